@@ -1,0 +1,69 @@
+package netnstest
+
+import (
+	"fmt"
+	"os"
+)
+
+// Runner is what runs the tests of a test binary. A *testing.M is one, and so is testscript's TestingM.
+type Runner interface {
+	// Run runs the tests and returns the exit code.
+	Run() int
+}
+
+// Main runs the tests of m with the privilege to make network namespaces, and returns the code to exit with:
+//
+//	func TestMain(m *testing.M) { os.Exit(netnstest.Main(m)) }
+//
+// A process that has the privilege (root, as a rule) runs them itself. Any other starts its binary anew, with the same
+// arguments, in a user, network and mount namespace where it is root, and Main returns the exit code of that child.
+// Where the system forbids that too, Main says on stderr what is missing and what to do about it, and returns 1.
+// It never skips: tests that did not run are not tests that passed.
+func Main(m Runner) int {
+	if code, done := reexec(); done {
+		return code
+	}
+	return m.Run()
+}
+
+// Reexec is Main for a program that does not leave the running to a Runner. It returns only in a process that has the
+// privilege; where that is a child, Reexec exits with its code in the parent.
+func Reexec() {
+	if code, done := reexec(); done {
+		os.Exit(code)
+	}
+}
+
+// Privileged wraps m so that its Run is Main. It is for test mains that take a Runner and decide themselves when to
+// run it, as testscript's does; its command processes then start as they are, with no namespaces of their own:
+//
+//	func TestMain(m *testing.M) { testscript.Main(netnstest.Privileged(m), commands) }
+func Privileged(m Runner) Runner { return privilegedRunner{m} }
+
+type privilegedRunner struct{ Runner }
+
+func (p privilegedRunner) Run() int { return Main(p.Runner) }
+
+// reexec reports done with the exit code when the tests have been run in a child, or can not be run at all.
+func reexec() (code int, done bool) {
+	inChild := os.Getenv(childVariable) != ""
+	// Unset, so that a process started by a test begins with a clean slate.
+	os.Unsetenv(childVariable)
+
+	err := havePrivilege()
+	if err == nil && inChild {
+		err = upLoopback()
+	}
+	if err == nil {
+		return 0, false
+	}
+	if !inChild {
+		code, childErr := runChild()
+		if childErr == nil {
+			return code, true
+		}
+		err = childErr
+	}
+	fmt.Fprint(os.Stderr, forbidden(err, readSetting))
+	return 1, true
+}

@@ -1,0 +1,84 @@
+package netnstest
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// natTable is the name of the table that DNAT puts its rules in: one of family ip, one of ip6.
+const natTable = "published"
+
+// DNAT publishes a port of the host as container engines do: connections by proto, "tcp" or "udp", to port of any
+// address of the host go to to, whose family is the one published. The host must Forward, and answers must come back
+// by it. In nft syntax it adds
+//
+//	table ip published {
+//		chain prerouting {
+//			type nat hook prerouting priority dstnat; policy accept;
+//			fib daddr type local tcp dport 8080 dnat to 198.51.100.2:80
+//		}
+//	}
+func (h *Host) DNAT(proto string, port uint16, to netip.AddrPort) {
+	h.t.Helper()
+	if err := h.dnat(proto, port, to); err != nil {
+		h.check(fmt.Errorf("publish %s port %d: %w", proto, port, err))
+	}
+}
+
+func (h *Host) dnat(proto string, port uint16, to netip.AddrPort) error {
+	var transport byte
+	switch proto {
+	case "tcp":
+		transport = unix.IPPROTO_TCP
+	case "udp":
+		transport = unix.IPPROTO_UDP
+	default:
+		return fmt.Errorf("protocol %q: is neither tcp nor udp", proto)
+	}
+	conn, err := nftables.New(nftables.WithNetNSFd(h.FD()))
+	if err != nil {
+		return fmt.Errorf("open nftables: %w", err)
+	}
+	family := nftables.TableFamilyIPv4
+	if to.Addr().Is6() {
+		family = nftables.TableFamilyIPv6
+	}
+	table := conn.AddTable(&nftables.Table{Name: natTable, Family: family})
+	chain := conn.AddChain(&nftables.Chain{
+		Name: "prerouting", Table: table, Type: nftables.ChainTypeNAT,
+		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest,
+	})
+	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: dnatExprs(transport, port, to)})
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+func dnatExprs(transport byte, port uint16, to netip.AddrPort) []expr.Any {
+	family := uint32(unix.NFPROTO_IPV4)
+	if to.Addr().Is6() {
+		family = unix.NFPROTO_IPV6
+	}
+	return []expr.Any{
+		// fib daddr type local
+		&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+		// meta l4proto transport
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{transport}},
+		// th dport port
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, port)},
+		// dnat to
+		&expr.Immediate{Register: 1, Data: to.Addr().AsSlice()},
+		&expr.Immediate{Register: 2, Data: binary.BigEndian.AppendUint16(nil, to.Port())},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: family, RegAddrMin: 1, RegProtoMin: 2},
+	}
+}

@@ -1,0 +1,125 @@
+package netnstest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// childVariable marks the environment of a child, so that a child without the privilege does not start another.
+const childVariable = "NETNSTEST_CHILD"
+
+// needed are the capabilities that the hosts of a test take: to make and enter namespaces, to configure them, and to
+// open packet sockets in them.
+var needed = []struct {
+	bit  int
+	name string
+}{
+	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN"},
+	{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"},
+	{unix.CAP_NET_RAW, "CAP_NET_RAW"},
+}
+
+// havePrivilege returns nil if this process can make network namespaces. It asks by making one: the capabilities alone
+// do not tell, because a seccomp filter or a limit on namespaces may still stand in the way.
+func havePrivilege() error {
+	if err := haveCapabilities(); err != nil {
+		return err
+	}
+	return onThread(func() error {
+		ns, err := netns.New()
+		if err != nil {
+			return fmt.Errorf("create network namespace: %w", err)
+		}
+		return ns.Close()
+	}, func() {})
+}
+
+func haveCapabilities() error {
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	var missing []string
+	for _, c := range needed {
+		if data[c.bit/32].Effective&(1<<(c.bit%32)) == 0 {
+			missing = append(missing, c.name)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("create network namespace: no %s: %w", strings.Join(missing, ", "), os.ErrPermission)
+	}
+	return nil
+}
+
+// upLoopback makes 127.0.0.1 and ::1 work in the child, whose network namespace is new: tests that serve on loopback
+// without a Host should not notice where they run.
+func upLoopback() error {
+	lo, err := netlink.LinkByName("lo")
+	if err == nil {
+		err = netlink.LinkSetUp(lo)
+	}
+	if err != nil {
+		return fmt.Errorf("set up lo: %w", err)
+	}
+	return nil
+}
+
+// runChild runs this binary again as root of a new user namespace and returns its exit code. The error is not nil only
+// if the child could not be started.
+func runChild() (int, error) {
+	// The parent death signal is sent when the thread that started the child ends, so this one must not.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	cmd := &exec.Cmd{
+		Path: "/proc/self/exe", Args: os.Args, Env: append(os.Environ(), childVariable+"=1"),
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		SysProcAttr: &syscall.SysProcAttr{
+			Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWNS,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+			Pdeathsig:   unix.SIGKILL,
+		},
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("create user namespace: %w", err)
+	}
+	// `go test` ends a binary that runs too long with SIGQUIT, to see its goroutines: those of interest are the child's.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT)
+	defer signal.Stop(signals)
+	exited := make(chan struct{})
+	defer close(exited)
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				_ = cmd.Process.Signal(s)
+			case <-exited:
+				return
+			}
+		}
+	}()
+
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0, nil
+	case errors.As(err, &exit) && exit.Exited():
+		return exit.ExitCode(), nil
+	default:
+		fmt.Fprintf(os.Stderr, "netnstest: run tests in a user namespace: %v\n", err)
+		return 1, nil
+	}
+}
