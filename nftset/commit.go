@@ -1,0 +1,141 @@
+package nftset
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+
+	"golang.org/x/sys/unix"
+)
+
+// BatchSize is the number of elements that [Conn.Add] and [Conn.Delete] put into one transaction.
+const BatchSize = 8192
+
+// Commit runs a transaction: all of it, or nothing. A failure is an *OpError for the first operation that failed. An empty
+// transaction does nothing.
+func (c *Conn) Commit(tx *Tx) error { return c.run(tx, true) }
+
+// Check asks the kernel whether a transaction would succeed, and changes nothing: the kernel runs it and, missing the end of the
+// batch, takes all of it back.
+func (c *Conn) Check(tx *Tx) error { return c.run(tx, false) }
+
+func (c *Conn) run(tx *Tx, commit bool) error {
+	if tx.err != nil {
+		return tx.err
+	}
+	if len(tx.ops) == 0 {
+		return nil
+	}
+	// One acknowledgement is enough, that of the last operation; errors come for every operation without asking. More would only
+	// fill the receive buffer: beyond some 200 of them the kernel says ENOBUFS although it has committed.
+	flags := tx.enc.b[tx.ops[len(tx.ops)-1].at+6:]
+	binary.NativeEndian.PutUint16(flags, binary.NativeEndian.Uint16(flags)|unix.NLM_F_ACK)
+
+	pieces := [][]byte{batchFrame(unix.NFNL_MSG_BATCH_BEGIN, tx.Generation), tx.enc.b}
+	if commit {
+		pieces = append(pieces, batchFrame(unix.NFNL_MSG_BATCH_END, 0))
+	}
+	c.drain()
+	if err := c.send(pieces...); err != nil {
+		return &OpError{Op: "commit transaction", Err: err}
+	}
+	return c.outcome(tx)
+}
+
+// outcome reads the answers to a transaction. The kernel queued all of them before send returned.
+func (c *Conn) outcome(tx *Tx) error {
+	var first *OpError
+	acked := false
+	for {
+		b, err := c.receive(false)
+		if errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		if errors.Is(err, unix.ENOBUFS) {
+			continue // more errors than the buffer holds; those before still come
+		}
+		if err != nil {
+			return &OpError{Op: "commit transaction", Err: fmt.Errorf("read the outcome: %w", err)}
+		}
+		for len(b) > 0 {
+			m, rest, err := nextMessage(b)
+			if err != nil {
+				return &OpError{Op: "commit transaction", Err: err}
+			}
+			b = rest
+			if m.typ != unix.NLMSG_ERROR {
+				continue
+			}
+			r, err := parseReply(m)
+			switch {
+			case err != nil:
+				return &OpError{Op: "commit transaction", Err: err}
+			case r.errno == nil:
+				acked = true
+			case first == nil:
+				first = tx.describe(r.seq, r.offset, r.errno, r.text)
+			default:
+				first.Others++
+			}
+		}
+	}
+	if first != nil {
+		return first
+	}
+	if !acked {
+		return &OpError{Op: "commit transaction", Err: errors.New("the kernel gave no answer")}
+	}
+	return nil
+}
+
+// drain throws away what an earlier exchange left unread.
+func (c *Conn) drain() {
+	for {
+		if _, err := c.receive(false); err != nil && !errors.Is(err, unix.ENOBUFS) {
+			return
+		}
+	}
+}
+
+// Add adds elements in transactions of [BatchSize]. After an error the transactions before it stand.
+func (c *Conn) Add(s *Set, elems iter.Seq[Element]) error {
+	return c.batches(elems, func(tx *Tx, batch []Element) { tx.AddElements(s, Each(batch...)) })
+}
+
+// Renew adds elements as [Tx.Renew] does, in transactions of [BatchSize]. After an error the transactions before it stand.
+func (c *Conn) Renew(s *Set, elems iter.Seq[Element]) error {
+	return c.batches(elems, func(tx *Tx, batch []Element) { tx.Renew(s, Each(batch...)) })
+}
+
+// Delete deletes elements, absent ones included, in transactions of [BatchSize]. After an error the transactions before it stand.
+func (c *Conn) Delete(s *Set, elems iter.Seq[Element]) error {
+	return c.batches(elems, func(tx *Tx, batch []Element) { tx.Discard(s, Each(batch...)) })
+}
+
+func (c *Conn) batches(elems iter.Seq[Element], encode func(*Tx, []Element)) error {
+	batch := make([]Element, 0, BatchSize)
+	tx := &Tx{}
+	flush := func() error {
+		tx.reset()
+		encode(tx, batch)
+		batch = batch[:0]
+		return c.Commit(tx)
+	}
+	for el := range elems {
+		if batch = append(batch, el); len(batch) == BatchSize {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
+
+// Replace makes elems the only elements of a set, in one transaction: no packet sees the set empty or half full.
+func (c *Conn) Replace(s *Set, elems iter.Seq[Element]) error {
+	var tx Tx
+	tx.FlushSet(s)
+	tx.AddElements(s, elems)
+	return c.Commit(&tx)
+}

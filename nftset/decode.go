@@ -1,0 +1,155 @@
+package nftset
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// listed is one entry of an element list: an element, or the end of one.
+type listed struct {
+	el  Element // Interval.To equals From
+	end bool    // NFT_SET_ELEM_INTERVAL_END: From is the first key behind an interval
+}
+
+// elementList walks the elements of one NEWSETELEM message, without allocating. It stops at the first false, or with an error.
+func elementList(t KeyType, attrs []byte, yield func(listed) bool) (more bool, err error) {
+	for len(attrs) > 0 {
+		a, rest, err := nextAttr(attrs)
+		if err != nil {
+			return false, err
+		}
+		attrs = rest
+		if a.typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			continue
+		}
+		for list := a.data; len(list) > 0; {
+			if a, list, err = nextAttr(list); err != nil {
+				return false, err
+			}
+			l, ok, err := parseElement(t, a.data)
+			if err != nil {
+				return false, err
+			}
+			if ok && !yield(l) {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
+}
+
+// parseElement reads one list entry. ok is false for what has no key of the type: the catch-all element.
+func parseElement(t KeyType, b []byte) (l listed, ok bool, err error) {
+	for len(b) > 0 {
+		a, rest, err := nextAttr(b)
+		if err != nil {
+			return l, false, err
+		}
+		b = rest
+		switch a.typ {
+		case unix.NFTA_SET_ELEM_KEY:
+			v, _, err := nextAttr(a.data)
+			if err != nil {
+				return l, false, err
+			}
+			var k Key
+			if k, ok = parseKey(t, v.data); ok {
+				l.el.From, l.el.To = k, k
+			}
+		case unix.NFTA_SET_ELEM_FLAGS:
+			l.end = a.u32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
+		case unix.NFTA_SET_ELEM_TIMEOUT:
+			l.el.Timeout = duration(a.u64())
+		case unix.NFTA_SET_ELEM_EXPIRATION:
+			l.el.Expires = duration(a.u64())
+		case unix.NFTA_SET_ELEM_USERDATA:
+			l.el.Comment = userDataString(a.data, udataElemComment)
+		case unix.NFTA_SET_ELEM_EXPR:
+			if err := parseCounter(a.data, &l.el); err != nil {
+				return l, false, err
+			}
+		}
+	}
+	return l, ok, nil
+}
+
+// duration converts the kernel's milliseconds. What does not fit, 292 years, is cut.
+func duration(ms uint64) time.Duration {
+	const most = uint64(1<<63-1) / uint64(time.Millisecond)
+	return time.Duration(min(ms, most)) * time.Millisecond
+}
+
+// parseCounter fills in the element's counter, if the expression is one.
+func parseCounter(b []byte, el *Element) error {
+	counter := false
+	for len(b) > 0 {
+		a, rest, err := nextAttr(b)
+		if err != nil {
+			return err
+		}
+		b = rest
+		switch a.typ {
+		case unix.NFTA_EXPR_NAME:
+			counter = string(a.data) == "counter\x00"
+		case unix.NFTA_EXPR_DATA:
+			for data := a.data; counter && len(data) > 0; {
+				if a, data, err = nextAttr(data); err != nil {
+					return err
+				}
+				switch a.typ {
+				case unix.NFTA_COUNTER_BYTES:
+					el.Bytes = a.u64()
+				case unix.NFTA_COUNTER_PACKETS:
+					el.Packets = a.u64()
+				}
+				el.HasCounter = true
+			}
+		}
+	}
+	return nil
+}
+
+// elementAt finds the element of a message of ours that the kernel pointed at; nil if there is none. offset counts from the start of
+// the message and leads to an entry of the list, or into it; the end of an interval leads to the interval.
+func elementAt(s *Set, msg []byte, offset int) *Interval {
+	m, _, err := nextMessage(msg)
+	if err != nil || offset == 0 {
+		return nil
+	}
+	var cur *Interval
+	hit := false
+	for a, err := range attributes(m.attrs()) {
+		if err != nil || a.typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			continue
+		}
+		for list := a.data; len(list) > 0; {
+			// Slices of one array: what is left of the capacity tells the position.
+			start := cap(msg) - cap(list)
+			entry, rest, err := nextAttr(list)
+			if err != nil {
+				return nil
+			}
+			list = rest
+			l, ok, err := parseElement(s.Type, entry.data)
+			switch {
+			case err != nil || !ok:
+				return nil
+			case l.end && cur != nil:
+				cur.To = l.el.From.prev()
+			case hit:
+				return cur
+			default:
+				cur = &Interval{l.el.From, l.el.To}
+				if s.Flags&FlagInterval != 0 {
+					cur.To = s.Type.Max()
+				}
+			}
+			hit = hit || start <= offset && offset < start+attrHeader+len(entry.data)
+		}
+	}
+	if hit {
+		return cur
+	}
+	return nil
+}

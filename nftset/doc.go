@@ -1,0 +1,25 @@
+// Package nftset reads and edits the sets of an nftables table over netlink: addresses, prefixes, ranges and ports, with
+// timeouts, comments and counters. It knows nothing of rules, traps or bans.
+//
+// # Reading
+//
+// [Conn.Elements] streams a set as an iterator: nothing is allocated per element, and a million elements need as much memory
+// as their keys. A dump is not a snapshot. The kernel walks the set anew for each datagram, so while the set changes it may
+// repeat elements, which this package hides, and it may miss elements, which nobody can see: ask [Conn.Get] before you
+// believe that an element is absent.
+//
+// # Writing
+//
+// A [Tx] collects operations and [Conn.Commit] runs all of them or none. Errors name the operation, the set and the element
+// (see [OpError]). Edits of many elements that need not be atomic go through [Conn.Add] and [Conn.Delete], which cut them
+// into transactions of [BatchSize]: any listener on the nftables multicast group, and every well-run host has one, costs the
+// kernel about 8 KB for each element of a transaction until it commits.
+//
+// # Intervals
+//
+// The kernel never merges intervals, and refuses those that overlap. [Merge] makes any collection fit for it.
+//
+// # Concurrency
+//
+// A [Conn] is for one goroutine at a time. Open one for each role: they are cheap.
+package nftset

@@ -1,0 +1,97 @@
+package nftset
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Family is the address family of a table: NFPROTO_* of include/uapi/linux/netfilter.h.
+type Family uint8
+
+// The families that hold sets of addresses and ports.
+const (
+	FamilyINet Family = unix.NFPROTO_INET
+	FamilyIPv4 Family = unix.NFPROTO_IPV4
+	FamilyIPv6 Family = unix.NFPROTO_IPV6
+)
+
+// String returns nft's name of the family.
+func (f Family) String() string {
+	switch f {
+	case FamilyINet:
+		return "inet"
+	case FamilyIPv4:
+		return "ip"
+	case FamilyIPv6:
+		return "ip6"
+	}
+	return fmt.Sprintf("family %d", uint8(f))
+}
+
+// Table names a table.
+type Table struct {
+	Family Family
+	Name   string
+}
+
+// String returns the table as nft writes it: "inet portmon".
+func (t Table) String() string { return t.Family.String() + " " + t.Name }
+
+// Flags are the properties a set is born with: enum nft_set_flags of include/uapi/linux/netfilter/nf_tables.h. The kernel
+// answers EEXIST to an attempt to change them.
+type Flags uint32
+
+// The flags this package knows.
+const (
+	FlagInterval Flags = unix.NFT_SET_INTERVAL // elements are intervals
+	FlagTimeout  Flags = unix.NFT_SET_TIMEOUT  // elements may expire
+	FlagDynamic  Flags = unix.NFT_SET_EVAL     // the packet path adds elements; excludes FlagInterval
+)
+
+// Set describes a named set.
+type Set struct {
+	Table Table
+	Name  string
+	Type  KeyType
+	Flags Flags
+
+	// Timeout is the time an element lives that brings none of its own; 0 means for ever. The kernel keeps milliseconds.
+	Timeout time.Duration
+
+	// Size is the most elements the set takes; 0 means no limit, but 65,535 as soon as a rule adds to the set. In an interval
+	// set each end counts as an element too. Kernels from 6.16 on do not count the ends any more.
+	Size uint32
+
+	// Comment is shown by nft, at most 253 bytes. It cannot be changed later and is not read back.
+	Comment string
+
+	// Count is the number of elements in the kernel, expired ones not yet collected among them; -1 if the kernel does not tell:
+	// before 6.16 it does not, and for interval sets its number is not that of intervals. It is only set by [Conn.Sets].
+	Count int
+}
+
+// String returns the set as errors name it: "inet portmon ban4".
+func (s *Set) String() string { return s.Table.String() + " " + s.Name }
+
+// Element is one element of a set.
+type Element struct {
+	// Interval holds the keys. In a set without FlagInterval From and To are the same.
+	Interval
+
+	// Timeout is the element's own timeout; 0 means the set's default, and in a set without one, for ever. The kernel leaves it
+	// out of what it tells when it equals the default.
+	Timeout time.Duration
+
+	// Expires is the time left. When adding, it says how much of Timeout is left, and 0 means all of it. When read, 0 means for
+	// ever. Milliseconds.
+	Expires time.Duration
+
+	// Comment is at most 253 bytes. It cannot be changed without deleting the element.
+	Comment string
+
+	// Packets and Bytes are the element's counter, in sets that count; HasCounter tells whether there is one. Never written.
+	Packets, Bytes uint64
+	HasCounter     bool
+}

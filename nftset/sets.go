@@ -1,0 +1,65 @@
+package nftset
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+// nftaSetCount is NFTA_SET_COUNT of include/uapi/linux/netfilter/nf_tables.h, new in Linux 6.16.
+const nftaSetCount = 20
+
+// Sets reads the descriptions of all named sets of a table; none if there is no such table.
+func (c *Conn) Sets(t Table) ([]Set, error) {
+	var e encoder
+	e.string(unix.NFTA_SET_TABLE, t.Name)
+	var sets []Set
+	err := c.dump(unix.NFT_MSG_GETSET, t.Family, e.b, func(m message) error {
+		s, anonymous, err := parseSet(m)
+		if err == nil && s.Table == t && !anonymous {
+			sets = append(sets, s)
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, &OpError{Op: "read sets of table", Object: t.String(), Err: err}
+	}
+	return sets, nil
+}
+
+func parseSet(m message) (s Set, anonymous bool, err error) {
+	s.Table.Family, s.Count = Family(m.body[0]), -1
+	for a, err := range attributes(m.attrs()) {
+		if err != nil {
+			return s, false, err
+		}
+		switch a.typ {
+		case unix.NFTA_SET_TABLE:
+			s.Table.Name = a.string()
+		case unix.NFTA_SET_NAME:
+			s.Name = a.string()
+		case unix.NFTA_SET_FLAGS:
+			anonymous = a.u32()&unix.NFT_SET_ANONYMOUS != 0
+			s.Flags = Flags(a.u32())
+		case unix.NFTA_SET_KEY_TYPE:
+			s.Type = KeyType(a.u32())
+		case unix.NFTA_SET_TIMEOUT:
+			s.Timeout = duration(a.u64())
+		case unix.NFTA_SET_DESC:
+			for d, err := range attributes(a.data) {
+				if err != nil {
+					return s, false, err
+				}
+				if d.typ == unix.NFTA_SET_DESC_SIZE {
+					s.Size = d.u32()
+				}
+			}
+		case nftaSetCount:
+			s.Count = int(a.u32())
+		}
+	}
+	if s.Flags&FlagInterval != 0 {
+		s.Count = -1
+	}
+	return s, anonymous, nil
+}
