@@ -1,0 +1,162 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/portmon/portmon/ruleset"
+)
+
+func TestDefault(t *testing.T) {
+	c := Default()
+	if err := c.Spec.Validate(); err != nil {
+		t.Error(err)
+	}
+	if c.Forget != 30*24*time.Hour || c.Watch.State != "/var/lib/portmon/state.jsonl" || c.Source != "" {
+		t.Errorf("the default is %+v", c)
+	}
+}
+
+// The reference file says what happens without it.
+func TestReferenceIsDefault(t *testing.T) {
+	want := Default()
+	want.Source = "p.toml"
+	if diff := diffConfig(want, mustParse(t, string(Reference))); diff != "" {
+		t.Errorf("(-default +reference)\n%s", diff)
+	}
+}
+
+// Every key of the schema stands in the reference file, with its default, and with something said about it.
+func TestReferenceHasEveryKey(t *testing.T) {
+	entries, fault := scan("portmon.toml", Reference)
+	if fault != nil {
+		t.Fatal(fault)
+	}
+	var got []string
+	text := strings.Split(string(Reference), "\n")
+	for _, e := range entries {
+		if e.value.kind == aTable {
+			continue
+		}
+		got = append(got, e.key.Key)
+		// Maxretry and findtime share their comment.
+		if before := text[e.key.Line-2]; !strings.HasPrefix(before, "# ") && e.key.Key != "trap.findtime" {
+			t.Errorf("%s has no comment: the line before it is %q", e.key.Key, before)
+		}
+	}
+	want := new(raw).slots().keys
+	if len(want) == 0 {
+		t.Fatal("the schema has no keys")
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("keys (-schema +reference)\n%s", diff)
+	}
+}
+
+// The ranges which the reference file promises are those of a Spec.
+func TestReferenceHasRanges(t *testing.T) {
+	for _, want := range []string{
+		"from " + FormatDuration(minDuration) + " to " + FormatDuration(maxDuration),
+		"1 to " + strconv.Itoa(ruleset.MaxRetryLimit),
+		"1 to " + strconv.Itoa(ruleset.MaxTiers) + " durations",
+		"1 to " + strconv.Itoa(ruleset.MaxSize),
+		"1 to 128",
+		"from 1 to 65535",
+		strconv.Itoa(maxWhitelistSize>>20) + " MiB",
+	} {
+		if !bytes.Contains(Reference, []byte(want)) {
+			t.Errorf("the reference file does not say %q", want)
+		}
+	}
+}
+
+// The examples in the reference file work, all at once.
+func TestReferenceExamples(t *testing.T) {
+	var examples int
+	text := strings.Split(string(Reference), "\n")
+	for i, line := range text {
+		if example, ok := strings.CutPrefix(line, "# Example: "); ok {
+			examples++
+			// In place of the default, which follows the comment.
+			text[i], text[i+1] = "", example
+		}
+	}
+	if examples < 5 {
+		t.Errorf("%d examples: want at least 5", examples)
+	}
+	open := files(map[string]string{"whitelist.txt": "", "/etc/ansible/offices.txt": ""})
+	c, err := Parse("p.toml", []byte(strings.Join(text, "\n")), open)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Warnings) > 0 || c.Watch.Metrics == "" || c.Watch.Ntfy == "" || c.Watch.NtfyTokenFile == "" || c.Watch.Command == nil {
+		t.Errorf("with the examples: %+v", c)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	path := filepath.Join(writeFiles(t, map[string]string{"a.toml": "[trap]\nmaxretry = 5"}), "a.toml")
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Spec.MaxRetry != 5 || c.Source != path {
+		t.Errorf("maxretry %d from %q: want 5 from %q", c.Spec.MaxRetry, c.Source, path)
+	}
+}
+
+func TestLoadFaults(t *testing.T) {
+	dir := writeFiles(t, map[string]string{"large.toml": strings.Repeat("#", maxFileSize) + "\n"})
+	tests := []struct{ path, want string }{
+		{dir + "/missing.toml", dir + "/missing.toml: open: no such file or directory"},
+		{dir, dir + ": read: is a directory"},
+		{dir + "/large.toml/a.toml", dir + "/large.toml/a.toml: open: not a directory"},
+		{dir + "/large.toml", dir + "/large.toml: read: larger than the 1048576 bytes allowed"},
+	}
+	for _, tt := range tests {
+		c, err := Load(tt.path)
+		if _, ok := errors.AsType[Errors](err); !ok || c != nil || err.Error() != tt.want {
+			t.Errorf("Load(%q) = %v, %v: want the error %s", tt.path, c, err, tt.want)
+		}
+	}
+	if _, err := Load(dir + "/missing.toml"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("the error does not match fs.ErrNotExist")
+	}
+}
+
+// Only a file that was never there stands for the default: one that cannot be read is an error, and so is a link to nowhere.
+func TestLoadOptional(t *testing.T) {
+	dir := writeFiles(t, map[string]string{"good.toml": "[trap]\nmaxretry = 5", "bad.toml": "x"})
+	if err := os.Symlink("nowhere", filepath.Join(dir, "link.toml")); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"missing.toml", "missing/portmon.toml"} {
+		c, err := loadOptional(filepath.Join(dir, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := diffConfig(Default(), c); diff != "" {
+			t.Errorf("without a file (-want +got)\n%s", diff)
+		}
+	}
+	if c, err := loadOptional(filepath.Join(dir, "good.toml")); err != nil || c.Spec.MaxRetry != 5 {
+		t.Errorf("with a file: %v, %v", c, err)
+	}
+	for _, path := range []string{"bad.toml", "link.toml", "good.toml/portmon.toml", "."} {
+		if c, err := loadOptional(filepath.Join(dir, path)); err == nil {
+			t.Errorf("%s: no error, but %+v", path, c)
+		}
+	}
+}

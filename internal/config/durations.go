@@ -1,0 +1,146 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/portmon/portmon/ruleset"
+)
+
+// Durations run from minDuration, the smallest unit there is to write, to what a set can hold.
+const (
+	minDuration = time.Second
+	maxDuration = ruleset.MaxBanTime
+)
+
+// units are what a duration is written in, in the order in which they must stand. Months and years are left out, as they
+// have no fixed length.
+var units = []struct {
+	name byte
+	size time.Duration
+}{
+	{'w', 7 * 24 * time.Hour},
+	{'d', 24 * time.Hour},
+	{'h', time.Hour},
+	{'m', time.Minute},
+	{'s', time.Second},
+}
+
+var errDuration = fmt.Errorf(`want a duration from %s to %s, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"`,
+	FormatDuration(minDuration), FormatDuration(maxDuration))
+
+// ParseDuration reads a duration from 1s to 3650d: whole numbers of w, d, h, m and s, each unit at most once and the longest
+// first, without spaces. The error says what is allowed and does not repeat s.
+func ParseDuration(s string) (time.Duration, error) {
+	if _, err := strconv.ParseUint(s, 10, 64); err == nil {
+		return 0, fmt.Errorf("no unit: %w", errDuration)
+	}
+	if strings.HasSuffix(s, "y") || strings.HasSuffix(s, "mo") {
+		return 0, fmt.Errorf("months and years have no fixed length: %w", errDuration)
+	}
+	var d time.Duration
+	left := units
+	for rest := s; rest != ""; {
+		digits := strings.IndexFunc(rest, func(c rune) bool { return c < '0' || '9' < c })
+		if digits <= 0 {
+			return 0, errDuration
+		}
+		n, err := strconv.ParseUint(rest[:digits], 10, 63)
+		if err != nil {
+			return 0, errDuration // too many digits
+		}
+		for len(left) > 0 && left[0].name != rest[digits] {
+			left = left[1:]
+		}
+		if len(left) == 0 || time.Duration(n) > maxDuration/left[0].size {
+			return 0, errDuration
+		}
+		// No overflow: each of the five terms is at most maxDuration.
+		d += time.Duration(n) * left[0].size
+		left = left[1:]
+		rest = rest[digits+1:]
+	}
+	if d < minDuration || d > maxDuration {
+		return 0, errDuration
+	}
+	return d, nil
+}
+
+// FormatDuration writes a duration of zero or more the way a configuration does: "8h", "3d", "1d12h". Weeks are written as
+// days, and what is below a second is left out.
+func FormatDuration(d time.Duration) string {
+	var b strings.Builder
+	for _, unit := range units[1:] {
+		if n := d / unit.size; n > 0 {
+			fmt.Fprintf(&b, "%d%c", n, unit.name)
+			d %= unit.size
+		}
+	}
+	if b.Len() == 0 {
+		return "0s"
+	}
+	return b.String()
+}
+
+// duration returns the duration that v says: a string, or seconds as an integer.
+func (r *reader) duration(v value) (time.Duration, bool) {
+	var d time.Duration
+	var err error
+	switch v.kind {
+	case absent:
+		return 0, false
+	case aString:
+		d, err = ParseDuration(v.text)
+	case anInteger:
+		n, ok := parseInteger(v.text)
+		if !ok || n < int64(minDuration/time.Second) || n > int64(maxDuration/time.Second) {
+			err = errDuration
+		}
+		d = time.Duration(n) * time.Second
+	default:
+		err = fmt.Errorf("%w, not %s", errDuration, v.kind)
+	}
+	if err != nil {
+		r.fault(v.place(), "%w", err)
+		return 0, false
+	}
+	return d, true
+}
+
+// ladder returns the timeouts of the tiers: a list of durations, each longer than the one before, or a single duration.
+func (r *reader) ladder(v value) ([]time.Duration, bool) {
+	if v.kind != aList {
+		d, ok := r.duration(v)
+		return []time.Duration{d}, ok
+	}
+	if n := len(v.items); n < 1 || n > ruleset.MaxTiers {
+		r.fault(v.place(), "%d tiers: want 1 to %d", n, ruleset.MaxTiers)
+		return nil, false
+	}
+	var tiers []time.Duration
+	for _, item := range v.items {
+		d, ok := r.duration(item)
+		if !ok {
+			continue
+		}
+		if n := len(tiers); n > 0 && d <= tiers[n-1] {
+			r.fault(item.place(), "each tier must be longer than the one before, which is %s", FormatDuration(tiers[n-1]))
+		}
+		tiers = append(tiers, d)
+	}
+	return tiers, len(tiers) == len(v.items)
+}
+
+// reach returns the first tier, counting from 1, that no source can get to because its earlier offences are forgotten by
+// then, and the time it takes to get there; or 0. A source that is banned commits no offence, so those that lead to a tier are
+// at least the bans of all tiers below it apart.
+func reach(ladder []time.Duration, forget time.Duration) (tier int, after time.Duration) {
+	for i, d := range ladder[:len(ladder)-1] {
+		if after += d; after >= forget {
+			return i + 2, after
+		}
+	}
+	return 0, 0
+}

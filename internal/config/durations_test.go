@@ -1,0 +1,166 @@
+package config
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/portmon/portmon/ruleset"
+)
+
+func TestParseDuration(t *testing.T) {
+	tests := []struct {
+		text string
+		want time.Duration
+	}{
+		{"1s", time.Second},
+		{"90s", 90 * time.Second},
+		{"10m", 10 * time.Minute},
+		{"8h", 8 * time.Hour},
+		{"3d", 3 * day},
+		{"1w", 7 * day},
+		{"1d12h", 36 * time.Hour},
+		{"1w1d1h1m1s", 8*day + time.Hour + time.Minute + time.Second},
+		{"1w1s", 7*day + time.Second},
+		{"36h", 36 * time.Hour},
+		{"08h", 8 * time.Hour},
+		{"0w8h", 8 * time.Hour},
+		{"3650d", ruleset.MaxBanTime},
+		{"315360000s", ruleset.MaxBanTime},
+	}
+	for _, tt := range tests {
+		if got, err := ParseDuration(tt.text); got != tt.want || err != nil {
+			t.Errorf("ParseDuration(%q) = %v, %v: want %v", tt.text, got, err, tt.want)
+		}
+	}
+}
+
+func TestParseDurationFaults(t *testing.T) {
+	const want = `want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"`
+	const noUnit = "no unit: " + want
+	const noLength = "months and years have no fixed length: " + want
+	tests := []struct{ text, want string }{
+		{"", want},
+		{"8", noUnit},
+		{"0", noUnit},
+		{"99999999999999999999", want},
+		{"8 h", want},
+		{" 8h", want},
+		{"8h ", want},
+		{"1d 12h", want},
+		{"-1h", want},
+		{"+1h", want},
+		{"1.5h", want},
+		{"h", want},
+		{"1hour", want},
+		{"1ms", want},
+		{"8H", want},
+		{"8h30", want},
+		{"30m8h", want}, // the longest comes first
+		{"1h1h", want},
+		{"٣d", want},
+		{"1y", noLength},
+		{"6mo", noLength},
+		{"0s", want},
+		{"0d0h", want},
+		{"3651d", want},
+		{"3650d1s", want},
+		{"521w4d", want},
+		{"99999999w", want},
+		{"9223372036854775807s", want},
+		{"9223372036854775808s", want},
+		{"99999999999999999999999w", want},
+	}
+	for _, tt := range tests {
+		if got, err := ParseDuration(tt.text); err == nil || err.Error() != tt.want {
+			t.Errorf("ParseDuration(%q) = %v, %v: want the error %q", tt.text, got, err, tt.want)
+		}
+	}
+}
+
+func TestFormatDuration(t *testing.T) {
+	tests := []struct {
+		d    time.Duration
+		want string
+	}{
+		{0, "0s"},
+		{999 * time.Millisecond, "0s"},
+		{time.Second, "1s"},
+		{90 * time.Second, "1m30s"},
+		{8 * time.Hour, "8h"},
+		{36 * time.Hour, "1d12h"},
+		{30 * day, "30d"},
+		{day + time.Second, "1d1s"},
+		{ruleset.MaxBanTime, "3650d"},
+	}
+	for _, tt := range tests {
+		if got := FormatDuration(tt.d); got != tt.want {
+			t.Errorf("FormatDuration(%v) = %q: want %q", tt.d, got, tt.want)
+		}
+	}
+}
+
+// What FormatDuration writes, ParseDuration reads.
+func TestDurationRoundTrip(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 10_000 {
+		// As many short ones as long ones: a random number of random bits.
+		limit := min(int64(1)<<random.IntN(30), int64(maxDuration/time.Second))
+		want := time.Duration(1+random.Int64N(limit)) * time.Second
+		text := FormatDuration(want)
+		if got, err := ParseDuration(text); got != want || err != nil {
+			t.Fatalf("ParseDuration(FormatDuration(%v)) = %v, %v, by way of %q", want, got, err, text)
+		}
+	}
+}
+
+// The range is one that a Spec takes.
+func TestDurationRange(t *testing.T) {
+	if minDuration < ruleset.MinBanTime || maxDuration > ruleset.MaxBanTime {
+		t.Errorf("durations from %v to %v, but a Spec takes %v to %v", minDuration, maxDuration, ruleset.MinBanTime, ruleset.MaxBanTime)
+	}
+}
+
+func TestDurationInSeconds(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"1": time.Second, "+600": 10 * time.Minute, "86_400": day, "0x3c": time.Minute, "315360000": maxDuration,
+	} {
+		if got := mustParse(t, "[trap]\nfindtime = "+text).Spec.FindTime; got != want {
+			t.Errorf("findtime = %s gives %v: want %v", text, got, want)
+		}
+	}
+	const want = `want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"`
+	for _, text := range []string{"0", "-1", "315360001", "9223372036854775807", "9223372036854775808"} {
+		wantFaults(t, "[ban]\nforget = "+text, "2:10: ban.forget: "+text+": "+want)
+	}
+	wantFaults(t, "[ban]\nforget = 1.5", "2:10: ban.forget: 1.5: "+want+", not a number with a fraction")
+}
+
+func TestLadderFaults(t *testing.T) {
+	tests := []struct{ value, want string }{
+		{`[]`, `2:1: ban.bantime: []: 0 tiers: want 1 to 8`},
+		{`[1, 2, 3, 4, 5, 6, 7, 8, 9]`, `2:1: ban.bantime: [1, 2, 3, 4, …]: 9 tiers: want 1 to 8`},
+		{`["8h", "8h"]`, `2:18: ban.bantime: "8h": each tier must be longer than the one before, which is 8h`},
+		{`["1d", "24h"]`, `2:18: ban.bantime: "24h": each tier must be longer than the one before, which is 1d`},
+		{`["3d", "8h", "1w"]`, `2:18: ban.bantime: "8h": each tier must be longer than the one before, which is 3d`},
+		{`["3d", "0s", "1d"]`, `2:18: ban.bantime: "0s": want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"
+2:24: ban.bantime: "1d": each tier must be longer than the one before, which is 3d`},
+		{`"8"`, `2:11: ban.bantime: "8": no unit: want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"`},
+		{`true`, `2:11: ban.bantime: true: want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h", not a boolean`},
+	}
+	for _, tt := range tests {
+		wantFaults(t, "[ban]\nbantime = "+tt.value, tt.want)
+	}
+}
+
+func TestLadderOfMaxTiers(t *testing.T) {
+	tiers := strings.TrimSuffix(strings.Repeat("X, ", ruleset.MaxTiers), ", ")
+	for i := range ruleset.MaxTiers {
+		tiers = strings.Replace(tiers, "X", FormatDuration(time.Duration(1+i)*time.Hour), 1)
+	}
+	tiers = `["` + strings.ReplaceAll(tiers, ", ", `", "`) + `"]`
+	if got := len(mustParse(t, "[ban]\nbantime = "+tiers).Spec.BanTime); got != ruleset.MaxTiers {
+		t.Errorf("%d tiers from %s", got, tiers)
+	}
+}

@@ -1,0 +1,136 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+
+	"github.com/portmon/portmon/ruleset"
+)
+
+// Parse reads a configuration. What it does not mention keeps its default.
+//
+// Name is the name of the file, for messages, and the folder in it is the one that relative names of whitelist files start
+// from. Open opens the whitelist files; it is called with those names joined.
+//
+// Every error is of type [Errors].
+func Parse(name string, data []byte, open func(name string) (io.ReadCloser, error)) (*Config, error) {
+	data = withoutBOM(data)
+	r := reader{files: []string{name}, open: open, config: Default()}
+	r.config.Source = name
+
+	entries, fault := scan(name, data)
+	if fault != nil {
+		return nil, Errors{fault}
+	}
+	r.read(r.bind(entries))
+
+	// Only now, as our own words are better where both have found the same.
+	if len(r.faults) == 0 {
+		if fault := checkTOML(name, data); fault != nil {
+			return nil, Errors{fault}
+		}
+	}
+	// Whatever the two have different opinions on, a Config is valid.
+	if len(r.faults) == 0 {
+		if err := r.config.Spec.Validate(); err != nil {
+			r.fault(Place{File: name}, "%w", err)
+		}
+	}
+	if len(r.faults) > 0 {
+		return nil, tidy(r.faults, r.files)
+	}
+	for _, w := range tidy(r.warnings, r.files) {
+		r.config.Warnings = append(r.config.Warnings, Warning{w.Place, w.Err.Error()})
+	}
+	return r.config, nil
+}
+
+// reader turns a raw file into a Config. It goes on after a fault, to find them all.
+type reader struct {
+	files  []string // the configuration file, and the whitelist files in the order in which they are listed
+	open   func(name string) (io.ReadCloser, error)
+	config *Config
+
+	faults, warnings Errors
+}
+
+func (r *reader) fault(at Place, format string, args ...any) {
+	r.faults = append(r.faults, &Error{Place: at, Err: fmt.Errorf(format, args...)})
+}
+
+func (r *reader) warn(at Place, format string, args ...any) {
+	r.warnings = append(r.warnings, &Error{Place: at, Err: fmt.Errorf(format, args...)})
+}
+
+func (r *reader) read(file raw) {
+	r.readWhitelists(file)
+	r.readTrap(file.Trap)
+	r.readBan(file.Ban)
+	r.readWatch(file.Watch)
+}
+
+func (r *reader) readTrap(trap rawTrap) {
+	spec := &r.config.Spec
+	if ports, ok := r.ports(trap.TCP); ok {
+		spec.TrapTCP = ports
+	}
+	if ports, ok := r.ports(trap.UDP); ok {
+		spec.TrapUDP = ports
+	}
+	// The default has ports, so it was the file that emptied the list.
+	if len(trap.TCP.items)+len(trap.UDP.items) == 0 && trap.TCP.kind == aList {
+		r.warn(trap.TCP.place(), "no port is a trap: nobody will be banned but by hand")
+	}
+	if n, ok := r.integer(trap.MaxRetry, 1, ruleset.MaxRetryLimit); ok {
+		spec.MaxRetry = int(n)
+	}
+	if d, ok := r.duration(trap.FindTime); ok {
+		spec.FindTime = d
+	}
+}
+
+func (r *reader) readBan(ban rawBan) {
+	spec := &r.config.Spec
+	ladder, ladderOK := r.ladder(ban.BanTime)
+	if ladderOK {
+		spec.BanTime = ladder
+	}
+	forget, forgetOK := r.duration(ban.Forget)
+	if forgetOK {
+		r.config.Forget = forget
+	}
+	if (ladderOK || ban.BanTime.kind == absent) && (forgetOK || ban.Forget.kind == absent) {
+		r.checkForget(ban)
+	}
+	if n, ok := r.integer(ban.Prefix6, 1, 128); ok {
+		spec.Prefix6 = int(n)
+		switch {
+		case n > 64:
+			r.warn(ban.Prefix6.place(), "a host usually has a /64 to itself: with another address out of it, it is free again")
+		case n < 48:
+			r.warn(ban.Prefix6.place(), "a customer has a /48 at most: one offence bans many customers")
+		}
+	}
+	if n, ok := r.integer(ban.Size, 1, ruleset.MaxSize); ok {
+		spec.Size = uint32(n)
+	}
+}
+
+// checkForget warns of a ladder too long for the memory. Either key may be the reason, and the default of the other.
+func (r *reader) checkForget(ban rawBan) {
+	ladder, forget := r.config.Spec.BanTime, r.config.Forget
+	tier, after := reach(ladder, forget)
+	if tier == 0 {
+		return
+	}
+	v := ban.Forget
+	if v.kind == absent {
+		v = ban.BanTime
+	}
+	r.warn(v.place(), "tier %d, %s, is out of reach: it takes %s to get there, and offences are forgotten after %s",
+		tier, FormatDuration(ladder[tier-1]), FormatDuration(after), FormatDuration(forget))
+}
+
+// withoutBOM drops the byte order mark that some editors put first.
+func withoutBOM(data []byte) []byte { return bytes.TrimPrefix(data, []byte("\uFEFF")) }

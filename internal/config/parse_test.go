@@ -1,0 +1,343 @@
+package config
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/portmon/portmon/ruleset"
+)
+
+const day = 24 * time.Hour
+
+// noFiles is an opener for configurations that list no whitelist files, or only ones that are missing.
+func noFiles(name string) (io.ReadCloser, error) {
+	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+}
+
+// files returns an opener for files kept in memory.
+func files(contents map[string]string) func(string) (io.ReadCloser, error) {
+	return func(name string) (io.ReadCloser, error) {
+		if text, ok := contents[name]; ok {
+			return io.NopCloser(strings.NewReader(text)), nil
+		}
+		return noFiles(name)
+	}
+}
+
+// mustParse parses a configuration that has neither faults nor warnings.
+func mustParse(t *testing.T, text string) *Config {
+	t.Helper()
+	c, err := Parse("p.toml", []byte(text), noFiles)
+	if err != nil {
+		t.Fatalf("parse:\n%s\n%v", text, err)
+	}
+	for _, w := range c.Warnings {
+		t.Errorf("unexpected warning: %v", w)
+	}
+	return c
+}
+
+// wantFaults checks the faults of a configuration. Each line of want is one of them, without "p.toml:".
+func wantFaults(t *testing.T, text, want string) {
+	t.Helper()
+	c, err := Parse("p.toml", []byte(text), noFiles)
+	if err == nil || c != nil {
+		t.Fatalf("Parse returned %v, %v: want nil and an error for\n%s", c, err, text)
+	}
+	if _, ok := errors.AsType[Errors](err); !ok {
+		t.Errorf("the error is a %T, not Errors", err)
+	}
+	if diff := cmp.Diff(lines("p.toml:", want), err.Error()); diff != "" {
+		t.Errorf("faults of:\n%s\n(-want +got)\n%s", text, diff)
+	}
+}
+
+// wantWarnings checks the warnings of a configuration without faults, in the form of wantFaults.
+func wantWarnings(t *testing.T, text, want string) {
+	t.Helper()
+	c, err := Parse("p.toml", []byte(text), noFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(lines("p.toml:", want), warnings(c)); diff != "" {
+		t.Errorf("warnings of:\n%s\n(-want +got)\n%s", text, diff)
+	}
+}
+
+func warnings(c *Config) string {
+	var all []string
+	for _, w := range c.Warnings {
+		all = append(all, w.String())
+	}
+	return strings.Join(all, "\n")
+}
+
+// lines puts the prefix before each line of text.
+func lines(prefix, text string) string {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return ""
+	}
+	return prefix + strings.ReplaceAll(text, "\n", "\n"+prefix)
+}
+
+func diffConfig(want, got *Config) string {
+	return cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}))
+}
+
+// goodConfigs are accepted; the function turns the default into what is expected.
+var goodConfigs = []struct {
+	name, text string
+	want       func(*Config)
+}{
+	{"empty", "", func(*Config) {}},
+	{"only a comment", "# portmon", func(*Config) {}},
+	{"empty tables", "[trap]\n[ban]\n[watch]\n", func(*Config) {}},
+	{"byte order mark and CRLF", "\uFEFF[trap]\r\nmaxretry = 3\r\n", func(c *Config) { c.Spec.MaxRetry = 3 }},
+	{"no whitelist", "whitelist = []", func(c *Config) { c.Spec.Whitelist = nil }},
+	{
+		"everything",
+		`
+		whitelist = [
+			"192.0.2.7",       # an address
+			"2001:db8::/32",
+			"192.0.2.0-192.0.2.5",
+		]
+
+		[trap]
+		tcp      = [22, "23", "5900-5910", 0x1bd, 1_433]
+		udp      = [5060, '69', """161""", "9-10"]
+		maxretry = 1000
+		findtime = 90
+
+		[ban]
+		bantime = [600, "1h", "1d12h"]
+		forget  = "1w1s"
+		prefix6 = 56
+		size    = 1_000_000
+
+		[watch]
+		state           = "/srv/state"
+		metrics         = "[::1]:9713"
+		ntfy            = "https://ntfy.sh/my-topic?priority=high"
+		ntfy_token_file = "/etc/portmon/token"
+		command         = ["/bin/logger", "-t", "", "portmon ban"]
+		`,
+		func(c *Config) {
+			c.Spec.Whitelist = prefixes("192.0.2.7/32", "2001:db8::/32", "192.0.2.0/30", "192.0.2.4/31")
+			c.Spec.TrapTCP = []ruleset.Ports{{From: 22, To: 22}, {From: 23, To: 23}, {From: 5900, To: 5910}, {From: 445, To: 445}, {From: 1433, To: 1433}}
+			c.Spec.TrapUDP = []ruleset.Ports{{From: 5060, To: 5060}, {From: 69, To: 69}, {From: 161, To: 161}, {From: 9, To: 10}}
+			c.Spec.MaxRetry = 1000
+			c.Spec.FindTime = 90 * time.Second
+			c.Spec.BanTime = []time.Duration{10 * time.Minute, time.Hour, 36 * time.Hour}
+			c.Forget = 7*day + time.Second
+			c.Spec.Prefix6 = 56
+			c.Spec.Size = 1000000
+			c.Watch = Watch{
+				State:         "/srv/state",
+				Metrics:       "[::1]:9713",
+				Ntfy:          "https://ntfy.sh/my-topic?priority=high",
+				NtfyTokenFile: "/etc/portmon/token",
+				Command:       []string{"/bin/logger", "-t", "", "portmon ban"},
+			}
+		},
+	},
+	{"dotted keys", "trap.maxretry = 2\ntrap . \"findtime\" = '1m'", func(c *Config) {
+		c.Spec.MaxRetry = 2
+		c.Spec.FindTime = time.Minute
+	}},
+	{"inline table", "trap = { maxretry = 2, findtime = \"1m\" }", func(c *Config) {
+		c.Spec.MaxRetry = 2
+		c.Spec.FindTime = time.Minute
+	}},
+	{"a ladder of one", "[ban]\nbantime = \"8h\"", func(c *Config) { c.Spec.BanTime = []time.Duration{8 * time.Hour} }},
+	{"a ladder of one in seconds", "[ban]\nbantime = 600", func(c *Config) { c.Spec.BanTime = []time.Duration{10 * time.Minute} }},
+	{"traps for UDP alone", "[trap]\ntcp = []\nudp = [69]", func(c *Config) {
+		c.Spec.TrapTCP = nil
+		c.Spec.TrapUDP = []ruleset.Ports{{From: 69, To: 69}}
+	}},
+	{"the whole of the ports", "[trap]\ntcp = [\"1-65535\"]", func(c *Config) { c.Spec.TrapTCP = []ruleset.Ports{{From: 1, To: 65535}} }},
+	{"the narrowest and the widest prefix without a warning", "[ban]\nprefix6 = 48", func(c *Config) { c.Spec.Prefix6 = 48 }},
+	{"the watcher's defaults, given", "[watch]\nmetrics = \"\"\nntfy = \"\"\nntfy_token_file = \"\"\ncommand = []", func(*Config) {}},
+}
+
+func TestParse(t *testing.T) {
+	for _, tt := range goodConfigs {
+		t.Run(tt.name, func(t *testing.T) {
+			want := Default()
+			want.Source = "p.toml"
+			tt.want(want)
+			if diff := diffConfig(want, mustParse(t, tt.text)); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+// badConfigs have faults, one per line of want.
+var badConfigs = []struct{ name, text, want string }{
+	// Keys.
+	{"unknown key, nearly a known one", "[ban]\nbantimes = \"8h\"", `2:1: ban.bantimes: unknown key: did you mean bantime?`},
+	{"unknown key", "[ban]\nfoo = 1", `2:1: ban.foo: unknown key: [ban] has bantime, forget, prefix6 and size`},
+	{"unknown key above the tables", "foo = 1", `1:1: foo: unknown key: above the first [table] there are whitelist and whitelist_files`},
+	{"a key of another table", "[watch]\nbantime = \"8h\"", `2:1: watch.bantime: unknown key: did you mean bantime, in [ban]?`},
+	{"a key of no table", "[watch]\nwhitelist = []", `2:1: watch.whitelist: unknown key: did you mean whitelist, above the first [table]?`},
+	{"upper case", "[trap]\nTCP = [1]", `2:1: trap.TCP: unknown key: did you mean tcp?`},
+	{"fail2ban's word", "ignoreip = []", `1:1: ignoreip: unknown key: did you mean whitelist?`},
+	{"a key with a dot in its name", "\"trap.tcp\" = [1]", `1:1: "trap.tcp": unknown key: did you mean tcp, in [trap]?`},
+	{"a dotted key below a key", "trap.tcp.x = 1", `1:1: trap.tcp.x: unknown key: there is no table [trap.tcp]`},
+	{"unknown tables, and nothing of their keys", "[trapp]\na = 1\nb = 2\n[other.c]\nd = { e = 1 }\n[trap]\n[other.c.f]\n",
+		`1:2: trapp: unknown table: did you mean [trap]?
+4:2: other.c: unknown table: there are [trap], [ban] and [watch]`},
+	{"a key twice", "[trap]\nmaxretry = 1\nmaxretry = 1", `3:1: trap.maxretry: stands twice, first on line 2`},
+	{"a table twice", "[trap]\n[ban]\n[trap]", `3:2: toml: table trap already exists`},
+	{"a value for a table", "trap = 3", `1:8: trap: 3: want a table, a line [trap] with its keys below, not an integer`},
+	{"a list of tables", "[[trap]]\nmaxretry = 0",
+		`1:3: trap: want a table, a line [trap] with its keys below, not a list of tables
+2:12: trap.maxretry: 0: want an integer from 1 to 1000`},
+	{"a table for a value", "[trap.tcp]\nx = 1", `1:2: trap.tcp: want a list of ports in brackets, not a table`},
+
+	// Types.
+	{"a string for an integer", "[trap]\nmaxretry = \"3\"", `2:12: trap.maxretry: "3": want an integer from 1 to 1000, not a string`},
+	{"a float for an integer", "[ban]\nsize = 1e3", `2:8: ban.size: 1e3: want an integer from 1 to 16777216, not a number with a fraction`},
+	{"a boolean for an integer", "[ban]\nprefix6 = true", `2:11: ban.prefix6: true: want an integer from 1 to 128, not a boolean`},
+	{"an integer for a list", "[trap]\ntcp = 23", `2:7: trap.tcp: 23: want a list of ports in brackets, not an integer`},
+	{"a string for a list", "whitelist = \"10.0.0.0/8\"", `1:13: whitelist: "10.0.0.0/8": want a list of addresses and prefixes in brackets, not a string`},
+	{"a string for a list of files", "whitelist_files = \"a.txt\"", `1:19: whitelist_files: "a.txt": want a list of file names in brackets, not a string`},
+	{"an integer in a list of strings", "whitelist = [\"10.0.0.1\", 10]", `1:26: whitelist: 10: want an address, a prefix or a range in quotes, not an integer`},
+	{"a list for a string", "[watch]\nstate = [\"/a\", \"/b\"]", `2:1: watch.state: ["/a", "/b"]: want the absolute path of a file, such as "/var/lib/portmon/state.jsonl", not a list`},
+	{"a time for a duration", "[trap]\nfindtime = 00:10:00",
+		`2:12: trap.findtime: 00:10:00: want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h", not a date or time`},
+
+	// Ranges.
+	{"maxretry", "[trap]\nmaxretry = 1001", `2:12: trap.maxretry: 1001: want an integer from 1 to 1000`},
+	{"prefix6", "[ban]\nprefix6 = 129", `2:11: ban.prefix6: 129: want an integer from 1 to 128`},
+	{"prefix6 of nothing", "[ban]\nprefix6 = 0", `2:11: ban.prefix6: 0: want an integer from 1 to 128`},
+	{"size", "[ban]\nsize = 16777217", `2:8: ban.size: 16777217: want an integer from 1 to 16777216`},
+	{"more than 64 bits", "[ban]\nsize = 99999999999999999999", `2:8: ban.size: 99999999999999999999: want an integer from 1 to 16777216`},
+	{"a value of many lines", "[watch]\nmetrics = \"\"\"\n" + strings.Repeat("long ", 100) + "\"\"\"",
+		`2:11: watch.metrics: "long long long long long long long long long long long long "…: want an address and a port, such as "127.0.0.1:9713", or "" for none`},
+
+	// Syntax: the one kind of fault that hides the others.
+	{"no value", "foo = 1\n[trap]\nmaxretry =\n", `3:11: toml: unexpected character U+000A at start of value`},
+	{"no end", "[trap]\ntcp = [1,\n2", `3:1: toml: array is incomplete`},
+	{"not TOML", "\x00", `1:1: toml: invalid character at start of key: U+0000`},
+}
+
+func TestParseFaults(t *testing.T) {
+	for _, tt := range badConfigs {
+		t.Run(tt.name, func(t *testing.T) { wantFaults(t, tt.text, tt.want) })
+	}
+}
+
+// All faults come at once, in the order of the file, each with its own line, also within a list of many lines.
+func TestParseReportsEverything(t *testing.T) {
+	wantFaults(t, `
+whitelist = [
+    "10.0.0.0/8",
+    "10.0.0.0/33",
+    "example.org",
+]
+whitelist_files = [ "missing.txt" ]
+colour = "blue"
+
+[trap]
+tcp = [
+    23,     # fine
+    70000,
+    [
+        25,
+    ],
+    "5900-5910", 5905,
+]
+maxretry = "3"
+
+[ban]
+bantime = [
+    "8h",
+    "3h",
+    "8 h",
+]
+
+[watch]
+state = "state.jsonl"
+`, `4:5: whitelist: "10.0.0.0/33": want a prefix length from 0 to 32 after the slash
+5:5: whitelist: "example.org": names are not resolved: there is no DNS when the table is loaded at boot, and whoever runs the name could whitelist anybody; want an address, a prefix or a range
+7:21: whitelist_files: "missing.txt": open missing.txt: file does not exist
+8:1: colour: unknown key: above the first [table] there are whitelist and whitelist_files
+13:5: trap.tcp: 70000: want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"
+15:9: trap.tcp: [25]: want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910", not a list
+17:18: trap.tcp: 5905: overlaps "5900-5910" at line 17, column 5
+19:12: trap.maxretry: "3": want an integer from 1 to 1000, not a string
+24:5: ban.bantime: "3h": each tier must be longer than the one before, which is 8h
+25:5: ban.bantime: "8 h": want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"
+29:9: watch.state: "state.jsonl": want the absolute path of a file, such as "/var/lib/portmon/state.jsonl"`)
+}
+
+func TestParseWarnings(t *testing.T) {
+	tests := []struct{ name, text, want string }{
+		{"no traps", "[trap]\ntcp = []", `2:1: trap.tcp: []: no port is a trap: nobody will be banned but by hand`},
+		{"no traps of either kind", "[trap]\nudp = []\ntcp = []", `3:1: trap.tcp: []: no port is a trap: nobody will be banned but by hand`},
+		{"a narrow prefix", "[ban]\nprefix6 = 65", `2:11: ban.prefix6: 65: a host usually has a /64 to itself: with another address out of it, it is free again`},
+		{"a wide prefix", "[ban]\nprefix6 = 47", `2:11: ban.prefix6: 47: a customer has a /48 at most: one offence bans many customers`},
+		{"a short memory", "[ban]\nforget = \"80h\"", `2:10: ban.forget: "80h": tier 3, 30d, is out of reach: it takes 3d8h to get there, and offences are forgotten after 3d8h`},
+		{"a memory too short for two tiers", "[ban]\nforget = \"1h\"", `2:10: ban.forget: "1h": tier 2, 3d, is out of reach: it takes 8h to get there, and offences are forgotten after 1h`},
+		{"a long ladder", "[ban]\nbantime = [\"30d\", \"60d\"]", `2:1: ban.bantime: ["30d", "60d"]: tier 2, 60d, is out of reach: it takes 30d to get there, and offences are forgotten after 30d`},
+		{"a memory just long enough", "[ban]\nforget = \"80h1s\"", ""},
+		{"a single tier needs no memory", "[ban]\nbantime = \"8h\"\nforget = \"1h\"", ""},
+		{"in the order of the file", "[ban]\nprefix6 = 128\n[trap]\ntcp = []",
+			`2:11: ban.prefix6: 128: a host usually has a /64 to itself: with another address out of it, it is free again
+4:1: trap.tcp: []: no port is a trap: nobody will be banned but by hand`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { wantWarnings(t, tt.text, tt.want) })
+	}
+}
+
+// A fault in one key of a pair is no reason for a warning about the other, which would speak of a default.
+func TestParseFaultyForget(t *testing.T) {
+	var r reader
+	r.config = Default()
+	entries, fault := scan("p.toml", []byte("[ban]\nbantime = [\"30d\", \"60d\"]\nforget = \"x\""))
+	if fault != nil {
+		t.Fatal(fault)
+	}
+	r.read(r.bind(entries))
+	if len(r.faults) != 1 || len(r.warnings) != 0 {
+		t.Errorf("faults %v, warnings %v: want one fault", r.faults, r.warnings)
+	}
+}
+
+// Nothing of what is returned belongs to somebody else.
+func TestParseOwnsNothingShared(t *testing.T) {
+	data := []byte("[watch]\nstate = \"/a/b\"\n")
+	c, err := Parse("p.toml", data, noFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(data)
+	if c.Watch.State != "/a/b" {
+		t.Errorf("State is %q after the input was cleared", c.Watch.State)
+	}
+	c.Spec.Whitelist[0] = netip.Prefix{}
+	c.Spec.TrapTCP[0] = ruleset.Ports{}
+	if err := Default().Spec.Validate(); err != nil {
+		t.Errorf("the default changed with a Config made from it: %v", err)
+	}
+}
+
+func prefixes(texts ...string) []netip.Prefix {
+	var all []netip.Prefix
+	for _, s := range texts {
+		all = append(all, netip.MustParsePrefix(s))
+	}
+	return all
+}

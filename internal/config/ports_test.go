@@ -1,0 +1,114 @@
+package config
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/portmon/portmon/ruleset"
+)
+
+func TestParsePorts(t *testing.T) {
+	tests := []struct {
+		text string
+		want ruleset.Ports
+	}{
+		{"1", ruleset.Ports{From: 1, To: 1}},
+		{"65535", ruleset.Ports{From: 65535, To: 65535}},
+		{"5900-5910", ruleset.Ports{From: 5900, To: 5910}},
+		{"22-22", ruleset.Ports{From: 22, To: 22}},
+		{"1-65535", ruleset.Ports{From: 1, To: 65535}},
+	}
+	for _, tt := range tests {
+		if got, err := parsePorts(tt.text); got != tt.want || err != nil {
+			t.Errorf("parsePorts(%q) = %v, %v: want %v", tt.text, got, err, tt.want)
+		}
+	}
+}
+
+func TestParsePortsFaults(t *testing.T) {
+	const want = `want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"`
+	for _, text := range []string{
+		"", "0", "65536", "-1", "+1", "022", "0x16", "1.5", "ssh", " 22", "22 ", "-", "1-", "-2", "1-2-3", "0-22", "1-65536",
+		"5900 - 5910", "5900:5910", "٢٢", "99999999999999999999",
+	} {
+		if got, err := parsePorts(text); err == nil || err.Error() != want {
+			t.Errorf("parsePorts(%q) = %v, %v: want the error %q", text, got, err, want)
+		}
+	}
+	if _, err := parsePorts("5910-5900"); err == nil || err.Error() != `the range is reversed: want "5900-5910"` {
+		t.Errorf("parsePorts of a reversed range: %v", err)
+	}
+}
+
+func TestPortsFaults(t *testing.T) {
+	const want = `want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"`
+	tests := []struct{ value, want string }{
+		{`[0]`, `2:8: trap.udp: 0: ` + want},
+		{`[65536]`, `2:8: trap.udp: 65536: ` + want},
+		{`[-22]`, `2:8: trap.udp: -22: ` + want},
+		{`[22.0]`, `2:8: trap.udp: 22.0: ` + want + `, not a number with a fraction`},
+		{`[true, { a = 1 }]`, "2:8: trap.udp: true: " + want + ", not a boolean\n2:14: trap.udp: " + want + ", not a table"},
+		{`[9999999999999999999999]`, `2:8: trap.udp: 9999999999999999999999: ` + want},
+		{`[5900-5910]`, `2:8: trap.udp: 5900-5910: a range of ports needs quotes: "5900-5910"`},
+		{`[2000-01-01]`, `2:8: trap.udp: 2000-01-01: ` + want + `, not a date or time`},
+		{`["5910-5900"]`, `2:8: trap.udp: "5910-5900": the range is reversed: want "5900-5910"`},
+
+		{`[22, 22]`, `2:12: trap.udp: 22: stands twice, first at line 2, column 8`},
+		{`[22, "22", "22-22"]`, `2:12: trap.udp: "22": stands twice, first at line 2, column 8
+2:18: trap.udp: "22-22": stands twice, first at line 2, column 8`},
+		{`["10-20", 15]`, `2:17: trap.udp: 15: overlaps "10-20" at line 2, column 8`},
+		{`[15, "10-20"]`, `2:12: trap.udp: "10-20": overlaps 15 at line 2, column 8`},
+		{`["10-20", "20-30"]`, `2:17: trap.udp: "20-30": overlaps "10-20" at line 2, column 8`},
+		{`["10-20", "21-30", 9]`, ``},
+		{"[\n\"10-90\",\n11,\n12,\n]", `4:1: trap.udp: 11: overlaps "10-90" at line 3, column 1
+5:1: trap.udp: 12: overlaps "10-90" at line 3, column 1`},
+	}
+	for _, tt := range tests {
+		text := "[trap]\nudp = " + tt.value
+		if tt.want == "" {
+			mustParse(t, text)
+		} else {
+			wantFaults(t, text, tt.want)
+		}
+	}
+}
+
+// A port may be a trap in both protocols.
+func TestPortsOfTwoProtocols(t *testing.T) {
+	mustParse(t, "[trap]\ntcp = [53]\nudp = [53]")
+}
+
+// The overlaps found are those of a search that compares every element with every other.
+func TestPortsOverlapsAgree(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	overlapping := 0
+	for range 2000 {
+		var ports []ruleset.Ports
+		var items []string
+		for range 1 + random.IntN(6) {
+			from := uint16(1 + random.IntN(100))
+			p := ruleset.Ports{From: from, To: from + uint16(random.IntN(20))}
+			ports = append(ports, p)
+			items = append(items, fmt.Sprintf("%q", p.String()))
+		}
+		want := false
+		for i, p := range ports {
+			for _, q := range ports[:i] {
+				want = want || p.From <= q.To && q.From <= p.To
+			}
+		}
+		text := "[trap]\nudp = [" + strings.Join(items, ", ") + "]"
+		_, err := Parse("p.toml", []byte(text), noFiles)
+		if (err != nil) != want {
+			t.Fatalf("overlaps are %v, but Parse returned %v for\n%s", want, err, text)
+		}
+		if want {
+			overlapping++
+		}
+	}
+	if overlapping < 200 || overlapping > 1800 {
+		t.Errorf("%d of 2000 lists overlap: they prove little", overlapping)
+	}
+}

@@ -1,0 +1,140 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+var (
+	errEntry = errors.New("want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, " +
+		"or a range such as 192.0.2.10-192.0.2.20")
+	errName = errors.New("names are not resolved: there is no DNS when the table is loaded at boot, " +
+		"and whoever runs the name could whitelist anybody; want an address, a prefix or a range")
+	errZone = errors.New("zones are not possible, as a whitelist holds on every interface; " +
+		"want the address without the percent sign and what follows")
+)
+
+// appendEntry appends the prefixes that an entry of a whitelist stands for, without host bits, and IPv4 as such. The notes
+// say how the entry was understood if that may come as a surprise. The error says what is wrong and what is allowed, and does
+// not repeat s.
+func appendEntry(prefixes []netip.Prefix, s string) (_ []netip.Prefix, notes []string, err error) {
+	if strings.Contains(s, "%") {
+		return prefixes, nil, errZone
+	}
+	before := len(prefixes)
+	if first, last, isRange := strings.Cut(s, "-"); isRange {
+		prefixes, notes, err = appendRange(prefixes, first, last)
+	} else {
+		prefixes, notes, err = appendPrefix(prefixes, s)
+	}
+	if errors.Is(err, errEntry) && isName(s) {
+		return prefixes, nil, errName
+	}
+	for _, p := range prefixes[before:] {
+		if p.Bits() == 0 {
+			notes = append(notes, fmt.Sprintf("this is all of %s: no source of that family will ever be banned", family(p.Addr())))
+		}
+	}
+	return prefixes, notes, err
+}
+
+// appendPrefix appends an address, as a prefix of its full length, or a prefix.
+func appendPrefix(prefixes []netip.Prefix, s string) (_ []netip.Prefix, notes []string, err error) {
+	text, _, hasLength := strings.Cut(s, "/")
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return prefixes, nil, errEntry
+	}
+	p := netip.PrefixFrom(addr, addr.BitLen())
+	if hasLength {
+		if p, err = netip.ParsePrefix(s); err != nil {
+			return prefixes, nil, fmt.Errorf("want a prefix length from 0 to %d after the slash", addr.BitLen())
+		}
+	}
+	if addr.Is4In6() {
+		if p.Bits() < 96 {
+			return prefixes, nil, errors.New("want a prefix length from 96 to 128 for IPv4 written as ::ffff:0:0/96")
+		}
+		p = netip.PrefixFrom(addr.Unmap(), p.Bits()-96)
+		notes = append(notes, fmt.Sprintf("taken as %s: packets carry it as IPv4", short(p)))
+	}
+	if network := p.Masked(); network != p {
+		notes = append(notes, fmt.Sprintf("taken as %s: the address has bits set beyond the prefix length", network))
+		p = network
+	}
+	return append(prefixes, p), notes, nil
+}
+
+// appendRange appends the fewest prefixes that hold all addresses from first to last and no others.
+func appendRange(prefixes []netip.Prefix, first, last string) (_ []netip.Prefix, notes []string, err error) {
+	from, err1 := netip.ParseAddr(first)
+	to, err2 := netip.ParseAddr(last)
+	if err1 != nil || err2 != nil {
+		return prefixes, nil, errEntry
+	}
+	if from.Is4In6() && to.Is4In6() {
+		from, to = from.Unmap(), to.Unmap()
+		notes = append(notes, fmt.Sprintf("taken as %s-%s: packets carry it as IPv4", from, to))
+	}
+	switch {
+	case from.Is4() != to.Is4() || from.Is4In6() != to.Is4In6():
+		return prefixes, nil, errors.New("want two addresses of the same family")
+	case to.Less(from):
+		return prefixes, nil, fmt.Errorf("the range is reversed: want %s-%s", to, from)
+	}
+	for {
+		p := widest(from, to)
+		prefixes = append(prefixes, p)
+		end := lastOf(p)
+		if end == to {
+			return prefixes, notes, nil
+		}
+		from = end.Next()
+	}
+}
+
+// widest returns the largest prefix that begins at from and does not go beyond to.
+func widest(from, to netip.Addr) netip.Prefix {
+	p := netip.PrefixFrom(from, from.BitLen())
+	for p.Bits() > 0 {
+		wider := netip.PrefixFrom(from, p.Bits()-1)
+		if wider != wider.Masked() || to.Less(lastOf(wider)) {
+			break
+		}
+		p = wider
+	}
+	return p
+}
+
+// lastOf returns the last address of a prefix.
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	for bit := p.Bits(); bit < 8*len(b); bit++ {
+		b[bit/8] |= 0x80 >> (bit % 8)
+	}
+	addr, _ := netip.AddrFromSlice(b) // as long as it was
+	return addr
+}
+
+// short writes a prefix of full length as the address that it is.
+func short(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+func family(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
+}
+
+// isName reports whether s could be the name of a host, and nothing else.
+func isName(s string) bool {
+	letters := strings.ContainsFunc(s, func(c rune) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' })
+	return letters && !strings.ContainsFunc(s, func(c rune) bool { return notBare(c) && c != '.' })
+}
