@@ -1,67 +1,13 @@
 package config
 
 import (
-	"bytes"
 	"errors"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 )
-
-// kind is the type of a TOML value, in the words of an error message.
-type kind string
-
-const (
-	absent        kind = "" // the key is not in the file
-	aString       kind = "a string"
-	anInteger     kind = "an integer"
-	aFloat        kind = "a number with a fraction"
-	aBoolean      kind = "a boolean"
-	aDate         kind = "a date or time"
-	aList         kind = "a list"
-	aTable        kind = "a table"
-	aListOfTables kind = "a list of tables"
-)
-
-// value is a TOML value and where it stands.
-type value struct {
-	at    Place // without Value, which source makes when it is needed
-	kind  kind
-	text  string  // what a string says; how any other scalar is written
-	items []value // of a list
-}
-
-// source returns the value as TOML would write it, on one line, shortened if it is long.
-func (v value) source() string {
-	switch v.kind {
-	case aString:
-		return quote(v.text)
-	case aList:
-		const limit = 4
-		var items []string
-		for _, item := range v.items[:min(limit, len(v.items))] {
-			items = append(items, item.source())
-		}
-		if len(v.items) > limit {
-			items = append(items, "…")
-		}
-		return shorten("[" + strings.Join(items, ", ") + "]")
-	case aTable, aListOfTables:
-		return "" // its keys may be many, and have their own lines
-	default:
-		return shorten(v.text)
-	}
-}
-
-// place returns the value's place, with the value.
-func (v value) place() Place {
-	v.at.Value = v.source()
-	return v.at
-}
 
 // entry is one "key = value" or "[table]" of a document, in its order. An inline table is an entry for the table and one for
 // each of its keys, so that all ways to write the same key look alike.
@@ -221,34 +167,4 @@ func checkTOML(file string, data []byte) *Error {
 		at.Line, at.Column = derr.Position()
 	}
 	return &Error{Place: at, Err: err}
-}
-
-// quotesHint asks whether quotes were forgotten, if the word at the offset would be good for something in quotes.
-func quotesHint(data []byte, offset int) string {
-	const delimiters = " \t\r\n,=[]{}\"'#"
-	from := bytes.LastIndexAny(data[:offset], delimiters) + 1
-	to := bytes.IndexAny(data[offset:], delimiters)
-	if to < 0 {
-		to = len(data) - offset
-	}
-	word := string(data[from : offset+to])
-	if !isText(word) {
-		return ""
-	}
-	return "did you mean " + strconv.Quote(word) + ", in quotes?"
-}
-
-// isText reports whether some key could have the word for its value, as a string.
-func isText(word string) bool {
-	_, durationErr := ParseDuration(word)
-	_, portsErr := parsePorts(word)
-	_, _, entryErr := appendEntry(nil, word)
-	_, port, hostErr := net.SplitHostPort(word)
-	_, isPort := parsePort(port)
-	return durationErr == nil ||
-		portsErr == nil && strings.Contains(word, "-") ||
-		entryErr == nil ||
-		hostErr == nil && isPort ||
-		strings.HasPrefix(word, "/") ||
-		strings.HasPrefix(word, "http")
 }

@@ -133,10 +133,10 @@ func (r *reader) ladder(v value) ([]time.Duration, bool) {
 	return tiers, len(tiers) == len(v.items)
 }
 
-// reach returns the first tier, counting from 1, that no source can get to because its earlier offences are forgotten by
+// outOfReach returns the first tier, counting from 1, that no source can get to because its earlier offences are forgotten by
 // then, and the time it takes to get there; or 0. A source that is banned commits no offence, so those that lead to a tier are
 // at least the bans of all tiers below it apart.
-func reach(ladder []time.Duration, forget time.Duration) (tier int, after time.Duration) {
+func outOfReach(ladder []time.Duration, forget time.Duration) (tier int, after time.Duration) {
 	for i, d := range ladder[:len(ladder)-1] {
 		if after += d; after >= forget {
 			return i + 2, after

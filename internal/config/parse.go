@@ -120,7 +120,7 @@ func (r *reader) readBan(ban rawBan) {
 // checkForget warns of a ladder too long for the memory. Either key may be the reason, and the default of the other.
 func (r *reader) checkForget(ban rawBan) {
 	ladder, forget := r.config.Spec.BanTime, r.config.Forget
-	tier, after := reach(ladder, forget)
+	tier, after := outOfReach(ladder, forget)
 	if tier == 0 {
 		return
 	}

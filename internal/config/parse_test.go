@@ -304,15 +304,19 @@ func TestParseWarnings(t *testing.T) {
 
 // A fault in one key of a pair is no reason for a warning about the other, which would speak of a default.
 func TestParseFaultyForget(t *testing.T) {
-	var r reader
-	r.config = Default()
-	entries, fault := scan("p.toml", []byte("[ban]\nbantime = [\"30d\", \"60d\"]\nforget = \"x\""))
-	if fault != nil {
-		t.Fatal(fault)
-	}
-	r.read(r.bind(entries))
-	if len(r.faults) != 1 || len(r.warnings) != 0 {
-		t.Errorf("faults %v, warnings %v: want one fault", r.faults, r.warnings)
+	for _, text := range []string{
+		"[ban]\nbantime = [\"30d\", \"60d\"]\nforget = \"x\"",
+		"[ban]\nbantime = [\"x\"]\nforget = \"1h\"",
+	} {
+		entries, fault := scan("p.toml", []byte(text))
+		if fault != nil {
+			t.Fatal(fault)
+		}
+		r := reader{config: Default()}
+		r.read(r.bind(entries))
+		if len(r.faults) != 1 || len(r.warnings) != 0 {
+			t.Errorf("faults %v, warnings %v: want one fault in\n%s", r.faults, r.warnings, text)
+		}
 	}
 }
 

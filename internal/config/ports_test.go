@@ -58,6 +58,7 @@ func TestPortsFaults(t *testing.T) {
 		{`[22, 22]`, `2:12: trap.udp: 22: stands twice, first at line 2, column 8`},
 		{`[22, "22", "22-22"]`, `2:12: trap.udp: "22": stands twice, first at line 2, column 8
 2:18: trap.udp: "22-22": stands twice, first at line 2, column 8`},
+		{`[22, 22, 0]`, "2:12: trap.udp: 22: stands twice, first at line 2, column 8\n2:16: trap.udp: 0: " + want},
 		{`["10-20", 15]`, `2:17: trap.udp: 15: overlaps "10-20" at line 2, column 8`},
 		{`[15, "10-20"]`, `2:12: trap.udp: "10-20": overlaps 15 at line 2, column 8`},
 		{`["10-20", "20-30"]`, `2:17: trap.udp: "20-30": overlaps "10-20" at line 2, column 8`},

@@ -3,7 +3,59 @@ package config
 import (
 	"fmt"
 	"strconv"
+	"strings"
 )
+
+// kind is the type of a TOML value, in the words of an error message.
+type kind string
+
+const (
+	absent        kind = "" // the key is not in the file
+	aString       kind = "a string"
+	anInteger     kind = "an integer"
+	aFloat        kind = "a number with a fraction"
+	aBoolean      kind = "a boolean"
+	aDate         kind = "a date or time"
+	aList         kind = "a list"
+	aTable        kind = "a table"
+	aListOfTables kind = "a list of tables"
+)
+
+// value is a TOML value and where it stands.
+type value struct {
+	at    Place // without Value, which source makes when it is needed
+	kind  kind
+	text  string  // what a string says; how any other scalar is written
+	items []value // of a list
+}
+
+// source returns the value as TOML would write it, on one line, shortened if it is long.
+func (v value) source() string {
+	switch v.kind {
+	case aString:
+		return quote(v.text)
+	case aList:
+		const limit = 4
+		var items []string
+		for _, item := range v.items[:min(limit, len(v.items))] {
+			items = append(items, item.source())
+		}
+		if len(v.items) > limit {
+			items = append(items, "…")
+		}
+		return shorten("[" + strings.Join(items, ", ") + "]")
+	case aTable, aListOfTables:
+		return "" // its keys may be many, and have their own lines
+	default:
+		return shorten(v.text)
+	}
+}
+
+// place returns the value's place, with the value.
+func (v value) place() Place {
+	v.at.Value = v.source()
+	return v.at
+}
 
 // The methods of reader in this package which take a value return what it says. They return false, and leave the default in
 // place, if the key is not in the file; and also if the value is bad, which they report.
