@@ -1,0 +1,130 @@
+package ruleset
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/nftset"
+)
+
+// Result is what became of an [Apply].
+type Result struct {
+	*Plan
+	// Features is what the kernel can do of that which not every kernel can.
+	Features Features
+}
+
+// Apply makes the kernel's table that of the Spec in one transaction. If the ruleset changes between reading and committing, it reads
+// again. After an error nothing has changed. Errors are those of [Spec.Validate], [Probe] and [nftset.Conn.Commit], and *ConflictError.
+func Apply(c *nftset.Conn, spec Spec) (Result, error) { return run(c, spec, c.Commit) }
+
+// Prepare makes the plan that [Apply] would run and has the kernel check it, and changes nothing. Errors are those of Apply.
+func Prepare(c *nftset.Conn, spec Spec) (Result, error) { return run(c, spec, c.Check) }
+
+func run(c *nftset.Conn, spec Spec, execute func(*nftset.Tx) error) (Result, error) {
+	if err := spec.Validate(); err != nil {
+		return Result{}, err
+	}
+	const attempts = 20
+	r := Result{Features: allFeatures}
+	for attempt := 1; ; attempt++ {
+		err := r.attempt(c, spec, execute)
+		switch {
+		case err == nil:
+			return r, nil
+		case errors.Is(err, nftset.ErrChanged) && attempt < attempts:
+			continue
+		case refusedRule(err) && r.Features == allFeatures:
+			f, perr := Probe(c)
+			if perr == nil && f != allFeatures {
+				r.Features = f
+				continue
+			}
+			if perr != nil {
+				err = perr
+			}
+		}
+		return Result{}, fmt.Errorf("apply table inet %s: %w", spec.Table, err)
+	}
+}
+
+func (r *Result) attempt(c *nftset.Conn, spec Spec, execute func(*nftset.Tx) error) error {
+	var err error
+	if r.Plan, err = prepare(c, spec, r.Features); err != nil {
+		return err
+	}
+	tx, err := r.transaction()
+	if err != nil {
+		return err
+	}
+	return execute(tx)
+}
+
+// refusedRule reports whether the kernel found fault with a rule, which is how a missing feature shows.
+func refusedRule(err error) bool {
+	var op *nftset.OpError
+	return errors.As(err, &op) && op.Op == opAddRule && !errors.Is(err, os.ErrPermission)
+}
+
+func prepare(c *nftset.Conn, spec Spec, f Features) (*Plan, error) {
+	s, err := Read(c, spec.Table)
+	if err != nil {
+		return nil, err
+	}
+	retired, err := s.retired(c, len(spec.BanTime))
+	if err != nil {
+		return nil, err
+	}
+	t := Compile(spec, f, retired)
+	contents, err := s.contents(c, t)
+	if err != nil {
+		return nil, err
+	}
+	return Diff(t, s, contents)
+}
+
+// contents reads the elements that a plan for t depends on.
+func (s *State) contents(c *nftset.Conn, t *Table) (Contents, error) {
+	out := Contents{Static: make(map[string][]nftset.Interval)}
+	changed := s.Prefix6 != t.Prefix6
+	for i := range t.Sets {
+		want := &t.Sets[i]
+		have := s.Set(want.Name)
+		if !want.Static || have == nil || have.Type != want.Type || have.Flags != want.Flags {
+			continue
+		}
+		ivs := make([]nftset.Interval, 0, len(want.Elements))
+		for el, err := range c.Elements(have) {
+			if err != nil {
+				return out, err
+			}
+			ivs = append(ivs, el.Interval)
+		}
+		out.Static[want.Name] = ivs
+		changed = changed || !slices.Equal(ivs, want.Elements)
+	}
+	if !s.Exists || !changed {
+		return out, nil
+	}
+	var err error
+	out.Bans, err = s.allBans(c)
+	return out, err
+}
+
+// Remove deletes the table and all its bans. existed is false, and the error nil, if there is none.
+func Remove(c *nftset.Conn, name string) (existed bool, err error) {
+	tx := &nftset.Tx{}
+	tx.DeleteTable(nftset.Table{Family: nftset.FamilyINet, Name: name})
+	switch err := c.Commit(tx); {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, unix.ENOENT):
+		return false, nil
+	default:
+		return false, err
+	}
+}

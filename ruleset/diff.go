@@ -1,0 +1,189 @@
+package ruleset
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/portmon/portmon/nftset"
+)
+
+// ConflictError tells that something stands in the table that cannot be made what it must be without losing it.
+type ConflictError struct {
+	Object     string // "set inet portmon ban4"
+	Have, Want string
+}
+
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("%s is there with %s, but it must have %s", e.Object, e.Have, e.Want)
+}
+
+// Contents are those elements that a plan depends on, by the name of their set.
+type Contents struct {
+	// Static are the intervals of the sets whose contents the Spec gives.
+	Static map[string][]nftset.Interval
+	// Bans are needed only if the whitelist or the prefix length changed.
+	Bans []Ban
+}
+
+// Diff makes the plan that turns what the kernel holds into the table. It fails with *ConflictError.
+func Diff(t *Table, s *State, c Contents) (*Plan, error) {
+	p := &Plan{Table: t, generation: s.Generation, Created: !s.Exists}
+	if !s.Exists {
+		p.addTable()
+	}
+	for _, name := range t.Counters {
+		if _, ok := s.Counters[name]; !ok {
+			p.addCounter(name)
+		}
+	}
+	if err := p.diffSets(s, c); err != nil {
+		return nil, err
+	}
+	p.diffChains(s)
+	p.dropSets(s)
+	p.liftWhitelisted(s, c)
+	if s.Prefix6 != 0 && s.Prefix6 != t.Prefix6 {
+		p.rekey(s, c)
+	}
+	return p, nil
+}
+
+func (p *Plan) diffSets(s *State, c Contents) error {
+	var errs []error
+	for i := range p.Table.Sets {
+		want := &p.Table.Sets[i]
+		have := s.Set(want.Name)
+		switch {
+		case have == nil:
+			p.putSet("set "+want.Name, &want.Set)
+		case have.Type != want.Type || have.Flags != want.Flags:
+			errs = append(errs, &ConflictError{
+				Object: "set " + have.String(),
+				Have:   fmt.Sprintf("type %s, flags %s", have.Type, flagsText(have.Flags)),
+				Want:   fmt.Sprintf("type %s, flags %s", want.Type, flagsText(want.Flags)),
+			})
+			continue
+		case !sameTimeout(have.Timeout, want.Timeout):
+			p.putSet("timeout of "+want.Name, &want.Set)
+		case have.Size != want.Size:
+			p.putSet("size of "+want.Name, &want.Set)
+		}
+		if !want.Static {
+			continue
+		}
+		if have == nil {
+			p.fill(want)
+		} else if !slices.Equal(want.Elements, c.Static[want.Name]) {
+			p.flushSet(&want.Set)
+			p.fill(want)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (p *Plan) diffChains(s *State) {
+	// All rules go before any chain, and chains come before any rule: chains are deleted only when nothing leads to them.
+	var stale []*Chain
+	rebuild := make(map[string]bool)
+	for i := range p.Table.Chains {
+		c := &p.Table.Chains[i]
+		have := s.chain(c.Name)
+		moved := have != nil && !sameHook(c.Hook, have)
+		if have == nil || moved || !c.matches(p.Table.Family, have.Rules) {
+			stale = append(stale, c)
+			rebuild[c.Name] = moved
+			if have != nil && len(have.Rules) > 0 {
+				p.flushChain(c.Name)
+			}
+		}
+	}
+	var foreign []string // chains of an older portmon
+	for _, have := range s.Chains {
+		if p.Table.chain(have.Name) == nil {
+			foreign = append(foreign, have.Name)
+			if len(have.Rules) > 0 {
+				p.flushChain(have.Name)
+			}
+		}
+	}
+	for _, c := range stale {
+		if rebuild[c.Name] {
+			p.deleteChain(c.Name) // the kernel changes neither hook nor priority of a chain
+		}
+		if rebuild[c.Name] || s.chain(c.Name) == nil {
+			p.addChain(c)
+		}
+	}
+	for _, c := range stale {
+		p.addRules(c)
+	}
+	for _, name := range foreign {
+		p.deleteChain(name)
+	}
+}
+
+// dropSets deletes what the table no longer needs. Sets of bans are only left out of a Table once they are empty; those that
+// portmon does not know are somebody's own and stay.
+func (p *Plan) dropSets(s *State) {
+	for i := range s.Sets {
+		have := &s.Sets[i]
+		if p.Table.set(have.Name) != nil {
+			continue
+		}
+		_, _, ban := tierOf(have.Name)
+		if ban || have.Name == families[0].hits() || have.Name == families[1].hits() {
+			p.deleteSet(have)
+		}
+	}
+}
+
+// liftWhitelisted takes back the bans of sources that are whitelisted as a whole; the packet path would not heed them anyway.
+func (p *Plan) liftWhitelisted(s *State, c Contents) {
+	for _, b := range c.Bans {
+		w := p.Table.set(familyOf(b.From.Type()).whitelist())
+		if iv, ok := nftset.Find(w.Elements, b.From); ok && iv.Covers(b.Interval) {
+			p.move("bans of whitelisted sources", b, s.Set(b.Set), nil)
+			p.Lifted = append(p.Lifted, b)
+		}
+	}
+}
+
+// rekey moves the bans of IPv6 sources by the old prefix length to the set of prefixes: as keys of the new length they would mean
+// something else, or nothing.
+func (p *Plan) rekey(s *State, c Contents) {
+	net := &p.Table.set(families[1].net()).Set
+	seen := make(map[nftset.Interval]bool)
+	for _, b := range c.Bans {
+		if b.Tier == 0 {
+			seen[b.Interval] = true
+		}
+	}
+	for _, b := range c.Bans {
+		w := p.Table.set(families[1].whitelist())
+		if iv, ok := nftset.Find(w.Elements, b.From); b.Tier == 0 || b.From.Type() != nftset.IPv6Addr || ok && iv.Covers(b.Interval) {
+			continue
+		}
+		to := net
+		for iv := range seen {
+			if iv.Overlaps(b.Interval) {
+				to = nil // banned as a prefix already
+			}
+		}
+		seen[b.Interval] = true
+		p.move("bans by the old prefix length", b, s.Set(b.Set), to)
+	}
+}
+
+// sameTimeout allows for the ticks that the kernel rounds to, 10 ms at most.
+func sameTimeout(have, want time.Duration) bool {
+	return (have-want).Abs() <= 10*time.Millisecond && (have == 0) == (want == 0)
+}
+
+func sameHook(want *Hook, have *ChainState) bool {
+	if want == nil || have.Hook == nil {
+		return want == nil && have.Hook == nil
+	}
+	return have.Plain && want.Number == have.Hook.Number && want.Priority == have.Hook.Priority
+}

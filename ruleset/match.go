@@ -1,0 +1,107 @@
+package ruleset
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/nftset"
+)
+
+// matches reports whether the kernel's rules are those of the chain. The kernel adds attributes to an expression and orders them in
+// its own way, so a rule is the same when it has the same expressions and each has every attribute that we would send.
+func (c *Chain) matches(family nftset.Family, have []RuleState) bool {
+	if len(c.Rules) != len(have) {
+		return false
+	}
+	for i, r := range c.Rules {
+		if r.comment != have[i].Comment || !r.matches(family, have[i].Exprs) {
+			return false
+		}
+	}
+	return true
+}
+
+func (r Rule) matches(family nftset.Family, have [][]byte) bool {
+	want, err := r.encode(family)
+	if err != nil || len(want) != len(have) {
+		return false
+	}
+	for i := range want {
+		if !sameExpr(want[i], have[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// sent are the attributes that the kernel does not give back as they were: the number of a set in a transaction, and the timeouts
+// of a dynset, which it rounds to its ticks (the digest tells those apart); the level of a socket has a meaning only for cgroups.
+var sent = map[string][]uint16{
+	"lookup": {unix.NFTA_LOOKUP_SET_ID},
+	"dynset": {unix.NFTA_DYNSET_SET_ID, unix.NFTA_DYNSET_TIMEOUT},
+	"socket": {expr.NFTA_SOCKET_LEVEL},
+}
+
+func sameExpr(want, have []byte) bool {
+	w, err := netlink.UnmarshalAttributes(want)
+	if err != nil {
+		return false
+	}
+	h, err := netlink.UnmarshalAttributes(have)
+	if err != nil {
+		return false
+	}
+	name, data := find(w, unix.NFTA_EXPR_NAME), find(w, unix.NFTA_EXPR_DATA)
+	if !bytes.Equal(name, find(h, unix.NFTA_EXPR_NAME)) {
+		return false
+	}
+	return subset(data, find(h, unix.NFTA_EXPR_DATA), sent[string(bytes.TrimRight(name, "\x00"))])
+}
+
+// subset reports whether every attribute of want is in have with the same value, those of types in except apart.
+func subset(want, have []byte, except []uint16) bool {
+	w, err := netlink.UnmarshalAttributes(want)
+	if err != nil {
+		return false
+	}
+	h, err := netlink.UnmarshalAttributes(have)
+	if err != nil {
+		return false
+	}
+	for _, a := range w {
+		typ := a.Type &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+		if slices.Contains(except, typ) {
+			continue
+		}
+		v := find(h, typ)
+		if !sameValue(a.Data, v) && !(len(v) > 0 && nested(a.Data) && subset(a.Data, v, nil)) {
+			return false
+		}
+	}
+	return true
+}
+
+// sameValue compares values; the kernel ends every string with a NUL, google/nftables not that of an objref.
+func sameValue(want, have []byte) bool {
+	return bytes.Equal(want, have) || len(have) == len(want)+1 && have[len(want)] == 0 && bytes.HasPrefix(have, want)
+}
+
+// nested guesses whether data are attributes. A wrong guess does no harm: values that differ would have to be lists of
+// attributes, one within the other, to be taken for the same.
+func nested(data []byte) bool {
+	attrs, err := netlink.UnmarshalAttributes(data)
+	return err == nil && len(attrs) > 0
+}
+
+func find(attrs []netlink.Attribute, typ uint16) []byte {
+	for _, a := range attrs {
+		if a.Type&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER) == typ {
+			return a.Data
+		}
+	}
+	return nil
+}

@@ -1,0 +1,180 @@
+package ruleset
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/portmon/portmon/nftset"
+)
+
+// Plan is what makes the kernel's table the wanted one: the operations of one transaction, in order. An empty plan means that the
+// kernel holds what is wanted.
+type Plan struct {
+	Table      *Table
+	generation uint32
+	ops        []operation
+	// Created tells that there was no table before.
+	Created bool
+	// Lifted are the bans that the plan takes back because their source is whitelisted now.
+	Lifted []Ban
+}
+
+// operation is one change, which can be encoded and written.
+type operation struct {
+	encode func(tx *nftset.Tx) error
+	write  func(w *errWriter)
+	what   string // for the summary: "whitelist4", "rules", "timeout of ban4"
+}
+
+// Empty reports whether there is nothing to do.
+func (p *Plan) Empty() bool { return len(p.ops) == 0 }
+
+// Summary names what the plan changes, each thing once.
+func (p *Plan) Summary() []string {
+	var out []string
+	for _, op := range p.ops {
+		if op.what != "" && !slices.Contains(out, op.what) {
+			out = append(out, op.what)
+		}
+	}
+	return out
+}
+
+// Write writes the operations as nft commands, one a line, and returns the first error of w.
+func (p *Plan) Write(w io.Writer) error {
+	ew := &errWriter{w: w}
+	for _, op := range p.ops {
+		op.write(ew)
+	}
+	return ew.err
+}
+
+// String returns the operations as nft commands, one a line.
+func (p *Plan) String() string {
+	var b strings.Builder
+	p.Write(&b)
+	return b.String()
+}
+
+// transaction encodes the plan.
+func (p *Plan) transaction() (*nftset.Tx, error) {
+	tx := &nftset.Tx{Generation: p.generation}
+	for _, op := range p.ops {
+		if err := op.encode(tx); err != nil {
+			return nil, err
+		}
+	}
+	return tx, nil
+}
+
+func (p *Plan) do(what string, encode func(*nftset.Tx) error, format string, args ...any) {
+	p.ops = append(p.ops, operation{encode, func(w *errWriter) { w.printf(format+"\n", args...) }, what})
+}
+
+func (p *Plan) addTable() {
+	t := p.Table.Table
+	p.do("table", func(tx *nftset.Tx) error { tx.AddTable(t); return nil }, "add table %s", t)
+}
+
+func (p *Plan) addCounter(name string) {
+	t := p.Table.Table
+	p.do("counter "+name, func(tx *nftset.Tx) error { return addCounter(tx, t, name) }, "add counter %s %s", t, name)
+}
+
+// putSet adds a set, or updates the timeout and size of one that is there.
+func (p *Plan) putSet(what string, s *nftset.Set) {
+	props := fmt.Sprintf("type %s; flags %s;", s.Type, flagsText(s.Flags))
+	if s.Timeout > 0 {
+		props += " timeout " + nftDuration(s.Timeout) + ";"
+	}
+	if s.Size > 0 {
+		props += fmt.Sprintf(" size %d;", s.Size)
+	}
+	p.do(what, func(tx *nftset.Tx) error { tx.AddSet(s); return nil }, "add set %s { %s }", s, props)
+}
+
+func (p *Plan) deleteSet(s *nftset.Set) {
+	p.do("set "+s.Name, func(tx *nftset.Tx) error { tx.DeleteSet(s); return nil }, "delete set %s", s)
+}
+
+func (p *Plan) flushSet(s *nftset.Set) {
+	p.do(s.Name, func(tx *nftset.Tx) error { tx.FlushSet(s); return nil }, "flush set %s", s)
+}
+
+func (p *Plan) fill(s *Set) {
+	if len(s.Elements) == 0 {
+		return
+	}
+	elems := func(yield func(nftset.Element) bool) {
+		for _, iv := range s.Elements {
+			if !yield(nftset.Element{Interval: iv}) {
+				return
+			}
+		}
+	}
+	p.ops = append(p.ops, operation{
+		func(tx *nftset.Tx) error { tx.AddElements(&s.Set, elems); return nil },
+		func(w *errWriter) {
+			w.printf("add element %s { ", &s.Set)
+			writeIntervals(w, s.Elements)
+			w.printf(" }\n")
+		},
+		s.Name,
+	})
+}
+
+// move takes a ban out of one set and puts it into another with the time it has left; to may be nil.
+func (p *Plan) move(what string, b Ban, from, to *nftset.Set) {
+	if to != nil {
+		el := nftset.Element{Interval: b.Interval, Timeout: b.Expires, Comment: b.Comment}
+		p.do(what, func(tx *nftset.Tx) error { tx.AddElements(to, nftset.Each(el)); return nil },
+			"add element %s { %s }", to, elementText(el))
+	}
+	// It may expire before the commit, and deleting what is not there would fail all of it.
+	key := b.Interval
+	if from.Flags&nftset.FlagInterval == 0 {
+		key = nftset.Single(b.From)
+	}
+	gone := nftset.Each(nftset.Element{Interval: key})
+	p.do(what, func(tx *nftset.Tx) error { tx.Discard(from, gone); return nil },
+		"add element %s { %s }\ndelete element %s { %s }", from, key, from, key)
+}
+
+func elementText(el nftset.Element) string {
+	s := el.Interval.String()
+	if el.Timeout > 0 {
+		s += " timeout " + nftDuration(el.Timeout)
+	}
+	if el.Comment != "" {
+		s += fmt.Sprintf(" comment %q", el.Comment)
+	}
+	return s
+}
+
+func (p *Plan) addChain(c *Chain) {
+	t := p.Table.Table
+	base := ""
+	if c.Hook != nil {
+		base = fmt.Sprintf(" { type filter hook %s priority %d; policy accept; }", c.Hook.Name, c.Hook.Priority)
+	}
+	p.do("chain "+c.Name, func(tx *nftset.Tx) error { return addChain(tx, t, c) }, "add chain %s %s%s", t, c.Name, base)
+}
+
+func (p *Plan) deleteChain(name string) {
+	t := p.Table.Table
+	p.do("chain "+name, func(tx *nftset.Tx) error { return deleteChain(tx, t, name) }, "delete chain %s %s", t, name)
+}
+
+func (p *Plan) flushChain(name string) {
+	t := p.Table.Table
+	p.do("rules", func(tx *nftset.Tx) error { return flushChain(tx, t, name) }, "flush chain %s %s", t, name)
+}
+
+func (p *Plan) addRules(c *Chain) {
+	t := p.Table.Table
+	for _, r := range c.Rules {
+		p.do("rules", func(tx *nftset.Tx) error { return addRule(tx, t, c.Name, r) }, "add rule %s %s %s", t, c.Name, r)
+	}
+}
