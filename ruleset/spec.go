@@ -1,9 +1,11 @@
 package ruleset
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -73,7 +75,7 @@ func Default() Spec {
 	return Spec{
 		Table: "portmon",
 		// Private, carrier-grade NAT and unique local ranges: a container that knocks on a trap port of its own host would
-		// otherwise lose its network. The packet path asks for a route back to the source, so nobody can borrow these from outside.
+		// otherwise lose its network.
 		Whitelist: []netip.Prefix{
 			p("10.0.0.0/8"), p("172.16.0.0/12"), p("192.168.0.0/16"), p("100.64.0.0/10"), p("fc00::/7"),
 		},
@@ -143,14 +145,12 @@ func (s Spec) Validate() error {
 }
 
 func validatePorts(ports []Ports, bad func(format string, args ...any)) {
-	for i, p := range ports {
+	sorted := slices.SortedFunc(slices.Values(ports), func(a, b Ports) int { return cmp.Compare(a.From, b.From) })
+	for i, p := range sorted {
 		if p.From < 1 || p.To < p.From {
 			bad("%v is no range of ports from 1 to 65535", p)
-		}
-		for _, q := range ports[:i] {
-			if p.From <= q.To && q.From <= p.To {
-				bad("%v overlaps %v", p, q)
-			}
+		} else if i > 0 && p.From <= sorted[i-1].To {
+			bad("%v overlaps %v", p, sorted[i-1])
 		}
 	}
 }
