@@ -14,9 +14,9 @@ import (
 // natTable is the name of the table that DNAT puts its rules in: one of family ip, one of ip6.
 const natTable = "published"
 
-// DNAT publishes a port of the host as container engines do: connections by proto, "tcp" or "udp", to port of any
-// address of the host go to to, whose family is the one published. The host must Forward, and answers must come back
-// by it. In nft syntax it adds
+// DNAT publishes a service behind the host as container engines do: what comes by proto, "tcp" or "udp", to the port of
+// any address of the host goes on to the service, which is published for its own IP family. The host must Forward, and
+// the service's answers must come back by it. In nft syntax, the rule is
 //
 //	table ip published {
 //		chain prerouting {
@@ -24,14 +24,14 @@ const natTable = "published"
 //			fib daddr type local tcp dport 8080 dnat to 198.51.100.2:80
 //		}
 //	}
-func (h *Host) DNAT(proto string, port uint16, to netip.AddrPort) {
+func (h *Host) DNAT(proto string, port uint16, service netip.AddrPort) {
 	h.t.Helper()
-	if err := h.dnat(proto, port, to); err != nil {
+	if err := h.dnat(proto, port, service); err != nil {
 		h.check(fmt.Errorf("publish %s port %d: %w", proto, port, err))
 	}
 }
 
-func (h *Host) dnat(proto string, port uint16, to netip.AddrPort) error {
+func (h *Host) dnat(proto string, port uint16, service netip.AddrPort) error {
 	var transport byte
 	switch proto {
 	case "tcp":
@@ -46,7 +46,7 @@ func (h *Host) dnat(proto string, port uint16, to netip.AddrPort) error {
 		return fmt.Errorf("open nftables: %w", err)
 	}
 	family := nftables.TableFamilyIPv4
-	if to.Addr().Is6() {
+	if service.Addr().Is6() {
 		family = nftables.TableFamilyIPv6
 	}
 	table := conn.AddTable(&nftables.Table{Name: natTable, Family: family})
@@ -54,16 +54,16 @@ func (h *Host) dnat(proto string, port uint16, to netip.AddrPort) error {
 		Name: "prerouting", Table: table, Type: nftables.ChainTypeNAT,
 		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest,
 	})
-	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: dnatExprs(transport, port, to)})
+	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: dnatExprs(transport, port, service)})
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
 }
 
-func dnatExprs(transport byte, port uint16, to netip.AddrPort) []expr.Any {
+func dnatExprs(transport byte, port uint16, service netip.AddrPort) []expr.Any {
 	family := uint32(unix.NFPROTO_IPV4)
-	if to.Addr().Is6() {
+	if service.Addr().Is6() {
 		family = unix.NFPROTO_IPV6
 	}
 	return []expr.Any{
@@ -77,8 +77,8 @@ func dnatExprs(transport byte, port uint16, to netip.AddrPort) []expr.Any {
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, port)},
 		// dnat to
-		&expr.Immediate{Register: 1, Data: to.Addr().AsSlice()},
-		&expr.Immediate{Register: 2, Data: binary.BigEndian.AppendUint16(nil, to.Port())},
+		&expr.Immediate{Register: 1, Data: service.Addr().AsSlice()},
+		&expr.Immediate{Register: 2, Data: binary.BigEndian.AppendUint16(nil, service.Port())},
 		&expr.NAT{Type: expr.NATTypeDestNAT, Family: family, RegAddrMin: 1, RegProtoMin: 2},
 	}
 }

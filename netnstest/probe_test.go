@@ -1,57 +1,242 @@
 package netnstest
 
 import (
+	"fmt"
 	"net/netip"
+	"runtime"
+	"sync"
 	"testing"
-	"time"
 )
 
-func TestSmoke(t *testing.T) {
-	start := time.Now()
-	a, b := NewHost(t, "client"), NewHost(t, "server")
-	l := Connect(t, a, b, "192.0.2.0/24", "2001:db8::/64")
-	t.Log(time.Since(start), l.A, l.B)
-	tcp := b.ListenTCP("[::]:80")
-	udp := b.ListenUDP("[::]:53")
-	for _, at := range [][2]netip.Addr{{l.A.IPv4, l.B.IPv4}, {l.A.IPv6, l.B.IPv6}} {
-		for port, want := range map[uint16]string{80: "SYN+ACK", 81: "RST"} {
-			start := time.Now()
-			if got := a.Probe(SYN(at[0], netip.AddrPortFrom(at[1], port))); got.String() != want {
-				t.Errorf("SYN to %d: %v, want %s", port, got, want)
+// pair is two connected hosts, as most tests need them.
+func pair(t testing.TB) (client, server *Host, link *Link) {
+	t.Helper()
+	client, server = NewHost(t, "client"), NewHost(t, "server")
+	return client, server, Connect(t, client, server, "192.0.2.0/24", "2001:db8::/64")
+}
+
+// families calls f for the two pairs of addresses of a link.
+func families(t *testing.T, l *Link, f func(t *testing.T, a, b netip.Addr)) {
+	t.Run("IPv4", func(t *testing.T) { f(t, l.A.IPv4, l.B.IPv4) })
+	t.Run("IPv6", func(t *testing.T) { f(t, l.A.IPv6, l.B.IPv6) })
+}
+
+func at(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }
+
+func TestProbeTellsAnswersApart(t *testing.T) {
+	client, server, link := pair(t)
+	server.ListenTCP("[::]:80")
+	server.ListenUDP("[::]:53")
+	families(t, link, func(t *testing.T, a, b netip.Addr) {
+		fin := SYN(a, at(b, 81))
+		fin.Flags = FlagFIN
+		ack := SYN(a, at(b, 80))
+		ack.Flags = FlagACK
+		nowhere, strayed := netip.MustParseAddr("203.0.113.7"), "none"
+		if b.Is6() {
+			// IPv6 says so even if it is no router.
+			nowhere, strayed = netip.MustParseAddr("2001:db8:bad::7"), "ICMP error type 1 code 0"
+		}
+		for _, tt := range []struct {
+			name string
+			p    Packet
+			want string
+		}{
+			{"open TCP port", SYN(a, at(b, 80)), "SYN+ACK"},
+			{"closed TCP port", SYN(a, at(b, 81)), "RST"},
+			{"FIN to closed port", fin, "RST"},
+			{"ACK to open port", ack, "RST"},
+			{"open UDP port", Datagram(a, at(b, 53), "hello"), `UDP "hello"`},
+			{"empty datagram", Datagram(a, at(b, 53), ""), `UDP ""`},
+			{"closed UDP port", Datagram(a, at(b, 54), "hello"), "port unreachable"},
+			{"echo", Ping(a, b, 77), "echo"},
+			{"no way back", SYN(nowhere, at(b, 80)), "none"},
+			{"no way back for UDP", Datagram(nowhere, at(b, 53), "hello"), "none"},
+			{"no way back for echo", Ping(nowhere, b, 78), "none"},
+			{"not its address", Ping(a, nowhere, 79), strayed},
+		} {
+			if got := client.With(t).Probe(tt.p).String(); got != tt.want {
+				t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
 			}
-			t.Log(time.Since(start))
 		}
-		for port, want := range map[uint16]string{53: `UDP "hello"`, 54: "port unreachable"} {
-			start := time.Now()
-			if got := a.Probe(Datagram(at[0], netip.AddrPortFrom(at[1], port), "hello")); got.String() != want {
-				t.Errorf("UDP to %d: %v, want %s", port, got, want)
-			}
-			t.Log(time.Since(start))
-		}
-		t.Log(a.Probe(Ping(at[0], at[1], 77)))
-		start := time.Now()
-		t.Log(a.Probe(SYN(netip.MustParseAddr("198.51.100.1"), netip.AddrPortFrom(l.B.IPv4, 80))))
-		t.Log(time.Since(start))
-		if err := a.DialTCP(netip.Addr{}, netip.AddrPortFrom(at[1], 80), time.Second); err != nil {
-			t.Error(err)
-		}
-		if err := a.ExchangeUDP(netip.Addr{}, netip.AddrPortFrom(at[1], 53), time.Second); err != nil {
-			t.Error(err)
-		}
-		if err := a.ExchangeUDP(netip.Addr{}, netip.AddrPortFrom(at[1], 54), time.Second); err == nil {
-			t.Error("no error")
-		} else {
-			t.Log(err)
+	})
+}
+
+func TestProbeFromAnySource(t *testing.T) {
+	client, server, link := pair(t)
+	server.ListenTCP("[::]:80")
+	server.AddRoute("198.51.100.0/24", link.A.IPv4.String())
+	server.AddRoute("2001:db8:5::/48", link.A.IPv6.String())
+	for _, pair := range [][2]netip.Addr{
+		{netip.MustParseAddr("198.51.100.9"), link.B.IPv4},
+		{netip.MustParseAddr("2001:db8:5:6::7"), link.B.IPv6},
+	} {
+		a := client.Probe(SYN(pair[0], at(pair[1], 80)))
+		if a.Kind != AnswerSYNACK || a.Packet.Dst.Addr() != pair[0] || a.Packet.Src != at(pair[1], 80) {
+			t.Errorf("SYN from %v: got %v, %v", pair[0], a, a.Packet)
 		}
 	}
-	t.Log(tcp.Count(), udp.Count())
-	s := b.Sniff("eth0")
-	a.Send(SYN(netip.MustParseAddr("203.0.113.1"), netip.AddrPortFrom(l.B.IPv4, 80)))
-	t.Log(s.Next(0))
-	t.Log(s.Next(0))
-	start = time.Now()
-	a.Sender("").Burst(100000, func(i int) Packet {
-		return Datagram(netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), netip.AddrPortFrom(l.B.IPv4, 9999), "")
+}
+
+// chain makes a row of hosts: a client, routers, and a server that has the client's route by them.
+func chain(t *testing.T, routers int) (client, server *Host, a, b End) {
+	client, server = NewHost(t, "client"), NewHost(t, "server")
+	var links []*Link
+	left := client
+	for i := range routers + 1 {
+		right := server
+		if i < routers {
+			right = NewHost(t, fmt.Sprintf("router %d", i+1))
+			right.Forward()
+		}
+		links = append(links, Connect(t, left, right, fmt.Sprintf("192.0.%d.0/24", 10+i), fmt.Sprintf("2001:db8:%d::/64", 10+i)))
+		left = right
+	}
+	for i, l := range links[1:] {
+		before := links[i]
+		before.A.Host.DefaultVia(before.B.IPv4, before.B.IPv6)
+		if i+1 == routers {
+			l.B.Host.DefaultVia(l.A.IPv4, l.A.IPv6)
+		} else {
+			l.B.Host.AddRoute("192.0.10.0/24", l.A.IPv4.String())
+			l.B.Host.AddRoute("2001:db8:10::/64", l.A.IPv6.String())
+		}
+	}
+	return client, server, links[0].A, links[routers].B
+}
+
+func TestProbeAcrossRouters(t *testing.T) {
+	for _, routers := range []int{1, 3, 7} {
+		t.Run(fmt.Sprint(routers), func(t *testing.T) {
+			client, server, a, b := chain(t, routers)
+			server.ListenTCP("[::]:80")
+			server.ListenUDP("[::]:53")
+			for _, ends := range [][2]netip.Addr{{a.IPv4, b.IPv4}, {a.IPv6, b.IPv6}} {
+				for range 100 {
+					if got := client.Probe(SYN(ends[0], at(ends[1], 80))); got.Kind != AnswerSYNACK {
+						t.Fatalf("SYN to open port of %v: got %v", ends[1], got)
+					}
+					if got := client.Probe(Datagram(ends[0], at(ends[1], 53), "x")); got.Kind != AnswerUDP {
+						t.Fatalf("datagram to open port of %v: got %v", ends[1], got)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestProbeMissesNoAnswer is the proof of what Probe stands on: that an answer never comes in after the fence behind it.
+// It tries to make one late: other goroutines keep both this CPU and the others busy, with work and with packets.
+func TestProbeMissesNoAnswer(t *testing.T) {
+	const probes = 2000
+	client, server, a, b := chain(t, 1)
+	server.ListenTCP("[::]:80")
+	server.ListenUDP("[::]:53")
+	disturb(t)
+	for _, ends := range [][2]netip.Addr{{a.IPv4, b.IPv4}, {a.IPv6, b.IPv6}} {
+		for _, p := range []Packet{
+			SYN(ends[0], at(ends[1], 80)), SYN(ends[0], at(ends[1], 81)),
+			Datagram(ends[0], at(ends[1], 53), "hello"), Datagram(ends[0], at(ends[1], 54), "hello"),
+			Ping(ends[0], ends[1], 7),
+		} {
+			missed := 0
+			for range probes {
+				if client.Probe(p).Kind == NoAnswer {
+					missed++
+				}
+			}
+			if missed > 0 {
+				t.Errorf("%v: missed %d answers of %d", p, missed, probes)
+			}
+		}
+	}
+}
+
+// disturb keeps all CPUs busy until the test ends.
+func disturb(t *testing.T) {
+	var (
+		stop = make(chan struct{})
+		busy sync.WaitGroup
+	)
+	for range runtime.NumCPU() {
+		busy.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+		x, y, link := pair(t)
+		y.ListenUDP("[::]:53")
+		busy.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					// On whatever CPU this goroutine is, without a fence.
+					w, err := x.wire(&link.A)
+					if err == nil {
+						err = w.send(500, func(int) Packet { return Datagram(link.A.IPv4, at(link.B.IPv4, 53), "noise") })
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	t.Cleanup(func() { close(stop); busy.Wait() })
+}
+
+// TestProbeLeavesNothingHalfOpen counts on the backlog of a listener without SYN cookies, which a few half open
+// connections fill.
+func TestProbeLeavesNothingHalfOpen(t *testing.T) {
+	client, server, link := pair(t)
+	server.Sysctl("net.ipv4.tcp_syncookies", "0")
+	server.Sysctl("net.ipv4.tcp_max_syn_backlog", "8")
+	server.ListenTCP("[::]:80")
+	families(t, link, func(t *testing.T, a, b netip.Addr) {
+		for i := range 100 {
+			if got := client.With(t).Probe(SYN(a, at(b, 80))); got.Kind != AnswerSYNACK {
+				t.Fatalf("SYN %d: got %v", i, got)
+			}
+		}
 	})
-	t.Log(time.Since(start))
+}
+
+func TestProbeTakesOnlyItsOwnAnswer(t *testing.T) {
+	mine := Packet{Proto: TCP, Src: netip.MustParseAddrPort("192.0.2.1:1000"), Dst: netip.MustParseAddrPort("192.0.2.2:80"), Flags: FlagSYN}
+	back := func(change func(*Packet)) Packet {
+		p := Packet{Proto: TCP, Src: mine.Dst, Dst: mine.Src, Flags: FlagRST | FlagACK}
+		change(&p)
+		return p
+	}
+	ping := Ping(mine.Src.Addr(), mine.Dst.Addr(), 7)
+	for name, tt := range map[string]struct {
+		p, q Packet
+		want AnswerKind
+	}{
+		"reset":            {mine, back(func(*Packet) {}), AnswerRST},
+		"other port":       {mine, back(func(p *Packet) { p.Dst = at(p.Dst.Addr(), 1001) }), NoAnswer},
+		"other host":       {mine, back(func(p *Packet) { p.Src = netip.MustParseAddrPort("192.0.2.3:80") }), NoAnswer},
+		"other protocol":   {mine, back(func(p *Packet) { p.Proto = UDP }), NoAnswer},
+		"SYN+ACK":          {mine, back(func(p *Packet) { p.Flags = FlagSYN | FlagACK }), AnswerSYNACK},
+		"challenge ACK":    {mine, back(func(p *Packet) { p.Flags = FlagACK }), AnswerSegment},
+		"own packet":       {mine, mine, NoAnswer},
+		"error":            {mine, PortUnreachable(netip.MustParseAddr("198.51.100.1"), mine), AnswerPortUnreachable},
+		"error to another": {mine, PortUnreachable(mine.Dst.Addr(), back(func(*Packet) {})), NoAnswer},
+		"echo":             {ping, Packet{Proto: ICMP, Src: ping.Dst, Dst: ping.Src, Type: icmpEchoReply, Rest: 7}, AnswerEcho},
+		"other echo":       {ping, Packet{Proto: ICMP, Src: ping.Dst, Dst: ping.Src, Type: icmpEchoReply, Rest: 8}, NoAnswer},
+		"crossing request": {ping, Ping(ping.Dst.Addr(), ping.Src.Addr(), 7), NoAnswer},
+		"error on echo":    {ping, PortUnreachable(ping.Dst.Addr(), ping), AnswerPortUnreachable},
+		"on another echo":  {ping, PortUnreachable(ping.Dst.Addr(), Ping(mine.Src.Addr(), mine.Dst.Addr(), 8)), NoAnswer},
+	} {
+		if got := classify(tt.p, tt.q); got != tt.want {
+			t.Errorf("%s: got %v, want %v", name, Answer{Kind: got}, Answer{Kind: tt.want})
+		}
+	}
 }

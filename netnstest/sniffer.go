@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sniffer sees the packets on an interface of a host, from the moment it is made. The kernel keeps them, some ten
-// thousand, until they are asked for. It may be used by one goroutine at a time.
+// Sniffer sees the packets on an interface of a host, from the moment it is made. The kernel keeps them until they are
+// asked for: some ten thousand, or a few hundred where only root may have more. One goroutine at a time may use it.
 type Sniffer struct {
 	host *Host
 	dev  string
