@@ -1,0 +1,326 @@
+package ruleset
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/nftset"
+)
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleVariable); role != "" {
+		os.Exit(play(role))
+	}
+	os.Exit(netnstest.Main(m))
+}
+
+// Ports of the labs. The open ones are served by the host, for everybody, all the time.
+const (
+	openTCP   = 80
+	openUDP   = 53
+	closed    = 81 // neither served nor a trap
+	trapTCP   = 23
+	trapUDP   = 161
+	patience  = 20 * time.Second // ends a test that fails
+	oneSecond = time.Second      // for answers that come
+)
+
+// trapSpec is the default with UDP traps, and a whitelist that none of a lab's sources is in.
+func trapSpec() Spec {
+	s := Default()
+	s.TrapUDP = []Ports{{trapUDP, trapUDP}, {1000, 1010}}
+	return s
+}
+
+// lab is a host with a table on it, and the outside: another host, by which it reaches everything else. Packets from any source
+// come from the outside, and what goes to any source can be seen there.
+type lab struct {
+	t             testing.TB
+	host, outside *netnstest.Host
+	link          *netnstest.Link // its end A is the outside's, B the host's
+	conn          *nftset.Conn
+	n             *int // sources handed out
+}
+
+func newLab(t testing.TB) *lab {
+	t.Helper()
+	l := newBareLab(t)
+	l.host.DefaultVia(l.link.A.IPv4, l.link.A.IPv6)
+	l.host.ListenTCP(fmt.Sprintf("[::]:%d", openTCP))
+	l.host.ListenUDP(fmt.Sprintf("[::]:%d", openUDP))
+	return l
+}
+
+// newBareLab makes a lab whose host serves nothing and has no route but that of the link.
+func newBareLab(t testing.TB) *lab {
+	t.Helper()
+	l := &lab{t: t, host: netnstest.NewHost(t, "host"), outside: netnstest.NewHost(t, "outside"), n: new(int)}
+	l.link = netnstest.Connect(t, l.outside, l.host, "192.0.2.0/24", "2001:db8::/64")
+	l.conn = l.dial()
+	return l
+}
+
+// newTrap makes a lab whose host has the table of a Spec.
+func newTrap(t testing.TB, spec Spec) *lab {
+	t.Helper()
+	l := newLab(t)
+	l.apply(spec)
+	return l
+}
+
+// with returns the lab on behalf of a subtest.
+func (l *lab) with(t testing.TB) *lab {
+	sub := *l
+	sub.t, sub.host, sub.outside = t, l.host.With(t), l.outside.With(t)
+	return &sub
+}
+
+// families runs f for each family, in a subtest with the lab on its behalf.
+func (l *lab) families(f func(l *lab, f family)) {
+	l.t.Helper()
+	for i, name := range []string{"IPv4", "IPv6"} {
+		l.t.(*testing.T).Run(name, func(t *testing.T) { f(l.with(t), families[i]) })
+	}
+}
+
+// dial opens one more connection to the kernel of the lab's host.
+func (l *lab) dial() *nftset.Conn {
+	l.t.Helper()
+	c, err := nftset.Dial(&nftset.Config{NetNS: l.host.FD()})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			l.t.Error(err)
+		}
+	})
+	return c
+}
+
+func (l *lab) apply(spec Spec) Result {
+	l.t.Helper()
+	r, err := Apply(l.conn, spec)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return r
+}
+
+func (l *lab) prepare(spec Spec) Result {
+	l.t.Helper()
+	r, err := Prepare(l.conn, spec)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return r
+}
+
+func (l *lab) read() *State {
+	l.t.Helper()
+	s, err := Read(l.conn, "portmon")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return s
+}
+
+func (l *lab) generation() uint32 {
+	l.t.Helper()
+	g, err := l.conn.Generation()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return g
+}
+
+// counters returns the packets that the table's counters have.
+func (l *lab) counters() map[string]uint64 {
+	l.t.Helper()
+	out := make(map[string]uint64)
+	for name, c := range l.read().Counters {
+		out[name] = c.Packets
+	}
+	return out
+}
+
+// bans returns what State.Bans says, by what is banned: "198.18.0.1", "2001:db8:1:1::/64".
+func (l *lab) bans() map[string]Ban {
+	l.t.Helper()
+	out := make(map[string]Ban)
+	for b, err := range l.read().Bans(l.conn) {
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		if _, twice := out[b.Interval.String()]; twice {
+			l.t.Errorf("State.Bans gives %v twice", b.Interval)
+		}
+		out[b.Interval.String()] = b
+	}
+	return out
+}
+
+// wantBans fails the test unless these are all bans.
+func (l *lab) wantBans(want ...string) {
+	l.t.Helper()
+	got := slices.Sorted(maps.Keys(l.bans()))
+	if want = slices.Sorted(slices.Values(want)); !slices.Equal(got, want) {
+		l.t.Errorf("banned is %q, want %q", got, want)
+	}
+}
+
+// source returns a source that nobody had before, of IPv6 in a /64 of its own.
+func (l *lab) source(f family) netip.Addr {
+	*l.n++
+	n := *l.n
+	if f.key == nftset.IPv4Addr {
+		return netip.AddrFrom4([4]byte{198, 18, byte(n >> 8), byte(n)})
+	}
+	return addr(fmt.Sprintf("2001:db8:1:%x::bad", n))
+}
+
+// banOf returns the ban that a source gets by the default Spec, as the keys of bans are.
+func banOf(a netip.Addr) string {
+	if a.Is4() {
+		return a.String()
+	}
+	return netip.PrefixFrom(a, 64).Masked().String()
+}
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func at(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }
+
+// to returns a port of the host, at its address of the source's family.
+func (l *lab) to(src netip.Addr, port uint16) netip.AddrPort {
+	if src.Is4() {
+		return at(l.link.B.IPv4, port)
+	}
+	return at(l.link.B.IPv6, port)
+}
+
+// tcp returns a TCP packet with these flags.
+func (l *lab) tcp(src netip.Addr, port uint16, flags netnstest.TCPFlags) netnstest.Packet {
+	p := netnstest.SYN(src, l.to(src, port))
+	p.Flags = flags
+	return p
+}
+
+func (l *lab) syn(src netip.Addr, port uint16) netnstest.Packet {
+	return l.tcp(src, port, netnstest.FlagSYN)
+}
+
+func (l *lab) udp(src netip.Addr, port uint16) netnstest.Packet {
+	return netnstest.Datagram(src, l.to(src, port), "hello")
+}
+
+// want probes from the outside and fails the test unless the answer is of that kind.
+func (l *lab) want(p netnstest.Packet, kind netnstest.AnswerKind) {
+	l.t.Helper()
+	if got := l.outside.Probe(p); got.Kind != kind {
+		l.t.Errorf("%v: got answer %v, want %v", p, got, netnstest.Answer{Kind: kind})
+	}
+}
+
+// served fails the test unless the host serves a source, and answers it at ports that are closed.
+func (l *lab) served(sources ...netip.Addr) {
+	l.t.Helper()
+	for _, src := range sources {
+		l.want(l.syn(src, openTCP), netnstest.AnswerSYNACK)
+		l.want(l.udp(src, openUDP), netnstest.AnswerUDP)
+		l.want(l.syn(src, closed), netnstest.AnswerRST)
+		l.want(netnstest.Ping(src, l.to(src, 0).Addr(), 7), netnstest.AnswerEcho)
+	}
+}
+
+// cut fails the test unless the host is silent to a source.
+func (l *lab) cut(sources ...netip.Addr) {
+	l.t.Helper()
+	for _, src := range sources {
+		l.want(l.syn(src, openTCP), netnstest.NoAnswer)
+		l.want(l.tcp(src, openTCP, netnstest.FlagACK), netnstest.NoAnswer)
+		l.want(l.udp(src, openUDP), netnstest.NoAnswer)
+		l.want(netnstest.Ping(src, l.to(src, 0).Addr(), 7), netnstest.NoAnswer)
+	}
+}
+
+// offend sends a trap packet from each source, which must get no answer.
+func (l *lab) offend(sources ...netip.Addr) {
+	l.t.Helper()
+	for _, src := range sources {
+		l.want(l.syn(src, trapTCP), netnstest.NoAnswer)
+	}
+}
+
+// nft runs nft on the host, with a script on its standard input unless there are arguments, and returns what it prints.
+func (l *lab) nft(script string, args ...string) string {
+	l.t.Helper()
+	out, err := nft(l.t, l.host, script, args...)
+	if err != nil {
+		l.t.Fatalf("nft %s%s: %v", script, strings.Join(args, " "), err)
+	}
+	return out
+}
+
+// list returns the ruleset of the host as nft prints it, options first.
+func (l *lab) list(options ...string) string {
+	l.t.Helper()
+	return l.nft("", append(options, "list", "ruleset")...)
+}
+
+func nft(t testing.TB, h *netnstest.Host, script string, args ...string) (string, error) {
+	t.Helper()
+	path, err := exec.LookPath("nft")
+	if err != nil {
+		t.Fatal("install nftables: these tests compare with what nft says")
+	}
+	if len(args) == 0 {
+		args = []string{"-f", "-"}
+	}
+	var stdout, stderr bytes.Buffer
+	h.Do(func() {
+		cmd := exec.Command(path, args...)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(script), &stdout, &stderr
+		err = cmd.Run()
+	})
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, stderr.String())
+	}
+	return stdout.String(), err
+}
+
+// await polls until f is true: for what the kernel does without telling anybody, as letting an element expire.
+func await(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
+// has reports whether a set of the table holds an address. A dump could miss it.
+func (l *lab) has(set string, a netip.Addr) bool {
+	l.t.Helper()
+	s := l.read().Set(set)
+	if s == nil {
+		l.t.Fatalf("there is no set %s", set)
+	}
+	_, err := l.conn.Get(s, nftset.AddrKey(a))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		l.t.Fatal(err)
+	}
+	return err == nil
+}

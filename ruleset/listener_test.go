@@ -1,0 +1,96 @@
+package ruleset
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/portmon/portmon/netnstest"
+)
+
+// TestListenerIsNoTrap opens, closes and opens again what listens on a trap port.
+func TestListenerIsNoTrap(t *testing.T) {
+	for _, tt := range []struct {
+		name, network, addr string
+		serves              [2]bool // IPv4, IPv6
+	}{
+		{"TCP dual stack", "tcp", "[::]:23", [2]bool{true, true}},
+		{"TCP any IPv4", "tcp4", "0.0.0.0:23", [2]bool{true, false}},
+		{"TCP any IPv6", "tcp6", "[::]:23", [2]bool{false, true}},
+		{"TCP bound IPv4", "tcp", "192.0.2.2:23", [2]bool{true, false}},
+		{"TCP bound IPv6", "tcp", "[2001:db8::2]:23", [2]bool{false, true}},
+		{"TCP loopback", "tcp", "127.0.0.1:23", [2]bool{false, false}},
+		{"TCP other address", "tcp", "192.0.2.77:23", [2]bool{false, false}},
+		{"UDP dual stack", "udp", "[::]:161", [2]bool{true, true}},
+		{"UDP any IPv4", "udp4", "0.0.0.0:161", [2]bool{true, false}},
+		{"UDP any IPv6", "udp6", "[::]:161", [2]bool{false, true}},
+		{"UDP bound IPv4", "udp", "192.0.2.2:161", [2]bool{true, false}},
+		{"UDP bound IPv6", "udp", "[2001:db8::2]:161", [2]bool{false, true}},
+		{"UDP loopback", "udp", "[::1]:161", [2]bool{false, false}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newTrap(t, trapSpec())
+			l.host.AddAddr("eth0", "192.0.2.77/24")
+			knock, answer := func(l *lab, src netip.Addr) netnstest.Packet { return l.syn(src, trapTCP) }, netnstest.AnswerSYNACK
+			if tt.network[:3] == "udp" {
+				knock, answer = func(l *lab, src netip.Addr) netnstest.Packet { return l.udp(src, trapUDP) }, netnstest.AnswerUDP
+			}
+			var banned []string
+			offend := func(l *lab, src netip.Addr) {
+				l.want(knock(l, src), netnstest.NoAnswer)
+				l.cut(src)
+				banned = append(banned, banOf(src))
+			}
+			for range 2 { // the second time as the first
+				server := l.host.Listen(tt.network, tt.addr)
+				l.families(func(l *lab, f family) {
+					visitor := l.source(f)
+					if i := map[string]int{"ip": 0, "ip6": 1}[f.nft]; !tt.serves[i] {
+						offend(l, visitor)
+						return
+					}
+					for range 3 {
+						l.want(knock(l, visitor), answer)
+					}
+					l.served(visitor)
+				})
+				l.wantBans(banned...)
+				server.Close()
+				l.families(func(l *lab, f family) { offend(l, l.source(f)) })
+				l.wantBans(banned...)
+			}
+		})
+	}
+}
+
+func TestListenerDoesNotPardon(t *testing.T) {
+	l := newTrap(t, trapSpec())
+	l.families(func(l *lab, f family) {
+		offender, visitor := l.source(f), l.source(f)
+		l.offend(offender)
+		server := l.host.ListenTCP("[::]:23")
+		l.want(l.syn(offender, trapTCP), netnstest.NoAnswer)
+		l.want(l.syn(visitor, trapTCP), netnstest.AnswerSYNACK)
+		l.cut(offender)
+		server.Close()
+	})
+	if n := len(l.bans()); n != 2 {
+		t.Errorf("%d bans, want 2", n)
+	}
+}
+
+// TestListenerOnOnePortIsNoneOnAnother has a service on one trap port, and a client of it that is an offender at the next.
+func TestListenerOnOnePortIsNoneOnAnother(t *testing.T) {
+	l := newTrap(t, trapSpec())
+	l.host.ListenTCP("[::]:5900")
+	l.host.ListenUDP("[::]:5901")
+	l.families(func(l *lab, f family) {
+		src := l.source(f)
+		l.want(l.syn(src, 5900), netnstest.AnswerSYNACK)
+		l.served(src)
+		l.want(l.syn(src, 5901), netnstest.NoAnswer) // somebody listens there, but not by TCP
+		l.cut(src)
+	})
+	if n := len(l.bans()); n != 2 {
+		t.Errorf("%d bans, want 2", n)
+	}
+}

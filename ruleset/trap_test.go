@@ -1,0 +1,132 @@
+package ruleset
+
+import (
+	"testing"
+	"time"
+
+	"github.com/portmon/portmon/netnstest"
+)
+
+const (
+	fin, syn, rst, psh = netnstest.FlagFIN, netnstest.FlagSYN, netnstest.FlagRST, netnstest.FlagPSH
+	ack, urg, ece, cwr = netnstest.FlagACK, netnstest.FlagURG, netnstest.FlagECE, netnstest.FlagCWR
+)
+
+func TestOnePacketBans(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		packet func(l *lab, f family) netnstest.Packet
+	}{
+		{"SYN", func(l *lab, f family) netnstest.Packet { return l.tcp(l.source(f), trapTCP, syn) }},
+		{"SYN with ECN", func(l *lab, f family) netnstest.Packet { return l.tcp(l.source(f), trapTCP, syn|ece|cwr) }},
+		{"FIN", func(l *lab, f family) netnstest.Packet { return l.tcp(l.source(f), trapTCP, fin) }},
+		{"SYN+FIN", func(l *lab, f family) netnstest.Packet { return l.tcp(l.source(f), trapTCP, syn|fin) }},
+		{"NULL", func(l *lab, f family) netnstest.Packet { return l.tcp(l.source(f), trapTCP, 0) }},
+		{"Xmas", func(l *lab, f family) netnstest.Packet { return l.tcp(l.source(f), trapTCP, fin|psh|urg) }},
+		{"UDP", func(l *lab, f family) netnstest.Packet { return l.udp(l.source(f), trapUDP) }},
+		{"first of a range", func(l *lab, f family) netnstest.Packet { return l.tcp(l.source(f), 5900, syn) }},
+		{"last of a range", func(l *lab, f family) netnstest.Packet { return l.tcp(l.source(f), 5910, syn) }},
+		{"first of a range of UDP", func(l *lab, f family) netnstest.Packet { return l.udp(l.source(f), 1000) }},
+		{"last of a range of UDP", func(l *lab, f family) netnstest.Packet { return l.udp(l.source(f), 1010) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newTrap(t, trapSpec())
+			var want []string
+			l.families(func(l *lab, f family) {
+				bystander, p := l.source(f), tt.packet(l, f)
+				offender := p.Src.Addr()
+				l.served(bystander, offender)
+				before := l.counters()
+
+				l.want(p, netnstest.NoAnswer)
+				l.want(l.syn(offender, openTCP), netnstest.NoAnswer) // the very next packet
+
+				after := l.counters()
+				for counter, n := range map[string]uint64{counterTrapped: 1, counterBanned: 1, counterDropped: 1, counterFull: 0} {
+					if got := after[counter] - before[counter]; got != n {
+						t.Errorf("counter %s went up by %d, want %d", counter, got, n)
+					}
+				}
+				l.cut(offender)
+				l.served(bystander)
+				want = append(want, banOf(offender))
+				l.wantBans(want...)
+				b := l.bans()[banOf(offender)]
+				if b.Set != f.ban(1) || b.Tier != 1 || b.Timeout != 8*time.Hour || b.Expires > 8*time.Hour || b.Expires < 8*time.Hour-patience {
+					t.Errorf("the ban is %+v, want one of 8h in tier 1", b)
+				}
+			})
+		})
+	}
+}
+
+func TestWhatIsNoTrapPacketDoesNotBan(t *testing.T) {
+	spec := trapSpec()
+	spec.TrapTCP = append(spec.TrapTCP, Ports{7777, 7777})
+	spec.TrapUDP = append(spec.TrapUDP, Ports{8888, 8888})
+	l := newTrap(t, spec)
+	l.families(func(l *lab, f family) {
+		src := l.source(f)
+		for _, tt := range []struct {
+			name string
+			p    netnstest.Packet
+			want netnstest.AnswerKind
+		}{
+			{"SYN+ACK", l.tcp(src, trapTCP, syn|ack), netnstest.AnswerRST},
+			{"ACK", l.tcp(src, trapTCP, ack), netnstest.AnswerRST},
+			{"FIN+ACK", l.tcp(src, trapTCP, fin|ack), netnstest.AnswerRST},
+			{"PSH+ACK", l.tcp(src, trapTCP, psh|ack), netnstest.AnswerRST},
+			{"RST", l.tcp(src, trapTCP, rst), netnstest.NoAnswer},
+			{"RST+ACK", l.tcp(src, trapTCP, rst|ack), netnstest.NoAnswer},
+			{"SYN+RST", l.tcp(src, trapTCP, syn|rst), netnstest.NoAnswer},
+			{"SYN to a closed port", l.syn(src, closed), netnstest.AnswerRST},
+			{"before a range", l.syn(src, 5899), netnstest.AnswerRST},
+			{"after a range", l.syn(src, 5911), netnstest.AnswerRST},
+			{"UDP to a trap of TCP", l.udp(src, 7777), netnstest.AnswerPortUnreachable},
+			{"TCP to a trap of UDP", l.syn(src, 8888), netnstest.AnswerRST},
+			{"UDP before a range", l.udp(src, 999), netnstest.AnswerPortUnreachable},
+			{"UDP after a range", l.udp(src, 1011), netnstest.AnswerPortUnreachable},
+			{"echo request", netnstest.Ping(src, l.to(src, 0).Addr(), 1), netnstest.AnswerEcho},
+		} {
+			if got := l.outside.Probe(tt.p); got.Kind != tt.want {
+				l.t.Errorf("%s: got answer %v, want %v", tt.name, got, netnstest.Answer{Kind: tt.want})
+			}
+			l.wantBans()
+		}
+		l.served(src)
+	})
+	for name, n := range l.counters() {
+		if n != 0 {
+			t.Errorf("counter %s is %d, want 0", name, n)
+		}
+	}
+}
+
+func TestWithoutTrapPortsNobodyIsBanned(t *testing.T) {
+	spec := trapSpec()
+	spec.TrapTCP, spec.TrapUDP = nil, nil
+	l := newTrap(t, spec)
+	l.families(func(l *lab, f family) {
+		src := l.source(f)
+		l.want(l.syn(src, trapTCP), netnstest.AnswerRST)
+		l.want(l.udp(src, trapUDP), netnstest.AnswerPortUnreachable)
+		l.served(src)
+	})
+	l.wantBans()
+}
+
+// TestBanExpires bans again who comes again after it.
+func TestBanExpires(t *testing.T) {
+	spec := trapSpec()
+	spec.BanTime = []time.Duration{700 * time.Millisecond, time.Hour}
+	l := newTrap(t, spec)
+	l.families(func(l *lab, f family) {
+		src := l.source(f)
+		for range 2 {
+			l.offend(src)
+			l.cut(src)
+			await(t, "the ban to expire", func() bool { return len(l.bans()) == 0 })
+			l.served(src)
+		}
+	})
+}
