@@ -36,6 +36,9 @@ func (c *Conn) run(tx *Tx, commit bool) error {
 	if commit {
 		pieces = append(pieces, batchFrame(unix.NFNL_MSG_BATCH_END, 0))
 	}
+	if c.dumped {
+		return &OpError{Op: "commit transaction", Err: errDumped}
+	}
 	c.drain()
 	if err := c.send(pieces...); err != nil {
 		return &OpError{Op: "commit transaction", Err: err}
@@ -105,12 +108,12 @@ func (c *Conn) Add(s *Set, elems iter.Seq[Element]) error {
 
 // Renew adds elements as [Tx.Renew] does, in transactions of [BatchSize]. After an error the transactions before it stand.
 func (c *Conn) Renew(s *Set, elems iter.Seq[Element]) error {
-	return c.batches(elems, func(tx *Tx, batch []Element) { tx.Renew(s, Each(batch...)) })
+	return c.batches(elems, func(tx *Tx, batch []Element) { tx.renew(s, batch) })
 }
 
 // Delete deletes elements, absent ones included, in transactions of [BatchSize]. After an error the transactions before it stand.
 func (c *Conn) Delete(s *Set, elems iter.Seq[Element]) error {
-	return c.batches(elems, func(tx *Tx, batch []Element) { tx.Discard(s, Each(batch...)) })
+	return c.batches(elems, func(tx *Tx, batch []Element) { tx.discard(s, batch) })
 }
 
 func (c *Conn) batches(elems iter.Seq[Element], encode func(*Tx, []Element)) error {

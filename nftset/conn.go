@@ -23,7 +23,11 @@ type Conn struct {
 	seq    uint32
 	sndbuf int
 	buf    []byte // for receiving; what is read from it does not outlive the next read
+	dumped bool   // a dump is being read, maybe from within a loop of the caller's
 }
+
+// errDumped keeps a loop over a dump from having its answers thrown away, and from waiting for them ever after.
+var errDumped = errors.New("the connection is in the midst of a dump: open another one for use inside of the loop")
 
 // receiveBuffer is more than one datagram of a dump ever has: the kernel builds them as large as the reader's buffer, up to 32 KiB.
 // A small buffer costs dearly, because the kernel walks the set from its start again for each datagram.

@@ -1,6 +1,7 @@
 package nftset
 
 import (
+	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,7 +40,7 @@ func elementList(t KeyType, attrs []byte, yield func(listed) bool) (more bool, e
 	return true, nil
 }
 
-// parseElement reads one list entry. ok is false for what has no key of the type: the catch-all element.
+// parseElement reads one list entry. ok is false for what has no key: the catch-all element.
 func parseElement(t KeyType, b []byte) (l listed, ok bool, err error) {
 	for len(b) > 0 {
 		a, rest, err := nextAttr(b)
@@ -54,9 +55,10 @@ func parseElement(t KeyType, b []byte) (l listed, ok bool, err error) {
 				return l, false, err
 			}
 			var k Key
-			if k, ok = parseKey(t, v.data); ok {
-				l.el.From, l.el.To = k, k
+			if k, ok = parseKey(t, v.data); !ok {
+				return l, false, fmt.Errorf("its keys are not of type %v", t)
 			}
+			l.el.From, l.el.To = k, k
 		case unix.NFTA_SET_ELEM_FLAGS:
 			l.end = a.u32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		case unix.NFTA_SET_ELEM_TIMEOUT:

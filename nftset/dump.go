@@ -13,9 +13,11 @@ import (
 // once. The sequence ends after the first error, an *OpError, which is os.ErrNotExist if there is no such set.
 //
 // A set without intervals streams. If it changes meanwhile, elements that were there all the time may be missing. A set with
-// intervals is read to its end first, and anew if it changed meanwhile: half an interval would be a wrong one.
+// intervals is read to its end first, and anew if it changed meanwhile, because half an interval would be a wrong one; if it
+// changes faster than it can be read the error is ErrChanged.
 //
-// Leaving the loop early reads the rest of the dump and throws it away.
+// Leaving the loop early reads the rest of the dump and throws it away. Inside of the loop the connection is not free: other
+// methods return an error.
 func (c *Conn) Elements(s *Set) iter.Seq2[Element, error] {
 	if s.Flags&FlagInterval != 0 {
 		return c.intervals(s)
@@ -24,7 +26,7 @@ func (c *Conn) Elements(s *Set) iter.Seq2[Element, error] {
 		var seen keySet
 		stopped := false
 		_, err := c.dumpElements(s, func(l listed) bool {
-			if seen.add(l.el.From) && !stopped {
+			if !stopped && seen.add(l.el.From) {
 				stopped = !yield(l.el, nil)
 			}
 			return true
@@ -36,12 +38,16 @@ func (c *Conn) Elements(s *Set) iter.Seq2[Element, error] {
 }
 
 // intervals reads an interval set: entries first, which are then sorted and paired.
+//
+// A dump is as good as a snapshot if the ruleset's generation stayed the same and the entries fit together. (The generation alone
+// does not tell: a transaction that is not yet committed already moves entries, and the kernel goes on by counting them.) Edits of
+// other sets change the generation too, so a second dump that equals the first will do as well.
 func (c *Conn) intervals(s *Set) iter.Seq2[Element, error] {
-	const attempts = 5
+	const attempts = 10
 	return func(yield func(Element, error) bool) {
-		var entries []listed
-		for range attempts {
-			entries = entries[:0]
+		var entries, before []listed
+		for i := range attempts {
+			entries, before = before[:0], entries
 			steady, err := c.dumpElements(s, func(l listed) bool {
 				entries = append(entries, l)
 				return true
@@ -50,29 +56,42 @@ func (c *Conn) intervals(s *Set) iter.Seq2[Element, error] {
 				yield(Element{}, err)
 				return
 			}
-			if steady {
-				break
+			slices.SortFunc(entries, listed.compare)
+			if steady && sound(entries) || i > 0 && slices.EqualFunc(entries, before, listed.same) {
+				pair(entries, s.Type, func(el Element) bool { return yield(el, nil) })
+				return
 			}
 		}
-		pair(entries, s.Type, func(el Element) bool { return yield(el, nil) })
+		yield(Element{}, &OpError{Op: "read set", Object: s.String(), Err: ErrChanged})
 	}
 }
 
-// pair makes intervals of starts and ends, in whatever order the kernel's tree gave them, and yields them sorted. An end whose
-// start expired is nobody's; a start without an end reaches to the next start, or to the top.
+// compare orders entries by key. Where one interval ends and the next begins, the end comes first.
+func (l listed) compare(o listed) int {
+	if c := l.el.From.Compare(o.el.From); c != 0 || l.end == o.end {
+		return c
+	}
+	if l.end {
+		return -1
+	}
+	return 1
+}
+
+func (l listed) same(o listed) bool { return l.el.From == o.el.From && l.end == o.end }
+
+// sound reports whether sorted entries have no repetition and no start that lacks an end, other than the last.
+func sound(entries []listed) bool {
+	for i := 1; i < len(entries); i++ {
+		if a, b := entries[i-1], entries[i]; a.same(b) || !a.end && !b.end {
+			return false
+		}
+	}
+	return true
+}
+
+// pair makes intervals of starts and ends, which must be sorted. An end whose start expired is nobody's; a start without an end
+// reaches to the next start, or to the top.
 func pair(entries []listed, t KeyType, yield func(Element) bool) {
-	slices.SortFunc(entries, func(a, b listed) int {
-		if c := a.el.From.Compare(b.el.From); c != 0 {
-			return c
-		}
-		switch { // where one interval ends and the next begins, the end comes first
-		case a.end == b.end:
-			return 0
-		case a.end:
-			return -1
-		}
-		return 1
-	})
 	var open *Element
 	for i := range entries {
 		l := &entries[i]
@@ -109,7 +128,14 @@ func (c *Conn) dumpElements(s *Set, f func(listed) bool) (steady bool, err error
 			generation, first = m.generation(), false
 		}
 		steady = steady && generation == m.generation()
-		_, err := elementList(s.Type, m.attrs(), f)
+		ends := false
+		_, err := elementList(s.Type, m.attrs(), func(l listed) bool {
+			ends = ends || l.end
+			return f(l)
+		})
+		if err == nil && ends && s.Flags&FlagInterval == 0 {
+			err = errors.New("it holds intervals")
+		}
 		return err
 	})
 	if err != nil {
@@ -124,32 +150,50 @@ func (c *Conn) dump(typ uint16, family Family, attrs []byte, f func(message) err
 	if err != nil {
 		return err
 	}
+	c.dumped = true
+	defer func() { c.dumped = false }()
 	var fault error
-	for {
+	for done := false; !done; {
 		b, err := c.receive(true)
 		if err != nil {
 			return err
 		}
-		for len(b) > 0 {
-			var m message
-			if m, b, err = nextMessage(b); err != nil {
-				return err
-			}
-			switch {
-			case m.seq != seq:
-			case m.typ == unix.NLMSG_DONE:
-				return errors.Join(fault, errorOf(m)) // a dump that failed on its way says so at its end
-			case m.typ == unix.NLMSG_ERROR:
-				return errorOf(m)
-			case fault == nil:
+		done, err = answers(b, seq, func(m message) {
+			if fault == nil {
 				fault = f(m)
 			}
+		})
+		if err != nil {
+			return err
 		}
 	}
+	return fault
+}
+
+// answers calls f with the messages of a datagram that answer a request. It reports whether a dump is done, or why it failed, which
+// the kernel may say at its end only.
+func answers(b []byte, seq uint32, f func(message)) (done bool, err error) {
+	for len(b) > 0 {
+		var m message
+		if m, b, err = nextMessage(b); err != nil {
+			return false, err
+		}
+		switch {
+		case m.seq != seq:
+		case m.typ == unix.NLMSG_DONE || m.typ == unix.NLMSG_ERROR:
+			return true, errorOf(m)
+		case m.typ >= unix.NLMSG_MIN_TYPE:
+			f(m)
+		}
+	}
+	return false, nil
 }
 
 // request sends one message outside of a batch and returns its sequence number.
 func (c *Conn) request(typ, flags uint16, family Family, attrs []byte) (uint32, error) {
+	if c.dumped {
+		return 0, errDumped
+	}
 	c.drain()
 	c.seq++
 	var e encoder

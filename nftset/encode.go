@@ -1,6 +1,7 @@
 package nftset
 
 import (
+	"cmp"
 	"encoding/binary"
 	"time"
 
@@ -86,16 +87,20 @@ func (e *encoder) key(k Key) {
 	e.unnest(key)
 }
 
-// elements appends what one element is for the kernel: one list entry, or in interval sets a start and an end. Both go into the
-// same message: a start that lost its end would match everything above it.
-func (e *encoder) element(flags Flags, el *Element, bare bool) {
+// element appends what one element is for the kernel: one list entry, or in interval sets a start and an end. Both go into the
+// same message: a start that lost its end would match everything above it. bare leaves out all but the keys.
+func (e *encoder) element(s *Set, el *Element, bare bool) {
 	at := e.nest(unix.NFTA_LIST_ELEM)
 	e.key(el.From)
 	if !bare {
-		if el.Timeout > 0 {
-			e.u64(unix.NFTA_SET_ELEM_TIMEOUT, milliseconds(el.Timeout))
+		timeout := el.Timeout
+		if el.Expires > cmp.Or(timeout, s.Timeout) {
+			timeout = el.Expires // ERANGE otherwise
 		}
-		if el.Expires > 0 && el.Timeout > 0 {
+		if timeout > 0 {
+			e.u64(unix.NFTA_SET_ELEM_TIMEOUT, milliseconds(timeout))
+		}
+		if el.Expires > 0 {
 			e.u64(unix.NFTA_SET_ELEM_EXPIRATION, milliseconds(el.Expires))
 		}
 		if el.Comment != "" {
@@ -103,7 +108,7 @@ func (e *encoder) element(flags Flags, el *Element, bare bool) {
 		}
 	}
 	e.unnest(at)
-	if flags&FlagInterval == 0 {
+	if s.Flags&FlagInterval == 0 {
 		return
 	}
 	// An interval that reaches the top of the key space has no end: nothing lies behind it. The end takes no timeout (EINVAL).
@@ -115,9 +120,10 @@ func (e *encoder) element(flags Flags, el *Element, bare bool) {
 	}
 }
 
-// milliseconds rounds up: a timeout that becomes 0 would mean "never expires".
+// milliseconds rounds up: a timeout that becomes 0 would mean "never expires". That is what kernels before 6.12 make of one shorter
+// than a jiffy, which is 10 ms at most.
 func milliseconds(d time.Duration) uint64 {
-	return uint64((d + time.Millisecond - 1) / time.Millisecond)
+	return max(10, uint64((d-1)/time.Millisecond)+1)
 }
 
 // Types of user data, from include/libnftnl/udata.h. The kernel stores user data, nft reads it.

@@ -6,8 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Get returns the element of a set that holds k, which in an interval set is the interval around it. It is sure, unlike a dump, and
-// takes some 10 µs whatever the size of the set. If there is none the error is os.ErrNotExist.
+// Get returns the element of a set that holds k, which in an interval set is the interval around it. If there is none the error is
+// os.ErrNotExist. It is sure, unlike a dump, and takes some 10 µs whatever the size of the set; only for an interval that reaches the
+// top of the key space, and for the first key of one that touches the one before, an interval set is read as a whole.
 func (c *Conn) Get(s *Set, k Key) (Element, error) {
 	iv := Single(k)
 	fail := func(err error) (Element, error) {
@@ -16,37 +17,45 @@ func (c *Conn) Get(s *Set, k Key) (Element, error) {
 	if k.typ != s.Type {
 		return fail(fmt.Errorf("a %v does not fit a set of %v", k.typ, s.Type))
 	}
-	l, err := c.getEntry(s, k, false)
-	if err != nil {
-		return fail(err)
+	const attempts = 10
+	for range attempts {
+		start, generation, err := c.getEntry(s, k, false)
+		if err != nil {
+			return fail(err)
+		}
+		if s.Flags&FlagInterval == 0 {
+			return start.el, nil
+		}
+		// The kernel (seen on 6.18) does not answer at all when it is asked for the end of an interval that reaches the top of the key
+		// space, and may answer with the entry next to the right one where two intervals touch. What is above k is right.
+		end, later, err := c.getEntry(s, k, true)
+		if err != nil || !end.end || end.el.From.Compare(k) <= 0 {
+			break
+		}
+		if generation == later {
+			start.el.To = end.el.From.prev()
+			return start.el, nil
+		}
 	}
-	if s.Flags&FlagInterval == 0 {
-		return l.el, nil
-	}
-	found := false
-	// The kernel (seen on 6.18) does not answer at all when it is asked for the end of an interval that reaches the top of the key
-	// space, and may answer with the entry next to the right one where two intervals touch. What is above k is right; for the rest
-	// the set is read, which is slow and sure.
-	if end, err := c.getEntry(s, k, true); err == nil && end.end && end.el.From.Compare(k) > 0 {
-		l.el.To = end.el.From.prev()
-		return l.el, nil
-	}
+	// Reading the set is slow and sure.
+	var found *Element
 	for el, err := range c.Elements(s) { // to its end: leaving early saves nothing
 		if err != nil {
 			return fail(err)
 		}
 		if el.Contains(k) {
-			l.el, found = el, true
+			found = &el
 		}
 	}
-	if found {
-		return l.el, nil
+	if found != nil {
+		return *found, nil
 	}
 	return fail(unix.ENOENT) // it expired meanwhile
 }
 
-// getEntry asks for one entry of the kernel's list: in an interval set the start at or below k, or the end at or above it.
-func (c *Conn) getEntry(s *Set, k Key, end bool) (listed, error) {
+// getEntry asks for one entry of the kernel's list: in an interval set the start at or below k, or the end at or above it. It comes with
+// the generation of the ruleset, as in message.generation.
+func (c *Conn) getEntry(s *Set, k Key, end bool) (found listed, generation uint16, err error) {
 	var e encoder
 	e.string(unix.NFTA_SET_ELEM_LIST_TABLE, s.Table.Name)
 	e.string(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
@@ -59,9 +68,9 @@ func (c *Conn) getEntry(s *Set, k Key, end bool) (listed, error) {
 	e.unnest(el)
 	e.unnest(list)
 
-	var found listed
 	have := false
-	err := c.get(unix.NFT_MSG_GETSETELEM, s.Table.Family, e.b, func(m message) error {
+	err = c.get(unix.NFT_MSG_GETSETELEM, s.Table.Family, e.b, func(m message) error {
+		generation = m.generation()
 		_, err := elementList(s.Type, m.attrs(), func(l listed) bool {
 			found, have = l, true
 			return false
@@ -71,7 +80,7 @@ func (c *Conn) getEntry(s *Set, k Key, end bool) (listed, error) {
 	if err == nil && !have {
 		err = unix.ENOENT
 	}
-	return found, err
+	return found, generation, err
 }
 
 // Generation returns the number of the ruleset's state, which every transaction of anybody in this network namespace changes.
@@ -104,20 +113,9 @@ func (c *Conn) get(typ uint16, family Family, attrs []byte, f func(message) erro
 	if err != nil {
 		return fmt.Errorf("read the answer: %w", err)
 	}
-	for len(b) > 0 {
-		var m message
-		if m, b, err = nextMessage(b); err != nil {
-			return err
-		}
-		if m.seq != seq {
-			continue
-		}
-		if m.typ == unix.NLMSG_ERROR {
-			return errorOf(m)
-		}
-		if err := f(m); err != nil {
-			return err
-		}
+	var fault error
+	if _, err := answers(b, seq, func(m message) { fault = f(m) }); err != nil {
+		return err
 	}
-	return nil
+	return fault
 }

@@ -70,7 +70,7 @@ func (iv Interval) hostBits() int {
 		n += bits.TrailingZeros64(iv.From.hi)
 	}
 	n = min(n, 8*iv.From.typ.Len())
-	for iv.From.setLow(n).Compare(iv.To) > 0 {
+	for n > 0 && iv.From.setLow(n).Compare(iv.To) > 0 {
 		n--
 	}
 	return n
@@ -79,14 +79,10 @@ func (iv Interval) hostBits() int {
 // Prefixes returns the fewest prefixes that together hold exactly the interval's addresses, in order; none for ports.
 func (iv Interval) Prefixes() []netip.Prefix {
 	var out []netip.Prefix
-	for a := iv.From.Addr(); a.IsValid(); a = iv.From.Addr() {
-		n := iv.hostBits()
+	for more := iv.From.Addr().IsValid(); more && iv.From.Compare(iv.To) <= 0; {
+		a, n := iv.From.Addr(), iv.hostBits()
 		out = append(out, netip.PrefixFrom(a, a.BitLen()-n))
-		next, ok := iv.From.setLow(n).Next()
-		if !ok || next.Compare(iv.To) > 0 {
-			break
-		}
-		iv.From = next
+		iv.From, more = iv.From.setLow(n).Next()
 	}
 	return out
 }

@@ -81,11 +81,12 @@ type Element struct {
 	Interval
 
 	// Timeout is the element's own timeout; 0 means the set's default, and in a set without one, for ever. The kernel leaves it
-	// out of what it tells when it equals the default.
+	// out of what it tells when it equals the default. It counts in jiffies, of 1 to 10 ms; what is shorter becomes 10 ms.
 	Timeout time.Duration
 
-	// Expires is the time left. When adding, it says how much of Timeout is left, and 0 means all of it. When read, 0 means for
-	// ever. Milliseconds.
+	// Expires is the time left. When adding, it says how much of the timeout is left, and 0 means all of it; a timeout that is
+	// shorter is raised to it. When read, 0 means for ever, and it may exceed Timeout: rules that update an element renew only
+	// this one.
 	Expires time.Duration
 
 	// Comment is at most 253 bytes. It cannot be changed without deleting the element.

@@ -132,17 +132,40 @@ func (tx *Tx) DeleteElements(s *Set, elems iter.Seq[Element]) {
 }
 
 // Discard deletes elements that may be absent, or may have expired by the time of the commit: it adds each and deletes it again.
-// (NFT_MSG_DESTROYSETELEM does this in one step, from Linux 6.3 on.) In a full set ENFILE is possible for those that are absent.
-func (tx *Tx) Discard(s *Set, elems iter.Seq[Element]) {
-	tx.AddElements(s, elems)
-	tx.DeleteElements(s, elems)
+// (NFT_MSG_DESTROYSETELEM does this in one step, from Linux 6.3 on.) For those that are absent this fails with ENFILE in a full set,
+// and with EEXIST where an interval overlaps another.
+func (tx *Tx) Discard(s *Set, elems iter.Seq[Element]) { tx.discard(s, slices.Collect(elems)) }
+
+func (tx *Tx) discard(s *Set, elems []Element) []Element {
+	elems = distinct(elems)
+	tx.AddElements(s, slices.Values(elems))
+	tx.DeleteElements(s, slices.Values(elems))
+	return elems
 }
 
 // Renew adds elements so that they have the Timeout and Expires that are given whether they are there or not, on every kernel:
-// those before 6.12 do not change an element that exists. So each is added, deleted and added again.
-func (tx *Tx) Renew(s *Set, elems iter.Seq[Element]) {
-	tx.Discard(s, elems)
-	tx.AddElements(s, elems)
+// those before 6.12 do not change an element that exists. So each is added, deleted and added again. Of several with the same keys
+// the last counts.
+func (tx *Tx) Renew(s *Set, elems iter.Seq[Element]) { tx.renew(s, slices.Collect(elems)) }
+
+func (tx *Tx) renew(s *Set, elems []Element) {
+	tx.AddElements(s, slices.Values(tx.discard(s, elems)))
+}
+
+// distinct leaves of elements with the same keys the last: the second deletion would be one of what is absent. It may change elems.
+func distinct(elems []Element) []Element {
+	index := make(map[Interval]int, len(elems))
+	n := 0
+	for _, el := range elems {
+		i, ok := index[el.Interval]
+		if !ok {
+			i = n
+			index[el.Interval] = i
+			n++
+		}
+		elems[i] = el
+	}
+	return elems[:n]
 }
 
 // elements cuts the list into messages: the attribute that holds a list ends at 65,535 bytes.
@@ -151,7 +174,8 @@ func (tx *Tx) elements(typ uint8, flags uint16, op string, s *Set, elems iter.Se
 	e, msg, list := &tx.enc, -1, -1
 	for el := range elems {
 		if err := s.check(&el); err != nil {
-			tx.fail(op, s, &el.Interval, err)
+			iv := el.Interval // el itself must not escape: it would be allocated for each element
+			tx.fail(op, s, &iv, err)
 			return
 		}
 		if list < 0 || len(e.b)-list > maxAttr-room {
@@ -164,7 +188,7 @@ func (tx *Tx) elements(typ uint8, flags uint16, op string, s *Set, elems iter.Se
 			e.string(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 			list = e.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		}
-		e.element(s.Flags, &el, bare)
+		e.element(s, &el, bare)
 	}
 	if list >= 0 {
 		e.unnest(list)
@@ -175,13 +199,15 @@ func (tx *Tx) elements(typ uint8, flags uint16, op string, s *Set, elems iter.Se
 // check says what is wrong with an element, before the kernel gives an errno for it, or takes it as something else.
 func (s *Set) check(el *Element) error {
 	switch {
+	case s.Type.Len() == 0:
+		return fmt.Errorf("unknown key type %v", s.Type)
 	case el.From.typ != s.Type || el.To.typ != s.Type:
 		return fmt.Errorf("a %v does not fit a set of %v", el.From.typ, s.Type)
 	case el.To.Compare(el.From) < 0:
 		return fmt.Errorf("it ends before it begins")
 	case s.Flags&FlagInterval == 0 && !el.IsSingle():
 		return fmt.Errorf("the set takes single keys, no intervals")
-	case s.Flags&FlagTimeout == 0 && el.Timeout != 0:
+	case s.Flags&FlagTimeout == 0 && (el.Timeout != 0 || el.Expires != 0):
 		return fmt.Errorf("the set takes no timeouts")
 	case el.Timeout < 0 || el.Expires < 0:
 		return fmt.Errorf("negative timeout")

@@ -1,0 +1,677 @@
+package nftset
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// randomElements returns elements for a set that do not overlap, in no order.
+func randomElements(r *rand.Rand, s *Set, n int) []Element {
+	var keys []Interval
+	for range n {
+		x := randomInterval(r, s.Type)
+		switch {
+		case s.Flags&FlagInterval == 0:
+			x.To = x.From
+		case n > 100: // short ones, or the first would leave no room for the others
+			x.To = x.From.setLow(r.IntN(8))
+		}
+		keys = append(keys, x)
+	}
+	slices.SortFunc(keys, Interval.Compare)
+	var out []Element
+	for _, x := range keys {
+		if len(out) > 0 && x.From.Compare(out[len(out)-1].To) <= 0 {
+			continue
+		}
+		el := Element{Interval: x}
+		if s.Flags&FlagTimeout != 0 && r.IntN(3) > 0 {
+			el.Timeout = time.Duration(10+r.Int64N(1e10)) * time.Millisecond
+			if r.IntN(2) == 0 {
+				el.Expires = min(el.Timeout, time.Duration(10+r.Int64N(1e10))*time.Millisecond)
+			}
+		}
+		if r.IntN(4) == 0 {
+			el.Comment = strings.Repeat("c", 1+r.IntN(maxComment))
+		}
+		out = append(out, el)
+	}
+	r.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
+}
+
+// decodeMessage reads the elements of one message of ours: in an interval set those whose start and end are both in it.
+func decodeMessage(t testing.TB, s *Set, m message) []Element {
+	t.Helper()
+	var entries []listed
+	more, err := elementList(s.Type, m.attrs(), func(l listed) bool {
+		entries = append(entries, l)
+		return true
+	})
+	if err != nil || !more {
+		t.Fatalf("element list: %v, %v", more, err)
+	}
+	if s.Flags&FlagInterval == 0 {
+		var out []Element
+		for _, l := range entries {
+			if l.end {
+				t.Fatalf("an end in a set without intervals: %v", l.el)
+			}
+			out = append(out, l.el)
+		}
+		return out
+	}
+	slices.SortFunc(entries, listed.compare)
+	return collectPairs(entries, s.Type)
+}
+
+func collectPairs(entries []listed, t KeyType) []Element {
+	var out []Element
+	pair(entries, t, func(el Element) bool {
+		out = append(out, el)
+		return true
+	})
+	return out
+}
+
+// messagesOf splits the operations of a transaction.
+func messagesOf(t testing.TB, tx *Tx) []message {
+	t.Helper()
+	var out []message
+	for b := tx.enc.b; len(b) > 0; {
+		m, rest, err := nextMessage(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, m)
+		b = rest
+	}
+	return out
+}
+
+// TestElementRoundTrip encodes lists of all sizes and decodes them again, message by message.
+func TestElementRoundTrip(t *testing.T) {
+	r := random(t)
+	for _, typ := range keyTypes {
+		for _, flags := range []Flags{0, FlagTimeout, FlagInterval, FlagInterval | FlagTimeout} {
+			for _, n := range []int{0, 1, 2, 20, 6000} {
+				s := &Set{Table: Table{FamilyIPv6, "filter"}, Name: "s", Type: typ, Flags: flags}
+				want := randomElements(r, s, n)
+				var tx Tx
+				tx.AddElements(s, Each(want...))
+				if tx.err != nil {
+					t.Fatal(tx.err)
+				}
+				messages := messagesOf(t, &tx)
+				if len(messages) != tx.Len() {
+					t.Fatalf("%d messages, Len is %d", len(messages), tx.Len())
+				}
+				var got []Element
+				for i, m := range messages {
+					if m.seq != uint32(i+1) || m.typ != 10<<8|12 || m.flags != unix.NLM_F_REQUEST|unix.NLM_F_CREATE || m.body[0] != unix.NFPROTO_IPV6 {
+						t.Fatalf("message %d: sequence %d, type %#x, flags %#x, family %d", i, m.seq, m.typ, m.flags, m.body[0])
+					}
+					got = append(got, decodeMessage(t, s, m)...)
+				}
+				byKeys := func(a, b Element) int { return a.Compare(b.Interval) }
+				slices.SortFunc(got, byKeys)
+				slices.SortFunc(want, byKeys)
+				if !slices.Equal(got, want) {
+					t.Fatalf("%v, flags %d: %d elements became %d, or others", typ, flags, len(want), len(got))
+				}
+			}
+		}
+	}
+}
+
+// TestMessageLimit fills messages to the brim: the length of an attribute is a __u16, and one that wraps loses elements in silence.
+func TestMessageLimit(t *testing.T) {
+	s := &Set{Table: Table{FamilyINet, "t"}, Name: "s", Type: IPv6Addr, Flags: FlagInterval | FlagTimeout}
+	for _, comment := range []int{0, 1, 2, 3, 4, 100, maxComment} {
+		var elems []Element
+		for i := range uint64(2000) {
+			k := Key{i, 0, IPv6Addr}
+			elems = append(elems, Element{Interval: Interval{k, Key{i, 5, IPv6Addr}}, Timeout: time.Hour, Expires: time.Minute, Comment: strings.Repeat("x", comment)})
+		}
+		var tx Tx
+		tx.AddElements(s, Each(elems...))
+		var got []Element
+		messages := messagesOf(t, &tx)
+		for i, m := range messages {
+			for a, err := range attributes(m.attrs()) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n := attrHeader + len(a.data); a.typ == unix.NFTA_SET_ELEM_LIST_ELEMENTS && i < len(messages)-1 && (n > maxAttr || n < maxAttr-1024) {
+					t.Errorf("comments of %d: message %d has a list of %d bytes", comment, i, n)
+				}
+			}
+			got = append(got, decodeMessage(t, s, m)...)
+		}
+		if !slices.Equal(got, elems) {
+			t.Errorf("comments of %d: %d elements became %d, or others", comment, len(elems), len(got))
+		}
+		if len(messages) < 3 {
+			t.Errorf("comments of %d: only %d messages", comment, len(messages))
+		}
+	}
+}
+
+// TestElementBytes compares an element with the bytes that include/uapi/linux/netfilter/nf_tables.h asks for.
+func TestElementBytes(t *testing.T) {
+	var tx Tx
+	s := &Set{Table: Table{FamilyINet, "t"}, Name: "abc", Type: InetService, Flags: FlagInterval | FlagTimeout}
+	tx.AddElements(s, Each(Element{Interval: FromPorts(80, 90), Timeout: time.Second, Expires: 999 * time.Millisecond, Comment: "hi"}))
+	u16 := func(v int) []byte { return binary.NativeEndian.AppendUint16(nil, uint16(v)) }
+	attr := func(typ int, data ...[]byte) []byte {
+		b := slices.Concat(data...)
+		out := slices.Concat(u16(4+len(b)), u16(typ), b)
+		return append(out, make([]byte, (4-len(out)%4)%4)...)
+	}
+	const nested = 0x8000
+	body := slices.Concat(
+		[]byte{1, 0, 0, 0}, // NFPROTO_INET, version, res_id
+		attr(1, []byte("t\x00")),
+		attr(2, []byte("abc\x00")),
+		attr(3|nested,
+			attr(1|nested,
+				attr(1|nested, attr(1, []byte{0, 80})),        // NFTA_SET_ELEM_KEY, NFTA_DATA_VALUE
+				attr(4, []byte{0, 0, 0, 0, 0, 0, 0x03, 0xe8}), // TIMEOUT
+				attr(5, []byte{0, 0, 0, 0, 0, 0, 0x03, 0xe7}), // EXPIRATION
+				attr(6, []byte{0, 3, 'h', 'i', 0})),           // USERDATA
+			attr(1|nested,
+				attr(1|nested, attr(1, []byte{0, 91})),
+				attr(3, []byte{0, 0, 0, 1})))) // FLAGS: NFT_SET_ELEM_INTERVAL_END
+	want := slices.Concat(binary.NativeEndian.AppendUint32(nil, uint32(16+len(body))),
+		u16(10<<8|12), u16(0x401), // NFT_MSG_NEWSETELEM; NLM_F_REQUEST|NLM_F_CREATE
+		binary.NativeEndian.AppendUint32(nil, 1), []byte{0, 0, 0, 0}, body)
+	if !bytes.Equal(tx.enc.b, want) {
+		t.Errorf("got  %x\nwant %x", tx.enc.b, want)
+	}
+	if tx.Len() != 1 || tx.Size() != len(want) {
+		t.Errorf("%d messages of %d bytes, want 1 of %d", tx.Len(), tx.Size(), len(want))
+	}
+}
+
+// TestTimeoutEncoding says what is read back after an element was written, in whole milliseconds.
+func TestTimeoutEncoding(t *testing.T) {
+	const h, ms = time.Hour, time.Millisecond
+	for _, tt := range []struct {
+		set, timeout, expires    time.Duration
+		wantTimeout, wantExpires time.Duration
+	}{
+		{0, 0, 0, 0, 0},
+		{h, 0, 0, 0, 0},
+		{0, h, 0, h, 0},
+		{0, h, h / 2, h, h / 2},
+		{0, h, h, h, h},
+		// Rounded up, and never so short that it becomes "never".
+		{0, 1, 0, 10 * ms, 0},
+		{0, 1, 1, 10 * ms, 10 * ms},
+		{0, 10*ms + 1, 10 * ms, 11 * ms, 10 * ms},
+		{0, 20 * ms, 19*ms + 1, 20 * ms, 20 * ms},
+		// The rest of a timeout that is the set's default, as the kernel tells it.
+		{h, 0, h / 2, 0, h / 2},
+		{h, 0, h, 0, h},
+		// More time left than the timeout: rules that update an element leave it so.
+		{0, h, 2 * h, 2 * h, 2 * h},
+		{h, 0, 2 * h, 2 * h, 2 * h},
+		{0, 0, h, h, h},
+		{3 * h, h, 2 * h, 2 * h, 2 * h},
+		{h, 3 * h, 2 * h, 3 * h, 2 * h},
+		// As long as a Duration can be: 292 years.
+		{0, math.MaxInt64, math.MaxInt64, math.MaxInt64 / ms * ms, math.MaxInt64 / ms * ms},
+	} {
+		s := &Set{Type: InetService, Flags: FlagTimeout, Timeout: tt.set}
+		var tx Tx
+		tx.AddElements(s, Each(Element{Interval: iv("22"), Timeout: tt.timeout, Expires: tt.expires}))
+		if tx.err != nil {
+			t.Fatal(tx.err)
+		}
+		got := decodeMessage(t, s, messagesOf(t, &tx)[0])[0]
+		if got.Timeout != tt.wantTimeout || got.Expires != tt.wantExpires {
+			t.Errorf("set's timeout %v, element's %v, expires %v: became %v, expires %v; want %v, expires %v",
+				tt.set, tt.timeout, tt.expires, got.Timeout, got.Expires, tt.wantTimeout, tt.wantExpires)
+		}
+	}
+}
+
+// TestDeleteIsBare checks that elements to be deleted bear nothing but their keys.
+func TestDeleteIsBare(t *testing.T) {
+	s := &Set{Type: IPv4Addr, Flags: FlagInterval | FlagTimeout}
+	var tx Tx
+	tx.DeleteElements(s, Each(Element{Interval: iv("10.0.0.0/8"), Timeout: time.Hour, Expires: time.Minute, Comment: "x"}))
+	m := messagesOf(t, &tx)[0]
+	if got, want := decodeMessage(t, s, m), (Element{Interval: iv("10.0.0.0/8")}); len(got) != 1 || got[0] != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if m.typ != 10<<8|14 || m.flags != unix.NLM_F_REQUEST {
+		t.Errorf("type %#x, flags %#x", m.typ, m.flags)
+	}
+}
+
+// entry is one entry of an interval set: "5" or, for an end, "-9".
+func entries(s ...string) []listed {
+	var out []listed
+	for _, s := range s {
+		text, end := strings.CutPrefix(s, "-")
+		x := iv(text)
+		out = append(out, listed{el: Element{Interval: x}, end: end})
+	}
+	return out
+}
+
+func TestPair(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		in    []listed
+		want  []Interval
+		sound bool
+	}{
+		{"nothing", nil, nil, true},
+		{"one", entries("5", "-9"), ivs("5-8"), true},
+		{"in the kernel's order", entries("-9", "5", "-3", "1"), ivs("1-2", "5-8"), true},
+		{"touching", entries("-9", "5", "-5", "1"), ivs("1-4", "5-8"), true},
+		{"touching, the other way round", entries("5", "-5", "-9", "1"), ivs("1-4", "5-8"), true},
+		{"single keys, touching", entries("-7", "6", "-6", "5", "-5", "4"), ivs("4", "5", "6"), true},
+		{"to the top", entries("65000"), ivs("65000-65535"), true},
+		{"to the top, as two", entries("65000", "-65535", "65535"), ivs("65000-65534", "65535"), true},
+		{"all", entries("0"), ivs("0-65535"), true},
+		{"an end at zero, as nft makes it", entries("-9", "5", "-0"), ivs("5-8"), true},
+		{"an end whose start expired", entries("-9", "-3", "1"), ivs("1-2"), true},
+		{"ends whose starts expired", entries("-9", "-7", "-3"), nil, true},
+		{"repeated", entries("-9", "5", "-9", "5", "-3", "1"), ivs("1-2", "5-8"), false},
+		{"repeated start", entries("5", "-9", "5"), ivs("5-8"), false},
+		{"repeated end", entries("5", "-9", "-9"), ivs("5-8"), false},
+		{"without end", entries("-9", "5", "1"), ivs("1-4", "5-8"), false},
+		{"addresses", entries("-10.0.1.0", "10.0.0.0", "224.0.0.0"), ivs("10.0.0.0/24", "224.0.0.0-255.255.255.255"), true},
+		{"everything of IPv6", entries("::"), ivs("::/0"), true},
+	} {
+		typ := InetService
+		if len(tt.in) > 0 {
+			typ = tt.in[0].el.From.Type()
+		}
+		r := random(t)
+		for range 20 {
+			in := slices.Clone(tt.in)
+			slices.SortFunc(in, listed.compare)
+			if got := intervalsOf(collectPairs(in, typ)); !slices.Equal(got, tt.want) {
+				t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
+			}
+			if got := sound(in); got != tt.sound {
+				t.Errorf("%s: sound is %v", tt.name, got)
+			}
+			r.Shuffle(len(tt.in), func(i, j int) { tt.in[i], tt.in[j] = tt.in[j], tt.in[i] })
+		}
+	}
+}
+
+// TestPairRandom takes disjoint intervals apart, repeats some of their entries, adds orphaned ends, shuffles all, and wants the
+// intervals back with what their starts bear.
+func TestPairRandom(t *testing.T) {
+	r := random(t)
+	for range 500 {
+		s := &Set{Type: keyTypes[r.IntN(len(keyTypes))], Flags: FlagInterval | FlagTimeout}
+		want := randomElements(r, s, 30)
+		slices.SortFunc(want, func(a, b Element) int { return a.Compare(b.Interval) })
+		var in []listed
+		for _, el := range want {
+			end, open := el.To.Next()
+			el.To = el.From
+			for range 1 + r.IntN(2) {
+				in = append(in, listed{el: el})
+			}
+			if open {
+				in = append(in, slices.Repeat([]listed{{Element{Interval: Single(end)}, true}}, 1+r.IntN(2))...)
+			}
+		}
+		// An orphan lies in a gap, or where an interval begins.
+		for range r.IntN(5) {
+			k := randomKey(r, s.Type)
+			if !slices.ContainsFunc(want, func(el Element) bool { return el.Contains(k) && el.From != k }) {
+				in = append(in, listed{Element{Interval: Single(k)}, true})
+			}
+		}
+		r.Shuffle(len(in), func(i, j int) { in[i], in[j] = in[j], in[i] })
+		slices.SortFunc(in, listed.compare)
+		if got := collectPairs(in, s.Type); !slices.Equal(got, want) {
+			t.Fatalf("got %v, want %v", got, want)
+		}
+	}
+}
+
+// TestPairStops checks that nothing is yielded after the loop was left.
+func TestPairStops(t *testing.T) {
+	for stop := range 3 {
+		n := 0
+		pair(entries("1", "-3", "5", "-9", "65000"), InetService, func(Element) bool {
+			n++
+			return n <= stop
+		})
+		if n != stop+1 {
+			t.Errorf("yielded %d after false for number %d", n, stop+1)
+		}
+	}
+}
+
+func TestUserData(t *testing.T) {
+	for _, text := range []string{"", "x", "ssh scan", "ümläut", "with\x00nul", strings.Repeat("x", maxComment)} {
+		b := appendUserData([]byte("before"), udataElemComment, text)[len("before"):]
+		if len(b) != len(text)+3 || len(b) > 256 {
+			t.Errorf("%q takes %d bytes", text, len(b))
+		}
+		if got := userDataString(b, udataElemComment); got != text {
+			t.Errorf("%q became %q", text, got)
+		}
+		if got := userDataString(b, udataSetComment); got != "" {
+			t.Errorf("%q found as another type: %q", text, got)
+		}
+	}
+	for _, tt := range []struct{ in, want string }{
+		{"", ""},
+		{"\x00", ""},
+		{"\x00\x00", ""},
+		{"\x00\x01", ""},                 // cut off
+		{"\x00\x01\x00", ""},             // the empty text
+		{"\x00\x02h", ""},                // cut off
+		{"\x00\x02hi", "hi"},             // no NUL
+		{"\x00\x03hi\x00", "hi"},         //
+		{"\x00\xffhi\x00", ""},           // says 255, has 3
+		{"\x01\x04\x01\x00\x00\x00", ""}, // what nft puts on an interval that reaches the top
+		{"\x01\x04\x01\x00\x00\x00\x00\x03hi\x00", "hi"},
+		{"\x01\x00\x00\x03hi\x00", "hi"},
+		{"\x00\x03hi\x00trailing", "hi"},
+		{"\x00\x02a\x00\x00\x02b\x00", "a"}, // the first counts
+		{"\x05\x05abc", ""},
+	} {
+		if got := userDataString([]byte(tt.in), udataElemComment); got != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.in, got, tt.want)
+		}
+	}
+	r := random(t)
+	for range 100_000 {
+		b := make([]byte, r.IntN(12))
+		for i := range b {
+			b[i] = byte(r.IntN(6))
+		}
+		if got := userDataString(b, byte(r.IntN(4))); !bytes.Contains(b, []byte(got)) {
+			t.Fatalf("%x: got %q, which is not in it", b, got)
+		}
+	}
+}
+
+// TestElementAt asks for each entry of each message, at its first byte, inside, and at its last.
+func TestElementAt(t *testing.T) {
+	r := random(t)
+	for _, flags := range []Flags{0, FlagInterval} {
+		s := &Set{Table: Table{FamilyINet, "t"}, Name: "s", Type: IPv4Addr, Flags: flags}
+		elems := randomElements(r, s, 6000)
+		elems = append(elems, Element{Interval: Single(IPv4Addr.Max())}) // has no end; if it is there already, no matter
+		var tx Tx
+		tx.AddElements(s, Each(elems...))
+		n := 0
+		for _, op := range tx.ops {
+			msg := tx.enc.b[op.at:] // with what follows, as in describe
+			m, _, _ := nextMessage(msg)
+			for a := range attributes(m.attrs()) {
+				if a.typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+					continue
+				}
+				at := bytes.Index(msg, a.data)
+				for list := a.data; len(list) > 0; {
+					start := at + len(a.data) - len(list)
+					entry, rest, err := nextAttr(list)
+					if err != nil {
+						t.Fatal(err)
+					}
+					list = rest
+					l, _, err := parseElement(s.Type, entry.data)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if l.end {
+						n-- // of the interval before
+					}
+					for _, offset := range []int{start, start + 4, start + attrHeader + len(entry.data) - 1} {
+						if got := elementAt(s, msg, offset); got == nil || *got != elems[n].Interval {
+							t.Fatalf("flags %d: at %d: got %v, want %v", flags, offset, got, elems[n].Interval)
+						}
+					}
+					n++
+				}
+			}
+			for _, offset := range []int{0, 4, nlHeaderLen, nlHeaderLen + nfHeaderLen, nlHeaderLen + nfHeaderLen + 8, nlHeaderLen + len(m.body), 1 << 30, -1} {
+				if got := elementAt(s, msg, offset); got != nil {
+					t.Errorf("flags %d: at %d, which is no element: got %v", flags, offset, got)
+				}
+			}
+		}
+		if n != len(elems) || tx.Len() < 2 {
+			t.Errorf("flags %d: %d of %d elements found in %d messages", flags, n, len(elems), tx.Len())
+		}
+	}
+}
+
+// TestParseReply has answers as the kernel's netlink_ack makes them.
+func TestParseReply(t *testing.T) {
+	head := func(typ, flags uint16, seq uint32, body ...[]byte) []byte {
+		b := slices.Concat(body...)
+		out := binary.NativeEndian.AppendUint32(nil, uint32(16+len(b)))
+		out = binary.NativeEndian.AppendUint16(out, typ)
+		out = binary.NativeEndian.AppendUint16(out, flags)
+		out = binary.NativeEndian.AppendUint32(out, seq)
+		out = binary.NativeEndian.AppendUint32(out, 4711)
+		return append(out, b...)
+	}
+	errno := func(e syscall.Errno) []byte { return binary.NativeEndian.AppendUint32(nil, -uint32(e)) }
+	u32 := func(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
+	request := head(0xa0c, 1, 7, []byte("12345678"))
+	text := []byte{8, 0, 1, 0, 'b', 'a', 'd', 0}
+	offset := slices.Concat([]byte{8, 0, 2, 0}, u32(40))
+	binary.NativeEndian.PutUint16(text, 8)
+	binary.NativeEndian.PutUint16(text[2:], 1)
+	binary.NativeEndian.PutUint16(offset, 8)
+	binary.NativeEndian.PutUint16(offset[2:], 2)
+	for _, tt := range []struct {
+		name string
+		in   []byte
+		want reply
+		err  error
+	}{
+		{"acknowledgement", head(2, 0x100, 7, errno(0), request[:16]), reply{seq: 7}, nil},
+		{"error", head(2, 0x100, 7, errno(unix.ENOENT), request[:16]), reply{seq: 7, errno: unix.ENOENT}, nil},
+		{"with offset and text", head(2, 0x300, 7, errno(unix.EEXIST), request[:16], text, offset), reply{seq: 7, errno: unix.EEXIST, offset: 40, text: "bad"}, nil},
+		{"with the request", head(2, 0x200, 7, errno(unix.EEXIST), request, offset), reply{seq: 7, errno: unix.EEXIST, offset: 40}, nil},
+		{"attributes that no flag announces", head(2, 0x100, 7, errno(unix.EPERM), request[:16], text), reply{seq: 7, errno: unix.EPERM}, nil},
+		{"an offset of another length", head(2, 0x300, 7, errno(unix.EPERM), request[:16], text[:4:4], text[4:]), reply{seq: 7, errno: unix.EPERM, text: "bad"}, nil},
+		{"no request", head(2, 0x100, 7, errno(unix.EPERM)), reply{}, errShort},
+		{"no errno", head(2, 0x100, 7), reply{}, errShort},
+		{"a request that is longer", head(2, 0x200, 7, errno(unix.EPERM), u32(1000), request[4:]), reply{}, errShort},
+		{"a request that is shorter than its header", head(2, 0x200, 7, errno(unix.EPERM), u32(3), request[4:]), reply{}, errShort},
+		{"an attribute cut off", head(2, 0x300, 7, errno(unix.EPERM), request[:16], offset[:6]), reply{}, errShort},
+	} {
+		m, rest, err := nextMessage(tt.in)
+		if err != nil || len(rest) > 0 {
+			t.Fatalf("%s: %v, %d bytes left", tt.name, err, len(rest))
+		}
+		if got, err := parseReply(m); got != tt.want || err != tt.err {
+			t.Errorf("%s: got %+v, %v; want %+v, %v", tt.name, got, err, tt.want, tt.err)
+		}
+	}
+}
+
+func TestNextMessage(t *testing.T) {
+	var e encoder
+	at := e.begin(0xa01, 0, FamilyINet, 1)
+	e.string(1, "abc")
+	e.finish(at)
+	first := len(e.b)
+	at = e.begin(0xa02, unix.NLM_F_DUMP, FamilyIPv4, 2)
+	e.finish(at)
+	m, rest, err := nextMessage(e.b)
+	if err != nil || m.typ != 0xa01 || m.seq != 1 || m.body[0] != 1 || len(m.attrs()) != 8 || len(rest) != len(e.b)-first {
+		t.Errorf("first: %+v, %d bytes left, %v", m, len(rest), err)
+	}
+	m, rest, err = nextMessage(rest)
+	if err != nil || m.typ != 0xa02 || m.seq != 2 || m.flags != unix.NLM_F_REQUEST|unix.NLM_F_DUMP || len(m.attrs()) != 0 || len(rest) != 0 {
+		t.Errorf("second: %+v, %d bytes left, %v", m, len(rest), err)
+	}
+	// Cut off anywhere it is an error, not half a message.
+	for n := range first {
+		if m, _, err := nextMessage(e.b[:n]); !errors.Is(err, errShort) {
+			t.Errorf("first %d of %d bytes: %+v, %v", n, first, m, err)
+		}
+	}
+	for _, length := range []uint32{0, 1, 15, 16, 19, math.MaxUint32} {
+		b := slices.Clone(e.b)
+		binary.NativeEndian.PutUint32(b, length)
+		if m, _, err := nextMessage(b); !errors.Is(err, errShort) {
+			t.Errorf("length %d: %+v, %v", length, m, err)
+		}
+	}
+}
+
+// TestElementListErrors has lists that are no lists of the set's elements. None may pass for an empty one.
+func TestElementListErrors(t *testing.T) {
+	list := func(build func(e *encoder)) []byte {
+		var e encoder
+		at := e.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		el := e.nest(unix.NFTA_LIST_ELEM)
+		build(&e)
+		e.unnest(el)
+		e.unnest(at)
+		return e.b
+	}
+	good := list(func(e *encoder) { e.key(addr("192.0.2.1")) })
+	read := func(typ KeyType, b []byte) (got []Interval, err error) {
+		_, err = elementList(typ, b, func(l listed) bool {
+			got = append(got, l.el.Interval)
+			return true
+		})
+		return got, err
+	}
+	if got, err := read(IPv4Addr, good); err != nil || !slices.Equal(got, ivs("192.0.2.1")) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for _, typ := range []KeyType{IPv6Addr, InetService, 0, 19} {
+		if got, err := read(typ, good); err == nil {
+			t.Errorf("an address of IPv4 read as %v: %v", typ, got)
+		}
+	}
+	// An address and a port are one key of 8 bytes.
+	concatenated := list(func(e *encoder) {
+		at := e.nest(unix.NFTA_SET_ELEM_KEY)
+		e.bytes(unix.NFTA_DATA_VALUE, []byte{192, 0, 2, 1, 0, 22, 0, 0})
+		e.unnest(at)
+	})
+	if got, err := read(IPv4Addr, concatenated); err == nil {
+		t.Errorf("a concatenation read as an address: %v", got)
+	}
+	// The catch-all element has no key, and is none of ours.
+	catchAll := list(func(e *encoder) { e.u32(unix.NFTA_SET_ELEM_FLAGS, 2) })
+	if got, err := read(IPv4Addr, catchAll); err != nil || len(got) > 0 {
+		t.Errorf("catch-all: %v, %v", got, err)
+	}
+	for n := range good {
+		if got, err := read(IPv4Addr, good[:n]); n > 0 && !errors.Is(err, errShort) || len(got) > 0 {
+			t.Errorf("first %d bytes: %v, %v", n, got, err)
+		}
+	}
+}
+
+func TestDuration(t *testing.T) {
+	const most = 9_223_372_036_854 // milliseconds in 1<<63-1 nanoseconds
+	for _, tt := range []struct {
+		ms   uint64
+		want time.Duration
+	}{
+		{0, 0}, {1, time.Millisecond}, {28_800_000, 8 * time.Hour},
+		{most, time.Duration(most) * time.Millisecond}, {most + 1, time.Duration(most) * time.Millisecond},
+		{math.MaxUint64, time.Duration(most) * time.Millisecond},
+	} {
+		if got := duration(tt.ms); got != tt.want {
+			t.Errorf("%d ms: got %v, want %v", tt.ms, got, tt.want)
+		}
+	}
+}
+
+// oneShot yields its elements the first time only, as a sequence that drains a channel does.
+func oneShot(elems ...Element) iter.Seq[Element] {
+	return func(yield func(Element) bool) {
+		for _, el := range elems {
+			elems = nil
+			if !yield(el) {
+				return
+			}
+		}
+	}
+}
+
+// TestRenewEncoding checks what Discard and Renew are made of, with keys that come twice, from sequences that can be read once.
+func TestRenewEncoding(t *testing.T) {
+	s := &Set{Type: IPv4Addr, Flags: FlagTimeout}
+	in := []Element{
+		{Interval: iv("10.0.0.1"), Timeout: time.Hour},
+		{Interval: iv("10.0.0.2"), Timeout: time.Hour},
+		{Interval: iv("10.0.0.1"), Timeout: 2 * time.Hour},
+	}
+	added := []Element{{Interval: iv("10.0.0.1"), Timeout: 2 * time.Hour}, {Interval: iv("10.0.0.2"), Timeout: time.Hour}}
+	deleted := []Element{{Interval: iv("10.0.0.1")}, {Interval: iv("10.0.0.2")}}
+	const add, del = 10<<8 | 12, 10<<8 | 14
+	for name, tt := range map[string]struct {
+		encode func(*Tx)
+		types  []uint16
+		elems  [][]Element
+	}{
+		"Discard": {func(tx *Tx) { tx.Discard(s, oneShot(in...)) }, []uint16{add, del}, [][]Element{added, deleted}},
+		"Renew":   {func(tx *Tx) { tx.Renew(s, oneShot(in...)) }, []uint16{add, del, add}, [][]Element{added, deleted, added}},
+		"none":    {func(tx *Tx) { tx.Renew(s, oneShot()) }, nil, nil},
+	} {
+		var tx Tx
+		tt.encode(&tx)
+		messages := messagesOf(t, &tx)
+		if tx.err != nil || len(messages) != len(tt.types) {
+			t.Errorf("%s: %d messages, %v; want %d", name, len(messages), tx.err, len(tt.types))
+			continue
+		}
+		for i, m := range messages {
+			if got := decodeMessage(t, s, m); m.typ != tt.types[i] || !slices.Equal(got, tt.elems[i]) {
+				t.Errorf("%s: message %d: type %#x, %v; want %#x, %v", name, i, m.typ, got, tt.types[i], tt.elems[i])
+			}
+		}
+	}
+	if got := fmt.Sprint(in); got != "[10.0.0.1 10.0.0.2 10.0.0.1]" {
+		t.Errorf("the argument has become %v", got)
+	}
+}
+
+// TestEncodeAllocs checks that elements are appended to one buffer.
+func TestEncodeAllocs(t *testing.T) {
+	s := &Set{Table: Table{FamilyINet, "t"}, Name: "s", Type: IPv4Addr, Flags: FlagInterval | FlagTimeout}
+	var elems []Element
+	for i := range uint64(10_000) {
+		elems = append(elems, Element{Interval: Single(Key{0, 2 * i, IPv4Addr}), Timeout: time.Hour, Comment: "a comment"})
+	}
+	tx := &Tx{}
+	seq := Each(elems...)
+	tx.AddElements(s, seq)
+	messages := float64(tx.Len())
+	if n := testing.AllocsPerRun(3, func() {
+		tx.reset()
+		tx.AddElements(s, seq)
+	}); n > 3*messages {
+		t.Errorf("%v allocations for %d elements in %v messages", n, len(elems), messages)
+	}
+}

@@ -1,0 +1,67 @@
+package nftset
+
+import "testing"
+
+// TestKeySet compares with a map. Few different keys make many repetitions, many make the table grow.
+func TestKeySet(t *testing.T) {
+	r := random(t)
+	for _, typ := range keyTypes {
+		for _, spread := range []int{1, 10, 1000, 1 << 16, 1 << 30} {
+			var set keySet
+			model := map[Key]bool{}
+			for i := range 30000 {
+				k := Key{lo: uint64(r.IntN(min(spread, 1<<min(30, 8*typ.Len())))), typ: typ}
+				if typ == IPv6Addr && r.IntN(2) == 0 {
+					k.hi, k.lo = k.lo, k.hi // one half zero, as often the one as the other
+				}
+				if got, want := set.add(k), !model[k]; got != want {
+					t.Fatalf("%v among %d: add %v, the %dth: new is %v, want %v", typ, spread, k, i, got, want)
+				}
+				model[k] = true
+			}
+		}
+	}
+}
+
+// TestKeySetZero has the key that looks like an empty slot, before and after others.
+func TestKeySetZero(t *testing.T) {
+	for _, typ := range keyTypes {
+		var set keySet
+		for i, tt := range []struct {
+			k    Key
+			want bool
+		}{
+			{Key{typ: typ}, true}, {Key{typ: typ}, false}, {typ.Max(), true}, {Key{typ: typ}, false}, {typ.Max(), false},
+		} {
+			if got := set.add(tt.k); got != tt.want {
+				t.Errorf("%v, step %d: add %v: new is %v, want %v", typ, i, tt.k, got, tt.want)
+			}
+		}
+	}
+}
+
+// TestKeySetHalves has addresses that differ in one half only, and one that has both halves of others.
+func TestKeySetHalves(t *testing.T) {
+	var set keySet
+	for _, k := range []Key{addr("2001:db8::"), addr("2001:db8::1"), addr("::1"), addr("2001:db8:0:1::1"), addr("::2001:db8:0:0")} {
+		if !set.add(k) {
+			t.Errorf("%v is said to be in", k)
+		}
+	}
+}
+
+// TestKeySetAllocs checks that memory comes in doublings, not with each key.
+func TestKeySetAllocs(t *testing.T) {
+	const n = 100_000
+	for _, typ := range []KeyType{IPv4Addr, IPv6Addr} {
+		allocs := testing.AllocsPerRun(1, func() {
+			var set keySet
+			for i := range uint64(n) {
+				set.add(Key{hi: 0, lo: i * 2654435761 % (1 << 32), typ: typ})
+			}
+		})
+		if allocs > 12 { // from 1,024 slots to 262,144
+			t.Errorf("%v: %v allocations for %d keys", typ, allocs, n)
+		}
+	}
+}
