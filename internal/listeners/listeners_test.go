@@ -1,0 +1,126 @@
+package listeners
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/portmon/portmon/netnstest"
+)
+
+func TestMain(m *testing.M) { os.Exit(netnstest.Main(m)) }
+
+// has reports whether a socket with this address is among those of the host.
+func has(t *testing.T, host *netnstest.Host, proto, addr string) bool {
+	t.Helper()
+	var sockets []Socket
+	var err error
+	host.Do(func() { sockets, err = Read() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Contains(sockets, Socket{proto, netip.MustParseAddrPort(addr)})
+}
+
+func TestReadSeesWhoListens(t *testing.T) {
+	host := netnstest.NewHost(t, "host")
+	for _, tt := range []struct{ network, addr, want string }{
+		{"tcp4", "0.0.0.0:3389", "0.0.0.0:3389"},
+		{"tcp", "[::]:23", "[::]:23"},
+		{"tcp4", "127.0.0.1:6379", "127.0.0.1:6379"},
+		{"tcp6", "[::1]:445", "[::1]:445"},
+		{"udp4", "0.0.0.0:53", "0.0.0.0:53"},
+		{"udp", "[::]:5060", "[::]:5060"},
+	} {
+		proto := tt.network[:3]
+		if has(t, host, proto, tt.want) {
+			t.Errorf("%s %s: listed before anybody listened", proto, tt.want)
+		}
+		server := host.Listen(tt.network, tt.addr)
+		if !has(t, host, proto, tt.want) {
+			t.Errorf("%s %s: not listed while somebody listens", proto, tt.want)
+		}
+		server.Close()
+		if has(t, host, proto, tt.want) {
+			t.Errorf("%s %s: still listed after it was closed", proto, tt.want)
+		}
+	}
+}
+
+func TestReadIsOfTheThread(t *testing.T) {
+	here, there := netnstest.NewHost(t, "here"), netnstest.NewHost(t, "there")
+	here.Listen("tcp4", "0.0.0.0:4444")
+	if !has(t, here, "tcp", "0.0.0.0:4444") || has(t, there, "tcp", "0.0.0.0:4444") {
+		t.Error("a host sees the listeners of another one, or not its own")
+	}
+}
+
+// Connections are no listeners, neither those that came in nor those that went out, TCP or UDP.
+func TestReadLeavesOutConnections(t *testing.T) {
+	client, server := netnstest.NewHost(t, "client"), netnstest.NewHost(t, "server")
+	link := netnstest.Connect(t, client, server, "192.0.2.0/24")
+	s := server.Listen("tcp4", "0.0.0.0:80")
+	u := server.Listen("udp4", "0.0.0.0:53")
+	var conns []net.Conn
+	for network, addr := range map[string]netip.AddrPort{"tcp": s.Addr(), "udp": u.Addr()} {
+		conn, err := client.Dial(network, netip.Addr{}, netip.AddrPortFrom(link.B.IPv4, addr.Port()), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, conn)
+	}
+	for _, conn := range conns {
+		local := netip.MustParseAddrPort(conn.LocalAddr().String())
+		if has(t, client, conn.LocalAddr().Network(), local.String()) {
+			t.Errorf("%v is listed: it is a connection", local)
+		}
+	}
+	if !has(t, server, "tcp", "0.0.0.0:80") || !has(t, server, "udp", "0.0.0.0:53") {
+		t.Error("a listener with a connection is not listed")
+	}
+}
+
+func TestParse(t *testing.T) {
+	const heading = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+	// As a little-endian machine writes them.
+	const table = heading +
+		"   0: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1\n" +
+		"   1: 00000000:0D3D 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2 1\n" +
+		"   2: 070200C0:01BB 097100CB:C822 01 00000000:00000000 00:00000000 00000000     0        0 3 1\n"
+	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
+		got, err := parse(strings.NewReader(table), "tcp", "0A")
+		want := []Socket{{"tcp", netip.MustParseAddrPort("127.0.0.1:22")}, {"tcp", netip.MustParseAddrPort("0.0.0.0:3389")}}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("got %v, %v; want %v", got, err, want)
+		}
+	}
+	for _, bad := range []string{
+		"0: 00\n", "0: 0100007F 0 0A\n", "0: 0100007:0016 0 0A\n", "0: 01:0016 0 0A\n", "0: 0100007F:10000 0 0A\n", "\n",
+	} {
+		if got, err := parse(strings.NewReader(heading+bad), "tcp", "0A"); err == nil {
+			t.Errorf("%q: got %v, want an error", bad, got)
+		}
+	}
+	if got, err := parse(strings.NewReader(""), "tcp", "0A"); err != nil || len(got) != 0 {
+		t.Errorf("an empty table: got %v, %v", got, err)
+	}
+}
+
+// A kernel without IPv6 has no tables for it; a table that cannot be read is an error.
+func TestReadWithoutIPv6(t *testing.T) {
+	dir := t.TempDir()
+	if got, err := read(dir); err != nil || len(got) != 0 {
+		t.Errorf("no tables: got %v, %v", got, err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "udp6"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := read(dir); err == nil {
+		t.Error("a table that is a directory: no error")
+	}
+}
