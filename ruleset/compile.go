@@ -181,9 +181,9 @@ func offenceRules(s Spec, f Features) []Rule {
 		rules = append(rules, rule(fam.add(fam.hits(), s.Prefix6, s.FindTime, s.MaxRetry-1), goTo(chainBan)))
 	}
 	for _, fam := range families {
-		rules = append(rules, rule(fam.in(fam.hits(), s.Prefix6), drop())) // not often enough yet
+		rules = append(rules, rule(fam.notIn(fam.hits(), s.Prefix6), count(counterFull), drop()))
 	}
-	return append(rules, rule(count(counterFull), drop()))
+	return append(rules, rule(drop())) // not often enough yet
 }
 
 // banRules ban. The drop that ends the chain is on its own: a full set ends the rule that adds to it.

@@ -71,11 +71,21 @@ func mask6(bits int) (mask [16]byte) {
 	return mask
 }
 
-// in matches packets whose source, or of IPv6 the first bits of it, is in the set.
+// in matches packets whose source, or of IPv6 the first bits of it, is in the set. An element with a limit is one packet nearer to
+// it each time that it is found.
 func (f family) in(set string, bits int) statement {
+	return f.lookup(" @", &expr.Lookup{SourceRegister: register, SetName: set}, bits)
+}
+
+// notIn matches packets whose source is not in the set. It does not spend anything of an element's limit.
+func (f family) notIn(set string, bits int) statement {
+	return f.lookup(" != @", &expr.Lookup{SourceRegister: register, SetName: set, Invert: true}, bits)
+}
+
+func (f family) lookup(op string, l *expr.Lookup, bits int) statement {
 	s := f.saddr(bits)
-	s.exprs = append(append(f.nfproto(), s.exprs...), &expr.Lookup{SourceRegister: register, SetName: set})
-	s.text += " @" + set
+	s.exprs = append(append(f.nfproto(), s.exprs...), l)
+	s.text += op + l.SetName
 	return s
 }
 
