@@ -197,6 +197,17 @@ func banOf(a netip.Addr) string {
 	return netip.PrefixFrom(a, 64).Masked().String()
 }
 
+// index returns the place of a family in lists that have one for each.
+func index(f family) int {
+	if f.key == nftset.IPv6Addr {
+		return 1
+	}
+	return 0
+}
+
+// ofAddr returns the family of an address.
+func ofAddr(a netip.Addr) family { return familyOf(nftset.AddrKey(a).Type()) }
+
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }

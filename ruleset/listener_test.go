@@ -44,7 +44,7 @@ func TestListenerIsNoTrap(t *testing.T) {
 				server := l.host.Listen(tt.network, tt.addr)
 				l.families(func(l *lab, f family) {
 					visitor := l.source(f)
-					if i := map[string]int{"ip": 0, "ip6": 1}[f.nft]; !tt.serves[i] {
+					if !tt.serves[index(f)] {
 						offend(l, visitor)
 						return
 					}

@@ -1,0 +1,133 @@
+package ruleset
+
+import (
+	"testing"
+	"time"
+
+	"github.com/portmon/portmon/netnstest"
+)
+
+// retrySpec bans for the third trap packet.
+func retrySpec(findTime time.Duration) Spec {
+	s := trapSpec()
+	s.MaxRetry, s.FindTime = 3, findTime
+	return s
+}
+
+func TestMaxRetry(t *testing.T) {
+	l := newTrap(t, retrySpec(time.Hour))
+	var want []string
+	l.families(func(l *lab, f family) {
+		offender, bystander, once := l.source(f), l.source(f), l.source(f)
+		before := l.counters()
+		l.offend(once)
+		for _, p := range []netnstest.Packet{l.syn(offender, trapTCP), l.udp(offender, trapUDP)} {
+			l.want(p, netnstest.NoAnswer) // dropped, whether it bans or not
+			l.served(offender)
+			l.wantBans(want...)
+		}
+		l.offend(offender)
+		want = append(want, banOf(offender))
+		l.wantBans(want...)
+		l.cut(offender)
+		l.served(bystander, once)
+
+		after := l.counters()
+		for counter, n := range map[string]uint64{counterTrapped: 4, counterBanned: 1, counterFull: 0} {
+			if got := after[counter] - before[counter]; got != n {
+				l.t.Errorf("counter %s went up by %d, want %d", counter, got, n)
+			}
+		}
+		if b := l.bans()[banOf(offender)]; b.Timeout != 8*time.Hour {
+			l.t.Errorf("banned for %v, want 8h", b.Timeout)
+		}
+		// Connections to what is closed, or open, do not count.
+		for range 5 {
+			l.served(once)
+		}
+		l.wantBans(want...)
+	})
+	t.Run("a /64 is one source", func(t *testing.T) {
+		l := l.with(t)
+		l.offend(addr("2001:db8:9:9::1"), addr("2001:db8:9:9::2"))
+		l.served(addr("2001:db8:9:9::1"))
+		l.offend(addr("2001:db8:9:9::3"))
+		l.cut(addr("2001:db8:9:9::1"))
+		l.wantBans(append(want, "2001:db8:9:9::/64")...)
+	})
+}
+
+// TestMaxRetryHighest counts as far as it can.
+func TestMaxRetryHighest(t *testing.T) {
+	spec := retrySpec(MaxBanTime)
+	spec.MaxRetry = MaxRetryLimit
+	l := newTrap(t, spec)
+	l.families(func(l *lab, f family) {
+		src := l.source(f)
+		sender := l.outside.Sender("")
+		sender.Burst(MaxRetryLimit-1, func(int) netnstest.Packet { return l.syn(src, trapTCP) })
+		l.served(src)
+		l.offend(src)
+		l.cut(src)
+	})
+}
+
+// TestFindTime spreads the packets, so that no three come within the time.
+func TestFindTime(t *testing.T) {
+	spec := retrySpec(2 * time.Second)
+	l := newTrap(t, spec)
+	l.families(func(l *lab, f family) {
+		src, quick := l.source(f), l.source(f)
+		key := src
+		if src.Is6() {
+			key = prefix(banOf(src)).Addr()
+		}
+		for range 2 {
+			start := time.Now()
+			l.offend(src, src)
+			await(l.t, "the packets to be forgotten", func() bool { return !l.has(f.hits(), key) })
+			if d := time.Since(start); d < spec.FindTime-100*time.Millisecond {
+				l.t.Errorf("forgotten after %v, want %v", d, spec.FindTime)
+			}
+			l.served(src)
+		}
+		l.wantBans()
+		l.offend(src, src)
+		l.served(src)
+		l.offend(quick, quick, quick)
+		l.offend(src)
+		l.cut(src, quick)
+		l.wantBans(banOf(src), banOf(quick))
+		l.nft("flush set inet portmon ban4; flush set inet portmon ban6")
+	})
+	if n := l.counters()[counterFull]; n != 0 {
+		t.Errorf("counter full is %d, want 0", n)
+	}
+}
+
+// TestFullHitsStillDrop has no room to count the third source.
+func TestFullHitsStillDrop(t *testing.T) {
+	spec := retrySpec(time.Hour)
+	spec.Size = 2
+	l := newTrap(t, spec)
+	l.families(func(l *lab, f family) {
+		first, second, third := l.source(f), l.source(f), l.source(f)
+		l.offend(first, second)
+		before := l.counters()
+		for range 5 {
+			l.want(l.syn(third, trapTCP), netnstest.NoAnswer)
+			l.want(l.udp(third, trapUDP), netnstest.NoAnswer)
+		}
+		if got := l.counters()[counterFull] - before[counterFull]; got != 10 {
+			l.t.Errorf("counter full went up by %d, want 10", got)
+		}
+		l.served(first, second, third)
+		l.offend(first, second)
+		l.offend(first, second) // they are counted as before
+		l.cut(first, second)
+		l.served(third)
+		if bans := l.bans(); bans[banOf(first)].Tier != 1 || bans[banOf(second)].Tier != 1 || bans[banOf(third)].Tier != 0 {
+			l.t.Errorf("banned is %v, want the first two", bans)
+		}
+	})
+}
