@@ -20,7 +20,18 @@ type Result struct {
 
 // Apply makes the kernel's table that of the Spec in one transaction. If the ruleset changes between reading and committing, it reads
 // again. After an error nothing has changed. Errors are those of [Spec.Validate], [Probe] and [nftset.Conn.Commit], and *ConflictError.
-func Apply(c *nftset.Conn, spec Spec) (Result, error) { return run(c, spec, c.Commit) }
+func Apply(c *nftset.Conn, spec Spec) (Result, error) {
+	r, err := run(c, spec, c.Commit)
+	if err != nil || r.Empty() || r.Created {
+		return r, err
+	}
+	after, err := prepare(c, spec, r.Features)
+	if err != nil {
+		return r, fmt.Errorf("apply table inet %s: it is done, but look at it again: %w", spec.Table, err)
+	}
+	r.Stuck = after.Stuck
+	return r, nil
+}
 
 // Prepare makes the plan that [Apply] would run and has the kernel check it, and changes nothing. Errors are those of Apply.
 func Prepare(c *nftset.Conn, spec Spec) (Result, error) { return run(c, spec, c.Check) }

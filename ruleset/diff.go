@@ -65,9 +65,14 @@ func (p *Plan) diffSets(s *State, c Contents) error {
 				Want:   fmt.Sprintf("type %s, flags %s", want.Type, flagsText(want.Flags)),
 			})
 			continue
-		case !sameTimeout(have.Timeout, want.Timeout):
+		case sameTimeout(have.Timeout, want.Timeout) && have.Size == want.Size:
+		case s.Digest == p.Table.Digest:
+			// The table was made of this very configuration: the kernel is one that does not change a live set, and asking it
+			// again would be in vain.
+			p.Stuck = append(p.Stuck, stuck(have, want))
+		case have.Size == want.Size:
 			p.putSet("timeout of "+want.Name, &want.Set)
-		case have.Size != want.Size:
+		default:
 			p.putSet("size of "+want.Name, &want.Set)
 		}
 		if !want.Static {
@@ -81,6 +86,16 @@ func (p *Plan) diffSets(s *State, c Contents) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// stuck says what a set keeps that it should not, and what follows.
+func stuck(have *nftset.Set, want *Set) string {
+	if !sameTimeout(have.Timeout, want.Timeout) {
+		return fmt.Sprintf("set %s keeps the timeout %s: this kernel does not change that of a live set (new bans get %s all the same)",
+			have.Name, nftDuration(have.Timeout), nftDuration(want.Timeout))
+	}
+	return fmt.Sprintf("set %s keeps the size %d instead of %d: this kernel does not change that of a live set",
+		have.Name, have.Size, want.Size)
 }
 
 func (p *Plan) diffChains(s *State) {

@@ -17,6 +17,9 @@ type Plan struct {
 	ops        []operation
 	// Created tells that there was no table before.
 	Created bool
+	// Stuck says of sets what the kernel did not change when it was asked to. Kernels before 6.1's stable series ignore a new
+	// timeout of a live set, some later ones a new size. It is known when the same plan is made again.
+	Stuck []string
 	// Lifted are the bans that the plan takes back because their source is whitelisted now.
 	Lifted []Ban
 }
