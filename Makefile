@@ -1,0 +1,49 @@
+# Go's own tools do the work; this file remembers how they are called.
+GO          ?= go
+STATICCHECK  = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 10s
+BENCHFLAGS  ?=
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the static binary ./portmon
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o portmon ./cmd/portmon
+
+test: ## run all tests; as root or not
+	$(GO) test -timeout 10m ./...
+
+race: ## run all tests with the race detector
+	$(GO) test -race -timeout 15m ./...
+
+lint: ## gofmt, go vet, staticcheck, go mod tidy: report, change nothing
+	@out=$$(gofmt -l .); test -z "$$out" || { echo "gofmt would change: $$out"; exit 1; }
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+	$(GO) mod tidy -diff
+
+fuzz: ## run each fuzz target for FUZZTIME (10s)
+	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r pkg dir; do \
+		grep -hos '^func Fuzz[A-Za-z0-9_]*' "$$dir"/*_test.go | sed 's/^func //' | while read -r target; do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x "$$pkg" </dev/null || exit 1; \
+		done || exit 1; \
+	done
+
+check: lint race ## what CI runs: lint, race and a short run of each fuzz target
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=3s
+
+test-unprivileged: ## run all tests as nobody, from a copy (needs root to become nobody)
+	sh .ci/unprivileged
+
+bench: ## measure beside nft and print tables (needs root, nft, jq; about six minutes)
+	$(GO) run ./internal/bench $(BENCHFLAGS)
+
+demo: ## a host, a bystander and a scanner in namespaces: the scan, the ban, list, why
+	PORTMON_DEMO=1 $(GO) test -count 1 -run '^TestDemo$$' -v ./cmd/portmon
+
+clean: ## remove what build made
+	rm -rf portmon dist
+
+.PHONY: help build test race lint fuzz check test-unprivileged bench demo clean
+.DEFAULT_GOAL := help
