@@ -2,7 +2,9 @@ package ruleset
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
+	"time"
 
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
@@ -38,8 +40,8 @@ func (r Rule) matches(family nftset.Family, have [][]byte) bool {
 	return true
 }
 
-// sent are the attributes that the kernel does not give back as they were: the number of a set in a transaction, and the timeouts
-// of a dynset, which it rounds to its ticks (the digest tells those apart); the level of a socket has a meaning only for cgroups.
+// sent are the attributes that the kernel does not give back as they were: the number of a set in a transaction, and the timeout of
+// a dynset, which it rounds to its ticks; the level of a socket has a meaning only for cgroups.
 var sent = map[string][]uint16{
 	"lookup": {unix.NFTA_LOOKUP_SET_ID},
 	"dynset": {unix.NFTA_DYNSET_SET_ID, unix.NFTA_DYNSET_TIMEOUT},
@@ -55,11 +57,25 @@ func sameExpr(want, have []byte) bool {
 	if err != nil {
 		return false
 	}
-	name, data := find(w, unix.NFTA_EXPR_NAME), find(w, unix.NFTA_EXPR_DATA)
-	if !bytes.Equal(name, find(h, unix.NFTA_EXPR_NAME)) {
+	if !bytes.Equal(find(w, unix.NFTA_EXPR_NAME), find(h, unix.NFTA_EXPR_NAME)) {
 		return false
 	}
-	return subset(data, find(h, unix.NFTA_EXPR_DATA), sent[string(bytes.TrimRight(name, "\x00"))])
+	name := string(bytes.TrimRight(find(w, unix.NFTA_EXPR_NAME), "\x00"))
+	wantData, haveData := find(w, unix.NFTA_EXPR_DATA), find(h, unix.NFTA_EXPR_DATA)
+	if name == "dynset" && !sameTimeout(dynsetTimeout(haveData), dynsetTimeout(wantData)) {
+		return false
+	}
+	return subset(wantData, haveData, sent[name])
+}
+
+// dynsetTimeout returns the timeout in the data of a dynset, 0 if there is none.
+func dynsetTimeout(data []byte) time.Duration {
+	attrs, _ := netlink.UnmarshalAttributes(data) // if they are none, subset says so
+	b := find(attrs, unix.NFTA_DYNSET_TIMEOUT)
+	if len(b) != 8 {
+		return 0
+	}
+	return time.Duration(binary.BigEndian.Uint64(b)) * time.Millisecond
 }
 
 // subset reports whether every attribute of want is in have with the same value, those of types in except apart.
