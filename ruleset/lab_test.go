@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -334,4 +335,8 @@ func (l *lab) has(set string, a netip.Addr) bool {
 		l.t.Fatal(err)
 	}
 	return err == nil
+}
+
+func mustReplace(pattern, s, by string) string {
+	return regexp.MustCompile(pattern).ReplaceAllString(s, by)
 }
