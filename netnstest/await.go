@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience is how long is waited for what the kernel does in the background: long, since it ends a test that fails.
-const patience = 10 * time.Second
+// patience is how long is waited for what the kernel does in the background: long, since it ends a test that fails. One
+// test makes it shorter.
+var patience = 10 * time.Second
 
 // await does what act says, if not nil, and returns as soon as done says true. It asks done each time that the kernel
 // announces a change to links, addresses or routes, since rtnetlink answers requests before all of their effect is there.

@@ -18,30 +18,35 @@ import (
 const (
 	roleVariable = "NETNSTEST_TEST_ROLE"
 
-	roleUnprivileged = "unprivileged" // lose CAP_SYS_ADMIN, then be an ordinary test binary
-	roleForbidden    = "forbidden"    // allow no user namespaces either
-	roleNested       = "nested"       // ordinary, but expected to have been given its privilege by Main
+	roleUnprivileged = "unprivileged"  // lose CAP_SYS_ADMIN, then be an ordinary test binary
+	roleNoRaw        = "no raw socket" // lose CAP_NET_RAW instead
+	roleForbidden    = "forbidden"     // lose CAP_SYS_ADMIN and allow no user namespaces either
+	roleNested       = "nested"        // ordinary, but expected to have been given its privilege by Main
 )
 
 func TestMain(m *testing.M) {
-	role := os.Getenv(roleVariable)
-	if role == roleUnprivileged || role == roleForbidden {
-		err := loseRole(role)
-		fmt.Fprintf(os.Stderr, "%s: %v\n", role, err)
+	switch role := os.Getenv(roleVariable); role {
+	case "", roleNested:
+		os.Exit(Main(m))
+	default:
+		fmt.Fprintf(os.Stderr, "%s: %v\n", role, losePrivilege(role))
 		os.Exit(99)
 	}
-	os.Exit(Main(m))
 }
 
-// loseRole returns only if it fails: it goes on as a new program without the capability to make namespaces.
-func loseRole(role string) error {
+// losePrivilege goes on as a new program without a capability. It returns only if it fails.
+func losePrivilege(role string) error {
+	lost := unix.CAP_SYS_ADMIN
+	if role == roleNoRaw {
+		lost = unix.CAP_NET_RAW
+	}
 	if role == roleForbidden {
 		if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
 			return err
 		}
 	}
 	// Of the thread that calls execve: it has been this one since TestMain, which testing runs on the main goroutine.
-	if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_ADMIN, 0, 0, 0); err != nil {
+	if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(lost), 0, 0, 0); err != nil {
 		return err
 	}
 	if err := os.Setenv(roleVariable, roleNested); err != nil {
@@ -77,9 +82,11 @@ func inUserns() *syscall.SysProcAttr {
 }
 
 func TestMainReexecutesWithoutPrivilege(t *testing.T) {
-	out, errOut, code := runSelf(t, roleUnprivileged, "TestProbeTellsAnswersApart", inUserns())
-	if code != 0 || !strings.Contains(out, "--- PASS: TestProbeTellsAnswersApart") {
-		t.Errorf("exit code %d, stdout:\n%sstderr:\n%s", code, out, errOut)
+	for _, role := range []string{roleUnprivileged, roleNoRaw} {
+		out, errOut, code := runSelf(t, role, "TestProbeTellsAnswersApart", inUserns())
+		if code != 0 || !strings.Contains(out, "--- PASS: TestProbeTellsAnswersApart") {
+			t.Errorf("%s: exit code %d, stdout:\n%sstderr:\n%s", role, code, out, errOut)
+		}
 	}
 }
 

@@ -105,8 +105,11 @@ func chain(t *testing.T, routers int) (client, server *Host, a, b End) {
 	return client, server, links[0].A, links[routers].B
 }
 
+// TestProbeAcrossRouters has answers come from as far away as Probe promises. Linux 6.18 processes a packet to its end
+// while it is being sent, as a rule, so that one round of a fence would do here; with sysctl net.core.dev_weight=1
+// net.core.netdev_budget=1 it does not, and this test fails with one round and passes with all.
 func TestProbeAcrossRouters(t *testing.T) {
-	for _, routers := range []int{1, 3, 7} {
+	for _, routers := range []int{1, 3, rounds - 1} {
 		t.Run(fmt.Sprint(routers), func(t *testing.T) {
 			client, server, a, b := chain(t, routers)
 			server.ListenTCP("[::]:80")
@@ -128,7 +131,7 @@ func TestProbeAcrossRouters(t *testing.T) {
 // TestProbeMissesNoAnswer is the proof of what Probe stands on: that an answer never comes in after the fence behind it.
 // It tries to make one late: other goroutines keep both this CPU and the others busy, with work and with packets.
 func TestProbeMissesNoAnswer(t *testing.T) {
-	const probes = 2000
+	const probes = 1000
 	client, server, a, b := chain(t, 1)
 	server.ListenTCP("[::]:80")
 	server.ListenUDP("[::]:53")
@@ -193,19 +196,24 @@ func disturb(t *testing.T) {
 }
 
 // TestProbeLeavesNothingHalfOpen counts on the backlog of a listener without SYN cookies, which a few half open
-// connections fill.
+// connections fill. The client's kernel, which would reset connections it knows nothing of, does not have the sources.
 func TestProbeLeavesNothingHalfOpen(t *testing.T) {
 	client, server, link := pair(t)
 	server.Sysctl("net.ipv4.tcp_syncookies", "0")
 	server.Sysctl("net.ipv4.tcp_max_syn_backlog", "8")
 	server.ListenTCP("[::]:80")
-	families(t, link, func(t *testing.T, a, b netip.Addr) {
+	server.AddRoute("198.51.100.0/24", link.A.IPv4.String())
+	server.AddRoute("2001:db8:5::/48", link.A.IPv6.String())
+	for _, ends := range [][2]netip.Addr{
+		{netip.MustParseAddr("198.51.100.9"), link.B.IPv4},
+		{netip.MustParseAddr("2001:db8:5:6::7"), link.B.IPv6},
+	} {
 		for i := range 100 {
-			if got := client.With(t).Probe(SYN(a, at(b, 80))); got.Kind != AnswerSYNACK {
-				t.Fatalf("SYN %d: got %v", i, got)
+			if got := client.Probe(SYN(ends[0], at(ends[1], 80))); got.Kind != AnswerSYNACK {
+				t.Fatalf("SYN %d from %v: got %v", i, ends[0], got)
 			}
 		}
-	})
+	}
 }
 
 func TestProbeTakesOnlyItsOwnAnswer(t *testing.T) {
@@ -220,20 +228,22 @@ func TestProbeTakesOnlyItsOwnAnswer(t *testing.T) {
 		p, q Packet
 		want AnswerKind
 	}{
-		"reset":            {mine, back(func(*Packet) {}), AnswerRST},
-		"other port":       {mine, back(func(p *Packet) { p.Dst = at(p.Dst.Addr(), 1001) }), NoAnswer},
-		"other host":       {mine, back(func(p *Packet) { p.Src = netip.MustParseAddrPort("192.0.2.3:80") }), NoAnswer},
-		"other protocol":   {mine, back(func(p *Packet) { p.Proto = UDP }), NoAnswer},
-		"SYN+ACK":          {mine, back(func(p *Packet) { p.Flags = FlagSYN | FlagACK }), AnswerSYNACK},
-		"challenge ACK":    {mine, back(func(p *Packet) { p.Flags = FlagACK }), AnswerSegment},
-		"own packet":       {mine, mine, NoAnswer},
-		"error":            {mine, PortUnreachable(netip.MustParseAddr("198.51.100.1"), mine), AnswerPortUnreachable},
-		"error to another": {mine, PortUnreachable(mine.Dst.Addr(), back(func(*Packet) {})), NoAnswer},
-		"echo":             {ping, Packet{Proto: ICMP, Src: ping.Dst, Dst: ping.Src, Type: icmpEchoReply, Rest: 7}, AnswerEcho},
-		"other echo":       {ping, Packet{Proto: ICMP, Src: ping.Dst, Dst: ping.Src, Type: icmpEchoReply, Rest: 8}, NoAnswer},
-		"crossing request": {ping, Ping(ping.Dst.Addr(), ping.Src.Addr(), 7), NoAnswer},
-		"error on echo":    {ping, PortUnreachable(ping.Dst.Addr(), ping), AnswerPortUnreachable},
-		"on another echo":  {ping, PortUnreachable(ping.Dst.Addr(), Ping(mine.Src.Addr(), mine.Dst.Addr(), 8)), NoAnswer},
+		"reset":                {mine, back(func(*Packet) {}), AnswerRST},
+		"other port":           {mine, back(func(p *Packet) { p.Dst = at(p.Dst.Addr(), 1001) }), NoAnswer},
+		"other host":           {mine, back(func(p *Packet) { p.Src = netip.MustParseAddrPort("192.0.2.3:80") }), NoAnswer},
+		"other protocol":       {mine, back(func(p *Packet) { p.Proto = UDP }), NoAnswer},
+		"SYN+ACK":              {mine, back(func(p *Packet) { p.Flags = FlagSYN | FlagACK }), AnswerSYNACK},
+		"challenge ACK":        {mine, back(func(p *Packet) { p.Flags = FlagACK }), AnswerSegment},
+		"own packet":           {mine, mine, NoAnswer},
+		"error":                {mine, PortUnreachable(netip.MustParseAddr("198.51.100.1"), mine), AnswerPortUnreachable},
+		"error to a neighbour": {mine, PortUnreachable(mine.Dst.Addr(), Packet{Proto: TCP, Src: at(mine.Src.Addr(), 1001), Dst: mine.Dst}), NoAnswer},
+		"error from elsewhere": {mine, PortUnreachable(mine.Dst.Addr(), Packet{Proto: TCP, Src: mine.Src, Dst: at(mine.Dst.Addr(), 81)}), NoAnswer},
+		"error to another":     {mine, PortUnreachable(mine.Dst.Addr(), back(func(*Packet) {})), NoAnswer},
+		"echo":                 {ping, Packet{Proto: ICMP, Src: ping.Dst, Dst: ping.Src, Type: icmpEchoReply, Rest: 7}, AnswerEcho},
+		"other echo":           {ping, Packet{Proto: ICMP, Src: ping.Dst, Dst: ping.Src, Type: icmpEchoReply, Rest: 8}, NoAnswer},
+		"crossing request":     {ping, Ping(ping.Dst.Addr(), ping.Src.Addr(), 7), NoAnswer},
+		"error on echo":        {ping, PortUnreachable(ping.Dst.Addr(), ping), AnswerPortUnreachable},
+		"on another echo":      {ping, PortUnreachable(ping.Dst.Addr(), Ping(mine.Src.Addr(), mine.Dst.Addr(), 8)), NoAnswer},
 	} {
 		if got := classify(tt.p, tt.q); got != tt.want {
 			t.Errorf("%s: got %v, want %v", name, Answer{Kind: got}, Answer{Kind: tt.want})

@@ -1,0 +1,107 @@
+package netnstest
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestServersListenWhereTheyAreTold(t *testing.T) {
+	client, server, link := pair(t)
+	server.AddAddr(link.B.Dev, "192.0.2.22/24")
+	other := netip.MustParseAddr("192.0.2.22")
+	for _, tt := range []struct {
+		network, addr  string
+		v4, v6, second bool // whether it answers at the three addresses of the server
+	}{
+		{"tcp", "[::]:80", true, true, true},
+		{"tcp6", "[::]:80", false, true, false},
+		{"tcp4", "0.0.0.0:80", true, false, true},
+		{"tcp", "192.0.2.22:80", false, false, true},
+		{"tcp", "[2001:db8::2]:80", false, true, false},
+		{"udp", "[::]:80", true, true, true},
+		{"udp6", "[::]:80", false, true, false},
+		{"udp4", "0.0.0.0:80", true, false, true},
+		{"udp", "192.0.2.22:80", false, false, true},
+		{"udp", "[2001:db8::2]:80", false, true, false},
+	} {
+		t.Run(tt.network+" "+tt.addr, func(t *testing.T) {
+			s := server.With(t).Listen(tt.network, tt.addr)
+			answers := 0
+			for to, want := range map[netip.Addr]bool{link.B.IPv4: tt.v4, link.B.IPv6: tt.v6, other: tt.second} {
+				exchange := client.With(t).DialTCP
+				if tt.network[0] == 'u' {
+					exchange = client.With(t).ExchangeUDP
+				}
+				err := exchange(netip.Addr{}, at(to, 80), patience)
+				switch {
+				case want && err != nil:
+					t.Errorf("exchange with %v: %v", to, err)
+				case !want && !errors.Is(err, unix.ECONNREFUSED):
+					t.Errorf("exchange with %v: got %v, want %v", to, err, unix.ECONNREFUSED)
+				case want:
+					answers++
+				}
+			}
+			if s.Count() != answers {
+				t.Errorf("count %d, want %d", s.Count(), answers)
+			}
+		})
+	}
+}
+
+func TestServerChoosesPort(t *testing.T) {
+	h := NewHost(t, "h")
+	tcp, udp := h.ListenTCP("127.0.0.1:0"), h.ListenUDP("[::1]:0")
+	if err := h.DialTCP(netip.Addr{}, tcp.Addr(), patience); err != nil {
+		t.Error(err)
+	}
+	if err := h.ExchangeUDP(netip.Addr{}, udp.Addr(), patience); err != nil {
+		t.Error(err)
+	}
+	wantFatal(t, func(t testing.TB) { h.With(t).ListenTCP(tcp.Addr().String()) }, "host h: serve tcp on 127.0.0.1", "in use")
+	wantFatal(t, func(t testing.TB) { h.With(t).ListenUDP("192.0.2.1:53") }, "serve udp on 192.0.2.1:53", "cannot assign")
+}
+
+func TestServerCloseEndsConnections(t *testing.T) {
+	client, server, link := pair(t)
+	s := server.ListenTCP("[::]:80")
+	conn, err := client.Dial("tcp", link.A.IPv4, at(link.B.IPv4, 80), patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap(); got != link.A.IPv4 {
+		t.Errorf("dialled from %v, want %v", got, link.A.IPv4)
+	}
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Echo(conn); err != nil {
+		t.Error(err)
+	}
+	s.Close()
+	s.Close()
+	if err := Echo(conn); err == nil || errors.Is(err, unix.ETIMEDOUT) {
+		t.Errorf("echo of a server that is closed: got %v, want an end of the connection", err)
+	}
+	if got := client.Probe(SYN(link.A.IPv4, at(link.B.IPv4, 80))); got.Kind != AnswerRST {
+		t.Errorf("SYN to a server that is closed: got %v, want RST", got)
+	}
+}
+
+func TestDialTimesOut(t *testing.T) {
+	client, _, link := pair(t)
+	link.LearnNeighbours() // and there is none
+	err := client.DialTCP(link.A.IPv4, netip.MustParseAddrPort("192.0.2.99:80"), 20*time.Millisecond)
+	var timeout net.Error
+	if !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Errorf("dial nobody: got %v, want a timeout", err)
+	}
+	if err := client.DialTCP(v4b.Addr(), at(link.B.IPv4, 80), patience); !errors.Is(err, unix.EADDRNOTAVAIL) {
+		t.Errorf("dial from an address of another: got %v, want %v", err, unix.EADDRNOTAVAIL)
+	}
+}
