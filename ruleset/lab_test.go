@@ -94,10 +94,13 @@ func (l *lab) families(f func(l *lab, f family)) {
 	}
 }
 
+// nftsetDial opens one more connection, for goroutines that must not end the test.
+func nftsetDial(l *lab) (*nftset.Conn, error) { return nftset.Dial(&nftset.Config{NetNS: l.host.FD()}) }
+
 // dial opens one more connection to the kernel of the lab's host.
 func (l *lab) dial() *nftset.Conn {
 	l.t.Helper()
-	c, err := nftset.Dial(&nftset.Config{NetNS: l.host.FD()})
+	c, err := nftsetDial(l)
 	if err != nil {
 		l.t.Fatal(err)
 	}

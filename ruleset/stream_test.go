@@ -1,0 +1,213 @@
+package ruleset
+
+import (
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/portmon/portmon/netnstest"
+)
+
+// arrivals counts the datagrams that come through to a socket on the host, by source.
+type arrivals struct {
+	port uint16
+	mu   sync.Mutex
+	from map[netip.Addr]int
+}
+
+func (l *lab) countArrivals(port uint16) *arrivals {
+	l.t.Helper()
+	a := &arrivals{port: port, from: make(map[netip.Addr]int)}
+	var conn *net.UDPConn
+	var err error
+	l.host.Do(func() { conn, err = net.ListenUDP("udp", &net.UDPAddr{Port: int(port)}) })
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		b := make([]byte, 100)
+		for {
+			_, from, err := conn.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			a.mu.Lock()
+			a.from[from.Addr().Unmap()]++
+			a.mu.Unlock()
+		}
+	})
+	l.t.Cleanup(func() {
+		conn.Close()
+		reading.Wait()
+	})
+	return a
+}
+
+func (a *arrivals) count(src netip.Addr) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.from[src]
+}
+
+// stream sends from all sources in turn, as fast as it goes, until done is closed, and fails the test unless every datagram of the
+// bystanders has come through and none of the banned. It returns how many each source sent.
+func (l *lab) stream(done <-chan struct{}, banned, bystanders []netip.Addr) int {
+	l.t.Helper()
+	const (
+		burst  = 8
+		window = 50 // of each bystander's, on the way at the same time: what any socket has room for
+	)
+	a := l.countArrivals(4000)
+	sources := append(append([]netip.Addr(nil), banned...), bystanders...)
+	sender := l.outside.Sender("")
+	sent, lost := 0, false
+	settle := func(missing int) {
+		for deadline := time.Now().Add(patience); !lost; runtime.Gosched() {
+			behind := 0
+			for _, src := range bystanders {
+				behind = max(behind, sent-a.count(src))
+			}
+			if behind <= missing {
+				return
+			}
+			lost = time.Now().After(deadline)
+		}
+	}
+	for stop := false; !stop; {
+		select {
+		case <-done:
+			stop = true // once more, with what came last
+		default:
+		}
+		sender.Burst(burst*len(sources), func(i int) netnstest.Packet { return l.udp(sources[i%len(sources)], a.port) })
+		sent += burst
+		settle(window - burst)
+	}
+	settle(0)
+	for _, src := range bystanders {
+		if n := a.count(src); n != sent {
+			l.t.Errorf("of %d datagrams of the bystander %v came %d", sent, src, n)
+		}
+	}
+	for _, src := range banned {
+		if n := a.count(src); n != 0 {
+			l.t.Errorf("of %d datagrams of %v, which is banned, %d came through", sent, src, n)
+		}
+	}
+	return sent
+}
+
+// everywhere bans sources in the first tier, the third, and the set of prefixes.
+func (l *lab) everywhere() (banned, bystanders []netip.Addr) {
+	l.t.Helper()
+	l.families(func(l *lab, f family) {
+		dynamic, third, net := l.source(f), l.source(f), l.source(f)
+		l.offend(dynamic)
+		l.nft("add element inet portmon " + f.ban(3) + " { " + l.read().Source(third).Addr().String() + " }")
+		l.nft("add element inet portmon " + f.net() + " { " + banOf(net) + " timeout 1h }")
+		banned = append(banned, dynamic, third, net)
+		bystanders = append(bystanders, l.source(f))
+	})
+	l.cut(banned...)
+	l.served(bystanders...)
+	return banned, bystanders
+}
+
+// TestReapplyUnderTraffic applies 200 times: two Specs in turn, each of them twice.
+func TestReapplyUnderTraffic(t *testing.T) {
+	const applies = 200
+	other := trapSpec()
+	other.TrapTCP, other.TrapUDP = []Ports{{4444, 4455}}, nil
+	other.Whitelist = []netip.Prefix{prefix("198.51.100.0/24")}
+	other.BanTime = []time.Duration{time.Hour, 2 * time.Hour} // the third tier goes, but for its bans
+	other.MaxRetry, other.Size, other.LogGroup = 3, 1000, 7
+	l := newTrap(t, trapSpec())
+	banned, bystanders := l.everywhere()
+	before, bans, start := l.counters(), l.bans(), time.Now()
+
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c, err := nftsetDial(l)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		for i := range applies {
+			spec := [...]Spec{other, trapSpec()}[i/2%2]
+			r, err := Apply(c, spec)
+			if err != nil {
+				t.Errorf("apply %d: %v", i, err)
+				return
+			}
+			if r.Empty() != (i%2 == 1) {
+				t.Errorf("apply %d changed %v", i, r.Summary())
+				return
+			}
+		}
+	}()
+	sent := l.stream(done, banned, bystanders)
+	t.Logf("%d applies in %v, with %d datagrams of each of %d sources", applies, time.Since(start), sent, len(banned)+len(bystanders))
+
+	after := l.counters()
+	if got, want := after[counterDropped]-before[counterDropped], uint64(sent*len(banned)); got != want {
+		t.Errorf("counter dropped went up by %d, want %d", got, want)
+	}
+	for _, name := range []string{counterTrapped, counterBanned, counterFull} {
+		if after[name] != before[name] {
+			t.Errorf("counter %s is %d, was %d", name, after[name], before[name])
+		}
+	}
+	elapsed := time.Since(start) + 100*time.Millisecond
+	for what, is := range l.bans() {
+		was := bans[what]
+		if is.Set != was.Set || is.Timeout != was.Timeout || is.Expires > was.Expires || is.Expires < was.Expires-elapsed {
+			t.Errorf("the ban of %s is in %q for %v, %v left; it was in %q for %v, %v left, %v before", what,
+				is.Set, is.Timeout, is.Expires, was.Set, was.Timeout, was.Expires, elapsed)
+		}
+		delete(bans, what)
+	}
+	if len(bans) > 0 {
+		t.Errorf("bans were lost: %v", bans)
+	}
+}
+
+// TestReapplyPrefix6UnderTraffic moves bans to another set while they are in use.
+func TestReapplyPrefix6UnderTraffic(t *testing.T) {
+	l := newTrap(t, trapSpec())
+	banned, bystanders := l.everywhere()
+	var specs []Spec
+	for _, bits := range []int{56, 128, 64, 48} {
+		s := trapSpec()
+		s.Prefix6 = bits
+		specs = append(specs, s)
+	}
+	n := len(l.bans())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c, err := nftsetDial(l)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		for _, s := range specs {
+			for range 10 {
+				if _, err := Apply(c, s); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	}()
+	l.stream(done, banned, bystanders)
+	if got := len(l.bans()); got != n {
+		t.Errorf("%d bans, there were %d", got, n)
+	}
+}
