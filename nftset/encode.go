@@ -128,9 +128,10 @@ func milliseconds(d time.Duration) uint64 {
 
 // Types of user data, from include/libnftnl/udata.h. The kernel stores user data, nft reads it.
 const (
-	udataElemComment = 0 // NFTNL_UDATA_SET_ELEM_COMMENT
-	udataSetComment  = 7 // NFTNL_UDATA_SET_COMMENT
-	maxComment       = 253
+	udataElemComment = 0   // NFTNL_UDATA_SET_ELEM_COMMENT
+	udataSetComment  = 7   // NFTNL_UDATA_SET_COMMENT
+	maxSetComment    = 253 // type, length and NUL make NFT_USERDATA_MAXLEN of include/uapi/linux/netfilter/nf_tables.h
+	maxElemComment   = 251 // the kernel keeps it with a length of its own in what a __u8 can measure
 )
 
 // appendUserData appends a type, a length that counts the final NUL, and the text.

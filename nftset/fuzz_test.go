@@ -166,7 +166,7 @@ func FuzzElementList(f *testing.F) {
 			if l.el.From.Type() != s.Type || l.el.To != l.el.From {
 				t.Fatalf("in a list of %v: %v to %v of %v", s.Type, l.el.From, l.el.To, l.el.From.Type())
 			}
-			if len(l.el.Comment) > maxComment {
+			if len(l.el.Comment) > maxElemComment {
 				continue
 			}
 			var tx Tx

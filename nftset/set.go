@@ -89,7 +89,7 @@ type Element struct {
 	// this one.
 	Expires time.Duration
 
-	// Comment is at most 253 bytes. It cannot be changed without deleting the element.
+	// Comment is at most 251 bytes. It cannot be changed without deleting the element.
 	Comment string
 
 	// Packets and Bytes are the element's counter, in sets that count; HasCounter tells whether there is one. Never written.

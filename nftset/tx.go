@@ -71,15 +71,16 @@ func (tx *Tx) DeleteTable(t Table) {
 }
 
 // AddSet adds a set. For one that exists with the same type and flags it sets Timeout and Size (kernels before 6.1's stable
-// series take a new Timeout and ignore it); with others the kernel answers EEXIST. Both are always sent: a set whose timeout was
-// left out would make every later ban last for ever.
+// series take a new Timeout and ignore it), for elements of later transactions: those of the same one still get the old timeout.
+// With another type or other flags the kernel answers EEXIST. Both are always sent: a set whose timeout was left out would make
+// every later ban last for ever.
 func (tx *Tx) AddSet(s *Set) {
 	if s.Type.Len() == 0 {
 		tx.fail("add set", s, nil, fmt.Errorf("unknown key type %v", s.Type))
 		return
 	}
-	if len(s.Comment) > maxComment {
-		tx.fail("add set", s, nil, fmt.Errorf("comment of %d bytes, at most %d are allowed", len(s.Comment), maxComment))
+	if len(s.Comment) > maxSetComment {
+		tx.fail("add set", s, nil, fmt.Errorf("comment of %d bytes, at most %d are allowed", len(s.Comment), maxSetComment))
 		return
 	}
 	at := tx.begin(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, s.Table.Family, "add set", s.String(), nil)
@@ -211,8 +212,8 @@ func (s *Set) check(el *Element) error {
 		return fmt.Errorf("the set takes no timeouts")
 	case el.Timeout < 0 || el.Expires < 0:
 		return fmt.Errorf("negative timeout")
-	case len(el.Comment) > maxComment:
-		return fmt.Errorf("comment of %d bytes, at most %d are allowed", len(el.Comment), maxComment)
+	case len(el.Comment) > maxElemComment:
+		return fmt.Errorf("comment of %d bytes, at most %d are allowed", len(el.Comment), maxElemComment)
 	}
 	return nil
 }

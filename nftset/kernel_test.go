@@ -1,0 +1,648 @@
+package nftset
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// jiffy is the longest that a kernel's unit of time can be.
+const jiffy = 10 * time.Millisecond
+
+// checkElements compares what was read with what was written at a time since. The kernel counts time in jiffies, which it cuts.
+func checkElements(t testing.TB, s *Set, got, want []Element, since time.Time) {
+	t.Helper()
+	elapsed := time.Since(since)
+	byKeys := func(a, b Element) int { return a.Compare(b.Interval) }
+	got, want = slices.Clone(got), slices.Clone(want)
+	slices.SortFunc(got, byKeys)
+	slices.SortFunc(want, byKeys)
+	if len(got) != len(want) {
+		t.Fatalf("%v has %d elements, want %d", s, len(got), len(want))
+	}
+	for i, g := range got {
+		w := want[i]
+		if g.Interval != w.Interval || g.Comment != w.Comment {
+			t.Fatalf("%v: got %v %q, want %v %q", s, g, g.Comment, w, w.Comment)
+		}
+		if g.Timeout > w.Timeout || g.Timeout < w.Timeout-jiffy {
+			t.Fatalf("%v: %v: timeout %v, want %v", s, g, g.Timeout, w.Timeout)
+		}
+		left := w.Expires
+		if left == 0 {
+			left = w.Timeout
+		}
+		if left == 0 {
+			left = s.Timeout
+		}
+		if g.Expires > left || left > 0 && g.Expires < left-elapsed-2*jiffy || left > 0 && g.Expires == 0 {
+			t.Fatalf("%v: %v: expires %v, want %v less %v", s, g, g.Expires, left, elapsed)
+		}
+	}
+}
+
+// keep gives timeouts an hour more: none must expire during a test.
+func keep(elems []Element) {
+	for i := range elems {
+		if elems[i].Timeout > 0 {
+			elems[i].Timeout += time.Hour
+		}
+		if elems[i].Expires > 0 {
+			elems[i].Expires += time.Hour
+		}
+	}
+}
+
+// show prints all there is of elements, which print as their intervals.
+func show(elems ...Element) string {
+	var b strings.Builder
+	for _, el := range elems {
+		fmt.Fprintf(&b, "{%v timeout %v expires %v comment %q counter %v: %d packets, %d bytes} ",
+			el.Interval, el.Timeout, el.Expires, el.Comment, el.HasCounter, el.Packets, el.Bytes)
+	}
+	return b.String()
+}
+
+// TestEdit takes sets of all kinds through Add, Delete and Replace.
+func TestEdit(t *testing.T) {
+	r := random(t)
+	l := newLab(t)
+	for _, typ := range keyTypes {
+		for _, flags := range []Flags{0, FlagTimeout, FlagDynamic | FlagTimeout, FlagInterval, FlagInterval | FlagTimeout} {
+			for _, timeout := range []time.Duration{0, 30 * time.Hour} {
+				if timeout > 0 && flags&FlagTimeout == 0 {
+					continue
+				}
+				s := l.addSet(&Set{Name: fmt.Sprint("s", typ, uint32(flags), timeout > 0), Type: typ, Flags: flags, Timeout: timeout})
+				elems := randomElements(r, s, 2000)
+				keep(elems)
+				begin := time.Now()
+				if err := l.Add(s, Each(elems...)); err != nil {
+					t.Fatal(err)
+				}
+				checkElements(t, s, l.read(s), elems, begin)
+
+				half := len(elems) / 2
+				if err := l.Delete(s, Each(elems[:half]...)); err != nil {
+					t.Fatal(err)
+				}
+				checkElements(t, s, l.read(s), elems[half:], begin)
+
+				others := slices.Concat(elems[half/2:half], elems[half+half/2:])
+				begin = time.Now()
+				if err := l.Replace(s, Each(others...)); err != nil {
+					t.Fatal(err)
+				}
+				checkElements(t, s, l.read(s), others, begin)
+
+				if err := l.Replace(s, Each()); err != nil {
+					t.Fatal(err)
+				}
+				checkElements(t, s, l.read(s), nil, begin)
+			}
+		}
+	}
+}
+
+// spread yields n addresses that have no order, none twice.
+func spread(n uint64) iter.Seq[Element] {
+	return func(yield func(Element) bool) {
+		for i := range n {
+			if !yield(Element{Interval: Single(Key{0, i * 2654435761 % (1 << 32), IPv4Addr})}) {
+				return
+			}
+		}
+	}
+}
+
+// TestReplaceManyPrefixes has 100,000 prefixes of all lengths in one transaction, and then as many others.
+func TestReplaceManyPrefixes(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	for _, typ := range []KeyType{IPv4Addr, IPv6Addr} {
+		s := l.set("nets"+typ.String(), typ, FlagInterval)
+		for _, shift := range []int{0, 1} {
+			var want []Interval
+			var elems []Element
+			for i := range uint64(100_000) {
+				k := Key{0, i<<15 + uint64(shift)<<14, typ}
+				if typ == IPv6Addr {
+					k.hi, k.lo = k.lo, 0
+				}
+				x := Interval{k, k.setLow(int(i % 15))}
+				want = append(want, x)
+				elems = append(elems, Element{Interval: x})
+			}
+			if err := l.Replace(s, Each(elems...)); err != nil {
+				t.Fatal(err)
+			}
+			if got := l.intervals(s); !slices.Equal(got, want) {
+				t.Fatalf("%v: read %d intervals, or others than the %d written", typ, len(got), len(want))
+			}
+		}
+	}
+}
+
+// TestAddMillion reads a million addresses back. It takes half a minute, because the kernel walks a set from its start for each
+// datagram of a dump.
+func TestAddMillion(t *testing.T) {
+	t.Parallel()
+	n := uint64(1_000_000)
+	if testing.Short() {
+		n = 100_000
+	}
+	l := newLab(t)
+	s := l.addSet(&Set{Name: "many", Type: IPv4Addr, Size: uint32(n)})
+	if err := l.Add(s, spread(n)); err != nil {
+		t.Fatal(err)
+	}
+	var wanted keySet
+	for el := range spread(n) {
+		wanted.add(el.From)
+	}
+	got := uint64(0)
+	for el, err := range l.Elements(s) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if wanted.add(el.From) {
+			t.Fatalf("read %v, which was not written", el)
+		}
+		got++
+	}
+	if got != n {
+		t.Errorf("wrote %d addresses, read %d", n, got)
+	}
+	if err := l.Add(s, Singles(addr("0.0.0.1"))); !errors.Is(err, unix.ENFILE) {
+		t.Errorf("one more than the size of the set: %v", err)
+	}
+}
+
+// TestBatches cuts at one less, exactly, and one more than full batches.
+func TestBatches(t *testing.T) {
+	l := newLab(t)
+	s := l.set("s", IPv4Addr, 0)
+	for _, n := range []uint64{0, 1, BatchSize - 1, BatchSize, BatchSize + 1, 2*BatchSize + 1} {
+		before, err := l.Generation()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Add(s, spread(n)); err != nil {
+			t.Fatal(err)
+		}
+		after, err := l.Generation()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := uint32(n+BatchSize-1) / BatchSize; after-before != want {
+			t.Errorf("%d elements took %d transactions, want %d", n, after-before, want)
+		}
+		if got := len(l.read(s)); uint64(got) != n {
+			t.Errorf("added %d, read %d", n, got)
+		}
+		if err := l.Delete(s, spread(n)); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(l.read(s)); got != 0 {
+			t.Errorf("deleted %d, %d are left", n, got)
+		}
+	}
+}
+
+// TestExpiry waits for elements to expire: by their own timeout, by that of the set, and by what is left of it.
+func TestExpiry(t *testing.T) {
+	l := newLab(t)
+	for _, flags := range []Flags{FlagTimeout, FlagTimeout | FlagInterval} {
+		s := l.addSet(&Set{Name: fmt.Sprint("s", flags), Type: IPv4Addr, Flags: flags, Timeout: 300 * time.Millisecond})
+		type fate struct {
+			el    Element
+			lives time.Duration
+		}
+		fates := []fate{
+			{Element{Interval: iv("10.0.0.1")}, 300 * time.Millisecond},
+			{Element{Interval: iv("10.0.0.2"), Timeout: 100 * time.Millisecond}, 100 * time.Millisecond},
+			{Element{Interval: iv("10.0.0.3"), Timeout: time.Hour, Expires: 200 * time.Millisecond}, 200 * time.Millisecond},
+			{Element{Interval: iv("10.0.0.4"), Expires: 50 * time.Millisecond}, 50 * time.Millisecond},
+			{Element{Interval: iv("10.0.0.5"), Timeout: 1}, 10 * time.Millisecond}, // and not for ever
+			{Element{Interval: iv("10.0.0.6"), Timeout: time.Hour}, time.Hour},
+		}
+		begin := time.Now()
+		for _, f := range fates {
+			if err := l.Add(s, Each(f.el)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, f := range fates {
+			if f.lives == time.Hour {
+				if got, err := l.Get(s, f.el.From); err != nil || got.Expires > time.Hour || got.Expires < time.Hour-time.Minute {
+					t.Errorf("%v: %s, %v", f.el, show(got), err)
+				}
+				continue
+			}
+			await(t, fmt.Sprint(f.el, " expires"), func() bool {
+				got, err := l.Get(s, f.el.From)
+				if err != nil && !errors.Is(err, os.ErrNotExist) {
+					t.Fatal(err)
+				}
+				if err == nil && (got.Expires <= 0 || got.Expires > f.lives) {
+					t.Fatalf("%v lives %v and expires in %v", f.el, f.lives, got.Expires)
+				}
+				return err != nil
+			})
+			if elapsed := time.Since(begin); elapsed < f.lives-jiffy {
+				t.Errorf("%v is gone after %v, want %v", f.el, elapsed, f.lives)
+			}
+		}
+		if got := l.intervals(s); !slices.Equal(got, ivs("10.0.0.6")) {
+			t.Errorf("left: %v", got)
+		}
+	}
+	// Without a default timeout, elements stay.
+	s := l.set("stay", IPv4Addr, FlagTimeout, Element{Interval: iv("10.0.0.1")})
+	if got, err := l.Get(s, addr("10.0.0.1")); err != nil || got.Timeout != 0 || got.Expires != 0 {
+		t.Errorf("%s, %v", show(got), err)
+	}
+}
+
+// TestCounter reads counters: of elements that nft made with one, of our own in sets that count, and of both after packets.
+func TestCounter(t *testing.T) {
+	l := newLab(t)
+	l.nft(`
+		add set inet lab c { type ipv4_addr; counter; }
+		add element inet lab c { 10.0.0.1 counter packets 3 bytes 18446744073709551615, 127.0.0.1 }
+		add set inet lab n { type ipv4_addr; flags interval; counter; }
+		add element inet lab n { 127.0.0.0/24 }
+		add chain inet lab out { type filter hook output priority 0; }
+		add rule inet lab out meta l4proto udp ip daddr @c
+		add rule inet lab out meta l4proto udp ip daddr @n`)
+	c := &Set{Table: l.table, Name: "c", Type: IPv4Addr}
+	n := &Set{Table: l.table, Name: "n", Type: IPv4Addr, Flags: FlagInterval}
+	for _, s := range []*Set{c, n} {
+		if err := l.Add(s, Singles(addr("127.1.0.9"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.host.Do(func() {
+		conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for _, to := range []string{"127.0.0.1", "127.0.0.1", "127.1.0.9", "127.0.0.3"} {
+			if _, err := conn.WriteTo(make([]byte, 100), &net.UDPAddr{IP: net.ParseIP(to), Port: 9}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	const size = 20 + 8 + 100 // headers of IP and UDP
+	for _, tt := range []struct {
+		set  *Set
+		want []Element
+	}{
+		{c, []Element{
+			{Interval: iv("10.0.0.1"), HasCounter: true, Packets: 3, Bytes: 1<<64 - 1},
+			{Interval: iv("127.0.0.1"), HasCounter: true, Packets: 2, Bytes: 2 * size},
+			{Interval: iv("127.1.0.9"), HasCounter: true, Packets: 1, Bytes: size},
+		}},
+		{n, []Element{
+			{Interval: iv("127.0.0.0/24"), HasCounter: true, Packets: 3, Bytes: 3 * size},
+			{Interval: iv("127.1.0.9"), HasCounter: true, Packets: 1, Bytes: size},
+		}},
+	} {
+		if got := l.read(tt.set); !slices.Equal(got, tt.want) {
+			t.Errorf("got %s, want %s", show(got...), show(tt.want...))
+		}
+		for _, want := range tt.want {
+			if got, err := l.Get(tt.set, want.To); err != nil || got != want {
+				t.Errorf("Get(%v): %s, %v; want %s", want.To, show(got), err, show(want))
+			}
+		}
+	}
+	s := l.set("plain", IPv4Addr, 0, Element{Interval: iv("10.0.0.1")})
+	if got := l.read(s)[0]; got.HasCounter {
+		t.Errorf("no counter in the set, yet %s", show(got))
+	}
+}
+
+// TestRenew gives elements new times, whatever they had.
+func TestRenew(t *testing.T) {
+	l := newLab(t)
+	for _, flags := range []Flags{FlagTimeout, FlagTimeout | FlagInterval} {
+		for _, timeout := range []time.Duration{0, time.Hour} {
+			s := l.addSet(&Set{Name: fmt.Sprint("s", flags, timeout > 0), Type: IPv4Addr, Flags: flags, Timeout: timeout})
+			old := []Element{
+				{Interval: iv("10.0.0.1"), Timeout: 2 * time.Hour, Expires: time.Hour, Comment: "old"},
+				{Interval: iv("10.0.0.2"), Timeout: 3 * time.Hour},
+				{Interval: iv("10.0.0.3")},
+				{Interval: iv("10.0.0.4"), Timeout: 4 * time.Hour},
+				{Interval: iv("10.0.0.9"), Timeout: 5 * time.Hour}, // not to be touched
+			}
+			renewed := []Element{
+				{Interval: iv("10.0.0.1"), Timeout: 2 * time.Hour, Expires: 119 * time.Minute, Comment: "new"},
+				{Interval: iv("10.0.0.2"), Timeout: 30 * time.Minute},
+				{Interval: iv("10.0.0.3"), Timeout: 6 * time.Hour, Expires: time.Minute},
+				{Interval: iv("10.0.0.4")},                         // back to the default
+				{Interval: iv("10.0.0.5"), Timeout: time.Hour * 7}, // absent
+				{Interval: iv("10.0.0.6"), Expires: time.Minute * 8},
+			}
+			if timeout == 0 {
+				renewed = renewed[:5] // there is no default to have 8 minutes left of
+			}
+			begin := time.Now()
+			if err := l.Add(s, Each(old...)); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Renew(s, Each(renewed...)); err != nil {
+				t.Fatal(err)
+			}
+			checkElements(t, s, l.read(s), append(renewed, old[4]), begin)
+		}
+	}
+}
+
+// TestRenewRead writes back what was read, as a restart does: nothing must get more time, or less, or be refused.
+func TestRenewRead(t *testing.T) {
+	r := random(t)
+	l := newLab(t)
+	for _, flags := range []Flags{FlagTimeout, FlagTimeout | FlagInterval} {
+		s := l.addSet(&Set{Name: fmt.Sprint("s", flags), Type: IPv4Addr, Flags: flags, Timeout: time.Hour})
+		elems := randomElements(r, s, 500)
+		keep(elems)
+		for i := range elems {
+			if elems[i].Timeout == 0 {
+				elems[i].Expires = time.Minute + time.Duration(r.IntN(3000_000))*time.Millisecond // left of the default
+			}
+		}
+		begin := time.Now()
+		if err := l.Add(s, Each(elems...)); err != nil {
+			t.Fatal(err)
+		}
+		read := l.read(s)
+		if err := l.Renew(s, Each(read...)); err != nil {
+			t.Fatal(err)
+		}
+		checkElements(t, s, l.read(s), elems, begin)
+		// And into a set of the same kind that is described without its timeout.
+		var tx Tx
+		tx.FlushSet(s)
+		l.commit(&tx)
+		bare := &Set{Table: s.Table, Name: s.Name, Type: s.Type, Flags: s.Flags}
+		if err := l.Renew(bare, Each(read...)); err != nil {
+			t.Fatal(err)
+		}
+		for i, el := range l.read(s) {
+			if left := read[i].Expires; el.Interval != read[i].Interval || el.Expires > left || el.Expires < left-time.Since(begin)-2*jiffy {
+				t.Fatalf("%s became %s", show(read[i]), show(el))
+			}
+		}
+	}
+}
+
+// TestDiscard deletes elements that are there and others that are not.
+func TestDiscard(t *testing.T) {
+	l := newLab(t)
+	for _, flags := range []Flags{0, FlagTimeout, FlagInterval, FlagInterval | FlagTimeout} {
+		s := l.set(fmt.Sprint("s", flags), IPv4Addr, flags)
+		there := Singles(addr("10.0.0.1"), addr("10.0.0.2"), addr("10.0.0.3"), addr("255.255.255.255"))
+		gone := Singles(addr("10.0.0.2"), addr("10.0.0.7"), addr("255.255.255.255"), addr("0.0.0.0"), addr("10.0.0.2"))
+		if err := l.Add(s, there); err != nil {
+			t.Fatal(err)
+		}
+		var tx Tx
+		tx.Discard(s, gone)
+		l.commit(&tx)
+		if got := l.intervals(s); !slices.Equal(got, ivs("10.0.0.1", "10.0.0.3")) {
+			t.Errorf("flags %d: left %v", flags, got)
+		}
+		if err := l.Add(s, there); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Delete(s, gone); err != nil {
+			t.Fatal(err)
+		}
+		if got := l.intervals(s); !slices.Equal(got, ivs("10.0.0.1", "10.0.0.3")) {
+			t.Errorf("flags %d: left %v after Delete", flags, got)
+		}
+	}
+	s := l.set("n", IPv4Addr, FlagInterval, Element{Interval: iv("10.0.0.0/8")}, Element{Interval: iv("224.0.0.0/3")})
+	if err := l.Delete(s, Each(Element{Interval: iv("224.0.0.0/3")}, Element{Interval: iv("192.0.2.0/24")})); err != nil {
+		t.Fatal(err)
+	}
+	// Part of an interval is not an element.
+	if err := l.Delete(s, Each(Element{Interval: iv("10.0.0.0/9")})); !errors.Is(err, unix.EEXIST) {
+		t.Errorf("delete part of an interval: %v", err)
+	}
+	if got := l.intervals(s); !slices.Equal(got, ivs("10.0.0.0/8")) {
+		t.Errorf("left %v", got)
+	}
+}
+
+// TestDiscardExpired has an element that expired and that the kernel has not collected: a plain deletion is refused.
+func TestDiscardExpired(t *testing.T) {
+	l := newLab(t)
+	l.nft("add set inet lab s { type ipv4_addr; flags timeout; gc-interval 1h; }")
+	s := &Set{Table: l.table, Name: "s", Type: IPv4Addr, Flags: FlagTimeout}
+	for _, do := range []func(elems iter.Seq[Element]) error{
+		func(elems iter.Seq[Element]) error { return l.Delete(s, elems) },
+		func(elems iter.Seq[Element]) error { return l.Renew(s, elems) },
+	} {
+		brief := Element{Interval: iv("10.0.0.1"), Timeout: 20 * time.Millisecond}
+		if err := l.Add(s, Each(brief)); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "it expires", func() bool {
+			_, err := l.Get(s, brief.From)
+			return errors.Is(err, os.ErrNotExist)
+		})
+		var tx Tx
+		tx.DeleteElements(s, Each(brief))
+		if err := l.Commit(&tx); !errors.Is(err, unix.ENOENT) {
+			t.Errorf("plain deletion: %v", err)
+		}
+		if err := do(Singles(brief.From)); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := l.read(s); len(got) != 1 || got[0].Expires != 0 {
+		t.Errorf("renewed: %s", show(got...))
+	}
+}
+
+// TestSets reads descriptions of sets that nft made, and of ours.
+func TestSets(t *testing.T) {
+	l := newLab(t)
+	l.nft(`
+		add set inet lab ban4 { type ipv4_addr; flags dynamic,timeout; timeout 8h; size 1000; }
+		add set inet lab net6 { type ipv6_addr; flags interval; elements = { 2001:db8::/32, 2001:db9::/32 }; }
+		add set inet lab ports { type inet_service; elements = { 22, 80, 443 }; }
+		add set inet lab pair { type ipv4_addr . inet_service; flags interval; }
+		add chain inet lab c
+		add rule inet lab c ip saddr { 10.0.0.1, 10.0.0.2 } drop
+		add table ip lab
+		add set ip lab other { type ipv4_addr; }
+		add table inet another
+		add set inet another other { type ipv4_addr; }`)
+	own := Set{Table: l.table, Name: "own", Type: IPv6Addr, Flags: FlagTimeout, Timeout: 90 * time.Minute, Size: 7}
+	l.addSet(&own, Element{Interval: iv("::1")})
+	got, err := l.Sets(l.table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(got, func(a, b Set) int { return strings.Compare(a.Name, b.Name) })
+	own.Count = 1
+	want := []Set{
+		{Table: l.table, Name: "ban4", Type: IPv4Addr, Flags: FlagDynamic | FlagTimeout, Timeout: 8 * time.Hour, Size: 1000},
+		{Table: l.table, Name: "net6", Type: IPv6Addr, Flags: FlagInterval, Count: -1},
+		own,
+		{Table: l.table, Name: "pair", Type: IPv4Addr<<6 | InetService, Flags: FlagInterval | 0x80, Count: -1}, // NFT_SET_CONCAT
+		{Table: l.table, Name: "ports", Type: InetService, Count: 3},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	for _, table := range []Table{{FamilyIPv4, "lab"}, {FamilyINet, "another"}} {
+		if got, err := l.Sets(table); err != nil || len(got) != 1 || got[0].Name != "other" || got[0].Table != table {
+			t.Errorf("sets of %v: %+v, %v", table, got, err)
+		}
+	}
+	for _, table := range []Table{{FamilyINet, "none"}, {FamilyIPv6, "lab"}} {
+		if got, err := l.Sets(table); err != nil || len(got) != 0 {
+			t.Errorf("sets of %v: %+v, %v", table, got, err)
+		}
+	}
+}
+
+// TestAddSetAgain changes timeout and size of a set that lives, and keeps its elements.
+func TestAddSetAgain(t *testing.T) {
+	l := newLab(t)
+	s := l.addSet(&Set{Name: "s", Type: IPv4Addr, Flags: FlagTimeout, Timeout: time.Hour, Size: 10}, Element{Interval: iv("10.0.0.1")})
+	again := *s
+	again.Timeout, again.Size = 2*time.Hour, 20
+	l.addSet(&again)
+	if err := l.Add(&again, Singles(addr("10.0.0.2"))); err != nil {
+		t.Fatal(err)
+	}
+	got, err := l.Sets(l.table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Count = 2
+	if len(got) != 1 || got[0] != again {
+		t.Errorf("got %+v, want %+v", got, again)
+	}
+	elems := l.read(s)
+	if len(elems) != 2 || elems[0].Expires > time.Hour || elems[1].Expires <= time.Hour {
+		t.Errorf("elements: %s", show(elems...))
+	}
+}
+
+// TestObjects adds and deletes tables and sets, and a chain by Message, and reads them with Dump.
+func TestObjects(t *testing.T) {
+	l := newLab(t)
+	names := func(typ uint16, family Family, name uint16) []string {
+		t.Helper()
+		out := []string{}
+		for attrs, err := range l.Dump(typ, family, nil) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for a, err := range attributes(attrs) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if a.typ == name {
+					out = append(out, a.string())
+				}
+			}
+		}
+		slices.Sort(out)
+		return out
+	}
+	var tx Tx
+	tx.AddTable(l.table) // is there
+	tx.AddTable(Table{FamilyIPv4, "second"})
+	s := &Set{Table: l.table, Name: "s", Type: IPv4Addr}
+	tx.AddSet(s)
+	var e encoder
+	e.string(unix.NFTA_CHAIN_TABLE, l.table.Name)
+	e.bytes(unix.NFTA_CHAIN_NAME, []byte("guard\x00"))
+	tx.Message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, l.table.Family, e.b, "add chain", l.table.String()+" guard")
+	l.commit(&tx)
+	if got := names(unix.NFT_MSG_GETTABLE, FamilyINet, unix.NFTA_TABLE_NAME); !slices.Equal(got, []string{"lab"}) {
+		t.Errorf("tables of inet: %q", got)
+	}
+	if got := names(unix.NFT_MSG_GETTABLE, 0, unix.NFTA_TABLE_NAME); !slices.Equal(got, []string{"lab", "second"}) {
+		t.Errorf("tables: %q", got)
+	}
+	if got := names(unix.NFT_MSG_GETCHAIN, FamilyINet, unix.NFTA_CHAIN_NAME); !slices.Equal(got, []string{"guard"}) {
+		t.Errorf("chains: %q", got)
+	}
+
+	// While a rule uses the set it can not be deleted.
+	l.nft("add rule inet lab guard ip saddr @s drop")
+	tx = Tx{}
+	tx.DeleteSet(s)
+	err := l.Commit(&tx)
+	if want := "delete set inet lab s: it is in use"; !errors.Is(err, unix.EBUSY) || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	l.nft("flush chain inet lab guard")
+	tx.DeleteTable(Table{FamilyIPv4, "second"})
+	l.commit(&tx)
+	if sets, err := l.Sets(l.table); err != nil || len(sets) != 0 {
+		t.Errorf("sets: %v, %v", sets, err)
+	}
+	if got := names(unix.NFT_MSG_GETTABLE, 0, unix.NFTA_TABLE_NAME); !slices.Equal(got, []string{"lab"}) {
+		t.Errorf("tables: %q", got)
+	}
+}
+
+// TestGeneration counts transactions, ours and others'.
+func TestGeneration(t *testing.T) {
+	l := newLab(t)
+	generation := func() uint32 {
+		t.Helper()
+		g, err := l.Generation()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	first := generation()
+	if again := generation(); again != first {
+		t.Errorf("asking changed the generation from %d to %d", first, again)
+	}
+	l.set("s", IPv4Addr, 0)
+	second := generation()
+	l.nft("add set inet lab t { type ipv4_addr; }")
+	if third := generation(); second != first+1 || third != second+1 {
+		t.Errorf("generations %d, %d, %d", first, second, third)
+	}
+	if err := l.Commit(&Tx{}); err != nil || generation() != second+1 {
+		t.Errorf("an empty transaction: %v", err)
+	}
+}
+
+// TestFlushSet empties a set and nothing else.
+func TestFlushSet(t *testing.T) {
+	l := newLab(t)
+	a := l.set("a", InetService, 0, Element{Interval: iv("22")})
+	b := l.set("b", InetService, FlagInterval, Element{Interval: iv("22")}, Element{Interval: iv("80-90")})
+	var tx Tx
+	tx.FlushSet(b)
+	l.commit(&tx)
+	if got := l.read(b); len(got) != 0 {
+		t.Errorf("left %v", got)
+	}
+	if got := l.intervals(a); !slices.Equal(got, ivs("22")) {
+		t.Errorf("the other set: %v", got)
+	}
+}
