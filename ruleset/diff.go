@@ -157,38 +157,61 @@ func (p *Plan) dropSets(s *State) {
 // liftWhitelisted takes back the bans of sources that are whitelisted as a whole; the packet path would not heed them anyway.
 func (p *Plan) liftWhitelisted(s *State, c Contents) {
 	for _, b := range c.Bans {
-		w := p.Table.set(familyOf(b.From.Type()).whitelist())
-		if iv, ok := nftset.Find(w.Elements, b.From); ok && iv.Covers(b.Interval) {
-			p.move("bans of whitelisted sources", b, s.Set(b.Set), nil)
+		if p.whitelisted(b) {
+			p.discard("bans of whitelisted sources", b, s.Set(b.Set))
 			p.Lifted = append(p.Lifted, b)
 		}
 	}
 }
 
+func (p *Plan) whitelisted(b Ban) bool {
+	w := p.Table.set(familyOf(b.From.Type()).whitelist())
+	iv, ok := nftset.Find(w.Elements, b.From)
+	return ok && iv.Covers(b.Interval)
+}
+
 // rekey moves the bans of IPv6 sources by the old prefix length to the set of prefixes: as keys of the new length they would mean
-// something else, or nothing.
+// something else, or nothing. That set takes no overlaps, so bans that overlap become one, which lasts as long as the longest.
 func (p *Plan) rekey(s *State, c Contents) {
-	net := &p.Table.set(families[1].net()).Set
-	seen := make(map[nftset.Interval]bool)
-	for _, b := range c.Bans {
-		if b.Tier == 0 {
-			seen[b.Interval] = true
+	bans := slices.DeleteFunc(slices.Clone(c.Bans), func(b Ban) bool { return b.From.Type() != nftset.IPv6Addr || p.whitelisted(b) })
+	slices.SortStableFunc(bans, func(a, b Ban) int { return a.Compare(b.Interval) })
+	for n := 0; len(bans) > 0; bans = bans[n:] {
+		one := bans[0]
+		for n = 1; n < len(bans) && bans[n].From.Compare(one.To) <= 0; n++ {
+			one = one.join(bans[n])
+		}
+		p.rekeyOne(s, bans[:n], one)
+	}
+}
+
+// rekeyOne puts one ban into the set of prefixes in place of several.
+func (p *Plan) rekeyOne(s *State, bans []Ban, one Ban) {
+	const what = "bans by the old prefix length"
+	same := func(b Ban) bool { return b.Tier == 0 && b.Interval == one.Interval && b.Expires == one.Expires }
+	for _, b := range bans {
+		if b.Tier == 0 && !same(b) {
+			p.discard(what, b, s.Set(b.Set)) // before what overlaps it comes
 		}
 	}
-	for _, b := range c.Bans {
-		w := p.Table.set(families[1].whitelist())
-		if iv, ok := nftset.Find(w.Elements, b.From); b.Tier == 0 || b.From.Type() != nftset.IPv6Addr || ok && iv.Covers(b.Interval) {
-			continue
-		}
-		to := net
-		for iv := range seen {
-			if iv.Overlaps(b.Interval) {
-				to = nil // banned as a prefix already
-			}
-		}
-		seen[b.Interval] = true
-		p.move("bans by the old prefix length", b, s.Set(b.Set), to)
+	if !slices.ContainsFunc(bans, same) {
+		p.addBan(what, one, &p.Table.set(families[1].net()).Set)
 	}
+	for _, b := range bans {
+		if b.Tier > 0 {
+			p.discard(what, b, s.Set(b.Set))
+		}
+	}
+}
+
+// join returns the ban of all that is between two bans, for the longer of their times.
+func (b Ban) join(o Ban) Ban {
+	if b.To.Compare(o.To) < 0 {
+		b.To = o.To
+	}
+	if b.Expires != 0 && (o.Expires == 0 || o.Expires > b.Expires) {
+		b.Timeout, b.Expires, b.Comment = o.Timeout, o.Expires, o.Comment
+	}
+	return b
 }
 
 // sameTimeout allows for the ticks that the kernel rounds to, 10 ms at most.

@@ -128,14 +128,15 @@ func (p *Plan) fill(s *Set) {
 	})
 }
 
-// move takes a ban out of one set and puts it into another with the time it has left; to may be nil.
-func (p *Plan) move(what string, b Ban, from, to *nftset.Set) {
-	if to != nil {
-		el := nftset.Element{Interval: b.Interval, Timeout: b.Expires, Comment: b.Comment}
-		p.do(what, func(tx *nftset.Tx) error { tx.AddElements(to, nftset.Each(el)); return nil },
-			"add element %s { %s }", to, elementText(el))
-	}
-	// It may expire before the commit, and deleting what is not there would fail all of it.
+// addBan adds a ban with the time that it has left.
+func (p *Plan) addBan(what string, b Ban, to *nftset.Set) {
+	el := nftset.Element{Interval: b.Interval, Timeout: b.Expires, Comment: b.Comment}
+	p.do(what, func(tx *nftset.Tx) error { tx.AddElements(to, nftset.Each(el)); return nil },
+		"add element %s { %s }", to, elementText(el))
+}
+
+// discard deletes a ban. It may expire before the commit, and deleting what is not there would fail all of it.
+func (p *Plan) discard(what string, b Ban, from *nftset.Set) {
 	key := b.Interval
 	if from.Flags&nftset.FlagInterval == 0 {
 		key = nftset.Single(b.From)
