@@ -1,0 +1,124 @@
+package ruleset
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// lasts returns when the last of the bans of an address ends, as the time from now.
+func (l *lab) lasts(a string) time.Duration {
+	l.t.Helper()
+	st, err := l.read().Lookup(l.conn, addr(a))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	var longest time.Duration
+	for _, b := range st.Bans {
+		longest = max(longest, b.Expires)
+		if b.Expires == 0 {
+			return MaxBanTime
+		}
+	}
+	return longest
+}
+
+// TestReapplyPrefix6KeepsBans bans by one prefix length, and goes over to another.
+func TestReapplyPrefix6KeepsBans(t *testing.T) {
+	for _, to := range []int{56, 128, 63, 65} {
+		t.Run(fmt.Sprint(to), func(t *testing.T) {
+			spec := trapSpec()
+			l := newTrap(t, spec)
+			l.offend(addr("2001:db8:1:10::bad"), addr("198.51.100.7"))
+			l.nft(`
+add element inet portmon ban6 { 2001:db8:1:21:: timeout 1h }
+add element inet portmon ban6_2 { 2001:db8:1:10:: timeout 2d expires 1d }
+add element inet portmon ban6_3 { 2001:db8:1:30:: comment "third" }
+add element inet portmon net6 { 2001:db8:f00::/40 timeout 1h }`)
+			want := map[string]time.Duration{
+				"2001:db8:1:10::bad": 24 * time.Hour, "2001:db8:1:10:8000::1": 24 * time.Hour,
+				"2001:db8:1:21::1": time.Hour, "2001:db8:1:30::": 30 * 24 * time.Hour,
+				"2001:db8:f01::1": time.Hour, "198.51.100.7": 8 * time.Hour,
+			}
+			spec.Prefix6 = to
+			l.apply(spec)
+			l.wantBans("198.51.100.7", "2001:db8:1:10::/64", "2001:db8:1:21::/64", "2001:db8:1:30::/64", "2001:db8:f00::/40")
+			for a, d := range want {
+				l.cut(addr(a))
+				if got := l.lasts(a); got > d || got < d-patience {
+					t.Errorf("the ban of %s has %v left, want %v", a, got, d)
+				}
+			}
+			if c := l.bans()["2001:db8:1:30::/64"].Comment; c != "third" {
+				t.Errorf("comment %q, want %q", c, "third")
+			}
+			l.served(addr("2001:db8:1:11::1"), addr("2001:db8:1:20::1"), addr("2001:db8:1:31::1"))
+			if p := l.prepare(spec); !p.Empty() {
+				t.Errorf("there is more to do:\n%s", p)
+			}
+			// New bans are by the new length.
+			l.offend(addr("2001:db8:2:10::bad"))
+			if b := prefix(fmt.Sprintf("2001:db8:2:10::bad/%d", to)).Masked(); l.bans()[trimSingle(b.String())].Tier != 1 {
+				t.Errorf("%v is not banned", b)
+			}
+		})
+	}
+}
+
+func trimSingle(s string) string { return mustReplace(`/128$`, s, "") }
+
+// TestReapplyPrefix6Overlaps has bans of the old length overlap prefixes that are banned: nobody goes free, and nobody earlier.
+func TestReapplyPrefix6Overlaps(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		net, ban string // what is in net6, and in ban6 by /56
+		want     map[string]time.Duration
+		free     string
+	}{
+		{"a prefix inside", "2001:db8:1:12::/64 timeout 1h", "2001:db8:1:: timeout 8h",
+			map[string]time.Duration{"2001:db8:1:12::1": time.Hour, "2001:db8:1:13::1": 8 * time.Hour, "2001:db8:1:ff::1": 8 * time.Hour}, "2001:db8:1:100::1"},
+		{"a prefix inside that lasts longer", "2001:db8:1:12::/64 timeout 2d", "2001:db8:1:: timeout 8h",
+			map[string]time.Duration{"2001:db8:1:12::1": 48 * time.Hour, "2001:db8:1:13::1": 8 * time.Hour, "2001:db8:1:ff::1": 8 * time.Hour}, "2001:db8:1:100::1"},
+		{"several inside", "2001:db8:1:12::/64 timeout 2d, 2001:db8:1:80::/64, 2001:db8:1:90::1-2001:db8:1:90::5 timeout 1m", "2001:db8:1:: timeout 8h",
+			map[string]time.Duration{"2001:db8:1:12::1": 48 * time.Hour, "2001:db8:1:80::1": MaxBanTime, "2001:db8:1:ff::1": 8 * time.Hour}, "2001:db8:1:100::1"},
+		{"the same", "2001:db8:1::/56 timeout 1h", "2001:db8:1:: timeout 8h",
+			map[string]time.Duration{"2001:db8:1:12::1": 8 * time.Hour}, "2001:db8:1:100::1"},
+		{"a prefix around", "2001:db8:1::/48 timeout 9h", "2001:db8:1:: timeout 8h",
+			map[string]time.Duration{"2001:db8:1:12::1": 9 * time.Hour, "2001:db8:1:100::1": 9 * time.Hour}, "2001:db8:2::1"},
+		{"a prefix around that ends earlier", "2001:db8:1::/48 timeout 1h", "2001:db8:1:: timeout 8h",
+			map[string]time.Duration{"2001:db8:1:12::1": 8 * time.Hour, "2001:db8:1:100::1": time.Hour}, "2001:db8:2::1"},
+		{"a range across", "2001:db8:1:80::-2001:db8:1:180:: timeout 1h", "2001:db8:1:: timeout 8h",
+			map[string]time.Duration{"2001:db8:1:12::1": 8 * time.Hour, "2001:db8:1:81::1": 8 * time.Hour, "2001:db8:1:101::1": time.Hour}, "2001:db8:1:200::1"},
+		{"beside each other", "2001:db8:1:100::/56 timeout 1h", "2001:db8:1:: timeout 8h",
+			map[string]time.Duration{"2001:db8:1:12::1": 8 * time.Hour, "2001:db8:1:112::1": time.Hour}, "2001:db8:1:200::1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			spec := trapSpec()
+			spec.Prefix6 = 56
+			l := newTrap(t, spec)
+			l.nft(fmt.Sprintf("add element inet portmon ban6 { %s }\nadd element inet portmon net6 { %s }", tt.ban, tt.net))
+			check := func(when string) {
+				t.Helper()
+				for a, d := range tt.want {
+					l.cut(addr(a))
+					if got := l.lasts(a); got < d-patience {
+						t.Errorf("%s, %s is banned for %v, want %v", when, a, got, d)
+					}
+				}
+				l.served(addr(tt.free))
+				if t.Failed() {
+					t.FailNow()
+				}
+			}
+			check("before")
+			for _, bits := range []int{64, 128, 56} {
+				spec.Prefix6 = bits
+				l.apply(spec)
+				check(fmt.Sprintf("with /%d", bits))
+				if p := l.prepare(spec); !p.Empty() {
+					t.Errorf("with /%d there is more to do:\n%s", bits, p)
+				}
+			}
+		})
+	}
+}
