@@ -114,19 +114,20 @@ func (t *Table) static(name string, key nftset.KeyType, ivs []nftset.Interval) {
 
 func rule(statements ...statement) Rule { return Rule{statements: statements} }
 
-// sourceRules ask whether the source is banned, the longest tier first: offenders that matter are found soonest, and the
-// innocent are asked about all of them anyway.
+// sourceRules let everybody pass whose source no set holds: one rule for each family, because each rule, and each time that the
+// source is loaded, costs an innocent packet as much as half a lookup.
 func (t *Table) sourceRules(s Spec) []Rule {
 	var rules []Rule
 	for _, f := range families {
+		var tiers []string
 		for tier := MaxTiers; tier >= 1; tier-- {
 			if t.set(f.ban(tier)) != nil {
-				rules = append(rules, rule(f.in(f.ban(tier), s.Prefix6), goTo(chainBanned)))
+				tiers = append(tiers, f.ban(tier))
 			}
 		}
-		rules = append(rules, rule(f.in(f.net(), 128), goTo(chainBanned)))
+		rules = append(rules, rule(f.inNone(tiers, f.net(), s.Prefix6), accept()))
 	}
-	return rules
+	return append(rules, rule(goTo(chainBanned)))
 }
 
 // bannedRules are asked only once a ban matched: the innocent do not pay for them.

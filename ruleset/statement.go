@@ -89,6 +89,28 @@ func (f family) lookup(op string, l *expr.Lookup, bits int) statement {
 	return s
 }
 
+// inNone matches packets whose source is in none of the sets: its first bits in none of the tiers, and all of it not in that of
+// prefixes. The source is loaded once for all tiers. nft would do so for each, and lists both in the same way.
+//
+// The order matters. A packet may ask one set before a transaction and the next one after it, so a ban must only ever move to a set
+// that is asked later, or be in both: the watcher adds to longer tiers, which come first, and lets the shorter expire; [Diff]
+// moves bans to the set of prefixes, which comes last.
+func (f family) inNone(tiers []string, net string, bits int) statement {
+	load := f.saddr(bits)
+	s := statement{exprs: append(f.nfproto(), load.exprs...)}
+	for _, set := range tiers {
+		s.text += load.text + " != @" + set + " "
+		s.exprs = append(s.exprs, &expr.Lookup{SourceRegister: register, SetName: set, Invert: true})
+	}
+	whole := f.saddr(128)
+	if len(whole.exprs) != len(load.exprs) {
+		s.exprs = append(s.exprs, whole.exprs...)
+	}
+	s.text += whole.text + " != @" + net
+	s.exprs = append(s.exprs, &expr.Lookup{SourceRegister: register, SetName: net, Invert: true})
+	return s
+}
+
 // add puts the source into the set, if it is not there. If the set is full the rule ends here, and the packet goes on to the next.
 // With a burst, it matches only a source that has come more often than that: the rate is that of a limit which, within any
 // findtime we allow for, gives back nothing. The timeout stands here because kernels before 6.1's stable series do not change that
