@@ -33,12 +33,6 @@ func (e *End) addAddr(p netip.Prefix) error {
 	if err := e.Host.addAddr(dev, p); err != nil {
 		return err
 	}
-	switch a := p.Addr(); {
-	case a.Is4() && !e.IPv4.IsValid():
-		e.IPv4 = a
-	case a.Is6() && !e.IPv6.IsValid() && !a.IsLinkLocalUnicast():
-		e.IPv6 = a
-	}
 	if e.peer.learns {
 		return nil
 	}
@@ -59,10 +53,11 @@ func (h *Host) addAddr(dev netlink.Link, p netip.Prefix) error {
 	return nil
 }
 
-// AddRoute sends packets for dst, as "203.0.113.0/24", to via: the address of a router, or the name of an interface
-// with all of dst behind it. A route over a link needs no discovery, except by a name: then every address of dst is
-// asked for on the link. A host that sends from addresses it does not have takes the answers if the route to them is by
-// its own address.
+// AddRoute has the host send packets for dst, as "203.0.113.0/24", to via: the address of a router, or the name of an
+// interface, all of dst being on that link.
+//
+// A host that sends from addresses it does not have sees the answers if the far end has a route to them via the host's
+// own address. By the name of the interface the far end would ask for each by ARP or neighbour discovery, in vain.
 func (h *Host) AddRoute(dst, via string) {
 	h.t.Helper()
 	p, err := netip.ParsePrefix(dst)
@@ -95,7 +90,8 @@ func (h *Host) DefaultVia(routers ...netip.Addr) {
 }
 
 // LearnNeighbours makes both ends of the link forget each other's addresses, and learn them from now on as hosts do:
-// by ARP and IPv6 neighbour discovery. It is for tests in which a firewall might break just these.
+// by ARP and IPv6 neighbour discovery. It is for tests in which a firewall might break just these, and not to be called
+// while addresses are being added.
 func (l *Link) LearnNeighbours() {
 	l.A.Host.t.Helper()
 	for _, e := range []*End{&l.A, &l.B} {

@@ -35,6 +35,7 @@ type machine struct {
 // NewHost makes a host with loopback up, and takes it down when t ends. The name is for messages. Its settings are the
 // kernel's defaults whatever those of the machine are, but for four: IPv6 addresses are usable at once (no duplicate
 // address detection), ICMP errors are not rate limited, reverse paths are not filtered, and routers are not listened to.
+// Loopback has one address more, 192.0.0.8; what for is told at fenceAddr.
 //
 // The kernel destroys a namespace in the background, with all that is in it, once its last socket is closed: it may be
 // a moment after the end of the test.
@@ -96,9 +97,7 @@ func (h *Host) FD() int { return int(h.ns) }
 // Do may be called within f, for this host or another.
 func (h *Host) Do(f func()) {
 	h.t.Helper()
-	if err := onThread(h.enter, f); err != nil {
-		h.check(err)
-	}
+	h.check(onThread(h.enter, f))
 }
 
 func (h *Host) enter() error {

@@ -181,9 +181,3 @@ func TestWithActsForTheSubtest(t *testing.T) {
 		t.Errorf("dial after the end of the subtest: got %v, want %v", err, unix.ECONNREFUSED)
 	}
 }
-
-func BenchmarkNewHost(b *testing.B) {
-	for b.Loop() {
-		NewHost(b, "h")
-	}
-}

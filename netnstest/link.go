@@ -135,6 +135,12 @@ func (l *Link) number(network string) error {
 		if err := e.addAddr(netip.PrefixFrom(addr, p.Bits())); err != nil {
 			return err
 		}
+		switch {
+		case addr.Is4() && !e.IPv4.IsValid():
+			e.IPv4 = addr
+		case addr.Is6() && !e.IPv6.IsValid():
+			e.IPv6 = addr
+		}
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,7 +46,8 @@ func losePrivilege(role string) error {
 			return err
 		}
 	}
-	// Of the thread that calls execve: it has been this one since TestMain, which testing runs on the main goroutine.
+	// The bounding set is that of the thread, which must be the one that calls execve.
+	runtime.LockOSThread()
 	if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(lost), 0, 0, 0); err != nil {
 		return err
 	}
@@ -82,10 +84,20 @@ func inUserns() *syscall.SysProcAttr {
 }
 
 func TestMainReexecutesWithoutPrivilege(t *testing.T) {
-	for _, role := range []string{roleUnprivileged, roleNoRaw} {
-		out, errOut, code := runSelf(t, role, "TestProbeTellsAnswersApart", inUserns())
+	withNet := inUserns()
+	withNet.Cloneflags |= unix.CLONE_NEWNET
+	for _, tt := range []struct {
+		name, role string
+		attr       *syscall.SysProcAttr
+	}{
+		{"no CAP_SYS_ADMIN", roleUnprivileged, withNet},
+		{"no CAP_NET_RAW", roleNoRaw, withNet},
+		// It may make a network namespace and enter it, but not come back.
+		{"no right to its own network namespace", "", inUserns()},
+	} {
+		out, errOut, code := runSelf(t, tt.role, "TestProbeTellsAnswersApart", tt.attr)
 		if code != 0 || !strings.Contains(out, "--- PASS: TestProbeTellsAnswersApart") {
-			t.Errorf("%s: exit code %d, stdout:\n%sstderr:\n%s", role, code, out, errOut)
+			t.Errorf("%s: exit code %d, stdout:\n%sstderr:\n%s", tt.name, code, out, errOut)
 		}
 	}
 }

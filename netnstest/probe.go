@@ -2,9 +2,13 @@ package netnstest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 )
+
+// errLost says that a probe may have missed its answer.
+var errLost = errors.New("packets came in too fast to be looked at")
 
 // Probe sends a packet and returns the first answer to it, or none. It does not wait for a time to pass, and none is
 // certain: once the packet is sent, the far end of the link is asked, again and again, something that it answers
@@ -15,10 +19,10 @@ import (
 // answers to be seen, the far end must have a route to it by this host. A source port 0 of TCP or UDP is replaced by one
 // that no recent probe had. A SYN+ACK is answered with a reset, so that nothing stays half open.
 //
-// Certain are the answers that kernels give, up to eight links away, and those of the servers of ListenUDP. What a
-// program of its own decides to answer, and when, no packet can tell: use DialTCP or ExchangeUDP for it. A destination
-// in another namespace than those that NewHost made, and an answer held back by a queueing discipline, are no good
-// either. If another goroutine floods this host, so that packets are lost while Probe watches, the test fails.
+// Certain are the answers that kernels give, up to eight links away, and those of the servers of ListenUDP. What
+// other programs answer, and when, no packet can tell: use DialTCP or ExchangeUDP for it. Nor is it certain with queueing
+// disciplines on the way, or namespaces that NewHost did not make. If another goroutine floods this host, so that packets
+// are lost while Probe watches, the test fails.
 func (h *Host) Probe(p Packet) Answer {
 	h.t.Helper()
 	a, err := h.probe(p, rounds)
@@ -70,9 +74,11 @@ func (w *watch) ask(out *wire, p Packet, rounds int, a *Answer) error {
 	}
 	switch a.Kind {
 	case NoAnswer:
-		if lost, err := w.lost(); err != nil || lost > 0 {
-			return fmt.Errorf("watch for the answer: %d packets lost: %w", lost, err)
+		lost, err := w.lost()
+		if err == nil && lost > 0 {
+			err = fmt.Errorf("watch for the answer: %w: %d", errLost, lost)
 		}
+		return err
 	case AnswerSYNACK:
 		return send(Packet{Proto: TCP, Src: p.Src, Dst: p.Dst, Flags: FlagRST, Seq: a.Packet.Ack})
 	}

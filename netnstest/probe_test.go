@@ -155,6 +155,30 @@ func TestProbeMissesNoAnswer(t *testing.T) {
 	}
 }
 
+// TestProbesSideBySide is about one host and server that many use.
+func TestProbesSideBySide(t *testing.T) {
+	client, server, link := pair(t)
+	server.ListenTCP("[::]:80")
+	server.ListenUDP("[::]:53")
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Go(func() {
+			for range 50 {
+				for p, want := range map[*Packet]AnswerKind{
+					ptr(SYN(link.A.IPv4, at(link.B.IPv4, 80))):           AnswerSYNACK,
+					ptr(Datagram(link.A.IPv6, at(link.B.IPv6, 53), "x")): AnswerUDP,
+				} {
+					// Not Probe, which must not be called from here.
+					if got, err := client.probe(*p, rounds); err != nil || got.Kind != want {
+						t.Errorf("%v: got %v, %v", p, got, err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // disturb keeps all CPUs busy until the test ends.
 func disturb(t *testing.T) {
 	var (

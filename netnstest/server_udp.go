@@ -63,12 +63,15 @@ func serveUDP(network, addr string) (*Server, error) {
 
 // serve answers from the CPU that Probe sends from, for the same reason: see theCPU.
 func (d *datagrams) serve() {
-	_ = pinned(func() error {
+	err := pinned(func() error {
 		return d.raw.Read(func(fd uintptr) bool {
 			d.answer(int(fd))
-			return false // wait for more; an error of the socket is the next client's to see
+			return false // wait for more
 		})
 	})
+	if !errors.Is(err, net.ErrClosed) {
+		panic(fmt.Errorf("serve datagrams to %s: %w", d.server.addr, err))
+	}
 }
 
 // answerDatagrams answers whatever is in the sockets of all servers, and returns when that has been sent.

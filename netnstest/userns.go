@@ -29,8 +29,9 @@ var needed = []struct {
 	{unix.CAP_NET_RAW, "CAP_NET_RAW"},
 }
 
-// havePrivilege returns nil if this process can make network namespaces. It asks by making one: the capabilities alone
-// do not tell, because a seccomp filter or a limit on namespaces may still stand in the way.
+// havePrivilege returns nil if this process can make network namespaces. It asks by making one and returning from it:
+// the capabilities alone do not tell, because a seccomp filter or a limit may stand in the way, and because root of a
+// user namespace may not enter, so not return to, a network namespace from outside of it.
 func havePrivilege() error {
 	if err := haveCapabilities(); err != nil {
 		return err
