@@ -12,9 +12,9 @@ import (
 // Elements reads a set. Elements come in no particular order, except those of interval sets, which come sorted; each comes
 // once. The sequence ends after the first error, an *OpError, which is os.ErrNotExist if there is no such set.
 //
-// A set without intervals streams. If it changes meanwhile, elements that were there all the time may be missing, though this is
-// rare: what a dump misses comes with repetitions, and after those the set is read again. A set with intervals is read to its end first, and anew if it changed meanwhile, because half an interval would be a wrong one; if it
-// changes faster than it can be read the error is ErrChanged.
+// A set without intervals streams. If it changes meanwhile, elements that were there all the time may be missing, though few: the
+// set is read again for them if there are signs of that. A set with intervals is read to its end first, and anew if it changed
+// meanwhile, because half an interval would be a wrong one; if it changes faster than it can be read the error is ErrChanged.
 //
 // Leaving the loop early reads the rest of the dump and throws it away. Inside of the loop the connection is not free: other
 // methods return an error.
@@ -23,33 +23,34 @@ func (c *Conn) Elements(s *Set) iter.Seq2[Element, error] {
 		return c.intervals(s)
 	}
 	return func(yield func(Element, error) bool) {
-		// The kernel starts each datagram by counting off the elements that it has sent. When its hash table has grown or shrunk
-		// meanwhile (which it does in the background, for a while after the last edit), those it counts are not those it has sent:
-		// it sends some twice, and as many not at all.
+		// The kernel starts each datagram by counting off the elements that it has sent. If its hash table has changed meanwhile, by
+		// edits or by growing and shrinking (which it does in the background, for a while after the last edit), those it counts are
+		// not those it has sent: it sends some twice, and others not at all. Another pass finds these.
 		const passes = 4
 		var seen keySet
-		for pass, repeats, stopped := 0, true, false; pass < passes && repeats && !stopped; pass++ {
+		stopped := false
+		for pass, again := 0, true; pass < passes && again && !stopped; pass++ {
 			var now keySet // what this pass has seen; in the first it would be the same as seen
-			repeats = false
-			_, err := c.dumpElements(s, func(l listed) bool {
+			repeated, found := false, false
+			steady, err := c.dumpElements(s, func(l listed) bool {
 				if stopped {
 					return true
 				}
 				fresh := seen.add(l.el.From)
 				if once := fresh && pass == 0 || pass > 0 && now.add(l.el.From); !once {
-					repeats = true
+					repeated = true
 				}
 				if fresh {
+					found = true
 					stopped = !yield(l.el, nil)
 				}
 				return true
 			})
-			if err != nil {
-				if !stopped {
-					yield(Element{}, err)
-				}
+			if err != nil && !stopped {
+				yield(Element{}, err)
 				return
 			}
+			again = found && (repeated || !steady)
 		}
 	}
 }

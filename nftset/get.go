@@ -7,8 +7,9 @@ import (
 )
 
 // Get returns the element of a set that holds k, which in an interval set is the interval around it. If there is none the error is
-// os.ErrNotExist. It is sure, unlike a dump, and takes some 10 µs whatever the size of the set; only for an interval that reaches the
-// top of the key space, and for the first key of one that touches the one before, an interval set is read as a whole.
+// os.ErrNotExist. It is sure, unlike a dump, and takes some 10 µs whatever the size of the set. Only for an interval that reaches the
+// top of the key space, and for the first key of one that touches the one before (with kernels before the 6.18 series, of any), an
+// interval set is read as a whole.
 func (c *Conn) Get(s *Set, k Key) (Element, error) {
 	iv := Single(k)
 	fail := func(err error) (Element, error) {

@@ -1,0 +1,478 @@
+package nftset
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// firstError returns the error that ends the elements of a set, and how many came before it.
+func firstError(c *Conn, s *Set) (n int, err error) {
+	for _, err = range c.Elements(s) {
+		if err == nil {
+			n++
+		}
+	}
+	return n, err
+}
+
+// TestElementsErrors reads what is not there, and what is not what the description says. An empty answer would be a lie.
+func TestElementsErrors(t *testing.T) {
+	l := newLab(t)
+	for _, flags := range []Flags{0, FlagInterval} {
+		for _, s := range []*Set{
+			{Table: l.table, Name: "none", Type: IPv4Addr, Flags: flags},
+			{Table: Table{FamilyINet, "none"}, Name: "s", Type: IPv4Addr, Flags: flags},
+			{Table: Table{FamilyIPv4, "lab"}, Name: "s", Type: IPv4Addr, Flags: flags},
+		} {
+			n, err := firstError(l.Conn, s)
+			var op *OpError
+			if n != 0 || !errors.Is(err, os.ErrNotExist) || !errors.As(err, &op) || op.Object != s.String() {
+				t.Errorf("read %v: %d elements, %v", s, n, err)
+			}
+			if want := "read set " + s.String() + ": there is none"; err == nil || err.Error() != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		}
+	}
+	s := l.set("hash", IPv4Addr, 0, Element{Interval: iv("10.0.0.1")})
+	n := l.set("nets", IPv4Addr, FlagInterval, Element{Interval: iv("10.0.0.0/8")})
+	for _, wrong := range []*Set{
+		{Table: l.table, Name: s.Name, Type: IPv6Addr},
+		{Table: l.table, Name: s.Name, Type: InetService},
+		{Table: l.table, Name: n.Name, Type: InetService, Flags: FlagInterval},
+		{Table: l.table, Name: n.Name, Type: IPv4Addr}, // has intervals
+	} {
+		if _, err := firstError(l.Conn, wrong); err == nil || errors.Is(err, os.ErrNotExist) {
+			t.Errorf("read %v as flags %d of %v: %v", wrong, wrong.Flags, wrong.Type, err)
+		}
+		if got, err := l.Get(wrong, wrong.Type.Max()); err == nil {
+			t.Errorf("get from %v as flags %d of %v: %v", wrong, wrong.Flags, wrong.Type, got)
+		}
+	}
+	if got := l.intervals(s); !slices.Equal(got, ivs("10.0.0.1")) {
+		t.Errorf("after the errors: %v", got)
+	}
+}
+
+// TestLeaveEarly leaves loops, in all ways, after the first of several datagrams' worth of elements; the connection must be good for
+// whatever comes next.
+func TestLeaveEarly(t *testing.T) {
+	l := newLab(t)
+	const n = 5000
+	s := l.set("s", IPv4Addr, 0, slices.Collect(spread(n))...)
+	nets := l.set("nets", IPv4Addr, FlagInterval, Element{Interval: iv("10.0.0.1")}, Element{Interval: iv("10.0.0.3")})
+	leave := map[string]func(*Set){
+		"break": func(s *Set) {
+			for range l.Elements(s) {
+				break
+			}
+		},
+		"panic": func(s *Set) {
+			defer func() { _ = recover() }()
+			for range l.Elements(s) {
+				panic("out")
+			}
+		},
+		"Goexit": func(s *Set) {
+			done := make(chan bool)
+			go func() {
+				defer close(done)
+				for range l.Elements(s) {
+					// What t.FailNow does.
+					runtime.Goexit()
+				}
+			}()
+			<-done
+		},
+		"break from Dump": func(s *Set) {
+			for range l.Dump(unix.NFT_MSG_GETSETELEM, FamilyINet, listOf(s)) {
+				break
+			}
+		},
+	}
+	next := map[string]func() error{
+		"Elements":   func() error { _, err := firstError(l.Conn, s); return err },
+		"Get":        func() error { _, err := l.Get(s, Key{0, 0, IPv4Addr}); return err },
+		"Sets":       func() error { _, err := l.Sets(l.table); return err },
+		"Generation": func() error { _, err := l.Generation(); return err },
+		"Add":        func() error { return l.Add(s, Singles(addr("10.0.0.1"))) },
+		"Delete":     func() error { return l.Delete(s, Singles(addr("10.0.0.1"))) },
+	}
+	for how, leave := range leave {
+		for what, next := range next {
+			for _, s := range []*Set{s, nets} {
+				leave(s)
+				if err := next(); err != nil {
+					t.Errorf("%s after %s out of %v: %v", what, how, s, err)
+				}
+			}
+		}
+	}
+	if got := len(l.read(s)); got != n {
+		t.Errorf("read %d elements, want %d", got, n)
+	}
+}
+
+// listOf returns the attributes that ask for a set's elements.
+func listOf(s *Set) []byte {
+	var e encoder
+	e.string(unix.NFTA_SET_ELEM_LIST_TABLE, s.Table.Name)
+	e.string(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+	return e.b
+}
+
+// TestUseInsideLoop checks that a connection says so when it is busy: without that, its answers would be thrown away and the loop
+// wait for ever.
+func TestUseInsideLoop(t *testing.T) {
+	l := newLab(t)
+	s := l.set("s", IPv4Addr, 0, slices.Collect(spread(5000))...)
+	n := 0
+	for el, err := range l.Elements(s) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n++; n > 3 {
+			continue
+		}
+		_, inner := firstError(l.Conn, s)
+		_, get := l.Get(s, el.From)
+		_, sets := l.Sets(l.table)
+		_, generation := l.Generation()
+		for i, err := range []error{inner, get, sets, generation, l.Add(s, Each(el)), l.Replace(s, Each(el))} {
+			if !errors.Is(err, errDumped) {
+				t.Errorf("call %d: %v", i, err)
+			}
+		}
+		if _, err := l.dial().Get(s, el.From); err != nil {
+			t.Errorf("another connection: %v", err)
+		}
+	}
+	if n != 5000 {
+		t.Errorf("%d elements, want 5000", n)
+	}
+	// Interval sets are read before the loop begins.
+	nets := l.set("nets", IPv4Addr, FlagInterval, Element{Interval: iv("10.0.0.1")}, Element{Interval: iv("10.0.0.3")})
+	for el, err := range l.Elements(nets) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Get(nets, el.From); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestElementsAfterGrowth reads sets right after they were filled, while the kernel still moves their elements to a table of another
+// size. A single dump misses thousands.
+func TestElementsAfterGrowth(t *testing.T) {
+	l := newLab(t)
+	const n = 50_000
+	for _, size := range []uint32{0, 1_000_000} { // grows; shrinks
+		for round := range 4 {
+			s := l.addSet(&Set{Name: fmt.Sprint(size, "_", round), Type: IPv4Addr, Flags: FlagTimeout, Size: size})
+			if err := l.Add(s, spread(n)); err != nil {
+				t.Fatal(err)
+			}
+			var seen keySet
+			got := 0
+			for el, err := range l.Elements(s) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !seen.add(el.From) {
+					t.Fatalf("%v comes twice", el)
+				}
+				got++
+			}
+			if got != n {
+				t.Errorf("size %d: wrote %d elements, read %d", size, n, got)
+			}
+		}
+	}
+}
+
+// TestElementsAllocs checks that nothing is allocated per element.
+func TestElementsAllocs(t *testing.T) {
+	l := newLab(t)
+	const n = 50_000
+	s := l.addSet(&Set{Name: "s", Type: IPv4Addr, Size: n}, slices.Collect(spread(n))...)
+	count := 0
+	perRun := testing.AllocsPerRun(1, func() {
+		count = 0
+		for _, err := range l.Elements(s) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			count++
+		}
+	})
+	if count != n || perRun/n > 0.005 {
+		t.Errorf("%v allocations for %d elements", perRun, count)
+	}
+
+	nets := l.set("nets", IPv4Addr, FlagInterval, slices.Collect(spread(n))...)
+	perRun = testing.AllocsPerRun(1, func() {
+		count = 0
+		for _, err := range l.Elements(nets) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			count++
+		}
+	})
+	if count != n || perRun/n > 0.005 {
+		t.Errorf("%v allocations for %d intervals", perRun, count)
+	}
+}
+
+// until runs f again and again in a goroutine, until the function that it returns is called, which returns how often f ran, or until
+// the test ends.
+func until(t testing.TB, f func(i int) error) (stop func() int) {
+	var stopped atomic.Bool
+	done := make(chan int, 1)
+	go func() {
+		i := 0
+		for ; !stopped.Load(); i++ {
+			if err := f(i); err != nil {
+				t.Error(err)
+				break
+			}
+		}
+		done <- i
+	}()
+	stop = sync.OnceValue(func() int {
+		stopped.Store(true)
+		return <-done
+	})
+	t.Cleanup(func() { stop() })
+	return stop
+}
+
+// TestElementsDuringEdits reads a set while another connection adds and deletes. No element may come twice, none may be invented, and
+// those that stay have to come.
+func TestElementsDuringEdits(t *testing.T) {
+	l := newLab(t)
+	const stay, come = 5000, 2000
+	s := l.set("s", IPv4Addr, 0, slices.Collect(spread(stay))...)
+	coming := slices.Collect(spread(stay + come))[stay:]
+	writer := l.dial()
+	stop := until(t, func(int) error {
+		return errors.Join(writer.Add(s, Each(coming...)), writer.Delete(s, Each(coming...)))
+	})
+	missing := 0
+	for range 50 {
+		var seen, known keySet
+		for el := range spread(stay + come) {
+			known.add(el.From)
+		}
+		n := 0
+		for el, err := range l.Elements(s) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !seen.add(el.From) {
+				t.Fatalf("%v comes twice", el)
+			}
+			if known.add(el.From) {
+				t.Fatalf("%v was never written", el)
+			}
+			n++
+		}
+		for el := range spread(stay) {
+			if seen.add(el.From) {
+				missing++
+			}
+		}
+		if n > stay+come {
+			t.Fatalf("%d elements of %d", n, stay+come)
+		}
+	}
+	edits := stop()
+	t.Logf("%d edits during 50 dumps of %d elements, %d missing", edits, stay, missing)
+	if edits < 2 {
+		t.Errorf("%d edits", edits)
+	}
+	// The documentation promises no more than "rare". Single dumps miss a hundred times as many.
+	if missing > 50*stay/1000 {
+		t.Errorf("%d elements missing in 50 dumps of %d", missing, stay)
+	}
+}
+
+// TestReplaceIsAtomic reads and asks while another connection replaces one list of intervals by another: each reading must be one of
+// the two lists, and what is in both is always there.
+func TestReplaceIsAtomic(t *testing.T) {
+	l := newLab(t)
+	var lists [2][]Element
+	var common []Key
+	for i := range uint64(3000) {
+		k := func(n uint64) Key { return Key{0, i<<10 + n, IPv4Addr} }
+		lists[0] = append(lists[0], Element{Interval: Interval{k(100), k(200)}})
+		lists[1] = append(lists[1], Element{Interval: Interval{k(150), k(300)}}, Element{Interval: Single(k(400))})
+		common = append(common, k(100+50+i%51))
+	}
+	s := l.set("s", IPv4Addr, FlagInterval, lists[0]...)
+	want := [2][]Interval{intervalsOf(lists[0]), intervalsOf(lists[1])}
+
+	writer := l.dial()
+	stop := until(t, func(i int) error { return writer.Replace(s, Each(lists[(i+1)%2]...)) })
+	var read [2]int
+	busy := 0
+	for i := 0; read[0] < 10 || read[1] < 10; i++ {
+		var got []Interval
+		var err error
+		for el, e := range l.Elements(s) {
+			got, err = append(got, el.Interval), e
+		}
+		switch {
+		case errors.Is(err, ErrChanged):
+			if busy++; busy > 100 {
+				t.Fatalf("read both lists %v times, and %d times the set changed too fast", read, busy)
+			}
+		case err != nil:
+			t.Fatal(err)
+		case slices.Equal(got, want[0]):
+			read[0]++
+		case slices.Equal(got, want[1]):
+			read[1]++
+		default:
+			t.Fatalf("read %d intervals that are neither list", len(got))
+		}
+		for j := range 100 {
+			k := common[(100*i+j)%len(common)]
+			el, err := l.Get(s, k)
+			if err != nil {
+				t.Fatalf("Get(%v): %v", k, err)
+			}
+			n := (100*i + j) % len(common)
+			if el.Interval != want[0][n] && el.Interval != want[1][2*n] {
+				t.Fatalf("Get(%v): %v, want %v or %v", k, el, want[0][n], want[1][2*n])
+			}
+		}
+	}
+	edits := stop()
+	t.Logf("%d replacements; both lists read %v times, %d times the set changed too fast", edits, read, busy)
+}
+
+// TestReadDuringOtherEdits reads an interval set of several datagrams while another set of the table changes all the time.
+func TestReadDuringOtherEdits(t *testing.T) {
+	l := newLab(t)
+	want := slices.Collect(spread(5000))
+	s := l.set("s", IPv4Addr, FlagInterval, want...)
+	slices.SortFunc(want, func(a, b Element) int { return a.Compare(b.Interval) })
+	other := l.set("other", IPv4Addr, 0)
+	writer := l.dial()
+	stop := until(t, func(int) error { return writer.Renew(other, Singles(addr("10.0.0.1"))) })
+	for range 20 {
+		if got := l.intervals(s); !slices.Equal(got, intervalsOf(want)) {
+			t.Fatalf("read %d intervals, want %d", len(got), len(want))
+		}
+	}
+	if edits := stop(); edits < 20 {
+		t.Errorf("%d edits", edits)
+	}
+}
+
+// TestSteady has a set change between the datagrams of a dump.
+func TestSteady(t *testing.T) {
+	l := newLab(t)
+	elems := slices.Collect(spread(4000))
+	s := l.set("s", IPv4Addr, FlagInterval, elems...)
+	writer := l.dial()
+	entries := 0
+	steady, err := l.dumpElements(s, func(listed) bool {
+		if entries++; entries%700 == 0 {
+			var tx Tx
+			tx.DeleteElements(s, Each(elems[entries/700]))
+			if err := writer.Commit(&tx); err != nil {
+				t.Error(err)
+			}
+		}
+		return true
+	})
+	if err != nil || steady || entries < 1000 {
+		t.Errorf("changed meanwhile: steady %v, %v, %d entries", steady, err, entries)
+	}
+	if steady, err := l.dumpElements(s, func(listed) bool { return true }); err != nil || !steady {
+		t.Errorf("without changes: steady %v, %v", steady, err)
+	}
+}
+
+// TestElementsTooFast has an interval set change so fast that it can not be read, and wants an error rather than a guess.
+func TestElementsTooFast(t *testing.T) {
+	l := newLab(t)
+	elems := slices.Collect(spread(20_000))
+	s := l.set("s", IPv4Addr, FlagInterval, elems...)
+	writer := l.dial()
+	stop := until(t, func(i int) error {
+		var tx Tx
+		tx.DeleteElements(s, Each(elems[i%len(elems)]))
+		if i > 0 {
+			tx.AddElements(s, Each(elems[(i-1)%len(elems)]))
+		}
+		return writer.Commit(&tx)
+	})
+	await(t, "ErrChanged", func() bool {
+		n, err := firstError(l.Conn, s)
+		if err == nil && n < len(elems)-1 {
+			t.Errorf("read %d elements of %d or one less", n, len(elems))
+		}
+		if err != nil && (n > 0 || !errors.Is(err, ErrChanged)) {
+			t.Errorf("%d elements, %v", n, err)
+		}
+		return err != nil
+	})
+	stop()
+}
+
+// TestOrphanedEnd reads an interval set in which starts expired and left their ends.
+func TestOrphanedEnd(t *testing.T) {
+	l := newLab(t)
+	l.nft("add set inet lab s { type ipv4_addr; flags interval,timeout; gc-interval 1h; }")
+	s := &Set{Table: l.table, Name: "s", Type: IPv4Addr, Flags: FlagInterval | FlagTimeout}
+	if err := l.Add(s, Each(
+		Element{Interval: iv("10.0.0.0/24"), Timeout: 50 * time.Millisecond},
+		Element{Interval: iv("10.0.1.0/24")},
+		Element{Interval: iv("10.0.3.0/24"), Timeout: 50 * time.Millisecond},
+		Element{Interval: iv("224.0.0.0/3"), Timeout: 50 * time.Millisecond},
+	)); err != nil {
+		t.Fatal(err)
+	}
+	orphans := 0
+	await(t, "three intervals expire", func() bool {
+		starts, ends := 0, 0
+		if _, err := l.dumpElements(s, func(l listed) bool {
+			if l.end {
+				ends++
+			} else {
+				starts++
+			}
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+		orphans = ends - starts
+		return starts == 1
+	})
+	if got := l.intervals(s); !slices.Equal(got, ivs("10.0.1.0/24")) {
+		t.Errorf("read %v, with %d orphaned ends", got, orphans)
+	}
+	for _, k := range []string{"10.0.0.0", "10.0.0.255", "10.0.3.7", "224.0.0.0", "255.255.255.255"} {
+		if got, err := l.Get(s, addr(k)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("Get(%s): %v, %v", k, got, err)
+		}
+	}
+	for _, k := range []string{"10.0.1.0", "10.0.1.255"} {
+		if got, err := l.Get(s, addr(k)); err != nil || got.Interval != iv("10.0.1.0/24") {
+			t.Errorf("Get(%s): %v, %v", k, got, err)
+		}
+	}
+}
