@@ -118,9 +118,9 @@ func (e *End) forgetNeighbours() error {
 	return nil
 }
 
-func (e *End) setNeighbour(addr netip.Addr, mac net.HardwareAddr) error {
+func (e *End) setNeighbour(addr netip.Addr, mac MAC) error {
 	err := e.Host.rtnl.NeighSet(&netlink.Neigh{
-		LinkIndex: e.Index, State: unix.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: mac,
+		LinkIndex: e.Index, State: unix.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: mac[:],
 	})
 	if err != nil {
 		return fmt.Errorf("add neighbour %s to %s: %w", addr, e.Dev, err)

@@ -24,7 +24,7 @@
 //
 // No call waits for a fixed time. Connect and AddAddr return when the link passes packets and the address is in use;
 // Send returns when the kernels have processed the packet, rules and all; Probe says "no answer" as soon as there can be
-// none any more. How is told at theCPU in pin.go and at rounds in fence.go.
+// none any more. Why that is so can be read in pin.go and fence.go.
 //
 // # Threads
 //

@@ -18,7 +18,7 @@ import (
 var fenceAddr = netip.AddrFrom4([4]byte{192, 0, 0, 8})
 
 // rounds is how often a fence asks. Each time, question and answer cross a link once; what is behind them in the queue
-// can not be seen after them. So a fence is behind all packets that cross up to 2*rounds links there and back: those
+// cannot be seen after them. So a fence is behind all packets that cross up to 2*rounds links there and back: those
 // answered by a host seven routers away, or fewer if neighbours must be discovered first.
 const rounds = 8
 

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// forbidden is what a process that can not have network namespaces says: why, what stands in the way as far as the
+// forbidden is what a process that cannot have network namespaces says: why, what stands in the way as far as the
 // system's settings tell, and what to do. read returns a setting's value by the path of its file, "" if there is none.
 func forbidden(cause error, read func(path string) string) string {
 	var b strings.Builder

@@ -2,7 +2,6 @@ package netnstest
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"testing"
 
@@ -21,7 +20,7 @@ type End struct {
 	Dev string
 	// Index is the number of the interface in Host.
 	Index int
-	MAC   net.HardwareAddr
+	MAC   MAC
 	// IPv4 and IPv6 are the addresses of the first network of each family, not valid if the link has none.
 	IPv4, IPv6 netip.Addr
 	// LinkLocal is the address in fe80::/10 that the kernel gave the interface.
@@ -71,7 +70,7 @@ func (l *Link) create() error {
 		if err != nil {
 			return fmt.Errorf("find %s: %w", e.Dev, err)
 		}
-		e.Index, e.MAC = dev.Attrs().Index, dev.Attrs().HardwareAddr
+		e.Index, e.MAC = dev.Attrs().Index, MAC(dev.Attrs().HardwareAddr)
 		if err := e.Host.rtnl.LinkSetUp(dev); err != nil {
 			return fmt.Errorf("set up %s: %w", e.Dev, err)
 		}

@@ -23,7 +23,7 @@ func TestConnectGivesAddresses(t *testing.T) {
 		t.Errorf("ends are %s of %s and %s of %s", l.A.Dev, l.A.Host.Name(), l.B.Dev, l.B.Host.Name())
 	}
 	for _, e := range []End{l.A, l.B} {
-		if len(e.MAC) != 6 || !e.LinkLocal.IsLinkLocalUnicast() || e.Index == 0 {
+		if e.MAC == (MAC{}) || !e.LinkLocal.IsLinkLocalUnicast() || e.Index == 0 {
 			t.Errorf("end %+v", e)
 		}
 	}

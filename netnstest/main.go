@@ -44,7 +44,7 @@ type privilegedRunner struct{ Runner }
 
 func (p privilegedRunner) Run() int { return Main(p.Runner) }
 
-// reexec reports done with the exit code when the tests have been run in a child, or can not be run at all.
+// reexec reports done with the exit code when the tests have been run in a child, or cannot be run at all.
 func reexec() (code int, done bool) {
 	inChild := os.Getenv(childVariable) != ""
 	// Unset, so that a process started by a test begins with a clean slate.

@@ -49,19 +49,16 @@ const (
 
 // String returns the flags as tcpdump(8) writes them: "[S.]" is SYN and ACK.
 func (f TCPFlags) String() string {
-	var b strings.Builder
-	for _, s := range []struct {
-		flag TCPFlags
-		char byte
-	}{{FlagFIN, 'F'}, {FlagSYN, 'S'}, {FlagRST, 'R'}, {FlagPSH, 'P'}, {FlagACK, '.'}, {FlagURG, 'U'}, {FlagECE, 'E'}, {FlagCWR, 'W'}} {
-		if f&s.flag != 0 {
-			b.WriteByte(s.char)
-		}
-	}
 	if f == 0 {
 		return "[none]"
 	}
-	return "[" + b.String() + "]"
+	b := []byte{'['}
+	for i, char := range []byte("FSRP.UEW") { // from FlagFIN to FlagCWR
+		if f&(1<<i) != 0 {
+			b = append(b, char)
+		}
+	}
+	return string(append(b, ']'))
 }
 
 // Packet is an IPv4 or IPv6 packet, to send or as it was captured. What is not set is sent as zero, but for TTL.
@@ -130,7 +127,9 @@ const (
 
 // Ping returns an ICMP echo request. id goes into identifier and sequence, and comes back in Rest of the reply.
 func Ping(src, dst netip.Addr, id uint32) Packet {
-	p := Packet{Proto: ICMP, Src: netip.AddrPortFrom(src, 0), Dst: netip.AddrPortFrom(dst, 0), Type: icmpEchoRequest, Rest: id}
+	p := Packet{
+		Proto: ICMP, Src: netip.AddrPortFrom(src, 0), Dst: netip.AddrPortFrom(dst, 0), Type: icmpEchoRequest, Rest: id,
+	}
 	if dst.Is6() {
 		p.Type = icmp6EchoRequest
 	}
@@ -149,7 +148,7 @@ func PortUnreachable(from netip.Addr, cause Packet) Packet {
 	}
 	quote, err := cause.AppendBinary(nil)
 	if err != nil {
-		// A packet that can not be sent can not have caused an error. Send will say so too: p quotes nothing.
+		// A packet that cannot be sent cannot have caused an error. Send will say so too: p quotes nothing.
 		return p
 	}
 	// 548 bytes keep both errors within what may be sent over any link (RFC 1812, 4.3.2.3).

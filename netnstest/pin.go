@@ -29,7 +29,7 @@ var theCPU = sync.OnceValues(func() (int, error) {
 	return 0, errors.New("read CPU affinity: no CPU among the first 1,024")
 })
 
-// pinned runs f on a thread that is bound to theCPU. As with namespaces, a thread that can not be made what it was ends
+// pinned runs f on a thread that is bound to theCPU. As with namespaces, a thread that cannot be made what it was ends
 // with its goroutine; that, and failure to bind it, is an error.
 func pinned(f func() error) error {
 	cpu, err := theCPU()

@@ -89,7 +89,8 @@ func chain(t *testing.T, routers int) (client, server *Host, a, b End) {
 			right = NewHost(t, fmt.Sprintf("router %d", i+1))
 			right.Forward()
 		}
-		links = append(links, Connect(t, left, right, fmt.Sprintf("192.0.%d.0/24", 10+i), fmt.Sprintf("2001:db8:%d::/64", 10+i)))
+		v4, v6 := fmt.Sprintf("192.0.%d.0/24", 10+i), fmt.Sprintf("2001:db8:%d::/64", 10+i)
+		links = append(links, Connect(t, left, right, v4, v6))
 		left = right
 	}
 	for i, l := range links[1:] {
@@ -241,33 +242,38 @@ func TestProbeLeavesNothingHalfOpen(t *testing.T) {
 }
 
 func TestProbeTakesOnlyItsOwnAnswer(t *testing.T) {
-	mine := Packet{Proto: TCP, Src: netip.MustParseAddrPort("192.0.2.1:1000"), Dst: netip.MustParseAddrPort("192.0.2.2:80"), Flags: FlagSYN}
+	mine := SYN(netip.MustParseAddr("192.0.2.1"), netip.MustParseAddrPort("192.0.2.2:80"))
+	mine.Src = at(mine.Src.Addr(), 1000)
 	back := func(change func(*Packet)) Packet {
 		p := Packet{Proto: TCP, Src: mine.Dst, Dst: mine.Src, Flags: FlagRST | FlagACK}
 		change(&p)
 		return p
 	}
+	unreachable := func(cause Packet) Packet { return PortUnreachable(mine.Dst.Addr(), cause) }
 	ping := Ping(mine.Src.Addr(), mine.Dst.Addr(), 7)
+	reply := func(id uint32) Packet {
+		return Packet{Proto: ICMP, Src: ping.Dst, Dst: ping.Src, Type: icmpEchoReply, Rest: id}
+	}
 	for name, tt := range map[string]struct {
 		p, q Packet
 		want AnswerKind
 	}{
-		"reset":                {mine, back(func(*Packet) {}), AnswerRST},
-		"other port":           {mine, back(func(p *Packet) { p.Dst = at(p.Dst.Addr(), 1001) }), NoAnswer},
-		"other host":           {mine, back(func(p *Packet) { p.Src = netip.MustParseAddrPort("192.0.2.3:80") }), NoAnswer},
-		"other protocol":       {mine, back(func(p *Packet) { p.Proto = UDP }), NoAnswer},
-		"SYN+ACK":              {mine, back(func(p *Packet) { p.Flags = FlagSYN | FlagACK }), AnswerSYNACK},
-		"challenge ACK":        {mine, back(func(p *Packet) { p.Flags = FlagACK }), AnswerSegment},
-		"own packet":           {mine, mine, NoAnswer},
-		"error":                {mine, PortUnreachable(netip.MustParseAddr("198.51.100.1"), mine), AnswerPortUnreachable},
-		"error to a neighbour": {mine, PortUnreachable(mine.Dst.Addr(), Packet{Proto: TCP, Src: at(mine.Src.Addr(), 1001), Dst: mine.Dst}), NoAnswer},
-		"error from elsewhere": {mine, PortUnreachable(mine.Dst.Addr(), Packet{Proto: TCP, Src: mine.Src, Dst: at(mine.Dst.Addr(), 81)}), NoAnswer},
-		"error to another":     {mine, PortUnreachable(mine.Dst.Addr(), back(func(*Packet) {})), NoAnswer},
-		"echo":                 {ping, Packet{Proto: ICMP, Src: ping.Dst, Dst: ping.Src, Type: icmpEchoReply, Rest: 7}, AnswerEcho},
-		"other echo":           {ping, Packet{Proto: ICMP, Src: ping.Dst, Dst: ping.Src, Type: icmpEchoReply, Rest: 8}, NoAnswer},
-		"crossing request":     {ping, Ping(ping.Dst.Addr(), ping.Src.Addr(), 7), NoAnswer},
-		"error on echo":        {ping, PortUnreachable(ping.Dst.Addr(), ping), AnswerPortUnreachable},
-		"on another echo":      {ping, PortUnreachable(ping.Dst.Addr(), Ping(mine.Src.Addr(), mine.Dst.Addr(), 8)), NoAnswer},
+		"reset":                 {mine, back(func(*Packet) {}), AnswerRST},
+		"other port":            {mine, back(func(p *Packet) { p.Dst = at(p.Dst.Addr(), 1001) }), NoAnswer},
+		"other host":            {mine, back(func(p *Packet) { p.Src = netip.MustParseAddrPort("192.0.2.3:80") }), NoAnswer},
+		"other protocol":        {mine, back(func(p *Packet) { p.Proto = UDP }), NoAnswer},
+		"SYN+ACK":               {mine, back(func(p *Packet) { p.Flags = FlagSYN | FlagACK }), AnswerSYNACK},
+		"challenge ACK":         {mine, back(func(p *Packet) { p.Flags = FlagACK }), AnswerSegment},
+		"own packet":            {mine, mine, NoAnswer},
+		"error":                 {mine, PortUnreachable(netip.MustParseAddr("198.51.100.1"), mine), AnswerPortUnreachable},
+		"error to my neighbour": {mine, unreachable(Packet{Proto: TCP, Src: at(mine.Src.Addr(), 1001), Dst: mine.Dst}), NoAnswer},
+		"error about another":   {mine, unreachable(Packet{Proto: TCP, Src: mine.Src, Dst: at(mine.Dst.Addr(), 81)}), NoAnswer},
+		"error to another":      {mine, unreachable(back(func(*Packet) {})), NoAnswer},
+		"echo":                  {ping, reply(7), AnswerEcho},
+		"other echo":            {ping, reply(8), NoAnswer},
+		"crossing request":      {ping, Ping(ping.Dst.Addr(), ping.Src.Addr(), 7), NoAnswer},
+		"error on echo":         {ping, unreachable(ping), AnswerPortUnreachable},
+		"error on another echo": {ping, unreachable(Ping(mine.Src.Addr(), mine.Dst.Addr(), 8)), NoAnswer},
 	} {
 		if got := classify(tt.p, tt.q); got != tt.want {
 			t.Errorf("%s: got %v, want %v", name, Answer{Kind: got}, Answer{Kind: tt.want})

@@ -22,12 +22,14 @@ func TestSendReturnsWhenProcessed(t *testing.T) {
 		}
 		s := server.Sniff(link.B.Dev)
 		client.Send(p)
-		got, ok := s.Next(0)
-		if !ok || got.Src != p.Src || got.Dst != p.Dst || got.Proto != p.Proto || string(got.Payload) != string(p.Payload) {
-			t.Errorf("%s: received %t %v, want %v", name, ok, got, p)
+		isIt := func(q Packet) bool {
+			return q.Src == p.Src && q.Dst == p.Dst && q.Proto == p.Proto && string(q.Payload) == string(p.Payload)
 		}
-		if extra, ok := s.Next(0); ok {
-			t.Errorf("%s: received %v besides", name, extra)
+		if _, err := s.Await(isIt, 0); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if again, err := s.Await(isIt, 0); err == nil {
+			t.Errorf("%s: received %v twice", name, again)
 		}
 	}
 }
@@ -120,12 +122,14 @@ func TestSenderChoosesTheLink(t *testing.T) {
 	wantFatal(t, func(t testing.TB) { router.With(t).Sender("eth9") }, `host router: find link "eth9"`)
 	wantFatal(t, func(t testing.TB) { router.With(t).Send(Ping(l.A.IPv4, netip.MustParseAddr("10.9.8.7"), 1)) },
 		"look up route to 10.9.8.7: network is unreachable")
-	wantFatal(t, func(t testing.TB) { router.With(t).Probe(Ping(l.A.IPv4, l.A.IPv4, 1)) }, "192.0.2.1: not by a link")
+	wantFatal(t, func(t testing.TB) { router.With(t).Probe(Ping(l.A.IPv4, l.A.IPv4, 1)) },
+		"192.0.2.1: not by a link")
 }
 
 func TestSendRefuses(t *testing.T) {
 	client, _, link := pair(t)
-	wantFatal(t, func(t testing.TB) { client.With(t).Send(Packet{Proto: UDP, Src: v4a, Dst: v6b}) }, errFamilies.Error())
+	wantFatal(t, func(t testing.TB) { client.With(t).Send(Packet{Proto: UDP, Src: v4a, Dst: v6b}) },
+		errFamilies.Error())
 	wantFatal(t, func(t testing.TB) {
 		client.With(t).Send(Packet{Proto: UDP, Src: v4a, Dst: at(link.B.IPv4, 1), Payload: make([]byte, 2000)})
 	}, "send on eth0: sendmmsg: message too long")
@@ -152,7 +156,7 @@ func TestSniffDirections(t *testing.T) {
 			if p.Frame.Outgoing {
 				from, to = to, from
 			}
-			if p.Frame.Src != MAC(from) || p.Frame.Dst != MAC(to) || p.Frame.Index != link.B.Index {
+			if p.Frame.Src != from || p.Frame.Dst != to || p.Frame.Index != link.B.Index {
 				t.Errorf("%v: frame %+v, want from %v to %v on %d", p, p.Frame, from, to, link.B.Index)
 			}
 			got = append(got, p.Flags.String())

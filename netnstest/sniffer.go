@@ -19,7 +19,8 @@ type Sniffer struct {
 }
 
 // Sniff captures the packets that come in on the interface dev, "" standing for all, before the firewall sees them and
-// whomever they are for. The sniffer is closed when the test ends.
+// whomever they are for. Look for what you expect among them: hosts send IPv6 multicast listener reports when it pleases
+// them, for seconds after an address was added. The sniffer is closed when the test ends.
 func (h *Host) Sniff(dev string) *Sniffer {
 	h.t.Helper()
 	return h.sniff(dev, false)

@@ -9,7 +9,7 @@ import (
 )
 
 // onThread runs f in a goroutine with a thread to itself, which enter has taken to another network namespace. The
-// thread goes back to where it came from before any other goroutine may use it; if it can not, it ends with its
+// thread goes back to where it came from before any other goroutine may use it; if it cannot, it ends with its
 // goroutine, so that no thread is ever left in a foreign namespace.
 //
 // A goroutine of its own it must be, even for a caller that is locked to a thread: setns(2) acts on the thread, and the

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -61,6 +62,16 @@ func TestDoIsInTheNamespaceOfTheHost(t *testing.T) {
 		go func() { defer close(done); inGoroutine = here(t) }()
 		<-done
 	})
+	var inProcess []byte
+	a.Do(func() {
+		var err error
+		if inProcess, err = exec.Command("readlink", "/proc/self/ns/net").Output(); err != nil {
+			t.Error(err)
+		}
+	})
+	if got := strings.TrimSpace(string(inProcess)); got != inA {
+		t.Errorf("process started in Do: in %s, want %s", got, inA)
+	}
 	if inA == home || inB == home || inA == inB {
 		t.Errorf("process in %s, a in %s, b in %s: want three namespaces", home, inA, inB)
 	}

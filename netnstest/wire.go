@@ -139,8 +139,8 @@ func (w *wire) sendmmsg(msgs []mmsghdr) (n int, err error) {
 
 // appendEther appends the header of a frame to the other end.
 func (w *wire) appendEther(b []byte, etherType uint16) []byte {
-	b = append(b, w.end.peer.MAC...)
-	b = append(b, w.end.MAC...)
+	b = append(b, w.end.peer.MAC[:]...)
+	b = append(b, w.end.MAC[:]...)
 	return append(b, byte(etherType>>8), byte(etherType))
 }
 
