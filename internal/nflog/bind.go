@@ -1,0 +1,106 @@
+package nflog
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Types of messages: enum nfulnl_msg_types of include/uapi/linux/netfilter/nfnetlink_log.h.
+const (
+	msgPacket = unix.NFNL_SUBSYS_ULOG << 8   // NFULNL_MSG_PACKET
+	msgConfig = unix.NFNL_SUBSYS_ULOG<<8 | 1 // NFULNL_MSG_CONFIG
+)
+
+// Attributes of an NFULNL_MSG_CONFIG, and their values: enum nfulnl_attr_config of the same file.
+const (
+	cfgCommand   = 1 // NFULA_CFG_CMD: struct nfulnl_msg_config_cmd
+	cfgMode      = 2 // NFULA_CFG_MODE: struct nfulnl_msg_config_mode
+	cfgDatagram  = 3 // NFULA_CFG_NLBUFSIZ
+	cfgDelay     = 4 // NFULA_CFG_TIMEOUT
+	cfgThreshold = 5 // NFULA_CFG_QTHRESH
+	cfgFlags     = 6 // NFULA_CFG_FLAGS
+
+	commandBind = 1 // NFULNL_CFG_CMD_BIND
+	copyPacket  = 2 // NFULNL_COPY_PACKET
+	flagSeq     = 1 // NFULNL_CFG_F_SEQ
+)
+
+// What the kernel is told of how to send messages. Rules may ask for less with `snaplen` and `queue-threshold`, not for more.
+const (
+	copyRange    = 256      // bytes of each packet: its headers, with options and extensions
+	delay        = 1        // hundredths of a second that a message may wait for others to come with it
+	threshold    = 64       // messages that are sent without waiting for more
+	datagramSize = 16 << 10 // bytes, which that many messages fit into; the kernel takes at most 128 KiB
+)
+
+// settings are the attributes of the message that binds a group. All is said in this one message, because packets may be logged
+// from then on.
+func settings() ([]byte, error) {
+	ae := netlink.NewAttributeEncoder()
+	ae.ByteOrder = binary.BigEndian
+	ae.Uint8(cfgCommand, commandBind)
+	ae.Bytes(cfgMode, append(binary.BigEndian.AppendUint32(nil, copyRange), copyPacket, 0))
+	ae.Uint32(cfgDatagram, datagramSize)
+	ae.Uint32(cfgDelay, delay)
+	ae.Uint32(cfgThreshold, threshold)
+	ae.Uint16(cfgFlags, flagSeq)
+	return ae.Encode()
+}
+
+// bind makes the connection the listener of a group.
+func (c *Conn) bind(group uint16) error {
+	attrs, err := settings()
+	if err != nil {
+		return err
+	}
+	err = c.request(msgConfig, group, attrs)
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	// The kernel says EPERM also if the group is another's. Whoever has the privilege gets another error for a message that only
+	// the kernel sends.
+	if errors.Is(c.request(msgPacket, group, nil), unix.EPERM) {
+		return err
+	}
+	return ErrBusy
+}
+
+// request sends a message and returns what the kernel says to it. Packets that are logged meanwhile are kept for Receive.
+func (c *Conn) request(typ netlink.HeaderType, group uint16, attrs []byte) error {
+	nfgenmsg := []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, byte(group >> 8), byte(group)}
+	sent, err := c.nl.Send(netlink.Message{
+		Header: netlink.Header{Type: typ, Flags: netlink.Request | netlink.Acknowledge},
+		Data:   append(nfgenmsg, attrs...),
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		b, err := c.read(false) // the kernel has answered by the time the request is sent
+		if errors.Is(err, unix.EAGAIN) {
+			return errors.New("the kernel gave no answer")
+		}
+		if err != nil {
+			return err
+		}
+		m, _, err := nextMessage(b)
+		if err != nil {
+			return err
+		}
+		if m.typ != unix.NLMSG_ERROR {
+			c.early = append(c.early, bytes.Clone(b))
+			continue
+		}
+		if m.seq == sent.Header.Sequence && len(m.body) >= 4 {
+			if n := int32(binary.NativeEndian.Uint32(m.body)); n != 0 {
+				return syscall.Errno(-n)
+			}
+			return nil
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package nflog
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"time"
+)
+
+// Message is what the kernel tells of one packet that a rule logged. What the packet does not have is zero, and so is what the
+// rule's snaplen has cut off.
+type Message struct {
+	// Time is when the packet came in, to the microsecond, by the clock that people set. It is the zero Time in the output and
+	// postrouting hooks. Linux before 6.6 tells it only while some program asks for the times of packets, as tcpdump does.
+	Time time.Time
+
+	// Prefix is what the rule says in `log prefix`.
+	Prefix string
+
+	// InIf is the index of the interface by which the packet came in.
+	InIf uint32
+
+	// Hook is where the rule stands: NF_INET_* of include/uapi/linux/netfilter.h.
+	Hook uint8
+
+	// Src and Dst are the addresses of the IP header.
+	Src, Dst netip.Addr
+
+	// Proto is the transport protocol, IPPROTO_*. In IPv6 it is what stands behind the extension headers. In a fragment other than
+	// the first it is what the packet says, but nothing more is known of it.
+	Proto uint8
+
+	// SrcPort and DstPort are the ports of TCP, UDP, UDP-Lite, SCTP and DCCP.
+	SrcPort, DstPort uint16
+
+	// TCPFlags is byte 13 of a TCP header (RFC 9293, 3.1).
+	TCPFlags uint8
+
+	// Seq counts the messages of the group, from 0 when it was bound; a gap is messages that were lost.
+	Seq uint32
+}
+
+// Attributes of a message: enum nfulnl_attr_type of include/uapi/linux/netfilter/nfnetlink_log.h.
+const (
+	attrPacketHeader = 1  // NFULA_PACKET_HDR: struct nfulnl_msg_packet_hdr: protocol of the link, hook
+	attrTimestamp    = 3  // NFULA_TIMESTAMP: struct nfulnl_msg_packet_timestamp: seconds, microseconds, each 8 bytes
+	attrInDev        = 4  // NFULA_IFINDEX_INDEV
+	attrPayload      = 9  // NFULA_PAYLOAD: the packet from its network header on
+	attrPrefix       = 10 // NFULA_PREFIX
+	attrSeq          = 12 // NFULA_SEQ
+)
+
+// Decode makes m what the attributes of an NFULNL_MSG_PACKET say, which follow its nfgenmsg header. It allocates nothing but the
+// prefix, and not even that if m has the same already. The error tells of attributes that are cut off, not of packets: a packet
+// that is cut off, or no IP packet, is what rules log.
+func (m *Message) Decode(attrs []byte) error {
+	var prefix []byte
+	*m = Message{Prefix: m.Prefix}
+	for len(attrs) > 0 {
+		typ, v, rest, err := nextAttr(attrs)
+		if err != nil {
+			return err
+		}
+		attrs = rest
+		switch typ {
+		case attrPacketHeader:
+			if len(v) >= 3 {
+				m.Hook = v[2]
+			}
+		case attrTimestamp:
+			if len(v) == 16 {
+				m.Time = time.Unix(int64(binary.BigEndian.Uint64(v)), 1000*int64(binary.BigEndian.Uint64(v[8:])))
+			}
+		case attrInDev:
+			m.InIf = be32(v)
+		case attrPayload:
+			m.packet(v)
+		case attrPrefix:
+			prefix = bytes.TrimSuffix(v, []byte{0})
+		case attrSeq:
+			m.Seq = be32(v)
+		}
+	}
+	if m.Prefix != string(prefix) {
+		m.Prefix = string(prefix)
+	}
+	return nil
+}
