@@ -20,6 +20,9 @@ type Result struct {
 
 // Apply makes the kernel's table that of the Spec in one transaction. If the ruleset changes between reading and committing, it reads
 // again. After an error nothing has changed. Errors are those of [Spec.Validate], [Probe] and [nftset.Conn.Commit], and *ConflictError.
+//
+// Only if Prefix6 changed there are two transactions: the first puts the IPv6 bans into the set of prefixes, where they stay banned
+// by what they were, and the second takes them out of the tiers. Between them, and after an error, bans can be in both.
 func Apply(c *nftset.Conn, spec Spec) (Result, error) {
 	r, err := run(c, spec, c.Commit)
 	if err != nil || r.Empty() || r.Created {
@@ -68,11 +71,14 @@ func (r *Result) attempt(c *nftset.Conn, spec Spec, execute func(*nftset.Tx) err
 	if r.Plan, err = prepare(c, spec, r.Features); err != nil {
 		return err
 	}
-	tx, err := r.transaction()
+	ahead, rest, err := r.transactions()
 	if err != nil {
 		return err
 	}
-	return execute(tx)
+	if err := execute(ahead); err != nil {
+		return err
+	}
+	return execute(rest)
 }
 
 // refusedRule reports whether the kernel found fault with a rule, which is how a missing feature shows.

@@ -83,14 +83,18 @@ func (s *State) ban(set *nftset.Set, tier int, el nftset.Element) Ban {
 	return b
 }
 
-// allBans reads every element of every ban set, also those that [State.Bans] passes over.
+// allBans reads every element of every ban set, also those that [State.Bans] passes over. Expires is counted from when it began.
 func (s *State) allBans(c *nftset.Conn) ([]Ban, error) {
 	var bans []Ban
+	start := time.Now()
 	for _, set := range s.banSets() {
 		_, tier, _ := tierOf(set.Name)
 		for el, err := range c.Elements(set) {
 			if err != nil {
 				return nil, err
+			}
+			if el.Expires > 0 {
+				el.Expires += time.Since(start)
 			}
 			bans = append(bans, s.ban(set, tier, el))
 		}

@@ -172,6 +172,9 @@ func (p *Plan) whitelisted(b Ban) bool {
 
 // rekey moves the bans of IPv6 sources by the old prefix length to the set of prefixes: as keys of the new length they would mean
 // something else, or nothing. That set takes no overlaps, so bans that overlap become one, which lasts as long as the longest.
+//
+// They get there ahead of the transaction that takes them out of the tiers. The kernel (seen on 6.18) makes a new generation of
+// elements visible first and a changed interval set a moment later; in between, what moves would be in neither.
 func (p *Plan) rekey(s *State, c Contents) {
 	bans := slices.DeleteFunc(slices.Clone(c.Bans), func(b Ban) bool { return b.From.Type() != nftset.IPv6Addr || p.whitelisted(b) })
 	slices.SortStableFunc(bans, func(a, b Ban) int { return a.Compare(b.Interval) })
@@ -187,20 +190,33 @@ func (p *Plan) rekey(s *State, c Contents) {
 // rekeyOne puts one ban into the set of prefixes in place of several.
 func (p *Plan) rekeyOne(s *State, bans []Ban, one Ban) {
 	const what = "bans by the old prefix length"
-	same := func(b Ban) bool { return b.Tier == 0 && b.Interval == one.Interval && b.Expires == one.Expires }
+	start := len(p.ops)
+	there := func(b Ban) bool {
+		return b.Tier == 0 && b.Interval == one.Interval && sameExpiry(b.Expires, one.Expires)
+	}
 	for _, b := range bans {
-		if b.Tier == 0 && !same(b) {
+		if b.Tier == 0 && !there(b) {
 			p.discard(what, b, s.Set(b.Set)) // before what overlaps it comes
 		}
 	}
-	if !slices.ContainsFunc(bans, same) {
+	if !slices.ContainsFunc(bans, there) {
 		p.addBan(what, one, &p.Table.set(families[1].net()).Set)
+	}
+	if s.Set(families[1].net()) != nil {
+		for i := range p.ops[start:] {
+			p.ops[start+i].ahead = true
+		}
 	}
 	for _, b := range bans {
 		if b.Tier > 0 {
 			p.discard(what, b, s.Set(b.Set))
 		}
 	}
+}
+
+// sameExpiry allows for the time that reading takes, which [State.allBans] allows for as well but for the kernel's own delays.
+func sameExpiry(a, b time.Duration) bool {
+	return (a-b).Abs() <= time.Second && (a == 0) == (b == 0)
 }
 
 // join returns the ban of all that is between two bans, for the longer of their times.

@@ -29,6 +29,7 @@ type operation struct {
 	encode func(tx *nftset.Tx) error
 	write  func(w *errWriter)
 	what   string // for the summary: "whitelist4", "rules", "timeout of ban4"
+	ahead  bool   // must be committed before the others
 }
 
 // Empty reports whether there is nothing to do.
@@ -61,19 +62,24 @@ func (p *Plan) String() string {
 	return b.String()
 }
 
-// transaction encodes the plan.
-func (p *Plan) transaction() (*nftset.Tx, error) {
-	tx := &nftset.Tx{Generation: p.generation}
+// transactions encodes the plan: what must be committed ahead, which as a rule is nothing, and the rest. If there is something ahead,
+// its commit makes the rest outdated.
+func (p *Plan) transactions() (ahead, rest *nftset.Tx, err error) {
+	ahead, rest = &nftset.Tx{Generation: p.generation}, &nftset.Tx{Generation: p.generation}
 	for _, op := range p.ops {
+		tx := rest
+		if op.ahead {
+			tx = ahead
+		}
 		if err := op.encode(tx); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return tx, nil
+	return ahead, rest, nil
 }
 
 func (p *Plan) do(what string, encode func(*nftset.Tx) error, format string, args ...any) {
-	p.ops = append(p.ops, operation{encode, func(w *errWriter) { w.printf(format+"\n", args...) }, what})
+	p.ops = append(p.ops, operation{encode: encode, write: func(w *errWriter) { w.printf(format+"\n", args...) }, what: what})
 }
 
 func (p *Plan) addTable() {
@@ -118,13 +124,13 @@ func (p *Plan) fill(s *Set) {
 		}
 	}
 	p.ops = append(p.ops, operation{
-		func(tx *nftset.Tx) error { tx.AddElements(&s.Set, elems); return nil },
-		func(w *errWriter) {
+		encode: func(tx *nftset.Tx) error { tx.AddElements(&s.Set, elems); return nil },
+		write: func(w *errWriter) {
 			w.printf("add element %s { ", &s.Set)
 			writeIntervals(w, s.Elements)
 			w.printf(" }\n")
 		},
-		s.Name,
+		what: s.Name,
 	})
 }
 

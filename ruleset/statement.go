@@ -92,9 +92,9 @@ func (f family) lookup(op string, l *expr.Lookup, bits int) statement {
 // inNone matches packets whose source is in none of the sets: its first bits in none of the tiers, and all of it not in that of
 // prefixes. The source is loaded once for all tiers. nft would do so for each, and lists both in the same way.
 //
-// The order matters. A packet may ask one set before a transaction and the next one after it, so a ban must only ever move to a set
-// that is asked later, or be in both: the watcher adds to longer tiers, which come first, and lets the shorter expire; [Diff]
-// moves bans to the set of prefixes, which comes last.
+// A packet may ask one set before a transaction and the next one after it, and not all sets change at the same instant. So a ban that
+// moves must be in both for a while, whatever the order: the watcher adds to longer tiers and lets the shorter expire; [Apply] adds
+// to the set of prefixes before it deletes from the tiers.
 func (f family) inNone(tiers []string, net string, bits int) statement {
 	load := f.saddr(bits)
 	s := statement{exprs: append(f.nfproto(), load.exprs...)}
