@@ -1,14 +1,18 @@
 package ruleset
 
 import (
+	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/nftset"
 )
 
 // arrivals counts the datagrams that come through to a socket on the host, by source.
@@ -177,17 +181,13 @@ func TestReapplyUnderTraffic(t *testing.T) {
 	}
 }
 
-// TestReapplyPrefix6UnderTraffic moves bans to another set while they are in use.
+// TestReapplyPrefix6UnderTraffic moves bans from set to set while they are in use: a packet may ask one set before that, and another
+// after it.
 func TestReapplyPrefix6UnderTraffic(t *testing.T) {
+	const moves = 300
 	l := newTrap(t, trapSpec())
 	banned, bystanders := l.everywhere()
-	var specs []Spec
-	for _, bits := range []int{56, 128, 64, 48} {
-		s := trapSpec()
-		s.Prefix6 = bits
-		specs = append(specs, s)
-	}
-	n := len(l.bans())
+	bans := slices.Sorted(maps.Keys(l.bans()))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -197,17 +197,49 @@ func TestReapplyPrefix6UnderTraffic(t *testing.T) {
 			return
 		}
 		defer c.Close()
-		for _, s := range specs {
-			for range 10 {
-				if _, err := Apply(c, s); err != nil {
-					t.Error(err)
+		for i := range moves {
+			if err := moveBack(c); err != nil {
+				t.Errorf("move %d: %v", i, err)
+				return
+			}
+			for _, bits := range []int{56, 64} {
+				spec := trapSpec()
+				spec.Prefix6 = bits
+				if _, err := Apply(c, spec); err != nil {
+					t.Errorf("move %d: %v", i, err)
 					return
 				}
 			}
 		}
 	}()
-	l.stream(done, banned, bystanders)
-	if got := len(l.bans()); got != n {
-		t.Errorf("%d bans, there were %d", got, n)
+	sent := l.stream(done, banned, bystanders)
+	t.Logf("%d moves, with %d datagrams of each source", moves, sent)
+	if got := slices.Sorted(maps.Keys(l.bans())); !slices.Equal(got, bans) {
+		t.Errorf("banned is %q, was %q", got, bans)
 	}
+}
+
+// moveBack makes bans of single /64 out of those in net6, so that they can be moved again. It never has them in neither.
+func moveBack(c *nftset.Conn) error {
+	s, err := Read(c, "portmon")
+	if err != nil {
+		return err
+	}
+	net, first := s.Set("net6"), s.Set("ban6")
+	var bans []nftset.Element
+	for el, err := range c.Elements(net) {
+		if err != nil {
+			return err
+		}
+		bans = append(bans, el)
+	}
+	for _, el := range bans {
+		var add, remove nftset.Tx
+		add.AddElements(first, nftset.Singles(el.From))
+		remove.DeleteElements(net, nftset.Each(nftset.Element{Interval: el.Interval}))
+		if err := errors.Join(c.Commit(&add), c.Commit(&remove)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
