@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BatchSize is the number of elements that [Conn.Add] and [Conn.Delete] put into one transaction.
+// BatchSize is the number of elements that [Conn.Add], [Conn.Renew] and [Conn.Delete] put into one transaction, at most.
 const BatchSize = 8192
 
 // Commit runs a transaction: all of it, or nothing. A failure is an *OpError for the first operation that failed. An empty
@@ -101,38 +101,50 @@ func (c *Conn) drain() {
 	}
 }
 
-// Add adds elements in transactions of [BatchSize]. After an error the transactions before it stand.
+// Add adds elements in transactions of at most [BatchSize]. After an error the transactions before it stand.
 func (c *Conn) Add(s *Set, elems iter.Seq[Element]) error {
-	return c.batches(elems, func(tx *Tx, batch []Element) { tx.AddElements(s, Each(batch...)) })
+	return c.batches(BatchSize, elems, func(tx *Tx, batch []Element) { tx.AddElements(s, Each(batch...)) })
 }
 
-// Renew adds elements as [Tx.Renew] does, in transactions of [BatchSize]. After an error the transactions before it stand.
+// Renew adds elements as [Tx.Renew] does, in transactions of at most [BatchSize]. After an error the transactions before it stand.
 func (c *Conn) Renew(s *Set, elems iter.Seq[Element]) error {
-	return c.batches(elems, func(tx *Tx, batch []Element) { tx.renew(s, batch) })
+	return c.batches(BatchSize, elems, func(tx *Tx, batch []Element) { tx.renew(s, batch) })
 }
 
-// Delete deletes elements, absent ones included, in transactions of [BatchSize]. After an error the transactions before it stand.
+// Delete deletes elements, absent ones included, in transactions of at most [BatchSize]. After an error the
+// transactions before it stand.
 func (c *Conn) Delete(s *Set, elems iter.Seq[Element]) error {
-	return c.batches(elems, func(tx *Tx, batch []Element) { tx.discard(s, batch) })
+	return c.batches(BatchSize, elems, func(tx *Tx, batch []Element) { tx.discard(s, batch) })
 }
 
-func (c *Conn) batches(elems iter.Seq[Element], encode func(*Tx, []Element)) error {
-	batch := make([]Element, 0, BatchSize)
-	tx := &Tx{}
-	flush := func() error {
+// batches runs a transaction for each size elements, or fewer where the send buffer does not take so many: without privilege, and with
+// long comments.
+func (c *Conn) batches(size int, elems iter.Seq[Element], encode func(*Tx, []Element)) error {
+	var (
+		batch  []Element
+		tx     Tx
+		commit func([]Element) error
+	)
+	commit = func(batch []Element) error {
 		tx.reset()
-		encode(tx, batch)
-		batch = batch[:0]
-		return c.Commit(tx)
-	}
-	for el := range elems {
-		if batch = append(batch, el); len(batch) == BatchSize {
-			if err := flush(); err != nil {
-				return err
+		encode(&tx, batch)
+		err := c.Commit(&tx)
+		if half := len(batch) / 2; half > 0 && errors.Is(err, unix.EMSGSIZE) {
+			if err = commit(batch[:half]); err == nil {
+				err = commit(batch[half:])
 			}
 		}
+		return err
 	}
-	return flush()
+	for el := range elems {
+		if batch = append(batch, el); len(batch) == size {
+			if err := commit(batch); err != nil {
+				return err
+			}
+			batch = batch[:0]
+		}
+	}
+	return commit(batch)
 }
 
 // Replace makes elems the only elements of a set, in one transaction: no packet sees the set empty or half full.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -126,13 +127,18 @@ func spread(n uint64) iter.Seq[Element] {
 // TestReplaceManyPrefixes has 100,000 prefixes of all lengths in one transaction, and then as many others.
 func TestReplaceManyPrefixes(t *testing.T) {
 	t.Parallel()
+	_, limit, err := sendLimits()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := min(100_000, uint64(limit/70)) // without privilege it may be fewer
 	l := newLab(t)
 	for _, typ := range []KeyType{IPv4Addr, IPv6Addr} {
 		s := l.set("nets"+typ.String(), typ, FlagInterval)
 		for _, shift := range []int{0, 1} {
 			var want []Interval
 			var elems []Element
-			for i := range uint64(100_000) {
+			for i := range n {
 				k := Key{0, i<<15 + uint64(shift)<<14, typ}
 				if typ == IPv6Addr {
 					k.hi, k.lo = k.lo, 0
@@ -644,5 +650,44 @@ func TestFlushSet(t *testing.T) {
 	}
 	if got := l.intervals(a); !slices.Equal(got, ivs("22")) {
 		t.Errorf("the other set: %v", got)
+	}
+}
+
+// TestListener adds many elements while somebody listens to the events and does not read them, and checks whose events they are.
+func TestListener(t *testing.T) {
+	l := newLab(t)
+	s := l.set("s", IPv4Addr, 0)
+	listener, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: l.host.FD()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if err := listener.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Add(s, Singles(addr("0.0.0.1"))); err != nil {
+		t.Fatal(err)
+	}
+	events, err := listener.Receive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events {
+		if e.Header.PID != l.PortID() {
+			t.Errorf("an event of %d, want %d", e.Header.PID, l.PortID())
+		}
+	}
+	const n = 3*BatchSize + 1
+	if err := l.Add(s, spread(n)); err != nil {
+		t.Error(err)
+	}
+	if got := len(l.read(s)); got != n+1 {
+		t.Errorf("added %d, read %d", n+1, got)
+	}
+	if err := l.Delete(s, spread(n)); err != nil {
+		t.Error(err)
+	}
+	if got := l.intervals(s); !slices.Equal(got, ivs("0.0.0.1")) {
+		t.Errorf("left: %v", got)
 	}
 }

@@ -17,7 +17,16 @@ import (
 	"github.com/portmon/portmon/netnstest"
 )
 
-func TestMain(m *testing.M) { os.Exit(netnstest.Main(isolated{m})) }
+func TestMain(m *testing.M) {
+	if child, ok := children[os.Getenv(childVariable)]; ok {
+		if err := child(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(netnstest.Main(isolated{m}))
+}
 
 // isolated runs the tests from a thread in a network namespace of its own. Examples run on that very thread, and have no other
 // means to stay away from the machine's tables; tests run in goroutines of their own and make hosts.
@@ -87,8 +96,10 @@ func (l *lab) addSet(s *Set, elems ...Element) *Set {
 	s.Table = l.table
 	var tx Tx
 	tx.AddSet(s)
-	tx.AddElements(s, Each(elems...))
 	l.commit(&tx)
+	if err := l.Add(s, Each(elems...)); err != nil {
+		l.t.Fatal(err)
+	}
 	return s
 }
 

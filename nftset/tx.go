@@ -122,7 +122,9 @@ func (tx *Tx) FlushSet(s *Set) {
 }
 
 // AddElements adds elements. One that is there already, with the same bounds, is not changed, but from Linux 6.12 on it gets the
-// timeout that the new one brings. An interval that overlaps another is refused with EEXIST.
+// timeout that the new one brings. An interval that overlaps another is refused with EEXIST, but one that reaches the top of the key
+// space is not (seen on 6.18): what it overlaps then cuts it short. Where that can be, ask the set before, or replace it by what
+// [Merge] makes.
 func (tx *Tx) AddElements(s *Set, elems iter.Seq[Element]) {
 	tx.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, "add element", s, elems, false)
 }

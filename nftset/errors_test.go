@@ -1,0 +1,667 @@
+package nftset
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// checkOpError compares an error with what it should name.
+func checkOpError(t testing.TB, err error, op, object string, element *Interval, cause error) {
+	t.Helper()
+	var got *OpError
+	if !errors.As(err, &got) {
+		t.Fatalf("got %v, want an OpError", err)
+	}
+	if got.Op != op || got.Object != object || !errors.Is(err, cause) {
+		t.Errorf("got %v: op %q, object %q; want %q, %q, %v", err, got.Op, got.Object, op, object, cause)
+	}
+	switch {
+	case (got.Element == nil) != (element == nil):
+		t.Errorf("got element %v, want %v", got.Element, element)
+	case element != nil && *got.Element != *element:
+		t.Errorf("got element %v, want %v", got.Element, element)
+	}
+}
+
+// positions are the indices to try in a list of n elements that fills several messages.
+func positions(n int) []int { return []int{0, 1, n / 3, n/2 + 1, n - 2, n - 1} }
+
+// TestOverlap has one interval among 10,000 overlap what is there.
+func TestOverlap(t *testing.T) {
+	l := newLab(t)
+	there := Element{Interval: iv("10.0.0.100-10.0.0.200")}
+	s := l.set("s", IPv4Addr, FlagInterval, there)
+	for _, overlap := range ivs("10.0.0.150", "10.0.0.0/24", "10.0.0.50-10.0.0.100", "10.0.0.200-10.0.0.201", "10.0.0.100") {
+		const n = 7000
+		for _, at := range positions(n) {
+			var elems []Element
+			for i := range uint64(n) {
+				elems = append(elems, Element{Interval: Interval{Key{0, i << 8, IPv4Addr}, Key{0, i<<8 + 9, IPv4Addr}}})
+			}
+			elems[at].Interval = overlap
+			var tx Tx
+			tx.AddElements(s, Each(elems...))
+			if tx.Len() < 3 {
+				t.Fatalf("%d messages", tx.Len())
+			}
+			err := l.Commit(&tx)
+			checkOpError(t, err, "add element", s.String(), &overlap, unix.EEXIST)
+			if want := fmt.Sprintf("add element %v of %v: it overlaps an interval that is there", overlap, s); err != nil && !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		}
+	}
+	// The same bounds are no overlap, nor are neighbours.
+	if err := l.Add(s, Each(there, Element{Interval: iv("10.0.0.99")}, Element{Interval: iv("10.0.0.201")})); err != nil {
+		t.Error(err)
+	}
+	if got := l.intervals(s); !slices.Equal(got, ivs("10.0.0.99", "10.0.0.100-10.0.0.200", "10.0.0.201")) {
+		t.Errorf("left: %v", got)
+	}
+}
+
+// TestOverlapWithin has intervals overlap in one transaction.
+func TestOverlapWithin(t *testing.T) {
+	l := newLab(t)
+	s := l.set("s", IPv4Addr, FlagInterval)
+	err := l.Add(s, Each(Element{Interval: iv("10.0.0.0/8")}, Element{Interval: iv("10.1.0.0/16")}))
+	second := iv("10.1.0.0/16")
+	checkOpError(t, err, "add element", s.String(), &second, unix.EEXIST)
+	if got := l.read(s); len(got) != 0 {
+		t.Errorf("left: %v", got)
+	}
+}
+
+// TestFull adds one element more than a set takes.
+func TestFull(t *testing.T) {
+	l := newLab(t)
+	const size = 6000
+	for _, flags := range []Flags{0, FlagTimeout} {
+		s := l.addSet(&Set{Name: fmt.Sprint("s", flags), Type: IPv6Addr, Flags: flags, Size: size})
+		var elems []Element
+		for i := range uint64(size + 10) {
+			elems = append(elems, Element{Interval: Single(Key{i, i, IPv6Addr})})
+		}
+		var tx Tx
+		tx.AddElements(s, Each(elems...))
+		err := l.Commit(&tx)
+		checkOpError(t, err, "add element", s.String(), &elems[size].Interval, unix.ENFILE)
+		if want := fmt.Sprintf("add element %v of %v: the set is full", elems[size], s); err != nil && !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+		if got := l.read(s); len(got) != 0 {
+			t.Errorf("%d elements of the transaction are there", len(got))
+		}
+		if err := l.Add(s, Each(elems[:size]...)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestDeleteAbsent deletes one element that is not there among many that are: nothing of the transaction is done.
+func TestDeleteAbsent(t *testing.T) {
+	l := newLab(t)
+	for _, flags := range []Flags{0, FlagTimeout, FlagInterval} {
+		const n = 9000
+		elems := slices.Collect(spread(n))
+		s := l.set(fmt.Sprint("s", flags), IPv4Addr, flags, elems...)
+		other := l.set(fmt.Sprint("other", flags), IPv4Addr, flags)
+		for _, at := range positions(n) {
+			list := slices.Clone(elems)
+			list[at].Interval = iv("1.2.3.4")
+			var tx Tx
+			tx.AddElements(other, Singles(addr("10.0.0.1")))
+			tx.DeleteElements(s, Each(list...))
+			err := l.Commit(&tx)
+			checkOpError(t, err, "delete element", s.String(), &list[at].Interval, os.ErrNotExist)
+			if want := fmt.Sprintf("delete element 1.2.3.4 of %v: there is none", s); err == nil || err.Error() != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		}
+		if a, b := len(l.read(s)), len(l.read(other)); a != n || b != 0 {
+			t.Errorf("flags %d: %d and %d elements, want %d and none", flags, a, b, n)
+		}
+	}
+	s := l.set("part", IPv4Addr, FlagInterval, Element{Interval: iv("10.0.0.0/8")})
+	for _, part := range ivs("10.0.0.0/9", "10.0.0.0", "10.255.255.255", "10.0.0.0/7") {
+		var tx Tx
+		tx.DeleteElements(s, Each(Element{Interval: part}))
+		checkOpError(t, l.Commit(&tx), "delete element", s.String(), &part, os.ErrNotExist)
+	}
+}
+
+// TestAbsentObjects edits what is not there. The error is not about an element.
+func TestAbsentObjects(t *testing.T) {
+	l := newLab(t)
+	none := &Set{Table: l.table, Name: "none", Type: IPv4Addr}
+	nowhere := &Set{Table: Table{FamilyINet, "none"}, Name: "s", Type: IPv4Addr}
+	element := Singles(addr("10.0.0.1"))
+	for _, tt := range []struct {
+		op, object string
+		do         func(*Tx)
+	}{
+		{"add element", none.String(), func(tx *Tx) { tx.AddElements(none, element) }},
+		{"add element", nowhere.String(), func(tx *Tx) { tx.AddElements(nowhere, element) }},
+		{"delete element", none.String(), func(tx *Tx) { tx.DeleteElements(none, element) }},
+		{"flush set", none.String(), func(tx *Tx) { tx.FlushSet(none) }},
+		{"delete set", none.String(), func(tx *Tx) { tx.DeleteSet(none) }},
+		{"add set", nowhere.String(), func(tx *Tx) { tx.AddSet(nowhere) }},
+		{"delete table", "inet none", func(tx *Tx) { tx.DeleteTable(nowhere.Table) }},
+		{"make coffee", "inet lab pot", func(tx *Tx) {
+			var e encoder
+			e.string(unix.NFTA_CHAIN_TABLE, l.table.Name)
+			e.string(unix.NFTA_CHAIN_NAME, "pot")
+			tx.Message(unix.NFT_MSG_DELCHAIN, 0, FamilyINet, e.b, "make coffee", "inet lab pot")
+		}},
+	} {
+		// It is named wherever it stands.
+		for _, before := range []int{0, 1, 5} {
+			var tx Tx
+			for range before {
+				tx.AddTable(l.table)
+			}
+			tt.do(&tx)
+			tx.AddTable(l.table)
+			checkOpError(t, l.Commit(&tx), tt.op, tt.object, nil, os.ErrNotExist)
+		}
+	}
+}
+
+// TestOtherProperties adds sets over others of the same name.
+func TestOtherProperties(t *testing.T) {
+	l := newLab(t)
+	s := l.set("s", IPv4Addr, FlagTimeout, Element{Interval: iv("10.0.0.1")})
+	for _, other := range []Set{
+		{Type: IPv6Addr, Flags: FlagTimeout},
+		{Type: InetService, Flags: FlagTimeout},
+		{Type: IPv4Addr},
+		{Type: IPv4Addr, Flags: FlagTimeout | FlagInterval},
+		{Type: IPv4Addr, Flags: FlagTimeout | FlagDynamic},
+	} {
+		other.Table, other.Name = s.Table, s.Name
+		var tx Tx
+		tx.AddSet(&other)
+		err := l.Commit(&tx)
+		checkOpError(t, err, "add set", s.String(), nil, unix.EEXIST)
+		if want := "add set inet lab s: it exists with other properties"; err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	if got := l.intervals(s); !slices.Equal(got, ivs("10.0.0.1")) {
+		t.Errorf("left: %v", got)
+	}
+}
+
+// TestManyFailures has so many operations fail that the kernel can not queue the answers.
+func TestManyFailures(t *testing.T) {
+	l := newLab(t)
+	s := l.set("s", IPv4Addr, 0)
+	for _, n := range []int{2, 100, 300, 1000, 7000} {
+		var tx Tx
+		tx.AddElements(s, Singles(addr("10.0.0.1")))
+		for i := range n {
+			tx.DeleteSet(&Set{Table: l.table, Name: fmt.Sprint("none", i), Type: IPv4Addr})
+		}
+		err := l.Commit(&tx)
+		checkOpError(t, err, "delete set", "inet lab none0", nil, os.ErrNotExist)
+		var op *OpError
+		if errors.As(err, &op) && (op.Others < 1 || op.Others > n-1 || n <= 100 && op.Others != n-1) {
+			t.Errorf("%d operations fail: %d others", n, op.Others)
+		}
+		if n == 2 {
+			if want := "delete set inet lab none0: there is none (and 1 more)"; err == nil || err.Error() != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		}
+		if got := l.read(s); len(got) != 0 {
+			t.Errorf("%d operations fail: %v was added", n, got)
+		}
+		if err := l.Add(s, Singles(addr("10.0.0.2"))); err != nil {
+			t.Errorf("after %d failures: %v", n, err)
+		}
+		if err := l.Delete(s, Singles(addr("10.0.0.2"))); err != nil {
+			t.Errorf("after %d failures: %v", n, err)
+		}
+	}
+}
+
+// TestManyOperations has thousands succeed: one acknowledgement must be enough.
+func TestManyOperations(t *testing.T) {
+	l := newLab(t)
+	var tx Tx
+	for i := range 3000 {
+		tx.AddSet(&Set{Table: l.table, Name: fmt.Sprint("s", i), Type: IPv4Addr})
+	}
+	if err := l.Check(&tx); err != nil {
+		t.Fatal(err)
+	}
+	l.commit(&tx)
+	if sets, err := l.Sets(l.table); err != nil || len(sets) != 3000 {
+		t.Errorf("%d sets, %v", len(sets), err)
+	}
+}
+
+// TestChanged commits for a generation that is no more.
+func TestChanged(t *testing.T) {
+	l := newLab(t)
+	s := l.set("s", IPv4Addr, 0)
+	generation, err := l.Generation()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx := &Tx{Generation: generation}
+	tx.AddElements(s, Singles(addr("10.0.0.1")))
+	if err := l.Check(tx); err != nil {
+		t.Errorf("check: %v", err)
+	}
+	if err := l.Commit(tx); err != nil {
+		t.Errorf("commit: %v", err)
+	}
+	// Now it was us who changed it.
+	tx = &Tx{Generation: generation}
+	tx.AddElements(s, Singles(addr("10.0.0.2")))
+	for _, err := range []error{l.Check(tx), l.Commit(tx)} {
+		checkOpError(t, err, "commit transaction", "", nil, ErrChanged)
+		if want := "commit transaction: the ruleset changed meanwhile"; err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	if tx.Generation, err = l.Generation(); err != nil {
+		t.Fatal(err)
+	}
+	l.commit(tx)
+	if got := l.intervals(s); !slices.Equal(got, ivs("10.0.0.1", "10.0.0.2")) {
+		t.Errorf("left: %v", got)
+	}
+}
+
+// TestCheck asks about transactions that would succeed, and others that would not, and wants nothing changed.
+func TestCheck(t *testing.T) {
+	l := newLab(t)
+	s := l.set("s", IPv4Addr, FlagInterval, Element{Interval: iv("10.0.0.0/8")})
+	before, err := l.Generation()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var good, bad Tx
+	good.FlushSet(s)
+	good.AddElements(s, Singles(addr("10.0.0.1")))
+	good.AddSet(&Set{Table: l.table, Name: "new", Type: IPv4Addr})
+	good.DeleteTable(l.table)
+	if err := l.Check(&good); err != nil {
+		t.Error(err)
+	}
+	inside := iv("10.0.0.1")
+	bad.AddElements(s, Singles(inside.From))
+	checkOpError(t, l.Check(&bad), "add element", s.String(), &inside, unix.EEXIST)
+	after, err := l.Generation()
+	if err != nil || after != before {
+		t.Errorf("generation %d became %d, %v", before, after, err)
+	}
+	if got := l.intervals(s); !slices.Equal(got, ivs("10.0.0.0/8")) {
+		t.Errorf("left: %v", got)
+	}
+	if sets, err := l.Sets(l.table); err != nil || len(sets) != 1 {
+		t.Errorf("sets: %v, %v", sets, err)
+	}
+	// What was checked can be extended, and committed.
+	good = Tx{}
+	good.FlushSet(s)
+	if err := l.Check(&good); err != nil {
+		t.Error(err)
+	}
+	good.AddElements(s, Singles(addr("10.0.0.2")))
+	l.commit(&good)
+	if got := l.intervals(s); !slices.Equal(got, ivs("10.0.0.2")) {
+		t.Errorf("left: %v", got)
+	}
+}
+
+// TestArguments has faults that are found before anything is sent.
+func TestArguments(t *testing.T) {
+	l := newLab(t)
+	hash := l.set("hash", IPv4Addr, 0)
+	timed := l.set("timed", IPv4Addr, FlagTimeout)
+	nets := l.set("nets", IPv4Addr, FlagInterval)
+	unknown := &Set{Table: l.table, Name: "unknown", Type: 19}
+	long := strings.Repeat("x", 254)
+	one := iv("10.0.0.1")
+	before, err := l.Generation()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		set  *Set
+		el   Element
+		want string
+	}{
+		{hash, Element{Interval: iv("::1")}, "add element ::1 of inet lab hash: a ipv6_addr does not fit a set of ipv4_addr"},
+		{hash, Element{Interval: iv("22")}, "add element 22 of inet lab hash: a inet_service does not fit a set of ipv4_addr"},
+		{hash, Element{}, "add element invalid IP of inet lab hash: a type 0 does not fit a set of ipv4_addr"},
+		{nets, Element{Interval: Interval{addr("10.0.0.1"), addr("::1")}}, "add element 10.0.0.1-::1 of inet lab nets: a ipv4_addr does not fit a set of ipv4_addr"},
+		{nets, Element{Interval: Interval{addr("10.0.0.9"), addr("10.0.0.1")}}, "add element 10.0.0.9-10.0.0.1 of inet lab nets: it ends before it begins"},
+		{hash, Element{Interval: iv("10.0.0.0/8")}, "add element 10.0.0.0/8 of inet lab hash: the set takes single keys, no intervals"},
+		{hash, Element{Interval: one, Timeout: time.Hour}, "add element 10.0.0.1 of inet lab hash: the set takes no timeouts"},
+		{hash, Element{Interval: one, Expires: time.Hour}, "add element 10.0.0.1 of inet lab hash: the set takes no timeouts"},
+		{timed, Element{Interval: one, Timeout: -1}, "add element 10.0.0.1 of inet lab timed: negative timeout"},
+		{timed, Element{Interval: one, Expires: -1}, "add element 10.0.0.1 of inet lab timed: negative timeout"},
+		{hash, Element{Interval: one, Comment: long[:252]}, "add element 10.0.0.1 of inet lab hash: comment of 252 bytes, at most 251 are allowed"},
+		{unknown, Element{Interval: one}, "add element 10.0.0.1 of inet lab unknown: unknown key type type 19"},
+	} {
+		first := Element{Interval: iv("10.0.0.7")}
+		checks := map[string]error{
+			"Add":     l.Add(tt.set, Each(first, tt.el)),
+			"Renew":   l.Renew(tt.set, Each(first, tt.el)),
+			"Delete":  l.Delete(tt.set, Each(first, tt.el)),
+			"Replace": l.Replace(tt.set, Each(first, tt.el)),
+		}
+		// The first fault is the one that counts.
+		var tx Tx
+		tx.AddElements(tt.set, Each(tt.el))
+		tx.AddSet(&Set{Table: l.table, Name: "later", Type: 20})
+		checks["Check"] = l.Check(&tx)
+		for name, err := range checks {
+			if tt.set == unknown && err != nil {
+				continue // is about the first of them
+			}
+			if err == nil || err.Error() != tt.want {
+				t.Errorf("%s: got %v, want %s", name, err, tt.want)
+			}
+			var op *OpError
+			if !errors.As(err, &op) || op.Element == nil || *op.Element != tt.el.Interval {
+				t.Errorf("%s: %v names %v", name, err, op.Element)
+			}
+		}
+	}
+	for _, tt := range []struct {
+		set  Set
+		want string
+	}{
+		{*unknown, "add set inet lab unknown: unknown key type type 19"},
+		{Set{Table: l.table, Name: "c", Type: IPv4Addr, Comment: long}, "add set inet lab c: comment of 254 bytes, at most 253 are allowed"},
+	} {
+		var tx Tx
+		tx.AddSet(&tt.set)
+		if err := l.Commit(&tx); err == nil || err.Error() != tt.want {
+			t.Errorf("got %v, want %s", err, tt.want)
+		}
+	}
+	after, err := l.Generation()
+	if err != nil || after != before {
+		t.Errorf("generation %d became %d, %v", before, after, err)
+	}
+	for _, s := range []*Set{hash, timed, nets} {
+		if got := l.read(s); len(got) != 0 {
+			t.Errorf("%v: %v", s, got)
+		}
+	}
+}
+
+func TestOpError(t *testing.T) {
+	one := iv("192.0.2.1")
+	for _, tt := range []struct {
+		err  *OpError
+		want string
+		is   []error
+	}{
+		{&OpError{Op: "add element", Object: "inet t s", Element: &one, Err: unix.EEXIST}, "add element 192.0.2.1 of inet t s: it overlaps an interval that is there", []error{unix.EEXIST, os.ErrExist}},
+		{&OpError{Op: "add set", Object: "inet t s", Err: unix.EEXIST}, "add set inet t s: it exists with other properties", []error{unix.EEXIST, os.ErrExist}},
+		{&OpError{Op: "add element", Object: "inet t s", Err: unix.ENFILE}, "add element inet t s: the set is full", []error{unix.ENFILE}},
+		{&OpError{Op: "read set", Object: "inet t s", Err: unix.ENOENT}, "read set inet t s: there is none", []error{unix.ENOENT, os.ErrNotExist}},
+		{&OpError{Op: "delete set", Object: "inet t s", Err: unix.EBUSY}, "delete set inet t s: it is in use", []error{unix.EBUSY}},
+		{&OpError{Op: "commit transaction", Err: unix.ERESTART}, "commit transaction: the ruleset changed meanwhile", []error{unix.ERESTART, ErrChanged}},
+		{&OpError{Op: "commit transaction", Err: unix.EPERM}, "commit transaction: operation not permitted", []error{unix.EPERM, os.ErrPermission}},
+		{&OpError{Op: "add rule", Object: "inet t c", Err: unix.EOPNOTSUPP, Text: "no such thing", Others: 3}, "add rule inet t c: operation not supported (no such thing) (and 3 more)", []error{unix.EOPNOTSUPP, errors.ErrUnsupported}},
+	} {
+		if got := tt.err.Error(); got != tt.want {
+			t.Errorf("got %s, want %s", got, tt.want)
+		}
+		wrapped := fmt.Errorf("apply: %w", tt.err)
+		for _, target := range []error{os.ErrNotExist, os.ErrPermission, os.ErrExist, ErrChanged, errors.ErrUnsupported,
+			unix.EEXIST, unix.ENFILE, unix.ENOENT, unix.EBUSY, unix.ERESTART, unix.EPERM, unix.EOPNOTSUPP} {
+			if got, want := errors.Is(wrapped, target), slices.Contains(tt.is, target); got != want {
+				t.Errorf("%v is %v: %v", tt.err, target, got)
+			}
+		}
+	}
+}
+
+// TestDial opens connections that can not be, and closes and uses ones that are closed.
+func TestDial(t *testing.T) {
+	file, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if c, err := Dial(&Config{NetNS: int(file.Fd())}); err == nil {
+		t.Error("a file that is no namespace:", c.Close())
+	}
+	c, err := Dial(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.PortID() == 0 {
+		t.Error("no port id")
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	s := &Set{Table: Table{FamilyINet, "t"}, Name: "s", Type: IPv4Addr}
+	if _, err := firstError(c, s); err == nil {
+		t.Error("read with a closed connection")
+	}
+	if err := c.Add(s, Singles(addr("10.0.0.1"))); err == nil {
+		t.Error("wrote with a closed connection")
+	}
+}
+
+// TestFileDescriptors opens and closes many connections, and fails to open others.
+func TestFileDescriptors(t *testing.T) {
+	l := newLab(t)
+	s := l.set("s", IPv4Addr, 0, Element{Interval: iv("10.0.0.1")})
+	count := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	file, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	before := count()
+	for range 100 {
+		c, err := Dial(&Config{NetNS: l.host.FD()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Get(s, addr("10.0.0.1")); err != nil {
+			t.Error(err)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := Dial(&Config{NetNS: int(file.Fd())}); err == nil {
+			t.Fatal("a file that is no namespace")
+		}
+	}
+	if after := count(); after > before+5 { // other tests may open a few
+		t.Errorf("%d file descriptors became %d", before, after)
+	}
+}
+
+// childVariable makes the test binary one of the programs in children instead.
+const childVariable = "NFTSET_TEST_CHILD"
+
+// children run in a user namespace of their own. They print what the parent compares.
+var children = map[string]func() error{
+	// In the parent's network namespace, where it may do nothing.
+	"forbidden": func() error {
+		c, err := Dial(nil)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		s := &Set{Table: Table{FamilyINet, "t"}, Name: "s", Type: IPv4Addr}
+		_, read := firstError(c, s)
+		_, get := c.Get(s, addr("10.0.0.1"))
+		_, sets := c.Sets(s.Table)
+		_, generation := c.Generation()
+		var tx Tx
+		tx.AddTable(s.Table)
+		for _, err := range []error{read, get, sets, generation, c.Check(&tx), c.Commit(&tx), c.Add(s, Singles(addr("10.0.0.1")))} {
+			fmt.Printf("%v: %v\n", errors.Is(err, os.ErrPermission), err)
+		}
+		return nil
+	},
+	// In a network namespace of its own: it may do anything but exceed the limits that are not its own.
+	"large": func() error {
+		c, err := Dial(nil)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		s := &Set{Table: Table{FamilyINet, "t"}, Name: "s", Type: IPv4Addr}
+		var tx Tx
+		tx.AddTable(s.Table)
+		tx.AddSet(s)
+		if err := c.Commit(&tx); err != nil {
+			return err
+		}
+		limit, _, err := sendLimits()
+		if err != nil {
+			return err
+		}
+		elems := bulky(limit)
+		err = c.Replace(s, Each(elems...))
+		fmt.Printf("%v: %v\n", errors.Is(err, unix.EMSGSIZE), err)
+		left := 0
+		for _, err := range c.Elements(s) {
+			if err != nil {
+				return err
+			}
+			left++
+		}
+		fmt.Printf("%d elements\n", left)
+		// In batches it works, however large they are meant to be.
+		if err := c.batches(len(elems), Each(elems...), func(tx *Tx, batch []Element) { tx.AddElements(s, Each(batch...)) }); err != nil {
+			return err
+		}
+		left = 0
+		for _, err := range c.Elements(s) {
+			if err != nil {
+				return err
+			}
+			left++
+		}
+		if left == len(elems) {
+			fmt.Println("all added")
+		}
+		return nil
+	},
+}
+
+// runChild runs one of children and returns what it printed.
+func runChild(t *testing.T, name string, flags uintptr) string {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), childVariable+"="+name)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | flags,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+	}
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("child: %v: %s", err, stderr.String())
+	}
+	return string(out)
+}
+
+func TestPermission(t *testing.T) {
+	const want = `true: read set inet t s: operation not permitted
+true: get element 10.0.0.1 of inet t s: operation not permitted
+true: read sets of table inet t: operation not permitted
+true: read generation: operation not permitted
+true: commit transaction: operation not permitted
+true: commit transaction: operation not permitted
+true: commit transaction: operation not permitted
+`
+	if got := runChild(t, "forbidden", 0); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// sendLimits returns the largest send buffer that anybody can have, and the largest that this process can.
+func sendLimits() (all, own int, err error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<29); err != nil {
+		return 0, 0, err
+	}
+	if all, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF); err != nil {
+		return 0, 0, err
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 1<<29)
+	own, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+	return all, own, err
+}
+
+// bulky returns elements that take more than so many bytes in a message.
+func bulky(size int) []Element {
+	var out []Element
+	for el := range spread(uint64(size/maxElemComment + 1)) {
+		el.Comment = strings.Repeat("c", maxElemComment)
+		out = append(out, el)
+	}
+	return out
+}
+
+func TestSendBuffer(t *testing.T) {
+	got := runChild(t, "large", syscall.CLONE_NEWNET)
+	for _, want := range []string{"true: commit transaction: a transaction of ", " raise net.core.wmem_max: message too long\n0 elements\n", "all added\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got\n%s\nwant %q in it", got, want)
+		}
+	}
+}
+
+// TestLargeTransaction goes beyond net.core.wmem_max, which root may and others may not.
+func TestLargeTransaction(t *testing.T) {
+	all, own, err := sendLimits()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLab(t)
+	elems := bulky(all)
+	s := l.set("s", IPv4Addr, 0)
+	err = l.Replace(s, Each(elems...))
+	if own <= all {
+		if !errors.Is(err, unix.EMSGSIZE) {
+			t.Errorf("without privilege: %v", err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := firstError(l.Conn, s); n != len(elems) || err != nil {
+		t.Errorf("wrote %d elements, read %d, %v", len(elems), n, err)
+	}
+}

@@ -1,0 +1,191 @@
+package nftset
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Event is something that a program's transaction did, one of those that [Listen] was asked for.
+type Event struct {
+	Kind EventKind
+
+	// Set is the name of the set that the event is about.
+	Set string
+
+	// Element is what was added or deleted, as one entry of the kernel's list: From and To are the same key. In an interval set it is
+	// the first key, or if End is set, the key behind the last; each comes as an event of its own, in any order. Expires is, when it
+	// was deleted, the time that it had left.
+	Element Element
+	End     bool
+
+	// PortID is the netlink port id of the connection that did it, see [Conn.PortID].
+	PortID uint32
+
+	// Generation is the number of the ruleset's state that a Commit has made, see [Conn.Generation]. Process is the name of the
+	// program, at most 15 bytes, and PID the process id of the thread, as the initial PID namespace counts.
+	Generation uint32
+	PID        uint32
+	Process    string
+}
+
+// EventKind says what an [Event] is.
+type EventKind uint8
+
+// The kinds of events. Programs make them; the packet path and the passing of time do not.
+const (
+	// ElementAdded is an element that was added, or got another timeout. One that was there already makes no event.
+	ElementAdded EventKind = iota + 1
+
+	// ElementDeleted is an element that was deleted, also with all the others of its set by FlushSet.
+	ElementDeleted
+
+	// SetAdded is a set that was added, or got another timeout or size.
+	SetAdded
+
+	// SetDeleted is a set that was deleted with its elements, for which no events come.
+	SetDeleted
+
+	// TableAdded is the table, added, or with other flags.
+	TableAdded
+
+	// TableDeleted is the table, deleted; before it, each set of it is. A table that goes when the socket of its owner is closed
+	// makes no event at all.
+	TableDeleted
+
+	// Commit ends the events of one transaction. It comes for every one that did something to the table, its chains and rules
+	// included.
+	Commit
+
+	// Overrun tells that events are missing: the buffer was full. All that was in it has come before this event, so who now reads the
+	// sets, and goes on to receive, misses nothing more.
+	Overrun
+)
+
+var eventKinds = [...]string{
+	"unknown", "element added", "element deleted", "set added", "set deleted", "table added", "table deleted", "commit", "overrun",
+}
+
+// String returns "element added" and the like.
+func (k EventKind) String() string { return eventKinds[min(int(k), len(eventKinds))%len(eventKinds)] }
+
+// eventKind returns the kind of what an nf_tables message tells, 0 for those of no interest.
+func eventKind(typ uint8) EventKind {
+	switch typ {
+	case unix.NFT_MSG_NEWSETELEM:
+		return ElementAdded
+	case unix.NFT_MSG_DELSETELEM:
+		return ElementDeleted
+	case unix.NFT_MSG_NEWSET:
+		return SetAdded
+	case unix.NFT_MSG_DELSET:
+		return SetDeleted
+	case unix.NFT_MSG_NEWTABLE:
+		return TableAdded
+	case unix.NFT_MSG_DELTABLE:
+		return TableDeleted
+	}
+	return 0
+}
+
+// eventDecoder makes events of datagrams.
+type eventDecoder struct {
+	table   Table
+	sets    map[string]*Set
+	touched bool // the transaction whose messages are coming did something to the table
+}
+
+// decode appends the events of a datagram. Messages that it cannot read do not keep it from reading the others; the error is that of
+// the first.
+func (d *eventDecoder) decode(batch []Event, b []byte) ([]Event, error) {
+	var fault error
+	for len(b) > 0 {
+		m, rest, err := nextMessage(b)
+		if err != nil {
+			return batch, err
+		}
+		if m.typ>>8 == unix.NFNL_SUBSYS_NFTABLES {
+			port := binary.NativeEndian.Uint32(b[12:])
+			if batch, err = d.message(batch, m, port); err != nil && fault == nil {
+				fault = err
+			}
+		}
+		b = rest
+	}
+	return batch, fault
+}
+
+func (d *eventDecoder) message(batch []Event, m message, port uint32) ([]Event, error) {
+	if uint8(m.typ) == unix.NFT_MSG_NEWGEN {
+		return d.commit(batch, m, port)
+	}
+	table, object, err := names(m.attrs())
+	if err != nil || Family(m.body[0]) != d.table.Family || string(table) != d.table.Name {
+		return batch, err
+	}
+	d.touched = true
+	ev := Event{Kind: eventKind(uint8(m.typ)), PortID: port}
+	switch ev.Kind {
+	case TableAdded, TableDeleted:
+		return append(batch, ev), nil
+	}
+	s := d.sets[string(object)]
+	if ev.Kind == 0 || s == nil {
+		return batch, nil
+	}
+	ev.Set = s.Name
+	switch ev.Kind {
+	case SetAdded, SetDeleted:
+		return append(batch, ev), nil
+	}
+	_, err = elementList(s.Type, m.attrs(), func(l listed) bool {
+		ev.Element, ev.End = l.el, l.end
+		batch = append(batch, ev)
+		return true
+	})
+	if err != nil {
+		err = fmt.Errorf("read event of set %v: %w", s, err)
+	}
+	return batch, err
+}
+
+func (d *eventDecoder) commit(batch []Event, m message, port uint32) ([]Event, error) {
+	if !d.touched {
+		return batch, nil
+	}
+	d.touched = false
+	ev := Event{Kind: Commit, PortID: port}
+	for a, err := range attributes(m.attrs()) {
+		if err != nil {
+			return batch, err
+		}
+		switch a.typ {
+		case unix.NFTA_GEN_ID:
+			ev.Generation = a.u32()
+		case unix.NFTA_GEN_PROC_PID:
+			ev.PID = a.u32()
+		case unix.NFTA_GEN_PROC_NAME:
+			ev.Process = a.string()
+		}
+	}
+	return append(batch, ev), nil
+}
+
+// names returns the table that a message is about, and the set, if it is about one or its elements.
+func names(attrs []byte) (table, set []byte, err error) {
+	for len(attrs) > 0 {
+		var a attribute
+		if a, attrs, err = nextAttr(attrs); err != nil {
+			return nil, nil, err
+		}
+		switch a.typ {
+		case unix.NFTA_TABLE_NAME: // as NFTA_SET_TABLE, NFTA_SET_ELEM_LIST_TABLE, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE and NFTA_OBJ_TABLE
+			table = bytes.TrimSuffix(a.data, []byte{0})
+		case unix.NFTA_SET_NAME: // as NFTA_SET_ELEM_LIST_SET
+			set = bytes.TrimSuffix(a.data, []byte{0})
+		}
+	}
+	return table, set, nil
+}
