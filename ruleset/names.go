@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -75,4 +76,19 @@ func tierOf(name string) (f family, tier int, ok bool) {
 		}
 	}
 	return family{}, 0, false
+}
+
+// BanSet returns the name of the set that holds bans of addresses like a in a tier, from 1; tier 0 is the set of prefixes.
+func BanSet(a netip.Addr, tier int) string {
+	f := familyOf(nftset.AddrKey(a).Type())
+	if tier == 0 {
+		return f.net()
+	}
+	return f.ban(tier)
+}
+
+// Tier returns the tier of a set by its name, 0 for the sets of prefixes; ok is false if the set holds no bans.
+func Tier(set string) (tier int, ok bool) {
+	_, tier, ok = tierOf(set)
+	return tier, ok
 }

@@ -219,8 +219,8 @@ func count(name string) statement {
 	}}
 }
 
-// logPrefix begins the netlink log messages of new bans.
-const logPrefix = "portmon ban"
+// LogPrefix begins the netlink log messages of new bans.
+const LogPrefix = "portmon ban"
 
 // logSnaplen is what a message holds of the packet: the network header, options not counted, and the ports.
 const logSnaplen = 64
@@ -228,8 +228,8 @@ const logSnaplen = 64
 func logTo(group, threshold uint16) statement {
 	key := uint32(1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_PREFIX | 1<<unix.NFTA_LOG_SNAPLEN | 1<<unix.NFTA_LOG_QTHRESHOLD)
 	return statement{
-		fmt.Sprintf("log prefix %q group %d snaplen %d queue-threshold %d", logPrefix, group, logSnaplen, threshold),
-		[]expr.Any{&expr.Log{Key: key, Group: group, QThreshold: threshold, Snaplen: logSnaplen, Data: []byte(logPrefix)}},
+		fmt.Sprintf("log prefix %q group %d snaplen %d queue-threshold %d", LogPrefix, group, logSnaplen, threshold),
+		[]expr.Any{&expr.Log{Key: key, Group: group, QThreshold: threshold, Snaplen: logSnaplen, Data: []byte(LogPrefix)}},
 	}
 }
 
