@@ -14,7 +14,8 @@ import (
 )
 
 // matches reports whether the kernel's rules are those of the chain. The kernel adds attributes to an expression and orders them in
-// its own way, so a rule is the same when it has the same expressions and each has every attribute that we would send.
+// its own way, so a rule is the same when it has the same expressions and each has the attributes that we would send, and no other
+// that is not zero.
 func (c *Chain) matches(family nftset.Family, have []RuleState) bool {
 	if len(c.Rules) != len(have) {
 		return false
@@ -65,12 +66,12 @@ func sameExpr(want, have []byte) bool {
 	if name == "dynset" && !sameTimeout(dynsetTimeout(haveData), dynsetTimeout(wantData)) {
 		return false
 	}
-	return subset(wantData, haveData, sent[name])
+	return sameAttributes(wantData, haveData, sent[name])
 }
 
 // dynsetTimeout returns the timeout in the data of a dynset, 0 if there is none.
 func dynsetTimeout(data []byte) time.Duration {
-	attrs, _ := netlink.UnmarshalAttributes(data) // if they are none, subset says so
+	attrs, _ := netlink.UnmarshalAttributes(data) // if they are none, sameAttributes says so
 	b := find(attrs, unix.NFTA_DYNSET_TIMEOUT)
 	if len(b) != 8 {
 		return 0
@@ -78,8 +79,9 @@ func dynsetTimeout(data []byte) time.Duration {
 	return time.Duration(binary.BigEndian.Uint64(b)) * time.Millisecond
 }
 
-// subset reports whether every attribute of want is in have with the same value, those of types in except apart.
-func subset(want, have []byte, except []uint16) bool {
+// sameAttributes reports whether every attribute of want is in have with the same value, those of types in except apart, and whether
+// what have has beside them is zero, which is how the kernel tells of options that are off: a lookup is inverted by a flag.
+func sameAttributes(want, have []byte, except []uint16) bool {
 	w, err := netlink.UnmarshalAttributes(want)
 	if err != nil {
 		return false
@@ -94,7 +96,13 @@ func subset(want, have []byte, except []uint16) bool {
 			continue
 		}
 		v := find(h, typ)
-		if !sameValue(a.Data, v) && !(len(v) > 0 && nested(a.Data) && subset(a.Data, v, nil)) {
+		if !sameValue(a.Data, v) && !(len(v) > 0 && nested(a.Data) && sameAttributes(a.Data, v, nil)) {
+			return false
+		}
+	}
+	for _, a := range h {
+		typ := a.Type &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+		if !slices.Contains(except, typ) && find(w, typ) == nil && len(bytes.Trim(a.Data, "\x00")) > 0 {
 			return false
 		}
 	}
