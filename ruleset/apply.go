@@ -21,8 +21,9 @@ type Result struct {
 // Apply makes the kernel's table that of the Spec in one transaction. If the ruleset changes between reading and committing, it reads
 // again. After an error nothing has changed. Errors are those of [Spec.Validate], [Probe] and [nftset.Conn.Commit], and *ConflictError.
 //
-// Only if Prefix6 changed there are two transactions: the first puts the IPv6 bans into the set of prefixes, where they stay banned
-// by what they were, and the second takes them out of the tiers. Between them, and after an error, bans can be in both.
+// In two cases there are two transactions. If Prefix6 changed, the first puts the IPv6 bans into the set of prefixes, where they stay
+// banned by what they were, and the second takes them out of the tiers; between them, and after an error, bans can be in both. And a
+// table that somebody made dormant is woken before it is repaired.
 func Apply(c *nftset.Conn, spec Spec) (Result, error) {
 	r, err := run(c, spec, c.Commit)
 	if err != nil || r.Empty() || r.Created {

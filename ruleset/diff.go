@@ -30,8 +30,9 @@ type Contents struct {
 // Diff makes the plan that turns what the kernel holds into the table. It fails with *ConflictError.
 func Diff(t *Table, s *State, c Contents) (*Plan, error) {
 	p := &Plan{Table: t, generation: s.Generation, Created: !s.Exists}
-	if !s.Exists {
+	if !s.Exists || s.Dormant {
 		p.addTable()
+		p.ops[0].ahead = s.Dormant // the kernel takes no chain in the transaction that wakes a table
 	}
 	for _, name := range t.Counters {
 		if _, ok := s.Counters[name]; !ok {

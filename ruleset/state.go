@@ -16,6 +16,8 @@ type State struct {
 	nftset.Table
 	// Exists tells whether there is such a table. Without it everything below is empty.
 	Exists bool
+	// Dormant tells that somebody has switched the table off: its chains see no packets.
+	Dormant bool
 	// Handle is the kernel's number for this incarnation of the table.
 	Handle uint64
 	// Generation is that of the ruleset at the time of reading.
@@ -112,16 +114,19 @@ func (s *State) readTable(c *nftset.Conn) error {
 	return s.objects(c, unix.NFT_MSG_GETTABLE, func(*netlink.AttributeEncoder) {}, func(ad *netlink.AttributeDecoder) error {
 		var name string
 		var handle uint64
+		var flags uint32
 		for ad.Next() {
 			switch ad.Type() {
 			case unix.NFTA_TABLE_NAME:
 				name = ad.String()
+			case unix.NFTA_TABLE_FLAGS:
+				flags = ad.Uint32()
 			case nftaTableHandle:
 				handle = ad.Uint64()
 			}
 		}
 		if name == s.Name {
-			s.Exists, s.Handle = true, handle
+			s.Exists, s.Handle, s.Dormant = true, handle, flags&unix.NFT_TABLE_F_DORMANT != 0
 		}
 		return nil
 	})
