@@ -343,3 +343,19 @@ func (l *lab) has(set string, a netip.Addr) bool {
 func mustReplace(pattern, s, by string) string {
 	return regexp.MustCompile(pattern).ReplaceAllString(s, by)
 }
+
+// difference returns "" for equal texts, and else the lines of each that the other has not in that place, but for common ones at
+// the beginning and the end.
+func difference(got, want string) string {
+	if got == want {
+		return ""
+	}
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for len(g) > 0 && len(w) > 0 && g[0] == w[0] {
+		g, w = g[1:], w[1:]
+	}
+	for len(g) > 0 && len(w) > 0 && g[len(g)-1] == w[len(w)-1] {
+		g, w = g[:len(g)-1], w[:len(w)-1]
+	}
+	return "got:\n" + strings.Join(g, "\n") + "\nwant:\n" + strings.Join(w, "\n")
+}

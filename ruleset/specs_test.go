@@ -1,0 +1,57 @@
+package ruleset
+
+import (
+	"net/netip"
+	"time"
+)
+
+// specs are Specs that differ in what becomes of them.
+func specs() map[string]Spec {
+	out := make(map[string]Spec)
+	add := func(name string, change func(*Spec)) {
+		s := Default()
+		change(&s)
+		out[name] = s
+	}
+	add("default", func(*Spec) {})
+	add("maxretry", func(s *Spec) { s.MaxRetry, s.FindTime = 3, 90*time.Second })
+	add("highest maxretry", func(s *Spec) { s.MaxRetry, s.FindTime = MaxRetryLimit, MaxBanTime })
+	add("UDP traps", func(s *Spec) { s.TrapUDP = []Ports{{161, 161}, {1000, 2000}, {65535, 65535}} })
+	add("only UDP traps", func(s *Spec) { s.TrapTCP, s.TrapUDP = nil, []Ports{{161, 161}} })
+	add("prefix6 128", func(s *Spec) { s.Prefix6 = 128 })
+	add("prefix6 1", func(s *Spec) { s.Prefix6 = 1 })
+	add("prefix6 61 and maxretry", func(s *Spec) { s.Prefix6, s.MaxRetry = 61, 2 })
+	add("empty whitelist", func(s *Spec) { s.Whitelist = nil })
+	add("long whitelist", func(s *Spec) {
+		for i := range 3000 {
+			s.Whitelist = append(s.Whitelist,
+				netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 7), byte(i << 1)}), 32),
+				netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i >> 7), byte(i << 1)}), 48))
+		}
+	})
+	add("whitelist with overlaps and neighbours", func(s *Spec) {
+		for _, p := range []string{
+			"198.51.100.0/24", "198.51.100.0/25", "198.51.101.0/24", "198.51.100.7/32", "255.255.255.255/32", "0.0.0.0/8",
+			"2001:db8::/33", "2001:db8:8000::/33", "2001:db8::1/128", "ffff::/16", "::/16",
+		} {
+			s.Whitelist = append(s.Whitelist, netip.MustParsePrefix(p))
+		}
+	})
+	add("everything whitelisted", func(s *Spec) {
+		s.Whitelist = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+	})
+	add("one tier", func(s *Spec) { s.BanTime = []time.Duration{1234567 * time.Millisecond} })
+	add("8 tiers", func(s *Spec) {
+		s.BanTime = []time.Duration{
+			MinBanTime, time.Second, time.Minute, time.Hour, 24 * time.Hour, 25*time.Hour + 61*time.Second + 5*time.Millisecond, 365 * 24 * time.Hour, MaxBanTime,
+		}
+	})
+	add("no traps", func(s *Spec) { s.TrapTCP, s.TrapUDP = nil, nil })
+	add("all ports", func(s *Spec) { s.TrapTCP, s.TrapUDP = []Ports{{1, 65535}}, []Ports{{1, 65535}} })
+	add("adjacent ports", func(s *Spec) { s.TrapTCP = []Ports{{24, 25}, {23, 23}, {26, 26}, {65535, 65535}, {1, 1}} })
+	add("smallest size", func(s *Spec) { s.Size = 1 })
+	add("largest size", func(s *Spec) { s.Size = MaxSize })
+	add("log", func(s *Spec) { s.LogGroup, s.LogThreshold = 65535, 1 })
+	add("log group 0", func(s *Spec) { s.LogGroup, s.LogThreshold = 0, 65535 })
+	return out
+}
