@@ -102,7 +102,7 @@ func (l *Link) LearnNeighbours() {
 
 // forgetNeighbours removes all neighbour entries of the end, the kernel's own too.
 func (e *End) forgetNeighbours() error {
-	neighbours, err := e.Host.rtnl.NeighList(e.Index, netlink.FAMILY_ALL)
+	neighbours, err := whole(func() ([]netlink.Neigh, error) { return e.Host.rtnl.NeighList(e.Index, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list neighbours on %s: %w", e.Dev, err)
 	}

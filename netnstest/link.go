@@ -104,7 +104,7 @@ func (e *End) running() (bool, error) {
 	if dev.Attrs().OperState != netlink.OperUp {
 		return false, nil
 	}
-	addrs, err := e.Host.rtnl.AddrList(dev, netlink.FAMILY_V6)
+	addrs, err := whole(func() ([]netlink.Addr, error) { return e.Host.rtnl.AddrList(dev, netlink.FAMILY_V6) })
 	if err != nil {
 		return false, fmt.Errorf("list addresses of %s: %w", e.Dev, err)
 	}
