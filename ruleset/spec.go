@@ -20,6 +20,8 @@ const (
 	MinBanTime = 100 * time.Millisecond
 	// MaxSize bounds the elements of one set; a ban costs the kernel roughly 200 bytes.
 	MaxSize = 16 << 20
+	// MaxFindTime bounds FindTime: the limit that counts trap packets gives one back in a week.
+	MaxFindTime = 7 * 24 * time.Hour
 	// MaxRetryLimit bounds MaxRetry.
 	MaxRetryLimit = 1000
 )
@@ -118,8 +120,8 @@ func (s Spec) Validate() error {
 	if s.MaxRetry < 1 || s.MaxRetry > MaxRetryLimit {
 		bad("MaxRetry", "%d is not in 1 to %d", s.MaxRetry, MaxRetryLimit)
 	}
-	if s.MaxRetry > 1 && (s.FindTime < MinBanTime || s.FindTime > MaxBanTime) {
-		bad("FindTime", "%v is not in %v to %v", s.FindTime, MinBanTime, MaxBanTime)
+	if s.MaxRetry > 1 && (s.FindTime < MinBanTime || s.FindTime > MaxFindTime) {
+		bad("FindTime", "%v is not in %v to %v", s.FindTime, MinBanTime, MaxFindTime)
 	}
 	if len(s.BanTime) < 1 || len(s.BanTime) > MaxTiers {
 		bad("BanTime", "%d tiers: there must be 1 to %d", len(s.BanTime), MaxTiers)
@@ -146,11 +148,17 @@ func (s Spec) Validate() error {
 
 func validatePorts(ports []Ports, bad func(format string, args ...any)) {
 	sorted := slices.SortedFunc(slices.Values(ports), func(a, b Ports) int { return cmp.Compare(a.From, b.From) })
-	for i, p := range sorted {
+	var far Ports // of those before, the one that reaches furthest
+	for _, p := range sorted {
 		if p.From < 1 || p.To < p.From {
 			bad("%v is no range of ports from 1 to 65535", p)
-		} else if i > 0 && p.From <= sorted[i-1].To {
-			bad("%v overlaps %v", p, sorted[i-1])
+			continue
+		}
+		if p.From <= far.To {
+			bad("%v overlaps %v", p, far)
+		}
+		if p.To > far.To {
+			far = p
 		}
 	}
 }
