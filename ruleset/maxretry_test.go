@@ -59,7 +59,7 @@ func TestMaxRetry(t *testing.T) {
 
 // TestMaxRetryHighest counts as far as it can.
 func TestMaxRetryHighest(t *testing.T) {
-	spec := retrySpec(MaxBanTime)
+	spec := retrySpec(MaxFindTime)
 	spec.MaxRetry = MaxRetryLimit
 	l := newTrap(t, spec)
 	l.families(func(l *lab, f family) {
