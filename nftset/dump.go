@@ -136,17 +136,22 @@ func pair(entries []listed, t KeyType, yield func(Element) bool) {
 // dumpElements calls f for each entry of a set until f returns false, and reads the dump to its end. steady is false if the
 // ruleset changed on the way.
 func (c *Conn) dumpElements(s *Set, f func(listed) bool) (steady bool, err error) {
+	fail := func(err error) (bool, error) {
+		return false, &OpError{Op: "read set", Object: s.String(), Err: err}
+	}
+	// A transaction sets the generation before it removes elements, so one that is just ending must have ended.
+	if err := c.settle(); err != nil {
+		return fail(err)
+	}
+	before, err := c.generation()
+	if err != nil {
+		return fail(err)
+	}
 	var e encoder
 	e.string(unix.NFTA_SET_ELEM_LIST_TABLE, s.Table.Name)
 	e.string(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-	generation, first := uint16(0), true
-	steady = true
+	ends := false
 	err = c.dump(unix.NFT_MSG_GETSETELEM, s.Table.Family, e.b, func(m message) error {
-		if first {
-			generation, first = m.generation(), false
-		}
-		steady = steady && generation == m.generation()
-		ends := false
 		_, err := elementList(s.Type, m.attrs(), func(l listed) bool {
 			ends = ends || l.end
 			return f(l)
@@ -157,9 +162,21 @@ func (c *Conn) dumpElements(s *Set, f func(listed) bool) (steady bool, err error
 		return err
 	})
 	if err != nil {
-		return false, &OpError{Op: "read set", Object: s.String(), Err: err}
+		return fail(err)
 	}
-	return steady, nil
+	after, err := c.generation()
+	if err != nil {
+		return fail(err)
+	}
+	return before == after, nil
+}
+
+// settle waits for the end of transactions that others have under way. An empty one, which changes nothing, queues behind them.
+func (c *Conn) settle() error {
+	if c.dumped {
+		return errDumped
+	}
+	return c.send(batchFrame(unix.NFNL_MSG_BATCH_BEGIN, 0), batchFrame(unix.NFNL_MSG_BATCH_END, 0))
 }
 
 // dump asks for a dump and calls f with each of its messages; after an error of f the rest is read all the same.

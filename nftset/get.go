@@ -29,13 +29,16 @@ func (c *Conn) Get(s *Set, k Key) (Element, error) {
 		}
 		// The kernel (seen on 6.18) does not answer at all when it is asked for the end of an interval that reaches the top of the key
 		// space, and may answer with the entry next to the right one where two intervals touch. What is above k is right.
-		end, later, err := c.getEntry(s, k, true)
+		end, _, err := c.getEntry(s, k, true)
 		if err != nil || !end.end || end.el.From.Compare(k) <= 0 {
 			break
 		}
-		if generation == later {
-			start.el.To = end.el.From.prev()
-			return start.el, nil
+		// Between the two the interval may have been replaced by another. The generation alone does not tell: for a moment the set is
+		// still the old one when the generation is the new one already. But there is one such moment to a generation.
+		again, later, err := c.getEntry(s, k, false)
+		if err == nil && again.el.From == start.el.From && later == generation {
+			again.el.To = end.el.From.prev()
+			return again.el, nil
 		}
 	}
 	// Reading the set is slow and sure.
@@ -86,22 +89,26 @@ func (c *Conn) getEntry(s *Set, k Key, end bool) (found listed, generation uint1
 
 // Generation returns the number of the ruleset's state, which every transaction of anybody in this network namespace changes.
 func (c *Conn) Generation() (uint32, error) {
-	var gen uint32
-	err := c.get(unix.NFT_MSG_GETGEN, FamilyINet, nil, func(m message) error {
+	generation, err := c.generation()
+	if err != nil {
+		return 0, &OpError{Op: "read generation", Err: err}
+	}
+	return generation, nil
+}
+
+func (c *Conn) generation() (generation uint32, err error) {
+	err = c.get(unix.NFT_MSG_GETGEN, FamilyINet, nil, func(m message) error {
 		for a, err := range attributes(m.attrs()) {
 			if err != nil {
 				return err
 			}
 			if a.typ == unix.NFTA_GEN_ID {
-				gen = a.u32()
+				generation = a.u32()
 			}
 		}
 		return nil
 	})
-	if err != nil {
-		return 0, &OpError{Op: "read generation", Err: err}
-	}
-	return gen, nil
+	return generation, err
 }
 
 // get asks for a single object and calls f with the answer. The kernel has answered by the time the request is sent.

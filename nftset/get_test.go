@@ -202,8 +202,8 @@ func TestGetIsQuick(t *testing.T) {
 			}
 		}
 	}
-	// Two requests each, and none for a dump.
-	if got := l.seq - before; got != 600 {
-		t.Errorf("300 questions took %d requests, want 600", got)
+	// Three requests each, and none for a dump.
+	if got := l.seq - before; got != 900 {
+		t.Errorf("300 questions took %d requests, want 900", got)
 	}
 }
