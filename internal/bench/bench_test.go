@@ -1,0 +1,78 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+func TestQuantile(t *testing.T) {
+	values := []float64{4, 1, 3, 2}
+	for q, want := range map[float64]float64{0: 1, 0.5: 2.5, 1: 4} {
+		if got := quantile(values, q); got != want {
+			t.Errorf("quantile(%v, %v) = %v, want %v", values, q, got, want)
+		}
+	}
+	if !slices.Equal(values, []float64{4, 1, 3, 2}) {
+		t.Errorf("quantile sorted its argument: %v", values)
+	}
+}
+
+func TestParseSNMP(t *testing.T) {
+	v4 := "Tcp: InSegs OutSegs\nTcp: 12 34\nUdp: InDatagrams InErrors\nUdp: 5 6\n"
+	got := parseSNMP([]byte(v4), []byte("Udp6InDatagrams                 \t7\n"))
+	for name, want := range map[string]int{"Tcp InSegs": 12, "Udp InErrors": 6, "Udp6InDatagrams": 7} {
+		if got[name] != want {
+			t.Errorf("%s is %d, want %d", name, got[name], want)
+		}
+	}
+}
+
+func TestRandomPrefixesAreDisjoint(t *testing.T) {
+	const n = 1000
+	prefixes := randomPrefixes(n)
+	var ivs []nftset.Interval
+	for _, p := range prefixes {
+		ivs = append(ivs, nftset.FromPrefix(p))
+	}
+	slices.SortFunc(ivs, nftset.Interval.Compare)
+	for i, iv := range ivs[1:] {
+		if iv.Overlaps(ivs[i]) {
+			t.Errorf("%v overlaps %v", iv, ivs[i])
+		}
+	}
+	spec := ruleset.Default()
+	spec.Whitelist = prefixes
+	if err := spec.Validate(); err != nil || len(prefixes) != n {
+		t.Errorf("%d prefixes: %v", len(prefixes), err)
+	}
+}
+
+// The variants are made from the text of the table: they must not become the same as it when that changes.
+func TestVariantsDiffer(t *testing.T) {
+	text := compile(ruleset.Default()).String()
+	for _, chain := range []string{"early", "trap"} {
+		if got := without(text, chain); len(got) == len(text) || strings.Contains(got, "chain "+chain+" {") {
+			t.Errorf("the table has not lost chain %s", chain)
+		}
+	}
+	if got := hashed(text); !strings.Contains(got, "5909, 5910") || !strings.Contains(got, "set trap_tcp {\n\t\ttype inet_service\n\t\telements") {
+		t.Errorf("the set of trap ports still has intervals:\n%s", got)
+	}
+}
+
+func TestWithinReportsAllErrors(t *testing.T) {
+	ended := false
+	err := within(func(s *scope) error {
+		s.Cleanup(func() { ended = true })
+		s.Errorf("first")
+		s.Fatalf("second")
+		return nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "first") || !strings.Contains(err.Error(), "second") || !ended {
+		t.Errorf("within returned %v, cleanup ran: %v", err, ended)
+	}
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// jq picks out of nft's JSON the addresses that are banned, as people do.
+const jq = `.nftables[]|.set?|.elem?[]?.elem.val`
+
+// list measures how long it takes to learn who is banned.
+func list(b *bench, t *scope) (*table, error) {
+	tab := newContest("List bans", "`nft`", "bare loop")
+	tab.note = "The bare loop reads the kernel's answer and does nothing with it: nothing that lists bans can be faster."
+	for _, n := range []int{10_000, 100_000, 1_000_000} {
+		count := b.count
+		if n == 1_000_000 {
+			if !b.long {
+				continue
+			}
+			count = 2 // the kernel alone takes half a minute
+		}
+		h, err := withBans(t, n)
+		if err != nil {
+			return nil, err
+		}
+		err = tab.contest(thousands(n)+" bans", count, []runner{
+			{"`nft -j list set \\| jq`", h, nil, [][]string{{"nft", "-j", "list", "set", "inet", "portmon", "ban4"}, {"jq", "-r", jq}}},
+			{"bare loop", h, nil, pipeline("/proc/self/exe", "receive")},
+			{"`portmon list`", h, nil, pipeline(b.portmon, "list")},
+			{"`portmon list --json`", h, nil, pipeline(b.portmon, "list", "--json")},
+			{"`portmon list --json --unsorted`", h, nil, pipeline(b.portmon, "list", "--json", "--unsorted")},
+			{"`portmon list --count`", h, nil, pipeline(b.portmon, "list", "--count")},
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return tab, nil
+}
+
+// thousands writes a number of thousands as people do.
+func thousands(n int) string {
+	if n >= 1e6 {
+		return thousands(n/1000) + ",000"
+	}
+	return fmt.Sprintf("%d,%03d", n/1000, n%1000)
+}
+
+// withBans makes a host whose table has n bans, in sets that are large enough.
+func withBans(t *scope, n int) (*netnstest.Host, error) {
+	h := netnstest.NewHost(t, "host")
+	c, err := open(t, h)
+	if err != nil {
+		return nil, err
+	}
+	spec := ruleset.Default()
+	spec.Size = uint32(2 * n)
+	if _, err := ruleset.Apply(c, spec); err != nil {
+		return nil, err
+	}
+	return h, c.Add(firstTier, elements(randomAddrs(n)))
+}
+
+// firstTier is the set that the packet path bans into.
+var firstTier = &nftset.Set{
+	Table: nftset.Table{Family: nftset.FamilyINet, Name: "portmon"}, Name: "ban4",
+	Type: nftset.IPv4Addr, Flags: nftset.FlagDynamic | nftset.FlagTimeout,
+}
