@@ -10,5 +10,5 @@ func sealComment(digest string, prefix6 int) string { return fmt.Sprintf(sealFor
 // parseSeal reads such a comment; ok is false if it is none.
 func parseSeal(comment string) (digest string, prefix6 int, ok bool) {
 	n, err := fmt.Sscanf(comment, sealFormat, &digest, &prefix6)
-	return digest, prefix6, err == nil && n == 2 && len(digest) == 16 && prefix6 >= 1 && prefix6 <= 128
+	return digest, prefix6, err == nil && n == 2 && len(digest) == 16 && prefix6 >= 1 && prefix6 <= 128 && comment == sealComment(digest, prefix6)
 }
