@@ -1,0 +1,46 @@
+package watch
+
+import (
+	"errors"
+	"maps"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/nftset"
+)
+
+// commit adds elements to their sets, in one transaction for each set, or a few if they are many.
+func (l *loop) commit(edits map[string]map[nftset.Interval]nftset.Element) {
+	for name, els := range edits {
+		if len(els) > 0 && l.core.table.state == standing {
+			if err := l.renew(l.set(name), slices.Collect(maps.Values(els))); err != nil {
+				l.fault(err)
+			}
+		}
+	}
+}
+
+// renew adds elements to a set. Where one cannot be added, the others are all the same.
+func (l *loop) renew(set *nftset.Set, els []nftset.Element) error {
+	err := l.edit.Renew(set, slices.Values(els))
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, os.ErrNotExist):
+		return nil // the set is gone; what it is to hold is remembered, and put into it when it is back
+	case len(els) > 1:
+		half := len(els) / 2
+		first, second := l.renew(set, els[:half]), l.renew(set, els[half:])
+		if first != nil {
+			return first // one error tells enough: a set that is full refuses thousands
+		}
+		return second
+	}
+	l.core.mir.drop(set.Name, els[0].Interval) // it is not there, and nobody has lifted it
+	if errors.Is(err, unix.EEXIST) {
+		return nil // somebody banned a prefix that overlaps it
+	}
+	return err
+}

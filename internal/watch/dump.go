@@ -1,0 +1,76 @@
+package watch
+
+import (
+	"time"
+
+	"github.com/portmon/portmon/internal/ledger"
+	"github.com/portmon/portmon/nftset"
+)
+
+// beginDump must come before the first [core.dumped] of a dump.
+func (k *core) beginDump() { k.round++ }
+
+// dumped takes in one element of a dump. A set of intervals must be read on its own, see [core.read].
+func (k *core) dumped(set string, el nftset.Element, now ledger.Now) {
+	p := place{set, el.Interval}
+	h := k.heldOf(set, el, now)
+	k.mir.put(set, p.key, h)
+	src, tier, ok := k.sourceOf(p)
+	if !ok || tier == 0 || h.timeout == 0 {
+		return
+	}
+	if h.comment != "" { // neither the packet path nor the watcher comments
+		k.led.BannedByHand(h.ban(src, tier), now.Mono)
+		return
+	}
+	v := k.led.Seen(h.ban(src, tier), now.Mono)
+	if v.Counted {
+		k.tell(News{Kind: Banned, Source: src, Set: set, Tier: tier, Offences: v.Offences, Until: h.until, Reason: trap})
+	}
+	k.escalate(src, v, now)
+}
+
+// read takes in all that a set of intervals holds. Others have edited it since it was read last, or the first is true.
+func (k *core) read(set string, els []nftset.Element, first bool, now ledger.Now) {
+	delete(k.reread, set)
+	before := k.mir[set]
+	delete(k.mir, set)
+	for _, el := range els {
+		h := k.heldOf(set, el, now)
+		k.mir.put(set, el.Interval, h)
+		if have, known := before[el.Interval]; !first && (!known || !have.close(h)) {
+			src, _, _ := k.sourceOf(place{set, el.Interval})
+			k.tell(News{Kind: ByHand, Source: src, Set: set, Until: h.until, Forever: h.timeout == 0, Reason: h.comment})
+		}
+		delete(before, el.Interval)
+	}
+	for iv, h := range before {
+		if h.lasts(now.Mono.Add(margin)) {
+			k.lifted(place{set, iv}, h, now)
+		}
+	}
+}
+
+// margin is how long a ban must still last for its absence to be of meaning. What has less left may have expired: the time by which
+// its end is reckoned may be that of the news of it.
+const margin = 5 * time.Second
+
+// doubts returns the bans of the tiers that the dump should have shown. A dump may miss what is there: ask for each of them.
+func (k *core) doubts(now ledger.Now) []place {
+	var out []place
+	for set := range k.table.sets {
+		for iv, h := range k.mir[set] {
+			if isTier(set) && h.round != k.round && h.lasts(now.Mono.Add(margin)) {
+				out = append(out, place{set, iv})
+			}
+		}
+	}
+	return out
+}
+
+// absent takes in that a ban is not there although it should be: somebody lifted it while we could not hear.
+func (k *core) absent(p place, now ledger.Now) {
+	if h, ok := k.mir.get(p.set, p.key); ok {
+		k.lifted(p, h, now)
+	}
+}

@@ -1,0 +1,234 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/portmon/portmon/internal/nflog"
+	"github.com/portmon/portmon/nftset"
+)
+
+// loop carries reports to the core, and edits from it. One goroutine, that of run, owns all of it; others only read sockets.
+type loop struct {
+	config  Config
+	core    *core
+	sets    []nftset.Set
+	edit    *nftset.Conn
+	log     *nflog.Conn
+	monitor *nftset.Monitor
+
+	reports chan report
+	done    chan struct{}
+	readers sync.WaitGroup
+
+	// due is when the sets are to be read again; zero if they are not.
+	due time.Time
+	// confirm tells that they are to be read once more after that, because the first reading was of sets that grew.
+	confirm bool
+	// overran tells that the count of the messages lost in an overrun is still to come.
+	overran bool
+}
+
+const (
+	// patience is how long others have for making the table again that they deleted.
+	patience = time.Second
+	// pause lies between two readings of the sets.
+	pause = time.Second
+	// housekeeping is how often what has expired is forgotten.
+	housekeeping = time.Minute
+)
+
+// open subscribes to all that there is to hear.
+func open(config Config) (l *loop, err error) {
+	l = &loop{config: config, reports: make(chan report, backlog), done: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	if l.edit, err = nftset.Dial(&nftset.Config{NetNS: config.NetNS}); err != nil {
+		return nil, err
+	}
+	table := nftset.Table{Family: nftset.FamilyINet, Name: config.Spec.Table}
+	l.sets = banSets(table)
+	l.core = newCore(config.Spec, config.Forget, l.edit.PortID())
+	l.log, err = nflog.Dial(&nflog.Config{Group: config.Spec.LogGroup, NetNS: config.NetNS, ReadBuffer: config.ReadBuffer})
+	if err != nil {
+		return nil, err
+	}
+	l.monitor, err = nftset.Listen(&nftset.MonitorConfig{
+		NetNS: config.NetNS, Table: table, Sets: l.sets, ReadBuffer: config.ReadBuffer,
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.readers.Go(func() { readLog(l.log, l.reports, l.done) })
+	l.readers.Go(func() { readEvents(l.monitor, l.reports, l.done) })
+	return l, nil
+}
+
+// close ends the subscriptions, and returns when nobody reads any more.
+func (l *loop) close() {
+	close(l.done)
+	if l.log != nil {
+		l.log.Close()
+	}
+	if l.monitor != nil {
+		l.monitor.Close()
+	}
+	l.readers.Wait()
+	if l.edit != nil {
+		l.edit.Close()
+	}
+}
+
+func (l *loop) run(ctx context.Context, reload <-chan Config) error {
+	if err := l.resync(); err != nil {
+		return err
+	}
+	l.finish()
+	if l.config.Ready != nil {
+		l.config.Ready()
+	}
+	sweep := time.NewTicker(housekeeping)
+	defer sweep.Stop()
+	for {
+		wake := time.NewTimer(l.idle())
+		select {
+		case <-ctx.Done():
+			wake.Stop()
+			l.finish()
+			return nil
+		case config := <-reload:
+			if err := l.reconfigure(config); err != nil {
+				l.fault(err)
+			}
+		case r := <-l.reports:
+			l.take(r)
+			l.drain()
+		case <-sweep.C:
+			l.forget()
+		case <-wake.C:
+		}
+		wake.Stop()
+		l.tend()
+		l.finish()
+	}
+}
+
+// drain takes in what waits already, so that it is answered together. It ends, although more may come all the time.
+func (l *loop) drain() {
+	for range backlog {
+		select {
+		case r := <-l.reports:
+			l.take(r)
+		default:
+			return
+		}
+	}
+}
+
+func (l *loop) take(r report) {
+	now := now()
+	for i := range r.messages {
+		l.core.heard(&r.messages[i], now)
+	}
+	// After an overrun, the next message tells how many were lost in it. Other gaps are no overrun, and say it all.
+	switch {
+	case r.lost.Overrun:
+		l.overran = true
+		l.resyncSoon()
+	case r.lost.Messages > 0 && l.overran:
+		l.overran = false
+	case r.lost.Messages > 0:
+		l.resyncSoon()
+	}
+	for _, ev := range r.events {
+		l.core.happened(ev, now)
+		if ev.Kind == nftset.Overrun {
+			l.resyncSoon()
+		}
+	}
+	if r.err != nil {
+		l.fault(r.err)
+	}
+}
+
+// resyncSoon has the sets read as soon as that is due, and again: what is read while it grows may not be all.
+func (l *loop) resyncSoon() {
+	if l.due.IsZero() {
+		l.due = time.Now()
+	}
+	l.confirm = true
+}
+
+// idle returns how long there will be nothing to do unless a report comes.
+func (l *loop) idle() time.Duration {
+	d := housekeeping
+	if !l.due.IsZero() {
+		d = min(d, time.Until(l.due))
+	}
+	if t := &l.core.table; t.state == away {
+		d = min(d, t.since.Add(patience).Sub(now().Mono))
+	}
+	return max(d, 0)
+}
+
+// tend does what is due.
+func (l *loop) tend() {
+	if !l.due.IsZero() && !time.Now().Before(l.due) {
+		l.due = time.Time{}
+		if l.confirm {
+			l.due, l.confirm = time.Now().Add(pause), false
+		}
+		if err := l.resync(); err != nil {
+			l.fault(err)
+			l.due = time.Now().Add(pause)
+		}
+	}
+	if t := &l.core.table; t.state == away && now().Mono >= t.since.Add(patience) {
+		t.since = now().Mono
+		if err := l.reapply(); err != nil {
+			l.fault(err)
+		}
+	}
+	if err := l.reread(); err != nil {
+		l.fault(err)
+	}
+}
+
+// finish commits the edits and passes on the news.
+func (l *loop) finish() {
+	edits, news := l.core.take()
+	l.commit(edits)
+	if len(news) > 0 && l.config.News != nil {
+		l.config.News(news)
+	}
+}
+
+func (l *loop) forget() {
+	now := now().Mono
+	l.core.mir.sweep(now)
+	l.core.led.Forget(now)
+}
+
+func (l *loop) reconfigure(config Config) error {
+	if err := config.Spec.Validate(); err != nil {
+		return err
+	}
+	if have, want := l.config.Spec, config.Spec; want.Table != have.Table || want.LogGroup != have.LogGroup {
+		return errors.New("the name of the table and the log group cannot change while it is watched")
+	}
+	l.config.Spec, l.config.Forget = config.Spec, config.Forget
+	l.core.reconfigure(config.Spec, config.Forget)
+	return nil
+}
+
+func (l *loop) fault(err error) {
+	if l.config.Fault != nil {
+		l.config.Fault(fmt.Errorf("watch table inet %s: %w", l.config.Spec.Table, err))
+	}
+}

@@ -1,0 +1,44 @@
+package watch
+
+import (
+	"context"
+	"time"
+
+	"github.com/portmon/portmon/ruleset"
+)
+
+// Config says what to watch, and how.
+type Config struct {
+	// NetNS is the file descriptor of the network namespace, or 0 for that of the calling thread. It is needed only until Ready.
+	NetNS int
+
+	// Spec is the table, and the ladder. It must be valid.
+	Spec ruleset.Spec
+
+	// Forget is how long a source must have been free and quiet for its offences to be forgotten.
+	Forget time.Duration
+
+	// ReadBuffer is the size in bytes of the buffers in which messages and events wait to be received, or 0 for the defaults of nflog
+	// and nftset.
+	ReadBuffer int
+
+	// Ready, unless nil, is called once, when nothing that happens from then on will be missed.
+	Ready func()
+
+	// News, unless nil, gets what happened, in the order in which it was heard of. It must not block, nor keep the slice.
+	News func([]News)
+
+	// Fault, unless nil, gets what went wrong without an end to the watch.
+	Fault func(error)
+}
+
+// Run watches until the context ends, for which the error is nil. A Config from reload takes the place of the one before, but for its
+// NetNS, its ReadBuffer, its callbacks, and the name of the table. The kernel is left as it is.
+func Run(ctx context.Context, config Config, reload <-chan Config) error {
+	l, err := open(config)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	return l.run(ctx, reload)
+}
