@@ -127,7 +127,7 @@ func (p *Plan) fill(s *Set) {
 		encode: func(tx *nftset.Tx) error { tx.AddElements(&s.Set, elems); return nil },
 		write: func(w *errWriter) {
 			w.printf("add element %s { ", &s.Set)
-			writeIntervals(w, s.Elements)
+			writeIntervals(w, s.Elements, ", ")
 			w.printf(" }\n")
 		},
 		what: s.Name,

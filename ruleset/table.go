@@ -110,7 +110,7 @@ func (s *Set) write(w *errWriter) {
 	}
 	if len(s.Elements) > 0 {
 		w.printf("\t\telements = { ")
-		writeIntervals(w, s.Elements)
+		writeIntervals(w, s.Elements, ",\n\t\t\t     ")
 		w.printf(" }\n")
 	}
 	w.printf("\t}\n\n")
@@ -127,10 +127,10 @@ func (c *Chain) write(w *errWriter) {
 	w.printf("\t}\n")
 }
 
-func writeIntervals(w *errWriter, ivs []nftset.Interval) {
+func writeIntervals(w *errWriter, ivs []nftset.Interval, separator string) {
 	for i, iv := range ivs {
 		if i > 0 {
-			w.printf(",\n\t\t\t     ")
+			w.printf("%s", separator)
 		}
 		w.printf("%s", iv)
 	}
