@@ -17,7 +17,34 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-func TestMain(m *testing.M) { os.Exit(netnstest.Main(m)) }
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleVariable); role != "" {
+		if err := roles[role](); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(netnstest.Main(m))
+}
+
+// roleVariable makes the test binary another program: one of the roles.
+const (
+	roleVariable = "PORTMON_WATCH_TEST_ROLE"
+	roleRemove   = "remove"
+)
+
+var roles = map[string]func() error{roleRemove: removeTable}
+
+func removeTable() error {
+	c, err := nftset.Dial(nil)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = ruleset.Remove(c, ruleset.Default().Table)
+	return err
+}
 
 const (
 	openUDP  = 53
