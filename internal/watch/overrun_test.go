@@ -2,12 +2,12 @@ package watch
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -72,20 +72,26 @@ func TestBurst(t *testing.T) {
 func TestEventsLost(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	w := l.watch(func(c *Config) { c.ReadBuffer = smallBuffer })
+	w := l.watch(func(c *Config) { c.ReadBuffer = 4096 })
 	offenders, kept := l.pair(), l.pair()
 	l.offend(append(offenders, kept...)...)
 	w.want(banned, 1, 1, append(offenders, kept...)...)
 	// One transaction with more elements than the buffer takes, which ends with what matters.
-	const many = 20_000
-	script := ""
-	for i := range many {
-		script += fmt.Sprintf("add element inet portmon ban4 { 203.0.%d.%d }\n", i>>8, i&255)
-	}
+	tx := &nftset.Tx{}
+	tx.AddElements(l.setOf("ban4"), func(yield func(nftset.Element) bool) {
+		for i := range 20_000 {
+			a := netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})
+			if !yield(nftset.Element{Interval: nftset.Single(nftset.AddrKey(a))}) {
+				return
+			}
+		}
+	})
 	for _, src := range offenders {
-		script += fmt.Sprintf("delete element inet portmon %s { %v }\n", ruleset.BanSet(src, 1), l.read().Source(src).Addr())
+		tx.DeleteElements(l.setOf(ruleset.BanSet(src, 1)), nftset.Singles(nftset.AddrKey(l.read().Source(src).Addr())))
 	}
-	l.nft(script)
+	if err := l.conn.Commit(tx); err != nil {
+		t.Fatal(err)
+	}
 	lifted, heard := make(map[netip.Prefix]bool), 0
 	for len(lifted) < len(offenders) {
 		n, err := w.next()
