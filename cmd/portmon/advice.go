@@ -1,0 +1,48 @@
+package main
+
+import (
+	"net/netip"
+
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// adviseOn warns of what the user may not expect of a table that is, or is to be, in force.
+func (p *cli) adviseOn(r ruleset.Result, conf *config.Config) {
+	for _, missing := range r.Features.Missing() {
+		p.warn("%s", missing)
+	}
+	sockets, err := p.listeners()
+	if err != nil {
+		p.warn("look for listeners on trap ports: %v", err)
+	}
+	for _, line := range hearing(trapsOf(r.Table).heard(sockets)) {
+		p.warn("%s", line)
+	}
+	peer, ok := p.sshPeer()
+	if !ok || whitelists(r.Table, peer) {
+		return
+	}
+	p.warn("you are connected by SSH from %s, which is not whitelisted: one packet from there to a trap port locks you out", peer)
+	if conf.Source == "" {
+		p.hint("`portmon config init`, then add %q to whitelist in %s", peer, config.DefaultPath)
+	} else {
+		p.hint("add %q to whitelist in %s", peer, conf.Source)
+	}
+}
+
+// whitelists reports whether a table whitelists an address.
+func whitelists(t *ruleset.Table, addr netip.Addr) bool {
+	name := setWhitelist4
+	if addr.Is6() {
+		name = setWhitelist6
+	}
+	for i := range t.Sets {
+		if t.Sets[i].Name == name {
+			_, ok := nftset.Find(t.Sets[i].Elements, nftset.AddrKey(addr))
+			return ok
+		}
+	}
+	return false
+}

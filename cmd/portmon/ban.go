@@ -1,0 +1,227 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+type banOptions struct {
+	reason string
+	force  bool
+	length time.Duration // 0 is that of the first tier
+}
+
+func banCommand(p *cli) *cobra.Command {
+	var o banOptions
+	var length string
+	cmd := &cobra.Command{
+		Use:   "ban ADDR|PREFIX...",
+		Short: "ban by hand",
+		Long: `Ban bans addresses and prefixes, for as long as the first tier of the ladder
+lasts, or as --for says. An IPv6 address stands for the network that it would be
+banned by, as a rule its /64; to ban it alone, write it as a prefix, with /128.
+A source that is banned already gets the new duration.
+
+What is whitelisted cannot be banned. Nor can, without --force, the address that
+you are connected from by SSH. All arguments are checked before anything is
+done.`,
+		Example: `  portmon ban 203.0.113.7 --for 3d --reason "guesses passwords"
+  portmon ban 198.51.100.0/24 2001:db8:5:6::7 --for forever`,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usage(cmd, "nobody to ban: want an address or a prefix")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if cmd.Flags().Changed("for") {
+				if o.length, err = parseBanTime(length); err != nil {
+					return usage(cmd, "%w", err)
+				}
+			}
+			if err := checkReason(o.reason); err != nil {
+				return usage(cmd, "%w", err)
+			}
+			targets, err := parseTargets(cmd, args)
+			if err != nil {
+				return err
+			}
+			for _, t := range targets {
+				if t.prefix.Bits() == 0 {
+					return usage(cmd, "ban %s: that is everybody", t.text)
+				}
+			}
+			return p.withTable(func(c *nftset.Conn, s *ruleset.State) error { return p.ban(c, s, targets, o) })
+		},
+	}
+	cmd.Flags().StringVar(&length, "for", "", `ban for a `+"`DURATION`"+` such as 90s, 8h, 3d or 1w, or "forever"`)
+	cmd.Flags().StringVar(&o.reason, "reason", "", "keep a `TEXT` with the ban, which list and why tell")
+	cmd.Flags().BoolVar(&o.force, "force", false, "ban also the address that you are connected from by SSH")
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(
+		[]cobra.Completion{"1h", "8h", "1d", "3d", "30d", forever}, cobra.ShellCompDirectiveNoFileComp)))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("reason", cobra.NoFileCompletions))
+	return cmd
+}
+
+// maxReason is the length of the longest comment that nft reads, in bytes.
+const maxReason = 128
+
+// checkReason refuses what nft could not read back: its comments stand in quotes, and there is no escaping.
+func checkReason(s string) error {
+	switch {
+	case len(s) > maxReason:
+		return fmt.Errorf("--reason is %d bytes long: want at most %d", len(s), maxReason)
+	case strings.ContainsFunc(s, func(r rune) bool { return r == '"' || !unicode.IsPrint(r) }) || !utf8.ValidString(s):
+		return fmt.Errorf("--reason %s: want text on one line, without double quotes", strconv.Quote(s))
+	}
+	return nil
+}
+
+func (p *cli) ban(c *nftset.Conn, s *ruleset.State, targets []target, o banOptions) error {
+	var errs []error
+	for _, t := range targets {
+		if err := p.mayBan(c, s, t.source(s), o.force); err != nil {
+			errs = append(errs, fmt.Errorf("ban %s: %w", t.text, err))
+		}
+	}
+	if errs != nil {
+		return p.failEach(errs)
+	}
+	for _, t := range targets {
+		if err := p.banOne(c, s, t, o); err != nil {
+			errs = append(errs, fmt.Errorf("ban %s: %w", t.text, err))
+		}
+	}
+	return p.failEach(errs)
+}
+
+// failEach reports errors that have nothing to do with each other, each with its hint.
+func (p *cli) failEach(errs []error) error {
+	if errs == nil {
+		return nil
+	}
+	for _, err := range errs {
+		p.fail(err)
+	}
+	return said(exitFailed)
+}
+
+// mayBan returns an error if a prefix must not be banned.
+func (p *cli) mayBan(c *nftset.Conn, s *ruleset.State, prefix netip.Prefix, force bool) error {
+	st, err := s.Lookup(c, prefix.Addr())
+	if err != nil {
+		return err
+	}
+	if iv := nftset.FromPrefix(prefix); st.Whitelisted != nil && st.Whitelisted.Covers(iv) {
+		return whitelistHint(&ruleset.WhitelistedError{Prefix: prefix, Entry: *st.Whitelisted})
+	}
+	peer, ok := p.sshPeer()
+	if !ok || force || !prefix.Contains(peer) {
+		return nil
+	}
+	switch st, err := s.Lookup(c, peer); {
+	case err != nil:
+		return err
+	case st.Whitelisted != nil:
+		return nil
+	}
+	return &hinted{
+		fmt.Errorf("you are connected by SSH from %s, and would be locked out", peer),
+		"to do it all the same, add --force",
+	}
+}
+
+// whitelistHint adds a next step, where the administrator can take one: loopback and link-local are always whitelisted.
+func whitelistHint(err *ruleset.WhitelistedError) error {
+	if a := err.Entry.From.Addr(); a.IsLoopback() || a.IsLinkLocalUnicast() {
+		return err
+	}
+	return &hinted{err, "take " + err.Entry.String() + " out of the whitelist, then run `portmon apply`"}
+}
+
+func (p *cli) banOne(c *nftset.Conn, s *ruleset.State, t target, o banOptions) error {
+	prefix := t.source(s)
+	length := o.length
+	if length == 0 {
+		set := firstTier(s, prefix.Addr())
+		if set == nil {
+			return &hinted{errors.New("the table has no first tier"), "run `portmon apply`, or say how long: --for 8h"}
+		}
+		length = set.Timeout
+	}
+	b, err := s.Ban(c, prefix, length, o.reason)
+	var covered *ruleset.CoveredError
+	var white *ruleset.WhitelistedError
+	switch {
+	case errors.As(err, &covered):
+		return &hinted{err, "for a ban of its own, first lift that: " + unbanOf(covered.By)}
+	case errors.As(err, &white):
+		return whitelistHint(white)
+	case err != nil:
+		return err
+	}
+	p.print("banned %s%s for %s\n", shortPrefix(prefix), t.meaning(prefix), banTime(b.Expires))
+	return p.tellLonger(c, s, prefix, b)
+}
+
+// tellLonger says that the source is banned beyond the ban that was just made.
+func (p *cli) tellLonger(c *nftset.Conn, s *ruleset.State, prefix netip.Prefix, made ruleset.Ban) error {
+	st, err := s.Lookup(c, prefix.Addr())
+	if err != nil {
+		return err
+	}
+	iv := nftset.FromPrefix(prefix)
+	for _, b := range st.Bans {
+		if b.Set == made.Set || !b.Covers(iv) || made.Expires == 0 {
+			continue
+		}
+		switch {
+		case b.Expires == 0:
+			p.note("%s is banned for ever already, in %s", shortPrefix(prefix), b.Set)
+			return nil
+		case b.Expires > made.Expires:
+			p.note("%s is banned for longer already, in %s: %s left", shortPrefix(prefix), b.Set, short(b.Expires))
+			return nil
+		}
+	}
+	return nil
+}
+
+// meaning says why what is banned, or unbanned, is not what the user wrote.
+func (t target) meaning(prefix netip.Prefix) string {
+	switch {
+	case t.address && !prefix.IsSingleIP():
+		return ", the network of " + t.prefix.Addr().String() + ","
+	case t.masked():
+		return ", the network of " + t.text + ","
+	}
+	return ""
+}
+
+func banTime(d time.Duration) string {
+	if d <= 0 {
+		return "ever"
+	}
+	return config.FormatDuration(d)
+}
+
+// unbanOf returns the command that lifts a ban. For a range that is no prefix, which is not portmon's work, only nft has one.
+func unbanOf(b ruleset.Ban) string {
+	if p, ok := b.Prefix(); ok {
+		return "portmon unban " + shortPrefix(p)
+	}
+	return fmt.Sprintf("nft delete element inet %s %s '{ %s }'", tableName, b.Set, b.Interval)
+}

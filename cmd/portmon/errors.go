@@ -1,0 +1,116 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// Exit codes. They are part of the interface: scripts and units rely on them.
+const (
+	exitDone       = 0
+	exitFailed     = 1
+	exitUsage      = 2 // wrong usage or configuration
+	exitNotInForce = 3 // the table is not there, or it is not what the configuration says
+)
+
+// errNoTable is what commands that need the table return without it.
+var errNoTable = errors.New("no table inet " + tableName)
+
+// usageError tells that the command line makes no sense.
+type usageError struct {
+	err  error
+	hint string
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// usage makes a usageError whose hint is where the right usage is told.
+func usage(cmd *cobra.Command, format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...), "see " + cmd.CommandPath() + " --help"}
+}
+
+// said is an exit code for which everything has been said already.
+type said int
+
+func (e said) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// hinted is an error with a next step that only its place of origin knows.
+type hinted struct {
+	error
+	hint string
+}
+
+func (e *hinted) Unwrap() error { return e.error }
+
+// exitCode returns the code that an error stands for.
+func exitCode(err error) int {
+	var code said
+	var wrong *usageError
+	var faults config.Errors
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &code):
+		return int(code)
+	case errors.As(err, &wrong), errors.As(err, &faults):
+		return exitUsage
+	case errors.Is(err, errNoTable):
+		return exitNotInForce
+	}
+	return exitFailed
+}
+
+// hintFor returns what to do about an error, or "" where nobody knows.
+func hintFor(err error) string {
+	var (
+		wrong    *usageError
+		special  *hinted
+		fault    *config.Error
+		conflict *ruleset.ConflictError
+		kernel   *nftset.OpError
+	)
+	switch {
+	case errors.As(err, &wrong):
+		return wrong.hint
+	case errors.As(err, &special):
+		return special.hint
+	case errors.As(err, &fault):
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && fault.Line == 0:
+			return "`portmon config init " + fault.File + "` writes one"
+		case errors.Is(err, fs.ErrPermission):
+			return "run with sudo"
+		}
+		return fault.Hint()
+	case errors.Is(err, errNoTable):
+		return "run `portmon apply`"
+	case errors.As(err, &conflict):
+		return "`portmon remove`, then `portmon apply`: all bans go with the table"
+	case errors.As(err, &kernel) && errors.Is(err, os.ErrPermission):
+		return "needs CAP_NET_ADMIN: run with sudo"
+	case errors.As(err, &kernel) && errors.Is(err, unix.ENFILE):
+		return "raise size in [ban] of the configuration, then run `portmon apply`"
+	case errors.Is(err, fs.ErrPermission):
+		return "run with sudo"
+	}
+	return ""
+}
+
+// faults returns the errors that are to be told apart from each other: those of a configuration, or err itself.
+func faults(err error) []error {
+	var all config.Errors
+	if errors.As(err, &all) {
+		return all.Unwrap()
+	}
+	return []error{err}
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// records keeps the entries of a list until they can be sorted: a million of them in 40 MB.
+type records struct {
+	all     []record
+	sets    []recordSet
+	reasons []string // the first is ""
+	number  map[string]uint32
+}
+
+// record is an entry without pointers, in 40 bytes.
+type record struct {
+	addr             [16]byte
+	timeout, expires time.Duration
+	reason           uint32 // place in records.reasons
+	set              uint8  // place in records.sets
+	bits             uint8
+}
+
+type recordSet struct {
+	name string
+	tier int
+	ipv6 bool
+}
+
+// newRecords makes room for as many entries as are expected.
+func newRecords(expected int) *records {
+	return &records{all: make([]record, 0, expected), reasons: []string{""}, number: map[string]uint32{"": 0}}
+}
+
+func (r *records) add(e entry) {
+	rec := record{timeout: e.timeout, expires: e.expires, bits: uint8(e.prefix.Bits())}
+	addr := e.prefix.Addr()
+	rec.addr = addr.As16()
+	set := slices.IndexFunc(r.sets, func(s recordSet) bool { return s.name == e.set })
+	if set < 0 {
+		set = len(r.sets)
+		r.sets = append(r.sets, recordSet{e.set, e.tier, addr.Is6()})
+	}
+	rec.set = uint8(set)
+	n, ok := r.number[e.reason]
+	if !ok {
+		n = uint32(len(r.reasons))
+		r.reasons = append(r.reasons, e.reason)
+		r.number[e.reason] = n
+	}
+	rec.reason = n
+	r.all = append(r.all, rec)
+}
+
+func (r *records) entry(rec *record) entry {
+	set := &r.sets[rec.set]
+	addr := netip.AddrFrom16(rec.addr)
+	if !set.ipv6 {
+		addr = addr.Unmap()
+	}
+	return entry{
+		prefix: netip.PrefixFrom(addr, int(rec.bits)), set: set.name, tier: set.tier,
+		timeout: rec.timeout, expires: rec.expires, reason: r.reasons[rec.reason],
+	}
+}
+
+// sort puts the newest first, and last those of which nobody can tell.
+func (r *records) sort() {
+	slices.SortFunc(r.all, func(a, b record) int {
+		ageA, okA := age(a.timeout, a.expires)
+		ageB, okB := age(b.timeout, b.expires)
+		switch {
+		case okA && !okB:
+			return -1
+		case okB && !okA:
+			return 1
+		case okA && ageA != ageB:
+			return cmp.Compare(ageA, ageB)
+		}
+		return cmp.Or(bytes.Compare(a.addr[:], b.addr[:]), cmp.Compare(a.bits, b.bits))
+	})
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/portmon/portmon/ruleset"
+)
+
+func removeCommand(p *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove",
+		Short: "take the table out of the kernel, with all bans",
+		Long: `Remove deletes the table inet portmon, and with it the traps and all bans.
+Nothing else is touched. There being no table is no error.`,
+		Example: `  portmon remove
+  portmon apply`,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		Args:              noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			c, err := p.dial()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			s, err := ruleset.Read(c, tableName)
+			if err != nil {
+				return err
+			}
+			n, known, err := bansByCount(c, s.Table)
+			if err != nil {
+				return err
+			}
+			existed, err := ruleset.Remove(c, tableName)
+			switch {
+			case err != nil:
+				return err
+			case !existed:
+				p.note("there was no table inet %s", tableName)
+			case known:
+				p.print("inet %s: removed, and %s with it\n", tableName, plural(n, "ban"))
+			default:
+				p.print("inet %s: removed, and all bans with it\n", tableName)
+			}
+			return nil
+		},
+	}
+}

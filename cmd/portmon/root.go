@@ -1,0 +1,124 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// run is the program: it does what the arguments say and returns the exit code.
+func run(e env, args []string) int {
+	p := &cli{env: e, ui: newUI(e)}
+	root := p.root()
+	root.SetArgs(args)
+	root.SetOut(p.out)
+	root.SetErr(e.stderr)
+	return p.finish(root.Execute())
+}
+
+// root makes the commands. Those that are named by a noun or a question (list, why, status, version) change nothing.
+func (p *cli) root() *cobra.Command {
+	var version bool
+	root := &cobra.Command{
+		Use:   "portmon",
+		Short: "ban in the kernel whoever touches a trap port",
+		Long: `Portmon keeps one nftables table, "inet portmon", with trap ports: ports that
+nobody has a reason to touch. A packet to a trap port bans its source, in the
+kernel, and everything that comes from there later is dropped. No program has to
+run for that.`,
+		Example: `  # what would be put in force on this host, and then to do it
+  portmon apply --dry-run
+  portmon apply
+  portmon status`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		Args:              unknownCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if version {
+				return p.version(false)
+			}
+			return noCommand(cmd)
+		},
+	}
+	root.Flags().BoolVar(&version, "version", false, "tell the version and exit")
+	root.PersistentFlags().BoolP("help", "h", false, "tell what the command does and exit")
+	root.PersistentFlags().StringVar(&p.configFile, "config", "", "read the configuration from `FILE` (default /etc/portmon/portmon.toml)")
+	cobra.CheckErr(root.MarkPersistentFlagFilename("config", "toml"))
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { p.help(cmd) })
+	root.SetHelpCommand(helpCommand(p))
+	root.AddCommand(
+		applyCommand(p), listCommand(p), whyCommand(p), statusCommand(p), banCommand(p), unbanCommand(p),
+		removeCommand(p), configCommand(p), versionCommand(p), completionCommand(p),
+	)
+	return root
+}
+
+// noCommand is what a command that only has subcommands comes to without one.
+func noCommand(cmd *cobra.Command) error {
+	return usage(cmd, "no command given: want %s", enumerate(names(cmd)))
+}
+
+// names returns the names of the commands that a command has.
+func names(cmd *cobra.Command) []string {
+	var all []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			all = append(all, c.Name())
+		}
+	}
+	return all
+}
+
+// unknownCommand is the check of arguments for a command that only has subcommands.
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := &usageError{fmt.Errorf("unknown command %q", args[0]), "see " + cmd.CommandPath() + " --help"}
+	if near := suggest(args[0], names(cmd)); len(near) > 0 {
+		for i := range near {
+			near[i] = cmd.CommandPath() + " " + near[i]
+		}
+		err.hint = "did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return err
+}
+
+// flagError says what is wrong with a flag, and which one might have been meant.
+func flagError(cmd *cobra.Command, err error) error {
+	wrong := &usageError{err, "see " + cmd.CommandPath() + " --help"}
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) || unknown.GetSpecifiedShortnames() != "" {
+		return wrong
+	}
+	wrong.err = fmt.Errorf("unknown flag --%s", unknown.GetSpecifiedName())
+	var flags []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { flags = append(flags, f.Name) })
+	if near := suggest(unknown.GetSpecifiedName(), flags); len(near) > 0 {
+		wrong.hint = "did you mean --" + strings.Join(near, " or --") + "?"
+	}
+	return wrong
+}
+
+// suggest returns those of the words that s may have been meant for. Cobra knows how, but only of commands.
+func suggest(s string, words []string) []string {
+	c := &cobra.Command{SuggestionsMinimumDistance: 2}
+	for _, w := range words {
+		c.AddCommand(&cobra.Command{Use: w, Run: func(*cobra.Command, []string) {}})
+	}
+	return c.SuggestionsFor(s)
+}
+
+// enumerate writes a list as a sentence does.
+func enumerate(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}

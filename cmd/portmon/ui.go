@@ -1,0 +1,150 @@
+package main
+
+// This file alone prints and exits. Its rules:
+//
+//   - Data, which is what a command was asked for, goes to standard output. All else goes to standard error behind "portmon: ".
+//   - An error says what was being done, to what, and why it failed, with no capital at its start and no full stop at its end.
+//     Where there is a next step, it follows as a hint, on a line of its own.
+//   - Colours appear only on a terminal, and never with NO_COLOR or TERM=dumb. They tell nothing that the words do not.
+//   - What others wrote, into a file or into the kernel, reaches nobody's terminal as more than text.
+//   - Data is buffered, and that it could not be written is an error as any other.
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"unicode"
+)
+
+// ui is the program's voice.
+type ui struct {
+	out       *bufio.Writer // data
+	err       io.Writer     // all else
+	outColour bool
+	errColour bool
+	columns   int // of the terminal that data goes to; 0 if it goes elsewhere
+}
+
+func newUI(e env) ui {
+	colour := e.getenv("NO_COLOR") == "" && e.getenv("TERM") != "dumb"
+	u := ui{
+		out:       bufio.NewWriterSize(e.stdout, 64<<10),
+		err:       e.stderr,
+		outColour: colour && e.isTerminal(e.stdout),
+		errColour: colour && e.isTerminal(e.stderr),
+	}
+	if e.isTerminal(e.stdout) {
+		u.columns = e.width(e.stdout)
+	}
+	return u
+}
+
+// style is the parameter of an ANSI escape sequence that selects how characters look.
+type style string
+
+const (
+	plain  style = ""
+	bold   style = "1"
+	red    style = "31"
+	green  style = "32"
+	yellow style = "33"
+)
+
+// paint returns s in a style, if there are colours.
+func paint(colours bool, s string, as style) string {
+	if !colours || s == "" || as == plain {
+		return s
+	}
+	return "\x1b[" + string(as) + "m" + s + "\x1b[0m"
+}
+
+// print writes data. A failure shows when the data is flushed.
+func (u *ui) print(format string, args ...any) { fmt.Fprintf(u.out, format, args...) }
+
+// json writes data as JSON that people can read too.
+func (u *ui) json(v any) error {
+	enc := json.NewEncoder(u.out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// table writes data in columns, the first row as their heading. Only the last cell of a row may have colours.
+func (u *ui) table(rows [][]string) {
+	longest := 0
+	for _, row := range rows {
+		longest = max(longest, len(row))
+	}
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		// A column is one only where the cells before it end in a tab in every row.
+		fmt.Fprintln(w, strings.Join(row, "\t")+strings.Repeat("\t", longest-len(row)))
+	}
+	w.Flush()
+	as := bold
+	for line := range strings.Lines(b.String()) {
+		u.print("%s\n", paint(u.outColour, strings.TrimRight(line, " \n"), as))
+		as = plain
+	}
+}
+
+// say writes to standard error, each line behind the program's name. What data there is comes first, so that a terminal that gets
+// both shows them in order.
+func (u *ui) say(label string, as style, text string) {
+	u.out.Flush()
+	if label != "" {
+		label = paint(u.errColour, label, as) + ": "
+	}
+	for line := range strings.Lines(text) {
+		fmt.Fprintf(u.err, "portmon: %s%s\n", label, printable(strings.TrimSuffix(line, "\n")))
+	}
+}
+
+// note says what the user should know and need not act upon.
+func (u *ui) note(format string, args ...any) { u.say("", plain, fmt.Sprintf(format, args...)) }
+
+// warn says what the user should look at.
+func (u *ui) warn(format string, args ...any) { u.say("warning", yellow, fmt.Sprintf(format, args...)) }
+
+// hint says what to do next.
+func (u *ui) hint(format string, args ...any) { u.say("hint", bold, fmt.Sprintf(format, args...)) }
+
+// fail says what went wrong, and what to do about it.
+func (u *ui) fail(err error) {
+	for _, fault := range faults(err) {
+		u.say("", plain, fault.Error())
+		if h := hintFor(fault); h != "" {
+			u.hint("%s", h)
+		}
+	}
+}
+
+// finish writes out the data that is left, says what err has to say, and returns the exit code.
+func (u *ui) finish(err error) int {
+	code := exitCode(err)
+	if _, ok := err.(said); !ok && err != nil {
+		u.fail(err)
+	}
+	if err := u.out.Flush(); err != nil {
+		u.fail(fmt.Errorf("write standard output: %w", err))
+		code = max(code, exitFailed)
+	}
+	return code
+}
+
+// printable returns text of others with what is not text replaced, such as the escape sequences that a terminal would obey.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) || r == '\t' {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
+}
+
+func exit(code int) { os.Exit(code) }

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// Version is set by builds that know better than the build information, with -ldflags "-X main.Version=v1.2.3".
+var Version string
+
+func versionCommand(p *cli) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:               "version",
+		Short:             "tell the version",
+		Long:              `Version tells the version of portmon, and of the Go that it was built with.`,
+		Example:           `  portmon version`,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		Args:              noArgs,
+		RunE:              func(*cobra.Command, []string) error { return p.version(asJSON) },
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
+	return cmd
+}
+
+func (p *cli) version(asJSON bool) error {
+	v := struct {
+		Version  int    `json:"version"`
+		Portmon  string `json:"portmon"`
+		Revision string `json:"revision,omitempty"`
+		Go       string `json:"go"`
+		Platform string `json:"platform"`
+	}{1, Version, "", runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if v.Portmon == "" {
+			v.Portmon = info.Main.Version
+		}
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				v.Revision = s.Value
+			}
+		}
+	}
+	if v.Portmon == "" {
+		v.Portmon = "(devel)"
+	}
+	if asJSON {
+		return p.json(v)
+	}
+	p.print("portmon %s (%s, %s)\n", v.Portmon, v.Platform, v.Go)
+	return nil
+}

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+func whyCommand(p *cli) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "why ADDR",
+		Short: "tell what happens to packets from an address, and why",
+		Long: `Why tells whether an address is banned, since when, for how long and by which
+set; whether it is whitelisted, and by which entry; and if it is neither, what
+would ban it. It asks the kernel, not the configuration, and changes nothing.`,
+		Example: `  portmon why 203.0.113.7
+  portmon why 2001:db8:5:6::7 --json | jq -r .verdict`,
+		ValidArgsFunction: p.completeBanned,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usage(cmd, "want one address, here are %d", len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			addr, err := parseAddr(args[0])
+			if err != nil {
+				if t, e := parseTarget(args[0]); e == nil {
+					return &usageError{fmt.Errorf("%s is a prefix: want one address", t.text), "`portmon list " + t.text + "` tells which bans lie within"}
+				}
+				return usage(cmd, "%w", err)
+			}
+			return p.withTable(func(c *nftset.Conn, s *ruleset.State) error {
+				a, err := p.explain(c, s, addr)
+				switch {
+				case err != nil:
+					return fmt.Errorf("why %s: %w", addr, err)
+				case asJSON:
+					return p.json(a)
+				}
+				a.print(p)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
+	return cmd
+}
+
+// verdict is what happens to packets from an address.
+type verdict string
+
+const (
+	banned      verdict = "banned"
+	whitelisted verdict = "whitelisted" // bans are without effect
+	ownAddress  verdict = "own_address" // never banned by a trap
+	notBanned   verdict = "not_banned"
+)
+
+// answer is what why has to say.
+type answer struct {
+	Version int        `json:"version"`
+	Table   string     `json:"table"`
+	Address netip.Addr `json:"address"`
+	// Source is the prefix that a packet from the address would ban.
+	Source        netip.Prefix      `json:"source"`
+	Verdict       verdict           `json:"verdict"`
+	WhitelistedBy string            `json:"whitelisted_by,omitempty"`
+	Bans          []json.RawMessage `json:"bans"`
+	// WouldBanSeconds is how long a trap would ban the source; 0 if none would.
+	WouldBanSeconds float64  `json:"would_ban_seconds,omitempty"`
+	TrapTCP         []string `json:"trap_tcp"`
+	TrapUDP         []string `json:"trap_udp"`
+
+	bans     []entry
+	traps    traps
+	wouldBan time.Duration
+	retries  time.Duration // within which more than one packet must come for a ban; 0 if one is enough
+}
+
+func (p *cli) explain(c *nftset.Conn, s *ruleset.State, addr netip.Addr) (*answer, error) {
+	st, err := s.Lookup(c, addr)
+	if err != nil {
+		return nil, err
+	}
+	a := &answer{Version: 1, Table: s.Table.String(), Address: addr, Source: s.Source(addr), Bans: []json.RawMessage{}}
+	if a.traps, err = readTraps(c, s); err != nil {
+		return nil, err
+	}
+	a.TrapTCP, a.TrapUDP = portTexts(a.traps.tcp), portTexts(a.traps.udp)
+	for _, b := range st.Bans {
+		entries(b, func(e entry) {
+			if e.prefix.Contains(addr) {
+				a.bans = append(a.bans, e)
+				a.Bans = append(a.Bans, e.appendJSON(nil, p.now()))
+			}
+		})
+	}
+	if st.Whitelisted != nil {
+		a.WhitelistedBy = st.Whitelisted.String()
+	}
+	switch {
+	case st.Whitelisted != nil:
+		a.Verdict = whitelisted
+	case len(a.bans) > 0:
+		a.Verdict = banned
+	case isOwn(addr):
+		a.Verdict = ownAddress
+	default:
+		a.Verdict = notBanned
+		if first := firstTier(s, addr); first != nil && a.traps.String() != "" {
+			a.wouldBan, a.WouldBanSeconds = first.Timeout, first.Timeout.Seconds()
+		}
+		if hits := s.Set(setHits4); hits != nil {
+			a.retries = hits.Timeout
+		}
+	}
+	return a, nil
+}
+
+// firstTier returns the set that the packet path adds an address to, or nil.
+func firstTier(s *ruleset.State, addr netip.Addr) *nftset.Set {
+	if addr.Is6() {
+		return s.Set(setBan6)
+	}
+	return s.Set(setBan4)
+}
+
+// isOwn reports whether the address is one of this host.
+func isOwn(addr netip.Addr) bool {
+	own, err := net.InterfaceAddrs()
+	return err == nil && slices.ContainsFunc(own, func(a net.Addr) bool {
+		p, err := netip.ParsePrefix(a.String())
+		return err == nil && p.Addr().WithZone("") == addr
+	})
+}
+
+// print writes the answer for people.
+func (a *answer) print(p *cli) {
+	switch a.Verdict {
+	case whitelisted:
+		p.print("%s %s by %s: it is never banned, and no ban counts\n", a.Address, paint(p.outColour, "is whitelisted", green), a.WhitelistedBy)
+	case banned:
+		p.print("%s %s: packets from it are dropped, but for replies to what this host asked\n", a.Address, paint(p.outColour, "is banned", red))
+	case ownAddress:
+		p.print("%s %s: traps do not ban it\n", a.Address, paint(p.outColour, "is this host's own", green))
+	case notBanned:
+		p.print("%s %s\n", a.Address, paint(p.outColour, "is not banned", green))
+		for _, line := range a.prospect() {
+			p.print("  %s\n", line)
+		}
+	}
+	for i := range a.bans {
+		p.print("  %s\n", a.bans[i].describe(p.now()))
+	}
+}
+
+// prospect says what would ban an address that is not.
+func (a *answer) prospect() []string {
+	if a.wouldBan == 0 {
+		return []string{"nothing would ban it: there are no trap ports"}
+	}
+	what, how := "it", "a packet to a trap port"
+	if !a.Source.IsSingleIP() {
+		what = "its network " + a.Source.String()
+	}
+	if a.retries > 0 {
+		how = "trap packets within " + config.FormatDuration(a.retries)
+	}
+	return []string{
+		fmt.Sprintf("%s would ban %s for %s", how, what, config.FormatDuration(a.wouldBan)),
+		fmt.Sprintf("traps: %s", a.traps),
+	}
+}
+
+// describe says all about a ban: "198.51.100.0/24 in net4, for ever: spam wave".
+func (e *entry) describe(now time.Time) string {
+	text := fmt.Sprintf("%s in %s", shortPrefix(e.prefix), e.set)
+	if e.tier > 0 {
+		text += fmt.Sprintf(", tier %d", e.tier)
+	}
+	if e.expires == 0 {
+		text += ", for ever"
+	} else {
+		if e.timeout > 0 {
+			text += ", for " + config.FormatDuration(e.timeout)
+		}
+		if age, ok := e.age(); ok {
+			text += " since " + now.Add(-age).Format("2006-01-02 15:04:05")
+		}
+		text += ", " + short(e.expires) + " left"
+	}
+	if e.reason != "" {
+		text += ": " + printable(e.reason)
+	}
+	return text
+}
