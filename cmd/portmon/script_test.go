@@ -1,0 +1,232 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/portmon/portmon/netnstest"
+)
+
+// TestScripts runs portmon as a user types it, each script on a host of its own which the internet can reach.
+func TestScripts(t *testing.T) {
+	scripts, err := filepath.Glob("testdata/script/*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                "testdata/script",
+		Setup:              setUpScript,
+		Cmds:               scriptCommands,
+		RequireUniqueNames: true,
+	})
+}
+
+// site is what a script runs on: a host, and the internet that reaches it, from any address.
+type site struct {
+	host, internet *netnstest.Host
+	link           *netnstest.Link
+}
+
+// newSite connects a host to the internet. Its addresses are 192.0.2.2 and 2001:db8::2.
+func newSite(t testing.TB) *site {
+	s := &site{host: netnstest.NewHost(t, "host"), internet: netnstest.NewHost(t, "internet")}
+	s.link = netnstest.Connect(t, s.internet, s.host, "192.0.2.0/24", "2001:db8::/64")
+	s.host.DefaultVia(s.link.A.IPv4, s.link.A.IPv6)
+	return s
+}
+
+// probe sends a SYN from any source to a port of the host, and tells the answer.
+func (s *site) probe(src netip.Addr, port uint16) netnstest.Answer {
+	dst := s.link.B.IPv4
+	if src.Is6() {
+		dst = s.link.B.IPv6
+	}
+	return s.internet.Probe(netnstest.SYN(src, netip.AddrPortFrom(dst, port)))
+}
+
+// addElement adds to a set of the table as other programs do.
+func (s *site) addElement(t testing.TB, set, element string) {
+	t.Helper()
+	s.host.Do(func() {
+		out, err := exec.Command("nft", "add", "element", "inet", tableName, set, "{ "+element+" }").CombinedOutput()
+		if err != nil {
+			t.Fatalf("nft: %v\n%s", err, out)
+		}
+	})
+}
+
+type siteKey struct{}
+
+func setUpScript(env *testscript.Env) error {
+	t, ok := env.T().(testing.TB)
+	if !ok {
+		return errors.New("testscript does not give a testing.TB")
+	}
+	env.Values[siteKey{}] = newSite(t)
+	etc, bin := filepath.Join(env.WorkDir, "etc"), filepath.Join(env.WorkDir, ".bin")
+	env.Setenv("ETC", etc)
+	env.Setenv("PATH", bin+":"+env.Getenv("PATH"))
+	env.Setenv(homeVariable, os.Getenv(homeVariable))
+	env.Setenv(raceVariable, os.Getenv(raceVariable))
+	env.Setenv("TZ", "UTC")
+	for _, dir := range []string{etc, bin} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	self, err := os.Executable()
+	for name := range programs {
+		err = errors.Join(err, os.Symlink(self, filepath.Join(bin, name)))
+	}
+	return err
+}
+
+// scriptCommands are what scripts can do that testscript cannot:
+//
+//	portmon ARGS           run portmon on the host, with $WORK/etc for /etc; it must exit with 0
+//	exits CODE ARGS        the same, but it must exit with CODE
+//	cannot CODE ARGS       the same, without any capability
+//	host PROGRAM ARGS      run another program on the host
+//	pipe COMMANDS          run a shell command on the host, in which portmon is one too
+//	probe SRC PORT ANSWER  send a SYN from any address to the host; ANSWER is SYN+ACK, RST or none
+//	listen NETWORK ADDR    let a program on the host listen, until the script ends
+//	json FILE PATH VALUE   check a value in a JSON document: .bans.0.prefix, where VALUE is JSON; FILE may be stdout
+//	fields FILE PATH NAMES check that an object has these fields and no others
+var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+	"portmon": func(ts *testscript.TestScript, neg bool, args []string) {
+		runOnHost(ts, neg, 0, append([]string{"with-etc", "portmon"}, args...)...)
+	},
+	"exits": func(ts *testscript.TestScript, neg bool, args []string) {
+		runOnHost(ts, neg, code(ts, args), append([]string{"with-etc", "portmon"}, args[1:]...)...)
+	},
+	"cannot": func(ts *testscript.TestScript, neg bool, args []string) {
+		runOnHost(ts, neg, code(ts, args), append([]string{"with-etc", "unprivileged", "portmon"}, args[1:]...)...)
+	},
+	"host": func(ts *testscript.TestScript, neg bool, args []string) { runOnHost(ts, neg, 0, args...) },
+	"pipe": func(ts *testscript.TestScript, neg bool, args []string) {
+		runOnHost(ts, neg, 0, "with-etc", "bash", "-e", "-o", "pipefail", "-c", strings.Join(args, " "))
+	},
+	"probe":  scriptProbe,
+	"listen": scriptListen,
+	"json":   scriptJSON,
+	"fields": scriptFields,
+}
+
+func code(ts *testscript.TestScript, args []string) int {
+	if len(args) == 0 {
+		ts.Fatalf("want an exit code")
+	}
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	return n
+}
+
+// runOnHost runs a program in the host's namespace and checks how it exits.
+func runOnHost(ts *testscript.TestScript, neg bool, want int, args ...string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: a program, and no !: say which exit code is expected")
+	}
+	var err error
+	ts.Value(siteKey{}).(*site).host.Do(func() { err = ts.Exec(args[0], args[1:]...) })
+	got := 0
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("%s: exit code %d, want %d", strings.Join(args, " "), got, want)
+	}
+}
+
+func scriptProbe(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: probe SRC PORT ANSWER")
+	}
+	src, err := netip.ParseAddr(args[0])
+	ts.Check(err)
+	port, err := strconv.ParseUint(args[1], 10, 16)
+	ts.Check(err)
+	if got := ts.Value(siteKey{}).(*site).probe(src, uint16(port)).String(); got != args[2] {
+		ts.Fatalf("SYN from %s to port %d: answer is %s, want %s", src, port, got, args[2])
+	}
+}
+
+func scriptListen(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: listen NETWORK ADDR")
+	}
+	ts.Value(siteKey{}).(*site).host.Listen(args[0], args[1])
+}
+
+// find returns what stands in a JSON document at a path of names and numbers, each after a dot.
+func find(ts *testscript.TestScript, file, path string) any {
+	var v any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(file)), &v))
+	for step := range strings.SplitSeq(strings.Trim(path, "."), ".") {
+		switch at := v.(type) {
+		case map[string]any:
+			if _, ok := at[step]; step != "" && !ok {
+				ts.Fatalf("%s: there is no %s in %v", path, step, at)
+			}
+			if step != "" {
+				v = at[step]
+			}
+		case []any:
+			i, err := strconv.Atoi(step)
+			if step != "" {
+				if err != nil || i >= len(at) {
+					ts.Fatalf("%s: there is no %s in a list of %d", path, step, len(at))
+				}
+				v = at[i]
+			}
+		default:
+			ts.Fatalf("%s: there is nothing in %v", path, v)
+		}
+	}
+	return v
+}
+
+func scriptJSON(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: json FILE PATH VALUE")
+	}
+	var want any
+	if err := json.Unmarshal([]byte(args[2]), &want); err != nil {
+		ts.Fatalf("%s is not JSON: %v", args[2], err)
+	}
+	if got := find(ts, args[0], args[1]); reflect.DeepEqual(got, want) == neg {
+		ts.Fatalf("%s: got %v, want %v", args[1], got, want)
+	}
+}
+
+func scriptFields(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: fields FILE PATH NAMES")
+	}
+	object, ok := find(ts, args[0], args[1]).(map[string]any)
+	if !ok {
+		ts.Fatalf("%s is no object", args[1])
+	}
+	got, want := map[string]bool{}, map[string]bool{}
+	for name := range object {
+		got[name] = true
+	}
+	for _, name := range args[2:] {
+		want[name] = true
+	}
+	if !reflect.DeepEqual(got, want) {
+		ts.Fatalf("%s: fields are %v, want %v", args[1], fmt.Sprint(got), fmt.Sprint(want))
+	}
+}
