@@ -1,0 +1,170 @@
+package main
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// portmon runs a command on a host and returns what it wrote. It must succeed.
+func portmon(t *testing.T, h *netnstest.Host, args ...string) string {
+	t.Helper()
+	e, stdout, stderr := hostEnv(h)
+	var code int
+	h.Do(func() { code = run(e, args) })
+	if code != exitDone {
+		t.Fatalf("portmon %s: exit code %d, %s", strings.Join(args, " "), code, stderr)
+	}
+	return stdout.String()
+}
+
+// listedBan is what list --json tells of a ban.
+type listedBan struct {
+	Prefix         netip.Prefix
+	Family, Set    string
+	Tier           int
+	TimeoutSeconds float64 `json:"timeout_seconds"`
+	ExpiresSeconds float64 `json:"expires_seconds"`
+	Until, Since   time.Time
+}
+
+func listBans(t *testing.T, h *netnstest.Host) []listedBan {
+	t.Helper()
+	var list struct{ Bans []listedBan }
+	if err := json.Unmarshal([]byte(portmon(t, h, "list", "--json")), &list); err != nil {
+		t.Fatal(err)
+	}
+	return list.Bans
+}
+
+// A scanner touches a trap and is shut out, list and why say so, and unban lets it in again. A bystander notices nothing.
+func TestScannerIsShutOut(t *testing.T) {
+	for _, tt := range []struct {
+		name, scanner, neighbour, bystander, banned, family, set string
+	}{
+		{"IPv4", "203.0.113.7", "203.0.113.7", "203.0.113.8", "203.0.113.7/32", "ip", "ban4"},
+		{"IPv6", "2001:db8:5:6::7", "2001:db8:5:6:ffff::1", "2001:db8:5:7::7", "2001:db8:5:6::/64", "ip6", "ban6"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			site := newSite(t)
+			site.host.ListenTCP("[::]:80")
+			scanner, bystander := netip.MustParseAddr(tt.scanner), netip.MustParseAddr(tt.bystander)
+			neighbour := netip.MustParseAddr(tt.neighbour) // the same source, as far as bans go
+			want := func(src netip.Addr, port uint16, want netnstest.AnswerKind) {
+				t.Helper()
+				if got := site.probe(src, port).Kind; got != want {
+					t.Errorf("SYN from %v to port %d: got %v, want %v", src, port, netnstest.Answer{Kind: got}, netnstest.Answer{Kind: want})
+				}
+			}
+			want(scanner, 23, netnstest.AnswerRST) // no trap yet
+			portmon(t, site.host, "apply")
+			want(scanner, 80, netnstest.AnswerSYNACK)
+			want(scanner, 81, netnstest.AnswerRST)
+
+			before := time.Now()
+			want(scanner, 23, netnstest.NoAnswer)
+			want(scanner, 80, netnstest.NoAnswer)
+			want(neighbour, 80, netnstest.NoAnswer)
+			want(bystander, 80, netnstest.AnswerSYNACK)
+
+			bans := listBans(t, site.host)
+			if len(bans) != 1 {
+				t.Fatalf("%d bans: %v", len(bans), bans)
+			}
+			b := bans[0]
+			if b.Prefix.String() != tt.banned || b.Family != tt.family || b.Set != tt.set || b.Tier != 1 || b.TimeoutSeconds != 8*3600 {
+				t.Errorf("listed as %+v", b)
+			}
+			if b.ExpiresSeconds > 8*3600 || b.ExpiresSeconds < 8*3600-60 || b.Until.Sub(b.Since).Round(time.Second) != 8*time.Hour {
+				t.Errorf("times: %+v", b)
+			}
+			if b.Since.Before(before.Add(-2*time.Second)) || b.Since.After(time.Now()) {
+				t.Errorf("banned at %v, but the packet was sent at %v", b.Since, before)
+			}
+			if why := portmon(t, site.host, "why", neighbour.String()); !strings.HasPrefix(why, neighbour.String()+" is banned") {
+				t.Errorf("why: %s", why)
+			}
+			if why := portmon(t, site.host, "why", bystander.String()); !strings.HasPrefix(why, bystander.String()+" is not banned") {
+				t.Errorf("why: %s", why)
+			}
+
+			portmon(t, site.host, "unban", neighbour.String())
+			if bans := listBans(t, site.host); len(bans) != 0 {
+				t.Errorf("listed after it was lifted: %v", bans)
+			}
+			want(scanner, 80, netnstest.AnswerSYNACK)
+			want(neighbour, 80, netnstest.AnswerSYNACK)
+		})
+	}
+}
+
+// A listener is enough to make a trap an ordinary port, and status is right about it.
+func TestStatusTellsOfListeners(t *testing.T) {
+	site := newSite(t)
+	portmon(t, site.host, "apply")
+	server := site.host.Listen("tcp4", "0.0.0.0:3389")
+	const line = "  tcp 3389 has a listener: not a trap while it listens\n"
+	if got := portmon(t, site.host, "status"); !strings.Contains(got, line) {
+		t.Errorf("with a listener:\n%s", got)
+	}
+	if a := site.probe(netip.MustParseAddr("203.0.113.7"), 3389); a.Kind != netnstest.AnswerSYNACK {
+		t.Errorf("the listener's client gets %v", a)
+	}
+	server.Close()
+	if got := portmon(t, site.host, "status"); strings.Contains(got, "listener") {
+		t.Errorf("without a listener:\n%s", got)
+	}
+	if a := site.probe(netip.MustParseAddr("203.0.113.8"), 3389); a.Kind != netnstest.NoAnswer {
+		t.Errorf("the trap answers %v", a)
+	}
+	if bans := listBans(t, site.host); len(bans) != 1 || bans[0].Prefix.String() != "203.0.113.8/32" {
+		t.Errorf("banned are %v", bans)
+	}
+}
+
+// However bans are counted, the number is that of the lines of the list.
+func TestCountIsThatOfTheList(t *testing.T) {
+	site := newSite(t)
+	portmon(t, site.host, "apply")
+	steps := []func(){
+		func() {},
+		func() { portmon(t, site.host, "ban", "203.0.113.1", "203.0.113.2", "2001:db8:5::/64") },
+		func() { portmon(t, site.host, "ban", "198.51.100.0/24", "2001:db8:7::/48", "--for", "forever") },
+		func() { // one source in two tiers, one in the second only
+			site.addElement(t, "ban4_2", "203.0.113.1")
+			site.addElement(t, "ban4_2", "203.0.113.9")
+		},
+	}
+	wants := []int{0, 3, 5, 6}
+	for i, step := range steps {
+		step()
+		if n := len(listBans(t, site.host)); n != wants[i] {
+			t.Errorf("step %d: %d listed, want %d", i, n, wants[i])
+		}
+		e, _, _ := hostEnv(site.host)
+		p := &cli{env: e, ui: newUI(e)}
+		for _, oldKernel := range []bool{false, true} {
+			err := p.withTable(func(c *nftset.Conn, s *ruleset.State) error {
+				for i := range s.Sets {
+					if oldKernel {
+						s.Sets[i].Count = -1 // before Linux 6.16
+					}
+				}
+				n, err := countListed(c, s, nil)
+				if n != wants[i] {
+					t.Errorf("step %d: counted %d, want %d (kernel does not count: %v)", i, n, wants[i], oldKernel)
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/listeners"
+	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/nftset"
+)
+
+// testNow is what time it is in tests that ask the env.
+var testNow = time.Date(2026, 1, 18, 11, 4, 26, 0, time.FixedZone("test", 3600))
+
+// testEnv returns a world without a kernel: no environment, no terminal, and output that can be read.
+func testEnv() (e env, stdout, stderr *bytes.Buffer) {
+	stdout, stderr = &bytes.Buffer{}, &bytes.Buffer{}
+	return env{
+		stdout: stdout, stderr: stderr,
+		getenv:      func(string) string { return "" },
+		ancestorEnv: func(string) string { return "" },
+		now:         func() time.Time { return testNow },
+		dial:        func() (*nftset.Conn, error) { panic("this test has no kernel") },
+		listeners:   func() ([]listeners.Socket, error) { return nil, nil },
+		isTerminal:  func(io.Writer) bool { return false },
+		width:       func(io.Writer) int { return 0 },
+	}, stdout, stderr
+}
+
+// hostEnv returns a world whose kernel is that of a host, as long as what runs in it does so within host.Do.
+func hostEnv(h *netnstest.Host) (e env, stdout, stderr *bytes.Buffer) {
+	e, stdout, stderr = testEnv()
+	e.dial = func() (*nftset.Conn, error) { return nftset.Dial(&nftset.Config{NetNS: h.FD()}) }
+	e.listeners = listeners.Read
+	e.now = time.Now
+	return e, stdout, stderr
+}
+
+func TestTerminal(t *testing.T) {
+	pty, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pty.Close()
+	if err := unix.IoctlSetWinsize(int(pty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 25, Col: 91}); err != nil {
+		t.Fatal(err)
+	}
+	if !isTerminal(pty) || width(pty) != 91 {
+		t.Errorf("a terminal of 91 columns: terminal %v, width %d", isTerminal(pty), width(pty))
+	}
+	file, err := os.Create(t.TempDir() + "/file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, w := range []io.Writer{file, &bytes.Buffer{}} {
+		if isTerminal(w) || width(w) != 0 {
+			t.Errorf("%T: terminal %v, width %d", w, isTerminal(w), width(w))
+		}
+	}
+}
+
+func TestSystemEnvIsWhole(t *testing.T) {
+	e := systemEnv()
+	if e.stdout != os.Stdout || e.stderr != os.Stderr || e.getenv == nil || e.ancestorEnv == nil || e.now == nil || e.dial == nil ||
+		e.listeners == nil || e.isTerminal == nil || e.width == nil {
+		t.Error("something is missing")
+	}
+}

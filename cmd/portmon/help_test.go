@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+)
+
+// walk calls f for every command that a user sees.
+func walk(cmd *cobra.Command, f func(*cobra.Command)) {
+	f(cmd)
+	for _, c := range cmd.Commands() {
+		if !c.Hidden {
+			walk(c, f)
+		}
+	}
+}
+
+// allCommands returns them, the help command included, which cobra adds only when it runs.
+func allCommands() []*cobra.Command {
+	e, _, _ := testEnv()
+	root := (&cli{env: e, ui: newUI(e)}).root()
+	root.InitDefaultHelpCmd()
+	var all []*cobra.Command
+	walk(root, func(c *cobra.Command) { all = append(all, c) })
+	return all
+}
+
+func TestEveryCommandIsDocumented(t *testing.T) {
+	seen := 0
+	for _, cmd := range allCommands() {
+		seen++
+		path := cmd.CommandPath()
+		if cmd.Short == "" || cmd.Long == "" || cmd.Example == "" {
+			t.Errorf("%s: no short help, no long help, or no example", path)
+		}
+		if s := cmd.Short; s != "" && (strings.ToLower(s[:1]) != s[:1] || strings.HasSuffix(s, ".")) {
+			t.Errorf("%s: short help is no fragment: %q", path, s)
+		}
+		if cmd.Args == nil {
+			t.Errorf("%s: arguments are not checked", path)
+		}
+		for line := range strings.Lines(cmd.Example) {
+			if !strings.HasPrefix(line, "  ") {
+				t.Errorf("%s: example is not indented: %q", path, line)
+			}
+		}
+	}
+	if seen < 13 {
+		t.Errorf("only %d commands seen", seen)
+	}
+}
+
+func TestHelpIsReadable(t *testing.T) {
+	for _, cmd := range allCommands() {
+		args := append(strings.Fields(cmd.CommandPath())[1:], "--help")
+		e, stdout, stderr := testEnv()
+		if code := run(e, args); code != exitDone || stderr.Len() > 0 {
+			t.Errorf("%v: exit code %d, stderr %q", args, code, stderr)
+		}
+		help := stdout.String()
+		for line := range strings.Lines(help) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 100 || n > 80 && !strings.HasPrefix(line, "  portmon") {
+				t.Errorf("%v: line of %d columns: %s", args, n, line)
+			}
+		}
+		if !strings.HasSuffix(help, "\nExample:\n"+cmd.Example+"\n") {
+			t.Errorf("%v: help does not end in the example:\n%s", args, help)
+		}
+		if !strings.Contains(help, "--config FILE") {
+			t.Errorf("%v: help does not name --config", args)
+		}
+	}
+}
+
+// TestExamplesRun does what the help says, each example on a host of its own with the table in force.
+func TestExamplesRun(t *testing.T) {
+	bin := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range programs {
+		if err := os.Symlink(self, filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, cmd := range allCommands() {
+		t.Run(cmd.Name(), func(t *testing.T) {
+			t.Parallel()
+			site, dir := newSite(t), t.TempDir()
+			if err := os.Mkdir(filepath.Join(dir, "etc"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			var output bytes.Buffer
+			var err error
+			site.host.Do(func() {
+				c := exec.Command(filepath.Join(bin, "with-etc"), "bash", "-e", "-o", "pipefail", "-c", "portmon apply\n"+cmd.Example)
+				c.Dir = dir
+				c.Env = append(os.Environ(), "ETC="+filepath.Join(dir, "etc"), "PATH="+bin+":"+os.Getenv("PATH"))
+				c.Stdout, c.Stderr = &output, &output
+				err = c.Run()
+			})
+			if err != nil {
+				t.Errorf("%v\n%s\n%s", err, cmd.Example, &output)
+			}
+		})
+	}
+}
