@@ -114,3 +114,20 @@ func faults(err error) []error {
 	}
 	return []error{err}
 }
+
+// allOf returns all errors of a type that an error is made of.
+func allOf[T error](err error) []T {
+	if e, ok := err.(T); ok {
+		return []T{e}
+	}
+	var all []T
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		all = allOf[T](e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, part := range e.Unwrap() {
+			all = append(all, allOf[T](part)...)
+		}
+	}
+	return all
+}

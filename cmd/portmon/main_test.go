@@ -54,9 +54,9 @@ func netNS() string {
 type untouched struct{ netnstest.Runner }
 
 func (u untouched) Run() int {
-	for _, program := range []string{"nft", "jq"} {
+	for program, name := range map[string]string{"nft": "nftables", "jq": "jq", "bash": "bash"} {
 		if _, err := exec.LookPath(program); err != nil {
-			fmt.Fprintf(os.Stderr, "the tests of portmon need %s: %v\n", map[string]string{"nft": "nftables", "jq": "jq"}[program], err)
+			fmt.Fprintf(os.Stderr, "install %s, which these tests need: %v\n", name, err)
 			return 1
 		}
 	}

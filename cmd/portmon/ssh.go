@@ -8,13 +8,15 @@ import (
 	"strings"
 )
 
-// sshPeer returns the address that the user is connected from by SSH. Sudo and doas take that out of the environment, and it is
-// under them that portmon runs; but the processes above them still have it.
+// sshPeer returns the address that the user is connected from by SSH. Sudo and its like take that out of the
+// environment, and it is under them that portmon runs; but the processes above them still have it.
 func (p *cli) sshPeer() (netip.Addr, bool) {
 	const variable = "SSH_CONNECTION" // "203.0.113.9 51234 192.0.2.1 22"
 	v := p.getenv(variable)
-	if v == "" && (p.getenv("SUDO_UID") != "" || p.getenv("DOAS_USER") != "") {
-		v = p.ancestorEnv(variable)
+	for _, mark := range []string{"SUDO_UID", "DOAS_USER", "PKEXEC_UID"} {
+		if v == "" && p.getenv(mark) != "" {
+			v = p.ancestorEnv(variable)
+		}
 	}
 	text, _, _ := strings.Cut(v, " ")
 	addr, err := netip.ParseAddr(text)

@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -143,65 +142,4 @@ func isOwn(addr netip.Addr) bool {
 		p, err := netip.ParsePrefix(a.String())
 		return err == nil && p.Addr().WithZone("") == addr
 	})
-}
-
-// print writes the answer for people.
-func (a *answer) print(p *cli) {
-	switch a.Verdict {
-	case whitelisted:
-		p.print("%s %s by %s: it is never banned, and no ban counts\n", a.Address, paint(p.outColour, "is whitelisted", green), a.WhitelistedBy)
-	case banned:
-		p.print("%s %s: packets from it are dropped, but for replies to what this host asked\n", a.Address, paint(p.outColour, "is banned", red))
-	case ownAddress:
-		p.print("%s %s: traps do not ban it\n", a.Address, paint(p.outColour, "is this host's own", green))
-	case notBanned:
-		p.print("%s %s\n", a.Address, paint(p.outColour, "is not banned", green))
-		for _, line := range a.prospect() {
-			p.print("  %s\n", line)
-		}
-	}
-	for i := range a.bans {
-		p.print("  %s\n", a.bans[i].describe(p.now()))
-	}
-}
-
-// prospect says what would ban an address that is not.
-func (a *answer) prospect() []string {
-	if a.wouldBan == 0 {
-		return []string{"nothing would ban it: there are no trap ports"}
-	}
-	what, how := "it", "a packet to a trap port"
-	if !a.Source.IsSingleIP() {
-		what = "its network " + a.Source.String()
-	}
-	if a.retries > 0 {
-		how = "trap packets within " + config.FormatDuration(a.retries)
-	}
-	return []string{
-		fmt.Sprintf("%s would ban %s for %s", how, what, config.FormatDuration(a.wouldBan)),
-		fmt.Sprintf("traps: %s", a.traps),
-	}
-}
-
-// describe says all about a ban: "198.51.100.0/24 in net4, for ever: spam wave".
-func (e *entry) describe(now time.Time) string {
-	text := fmt.Sprintf("%s in %s", shortPrefix(e.prefix), e.set)
-	if e.tier > 0 {
-		text += fmt.Sprintf(", tier %d", e.tier)
-	}
-	if e.expires == 0 {
-		text += ", for ever"
-	} else {
-		if e.timeout > 0 {
-			text += ", for " + config.FormatDuration(e.timeout)
-		}
-		if age, ok := e.age(); ok {
-			text += " since " + now.Add(-age).Format("2006-01-02 15:04:05")
-		}
-		text += ", " + short(e.expires) + " left"
-	}
-	if e.reason != "" {
-		text += ": " + printable(e.reason)
-	}
-	return text
 }
