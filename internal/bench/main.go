@@ -2,7 +2,8 @@
 //
 //	go run ./internal/bench [-run REGEXP] [-count N] [-long] [-o FILE] [-portmon FILE] [TABLE.nft...]
 //
-// All is done in network namespaces that end with the program. Tables that are named are measured beside portmon's in "parts".
+// All is done in network namespaces that end with the program. Tables that are named, in nft syntax and with a set ban4, are measured
+// beside portmon's in "parts".
 package main
 
 import (
@@ -48,6 +49,7 @@ var selfCommands = map[string]func(args []string) error{
 	"meter":   meter,
 	"receive": receive,
 	"add":     add,
+	"renew":   renew,
 }
 
 func main() {

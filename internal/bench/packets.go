@@ -41,8 +41,8 @@ func comparePackets(b *bench, caption string, contenders []contender) (*table, e
 		for f := range flows {
 			cell := fmt.Sprintf("%.0f ns", median(s[f][i]))
 			if i != reference {
-				d := median(differences(s[f][i], s[f][reference]))
-				cell += fmt.Sprintf(" (%+.0f, %.2f)", d, median(s[f][i])/median(s[f][reference]))
+				d := differences(s[f][i], s[f][reference])
+				cell += fmt.Sprintf(" (%+.0f ± %.0f, %.2f)", median(d), spread(d), median(s[f][i])/median(s[f][reference]))
 			}
 			row = append(row, cell)
 		}
@@ -52,7 +52,7 @@ func comparePackets(b *bench, caption string, contenders []contender) (*table, e
 }
 
 const packetsNote = "Time of one CPU for sending a packet, taking it through a veth pair, and all that the receiver's kernel does " +
-	"with it. In brackets the difference to the hand-written table in ns, and the ratio. Connection tracking is on in all."
+	"with it. In brackets the difference to the hand-written table in ns, and the ratio. Connection tracking is on, unless it says otherwise."
 
 // samples are nanoseconds per packet: samples[flow][contender] has one for each round.
 type samples [][][]float64

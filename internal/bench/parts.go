@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -35,6 +36,7 @@ func ladder(n int) ruleset.Spec {
 func variants() []contender {
 	text := compile(ruleset.Default()).String()
 	return []contender{
+		{"hand-written table, connection tracking off", true, func(h *netnstest.Host) error { return loadNFT(h, seed) }},
 		withText("loaded by nft", text),
 		withText("two tiers", compile(ladder(2)).String()),
 		withText("one tier", compile(ladder(1)).String()),
