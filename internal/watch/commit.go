@@ -2,20 +2,21 @@ package watch
 
 import (
 	"errors"
-	"maps"
 	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/state"
 	"github.com/portmon/portmon/nftset"
 )
 
 // commit adds elements to their sets, in one transaction for each set, or a few if they are many.
-func (l *loop) commit(edits map[string]map[nftset.Interval]nftset.Element) {
-	for name, els := range edits {
-		if len(els) > 0 && l.core.table.state == standing {
-			if err := l.renew(l.set(name), slices.Collect(maps.Values(els))); err != nil {
+func (l *loop) commit(edits map[string]map[nftset.Interval]held) {
+	for name, bans := range edits {
+		if l.core.table.state == standing {
+			// The transaction before this one may have taken a while.
+			if err := l.renew(l.set(name), elements(bans, state.Clock().Mono)); err != nil {
 				l.fault(err)
 			}
 		}

@@ -22,8 +22,8 @@ type core struct {
 	// pending are the events of a transaction whose end has not come yet.
 	pending []nftset.Event
 
-	// edits are the elements to add, by set, since they were last taken.
-	edits map[string]map[nftset.Interval]nftset.Element
+	// edits are the bans to add, by set, since they were last taken.
+	edits map[string]map[nftset.Interval]held
 	// reread are sets of intervals that others have edited: they must be read to know what they hold.
 	reread map[string]bool
 	// news are what happened since they were last taken.
@@ -94,7 +94,7 @@ func (k *core) escalate(src netip.Prefix, v ledger.Verdict, now ledger.Now) {
 	if have, ok := k.mir.get(set, keyOf(src)); ok && have.round == k.round && have.close(h) {
 		return
 	}
-	k.add(set, keyOf(src), h, now)
+	k.add(set, keyOf(src), h)
 	rec, _ := k.led.Lookup(src, now.Mono)
 	k.tell(News{
 		Kind: Escalated, Source: src, Set: set, Tier: v.Tier, Offences: v.Offences, Proto: rec.Proto, Port: rec.Port,
@@ -115,12 +115,12 @@ func (h held) close(o held) bool {
 }
 
 // add notes a ban to be added to its set.
-func (k *core) add(set string, iv nftset.Interval, h held, now ledger.Now) {
+func (k *core) add(set string, iv nftset.Interval, h held) {
 	k.mir.put(set, iv, h)
 	if k.edits[set] == nil {
-		k.edits[set] = make(map[nftset.Interval]nftset.Element)
+		k.edits[set] = make(map[nftset.Interval]held)
 	}
-	k.edits[set][iv] = h.element(iv, now.Mono)
+	k.edits[set][iv] = h
 }
 
 // drop takes a ban back that is noted, if it is, and to be added, if it is.
@@ -132,8 +132,8 @@ func (k *core) drop(set string, iv nftset.Interval) {
 func (k *core) tell(n News) { k.news = append(k.news, n) }
 
 // take returns the edits and the news collected so far, and forgets them.
-func (k *core) take() (edits map[string]map[nftset.Interval]nftset.Element, news []News) {
+func (k *core) take() (edits map[string]map[nftset.Interval]held, news []News) {
 	edits, news = k.edits, k.news
-	k.edits, k.news = make(map[string]map[nftset.Interval]nftset.Element), nil
+	k.edits, k.news = make(map[string]map[nftset.Interval]held), nil
 	return edits, news
 }

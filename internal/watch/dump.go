@@ -14,16 +14,22 @@ func (k *core) beginDump() { k.round++ }
 func (k *core) dumped(set string, el nftset.Element, now ledger.Now) {
 	p := place{set, el.Interval}
 	h := k.heldOf(set, el, now)
-	k.mir.put(set, p.key, h)
+	have, known := k.mir.get(set, p.key)
 	src, tier, ok := k.sourceOf(p)
+	// Neither the packet path nor the watcher comments, and nobody else is in a tier without an offence.
+	h.byHand = tier == 0 || h.comment != "" || known && have.byHand && have.close(h)
 	if !ok || tier == 0 || h.timeout == 0 {
+		k.mir.put(set, p.key, h)
 		return
 	}
-	if h.comment != "" { // neither the packet path nor the watcher comments
+	if h.byHand {
+		k.mir.put(set, p.key, h)
 		k.led.BannedByHand(h.ban(src, tier), now.Mono)
 		return
 	}
 	v := k.led.Seen(h.ban(src, tier), now.Mono)
+	h.byHand = v.Offences == 0
+	k.mir.put(set, p.key, h)
 	if v.Counted {
 		k.tell(News{Kind: Banned, Source: src, Set: set, Tier: tier, Offences: v.Offences, Until: h.until, Reason: trap})
 	}
@@ -37,6 +43,7 @@ func (k *core) read(set string, els []nftset.Element, first bool, now ledger.Now
 	delete(k.mir, set)
 	for _, el := range els {
 		h := k.heldOf(set, el, now)
+		h.byHand = true
 		k.mir.put(set, el.Interval, h)
 		if have, known := before[el.Interval]; !first && (!known || !have.close(h)) {
 			src, _, _ := k.sourceOf(place{set, el.Interval})

@@ -18,10 +18,13 @@ func (k *core) edited(p place, ev nftset.Event, now ledger.Now) {
 		return
 	}
 	h := k.heldOf(p.set, ev.Element, now)
+	h.byHand = true
 	have, known := k.mir.get(p.set, p.key)
 	k.drop(p.set, p.key) // somebody else has the last word on what we were about to add
 	k.mir.put(p.set, p.key, h)
 	if known && have.close(h) {
+		h.byHand = have.byHand
+		k.mir.put(p.set, p.key, h)
 		return // put back by somebody who remembers it as we do
 	}
 	src, tier, _ := k.sourceOf(p)

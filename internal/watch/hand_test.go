@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/state"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -156,7 +157,7 @@ func TestOwnEditsAreNotHeard(t *testing.T) {
 	w.quiet()
 	w.stop()
 	for _, src := range offenders {
-		rec, ok := w.loop.core.led.Lookup(w.loop.core.source(src), now().Mono)
+		rec, ok := w.loop.core.led.Lookup(w.loop.core.source(src), state.Clock().Mono)
 		if !ok || rec.Offences != 2 || rec.Port != trapTCP {
 			t.Errorf("%v: the ledger has %+v, want 2 offences", src, rec)
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/nflog"
+	"github.com/portmon/portmon/internal/state"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -28,6 +29,8 @@ type loop struct {
 	due time.Time
 	// confirm tells that they are to be read once more after that, because the first reading was of sets that grew.
 	confirm bool
+	// saved gets the outcome of a saving that is under way; nil if there is none.
+	saved chan error
 	// overran tells that the count of the messages lost in an overrun is still to come.
 	overran bool
 }
@@ -39,6 +42,8 @@ const (
 	pause = time.Second
 	// housekeeping is how often what has expired is forgotten.
 	housekeeping = time.Minute
+	// saving is how often the state is saved. What is lost with a watcher that is killed is in the sets for as long as the bans last.
+	saving = time.Minute
 )
 
 // open subscribes to all that there is to hear.
@@ -86,22 +91,29 @@ func (l *loop) close() {
 }
 
 func (l *loop) run(ctx context.Context, reload <-chan Config) error {
+	if err := l.recall(); err != nil {
+		return err
+	}
 	if err := l.resync(); err != nil {
 		return err
 	}
 	l.finish()
+	if err := l.save(); err != nil {
+		l.fault(err)
+	}
 	if l.config.Ready != nil {
 		l.config.Ready()
 	}
 	sweep := time.NewTicker(housekeeping)
 	defer sweep.Stop()
+	save := time.NewTicker(saving)
+	defer save.Stop()
 	for {
 		wake := time.NewTimer(l.idle())
 		select {
 		case <-ctx.Done():
 			wake.Stop()
-			l.finish()
-			return nil
+			return l.end()
 		case config := <-reload:
 			if err := l.reconfigure(config); err != nil {
 				l.fault(err)
@@ -111,12 +123,30 @@ func (l *loop) run(ctx context.Context, reload <-chan Config) error {
 			l.drain()
 		case <-sweep.C:
 			l.forget()
+		case <-save.C:
+			l.saveSoon()
+		case err := <-l.saved:
+			l.saved = nil
+			if err != nil {
+				l.fault(err)
+			}
 		case <-wake.C:
 		}
 		wake.Stop()
 		l.tend()
 		l.finish()
 	}
+}
+
+// end takes in what was heard until now, and saves the state.
+func (l *loop) end() error {
+	l.drain()
+	l.tend()
+	l.finish()
+	if l.saved != nil {
+		<-l.saved // what is saved now is newer
+	}
+	return l.save()
 }
 
 // drain takes in what waits already, so that it is answered together. It ends, although more may come all the time.
@@ -132,7 +162,7 @@ func (l *loop) drain() {
 }
 
 func (l *loop) take(r report) {
-	now := now()
+	now := state.Clock()
 	for i := range r.messages {
 		l.core.heard(&r.messages[i], now)
 	}
@@ -172,7 +202,7 @@ func (l *loop) idle() time.Duration {
 		d = min(d, time.Until(l.due))
 	}
 	if t := &l.core.table; t.state == away {
-		d = min(d, t.since.Add(patience).Sub(now().Mono))
+		d = min(d, t.since.Add(patience).Sub(state.Clock().Mono))
 	}
 	return max(d, 0)
 }
@@ -189,8 +219,8 @@ func (l *loop) tend() {
 			l.due = time.Now().Add(pause)
 		}
 	}
-	if t := &l.core.table; t.state == away && now().Mono >= t.since.Add(patience) {
-		t.since = now().Mono
+	if t := &l.core.table; t.state == away && state.Clock().Mono >= t.since.Add(patience) {
+		t.since = state.Clock().Mono
 		if err := l.reapply(); err != nil {
 			l.fault(err)
 		}
@@ -210,7 +240,7 @@ func (l *loop) finish() {
 }
 
 func (l *loop) forget() {
-	now := now().Mono
+	now := state.Clock().Mono
 	l.core.mir.sweep(now)
 	l.core.led.Forget(now)
 }

@@ -32,9 +32,10 @@ func TestMain(m *testing.M) {
 const (
 	roleVariable = "PORTMON_WATCH_TEST_ROLE"
 	roleRemove   = "remove"
+	roleWatch    = "watch"
 )
 
-var roles = map[string]func() error{roleRemove: removeTable}
+var roles = map[string]func() error{roleRemove: removeTable, roleWatch: watchUntilKilled}
 
 func removeTable() error {
 	c, err := nftset.Dial(nil)
@@ -293,6 +294,6 @@ func (w *watcher) quiet() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.told) > 0 {
-		w.t.Errorf("unexpected news: %v %+v", w.told[0].Kind, w.told)
+		w.t.Errorf("%d unexpected news, the first is %v %+v", len(w.told), w.told[0].Kind, w.told[0])
 	}
 }

@@ -17,6 +17,7 @@ type held struct {
 	timeout time.Duration // 0 means for ever
 	until   ledger.Instant
 	comment string
+	byHand  bool   // neither the packet path nor the watcher made it
 	round   uint32 // the last dump that showed it, or the one before it was heard of
 }
 
@@ -68,4 +69,15 @@ func (h held) element(iv nftset.Interval, now ledger.Instant) nftset.Element {
 		el.Expires = min(h.until.Sub(now), h.timeout)
 	}
 	return el
+}
+
+// elements returns bans as they are to be added now, without those that are over.
+func elements(bans map[nftset.Interval]held, now ledger.Instant) []nftset.Element {
+	var els []nftset.Element
+	for iv, h := range bans {
+		if h.lasts(now.Add(ruleset.MinBanTime)) {
+			els = append(els, h.element(iv, now))
+		}
+	}
+	return els
 }

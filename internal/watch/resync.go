@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/portmon/portmon/internal/state"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -16,15 +17,10 @@ func (l *loop) resync() error {
 		return err
 	}
 	if !s.Exists {
-		l.core.vanished("", now())
+		l.core.vanished("", state.Clock())
 		return nil
 	}
-	sets := make(map[string]bool)
-	for _, set := range l.sets {
-		if s.Set(set.Name) != nil {
-			sets[set.Name] = true
-		}
-	}
+	sets := l.present(s)
 	first := l.core.round == 0
 	reborn := l.core.stands(s.Handle, sets)
 	l.core.beginDump()
@@ -38,9 +34,20 @@ func (l *loop) resync() error {
 		}
 	}
 	for set := range reborn {
-		l.core.restore(set, now())
+		l.core.restore(set, state.Clock())
 	}
-	return l.resolve(l.core.doubts(now()))
+	return l.resolve(l.core.doubts(state.Clock()))
+}
+
+// present returns the sets of bans that there are.
+func (l *loop) present(s *ruleset.State) map[string]bool {
+	sets := make(map[string]bool)
+	for _, set := range l.sets {
+		if s.Set(set.Name) != nil {
+			sets[set.Name] = true
+		}
+	}
+	return sets
 }
 
 func (l *loop) dump(set *nftset.Set, first, reborn bool) error {
@@ -49,7 +56,7 @@ func (l *loop) dump(set *nftset.Set, first, reborn bool) error {
 			if err != nil {
 				return ignoreAbsent(err)
 			}
-			l.core.dumped(set.Name, el, now())
+			l.core.dumped(set.Name, el, state.Clock())
 		}
 		return nil
 	}
@@ -73,7 +80,7 @@ func (l *loop) read(set *nftset.Set, first bool) error {
 		}
 		els = append(els, el)
 	}
-	l.core.read(set.Name, els, first, now())
+	l.core.read(set.Name, els, first, state.Clock())
 	return nil
 }
 
@@ -83,9 +90,9 @@ func (l *loop) resolve(doubts []place) error {
 		el, err := l.edit.Get(l.set(p.set), p.key.From)
 		switch {
 		case err == nil:
-			l.core.dumped(p.set, el, now())
+			l.core.dumped(p.set, el, state.Clock())
 		case errors.Is(err, os.ErrNotExist):
-			l.core.absent(p, now())
+			l.core.absent(p, state.Clock())
 		default:
 			return err
 		}

@@ -55,7 +55,7 @@ func (k *core) restore(set string, now ledger.Now) {
 	n := 0
 	for iv, h := range k.mir.live(set, now.Mono) {
 		h.round = k.round
-		k.add(set, iv, h, now)
+		k.add(set, iv, h)
 		n++
 	}
 	if n > 0 {

@@ -22,6 +22,9 @@ type Config struct {
 	// and nftset.
 	ReadBuffer int
 
+	// State is the file that bans and offences are remembered in; empty for none.
+	State string
+
 	// Ready, unless nil, is called once, when nothing that happens from then on will be missed.
 	Ready func()
 
@@ -33,7 +36,7 @@ type Config struct {
 }
 
 // Run watches until the context ends, for which the error is nil. A Config from reload takes the place of the one before, but for its
-// NetNS, its ReadBuffer, its callbacks, and the name of the table. The kernel is left as it is.
+// NetNS, its ReadBuffer, its State, its callbacks, and the name of the table. The kernel is left as it is.
 func Run(ctx context.Context, config Config, reload <-chan Config) error {
 	l, err := open(config)
 	if err != nil {

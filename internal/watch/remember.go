@@ -1,0 +1,85 @@
+package watch
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/portmon/portmon/internal/ledger"
+	"github.com/portmon/portmon/internal/state"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// remember returns what is to be saved: a record for each prefix that is banned, or has offended, or both.
+func (k *core) remember(now ledger.Now) []state.Record {
+	index := make(map[netip.Prefix]int)
+	var recs []state.Record
+	for set := range k.mir {
+		for iv, h := range k.mir.live(set, now.Mono) {
+			src, tier, ok := k.sourceOf(place{set, iv})
+			if !ok {
+				continue // a range that is no prefix has no record
+			}
+			rec := state.Record{Prefix: src, Banned: true, Tier: tier, Timeout: h.timeout, ByHand: h.byHand, Comment: h.comment}
+			if h.timeout > 0 {
+				rec.Left = min(h.until.Sub(now.Mono), h.timeout)
+			}
+			i, again := index[src]
+			switch {
+			case !again:
+				index[src] = len(recs)
+				recs = append(recs, rec)
+			case recs[i].Timeout > 0 && (rec.Timeout == 0 || rec.Left > recs[i].Left):
+				recs[i] = rec
+			}
+		}
+	}
+	for off := range k.led.All(now.Mono) {
+		i, is := index[off.Source]
+		if !is {
+			i = len(recs)
+			recs = append(recs, state.Record{Prefix: off.Source, Left: min(off.End.Sub(now.Mono), 0)})
+		}
+		rec := &recs[i]
+		rec.Offences, rec.Age, rec.Proto, rec.Port = off.Offences, now.Mono.Sub(off.Last), off.Proto, off.Port
+	}
+	return recs
+}
+
+// recalled takes in bans that the table does not have and should have. now is the moment that they are told for.
+func (k *core) recalled(bans []state.Ban, now ledger.Now) {
+	count := make(map[string]int)
+	for _, b := range bans {
+		p := place{ruleset.BanSet(b.Prefix.Addr(), b.Tier), nftset.FromPrefix(b.Prefix)}
+		if b.Tier > 0 {
+			p.key = keyOf(b.Prefix)
+		}
+		h := held{
+			timeout: b.Timeout, until: now.Mono.Add(b.Left), comment: b.Comment, byHand: b.ByHand, round: k.round,
+		}
+		k.add(p.set, p.key, h)
+		count[p.set]++
+	}
+	for set, n := range count {
+		tier, _ := ruleset.Tier(set)
+		k.tell(News{Kind: Restored, Set: set, Tier: tier, Count: n})
+	}
+}
+
+// policy returns by what to restore a state. standing is what the sets of the tiers hold.
+func (k *core) policy(here state.Origin, standing func(netip.Prefix, int) (time.Duration, bool), forget time.Duration, now ledger.Now) state.Policy {
+	return state.Policy{
+		Now: now, Here: here, Ladder: k.spec.BanTime, Forget: forget, Prefix6: k.spec.Prefix6,
+		Whitelisted: k.whitelisted, Standing: standing,
+	}
+}
+
+// whitelisted reports whether all of a prefix is in one entry of the whitelist.
+func (k *core) whitelisted(p netip.Prefix) bool {
+	for _, w := range k.spec.Whitelist {
+		if w.Bits() <= p.Bits() && w.Contains(p.Addr()) {
+			return true
+		}
+	}
+	return false
+}
