@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,8 +43,6 @@ const (
 	pause = time.Second
 	// housekeeping is how often what has expired is forgotten.
 	housekeeping = time.Minute
-	// saving is how often the state is saved. What is lost with a watcher that is killed is in the sets for as long as the bans last.
-	saving = time.Minute
 )
 
 // open subscribes to all that there is to hear.
@@ -106,7 +105,7 @@ func (l *loop) run(ctx context.Context, reload <-chan Config) error {
 	}
 	sweep := time.NewTicker(housekeeping)
 	defer sweep.Stop()
-	save := time.NewTicker(saving)
+	save := time.NewTicker(cmp.Or(l.config.SaveEvery, time.Minute))
 	defer save.Stop()
 	for {
 		wake := time.NewTimer(l.idle())

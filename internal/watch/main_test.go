@@ -192,6 +192,8 @@ type watcher struct {
 	loop *loop
 	stop func() // returns when it has ended
 
+	reload chan Config
+
 	mu      sync.Mutex
 	told    []News // that nobody has asked for yet
 	changed chan struct{}
@@ -200,7 +202,7 @@ type watcher struct {
 // watch starts a watcher, and returns when it is ready.
 func (l *lab) watch(changes ...func(*Config)) *watcher {
 	l.t.Helper()
-	w := &watcher{t: l.t, changed: make(chan struct{}, 1)}
+	w := &watcher{t: l.t, changed: make(chan struct{}, 1), reload: make(chan Config)}
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	config := Config{
 		NetNS: l.host.FD(), Spec: l.spec, Forget: 24 * time.Hour,
@@ -216,7 +218,7 @@ func (l *lab) watch(changes ...func(*Config)) *watcher {
 		l.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(l.t.Context())
-	go func() { ended <- w.loop.run(ctx, nil) }()
+	go func() { ended <- w.loop.run(ctx, w.reload) }()
 	w.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {

@@ -25,6 +25,10 @@ type Config struct {
 	// State is the file that bans and offences are remembered in; empty for none.
 	State string
 
+	// SaveEvery is how often that is written, besides at the start and at the end; 0 means once a minute. What is lost with a watcher that
+	// is killed is in the sets for as long as the bans last.
+	SaveEvery time.Duration
+
 	// Ready, unless nil, is called once, when nothing that happens from then on will be missed.
 	Ready func()
 
@@ -36,7 +40,7 @@ type Config struct {
 }
 
 // Run watches until the context ends, for which the error is nil. A Config from reload takes the place of the one before, but for its
-// NetNS, its ReadBuffer, its State, its callbacks, and the name of the table. The kernel is left as it is.
+// NetNS, its ReadBuffer, its State and SaveEvery, its callbacks, and the name of the table. The kernel is left as it is.
 func Run(ctx context.Context, config Config, reload <-chan Config) error {
 	l, err := open(config)
 	if err != nil {
