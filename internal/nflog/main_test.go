@@ -2,6 +2,7 @@ package nflog
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/netnstest"
 )
@@ -107,6 +110,26 @@ func receive(t testing.TB, c *Conn, n int) (batch []Message, datagrams int) {
 		t.Fatalf("%d messages, want %d", len(batch), n)
 	}
 	return batch, datagrams
+}
+
+// checkTime checks that a message tells a time from before to now. Linux 5.10 tells none of the packets of these tests, and from 6.6
+// on every kernel must.
+func checkTime(t testing.TB, m Message, before time.Time) {
+	t.Helper()
+	var name unix.Utsname
+	var major, minor int
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor); err != nil {
+		t.Fatalf("kernel release %q: %v", name.Release, err)
+	}
+	if m.Time.IsZero() && (major < 6 || major == 6 && minor < 6) {
+		return
+	}
+	if before, now := before.Truncate(time.Microsecond), time.Now(); m.Time.Before(before) || m.Time.After(now) {
+		t.Errorf("message %d: at %v, which is not from %v to %v", m.Seq, m.Time, before, now)
+	}
 }
 
 // awaitBlocked returns when a goroutine waits in Receive.

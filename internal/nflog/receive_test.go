@@ -34,18 +34,15 @@ func TestBansAreTold(t *testing.T) {
 		{Proto: netnstest.TCP, Src: source("192.0.2.34:1026"), Dst: netip.AddrPortFrom(l.link.B.IPv4, 6379), Flags: netnstest.FlagFIN | netnstest.FlagURG},
 		{Proto: netnstest.UDP, Src: source("192.0.2.35:1027"), Dst: netip.AddrPortFrom(l.link.B.IPv4, 161)},
 	}
-	before := time.Now().Truncate(time.Microsecond)
+	before := time.Now()
 	for _, p := range packets {
 		l.outside.Send(p)
 		l.outside.Send(p)
 	}
 	got, _ := receive(t, c, len(packets))
-	after := time.Now()
 
 	for i, m := range got {
-		if m.Time.Before(before) || m.Time.After(after) {
-			t.Errorf("message %d: at %v, which is not from %v to %v", i, m.Time, before, after)
-		}
+		checkTime(t, m, before)
 		before = m.Time
 		p := packets[i]
 		want := Message{
@@ -59,19 +56,20 @@ func TestBansAreTold(t *testing.T) {
 	}
 }
 
-// TestLatency fails with the kernel's own settings, by which a message may wait a second for others. The best of a few tries does
-// not depend on what else the machine has to do.
+// TestLatency fails with the kernel's own settings, by which a message waits a second for others. The best of a few tries does not
+// depend on what else the machine has to do.
 func TestLatency(t *testing.T) {
 	l := newLab(t)
 	c := l.dial(0)
 	best := time.Hour
 	for range 5 {
+		start := time.Now()
 		l.knock(1)
-		got, _ := receive(t, c, 1)
-		best = min(best, time.Since(got[0].Time))
+		receive(t, c, 1)
+		best = min(best, time.Since(start))
 	}
 	t.Logf("%v from the packet to its message", best)
-	if best > 400*time.Millisecond {
+	if best > 700*time.Millisecond {
 		t.Errorf("a message takes %v at least", best)
 	}
 }
