@@ -69,7 +69,12 @@ var eventKinds = [...]string{
 }
 
 // String returns "element added" and the like.
-func (k EventKind) String() string { return eventKinds[min(int(k), len(eventKinds))%len(eventKinds)] }
+func (k EventKind) String() string {
+	if int(k) >= len(eventKinds) {
+		k = 0
+	}
+	return eventKinds[k]
+}
 
 // eventKind returns the kind of what an nf_tables message tells, 0 for those of no interest.
 func eventKind(typ uint8) EventKind {
@@ -128,16 +133,17 @@ func (d *eventDecoder) message(batch []Event, m message, port uint32) ([]Event, 
 	d.touched = true
 	ev := Event{Kind: eventKind(uint8(m.typ)), PortID: port}
 	switch ev.Kind {
+	case 0:
+		return batch, nil
 	case TableAdded, TableDeleted:
 		return append(batch, ev), nil
 	}
 	s := d.sets[string(object)]
-	if ev.Kind == 0 || s == nil {
+	if s == nil {
 		return batch, nil
 	}
 	ev.Set = s.Name
-	switch ev.Kind {
-	case SetAdded, SetDeleted:
+	if ev.Kind == SetAdded || ev.Kind == SetDeleted {
 		return append(batch, ev), nil
 	}
 	_, err = elementList(s.Type, m.attrs(), func(l listed) bool {

@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultReadBuffer is the size in bytes of the buffer in which events wait to be received.
+// DefaultReadBuffer is the size in bytes of the buffer in which events wait to be received: room for some 90,000 elements with
+// timeouts, as Linux 6.18 counts.
 const DefaultReadBuffer = 8 << 20
 
 // MonitorConfig says what a [Monitor] listens to.
@@ -24,8 +25,8 @@ type MonitorConfig struct {
 	// Sets are the sets of the table whose events come, and those of their elements. They need not exist.
 	Sets []Set
 
-	// ReadBuffer is the size in bytes of the socket's buffer, or 0 for [DefaultReadBuffer]. An element takes some 200 bytes. Without
-	// CAP_NET_ADMIN in the initial user namespace net.core.rmem_max is the limit, silently.
+	// ReadBuffer is the size in bytes of the socket's buffer, or 0 for [DefaultReadBuffer]. Without CAP_NET_ADMIN in the initial user
+	// namespace net.core.rmem_max is the limit, silently.
 	ReadBuffer int
 }
 
