@@ -133,6 +133,7 @@ func TestBanByHand(t *testing.T) {
 		{"whitelisted in part", "", "198.51.100.0/24", time.Hour, "net4 198.51.100.0/24", time.Hour, "198.51.100.128", "198.51.100.127"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			l := newTrap(t, spec)
 			p := netip.MustParsePrefix(tt.ban)
 			if tt.before != "" {

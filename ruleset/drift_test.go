@@ -2,7 +2,6 @@ package ruleset
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
@@ -91,6 +90,7 @@ func TestDriftIsRepaired(t *testing.T) {
 		"a tier that the ladder has not": {drift: run("add set inet portmon ban4_7 { type ipv4_addr; flags timeout; timeout 1m; size 7; }")},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			l := newTrap(t, trapSpec())
 			want := l.list("-t")
 			l.families(func(l *lab, f family) { l.offend(l.source(f)) })
@@ -136,20 +136,6 @@ func (l *lab) deleteChains() {
 	l.nft(script.String())
 }
 
-// canonical returns what nft prints of one table without the values of counters, and its objects sorted: the kernel keeps them in
-// the order in which they were made, which means nothing.
-func canonical(list string) string {
-	objects := strings.Split(strings.TrimSuffix(stripCounters(list), "}\n"), "\n\n")
-	for i, o := range objects {
-		objects[i] = strings.TrimSpace(o)
-		if header, rest, ok := strings.Cut(objects[i], "{\n"); ok && strings.HasPrefix(header, "table") {
-			objects[i] = strings.TrimSpace(rest)
-		}
-	}
-	slices.Sort(objects)
-	return strings.Join(objects, "\n\n")
-}
-
 // TestWhatIsNotOursStays has sets, maps and objects of somebody in our table. Chains are ours.
 func TestWhatIsNotOursStays(t *testing.T) {
 	l := newTrap(t, trapSpec())
@@ -177,6 +163,7 @@ add quota inet portmon theirs { over 100 bytes used 7 bytes }`)
 func TestApplyIsIdempotent(t *testing.T) {
 	for name, spec := range specs() {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			l := newLab(t)
 			first := l.apply(spec)
 			if first.Empty() || !first.Created {

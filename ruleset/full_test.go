@@ -53,6 +53,7 @@ func TestFullSetStillDrops(t *testing.T) {
 
 // TestFullSetHasRoomAfterExpiry lets the bans expire that fill it.
 func TestFullSetHasRoomAfterExpiry(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Size = 1
 	spec.BanTime = []time.Duration{500 * time.Millisecond, time.Hour}

@@ -1,16 +1,12 @@
 package ruleset
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"os"
-	"os/exec"
-	"regexp"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -279,43 +275,6 @@ func (l *lab) offend(sources ...netip.Addr) {
 	}
 }
 
-// nft runs nft on the host, with a script on its standard input unless there are arguments, and returns what it prints.
-func (l *lab) nft(script string, args ...string) string {
-	l.t.Helper()
-	out, err := nft(l.t, l.host, script, args...)
-	if err != nil {
-		l.t.Fatalf("nft %s%s: %v", script, strings.Join(args, " "), err)
-	}
-	return out
-}
-
-// list returns the ruleset of the host as nft prints it, options first.
-func (l *lab) list(options ...string) string {
-	l.t.Helper()
-	return l.nft("", append(options, "list", "ruleset")...)
-}
-
-func nft(t testing.TB, h *netnstest.Host, script string, args ...string) (string, error) {
-	t.Helper()
-	path, err := exec.LookPath("nft")
-	if err != nil {
-		t.Fatal("install nftables: these tests compare with what nft says")
-	}
-	if len(args) == 0 {
-		args = []string{"-f", "-"}
-	}
-	var stdout, stderr bytes.Buffer
-	h.Do(func() {
-		cmd := exec.Command(path, args...)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(script), &stdout, &stderr
-		err = cmd.Run()
-	})
-	if err != nil {
-		err = fmt.Errorf("%w: %s", err, stderr.String())
-	}
-	return stdout.String(), err
-}
-
 // await polls until f is true: for what the kernel does without telling anybody, as letting an element expire.
 func await(t testing.TB, what string, f func() bool) {
 	t.Helper()
@@ -338,24 +297,4 @@ func (l *lab) has(set string, a netip.Addr) bool {
 		l.t.Fatal(err)
 	}
 	return err == nil
-}
-
-func mustReplace(pattern, s, by string) string {
-	return regexp.MustCompile(pattern).ReplaceAllString(s, by)
-}
-
-// difference returns "" for equal texts, and else the lines of each that the other has not in that place, but for common ones at
-// the beginning and the end.
-func difference(got, want string) string {
-	if got == want {
-		return ""
-	}
-	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
-	for len(g) > 0 && len(w) > 0 && g[0] == w[0] {
-		g, w = g[1:], w[1:]
-	}
-	for len(g) > 0 && len(w) > 0 && g[len(g)-1] == w[len(w)-1] {
-		g, w = g[:len(g)-1], w[:len(w)-1]
-	}
-	return "got:\n" + strings.Join(g, "\n") + "\nwant:\n" + strings.Join(w, "\n")
 }

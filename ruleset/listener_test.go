@@ -28,6 +28,7 @@ func TestListenerIsNoTrap(t *testing.T) {
 		{"UDP loopback", "udp", "[::1]:161", [2]bool{false, false}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			l := newTrap(t, trapSpec())
 			l.host.AddAddr("eth0", "192.0.2.77/24")
 			knock, answer := func(l *lab, src netip.Addr) netnstest.Packet { return l.syn(src, trapTCP) }, netnstest.AnswerSYNACK

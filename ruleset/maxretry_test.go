@@ -74,6 +74,7 @@ func TestMaxRetryHighest(t *testing.T) {
 
 // TestFindTime spreads the packets, so that no three come within the time.
 func TestFindTime(t *testing.T) {
+	t.Parallel()
 	spec := retrySpec(2 * time.Second)
 	l := newTrap(t, spec)
 	l.families(func(l *lab, f family) {

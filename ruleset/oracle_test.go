@@ -1,15 +1,9 @@
 package ruleset
 
 import (
-	"bytes"
-	"encoding/json"
-	"flag"
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -21,6 +15,7 @@ import (
 func TestNftLoadsWhatTablesSay(t *testing.T) {
 	for name, spec := range specs() {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			applied, loaded, planned := newBareLab(t), newBareLab(t), newBareLab(t)
 			plan := planned.prepare(spec)
 			if plan.Empty() || !plan.Created {
@@ -56,6 +51,7 @@ func TestNftLoadsWhatTablesSay(t *testing.T) {
 func TestNftRunsPlans(t *testing.T) {
 	for name, spec := range specs() {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			applied, planned := newBareLab(t), newBareLab(t)
 			for _, l := range []*lab{applied, planned} {
 				l.apply(Default())
@@ -208,106 +204,4 @@ func max2(a, b nftset.Key) nftset.Key {
 		return a
 	}
 	return b
-}
-
-// listedByNft is what nft -j says of an element, in seconds.
-type listedByNft struct {
-	Timeout, Expires time.Duration
-	Comment          string
-}
-
-// parseNftSet returns the elements of a set that nft has listed as JSON, by their key as nft writes it.
-func parseNftSet(t *testing.T, out string) map[string]listedByNft {
-	t.Helper()
-	var doc struct {
-		Nftables []struct {
-			Set *struct{ Elem []json.RawMessage }
-		}
-	}
-	if err := json.Unmarshal([]byte(out), &doc); err != nil {
-		t.Fatal(err)
-	}
-	elements := make(map[string]listedByNft)
-	for _, o := range doc.Nftables {
-		if o.Set == nil {
-			continue
-		}
-		for _, raw := range o.Set.Elem {
-			var e struct {
-				Elem *struct {
-					listedByNft
-					Val json.RawMessage
-				}
-			}
-			val := raw
-			if raw[0] == '{' {
-				if err := json.Unmarshal(raw, &e); err != nil {
-					t.Fatal(err)
-				}
-			}
-			var told listedByNft
-			if e.Elem != nil {
-				val, told = e.Elem.Val, e.Elem.listedByNft
-			}
-			elements[nftKey(t, val)] = told
-		}
-	}
-	return elements
-}
-
-func nftKey(t *testing.T, val json.RawMessage) string {
-	t.Helper()
-	var v struct {
-		Prefix *struct {
-			Addr string
-			Len  int
-		}
-		Range []string
-	}
-	var single string
-	dest := any(&single)
-	if val[0] == '{' {
-		dest = &v
-	}
-	if err := json.Unmarshal(val, dest); err != nil {
-		t.Fatalf("%s: %v", val, err)
-	}
-	switch {
-	case v.Prefix != nil:
-		return fmt.Sprintf("%s/%d", v.Prefix.Addr, v.Prefix.Len)
-	case len(v.Range) == 2:
-		return v.Range[0] + "-" + v.Range[1]
-	}
-	return single
-}
-
-var update = flag.Bool("update", false, "write the golden files")
-
-// TestGolden pins the text of some tables, and that of what creates one.
-func TestGolden(t *testing.T) {
-	specs := specs()
-	plan, err := Diff(Compile(Default(), allFeatures, nil), &State{}, Contents{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range map[string]string{
-		"default.nft":  Compile(Default(), allFeatures, nil).String(),
-		"maxretry.nft": Compile(specs["prefix6 61 and maxretry"], allFeatures, nil).String(),
-		"oldest.nft":   Compile(specs["UDP traps"], Features{}, nil).String(),
-		"create.nft":   plan.String(),
-	} {
-		path := filepath.Join("testdata", "golden", name)
-		if *update {
-			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal([]byte(text), want) {
-			t.Errorf("%s: run the test with -update if this is wanted:\n%s", path, difference(text, string(want)))
-		}
-	}
 }

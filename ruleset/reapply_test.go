@@ -12,37 +12,6 @@ import (
 	"github.com/portmon/portmon/netnstest"
 )
 
-// foreign are tables of other tools: on the same hooks, with our priorities and our names.
-const foreign = `
-table ip portmon {
-	counter dropped { packets 7 bytes 700; }
-	set ban4 { type ipv4_addr; flags timeout; elements = { 203.0.113.99, 203.0.113.98 }; }
-	chain guard {
-		type filter hook prerouting priority -190; policy accept;
-		ip saddr @ban4 counter packets 3 bytes 4 drop comment "portmon 0123456789abcdef /48"
-	}
-}
-table inet portmon2 {
-	map verdicts { type ipv4_addr : verdict; elements = { 203.0.113.97 : drop }; }
-	chain trap {
-		type filter hook input priority -10; policy accept;
-		ip saddr vmap @verdicts
-	}
-	chain early {
-		type filter hook prerouting priority -300; policy accept;
-		ip saddr 203.0.113.97 counter packets 5 bytes 6
-	}
-}
-table netdev portmon { chain offence { }; }
-`
-
-// theirs returns all that nft knows of the foreign tables.
-func (l *lab) theirs() string {
-	l.t.Helper()
-	return l.nft("", "-a", "-j", "list", "table", "ip", "portmon") +
-		l.nft("", "-a", "-j", "list", "table", "inet", "portmon2") + l.nft("", "-a", "-j", "list", "table", "netdev", "portmon")
-}
-
 // keeps runs f and fails the test unless all bans, with the time that they have left, and the counters are what they were.
 func (l *lab) keeps(f func()) {
 	l.t.Helper()
@@ -133,6 +102,7 @@ func TestReapplyChangesOnlyWhatChanged(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			l := newTrap(t, trapSpec())
 			l.nft(foreign)
 			l.nft(`
@@ -172,11 +142,6 @@ add element inet portmon net6 { 2001:db8:f00::/40 timeout 1h comment "net" }`)
 			l.families(func(l *lab, f family) { l.bannedFor(f, 8*time.Hour) })
 		})
 	}
-}
-
-// stripCounters removes the values of counters from what nft prints.
-func stripCounters(list string) string {
-	return mustReplace(`packets \d+ bytes \d+`, list, "")
 }
 
 func (l *lab) offendAndCut(f family) {
@@ -253,6 +218,7 @@ func TestReapplyMaxRetry(t *testing.T) {
 
 // TestShorterLadderKeepsBans takes a tier away while it holds bans.
 func TestShorterLadderKeepsBans(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.nft(`
 add element inet portmon ban4_3 { 198.51.100.3 timeout 2s }

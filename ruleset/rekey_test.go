@@ -27,6 +27,7 @@ func (l *lab) lasts(a string) time.Duration {
 func TestReapplyPrefix6KeepsBans(t *testing.T) {
 	for _, to := range []int{56, 128, 63, 65} {
 		t.Run(fmt.Sprint(to), func(t *testing.T) {
+			t.Parallel()
 			spec := trapSpec()
 			l := newTrap(t, spec)
 			l.offend(addr("2001:db8:1:10::bad"), addr("198.51.100.7"))
@@ -93,6 +94,7 @@ func TestReapplyPrefix6Overlaps(t *testing.T) {
 			map[string]time.Duration{"2001:db8:1:12::1": 8 * time.Hour, "2001:db8:1:112::1": time.Hour}, "2001:db8:1:200::1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			spec := trapSpec()
 			spec.Prefix6 = 56
 			l := newTrap(t, spec)

@@ -30,6 +30,7 @@ func TestOnePacketBans(t *testing.T) {
 		{"last of a range of UDP", func(l *lab, f family) netnstest.Packet { return l.udp(l.source(f), 1010) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			l := newTrap(t, trapSpec())
 			var want []string
 			l.families(func(l *lab, f family) {
@@ -117,6 +118,7 @@ func TestWithoutTrapPortsNobodyIsBanned(t *testing.T) {
 
 // TestBanExpires bans again who comes again after it.
 func TestBanExpires(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.BanTime = []time.Duration{700 * time.Millisecond, time.Hour}
 	l := newTrap(t, spec)

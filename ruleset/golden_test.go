@@ -1,0 +1,40 @@
+package ruleset
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// TestGolden pins the text of some tables, and that of what creates one.
+func TestGolden(t *testing.T) {
+	specs := specs()
+	plan, err := Diff(Compile(Default(), allFeatures, nil), &State{}, Contents{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"default.nft":  Compile(Default(), allFeatures, nil).String(),
+		"maxretry.nft": Compile(specs["prefix6 61 and maxretry"], allFeatures, nil).String(),
+		"oldest.nft":   Compile(specs["UDP traps"], Features{}, nil).String(),
+		"create.nft":   plan.String(),
+	} {
+		path := filepath.Join("testdata", "golden", name)
+		if *update {
+			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal([]byte(text), want) {
+			t.Errorf("%s: run the test with -update if this is wanted:\n%s", path, difference(text, string(want)))
+		}
+	}
+}
