@@ -58,8 +58,8 @@ func (c *Conn) Elements(s *Set) iter.Seq2[Element, error] {
 // intervals reads an interval set: entries first, which are then sorted and paired.
 //
 // A dump is as good as a snapshot if the ruleset's generation stayed the same and the entries fit together. (The generation alone
-// does not tell: a transaction that is not yet committed already moves entries, and the kernel goes on by counting them.) Edits of
-// other sets change the generation too, so a second dump that equals the first will do as well.
+// does not tell: a transaction that is not yet committed already adds entries, and the kernel goes on by counting them.) Edits of
+// other sets change the generation too, so a second dump that equals the first will do as well, if it still holds.
 func (c *Conn) intervals(s *Set) iter.Seq2[Element, error] {
 	const attempts = 10
 	return func(yield func(Element, error) bool) {
@@ -75,13 +75,26 @@ func (c *Conn) intervals(s *Set) iter.Seq2[Element, error] {
 				return
 			}
 			slices.SortFunc(entries, listed.compare)
-			if steady && sound(entries) || i > 0 && slices.EqualFunc(entries, before, listed.same) {
+			if steady && sound(entries) || i > 0 && slices.EqualFunc(entries, before, listed.same) && c.holds(s, entries) {
 				pair(entries, s.Type, func(el Element) bool { return yield(el, nil) })
 				return
 			}
 		}
 		yield(Element{}, &OpError{Op: "read set", Object: s.String(), Err: ErrChanged})
 	}
+}
+
+// holds reports whether a sample of the intervals that sorted entries make is in the set.
+func (c *Conn) holds(s *Set, entries []listed) bool {
+	i, step, yes := 0, 1+len(entries)/100, true
+	pair(entries, s.Type, func(el Element) bool {
+		if i++; i%step == 0 {
+			is, sure, err := c.lookup(s, el.From)
+			yes = err == nil && (!sure || is.Interval == el.Interval)
+		}
+		return yes
+	})
+	return yes
 }
 
 // compare orders entries by key. Where one interval ends and the next begins, the end comes first.
@@ -139,12 +152,13 @@ func (c *Conn) dumpElements(s *Set, f func(listed) bool) (steady bool, err error
 	fail := func(err error) (bool, error) {
 		return false, &OpError{Op: "read set", Object: s.String(), Err: err}
 	}
-	// A transaction sets the generation before it removes elements, so one that is just ending must have ended.
-	if err := c.settle(); err != nil {
-		return fail(err)
-	}
+	// A transaction changes the generation first and removes elements then. So the generation is read, and what has led to it waited
+	// for, before the dump begins.
 	before, err := c.generation()
 	if err != nil {
+		return fail(err)
+	}
+	if err := c.settle(); err != nil {
 		return fail(err)
 	}
 	var e encoder

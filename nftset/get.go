@@ -18,14 +18,36 @@ func (c *Conn) Get(s *Set, k Key) (Element, error) {
 	if k.typ != s.Type {
 		return fail(fmt.Errorf("a %v does not fit a set of %v", k.typ, s.Type))
 	}
+	el, sure, err := c.lookup(s, k)
+	switch {
+	case err != nil:
+		return fail(err)
+	case sure:
+		return el, nil
+	}
+	// Reading the set is slow and sure.
+	err = unix.ENOENT
+	for each, fault := range c.Elements(s) {
+		if fault != nil {
+			return fail(fault)
+		}
+		if each.Contains(k) {
+			el, err = each, nil
+		}
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return el, nil
+}
+
+// lookup asks for the element that holds k. It is not sure if only reading the set tells the end of the interval.
+func (c *Conn) lookup(s *Set, k Key) (el Element, sure bool, err error) {
 	const attempts = 10
 	for range attempts {
 		start, generation, err := c.getEntry(s, k, false)
-		if err != nil {
-			return fail(err)
-		}
-		if s.Flags&FlagInterval == 0 {
-			return start.el, nil
+		if err != nil || s.Flags&FlagInterval == 0 {
+			return start.el, true, err
 		}
 		// The kernel (seen on 6.18) does not answer at all when it is asked for the end of an interval that reaches the top of the key
 		// space, and may answer with the entry next to the right one where two intervals touch. What is above k is right.
@@ -38,23 +60,10 @@ func (c *Conn) Get(s *Set, k Key) (Element, error) {
 		again, later, err := c.getEntry(s, k, false)
 		if err == nil && again.el.From == start.el.From && later == generation {
 			again.el.To = end.el.From.prev()
-			return again.el, nil
+			return again.el, true, nil
 		}
 	}
-	// Reading the set is slow and sure.
-	var found *Element
-	for el, err := range c.Elements(s) { // to its end: leaving early saves nothing
-		if err != nil {
-			return fail(err)
-		}
-		if el.Contains(k) {
-			found = &el
-		}
-	}
-	if found != nil {
-		return *found, nil
-	}
-	return fail(unix.ENOENT) // it expired meanwhile
+	return el, false, nil
 }
 
 // getEntry asks for one entry of the kernel's list: in an interval set the start at or below k, or the end at or above it. It comes with

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -177,6 +178,12 @@ func await(t testing.TB, what string, f func() bool) {
 		}
 		runtime.Gosched()
 	}
+}
+
+// raceDetector reports whether the tests run with it. It allocates for ends of its own.
+func raceDetector() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
 // random returns a source of random numbers whose seed is printed if the test fails.
