@@ -19,7 +19,7 @@ func (l *lab) nft(script string, args ...string) string {
 	l.t.Helper()
 	out, err := nft(l.t, l.host, script, args...)
 	if err != nil {
-		l.t.Fatalf("nft %s%s: %v", script, strings.Join(args, " "), err)
+		l.t.Fatalf("nft %.1000s%s: %v", script, strings.Join(args, " "), err)
 	}
 	return out
 }
