@@ -2,12 +2,13 @@
 //
 //	go run ./internal/bench [-run REGEXP] [-count N] [-long] [-o FILE] [-portmon FILE] [TABLE.nft...]
 //
-// All is done in network namespaces that end with the program. Tables that are named, in nft syntax and with a set ban4, are measured
-// beside portmon's in "parts".
+// All is done in network namespaces, which end with the program; it must be root. Tables that are named, in nft syntax and with a
+// set ban4, are measured beside portmon's in "parts".
 package main
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -16,8 +17,6 @@ import (
 	"regexp"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/portmon/portmon/netnstest"
 )
 
 // bench is one run of the program.
@@ -65,7 +64,9 @@ func run(args []string) error {
 			return command(args[1:])
 		}
 	}
-	netnstest.Reexec()
+	if os.Geteuid() != 0 {
+		return errors.New("must be root: what nft sends at once does not fit the socket buffers of others")
+	}
 	var b bench
 	flags := flag.NewFlagSet("bench", flag.ExitOnError)
 	only := flags.String("run", "", "run only measurements whose name matches the `regexp`")
