@@ -74,12 +74,14 @@ func (k *core) heard(m *nflog.Message, now ledger.Now) {
 	}
 	set := ruleset.BanSet(src.Addr(), 1)
 	until := at.Add(timeout)
-	if k.table.state != resting {
-		k.mir.put(set, keyOf(src), held{timeout: timeout, until: until, round: k.round})
-	}
 	k.tell(News{
 		Kind: Banned, Source: src, Set: set, Tier: 1, Offences: v.Offences, Proto: m.Proto, Port: m.DstPort, Until: until, Reason: trap,
 	})
+	if k.table.state == resting && at <= k.table.since {
+		return // this ban went with the table
+	}
+	// If there is no table then the news of it are late, being of another socket. The bans are put into it when they come.
+	k.mir.put(set, keyOf(src), held{timeout: timeout, until: until, round: k.round})
 	k.escalate(src, v, now)
 }
 
@@ -87,7 +89,7 @@ func (k *core) heard(m *nflog.Message, now ledger.Now) {
 // in neither for the packet that looks into one before the move and into the other after it.
 func (k *core) escalate(src netip.Prefix, v ledger.Verdict, now ledger.Now) {
 	set := ruleset.BanSet(src.Addr(), v.Tier)
-	if !v.Edit || k.table.state == resting || k.table.state == standing && !k.table.sets[set] {
+	if !v.Edit || k.table.state == standing && !k.table.sets[set] {
 		return // there is no such set: the table may be of an older configuration, with a shorter ladder
 	}
 	h := held{timeout: v.Timeout, until: now.Mono.Add(v.Left), round: k.round}

@@ -208,6 +208,19 @@ func TestTableInTransactions(t *testing.T) {
 			f.transaction(remover, added...)
 			f.want(t, 0)
 		},
+		"removed, and the next offence heard before the next table": func(t *testing.T, f *fixture) {
+			f.pass(2 * time.Hour)
+			late := &nflog.Message{Src: pair[1], Prefix: ruleset.LogPrefix, Time: f.now.Wall}
+			f.pass(time.Millisecond)
+			f.transaction(remover, deleted...)
+			f.heard(late, f.now)
+			f.want(t, 0, Removed, Banned)
+			f.pass(time.Millisecond)
+			f.offend(a)
+			f.want(t, 1, Banned, Escalated) // in vain, as there is no table
+			f.transaction(remover, added...)
+			f.want(t, 2, Restored, Restored) // in both tiers; the other went with the table
+		},
 		"expired meanwhile": func(t *testing.T, f *fixture) {
 			f.transaction("nft", deleted...)
 			f.pass(time.Hour)

@@ -273,7 +273,12 @@ func (w *watcher) want(kinds []Kind, tier, offences int, sources ...netip.Addr) 
 	w.t.Helper()
 	want := make(map[netip.Prefix][]Kind)
 	for _, src := range sources {
-		want[w.loop.core.source(src)] = kinds
+		bits := src.BitLen()
+		if src.Is6() {
+			bits = ruleset.Default().Prefix6
+		}
+		p, _ := src.Prefix(bits)
+		want[p] = kinds
 	}
 	for range len(kinds) * len(sources) {
 		n, err := w.next()

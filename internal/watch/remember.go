@@ -67,7 +67,9 @@ func (k *core) recalled(bans []state.Ban, now ledger.Now) {
 }
 
 // policy returns by what to restore a state. standing is what the sets of the tiers hold.
-func (k *core) policy(here state.Origin, standing func(netip.Prefix, int) (time.Duration, bool), forget time.Duration, now ledger.Now) state.Policy {
+func (k *core) policy(
+	here state.Origin, standing func(netip.Prefix, int) (time.Duration, bool), forget time.Duration, now ledger.Now,
+) state.Policy {
 	return state.Policy{
 		Now: now, Here: here, Ladder: k.spec.BanTime, Forget: forget, Prefix6: k.spec.Prefix6,
 		Whitelisted: k.whitelisted, Standing: standing,

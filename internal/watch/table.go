@@ -14,7 +14,7 @@ type table struct {
 	handle uint64
 	// sets are those that there are, of all that hold bans.
 	sets map[string]bool
-	// since is when the table went away.
+	// since is when the table went away; the next attempt to make it counts from here.
 	since ledger.Instant
 }
 
@@ -38,7 +38,7 @@ func (k *core) vanished(by string, now ledger.Now) {
 		return
 	}
 	clear(k.table.sets)
-	k.table.handle = 0
+	k.table.handle, k.table.since = 0, now.Mono
 	if by == remover {
 		clear(k.mir) // these bans were lifted; the offences still count
 		clear(k.edits)
@@ -46,7 +46,7 @@ func (k *core) vanished(by string, now ledger.Now) {
 		k.tell(News{Kind: Removed})
 		return
 	}
-	k.table.state, k.table.since = away, now.Mono
+	k.table.state = away
 	k.tell(News{Kind: TableGone})
 }
 
