@@ -6,6 +6,9 @@
 // nftables multicast group, and dumps of the sets. A dump is taken at the start, after an overrun of either socket, and when the
 // table has come back.
 //
+// What is known is saved at the start, once a minute and at the end. A watcher that is killed loses nothing that matters: the next one
+// finds in the sets what was not saved, and the ledger counts each offence once however often it is told of it.
+//
 // [core] decides and has no socket in it: reports in, edits out. The rest of the package carries reports to it and edits
 // from it.
 package watch
