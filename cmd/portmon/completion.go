@@ -57,7 +57,7 @@ func (p *cli) completeBanned(_ *cobra.Command, args []string, start string) ([]c
 		if expected(s) > maxSearched {
 			return nil
 		}
-		for e, err := range selectBans(c, s, nil) {
+		for e, err := range p.selectBans(c, s, nil) {
 			if err != nil || len(found) == maxOffered {
 				return err
 			}

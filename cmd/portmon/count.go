@@ -49,7 +49,7 @@ func expected(s *ruleset.State) int {
 
 // countListed returns how many entries a list has. If there is nobody above the first tier, nobody can be in two of them, and the
 // kernel's own count will do; it may hold bans that ended a moment ago.
-func countListed(c *nftset.Conn, s *ruleset.State, only []target) (int, error) {
+func (p *cli) countListed(c *nftset.Conn, s *ruleset.State, only []target) (int, error) {
 	fast := len(only) == 0
 	banSets(s, func(set *nftset.Set, tier int) {
 		if tier == 1 && set.Count < 0 || tier > 1 && set.Count != 0 {
@@ -69,7 +69,7 @@ func countListed(c *nftset.Conn, s *ruleset.State, only []target) (int, error) {
 		})
 		return n, err
 	}
-	for _, err := range selectBans(c, s, only) {
+	for _, err := range p.selectBans(c, s, only) {
 		if err != nil {
 			return 0, err
 		}

@@ -156,7 +156,7 @@ func TestCountIsThatOfTheList(t *testing.T) {
 						s.Sets[i].Count = -1 // before Linux 6.16
 					}
 				}
-				n, err := countListed(c, s, nil)
+				n, err := p.countListed(c, s, nil)
 				if n != wants[i] {
 					t.Errorf("step %d: counted %d, want %d (kernel does not count: %v)", i, n, wants[i], oldKernel)
 				}

@@ -17,11 +17,12 @@ type entry struct {
 	tier             int           // 0 for the sets of prefixes
 	timeout, expires time.Duration // 0 means for ever
 	reason           string
+	read             time.Time // when the kernel said so
 }
 
-// entries calls f for each prefix of a ban, mostly one. Other programs may have banned ranges that are no prefix.
-func entries(b ruleset.Ban, f func(entry)) {
-	e := entry{set: b.Set, tier: b.Tier, timeout: b.Timeout, expires: b.Expires, reason: b.Comment}
+// entries calls f for each prefix of a ban that was just read, mostly one. Other programs may have banned ranges that are no prefix.
+func entries(b ruleset.Ban, now time.Time, f func(entry)) {
+	e := entry{set: b.Set, tier: b.Tier, timeout: b.Timeout, expires: b.Expires, reason: b.Comment, read: now}
 	if p, ok := b.Prefix(); ok {
 		e.prefix = p
 		f(e)
@@ -60,7 +61,7 @@ func appendPrefix(b []byte, p netip.Prefix) []byte {
 func shortPrefix(p netip.Prefix) string { return string(appendPrefix(nil, p)) }
 
 // appendJSON writes an entry on one line. What is not known is left out.
-func (e *entry) appendJSON(b []byte, now time.Time) []byte {
+func (e *entry) appendJSON(b []byte) []byte {
 	b = append(b, `{"prefix":"`...)
 	b = e.prefix.AppendTo(b)
 	family := "ip"
@@ -77,10 +78,10 @@ func (e *entry) appendJSON(b []byte, now time.Time) []byte {
 	}
 	if e.expires > 0 {
 		b = appendSeconds(append(b, `,"expires_seconds":`...), e.expires)
-		b = appendTime(append(b, `,"until":`...), now.Add(e.expires))
+		b = appendTime(append(b, `,"until":`...), e.read.Add(e.expires))
 	}
 	if age, ok := e.age(); ok {
-		b = appendTime(append(b, `,"since":`...), now.Add(-age))
+		b = appendTime(append(b, `,"since":`...), e.read.Add(-age))
 	}
 	if e.reason != "" {
 		b = append(append(b, `,"reason":`...), jsonString(e.reason)...)

@@ -46,7 +46,7 @@ func listed(t *testing.T, columns int, o listOptions, bans ...ruleset.Ban) (stdo
 	p := &cli{env: e, ui: newUI(e)}
 	var all []entry
 	for _, b := range bans {
-		entries(b, func(e entry) { all = append(all, e) })
+		entries(b, testNow, func(e entry) { all = append(all, e) })
 	}
 	if err := p.writeList(o, len(all), func(yield func(entry, error) bool) {
 		for _, e := range all {
@@ -154,7 +154,7 @@ func TestRecords(t *testing.T) {
 	r := newRecords(0)
 	var want []entry
 	for _, b := range someBans {
-		entries(b, func(e entry) {
+		entries(b, testNow, func(e entry) {
 			r.add(e)
 			want = append(want, e)
 		})
@@ -165,6 +165,29 @@ func TestRecords(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("kept as\n%v\nwant\n%v", got, want)
+	}
+}
+
+// What is read later has aged longer: a slow dump must not put bans in the wrong order, or tell wrong times.
+func TestRecordsReadSlowly(t *testing.T) {
+	r := newRecords(0)
+	for i, b := range []ruleset.Ban{ // of the same age when they are read, two of them: the later that is, the newer they are
+		ban("ban4", 1, "203.0.113.3/32", 8*time.Hour, 7*time.Hour, ""),
+		ban("ban4", 1, "203.0.113.2/32", 8*time.Hour, 7*time.Hour, ""),
+		ban("ban4", 1, "203.0.113.1/32", 8*time.Hour, 7*time.Hour-30*time.Second, ""),
+	} {
+		entries(b, testNow.Add(time.Duration(i)*20*time.Second), func(e entry) { r.add(e) })
+	}
+	r.sort()
+	var got []string
+	for i := range r.all {
+		e := r.entry(&r.all[i])
+		age, _ := e.age()
+		got = append(got, e.prefix.String()+" since "+e.read.Add(-age).UTC().Format(time.TimeOnly))
+	}
+	want := []string{"203.0.113.2/32 since 09:04:46", "203.0.113.1/32 since 09:04:36", "203.0.113.3/32 since 09:04:26"}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

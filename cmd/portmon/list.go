@@ -46,13 +46,13 @@ That nobody is banned is no error: the list is empty and the exit code 0.`,
 
 func (p *cli) list(c *nftset.Conn, s *ruleset.State, o listOptions) error {
 	if o.count {
-		n, err := countListed(c, s, o.only)
+		n, err := p.countListed(c, s, o.only)
 		if err == nil {
 			p.print("%d\n", n)
 		}
 		return err
 	}
-	return p.writeList(o, expected(s), selectBans(c, s, o.only))
+	return p.writeList(o, expected(s), p.selectBans(c, s, o.only))
 }
 
 // writeList writes bans as they come or, sorted, once they are all there; about how many there will be, expected tells.

@@ -1,8 +1,6 @@
 package main
 
-import (
-	"strings"
-)
+import "strings"
 
 // listWriter writes a list as it goes along.
 type listWriter struct {
@@ -26,7 +24,7 @@ func (w *listWriter) write(e *entry) error {
 		w.print("%s\n", paint(w.outColour, w.layout.heading(), bold))
 	}
 	if w.json {
-		w.line = e.appendJSON(w.line, w.now())
+		w.line = e.appendJSON(w.line)
 	} else {
 		w.line = append(w.layout.appendEntry(w.line, e), '\n')
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -14,6 +15,7 @@ type records struct {
 	sets    []recordSet
 	reasons []string // the first is ""
 	number  map[string]uint32
+	begun   time.Time
 }
 
 // record is an entry without pointers, in 40 bytes.
@@ -21,9 +23,14 @@ type record struct {
 	addr             [16]byte
 	timeout, expires time.Duration
 	reason           uint32 // place in records.reasons
+	read             uint16 // when it was read, in ticks since the first
 	set              uint8  // place in records.sets
 	bits             uint8
 }
+
+// tick is how exactly records know when they were read. A million of them take the kernel half a minute, which would make a
+// difference to what is said of the first.
+const tick = 100 * time.Millisecond
 
 type recordSet struct {
 	name string
@@ -37,7 +44,13 @@ func newRecords(expected int) *records {
 }
 
 func (r *records) add(e entry) {
-	rec := record{timeout: e.timeout, expires: e.expires, bits: uint8(e.prefix.Bits())}
+	if len(r.all) == 0 {
+		r.begun = e.read
+	}
+	rec := record{
+		timeout: e.timeout, expires: e.expires, bits: uint8(e.prefix.Bits()),
+		read: uint16(min(e.read.Sub(r.begun)/tick, math.MaxUint16)),
+	}
 	addr := e.prefix.Addr()
 	rec.addr = addr.As16()
 	set := slices.IndexFunc(r.sets, func(s recordSet) bool { return s.name == e.set })
@@ -65,6 +78,7 @@ func (r *records) entry(rec *record) entry {
 	return entry{
 		prefix: netip.PrefixFrom(addr, int(rec.bits)), set: set.name, tier: set.tier,
 		timeout: rec.timeout, expires: rec.expires, reason: r.reasons[rec.reason],
+		read: r.begun.Add(time.Duration(rec.read) * tick),
 	}
 }
 
@@ -78,7 +92,10 @@ func (r *records) sort() {
 			return -1
 		case okB && !okA:
 			return 1
-		case okA && ageA != ageB:
+		}
+		ageA -= time.Duration(a.read) * tick // what was read later has aged longer
+		ageB -= time.Duration(b.read) * tick
+		if okA && ageA != ageB {
 			return cmp.Compare(ageA, ageB)
 		}
 		return cmp.Or(bytes.Compare(a.addr[:], b.addr[:]), cmp.Compare(a.bits, b.bits))

@@ -11,7 +11,7 @@ import (
 )
 
 // selectBans streams the bans that cover one of the targets or lie within it; all bans, if there are no targets.
-func selectBans(c *nftset.Conn, s *ruleset.State, only []target) iter.Seq2[entry, error] {
+func (p *cli) selectBans(c *nftset.Conn, s *ruleset.State, only []target) iter.Seq2[entry, error] {
 	return func(yield func(entry, error) bool) {
 		bans := s.Bans(c)
 		if len(only) > 0 && !slices.ContainsFunc(only, func(t target) bool { return !t.prefix.IsSingleIP() }) {
@@ -23,7 +23,7 @@ func selectBans(c *nftset.Conn, s *ruleset.State, only []target) iter.Seq2[entry
 				return
 			}
 			more := true
-			entries(b, func(e entry) {
+			entries(b, p.now(), func(e entry) {
 				more = more && (!wanted(e.prefix, only) || yield(e, nil))
 			})
 			if !more {

@@ -98,10 +98,10 @@ func (p *cli) explain(c *nftset.Conn, s *ruleset.State, addr netip.Addr) (*answe
 	}
 	a.TrapTCP, a.TrapUDP = portTexts(a.traps.tcp), portTexts(a.traps.udp)
 	for _, b := range st.Bans {
-		entries(b, func(e entry) {
+		entries(b, p.now(), func(e entry) {
 			if e.prefix.Contains(addr) {
 				a.bans = append(a.bans, e)
-				a.Bans = append(a.Bans, e.appendJSON(nil, p.now()))
+				a.Bans = append(a.Bans, e.appendJSON(nil))
 			}
 		})
 	}

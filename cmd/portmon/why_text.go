@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/portmon/portmon/internal/config"
 )
@@ -23,7 +22,7 @@ func (a *answer) print(p *cli) {
 		}
 	}
 	for i := range a.bans {
-		p.print("  %s\n", a.bans[i].describe(p.now()))
+		p.print("  %s\n", a.bans[i].describe())
 	}
 }
 
@@ -46,7 +45,7 @@ func (a *answer) prospect() []string {
 }
 
 // describe says all about a ban: "198.51.100.0/24 in net4, for ever: spam wave".
-func (e *entry) describe(now time.Time) string {
+func (e *entry) describe() string {
 	text := fmt.Sprintf("%s in %s", shortPrefix(e.prefix), e.set)
 	if e.tier > 0 {
 		text += fmt.Sprintf(", tier %d", e.tier)
@@ -58,7 +57,7 @@ func (e *entry) describe(now time.Time) string {
 			text += ", for " + config.FormatDuration(e.timeout)
 		}
 		if age, ok := e.age(); ok {
-			text += " since " + now.Add(-age).Format("2006-01-02 15:04:05")
+			text += " since " + e.read.Add(-age).Format("2006-01-02 15:04:05")
 		}
 		text += ", " + short(e.expires) + " left"
 	}
