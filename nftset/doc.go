@@ -15,6 +15,11 @@
 // into transactions of [BatchSize]: any listener on the nftables multicast group, and every well-run host has one, costs the
 // kernel about 8 KB for each element of a transaction until it commits.
 //
+// # Listening
+//
+// A [Monitor] tells what programs do to the sets of a table. The kernel tells nobody what the packet path adds, nor what
+// expires: a program that only listens knows less than it believes.
+//
 // # Intervals
 //
 // The kernel never merges intervals, and refuses those that overlap. [Merge] makes any collection fit for it.

@@ -121,8 +121,8 @@ func (tx *Tx) FlushSet(s *Set) {
 	tx.enc.finish(at)
 }
 
-// AddElements adds elements. One that is there already, with the same bounds, is not changed, but from Linux 6.12 on it gets the
-// timeout that the new one brings. An interval that overlaps another is refused with EEXIST, but one that reaches the top of the key
+// AddElements adds elements. One that is there already, with the same bounds, is not changed before Linux 6.12. From then on it gets
+// the new one's timeout, and if that brings none, the set's default, which may be none: then it lives for ever. Use Renew to be sure. An interval that overlaps another is refused with EEXIST, but one that reaches the top of the key
 // space is not (seen on 6.18): what it overlaps then cuts it short. Where that can be, ask the set before, or replace it by what
 // [Merge] makes.
 func (tx *Tx) AddElements(s *Set, elems iter.Seq[Element]) {
