@@ -168,6 +168,12 @@ func TestLesserKernelsBanAllTheSame(t *testing.T) {
 			if n := len(l.bans()); n != 4 {
 				t.Errorf("%d bans, want 4", n)
 			}
+			// The host is not, by whoever sends in its name; the kernel itself refuses that for IPv4.
+			l.outside.Send(l.syn(l.link.B.IPv6, trapTCP))
+			l.outside.Send(l.udp(l.link.B.IPv6, trapUDP))
+			if _, ok := l.bans()[banOf(l.link.B.IPv6)]; ok {
+				t.Error("the host has banned itself")
+			}
 			// A source without a way back is banned by those that cannot tell.
 			for _, cmd := range []string{"198.51.100.0/24", "2001:db8:51::/48"} {
 				l.host.AddRoute(cmd, "lo")

@@ -125,14 +125,14 @@ func TestHostMayKnockOnItself(t *testing.T) {
 	knock := func() {
 		t.Helper()
 		for _, a := range own {
-			if err := l.host.DialTCP(a, at(a, trapTCP), patience); !errors.Is(err, syscall.ECONNREFUSED) {
-				t.Errorf("TCP from %v to its own trap: %v, want ECONNREFUSED", a, err)
+			if err := l.host.DialTCP(a, at(a, trapTCP), 3*oneSecond); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Fatalf("TCP from %v to its own trap: %v, want ECONNREFUSED", a, err)
 			}
-			if err := l.host.ExchangeUDP(a, at(a, trapUDP), patience); !errors.Is(err, syscall.ECONNREFUSED) {
-				t.Errorf("UDP from %v to its own trap: %v, want ECONNREFUSED", a, err)
+			if err := l.host.ExchangeUDP(a, at(a, trapUDP), 3*oneSecond); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Fatalf("UDP from %v to its own trap: %v, want ECONNREFUSED", a, err)
 			}
-			if err := l.host.DialTCP(a, at(a, openTCP), patience); err != nil {
-				t.Errorf("from %v to the open port: %v", a, err)
+			if err := l.host.DialTCP(a, at(a, openTCP), 3*oneSecond); err != nil {
+				t.Fatalf("from %v to the open port: %v", a, err)
 			}
 		}
 	}
