@@ -25,8 +25,8 @@
 //
 // # What it costs
 //
-// At most Config.Max records are held, in about 125 bytes each: one million in 125 MB. When that is full, the first-timer counted
-// longest ago is forgotten for each new source, and a repeat offender only when no first-timer is left; a flood of sources that come
-// once does not wash out those that come back. A report takes about 100 ns with a few records and 300 ns with a million, and
-// never more than a constant number of steps. Memory once used is kept for later records.
+// At most Config.Max records are held, of 80 bytes and 30 to 60 more in the index: a million in about 130 MB. When that is full, the
+// first-timer counted longest ago is forgotten for each new source, and a repeat offender only when no first-timer is left; a flood
+// of sources that come once does not wash out those that come back. A report takes a constant number of steps: 0.1 µs with a few
+// records, and up to 1 µs with a million, whose memory is seldom in the cache. Memory once used is kept for later records.
 package ledger

@@ -4,7 +4,7 @@ package ledger
 // size twice while it is.
 const chunk = 1024
 
-// slab holds records by number, from 1; 0 stands for none.
+// slab holds records by number, from 1; 0 stands for none. Those that are not in use have no moments.
 type slab struct {
 	chunks []*[chunk]record
 	used   uint32 // the highest number given out
@@ -17,7 +17,7 @@ func (s *slab) at(id uint32) *record { return &s.chunks[id/chunk][id%chunk] }
 func (s *slab) alloc() uint32 {
 	if id := s.free; id != 0 {
 		s.free = s.at(id).next
-		*s.at(id) = record{}
+		s.at(id).next = 0
 		return id
 	}
 	s.used++
@@ -28,7 +28,7 @@ func (s *slab) alloc() uint32 {
 }
 
 func (s *slab) release(id uint32) {
-	s.at(id).next = s.free
+	*s.at(id) = record{next: s.free}
 	s.free = id
 }
 
