@@ -73,13 +73,22 @@ func decodeMessage(t testing.TB, s *Set, m message) []Element {
 		}
 		return out
 	}
-	slices.SortFunc(entries, listed.compare)
-	return collectPairs(entries, s.Type)
+	return collectPairs(treeOf(entries...), s.Type)
 }
 
-func collectPairs(entries []listed, t KeyType) []Element {
+// treeOf returns the tree that has these entries.
+func treeOf(entries ...listed) *tree {
+	var t tree
+	for _, l := range entries {
+		t.add(&l)
+	}
+	t.sort()
+	return &t
+}
+
+func collectPairs(t *tree, typ KeyType) []Element {
 	var out []Element
-	pair(entries, t, func(el Element) bool {
+	t.pair(typ, func(el Element) bool {
 		out = append(out, el)
 		return true
 	})
@@ -305,15 +314,31 @@ func TestPair(t *testing.T) {
 		}
 		r := random(t)
 		for range 20 {
-			in := slices.Clone(tt.in)
-			slices.SortFunc(in, listed.compare)
+			in := treeOf(tt.in...)
 			if got := intervalsOf(collectPairs(in, typ)); !slices.Equal(got, tt.want) {
 				t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
 			}
-			if got := sound(in); got != tt.sound {
+			if got := in.sound(); got != tt.sound {
 				t.Errorf("%s: sound is %v", tt.name, got)
 			}
 			r.Shuffle(len(tt.in), func(i, j int) { tt.in[i], tt.in[j] = tt.in[j], tt.in[i] })
+		}
+	}
+}
+
+// TestTreeEqual compares trees that differ in a key, in a side, and in number. What the entries bear besides does not matter: it is
+// what is left of timeouts.
+func TestTreeEqual(t *testing.T) {
+	a := entries("1", "-3", "5", "-9")
+	b := slices.Clone(a)
+	b[0].el.Expires = time.Hour
+	slices.Reverse(b)
+	if !treeOf(a...).equal(treeOf(b...)) {
+		t.Error("the same in another order is not equal")
+	}
+	for _, other := range [][]listed{nil, entries("1", "-3", "5"), entries("1", "-3", "5", "-8"), entries("1", "-3", "5", "9"), append(a, a[0])} {
+		if treeOf(a...).equal(treeOf(other...)) {
+			t.Errorf("equal to %v", other)
 		}
 	}
 }
@@ -345,8 +370,7 @@ func TestPairRandom(t *testing.T) {
 			}
 		}
 		r.Shuffle(len(in), func(i, j int) { in[i], in[j] = in[j], in[i] })
-		slices.SortFunc(in, listed.compare)
-		if got := collectPairs(in, s.Type); !slices.Equal(got, want) {
+		if got := collectPairs(treeOf(in...), s.Type); !slices.Equal(got, want) {
 			t.Fatalf("got %v, want %v", got, want)
 		}
 	}
@@ -356,7 +380,7 @@ func TestPairRandom(t *testing.T) {
 func TestPairStops(t *testing.T) {
 	for stop := range 3 {
 		n := 0
-		pair(entries("1", "-3", "5", "-9", "65000"), InetService, func(Element) bool {
+		treeOf(entries("1", "-3", "5", "-9", "65000")...).pair(InetService, func(Element) bool {
 			n++
 			return n <= stop
 		})

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,97 +51,6 @@ func (c *Conn) Elements(s *Set) iter.Seq2[Element, error] {
 			}
 			again = found && (repeated || !steady)
 		}
-	}
-}
-
-// intervals reads an interval set: entries first, which are then sorted and paired.
-//
-// A dump is as good as a snapshot if the ruleset's generation stayed the same and the entries fit together. (The generation alone
-// does not tell: a transaction that is not yet committed already adds entries, and the kernel goes on by counting them.) Edits of
-// other sets change the generation too, so a second dump that equals the first will do as well, if it still holds.
-func (c *Conn) intervals(s *Set) iter.Seq2[Element, error] {
-	const attempts = 10
-	return func(yield func(Element, error) bool) {
-		var entries, before []listed
-		for i := range attempts {
-			entries, before = before[:0], entries
-			steady, err := c.dumpElements(s, func(l listed) bool {
-				entries = append(entries, l)
-				return true
-			})
-			if err != nil {
-				yield(Element{}, err)
-				return
-			}
-			slices.SortFunc(entries, listed.compare)
-			if steady && sound(entries) || i > 0 && slices.EqualFunc(entries, before, listed.same) && c.holds(s, entries) {
-				pair(entries, s.Type, func(el Element) bool { return yield(el, nil) })
-				return
-			}
-		}
-		yield(Element{}, &OpError{Op: "read set", Object: s.String(), Err: ErrChanged})
-	}
-}
-
-// holds reports whether a sample of the intervals that sorted entries make is in the set.
-func (c *Conn) holds(s *Set, entries []listed) bool {
-	i, step, yes := 0, 1+len(entries)/100, true
-	pair(entries, s.Type, func(el Element) bool {
-		if i++; i%step == 0 {
-			is, sure, err := c.lookup(s, el.From)
-			yes = err == nil && (!sure || is.Interval == el.Interval)
-		}
-		return yes
-	})
-	return yes
-}
-
-// compare orders entries by key. Where one interval ends and the next begins, the end comes first.
-func (l listed) compare(o listed) int {
-	if c := l.el.From.Compare(o.el.From); c != 0 || l.end == o.end {
-		return c
-	}
-	if l.end {
-		return -1
-	}
-	return 1
-}
-
-func (l listed) same(o listed) bool { return l.el.From == o.el.From && l.end == o.end }
-
-// sound reports whether sorted entries have no repetition and no start that lacks an end, other than the last.
-func sound(entries []listed) bool {
-	for i := 1; i < len(entries); i++ {
-		if a, b := entries[i-1], entries[i]; a.same(b) || !a.end && !b.end {
-			return false
-		}
-	}
-	return true
-}
-
-// pair makes intervals of starts and ends, which must be sorted. An end whose start expired is nobody's; a start without an end
-// reaches to the next start, or to the top.
-func pair(entries []listed, t KeyType, yield func(Element) bool) {
-	var open *Element
-	for i := range entries {
-		l := &entries[i]
-		if open != nil {
-			if l.el.From == open.From {
-				continue // repeated by the dump
-			}
-			open.To = l.el.From.prev()
-			if !yield(*open) {
-				return
-			}
-			open = nil
-		}
-		if !l.end {
-			open = &l.el
-		}
-	}
-	if open != nil {
-		open.To = t.Max()
-		yield(*open)
 	}
 }
 

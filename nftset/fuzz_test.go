@@ -179,8 +179,7 @@ func FuzzElementList(f *testing.F) {
 			}
 		}
 		// Whatever the entries are, pairs of them are intervals that do not overlap.
-		slices.SortFunc(found, listed.compare)
-		pairs := collectPairs(found, s.Type)
+		pairs := collectPairs(treeOf(found...), s.Type)
 		for i, el := range pairs {
 			if el.To.Compare(el.From) < 0 || el.To.Type() != s.Type {
 				t.Fatalf("%v to %v", el.From, el.To)
