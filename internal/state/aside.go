@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -93,9 +92,9 @@ func linkAside(path, name string) (string, error) {
 	}
 }
 
-// prune removes the files that were kept aside before the newest.
+// prune removes the first of the files that were kept aside, if there are too many. Their names are in the order of the times in
+// them, but for the last: that was kept just now, and is not removed even if the clock says that it is the oldest.
 func prune(names []string) error {
-	slices.Sort(names) // by the time in them
 	for len(names) > keptAside {
 		if err := os.Remove(names[0]); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

@@ -32,9 +32,11 @@ func (e *Error) Hint() string {
 	case errors.Is(e.Err, ErrLocked):
 		return "find who holds it: fuser -v " + e.Path + lockSuffix
 	case errors.Is(e.Err, unix.EROFS), errors.Is(e.Err, unix.ENOTDIR):
-		return "name a file that can be written as state under [watch]"
+		return "name another file as state under [watch]"
 	case errors.Is(e.Err, unix.ENOSPC), errors.Is(e.Err, unix.EDQUOT), errors.Is(e.Err, unix.EFBIG):
 		return "make room there; the state saved before is kept until then"
+	case errors.Is(e.Err, fs.ErrPermission) && e.Op == "read":
+		return "run as root"
 	case errors.Is(e.Err, fs.ErrPermission):
 		return "run as root, or name a file that can be written as state under [watch]"
 	}

@@ -83,6 +83,19 @@ func TestScan(t *testing.T) {
 			t.Errorf("%s is read the wrong way", line)
 		}
 	}
+	// What JSON does not have, and what it has and is not written.
+	for _, line := range []string{
+		`{"tier":01}`, `{"tier":+1}`, `{"tier":-1}`, `{"tier":1.5}`, `{"tier":}`, `{"tier":1e3}`, `{"tier":0x1}`, `{"tier":"1"}`, `{"tier":1}}`, `{"tier":1},`,
+		`{"timeout_seconds":NaN}`, `{"timeout_seconds":1.}`, `{"timeout_seconds":.5}`, `{"timeout_seconds":00.5}`, `{"timeout_seconds":1_0}`,
+		`{"permanent":false}`, `{"permanent":True}`, `{"by_hand":false}`, `{"last_port":65536}`, `{"last_port":-1}`, `{"offences":99999999999999999999}`,
+		`{"reason":"\u0041"}`, "{\"reason\":\"\x01\"}", "{\"reason\":\"\xff\"}", `{"reason":"}`, `{"reason":1}`, `{"reason"}`, `{"until":"now"}`,
+		`{"until":"2026-01-18T11:04:26Z"}`, `{"last":"2026-01-18T11:04:26.123+00:00"}`, `{"prefix":"x"}`, `{"x":1}`, `{"x":"1"}`,
+		`{"tier":1,}`, `{,"tier":1}`, `{"tier": 1}`, ` {"tier":1}`, `{}`, `{`, ``, `"tier":1}`, `{tier:1}`,
+	} {
+		if checkScan(t, []byte(line)) {
+			t.Errorf("%s is read the fast way", line)
+		}
+	}
 }
 
 func FuzzRead(f *testing.F) {

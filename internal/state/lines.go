@@ -37,12 +37,11 @@ func (l *lines) next() ([]byte, error) {
 	l.number++
 	l.before = l.crc
 	l.crc = crc32.Update(l.crc, castagnoli, line)
-	long := len(line) > maxLine
+	long := len(line) > maxLine // as is a full buffer
 	for errors.Is(err, bufio.ErrBufferFull) {
 		var more []byte
 		more, err = l.r.ReadSlice('\n')
 		l.crc = crc32.Update(l.crc, castagnoli, more)
-		long = true
 	}
 	l.torn = errors.Is(err, io.EOF)
 	switch {

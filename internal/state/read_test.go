@@ -70,6 +70,7 @@ func TestConditions(t *testing.T) {
 		{"more after the end", whole + "garbage\n", Damaged, nil, "state s is damaged: line 9 cannot be read; there is more after its end; 6 records were read"},
 		{"zeros after the end", whole + strings.Repeat("\x00", 4096), Damaged, nil, "state s is damaged: there is more after its end; 6 records were read"},
 		{"the header is garbage", edit(1, "garbage\n"), Damaged, nil, "state s is damaged: its first line cannot be read, so it is taken as saved at " + at + "; 6 records were read"},
+		{"only the end is left", "garbage\n" + l[7], Damaged, []int{0, 1, 2, 3, 4, 5}, "state s is damaged: its first line cannot be read, so it is taken as saved at " + at + "; it should have 6 records; 0 records were read"},
 		{"an endless header", edit(1, huge+"\n"), Damaged, nil, "state s is damaged: its first line cannot be read, so it is taken as saved at " + at + "; 6 records were read"},
 		{"the header is missing", edit(1, ""), Damaged, nil, "state s is damaged: its first line cannot be read, so it is taken as saved at " + at + "; 6 records were read"},
 		{"two headers", edit(2, l[0]+l[1]), Damaged, nil, "state s is damaged: line 2 cannot be read; 6 records were read"},
@@ -213,7 +214,7 @@ func TestOpen(t *testing.T) {
 	_, err = Open(link)
 	checkError(t, err, "read state "+link+": a link to nowhere: file does not exist", "")
 	_, err = Open(path + "/x")
-	checkError(t, err, "read state "+path+"/x: stat "+path+"/x: not a directory", "name a file that can be written as state under [watch]")
+	checkError(t, err, "read state "+path+"/x: stat "+path+"/x: not a directory", "name another file as state under [watch]")
 }
 
 // With its header lost, a state counts as saved when the file was written.

@@ -94,6 +94,7 @@ func TestRestoreBan(t *testing.T) {
 		{"made shorter by hand", banned(1, 8*hour, 8*hour), hour, origin, here, Restored{Standing: 1}},
 		{"made shorter by a new offence in a new table", banned(2, 3*day, 2*day), hour, new13, here, one(2, 3*day, 2*day-hour)},
 		{"in force in a new table", banned(1, 8*hour, 3*hour), hour, new13, here, Restored{Standing: 1}},
+		{"in force in a new table, a little shorter", banned(1, 8*hour, 3*hour+900*time.Millisecond), hour, new13, here, Restored{Standing: 1}},
 		{"in force for ever", banned(1, 8*hour, 3*hour), hour, new13, always, Restored{Standing: 1}},
 		{"both for ever", forever, hour, new13, always, Restored{Standing: 1}},
 		{"for ever, in force for a while", forever, hour, new13, here, one(0, 0, 0)},
@@ -294,7 +295,7 @@ func TestRestoreOverlaps(t *testing.T) {
 		return r
 	}
 	records := []Record{
-		net("10.0.0.0/8", time.Hour), net("10.1.0.0/16", 3*time.Hour), net("10.1.2.0/24", 2*time.Hour), net("11.0.0.0/8", time.Hour),
+		net("10.0.0.0/8", time.Hour), net("10.0.0.0/16", time.Minute), net("10.1.0.0/16", 3*time.Hour), net("10.1.2.0/24", 2*time.Hour), net("11.0.0.0/8", time.Hour),
 		net("2001:db8::/32", 0), net("2001:db8:1::/48", time.Hour), net("2001:db9::/32", time.Hour), net("0.0.0.0/32", time.Hour),
 		banned(1, 8*time.Hour, time.Hour), net("203.0.113.0/24", 2*time.Hour), // a single address in its own set is no overlap
 	}
@@ -312,6 +313,39 @@ func TestRestoreOverlaps(t *testing.T) {
 		if d := cmp.Diff(want, got); d != "" {
 			t.Fatalf("(-want +got)\n%s", d)
 		}
+	}
+}
+
+// A single address in its own set is no overlap with a prefix around it, though it stands right before it.
+func TestRestoreOverlapOfTiers(t *testing.T) {
+	records := []Record{banned(1, 8*time.Hour, 3*time.Hour)}
+	for _, s := range []string{"203.0.113.0/24", "203.0.114.0/24"} {
+		records = append(records, Record{Prefix: prefix(s), Banned: true, Timeout: time.Hour, Left: time.Hour})
+	}
+	if r := restore(t, header, later(0, rebooted), nil, records...); len(r.Bans) != 3 || r.Bans[1].Left != time.Hour {
+		t.Errorf("%+v", r.Bans)
+	}
+}
+
+// A ban that nobody knows to be by hand is an offence when it is found in a dump, as it is without a file.
+func TestRestoreUnknown(t *testing.T) {
+	l := newLedger()
+	p := later(0, rebooted)
+	b := restore(t, header, p, l, banned(1, 8*time.Hour, 5*time.Hour)).Bans[0]
+	now := p.Now.Mono
+	if v := l.Seen(ledger.Ban{Source: b.Prefix, Tier: 1, From: now.Add(b.Left - b.Timeout), Until: now.Add(b.Left)}, now); v.Offences != 1 {
+		t.Errorf("found in a dump: %+v", v)
+	}
+}
+
+// Whoever is banned for ever is not forgotten.
+func TestRestoreForEver(t *testing.T) {
+	l := newLedger()
+	rec := Record{Prefix: prefix("203.0.113.7/32"), Banned: true, Offences: 2, Age: 300 * day}
+	p := later(time.Hour, rebooted)
+	r := restore(t, header, p, l, rec)
+	if known, ok := l.Lookup(rec.Prefix, p.Now.Mono.Add(365*day)); !ok || known.Offences != 2 || r.Offenders != 1 {
+		t.Errorf("%s: %+v", r, known)
 	}
 }
 

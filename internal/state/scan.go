@@ -109,10 +109,7 @@ func isNumber(b []byte) bool {
 	return digits(whole) && (len(whole) == 1 || whole[0] != '0') && (!point || digits(fraction))
 }
 
-// scanTime reads a time as it is written, in UTC to the millisecond.
+// scanTime reads a time as it is written: no other form has the length of that.
 func scanTime(t *time.Time, b []byte) bool {
-	if len(b) != len(timeFormat) || b[len(b)-1] != 'Z' {
-		return false
-	}
-	return t.UnmarshalText(b) == nil
+	return len(b) == len(timeFormat) && t.UnmarshalText(b) == nil
 }

@@ -132,16 +132,21 @@ func TestKeptAsideIsBounded(t *testing.T) {
 		// One that is whole keeps nothing.
 		mustWrite(t, path, h)
 	}
+	// That the clock is wrong is no reason to lose the newest.
+	h := header
+	h.Saved.Wall = time.Unix(0, 0)
+	put(t, path, []byte(headerStart+strings.Repeat("x", 3)))
+	mustWrite(t, path, h)
 	want := []string{
 		"state.jsonl", "state.jsonl.damaged",
-		"state.jsonl.damaged-20260118T130426.123Z", "state.jsonl.damaged-20260118T130426.123Z-2", "state.jsonl.damaged-20260118T140426.123Z",
+		"state.jsonl.damaged-19700101T000000.000Z", "state.jsonl.damaged-20260118T130426.123Z-2", "state.jsonl.damaged-20260118T140426.123Z",
 		"state.jsonl.lock", "state.jsonl.version-2-20200101T000000.000Z",
 	}
 	if d := diff(want, listing(t, dir)); d != "" {
 		t.Errorf("(-want +got)\n%s", d)
 	}
 	for i, name := range want[2:5] {
-		if got := contents(t, filepath.Join(dir, name)); len(got) != len(headerStart)+4+i {
+		if got := contents(t, filepath.Join(dir, name)); len(got) != len(headerStart)+[]int{3, 5, 6}[i] {
 			t.Errorf("%s is the wrong one", name)
 		}
 	}
@@ -230,11 +235,17 @@ func TestUnwritable(t *testing.T) {
 		if !errors.As(err, &e) || !errors.Is(err, fs.ErrPermission) || e.Hint() != hint || e.Path != path {
 			t.Errorf("in a directory that is read-only: %v", err)
 		}
+		secret := filepath.Join(dir, "state.jsonl.lock")
+		if err := os.Chmod(secret, 0); err != nil {
+			t.Error(err)
+		}
+		_, err = Open(secret)
+		checkError(t, err, "read state "+secret+": open "+secret+": permission denied", "run as root")
 		_, err = Write(filepath.Join(dir, "sub", "s"), header, many(1))
 		checkError(t, err, "write state "+dir+"/sub/s: mkdir "+dir+"/sub: permission denied", hint)
 	})
 	_, err := Write(path+"/s", header, many(1))
-	checkError(t, err, "write state "+path+"/s: mkdir "+path+": not a directory", "name a file that can be written as state under [watch]")
+	checkError(t, err, "write state "+path+"/s: mkdir "+path+": not a directory", "name another file as state under [watch]")
 	if contents(t, path) != before {
 		t.Error("the file changed")
 	}
