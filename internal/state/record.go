@@ -19,7 +19,8 @@ import (
 type Record struct {
 	Prefix netip.Prefix
 
-	// Banned tells that there is a ban: in the set of a tier, from 1, or for 0 in the set of prefixes.
+	// Banned tells that there is a ban: in the set of a tier, from 1, or for 0 in the set of prefixes. It is to be what the kernel has,
+	// not what it will have once an edit is made: what the kernel does not have later is taken as lifted by hand.
 	Banned bool
 	Tier   int
 	// Timeout is how long the ban is; 0 means for ever.

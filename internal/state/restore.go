@@ -117,7 +117,12 @@ func (r *restorer) sort(b Ban) (inForce, lifted bool) {
 	standing := false
 	var left time.Duration
 	if r.Policy.Standing != nil {
-		left, standing = r.Policy.Standing(b.Prefix, b.Tier)
+		tier := b.Tier
+		if r.sameTable {
+			// Found in a lower tier it was not lifted: an edit that was counted on was not made, and is asked for when a dump shows that.
+			tier = min(tier, 1)
+		}
+		left, standing = r.Policy.Standing(b.Prefix, tier)
 	}
 	switch {
 	case r.sameTable && !standing && !forever && b.Left < slack:

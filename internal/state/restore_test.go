@@ -327,6 +327,26 @@ func TestRestoreOverlapOfTiers(t *testing.T) {
 	}
 }
 
+// In the same table, a ban found in a lower tier than was saved was not lifted: its offences count, and a dump asks for the edit again.
+func TestRestoreLowerTier(t *testing.T) {
+	rec := banned(2, 3*day, 3*day-time.Hour)
+	rec.Offences, rec.Age = 2, time.Hour
+	for _, here := range []Origin{origin, rebooted} {
+		p := later(0, here)
+		p.Standing = func(_ netip.Prefix, tier int) (time.Duration, bool) { return 7 * time.Hour, tier <= 1 }
+		l := newLedger()
+		r := restore(t, header, p, l, rec)
+		if back := here == rebooted; r.Lifted != 0 || r.Offenders != 1 || len(r.Bans) == 1 != back || r.Standing == 1 == back {
+			t.Errorf("%s", r)
+		}
+		now := p.Now.Mono
+		v := l.Seen(ledger.Ban{Source: rec.Prefix, Tier: 1, From: now.Add(-time.Hour), Until: now.Add(7 * time.Hour)}, now)
+		if !v.Edit || v.Tier != 2 || v.Left != 3*day-time.Hour {
+			t.Errorf("found in a dump: %+v", v)
+		}
+	}
+}
+
 // A ban that nobody knows to be by hand is an offence when it is found in a dump, as it is without a file.
 func TestRestoreUnknown(t *testing.T) {
 	l := newLedger()
