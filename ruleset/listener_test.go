@@ -1,8 +1,14 @@
 package ruleset
 
 import (
+	"errors"
+	"fmt"
+	"net"
 	"net/netip"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/netnstest"
 )
@@ -61,6 +67,40 @@ func TestListenerIsNoTrap(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTransparentListenerIsNoTrap has a proxy on trap ports, with sockets that serve addresses of others too.
+func TestTransparentListenerIsNoTrap(t *testing.T) {
+	l := newTrap(t, trapSpec())
+	transparent := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		controlErr := c.Control(func(fd uintptr) {
+			err = errors.Join(
+				unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 1),
+				unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1),
+			)
+		})
+		return errors.Join(controlErr, err)
+	}}
+	transparent.SetMultipathTCP(false)
+	var stream net.Listener
+	var packets net.PacketConn
+	var err, udpErr error
+	l.host.Do(func() {
+		stream, err = transparent.Listen(t.Context(), "tcp", fmt.Sprintf("[::]:%d", trapTCP))
+		packets, udpErr = transparent.ListenPacket(t.Context(), "udp", fmt.Sprintf("[::]:%d", trapUDP))
+	})
+	if err := errors.Join(err, udpErr); err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	defer packets.Close()
+	l.families(func(l *lab, f family) {
+		src := l.source(f)
+		l.want(l.syn(src, trapTCP), netnstest.AnswerSYNACK)
+		l.want(l.udp(src, trapUDP), netnstest.NoAnswer) // it took it, and says nothing
+		l.served(src)
+	})
+	l.wantBans()
 }
 
 func TestListenerDoesNotPardon(t *testing.T) {

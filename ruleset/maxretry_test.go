@@ -106,6 +106,33 @@ func TestFindTime(t *testing.T) {
 	}
 }
 
+// TestFindTimeCountsFromTheFirst comes again when some of the time has passed.
+func TestFindTimeCountsFromTheFirst(t *testing.T) {
+	spec := retrySpec(2 * time.Second)
+	l := newTrap(t, spec)
+	l.families(func(l *lab, f family) {
+		src := l.source(f)
+		left := func() time.Duration {
+			l.t.Helper()
+			s := l.read()
+			el, err := l.conn.Get(s.Set(f.hits()), s.tierKey(1, src))
+			if err != nil {
+				l.t.Fatal(err)
+			}
+			return el.Expires
+		}
+		l.offend(src)
+		first := time.Now()
+		await(l.t, "some of the time to pass", func() bool { return left() < spec.FindTime-200*time.Millisecond })
+		l.offend(src)
+		passed := time.Since(first)
+		if d := left(); d > spec.FindTime-passed+50*time.Millisecond {
+			l.t.Errorf("%v after the first packet, the second gave it %v more", passed, d)
+		}
+		l.served(src)
+	})
+}
+
 // TestFullHitsStillDrop has no room to count the third source.
 func TestFullHitsStillDrop(t *testing.T) {
 	spec := retrySpec(time.Hour)

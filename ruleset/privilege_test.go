@@ -51,7 +51,7 @@ func play(role string) int {
 	} {
 		err := try()
 		fmt.Printf("%s: %v\n", name, err)
-		if !errors.Is(err, os.ErrPermission) {
+		if !errors.Is(err, os.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {
 			code = 1
 		}
 	}

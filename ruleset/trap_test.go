@@ -1,6 +1,8 @@
 package ruleset
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -114,6 +116,41 @@ func TestWithoutTrapPortsNobodyIsBanned(t *testing.T) {
 		l.served(src)
 	})
 	l.wantBans()
+}
+
+// TestSYNsOfBannedEndBeforeConntrack counts what comes as far as the place between the two chains that drop.
+func TestSYNsOfBannedEndBeforeConntrack(t *testing.T) {
+	l := newTrap(t, trapSpec())
+	l.nft(`
+table inet between {
+	counter seen { }
+	chain between {
+		type filter hook prerouting priority -250; policy accept;
+		ip saddr 198.18.0.0/16 counter name seen
+		ip6 saddr 2001:db8:1::/48 counter name seen
+	}
+}`)
+	l.families(func(l *lab, f family) {
+		src, bystander := l.source(f), l.source(f)
+		l.offend(src)
+		for _, tt := range []struct {
+			what string
+			p    netnstest.Packet
+			want int
+		}{
+			{"a SYN of a banned source", l.syn(src, openTCP), 0},
+			{"its next SYN to a trap", l.syn(src, trapTCP), 0},
+			{"an ACK of a banned source", l.tcp(src, openTCP, ack), 1}, // it could be a reply
+			{"a datagram of a banned source", l.udp(src, openUDP), 1},
+			{"a SYN of a bystander", l.tcp(bystander, closed, syn), 1},
+		} {
+			l.nft("reset counter inet between seen")
+			l.outside.Send(tt.p)
+			if seen := l.nft("", "list", "counter", "inet", "between", "seen"); !strings.Contains(seen, fmt.Sprintf("packets %d ", tt.want)) {
+				l.t.Errorf("%s: want %d packets:\n%s", tt.what, tt.want, seen)
+			}
+		}
+	})
 }
 
 // TestBanExpires bans again who comes again after it.
