@@ -117,6 +117,9 @@ func TestLeaveEarly(t *testing.T) {
 			}
 		}
 	}
+	if err := l.Delete(s, Singles(addr("10.0.0.1"))); err != nil { // it is there if that was the last that came next
+		t.Fatal(err)
+	}
 	if got := len(l.read(s)); got != n {
 		t.Errorf("read %d elements, want %d", got, n)
 	}
