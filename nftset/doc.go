@@ -5,8 +5,8 @@
 //
 // [Conn.Elements] streams a set as an iterator: nothing is allocated per element, and a million elements need as much memory
 // as their keys. A dump is not a snapshot. The kernel walks the set anew for each datagram, so while the set changes it may
-// repeat elements, which this package hides, and it may miss elements, which nobody can see: ask [Conn.Get] before you
-// believe that an element is absent.
+// repeat elements, which this package hides, and miss others, for which it reads again where there are signs of that; there
+// need not be any. So ask [Conn.Get] before you believe that an element is absent.
 //
 // # Writing
 //

@@ -626,8 +626,15 @@ func TestGeneration(t *testing.T) {
 	if again := generation(); again != first {
 		t.Errorf("asking changed the generation from %d to %d", first, again)
 	}
-	l.set("s", IPv4Addr, 0)
+	s := &Set{Table: l.table, Name: "s", Type: IPv4Addr}
+	var tx Tx
+	tx.AddSet(s)
+	l.commit(&tx)
 	second := generation()
+	l.read(s)
+	if again := generation(); again != second {
+		t.Errorf("reading changed the generation from %d to %d", second, again)
+	}
 	l.nft("add set inet lab t { type ipv4_addr; }")
 	if third := generation(); second != first+1 || third != second+1 {
 		t.Errorf("generations %d, %d, %d", first, second, third)
