@@ -608,9 +608,55 @@ func TestElementListErrors(t *testing.T) {
 	if got, err := read(IPv4Addr, catchAll); err != nil || len(got) > 0 {
 		t.Errorf("catch-all: %v, %v", got, err)
 	}
+	// Attributes within that claim to be longer than what holds them, or too short for their own header.
+	broken := binary.NativeEndian.AppendUint32(nil, 0x0001_0009)
+	tooShort := binary.NativeEndian.AppendUint32(nil, 0x0001_0003)
+	for _, b := range [][]byte{broken, tooShort, broken[:3], {1}} {
+		for what, build := range map[string]func(e *encoder){
+			"entry": func(e *encoder) { e.b = append(e.b, b...) },
+			"key":   func(e *encoder) { e.bytes(unix.NFTA_SET_ELEM_KEY, b) },
+			"expression": func(e *encoder) {
+				e.key(addr("192.0.2.1"))
+				e.bytes(unix.NFTA_SET_ELEM_EXPR, b)
+			},
+			"counter": func(e *encoder) {
+				e.key(addr("192.0.2.1"))
+				at := e.nest(unix.NFTA_SET_ELEM_EXPR)
+				e.string(unix.NFTA_EXPR_NAME, "counter")
+				e.bytes(unix.NFTA_EXPR_DATA, b)
+				e.unnest(at)
+			},
+		} {
+			if got, err := read(IPv4Addr, list(build)); !errors.Is(err, errShort) {
+				t.Errorf("%s holds %x: %v, %v", what, b, got, err)
+			}
+		}
+	}
 	for n := range good {
 		if got, err := read(IPv4Addr, good[:n]); n > 0 && !errors.Is(err, errShort) || len(got) > 0 {
 			t.Errorf("first %d bytes: %v, %v", n, got, err)
+		}
+	}
+}
+
+// TestSingles yields as many as are asked for.
+func TestSingles(t *testing.T) {
+	keys := []Key{addr("10.0.0.1"), PortKey(22), addr("::1")}
+	for stop := range len(keys) + 1 {
+		var got []Element
+		for el := range Singles(keys...) {
+			if len(got) == stop {
+				break
+			}
+			got = append(got, el)
+		}
+		for i, el := range got {
+			if el != (Element{Interval: Single(keys[i])}) {
+				t.Errorf("element %d: %s", i, show(el))
+			}
+		}
+		if len(got) != stop {
+			t.Errorf("%d elements, want %d", len(got), stop)
 		}
 	}
 }

@@ -592,6 +592,12 @@ func TestObjects(t *testing.T) {
 		t.Errorf("chains: %q", got)
 	}
 
+	for attrs, err := range l.Dump(unix.NFT_MSG_GETSETELEM, FamilyINet, listOf(&Set{Table: l.table, Name: "none"})) {
+		if err != unix.ENOENT || attrs != nil {
+			t.Errorf("dump of what is not there: %x, %v", attrs, err)
+		}
+	}
+
 	// While a rule uses the set it can not be deleted.
 	l.nft("add rule inet lab guard ip saddr @s drop")
 	tx = Tx{}
