@@ -332,6 +332,19 @@ func TestCounter(t *testing.T) {
 			}
 		}
 	}
+	// An element that is added again keeps its counter, one that is renewed does not.
+	ten := addr("10.0.0.1")
+	for _, tt := range []struct {
+		do   func(*Set, iter.Seq[Element]) error
+		want uint64
+	}{{l.Add, 3}, {l.Renew, 0}} {
+		if err := tt.do(c, Singles(ten)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := l.Get(c, ten); err != nil || got.Packets != tt.want {
+			t.Errorf("%s, %v; want %d packets", show(got), err, tt.want)
+		}
+	}
 	s := l.set("plain", IPv4Addr, 0, Element{Interval: iv("10.0.0.1")})
 	if got := l.read(s)[0]; got.HasCounter {
 		t.Errorf("no counter in the set, yet %s", show(got))

@@ -147,8 +147,8 @@ func (tx *Tx) discard(s *Set, elems []Element) []Element {
 }
 
 // Renew adds elements so that they have the Timeout and Expires that are given whether they are there or not, on every kernel:
-// those before 6.12 do not change an element that exists. So each is added, deleted and added again. Of several with the same keys
-// the last counts.
+// those before 6.12 do not change an element that exists. So each is added, deleted and added again, and its counter begins anew. Of
+// several with the same keys the last counts.
 func (tx *Tx) Renew(s *Set, elems iter.Seq[Element]) { tx.renew(s, slices.Collect(elems)) }
 
 func (tx *Tx) renew(s *Set, elems []Element) {
