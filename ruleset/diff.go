@@ -159,10 +159,10 @@ func (p *Plan) dropSets(s *State) {
 func (p *Plan) liftWhitelisted(s *State, c Contents) {
 	for _, b := range c.Bans {
 		if p.whitelisted(b) {
-			p.discard("bans of whitelisted sources", b, s.Set(b.Set))
 			p.Lifted = append(p.Lifted, b)
 		}
 	}
+	p.discard("bans of whitelisted sources", s, p.Lifted)
 }
 
 func (p *Plan) whitelisted(b Ban) bool {
@@ -179,40 +179,38 @@ func (p *Plan) whitelisted(b Ban) bool {
 func (p *Plan) rekey(s *State, c Contents) {
 	bans := slices.DeleteFunc(slices.Clone(c.Bans), func(b Ban) bool { return b.From.Type() != nftset.IPv6Addr || p.whitelisted(b) })
 	slices.SortStableFunc(bans, func(a, b Ban) int { return a.Compare(b.Interval) })
+	var fromNet, toNet, fromTiers []Ban
 	for n := 0; len(bans) > 0; bans = bans[n:] {
 		one := bans[0]
 		for n = 1; n < len(bans) && bans[n].From.Compare(one.To) <= 0; n++ {
 			one = one.join(bans[n])
 		}
-		p.rekeyOne(s, bans[:n], one)
-	}
-}
-
-// rekeyOne puts one ban into the set of prefixes in place of several.
-func (p *Plan) rekeyOne(s *State, bans []Ban, one Ban) {
-	const what = "bans by the old prefix length"
-	start := len(p.ops)
-	there := func(b Ban) bool {
-		return b.Tier == 0 && b.Interval == one.Interval && sameExpiry(b.Expires, one.Expires)
-	}
-	for _, b := range bans {
-		if b.Tier == 0 && !there(b) {
-			p.discard(what, b, s.Set(b.Set)) // before what overlaps it comes
+		there := false
+		for _, b := range bans[:n] {
+			switch {
+			case b.Tier > 0:
+				fromTiers = append(fromTiers, b)
+			case b.Interval == one.Interval && sameExpiry(b.Expires, one.Expires):
+				there = true
+			default:
+				fromNet = append(fromNet, b)
+			}
+		}
+		if !there {
+			toNet = append(toNet, one)
 		}
 	}
-	if !slices.ContainsFunc(bans, there) {
-		p.addBan(what, one, &p.Table.set(families[1].net()).Set)
-	}
+
+	const what = "bans by the old prefix length"
+	start := len(p.ops)
+	p.discard(what, s, fromNet) // before what overlaps it comes
+	p.addBans(what, &p.Table.set(families[1].net()).Set, toNet)
 	if s.Set(families[1].net()) != nil {
 		for i := range p.ops[start:] {
 			p.ops[start+i].ahead = true
 		}
 	}
-	for _, b := range bans {
-		if b.Tier > 0 {
-			p.discard(what, b, s.Set(b.Set))
-		}
-	}
+	p.discard(what, s, fromTiers)
 }
 
 // sameExpiry allows for the time that reading takes, which [State.allBans] allows for as well but for the kernel's own delays.
