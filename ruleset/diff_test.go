@@ -176,7 +176,8 @@ func TestDiffLiftsWhitelisted(t *testing.T) {
 	ban := func(set string, tier int, iv nftset.Interval) Ban { return Ban{Interval: iv, Set: set, Tier: tier} }
 	lifted := []Ban{
 		ban("ban4", 1, nftset.FromPrefix(prefix("198.51.100.255/32"))),
-		ban("net4", 0, nftset.FromPrefix(prefix("198.51.100.0/24"))),
+		ban("net4", 0, nftset.FromPrefix(prefix("198.51.100.0/25"))),
+		ban("net4", 0, nftset.FromPrefix(prefix("198.51.100.128/25"))),
 		ban("ban6_2", 2, nftset.FromPrefix(prefix("2001:db8:0:7::/64"))),
 	}
 	c.Bans = append(slices.Clone(lifted),
@@ -193,8 +194,8 @@ func TestDiffLiftsWhitelisted(t *testing.T) {
 	}
 	want := `add element inet portmon ban4 { 198.51.100.255 }
 delete element inet portmon ban4 { 198.51.100.255 }
-add element inet portmon net4 { 198.51.100.0/24 }
-delete element inet portmon net4 { 198.51.100.0/24 }
+add element inet portmon net4 { 198.51.100.0/25, 198.51.100.128/25 }
+delete element inet portmon net4 { 198.51.100.0/25, 198.51.100.128/25 }
 add element inet portmon ban6_2 { 2001:db8:0:7:: }
 delete element inet portmon ban6_2 { 2001:db8:0:7:: }
 `

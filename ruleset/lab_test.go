@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 )
@@ -297,4 +299,26 @@ func (l *lab) has(set string, a netip.Addr) bool {
 		l.t.Fatal(err)
 	}
 	return err == nil
+}
+
+// addMany adds elements to a set in transactions that need no privilege for their size.
+func (l *lab) addMany(set string, elems []nftset.Element) {
+	l.t.Helper()
+	s := l.read().Set(set)
+	for batch := range slices.Chunk(elems, 1000) {
+		if err := l.conn.Add(s, slices.Values(batch)); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+}
+
+// largeTransactions reports whether a transaction may be larger than net.core.wmem_max, as root's may.
+func largeTransactions(t testing.TB) bool {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 16<<20) == nil
 }

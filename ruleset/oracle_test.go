@@ -109,7 +109,6 @@ add element inet portmon net6 { 2001:db8:2::/48 timeout 10m }`)
 func TestNftAgreesOnBans(t *testing.T) {
 	l := newBareLab(t)
 	l.apply(Default())
-	s := l.read()
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("seed %d", seed)
@@ -145,15 +144,11 @@ func TestNftAgreesOnBans(t *testing.T) {
 		elements[set] = append(elements[set], el)
 	}
 	for set, els := range elements {
-		if err := l.conn.Add(s.Set(set), slices.Values(els)); err != nil {
-			t.Fatal(err)
-		}
+		l.addMany(set, els)
 	}
 	// And some in two: only the longest counts.
 	for tier, set := range map[int]string{1: "ban4", 2: "ban4_2"} {
-		if err := l.conn.Add(s.Set(set), slices.Values(elements["ban4_3"][:100*tier])); err != nil {
-			t.Fatal(err)
-		}
+		l.addMany(set, elements["ban4_3"][:100*tier])
 	}
 
 	start := time.Now()

@@ -2,8 +2,11 @@ package ruleset
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/portmon/portmon/nftset"
 )
 
 // lasts returns when the last of the bans of an address ends, as the time from now.
@@ -122,5 +125,36 @@ func TestReapplyPrefix6Overlaps(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestManyBansMoveAndGo has as many bans as a busy host: what is quadratic in the kernel takes minutes.
+func TestManyBansMoveAndGo(t *testing.T) {
+	n := 20_000
+	if !largeTransactions(t) {
+		n = 1000
+	}
+	l := newBareLab(t)
+	spec := Default()
+	l.apply(spec)
+	var bans []nftset.Element
+	for i := range n {
+		key := nftset.AddrKey(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i >> 16), byte(i >> 8), byte(i)}))
+		bans = append(bans, nftset.Element{Interval: nftset.Single(key)})
+	}
+	l.addMany("ban6", bans)
+	start := time.Now()
+	spec.Prefix6 = 128
+	l.apply(spec)
+	if bans := l.bans(); len(bans) != n || bans["2001:db8:0:300::/64"].Set != "net6" {
+		t.Errorf("%d bans, want %d in net6", len(bans), n)
+	}
+	spec.Whitelist = append(spec.Whitelist, prefix("2001:db8::/32"))
+	if r := l.apply(spec); len(r.Lifted) != n {
+		t.Errorf("%d bans were lifted, want %d", len(r.Lifted), n)
+	}
+	l.wantBans()
+	if d := time.Since(start); d > patience {
+		t.Errorf("it took %v", d)
 	}
 }
