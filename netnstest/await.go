@@ -14,6 +14,10 @@ import (
 // test makes it shorter.
 var patience = 10 * time.Second
 
+// askAgain is how long is waited for an announcement before asking without one: the kernel announces an IPv6 route a moment before
+// a look-up finds it, and nothing comes after that.
+const askAgain = 50 * time.Millisecond
+
 // await does what act says, if not nil, and returns as soon as done says true. It asks done each time that the kernel
 // announces a change to links, addresses or routes, since rtnetlink answers requests before all of their effect is there.
 func (h *Host) await(what string, act func() error, done func() (bool, error)) error {
@@ -29,7 +33,7 @@ func (h *Host) await(what string, act func() error, done func() (bool, error)) e
 		return fmt.Errorf("subscribe to rtnetlink: %w", err)
 	}
 	defer events.Close()
-	timeout := unix.NsecToTimeval(patience.Nanoseconds())
+	timeout := unix.NsecToTimeval(askAgain.Nanoseconds())
 	if err := events.SetReceiveTimeout(&timeout); err != nil {
 		return fmt.Errorf("subscribe to rtnetlink: %w", err)
 	}
@@ -38,12 +42,15 @@ func (h *Host) await(what string, act func() error, done func() (bool, error)) e
 			return err
 		}
 	}
-	for {
+	for deadline := time.Now().Add(patience); ; {
 		if ok, err := done(); ok || err != nil {
 			return err
 		}
-		// An overrun (ENOBUFS) is an announcement too.
-		if _, _, err := events.Receive(); err != nil && !errors.Is(err, unix.ENOBUFS) {
+		_, _, err := events.Receive()
+		switch {
+		case err == nil || errors.Is(err, unix.ENOBUFS): // an overrun is an announcement too
+		case errors.Is(err, unix.EAGAIN) && time.Now().Before(deadline):
+		default:
 			return fmt.Errorf("wait for %s: %w", what, err)
 		}
 	}
