@@ -441,7 +441,7 @@ func TestElementAt(t *testing.T) {
 	r := random(t)
 	for _, flags := range []Flags{0, FlagInterval} {
 		s := &Set{Table: Table{FamilyINet, "t"}, Name: "s", Type: IPv4Addr, Flags: flags | FlagTimeout}
-		elems := randomElements(r, s, 2500)
+		elems := randomElements(r, s, 1600)
 		elems = append(elems, Element{Interval: Single(IPv4Addr.Max())}) // has no end; if it is there already, no matter
 		var tx Tx
 		tx.AddElements(s, Each(elems...))
