@@ -33,11 +33,10 @@ func TestLadder(t *testing.T) {
 		if i == 3 {
 			break // it is known by now how the third tier ends
 		}
-		// A stream of packets to an open port, through the end of the shorter tiers, until just before that of the longest.
-		const margin, tick = 200 * time.Millisecond, 10 * time.Millisecond // the kernel counts time in ticks
+		// A stream of packets to an open port, through the end of the shorter tiers, until that of the longest.
+		const tick = 10 * time.Millisecond // the kernel counts time in ticks
 		n := 0
-		for ; time.Since(start) < ladder[tier-1]-margin; n++ {
-			l.cut(offenders...)
+		for end := start.Add(ladder[tier-1] - tick); l.cutUntil(end, offenders...); n++ {
 			l.served(bystanders...)
 		}
 		t.Logf("tier %d: %d packets of each offender, none answered", tier, n)

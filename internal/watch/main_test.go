@@ -128,6 +128,21 @@ func (l *lab) served(sources ...netip.Addr) { l.t.Helper(); l.want(netnstest.Ans
 // cut fails the test if the host answers any of these sources.
 func (l *lab) cut(sources ...netip.Addr) { l.t.Helper(); l.want(netnstest.NoAnswer, sources) }
 
+// cutUntil is cut for a moment after which an answer is right. It reports false once that is past.
+func (l *lab) cutUntil(end time.Time, sources ...netip.Addr) bool {
+	l.t.Helper()
+	for _, src := range sources {
+		got := l.outside.Probe(netnstest.Datagram(src, l.to(src, openUDP), "hello"))
+		if !time.Now().Before(end) {
+			return false // on a busy machine this packet was too late to tell anything
+		}
+		if got.Kind != netnstest.NoAnswer {
+			l.t.Fatalf("%v: got answer %v, want none for %v more", src, got, time.Until(end))
+		}
+	}
+	return true
+}
+
 func (l *lab) want(kind netnstest.AnswerKind, sources []netip.Addr) {
 	l.t.Helper()
 	for _, src := range sources {
