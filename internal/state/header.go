@@ -40,9 +40,12 @@ type Origin struct {
 // SameBoot reports whether both are from the same boot of the same host.
 func (o Origin) SameBoot(p Origin) bool { return o.Boot != "" && o.Boot == p.Boot }
 
+// SameNetNS reports whether both are about the same network namespace.
+func (o Origin) SameNetNS(p Origin) bool { return o.SameBoot(p) && o.NetNS != 0 && o.NetNS == p.NetNS }
+
 // SameTable reports whether both are about the same incarnation of the table: bans that it no longer has were lifted or have expired.
 func (o Origin) SameTable(p Origin) bool {
-	return o.SameBoot(p) && o.NetNS != 0 && o.NetNS == p.NetNS && o.Table != 0 && o.Table == p.Table
+	return o.SameNetNS(p) && o.Table != 0 && o.Table == p.Table
 }
 
 // otherMachine reports whether the two are known to be from different hosts.

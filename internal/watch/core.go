@@ -18,6 +18,11 @@ type core struct {
 	table table
 	port  uint32 // the netlink port id of our own edits
 	round uint32 // number of the dump that runs or ran last
+	stats counters
+	// dumpEnd is the generation of the ruleset after the dump that ran last: events up to there may be of what it has overtaken.
+	dumpEnd uint32
+	// ask are elements to be asked the kernel for, because of such events.
+	ask []place
 
 	// pending are the events of a transaction whose end has not come yet.
 	pending []nftset.Event
@@ -66,6 +71,7 @@ func (k *core) heard(m *nflog.Message, now ledger.Now) {
 	at := now.Mono
 	if !m.Time.IsZero() {
 		at = now.Instant(m.Time)
+		k.stats.Lag = now.Mono.Sub(at)
 	}
 	src, timeout := k.source(m.Src), k.spec.BanTime[0]
 	v := k.led.Offend(ledger.Offence{Source: src, At: at, Proto: m.Proto, Port: m.DstPort}, now.Mono)

@@ -269,3 +269,28 @@ func TestDoubts(t *testing.T) {
 		t.Errorf("in doubt are %v, which are about to expire", doubts)
 	}
 }
+
+// A deletion that is heard of after a dump may be older than what the dump has shown.
+func TestDeletionOvertakenByDump(t *testing.T) {
+	for _, a := range pair {
+		f := newFixture()
+		f.offend(a)
+		f.want(t, 0, Banned)
+		f.beginDump()
+		f.dumpEnd = 7
+		shown, gone := f.event(nftset.ElementAdded, a, time.Hour), f.event(nftset.ElementDeleted, a, time.Hour)
+		f.dumped(shown.Set, shown.Element, f.now)
+		for _, generation := range []uint32{6, 7} {
+			f.happened(gone, f.now)
+			f.happened(nftset.Event{Kind: nftset.Commit, Generation: generation}, f.now)
+			f.want(t, 0)
+			if want := (place{shown.Set, shown.Element.Interval}); len(f.ask) != 1 || f.ask[0] != want {
+				t.Fatalf("to ask for are %v, want %v", f.ask, want)
+			}
+			f.ask = nil
+		}
+		f.happened(gone, f.now)
+		f.happened(nftset.Event{Kind: nftset.Commit, Generation: 8}, f.now)
+		f.want(t, 0, Lifted)
+	}
+}

@@ -39,7 +39,12 @@ func watchUntilKilled() error {
 	config.Spec.BanTime = killLadder
 	var faults error
 	config.Fault = func(err error) { faults = errors.Join(faults, err) }
-	return errors.Join(Run(ctx, config, nil), faults)
+	w, err := Open(config)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	return errors.Join(w.Run(ctx, nil), faults)
 }
 
 // process is a watcher that can be killed.

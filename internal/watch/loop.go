@@ -23,7 +23,9 @@ type loop struct {
 	monitor *nftset.Monitor
 
 	reports chan report
-	done    chan struct{}
+	asks    chan func()   // to be called by the loop
+	ended   chan struct{} // closed when nobody reads asks any more
+	done    chan struct{} // closed when nobody reads reports any more
 	readers sync.WaitGroup
 
 	// due is when the sets are to be read again; zero if they are not.
@@ -32,8 +34,12 @@ type loop struct {
 	confirm bool
 	// saved gets the outcome of a saving that is under way; nil if there is none.
 	saved chan error
+	// again tells that it is to be followed by another one.
+	again bool
 	// overran tells that the count of the messages lost in an overrun is still to come.
 	overran bool
+	// saves and failures count what became of savings of the state.
+	saves, failures uint64
 }
 
 const (
@@ -47,24 +53,20 @@ const (
 
 // open subscribes to all that there is to hear.
 func open(config Config) (l *loop, err error) {
-	l = &loop{config: config, reports: make(chan report, backlog), done: make(chan struct{})}
+	if l, err = deaf(config); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			l.close()
 		}
 	}()
-	if l.edit, err = nftset.Dial(&nftset.Config{NetNS: config.NetNS}); err != nil {
-		return nil, err
-	}
-	table := nftset.Table{Family: nftset.FamilyINet, Name: config.Spec.Table}
-	l.sets = banSets(table)
-	l.core = newCore(config.Spec, config.Forget, l.edit.PortID())
 	l.log, err = nflog.Dial(&nflog.Config{Group: config.Spec.LogGroup, NetNS: config.NetNS, ReadBuffer: config.ReadBuffer})
 	if err != nil {
 		return nil, err
 	}
 	l.monitor, err = nftset.Listen(&nftset.MonitorConfig{
-		NetNS: config.NetNS, Table: table, Sets: l.sets, ReadBuffer: config.ReadBuffer,
+		NetNS: config.NetNS, Table: l.table(), Sets: l.sets, ReadBuffer: config.ReadBuffer,
 	})
 	if err != nil {
 		return nil, err
@@ -72,6 +74,24 @@ func open(config Config) (l *loop, err error) {
 	l.readers.Go(func() { readLog(l.log, l.reports, l.done) })
 	l.readers.Go(func() { readEvents(l.monitor, l.reports, l.done) })
 	return l, nil
+}
+
+// deaf returns a loop that hears nothing.
+func deaf(config Config) (*loop, error) {
+	edit, err := nftset.Dial(&nftset.Config{NetNS: config.NetNS})
+	if err != nil {
+		return nil, err
+	}
+	l := &loop{
+		config: config, edit: edit, core: newCore(config.Spec, config.Forget, edit.PortID()),
+		reports: make(chan report, backlog), asks: make(chan func()), ended: make(chan struct{}), done: make(chan struct{}),
+	}
+	l.sets = banSets(l.table())
+	return l, nil
+}
+
+func (l *loop) table() nftset.Table {
+	return nftset.Table{Family: nftset.FamilyINet, Name: l.config.Spec.Table}
 }
 
 // close ends the subscriptions, and returns when nobody reads any more.
@@ -84,21 +104,12 @@ func (l *loop) close() {
 		l.monitor.Close()
 	}
 	l.readers.Wait()
-	if l.edit != nil {
-		l.edit.Close()
-	}
+	l.edit.Close()
 }
 
 func (l *loop) run(ctx context.Context, reload <-chan Config) error {
-	if err := l.recall(); err != nil {
+	if err := l.begin(); err != nil {
 		return err
-	}
-	if err := l.resync(); err != nil {
-		return err
-	}
-	l.finish()
-	if err := l.save(); err != nil {
-		l.fault(err)
 	}
 	if l.config.Ready != nil {
 		l.config.Ready()
@@ -107,7 +118,12 @@ func (l *loop) run(ctx context.Context, reload <-chan Config) error {
 	defer sweep.Stop()
 	save := time.NewTicker(cmp.Or(l.config.SaveEvery, time.Minute))
 	defer save.Stop()
+	beat := time.NewTicker(cmp.Or(l.config.BeatEvery, 10*time.Second))
+	defer beat.Stop()
 	for {
+		if l.config.Beat != nil {
+			l.config.Beat()
+		}
 		wake := time.NewTimer(l.idle())
 		select {
 		case <-ctx.Done():
@@ -125,10 +141,10 @@ func (l *loop) run(ctx context.Context, reload <-chan Config) error {
 		case <-save.C:
 			l.saveSoon()
 		case err := <-l.saved:
-			l.saved = nil
-			if err != nil {
-				l.fault(err)
-			}
+			l.noteSaved(err)
+		case f := <-l.asks:
+			f()
+		case <-beat.C:
 		case <-wake.C:
 		}
 		wake.Stop()
@@ -137,14 +153,27 @@ func (l *loop) run(ctx context.Context, reload <-chan Config) error {
 	}
 }
 
+// begin learns all that is known, and acts upon it.
+func (l *loop) begin() error {
+	if err := l.recall(); err != nil {
+		return err
+	}
+	if err := l.resync(); err != nil {
+		return err
+	}
+	l.finish()
+	if err := l.save(); err != nil {
+		l.fault(err)
+	}
+	return nil
+}
+
 // end takes in what was heard until now, and saves the state.
 func (l *loop) end() error {
 	l.drain()
 	l.tend()
 	l.finish()
-	if l.saved != nil {
-		<-l.saved // what is saved now is newer
-	}
+	l.settle()
 	return l.save()
 }
 
@@ -162,13 +191,16 @@ func (l *loop) drain() {
 
 func (l *loop) take(r report) {
 	now := state.Clock()
+	stats := &l.core.stats
 	for i := range r.messages {
 		l.core.heard(&r.messages[i], now)
 	}
+	stats.LostMessages += uint64(max(r.lost.Messages, 0))
 	// After an overrun, the next message tells how many were lost in it. Other gaps are no overrun, and say it all.
 	switch {
 	case r.lost.Overrun:
 		l.overran = true
+		stats.LogOverruns++
 		l.resyncSoon()
 	case r.lost.Messages > 0 && l.overran:
 		l.overran = false
@@ -178,6 +210,7 @@ func (l *loop) take(r report) {
 	for _, ev := range r.events {
 		l.core.happened(ev, now)
 		if ev.Kind == nftset.Overrun {
+			stats.EventOverruns++
 			l.resyncSoon()
 		}
 	}
@@ -233,6 +266,12 @@ func (l *loop) tend() {
 func (l *loop) finish() {
 	edits, news := l.core.take()
 	l.commit(edits)
+	for i := range news {
+		l.core.stats.count(&news[i])
+		if news[i].Kind == Removed {
+			l.saveSoon() // or `portmon apply` would put back from the file what was removed on purpose
+		}
+	}
 	if len(news) > 0 && l.config.News != nil {
 		l.config.News(news)
 	}

@@ -203,6 +203,7 @@ func (l *lab) nft(script string) {
 
 // watcher is a loop that runs, and what it has told.
 type watcher struct {
+	*Watcher
 	t    testing.TB
 	loop *loop
 	stop func() // returns when it has ended
@@ -229,17 +230,18 @@ func (l *lab) watch(changes ...func(*Config)) *watcher {
 		change(&config)
 	}
 	var err error
-	if w.loop, err = open(config); err != nil {
+	if w.Watcher, err = Open(config); err != nil {
 		l.t.Fatal(err)
 	}
+	w.loop = w.l
 	ctx, cancel := context.WithCancel(l.t.Context())
-	go func() { ended <- w.loop.run(ctx, w.reload) }()
+	go func() { ended <- w.Run(ctx, w.reload) }()
 	w.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			l.t.Error(err)
 		}
-		w.loop.close()
+		w.Close()
 	})
 	l.t.Cleanup(w.stop)
 	select {

@@ -15,7 +15,7 @@ import (
 const smallBuffer = 212992 / 2
 
 func TestBurst(t *testing.T) {
-	const n = 60_000
+	n := 60_000
 	l := newLab(t)
 	over := make(chan struct{})
 	w := l.watch(func(c *Config) {
@@ -62,6 +62,21 @@ func TestBurst(t *testing.T) {
 	l.served(bystanders...)
 	l.cut(source(0), source(1), source(n-2), source(n-1))
 	w.quiet()
+	next := l.pair() // how many were lost comes with the next message
+	l.offend(next...)
+	w.want(banned, 1, 1, next...)
+	n += len(next)
+	stats, err := w.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := uint64(0)
+	for _, n := range stats.Offences {
+		counted += n
+	}
+	if stats.LogOverruns == 0 || stats.LostMessages == 0 || stats.Resyncs < 2 || counted != uint64(n) || stats.Bans["ban4"]+stats.Bans["ban6"] != n {
+		t.Errorf("stats are %+v, want an overrun, and %d offences and bans", stats, n)
+	}
 	w.stop()
 	if got := w.loop.core.led.Len(); got != n {
 		t.Errorf("the ledger has %d sources, want %d", got, n)

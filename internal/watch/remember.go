@@ -60,6 +60,9 @@ func (k *core) recalled(bans []state.Ban, now ledger.Now) {
 		k.add(p.set, p.key, h)
 		count[p.set]++
 	}
+	if k.table.state != standing {
+		return // they are told of when there is a table to put them into
+	}
 	for set, n := range count {
 		tier, _ := ruleset.Tier(set)
 		k.tell(News{Kind: Restored, Set: set, Tier: tier, Count: n})

@@ -12,7 +12,7 @@ import (
 
 // resync reads what the table holds, and compares it with what was known.
 func (l *loop) resync() error {
-	s, err := ruleset.Read(l.edit, l.config.Spec.Table)
+	s, err := l.readTable()
 	if err != nil {
 		return err
 	}
@@ -36,6 +36,10 @@ func (l *loop) resync() error {
 	for set := range reborn {
 		l.core.restore(set, state.Clock())
 	}
+	if l.core.dumpEnd, err = l.edit.Generation(); err != nil {
+		return err
+	}
+	l.core.stats.Resyncs++
 	return l.resolve(l.core.doubts(state.Clock()))
 }
 
@@ -104,7 +108,13 @@ func (l *loop) resolve(doubts []place) error {
 func (l *loop) reread() error {
 	t := &l.core.table
 	if t.state != standing {
+		l.core.ask = nil
 		return nil
+	}
+	ask := l.core.ask
+	l.core.ask = nil
+	if err := l.resolve(ask); err != nil {
+		return err
 	}
 	for i := range l.sets {
 		if set := &l.sets[i]; l.core.reread[set.Name] && t.sets[set.Name] {
@@ -114,7 +124,7 @@ func (l *loop) reread() error {
 		}
 	}
 	if t.handle == 0 {
-		s, err := ruleset.Read(l.edit, l.config.Spec.Table)
+		s, err := l.readTable()
 		if err != nil {
 			return err
 		}
@@ -133,3 +143,5 @@ func (l *loop) set(name string) *nftset.Set {
 	i := slices.IndexFunc(l.sets, func(s nftset.Set) bool { return s.Name == name })
 	return &l.sets[i]
 }
+
+func (l *loop) readTable() (*ruleset.State, error) { return ruleset.Read(l.edit, l.config.Spec.Table) }

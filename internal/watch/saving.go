@@ -22,7 +22,7 @@ func (l *loop) recall() error {
 		return nil // bans go on without memory; what cannot be read is kept aside when the state is saved
 	}
 	defer f.Close()
-	s, err := ruleset.Read(l.edit, l.config.Spec.Table)
+	s, err := l.readTable()
 	if err != nil {
 		return err
 	}
@@ -42,6 +42,10 @@ func (l *loop) recall() error {
 	}
 	if text := f.Report().String(); text != "" && f.Report().Condition != state.Missing {
 		l.fault(errors.New(text))
+	}
+	if !s.Exists && f.SameNetNS(here) && f.Table != 0 {
+		// It was there when the state was saved, and nobody has removed it, or the state would say so.
+		l.core.table.state, l.core.table.since = away, now.Mono
 	}
 	l.core.recalled(restored.Bans, now)
 	l.finish() // the reading that follows must find them
@@ -95,25 +99,63 @@ func (l *loop) save() error {
 	if l.config.State == "" {
 		return nil
 	}
-	return l.writer()()
+	return l.counted(l.writer()())
 }
 
-// saveSoon writes the state while the watch goes on, unless that is still being done.
+// saveSoon writes the state while the watch goes on; if that is being done already, then afterwards.
 func (l *loop) saveSoon() {
-	if l.config.State == "" || l.saved != nil {
+	switch {
+	case l.config.State == "":
+		return
+	case l.saved != nil:
+		l.again = true
 		return
 	}
 	write := l.writer()
 	saved := make(chan error, 1)
-	l.saved = saved
+	l.saved, l.again = saved, false
 	go func() { saved <- write() }()
+}
+
+// settle returns when no saving is under way.
+func (l *loop) settle() {
+	l.again = false
+	if l.saved != nil {
+		l.noteSaved(<-l.saved)
+	}
+}
+
+// noteSaved takes in the outcome of saveSoon.
+func (l *loop) noteSaved(err error) {
+	l.saved = nil
+	if l.counted(err) != nil {
+		l.fault(err)
+	}
+	if l.again {
+		l.saveSoon()
+	}
+}
+
+// counted counts a saving, and returns its error.
+func (l *loop) counted(err error) error {
+	if err != nil {
+		l.failures++
+	} else {
+		l.saves++
+	}
+	return err
+}
+
+// snapshot returns the state as it is now.
+func (l *loop) snapshot() (state.Header, []state.Record) {
+	now := state.Clock()
+	return state.Header{Saved: now, Origin: state.Here(l.core.table.handle)}, l.core.remember(now)
 }
 
 // writer returns what writes the state as it is now.
 func (l *loop) writer() func() error {
-	now := state.Clock()
-	recs := l.core.remember(now)
-	path, header := l.config.State, state.Header{Saved: now, Origin: state.Here(l.core.table.handle)}
+	path := l.config.State
+	header, recs := l.snapshot()
 	return func() error {
 		_, err := state.Write(path, header, slices.Values(recs))
 		return err

@@ -67,9 +67,19 @@ func (k *core) committed(events []nftset.Event, end nftset.Event, now ledger.Now
 		if h, ok := k.mir.get(p.set, p.key); ok && reborn[p.set] && h.lasts(now.Mono) {
 			continue // a copy from when the rules were saved; we know how long the ban still is
 		}
+		if ev.Kind == nftset.ElementDeleted && k.overtaken(p, end.Generation) {
+			k.ask = append(k.ask, p)
+			continue
+		}
 		k.edited(p, ev, now)
 	}
 	for set := range reborn {
 		k.restore(set, now)
 	}
+}
+
+// overtaken reports whether the last dump may have shown an element as it was after a transaction that is heard of only now.
+func (k *core) overtaken(p place, generation uint32) bool {
+	h, known := k.mir.get(p.set, p.key)
+	return known && k.round > 0 && h.round == k.round && int32(generation-k.dumpEnd) <= 0
 }

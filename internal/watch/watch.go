@@ -37,15 +37,31 @@ type Config struct {
 
 	// Fault, unless nil, gets what went wrong without an end to the watch.
 	Fault func(error)
+
+	// Beat, unless nil, is called again and again while all is well, at least every BeatEvery; 0 means every 10 seconds.
+	Beat      func()
+	BeatEvery time.Duration
 }
 
-// Run watches until the context ends, for which the error is nil. A Config from reload takes the place of the one before, but for its
-// NetNS, its ReadBuffer, its State and SaveEvery, its callbacks, and the name of the table. The kernel is left as it is.
-func Run(ctx context.Context, config Config, reload <-chan Config) error {
+// Watcher listens to the kernel from the moment it is opened, and acts upon it while it runs.
+type Watcher struct{ l *loop }
+
+// Open subscribes to all that there is to hear. The error is [nflog.ErrBusy] if another watcher runs in this network namespace.
+func Open(config Config) (*Watcher, error) {
 	l, err := open(config)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer l.close()
-	return l.run(ctx, reload)
+	return &Watcher{l}, nil
 }
+
+// Run watches until the context ends, for which the error is nil; then the kernel is left as it is. It can be called once. A Config
+// from reload takes the place of the one before, but for its NetNS, its ReadBuffer, its State and SaveEvery, its callbacks, and the
+// name of the table.
+func (w *Watcher) Run(ctx context.Context, reload <-chan Config) error {
+	defer close(w.l.ended)
+	return w.l.run(ctx, reload)
+}
+
+// Close ends the subscriptions. Run must have returned, or never have been called.
+func (w *Watcher) Close() { w.l.close() }
