@@ -21,6 +21,10 @@ func lock(path string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := give(f); err != nil {
+		f.Close()
+		return nil, err
+	}
 	// By trying again rather than by waiting in the kernel, which nobody could end.
 	for deadline := time.Now().Add(lockWait); ; time.Sleep(5 * time.Millisecond) {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)

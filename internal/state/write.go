@@ -60,6 +60,9 @@ func write(path string, h Header, records iter.Seq[Record]) (aside string, err e
 		return aside, err
 	}
 	defer f.Cleanup()
+	if err := give(f.File); err != nil {
+		return aside, err
+	}
 	enc := newEncoder(f)
 	enc.encode(h, records)
 	if enc.err != nil {

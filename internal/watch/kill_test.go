@@ -97,7 +97,7 @@ func (p *process) end(s syscall.Signal) {
 }
 
 func TestKilled(t *testing.T) {
-	const kills, waves = 30, 10
+	const kills, waves = 100, 10
 	l := newLab(t, killLadder...)
 	path := filepath.Join(t.TempDir(), "state.jsonl")
 	offences := make(map[netip.Addr]int)
