@@ -1,0 +1,124 @@
+package notice
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/portmon/portmon/internal/config"
+)
+
+// notice is what is sent.
+type notice struct {
+	title, message string
+	priority       int      // 1 to 5, as ntfy has them
+	tags           []string // the first is the name of an emoji
+	host           string
+	count          int    // of events
+	event          *Event // if it is only one
+}
+
+// compose turns what was kept into a notice from a host, whose name may be empty.
+func (d *digest) compose(host string) notice {
+	n := notice{host: host, count: d.total, priority: d.priority(), tags: []string{d.emoji(), "portmon"}}
+	if d.total == 1 {
+		e := d.last
+		n.event, n.title, n.message = &e, e.headline(), e.sentence()
+	} else {
+		n.title, n.message = d.headline(), d.summary()
+	}
+	if host != "" {
+		n.title = host + ": " + n.title
+	}
+	return n
+}
+
+// headline returns "203.0.113.7 banned" and the like.
+func (e *Event) headline() string {
+	switch e.Kind {
+	case Full:
+		return "set full"
+	case Restored:
+		return count(max(1, e.Count)) + " restored"
+	case TableGone:
+		return "table gone"
+	case Removed:
+		return "table removed"
+	default:
+		return strings.TrimSpace(e.subject() + " " + e.Kind.String())
+	}
+}
+
+const (
+	fullText    = ": trap packets are still dropped, but their sources go unbanned"
+	goneText    = "the table was deleted: until it is back nobody is banned; the bans are remembered"
+	removedText = "the table was deleted by portmon remove: nobody is banned"
+)
+
+// sentence returns all that there is to say of one event.
+func (e *Event) sentence() string {
+	var b strings.Builder
+	switch e.Kind {
+	case Full:
+		return "set " + e.Set + " is full" + fullText
+	case TableGone:
+		return goneText
+	case Removed:
+		return removedText
+	case Restored:
+		bans := " bans restored"
+		if e.Count <= 1 {
+			bans = " ban restored"
+		}
+		return count(max(1, e.Count)) + bans + optional(" to set ", e.Set)
+	case Escalated:
+		b.WriteString(e.subject() + " escalated to tier " + count(e.Tier) + ", banned" + e.duration())
+		if e.Offences > 0 {
+			b.WriteString(" after " + plural(e.Offences, "offence"))
+		}
+	case Lifted:
+		b.WriteString(e.headline())
+	default:
+		b.WriteString(e.headline() + e.duration())
+	}
+	b.WriteString(optional(": ", portName(e.Proto, e.Port)))
+	if e.Kind == ByHand || e.Kind == Lifted {
+		b.WriteString(optional(": ", e.Reason))
+	}
+	return b.String()
+}
+
+// duration returns " for 8h", " for ever", or "" if that is not known.
+func (e *Event) duration() string {
+	d := e.Until.Sub(e.Time)
+	switch {
+	case e.Forever:
+		return " for ever"
+	case e.Until.IsZero() || d <= 0:
+		return ""
+	case d >= 24*time.Hour:
+		d = d.Round(time.Hour)
+	case d >= 10*time.Minute:
+		d = d.Round(time.Minute)
+	default:
+		d = max(d.Round(time.Second), time.Second)
+	}
+	return " for " + config.FormatDuration(d)
+}
+
+// optional returns s behind a text that belongs to it, or nothing.
+func optional(before, s string) string {
+	if s == "" {
+		return ""
+	}
+	return before + s
+}
+
+func count(n int) string { return strconv.Itoa(n) }
+
+func plural(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return count(n) + " " + thing
+}

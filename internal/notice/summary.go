@@ -1,0 +1,113 @@
+package notice
+
+import "strings"
+
+// ranking is the order in which a summary tells of the kinds: what is most pressing first.
+var ranking = [kindCount]Kind{TableGone, Removed, Full, Restored, Escalated, ByHand, Lifted, Banned}
+
+// emojis are the names by which ntfy knows them.
+var emojis = [kindCount]string{
+	Banned: "no_entry", Escalated: "no_entry", ByHand: "no_entry_sign", Lifted: "unlock",
+	Full: "warning", Restored: "recycle", TableGone: "rotating_light", Removed: "warning",
+}
+
+// headline returns "3 escalated, 1000 banned" and the like.
+func (d *digest) headline() string {
+	var parts []string
+	for _, k := range ranking {
+		switch g := &d.groups[k]; {
+		case g.count == 0:
+		case k == TableGone, k == Removed, k == Full:
+			parts = append(parts, g.named[0].headline())
+		default:
+			parts = append(parts, count(g.count)+" "+k.String())
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// summary returns a line for each kind of event, and one for the ports.
+func (d *digest) summary() string {
+	var lines []string
+	for _, k := range ranking {
+		if g := &d.groups[k]; g.count > 0 {
+			lines = append(lines, g.summary(k))
+		}
+	}
+	if ports := d.ports.String(); ports != "" {
+		lines = append(lines, "trapped at "+ports)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (g *group) summary(k Kind) string {
+	var names []string
+	for i := range g.named {
+		e := &g.named[i]
+		name := e.subject()
+		switch k {
+		case Full, Restored:
+			name = e.Set
+		case Escalated:
+			name += " to tier " + count(e.Tier)
+		}
+		if name != "" {
+			names = append(names, name)
+		}
+	}
+	switch k {
+	case TableGone:
+		return goneText
+	case Removed:
+		return removedText
+	case Full:
+		return "full: " + strings.Join(names, ", ") + fullText
+	case Restored:
+		return count(g.count) + " restored" + optional(" to ", strings.Join(names, ", "))
+	default:
+		return count(g.count) + " " + k.String() + optional(": ", enumerate(names, g.count))
+	}
+}
+
+// The priorities that are used. Whoever has ntfy on a telephone sees the first on looking, hears the second, and is shaken by the third.
+const (
+	low      = 2
+	standard = 3
+	high     = 4
+)
+
+// priority returns the highest that any event deserves. Hosts on the internet are probed all day: that is nothing to be disturbed for.
+func (d *digest) priority() int {
+	p := low
+	for k := range d.groups {
+		g := &d.groups[k]
+		switch Kind(k) {
+		case Banned:
+		case Escalated:
+			for _, e := range g.named { // among the worst are those that have come to the last tier
+				if e.Last {
+					p = max(p, standard)
+				}
+			}
+		case Full, TableGone:
+			if g.count > 0 {
+				p = high
+			}
+		default:
+			if g.count > 0 {
+				p = max(p, standard)
+			}
+		}
+	}
+	return p
+}
+
+// emoji returns the sign of what is most pressing.
+func (d *digest) emoji() string {
+	for _, k := range ranking {
+		if d.groups[k].count > 0 {
+			return emojis[k]
+		}
+	}
+	return emojis[Banned]
+}
