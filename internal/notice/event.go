@@ -3,7 +3,6 @@ package notice
 import (
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -86,8 +85,8 @@ func protocolName(proto uint8) string {
 	}
 }
 
-// bounded returns the event with its texts made printable and short, and none of the memory that they came in.
+// bounded returns the event with its texts made printable and short.
 func (e Event) bounded() Event {
-	e.Set, e.Reason = strings.Clone(printable(e.Set, maxName)), strings.Clone(printable(e.Reason, maxReason))
+	e.Set, e.Reason = printable(e.Set, maxName), printable(e.Reason, maxReason)
 	return e
 }

@@ -14,9 +14,13 @@ const (
 // printable returns the first characters of a text, without line ends, NULs, escape sequences and what else is not text: it goes to
 // headers, the environment of a program, people's telephones and the journal, and others may have written it.
 func printable(s string, limit int) string {
+	s = strings.TrimSpace(s)
+	if len(s) <= limit && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return s // as a rule
+	}
 	var b strings.Builder
 	n := 0
-	for _, r := range strings.TrimSpace(s) {
+	for _, r := range s {
 		if n++; n > limit {
 			b.WriteRune('…')
 			break
