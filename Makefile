@@ -41,11 +41,23 @@ test-unprivileged: ## run all tests as nobody, from a copy (needs root to become
 bench: ## measure beside nft and print tables (needs root, nft, jq; about six minutes)
 	$(GO) run ./internal/bench $(BENCHFLAGS)
 
+deb: ## build dist/*.deb for amd64 and arm64
+	@packaging/build deb amd64 arm64
+
+rpm: ## build dist/*.rpm for amd64 and arm64
+	@packaging/build rpm amd64 arm64
+
+tar: ## build dist/*.tar.gz for amd64 and arm64, for other systems
+	@packaging/build tar amd64 arm64
+
+lint-deb: deb ## ask Debian's lintian about the deb; errors fail
+	lintian --allow-root --fail-on error dist/portmon_*.deb
+
 demo: ## a host, a bystander and a scanner in namespaces: the scan, the ban, list, why
 	PORTMON_DEMO=1 $(GO) test -count 1 -run '^TestDemo$$' -v ./cmd/portmon
 
 clean: ## remove what build made
 	rm -rf portmon dist
 
-.PHONY: help build test race lint fuzz check test-unprivileged bench demo clean
+.PHONY: help build test race lint fuzz check test-unprivileged bench deb rpm tar lint-deb demo clean
 .DEFAULT_GOAL := help
