@@ -24,6 +24,10 @@ transaction: the table is installed, or what differs is changed. Bans stay, and
 no packet of a banned source slips through meanwhile. Applied again, it changes
 nothing. If it fails, nothing has changed.
 
+Bans that were remembered (see portmon save) are put back into a new table with
+the time they have left. A watcher that runs does that by itself, and takes over
+what has changed in the configuration.
+
 Without a configuration file the built-in default is applied. No other table is
 touched.
 
@@ -73,6 +77,7 @@ func (p *cli) apply(c *nftset.Conn, conf *config.Config) error {
 	default:
 		p.print("inet %s: changed: %s%s%s\n", tableName, strings.Join(changes(r.Plan), ", "), kept(c, r.Plan), lifted(r.Plan))
 	}
+	p.restore(c, conf)
 	p.adviseOn(r, conf)
 	return nil
 }

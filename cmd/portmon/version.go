@@ -32,23 +32,28 @@ func (p *cli) version(asJSON bool) error {
 		Revision string `json:"revision,omitempty"`
 		Go       string `json:"go"`
 		Platform string `json:"platform"`
-	}{1, Version, "", runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+	}{1, version(), "", runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
 	if info, ok := debug.ReadBuildInfo(); ok {
-		if v.Portmon == "" {
-			v.Portmon = info.Main.Version
-		}
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
 				v.Revision = s.Value
 			}
 		}
 	}
-	if v.Portmon == "" {
-		v.Portmon = "(devel)"
-	}
 	if asJSON {
 		return p.json(v)
 	}
 	p.print("portmon %s (%s, %s)\n", v.Portmon, v.Platform, v.Go)
 	return nil
+}
+
+// version returns the version of this program: what the build has set, or else that of the module.
+func version() string {
+	if Version != "" {
+		return Version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
 }

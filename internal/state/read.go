@@ -34,6 +34,19 @@ func Open(path string) (*File, error) {
 	return f, nil
 }
 
+// Read reads a state that somebody sends. It must begin with its header.
+func Read(r io.Reader) (*File, error) {
+	f := &File{lines: newLines(r)}
+	first, err := f.lines.next()
+	if err == nil {
+		err = f.parse(first)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
 func openFile(path string) (*File, error) {
 	// Asked before it is opened: to open a named pipe or a device may block, or do something.
 	info, err := os.Stat(path)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"iter"
 	"os"
 	"path/filepath"
@@ -80,6 +81,13 @@ func write(path string, h Header, records iter.Seq[Record]) (aside string, err e
 	return aside, nil
 }
 
+// Send writes a state to somebody who reads it with [Read]. Records that make no sense are left out.
+func Send(w io.Writer, h Header, records iter.Seq[Record]) error {
+	enc := newEncoder(w)
+	enc.encode(h, records)
+	return enc.err
+}
+
 // encoder writes lines and keeps the first error.
 type encoder struct {
 	w     *bufio.Writer
@@ -90,8 +98,8 @@ type encoder struct {
 	fault error // and why the first of them was
 }
 
-func newEncoder(f interface{ Write([]byte) (int, error) }) *encoder {
-	return &encoder{w: bufio.NewWriterSize(f, 64<<10)}
+func newEncoder(w io.Writer) *encoder {
+	return &encoder{w: bufio.NewWriterSize(w, 64<<10)}
 }
 
 func (e *encoder) encode(h Header, records iter.Seq[Record]) {

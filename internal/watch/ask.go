@@ -32,7 +32,7 @@ func (w *Watcher) Stats(ctx context.Context) (s Stats, err error) {
 	err = w.ask(ctx, func(l *loop) {
 		now := state.Clock().Mono
 		s = Stats{
-			counters: l.core.stats, Table: l.core.table.state == standing, Handle: l.core.table.handle,
+			counters: l.core.stats, Table: l.core.table.state == standing, Handle: l.core.table.handle, Tiers: len(l.core.spec.BanTime),
 			Bans: l.core.live(now), Offenders: l.core.led.Len(), Saves: l.saves, SaveFailures: l.failures,
 		}
 		s.Offences = maps.Clone(s.Offences)

@@ -23,6 +23,8 @@ type core struct {
 	dumpEnd uint32
 	// ask are elements to be asked the kernel for, because of such events.
 	ask []place
+	// full are the sets that are known to have no room.
+	full map[string]bool
 
 	// pending are the events of a transaction whose end has not come yet.
 	pending []nftset.Event
@@ -36,7 +38,7 @@ type core struct {
 }
 
 func newCore(spec ruleset.Spec, forget time.Duration, port uint32) *core {
-	k := &core{spec: spec, mir: make(mirror), port: port, reread: make(map[string]bool)}
+	k := &core{spec: spec, mir: make(mirror), port: port, reread: make(map[string]bool), full: make(map[string]bool)}
 	k.led = ledger.New(k.ledgerConfig(forget))
 	k.table.sets = make(map[string]bool)
 	k.take()

@@ -264,6 +264,7 @@ func (l *loop) tend() {
 
 // finish commits the edits and passes on the news.
 func (l *loop) finish() {
+	l.core.checkFull(state.Clock().Mono)
 	edits, news := l.core.take()
 	l.commit(edits)
 	for i := range news {

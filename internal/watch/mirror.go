@@ -50,11 +50,15 @@ func (m mirror) live(set string, now ledger.Instant) iter.Seq2[nftset.Interval, 
 
 // sweep forgets bans that have expired.
 func (m mirror) sweep(now ledger.Instant) {
-	for _, s := range m {
-		for iv, h := range s {
-			if !h.lasts(now) {
-				delete(s, iv)
-			}
+	for set := range m {
+		m.sweepSet(set, now)
+	}
+}
+
+func (m mirror) sweepSet(set string, now ledger.Instant) {
+	for iv, h := range m[set] {
+		if !h.lasts(now) {
+			delete(m[set], iv)
 		}
 	}
 }

@@ -37,9 +37,10 @@ const (
 	Restored              // the bans of a set that came back were put into it again
 	TableGone             // the table was deleted; its bans are remembered
 	Removed               // `portmon remove` deleted the table
+	Full                  // a set has no room left
 )
 
-var kinds = [...]string{"banned", "escalated", "banned by hand", "lifted", "restored", "table gone", "removed"}
+var kinds = [...]string{"banned", "escalated", "banned by hand", "lifted", "restored", "table gone", "removed", "full"}
 
 // String returns "banned" and the like.
 func (k Kind) String() string { return kinds[k] }

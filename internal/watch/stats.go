@@ -14,6 +14,8 @@ type Stats struct {
 	// Table tells that there is a table, and Handle is the kernel's number for it.
 	Table  bool
 	Handle uint64
+	// Tiers is how many the ladder has.
+	Tiers int
 	// Bans are those in force by set, of all sets that there are.
 	Bans map[string]int
 	// Offenders are the sources whose offences count.
@@ -75,6 +77,25 @@ func (c *counters) offence(p Port) {
 		p.Port = 0
 	}
 	c.Offences[p]++
+}
+
+// checkFull tells of sets that have become full. One that has some room again can become full again.
+func (k *core) checkFull(now ledger.Instant) {
+	for set := range k.table.sets {
+		full := isTier(set) && len(k.mir[set]) >= int(k.spec.Size)
+		if full && !k.full[set] {
+			k.mir.sweepSet(set, now)
+			full = len(k.mir[set]) >= int(k.spec.Size)
+		}
+		switch {
+		case full && !k.full[set]:
+			k.full[set] = true
+			tier, _ := ruleset.Tier(set)
+			k.tell(News{Kind: Full, Set: set, Tier: tier, Count: len(k.mir[set])})
+		case !full && len(k.mir[set]) < int(k.spec.Size)*9/10:
+			delete(k.full, set)
+		}
+	}
 }
 
 // live counts the bans in force of each set that there is.

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/state"
+	"github.com/portmon/portmon/internal/watch"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+func saveCommand(p *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "save",
+		Short: "remember the bans, so that they can be put back",
+		Long: `Save writes all bans, and what is known of offences, to the file that the
+configuration names in [watch]. After a reboot or a reload of nftables, portmon
+apply puts the bans back with the time they have left.
+
+A watcher that runs does this by itself, every minute and when it ends; then save
+has it done at once. Without a table there is nothing to save, and the file stays
+as it is.`,
+		Example: `  # before a reload that flushes everything, and after it
+  portmon save
+  nft -f /etc/nftables.conf
+  portmon apply`,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		Args:              noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			conf, err := p.loadConfig()
+			if err != nil {
+				return err
+			}
+			return p.save(conf)
+		},
+	}
+}
+
+func (p *cli) save(conf *config.Config) error {
+	switch w, err := p.watcher(conf); {
+	case err == nil:
+		defer w.Close()
+		if err := w.Save(); err != nil {
+			return err
+		}
+		p.print("%s: saved by the watcher\n", conf.Watch.State)
+		return nil
+	case !errors.Is(err, control.ErrNone):
+		return err
+	}
+	done, err := watch.Once(p.once(conf))
+	switch {
+	case err != nil:
+		return err
+	case !done:
+		p.note("no table inet %s: nothing to save", tableName)
+		return nil
+	}
+	n, err := remembered(conf.Watch.State)
+	if err != nil {
+		return err
+	}
+	p.print("%s: saved %s\n", conf.Watch.State, plural(n, "ban"))
+	return nil
+}
+
+// once returns what a pass without a watcher needs.
+func (p *cli) once(conf *config.Config) watch.Config {
+	return watch.Config{
+		Spec: conf.Spec, Forget: conf.Forget, State: conf.Watch.State,
+		Fault: func(err error) { p.warn("%v", err) },
+	}
+}
+
+// watcher connects to the watcher that runs, if there is one. Not to be allowed to know is as if there were none: who may edit the table
+// may do that as well.
+func (p *cli) watcher(conf *config.Config) (*control.Client, error) {
+	w, err := control.Dial(control.Path(conf.Watch.State))
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, control.ErrNone
+	}
+	return w, err
+}
+
+// remembered counts the bans in a state file.
+func remembered(path string) (n int, err error) {
+	f, err := state.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	for rec := range f.Records() {
+		if rec.Banned {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// restore puts remembered bans into a table that is not the one that they were in. A watcher that runs does that, and has only to be
+// told of the configuration.
+func (p *cli) restore(c *nftset.Conn, conf *config.Config) {
+	if w, err := p.watcher(conf); err == nil {
+		defer w.Close()
+		if err := w.Reload(); err != nil {
+			p.warn("the watcher goes on with its configuration: %v", err)
+		}
+		return
+	}
+	path := conf.Watch.State
+	f, err := state.Open(path)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		p.warn("bans are not put back: %v", err)
+		return
+	}
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	s, err := ruleset.Read(c, tableName)
+	if err != nil {
+		p.warn("bans are not put back: %v", err)
+		return
+	}
+	if f.SameTable(state.Here(s.Handle)) {
+		return
+	}
+	n := 0
+	once := p.once(conf)
+	once.News = func(news []watch.News) {
+		for i := range news {
+			if news[i].Kind == watch.Restored {
+				n += news[i].Count
+			}
+		}
+	}
+	if _, err := watch.Once(once); err != nil {
+		p.warn("put back bans: %v", err)
+	}
+	if n > 0 {
+		p.print("inet %s: put back %s\n", tableName, plural(n, "ban"))
+	}
+}

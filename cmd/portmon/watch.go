@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/companion"
+	"github.com/portmon/portmon/internal/config"
+)
+
+func watchCommand(p *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "watch",
+		Short: "take repeat offenders up the ladder, remember bans, send notices",
+		Long: `Watch runs until it is told to end. It hears of bans from the kernel, counts the
+offences of each source, and bans repeat offenders for longer. It keeps bans and
+offences in a file, so that they outlast a reload of nftables and a reboot, and
+puts the table back if somebody deletes it and does not make it again. It sends
+notices and serves metrics, if the configuration says so.
+
+The kernel bans without it. When it ends, all bans stay.
+
+SIGHUP makes it read the configuration again; a wrong one is refused. SIGTERM
+makes it save and end.`,
+		Example: `  # in the foreground, to see what it does
+  sudo portmon watch`,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		Args:              noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			conf, err := p.loadConfig()
+			if err != nil {
+				return err
+			}
+			return p.watch(conf)
+		},
+	}
+}
+
+func (p *cli) watch(conf *config.Config) error {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	context.AfterFunc(ctx, stop) // the next signal kills
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, unix.SIGHUP)
+	defer signal.Stop(hangups)
+	reload := make(chan struct{})
+	go func() {
+		for range hangups {
+			select {
+			case reload <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	host, _ := os.Hostname() // a notice can do without
+	c := companion.Config{
+		Config: conf, Load: func() (*config.Config, error) { return config.Load(p.configFile) },
+		Log: p.journal(p.getenv("JOURNAL_STREAM") == ""), Version: version(), Host: host, Dial: p.dial,
+	}
+	if p.getenv("NOTIFY_SOCKET") != "" {
+		c.Notify = func(state string) { daemon.SdNotify(false, state) } // who does not listen has to do without
+		c.Watchdog = watchdog()
+	}
+	return companion.Run(ctx, c, reload)
+}
+
+// watchdog returns how often systemd wants to hear from the process; 0 is never.
+func watchdog() time.Duration {
+	d, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		return 0
+	}
+	return d
+}

@@ -1,0 +1,175 @@
+// Package companion is what `portmon watch` runs: the watcher, and all that hangs on it. That is the journal, notices, metrics, the
+// socket for commands, and systemd.
+package companion
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/journal"
+	"github.com/portmon/portmon/internal/state"
+	"github.com/portmon/portmon/internal/watch"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// Config says what to run.
+type Config struct {
+	// Config is what the configuration file says, and Load reads that again.
+	Config *config.Config
+	Load   func() (*config.Config, error)
+	// Log is the journal.
+	Log *slog.Logger
+	// Version and Host are told to others.
+	Version, Host string
+	// Dial connects to the kernel.
+	Dial func() (*nftset.Conn, error)
+	// Notify tells systemd; nil if nobody listens. Watchdog is how often it wants to be told that all is well; 0 is never.
+	Notify   func(state string)
+	Watchdog time.Duration
+}
+
+// companion is a run of the watcher.
+type companion struct {
+	config  Config
+	journal *journal.Journal
+	watcher *watch.Watcher
+	// parts are those that run beside the watcher.
+	parts  sync.WaitGroup
+	reload chan watch.Config
+	beaten time.Time
+
+	reloading sync.Mutex // held while the configuration changes
+
+	mu      sync.Mutex // guards what follows
+	current *config.Config
+	notices *notices
+	metrics *endpoint
+}
+
+// Run runs until the context ends, for which the error is nil. Each value from reload has the configuration read again.
+func Run(ctx context.Context, conf Config, reload <-chan struct{}) (err error) {
+	if conf.Notify == nil {
+		conf.Notify = func(string) {}
+	}
+	c := &companion{config: conf, current: conf.Config, journal: journal.New(conf.Log), reload: make(chan watch.Config)}
+	if c.watcher, err = watch.Open(c.watchConfig(conf.Config)); err != nil {
+		return err
+	}
+	defer c.watcher.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer c.parts.Wait()
+	defer cancel()
+	if err := c.startControl(ctx); err != nil {
+		return err
+	}
+	c.startNotices(ctx, conf.Config)
+	c.startMetrics(conf.Config)
+	defer c.stopMetrics()
+	c.parts.Go(func() { c.reloads(ctx, reload) })
+	defer context.AfterFunc(ctx, func() { conf.Notify("STOPPING=1") })()
+	err = c.watcher.Run(ctx, c.reload)
+	c.journal.Close()
+	if err == nil {
+		conf.Log.Info("ended")
+	}
+	return err
+}
+
+// watchConfig returns what the watcher needs of a configuration.
+func (c *companion) watchConfig(conf *config.Config) watch.Config {
+	return watch.Config{
+		Spec: conf.Spec, Forget: conf.Forget, State: conf.Watch.State,
+		Ready: c.ready, News: c.news, Fault: c.fault, Beat: c.beat, BeatEvery: c.beatEvery(),
+	}
+}
+
+// ready is called by the watcher when it misses nothing any more.
+func (c *companion) ready() {
+	c.config.Notify("READY=1\nSTATUS=watching table inet " + c.current.Spec.Table)
+	c.parts.Go(c.introduce)
+}
+
+// introduce says what there is at the start.
+func (c *companion) introduce() {
+	stats, err := c.watcher.Stats(context.Background())
+	if err != nil {
+		return // it has ended
+	}
+	if !stats.Table {
+		c.config.Log.Warn(fmt.Sprintf("no table inet %s: waiting for `portmon apply`", c.current.Spec.Table))
+		return
+	}
+	bans := 0
+	for _, n := range stats.Bans {
+		bans += n
+	}
+	c.config.Log.Info("watching", "table", "inet "+c.current.Spec.Table, "bans", bans, "offenders", stats.Offenders)
+}
+
+// news is called by the watcher with what has happened.
+func (c *companion) news(news []watch.News) {
+	now := state.Clock()
+	c.journal.Tell(news, now)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.notices.tell(news, len(c.current.Spec.BanTime), now)
+}
+
+// fault is called by the watcher with what went wrong.
+func (c *companion) fault(err error) { c.journal.Fault(err, state.Clock()) }
+
+// beatEvery returns how often the watcher has to show that it lives: twice as often as systemd asks for.
+func (c *companion) beatEvery() time.Duration { return c.config.Watchdog / 2 }
+
+// beat is called by the watcher again and again, more often than is needed.
+func (c *companion) beat() {
+	now := state.Clock()
+	c.journal.Flush(now)
+	if c.config.Watchdog > 0 && now.Wall.Sub(c.beaten) >= c.beatEvery()/2 {
+		c.beaten = now.Wall
+		c.config.Notify("WATCHDOG=1")
+	}
+}
+
+// startControl answers commands. Without it, all else goes on.
+func (c *companion) startControl(ctx context.Context) error {
+	path := control.Path(c.current.Watch.State)
+	l, err := control.Listen(path)
+	switch {
+	case errors.Is(err, control.ErrBusy):
+		return err
+	case err != nil:
+		c.config.Log.Warn(fmt.Sprintf("commands cannot ask this watcher: %v", err))
+		return nil
+	}
+	server := &control.Server{Watcher: c.watcher, Config: c.source, Reload: func() error { return c.reloadNow(ctx) }}
+	c.parts.Go(func() {
+		if err := server.Serve(ctx, l); err != nil {
+			c.config.Log.Warn(fmt.Sprintf("answer commands: %v", err))
+		}
+	})
+	return nil
+}
+
+func (c *companion) source() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.current.Source
+}
+
+// table reads the table, for the metrics.
+func (c *companion) table() (*ruleset.State, error) {
+	conn, err := c.config.Dial()
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return ruleset.Read(conn, c.config.Config.Spec.Table)
+}

@@ -1,0 +1,89 @@
+package companion
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/ledger"
+	"github.com/portmon/portmon/internal/notice"
+	"github.com/portmon/portmon/internal/watch"
+)
+
+// notices are a sender that runs.
+type notices struct {
+	*notice.Sender
+	stop func()
+}
+
+// startNotices sends notices as a configuration says, in place of what was sent before.
+func (c *companion) startNotices(ctx context.Context, conf *config.Config) {
+	w := conf.Watch
+	sender, err := notice.New(notice.Config{
+		Ntfy: w.Ntfy, TokenFile: w.NtfyTokenFile, Command: w.Command, Host: c.config.Host,
+		Report: func(err error) { c.config.Log.Warn(fmt.Sprintf("send a notice: %v", err)) },
+	})
+	if err != nil {
+		c.config.Log.Warn(fmt.Sprintf("no notices: %v", err))
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	c.parts.Go(func() { sender.Run(ctx) }) // always nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.notices != nil {
+		c.notices.stop()
+	}
+	c.notices = &notices{sender, cancel}
+}
+
+// sameNotices reports whether two configurations send the same to the same.
+func sameNotices(a, b *config.Config) bool {
+	return a.Watch.Ntfy == b.Watch.Ntfy && a.Watch.NtfyTokenFile == b.Watch.NtfyTokenFile && slices.Equal(a.Watch.Command, b.Watch.Command)
+}
+
+func (n *notices) tell(news []watch.News, tiers int, now ledger.Now) {
+	if n == nil {
+		return
+	}
+	events := make([]notice.Event, len(news))
+	for i := range news {
+		events[i] = event(&news[i], tiers, now)
+	}
+	n.Tell(events...)
+}
+
+var kinds = map[watch.Kind]notice.Kind{
+	watch.Banned: notice.Banned, watch.Escalated: notice.Escalated, watch.ByHand: notice.ByHand, watch.Lifted: notice.Lifted,
+	watch.Restored: notice.Restored, watch.TableGone: notice.TableGone, watch.Removed: notice.Removed, watch.Full: notice.Full,
+}
+
+func event(n *watch.News, tiers int, now ledger.Now) notice.Event {
+	e := notice.Event{
+		Kind: kinds[n.Kind], Prefix: n.Source, Set: n.Set, Tier: n.Tier, Last: n.Tier == tiers, Proto: n.Proto, Port: n.Port,
+		Offences: n.Offences, Time: now.Wall, Forever: n.Forever, Reason: n.Reason, Count: n.Count,
+	}
+	if n.Until != 0 {
+		e.Until = now.Time(n.Until)
+	}
+	return e
+}
+
+// noticeStats returns what became of notices, by channel.
+func (c *companion) noticeStats() (sent, failed map[string]uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.notices == nil {
+		return nil, nil
+	}
+	sent, failed = make(map[string]uint64), make(map[string]uint64)
+	st, w := c.notices.Stats(), &c.current.Watch
+	if w.Ntfy != "" {
+		sent["ntfy"], failed["ntfy"] = st.Ntfy.Sent, st.Ntfy.Failed
+	}
+	if len(w.Command) > 0 {
+		sent["command"], failed["command"] = st.Command.Sent, st.Command.Failed
+	}
+	return sent, failed
+}

@@ -1,0 +1,159 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/state"
+)
+
+// ErrNone tells that no watcher runs.
+var ErrNone = errors.New("no watcher runs")
+
+// Client talks to a watcher.
+type Client struct {
+	http  http.Client
+	first chan net.Conn // the connection that there is, until the first request takes it
+}
+
+// Dial connects to a watcher. The error is [ErrNone] if there is none, and wraps [fs.ErrPermission] if that is not for us to know.
+func Dial(path string) (*Client, error) {
+	dial := func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		c, err := d.DialContext(ctx, "unix", path)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOTDIR) {
+			return nil, ErrNone
+		}
+		return c, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	conn, err := dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{first: make(chan net.Conn, 1)}
+	c.first <- conn
+	c.http = http.Client{Timeout: timeout, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			select {
+			case conn := <-c.first:
+				return conn, nil
+			default:
+				return dial(ctx)
+			}
+		},
+	}}
+	return c, nil
+}
+
+// timeout ends a request to a watcher that hangs. A million records take some seconds.
+const timeout = time.Minute
+
+// Close ends the connection.
+func (c *Client) Close() {
+	c.http.CloseIdleConnections()
+	select {
+	case conn := <-c.first:
+		conn.Close()
+	default:
+	}
+}
+
+// Status asks what the watcher tells of itself.
+func (c *Client) Status() (s Status, err error) {
+	err = c.do(http.MethodGet, statusPath, nil, &s)
+	return s, err
+}
+
+// Save has the state file written.
+func (c *Client) Save() error { return c.do(http.MethodPost, savePath, nil, nil) }
+
+// Reload has the configuration read again. The error is what is wrong with it; the watcher goes on with the one that it has.
+func (c *Client) Reload() error { return c.do(http.MethodPost, reloadPath, nil, nil) }
+
+// Forgive makes the offences of sources count no more, and returns those that had any.
+func (c *Client) Forgive(sources []netip.Prefix) (had []netip.Prefix, err error) {
+	err = c.do(http.MethodPost, forgivePath, sources, &had)
+	return had, err
+}
+
+// Records returns what is remembered: of these sources, or of all if none are named.
+func (c *Client) Records(of ...netip.Prefix) (h state.Header, recs []state.Record, err error) {
+	query := url.Values{}
+	for _, p := range of {
+		query.Add("source", p.String())
+	}
+	body, err := c.request(http.MethodGet, recordsPath+"?"+query.Encode(), nil)
+	if err != nil {
+		return h, nil, err
+	}
+	defer body.Close()
+	f, err := state.Read(body)
+	if err != nil {
+		return h, nil, fmt.Errorf("read the watcher's records: %w", err)
+	}
+	for rec := range f.Records() {
+		recs = append(recs, rec)
+	}
+	if r := f.Report(); r.Condition != state.Whole {
+		return h, nil, fmt.Errorf("read the watcher's records: %s", r)
+	}
+	return f.Header, recs, nil
+}
+
+// do sends in and receives out, either of which may be nil.
+func (c *Client) do(method, path string, in, out any) error {
+	body, err := c.request(method, path, in)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if out == nil {
+		return nil
+	}
+	if err := json.NewDecoder(body).Decode(out); err != nil {
+		return fmt.Errorf("read the watcher's answer: %w", err)
+	}
+	return nil
+}
+
+// request returns the body of the answer.
+func (c *Client) request(method, path string, in any) (io.ReadCloser, error) {
+	var body bytes.Buffer
+	if in != nil {
+		if err := json.NewEncoder(&body).Encode(in); err != nil {
+			return nil, err
+		}
+	}
+	req, err := http.NewRequest(method, "http://watcher"+path, &body)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask the watcher: %w", err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	if err != nil {
+		return nil, fmt.Errorf("ask the watcher: %w", err)
+	}
+	return nil, fmt.Errorf("the watcher says: %s", strings.TrimSpace(string(text)))
+}

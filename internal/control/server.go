@@ -1,0 +1,112 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/portmon/portmon/internal/state"
+	"github.com/portmon/portmon/internal/watch"
+)
+
+// Status is what a watcher tells of itself.
+type Status struct {
+	PID   int       `json:"pid"`
+	Since time.Time `json:"since"`
+	// Config is the file that the watcher has read; empty if it is the built-in default.
+	Config string `json:"config"`
+	// Offenders are the sources whose offences count.
+	Offenders int `json:"offenders"`
+	// Overruns is how often messages or events were lost, and Resyncs how often the sets were read to make up for it.
+	Overruns     uint64 `json:"overruns"`
+	Resyncs      uint64 `json:"resyncs"`
+	SaveFailures uint64 `json:"save_failures"`
+}
+
+// Server answers commands on behalf of a watcher.
+type Server struct {
+	Watcher *watch.Watcher
+	// Config names the configuration file in use, and Reload re-reads it.
+	Config func() string
+	Reload func() error
+
+	since time.Time
+}
+
+// maxBody is more than a request has to say, in bytes.
+const maxBody = 16 << 20
+
+// Serve answers until the context ends. It closes the listener.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	s.since = time.Now()
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+statusPath, s.status)
+	mux.HandleFunc("GET "+recordsPath, s.records)
+	mux.HandleFunc("POST "+savePath, func(w http.ResponseWriter, r *http.Request) { reply(w, nil, s.Watcher.Save(r.Context())) })
+	mux.HandleFunc("POST "+forgivePath, s.forgive)
+	mux.HandleFunc("POST "+reloadPath, func(w http.ResponseWriter, _ *http.Request) { reply(w, nil, s.Reload()) })
+	server := &http.Server{
+		Handler:     http.MaxBytesHandler(mux, maxBody),
+		ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// reply sends v, or the error.
+func reply(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(v) // whoever asked has gone if this fails
+}
+
+func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+	stats, err := s.Watcher.Stats(r.Context())
+	reply(w, Status{
+		PID: os.Getpid(), Since: s.since, Config: s.Config(), Offenders: stats.Offenders,
+		Overruns: stats.LogOverruns + stats.EventOverruns, Resyncs: stats.Resyncs, SaveFailures: stats.SaveFailures,
+	}, err)
+}
+
+func (s *Server) records(w http.ResponseWriter, r *http.Request) {
+	var of []netip.Prefix
+	for _, text := range r.URL.Query()["source"] {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			http.Error(w, fmt.Sprintf("source: %v", err), http.StatusBadRequest)
+			return
+		}
+		of = append(of, p)
+	}
+	h, recs, err := s.Watcher.Records(r.Context(), of...)
+	if err != nil {
+		reply(w, nil, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/jsonl")
+	state.Send(w, h, slices.Values(recs)) // if it fails then the end is missing, which whoever reads it sees
+}
+
+func (s *Server) forgive(w http.ResponseWriter, r *http.Request) {
+	var sources []netip.Prefix
+	if err := json.NewDecoder(r.Body).Decode(&sources); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	had, err := s.Watcher.Forgive(r.Context(), sources...)
+	reply(w, had, err)
+}
