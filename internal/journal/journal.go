@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -30,7 +32,7 @@ type Journal struct {
 	// left counts the lines left out since the last one, by kind.
 	left map[watch.Kind]int
 
-	fault fault // the last one
+	faults faults
 }
 
 // New returns a journal that writes to a logger.
@@ -60,15 +62,13 @@ func (j *Journal) Flush(now ledger.Now) {
 	if len(j.left) > 0 && j.has(now) {
 		j.flush()
 	}
-	if now.Mono.Sub(j.fault.at) >= again {
-		j.flushFault()
-	}
+	j.flushFaults(now.Mono.Add(-again))
 }
 
 // Close tells what was left out.
 func (j *Journal) Close() {
 	j.flush()
-	j.flushFault()
+	j.flushFaults(math.MaxInt64 - ledger.Instant(again))
 }
 
 // important reports whether news are always told. None of these come often.
@@ -93,11 +93,10 @@ func (j *Journal) flush() {
 	}
 	var parts []string
 	total := 0
-	for kind, n := range j.left {
-		parts = append(parts, fmt.Sprintf("%d %s", n, kind))
-		total += n
+	for _, kind := range slices.Sorted(maps.Keys(j.left)) {
+		parts = append(parts, fmt.Sprintf("%d %s", j.left[kind], kind))
+		total += j.left[kind]
 	}
-	slices.Sort(parts)
 	clear(j.left)
 	j.log.LogAttrs(context.Background(), slog.LevelInfo, "left out", slog.Int("lines", total), slog.String("of", strings.Join(parts, ", ")))
 }
