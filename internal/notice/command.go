@@ -19,17 +19,20 @@ const (
 )
 
 // errTimeout is why a program was killed that ran too long.
-var errTimeout = fmt.Errorf("killed after %v", commandTimeout)
+var errTimeout = errors.New("killed as it ran too long")
 
-// command runs a program for each notice: its absolute path and its arguments.
-type command []string
+// command runs a program for each notice.
+type command struct {
+	argv    []string // an absolute path and arguments
+	timeout time.Duration
+}
 
 // send runs the program and waits for its end. It is not run again if it fails: nobody knows how far it came.
-func (c command) send(ctx context.Context, n *notice) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, commandTimeout, errTimeout)
+func (c *command) send(ctx context.Context, n *notice) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, errTimeout)
 	defer cancel()
 	var stderr tail
-	cmd := exec.CommandContext(ctx, c[0], c[1:]...)
+	cmd := exec.CommandContext(ctx, c.argv[0], c.argv[1:]...)
 	cmd.Dir = "/"
 	cmd.Env = append(inherited(os.LookupEnv), environ(n)...)
 	cmd.Stderr = &stderr
@@ -44,6 +47,7 @@ func (c command) send(ctx context.Context, n *notice) error {
 	// What a program leaves behind may hold its stderr open.
 	cmd.WaitDelay = time.Second
 	err := cmd.Run()
+	var path *os.PathError
 	switch {
 	case err == nil, errors.Is(err, exec.ErrWaitDelay):
 		return nil
@@ -51,8 +55,10 @@ func (c command) send(ctx context.Context, n *notice) error {
 		err = errTimeout
 	case ctx.Err() != nil:
 		err = errors.New("killed at the end of the watch")
+	case errors.As(err, &path):
+		err = path.Err // it is said which program
 	}
-	return fmt.Errorf("run %s: %w%s", c[0], err, optional(": ", printable(stderr.String(), maxStderr)))
+	return fmt.Errorf("run %s: %w%s", c.argv[0], err, optional(": ", printable(stderr.String(), maxStderr)))
 }
 
 // tail keeps the last bytes that are written to it.

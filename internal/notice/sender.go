@@ -68,7 +68,7 @@ func New(config Config) (*Sender, error) {
 		if path := config.Command[0]; !filepath.IsAbs(path) || strings.ContainsRune(strings.Join(config.Command, ""), 0) {
 			return nil, fmt.Errorf("send notices by %q: not an absolute path and its arguments", path)
 		}
-		s.command = newChannel(plan, command(config.Command).send)
+		s.command = newChannel(plan, (&command{config.Command, commandTimeout}).send)
 	}
 	return s, nil
 }

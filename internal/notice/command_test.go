@@ -1,0 +1,262 @@
+package notice
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// script returns a command that runs a script of the shell, with arguments from $1 on.
+func script(text string, args ...string) []string {
+	return append([]string{"/bin/sh", "-c", text, "sh"}, args...)
+}
+
+func fifo(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func environment(t *testing.T, file string) []string {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vars := strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
+	slices.Sort(vars)
+	return vars
+}
+
+// A program finds everything in its environment, and nothing there that is the watcher's own. It is not parallel, as it changes ours.
+func TestCommandEnvironment(t *testing.T) {
+	base := t.TempDir() // before TMPDIR is another
+	for _, name := range passed {
+		t.Setenv(name, "of "+name)
+	}
+	t.Setenv("PATH", "/bin:/usr/bin")
+	t.Setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+	t.Setenv("PORTMON_ADDRESS", "from outside")
+	ours := []string{"PATH=/bin:/usr/bin"}
+	for _, name := range passed {
+		ours = append(ours, name+"=of "+name)
+	}
+	event := escalated(prefix("2001:db8::/64"), 2)
+	event.Reason = "a\x00b\nc"
+	tests := []struct {
+		name   string
+		host   string
+		events []Event
+		want   []string
+	}{
+		{
+			"one event", "web1", []Event{event},
+			[]string{
+				"PORTMON_EVENT=escalated", "PORTMON_TITLE=web1: 2001:db8::/64 escalated",
+				"PORTMON_MESSAGE=2001:db8::/64 escalated to tier 2, banned for 3d after 2 offences: tcp port 23",
+				"PORTMON_PRIORITY=2", "PORTMON_HOST=web1", "PORTMON_COUNT=1", "PORTMON_ADDRESS=2001:db8::/64", "PORTMON_TIER=2", "PORTMON_SET=ban4_2",
+				"PORTMON_PROTOCOL=tcp", "PORTMON_PORT=23", "PORTMON_OFFENCES=2", "PORTMON_UNTIL=2026-01-21T12:00:00Z", "PORTMON_REASON=a�b c",
+			},
+		},
+		{
+			"for ever", "", []Event{{Kind: ByHand, Prefix: host(1), Set: "net4", Forever: true, Until: noon}},
+			[]string{
+				"PORTMON_EVENT=banned by hand", "PORTMON_TITLE=198.51.0.1 banned by hand", "PORTMON_MESSAGE=198.51.0.1 banned by hand for ever",
+				"PORTMON_PRIORITY=3", "PORTMON_COUNT=1", "PORTMON_ADDRESS=198.51.0.1", "PORTMON_SET=net4",
+			},
+		},
+		{
+			"a summary", "web1", []Event{banned(host(1), 23), banned(host(2), 23)},
+			[]string{
+				"PORTMON_EVENT=summary", "PORTMON_TITLE=web1: 2 banned", "PORTMON_MESSAGE=2 banned: 198.51.0.1, 198.51.0.2\ntrapped at tcp port 23 (2)",
+				"PORTMON_PRIORITY=2", "PORTMON_HOST=web1", "PORTMON_COUNT=2",
+			},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := filepath.Join(base, tt.name)
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			s, reports, end := run(t, Config{
+				Command: script(`
+					cat /proc/$$/environ >"$1/environ"
+					files=$(readlink /proc/$$/fd/0 /proc/$$/fd/1 /proc/$$/cwd)
+					printf '%s\n' "$files" >"$1/files"`, dir),
+				Host: tt.host,
+			})
+			s.Tell(tt.events...)
+			end()
+			if got := s.Stats(); got != (Stats{Command: ChannelStats{Sent: 1}}) {
+				t.Fatalf("%+v: %v", got, <-reports)
+			}
+			want := slices.Concat(ours, tt.want)
+			slices.Sort(want)
+			if d := diff(want, environment(t, filepath.Join(dir, "environ"))); d != "" {
+				t.Errorf("(-want +got)\n%s", d)
+			}
+			if got, err := os.ReadFile(filepath.Join(dir, "files")); err != nil || string(got) != "/dev/null\n/dev/null\n/\n" {
+				t.Errorf("stdin, stdout and directory: %q, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestInherited(t *testing.T) {
+	tests := []struct{ ours, want []string }{
+		{nil, []string{"PATH=" + standardPath}},
+		{[]string{"PATH="}, []string{"PATH=" + standardPath}},
+		{[]string{"LISTEN_FDS=1", "TZ=", "PATH=/bin", "LANG=C.UTF-8", "LD_PRELOAD=/x"}, []string{"PATH=/bin", "LANG=C.UTF-8", "TZ="}},
+	}
+	for _, tt := range tests {
+		got := inherited(func(name string) (string, bool) {
+			for _, v := range tt.ours {
+				if value, ok := strings.CutPrefix(v, name+"="); ok {
+					return value, true
+				}
+			}
+			return "", false
+		})
+		if d := diff(tt.want, got); d != "" {
+			t.Errorf("%q (-want +got)\n%s", tt.ours, d)
+		}
+	}
+}
+
+func TestCommandFails(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		argv []string
+		want string
+	}{
+		{"a code", script("exit 3"), "run /bin/sh: exit status 3"},
+		{"a message", script(`printf 'oh\n\033[31mno\n' >&2; exit 1`), "run /bin/sh: exit status 1: oh �[31mno"},
+		{"a long message", script(`head -c 100000 /dev/zero | tr '\0' x >&2; echo end >&2; exit 1`), "run /bin/sh: exit status 1: " + strings.Repeat("x", maxStderr-4) + "end"},
+		{"a signal", script("kill -TERM $$"), "run /bin/sh: signal: terminated"},
+		{"no such program", []string{"/nonexistent/program"}, "run /nonexistent/program: no such file or directory"},
+		{"no program", []string{"/dev/null"}, "run /dev/null: permission denied"},
+		{"nothing wrong", script("exit 0"), ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := composed(banned(host(1), 23))
+			err := (&command{tt.argv, commandTimeout}).send(t.Context(), &n)
+			got := ""
+			if err != nil {
+				got = err.Error()
+			}
+			var again *tryAgain
+			if got != tt.want || errors.As(err, &again) {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// A program that fails is reported and counted, and not run again.
+func TestCommandGivenUp(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "runs")
+	s, reports, end := run(t, Config{Command: script(`echo >>"$1"; exit 1`, file)})
+	s.Tell(banned(host(1), 23), banned(host(2), 23))
+	if err := <-reports; err.Error() != "run /bin/sh: exit status 1 (try 1, given up: 2 events untold)" {
+		t.Errorf("reported %v", err)
+	}
+	end()
+	if b, err := os.ReadFile(file); err != nil || string(b) != "\n" {
+		t.Errorf("ran %d times: %v", len(b), err)
+	}
+	if got := s.Stats().Command; got != (ChannelStats{Failed: 1, Dropped: 2}) {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestCommandTimeout(t *testing.T) {
+	t.Parallel()
+	n := composed(banned(host(1), 23))
+	err := (&command{[]string{"/bin/sleep", "1000"}, 50 * time.Millisecond}).send(t.Context(), &n)
+	if !errors.Is(err, errTimeout) {
+		t.Errorf("got %v, want %v", err, errTimeout)
+	}
+}
+
+// A program that is killed takes with it what it waits for.
+func TestCommandKilled(t *testing.T) {
+	t.Parallel()
+	path := fifo(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		n := composed(banned(host(1), 23))
+		done <- (&command{script(`exec 3>"$1"; sleep 1000 & wait`, path), time.Hour}).send(ctx, &n)
+	}()
+	f, err := os.Open(path) // returns when the script has opened it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cancel()
+	if _, err := f.Read(make([]byte, 1)); err == nil {
+		t.Error("the script wrote something")
+	} // and this when nobody has it open any more
+	if err := <-done; err == nil || err.Error() != "run /bin/sh: killed at the end of the watch" {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A program that ends well has done so, whatever it leaves behind, and that lives on.
+func TestCommandLeavesBehind(t *testing.T) {
+	t.Parallel()
+	path := fifo(t)
+	result := path + ".copy"
+	n := composed(banned(host(1), 23))
+	c := &command{script(`{ cat "$1" >"$2.part" && mv "$2.part" "$2"; } & exit 0`, path, result), time.Hour}
+	if err := c.send(t.Context(), &n); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteString("alive")
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it has written what it was given", func() bool {
+		b, err := os.ReadFile(result)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		return string(b) == "alive"
+	})
+}
+
+func TestTail(t *testing.T) {
+	var whole strings.Builder
+	var got tail
+	for i := range 400 {
+		p := []byte(strings.Repeat(string(rune('a'+i%26)), i*7%(3*maxStderr)))
+		whole.Write(p)
+		if n, err := got.Write(p); n != len(p) || err != nil {
+			t.Fatal(n, err)
+		}
+		want := whole.String()[max(0, whole.Len()-maxStderr):]
+		if got.String() != want {
+			t.Fatalf("after %d bytes: got %q, want %q", whole.Len(), &got, want)
+		}
+	}
+}

@@ -1,0 +1,229 @@
+package notice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+const secret = "tk_secretsecretsecretsecretsecr"
+
+// post posts a notice to a server, with a token, and returns the error.
+func post(t *testing.T, ctx context.Context, server string, change func(*ntfy)) error {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(secret+"\n"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	topic, err := url.Parse(server + "/secret-topic")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := newNtfy(topic, file)
+	if change != nil {
+		change(client)
+	}
+	n := composed(banned(host(1), 23))
+	err = client.send(ctx, &n)
+	if err != nil && strings.Contains(err.Error(), "secret") {
+		t.Errorf("the error tells what it should not: %v", err)
+	}
+	return err
+}
+
+// Each answer, what is told of it, and whether there is another try.
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	const malformed = `net/http: HTTP/1.x transport connection broken: malformed HTTP response "\x1b[31m`
+	tests := []struct {
+		name   string
+		answer http.HandlerFunc
+		want   string // of the error; "" for none
+		again  bool
+		after  time.Duration
+	}{
+		{"200", func(http.ResponseWriter, *http.Request) {}, "", false, 0},
+		{"201", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201) }, "", false, 0},
+		{"400", func(w http.ResponseWriter, _ *http.Request) { refuse(w, 400, 40007, "invalid priority parameter") }, "status 400 Bad Request: invalid priority parameter", false, 0},
+		{"403", func(w http.ResponseWriter, _ *http.Request) { refuse(w, 403, 40301, "forbidden") }, "status 403 Forbidden: forbidden", false, 0},
+		{"404, not of ntfy", http.NotFound, "status 404 Not Found: 404 page not found", false, 0},
+		{"408", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(408) }, "status 408 Request Timeout", true, 0},
+		{"429", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "77")
+			refuse(w, 429, 42901, "limit reached: too many requests")
+		}, "status 429 Too Many Requests: limit reached: too many requests", true, 77 * time.Second},
+		{"500", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, "status 500 Internal Server Error", true, 0},
+		{"503", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "soon")
+			http.Error(w, "<h1>\x1b[31mBusy\r\n</h1>", 503)
+		}, "status 503 Service Unavailable: <h1>�[31mBusy  </h1>", true, 0},
+		{"599", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(599) }, "status 599", true, 0},
+		{"a long text", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, strings.Repeat("x", 10_000), 418) }, "status 418 I'm a teapot: " + strings.Repeat("x", maxSaid) + "…", false, 0},
+		{"a long error", func(w http.ResponseWriter, _ *http.Request) { refuse(w, 418, 0, strings.Repeat("é", 1000)) }, "status 418 I'm a teapot: " + strings.Repeat("é", maxSaid) + "…", false, 0},
+		{"a redirect to nowhere", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(302) }, "status 302 Found", false, 0},
+		{"no HTTP", func(w http.ResponseWriter, _ *http.Request) {
+			conn := hijack(w)
+			defer conn.Close()
+			fmt.Fprintf(conn, "\x1b[31m%s\r\n\r\n", strings.Repeat("y", 2000))
+		}, malformed + strings.Repeat("y", maxSaid-len(malformed)) + "…", true, 0},
+		{"nothing", func(w http.ResponseWriter, _ *http.Request) { hijack(w).Close() }, "EOF", true, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewServer(tt.answer)
+			defer server.Close()
+			err := post(t, t.Context(), server.URL, nil)
+			got := ""
+			if err != nil {
+				got = strings.TrimPrefix(err.Error(), "post notice to ntfy at "+server.URL+": ")
+			}
+			var again *tryAgain
+			if got != tt.want || errors.As(err, &again) != tt.again || tt.again && again.after != tt.after {
+				t.Errorf("got  %s\nwant %s\nagain %+v", got, tt.want, again)
+			}
+		})
+	}
+}
+
+func hijack(w http.ResponseWriter) net.Conn {
+	conn, _, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		panic(err)
+	}
+	return conn
+}
+
+// A redirect is not followed, neither to another server nor to the same: whoever it leads to would get the token.
+func TestRedirect(t *testing.T) {
+	t.Parallel()
+	for _, code := range []int{301, 302, 303, 307, 308} {
+		var followed atomic.Int32
+		other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { followed.Add(1) }))
+		defer other.Close()
+		for _, to := range []string{other.URL + "/secret-topic", "/secret-elsewhere"} {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/secret-topic" {
+					followed.Add(1)
+				}
+				http.Redirect(w, r, to, code)
+			}))
+			err := post(t, t.Context(), server.URL, nil)
+			base := other.URL
+			if to[0] == '/' {
+				base = server.URL
+			}
+			var again *tryAgain
+			want := fmt.Sprintf("status %d %s: redirects to %s, which is not followed", code, http.StatusText(code), base)
+			if err == nil || !strings.HasSuffix(err.Error(), want) || errors.As(err, &again) {
+				t.Errorf("got %v, want %s", err, want)
+			}
+			server.Close()
+		}
+		if n := followed.Load(); n > 0 {
+			t.Errorf("%d: followed %d times", code, n)
+		}
+	}
+}
+
+// A server that accepts and says nothing, one that begins to answer and goes on for ever, and one that stops in the middle of it.
+func TestSlowServer(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		status int
+		body   string // once, or for ever
+		loop   bool
+		want   string
+	}{
+		"silent":               {0, "", false, "no answer in time"},
+		"stops":                {500, "oh", false, "status 500 Internal Server Error: oh"},
+		"endless":              {500, strings.Repeat("z", 1000), true, "status 500 Internal Server Error: " + strings.Repeat("z", maxSaid) + "…"},
+		"endless, and content": {200, strings.Repeat("z", 1000), true, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			left := make(chan struct{})
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				defer close(left)
+				_, _ = io.Copy(io.Discard, r.Body) // before that, the end of the connection goes unseen
+				if tt.status != 0 {
+					w.WriteHeader(tt.status)
+				}
+				for r.Context().Err() == nil && tt.status != 0 {
+					if _, err := w.Write([]byte(tt.body)); err != nil {
+						return
+					}
+					w.(http.Flusher).Flush()
+					if !tt.loop {
+						break
+					}
+				}
+				<-r.Context().Done()
+			}))
+			defer server.Close()
+			err := post(t, t.Context(), server.URL, func(n *ntfy) {
+				if n.client.Timeout != postTimeout {
+					t.Errorf("the time to answer is %v", n.client.Timeout)
+				}
+				if !tt.loop { // the others must not need it
+					n.client.Timeout = 300 * time.Millisecond
+				}
+			})
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), ": "+tt.want)) {
+				t.Errorf("got %v, want %s", err, tt.want)
+			}
+			<-left // the connection was closed
+		})
+	}
+}
+
+// A server that hangs is not in the way of the command, nor of the end.
+func TestIndependent(t *testing.T) {
+	t.Parallel()
+	asked := make(chan struct{}, 10)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		asked <- struct{}{}
+		<-r.Context().Done()
+	}))
+	defer server.Close()
+	s, _, end := run(t, Config{Ntfy: server.URL + "/topic", Command: []string{"/bin/true"}, Window: time.Millisecond})
+	s.Tell(banned(host(1), 23))
+	<-asked
+	s.Tell(banned(host(2), 23))
+	eventually(t, "two commands ran", func() bool { return s.Stats().Command.Sent == 2 })
+	if got := s.Stats().Ntfy; got != (ChannelStats{Waiting: 2}) {
+		t.Errorf("%+v", got)
+	}
+	end()
+	if got := s.Stats().Ntfy; got.Sent != 0 || got.Failed == 0 || got.Dropped != 2 || got.Waiting != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	tests := []struct {
+		header string
+		want   time.Duration
+	}{
+		{"", 0}, {"0", 0}, {"120", 2 * time.Minute}, {"-1", 0}, {"1.5", 0}, {"99999999999999999999", 0}, {"soon", 0},
+		{"Sun, 18 Jan 2026 12:00:30 GMT", 30 * time.Second}, {"Sun, 18 Jan 2026 11:00:00 GMT", 0},
+	}
+	for _, tt := range tests {
+		if got := retryAfter(tt.header, noon); got != tt.want {
+			t.Errorf("%q: got %v, want %v", tt.header, got, tt.want)
+		}
+	}
+}

@@ -1,0 +1,55 @@
+package notice
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestReadToken(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	tests := []struct {
+		name, text string
+		token      string
+		want       string // of the error
+	}{
+		{"plain", "tk_abc", "tk_abc", ""},
+		{"newline", "tk_abc\n", "tk_abc", ""},
+		{"windows", " tk_abc\r\n\r\n", "tk_abc", ""},
+		{"longest", strings.Repeat("x", maxToken), strings.Repeat("x", maxToken), ""},
+		{"long", strings.Repeat("x", maxToken+1), "", "longer than 4096 bytes"},
+		{"empty", "", "", "empty"},
+		{"blank", " \n", "", "empty"},
+		{"two", "secret1\nsecret2\n", "", "want a token and nothing else: there is a space, or what is not ASCII"},
+		{"injection", "secret\r\nX-Priority: 5", "", "want a token and nothing else: there is a space, or what is not ASCII"},
+		{"binary", "secret\x00", "", "want a token and nothing else: there is a space, or what is not ASCII"},
+		{"not ASCII", "sécret", "", "want a token and nothing else: there is a space, or what is not ASCII"},
+	}
+	for _, tt := range tests {
+		path := filepath.Join(dir, tt.name)
+		if err := os.WriteFile(path, []byte(tt.text), 0o400); err != nil {
+			t.Fatal(err)
+		}
+		token, err := readToken(path)
+		got := ""
+		if err != nil {
+			got = strings.TrimPrefix(err.Error(), "read token "+path+": ")
+		}
+		if token != tt.token || got != tt.want {
+			t.Errorf("%s: got %.10q, %s", tt.name, token, got)
+		}
+	}
+	if _, err := readToken(dir); err == nil || err.Error() != "read token "+dir+": not a regular file" {
+		t.Errorf("a directory: %v", err)
+	}
+	pipe := fifo(t)
+	if _, err := readToken(pipe); err == nil || err.Error() != "read token "+pipe+": not a regular file" {
+		t.Errorf("a pipe that nobody writes into: %v", err)
+	}
+	missing := filepath.Join(dir, "missing")
+	if _, err := readToken(missing); err == nil || err.Error() != "read token: open "+missing+": no such file or directory" {
+		t.Errorf("a missing file: %v", err)
+	}
+}
