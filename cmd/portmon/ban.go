@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -18,6 +19,9 @@ type banOptions struct {
 	force  bool
 	length time.Duration // 0 is that of the first tier
 }
+
+// byHand is the reason of a ban for which the user gives none.
+const byHand = "by hand"
 
 func banCommand(p *cli) *cobra.Command {
 	var o banOptions
@@ -64,7 +68,7 @@ done.`,
 		},
 	}
 	cmd.Flags().StringVar(&length, "for", "", `ban for a `+"`DURATION`"+` such as 90s, 8h, 3d or 1w, or "forever"`)
-	cmd.Flags().StringVar(&o.reason, "reason", "", "keep a `TEXT` with the ban, which list and why tell")
+	cmd.Flags().StringVar(&o.reason, "reason", byHand, "keep a `TEXT` with the ban, which list and why tell")
 	cmd.Flags().BoolVar(&o.force, "force", false, "ban also the address that you are connected from by SSH")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(
 		[]cobra.Completion{"1h", "8h", "1d", "3d", "30d", forever}, cobra.ShellCompDirectiveNoFileComp)))
@@ -111,7 +115,8 @@ func (p *cli) banOne(c *nftset.Conn, s *ruleset.State, t target, o banOptions) e
 		}
 		length = set.Timeout
 	}
-	b, err := s.Ban(c, prefix, length, o.reason)
+	// Without a comment, a watcher that starts later could not tell it from a ban that a trap has made.
+	b, err := s.Ban(c, prefix, length, cmp.Or(o.reason, byHand))
 	var covered *ruleset.CoveredError
 	var white *ruleset.WhitelistedError
 	switch {

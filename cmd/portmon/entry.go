@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/netip"
 	"strconv"
 	"time"
 	"unicode/utf8"
 
+	"github.com/portmon/portmon/internal/ledger"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -18,6 +20,10 @@ type entry struct {
 	timeout, expires time.Duration // 0 means for ever
 	reason           string
 	read             time.Time // when the kernel said so
+
+	offences int    // of the source; 0 if it is not known
+	proto    uint8  // of the last of them: IP protocol, 0 if it is not known
+	port     uint16 // and port
 }
 
 // entries calls f for each prefix of a ban that was just read, mostly one. Other programs may have banned ranges that are no prefix.
@@ -40,6 +46,18 @@ func (e *entry) age() (d time.Duration, ok bool) { return age(e.timeout, e.expir
 
 func age(timeout, expires time.Duration) (d time.Duration, ok bool) {
 	return timeout - expires, expires > 0 && timeout >= expires
+}
+
+// cause returns why there is the ban: what somebody noted beside it, or what is known of the offence, such as "tcp/23, 2 offences".
+func (e *entry) cause() string {
+	if e.reason != "" || e.offences == 0 {
+		return e.reason
+	}
+	text := plural(e.offences, "offence")
+	if port := portName(e.proto, e.port); port != "" {
+		return port + ", " + text
+	}
+	return text
 }
 
 // tierName returns the tier as people read it.
@@ -83,10 +101,27 @@ func (e *entry) appendJSON(b []byte) []byte {
 	if age, ok := e.age(); ok {
 		b = appendTime(append(b, `,"since":`...), e.read.Add(-age))
 	}
-	if e.reason != "" {
-		b = append(append(b, `,"reason":`...), jsonString(e.reason)...)
+	reason := e.reason
+	if e.offences > 0 {
+		b = strconv.AppendInt(append(b, `,"offences":`...), int64(e.offences), 10)
+		b = e.appendPortJSON(b)
+		reason = cmp.Or(reason, "trap")
+	}
+	if reason != "" {
+		b = append(append(b, `,"reason":`...), jsonString(reason)...)
 	}
 	return append(b, '}')
+}
+
+func (e *entry) appendPortJSON(b []byte) []byte {
+	if e.proto == 0 {
+		return b
+	}
+	b = append(append(b, `,"last_protocol":`...), jsonString(ledger.ProtocolName(e.proto))...)
+	if e.port == 0 {
+		return b
+	}
+	return strconv.AppendUint(append(b, `,"last_port":`...), uint64(e.port), 10)
 }
 
 // appendSeconds writes a duration in seconds, to the millisecond, which is what the kernel counts in.

@@ -95,15 +95,17 @@ func TestExamplesRun(t *testing.T) {
 		t.Run(cmd.Name(), func(t *testing.T) {
 			t.Parallel()
 			site, dir := newSite(t), t.TempDir()
-			if err := os.Mkdir(filepath.Join(dir, "etc"), 0o755); err != nil {
-				t.Fatal(err)
+			for _, name := range []string{"etc", "lib"} {
+				if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+					t.Fatal(err)
+				}
 			}
 			var output bytes.Buffer
 			var err error
 			site.host.Do(func() {
 				c := exec.Command(filepath.Join(bin, "with-etc"), "bash", "-e", "-o", "pipefail", "-c", "portmon apply\n"+cmd.Example)
 				c.Dir = dir
-				c.Env = append(os.Environ(), "ETC="+filepath.Join(dir, "etc"), "PATH="+bin+":"+os.Getenv("PATH"))
+				c.Env = append(os.Environ(), "ETC="+filepath.Join(dir, "etc"), "VARLIB="+filepath.Join(dir, "lib"), "PATH="+bin+":"+os.Getenv("PATH"))
 				c.Stdout, c.Stderr = &output, &output
 				err = c.Run()
 			})

@@ -24,6 +24,9 @@ tier of the ladder, or "prefix" for what was banned as one; how old the ban is,
 and how much of it is left. An address in several tiers appears once, with the
 longest.
 
+Of a ban that a trap made, the last column tells the port and the number of
+offences, as far as a watcher knows of them.
+
 With arguments, it tells only of bans that cover one of them or lie within it.
 That nobody is banned is no error: the list is empty and the exit code 0.`,
 		Example: `  # who is banned in a network, and the five longest bans of all
@@ -52,7 +55,16 @@ func (p *cli) list(c *nftset.Conn, s *ruleset.State, o listOptions) error {
 		}
 		return err
 	}
-	return p.writeList(o, expected(s), p.selectBans(c, s, o.only))
+	k := p.knowledgeOf(s, o.only)
+	bans := func(yield func(entry, error) bool) {
+		for e, err := range p.selectBans(c, s, o.only) {
+			k.about(&e)
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+	return p.writeList(o, expected(s), bans)
 }
 
 // writeList writes bans as they come or, sorted, once they are all there; about how many there will be, expected tells.
@@ -79,7 +91,7 @@ func (p *cli) writeList(o listOptions, expected int, bans iter.Seq2[entry, error
 		w.layout.address = max(w.layout.address, len(shortPrefix(e.prefix)))
 	}
 	r.sort()
-	w.layout.reasons = len(r.reasons) > 1
+	w.layout.reasons = r.causes
 	for i := range r.all {
 		e := r.entry(&r.all[i])
 		if err := w.write(&e); err != nil {

@@ -76,8 +76,7 @@ func (u untouched) Run() int {
 	return code
 }
 
-// hostState returns what portmon could change on the host, as far as nobody else does: the table, by its handle, and its
-// configuration.
+// hostState returns what portmon could change on the host, as far as nobody else does: the table, by its handle, and its files.
 func hostState() (map[string]any, error) {
 	c, err := nftset.Dial(nil)
 	if err != nil {
@@ -89,7 +88,7 @@ func hostState() (map[string]any, error) {
 		return nil, err
 	}
 	state := map[string]any{"table": s.Exists, "handle": s.Handle, "digest": s.Digest}
-	for _, name := range []string{"/etc/portmon", "/etc/portmon/portmon.toml"} {
+	for _, name := range []string{"/etc/portmon", "/etc/portmon/portmon.toml", "/var/lib/portmon", "/var/lib/portmon/state.jsonl"} {
 		if info, err := os.Stat(name); err == nil {
 			state[name] = info.ModTime()
 		}
@@ -97,7 +96,7 @@ func hostState() (map[string]any, error) {
 	return state, nil
 }
 
-// withEtc is a command for scripts: it runs a program for which the folder $ETC is /etc.
+// withEtc is a command for scripts: it runs a program for which the folder $ETC is /etc, and $VARLIB is /var/lib.
 func withEtc() {
 	runtime.LockOSThread()
 	err := unix.Unshare(unix.CLONE_NEWNS)
@@ -106,6 +105,9 @@ func withEtc() {
 	}
 	if err == nil {
 		err = unix.Mount(os.Getenv("ETC"), "/etc", "", unix.MS_BIND, "")
+	}
+	if err == nil {
+		err = unix.Mount(os.Getenv("VARLIB"), "/var/lib", "", unix.MS_BIND, "")
 	}
 	become(err)
 }

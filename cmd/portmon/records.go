@@ -9,16 +9,17 @@ import (
 	"time"
 )
 
-// records keeps the entries of a list until they can be sorted: a million of them in 40 MB.
+// records keeps the entries of a list until they can be sorted: a million of them in 48 MB.
 type records struct {
 	all     []record
 	sets    []recordSet
 	reasons []string // the first is ""
+	causes  bool     // whether something is known of why there are bans
 	number  map[string]uint32
 	begun   time.Time
 }
 
-// record is an entry without pointers, in 40 bytes.
+// record is an entry without pointers, in 48 bytes.
 type record struct {
 	addr             [16]byte
 	timeout, expires time.Duration
@@ -26,6 +27,9 @@ type record struct {
 	read             uint16 // when it was read, in ticks since the first
 	set              uint8  // place in records.sets
 	bits             uint8
+	proto            uint8
+	port             uint16
+	offences         uint16 // at most what it can be
 }
 
 // tick is how exactly records know when they were read. A million of them take the kernel half a minute, which would make a
@@ -49,8 +53,10 @@ func (r *records) add(e entry) {
 	}
 	rec := record{
 		timeout: e.timeout, expires: e.expires, bits: uint8(e.prefix.Bits()),
-		read: uint16(min(e.read.Sub(r.begun)/tick, math.MaxUint16)),
+		read:  uint16(min(e.read.Sub(r.begun)/tick, math.MaxUint16)),
+		proto: e.proto, port: e.port, offences: uint16(min(e.offences, math.MaxUint16)),
 	}
+	r.causes = r.causes || e.cause() != ""
 	addr := e.prefix.Addr()
 	rec.addr = addr.As16()
 	set := slices.IndexFunc(r.sets, func(s recordSet) bool { return s.name == e.set })
@@ -78,7 +84,8 @@ func (r *records) entry(rec *record) entry {
 	return entry{
 		prefix: netip.PrefixFrom(addr, int(rec.bits)), set: set.name, tier: set.tier,
 		timeout: rec.timeout, expires: rec.expires, reason: r.reasons[rec.reason],
-		read: r.begun.Add(time.Duration(rec.read) * tick),
+		read:     r.begun.Add(time.Duration(rec.read) * tick),
+		offences: int(rec.offences), proto: rec.proto, port: rec.port,
 	}
 }
 

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
+	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -11,7 +15,10 @@ func removeCommand(p *cli) *cobra.Command {
 		Use:   "remove",
 		Short: "take the table out of the kernel, with all bans",
 		Long: `Remove deletes the table inet portmon, and with it the traps and all bans.
-Nothing else is touched. There being no table is no error.`,
+Nothing else is touched. There being no table is no error.
+
+The bans that were remembered go as well; that sources have offended is still
+remembered.`,
 		Example: `  portmon remove
   portmon apply`,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -41,7 +48,20 @@ Nothing else is touched. There being no table is no error.`,
 			default:
 				p.print("inet %s: removed, and all bans with it\n", tableName)
 			}
-			return nil
+			return p.forgetBans()
 		},
 	}
+}
+
+// forgetBans sees to it that the next apply does not put back what was removed. A watcher that runs does that.
+func (p *cli) forgetBans() error {
+	path := p.statePath()
+	if w, err := control.Dial(control.Path(path)); err == nil {
+		w.Close()
+		return nil
+	}
+	if err := watch.ForgetBans(path); err != nil {
+		return fmt.Errorf("the table is gone, but its bans are still remembered: %w", err)
+	}
+	return nil
 }

@@ -39,7 +39,7 @@ func (l rowLayout) appendEntry(b []byte, e *entry) []byte {
 	if e.expires > 0 {
 		left = short(e.expires)
 	}
-	return l.appendRow(b, shortPrefix(e.prefix), e.tierName(), age, left, printable(e.reason))
+	return l.appendRow(b, shortPrefix(e.prefix), e.tierName(), age, left, printable(e.cause()))
 }
 
 func (l rowLayout) appendRow(b []byte, address, tier, age, left, reason string) []byte {

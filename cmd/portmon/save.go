@@ -23,12 +23,12 @@ func saveCommand(p *cli) *cobra.Command {
 configuration names in [watch]. After a reboot or a reload of nftables, portmon
 apply puts the bans back with the time they have left.
 
-A watcher that runs does this by itself, every minute and when it ends; then save
-has it done at once. Without a table there is nothing to save, and the file stays
-as it is.`,
-		Example: `  # before a reload that flushes everything, and after it
+A watcher that runs does this by itself, every minute and when it ends; then
+save has it done at once. Without a table there is nothing to save, and the file
+stays as it is.`,
+		Example: `  # before all rules go, and after it
   portmon save
-  nft -f /etc/nftables.conf
+  nft flush ruleset
   portmon apply`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Args:              noArgs,

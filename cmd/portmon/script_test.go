@@ -36,6 +36,7 @@ func TestScripts(t *testing.T) {
 type site struct {
 	host, internet *netnstest.Host
 	link           *netnstest.Link
+	watcher        *watcherProcess // of a script
 }
 
 // newSite connects a host to the internet. Its addresses are 192.0.2.2 and 2001:db8::2.
@@ -74,13 +75,14 @@ func setUpScript(env *testscript.Env) error {
 		return errors.New("testscript does not give a testing.TB")
 	}
 	env.Values[siteKey{}] = newSite(t)
-	etc, bin := filepath.Join(env.WorkDir, "etc"), filepath.Join(env.WorkDir, ".bin")
+	etc, lib, bin := filepath.Join(env.WorkDir, "etc"), filepath.Join(env.WorkDir, "lib"), filepath.Join(env.WorkDir, ".bin")
 	env.Setenv("ETC", etc)
+	env.Setenv("VARLIB", lib)
 	env.Setenv("PATH", bin+":"+env.Getenv("PATH"))
 	env.Setenv(homeVariable, os.Getenv(homeVariable))
 	env.Setenv(raceVariable, os.Getenv(raceVariable))
 	env.Setenv("TZ", "UTC")
-	for _, dir := range []string{etc, bin} {
+	for _, dir := range []string{etc, lib, bin} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
@@ -94,12 +96,16 @@ func setUpScript(env *testscript.Env) error {
 
 // scriptCommands are what scripts can do that testscript cannot:
 //
-//	portmon ARGS           run portmon on the host, with $WORK/etc for /etc; it must exit with 0
+//	portmon ARGS           run portmon on the host, with $WORK/etc for /etc and $WORK/lib for /var/lib; it must exit with 0
 //	exits CODE ARGS        the same, but it must exit with CODE
 //	cannot CODE ARGS       the same, without any capability
 //	host PROGRAM ARGS      run another program on the host
 //	pipe COMMANDS          run a shell command on the host, in which portmon is one too
 //	probe SRC PORT ANSWER  send a SYN from any address to the host; ANSWER is SYN+ACK, RST or none
+//	watch ARGS             run portmon watch in the background, and go on when it is ready
+//	unwatch SIGNAL         send a signal (TERM, KILL) to it, and go on when it has ended; its log is then in watch.log
+//	hangup                 send it SIGHUP, and go on when it has read its configuration again
+//	await COMMAND          run a shell command as pipe does, again and again until it succeeds
 //	listen NETWORK ADDR    let a program on the host listen, until the script ends
 //	json FILE PATH VALUE   check a value in a JSON document: .bans.0.prefix, where VALUE is JSON; FILE may be stdout
 //	fields FILE PATH NAMES check that an object has these fields and no others
@@ -117,10 +123,14 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"pipe": func(ts *testscript.TestScript, neg bool, args []string) {
 		runOnHost(ts, neg, 0, "with-etc", "bash", "-e", "-o", "pipefail", "-c", strings.Join(args, " "))
 	},
-	"probe":  scriptProbe,
-	"listen": scriptListen,
-	"json":   scriptJSON,
-	"fields": scriptFields,
+	"watch":   scriptWatch,
+	"unwatch": scriptUnwatch,
+	"hangup":  scriptHangup,
+	"await":   scriptAwait,
+	"probe":   scriptProbe,
+	"listen":  scriptListen,
+	"json":    scriptJSON,
+	"fields":  scriptFields,
 }
 
 func code(ts *testscript.TestScript, args []string) int {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"errors"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -18,7 +20,7 @@ func statusCommand(p *cli) *cobra.Command {
 		Long: `Status tells whether the table inet portmon is there and is what the
 configuration says; how full its sets are; how many packets met a trap, made a
 ban or were dropped; and which trap ports are none at the moment because a
-program listens.
+program listens; and whether a watcher runs.
 
 The exit code is 0 if the table is in force as configured, 3 if it is not there
 or differs, 2 if the configuration is wrong, so that nobody can tell.`,
@@ -65,8 +67,10 @@ type report struct {
 	TrapTCP         []string           `json:"trap_tcp"`
 	TrapUDP         []string           `json:"trap_udp"`
 	Listeners       []listenerReport   `json:"listeners"`
+	Watcher         watcherReport      `json:"watcher"`
 	traps           traps
 	hearing         []string
+	zone            *time.Location
 }
 
 type setReport struct {
@@ -82,6 +86,12 @@ type setReport struct {
 type traffic struct {
 	Packets uint64 `json:"packets"`
 	Bytes   uint64 `json:"bytes"`
+}
+
+// watcherReport is what a watcher says of itself, if one runs.
+type watcherReport struct {
+	Running bool `json:"running"`
+	*control.Status
 }
 
 // listenerReport is a program that listens where a trap is configured.
@@ -105,13 +115,14 @@ func (p *cli) report() (*report, error) {
 	r := &report{
 		Version: 1, Table: s.Table.String(), InForce: s.Exists,
 		Differences: []string{}, FeaturesMissing: []string{}, Sets: []setReport{}, Counters: map[string]traffic{},
-		TrapTCP: []string{}, TrapUDP: []string{}, Listeners: []listenerReport{},
+		TrapTCP: []string{}, TrapUDP: []string{}, Listeners: []listenerReport{}, zone: p.now().Location(),
 	}
 	if s.Exists {
 		if err := r.read(p, c, s); err != nil {
 			return nil, err
 		}
 	}
+	r.askWatcher(p)
 	conf, err := p.loadConfig()
 	if err != nil {
 		return r, err
@@ -154,6 +165,23 @@ func (r *report) read(p *cli, c *nftset.Conn, s *ruleset.State) (err error) {
 		r.Listeners = append(r.Listeners, listenerReport{l.Proto, l.Addr.Port(), l.Addr.Addr().String()})
 	}
 	return nil
+}
+
+// askWatcher fills in what a watcher says of itself.
+func (r *report) askWatcher(p *cli) {
+	w, err := control.Dial(control.Path(p.statePath()))
+	if errors.Is(err, control.ErrNone) {
+		return
+	}
+	if err == nil {
+		defer w.Close()
+		var s control.Status
+		if s, err = w.Status(); err == nil {
+			r.Watcher = watcherReport{true, &s}
+			return
+		}
+	}
+	p.warn("look for a watcher: %v", err)
 }
 
 // compare fills in how far that is what the configuration says.

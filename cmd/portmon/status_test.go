@@ -1,6 +1,9 @@
 package main
 
 import (
+	"github.com/portmon/portmon/internal/control"
+	"time"
+
 	"io"
 	"net/netip"
 	"strings"
@@ -30,6 +33,8 @@ func TestStatusText(t *testing.T) {
 		Counters: map[string]traffic{
 			"trapped": {1234567, 74074020}, "banned": {65536, 3932160}, "full": {2, 120}, "dropped": {98765432, 5925925920}, "mine": {1, 1},
 		},
+		Watcher: watcherReport{true, &control.Status{PID: 4321, Since: testNow.Add(-2 * time.Hour), Offenders: 12}},
+		zone:    testNow.Location(),
 		traps:   defaultTraps(),
 		hearing: []string{"tcp 3389 has a listener: not a trap while it listens"},
 	}
@@ -38,6 +43,7 @@ inet portmon: in force, but not as configured: whitelist4, rules
 missing: no moonlight
 traps: tcp 23, 445, 1433, 2323, 3389, 5900-5910, 6379
   tcp 3389 has a listener: not a trap while it listens
+watcher: running since 2026-01-18 09:04:26, pid 4321; knows 12 offenders
 
 SET   BANS   SIZE   TIMEOUT
 ban4  65536  65536  8h       FULL

@@ -18,6 +18,7 @@ func (r *report) print(u *ui) {
 	r.printForce(u)
 	if r.InForce {
 		r.printTraps(u)
+		r.printWatcher(u)
 		r.printSets(u)
 		r.printCounters(u)
 	}
@@ -49,6 +50,18 @@ func (r *report) printTraps(u *ui) {
 	u.print("traps: %s\n", ports)
 	for _, line := range r.hearing {
 		u.print("  %s\n", line)
+	}
+}
+
+func (r *report) printWatcher(u *ui) {
+	w := r.Watcher
+	if !w.Running {
+		u.print("watcher: not running, so every ban lasts as long as the first\n")
+		return
+	}
+	u.print("watcher: running since %s, pid %d; knows %s\n", w.Since.In(r.zone).Format("2006-01-02 15:04:05"), w.PID, plural(w.Offenders, "offender"))
+	if w.SaveFailures > 0 {
+		u.warn("the watcher could not save its state %s: see its journal", plural(int(w.SaveFailures), "time"))
 	}
 }
 

@@ -3,9 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/spf13/cobra"
 
+	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -17,7 +19,8 @@ func unbanCommand(p *cli) *cobra.Command {
 		Short: "lift bans",
 		Long: `Unban lifts the bans of addresses, and of prefixes and all that is within them.
 An IPv6 address stands for the network that it would be banned by, as a rule its
-/64.
+/64. A source that is unbanned starts again at the first tier, even if it was
+free already.
 
 It is no error if there is nothing to lift. It is one if an address is still
 banned afterwards, because the ban is of a larger prefix.`,
@@ -76,10 +79,24 @@ func (p *cli) unban(c *nftset.Conn, s *ruleset.State, t target) error {
 			fmt.Errorf("%s is still banned: inside %s", shortPrefix(prefix), inside.Interval),
 			"lift that: " + unbanOf(*inside),
 		}
+	case len(bans) == 0 && p.forgiven(prefix):
+		p.note("%s%s was not banned; its offences are forgotten", shortPrefix(prefix), t.meaning(prefix))
 	case len(bans) == 0:
 		p.note("%s%s was not banned", shortPrefix(prefix), t.meaning(prefix))
 	}
 	return nil
+}
+
+// forgiven has the watcher forget the offences of a source, and reports whether there were any. Of a ban that is lifted it hears from
+// the kernel, and forgets them by itself.
+func (p *cli) forgiven(source netip.Prefix) bool {
+	w, err := control.Dial(control.Path(p.statePath()))
+	if err != nil {
+		return false
+	}
+	defer w.Close()
+	had, err := w.Forgive([]netip.Prefix{source})
+	return err == nil && len(had) > 0
 }
 
 // longestEach returns, of each source that had bans in several tiers, the one of the longest; they come in this order.

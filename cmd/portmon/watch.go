@@ -28,8 +28,8 @@ The kernel bans without it. When it ends, all bans stay.
 
 SIGHUP makes it read the configuration again; a wrong one is refused. SIGTERM
 makes it save and end.`,
-		Example: `  # in the foreground, to see what it does
-  sudo portmon watch`,
+		Example: `  # for three seconds, to see what it does
+  timeout --preserve-status 3 portmon watch`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Args:              noArgs,
 		RunE: func(*cobra.Command, []string) error {

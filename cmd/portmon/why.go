@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portmon/portmon/internal/ledger"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -21,7 +22,9 @@ func whyCommand(p *cli) *cobra.Command {
 		Short: "tell what happens to packets from an address, and why",
 		Long: `Why tells whether an address is banned, since when, for how long and by which
 set; whether it is whitelisted, and by which entry; and if it is neither, what
-would ban it. It asks the kernel, not the configuration, and changes nothing.`,
+would ban it. If the watcher knows of offences, it tells how many, the last
+port, and how long the next ban will be. It asks the kernel, not the
+configuration, and changes nothing.`,
 		Example: `  portmon why 203.0.113.7
   portmon why 2001:db8:5:6::7 --json | jq -r .verdict`,
 		ValidArgsFunction: p.completeBanned,
@@ -80,7 +83,19 @@ type answer struct {
 	WouldBanSeconds float64  `json:"would_ban_seconds,omitempty"`
 	TrapTCP         []string `json:"trap_tcp"`
 	TrapUDP         []string `json:"trap_udp"`
+	// Watched tells that a watcher runs. If it does not, what is known of offences is what the last one has left.
+	Watched      bool       `json:"watched"`
+	Offences     int        `json:"offences,omitempty"`
+	LastOffence  *time.Time `json:"last_offence,omitempty"`
+	LastProtocol string     `json:"last_protocol,omitempty"`
+	LastPort     uint16     `json:"last_port,omitempty"`
+	// NextTier is the tier that the next offence leads to, once the bans are over.
+	NextTier       int     `json:"next_tier,omitempty"`
+	NextBanSeconds float64 `json:"next_ban_seconds,omitempty"`
 
+	zone     *time.Location
+	proto    uint8
+	next     time.Duration // how long the ban in NextTier is
 	bans     []entry
 	traps    traps
 	wouldBan time.Duration
@@ -92,13 +107,16 @@ func (p *cli) explain(c *nftset.Conn, s *ruleset.State, addr netip.Addr) (*answe
 	if err != nil {
 		return nil, err
 	}
-	a := &answer{Version: 1, Table: s.Table.String(), Address: addr, Source: s.Source(addr), Bans: []json.RawMessage{}}
+	a := &answer{Version: 1, Table: s.Table.String(), Address: addr, Source: s.Source(addr), Bans: []json.RawMessage{}, zone: p.now().Location()}
 	if a.traps, err = readTraps(c, s); err != nil {
 		return nil, err
 	}
 	a.TrapTCP, a.TrapUDP = portTexts(a.traps.tcp), portTexts(a.traps.udp)
+	k := p.knowledge(a.Source)
+	a.recall(k, s, addr)
 	for _, b := range st.Bans {
 		entries(b, p.now(), func(e entry) {
+			k.about(&e)
 			if e.prefix.Contains(addr) {
 				a.bans = append(a.bans, e)
 				a.Bans = append(a.Bans, e.appendJSON(nil))
@@ -125,6 +143,27 @@ func (p *cli) explain(c *nftset.Conn, s *ruleset.State, addr netip.Addr) (*answe
 		}
 	}
 	return a, nil
+}
+
+// recall fills in what is known of the source's offences.
+func (a *answer) recall(k *knowledge, s *ruleset.State, addr netip.Addr) {
+	a.Watched = k.watched
+	rec, when, ok := k.offender(a.Source)
+	if !ok {
+		return
+	}
+	when = when.UTC().Truncate(time.Second)
+	a.Offences, a.LastOffence, a.proto, a.LastProtocol, a.LastPort = rec.Offences, &when, rec.Proto, ledger.ProtocolName(rec.Proto), rec.Port
+	if !k.watched {
+		return
+	}
+	for tier := 1; tier <= rec.Offences+1; tier++ {
+		set := s.Set(ruleset.BanSet(addr, tier))
+		if set == nil {
+			return
+		}
+		a.NextTier, a.next, a.NextBanSeconds = tier, set.Timeout, set.Timeout.Seconds()
+	}
 }
 
 // firstTier returns the set that the packet path adds an address to, or nil.

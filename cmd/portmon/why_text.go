@@ -24,6 +24,28 @@ func (a *answer) print(p *cli) {
 	for i := range a.bans {
 		p.print("  %s\n", a.bans[i].describe())
 	}
+	for _, line := range a.record() {
+		p.print("  %s\n", line)
+	}
+}
+
+// record says what is known of the source's offences, and what the next one leads to.
+func (a *answer) record() []string {
+	if a.Offences == 0 {
+		return nil
+	}
+	text := plural(a.Offences, "offence") + " on record, the last"
+	if port := portName(a.proto, a.LastPort); port != "" {
+		text += " at " + port
+	}
+	text += " on " + a.LastOffence.In(a.zone).Format("2006-01-02 15:04:05")
+	if !a.Watched {
+		return []string{text, "no watcher runs, which would ban it for longer the next time"}
+	}
+	if a.NextTier == 0 {
+		return []string{text}
+	}
+	return []string{text, fmt.Sprintf("the next ban is in tier %d, for %s", a.NextTier, config.FormatDuration(a.next))}
 }
 
 // prospect says what would ban an address that is not.
@@ -61,8 +83,8 @@ func (e *entry) describe() string {
 		}
 		text += ", " + short(e.expires) + " left"
 	}
-	if e.reason != "" {
-		text += ": " + printable(e.reason)
+	if cause := e.cause(); cause != "" {
+		text += ": " + printable(cause)
 	}
 	return text
 }

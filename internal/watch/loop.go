@@ -52,23 +52,21 @@ const (
 )
 
 // open subscribes to all that there is to hear.
-func open(config Config) (l *loop, err error) {
-	if l, err = deaf(config); err != nil {
+func open(config Config) (*loop, error) {
+	l, err := deaf(config)
+	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			l.close()
-		}
-	}()
 	l.log, err = nflog.Dial(&nflog.Config{Group: config.Spec.LogGroup, NetNS: config.NetNS, ReadBuffer: config.ReadBuffer})
 	if err != nil {
+		l.close()
 		return nil, err
 	}
 	l.monitor, err = nftset.Listen(&nftset.MonitorConfig{
 		NetNS: config.NetNS, Table: l.table(), Sets: l.sets, ReadBuffer: config.ReadBuffer,
 	})
 	if err != nil {
+		l.close()
 		return nil, err
 	}
 	l.readers.Go(func() { readLog(l.log, l.reports, l.done) })

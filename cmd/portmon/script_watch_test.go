@@ -1,0 +1,107 @@
+package main
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+)
+
+// patience ends a script that waits for what does not happen.
+const patience = 20 * time.Second
+
+// watcherProcess is `portmon watch` in the background of a script.
+type watcherProcess struct {
+	*exec.Cmd
+	notices net.PacketConn // what it tells systemd
+}
+
+// scriptWatch starts a watcher as systemd does, and returns when it says that it is ready.
+func scriptWatch(ts *testscript.TestScript, neg bool, args []string) {
+	site := ts.Value(siteKey{}).(*site)
+	if neg || site.watcher != nil {
+		ts.Fatalf("usage: watch ARGS, and no other watcher")
+	}
+	socket := filepath.Join(ts.Getenv("WORK"), "notify")
+	os.Remove(socket)
+	notices, err := net.ListenPacket("unixgram", socket)
+	ts.Check(err)
+	ts.Defer(func() { notices.Close() })
+	log, err := os.Create(ts.MkAbs("watch.log"))
+	ts.Check(err)
+	defer log.Close()
+	path, err := exec.LookPath("/proc/self/exe")
+	ts.Check(err)
+	cmd := exec.Command(path, append([]string{"portmon", "watch"}, args...)...)
+	cmd.Args[0] = "with-etc"
+	cmd.Dir, cmd.Stderr = ts.MkAbs("."), log
+	for _, name := range []string{"ETC", "VARLIB", "PATH", homeVariable, raceVariable, "TZ"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+socket)
+	site.host.Do(func() { err = cmd.Start() })
+	ts.Check(err)
+	ts.Defer(func() { cmd.Process.Kill() })
+	site.watcher = &watcherProcess{cmd, notices}
+	site.watcher.await(ts, "READY=1")
+}
+
+// await returns when the watcher has told systemd something.
+func (w *watcherProcess) await(ts *testscript.TestScript, what string) {
+	ts.Check(w.notices.SetReadDeadline(time.Now().Add(patience)))
+	b := make([]byte, 4096)
+	for {
+		n, _, err := w.notices.ReadFrom(b)
+		if err != nil {
+			ts.Fatalf("the watcher does not say %s: %v\n%s", what, err, ts.ReadFile("watch.log"))
+		}
+		for line := range strings.Lines(string(b[:n])) {
+			if strings.TrimSpace(line) == what {
+				return
+			}
+		}
+	}
+}
+
+func scriptUnwatch(ts *testscript.TestScript, neg bool, args []string) {
+	site := ts.Value(siteKey{}).(*site)
+	if neg || len(args) != 1 || site.watcher == nil {
+		ts.Fatalf("usage: unwatch SIGNAL, after watch")
+	}
+	signal := unix.SignalNum("SIG" + args[0])
+	ts.Check(site.watcher.Process.Signal(signal))
+	if err := site.watcher.Wait(); signal == unix.SIGTERM && err != nil {
+		ts.Fatalf("the watcher ended: %v\n%s", err, ts.ReadFile("watch.log"))
+	}
+	site.watcher = nil
+}
+
+func scriptHangup(ts *testscript.TestScript, neg bool, args []string) {
+	w := ts.Value(siteKey{}).(*site).watcher
+	if neg || len(args) > 0 || w == nil {
+		ts.Fatalf("usage: hangup, after watch")
+	}
+	ts.Check(w.Process.Signal(unix.SIGHUP))
+	w.await(ts, "READY=1")
+}
+
+func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: await COMMAND")
+	}
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		ts.Value(siteKey{}).(*site).host.Do(func() {
+			err = ts.Exec("with-etc", "bash", "-e", "-o", "pipefail", "-c", strings.Join(args, " "))
+		})
+		if err == nil {
+			return
+		}
+	}
+	ts.Fatalf("not within %v: %s: %v", patience, strings.Join(args, " "), err)
+}
