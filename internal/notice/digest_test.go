@@ -57,13 +57,13 @@ func TestBounded(t *testing.T) {
 			d.add(e)
 		}
 	}
-	fill(0, 100_000)
+	fill(0, 50_000)
 	before := heap()
-	fill(100_000, 500_000)
+	fill(50_000, 200_000)
 	if grown := heap() - before; grown > 100_000 {
-		t.Errorf("400,000 events took %d bytes", grown)
+		t.Errorf("150,000 events took %d bytes", grown)
 	}
-	if d.total != 500_000 || len(d.ports.by) != maxPorts {
+	if d.total != 200_000 || len(d.ports.by) != maxPorts {
 		t.Errorf("%d events, %d ports", d.total, len(d.ports.by))
 	}
 	for k, g := range d.groups {

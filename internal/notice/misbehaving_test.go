@@ -66,10 +66,12 @@ func TestAnswers(t *testing.T) {
 		{"500", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, "status 500 Internal Server Error", true, 0},
 		{"503", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "soon")
-			http.Error(w, "<h1>\x1b[31mBusy\r\n</h1>", 503)
+			http.Error(w, "<h1>\x1b[31mBusy\r\n</h1>", http.StatusServiceUnavailable)
 		}, "status 503 Service Unavailable: <h1>�[31mBusy  </h1>", true, 0},
 		{"599", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(599) }, "status 599", true, 0},
-		{"a long text", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, strings.Repeat("x", 10_000), 418) }, "status 418 I'm a teapot: " + strings.Repeat("x", maxSaid) + "…", false, 0},
+		{"a long text", func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, strings.Repeat("x", 10_000), http.StatusTeapot)
+		}, "status 418 I'm a teapot: " + strings.Repeat("x", maxSaid) + "…", false, 0},
 		{"a long error", func(w http.ResponseWriter, _ *http.Request) { refuse(w, 418, 0, strings.Repeat("é", 1000)) }, "status 418 I'm a teapot: " + strings.Repeat("é", maxSaid) + "…", false, 0},
 		{"a redirect to nowhere", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(302) }, "status 302 Found", false, 0},
 		{"no HTTP", func(w http.ResponseWriter, _ *http.Request) {
@@ -141,15 +143,16 @@ func TestRedirect(t *testing.T) {
 func TestSlowServer(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
-		status int
-		body   string // once, or for ever
-		loop   bool
-		want   string
+		status  int
+		body    string // once, or for ever
+		loop    bool
+		timeout time.Duration
+		want    string
 	}{
-		"silent":               {0, "", false, "no answer in time"},
-		"stops":                {500, "oh", false, "status 500 Internal Server Error: oh"},
-		"endless":              {500, strings.Repeat("z", 1000), true, "status 500 Internal Server Error: " + strings.Repeat("z", maxSaid) + "…"},
-		"endless, and content": {200, strings.Repeat("z", 1000), true, ""},
+		"silent":               {0, "", false, 300 * time.Millisecond, "no answer in time"},
+		"stops":                {500, "oh", false, 5 * time.Second, "status 500 Internal Server Error: oh"},
+		"endless":              {500, strings.Repeat("z", 1000), true, postTimeout, "status 500 Internal Server Error: " + strings.Repeat("z", maxSaid) + "…"},
+		"endless, and content": {200, strings.Repeat("z", 1000), true, postTimeout, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -173,16 +176,18 @@ func TestSlowServer(t *testing.T) {
 				<-r.Context().Done()
 			}))
 			defer server.Close()
+			begin := time.Now()
 			err := post(t, t.Context(), server.URL, func(n *ntfy) {
 				if n.client.Timeout != postTimeout {
 					t.Errorf("the time to answer is %v", n.client.Timeout)
 				}
-				if !tt.loop { // the others must not need it
-					n.client.Timeout = 300 * time.Millisecond
-				}
+				n.client.Timeout = tt.timeout
 			})
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), ": "+tt.want)) {
 				t.Errorf("got %v, want %s", err, tt.want)
+			}
+			if tt.loop && time.Since(begin) >= postTimeout {
+				t.Error("read to the end of time")
 			}
 			<-left // the connection was closed
 		})

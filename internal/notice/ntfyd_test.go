@@ -113,7 +113,7 @@ func (s *standIn) publish(w http.ResponseWriter, r *http.Request, topic string) 
 // param returns a parameter by the first of its names that has a value, in the headers or, failing that, in the URL.
 func param(r *http.Request, names ...string) string {
 	for _, name := range names {
-		value := r.Header.Get(name)
+		value := latin1(r.Header.Get(name))
 		if decoded, err := new(mime.WordDecoder).DecodeHeader(value); err == nil {
 			value = decoded
 		}
@@ -127,6 +127,15 @@ func param(r *http.Request, names ...string) string {
 		}
 	}
 	return ""
+}
+
+// latin1 returns what a header means to who sticks to the letter: ntfy itself takes UTF-8, what stands before it may not.
+func latin1(header string) string {
+	var b strings.Builder
+	for i := range len(header) {
+		b.WriteRune(rune(header[i]))
+	}
+	return b.String()
 }
 
 func (s *standIn) poll(w http.ResponseWriter, topic string) {
