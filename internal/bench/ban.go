@@ -47,9 +47,9 @@ func ban(b *bench, t *scope) (*table, error) {
 		return err
 	}
 	return tab, tab.contest("65,536 bans", b.count, []runner{
-		{"`nft -f`", h, fresh, pipeline("nft", "-f", nft)},
-		{"`nftset`, Add", h, fresh, pipeline("/proc/self/exe", "add", plain)},
-		{"`nftset`, Renew", h, fresh, pipeline("/proc/self/exe", "renew", plain)},
+		{"`nft -f`", h, fresh, pipeline("nft", "-f", nft), nil},
+		{"`nftset`, Add", h, fresh, pipeline("/proc/self/exe", "add", plain), nil},
+		{"`nftset`, Renew", h, fresh, pipeline("/proc/self/exe", "renew", plain), nil},
 	})
 }
 

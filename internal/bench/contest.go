@@ -15,6 +15,15 @@ type runner struct {
 	prepare func() error
 	// pipeline are the commands that do the work.
 	pipeline [][]string
+	// work, if not nil, does it instead.
+	work func() (usage, error)
+}
+
+func (r *runner) run() (usage, error) {
+	if r.work != nil {
+		return r.work()
+	}
+	return measure(r.host, r.pipeline...)
 }
 
 // pipeline is one that consists of a single command.
@@ -42,7 +51,7 @@ func (t *table) contest(work string, count int, runners []runner) error {
 					return fmt.Errorf("prepare %s: %w", r.name, err)
 				}
 			}
-			u, err := measure(r.host, r.pipeline...)
+			u, err := r.run()
 			if err != nil {
 				return fmt.Errorf("measure %s: %w", r.name, err)
 			}

@@ -54,22 +54,26 @@ var flows = []flow{
 func (l *lane) encode(from netip.Prefix, packet func(src netip.Addr) (netnstest.Packet, error)) ([][]byte, error) {
 	var frames [][]byte
 	for i := range sources {
-		src := nth(from, i+1)
-		p, err := packet(src)
+		p, err := packet(nth(from, i+1))
 		if err != nil {
 			return nil, err
 		}
-		etherType := []byte{0x08, 0x00}
-		if src.Is6() {
-			etherType = []byte{0x86, 0xdd}
-		}
-		frame := append(append(append([]byte{}, l.link.B.MAC[:]...), l.link.A.MAC[:]...), etherType...)
-		if frame, err = p.AppendBinary(frame); err != nil {
+		f, err := frame(l.link, p)
+		if err != nil {
 			return nil, err
 		}
-		frames = append(frames, frame)
+		frames = append(frames, f)
 	}
 	return frames, nil
+}
+
+// frame returns a packet as it goes over a link, from A to B.
+func frame(link *netnstest.Link, p netnstest.Packet) ([]byte, error) {
+	etherType := []byte{0x08, 0x00}
+	if p.Src.Addr().Is6() {
+		etherType = []byte{0x86, 0xdd}
+	}
+	return p.AppendBinary(append(append(append([]byte{}, link.B.MAC[:]...), link.A.MAC[:]...), etherType...))
 }
 
 // udpFrames opens a socket that nobody reads. Once it is full, which it is after a few packets, each costs the same.

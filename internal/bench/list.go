@@ -28,12 +28,12 @@ func list(b *bench, t *scope) (*table, error) {
 			return nil, err
 		}
 		err = tab.contest(thousands(n)+" bans", count, []runner{
-			{"`nft -j list set \\| jq`", h, nil, [][]string{{"nft", "-j", "list", "set", "inet", "portmon", "ban4"}, {"jq", "-r", jq}}},
-			{"bare loop", h, nil, pipeline("/proc/self/exe", "receive")},
-			{"`portmon list`", h, nil, pipeline(b.portmon, "list")},
-			{"`portmon list --json`", h, nil, pipeline(b.portmon, "list", "--json")},
-			{"`portmon list --json --unsorted`", h, nil, pipeline(b.portmon, "list", "--json", "--unsorted")},
-			{"`portmon list --count`", h, nil, pipeline(b.portmon, "list", "--count")},
+			{"`nft -j list set \\| jq`", h, nil, [][]string{{"nft", "-j", "list", "set", "inet", "portmon", "ban4"}, {"jq", "-r", jq}}, nil},
+			{"bare loop", h, nil, pipeline("/proc/self/exe", "receive"), nil},
+			{"`portmon list`", h, nil, pipeline(b.portmon, "list"), nil},
+			{"`portmon list --json`", h, nil, pipeline(b.portmon, "list", "--json"), nil},
+			{"`portmon list --json --unsorted`", h, nil, pipeline(b.portmon, "list", "--json", "--unsorted"), nil},
+			{"`portmon list --count`", h, nil, pipeline(b.portmon, "list", "--count"), nil},
 		})
 		if err != nil {
 			return nil, err

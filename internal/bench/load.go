@@ -60,8 +60,8 @@ func load(b *bench, t *scope) (*table, error) {
 		}
 		remove := func() error { _, err := ruleset.Remove(conn, "portmon"); return err }
 		err = tab.contest(l.name, b.count, []runner{
-			{"`nft -f`", h, remove, pipeline("nft", "-f", c.nft)},
-			{"`portmon apply`", h, remove, pipeline(b.portmon, "apply", "--config", c.toml)},
+			{"`nft -f`", h, remove, pipeline("nft", "-f", c.nft), nil},
+			{"`portmon apply`", h, remove, pipeline(b.portmon, "apply", "--config", c.toml), nil},
 		})
 		if err != nil {
 			return nil, err
@@ -81,9 +81,9 @@ func unchanged(b *bench, t *scope) (*table, error) {
 		// On hosts of their own: to portmon, what nft loaded is not what portmon would have.
 		h, other := netnstest.NewHost(t, "portmon"), netnstest.NewHost(t, "nft")
 		runners := []runner{
-			{"`nft -f`", other, nil, pipeline("nft", "-f", c.nft)},
-			{"`nft list table`", other, nil, pipeline("nft", "list", "table", "inet", "portmon")},
-			{"`portmon apply`", h, nil, pipeline(b.portmon, "apply", "--config", c.toml)},
+			{"`nft -f`", other, nil, pipeline("nft", "-f", c.nft), nil},
+			{"`nft list table`", other, nil, pipeline("nft", "list", "table", "inet", "portmon"), nil},
+			{"`portmon apply`", h, nil, pipeline(b.portmon, "apply", "--config", c.toml), nil},
 		}
 		for _, r := range runners {
 			if _, err := measure(r.host, r.pipeline...); err != nil {

@@ -41,6 +41,9 @@ var measurements = []measurement{
 	{"unchanged", unchanged},
 	{"ban", ban},
 	{"list", list},
+	{"offences", offences},
+	{"memory", memory},
+	{"restore", restore},
 }
 
 // selfCommands are what this program is when it measures itself, or for a part of portmon that no command has to itself.
