@@ -31,6 +31,9 @@ type Client struct {
 
 // Dial connects to a watcher. The error is [ErrNone] if there is none, and wraps [fs.ErrPermission] if that is not for us to know.
 func Dial(path string) (*Client, error) {
+	if len(path) > maxPath {
+		return nil, ErrNone // nor can there be one
+	}
 	dial := func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer
 		c, err := d.DialContext(ctx, "unix", path)
@@ -75,58 +78,64 @@ func (c *Client) Close() {
 
 // Status asks what the watcher tells of itself.
 func (c *Client) Status() (s Status, err error) {
-	err = c.do(http.MethodGet, statusPath, nil, &s)
+	err = c.do("ask the watcher how it is", http.MethodGet, statusPath, nil, &s)
 	return s, err
 }
 
 // Save has the state file written.
-func (c *Client) Save() error { return c.do(http.MethodPost, savePath, nil, nil) }
+func (c *Client) Save() error {
+	return c.do("have the watcher save", http.MethodPost, savePath, nil, nil)
+}
 
 // Reload has the configuration read again. The error is what is wrong with it; the watcher goes on with the one that it has.
-func (c *Client) Reload() error { return c.do(http.MethodPost, reloadPath, nil, nil) }
+func (c *Client) Reload() error {
+	return c.do("have the watcher read its configuration", http.MethodPost, reloadPath, nil, nil)
+}
 
 // Forgive makes the offences of sources count no more, and returns those that had any.
 func (c *Client) Forgive(sources []netip.Prefix) (had []netip.Prefix, err error) {
-	err = c.do(http.MethodPost, forgivePath, sources, &had)
+	err = c.do("have the watcher forgive", http.MethodPost, forgivePath, sources, &had)
 	return had, err
 }
 
 // Records returns what is remembered: of these sources, or of all if none are named.
 func (c *Client) Records(of ...netip.Prefix) (h state.Header, recs []state.Record, err error) {
+	const what = "ask the watcher what it remembers"
 	query := url.Values{}
 	for _, p := range of {
 		query.Add("source", p.String())
 	}
 	body, err := c.request(http.MethodGet, recordsPath+"?"+query.Encode(), nil)
 	if err != nil {
-		return h, nil, err
+		return h, nil, fmt.Errorf("%s: %w", what, err)
 	}
 	defer body.Close()
 	f, err := state.Read(body)
 	if err != nil {
-		return h, nil, fmt.Errorf("read the watcher's records: %w", err)
+		return h, nil, fmt.Errorf("%s: %w", what, err)
 	}
 	for rec := range f.Records() {
 		recs = append(recs, rec)
 	}
 	if r := f.Report(); r.Condition != state.Whole {
-		return h, nil, fmt.Errorf("read the watcher's records: %s", r)
+		r.Path = "of the watcher"
+		return h, nil, fmt.Errorf("%s: %s", what, r)
 	}
 	return f.Header, recs, nil
 }
 
-// do sends in and receives out, either of which may be nil.
-func (c *Client) do(method, path string, in, out any) error {
+// do sends in and receives out, either of which may be nil. what is how an error begins.
+func (c *Client) do(what, method, path string, in, out any) error {
 	body, err := c.request(method, path, in)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	defer body.Close()
 	if out == nil {
 		return nil
 	}
 	if err := json.NewDecoder(body).Decode(out); err != nil {
-		return fmt.Errorf("read the watcher's answer: %w", err)
+		return fmt.Errorf("%s: read the answer: %w", what, err)
 	}
 	return nil
 }
@@ -144,8 +153,11 @@ func (c *Client) request(method, path string, in any) (io.ReadCloser, error) {
 		return nil, err
 	}
 	resp, err := c.http.Do(req)
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		return nil, failed.Err // what it says of a URL tells people nothing
+	}
 	if err != nil {
-		return nil, fmt.Errorf("ask the watcher: %w", err)
+		return nil, err
 	}
 	if resp.StatusCode == http.StatusOK {
 		return resp.Body, nil
@@ -153,7 +165,7 @@ func (c *Client) request(method, path string, in any) (io.ReadCloser, error) {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
 	if err != nil {
-		return nil, fmt.Errorf("ask the watcher: %w", err)
+		return nil, fmt.Errorf("read the answer: %w", err)
 	}
-	return nil, fmt.Errorf("the watcher says: %s", strings.TrimSpace(string(text)))
+	return nil, errors.New(strings.TrimSpace(string(text)))
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/portmon/portmon/internal/state"
@@ -38,12 +39,14 @@ type Server struct {
 	Reload func() error
 
 	since time.Time
+	// gate is held by those who answer, and in the end for good.
+	gate sync.RWMutex
 }
 
 // maxBody is more than a request has to say, in bytes.
 const maxBody = 16 << 20
 
-// Serve answers until the context ends. It closes the listener.
+// Serve answers until the context ends, and returns when nobody is being answered any more. It closes the listener. It can be called once.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	s.since = time.Now()
 	mux := http.NewServeMux()
@@ -53,15 +56,29 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("POST "+forgivePath, s.forgive)
 	mux.HandleFunc("POST "+reloadPath, func(w http.ResponseWriter, _ *http.Request) { reply(w, nil, s.Reload()) })
 	server := &http.Server{
-		Handler:     http.MaxBytesHandler(mux, maxBody),
+		Handler:     http.MaxBytesHandler(s.gated(mux), maxBody),
 		ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
+	defer s.gate.Lock() // without an end: whoever is late finds it closed
+	defer server.Close()
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
+}
+
+// gated lets requests in until the gate is closed. Closing the connections, as the server does in the end, ends no handler.
+func (s *Server) gated(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.gate.TryRLock() {
+			http.Error(w, "the watcher is ending", http.StatusServiceUnavailable)
+			return
+		}
+		defer s.gate.RUnlock()
+		h.ServeHTTP(w, r)
+	})
 }
 
 // reply sends v, or the error.
@@ -104,7 +121,7 @@ func (s *Server) records(w http.ResponseWriter, r *http.Request) {
 func (s *Server) forgive(w http.ResponseWriter, r *http.Request) {
 	var sources []netip.Prefix
 	if err := json.NewDecoder(r.Body).Decode(&sources); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
+		http.Error(w, fmt.Sprintf("read the request: %v", err), http.StatusBadRequest)
 		return
 	}
 	had, err := s.Watcher.Forgive(r.Context(), sources...)
