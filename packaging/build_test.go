@@ -1,0 +1,161 @@
+package packaging
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+)
+
+const version = "v1.2.3"
+
+var formats = []string{"deb", "rpm", "tar"}
+
+// The packages under test, by format. They are built once for all tests. Who has no Go caches, such as nobody in
+// `make test-unprivileged`, names in PORTMON_DIST the folder where somebody else built them with VERSION=v1.2.3.
+var built = sync.OnceValues(func() (map[string]string, error) {
+	if dist := os.Getenv("PORTMON_DIST"); dist != "" {
+		return find(dist)
+	}
+	return buildCopy()
+})
+
+// folders are those that built made.
+var folders []string
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	for _, dir := range folders {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+// packageFile returns the path of the package of a format.
+func packageFile(t *testing.T, format string) string {
+	t.Helper()
+	files, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files[format]
+}
+
+// buildCopy builds the packages from a copy of the sources, in a folder of its own.
+func buildCopy() (map[string]string, error) {
+	dir, err := os.MkdirTemp("", "portmon-packaging-")
+	if err != nil {
+		return nil, err
+	}
+	folders = append(folders, dir)
+	source := filepath.Join(dir, "source")
+	if err := copySources("..", source); err != nil {
+		return nil, err
+	}
+	dist := filepath.Join(dir, "dist")
+	for _, format := range formats {
+		build := exec.Command("packaging/build", format, runtime.GOARCH)
+		build.Dir = source
+		build.Env = append(os.Environ(), "VERSION="+version, "SOURCE_DATE_EPOCH=1800000000", "DIST="+dist)
+		if out, err := build.CombinedOutput(); err != nil {
+			return nil, errors.New("packaging/build " + format + ": " + err.Error() + "\n" + string(out))
+		}
+	}
+	return find(dist)
+}
+
+// copySources copies the files that are not hidden, such as .git, or built.
+func copySources(from, to string) error {
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		rel, relErr := filepath.Rel(from, path)
+		if err := errors.Join(err, relErr); err != nil {
+			return err
+		}
+		hidden := strings.HasPrefix(d.Name(), ".") && rel != "."
+		target := filepath.Join(to, rel)
+		switch {
+		case d.IsDir() && (hidden || rel == "dist"):
+			return filepath.SkipDir
+		case d.IsDir():
+			return os.MkdirAll(target, 0o755)
+		case hidden || !d.Type().IsRegular() || filepath.Ext(path) == ".test" || rel == "portmon":
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(target, data, info.Mode().Perm())
+	})
+}
+
+// find returns the packages in a folder.
+func find(dist string) (map[string]string, error) {
+	files := map[string]string{}
+	for format, pattern := range map[string]string{"deb": "*.deb", "rpm": "*.rpm", "tar": "*.tar.gz"} {
+		found, err := filepath.Glob(filepath.Join(dist, pattern))
+		if err != nil {
+			return nil, err
+		}
+		if len(found) != 1 {
+			return nil, errors.New("want one " + pattern + " in " + dist + ", here are " + strings.Join(found, " "))
+		}
+		files[format] = found[0]
+	}
+	return files, nil
+}
+
+// The bytes depend on the sources, the version and the date alone; not on the path, nor on when they are built.
+func TestReproducible(t *testing.T) {
+	if os.Getenv("PORTMON_DIST") != "" {
+		t.Skip("the packages were built elsewhere: this is tested there")
+	}
+	first, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := buildCopy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, format := range formats {
+		a, errA := os.ReadFile(first[format])
+		b, errB := os.ReadFile(second[format])
+		if err := errors.Join(errA, errB); err != nil {
+			t.Fatal(err)
+		}
+		if filepath.Base(first[format]) != filepath.Base(second[format]) || !bytes.Equal(a, b) {
+			t.Errorf("%s and %s differ", first[format], second[format])
+		}
+	}
+}
+
+// tool runs a program that a Debian package brings, and returns what it wrote to both its outputs.
+func tool(t *testing.T, debianPackage, name string, args ...string) (string, error) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Fatalf("%v: install Debian's %s", err, debianPackage)
+	}
+	out, err := exec.Command(name, args...).CombinedOutput()
+	return string(out), err
+}
+
+// mustTool is tool, for a program that must succeed.
+func mustTool(t *testing.T, debianPackage, name string, args ...string) string {
+	t.Helper()
+	out, err := tool(t, debianPackage, name, args...)
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return out
+}

@@ -1,0 +1,238 @@
+package packaging
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"debug/elf"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// file is a regular file in a package.
+type file struct {
+	mode int64
+	data []byte
+}
+
+// readTar returns the regular files of an archive by their absolute path, or the path within its one folder.
+func readTar(t *testing.T, r io.Reader, prefix string) map[string]file {
+	t.Helper()
+	files := map[string]file{}
+	archive := tar.NewReader(r)
+	for {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if header.Typeflag == tar.TypeReg {
+			data, err := io.ReadAll(archive)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files[strings.TrimPrefix(header.Name, prefix)] = file{header.Mode, data}
+		}
+		if header.Uid != 0 || header.Gid != 0 || header.Mode&0o022 != 0 {
+			t.Errorf("%s belongs to %d:%d, mode %o", header.Name, header.Uid, header.Gid, header.Mode)
+		}
+	}
+}
+
+func unzipped(t *testing.T, data []byte) []byte {
+	t.Helper()
+	r, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// sources are the files of the repository that packages must hold, by their path in a deb or rpm.
+func sources(t *testing.T) map[string]string {
+	t.Helper()
+	want := map[string]string{
+		"/etc/portmon/portmon.toml":                                  "../internal/config/portmon.toml",
+		"/usr/share/doc/portmon/README.md":                           "../README.md",
+		"/usr/share/doc/portmon/copyright":                           "copyright",
+		"/usr/share/portmon/nftables.service.d/portmon.conf":         "systemd/nftables.service.d/portmon.conf",
+		"/usr/share/portmon/portmon-watch.service.d/ntfy-token.conf": "systemd/portmon-watch.service.d/ntfy-token.conf",
+		"/usr/share/doc/portmon/changelog.gz":                        "../CHANGELOG.md",
+	}
+	for _, unit := range units {
+		want["/usr/lib/systemd/system/"+unit] = filepath.Join("systemd", unit)
+	}
+	for pattern, folder := range map[string]string{
+		"../docs/*.md": "/usr/share/doc/portmon/", "../docs/man/*.8": "/usr/share/man/man8/", "../docs/man/*.5": "/usr/share/man/man5/",
+		"fail2ban/portmon.conf": "/etc/fail2ban/action.d/", "../docs/*grafana*.json": "/usr/share/portmon/grafana/",
+		"grafana/*.json": "/usr/share/portmon/grafana/",
+	} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range found {
+			path := folder + filepath.Base(name)
+			if strings.Contains(folder, "/man/") {
+				path += ".gz"
+			}
+			want[path] = name
+		}
+	}
+	return want
+}
+
+func TestDebContents(t *testing.T) {
+	deb := packageFile(t, "deb")
+	mustTool(t, "dpkg", "dpkg-deb", "--info", deb)
+	var stderr bytes.Buffer
+	fsys := exec.Command("dpkg-deb", "--fsys-tarfile", deb)
+	fsys.Stderr = &stderr
+	data, err := fsys.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, &stderr)
+	}
+	files := readTar(t, bytes.NewReader(data), ".")
+	for path, source := range sources(t) {
+		want, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, ok := files[path]
+		if !ok {
+			t.Errorf("no %s", path)
+			continue
+		}
+		if filepath.Ext(path) == ".gz" {
+			got.data = unzipped(t, got.data)
+		}
+		if !bytes.Equal(got.data, want) || got.mode&0o777 != 0o644 {
+			t.Errorf("%s is not %s, or has the mode %o", path, source, got.mode)
+		}
+	}
+	for _, path := range []string{
+		"/usr/share/bash-completion/completions/portmon", "/usr/share/zsh/vendor-completions/_portmon",
+		"/usr/share/fish/vendor_completions.d/portmon.fish",
+	} {
+		if !bytes.Contains(files[path].data, []byte("portmon")) {
+			t.Errorf("no %s", path)
+		}
+	}
+	if text := unzipped(t, files["/usr/share/doc/portmon/LICENSES-OTHERS.txt.gz"].data); bytes.Count(text, []byte("\n==== ")) < 10 ||
+		!bytes.Contains(text, []byte("==== Go go1.")) || !bytes.Contains(text, []byte("==== github.com/google/nftables ")) {
+		t.Errorf("the licences of others are not there: %.400s", text)
+	}
+	checkProgram(t, files["/usr/bin/portmon"])
+
+	// What dpkg must not overwrite is all that is in /etc.
+	conffiles := strings.Fields(mustTool(t, "dpkg", "dpkg-deb", "--info", deb, "conffiles"))
+	var etc []string
+	for path := range files {
+		if strings.HasPrefix(path, "/etc/") {
+			etc = append(etc, path)
+		}
+	}
+	if slices.Sort(conffiles); !slices.Equal(conffiles, slices.Sorted(slices.Values(etc))) {
+		t.Errorf("conffiles are %q: want %q", conffiles, etc)
+	}
+	for field, want := range map[string]string{"Package": "portmon", "Version": "1.2.3-1", "Depends": "", "Pre-Depends": ""} {
+		if got := strings.TrimSpace(mustTool(t, "dpkg", "dpkg-deb", "--field", deb, field)); got != want {
+			t.Errorf("%s is %q: want %q", field, got, want)
+		}
+	}
+}
+
+// checkProgram looks at what was built: it needs no library, knows its version, and writes the reference configuration.
+func checkProgram(t *testing.T, program file) {
+	t.Helper()
+	binary, err := elf.NewFile(bytes.NewReader(program.data))
+	if err != nil {
+		t.Fatalf("portmon: %v", err)
+	}
+	for _, p := range binary.Progs {
+		if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
+			t.Errorf("portmon is linked dynamically: %v", p.Type)
+		}
+	}
+	if program.mode&0o777 != 0o755 {
+		t.Errorf("portmon has the mode %o", program.mode)
+	}
+	path := filepath.Join(t.TempDir(), "portmon")
+	if err := os.WriteFile(path, program.data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(path, "version").CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), "portmon "+version+" ") {
+		t.Errorf("portmon version: %v, %s", err, out)
+	}
+}
+
+func TestRPMContents(t *testing.T) {
+	rpm := packageFile(t, "rpm")
+	query := func(args ...string) []string {
+		out := mustTool(t, "rpm", "rpm", append([]string{"--query", "--package", "--nosignature", rpm}, args...)...)
+		return strings.Split(strings.TrimSpace(out), "\n")
+	}
+	list := query("--list")
+	want := []string{"/usr/bin/portmon", "/usr/share/zsh/site-functions/_portmon", "/etc/portmon"}
+	for path := range sources(t) {
+		want = append(want, path)
+	}
+	for _, path := range want {
+		if !slices.Contains(list, path) {
+			t.Errorf("no %s", path)
+		}
+	}
+	if got := query("--configfiles"); !slices.Contains(got, "/etc/portmon/portmon.toml") {
+		t.Errorf("configuration files are %q", got)
+	}
+	if got := query("--queryformat", "%{VERSION} %{RELEASE} %{BUILDHOST} %{BUILDTIME}\n"); got[0] != "1.2.3 1 portmon 1800000000" &&
+		os.Getenv("PORTMON_DIST") == "" {
+		t.Errorf("version, release, host and time of building are %s", got)
+	}
+	if got := query("--requires"); slices.ContainsFunc(got, func(s string) bool {
+		return s != "/bin/sh" && !strings.HasPrefix(s, "rpmlib(") && !strings.HasPrefix(s, "config(")
+	}) {
+		t.Errorf("it requires %q", got)
+	}
+	for tag, script := range map[string]string{"POSTIN": "postinst", "PREUN": "prerm", "POSTUN": "postrm"} {
+		want, err := os.ReadFile(filepath.Join("scripts", script))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := query("--queryformat", "%{"+tag+"}"); strings.Join(got, "\n") != strings.TrimSpace(string(want)) {
+			t.Errorf("%s is not %s: %s", tag, script, got)
+		}
+	}
+}
+
+func TestTarContents(t *testing.T) {
+	path := packageFile(t, "tar")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := readTar(t, bytes.NewReader(unzipped(t, data)), strings.TrimSuffix(filepath.Base(path), ".tar.gz"))
+	want := []string{"/portmon.toml", "/README.md", "/LICENSE", "/LICENSES-OTHERS.txt", "/completions/_portmon", "/systemd/nftables.service.d/portmon.conf"}
+	for _, unit := range units {
+		want = append(want, "/systemd/"+unit)
+	}
+	for _, name := range want {
+		if _, ok := files[name]; !ok {
+			t.Errorf("no %s", name)
+		}
+	}
+	checkProgram(t, files["/portmon"])
+}
