@@ -92,6 +92,7 @@ func TestNoWatcher(t *testing.T) {
 	lines := half[:strings.LastIndex(half, "\n")+1]
 	_, headless, _ := strings.Cut(whole.String(), "\n")
 	altered := strings.Replace(whole.String(), "198.18.0.9/", "198.18.1.9/", 1)
+	endless := "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 12<<20) + "\r\n\r\n"
 	hang := make(chan struct{})
 	t.Cleanup(func() { close(hang) })
 	pauses := func(after string) func(net.Conn) {
@@ -114,7 +115,7 @@ func TestNoWatcher(t *testing.T) {
 		"hangs up":                  {serve: func(conn net.Conn) { conn.Close() }},
 		"says nothing":              {serve: says(""), want: "EOF"},
 		"garbage":                   {serve: says("SSH-2.0-OpenSSH_9.2\r\n"), want: "malformed"},
-		"endless headers":           {serve: says("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 12<<20) + "\r\n\r\n"), want: "exceeded"},
+		"endless headers":           {says(endless), []string{"have the watcher save"}, "exceeded"},
 		"another service":           {says(body("<html>")), answers, ""},
 		"no answer":                 {says(body("")), answers, "EOF"},
 		"cut answer":                {says("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n[\"198.51.100"), answers, ""},
