@@ -28,7 +28,7 @@ type Config struct {
 	// Spec is the table: [trap], [ban] and the whitelists.
 	Spec ruleset.Spec
 
-	// Forget is the age at which an offence no longer counts.
+	// Forget is how long a source must have been free and quiet, from the end of its last ban, for its offences to count no more.
 	Forget time.Duration
 
 	// Watch holds the settings of the watcher.

@@ -132,15 +132,3 @@ func (r *reader) ladder(v value) ([]time.Duration, bool) {
 	}
 	return tiers, len(tiers) == len(v.items)
 }
-
-// outOfReach returns the first tier, counting from 1, that no source can get to because its earlier offences are forgotten by
-// then, and the time it takes to get there; or 0. A source that is banned commits no offence, so those that lead to a tier are
-// at least the bans of all tiers below it apart.
-func outOfReach(ladder []time.Duration, forget time.Duration) (tier int, after time.Duration) {
-	for i, d := range ladder[:len(ladder)-1] {
-		if after += d; after >= forget {
-			return i + 2, after
-		}
-	}
-	return 0, 0
-}

@@ -92,16 +92,11 @@ func (r *reader) readTrap(trap rawTrap) {
 
 func (r *reader) readBan(ban rawBan) {
 	spec := &r.config.Spec
-	ladder, ladderOK := r.ladder(ban.BanTime)
-	if ladderOK {
+	if ladder, ok := r.ladder(ban.BanTime); ok {
 		spec.BanTime = ladder
 	}
-	forget, forgetOK := r.duration(ban.Forget)
-	if forgetOK {
+	if forget, ok := r.duration(ban.Forget); ok {
 		r.config.Forget = forget
-	}
-	if (ladderOK || ban.BanTime.kind == absent) && (forgetOK || ban.Forget.kind == absent) {
-		r.checkForget(ban)
 	}
 	if n, ok := r.integer(ban.Prefix6, 1, 128); ok {
 		spec.Prefix6 = int(n)
@@ -115,21 +110,6 @@ func (r *reader) readBan(ban rawBan) {
 	if n, ok := r.integer(ban.Size, 1, ruleset.MaxSize); ok {
 		spec.Size = uint32(n)
 	}
-}
-
-// checkForget warns of a ladder too long for the memory. Either key may be the reason, and the default of the other.
-func (r *reader) checkForget(ban rawBan) {
-	ladder, forget := r.config.Spec.BanTime, r.config.Forget
-	tier, after := outOfReach(ladder, forget)
-	if tier == 0 {
-		return
-	}
-	v := ban.Forget
-	if v.kind == absent {
-		v = ban.BanTime
-	}
-	r.warn(v.place(), "tier %d, %s, is out of reach: it takes %s to get there, and offences are forgotten after %s",
-		tier, FormatDuration(ladder[tier-1]), FormatDuration(after), FormatDuration(forget))
 }
 
 // withoutBOM drops the byte order mark that some editors put first.
