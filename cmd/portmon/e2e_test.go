@@ -2,7 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +21,13 @@ func portmon(t *testing.T, h *netnstest.Host, args ...string) string {
 	t.Helper()
 	e, stdout, stderr := hostEnv(h)
 	var code int
-	h.Do(func() { code = run(e, args) })
+	// The machine that the tests run on may have a watcher, and a state.
+	dir := t.TempDir()
+	file := filepath.Join(dir, "portmon.toml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, "[watch]\nstate = %q\n", filepath.Join(dir, "state.jsonl")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.Do(func() { code = run(e, slices.Concat(args, []string{"--config", file})) })
 	if code != exitDone {
 		t.Fatalf("portmon %s: exit code %d, %s", strings.Join(args, " "), code, stderr)
 	}
