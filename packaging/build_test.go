@@ -3,11 +3,13 @@ package packaging
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,10 +25,10 @@ var built = sync.OnceValues(func() (map[string]string, error) {
 	if dist := os.Getenv("PORTMON_DIST"); dist != "" {
 		return find(dist)
 	}
-	return buildCopy()
+	return buildCopy("..")
 })
 
-// folders are those that built made.
+// folders are those in which packages were built, each with the sources that they were built from.
 var folders []string
 
 func TestMain(m *testing.M) {
@@ -47,25 +49,23 @@ func packageFile(t *testing.T, format string) string {
 	return files[format]
 }
 
-// buildCopy builds the packages from a copy of the sources, in a folder of its own.
-func buildCopy() (map[string]string, error) {
+// buildCopy builds the packages from a copy of sources, in a folder of its own.
+func buildCopy(from string) (map[string]string, error) {
 	dir, err := os.MkdirTemp("", "portmon-packaging-")
 	if err != nil {
 		return nil, err
 	}
 	folders = append(folders, dir)
 	source := filepath.Join(dir, "source")
-	if err := copySources("..", source); err != nil {
+	if err := copySources(from, source); err != nil {
 		return nil, err
 	}
 	dist := filepath.Join(dir, "dist")
-	for _, format := range formats {
-		build := exec.Command("packaging/build", format, runtime.GOARCH)
-		build.Dir = source
-		build.Env = append(os.Environ(), "VERSION="+version, "SOURCE_DATE_EPOCH=1800000000", "DIST="+dist)
-		if out, err := build.CombinedOutput(); err != nil {
-			return nil, errors.New("packaging/build " + format + ": " + err.Error() + "\n" + string(out))
-		}
+	build := exec.Command("packaging/build", append(slices.Clone(formats), runtime.GOARCH)...)
+	build.Dir = source
+	build.Env = append(os.Environ(), "VERSION="+version, "SOURCE_DATE_EPOCH=1800000000", "DIST="+dist)
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("packaging/build: %w\n%s", err, out)
 	}
 	return find(dist)
 }
@@ -124,7 +124,7 @@ func TestReproducible(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := buildCopy()
+	second, err := buildCopy(filepath.Join(folders[0], "source")) // what is edited meanwhile is no difference
 	if err != nil {
 		t.Fatal(err)
 	}

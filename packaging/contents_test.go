@@ -202,10 +202,10 @@ func TestRPMContents(t *testing.T) {
 		os.Getenv("PORTMON_DIST") == "" {
 		t.Errorf("version, release, host and time of building are %s", got)
 	}
-	if got := query("--requires"); slices.ContainsFunc(got, func(s string) bool {
-		return s != "/bin/sh" && !strings.HasPrefix(s, "rpmlib(") && !strings.HasPrefix(s, "config(")
-	}) {
-		t.Errorf("it requires %q", got)
+	for _, need := range query("--requires") {
+		if need != "" && need != "/bin/sh" && !strings.HasPrefix(need, "rpmlib(") && !strings.HasPrefix(need, "config(") {
+			t.Errorf("it requires %s", need)
+		}
 	}
 	for tag, script := range map[string]string{"POSTIN": "postinst", "PREUN": "prerm", "POSTUN": "postrm"} {
 		want, err := os.ReadFile(filepath.Join("scripts", script))
