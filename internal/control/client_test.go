@@ -53,6 +53,9 @@ func pretend(t *testing.T, serve func(net.Conn)) *Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
+	if c.http.Timeout <= 0 || c.http.Timeout > time.Minute {
+		t.Fatalf("a client waits for %v", c.http.Timeout)
+	}
 	return c
 }
 

@@ -15,8 +15,8 @@ import (
 // ErrBusy tells that another watcher listens on the socket: it keeps its state in the same directory.
 var ErrBusy = errors.New("another watcher uses it")
 
-// maxPath is how long the name of a unix socket can be, in bytes: sun_path in sys/un.h, and the zero at its end.
-const maxPath = 108 - 1
+// maxPath is how long the name of a unix socket can be, in bytes: a zero stands at its end.
+const maxPath = len(unix.RawSockaddrUnix{}.Path) - 1
 
 // Listen makes the socket, and its directory (mode 0700) if need be. What a watcher left that was killed is replaced. The socket goes
 // when the listener is closed.

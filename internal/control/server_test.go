@@ -390,6 +390,7 @@ func TestEnd(t *testing.T) {
 	r := start(t, path, &Server{Reload: func() error {
 		close(asked)
 		<-release
+		time.Sleep(100 * time.Millisecond) // time to be caught, for a server that does not wait
 		answered = true
 		return nil
 	}})

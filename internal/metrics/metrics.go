@@ -157,11 +157,16 @@ func (s sink) table(t *ruleset.State) {
 			s.gauge(capacity, float64(set.Size), family, tier)
 		}
 	}
-	for name, n := range t.Counters {
-		s.counter(packets, n.Packets, name)
-		s.counter(bytes, n.Bytes, name)
+	for _, name := range outcomes {
+		if n, ok := t.Counters[name]; ok {
+			s.counter(packets, n.Packets, name)
+			s.counter(bytes, n.Bytes, name)
+		}
 	}
 }
+
+// outcomes are the table's own counters. Others may have added some, of any name.
+var outcomes = [...]string{"trapped", "banned", "dropped", "full"}
 
 func boolean(b bool) float64 {
 	if b {
