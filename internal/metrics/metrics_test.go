@@ -62,6 +62,8 @@ func TestValues(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// Sets of prefixes are read after they were edited, and what was there for a moment is never seen.
+	l.await(map[string]float64{`portmon_foreign_edits_total{edit="ban"}`: 2})
 	if lifted, _, err := s.Unban(l.conn, prefix); err != nil || len(lifted) != 1 {
 		t.Fatalf("lifted %v, error %v", lifted, err)
 	}
