@@ -291,6 +291,7 @@ func (l *loop) reconfigure(config Config) error {
 	}
 	l.config.Spec, l.config.Forget = config.Spec, config.Forget
 	l.core.reconfigure(config.Spec, config.Forget)
+	l.core.inherit(state.Clock())
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/state"
+	"github.com/portmon/portmon/ruleset"
 )
 
 func TestReconfigure(t *testing.T) {
@@ -70,4 +71,39 @@ func TestSavedWhileItWatches(t *testing.T) {
 	})
 	l.cut(offenders...)
 	l.served(l.pair()...)
+}
+
+// When the ladder has become shorter and the sets of its upper tiers were flushed, their bans go on in what is now the longest tier.
+func TestShorterLadderAfterFlush(t *testing.T) {
+	for name, late := range map[string]bool{"told before": false, "told after": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, ladder...)
+			ends := l.many(20, 3)
+			w := l.watch()
+			w.awaitNews(Banned, len(ends))
+			const longest = 30 * time.Minute
+			tell := func() { w.reload <- Config{Spec: l.spec, Forget: 24 * time.Hour} }
+			l.nft("flush ruleset")
+			l.spec.BanTime = []time.Duration{2 * time.Second, longest}
+			if !late {
+				tell()
+			}
+			l.apply()
+			if late {
+				tell()
+			}
+			w.awaitNews(Restored, len(ends))
+			for p := range ends {
+				set := ruleset.BanSet(p.key.From.Addr(), 2)
+				await(t, "it is in tier 2", func() bool { _, err := l.conn.Get(l.setOf(set), p.key.From); return err == nil })
+				el, err := l.conn.Get(l.setOf(set), p.key.From)
+				if err != nil || el.Expires > longest || el.Expires < longest-deadline {
+					t.Errorf("%v in %s: %v left, error %v, want %v", p.key, set, el.Expires, err, longest)
+				}
+				l.cut(p.key.From.Addr())
+			}
+			l.served(l.pair()...)
+		})
+	}
 }

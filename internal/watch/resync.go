@@ -36,6 +36,9 @@ func (l *loop) resync() error {
 	for set := range reborn {
 		l.core.restore(set, state.Clock())
 	}
+	if len(reborn) > 0 {
+		l.core.inherit(state.Clock())
+	}
 	if l.core.dumpEnd, err = l.edit.Generation(); err != nil {
 		return err
 	}

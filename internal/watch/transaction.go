@@ -76,6 +76,9 @@ func (k *core) committed(events []nftset.Event, end nftset.Event, now ledger.Now
 	for set := range reborn {
 		k.restore(set, now)
 	}
+	if len(reborn) > 0 {
+		k.inherit(now)
+	}
 }
 
 // overtaken reports whether the last dump may have shown an element as it was after a transaction that is heard of only now.
