@@ -1,8 +1,10 @@
 package notice
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -202,17 +204,23 @@ func TestCommandKilled(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		n := composed(banned(host(1), 23))
-		done <- (&command{script(`exec 3>"$1"; sleep 1000 & wait`, path), time.Hour}).send(ctx, &n)
+		done <- (&command{script(`exec 3>"$1"; sleep 1000 & echo started >&3; wait`, path), time.Hour}).send(ctx, &n)
 	}()
-	f, err := os.Open(path) // returns when the script has opened it
+	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
+	if line, err := bufio.NewReader(f).ReadString('\n'); line != "started\n" {
+		t.Fatalf("the script wrote %q: %v", line, err)
+	}
 	cancel()
-	if _, err := f.Read(make([]byte, 1)); err == nil {
-		t.Error("the script wrote something")
-	} // and this when nobody has it open any more
+	if err := f.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Read(make([]byte, 1)); err != io.EOF { // nobody has it open any more
+		t.Errorf("the script wrote more: %v", err)
+	}
 	if err := <-done; err == nil || err.Error() != "run /bin/sh: killed at the end of the watch" {
 		t.Errorf("got %v", err)
 	}

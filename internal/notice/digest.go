@@ -72,9 +72,6 @@ func (g *group) name(e Event) bool {
 			return cmp.Or(e.Tier-have.Tier, e.Offences-have.Offences, -1)
 		})
 	}
-	if at >= maxNamed {
-		return false
-	}
 	g.named = slices.Insert(g.named, at, e)
 	g.named = g.named[:min(len(g.named), maxNamed)]
 	return at == len(g.named)-1

@@ -118,6 +118,7 @@ func TestRedirect(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path != "/secret-topic" {
 					followed.Add(1)
+					return
 				}
 				http.Redirect(w, r, to, code)
 			}))
