@@ -67,7 +67,10 @@ func (s *site) addElement(t testing.TB, set, element string) {
 	})
 }
 
-type siteKey struct{}
+type (
+	siteKey struct{}
+	testKey struct{}
+)
 
 func setUpScript(env *testscript.Env) error {
 	t, ok := env.T().(testing.TB)
@@ -75,6 +78,7 @@ func setUpScript(env *testscript.Env) error {
 		return errors.New("testscript does not give a testing.TB")
 	}
 	env.Values[siteKey{}] = newSite(t)
+	env.Values[testKey{}] = t
 	etc, lib, bin := filepath.Join(env.WorkDir, "etc"), filepath.Join(env.WorkDir, "lib"), filepath.Join(env.WorkDir, ".bin")
 	env.Setenv("ETC", etc)
 	env.Setenv("VARLIB", lib)
@@ -105,6 +109,7 @@ func setUpScript(env *testscript.Env) error {
 //	watch ARGS             run portmon watch in the background, and go on when it is ready
 //	unwatch SIGNAL         send a signal (TERM, KILL) to it, and go on when it has ended; its log is then in watch.log
 //	hangup                 send it SIGHUP, and go on when it has read its configuration again
+//	reboot                 go on with another host, which has the same files
 //	await COMMAND          run a shell command as pipe does, again and again until it succeeds
 //	listen NETWORK ADDR    let a program on the host listen, until the script ends
 //	json FILE PATH VALUE   check a value in a JSON document: .bans.0.prefix, where VALUE is JSON; FILE may be stdout
@@ -127,6 +132,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"unwatch": scriptUnwatch,
 	"hangup":  scriptHangup,
 	"await":   scriptAwait,
+	"reboot":  scriptReboot,
 	"probe":   scriptProbe,
 	"listen":  scriptListen,
 	"json":    scriptJSON,

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -104,4 +105,14 @@ func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("not within %v: %s: %v", patience, strings.Join(args, " "), err)
+}
+
+// scriptReboot goes on with a host that has nothing of the one before but its files. What a reboot changes besides, which is the boot
+// id and the clock, package state is tested with.
+func scriptReboot(ts *testscript.TestScript, neg bool, args []string) {
+	old := ts.Value(siteKey{}).(*site)
+	if neg || len(args) > 0 || old.watcher != nil {
+		ts.Fatalf("usage: reboot, with no watcher")
+	}
+	*old = *newSite(ts.Value(testKey{}).(testing.TB))
 }
