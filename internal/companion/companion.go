@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/internal/journal"
+	"github.com/portmon/portmon/internal/ledger"
 	"github.com/portmon/portmon/internal/state"
 	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/nftset"
@@ -30,7 +32,7 @@ type Config struct {
 	Version, Host string
 	// Dial connects to the kernel.
 	Dial func() (*nftset.Conn, error)
-	// Notify tells systemd; nil if nobody listens. Watchdog is how often it wants to be told that all is well; 0 is never.
+	// Notify tells systemd, from any goroutine; nil if nobody listens. Watchdog is how often it wants to be told that all is well; 0 is never.
 	Notify   func(state string)
 	Watchdog time.Duration
 }
@@ -41,16 +43,17 @@ type companion struct {
 	journal *journal.Journal
 	watcher *watch.Watcher
 	// parts are those that run beside the watcher.
-	parts  sync.WaitGroup
-	reload chan watch.Config
-	beaten time.Time
+	parts   sync.WaitGroup
+	reload  chan watch.Config
+	isReady chan struct{} // closed when it is
+	beaten  ledger.Instant
 
 	reloading sync.Mutex // held while the configuration changes
 
 	mu      sync.Mutex // guards what follows
 	current *config.Config
 	notices *notices
-	metrics *endpoint
+	metrics *http.Server // nil if there is none
 }
 
 // Run runs until the context ends, for which the error is nil. Each value from reload has the configuration read again.
@@ -58,28 +61,41 @@ func Run(ctx context.Context, conf Config, reload <-chan struct{}) (err error) {
 	if conf.Notify == nil {
 		conf.Notify = func(string) {}
 	}
-	c := &companion{config: conf, current: conf.Config, journal: journal.New(conf.Log), reload: make(chan watch.Config)}
+	c := &companion{
+		config: conf, current: conf.Config, journal: journal.New(conf.Log), reload: make(chan watch.Config), isReady: make(chan struct{}),
+	}
 	if c.watcher, err = watch.Open(c.watchConfig(conf.Config)); err != nil {
 		return err
 	}
 	defer c.watcher.Close()
-	ctx, cancel := context.WithCancel(ctx)
+	// The parts end after the watcher, so that a notice is sent of what it hears last, and who asks it something is told that it has ended.
+	parts, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer c.parts.Wait()
-	defer cancel()
-	if err := c.startControl(ctx); err != nil {
+	defer end()
+	if err := c.startControl(parts); err != nil {
 		return err
 	}
-	c.startNotices(ctx, conf.Config)
-	c.startMetrics(conf.Config)
-	defer c.stopMetrics()
-	c.parts.Go(func() { c.reloads(ctx, reload) })
-	defer context.AfterFunc(ctx, func() { conf.Notify("STOPPING=1") })()
+	c.startNotices(parts, conf.Config)
+	c.startMetrics(parts, conf.Config)
+	c.parts.Go(func() { c.reloads(parts, reload) })
+	c.parts.Go(func() { c.sayStopping(ctx, parts) })
 	err = c.watcher.Run(ctx, c.reload)
 	c.journal.Close()
 	if err == nil {
 		conf.Log.Info("ended")
 	}
 	return err
+}
+
+// sayStopping tells that the end has begun, when ctx ends before the parts do.
+func (c *companion) sayStopping(ctx, parts context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-parts.Done():
+	}
+	if ctx.Err() != nil {
+		c.config.Notify("STOPPING=1")
+	}
 }
 
 // watchConfig returns what the watcher needs of a configuration.
@@ -92,9 +108,13 @@ func (c *companion) watchConfig(conf *config.Config) watch.Config {
 
 // ready is called by the watcher when it misses nothing any more.
 func (c *companion) ready() {
-	c.config.Notify("READY=1\nSTATUS=watching table inet " + c.current.Spec.Table)
+	c.config.Notify("READY=1\nSTATUS=watching table inet " + c.tableName())
+	close(c.isReady)
 	c.parts.Go(c.introduce)
 }
+
+// tableName is the same in every configuration.
+func (c *companion) tableName() string { return c.config.Config.Spec.Table }
 
 // introduce says what there is at the start.
 func (c *companion) introduce() {
@@ -103,14 +123,14 @@ func (c *companion) introduce() {
 		return // it has ended
 	}
 	if !stats.Table {
-		c.config.Log.Warn(fmt.Sprintf("no table inet %s: waiting for `portmon apply`", c.current.Spec.Table))
+		c.config.Log.Warn(fmt.Sprintf("no table inet %s: waiting for `portmon apply`", c.tableName()))
 		return
 	}
 	bans := 0
 	for _, n := range stats.Bans {
 		bans += n
 	}
-	c.config.Log.Info("watching", "table", "inet "+c.current.Spec.Table, "bans", bans, "offenders", stats.Offenders)
+	c.config.Log.Info("watching", "table", "inet "+c.tableName(), "bans", bans, "offenders", stats.Offenders)
 }
 
 // news is called by the watcher with what has happened.
@@ -132,8 +152,8 @@ func (c *companion) beatEvery() time.Duration { return c.config.Watchdog / 2 }
 func (c *companion) beat() {
 	now := state.Clock()
 	c.journal.Flush(now)
-	if c.config.Watchdog > 0 && now.Wall.Sub(c.beaten) >= c.beatEvery()/2 {
-		c.beaten = now.Wall
+	if c.config.Watchdog > 0 && now.Mono.Sub(c.beaten) >= c.beatEvery()/2 {
+		c.beaten = now.Mono
 		c.config.Notify("WATCHDOG=1")
 	}
 }
@@ -171,5 +191,5 @@ func (c *companion) table() (*ruleset.State, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	return ruleset.Read(conn, c.config.Config.Spec.Table)
+	return ruleset.Read(conn, c.tableName())
 }

@@ -1,10 +1,12 @@
 package companion
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,19 +17,14 @@ import (
 	"github.com/portmon/portmon/internal/metrics"
 )
 
-// endpoint is where Prometheus finds metrics.
-type endpoint struct {
-	*http.Server
-	addr net.Addr
-}
-
-// startMetrics serves metrics as a configuration says, in place of those served before. Without them, all else goes on.
-func (c *companion) startMetrics(conf *config.Config) {
+// startMetrics serves metrics until the context ends, as a configuration says, in place of those served before. Without them, all else
+// goes on.
+func (c *companion) startMetrics(ctx context.Context, conf *config.Config) {
 	c.stopMetrics()
 	if conf.Watch.Metrics == "" {
 		return
 	}
-	l, err := net.Listen("tcp", conf.Watch.Metrics)
+	l, err := net.Listen(network(conf.Watch.Metrics), conf.Watch.Metrics)
 	if err != nil {
 		c.config.Log.Warn(fmt.Sprintf("no metrics: %v", err))
 		return
@@ -46,13 +43,22 @@ func (c *companion) startMetrics(conf *config.Config) {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, EnableOpenMetrics: true}))
 	server := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
 	c.parts.Go(func() {
+		defer context.AfterFunc(ctx, func() { server.Close() })()
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			c.config.Log.Warn(fmt.Sprintf("serve metrics: %v", err))
 		}
 	})
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.metrics = &endpoint{server, l.Addr()}
+	c.metrics = server
+}
+
+// network returns how to listen at an address: 0.0.0.0 is IPv4 and not, as otherwise in Go, both families.
+func network(addr string) string {
+	if a, err := netip.ParseAddrPort(addr); err == nil && a.Addr().Is4() {
+		return "tcp4"
+	}
+	return "tcp"
 }
 
 func (c *companion) stopMetrics() {
@@ -62,4 +68,10 @@ func (c *companion) stopMetrics() {
 		c.metrics.Close()
 		c.metrics = nil
 	}
+}
+
+func (c *companion) hasMetrics() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.metrics != nil
 }

@@ -11,9 +11,10 @@ import (
 	"github.com/portmon/portmon/internal/watch"
 )
 
-// notices are a sender that runs.
+// notices are a sender that runs, and the configuration that it was made of.
 type notices struct {
 	*notice.Sender
+	of   *config.Watch
 	stop func()
 }
 
@@ -35,7 +36,7 @@ func (c *companion) startNotices(ctx context.Context, conf *config.Config) {
 	if c.notices != nil {
 		c.notices.stop()
 	}
-	c.notices = &notices{sender, cancel}
+	c.notices = &notices{sender, &conf.Watch, cancel}
 }
 
 // sameNotices reports whether two configurations send the same to the same.
@@ -78,7 +79,7 @@ func (c *companion) noticeStats() (sent, failed map[string]uint64) {
 		return nil, nil
 	}
 	sent, failed = make(map[string]uint64), make(map[string]uint64)
-	st, w := c.notices.Stats(), &c.current.Watch
+	st, w := c.notices.Stats(), c.notices.of
 	if w.Ntfy != "" {
 		sent["ntfy"], failed["ntfy"] = st.Ntfy.Sent, st.Ntfy.Failed
 	}

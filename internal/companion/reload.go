@@ -12,6 +12,12 @@ import (
 
 // reloads reads the configuration again whenever it is told to.
 func (c *companion) reloads(ctx context.Context, reload <-chan struct{}) {
+	// To say that it is ready after a reload, it must have been so before.
+	select {
+	case <-c.isReady:
+	case <-ctx.Done():
+		return
+	}
 	for {
 		select {
 		case <-reload:
@@ -28,12 +34,12 @@ func (c *companion) reloads(ctx context.Context, reload <-chan struct{}) {
 
 // reloadNow reads the configuration again. If it is wrong, nothing has changed.
 func (c *companion) reloadNow(ctx context.Context) error {
+	c.reloading.Lock()
+	defer c.reloading.Unlock()
 	conf, err := c.config.Load()
 	if err != nil {
 		return err
 	}
-	c.reloading.Lock()
-	defer c.reloading.Unlock()
 	before := c.current
 	if err := c.refuse(before, conf); err != nil {
 		return err
@@ -49,8 +55,8 @@ func (c *companion) reloadNow(ctx context.Context) error {
 	if !sameNotices(before, conf) {
 		c.startNotices(ctx, conf)
 	}
-	if before.Watch.Metrics != conf.Watch.Metrics {
-		c.startMetrics(conf)
+	if before.Watch.Metrics != conf.Watch.Metrics || !c.hasMetrics() {
+		c.startMetrics(ctx, conf)
 	}
 	c.config.Log.Info("configuration read again", "file", conf.Source)
 	return nil

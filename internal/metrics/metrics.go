@@ -35,7 +35,16 @@ type Collector struct{ from Sources }
 // New returns a collector.
 func New(from Sources) *Collector { return &Collector{from} }
 
+// Name is a metric, and what it tells.
+type Name struct{ Name, Help string }
+
+var names []Name
+
+// Names returns all metrics, in the order in which they are described.
+func Names() []Name { return names }
+
 func desc(name, help string, labels ...string) *prometheus.Desc {
+	names = append(names, Name{"portmon_" + name, help})
 	return prometheus.NewDesc("portmon_"+name, help, labels, nil)
 }
 

@@ -168,6 +168,9 @@ func (l *lab) wantDescribed(got map[string]float64) {
 		if !ok {
 			l.t.Fatalf("no name in %s", d)
 		}
+		if strings.Contains(d.String(), `help: ""`) {
+			l.t.Errorf("%s is not explained", name)
+		}
 		there := name == "portmon_lag_seconds"
 		for series := range got {
 			base, _, _ := strings.Cut(series, "{")

@@ -1,0 +1,364 @@
+package companion
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+const trapTCP = 23
+
+// settings are what a configuration file is made of.
+type settings struct {
+	ladder  []string
+	state   string
+	metrics string
+	command []string
+	extra   string // lines at the end of [watch]
+}
+
+// lab is a host with a table on it, and the outside, from where packets of any source come.
+type lab struct {
+	t             testing.TB
+	host, outside *netnstest.Host
+	link          *netnstest.Link // its end A is the outside's, B the host's
+	conn          *nftset.Conn
+	dir           string
+	settings
+}
+
+func newLab(t testing.TB, ladder ...string) *lab {
+	t.Helper()
+	// The name is short, as that of a socket must be.
+	dir, err := os.MkdirTemp("", "companion")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	l := &lab{t: t, host: netnstest.NewHost(t, "host"), outside: netnstest.NewHost(t, "outside"), dir: dir}
+	l.state = filepath.Join(dir, "state.jsonl")
+	if l.ladder = ladder; ladder == nil {
+		l.ladder = []string{"8h", "3d", "30d"}
+	}
+	l.link = netnstest.Connect(t, l.outside, l.host, "192.0.2.0/24", "2001:db8::/64")
+	l.host.DefaultVia(l.link.A.IPv4, l.link.A.IPv6)
+	if l.conn, err = nftset.Dial(&nftset.Config{NetNS: l.host.FD()}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.conn.Close() })
+	l.write()
+	conf, err := config.Load(l.file())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ruleset.Apply(l.conn, conf.Spec); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func (l *lab) file() string { return filepath.Join(l.dir, "portmon.toml") }
+
+// write writes the configuration file.
+func (l *lab) write() {
+	l.t.Helper()
+	list := func(s []string) string {
+		var quoted []string
+		for _, one := range s {
+			quoted = append(quoted, strconv.Quote(one))
+		}
+		return "[" + strings.Join(quoted, ", ") + "]"
+	}
+	text := fmt.Sprintf("[ban]\nbantime = %s\n[watch]\nstate = %q\nmetrics = %q\ncommand = %s\n%s",
+		list(l.ladder), l.state, l.metrics, list(l.command), l.extra)
+	if err := os.WriteFile(l.file(), []byte(text), 0o600); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// notices has a role of the test binary run for notices, and returns the directory that it writes them to.
+func (l *lab) notices(role string) string {
+	l.t.Helper()
+	dir, err := os.MkdirTemp(l.dir, "notices")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.command = []string{self(l.t), role, dir}
+	return dir
+}
+
+func self(t testing.TB) string {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func source(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}) }
+
+// offend sends a trap packet from each source, and returns when the host has done with it.
+func (l *lab) offend(sources ...netip.Addr) {
+	l.t.Helper()
+	for _, src := range sources {
+		to := l.link.B.IPv4
+		if src.Is6() {
+			to = l.link.B.IPv6
+		}
+		l.outside.Send(netnstest.SYN(src, netip.AddrPortFrom(to, trapTCP)))
+	}
+}
+
+// bans returns the tiers that an address is banned in, the longest first, and the time left in the first of them.
+func (l *lab) bans(a netip.Addr) (tiers []int, left time.Duration) {
+	l.t.Helper()
+	s, err := ruleset.Read(l.conn, ruleset.Default().Table)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	st, err := s.Lookup(l.conn, a)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for i, b := range st.Bans {
+		tiers = append(tiers, b.Tier)
+		if i == 0 {
+			left = b.Expires
+		}
+	}
+	return tiers, left
+}
+
+// awaitFree returns when the source is not banned any more. The kernel tells nobody.
+func (l *lab) awaitFree(src netip.Addr) {
+	l.t.Helper()
+	await(l.t, src.String()+" is free", func() bool { tiers, _ := l.bans(src); return len(tiers) == 0 })
+}
+
+// get asks the host for its metrics, at an address of its own.
+func (l *lab) get(addr string) (body string, err error) {
+	conn, err := l.host.Dial("tcp", netip.Addr{}, netip.MustParseAddrPort(addr), deadline)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(deadline))
+	fmt.Fprintf(conn, "GET /metrics HTTP/1.0\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("status %s", resp.Status)
+	}
+	b, err := io.ReadAll(resp.Body)
+	return string(b), err
+}
+
+// value returns a metric of the host; ok is false if it cannot be had.
+func (l *lab) value(addr, series string) (v string, ok bool) {
+	body, err := l.get(addr)
+	if err != nil {
+		return "", false
+	}
+	for line := range strings.Lines(body) {
+		if v, ok := strings.CutPrefix(line, series+" "); ok {
+			return strings.TrimSpace(v), true
+		}
+	}
+	return "", false
+}
+
+// process is a companion that runs.
+type process struct {
+	*exec.Cmd
+	t      testing.TB
+	socket string
+	ended  chan struct{} // closed when it has
+	err    error         // how it ended
+
+	mu    sync.Mutex
+	told  []string // to systemd
+	lines []string // of the journal
+}
+
+// run starts a companion on the host.
+func (l *lab) run(watchdog time.Duration) *process {
+	l.t.Helper()
+	l.write()
+	p := &process{Cmd: exec.Command(self(l.t)), t: l.t, socket: control.Path(l.state), ended: make(chan struct{})}
+	p.Env = append(os.Environ(), configVariable+"="+l.file(), watchdogVariable+"="+watchdog.String())
+	out, err := p.StdoutPipe()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	journal, err := p.StderrPipe()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.host.Do(func() { err = p.Start() })
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	var reading sync.WaitGroup
+	reading.Go(func() { p.read(out, &p.told) })
+	reading.Go(func() { p.read(journal, &p.lines) })
+	go func() {
+		reading.Wait()
+		p.err = p.Wait()
+		close(p.ended)
+	}()
+	l.t.Cleanup(func() {
+		p.Process.Kill()
+		<-p.ended
+		if l.t.Failed() {
+			lines := p.seen(&p.lines)
+			lines = lines[max(0, len(lines)-20):]
+			l.t.Logf("told to systemd: %s\nend of the journal:\n%s", strings.Join(p.seen(&p.told), " "), strings.Join(lines, "\n"))
+		}
+	})
+	return p
+}
+
+// start starts a companion on the host, and returns when it is ready.
+func (l *lab) start() *process {
+	l.t.Helper()
+	p := l.run(0)
+	p.awaitReady()
+	return p
+}
+
+func (p *process) read(from io.Reader, into *[]string) {
+	for s := bufio.NewScanner(from); s.Scan(); {
+		p.mu.Lock()
+		*into = append(*into, s.Text())
+		p.mu.Unlock()
+	}
+}
+
+// seen returns a copy of what was read until now.
+func (p *process) seen(lines *[]string) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(*lines)
+}
+
+// notified returns what it has told systemd, by the name before the first "=".
+func (p *process) notified() (names []string) {
+	for _, line := range p.seen(&p.told) {
+		text, err := strconv.Unquote(line)
+		if err != nil {
+			p.t.Fatalf("%v: %s", err, line)
+		}
+		name, _, _ := strings.Cut(text, "=")
+		names = append(names, name)
+	}
+	return names
+}
+
+func (p *process) awaitNotified(name string, times int) {
+	p.t.Helper()
+	await(p.t, fmt.Sprintf("%d times %s", times, name), func() bool {
+		n := 0
+		for _, have := range p.notified() {
+			if have == name {
+				n++
+			}
+		}
+		return n >= times || p.hasEnded()
+	})
+	if p.hasEnded() {
+		p.t.Fatal("it has ended: ", p.err)
+	}
+}
+
+func (p *process) awaitReady() { p.t.Helper(); p.awaitNotified("READY", 1) }
+
+func (p *process) hasEnded() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// journal returns the lines of the journal that have all of these words.
+func (p *process) journal(words ...string) (lines []string) {
+	for _, line := range p.seen(&p.lines) {
+		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+func (p *process) awaitJournal(words ...string) {
+	p.t.Helper()
+	await(p.t, "the journal says "+strings.Join(words, ", "), func() bool { return len(p.journal(words...)) > 0 })
+}
+
+// ask returns a client of the companion's socket.
+func (p *process) ask() *control.Client {
+	p.t.Helper()
+	c, err := control.Dial(p.socket)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(c.Close)
+	return c
+}
+
+func (p *process) offenders() int {
+	p.t.Helper()
+	s, err := p.ask().Status()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return s.Offenders
+}
+
+func (p *process) awaitOffenders(n int) {
+	p.t.Helper()
+	await(p.t, fmt.Sprintf("%d offenders are known", n), func() bool { return p.offenders() == n })
+}
+
+// stop ends the companion and returns when it has ended, which must be without an error.
+func (p *process) stop() {
+	p.t.Helper()
+	p.Process.Signal(unix.SIGTERM)
+	p.awaitEnd()
+	if p.err != nil {
+		p.t.Error("it ended: ", p.err)
+	}
+}
+
+func (p *process) awaitEnd() {
+	p.t.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(deadline):
+		p.t.Fatal("it does not end")
+	}
+}

@@ -1,0 +1,204 @@
+package companion
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/state"
+	"github.com/portmon/portmon/netnstest"
+)
+
+var offender, offender6 = source(1), netip.MustParseAddr("2001:db8:1:1::bad")
+
+// saved returns how many offences the state file has of each prefix.
+func saved(t testing.TB, path string) map[string]int {
+	t.Helper()
+	f, err := state.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	got := make(map[string]int)
+	for rec := range f.Records() {
+		got[rec.Prefix.String()] = rec.Offences
+	}
+	return got
+}
+
+// TestReady has bans made before there is a watcher, which it must know of when it says that it is ready, and one right after that.
+func TestReady(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	const before = 3000
+	l.outside.Sender(l.link.A.Dev).Burst(before, func(i int) netnstest.Packet {
+		return netnstest.SYN(source(i), netip.AddrPortFrom(l.link.B.IPv4, trapTCP))
+	})
+	p := l.start()
+	l.offend(offender6)
+	if n := len(saved(t, l.state)); n != before { // it saves what it has found before it is ready, and then once a minute
+		t.Errorf("it was ready and knew of %d bans, want %d", n, before)
+	}
+	p.awaitOffenders(before + 1)
+	p.awaitJournal("msg=watching", `table="inet portmon"`, "bans=3000", "offenders=3000")
+	p.stop()
+	if n := len(saved(t, l.state)); n != before+1 {
+		t.Errorf("it saved %d offenders at its end, want %d", n, before+1)
+	}
+	if got, want := p.notified(), []string{"READY", "STOPPING"}; !slices.Equal(got, want) {
+		t.Errorf("it told systemd %v, want %v", got, want)
+	}
+	lines := p.seen(&p.lines)
+	if last := lines[len(lines)-1]; !strings.Contains(last, "level=INFO msg=ended") {
+		t.Errorf("the last line is %q", last)
+	}
+	if _, err := os.Lstat(p.socket); err == nil {
+		t.Error("the socket is still there")
+	}
+}
+
+func TestNoTable(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	host := netnstest.NewHost(t, "bare")
+	l.host = host
+	p := l.start()
+	p.awaitJournal("level=WARN", "no table inet portmon", "portmon apply")
+	p.stop()
+}
+
+func TestWatchdog(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	p := l.run(200 * time.Millisecond)
+	p.awaitNotified("WATCHDOG", 1)
+	p.awaitNotified("WATCHDOG", 6)
+	l.offend(offender)
+	p.awaitOffenders(1)
+	p.awaitNotified("WATCHDOG", len(p.notified())+3)
+	p.stop()
+	if got := p.notified(); got[len(got)-1] != "STOPPING" && !slices.Contains(got, "STOPPING") {
+		t.Errorf("it told systemd %v, and nothing of its end", got)
+	}
+}
+
+// TestSecond has another companion in the same network namespace, and one elsewhere that keeps its state in the same directory.
+func TestSecond(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	first := l.start()
+	refused := func(what string, words ...string) {
+		t.Helper()
+		p := l.run(0)
+		p.awaitEnd()
+		lines := p.seen(&p.lines)
+		if p.err == nil || len(lines) != 1 {
+			t.Fatalf("%s: it ended with error %v, and said %q", what, p.err, lines)
+		}
+		for _, w := range words {
+			if !strings.Contains(lines[0], w) {
+				t.Errorf("%s: it said %q, want %q", what, lines[0], w)
+			}
+		}
+		if len(p.notified()) > 0 {
+			t.Errorf("%s: it told systemd %v", what, p.notified())
+		}
+	}
+	mine := l.state
+	l.state = filepath.Join(l.dir, "other", "state.jsonl")
+	refused("in the same namespace", "netlink log group 513", "is taken", "another `portmon watch`")
+	l.host, l.state = netnstest.NewHost(t, "other host"), mine
+	refused("with the same state", control.Path(mine), "another watcher")
+	if first.hasEnded() {
+		t.Error("the first one has ended")
+	}
+	first.offenders() // and answers
+	first.stop()
+}
+
+// TestNoSocket has something in the way of the socket, without which all else goes on.
+func TestNoSocket(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	if err := os.WriteFile(control.Path(l.state), []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := l.start()
+	p.awaitJournal("level=WARN", "commands cannot ask this watcher", "no socket")
+	l.offend(offender)
+	p.awaitJournal("msg=banned", "address=198.18.0.1")
+	p.stop()
+	if text, err := os.ReadFile(control.Path(l.state)); string(text) != "precious" {
+		t.Errorf("what was in the way is %q, error %v", text, err)
+	}
+}
+
+// TestAnswersInAStorm asks while offences pour in.
+func TestAnswersInAStorm(t *testing.T) {
+	t.Parallel()
+	const bursts, each = 40, 200
+	l := newLab(t)
+	p := l.start()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		sender := l.outside.Sender(l.link.A.Dev)
+		for b := range bursts {
+			sender.Burst(each, func(i int) netnstest.Packet {
+				return netnstest.SYN(source(b*each+i), netip.AddrPortFrom(l.link.B.IPv4, trapTCP))
+			})
+		}
+	}()
+	c := p.ask()
+	during := 0
+	for pouring := true; pouring; {
+		if _, err := c.Status(); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := c.Records(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-done:
+			pouring = false
+		default:
+			during++
+		}
+	}
+	if during == 0 {
+		t.Error("all was asked after the storm")
+	}
+	p.awaitOffenders(bursts * each)
+	if n := len(p.journal("msg=banned")); n > 1000 || n == 0 {
+		t.Errorf("the journal has %d lines of %d bans", n, bursts*each)
+	}
+	p.stop()
+	if len(p.journal(`msg="left out"`)) == 0 {
+		t.Error("the journal does not say what was left out")
+	}
+}
+
+// TestRestart has the next companion go on where the last one was killed.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	p := l.start()
+	l.offend(offender, offender6)
+	p.awaitOffenders(2)
+	p.awaitJournal("msg=banned", "address=2001:db8:1:1::/64", "set=ban6", "tier=1", "port=tcp/23", "offences=1", "reason=trap")
+	p.Process.Signal(unix.SIGKILL)
+	p.awaitEnd()
+	if _, err := os.Lstat(p.socket); err != nil {
+		t.Fatalf("the killed one has left no socket: %v", err)
+	}
+	p = l.start()
+	p.awaitOffenders(2)
+	p.stop()
+}
