@@ -53,7 +53,7 @@ run for that.`,
 	root.SetHelpCommand(helpCommand(p))
 	root.AddCommand(
 		applyCommand(p), listCommand(p), whyCommand(p), statusCommand(p), banCommand(p), unbanCommand(p),
-		watchCommand(p), saveCommand(p), removeCommand(p), configCommand(p), versionCommand(p), completionCommand(p),
+		watchCommand(p), saveCommand(p), removeCommand(p), configCommand(p), versionCommand(p), completionCommand(p), manualCommand(p),
 	)
 	return root
 }

@@ -45,7 +45,8 @@ makes it save and end.`,
 func (p *cli) watch(conf *config.Config) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
-	context.AfterFunc(ctx, stop) // the next signal kills
+	// A second later, the next signal kills. Not at once: timeout(1) sends each signal twice.
+	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, unix.SIGHUP)
 	defer signal.Stop(hangups)
