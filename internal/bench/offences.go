@@ -19,6 +19,9 @@ type offence struct {
 	resyncs    float64
 }
 
+// resyncs is how long it takes until all sets have been read that are read after an overrun: at once, and again a second later.
+const resyncs = 1500 * time.Millisecond
+
 // firstBan is how long the first bans are, so that the same sources can offend again soon.
 const firstBan = 4 * time.Second
 
@@ -168,7 +171,7 @@ func (w *watcher) offend(
 		return o, err
 	}
 	if o.overrun = status.Overruns > before.Overruns; o.overrun {
-		time.Sleep(1500 * time.Millisecond) // the second resync comes a second after the first one
+		time.Sleep(resyncs)
 		if _, cpu, err = w.idle(); err != nil {
 			return o, err
 		}

@@ -138,7 +138,7 @@ func (w *watcher) forsake(h *bannedHost) error {
 	return err
 }
 
-// restore makes the table, and returns when the watcher has put all bans back.
+// restore makes the table, and returns when the watcher has put all bans back and is done with what follows from that.
 func (w *watcher) restore(h *bannedHost) (u usage, err error) {
 	_, used, err := w.idle()
 	if err != nil {
@@ -150,15 +150,37 @@ func (w *watcher) restore(h *bannedHost) (u usage, err error) {
 	if _, err := ruleset.Apply(h.conn, ruleset.Default()); err != nil {
 		return u, err
 	}
-	// The kernel counts elements before they are committed, so the count alone does not tell the end.
-	back := func() (bool, error) { n, err := count(h.conn, firstTier.Name); return n == h.bans, err }
-	var cpu time.Duration
-	if u.End, cpu, err = w.after("restore bans", back); err != nil {
+	if u.End, err = h.steady(); err != nil {
+		return u, err
+	}
+	time.Sleep(resyncs)
+	_, cpu, err := w.idle()
+	if err != nil {
 		return u, err
 	}
 	u.CPU = cpu - used
 	_, u.RSS, err = w.memory()
 	return u, err
+}
+
+// steady returns the moment since when all bans are there, and stay.
+func (h *bannedHost) steady() (since time.Duration, err error) {
+	const long = 200 * time.Millisecond
+	err = await("restore bans", time.Millisecond, func() (bool, error) {
+		now, err := monotonic()
+		if err != nil {
+			return false, err
+		}
+		n, err := count(h.conn, firstTier.Name)
+		switch {
+		case n != h.bans: // more than there will be, while a transaction runs that adds and deletes
+			since = 0
+		case since == 0:
+			since = now
+		}
+		return since > 0 && now-since > long, err
+	})
+	return since, err
 }
 
 // save has the watcher save.
