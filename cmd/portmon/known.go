@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
 	"net/netip"
 	"strconv"
 	"time"
@@ -24,7 +26,7 @@ type knowledge struct {
 func (p *cli) knowledge(of ...netip.Prefix) *knowledge {
 	k := &knowledge{records: make(map[netip.Prefix]state.Record)}
 	path := p.statePath()
-	if w, err := control.Dial(control.Path(path)); err == nil {
+	if w, err := p.watcher(path); err == nil {
 		defer w.Close()
 		if h, recs, err := w.Records(of...); err == nil {
 			k.saved, k.watched = h.Saved, true
@@ -84,6 +86,27 @@ func (k *knowledge) about(e *entry) {
 func (k *knowledge) offender(source netip.Prefix) (rec state.Record, when time.Time, ok bool) {
 	rec, ok = k.records[source]
 	return rec, k.saved.Wall.Add(-rec.Age), ok && rec.Offences > 0
+}
+
+// watcher connects to the watcher that keeps its state in a file. The error is [control.ErrNone] if there is none, and also if it
+// watches another network namespace, or if we may not ask it: who may edit the table may do without.
+func (p *cli) watcher(statePath string) (*control.Client, error) {
+	w, err := control.Dial(control.Path(statePath))
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, control.ErrNone
+	}
+	if err != nil {
+		return nil, err
+	}
+	status, err := w.Status()
+	if err == nil && status.NetNS != state.Here(0).NetNS {
+		err = control.ErrNone
+	}
+	if err != nil {
+		w.Close()
+		return nil, err
+	}
+	return w, nil
 }
 
 // portName returns "tcp/23", or "" if it is not known.

@@ -5,7 +5,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -56,7 +55,7 @@ remembered.`,
 // forgetBans sees to it that the next apply does not put back what was removed. A watcher that runs does that.
 func (p *cli) forgetBans() error {
 	path := p.statePath()
-	if w, err := control.Dial(control.Path(path)); err == nil {
+	if w, err := p.watcher(path); err == nil {
 		w.Close()
 		return nil
 	}

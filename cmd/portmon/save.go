@@ -43,7 +43,7 @@ stays as it is.`,
 }
 
 func (p *cli) save(conf *config.Config) error {
-	switch w, err := p.watcher(conf); {
+	switch w, err := p.watcher(conf.Watch.State); {
 	case err == nil:
 		defer w.Close()
 		if err := w.Save(); err != nil {
@@ -78,16 +78,6 @@ func (p *cli) once(conf *config.Config) watch.Config {
 	}
 }
 
-// watcher connects to the watcher that runs, if there is one. Not to be allowed to know is as if there were none: who may edit the table
-// may do that as well.
-func (p *cli) watcher(conf *config.Config) (*control.Client, error) {
-	w, err := control.Dial(control.Path(conf.Watch.State))
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, control.ErrNone
-	}
-	return w, err
-}
-
 // remembered counts the bans in a state file.
 func remembered(path string) (n int, err error) {
 	f, err := state.Open(path)
@@ -106,7 +96,7 @@ func remembered(path string) (n int, err error) {
 // restore puts remembered bans into a table that is not the one that they were in. A watcher that runs does that, and has only to be
 // told of the configuration.
 func (p *cli) restore(c *nftset.Conn, conf *config.Config) {
-	if w, err := p.watcher(conf); err == nil {
+	if w, err := p.watcher(conf.Watch.State); err == nil {
 		defer w.Close()
 		if err := w.Reload(); err != nil {
 			p.warn("the watcher goes on with its configuration: %v", err)

@@ -116,3 +116,12 @@ func scriptReboot(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	*old = *newSite(ts.Value(testKey{}).(testing.TB))
 }
+
+// scriptElsewhere runs portmon on another host that has the same files; it must exit with 0.
+func scriptElsewhere(ts *testscript.TestScript, neg bool, args []string) {
+	var err error
+	newSite(ts.Value(testKey{}).(testing.TB)).host.Do(func() { err = ts.Exec("with-etc", append([]string{"portmon"}, args...)...) })
+	if neg || err != nil {
+		ts.Fatalf("elsewhere %s: %v", strings.Join(args, " "), err)
+	}
+}

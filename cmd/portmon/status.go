@@ -169,7 +169,7 @@ func (r *report) read(p *cli, c *nftset.Conn, s *ruleset.State) (err error) {
 
 // askWatcher fills in what a watcher says of itself.
 func (r *report) askWatcher(p *cli) {
-	w, err := control.Dial(control.Path(p.statePath()))
+	w, err := p.watcher(p.statePath())
 	if errors.Is(err, control.ErrNone) {
 		return
 	}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -90,7 +89,7 @@ func (p *cli) unban(c *nftset.Conn, s *ruleset.State, t target) error {
 // forgiven has the watcher forget the offences of a source, and reports whether there were any. Of a ban that is lifted it hears from
 // the kernel, and forgets them by itself.
 func (p *cli) forgiven(source netip.Prefix) bool {
-	w, err := control.Dial(control.Path(p.statePath()))
+	w, err := p.watcher(p.statePath())
 	if err != nil {
 		return false
 	}

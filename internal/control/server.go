@@ -19,7 +19,9 @@ import (
 
 // Status is what a watcher tells of itself.
 type Status struct {
-	PID   int       `json:"pid"`
+	PID int `json:"pid"`
+	// NetNS is the kernel's number for the network namespace that is watched.
+	NetNS uint64    `json:"netns"`
 	Since time.Time `json:"since"`
 	// Config is the file that the watcher has read; empty if it is the built-in default.
 	Config string `json:"config"`
@@ -94,7 +96,7 @@ func reply(w http.ResponseWriter, v any, err error) {
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	stats, err := s.Watcher.Stats(r.Context())
 	reply(w, Status{
-		PID: os.Getpid(), Since: s.since, Config: s.Config(), Offenders: stats.Offenders,
+		PID: os.Getpid(), NetNS: state.Here(0).NetNS, Since: s.since, Config: s.Config(), Offenders: stats.Offenders,
 		Overruns: stats.LogOverruns + stats.EventOverruns, Resyncs: stats.Resyncs, SaveFailures: stats.SaveFailures,
 	}, err)
 }

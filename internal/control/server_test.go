@@ -200,7 +200,7 @@ func TestStatus(t *testing.T) {
 		t.Errorf("it runs since %v", got.Since)
 	}
 	got.Since = time.Time{}
-	if want := (Status{PID: os.Getpid(), Config: "/etc/portmon/portmon.toml", Offenders: 1, Resyncs: 1}); got != want {
+	if want := (Status{PID: os.Getpid(), NetNS: state.Here(0).NetNS, Config: "/etc/portmon/portmon.toml", Offenders: 1, Resyncs: 1}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
