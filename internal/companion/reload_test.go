@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -61,13 +62,15 @@ func TestReload(t *testing.T) {
 		t.Errorf("metrics are still at the old address: %v", err)
 	}
 
-	l.metrics, l.command = "", nil
-	l.write()
-	if err := p.ask().Reload(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := l.get(elsewhere); !errors.Is(err, unix.ECONNREFUSED) {
-		t.Errorf("metrics are served that nobody wants: %v", err)
+	for _, change := range []struct{ at, not string }{{metricsAddr, elsewhere}, {"", metricsAddr}} {
+		l.metrics, l.command = change.at, nil
+		l.write()
+		if err := p.ask().Reload(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.get(change.not); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("with metrics = %q, they are served at %s: error %v", change.at, change.not, err)
+		}
 	}
 	p.stop()
 }
@@ -212,6 +215,11 @@ func TestReloadAtOnce(t *testing.T) {
 			t.Fatal("it does not reload")
 		}
 	}
+	// Each companion of this process has one. A hundred goroutines fit in here.
+	await(t, "there is one sender of notices, and not twenty", func() bool {
+		buf := make([]byte, 1<<20)
+		return strings.Count(string(buf[:runtime.Stack(buf, true)]), "notice.(*Sender).Run(") < 5
+	})
 	stop()
 }
 
