@@ -15,12 +15,15 @@ import (
 	"testing"
 )
 
-const version = "v1.2.3"
+const (
+	version = "v1.2.3"
+	epoch   = "1800000000"
+)
 
 var formats = []string{"deb", "rpm", "tar"}
 
 // The packages under test, by format. They are built once for all tests. Who has no Go caches, such as nobody in
-// `make test-unprivileged`, names in PORTMON_DIST the folder where somebody else built them with VERSION=v1.2.3.
+// `make test-unprivileged`, names in PORTMON_DIST the folder where somebody else built them, with this version and date.
 var built = sync.OnceValues(func() (map[string]string, error) {
 	if dist := os.Getenv("PORTMON_DIST"); dist != "" {
 		return find(dist)
@@ -63,7 +66,7 @@ func buildCopy(from string) (map[string]string, error) {
 	dist := filepath.Join(dir, "dist")
 	build := exec.Command("packaging/build", append(slices.Clone(formats), runtime.GOARCH)...)
 	build.Dir = source
-	build.Env = append(os.Environ(), "VERSION="+version, "SOURCE_DATE_EPOCH=1800000000", "DIST="+dist)
+	build.Env = append(os.Environ(), "VERSION="+version, "SOURCE_DATE_EPOCH="+epoch, "DIST="+dist)
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("packaging/build: %w\n%s", err, out)
 	}
