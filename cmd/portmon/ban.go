@@ -17,7 +17,9 @@ import (
 type banOptions struct {
 	reason string
 	force  bool
-	length time.Duration // 0 is that of the first tier
+	// offence tells that the ban counts as an offence.
+	offence bool
+	length  time.Duration // 0 is that of the first tier
 }
 
 // byHand is the reason of a ban for which the user gives none.
@@ -34,6 +36,10 @@ lasts, or as --for says. An IPv6 address stands for the network that it would be
 banned by, as a rule its /64; to ban it alone, write it as a prefix, with /128.
 A source that is banned already gets the new duration.
 
+With --offence it counts as an offence: a watcher bans for longer who offends
+again. This is for programs that have seen the source do wrong. Whoever is
+banned already is left alone.
+
 What is whitelisted cannot be banned. Nor can, without --force, the address that
 you are connected from by SSH. All arguments are checked before anything is
 done.`,
@@ -44,7 +50,7 @@ done.`,
 			if len(args) == 0 {
 				return usage(cmd, "nobody to ban: want an address or a prefix")
 			}
-			return nil
+			return noTwoOf(cmd, "for", "offence")
 		},
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if cmd.Flags().Changed("for") {
@@ -52,7 +58,7 @@ done.`,
 					return usage(cmd, "%w", err)
 				}
 			}
-			if err := checkReason(o.reason); err != nil {
+			if err := checkReason(o.reason, o.offence); err != nil {
 				return usage(cmd, "%w", err)
 			}
 			targets, err := parseTargets(cmd, args)
@@ -63,12 +69,16 @@ done.`,
 				if t.prefix.Bits() == 0 {
 					return usage(cmd, "ban %s: that is everybody", t.text)
 				}
+				if o.offence && !t.address {
+					return usage(cmd, "ban %s: only an address can offend", t.text)
+				}
 			}
 			return p.withTable(func(c *nftset.Conn, s *ruleset.State) error { return p.ban(c, s, targets, o) })
 		},
 	}
 	cmd.Flags().StringVar(&length, "for", "", `ban for a `+"`DURATION`"+` such as 90s, 8h, 3d or 1w, or "forever"`)
 	cmd.Flags().StringVar(&o.reason, "reason", byHand, "keep a `TEXT` with the ban, which list and why tell")
+	cmd.Flags().BoolVar(&o.offence, "offence", false, "count it as an offence, as if a trap had made the ban; not with --for")
 	cmd.Flags().BoolVar(&o.force, "force", false, "ban also the address that you are connected from by SSH")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(
 		[]cobra.Completion{"1h", "8h", "1d", "3d", "30d", forever}, cobra.ShellCompDirectiveNoFileComp)))
@@ -115,8 +125,18 @@ func (p *cli) banOne(c *nftset.Conn, s *ruleset.State, t target, o banOptions) e
 		}
 		length = set.Timeout
 	}
+	comment := cmp.Or(o.reason, byHand)
+	if o.offence {
+		if st, err := s.Lookup(c, prefix.Addr()); err != nil {
+			return err
+		} else if len(st.Bans) > 0 {
+			p.note("%s%s is banned already", shortPrefix(prefix), t.meaning(prefix))
+			return nil
+		}
+		comment = ruleset.OffenceMark + o.reason
+	}
 	// Without a comment, a watcher that starts later could not tell it from a ban that a trap has made.
-	b, err := s.Ban(c, prefix, length, cmp.Or(o.reason, byHand))
+	b, err := s.Ban(c, prefix, length, comment)
 	var covered *ruleset.CoveredError
 	var white *ruleset.WhitelistedError
 	switch {

@@ -49,10 +49,14 @@ func whitelistHint(err *ruleset.WhitelistedError) error {
 const maxReason = 128
 
 // checkReason refuses what nft could not read back: its comments stand in quotes, and there is no escaping.
-func checkReason(s string) error {
+func checkReason(s string, offence bool) error {
+	longest := maxReason
+	if offence {
+		longest -= len(ruleset.OffenceMark)
+	}
 	switch {
-	case len(s) > maxReason:
-		return fmt.Errorf("--reason is %d bytes long: want at most %d", len(s), maxReason)
+	case len(s) > longest:
+		return fmt.Errorf("--reason is %d bytes long: want at most %d", len(s), longest)
 	case strings.ContainsFunc(s, func(r rune) bool { return r == '"' || !unicode.IsPrint(r) }) || !utf8.ValidString(s):
 		return fmt.Errorf("--reason %s: want text on one line, without double quotes", strconv.Quote(s))
 	}

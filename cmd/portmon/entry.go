@@ -28,7 +28,8 @@ type entry struct {
 
 // entries calls f for each prefix of a ban that was just read, mostly one. Other programs may have banned ranges that are no prefix.
 func entries(b ruleset.Ban, now time.Time, f func(entry)) {
-	e := entry{set: b.Set, tier: b.Tier, timeout: b.Timeout, expires: b.Expires, reason: b.Comment, read: now}
+	reason, _ := ruleset.Offence(b.Comment)
+	e := entry{set: b.Set, tier: b.Tier, timeout: b.Timeout, expires: b.Expires, reason: reason, read: now}
 	if p, ok := b.Prefix(); ok {
 		e.prefix = p
 		f(e)

@@ -100,7 +100,12 @@ func (k *core) escalate(src netip.Prefix, v ledger.Verdict, now ledger.Now) {
 	if !v.Edit || k.table.state == standing && !k.table.sets[set] {
 		return // there is no such set: the table may be of an older configuration, with a shorter ladder
 	}
-	h := held{timeout: v.Timeout, until: now.Mono.Add(v.Left), round: k.round}
+	first, _ := k.mir.get(ruleset.BanSet(src.Addr(), 1), keyOf(src))
+	reason, ok := offence(1, first.comment)
+	if !ok {
+		first.comment, reason = "", trap
+	}
+	h := held{timeout: v.Timeout, until: now.Mono.Add(v.Left), round: k.round, comment: first.comment}
 	if have, ok := k.mir.get(set, keyOf(src)); ok && have.round == k.round && have.close(h) {
 		return
 	}
@@ -108,7 +113,7 @@ func (k *core) escalate(src netip.Prefix, v ledger.Verdict, now ledger.Now) {
 	rec, _ := k.led.Lookup(src, now.Mono)
 	k.tell(News{
 		Kind: Escalated, Source: src, Set: set, Tier: v.Tier, Offences: v.Offences, Proto: rec.Proto, Port: rec.Port,
-		Until: h.until, Reason: trap,
+		Until: h.until, Reason: reason,
 	})
 }
 

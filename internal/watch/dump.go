@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/portmon/portmon/internal/ledger"
@@ -17,7 +18,8 @@ func (k *core) dumped(set string, el nftset.Element, now ledger.Now) {
 	have, known := k.mir.get(set, p.key)
 	src, tier, ok := k.sourceOf(p)
 	// Neither the packet path nor the watcher comments, and nobody else is in a tier without an offence.
-	h.byHand = tier == 0 || h.comment != "" || known && have.byHand && have.close(h)
+	reason, offence := offence(tier, h.comment)
+	h.byHand = tier == 0 || h.comment != "" && !offence || known && have.byHand && have.close(h)
 	if !ok || tier == 0 || h.timeout == 0 {
 		k.mir.put(set, p.key, h)
 		return
@@ -31,7 +33,9 @@ func (k *core) dumped(set string, el nftset.Element, now ledger.Now) {
 	h.byHand = v.Offences == 0
 	k.mir.put(set, p.key, h)
 	if v.Counted {
-		k.tell(News{Kind: Banned, Source: src, Set: set, Tier: tier, Offences: v.Offences, Until: h.until, Reason: trap})
+		k.tell(News{
+			Kind: Banned, Source: src, Set: set, Tier: tier, Offences: v.Offences, Until: h.until, Reason: cmp.Or(reason, trap),
+		})
 	}
 	k.escalate(src, v, now)
 }

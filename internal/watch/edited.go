@@ -28,10 +28,32 @@ func (k *core) edited(p place, ev nftset.Event, now ledger.Now) {
 		return // put back by somebody who remembers it as we do
 	}
 	src, tier, _ := k.sourceOf(p)
+	if reason, ok := offence(tier, h.comment); ok && tier == 1 && h.timeout > 0 {
+		k.offended(src, p.set, h, reason, now)
+		return
+	}
 	if h.timeout > 0 {
 		k.led.BannedByHand(h.ban(src, tier), now.Mono)
 	}
 	k.tell(News{Kind: ByHand, Source: src, Set: p.set, Tier: tier, Until: h.until, Forever: h.timeout == 0, Reason: h.comment})
+}
+
+// offence reports whether a ban in a tier that has this comment is for an offence, and for which.
+func offence(tier int, comment string) (reason string, ok bool) {
+	reason, ok = ruleset.Offence(comment)
+	return reason, ok && tier > 0
+}
+
+// offended takes in that a program banned a source for what it has seen it do.
+func (k *core) offended(src netip.Prefix, set string, h held, reason string, now ledger.Now) {
+	h.byHand = false
+	k.mir.put(set, keyOf(src), h)
+	v := k.led.Offend(ledger.Offence{Source: src, At: h.until.Add(-h.timeout)}, now.Mono)
+	if !v.Counted {
+		return
+	}
+	k.tell(News{Kind: Banned, Source: src, Set: set, Tier: 1, Offences: v.Offences, Until: h.until, Reason: reason})
+	k.escalate(src, v, now)
 }
 
 // lifted takes in that somebody else lifted a ban. It may be one that was never heard of, the zero held: the log

@@ -3,6 +3,7 @@ package watch
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -168,4 +169,49 @@ func TestOwnEditsAreNotHeard(t *testing.T) {
 	if _, ok := w.loop.core.mir.get("ban4", nftset.Single(nftset.AddrKey(other))); !ok {
 		t.Errorf("%v is not known to be banned", other)
 	}
+}
+
+// A program that has seen sources do wrong can say so, and they climb as those that a trap has caught.
+func TestOffencesOfOthers(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, 2*time.Second, time.Hour)
+	path := filepath.Join(t.TempDir(), "state.jsonl")
+	saves := func(c *Config) { c.State = path }
+	w := l.watch(saves)
+	bystanders, sources := l.pair(), l.pair()
+	ban := func(src netip.Addr) {
+		s := l.read()
+		if _, err := s.Ban(l.conn, s.Source(src), 2*time.Second, ruleset.OffenceMark+"guesses passwords"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, src := range sources {
+		ban(src)
+		w.want(banned, 1, 1, src)
+		l.cut(src)
+	}
+	l.awaitFree(sources...)
+	w.stop() // the next is not heard, but found
+	for _, src := range sources {
+		ban(src)
+	}
+	w = l.watch(saves)
+	w.want(escalated, 2, 2, sources...)
+	for _, src := range sources {
+		st, err := l.read().Lookup(l.conn, src)
+		if err != nil || st.Bans[0].Tier != 2 || st.Bans[0].Comment != ruleset.OffenceMark+"guesses passwords" {
+			t.Errorf("%v has bans %+v, error %v, want one in tier 2 with its reason", src, st.Bans, err)
+		}
+	}
+	for range 2 { // nor is anything counted twice
+		w.stop()
+		w = l.watch(saves)
+		w.quiet()
+	}
+	for src, rec := range l.remembered(path) {
+		if rec.Offences != 2 || rec.ByHand {
+			t.Errorf("%v is remembered as %+v, want 2 offences", src, rec)
+		}
+	}
+	l.served(bystanders...)
 }
