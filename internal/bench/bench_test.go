@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -28,6 +29,32 @@ func TestParseSNMP(t *testing.T) {
 		if got[name] != want {
 			t.Errorf("%s is %d, want %d", name, got[name], want)
 		}
+	}
+}
+
+func TestStatusField(t *testing.T) {
+	status := []byte("Name:\tportmon\nVmHWM:\t   15148 kB\nVmRSS:\t   14800 kB\nThreads:\t7\n")
+	for name, want := range map[string]int64{"VmRSS": 14800 << 10, "VmHWM": 15148 << 10, "VmSwap": 0, "Threads": 0} {
+		if got := statusField(status, name); got != want {
+			t.Errorf("%s is %d bytes, want %d", name, got, want)
+		}
+	}
+}
+
+// What is burst must be offences: no address may be one that the default whitelists, and none may come twice.
+func TestRandomAddrsCanOffend(t *testing.T) {
+	const n = 100_000
+	seen := make(map[netip.Addr]bool)
+	for _, a := range randomAddrs(n) {
+		seen[a] = true
+		for _, p := range ruleset.Default().Whitelist {
+			if p.Contains(a) {
+				t.Fatalf("%v is in %v of the whitelist", a, p)
+			}
+		}
+	}
+	if len(seen) != n {
+		t.Errorf("%d different addresses, want %d", len(seen), n)
 	}
 }
 

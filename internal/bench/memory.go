@@ -22,7 +22,7 @@ func memory(b *bench, _ *scope) (*table, error) {
 		{manyBans, "by packets while it runs", true},
 	} {
 		var runs []footprint
-		for range min(b.count, 5) {
+		for range min(b.count, 3) {
 			err := within(func(s *scope) error {
 				f, err := measureMemory(b, s, c.bans, c.watchBefore)
 				runs = append(runs, f)

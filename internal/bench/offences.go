@@ -46,7 +46,7 @@ func offences(b *bench, _ *scope) (*table, error) {
 		{60_000, true, [2]string{"first offences while it is stopped", "second offences while it is stopped"}},
 	} {
 		var runs [2][]offence
-		for range min(b.count, 5) {
+		for range min(b.count, 3) {
 			err := within(func(s *scope) error {
 				o, err := offend(b, s, randomAddrs(c.n+2), c.stops)
 				runs[0], runs[1] = append(runs[0], o[0]), append(runs[1], o[1])
