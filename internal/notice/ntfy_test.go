@@ -3,8 +3,8 @@ package notice
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,13 +12,14 @@ import (
 	"time"
 )
 
-// topicAt returns the URL of a topic that nobody else uses.
-func topicAt(server string) string { return server + "/portmon-" + rand.Text() }
+// newTopic returns the name of a topic that nobody else uses.
+func newTopic() string { return "portmon-" + rand.Text() }
+
+// topicAt returns the URL of a topic.
+func topicAt(addr, topic string) string { return "http://" + addr + "/" + topic }
 
 // What is published reaches who subscribes: title, message, priority and tags, and a title that is not ASCII.
 func TestPublish(t *testing.T) {
-	t.Parallel()
-	server := ntfyServer(t)
 	gone := Event{Kind: TableGone}
 	tests := []struct {
 		name, host string
@@ -50,125 +51,182 @@ func TestPublish(t *testing.T) {
 			message{Title: "web1: table gone", Message: goneText, Priority: 4, Tags: []string{"rotating_light", "portmon"}},
 		},
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			topic := topicAt(server)
-			s, reports, end := run(t, Config{Ntfy: topic + tt.query, Host: tt.host})
-			s.Tell(tt.events...)
-			end()
-			tt.want.Event, tt.want.Topic = "message", topic[len(server)+1:]
-			if d := diff([]message{tt.want}, poll(t, topic, "")); d != "" {
-				t.Errorf("(-want +got)\n%s", d)
-			}
-			if got := s.Stats(); got != (Stats{Ntfy: ChannelStats{Sent: 1}}) || len(reports) > 0 {
-				t.Errorf("%+v, %d reports", got, len(reports))
-			}
-		})
-	}
+	eachServer(t, false, func(t *testing.T, d *ntfyd, addr string) {
+		d.serve(addr)
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				t.Parallel()
+				topic := newTopic()
+				url := topicAt(addr, topic)
+				s, reports, end := run(t, Config{Ntfy: url + tt.query, Host: tt.host})
+				s.Tell(tt.events...)
+				end()
+				want := tt.want
+				want.Event, want.Topic = "message", topic
+				if d := diff([]message{want}, poll(t, url, "")); d != "" {
+					t.Errorf("(-want +got)\n%s", d)
+				}
+				if got := s.Stats(); got != (Stats{Ntfy: ChannelStats{Sent: 1}}) || len(reports) > 0 {
+					t.Errorf("%+v, %d reports", got, len(reports))
+				}
+			})
+		}
+	})
 }
 
 // A thousand events in a moment are one notice, sent without waiting for the end.
 func TestThousand(t *testing.T) {
-	t.Parallel()
-	topic := topicAt(ntfyServer(t))
-	s, _, end := run(t, Config{Ntfy: topic, Host: "web1", Window: time.Hour})
-	for i := range 1000 {
-		s.Tell(banned(host(i), 23))
-	}
-	eventually(t, "a notice was sent", func() bool { return s.Stats().Ntfy.Sent == 1 })
-	end()
-	got := poll(t, topic, "")
-	if len(got) != 1 || got[0].Title != "web1: 1000 banned" || !strings.HasSuffix(got[0].Message, "\ntrapped at tcp port 23 (1000)") || got[0].Attachment != nil {
-		t.Errorf("got %+v", got)
-	}
+	eachServer(t, false, func(t *testing.T, d *ntfyd, addr string) {
+		d.serve(addr)
+		topic := topicAt(addr, newTopic())
+		s, _, end := run(t, Config{Ntfy: topic, Host: "web1", Window: time.Hour})
+		for i := range 1000 {
+			s.Tell(banned(host(i), 23))
+		}
+		eventually(t, "a notice was sent", func() bool { return s.Stats().Ntfy.Sent == 1 })
+		end()
+		got := poll(t, topic, "")
+		if len(got) != 1 || got[0].Title != "web1: 1000 banned" || !strings.HasSuffix(got[0].Message, "\ntrapped at tcp port 23 (1000)") {
+			t.Errorf("got %+v", got)
+		}
+	})
 }
 
-// A server takes the right token, and refuses a wrong one. A new token in the file counts from the next notice on.
-func TestToken(t *testing.T) {
-	t.Parallel()
-	const good, bad = "tk_0123456789abcdefghijklmnopqrs", "tk_wrong456789abcdefghijklmnopqrs"
-	server := httptest.NewServer(&standIn{token: good})
-	defer server.Close()
-	topic := topicAt(server.URL)
-	file := filepath.Join(t.TempDir(), "token")
-	write := func(text string) {
-		if err := os.WriteFile(file, []byte(text), 0o400); err != nil {
-			t.Fatal(err)
+// A notice as long as can be is a message all the same, and no attachment, which a server may refuse.
+func TestLongest(t *testing.T) {
+	eachServer(t, false, func(t *testing.T, d *ntfyd, addr string) {
+		d.serve(addr)
+		topic := topicAt(addr, newTopic())
+		s, _, end := run(t, Config{Ntfy: topic, Host: strings.Repeat("ü", 1000)})
+		for kind := range kindCount {
+			for i := range 2 * maxNamed {
+				e := Event{Kind: kind, Prefix: prefix(fmt.Sprintf("2001:db8:ffff:ffff:ffff:ffff:ffff:%x/128", 0xfff0+i)), Set: fmt.Sprint(strings.Repeat("ü", 1000), i)}
+				s.Tell(e)
+			}
 		}
-	}
-	write(bad + "\n")
-	s, reports, end := run(t, Config{Ntfy: topic, TokenFile: file, Window: time.Millisecond})
-	s.Tell(banned(host(1), 23))
-	err := <-reports
-	var status *StatusError
-	if !errors.As(err, &status) || status.Code != http.StatusUnauthorized || status.Said != "unauthorized" {
-		t.Errorf("with a wrong token: %v", err)
-	}
-	want := "post notice to ntfy at " + server.URL + ": status 401 Unauthorized: unauthorized (try 1, given up: 1 event untold)"
-	if err.Error() != want {
-		t.Errorf("got  %v\nwant %s", err, want)
-	}
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
-	write(good + "\r\n")
-	s.Tell(banned(host(2), 23))
-	eventually(t, "a notice was sent", func() bool { return s.Stats().Ntfy.Sent == 1 })
-	end()
-	if got := poll(t, topic, good); len(got) != 1 || got[0].Title != "198.51.0.2 banned" {
-		t.Errorf("got %+v", got)
-	}
-	if got, want := s.Stats().Ntfy, (ChannelStats{Sent: 1, Failed: 1, Dropped: 1}); got != want {
-		t.Errorf("%+v, want %+v", got, want)
-	}
+		end()
+		got := poll(t, topic, "")
+		if len(got) != 1 || !strings.Contains(got[0].Message, "2001:db8:ffff:ffff:ffff:ffff:ffff:fff0") || s.Stats().Ntfy.Sent != 1 {
+			t.Errorf("got %+v, %+v", got, s.Stats())
+		}
+	})
+}
+
+// A server takes the right token, and refuses a wrong one and one that it took before. A new token in the file counts from the next
+// notice on.
+func TestToken(t *testing.T) {
+	eachServer(t, true, func(t *testing.T, d *ntfyd, addr string) {
+		d.serve(addr)
+		const wrong = "tk_wrong456789abcdefghijklmnopqrs"
+		first, second := d.grant(), d.grant()
+		topic := topicAt(addr, newTopic())
+		file := filepath.Join(t.TempDir(), "token")
+		write := func(text string) {
+			if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, []byte(text), 0o400); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, reports, end := run(t, Config{Ntfy: topic, TokenFile: file, Window: time.Millisecond})
+		refused := func(what string, n int) {
+			t.Helper()
+			s.Tell(banned(host(n), 23))
+			err := <-reports
+			var status *StatusError
+			if !errors.As(err, &status) || status.Code != http.StatusUnauthorized || status.Said != "unauthorized" {
+				t.Errorf("with %s token: %v", what, err)
+			}
+			want := "post notice to ntfy at http://" + addr + ": status 401 Unauthorized: unauthorized (try 1, given up: 1 event untold)"
+			if err.Error() != want {
+				t.Errorf("with %s token: got %v\nwant %s", what, err, want)
+			}
+		}
+		taken := func(n int, sent uint64) {
+			t.Helper()
+			s.Tell(banned(host(n), 23))
+			eventually(t, "a notice was sent", func() bool { return s.Stats().Ntfy.Sent == sent })
+		}
+		write(wrong + "\n")
+		refused("a wrong", 1)
+		write(first + "\r\n")
+		taken(2, 1)
+		d.revoke(first)
+		refused("an old", 3)
+		write(second)
+		taken(4, 2)
+		end()
+		var titles []string
+		for _, m := range poll(t, topic, d.reader) {
+			titles = append(titles, m.Title)
+		}
+		if d := diff([]string{"198.51.0.2 banned", "198.51.0.4 banned"}, titles); d != "" {
+			t.Errorf("(-want +got)\n%s", d)
+		}
+		if got, want := s.Stats().Ntfy, (ChannelStats{Sent: 2, Failed: 2, Dropped: 2}); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	})
+}
+
+// Where only tokens may publish, a notice without one is refused.
+func TestNoToken(t *testing.T) {
+	eachServer(t, true, func(t *testing.T, d *ntfyd, addr string) {
+		d.serve(addr)
+		topic := topicAt(addr, newTopic())
+		s, reports, end := run(t, Config{Ntfy: topic})
+		s.Tell(banned(host(1), 23))
+		end()
+		var status *StatusError
+		if err := <-reports; !errors.As(err, &status) || *status != (StatusError{http.StatusForbidden, "forbidden"}) {
+			t.Errorf("got %v", err)
+		}
+		if got := poll(t, topic, d.reader); got != nil {
+			t.Errorf("got %+v", got)
+		}
+	})
 }
 
 // A server that is not there yet gets the notice when it is. The token file is not there yet either.
 func TestLateServer(t *testing.T) {
-	t.Parallel()
-	const token = "tk_0123456789abcdefghijklmnopqrs"
-	addr, listen := lateListener(t)
-	topic := topicAt("http://" + addr)
-	file := filepath.Join(t.TempDir(), "token")
-	s, reports, end := run(t, Config{Ntfy: topic, TokenFile: file})
-	s.Tell(banned(host(1), 23))
-	if err := <-reports; !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), file) {
-		t.Errorf("without a token: %v", err)
-	}
-	server := &httptest.Server{Listener: listen(), Config: &http.Server{Handler: &standIn{token: token}}}
-	server.Start()
-	defer server.Close()
-	if err := os.WriteFile(file, []byte(token), 0o400); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the notice was sent", func() bool { return s.Stats().Ntfy.Sent == 1 })
-	end()
-	if got := poll(t, topic, token); len(got) != 1 {
-		t.Errorf("got %+v", got)
-	}
-	if got := s.Stats().Ntfy; got != (ChannelStats{Sent: 1}) {
-		t.Errorf("%+v", got)
-	}
+	eachServer(t, true, func(t *testing.T, d *ntfyd, addr string) {
+		topic := topicAt(addr, newTopic())
+		file := filepath.Join(t.TempDir(), "token")
+		s, reports, end := run(t, Config{Ntfy: topic, TokenFile: file})
+		s.Tell(banned(host(1), 23))
+		if err := <-reports; !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), file) {
+			t.Errorf("without a token: %v", err)
+		}
+		d.serve(addr)
+		if err := os.WriteFile(file, []byte(d.grant()), 0o400); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the notice was sent", func() bool { return s.Stats().Ntfy.Sent == 1 })
+		end()
+		if got := poll(t, topic, d.reader); len(got) != 1 {
+			t.Errorf("got %+v", got)
+		}
+		if got := s.Stats().Ntfy; got != (ChannelStats{Sent: 1}) {
+			t.Errorf("%+v", got)
+		}
+	})
 }
 
-// Nobody listens: that may pass, and the topic is not in the error.
+// Nobody listens: that may pass, and the topic is not in the error. At the end it is tried at once.
 func TestRefusedConnection(t *testing.T) {
-	t.Parallel()
-	addr, listen := lateListener(t)
-	topic := topicAt("http://" + addr)
-	s, reports, end := run(t, Config{Ntfy: topic})
-	s.Tell(banned(host(1), 23))
-	err := <-reports
-	if !strings.Contains(err.Error(), "connection refused (will be tried again)") || strings.Contains(err.Error(), "portmon-") {
-		t.Errorf("nobody listens: %v", err)
-	}
-	handler := new(standIn)
-	server := &httptest.Server{Listener: listen(), Config: &http.Server{Handler: handler}}
-	server.Start()
-	defer server.Close()
-	end() // tries at once
-	if got := poll(t, topic, ""); len(got) != 1 || len(reports) > 0 {
-		t.Errorf("got %+v, %d more reports", got, len(reports))
-	}
+	eachServer(t, false, func(t *testing.T, d *ntfyd, addr string) {
+		topic := topicAt(addr, newTopic())
+		s, reports, end := run(t, Config{Ntfy: topic})
+		s.Tell(banned(host(1), 23))
+		err := <-reports
+		if !strings.Contains(err.Error(), "connection refused (will be tried again)") || strings.Contains(err.Error(), "portmon-") {
+			t.Errorf("nobody listens: %v", err)
+		}
+		d.serve(addr)
+		end()
+		if got := poll(t, topic, ""); len(got) != 1 || len(reports) > 0 {
+			t.Errorf("got %+v, %d more reports", got, len(reports))
+		}
+	})
 }
