@@ -17,7 +17,7 @@ func restore(b *bench, t *scope) (*table, error) {
 	tab.note = "Restoring begins with no table and ends with all bans in it. nft loads a file with the table and the bans; the watcher makes " +
 		"them when somebody else has made the table; `portmon apply` makes both, and saves. Edits cost the kernel more while anybody on " +
 		"the machine listens for them, as a watcher does."
-	count := min(b.count, 5) // it takes a while
+	rounds := min(b.count, 5) // it takes a while
 	addrs := randomAddrs(manyBans)
 	file, err := b.file("restore.nft", ruleset.Compile(ruleset.Default(), ruleset.Features{ReversePath: true, Log: true}, nil).String()+leftText(addrs))
 	if err != nil {
@@ -35,7 +35,7 @@ func restore(b *bench, t *scope) (*table, error) {
 		return nil, err
 	}
 	work := thousands(manyBans) + " bans"
-	err = tab.contest("restore "+work, count, []runner{
+	err = tab.contest("restore "+work, rounds, []runner{
 		{"`nft -f`", plain.host, plain.remove, nil, plain.whole("nft", "-f", file)},
 		{"`portmon apply`", plain.host, plain.remove, nil, plain.whole(b.portmon, "apply", "--config", toml)},
 	})
@@ -43,7 +43,7 @@ func restore(b *bench, t *scope) (*table, error) {
 		return nil, err
 	}
 	// The table is the one that the file is of, or not; nothing is put back in any case.
-	err = tab.contest("save "+work, count, []runner{
+	err = tab.contest("save "+work, rounds, []runner{
 		{"`nft list table`", plain.host, nil, pipeline("nft", "list", "table", "inet", "portmon"), nil},
 		{"`portmon save`", plain.host, nil, pipeline(b.portmon, "save", "--config", toml), nil},
 	})
@@ -63,14 +63,14 @@ func restore(b *bench, t *scope) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = tab.contest("restore "+work+", with a watcher", count, []runner{
+	err = tab.contest("restore "+work+", with a watcher", rounds, []runner{
 		{"`nft -f`", plain.host, plain.remove, nil, plain.whole("nft", "-f", file)},
 		{"the watcher", watched.host, func() error { return w.forsake(watched) }, nil, func() (usage, error) { return w.restore(watched) }},
 	})
 	if err != nil {
 		return nil, err
 	}
-	return tab, tab.contest("save "+work+", with a watcher", count, []runner{
+	return tab, tab.contest("save "+work+", with a watcher", rounds, []runner{
 		{"`nft list table`", plain.host, nil, pipeline("nft", "list", "table", "inet", "portmon"), nil},
 		{"the watcher", watched.host, nil, nil, w.save},
 	})
