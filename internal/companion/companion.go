@@ -81,6 +81,8 @@ func Run(ctx context.Context, conf Config, reload <-chan struct{}) (err error) {
 	c.parts.Go(func() { c.sayStopping(ctx, parts) })
 	err = c.watcher.Run(ctx, c.reload)
 	c.journal.Close()
+	end()
+	c.parts.Wait() // what they have to say comes before the last line
 	if err == nil {
 		conf.Log.Info("ended")
 	}

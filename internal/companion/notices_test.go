@@ -117,6 +117,9 @@ func TestHangingCommand(t *testing.T) {
 	}
 	p.stop()
 	p.awaitJournal("level=WARN", "send a notice", "killed at the end of the watch")
+	if lines := p.seen(&p.lines); !strings.Contains(lines[len(lines)-1], "msg=ended") {
+		t.Errorf("the last line is %q", lines[len(lines)-1])
+	}
 	if n := len(saved(t, l.state)); n != 2 {
 		t.Errorf("it saved %d offenders at its end, want 2", n)
 	}
