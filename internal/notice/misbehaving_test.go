@@ -208,6 +208,7 @@ func TestIndependent(t *testing.T) {
 	s, _, end := run(t, Config{Ntfy: server.URL + "/topic", Command: []string{"/bin/true"}, Window: time.Millisecond})
 	s.Tell(banned(host(1), 23))
 	<-asked
+	eventually(t, "a command ran", func() bool { return s.Stats().Command.Sent == 1 }) // or one would tell of both
 	s.Tell(banned(host(2), 23))
 	eventually(t, "two commands ran", func() bool { return s.Stats().Command.Sent == 2 })
 	if got := s.Stats().Ntfy; got != (ChannelStats{Waiting: 2}) {
