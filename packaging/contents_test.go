@@ -75,8 +75,7 @@ func sources(t *testing.T) map[string]string {
 		want["/usr/lib/systemd/system/"+unit] = filepath.Join("systemd", unit)
 	}
 	for pattern, folder := range map[string]string{
-		"../docs/*.md": "/usr/share/doc/portmon/", "../docs/man/*.8": "/usr/share/man/man8/", "../docs/man/*.5": "/usr/share/man/man5/",
-		"fail2ban/portmon.conf": "/etc/fail2ban/action.d/", "../docs/*grafana*.json": "/usr/share/portmon/grafana/",
+		"../docs/*.md": "/usr/share/doc/portmon/", "fail2ban/portmon.conf": "/etc/fail2ban/action.d/", "../docs/*grafana*.json": "/usr/share/portmon/grafana/",
 		"grafana/*.json": "/usr/share/portmon/grafana/",
 	} {
 		found, err := filepath.Glob(pattern)
@@ -84,11 +83,7 @@ func sources(t *testing.T) map[string]string {
 			t.Fatal(err)
 		}
 		for _, name := range found {
-			path := folder + filepath.Base(name)
-			if strings.Contains(folder, "/man/") {
-				path += ".gz"
-			}
-			want[path] = name
+			want[folder+filepath.Base(name)] = name
 		}
 	}
 	return want
@@ -134,7 +129,18 @@ func TestDebContents(t *testing.T) {
 		!bytes.Contains(text, []byte("==== Go go1.")) || !bytes.Contains(text, []byte("==== github.com/google/nftables ")) {
 		t.Errorf("the licences of others are not there: %.400s", text)
 	}
-	checkProgram(t, files["/usr/bin/portmon"])
+	program := checkProgram(t, files["/usr/bin/portmon"])
+	for page, path := range map[string]string{
+		"portmon.8": "/usr/share/man/man8/portmon.8.gz", "portmon.toml.5": "/usr/share/man/man5/portmon.toml.5.gz",
+	} {
+		want, err := exec.Command(program, "manual", page).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := unzipped(t, files[path].data); !bytes.Equal(got, want) || len(want) == 0 {
+			t.Errorf("%s is not what the program writes, but %.200s", path, got)
+		}
+	}
 
 	// What dpkg must not overwrite is all that is in /etc.
 	conffiles := strings.Fields(mustTool(t, "dpkg", "dpkg-deb", "--info", deb, "conffiles"))
@@ -154,8 +160,8 @@ func TestDebContents(t *testing.T) {
 	}
 }
 
-// checkProgram looks at what was built: it needs no library, knows its version, and writes the reference configuration.
-func checkProgram(t *testing.T, program file) {
+// checkProgram looks at what was built: it needs no library, knows its version, and can be run as the file that is returned.
+func checkProgram(t *testing.T, program file) string {
 	t.Helper()
 	binary, err := elf.NewFile(bytes.NewReader(program.data))
 	if err != nil {
@@ -177,6 +183,7 @@ func checkProgram(t *testing.T, program file) {
 	if err != nil || !strings.HasPrefix(string(out), "portmon "+version+" ") {
 		t.Errorf("portmon version: %v, %s", err, out)
 	}
+	return path
 }
 
 func TestRPMContents(t *testing.T) {
