@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -35,7 +37,9 @@ stays as it is.`,
 		RunE: func(*cobra.Command, []string) error {
 			conf, err := p.loadConfig()
 			if err != nil {
-				return err
+				if conf, err = p.configInForce(err); err != nil {
+					return err
+				}
 			}
 			return p.save(conf)
 		},
@@ -68,6 +72,41 @@ func (p *cli) save(conf *config.Config) error {
 	}
 	p.print("%s: saved %s\n", conf.Watch.State, plural(n, "ban"))
 	return nil
+}
+
+// configInForce makes do without a configuration, which is wrong as told by fault: to lose bans would be worse. It holds what can be
+// read off the table, and the default for the rest.
+func (p *cli) configInForce(fault error) (*config.Config, error) {
+	conf := config.Default()
+	c, err := p.dial()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	s, err := ruleset.Read(c, tableName)
+	if err != nil {
+		return nil, err
+	}
+	if ladder := ladderOf(s); ladder != nil {
+		conf.Spec.BanTime = ladder
+	}
+	if s.Prefix6 > 0 {
+		conf.Spec.Prefix6 = s.Prefix6
+	}
+	p.fail(fault)
+	p.warn("the configuration is wrong: saving what is in force, to %s", conf.Watch.State)
+	return conf, nil
+}
+
+// ladderOf returns the tiers of a table.
+func ladderOf(s *ruleset.State) (ladder []time.Duration) {
+	for tier := 1; ; tier++ {
+		set := s.Set(ruleset.BanSet(netip.IPv4Unspecified(), tier))
+		if set == nil {
+			return ladder
+		}
+		ladder = append(ladder, set.Timeout)
+	}
 }
 
 // once returns what a pass without a watcher needs.
