@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/portmon/portmon/internal/ledger"
 )
 
 // Kind says what happened.
@@ -70,20 +70,7 @@ func (e *Event) subject() string {
 }
 
 // protocol returns "tcp", "udp", or the number of any other protocol; "" if it is not known.
-func (e *Event) protocol() string { return protocolName(e.Proto) }
-
-func protocolName(proto uint8) string {
-	switch proto {
-	case 0:
-		return ""
-	case unix.IPPROTO_TCP:
-		return "tcp"
-	case unix.IPPROTO_UDP:
-		return "udp"
-	default:
-		return strconv.Itoa(int(proto))
-	}
-}
+func (e *Event) protocol() string { return ledger.ProtocolName(e.Proto) }
 
 // bounded returns the event with its texts made printable and short.
 func (e Event) bounded() Event {

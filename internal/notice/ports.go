@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/portmon/portmon/internal/ledger"
 )
 
 const (
@@ -68,5 +70,5 @@ func portName(proto uint8, number uint16) string {
 	if number == 0 {
 		return ""
 	}
-	return strings.TrimSpace(protocolName(proto) + " port " + count(int(number)))
+	return strings.TrimSpace(ledger.ProtocolName(proto) + " port " + count(int(number)))
 }

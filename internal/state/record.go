@@ -9,6 +9,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/portmon/portmon/internal/ledger"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/ruleset"
@@ -81,7 +83,7 @@ func (r *Record) append(b []byte, saved time.Time) []byte {
 		b = appendTime(append(b, `,"last":`...), saved.Add(-r.Age.Round(time.Millisecond)))
 	}
 	if r.Proto != 0 {
-		b = append(appendProto(append(b, `,"last_protocol":"`...), r.Proto), '"')
+		b = append(append(append(b, `,"last_protocol":"`...), ledger.ProtocolName(r.Proto)...), '"')
 		b = strconv.AppendUint(append(b, `,"last_port":`...), uint64(r.Port), 10)
 	}
 	if r.ByHand {
@@ -151,16 +153,6 @@ func (r *Record) parse(line []byte, saved time.Time) error {
 // bound keeps a time within what a date can be written of.
 func bound(d time.Duration) time.Duration {
 	return min(max(d.Round(time.Millisecond), -maxSeconds*time.Second), maxSeconds*time.Second)
-}
-
-func appendProto(b []byte, proto uint8) []byte {
-	switch proto {
-	case unix.IPPROTO_TCP:
-		return append(b, "tcp"...)
-	case unix.IPPROTO_UDP:
-		return append(b, "udp"...)
-	}
-	return strconv.AppendUint(b, uint64(proto), 10)
 }
 
 func parseProto(s string) (uint8, error) {
