@@ -5,6 +5,7 @@ STATICCHECK  = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # other reason, so `check` counts.
 FUZZTIME    ?= 10s
 BENCHFLAGS  ?=
+SUITES      ?= bullseye bookworm trixie sid
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,11 +54,14 @@ tar: ## build dist/*.tar.gz for amd64 and arm64, for other systems
 lint-deb: deb ## ask Debian's lintian about the deb; errors fail
 	lintian --allow-root --fail-on error dist/portmon_*.deb
 
+test-vm: ## boot SUITES of Debian under emulation: kernel tests, and the deb across restarts and reboots (needs root; two hours)
+	packaging/vm/test $(SUITES)
+
 demo: ## a host, a bystander and a scanner in namespaces: the scan, the ban, list, why
 	PORTMON_DEMO=1 $(GO) test -count 1 -run '^TestDemo$$' -v ./cmd/portmon
 
 clean: ## remove what build made
 	rm -rf portmon dist
 
-.PHONY: help build test race lint fuzz check test-unprivileged bench deb rpm tar lint-deb demo clean
+.PHONY: help build test race lint fuzz check test-unprivileged bench deb rpm tar lint-deb test-vm demo clean
 .DEFAULT_GOAL := help

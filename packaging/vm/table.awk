@@ -1,0 +1,58 @@
+# Reads lines "SUITE RESULT PROMISE STATUS DETAIL", and in the file that differences names "KERNEL PACKAGE TEST REASON".
+BEGIN {
+	n = split(suites, suite, " ")
+	while ((getline line < differences) > 0) {
+		if (line ~ /^#/ || line ~ /^$/) continue
+		split(line, word, " ")
+		reason = line
+		sub(/^[^ ]+ +[^ ]+ +[^ ]+ +/, "", reason)
+		expected[word[1] " test:" word[2] ":" word[3]] = reason
+	}
+}
+$2 == "END" { ended[$1] = 1 }
+$2 != "RESULT" { next }
+{
+	promise = $3; status = $4
+	detail = $0
+	sub(/^[^ ]+ [^ ]+ [^ ]+ [^ ]+ ?/, "", detail)
+	if (promise == "kernel") { kernel[$1] = detail; next }
+	if (promise == "systemd") { systemd[$1] = detail; next }
+	if (status ~ /^exit/) status = "ok" # the tests that failed have lines of their own
+	if (split(promise, part, ":") == 3 && part[1] == "test") {
+		release = kernel[$1]
+		sub(/^[0-9]+\.[0-9]+/, "&|", release)
+		key = substr(release, 1, index(release, "|") - 1) " " promise
+		if (status == "FAIL" && key in expected) { status = "but"; detail = expected[key] }
+		notes[++noted] = $1 ": " part[2] " " part[3] ": " detail
+		promise = "test:" part[2]
+	} else if (status == "FAIL") {
+		notes[++noted] = $1 ": " promise ": " detail
+	}
+	if (!(promise in seen)) { seen[promise] = 1; order[++promises] = promise }
+	at = promise SUBSEP $1
+	if (!(at in cell) || rank(status) > rank(cell[at])) cell[at] = status
+}
+function rank(status) { return index("ok  slowbut FAIL", status) }
+END {
+	head = "| |"; line = "|---|"; versions = "| systemd |"
+	for (i = 1; i <= n; i++) {
+		head = head " " suite[i] ", " kernel[suite[i]] " |"
+		line = line "---|"
+		versions = versions " " systemd[suite[i]] " |"
+	}
+	print head; print line; print versions
+	for (p = 1; p <= promises; p++) {
+		row = "| " order[p] " |"
+		for (i = 1; i <= n; i++) {
+			at = order[p] SUBSEP suite[i]
+			status = at in cell ? cell[at] : "?"
+			if (status == "FAIL" || status == "?") failed = 1
+			row = row " " status " |"
+		}
+		print row
+	}
+	print ""
+	for (i = 1; i <= noted; i++) print "- " notes[i]
+	for (i = 1; i <= n; i++) if (!ended[suite[i]]) { print "- " suite[i] ": did not come to its end"; failed = 1 }
+	exit failed
+}
