@@ -116,7 +116,7 @@ func TestWeek(t *testing.T) {
 	}
 }
 
-// The default of a million records takes less than 200 MB, in any place of the growth of the index.
+// The default of a million records takes less than 100 MB, in any place of the growth of the index.
 func TestMemory(t *testing.T) {
 	heap := func() uint64 {
 		runtime.GC()
@@ -131,10 +131,10 @@ func TestMemory(t *testing.T) {
 	}
 	n, bytes := l.Len(), heap()-before
 	t.Logf("%d records in %d MB, %d bytes each", n, bytes>>20, bytes/uint64(n))
-	if n != DefaultMax || bytes > 200<<20 {
+	if n != DefaultMax || bytes > 100<<20 {
 		t.Errorf("%d records in %d bytes", n, bytes)
 	}
-	if perRecord := bytes / uint64(n); perRecord > 140 {
+	if perRecord := bytes / uint64(n); perRecord > 97 {
 		t.Errorf("%d bytes for a record", perRecord)
 	}
 	runtime.KeepAlive(l)

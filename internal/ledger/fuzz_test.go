@@ -128,7 +128,7 @@ func (p *program) checkLists() {
 		before := uint32(0)
 		for id := list.first; id != 0; id = l.slab.at(id).next {
 			r := l.slab.at(id)
-			if l.index[r.key] != id || r.prev != before || (r.offences > 1) != repeaters {
+			if found, _ := l.index.find(r.key); found != id || r.prev != before || (r.offences > 1) != repeaters {
 				p.t.Fatalf("record %d is misplaced", id)
 			}
 			before = id

@@ -28,7 +28,7 @@ func (l *Ledger) Unbanned(source netip.Prefix, at, now Instant) {
 	if !ok {
 		return
 	}
-	if _, ok := l.index[k]; !ok && len(l.index) >= l.config.Max {
+	if _, ok := l.index.find(k); !ok && l.index.n >= l.config.Max {
 		return // not worth forgetting an offender for
 	}
 	at = within(at, now)
@@ -51,7 +51,7 @@ func (l *Ledger) Put(rec Record, now Instant) {
 	if now.Sub(end) > l.config.Forget {
 		return
 	}
-	if id, ok := l.index[k]; ok {
+	if id, ok := l.index.find(k); ok {
 		l.drop(id)
 	}
 	id, r := l.obtain(k, last)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// DefaultMax is the number of records a ledger holds if Config.Max is 0; they take about 130 MB.
+// DefaultMax is the number of records a ledger holds if Config.Max is 0; they take about 90 MB.
 const DefaultMax = 1_000_000
 
 // Config says how a ledger counts.
@@ -24,8 +24,8 @@ type Config struct {
 type Ledger struct {
 	config Config
 	window time.Duration
-	index  map[key]uint32
 	slab   slab
+	index  index
 
 	// In the order in which the last offence of each was counted; firstTimers also has the records without offences.
 	firstTimers, repeaters list
@@ -37,7 +37,8 @@ const maxWindow = 30 * time.Second
 
 // New returns an empty ledger.
 func New(c Config) *Ledger {
-	l := &Ledger{index: make(map[key]uint32), window: maxWindow}
+	l := &Ledger{window: maxWindow}
+	l.index = newIndex(&l.slab)
 	l.Reconfigure(c)
 	return l
 }
@@ -53,7 +54,7 @@ func (l *Ledger) Reconfigure(c Config) {
 	// Two offences are at least the shortest ban apart. Half of it tells best whether two reports are of the same one. The window is
 	// never widened, because bans by the earlier, shorter ladder may still run.
 	l.window = min(l.window, c.Ladder[0]/2)
-	for len(l.index) > c.Max {
+	for l.index.n > c.Max {
 		l.evict()
 	}
 }
@@ -71,20 +72,20 @@ func (l *Ledger) list(r *record) *list {
 
 // obtain returns the record of a source, and begins an empty one if there is none or if the source is forgotten at that moment.
 func (l *Ledger) obtain(k key, at Instant) (uint32, *record) {
-	if id, ok := l.index[k]; ok {
+	if id, ok := l.index.find(k); ok {
 		r := l.slab.at(id)
 		if !l.forgotten(r, at) {
 			return id, r
 		}
 		l.drop(id)
 	}
-	if len(l.index) >= l.config.Max {
+	if l.index.n >= l.config.Max {
 		l.evict()
 	}
 	id := l.slab.alloc()
 	r := l.slab.at(id)
 	r.key = k
-	l.index[k] = id
+	l.index.insert(id)
 	l.firstTimers.pushBack(&l.slab, id)
 	return id, r
 }
@@ -92,7 +93,7 @@ func (l *Ledger) obtain(k key, at Instant) (uint32, *record) {
 func (l *Ledger) drop(id uint32) {
 	r := l.slab.at(id)
 	l.list(r).remove(&l.slab, id)
-	delete(l.index, r.key)
+	l.index.remove(r.key)
 	l.slab.release(id)
 }
 
@@ -128,12 +129,12 @@ func (l *Ledger) Forget(now Instant) int {
 }
 
 // Len returns the number of records, those included that are only about a ban or unban by hand or that wait for Forget.
-func (l *Ledger) Len() int { return len(l.index) }
+func (l *Ledger) Len() int { return l.index.n }
 
 // Lookup returns the record of an offender that is not forgotten.
 func (l *Ledger) Lookup(source netip.Prefix, now Instant) (Record, bool) {
 	k, _ := keyOf(source)
-	id, ok := l.index[k]
+	id, ok := l.index.find(k)
 	if !ok {
 		return Record{}, false
 	}
