@@ -21,7 +21,7 @@ func TestJailsOfTheDistribution(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"action.d/portmon.conf": string(action),
-		"jail.local":            "[DEFAULT]\nbanaction = portmon\nbanaction_allports = portmon\n[pam-generic]\nenabled = yes\nlogpath = /dev/null\n[sshd]\nenabled = yes\nlogpath = /dev/null\n",
+		"jail.local":            "[DEFAULT]\nbanaction = portmon\nbanaction_allports = portmon\n[pam-generic]\nenabled = yes\nlogpath = /dev/null\nbanaction = portmon[mode=bantime]\n[sshd]\nenabled = yes\nlogpath = /dev/null\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -31,8 +31,8 @@ func TestJailsOfTheDistribution(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for _, jail := range []string{"sshd", "pam-generic"} {
-		for _, want := range []string{"['set', '" + jail + "', 'addaction', 'portmon']", "['name', '" + jail + "']"} {
+	for jail, mode := range map[string]string{"sshd": "ladder", "pam-generic": "bantime"} {
+		for _, want := range []string{"['set', '" + jail + "', 'addaction', 'portmon']", "['name', '" + jail + "']", "[ " + mode + " = ladder ]"} {
 			if !strings.Contains(string(out), want) {
 				t.Errorf("no %s in %s", want, out)
 			}

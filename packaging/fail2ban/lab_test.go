@@ -186,13 +186,19 @@ func (l *lab) faultless() {
 // knock writes a line for each source into the log that the jail reads.
 func (l *lab) knock(sources ...string) {
 	l.t.Helper()
+	l.knocked(0, sources...)
+}
+
+// knocked writes lines about what was some time ago.
+func (l *lab) knocked(ago time.Duration, sources ...string) {
+	l.t.Helper()
 	f, err := os.OpenFile(filepath.Join(l.dir, "door.log"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	defer f.Close()
 	for _, src := range sources {
-		if _, err := fmt.Fprintf(f, "%d knock from %s\n", time.Now().Unix(), src); err != nil {
+		if _, err := fmt.Fprintf(f, "%d knock from %s\n", time.Now().Add(-ago).Unix(), src); err != nil {
 			l.t.Fatal(err)
 		}
 	}
