@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -18,8 +19,11 @@ import (
 //	console        commands after "# ", typed in this order on one host which the internet can reach, and what they answer; where
 //	               no answer is shown, any is right, and "..." stands for any lines
 //	toml           a whole configuration file, which from there on is /etc/portmon/portmon.toml
-//	sh system      commands that need a booted Debian with the package: `sed -n '/^```sh system/,/^```/{/^```/d;p}'` prints them
-//	anything else  text
+//	sh system      commands that need a booted Debian, with the package in the working directory
+//	sh locked      likewise, but they end what the others begin
+//	sh source      what a system without packages needs, after make tar
+//	sh rescue      what a rescue system needs
+//	yaml, nothing  text
 //
 // A comment <!-- run: COMMAND --> is a command of testscript, or one of [scriptCommands], which readers do not see.
 const operations = "../../docs/operations.md"
@@ -43,73 +47,120 @@ func TestOperations(t *testing.T) {
 	testscript.Run(t, testscript.Params{Files: []string{file}, Setup: setUpScript, Cmds: commandsToo})
 }
 
+// typedVariable names a file for a shell script that types the manual on a booted Debian. Tests in virtual machines run it.
+const typedVariable = "PORTMON_TYPED"
+
+// TestOperationsCanBeTyped checks that shells understand all that is to be typed.
+func TestOperationsCanBeTyped(t *testing.T) {
+	text, err := os.ReadFile(operations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, fromInstall, found := strings.Cut(string(text), "\n## Install\n") // what stands before is for somebody in a hurry
+	if !found {
+		t.Fatal("how to install it is not said")
+	}
+	script := "set -eux\n"
+	for _, b := range blocks(fromInstall) {
+		switch {
+		case b.lang == "console":
+			for _, line := range b.lines {
+				if command, ok := strings.CutPrefix(line, "# "); ok {
+					script += command + "\n"
+				}
+			}
+		case b.lang == "toml":
+			script += "cat >/etc/portmon/portmon.toml <<'END'\n" + strings.Join(b.lines, "\n") + "\nEND\n"
+		case b.lang == "sh system":
+			script += strings.Join(b.lines, "\n") + "\n"
+		}
+	}
+	if file := os.Getenv(typedVariable); file != "" {
+		if err := os.WriteFile(file, []byte(script), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, shell := range []string{"sh", "bash"} {
+		cmd := exec.Command(shell, "-n")
+		cmd.Stdin = strings.NewReader(script)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", shell, err, out)
+		}
+	}
+}
+
 var (
 	directive = regexp.MustCompile(`^<!-- run: (.*) -->$`)
 	fence     = regexp.MustCompile("^```(.*)$")
 )
 
+// block is what stands between two lines of three backquotes, or a directive, whose lang is "run".
+type block struct {
+	lang  string
+	line  int // its number, from 1
+	lines []string
+}
+
+// blocks returns those of a manual. One without an end lasts until the end.
+func blocks(text string) []block {
+	var all []block
+	inside := false
+	for i, line := range strings.Split(text, "\n") {
+		if m := fence.FindStringSubmatch(line); m != nil {
+			if inside = !inside; inside {
+				all = append(all, block{lang: m[1], line: i + 1})
+			}
+		} else if last := len(all) - 1; inside {
+			all[last].lines = append(all[last].lines, line)
+		} else if m := directive.FindStringSubmatch(line); m != nil {
+			all = append(all, block{"run", i + 1, m[1:]})
+		}
+	}
+	return all
+}
+
 // transcript makes a script of a manual, and tells how many commands readers see in it.
 func transcript(t *testing.T, text string) (script string, commands int) {
 	t.Helper()
 	var run, files strings.Builder
-	command, answer := "", []string(nil)
-	lang, begin := "", 0
-	flush := func() {
-		if command == "" {
-			return
+	for _, b := range blocks(text) {
+		fmt.Fprintf(&run, "# docs/operations.md:%d\n", b.line)
+		switch b.lang {
+		case "run":
+			run.WriteString(b.lines[0] + "\n")
+		case "toml":
+			fmt.Fprintf(&run, "cp toml-%d etc/portmon/portmon.toml\nportmon config check\n! stderr .\n", b.line)
+			fmt.Fprintf(&files, "-- toml-%d --\n%s\n", b.line, strings.Join(b.lines, "\n"))
+		case "console":
+			commands += b.console(t, &run, &files)
+		case "sh system", "sh locked", "sh source", "sh rescue", "yaml", "":
+		default:
+			t.Errorf("operations.md:%d: what is to be done with %q?", b.line, b.lang)
 		}
-		commands++
-		fmt.Fprintf(&run, "pipe '{ %s; } 2>&1'\n", strings.ReplaceAll(command, "'", "''"))
-		if len(answer) > 0 {
-			fmt.Fprintf(&run, "says answer-%d\n", commands)
-			fmt.Fprintf(&files, "-- answer-%d --\n%s\n", commands, strings.Join(answer, "\n"))
-		}
-		command, answer = "", nil
-	}
-	for i, line := range strings.Split(text, "\n") {
-		number := i + 1
-		if m := fence.FindStringSubmatch(line); m != nil {
-			flush()
-			if begin > 0 {
-				if lang == "toml" {
-					fmt.Fprintf(&run, "cp toml-%d etc/portmon/portmon.toml\nportmon config check\n! stderr .\n", begin)
-				}
-				lang, begin = "", 0
-				continue
-			}
-			lang, begin = m[1], number
-			switch lang {
-			case "console":
-				fmt.Fprintf(&run, "# docs/operations.md:%d\n", number)
-			case "toml":
-				fmt.Fprintf(&run, "# docs/operations.md:%d\n", number)
-				fmt.Fprintf(&files, "-- toml-%d --\n", number)
-			case "sh system", "sh locked", "sh source", "sh rescue", "yaml", "":
-			default:
-				t.Errorf("operations.md:%d: what is to be done with %q?", number, lang)
-			}
-			continue
-		}
-		switch {
-		case lang == "console" && strings.HasPrefix(line, "# "):
-			flush()
-			command = line[len("# "):]
-		case lang == "console" && command == "":
-			t.Errorf("operations.md:%d: an answer to no command: %s", number, line)
-		case lang == "console":
-			answer = append(answer, line)
-		case lang == "toml":
-			files.WriteString(line + "\n")
-		case begin == 0:
-			if m := directive.FindStringSubmatch(line); m != nil {
-				fmt.Fprintf(&run, "# docs/operations.md:%d\n%s\n", number, m[1])
-			}
-		}
-	}
-	if begin > 0 {
-		t.Errorf("operations.md:%d: no end", begin)
 	}
 	return run.String() + "-- etc/portmon/.keep --\n" + files.String(), commands
+}
+
+// console writes the commands of a block, and their answers into files.
+func (b *block) console(t *testing.T, run, files *strings.Builder) (commands int) {
+	t.Helper()
+	for i := 0; i < len(b.lines); {
+		command, ok := strings.CutPrefix(b.lines[i], "# ")
+		if !ok {
+			t.Fatalf("operations.md:%d: begins with an answer", b.line)
+		}
+		commands++
+		fmt.Fprintf(run, "pipe '{ %s; } 2>&1'\n", strings.ReplaceAll(command, "'", "''"))
+		begin := i + 1
+		for i++; i < len(b.lines) && !strings.HasPrefix(b.lines[i], "# "); i++ {
+		}
+		if answer := b.lines[begin:i]; len(answer) > 0 {
+			name := fmt.Sprintf("answer-%d", b.line+begin)
+			fmt.Fprintf(run, "says %s\n", name)
+			fmt.Fprintf(files, "-- %s --\n%s\n", name, strings.Join(answer, "\n"))
+		}
+	}
+	return commands
 }
 
 // varying are what differs each time: dates, seconds, numbers of processes, and how wide a column is.
