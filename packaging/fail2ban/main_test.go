@@ -75,7 +75,7 @@ func unpackProgram(archive string) error {
 		if err != nil {
 			return fmt.Errorf("unpack portmon of %s: %w", archive, err)
 		}
-		if path.Base(h.Name) != "portmon" || h.Typeflag != tar.TypeReg {
+		if path.Base(h.Name) != "portmon" || h.Mode&0o100 == 0 { // a completion has the name too
 			continue
 		}
 		data, err := io.ReadAll(r)
