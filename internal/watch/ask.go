@@ -55,9 +55,9 @@ func (w *Watcher) Records(ctx context.Context, of ...netip.Prefix) (h state.Head
 func (w *Watcher) Save(ctx context.Context) error {
 	var saved error
 	err := w.ask(ctx, func(l *loop) {
-		l.drain() // what was banned before somebody asked
-		l.tend()
-		l.finish()
+		if saved = l.catchUp(); saved != nil {
+			return
+		}
 		l.settle()
 		saved = l.save()
 	})

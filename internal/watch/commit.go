@@ -2,6 +2,7 @@ package watch
 
 import (
 	"errors"
+	"iter"
 	"os"
 	"slices"
 
@@ -12,20 +13,26 @@ import (
 )
 
 // commit adds elements to their sets, in one transaction for each set, or a few if they are many.
-func (l *loop) commit(edits map[string]map[nftset.Interval]held) {
+func (l *loop) commit(edits map[string]map[nftset.Interval]held, fresh map[string]bool) {
 	for name, bans := range edits {
 		if l.core.table.state == standing {
+			// To renew is three operations for each element, and to add is one. What the packet path has banned in a fresh set since then
+			// stays as it is.
+			add := l.edit.Renew
+			if fresh[name] {
+				add = l.edit.Add
+			}
 			// The transaction before this one may have taken a while.
-			if err := l.renew(l.set(name), elements(bans, state.Clock().Mono)); err != nil {
+			if err := l.add(add, l.set(name), elements(bans, state.Clock().Mono)); err != nil {
 				l.fault(err)
 			}
 		}
 	}
 }
 
-// renew adds elements to a set. Where one cannot be added, the others are all the same.
-func (l *loop) renew(set *nftset.Set, els []nftset.Element) error {
-	err := l.edit.Renew(set, slices.Values(els))
+// add adds elements to a set. Where one cannot be added, the others are all the same.
+func (l *loop) add(add func(*nftset.Set, iter.Seq[nftset.Element]) error, set *nftset.Set, els []nftset.Element) error {
+	err := add(set, slices.Values(els))
 	switch {
 	case err == nil:
 		return nil
@@ -33,7 +40,7 @@ func (l *loop) renew(set *nftset.Set, els []nftset.Element) error {
 		return nil // the set is gone; what it is to hold is remembered, and put into it when it is back
 	case len(els) > 1:
 		half := len(els) / 2
-		first, second := l.renew(set, els[:half]), l.renew(set, els[half:])
+		first, second := l.add(add, set, els[:half]), l.add(add, set, els[half:])
 		if first != nil {
 			return first // one error tells enough: a set that is full refuses thousands
 		}

@@ -31,6 +31,8 @@ type core struct {
 
 	// edits are the bans to add, by set, since they were last taken.
 	edits map[string]map[nftset.Interval]held
+	// fresh are sets that held nothing a moment ago: what is to be added to them is not there yet.
+	fresh map[string]bool
 	// reread are sets of intervals that others have edited: they must be read to know what they hold.
 	reread map[string]bool
 	// news are what happened since they were last taken.
@@ -149,6 +151,6 @@ func (k *core) tell(n News) { k.news = append(k.news, n) }
 // take returns the edits and the news collected so far, and forgets them.
 func (k *core) take() (edits map[string]map[nftset.Interval]held, news []News) {
 	edits, news = k.edits, k.news
-	k.edits, k.news = make(map[string]map[nftset.Interval]held), nil
+	k.edits, k.news, k.fresh = make(map[string]map[nftset.Interval]held), nil, make(map[string]bool)
 	return edits, news
 }

@@ -42,7 +42,6 @@ func (k *core) dumped(set string, el nftset.Element, now ledger.Now) {
 
 // read takes in all that a set of intervals holds. Others have edited it since it was read last, or the first is true.
 func (k *core) read(set string, els []nftset.Element, first bool, now ledger.Now) {
-	delete(k.reread, set)
 	before := k.mir[set]
 	delete(k.mir, set)
 	for _, el := range els {

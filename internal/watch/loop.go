@@ -153,7 +153,7 @@ func (l *loop) run(ctx context.Context, reload <-chan Config) error {
 
 // begin learns all that is known, and acts upon it.
 func (l *loop) begin() error {
-	if err := l.recall(); err != nil {
+	if _, err := l.recall(); err != nil {
 		return err
 	}
 	if err := l.resync(); err != nil {
@@ -168,11 +168,33 @@ func (l *loop) begin() error {
 
 // end takes in what was heard until now, and saves the state.
 func (l *loop) end() error {
-	l.drain()
-	l.tend()
-	l.finish()
+	if err := l.catchUp(); err != nil {
+		l.fault(err)
+	}
 	l.settle()
 	return l.save()
+}
+
+// catchUp takes in all that has happened until now. The kernel holds messages back for a moment, to send several at once; what has not
+// come by then is in the sets.
+func (l *loop) catchUp() error {
+	const moment = 20 * time.Millisecond
+	for wait := time.After(moment); wait != nil; {
+		select {
+		case r := <-l.reports:
+			l.take(r)
+		case <-wait:
+			wait = nil
+		}
+	}
+	l.drain()
+	l.tend()
+	var err error
+	if l.core.table.state == standing {
+		err = l.resync()
+	}
+	l.finish()
+	return err
 }
 
 // drain takes in what waits already, so that it is answered together. It ends, although more may come all the time.
@@ -263,8 +285,9 @@ func (l *loop) tend() {
 // finish commits the edits and passes on the news.
 func (l *loop) finish() {
 	l.core.checkFull(state.Clock().Mono)
+	fresh := l.core.fresh
 	edits, news := l.core.take()
-	l.commit(edits)
+	l.commit(edits, fresh)
 	for i := range news {
 		l.core.stats.count(&news[i])
 		if news[i].Kind == Removed {

@@ -22,13 +22,16 @@ func Once(config Config) (bool, error) {
 	if err != nil || !s.Exists {
 		return false, err
 	}
-	if err := l.recall(); err != nil {
+	empty, err := l.recall()
+	if err != nil {
 		return false, err
 	}
-	if err := l.resync(); err != nil {
-		return false, err
+	if !empty { // if it is, then there is nothing in it but what was just put there
+		if err := l.resync(); err != nil {
+			return false, err
+		}
+		l.finish()
 	}
-	l.finish()
 	return true, l.save()
 }
 

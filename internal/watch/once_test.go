@@ -189,3 +189,37 @@ func TestForgive(t *testing.T) {
 		t.Errorf("got error %v, want %v", err, ErrEnded)
 	}
 }
+
+// What was banned before somebody asks to save is saved, although the kernel may hold the news of it back.
+func TestSavedAtOnce(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	path := filepath.Join(t.TempDir(), "state.jsonl")
+	w := l.watch(func(c *Config) { c.State = path })
+	var all []netip.Addr
+	for range 20 {
+		offenders := l.pair()
+		all = append(all, offenders...)
+		l.offend(offenders...)
+		if err := w.Save(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		recs := l.remembered(path)
+		for _, src := range all {
+			if rec := recs[l.read().Source(src)]; !rec.Banned || rec.Offences != 1 {
+				t.Fatalf("%v is remembered as %+v", src, rec)
+			}
+		}
+	}
+	last := l.pair()
+	l.offend(last...)
+	w.stop()
+	recs := l.remembered(path)
+	for _, src := range last {
+		if rec := recs[l.read().Source(src)]; !rec.Banned || rec.Offences != 1 {
+			t.Errorf("at its end %v is remembered as %+v", src, rec)
+		}
+	}
+	w.want(banned, 1, 1, append(all, last...)...)
+	w.quiet()
+}

@@ -11,34 +11,56 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// recall puts back what was saved and is missing, and tells the ledger of the offenders, before it sees the bans of the table.
-func (l *loop) recall() error {
+// recall puts back what was saved and is missing, and tells the ledger of the offenders, before it sees the bans of the table. It
+// reports whether the table was without a ban before that.
+func (l *loop) recall() (empty bool, err error) {
 	if l.config.State == "" {
-		return nil
+		return false, nil
 	}
+	const attempts = 5
+	for range attempts {
+		var same bool
+		if empty, same, err = l.tryRecall(); same || err != nil {
+			return empty, err
+		}
+		// The table has changed hands meanwhile: bans that were not found may have gone with it, rather than been lifted.
+		l.core = newCore(l.config.Spec, l.config.Forget, l.edit.PortID())
+	}
+	return false, errors.New("the table does not stay long enough to be read")
+}
+
+// tryRecall reports also whether the table was the same one from the beginning to the end.
+func (l *loop) tryRecall() (empty, same bool, err error) {
 	f, err := state.Open(l.config.State)
 	if err != nil {
 		l.fault(err)
-		return nil // bans go on without memory; what cannot be read is kept aside when the state is saved
+		return false, true, nil // bans go on without memory; what cannot be read is kept aside when the state is saved
 	}
 	defer f.Close()
 	s, err := l.readTable()
 	if err != nil {
-		return err
+		return false, false, err
 	}
 	if s.Exists {
 		l.core.stands(s.Handle, l.present(s))
 	}
 	here := state.Here(s.Handle)
-	standing, err := l.standing(f.SameTable(here))
+	bans, err := l.bans()
 	if err != nil {
-		return err
+		return false, false, err
 	}
 	now := state.Clock()
+	standing := func(p netip.Prefix, tier int) (time.Duration, bool) {
+		return l.standing(bans, p, tier, f.SameTable(here))
+	}
 	restored, err := state.Restore(f.Header, f.Records(), l.core.policy(here, standing, l.config.Forget, now), l.core.led)
 	if err != nil {
 		l.fault(err)
-		return nil
+		return false, true, nil
+	}
+	after, err := l.readTable()
+	if err != nil || after.Handle != s.Handle {
+		return false, false, err
 	}
 	if text := f.Report().String(); text != "" && f.Report().Condition != state.Missing {
 		l.fault(errors.New(text))
@@ -47,14 +69,18 @@ func (l *loop) recall() error {
 		// It was there when the state was saved, and nobody has removed it, or the state would say so.
 		l.core.table.state, l.core.table.since = away, now.Mono
 	}
+	if len(bans) == 0 {
+		for set := range l.core.table.sets {
+			l.core.fresh[set] = isTier(set)
+		}
+	}
 	l.core.recalled(restored.Bans, now)
 	l.finish() // the reading that follows must find them
-	return nil
+	return len(bans) == 0 && s.Exists && f.Report().Condition != state.Missing, true, nil
 }
 
-// standing reads the tiers, and returns what tells how long a prefix is still banned. A dump may miss bans. To be sure that one is not
-// there, the kernel is asked for it: needed in a table where its absence means that somebody lifted it.
-func (l *loop) standing(sure bool) (func(netip.Prefix, int) (time.Duration, bool), error) {
+// bans reads the tiers, and returns how long each ban still lasts, 0 being for ever.
+func (l *loop) bans() (map[place]time.Duration, error) {
 	have := make(map[place]time.Duration)
 	for i := range l.sets {
 		set := &l.sets[i]
@@ -63,35 +89,46 @@ func (l *loop) standing(sure bool) (func(netip.Prefix, int) (time.Duration, bool
 		}
 		for el, err := range l.edit.Elements(set) {
 			if err != nil {
-				return nil, err
+				if err = ignoreAbsent(err); err != nil {
+					return nil, err
+				}
+				break
 			}
 			have[place{set.Name, el.Interval}] = el.Expires
 		}
 	}
-	return func(p netip.Prefix, tier int) (longest time.Duration, ok bool) {
-		for t := ruleset.MaxTiers; t >= tier; t-- {
-			name := ruleset.BanSet(p.Addr(), t)
-			if !l.core.table.sets[name] || t > 0 && p != l.core.source(p.Addr()) {
-				continue
-			}
-			left, is := have[place{name, keyOf(p)}]
-			if !is && t > 0 && !sure {
-				continue
-			}
-			if !is {
-				el, err := l.edit.Get(l.set(name), nftset.AddrKey(p.Addr()))
-				if err != nil || !el.Covers(nftset.FromPrefix(p)) && t == 0 {
-					continue
-				}
-				left = el.Expires
-			}
-			if left == 0 {
-				return 0, true
-			}
-			longest, ok = max(longest, left), true
+	return have, nil
+}
+
+// standing returns how long a prefix is still banned, in the set of a tier or of a higher one. A dump may miss bans. To be sure that one
+// is not there, the kernel is asked for it: needed in a table where its absence means that somebody lifted it.
+func (l *loop) standing(bans map[place]time.Duration, p netip.Prefix, tier int, sure bool) (longest time.Duration, ok bool) {
+	own := p == l.core.source(p.Addr()) // or else no tier has it
+	for t := ruleset.MaxTiers; own && t >= max(tier, 1); t-- {
+		left, is := bans[place{ruleset.BanSet(p.Addr(), t), keyOf(p)}]
+		if is && left == 0 {
+			return 0, true
 		}
-		return longest, ok
-	}, nil
+		longest, ok = max(longest, left), ok || is
+	}
+	if ok {
+		return longest, true
+	}
+	for t := ruleset.MaxTiers; t >= tier; t-- {
+		name := ruleset.BanSet(p.Addr(), t)
+		if !l.core.table.sets[name] || t > 0 && !(own && sure) {
+			continue
+		}
+		el, err := l.edit.Get(l.set(name), nftset.AddrKey(p.Addr()))
+		if err != nil || t == 0 && !el.Covers(nftset.FromPrefix(p)) {
+			continue
+		}
+		if el.Expires == 0 {
+			return 0, true
+		}
+		longest, ok = max(longest, el.Expires), true
+	}
+	return longest, ok
 }
 
 // save writes the state.

@@ -12,6 +12,8 @@ type table struct {
 	state tableState
 	// handle is the kernel's number of this incarnation of the table, 0 if it is not known.
 	handle uint64
+	// unsure tells that some of its sets were made anew, so that it may be another incarnation.
+	unsure bool
 	// sets are those that there are, of all that hold bans.
 	sets map[string]bool
 	// since is when the table went away; the next attempt to make it counts from here.
@@ -34,20 +36,29 @@ const remover = "portmon"
 
 // vanished takes in that the table is gone: with all of its sets. by is the program that did it, "" if that is not known.
 func (k *core) vanished(by string, now ledger.Now) {
+	if k.table.state == away && by == remover {
+		k.removed() // a reading has found that before the event came
+		return
+	}
 	if k.table.state != standing {
 		return
 	}
 	clear(k.table.sets)
-	k.table.handle, k.table.since = 0, now.Mono
+	k.table.handle, k.table.unsure, k.table.since = 0, false, now.Mono
 	if by == remover {
-		clear(k.mir) // these bans were lifted; the offences still count
-		clear(k.edits)
-		k.table.state = resting
-		k.tell(News{Kind: Removed})
+		k.removed()
 		return
 	}
 	k.table.state = away
 	k.tell(News{Kind: TableGone})
+}
+
+// removed takes in that the table is gone because its user wants that. All bans were lifted; the offences still count.
+func (k *core) removed() {
+	clear(k.mir)
+	clear(k.edits)
+	k.table.state = resting
+	k.tell(News{Kind: Removed})
 }
 
 // restore has a set filled again with what it held.
@@ -59,6 +70,7 @@ func (k *core) restore(set string, now ledger.Now) {
 		n++
 	}
 	if n > 0 {
+		k.fresh[set] = true
 		tier, _ := ruleset.Tier(set)
 		k.tell(News{Kind: Restored, Set: set, Tier: tier, Count: n})
 	}
@@ -68,12 +80,12 @@ func (k *core) restore(set string, now ledger.Now) {
 // empty but for what was put into them since, are returned.
 func (k *core) stands(handle uint64, sets map[string]bool) (reborn map[string]bool) {
 	reborn = make(map[string]bool)
-	another := k.table.handle != 0 && k.table.handle != handle
+	another := k.table.state == standing && k.table.handle != handle
 	for set := range sets {
 		if another || k.table.state == away || k.table.state == standing && !k.table.sets[set] {
 			reborn[set] = true
 		}
 	}
-	k.table.state, k.table.handle, k.table.sets = standing, handle, maps.Clone(sets)
+	k.table.state, k.table.handle, k.table.unsure, k.table.sets = standing, handle, false, maps.Clone(sets)
 	return reborn
 }

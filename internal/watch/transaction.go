@@ -60,8 +60,12 @@ func (k *core) committed(events []nftset.Event, end nftset.Event, now ledger.Now
 		k.vanished(end.Process, now)
 		return
 	}
-	if len(reborn) > 0 {
-		k.table.state, k.table.handle = standing, 0
+	switch {
+	case len(reborn) == 0:
+	case len(reborn) == len(k.table.sets):
+		k.table.state, k.table.handle, k.table.unsure = standing, 0, false
+	default: // a tier was added, or the rest of the transaction was lost
+		k.table.state, k.table.unsure = standing, true
 	}
 	for p, ev := range edits {
 		if h, ok := k.mir.get(p.set, p.key); ok && reborn[p.set] && h.lasts(now.Mono) {
