@@ -48,13 +48,13 @@ func (k *core) read(set string, els []nftset.Element, first bool, now ledger.Now
 		h := k.heldOf(set, el, now)
 		h.byHand = true
 		k.mir.put(set, el.Interval, h)
-		if have, known := before[el.Interval]; !first && (!known || !have.close(h)) {
+		if have, known := before.get(el.Interval); !first && (!known || !have.close(h)) {
 			src, _, _ := k.sourceOf(place{set, el.Interval})
 			k.tell(News{Kind: ByHand, Source: src, Set: set, Until: h.until, Forever: h.timeout == 0, Reason: h.comment})
 		}
-		delete(before, el.Interval)
+		before.drop(el.Interval)
 	}
-	for iv, h := range before {
+	for iv, h := range before.all() {
 		if h.lasts(now.Mono.Add(margin)) {
 			k.lifted(place{set, iv}, h, now)
 		}
@@ -69,7 +69,7 @@ const margin = 5 * time.Second
 func (k *core) doubts(now ledger.Now) []place {
 	var out []place
 	for set := range k.table.sets {
-		for iv, h := range k.mir[set] {
+		for iv, h := range k.mir[set].all() {
 			if isTier(set) && h.round != k.round && h.lasts(now.Mono.Add(margin)) {
 				out = append(out, place{set, iv})
 			}

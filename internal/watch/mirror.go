@@ -10,7 +10,7 @@ import (
 )
 
 // mirror is what the sets of bans hold, as far as is known: enough to fill them again after somebody deleted them.
-type mirror map[string]map[nftset.Interval]held
+type mirror map[string]*bans
 
 // held is one ban in one set.
 type held struct {
@@ -24,23 +24,20 @@ type held struct {
 func (m mirror) put(set string, iv nftset.Interval, h held) {
 	s := m[set]
 	if s == nil {
-		s = make(map[nftset.Interval]held)
+		s = new(bans)
 		m[set] = s
 	}
-	s[iv] = h
+	s.put(iv, h)
 }
 
-func (m mirror) get(set string, iv nftset.Interval) (held, bool) {
-	h, ok := m[set][iv]
-	return h, ok
-}
+func (m mirror) get(set string, iv nftset.Interval) (held, bool) { return m[set].get(iv) }
 
-func (m mirror) drop(set string, iv nftset.Interval) { delete(m[set], iv) }
+func (m mirror) drop(set string, iv nftset.Interval) { m[set].drop(iv) }
 
 // live yields the bans of a set that have more than a moment left.
 func (m mirror) live(set string, now ledger.Instant) iter.Seq2[nftset.Interval, held] {
 	return func(yield func(nftset.Interval, held) bool) {
-		for iv, h := range m[set] {
+		for iv, h := range m[set].all() {
 			if h.lasts(now.Add(ruleset.MinBanTime)) && !yield(iv, h) {
 				return
 			}
@@ -56,9 +53,9 @@ func (m mirror) sweep(now ledger.Instant) {
 }
 
 func (m mirror) sweepSet(set string, now ledger.Instant) {
-	for iv, h := range m[set] {
+	for iv, h := range m[set].all() {
 		if !h.lasts(now) {
-			delete(m[set], iv)
+			m.drop(set, iv)
 		}
 	}
 }

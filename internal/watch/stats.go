@@ -82,17 +82,17 @@ func (c *counters) offence(p Port) {
 // checkFull tells of sets that have become full. One that has some room again can become full again.
 func (k *core) checkFull(now ledger.Instant) {
 	for set := range k.table.sets {
-		full := isTier(set) && len(k.mir[set]) >= int(k.spec.Size)
+		full := isTier(set) && k.mir[set].len() >= int(k.spec.Size)
 		if full && !k.full[set] {
 			k.mir.sweepSet(set, now)
-			full = len(k.mir[set]) >= int(k.spec.Size)
+			full = k.mir[set].len() >= int(k.spec.Size)
 		}
 		switch {
 		case full && !k.full[set]:
 			k.full[set] = true
 			tier, _ := ruleset.Tier(set)
-			k.tell(News{Kind: Full, Set: set, Tier: tier, Count: len(k.mir[set])})
-		case !full && len(k.mir[set]) < int(k.spec.Size)*9/10:
+			k.tell(News{Kind: Full, Set: set, Tier: tier, Count: k.mir[set].len()})
+		case !full && k.mir[set].len() < int(k.spec.Size)*9/10:
 			delete(k.full, set)
 		}
 	}
@@ -103,7 +103,7 @@ func (k *core) live(now ledger.Instant) map[string]int {
 	k.mir.sweep(now)
 	bans := make(map[string]int, len(k.table.sets))
 	for set := range k.table.sets {
-		bans[set] = len(k.mir[set])
+		bans[set] = k.mir[set].len()
 	}
 	return bans
 }
