@@ -1,0 +1,47 @@
+# The package, of the sources beside it: pkgs.callPackage ./package.nix { }
+#
+# Nix wants to know beforehand what the modules of go.sum add up to. That number changes with every new version of one, so it is not kept
+# here: build once, and the error tells it ("got: sha256-…"); then
+#
+#     services.portmon.package = pkgs.callPackage ./package.nix { vendorHash = "sha256-…"; };
+#
+# It wants the Go that go.mod names, or a later one; if buildGoModule of this nixpkgs is older, hand in another, such as buildGo126Module.
+{ lib
+, buildGoModule
+, installShellFiles
+, vendorHash ? lib.fakeHash
+}:
+buildGoModule {
+  pname = "portmon";
+  version = "0.0.0";
+  src = lib.cleanSource ../..;
+  inherit vendorHash;
+
+  subPackages = [ "cmd/portmon" ];
+  env.CGO_ENABLED = 0;
+  ldflags = [ "-s" "-w" ];
+
+  # The tests need namespaces, nftables and others; `make check` runs them.
+  doCheck = false;
+
+  nativeBuildInputs = [ installShellFiles ];
+  postInstall = ''
+    for shell in bash zsh fish; do
+      $out/bin/portmon completion $shell >portmon.$shell
+    done
+    installShellCompletion portmon.{bash,zsh,fish}
+    for page in portmon.8 portmon.toml.5; do
+      $out/bin/portmon manual $page >$page
+    done
+    installManPage portmon.8 portmon.toml.5
+    install -Dm644 packaging/fail2ban/portmon.conf $out/share/portmon/fail2ban/action.d/portmon.conf
+  '';
+
+  meta = {
+    description = "Ban in the kernel whoever touches a trap port";
+    homepage = "https://github.com/portmon/portmon";
+    license = lib.licenses.mit;
+    mainProgram = "portmon";
+    platforms = lib.platforms.linux;
+  };
+}

@@ -1,0 +1,245 @@
+# A NixOS module:
+#
+#     imports = [ /path/to/portmon/packaging/nixos/portmon.nix ];
+#     services.portmon = {
+#       enable = true;
+#       watch.enable = true;
+#       settings.whitelist = [ "198.51.100.0/24" ];
+#     };
+#     networking.nftables.enable = true;              # portmon works with it, and without it
+#     networking.nftables.flushRuleset = false;       # see below
+#
+# The configuration is checked when the system is built: a fault ends the build, with its line.
+#
+# With networking.nftables.flushRuleset, which older configurations have without saying so, every start and reload of nftables.service
+# takes portmon's table out too. The units put it back with its bans, but for a moment nobody is banned. Set it to false where nothing
+# else needs it: nftables.service then touches only tables of its own. networking.firewall, with iptables, never touches portmon's.
+{ config, lib, pkgs, ... }:
+let
+  cfg = config.services.portmon;
+  toml = pkgs.formats.toml { };
+
+  file = toml.generate "portmon.toml" cfg.settings;
+
+  # Files that are on the host only cannot be read by the build.
+  checkable = toml.generate "portmon-check.toml" (cfg.settings // {
+    whitelist_files = builtins.filter (lib.hasPrefix builtins.storeDir) cfg.settings.whitelist_files;
+  });
+
+  checked = pkgs.runCommand "portmon.toml" { } ''
+    ${lib.getExe cfg.package} config check ${checkable}
+    cp ${file} $out
+  '';
+
+  configuration = if cfg.checkConfig then checked else file;
+
+  portmon = lib.getExe cfg.package;
+
+  # What the units of packaging/systemd say, which also says why.
+  sandbox = {
+    NoNewPrivileges = true;
+    ProtectHome = true;
+    PrivateMounts = true;
+    PrivateDevices = true;
+    DevicePolicy = "closed";
+    ProtectClock = true;
+    ProtectControlGroups = true;
+    ProtectHostname = true;
+    ProtectKernelLogs = true;
+    ProtectKernelModules = true;
+    ProtectKernelTunables = true;
+    ProtectProc = "invisible";
+    LockPersonality = true;
+    MemoryDenyWriteExecute = true;
+    RestrictNamespaces = true;
+    RestrictRealtime = true;
+    RestrictSUIDSGID = true;
+    SystemCallArchitectures = "native";
+    SystemCallErrorNumber = "EPERM";
+    UMask = "0077";
+  };
+  unprivileged = sandbox // {
+    DynamicUser = true;
+    User = "portmon";
+    StateDirectory = "portmon";
+    StateDirectoryMode = "0700";
+    AmbientCapabilities = "CAP_NET_ADMIN";
+    CapabilityBoundingSet = "CAP_NET_ADMIN";
+    ProtectSystem = "strict";
+    PrivateTmp = true;
+    RemoveIPC = true;
+    SystemCallFilter = [ "@system-service" "~@privileged @resources" ];
+  };
+
+  documentation = [ "man:portmon(8)" "man:portmon.toml(5)" ];
+
+  duration = lib.types.either lib.types.str lib.types.ints.positive;
+  ports = lib.types.listOf (lib.types.either lib.types.port lib.types.str);
+  key = type: default: description: lib.mkOption { inherit type default description; };
+in
+{
+  options.services.portmon = {
+    enable = lib.mkEnableOption "portmon, which bans in the kernel whoever touches a trap port";
+
+    package = lib.mkOption {
+      type = lib.types.package;
+      default = pkgs.callPackage ./package.nix { };
+      defaultText = lib.literalExpression "pkgs.callPackage ./package.nix { }";
+      description = "The package that has the program.";
+    };
+
+    checkConfig = lib.mkOption {
+      type = lib.types.bool;
+      default = true;
+      description = "Whether the build checks the configuration. It runs the program for that, so turn it off to build for another architecture.";
+    };
+
+    watch.enable = lib.mkEnableOption "the watcher: longer bans for repeat offenders, bans that outlast reboots, notices, metrics";
+
+    watch.ntfyTokenFile = lib.mkOption {
+      type = lib.types.nullOr lib.types.str;
+      default = null;
+      example = "/run/secrets/ntfy-token";
+      description = ''
+        A file of the host with the access token for ntfy, which is handed to the watcher as a credential of systemd. Only root need be
+        able to read it. It is a string, lest the token ends in the store, which everybody can read.
+      '';
+    };
+
+    settings = lib.mkOption {
+      default = { };
+      description = "What portmon.toml says; see portmon.toml(5). What is not set is as there.";
+      type = lib.types.submodule {
+        freeformType = toml.type;
+        options = {
+          whitelist = key (lib.types.listOf lib.types.str)
+            [ "10.0.0.0/8" "172.16.0.0/12" "192.168.0.0/16" "100.64.0.0/10" "fc00::/7" ]
+            "Addresses, prefixes and ranges that are never banned. A list replaces this one.";
+          whitelist_files = key (lib.types.listOf lib.types.path) [ ]
+            "Files with more of them, such as ./whitelist.txt, which the build checks, or \"/var/lib/whitelist.txt\", which everybody must be able to read."
+          // { apply = map (file: if builtins.isPath file then "${file}" else file); };
+
+          trap.tcp = key ports [ 23 445 1433 2323 3389 "5900-5910" 6379 ]
+            "TCP ports, and ranges such as \"5900-5910\", that ban whoever sends a packet there while nobody listens.";
+          trap.udp = key ports [ ] "UDP ports that do so. Anybody can send datagrams in the name of somebody else.";
+          trap.maxretry = key (lib.types.ints.between 1 1000) 1 "How many such packets make a ban.";
+          trap.findtime = key duration "10m" "Within which time, counted from the first.";
+
+          ban.bantime = key (lib.types.either duration (lib.types.listOf duration)) [ "8h" "3d" "30d" ]
+            "The ladder: for how long the first ban lasts, the second, and all further ones. Longer than the first needs the watcher.";
+          ban.forget = key duration "30d" "After how long without a ban an offender is forgotten.";
+          ban.prefix6 = key (lib.types.ints.between 1 128) 64 "How many bits of an IPv6 address are banned.";
+          ban.size = key (lib.types.ints.between 1 16777216) 65536 "How many bans each set holds.";
+
+          watch.state = key lib.types.str "/var/lib/portmon/state.jsonl"
+            "Where bans and offences are remembered; the units may write in /var/lib/portmon only.";
+          watch.metrics = key lib.types.str "" "Where Prometheus finds metrics, such as 127.0.0.1:9713; empty is off.";
+          watch.ntfy = key lib.types.str "" "The URL of an ntfy topic for notices; empty is off.";
+          watch.ntfy_token_file = key lib.types.str ""
+            "A file with the access token for it, as the watcher sees it; better set services.portmon.watch.ntfyTokenFile.";
+          watch.command = key (lib.types.listOf lib.types.str) [ ]
+            "A program to run for a notice, and its arguments. It runs as the watcher does, without privilege.";
+        };
+      };
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = lib.hasPrefix "/var/lib/portmon/" cfg.settings.watch.state;
+        message = "services.portmon.settings.watch.state: the units may write in /var/lib/portmon only";
+      }
+      {
+        assertion = cfg.watch.ntfyTokenFile == null || cfg.watch.enable;
+        message = "services.portmon.watch.ntfyTokenFile: there is no watcher to use it; set services.portmon.watch.enable";
+      }
+    ];
+
+    services.portmon.settings.watch = lib.mkIf (cfg.watch.ntfyTokenFile != null) {
+      ntfy_token_file = "/run/credentials/portmon-watch.service/ntfy.token";
+    };
+
+    environment.systemPackages = [ cfg.package ];
+    environment.etc."portmon/portmon.toml".source = configuration;
+
+    systemd.services = {
+      portmon = {
+        description = "portmon: trap ports in the kernel";
+        inherit documentation;
+        after = [ "local-fs.target" "nftables.service" ];
+        before = [ "network-pre.target" "shutdown.target" ];
+        wants = [ "network-pre.target" "portmon-save.service" ];
+        conflicts = [ "shutdown.target" ];
+        partOf = [ "nftables.service" ];
+        wantedBy = [ "sysinit.target" "nftables.service" ];
+        startLimitIntervalSec = 0;
+        unitConfig = {
+          DefaultDependencies = false;
+          ReloadPropagatedFrom = "nftables.service";
+        };
+        reloadTriggers = [ configuration ];
+        serviceConfig = unprivileged // {
+          Type = "oneshot";
+          RemainAfterExit = true;
+          ExecStart = "${portmon} apply";
+          ExecReload = "${portmon} apply";
+          ExecStop = "${portmon} save";
+          TimeoutStartSec = "90s";
+          TimeoutStopSec = "30s";
+          RestrictAddressFamilies = "AF_NETLINK AF_UNIX";
+        };
+      };
+
+      portmon-save = {
+        description = "portmon: save the bans before a reload of nftables";
+        documentation = [ "man:portmon(8)" ];
+        before = [ "nftables.service" "shutdown.target" ];
+        conflicts = [ "shutdown.target" ];
+        startLimitIntervalSec = 0;
+        unitConfig = {
+          DefaultDependencies = false;
+          ReloadPropagatedFrom = "nftables.service";
+        };
+        serviceConfig = sandbox // {
+          Type = "oneshot";
+          RemainAfterExit = true;
+          ExecStart = "${pkgs.coreutils}/bin/true";
+          ExecReload = "${portmon} save";
+          TimeoutStartSec = "30s";
+          CapabilityBoundingSet = "CAP_NET_ADMIN CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER";
+          RestrictAddressFamilies = "AF_NETLINK AF_UNIX";
+          ProtectSystem = "full";
+          SystemCallFilter = [ "@system-service" "~@privileged @resources" "@chown" ];
+        };
+      };
+
+      portmon-watch = lib.mkIf cfg.watch.enable {
+        description = "portmon: the watcher of trap ports";
+        inherit documentation;
+        wants = [ "portmon.service" ];
+        after = [ "portmon.service" ];
+        partOf = [ "portmon.service" ];
+        wantedBy = [ "multi-user.target" "portmon.service" "nftables.service" ];
+        startLimitIntervalSec = 0;
+        reloadTriggers = [ configuration ];
+        serviceConfig = unprivileged // {
+          Type = "notify";
+          ExecStart = "${portmon} watch";
+          ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
+          WatchdogSec = "60s";
+          Restart = "on-failure";
+          RestartSec = "5s";
+          RestartPreventExitStatus = 2;
+          TimeoutStartSec = "90s";
+          TimeoutStopSec = "30s";
+          KillMode = "mixed";
+          OOMPolicy = "continue";
+          RestrictAddressFamilies = "AF_NETLINK AF_UNIX AF_INET AF_INET6";
+        } // lib.optionalAttrs (cfg.watch.ntfyTokenFile != null) {
+          LoadCredential = [ "ntfy.token:${cfg.watch.ntfyTokenFile}" ];
+        };
+      };
+    };
+  };
+}
