@@ -92,7 +92,7 @@ func TestBantime(t *testing.T) {
 
 // A ban ends when the jail says, in the kernel and in fail2ban, and what portmon bans for another reason stays banned.
 func TestEnd(t *testing.T) {
-	l := newLab(t, byBantime+"bantime = 4s\n")
+	l := newLab(t, byBantime+"bantime = 8s\n")
 	l.start()
 	l.trap(prober)
 	l.knock(offender4, prober)
@@ -107,7 +107,7 @@ func TestEnd(t *testing.T) {
 
 // With bantime.increment, fail2ban makes a ban of a repeat offender longer after it has begun.
 func TestIncrement(t *testing.T) {
-	l := newLab(t, byBantime+"bantime = 2s\nbantime.increment = true\nbantime.multipliers = 1 3600\n")
+	l := newLab(t, byBantime+"bantime = 6s\nbantime.increment = true\nbantime.multipliers = 1 3600\n")
 	l.start()
 	l.knock(offender4)
 	l.awaitCut(offender4)
@@ -153,11 +153,10 @@ func TestRestart(t *testing.T) {
 		l.eventually("both are restored", func() bool { return strings.Count(l.log(), "] Restore Ban ") == 2*(round+1) })
 		l.awaitCut(offender4, offender6)
 		for prefix, b := range l.bans() {
-			if d := b.Until.Sub(before[prefix].Until).Abs(); d > 3*time.Second || b.Reason != reason {
+			if d := b.Until.Sub(before[prefix].Until).Abs(); d > 30*time.Second || b.Reason != reason {
 				t.Errorf("%s: until %v, and before until %v, for %q", prefix, b.Until, before[prefix].Until, b.Reason)
 			}
 		}
-		l.client("set", "door", "unbanip", bystander4, "--report-absent")
 		l.end(syscall.SIGKILL)
 	}
 	l.faultless()

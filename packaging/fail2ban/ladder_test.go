@@ -50,8 +50,8 @@ func (l *lab) offences(source string) (n int) {
 // The jail's offenders climb the ladder: its second ban is of the second step. That fail2ban has forgotten or ended changes nothing;
 // that somebody unbans by hand does.
 func TestLadder(t *testing.T) {
-	l := newLab(t, "bantime = 2s\n")
-	l.configure("[ban]\nbantime = [\"3s\", \"1h\"]\n")
+	l := newLab(t, "bantime = 5s\n")
+	l.configure("[ban]\nbantime = [\"6s\", \"1h\"]\n")
 	l.watch()
 	l.start()
 	released := func(n int) {

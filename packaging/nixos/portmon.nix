@@ -11,9 +11,10 @@
 #
 # The configuration is checked when the system is built: a fault ends the build, with its line.
 #
-# With networking.nftables.flushRuleset, which older configurations have without saying so, every start and reload of nftables.service
-# takes portmon's table out too. The units put it back with its bans, but for a moment nobody is banned. Set it to false where nothing
-# else needs it: nftables.service then touches only tables of its own. networking.firewall, with iptables, never touches portmon's.
+# With networking.nftables.flushRuleset, which is on by default for a system.stateVersion before 23.11 and where
+# networking.nftables.ruleset is set, every start and reload of nftables.service takes portmon's table out too. The units put it back
+# with its bans, but for a moment nobody is banned. Set it to false where nothing else needs it: nftables.service then touches only
+# tables of its own. networking.firewall, with iptables, never touches portmon's.
 { config, lib, pkgs, ... }:
 let
   cfg = config.services.portmon;
