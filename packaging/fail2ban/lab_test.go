@@ -22,7 +22,7 @@ type lab struct {
 	link           *netnstest.Link
 	dir            string
 	server         *exec.Cmd
-	exited         chan error
+	exited         chan struct{} // is closed when the server has ended
 }
 
 const filter = `[Definition]
@@ -138,16 +138,20 @@ func (l *lab) client(args ...string) {
 func (l *lab) start() {
 	l.t.Helper()
 	seen := strings.Count(l.log(), "Jail 'door' started")
-	l.exited = make(chan error, 1)
+	l.exited = make(chan struct{})
 	l.server = l.command(func(c *exec.Cmd) error {
 		c.Stdout, c.Stderr = l.t.Output(), l.t.Output()
 		c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		return c.Start()
 	}, "fail2ban-server", append(l.fail2ban(), "-x", "-f", "start")...)
 	server, exited := l.server, l.exited
-	go func() { exited <- server.Wait() }()
+	go func() {
+		defer close(exited)
+		_ = server.Wait()
+	}()
 	l.t.Cleanup(func() {
 		_ = syscall.Kill(-server.Process.Pid, syscall.SIGKILL)
+		<-exited
 		if l.t.Failed() {
 			l.t.Log(l.log())
 		}
