@@ -1,5 +1,15 @@
 # Reads lines "SUITE RESULT PROMISE STATUS DETAIL", and in the file that differences names "KERNEL PACKAGE TEST REASON".
 BEGIN {
+	title["install"] = "the deb installs, and starts nothing"
+	title["start"] = "`systemctl enable --now`"
+	title["packet-bans"] = "a packet from another host bans, before and after each of these"
+	title["restart"] = "bans outlast `restart nftables`"
+	title["reload"] = "bans outlast `reload nftables`"
+	title["stop-start"] = "bans outlast `stop nftables`, which empties the ruleset, and `start nftables`"
+	title["flush"] = "with the watcher, bans outlast `nft flush ruleset`"
+	title["reboot"] = "bans outlast a reboot"
+	title["purge"] = "purge leaves nothing behind"
+	title["journal"] = "systemd knows all words of the units"
 	n = split(suites, suite, " ")
 	while ((getline line < differences) > 0) {
 		if (line ~ /^#/ || line ~ /^$/) continue
@@ -18,15 +28,19 @@ $2 != "RESULT" { next }
 	if (promise == "kernel") { kernel[$1] = detail; next }
 	if (promise == "systemd") { systemd[$1] = detail; next }
 	if (status ~ /^exit/) status = "ok" # the tests that failed have lines of their own
-	if (split(promise, part, ":") == 3 && part[1] == "test") {
+	parts = split(promise, part, ":")
+	if (part[1] == "test" && parts == 2) {
+		promise = "tests of " part[2]
+	} else if (part[1] == "test") {
 		release = kernel[$1]
 		sub(/^[0-9]+\.[0-9]+/, "&|", release)
 		key = substr(release, 1, index(release, "|") - 1) " " promise
 		if (status == "FAIL" && key in expected) { status = "but"; detail = expected[key] }
 		notes[++noted] = $1 ": " part[2] " " part[3] ": " detail
-		promise = "test:" part[2]
-	} else if (status == "FAIL") {
-		notes[++noted] = $1 ": " promise ": " detail
+		promise = "tests of " part[2]
+	} else {
+		if (status == "FAIL") notes[++noted] = $1 ": " promise ": " detail
+		promise = title[part[parts]]
 	}
 	if (!(promise in seen)) { seen[promise] = 1; order[++promises] = promise }
 	at = promise SUBSEP $1
