@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -141,7 +140,6 @@ func (l *lab) start() {
 	l.exited = make(chan struct{})
 	l.server = l.command(func(c *exec.Cmd) error {
 		c.Stdout, c.Stderr = l.t.Output(), l.t.Output()
-		c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		return c.Start()
 	}, "fail2ban-server", append(l.fail2ban(), "-x", "-f", "start")...)
 	server, exited := l.server, l.exited
@@ -150,7 +148,7 @@ func (l *lab) start() {
 		_ = server.Wait()
 	}()
 	l.t.Cleanup(func() {
-		_ = syscall.Kill(-server.Process.Pid, syscall.SIGKILL)
+		_ = server.Process.Kill() // no error if it has ended
 		<-exited
 		if l.t.Failed() {
 			l.t.Log(l.log())
