@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -117,7 +116,7 @@ func (s *Server) records(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/jsonl")
-	state.Send(w, h, slices.Values(recs)) // if it fails then the end is missing, which whoever reads it sees
+	state.Send(w, h, recs) // if it fails then the end is missing, which whoever reads it sees
 }
 
 func (s *Server) forgive(w http.ResponseWriter, r *http.Request) {

@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"errors"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -41,14 +42,18 @@ func (w *Watcher) Stats(ctx context.Context) (s Stats, err error) {
 }
 
 // Records returns what is remembered: of these sources, or of all if none are named.
-func (w *Watcher) Records(ctx context.Context, of ...netip.Prefix) (h state.Header, recs []state.Record, err error) {
-	err = w.ask(ctx, func(l *loop) {
-		h, recs = l.snapshot()
-	})
-	if len(of) > 0 {
-		recs = slices.DeleteFunc(recs, func(r state.Record) bool { return !slices.Contains(of, r.Prefix) })
+func (w *Watcher) Records(ctx context.Context, of ...netip.Prefix) (h state.Header, recs iter.Seq[state.Record], err error) {
+	var s *snapshot
+	if err := w.ask(ctx, func(l *loop) { h, s = l.snapshot() }); err != nil {
+		return h, nil, err
 	}
-	return h, recs, err
+	return h, func(yield func(state.Record) bool) {
+		for rec := range s.records() {
+			if (len(of) == 0 || slices.Contains(of, rec.Prefix)) && !yield(rec) {
+				return
+			}
+		}
+	}, nil
 }
 
 // Save writes the state file now.

@@ -11,39 +11,25 @@ import (
 )
 
 // remember returns what is to be saved: a record for each prefix that is banned, or has offended, or both.
-func (k *core) remember(now ledger.Now) []state.Record {
-	index := make(map[netip.Prefix]int)
-	var recs []state.Record
+func (k *core) remember(now ledger.Now) *snapshot {
+	banned := 0
+	for _, b := range k.mir {
+		banned += b.len()
+	}
+	s := &snapshot{recs: make([]shortRecord, 0, max(banned, k.led.Len()))}
 	for set := range k.mir {
 		for iv, h := range k.mir.live(set, now.Mono) {
-			src, tier, ok := k.sourceOf(place{set, iv})
-			if !ok {
-				continue // a range that is no prefix has no record
-			}
-			rec := state.Record{Prefix: src, Banned: true, Tier: tier, Timeout: h.timeout, ByHand: h.byHand, Comment: h.comment}
-			if h.timeout > 0 {
-				rec.Left = min(h.until.Sub(now.Mono), h.timeout)
-			}
-			i, again := index[src]
-			switch {
-			case !again:
-				index[src] = len(recs)
-				recs = append(recs, rec)
-			case recs[i].Timeout > 0 && (rec.Timeout == 0 || rec.Left > recs[i].Left):
-				recs[i] = rec
+			if src, tier, ok := k.sourceOf(place{set, iv}); ok { // a range that is no prefix has no record
+				s.ban(src, tier, h, now.Mono)
 			}
 		}
 	}
+	s.merge()
+	banned = len(s.recs)
 	for off := range k.led.All(now.Mono) {
-		i, is := index[off.Source]
-		if !is {
-			i = len(recs)
-			recs = append(recs, state.Record{Prefix: off.Source, Left: min(off.End.Sub(now.Mono), 0)})
-		}
-		rec := &recs[i]
-		rec.Offences, rec.Age, rec.Proto, rec.Port = off.Offences, now.Mono.Sub(off.Last), off.Proto, off.Port
+		s.offender(&off, banned, now.Mono)
 	}
-	return recs
+	return s
 }
 
 // recalled takes in bans that the table does not have and should have. now is the moment that they are told for.

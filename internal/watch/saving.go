@@ -3,7 +3,6 @@ package watch
 import (
 	"errors"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/portmon/portmon/internal/state"
@@ -184,7 +183,7 @@ func (l *loop) counted(err error) error {
 }
 
 // snapshot returns the state as it is now.
-func (l *loop) snapshot() (state.Header, []state.Record) {
+func (l *loop) snapshot() (state.Header, *snapshot) {
 	now := state.Clock()
 	return state.Header{Saved: now, Origin: state.Here(l.core.table.handle)}, l.core.remember(now)
 }
@@ -192,9 +191,9 @@ func (l *loop) snapshot() (state.Header, []state.Record) {
 // writer returns what writes the state as it is now.
 func (l *loop) writer() func() error {
 	path := l.config.State
-	header, recs := l.snapshot()
+	header, snapshot := l.snapshot()
 	return func() error {
-		_, err := state.Write(path, header, slices.Values(recs))
+		_, err := state.Write(path, header, snapshot.records())
 		return err
 	}
 }
