@@ -53,6 +53,8 @@ func run(c *nftset.Conn, spec Spec, execute func(*nftset.Tx) error) (Result, err
 			return r, nil
 		case errors.Is(err, nftset.ErrChanged) && attempt < attempts:
 			continue
+		case errors.Is(err, os.ErrNotExist) && !refusedRule(err) && attempt < attempts:
+			continue // somebody has deleted the table while it was read
 		case refusedRule(err) && r.Features == allFeatures:
 			f, perr := Probe(c)
 			if perr == nil && f != allFeatures {

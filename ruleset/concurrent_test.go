@@ -103,3 +103,36 @@ func TestApplyAgainstChanges(t *testing.T) {
 		t.Errorf("there is more to do:\n%s", p)
 	}
 }
+
+// Whoever applies while somebody else removes gets a table, and no error.
+func TestApplyBesideRemove(t *testing.T) {
+	l := newLab(t)
+	other, err := nftset.Dial(&nftset.Config{NetNS: l.host.FD()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	var removing sync.WaitGroup
+	stop := make(chan struct{})
+	removing.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := Remove(other, trapSpec().Table); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for range 100 {
+		if _, err := Apply(l.conn, trapSpec()); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(stop)
+	removing.Wait()
+}
