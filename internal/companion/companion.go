@@ -61,6 +61,7 @@ func Run(ctx context.Context, conf Config, reload <-chan struct{}) (err error) {
 	if conf.Notify == nil {
 		conf.Notify = func(string) {}
 	}
+	defer frugal()()
 	c := &companion{
 		config: conf, current: conf.Config, journal: journal.New(conf.Log), reload: make(chan watch.Config), isReady: make(chan struct{}),
 	}
@@ -104,7 +105,7 @@ func (c *companion) sayStopping(ctx, parts context.Context) {
 func (c *companion) watchConfig(conf *config.Config) watch.Config {
 	return watch.Config{
 		Spec: conf.Spec, Forget: conf.Forget, State: conf.Watch.State,
-		Ready: c.ready, News: c.news, Fault: c.fault, Beat: c.beat, BeatEvery: c.beatEvery(),
+		Ready: c.ready, News: c.news, Fault: c.fault, Freed: giveBack, Beat: c.beat, BeatEvery: c.beatEvery(),
 	}
 }
 

@@ -163,6 +163,7 @@ func (l *loop) begin() error {
 	if err := l.save(); err != nil {
 		l.fault(err)
 	}
+	l.freed()
 	return nil
 }
 
@@ -270,6 +271,7 @@ func (l *loop) tend() {
 			l.fault(err)
 			l.due = time.Now().Add(pause)
 		}
+		l.freed()
 	}
 	if t := &l.core.table; t.state == away && state.Clock().Mono >= t.since.Add(patience) {
 		t.since = state.Clock().Mono
@@ -288,6 +290,11 @@ func (l *loop) finish() {
 	fresh := l.core.fresh
 	edits, news := l.core.take()
 	l.commit(edits, fresh)
+	l.tell(news)
+}
+
+// tell passes on news.
+func (l *loop) tell(news []News) {
 	for i := range news {
 		l.core.stats.count(&news[i])
 		if news[i].Kind == Removed {
@@ -316,6 +323,12 @@ func (l *loop) reconfigure(config Config) error {
 	l.core.reconfigure(config.Spec, config.Forget)
 	l.core.inherit(state.Clock())
 	return nil
+}
+
+func (l *loop) freed() {
+	if l.config.Freed != nil {
+		l.config.Freed()
+	}
 }
 
 func (l *loop) fault(err error) {

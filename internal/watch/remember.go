@@ -27,7 +27,7 @@ func (k *core) remember(now ledger.Now) *snapshot {
 	s.merge()
 	banned = len(s.recs)
 	for off := range k.led.All(now.Mono) {
-		s.offender(&off, banned, now.Mono)
+		s.offender(off, banned, now.Mono)
 	}
 	return s
 }

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -76,4 +77,24 @@ func TestBanByHandIsRememberedAsSuch(t *testing.T) {
 	}
 	l.cut(sources...)
 	l.served(l.pair()...)
+}
+
+// Whoever gives memory back is told when there is some: after the start, and after each saving.
+func TestFreed(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	var freed atomic.Int32
+	w := l.watch(func(c *Config) {
+		c.State = filepath.Join(t.TempDir(), "state.jsonl")
+		c.Freed = func() { freed.Add(1) }
+	})
+	for range 3 {
+		before := freed.Load()
+		if err := w.Save(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if before == 0 || freed.Load() == before {
+			t.Fatalf("told %d times before a saving, and %d times after it", before, freed.Load())
+		}
+	}
 }

@@ -118,9 +118,17 @@ func (l *loop) dump(set *nftset.Set) error {
 			return ignoreAbsent(err)
 		}
 		l.core.dumped(set.Name, el, state.Clock())
+		// Of tens of thousands of bans, the news would take more memory than the bans.
+		if news := l.core.news; len(news) >= manyNews {
+			l.tell(news)
+			l.core.news = news[:0]
+		}
 	}
 	return nil
 }
+
+// manyNews are enough to be told before a reading is at its end.
+const manyNews = 1000
 
 // ignoreAbsent makes no error of a set that is gone: events will say so, or have.
 func ignoreAbsent(err error) error {

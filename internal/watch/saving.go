@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/portmon/portmon/internal/ledger"
 	"github.com/portmon/portmon/internal/state"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
@@ -78,9 +79,9 @@ func (l *loop) tryRecall() (empty, same bool, err error) {
 	return len(bans) == 0 && s.Exists && f.Report().Condition != state.Missing, true, nil
 }
 
-// bans reads the tiers, and returns how long each ban still lasts, 0 being for ever.
-func (l *loop) bans() (map[place]time.Duration, error) {
-	have := make(map[place]time.Duration)
+// bans reads the tiers. The bans end as if the clock had stood at 0 when they were read, and those that end at 0 are for ever.
+func (l *loop) bans() (mirror, error) {
+	have := make(mirror)
 	for i := range l.sets {
 		set := &l.sets[i]
 		if !isTier(set.Name) || !l.core.table.sets[set.Name] {
@@ -93,7 +94,7 @@ func (l *loop) bans() (map[place]time.Duration, error) {
 				}
 				break
 			}
-			have[place{set.Name, el.Interval}] = el.Expires
+			have.put(set.Name, el.Interval, held{until: ledger.Instant(el.Expires)})
 		}
 	}
 	return have, nil
@@ -101,14 +102,14 @@ func (l *loop) bans() (map[place]time.Duration, error) {
 
 // standing returns how long a prefix is still banned, in the set of a tier or of a higher one. A dump may miss bans. To be sure that one
 // is not there, the kernel is asked for it: needed in a table where its absence means that somebody lifted it.
-func (l *loop) standing(bans map[place]time.Duration, p netip.Prefix, tier int, sure bool) (longest time.Duration, ok bool) {
+func (l *loop) standing(bans mirror, p netip.Prefix, tier int, sure bool) (longest time.Duration, ok bool) {
 	own := p == l.core.source(p.Addr()) // or else no tier has it
 	for t := ruleset.MaxTiers; own && t >= max(tier, 1); t-- {
-		left, is := bans[place{ruleset.BanSet(p.Addr(), t), keyOf(p)}]
-		if is && left == 0 {
+		b, is := bans.get(ruleset.BanSet(p.Addr(), t), keyOf(p))
+		if is && b.until == 0 {
 			return 0, true
 		}
-		longest, ok = max(longest, left), ok || is
+		longest, ok = max(longest, time.Duration(b.until)), ok || is
 	}
 	if ok {
 		return longest, true
@@ -194,6 +195,8 @@ func (l *loop) writer() func() error {
 	header, snapshot := l.snapshot()
 	return func() error {
 		_, err := state.Write(path, header, snapshot.records())
+		snapshot = nil
+		l.freed()
 		return err
 	}
 }

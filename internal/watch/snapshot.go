@@ -72,7 +72,7 @@ func (s *snapshot) merge() {
 }
 
 // offender adds what is known of an offender to its ban, or to the end. bans is how many records there were after merge.
-func (s *snapshot) offender(off *ledger.Record, bans int, now ledger.Instant) {
+func (s *snapshot) offender(off ledger.Record, bans int, now ledger.Instant) {
 	rec := shortRecord{left: min(off.End.Sub(now), 0)}
 	rec.setPrefix(off.Source)
 	i, banned := slices.BinarySearchFunc(s.recs[:bans], rec, func(a, b shortRecord) int { return a.compare(&b) })

@@ -38,6 +38,10 @@ type Config struct {
 	// Fault, unless nil, gets what went wrong without an end to the watch.
 	Fault func(error)
 
+	// Freed, unless nil, is called when much memory may have become free: after all sets were read, and after the state was written. It
+	// may be called by several goroutines at a time.
+	Freed func()
+
 	// Beat, unless nil, is called again and again while all is well, at least every BeatEvery; 0 means every 10 seconds.
 	Beat      func()
 	BeatEvery time.Duration
