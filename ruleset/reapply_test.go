@@ -15,7 +15,8 @@ import (
 // keeps runs f and fails the test unless all bans, with the time that they have left, and the counters are what they were.
 func (l *lab) keeps(f func()) {
 	l.t.Helper()
-	before, counters, start := l.bans(), l.counters(), time.Now()
+	start := time.Now()
+	before, counters := l.bans(), l.counters()
 	f()
 	after := l.bans()
 	elapsed := time.Since(start) + 100*time.Millisecond

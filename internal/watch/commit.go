@@ -4,10 +4,10 @@ import (
 	"errors"
 	"iter"
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/ledger"
 	"github.com/portmon/portmon/internal/state"
 	"github.com/portmon/portmon/nftset"
 )
@@ -22,17 +22,26 @@ func (l *loop) commit(edits map[string]map[nftset.Interval]held, fresh map[strin
 			if fresh[name] {
 				add = l.edit.Add
 			}
-			// The transaction before this one may have taken a while.
-			if err := l.add(add, l.set(name), elements(bans, state.Clock().Mono)); err != nil {
+			var all []ban
+			for iv, h := range bans {
+				all = append(all, ban{iv, h})
+			}
+			if err := l.add(add, l.set(name), all); err != nil {
 				l.fault(err)
 			}
 		}
 	}
 }
 
+// ban is one element of a set.
+type ban struct {
+	key  nftset.Interval
+	held held
+}
+
 // add adds elements to a set. Where one cannot be added, the others are all the same.
-func (l *loop) add(add func(*nftset.Set, iter.Seq[nftset.Element]) error, set *nftset.Set, els []nftset.Element) error {
-	err := add(set, slices.Values(els))
+func (l *loop) add(add func(*nftset.Set, iter.Seq[nftset.Element]) error, set *nftset.Set, els []ban) error {
+	err := add(set, elements(els, func() ledger.Instant { return state.Clock().Mono }))
 	switch {
 	case err == nil:
 		return nil
@@ -46,7 +55,7 @@ func (l *loop) add(add func(*nftset.Set, iter.Seq[nftset.Element]) error, set *n
 		}
 		return second
 	}
-	l.core.mir.drop(set.Name, els[0].Interval) // it is not there, and nobody has lifted it
+	l.core.mir.drop(set.Name, els[0].key) // it is not there, and nobody has lifted it
 	if errors.Is(err, unix.EEXIST) {
 		return nil // somebody banned a prefix that overlaps it
 	}

@@ -72,13 +72,14 @@ func (h held) element(iv nftset.Interval, now ledger.Instant) nftset.Element {
 	return el
 }
 
-// elements returns bans as they are to be added now, without those that are over.
-func elements(bans map[nftset.Interval]held, now ledger.Instant) []nftset.Element {
-	var els []nftset.Element
-	for iv, h := range bans {
-		if h.lasts(now.Add(ruleset.MinBanTime)) {
-			els = append(els, h.element(iv, now))
+// elements yields bans as they are to be added, without those that are over. The clock is asked for each: with many of them, the last
+// is added a good while after the first.
+func elements(bans []ban, now func() ledger.Instant) iter.Seq[nftset.Element] {
+	return func(yield func(nftset.Element) bool) {
+		for _, b := range bans {
+			if at := now(); b.held.lasts(at.Add(ruleset.MinBanTime)) && !yield(b.held.element(b.key, at)) {
+				return
+			}
 		}
 	}
-	return els
 }
