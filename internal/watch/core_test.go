@@ -294,3 +294,26 @@ func TestDeletionOvertakenByDump(t *testing.T) {
 		f.want(t, 0, Lifted)
 	}
 }
+
+// What we have added begins a little later in the kernel, and is no other offence for that.
+func TestLateTransaction(t *testing.T) {
+	for _, a := range pair {
+		f := newFixture()
+		f.spec.BanTime = []time.Duration{2 * time.Second, 2 * time.Hour}
+		f.reconfigure(f.spec, 24*time.Hour)
+		f.offend(a)
+		f.want(t, 0, Banned)
+		f.pass(3 * time.Second)
+		f.offend(a)
+		f.want(t, 1, Banned, Escalated)
+		set, key := ruleset.BanSet(a, 2), keyOf(f.source(a))
+		timeout := f.spec.BanTime[1]
+		f.pass(10 * time.Second)
+		f.beginDump()
+		f.dumped(set, nftset.Element{Interval: key, Timeout: timeout, Expires: timeout}, f.now)
+		f.want(t, 0)
+		if rec, _ := f.led.Lookup(f.source(a), f.now.Mono); rec.Offences != 2 {
+			t.Errorf("%v has %d offences, want 2", a, rec.Offences)
+		}
+	}
+}

@@ -11,12 +11,19 @@ import (
 // beginDump must come before the first [core.dumped] of a dump.
 func (k *core) beginDump() { k.round++ }
 
+// late is how long a transaction may take at most, on a busy machine. The packet path adds to the first tier only, so that in the
+// others a ban that is a little later than we know it is no other ban.
+const late = 30 * time.Second
+
 // dumped takes in one element of a dump. A set of intervals must be read on its own, see [core.read].
 func (k *core) dumped(set string, el nftset.Element, now ledger.Now) {
 	p := place{set, el.Interval}
 	h := k.heldOf(set, el, now)
 	have, known := k.mir.get(set, p.key)
 	src, tier, ok := k.sourceOf(p)
+	if known && tier > 1 && h.timeout == have.timeout && h.until.Sub(have.until).Abs() < late {
+		h.until = have.until // the ban that we have added: in the kernel it began when the transaction was done
+	}
 	// Neither the packet path nor the watcher comments, and nobody else is in a tier without an offence.
 	reason, offence := offence(tier, h.comment)
 	h.byHand = tier == 0 || h.comment != "" && !offence || known && have.byHand && have.close(h)
