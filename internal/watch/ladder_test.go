@@ -41,7 +41,7 @@ func TestLadder(t *testing.T) {
 		}
 		t.Logf("tier %d: %d packets of each offender, none answered", tier, n)
 		l.awaitFree(offenders...)
-		if got := time.Since(start); got < ladder[tier-1]-tick || got > ladder[tier-1]+time.Second {
+		if got := time.Since(start); got < ladder[tier-1]-tick || got > ladder[tier-1]+deadline {
 			t.Errorf("the ban in tier %d took %v", tier, got)
 		}
 		l.served(offenders...)
