@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 		err = note(os.Args[2])
 	case len(os.Args) == 3 && os.Args[1] == roleHang:
 		if err = note(os.Args[2]); err == nil {
-			select {}
+			time.Sleep(time.Hour) // not select {}, which is a deadlock where cgo has no threads of its own
 		}
 	case path != "":
 		err = runCompanion(path)
