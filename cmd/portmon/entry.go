@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/portmon/portmon/internal/ledger"
+	"github.com/portmon/portmon/internal/state"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -93,10 +94,10 @@ func (e *entry) appendJSON(b []byte) []byte {
 		b = strconv.AppendInt(append(b, `,"tier":`...), int64(e.tier), 10)
 	}
 	if e.timeout > 0 {
-		b = appendSeconds(append(b, `,"timeout_seconds":`...), e.timeout)
+		b = state.AppendSeconds(append(b, `,"timeout_seconds":`...), e.timeout)
 	}
 	if e.expires > 0 {
-		b = appendSeconds(append(b, `,"expires_seconds":`...), e.expires)
+		b = state.AppendSeconds(append(b, `,"expires_seconds":`...), e.expires)
 		b = appendTime(append(b, `,"until":`...), e.read.Add(e.expires))
 	}
 	if age, ok := e.age(); ok {
@@ -123,21 +124,6 @@ func (e *entry) appendPortJSON(b []byte) []byte {
 		return b
 	}
 	return strconv.AppendUint(append(b, `,"last_port":`...), uint64(e.port), 10)
-}
-
-// appendSeconds writes a duration in seconds, to the millisecond, which is what the kernel counts in.
-func appendSeconds(b []byte, d time.Duration) []byte {
-	ms := d.Milliseconds()
-	b = strconv.AppendInt(b, ms/1000, 10)
-	if ms %= 1000; ms == 0 {
-		return b
-	}
-	digits := [4]byte{'.', '0' + byte(ms/100), '0' + byte(ms/10%10), '0' + byte(ms%10)}
-	n := len(digits)
-	for digits[n-1] == '0' {
-		n--
-	}
-	return append(b, digits[:n]...)
 }
 
 func appendTime(b []byte, t time.Time) []byte {

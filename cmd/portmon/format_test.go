@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 	"unsafe"
 
+	"github.com/portmon/portmon/internal/state"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -225,7 +226,7 @@ func TestSeconds(t *testing.T) {
 		10 * time.Millisecond:       "0.01",
 		1 * time.Millisecond:        "0.001",
 	} {
-		if got := string(appendSeconds(nil, d)); got != want {
+		if got := string(state.AppendSeconds(nil, d)); got != want {
 			t.Errorf("%v: got %s, want %s", d, got, want)
 		}
 	}

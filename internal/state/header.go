@@ -56,7 +56,7 @@ func (o Origin) otherMachine(p Origin) bool {
 func (h *Header) append(b []byte) []byte {
 	b = strconv.AppendInt(append(b, headerStart+`,"version":`...), Version, 10)
 	b = appendTime(append(b, `,"saved":`...), h.Saved.Wall)
-	b = appendSeconds(append(b, `,"uptime_seconds":`...), time.Duration(h.Saved.Mono))
+	b = AppendSeconds(append(b, `,"uptime_seconds":`...), time.Duration(h.Saved.Mono))
 	if h.Machine != "" {
 		b = appendString(append(b, `,"machine":`...), h.Machine)
 	}

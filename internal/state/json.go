@@ -21,8 +21,8 @@ func appendTime(b []byte, t time.Time) []byte {
 	return append(b, '"')
 }
 
-// appendSeconds writes a duration, which is not negative, in seconds without the trailing zeros of its milliseconds.
-func appendSeconds(b []byte, d time.Duration) []byte {
+// AppendSeconds writes a duration, which is not negative, in seconds without the trailing zeros of its milliseconds.
+func AppendSeconds(b []byte, d time.Duration) []byte {
 	ms := d.Milliseconds()
 	b = strconv.AppendInt(b, ms/1000, 10)
 	if ms %= 1000; ms == 0 {

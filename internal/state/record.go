@@ -72,7 +72,7 @@ func (r *Record) append(b []byte, saved time.Time) []byte {
 		if forever {
 			b = append(b, `,"permanent":true`...)
 		} else {
-			b = appendSeconds(append(b, `,"timeout_seconds":`...), r.Timeout)
+			b = AppendSeconds(append(b, `,"timeout_seconds":`...), r.Timeout)
 		}
 	}
 	if !forever {
