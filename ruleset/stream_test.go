@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"net/netip"
@@ -179,6 +180,42 @@ func TestReapplyUnderTraffic(t *testing.T) {
 	if len(bans) > 0 {
 		t.Errorf("bans were lost: %v", bans)
 	}
+}
+
+// TestWhitelistChangesUnderTraffic applies two whitelists in turn. Who is in both of them, by prefixes of different lengths, is let
+// through at any time, although banned; who is in neither, never.
+func TestWhitelistChangesUnderTraffic(t *testing.T) {
+	const applies = 100
+	single, wider := trapSpec(), trapSpec()
+	single.Whitelist = []netip.Prefix{prefix("198.18.4.77/32"), prefix("2001:db8:4:4d::bad/128")}
+	wider.Whitelist = []netip.Prefix{prefix("198.18.4.64/26"), prefix("2001:db8:4:40::/58")}
+	for i := range 200 { // neighbours, on both sides, which come and go
+		spec := []*Spec{&single, &wider}[i%2]
+		spec.Whitelist = append(spec.Whitelist,
+			netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(i / 25), byte(i % 25 * 2)}), 32),
+			prefix(fmt.Sprintf("2001:db8:4:%x::/64", 0x1000*(i%16)+i)))
+	}
+	l := newTrap(t, single)
+	l.nft(`add element inet portmon net4 { 198.18.0.0/20 timeout 1h }
+add element inet portmon net6 { 2001:db8:4::/48 timeout 1h }`)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c, err := nftsetDial(l)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		for i := range applies {
+			if r, err := Apply(c, [...]Spec{wider, single}[i%2]); err != nil || r.Empty() {
+				t.Errorf("apply %d: error %v", i, err)
+				return
+			}
+		}
+	}()
+	sent := l.stream(done, []netip.Addr{addr("198.18.4.200"), addr("2001:db8:4:ff::bad")}, []netip.Addr{addr("198.18.4.77"), addr("2001:db8:4:4d::bad")})
+	t.Logf("%d applies, with %d datagrams of each source", applies, sent)
 }
 
 // TestReapplyPrefix6UnderTraffic moves bans from set to set while they are in use: a packet may ask one set before that, and another

@@ -105,10 +105,10 @@ func changes(plan *ruleset.Plan) []string {
 	return all
 }
 
-// kept says how many bans there are after a change. It is silent where the kernel would have to be asked for all of them.
+// kept says how many bans there are after a change.
 func kept(c *nftset.Conn, plan *ruleset.Plan) string {
-	n, known, err := bansByCount(c, plan.Table.Table)
-	if err != nil || !known {
+	n, err := countBans(c, plan.Table.Table)
+	if err != nil {
 		return ""
 	}
 	return "; kept " + plural(n, "ban")

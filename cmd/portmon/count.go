@@ -89,7 +89,7 @@ func countPrefixes(c *nftset.Conn, set *nftset.Set) (int, error) {
 	return n, nil
 }
 
-// countSet returns how many elements a set has: the kernel's count, or, where it has none, as many as can be read.
+// countSet returns how many elements a set has: the kernel's count, or, where it has none (Linux before 6.16), as many as can be read.
 func countSet(c *nftset.Conn, set *nftset.Set) (int, error) {
 	if set.Count >= 0 {
 		return set.Count, nil
@@ -104,26 +104,21 @@ func countSet(c *nftset.Conn, set *nftset.Set) (int, error) {
 	return n, nil
 }
 
-// bansByCount returns how many bans there are, a source in two tiers counted twice. Only sets of prefixes, which hold what was
-// banned by hand, are read; known is false if the kernel does not count the others (Linux before 6.16).
-func bansByCount(c *nftset.Conn, t nftset.Table) (n int, known bool, err error) {
+// countBans returns how many bans there are, a source in two tiers counted twice.
+func countBans(c *nftset.Conn, t nftset.Table) (n int, err error) {
 	sets, err := c.Sets(t)
 	if err != nil {
-		return 0, false, err
+		return 0, err
 	}
 	for i := range sets {
-		tier, ok := banSetTiers[sets[i].Name]
-		if !ok {
+		if _, ok := banSetTiers[sets[i].Name]; !ok {
 			continue
-		}
-		if tier > 0 && sets[i].Count < 0 {
-			return 0, false, nil
 		}
 		have, err := countSet(c, &sets[i])
 		if err != nil {
-			return 0, false, err
+			return 0, err
 		}
 		n += have
 	}
-	return n, true, nil
+	return n, nil
 }

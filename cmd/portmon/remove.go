@@ -32,7 +32,7 @@ remembered.`,
 			if err != nil {
 				return err
 			}
-			n, known, err := bansByCount(c, s.Table)
+			n, err := countBans(c, s.Table)
 			if err != nil {
 				return err
 			}
@@ -42,10 +42,8 @@ remembered.`,
 				return err
 			case !existed:
 				p.note("there was no table inet %s", tableName)
-			case known:
-				p.print("inet %s: removed, and %s with it\n", tableName, plural(n, "ban"))
 			default:
-				p.print("inet %s: removed, and all bans with it\n", tableName)
+				p.print("inet %s: removed, and %s with it\n", tableName, plural(n, "ban"))
 			}
 			return p.forgetBans()
 		},

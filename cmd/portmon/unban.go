@@ -112,14 +112,10 @@ func longestEach(bans []ruleset.Ban) []ruleset.Ban {
 }
 
 func (p *cli) unbanAll(c *nftset.Conn, s *ruleset.State) error {
-	n, known, err := bansByCount(c, s.Table)
+	n, err := countBans(c, s.Table)
 	if err := errors.Join(err, s.UnbanAll(c)); err != nil {
 		return fmt.Errorf("unban all: %w", err)
 	}
-	if known {
-		p.print("unbanned all: %s\n", plural(n, "ban"))
-	} else {
-		p.print("unbanned all\n")
-	}
+	p.print("unbanned all: %s\n", plural(n, "ban"))
 	return nil
 }
