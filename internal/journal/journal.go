@@ -50,7 +50,7 @@ func (j *Journal) Tell(news []watch.News, now ledger.Now) {
 		}
 		j.flush()
 		level := slog.LevelInfo
-		if important(n.Kind) {
+		if important(n.Kind) && n.Kind != watch.Restored {
 			level = slog.LevelWarn
 		}
 		j.log.LogAttrs(context.Background(), level, n.Kind.String(), attrs(n, now)...)

@@ -99,7 +99,7 @@ func TestLines(t *testing.T) {
 		},
 		"restored": {
 			watch.News{Kind: watch.Restored, Set: "ban4_2", Tier: 2, Count: 40},
-			`level=WARN msg=restored set=ban4_2 tier=2 bans=40`,
+			`level=INFO msg=restored set=ban4_2 tier=2 bans=40`,
 		},
 		"full":       {watch.News{Kind: watch.Full, Set: "ban4", Tier: 1, Count: 65536}, `level=WARN msg=full set=ban4 tier=1 bans=65536`},
 		"table gone": {watch.News{Kind: watch.TableGone}, `level=WARN msg="table gone"`},
@@ -270,7 +270,7 @@ func TestTableIsAlwaysTold(t *testing.T) {
 	for kind, want := range map[watch.Kind]string{
 		watch.TableGone: `level=WARN msg="table gone"`,
 		watch.Removed:   `level=WARN msg=removed`,
-		watch.Restored:  `level=WARN msg=restored`,
+		watch.Restored:  `level=INFO msg=restored`,
 		watch.Full:      `level=WARN msg=full`,
 	} {
 		t.Run(kind.String(), func(t *testing.T) {

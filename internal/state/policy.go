@@ -24,6 +24,9 @@ type Policy struct {
 	// for ever; ok is false if there is none. A dump may miss a ban, so that the kernel must have been asked for this very one before it
 	// is said to be absent. Nil: there are no bans.
 	Standing func(p netip.Prefix, tier int) (left time.Duration, ok bool)
+	// Kept is told, as it was saved and with the time it still lasts, of each ban of a tier that was in this same table then, unless
+	// it was lifted or is over. Nil: nobody wants to know.
+	Kept func(b Ban)
 	// Adopt tells to restore what was saved on another machine as well.
 	Adopt bool
 }

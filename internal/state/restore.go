@@ -78,6 +78,9 @@ func (r *restorer) take(rec Record) {
 	if rec.Offences > 0 {
 		r.offender(rec, end)
 	}
+	if r.sameTable && r.Kept != nil && rec.Tier > 0 && rec.Timeout > 0 {
+		r.Kept(Ban{rec.Prefix, rec.Tier, rec.Timeout, rec.Left - r.elapsed, rec.ByHand, rec.Comment}) // whatever the ladder is now
+	}
 	if inForce && b.ByHand && b.Tier > 0 && b.Timeout > 0 && r.ledger != nil {
 		from := r.Now.Mono.Add(b.Left - b.Timeout)
 		r.ledger.BannedByHand(ledger.Ban{Source: b.Prefix, Tier: b.Tier, From: from, Until: end}, r.Now.Mono)

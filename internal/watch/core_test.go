@@ -317,3 +317,33 @@ func TestLateTransaction(t *testing.T) {
 		}
 	}
 }
+
+// Before Linux 6.12, when the ban time has changed, a ban that began before is told with the new one.
+func TestToldWithNewBanTime(t *testing.T) {
+	for _, now := range []time.Duration{20 * time.Minute, 3 * time.Hour} {
+		for _, a := range pair {
+			f := newFixture()
+			was := f.spec.BanTime[0]
+			f.offend(a)
+			f.want(t, 0, Banned)
+			f.spec.BanTime = []time.Duration{now, 100 * time.Hour}
+			f.reconfigure(f.spec, 24*time.Hour)
+			f.pass(was - 10*time.Minute)
+			el := nftset.Element{Interval: keyOf(f.source(a)), Timeout: now, Expires: 10 * time.Minute}
+			for range 2 {
+				f.beginDump()
+				f.dumped(ruleset.BanSet(a, 1), el, f.now)
+				f.want(t, 0)
+			}
+			if rec, _ := f.led.Lookup(f.source(a), f.now.Mono); rec.Offences != 1 {
+				t.Errorf("%v has %d offences, want 1", a, rec.Offences)
+			}
+			// Another ban is another offence.
+			f.pass(11 * time.Minute)
+			f.beginDump()
+			el.Expires = now - time.Minute
+			f.dumped(ruleset.BanSet(a, 1), el, f.now)
+			f.want(t, 1, Banned, Escalated)
+		}
+	}
+}

@@ -21,6 +21,10 @@ func (k *core) dumped(set string, el nftset.Element, now ledger.Now) {
 	h := k.heldOf(set, el, now)
 	have, known := k.mir.get(set, p.key)
 	src, tier, ok := k.sourceOf(p)
+	if known && have.timeout > 0 && have.close(h) {
+		// Before Linux 6.12, a ban of its set's usual time is told with what is usual now, though it ends when it did.
+		h.timeout = have.timeout
+	}
 	if known && tier > 1 && h.timeout == have.timeout && h.until.Sub(have.until).Abs() < late {
 		h.until = have.until // the ban that we have added: in the kernel it began when the transaction was done
 	}

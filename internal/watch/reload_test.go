@@ -1,7 +1,10 @@
 package watch
 
 import (
+	"fmt"
+	"net/netip"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -71,6 +74,59 @@ func TestSavedWhileItWatches(t *testing.T) {
 	})
 	l.cut(offenders...)
 	l.served(l.pair()...)
+}
+
+// A change of the ban times makes no offence of the bans that there are, whether a watcher sees it or one that comes later.
+func TestNewBanTimeIsNoOffence(t *testing.T) {
+	for name, bantime := range map[string][]time.Duration{"longer": {3 * time.Hour, 9 * time.Hour}, "shorter": {time.Hour, 9 * time.Hour}} {
+		for _, watched := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, watched %v", name, watched), func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t, 2*time.Hour, 9*time.Hour)
+				path := filepath.Join(t.TempDir(), "state.jsonl")
+				saves := func(c *Config) { c.State = path }
+				w := l.watch(saves)
+				offenders := l.pair()
+				l.offend(offenders...)
+				w.want(banned, 1, 1, offenders...)
+				if !watched {
+					w.stop()
+				}
+				l.spec.BanTime = bantime
+				l.apply()
+				if watched {
+					w.reload <- Config{Spec: l.spec, Forget: 24 * time.Hour}
+				} else {
+					w = l.watch(saves)
+				}
+				next := l.pair()
+				l.offend(next...)
+				w.want(banned, 1, 1, next...)
+				w.quiet()
+				l.wantOffences(w, 1, append(offenders, next...)...)
+				l.cut(offenders...)
+			})
+		}
+	}
+}
+
+// wantOffences fails the test unless each of the sources has that many offences, and is in the tier of that number alone.
+func (l *lab) wantOffences(w *watcher, n int, sources ...netip.Addr) {
+	l.t.Helper()
+	for _, src := range sources {
+		_, recs, err := w.Records(l.t.Context(), l.read().Source(src))
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		for rec := range recs {
+			if rec.Offences != n {
+				l.t.Errorf("%v has %d offences, want %d", src, rec.Offences, n)
+			}
+		}
+		if tiers, _ := l.bans(src); !slices.Equal(tiers, []int{n}) {
+			l.t.Errorf("%v is in tiers %v, want %d", src, tiers, n)
+		}
+	}
 }
 
 // When the ladder has become shorter and the sets of its upper tiers were flushed, their bans go on in what is now the longest tier.

@@ -55,6 +55,16 @@ func (k *core) recalled(bans []state.Ban, now ledger.Now) {
 	}
 }
 
+// kept takes in a ban that is in the table since before the state was saved. now is the moment that it is told for, bans what a dump
+// shows.
+func (k *core) kept(b state.Ban, bans mirror, now ledger.Now) {
+	set, key := ruleset.BanSet(b.Prefix.Addr(), b.Tier), keyOf(b.Prefix)
+	const slack = time.Second // between the dump and now
+	if h, ok := bans.get(set, key); ok && (time.Duration(h.until)-b.Left).Abs() < slack {
+		k.mir.put(set, key, held{timeout: b.Timeout, until: now.Mono.Add(b.Left), comment: b.Comment, byHand: b.ByHand, round: k.round})
+	}
+}
+
 // policy returns by what to restore a state. standing is what the sets of the tiers hold.
 func (k *core) policy(
 	here state.Origin, standing func(netip.Prefix, int) (time.Duration, bool), forget time.Duration, now ledger.Now,

@@ -53,7 +53,9 @@ func (l *loop) tryRecall() (empty, same bool, err error) {
 	standing := func(p netip.Prefix, tier int) (time.Duration, bool) {
 		return l.standing(bans, p, tier, f.SameTable(here))
 	}
-	restored, err := state.Restore(f.Header, f.Records(), l.core.policy(here, standing, l.config.Forget, now), l.core.led)
+	policy := l.core.policy(here, standing, l.config.Forget, now)
+	policy.Kept = func(b state.Ban) { l.core.kept(b, bans, now) }
+	restored, err := state.Restore(f.Header, f.Records(), policy, l.core.led)
 	if err != nil {
 		l.fault(err)
 		return false, true, nil
