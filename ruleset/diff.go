@@ -80,13 +80,36 @@ func (p *Plan) diffSets(s *State, c Contents) error {
 			continue
 		}
 		if have == nil {
-			p.fill(want)
-		} else if !slices.Equal(want.Elements, c.Static[want.Name]) {
-			p.flushSet(&want.Set)
-			p.fill(want)
+			p.addIntervals(&want.Set, want.Elements)
+		} else {
+			p.edit(want, c.Static[want.Name])
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// edit gives a set the elements that it must have. Those that are there already are left alone, rather than flushed and added again:
+// in a large set that takes a twentieth of the time, and up to Linux 6.12 at least, packets may miss what a transaction deletes or
+// adds, and find what is beside it.
+func (p *Plan) edit(want *Set, have []nftset.Interval) {
+	gone, missing := apart(have, want.Elements)
+	p.deleteIntervals(&want.Set, gone)
+	p.addIntervals(&want.Set, missing)
+}
+
+// apart returns what only one of two sorted lists has.
+func apart(a, b []nftset.Interval) (onlyA, onlyB []nftset.Interval) {
+	for len(a) > 0 || len(b) > 0 {
+		switch {
+		case len(b) == 0 || len(a) > 0 && a[0].Compare(b[0]) < 0:
+			onlyA, a = append(onlyA, a[0]), a[1:]
+		case len(a) == 0 || a[0].Compare(b[0]) > 0:
+			onlyB, b = append(onlyB, b[0]), b[1:]
+		default:
+			a, b = a[1:], b[1:]
+		}
+	}
+	return onlyA, onlyB
 }
 
 // stuck says what a set keeps that it should not, and what follows.

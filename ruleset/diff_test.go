@@ -76,7 +76,14 @@ func TestDiffSaysWhatItChanges(t *testing.T) {
 			"add set inet portmon ban4_2 { type ipv4_addr; flags timeout; timeout 3d; size 65536; }\n", "size of ban4_2"},
 		"timeout within the ticks": {func(s *State, _ *Contents) { s.Digest = ""; set(s, "ban4").Timeout += 9 * time.Millisecond }, "", ""},
 		"static set": {func(_ *State, c *Contents) { c.Static["trap_udp"] = []nftset.Interval{nftset.FromPorts(1, 2)} },
-			"flush set inet portmon trap_udp\n", "trap_udp"},
+			"delete element inet portmon trap_udp { 1-2 }\n", "trap_udp"},
+		"part of a static set": {func(_ *State, c *Contents) {
+			w := slices.Clone(c.Static["whitelist4"])
+			w[0] = nftset.FromPrefix(prefix("10.0.0.0/9"))
+			c.Static["whitelist4"] = slices.Delete(append(w, nftset.FromPrefix(prefix("203.0.113.9/32"))), 2, 3)
+		},
+			"delete element inet portmon whitelist4 { 10.0.0.0/9, 203.0.113.9 }\n" +
+				"add element inet portmon whitelist4 { 10.0.0.0/8, 127.0.0.0/8 }\n", "whitelist4"},
 		"set of hits": {func(s *State, _ *Contents) {
 			s.Sets = append(s.Sets, nftset.Set{Table: s.Table, Name: "hits6", Type: nftset.IPv6Addr})
 		},

@@ -3,6 +3,7 @@ package ruleset
 import (
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 	"strings"
 
@@ -108,26 +109,30 @@ func (p *Plan) deleteSet(s *nftset.Set) {
 	p.do("set "+s.Name, func(tx *nftset.Tx) error { tx.DeleteSet(s); return nil }, "delete set %s", s)
 }
 
-func (p *Plan) flushSet(s *nftset.Set) {
-	p.do(s.Name, func(tx *nftset.Tx) error { tx.FlushSet(s); return nil }, "flush set %s", s)
+func (p *Plan) addIntervals(s *nftset.Set, ivs []nftset.Interval) {
+	p.intervals("add", s, ivs, func(tx *nftset.Tx, elems iter.Seq[nftset.Element]) { tx.AddElements(s, elems) })
 }
 
-func (p *Plan) fill(s *Set) {
-	if len(s.Elements) == 0 {
+func (p *Plan) deleteIntervals(s *nftset.Set, ivs []nftset.Interval) {
+	p.intervals("delete", s, ivs, func(tx *nftset.Tx, elems iter.Seq[nftset.Element]) { tx.DeleteElements(s, elems) })
+}
+
+func (p *Plan) intervals(verb string, s *nftset.Set, ivs []nftset.Interval, encode func(*nftset.Tx, iter.Seq[nftset.Element])) {
+	if len(ivs) == 0 {
 		return
 	}
 	elems := func(yield func(nftset.Element) bool) {
-		for _, iv := range s.Elements {
+		for _, iv := range ivs {
 			if !yield(nftset.Element{Interval: iv}) {
 				return
 			}
 		}
 	}
 	p.ops = append(p.ops, operation{
-		encode: func(tx *nftset.Tx) error { tx.AddElements(&s.Set, elems); return nil },
+		encode: func(tx *nftset.Tx) error { encode(tx, elems); return nil },
 		write: func(w *errWriter) {
-			w.printf("add element %s { ", &s.Set)
-			writeIntervals(w, s.Elements, ", ")
+			w.printf("%s element %s { ", verb, s)
+			writeIntervals(w, ivs, ", ")
 			w.printf(" }\n")
 		},
 		what: s.Name,

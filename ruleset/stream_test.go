@@ -62,10 +62,8 @@ func (a *arrivals) count(src netip.Addr) int {
 // bystanders has come through and none of the banned. It returns how many each source sent.
 func (l *lab) stream(done <-chan struct{}, banned, bystanders []netip.Addr) int {
 	l.t.Helper()
-	const (
-		burst  = 24
-		window = 100 // of each bystander's, on the way at the same time: what any socket has room for
-	)
+	const burst = 24
+	window := max(burst, 200/len(bystanders)) // of each bystander's, on the way at the same time: what any socket has room for
 	a := l.countArrivals(4000)
 	sources := append(append([]netip.Addr(nil), banned...), bystanders...)
 	sender := l.outside.Sender("")
@@ -127,7 +125,6 @@ func TestReapplyUnderTraffic(t *testing.T) {
 	const applies = 200
 	other := trapSpec()
 	other.TrapTCP, other.TrapUDP = []Ports{{4444, 4455}}, nil
-	other.Whitelist = []netip.Prefix{prefix("198.51.100.0/24")}
 	other.BanTime = []time.Duration{time.Hour, 2 * time.Hour} // the third tier goes, but for its bans
 	other.MaxRetry, other.Size, other.LogGroup = 3, 1000, 7
 	l := newTrap(t, trapSpec())
@@ -182,8 +179,8 @@ func TestReapplyUnderTraffic(t *testing.T) {
 	}
 }
 
-// TestWhitelistChangesUnderTraffic applies two whitelists in turn. Who is in both of them, by prefixes of different lengths, is let
-// through at any time, although banned; who is in neither, never.
+// TestWhitelistChangesUnderTraffic applies two whitelists in turn. Who is banned and in both of them, by prefixes of different lengths,
+// is let through at any time; who is banned and in neither, never.
 func TestWhitelistChangesUnderTraffic(t *testing.T) {
 	const applies = 100
 	single, wider := trapSpec(), trapSpec()
@@ -192,11 +189,12 @@ func TestWhitelistChangesUnderTraffic(t *testing.T) {
 	for i := range 200 { // neighbours, on both sides, which come and go
 		spec := []*Spec{&single, &wider}[i%2]
 		spec.Whitelist = append(spec.Whitelist,
-			netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(i / 25), byte(i % 25 * 2)}), 32),
+			netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(1 + i/25), byte(i % 25 * 2)}), 32),
 			prefix(fmt.Sprintf("2001:db8:4:%x::/64", 0x1000*(i%16)+i)))
 	}
 	l := newTrap(t, single)
-	l.nft(`add element inet portmon net4 { 198.18.0.0/20 timeout 1h }
+	banned, bystanders := l.everywhere()
+	l.nft(`add element inet portmon net4 { 198.18.4.0/24 timeout 1h }
 add element inet portmon net6 { 2001:db8:4::/48 timeout 1h }`)
 	done := make(chan struct{})
 	go func() {
@@ -214,7 +212,9 @@ add element inet portmon net6 { 2001:db8:4::/48 timeout 1h }`)
 			}
 		}
 	}()
-	sent := l.stream(done, []netip.Addr{addr("198.18.4.200"), addr("2001:db8:4:ff::bad")}, []netip.Addr{addr("198.18.4.77"), addr("2001:db8:4:4d::bad")})
+	banned = append(banned, addr("198.18.4.200"), addr("2001:db8:4:ff::bad"))
+	bystanders = append(bystanders, addr("198.18.4.77"), addr("2001:db8:4:4d::bad"))
+	sent := l.stream(done, banned, bystanders)
 	t.Logf("%d applies, with %d datagrams of each source", applies, sent)
 }
 

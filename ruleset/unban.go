@@ -100,6 +100,27 @@ func (s *State) UnbanAll(c *nftset.Conn) error {
 	return c.Commit(tx)
 }
 
+// UnbanWhere lifts the bans for which f is true, and returns how many: those of a source in several tiers one by one.
+func (s *State) UnbanWhere(c *nftset.Conn, f func(Ban) bool) (n int, err error) {
+	for _, set := range s.banSets() {
+		_, tier, _ := tierOf(set.Name)
+		var keys []nftset.Element
+		for el, err := range c.Elements(set) {
+			if err != nil {
+				return n, err
+			}
+			if f(s.ban(set, tier, el)) {
+				keys = append(keys, nftset.Element{Interval: el.Interval})
+			}
+		}
+		if err := remove(c, set, keys); err != nil {
+			return n, err
+		}
+		n += len(keys)
+	}
+	return n, nil
+}
+
 // hitSets returns the sets that count the trap packets of sources not banned yet.
 func (s *State) hitSets() []*nftset.Set {
 	var sets []*nftset.Set

@@ -20,6 +20,8 @@ type banOptions struct {
 	// offence tells that the ban counts as an offence.
 	offence bool
 	length  time.Duration // 0 is that of the first tier
+	// extend tells to leave a ban alone that lasts as long.
+	extend bool
 }
 
 // byHand is the reason of a ban for which the user gives none.
@@ -34,7 +36,8 @@ func banCommand(p *cli) *cobra.Command {
 		Long: `Ban bans addresses and prefixes, for as long as the first tier of the ladder
 lasts, or as --for says. An IPv6 address stands for the network that it would be
 banned by, as a rule its /64; to ban it alone, write it as a prefix, with /128.
-A source that is banned already gets the new duration.
+A source that is banned already gets the new duration, or, with --extend, the
+longer one.
 
 With --offence it counts as an offence: a watcher bans for longer who offends
 again. This is for programs that have seen the source do wrong. Whoever is
@@ -50,7 +53,7 @@ done.`,
 			if len(args) == 0 {
 				return usage(cmd, "nobody to ban: want an address or a prefix")
 			}
-			return noTwoOf(cmd, "for", "offence")
+			return errors.Join(noTwoOf(cmd, "for", "offence"), noTwoOf(cmd, "extend", "offence"))
 		},
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if cmd.Flags().Changed("for") {
@@ -78,6 +81,7 @@ done.`,
 	}
 	cmd.Flags().StringVar(&length, "for", "", `ban for a `+"`DURATION`"+` such as 90s, 8h, 3d or 1w, or "forever"`)
 	cmd.Flags().StringVar(&o.reason, "reason", byHand, "keep a `TEXT` with the ban, which list and why tell")
+	cmd.Flags().BoolVar(&o.extend, "extend", false, "leave a ban alone that lasts as long or longer")
 	cmd.Flags().BoolVar(&o.offence, "offence", false, "count it as an offence, as if a trap had made the ban; not with --for")
 	cmd.Flags().BoolVar(&o.force, "force", false, "ban also the address that you are connected from by SSH")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(
@@ -126,6 +130,16 @@ func (p *cli) banOne(c *nftset.Conn, s *ruleset.State, t target, o banOptions) e
 		length = set.Timeout
 	}
 	comment := cmp.Or(o.reason, byHand)
+	if o.extend {
+		b, err := lasting(c, s, prefix, length)
+		if err != nil {
+			return err
+		}
+		if b != nil {
+			p.note("%s%s is banned already, %s", shortPrefix(prefix), t.meaning(prefix), remaining(*b))
+			return nil
+		}
+	}
 	if o.offence {
 		if st, err := s.Lookup(c, prefix.Addr()); err != nil {
 			return err
@@ -149,6 +163,28 @@ func (p *cli) banOne(c *nftset.Conn, s *ruleset.State, t target, o banOptions) e
 	}
 	p.print("banned %s%s for %s\n", shortPrefix(prefix), t.meaning(prefix), banTime(b.Expires))
 	return p.tellLonger(c, s, prefix, b)
+}
+
+// lasting returns a ban of all of a prefix that lasts as long as one that would be made now, or longer; nil if there is none.
+func lasting(c *nftset.Conn, s *ruleset.State, prefix netip.Prefix, length time.Duration) (*ruleset.Ban, error) {
+	st, err := s.Lookup(c, prefix.Addr())
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range st.Bans {
+		if b.Covers(nftset.FromPrefix(prefix)) && (b.Expires == 0 || length != ruleset.Forever && b.Expires >= length) {
+			return &b, nil
+		}
+	}
+	return nil, nil
+}
+
+// remaining says how long a ban still lasts.
+func remaining(b ruleset.Ban) string {
+	if b.Expires == 0 {
+		return "for ever, in " + b.Set
+	}
+	return fmt.Sprintf("%s left, in %s", short(b.Expires), b.Set)
 }
 
 // tellLonger says that the source is banned beyond the ban that was just made.

@@ -13,6 +13,7 @@ import (
 
 func unbanCommand(p *cli) *cobra.Command {
 	var all bool
+	var reason string
 	cmd := &cobra.Command{
 		Use:   "unban ADDR|PREFIX... | --all",
 		Short: "lift bans",
@@ -26,7 +27,10 @@ banned afterwards, because the ban is of a larger prefix.`,
 		Example: `  # let somebody in again, a whole network, everybody
   portmon unban 203.0.113.7
   portmon unban 198.51.100.0/24
-  portmon unban --all`,
+  portmon unban --all
+
+  # take back what a script has banned
+  portmon unban --all --reason "guesses passwords"`,
 		ValidArgsFunction: p.completeBanned,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
@@ -34,6 +38,10 @@ banned afterwards, because the ban is of a larger prefix.`,
 				return usage(cmd, "--all and %s do not go together", args[0])
 			case !all && len(args) == 0:
 				return usage(cmd, "nobody to unban: want an address, a prefix or --all")
+			case cmd.Flags().Changed("reason") && !all:
+				return usage(cmd, "--reason only goes with --all")
+			case cmd.Flags().Changed("reason") && reason == "":
+				return usage(cmd, "--reason is empty: bans without a reason are those of traps")
 			}
 			return nil
 		},
@@ -43,6 +51,9 @@ banned afterwards, because the ban is of a larger prefix.`,
 				return err
 			}
 			return p.withTable(func(c *nftset.Conn, s *ruleset.State) error {
+				if reason != "" {
+					return p.unbanReason(c, s, reason)
+				}
 				if all {
 					return p.unbanAll(c, s)
 				}
@@ -57,6 +68,8 @@ banned afterwards, because the ban is of a larger prefix.`,
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "lift all bans")
+	cmd.Flags().StringVar(&reason, "reason", "", "with --all: lift only those that were made with this `TEXT`")
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("reason", cobra.NoFileCompletions))
 	return cmd
 }
 
@@ -117,5 +130,18 @@ func (p *cli) unbanAll(c *nftset.Conn, s *ruleset.State) error {
 		return fmt.Errorf("unban all: %w", err)
 	}
 	p.print("unbanned all: %s\n", plural(n, "ban"))
+	return nil
+}
+
+// unbanReason lifts the bans that somebody made with that reason.
+func (p *cli) unbanReason(c *nftset.Conn, s *ruleset.State, reason string) error {
+	n, err := s.UnbanWhere(c, func(b ruleset.Ban) bool {
+		said, _ := ruleset.Offence(b.Comment)
+		return said == reason
+	})
+	if err != nil {
+		return fmt.Errorf("unban all with reason %q: %w", reason, err)
+	}
+	p.print("unbanned all with reason %q: %s\n", reason, plural(n, "ban"))
 	return nil
 }

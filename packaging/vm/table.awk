@@ -7,6 +7,8 @@ BEGIN {
 	title["reload"] = "bans outlast `reload nftables`"
 	title["stop-start"] = "bans outlast `stop nftables`, which empties the ruleset, and `start nftables`"
 	title["flush"] = "with the watcher, bans outlast `nft flush ruleset`"
+	title["notice"] = "a notice command runs within the sandbox of the unit"
+	title["comes-back"] = "the watcher comes back when it was killed, and when it hangs"
 	title["reboot"] = "bans outlast a reboot"
 	title["purge"] = "purge leaves nothing behind"
 	title["journal"] = "systemd knows all words of the units"
