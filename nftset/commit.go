@@ -147,7 +147,9 @@ func (c *Conn) batches(size int, elems iter.Seq[Element], encode func(*Tx, []Ele
 	return commit(batch)
 }
 
-// Replace makes elems the only elements of a set, in one transaction: no packet sees the set empty or half full.
+// Replace makes elems the only elements of a set, in one transaction: no packet sees the set empty or half full. In a set of intervals
+// that is true from about Linux 6.18 on. Before (seen on 5.10, 6.1 and 6.12), look-ups may miss, and in 6.12 find, what they should not,
+// until the transaction is done: where that matters, delete and add only what differs.
 func (c *Conn) Replace(s *Set, elems iter.Seq[Element]) error {
 	var tx Tx
 	tx.FlushSet(s)

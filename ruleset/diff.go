@@ -89,8 +89,8 @@ func (p *Plan) diffSets(s *State, c Contents) error {
 }
 
 // edit gives a set the elements that it must have. Those that are there already are left alone, rather than flushed and added again:
-// in a large set that takes a twentieth of the time, and up to Linux 6.12 at least, packets may miss what a transaction deletes or
-// adds, and find what is beside it.
+// in a large set that takes a twentieth of the time, and up to Linux 6.12 packets may miss what is deleted and added again
+// in one transaction, or be taken for what is beside it.
 func (p *Plan) edit(want *Set, have []nftset.Interval) {
 	gone, missing := apart(have, want.Elements)
 	p.deleteIntervals(&want.Set, gone)

@@ -125,6 +125,7 @@ func TestReapplyUnderTraffic(t *testing.T) {
 	const applies = 200
 	other := trapSpec()
 	other.TrapTCP, other.TrapUDP = []Ports{{4444, 4455}}, nil
+	other.Whitelist = []netip.Prefix{prefix("198.51.100.0/24")}
 	other.BanTime = []time.Duration{time.Hour, 2 * time.Hour} // the third tier goes, but for its bans
 	other.MaxRetry, other.Size, other.LogGroup = 3, 1000, 7
 	l := newTrap(t, trapSpec())

@@ -11,6 +11,7 @@ BEGIN {
 	title["comes-back"] = "the watcher comes back when it was killed, and when it hangs"
 	title["reboot"] = "bans outlast a reboot"
 	title["purge"] = "purge leaves nothing behind"
+	title["typed"] = "what docs/operations.md has its readers type works"
 	title["journal"] = "systemd knows all words of the units"
 	n = split(suites, suite, " ")
 	while ((getline line < differences) > 0) {
