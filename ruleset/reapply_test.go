@@ -1,8 +1,10 @@
 package ruleset
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -248,4 +250,52 @@ add element inet portmon ban6_3 { 2001:db8:3:3:: timeout 1h }`)
 	l.families(func(l *lab, f family) { l.offendAndCut(f) })
 	l.apply(trapSpec()) // it is part of the ladder again
 	l.cut(v6)
+}
+
+// TestReapplyEditsRanges goes from each list of ranges to each other one, in every set of ranges: there is one transaction for all of it,
+// in which a range may come that shares its first or last address with one that goes.
+func TestReapplyEditsRanges(t *testing.T) {
+	l := newTrap(t, trapSpec())
+	lists := [][]Ports{
+		{{100, 119}}, {{100, 118}}, {{101, 119}}, {{100, 120}}, {{99, 119}}, {{105, 110}}, {{100, 104}, {110, 119}}, {{90, 104}, {115, 130}},
+		{{100, 100}}, {{119, 119}}, {{120, 139}}, {{80, 99}}, {{80, 139}}, {{100, 65535}}, {{118, 65535}}, {{1, 119}}, {{1, 65535}}, nil,
+	}
+	for _, from := range lists {
+		for _, to := range lists {
+			for _, ports := range [][]Ports{from, to} {
+				spec := trapSpec()
+				spec.TrapTCP, spec.TrapUDP, spec.Whitelist = ports, ports, nil
+				for _, p := range ports { // the same shape, in addresses
+					for _, at := range []string{"0.0.0.0", "2001::"} {
+						spec.Whitelist = append(spec.Whitelist, blocks(addr(at), p)...)
+					}
+				}
+				l.apply(spec)
+				if p := l.prepare(spec); !p.Empty() {
+					t.Fatalf("from %v to %v there is more to do:\n%s", from, to, p)
+				}
+			}
+		}
+	}
+}
+
+// blocks returns the ports of a range as networks: of 2^16 IPv4 addresses each, or of 2^96 IPv6 ones.
+func blocks(at netip.Addr, r Ports) []netip.Prefix {
+	var out []netip.Prefix
+	skip := 0 // bytes before the port
+	if at.Is6() {
+		skip = 2
+	}
+	for n := int(r.From); n <= int(r.To); {
+		size := 1
+		for n%(2*size) == 0 && n+2*size-1 <= int(r.To) {
+			size *= 2
+		}
+		a := at.AsSlice()
+		binary.BigEndian.PutUint16(a[skip:], uint16(n))
+		first, _ := netip.AddrFromSlice(a)
+		out = append(out, netip.PrefixFrom(first, 8*skip+16-bits.TrailingZeros(uint(size))))
+		n += size
+	}
+	return out
 }
