@@ -25,8 +25,8 @@ var ErrNone = errors.New("no watcher runs")
 
 // Client talks to a watcher.
 type Client struct {
-	http  http.Client
-	first chan net.Conn // the connection that there is, until the first request takes it
+	questions, orders http.Client
+	first             chan net.Conn // the connection that there is, until the first request takes it
 }
 
 // Dial connects to a watcher. The error is [ErrNone] if there is none, and wraps [fs.ErrPermission] if that is not for us to know.
@@ -50,25 +50,30 @@ func Dial(path string) (*Client, error) {
 	}
 	c := &Client{first: make(chan net.Conn, 1)}
 	c.first <- conn
-	c.http = http.Client{Timeout: timeout, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			select {
-			case conn := <-c.first:
-				return conn, nil
-			default:
-				return dial(ctx)
-			}
-		},
-	}}
+	take := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		select {
+		case conn := <-c.first:
+			return conn, nil
+		default:
+			return dial(ctx)
+		}
+	}
+	c.orders = http.Client{Timeout: timeout, Transport: &http.Transport{DialContext: take}}
+	c.questions = http.Client{Timeout: timeout, Transport: &http.Transport{DialContext: take, ResponseHeaderTimeout: patience}}
 	return c, nil
 }
 
-// timeout ends a request to a watcher that hangs. A million records take some seconds.
+// timeout ends a request to a watcher that hangs. To save a million records takes some seconds, and so does reading them.
 const timeout = time.Minute
+
+// patience is how long an answer may take to begin. Whoever types `portmon list` while the watcher hangs waits for what the kernel
+// knows anyway. A watcher that reads a table with a million bans is silent for a second or two.
+const patience = 10 * time.Second
 
 // Close ends the connection.
 func (c *Client) Close() {
-	c.http.CloseIdleConnections()
+	c.orders.CloseIdleConnections()
+	c.questions.CloseIdleConnections()
 	select {
 	case conn := <-c.first:
 		conn.Close()
@@ -152,7 +157,11 @@ func (c *Client) request(method, path string, in any) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.http.Do(req)
+	client := &c.orders
+	if method == http.MethodGet {
+		client = &c.questions
+	}
+	resp, err := client.Do(req)
 	if failed, ok := errors.AsType[*url.Error](err); ok {
 		return nil, failed.Err // what it says of a URL tells people nothing
 	}

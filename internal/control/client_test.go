@@ -53,10 +53,29 @@ func pretend(t *testing.T, serve func(net.Conn)) *Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	if c.http.Timeout <= 0 || c.http.Timeout > time.Minute {
-		t.Fatalf("a client waits for %v", c.http.Timeout)
+	for _, client := range []http.Client{c.questions, c.orders} {
+		if client.Timeout <= 0 || client.Timeout > time.Minute {
+			t.Fatalf("a client waits for %v", client.Timeout)
+		}
 	}
 	return c
+}
+
+// Who asks does not wait long for a watcher that hangs.
+func TestSilence(t *testing.T) {
+	hang := make(chan struct{})
+	t.Cleanup(func() { close(hang) })
+	c := pretend(t, func(conn net.Conn) { <-hang; conn.Close() })
+	transport := c.questions.Transport.(*http.Transport)
+	if d := transport.ResponseHeaderTimeout; d <= 0 || d > 10*time.Second {
+		t.Errorf("a question waits for %v", d)
+	}
+	transport.ResponseHeaderTimeout = 20 * time.Millisecond
+	for _, what := range []string{"ask the watcher how it is", "ask the watcher what it remembers"} {
+		if err := questions[what](c); err == nil || !strings.Contains(err.Error(), "timeout awaiting") {
+			t.Errorf("%s: got error %v", what, err)
+		}
+	}
 }
 
 // heard reads a request.
@@ -136,7 +155,7 @@ func TestNoWatcher(t *testing.T) {
 				}
 				c := pretend(t, tt.serve)
 				if tt.want == "imeout" {
-					c.http.Timeout = 50 * time.Millisecond
+					c.orders.Timeout, c.questions.Timeout = 50*time.Millisecond, 50*time.Millisecond
 				}
 				err := ask(c)
 				if err == nil {

@@ -284,7 +284,7 @@ func TestLongRequest(t *testing.T) {
 	post := func(length int) (int, error) {
 		list := fmt.Sprintf("[%q", src4)
 		body := list + strings.Repeat(" ", length-len(list)-1) + "]"
-		resp, err := l.http.Post("http://watcher"+forgivePath, "application/json", strings.NewReader(body))
+		resp, err := l.orders.Post("http://watcher"+forgivePath, "application/json", strings.NewReader(body))
 		if err != nil {
 			return 0, err
 		}
