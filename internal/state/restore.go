@@ -78,7 +78,7 @@ func (r *restorer) take(rec Record) {
 	if rec.Offences > 0 {
 		r.offender(rec, end)
 	}
-	if r.sameTable && r.Kept != nil && rec.Tier > 0 && rec.Timeout > 0 {
+	if inForce && r.sameTable && r.Kept != nil && rec.Tier > 0 && rec.Timeout > 0 {
 		r.Kept(Ban{rec.Prefix, rec.Tier, rec.Timeout, rec.Left - r.elapsed, rec.ByHand, rec.Comment}) // whatever the ladder is now
 	}
 	if inForce && b.ByHand && b.Tier > 0 && b.Timeout > 0 && r.ledger != nil {

@@ -124,6 +124,37 @@ func TestRestoreBan(t *testing.T) {
 	}
 }
 
+// Of a ban that is in force in the same table, it is told what was saved of it, though the ladder has other times now.
+func TestRestoreKept(t *testing.T) {
+	const hour = time.Hour
+	short := banned(1, 30*hour, 20*hour)
+	tests := map[string]struct {
+		record Record
+		here   Origin
+		left   time.Duration // in the kernel
+		want   []Ban
+	}{
+		"in force":                {short, origin, 19 * hour, []Ban{{short.Prefix, 1, 30 * hour, 19 * hour, false, ""}}},
+		"by the ladder of then":   {banned(4, 90*day, 80*day), origin, 80*day - hour, []Ban{{short.Prefix, 4, 90 * day, 80*day - hour, false, ""}}},
+		"lifted":                  {short, origin, -1, nil},
+		"over":                    {banned(1, 8*hour, hour), origin, hour, nil},
+		"in a new table":          {short, rebooted, 19 * hour, nil},
+		"a prefix":                {banned(0, 30*hour, 20*hour), origin, 19 * hour, nil},
+		"for ever":                {banned(0, 0, 0), origin, 0, nil},
+		"no ban, but an offender": {Record{Prefix: short.Prefix, Left: -hour, Offences: 1, Age: 9 * hour}, origin, -1, nil},
+	}
+	for name, tt := range tests {
+		var got []Ban
+		p := later(hour, tt.here)
+		p.Kept = func(b Ban) { got = append(got, b) }
+		p.Standing = func(netip.Prefix, int) (time.Duration, bool) { return max(0, tt.left), tt.left >= 0 }
+		restore(t, header, p, nil, tt.record)
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %v, want %v", name, got, tt.want)
+		}
+	}
+}
+
 // How much time has passed is told by the monotonic clock within a boot, by the wall clock after it, and by none if that went back.
 func TestRestoreTime(t *testing.T) {
 	tests := []struct {

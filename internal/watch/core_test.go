@@ -7,6 +7,7 @@ import (
 
 	"github.com/portmon/portmon/internal/ledger"
 	"github.com/portmon/portmon/internal/nflog"
+	"github.com/portmon/portmon/internal/state"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -320,8 +321,9 @@ func TestLateTransaction(t *testing.T) {
 
 // Before Linux 6.12, when the ban time has changed, a ban that began before is told with the new one.
 func TestToldWithNewBanTime(t *testing.T) {
-	for _, now := range []time.Duration{20 * time.Minute, 3 * time.Hour} {
+	for i, now := range []time.Duration{20 * time.Minute, 3 * time.Hour, 20 * time.Minute, 3 * time.Hour} {
 		for _, a := range pair {
+			restarted := i >= 2
 			f := newFixture()
 			was := f.spec.BanTime[0]
 			f.offend(a)
@@ -329,6 +331,9 @@ func TestToldWithNewBanTime(t *testing.T) {
 			f.spec.BanTime = []time.Duration{now, 100 * time.Hour}
 			f.reconfigure(f.spec, 24*time.Hour)
 			f.pass(was - 10*time.Minute)
+			if restarted {
+				f = f.restarted(state.Ban{Prefix: f.source(a), Tier: 1, Timeout: was, Left: 10 * time.Minute})
+			}
 			el := nftset.Element{Interval: keyOf(f.source(a)), Timeout: now, Expires: 10 * time.Minute}
 			for range 2 {
 				f.beginDump()
@@ -346,4 +351,20 @@ func TestToldWithNewBanTime(t *testing.T) {
 			f.want(t, 1, Banned, Escalated)
 		}
 	}
+}
+
+// restarted returns a watcher that has what this one knows from a state file: a ban that was kept, and who has offended.
+func (f *fixture) restarted(kept state.Ban) *fixture {
+	next := newFixture()
+	next.now = f.now
+	next.spec = f.spec
+	next.reconfigure(f.spec, 24*time.Hour)
+	for rec := range f.led.All(f.now.Mono) {
+		next.led.Put(rec, f.now.Mono)
+	}
+	set := ruleset.BanSet(kept.Prefix.Addr(), kept.Tier)
+	dump := make(mirror)
+	dump.put(set, keyOf(kept.Prefix), held{until: ledger.Instant(kept.Left)})
+	next.kept(kept, dump, f.now)
+	return next
 }
