@@ -9,7 +9,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -75,7 +77,7 @@ func sources(t *testing.T) map[string]string {
 		want["/usr/lib/systemd/system/"+unit] = filepath.Join("systemd", unit)
 	}
 	for pattern, folder := range map[string]string{
-		"../docs/*.md": "/usr/share/doc/portmon/", "fail2ban/portmon.conf": "/etc/fail2ban/action.d/", "../docs/*grafana*.json": "/usr/share/portmon/grafana/",
+		"../docs/*.md": "/usr/share/doc/portmon/docs/", "README.md": "/usr/share/doc/portmon/packaging/", "fail2ban/portmon.conf": "/etc/fail2ban/action.d/", "../docs/*grafana*.json": "/usr/share/portmon/grafana/",
 		"grafana/*.json": "/usr/share/portmon/grafana/",
 	} {
 		found, err := filepath.Glob(pattern)
@@ -87,6 +89,34 @@ func sources(t *testing.T) map[string]string {
 		}
 	}
 	return want
+}
+
+var link = regexp.MustCompile(`\]\(([^)#]+)[^)]*\)`)
+
+// goPackages are what README.md links to for those who read the source.
+var goPackages = []string{"nftset", "ruleset", "netnstest"}
+
+// checkLinks fails the test if a document of a package links to a file that is not in the package.
+func checkLinks(t *testing.T, files map[string]file) {
+	t.Helper()
+	n := 0
+	for name, f := range files {
+		if path.Ext(name) != ".md" {
+			continue
+		}
+		for _, m := range link.FindAllStringSubmatch(string(f.data), -1) {
+			if strings.Contains(m[1], "://") || slices.Contains(goPackages, m[1]) {
+				continue
+			}
+			n++
+			if _, ok := files[path.Join(path.Dir(name), m[1])]; !ok {
+				t.Errorf("%s links to %s, which is not in the package", name, m[1])
+			}
+		}
+	}
+	if n < 10 {
+		t.Errorf("%d links, want more", n)
+	}
 }
 
 func TestDebContents(t *testing.T) {
@@ -129,6 +159,7 @@ func TestDebContents(t *testing.T) {
 		!bytes.Contains(text, []byte("==== Go go1.")) || !bytes.Contains(text, []byte("==== github.com/google/nftables ")) {
 		t.Errorf("the licences of others are not there: %.400s", text)
 	}
+	checkLinks(t, files)
 	program := checkProgram(t, files["/usr/bin/portmon"])
 	for page, path := range map[string]string{
 		"portmon.8": "/usr/share/man/man8/portmon.8.gz", "portmon.toml.5": "/usr/share/man/man5/portmon.toml.5.gz",
@@ -241,4 +272,5 @@ func TestTarContents(t *testing.T) {
 		}
 	}
 	checkProgram(t, files["/portmon"])
+	checkLinks(t, files)
 }
