@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -76,7 +77,11 @@ func scriptUnwatch(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	signal := unix.SignalNum("SIG" + args[0])
 	ts.Check(site.watcher.Process.Signal(signal))
-	if err := site.watcher.Wait(); signal == unix.SIGTERM && err != nil {
+	err := site.watcher.Wait()
+	if signal == unix.SIGTERM {
+		signal = 0
+	}
+	if status := site.watcher.ProcessState.Sys().(syscall.WaitStatus); signal == 0 && err != nil || signal != 0 && status.Signal() != signal {
 		ts.Fatalf("the watcher ended: %v\n%s", err, ts.ReadFile("watch.log"))
 	}
 	site.watcher = nil

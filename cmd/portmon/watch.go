@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -43,6 +44,9 @@ makes it save and end.`,
 }
 
 func (p *cli) watch(conf *config.Config) error {
+	// A crash, and what a watchdog sends, end a Go program with code 2, which is that of a wrong configuration: no service manager would
+	// start it again. With this they end it with the trace, and by a signal.
+	debug.SetTraceback("crash")
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	// A second later, the next signal kills. Not at once: timeout(1) sends each signal twice.
