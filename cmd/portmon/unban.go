@@ -24,12 +24,10 @@ free already.
 
 It is no error if there is nothing to lift. It is one if an address is still
 banned afterwards, because the ban is of a larger prefix.`,
-		Example: `  # let somebody in again, a whole network, everybody
+		Example: `  # let somebody in again, a whole network, everybody, those whom a script has banned
   portmon unban 203.0.113.7
   portmon unban 198.51.100.0/24
   portmon unban --all
-
-  # take back what a script has banned
   portmon unban --all --reason "guesses passwords"`,
 		ValidArgsFunction: p.completeBanned,
 		Args: func(cmd *cobra.Command, args []string) error {
