@@ -24,7 +24,7 @@ free already.
 
 It is no error if there is nothing to lift. It is one if an address is still
 banned afterwards, because the ban is of a larger prefix.`,
-		Example: `  # let somebody in again, a whole network, everybody, those whom a script has banned
+		Example: `  # let in somebody, a network, everybody, or whom a script has banned
   portmon unban 203.0.113.7
   portmon unban 198.51.100.0/24
   portmon unban --all

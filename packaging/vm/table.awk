@@ -33,6 +33,7 @@ $2 != "RESULT" { next }
 	if (status ~ /^exit/) status = "ok" # the tests that failed have lines of their own
 	parts = split(promise, part, ":")
 	if (part[1] == "test" && parts == 2) {
+		if (ran[$1, part[2]]) forget($1, part[2]) # it has run again
 		ran[$1, part[2]] = 1
 		promise = "tests of " part[2]
 	} else if (part[1] == "test") {
@@ -43,6 +44,7 @@ $2 != "RESULT" { next }
 			met[key] = 1
 		}
 		notes[++noted] = $1 ": " part[2] " " part[3] ": " detail
+		about[noted] = $1 " " part[2]
 		promise = "tests of " part[2]
 	} else {
 		if (status == "FAIL") notes[++noted] = $1 ": " promise ": " detail
@@ -51,6 +53,10 @@ $2 != "RESULT" { next }
 	if (!(promise in seen)) { seen[promise] = 1; order[++promises] = promise }
 	at = promise SUBSEP $1
 	if (!(at in cell) || rank(status) > rank(cell[at])) cell[at] = status
+}
+function forget(suite, package,   i) {
+	delete cell["tests of " package, suite]
+	for (i = 1; i <= noted; i++) if (about[i] == suite " " package) notes[i] = ""
 }
 # version returns the kernel of a suite, as in 6.1.
 function version(suite) { return match(kernel[suite], /^[0-9]+\.[0-9]+/) ? substr(kernel[suite], 1, RLENGTH) : "?" }
@@ -74,7 +80,7 @@ END {
 		print row
 	}
 	print ""
-	for (i = 1; i <= noted; i++) print "- " notes[i]
+	for (i = 1; i <= noted; i++) if (notes[i] != "") print "- " notes[i]
 	for (key in expected) {
 		split(key, word, "[ :]")
 		for (i = 1; i <= n; i++) {
