@@ -14,7 +14,10 @@ import (
 	"github.com/portmon/portmon/internal/notice"
 )
 
-// rendered returns a page of the manual as it is read, in lines of any length. A warning fails the test.
+var indentation = regexp.MustCompile(`(?m)^ +`)
+
+// rendered returns a page of the manual as it is read, in lines of any length, but without indentation, of which each groff has its
+// own. A warning fails the test.
 func rendered(t *testing.T, page []byte) string {
 	t.Helper()
 	groff, err := exec.LookPath("groff")
@@ -28,7 +31,7 @@ func rendered(t *testing.T, page []byte) string {
 	if err := cmd.Run(); err != nil || stderr.Len() > 0 {
 		t.Errorf("groff: %v\n%s", err, &stderr)
 	}
-	return stdout.String()
+	return indentation.ReplaceAllString(stdout.String(), "")
 }
 
 func page(t *testing.T, name string) []byte {
@@ -42,24 +45,24 @@ func page(t *testing.T, name string) []byte {
 
 func TestManualOfCommands(t *testing.T) {
 	text := rendered(t, page(t, "portmon.8"))
-	want := []string{"NAME\n       portmon - ban in the kernel", "--config FILE", "-h, --help", config.DefaultPath}
+	want := []string{"NAME\nportmon - ban in the kernel", "--config FILE", "-h, --help", config.DefaultPath}
 	for _, cmd := range allCommands() {
 		if cmd.Hidden || cmd.Name() == "help" || !cmd.HasParent() {
 			continue
 		}
 		if !cmd.HasAvailableSubCommands() {
-			want = append(want, "\n   "+usageLine(cmd)+"\n")
+			want = append(want, "\n"+usageLine(cmd)+"\n")
 			for line := range strings.Lines(cmd.Example) {
 				want = append(want, strings.TrimSpace(line))
 			}
 		}
-		cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { want = append(want, "\n       --"+f.Name) })
+		cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { want = append(want, "\n--"+f.Name) })
 	}
 	for _, v := range notice.Variables {
-		want = append(want, "\n       "+v.Name+"\n")
+		want = append(want, "\n"+v.Name+"\n")
 	}
 	for _, m := range metrics.Names() {
-		want = append(want, "\n       "+m.Name+"\n")
+		want = append(want, "\n"+m.Name+"\n")
 	}
 	for _, w := range want {
 		if !strings.Contains(text, w) {
