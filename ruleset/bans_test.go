@@ -308,3 +308,50 @@ func TestBansWithoutTable(t *testing.T) {
 		t.Errorf("Ban in a table that is gone: got %v, want os.ErrNotExist", err)
 	}
 }
+
+// TestPrefixesExpire has bans of prefixes end, side by side with others that go on, and new ones come: each bans what it says and no more,
+// all the time. An interval that lost its end would ban everybody above.
+func TestPrefixesExpire(t *testing.T) {
+	for _, wait := range []bool{false, true} { // for the kernel to take out what has expired, which it does once a second
+		l := newTrap(t, trapSpec())
+		s := l.read()
+		long := []string{"198.51.100.0/24", "198.51.102.0/24", "203.0.113.0/24", "2001:db8:5::/48", "2001:db8:7::/48"}
+		short := []string{"198.51.99.0/24", "198.51.101.0/24", "198.51.103.0/24", "203.0.112.0/24", "2001:db8:6::/48", "2001:db8:8::/48", "2001:db8:4::/48"}
+		ban := func(p string, d time.Duration) {
+			t.Helper()
+			if _, err := s.Ban(l.conn, prefix(p), d, "test"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range short {
+			if i < len(long) {
+				ban(long[i], time.Hour)
+			}
+			ban(short[i], time.Second)
+		}
+		check := func(alive ...string) {
+			t.Helper()
+			var want []string
+			for _, p := range alive {
+				want = append(want, p)
+				l.cut(prefix(p).Addr().Next())
+			}
+			l.wantBans(want...)
+			l.served(addr("198.51.98.1"), addr("198.51.105.1"), addr("203.0.111.1"), addr("203.0.114.1"), addr("2001:db8:3::1"), addr("2001:db8:9::1"))
+		}
+		await(t, "the short ones end", func() bool { return len(l.bans()) == len(long) })
+		if wait {
+			time.Sleep(3 * time.Second)
+		}
+		check(long...)
+		for _, p := range short {
+			l.served(prefix(p).Addr().Next())
+		}
+		ban(short[1], time.Hour)
+		ban("198.51.104.0/24", time.Hour)
+		ban("2001:db8:6::/48", time.Hour)
+		check(append(slices.Clone(long), short[1], "198.51.104.0/24", "2001:db8:6::/48")...)
+		time.Sleep(2 * time.Second)
+		check(append(slices.Clone(long), short[1], "198.51.104.0/24", "2001:db8:6::/48")...)
+	}
+}
