@@ -27,10 +27,10 @@ func (l *lab) nft(script string, args ...string) string {
 // list returns the ruleset of the host as nft prints it, options first.
 func (l *lab) list(options ...string) string {
 	l.t.Helper()
-	// How many elements a set has, nft tells from 1.1.6 on.
 	return countComment.ReplaceAllString(l.nft("", append(options, "list", "ruleset")...), "")
 }
 
+// countComment is how newer versions of nft tell the number of elements.
 var countComment = regexp.MustCompile(`\t# count \d+`)
 
 func nft(t testing.TB, h *netnstest.Host, script string, args ...string) (string, error) {
@@ -68,9 +68,9 @@ func canonical(list string) string {
 	return strings.Join(objects, "\n\n")
 }
 
-// stripCounters removes the values of counters from what nft prints.
+// stripCounters removes the values of counters, and the numbers of elements, from what nft prints.
 func stripCounters(list string) string {
-	return mustReplace(`packets \d+ bytes \d+`, list, "")
+	return countComment.ReplaceAllString(mustReplace(`packets \d+ bytes \d+`, list, ""), "")
 }
 
 func mustReplace(pattern, s, by string) string {

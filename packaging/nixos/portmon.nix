@@ -236,6 +236,7 @@ in
           TimeoutStopSec = "30s";
           KillMode = "mixed";
           OOMPolicy = "continue";
+          LimitCORE = 0;
           RestrictAddressFamilies = "AF_NETLINK AF_UNIX AF_INET AF_INET6";
         } // lib.optionalAttrs (cfg.watch.ntfyTokenFile != null) {
           LoadCredential = [ "ntfy.token:${cfg.watch.ntfyTokenFile}" ];
