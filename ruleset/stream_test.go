@@ -104,6 +104,22 @@ func (l *lab) stream(done <-chan struct{}, banned, bystanders []netip.Addr) int 
 	return sent
 }
 
+// meanwhile runs f with a connection of its own, in a goroutine that closes done in the end.
+func (l *lab) meanwhile(f func(c *nftset.Conn)) (done chan struct{}) {
+	done = make(chan struct{})
+	go func() {
+		defer close(done)
+		c, err := nftsetDial(l)
+		if err != nil {
+			l.t.Error(err)
+			return
+		}
+		defer c.Close()
+		f(c)
+	}()
+	return done
+}
+
 // everywhere bans sources in the first tier, the third, and the set of prefixes.
 func (l *lab) everywhere() (banned, bystanders []netip.Addr) {
 	l.t.Helper()
@@ -132,15 +148,7 @@ func TestReapplyUnderTraffic(t *testing.T) {
 	banned, bystanders := l.everywhere()
 	before, bans, start := l.counters(), l.bans(), time.Now()
 
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c, err := nftsetDial(l)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer c.Close()
+	done := l.meanwhile(func(c *nftset.Conn) {
 		for i := range applies {
 			spec := [...]Spec{other, trapSpec()}[i/2%2]
 			r, err := Apply(c, spec)
@@ -153,7 +161,7 @@ func TestReapplyUnderTraffic(t *testing.T) {
 				return
 			}
 		}
-	}()
+	})
 	sent := l.stream(done, banned, bystanders)
 	t.Logf("%d applies in %v, with %d datagrams of each of %d sources", applies, time.Since(start), sent, len(banned)+len(bystanders))
 
@@ -197,22 +205,14 @@ func TestWhitelistChangesUnderTraffic(t *testing.T) {
 	banned, bystanders := l.everywhere()
 	l.nft(`add element inet portmon net4 { 198.18.4.0/24 timeout 1h }
 add element inet portmon net6 { 2001:db8:4::/48 timeout 1h }`)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c, err := nftsetDial(l)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer c.Close()
+	done := l.meanwhile(func(c *nftset.Conn) {
 		for i := range applies {
 			if r, err := Apply(c, [...]Spec{wider, single}[i%2]); err != nil || r.Empty() {
 				t.Errorf("apply %d: error %v", i, err)
 				return
 			}
 		}
-	}()
+	})
 	banned = append(banned, addr("198.18.4.200"), addr("2001:db8:4:ff::bad"))
 	bystanders = append(bystanders, addr("198.18.4.77"), addr("2001:db8:4:4d::bad"))
 	sent := l.stream(done, banned, bystanders)
@@ -226,15 +226,7 @@ func TestReapplyPrefix6UnderTraffic(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	banned, bystanders := l.everywhere()
 	bans := slices.Sorted(maps.Keys(l.bans()))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c, err := nftsetDial(l)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer c.Close()
+	done := l.meanwhile(func(c *nftset.Conn) {
 		for i := range moves {
 			if err := moveBack(c); err != nil {
 				t.Errorf("move %d: %v", i, err)
@@ -249,7 +241,7 @@ func TestReapplyPrefix6UnderTraffic(t *testing.T) {
 				}
 			}
 		}
-	}()
+	})
 	sent := l.stream(done, banned[3:], bystanders[1:]) // those of IPv6
 	t.Logf("%d moves, with %d datagrams of each source", moves, sent)
 	if got := slices.Sorted(maps.Keys(l.bans())); !slices.Equal(got, bans) {
