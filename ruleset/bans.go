@@ -29,7 +29,7 @@ func (b Ban) Prefix() (netip.Prefix, bool) { return b.Interval.Prefix() }
 func (s *State) banSets() []*nftset.Set {
 	var sets []*nftset.Set
 	for _, f := range families {
-		for tier := MaxTiers; tier >= 0; tier-- {
+		for tier := MaxSteps; tier >= 0; tier-- {
 			name := f.ban(tier)
 			if tier == 0 {
 				name = f.net()

@@ -120,7 +120,7 @@ func (t *Table) sourceRules(s Spec) []Rule {
 	var rules []Rule
 	for _, f := range families {
 		var tiers []string
-		for tier := MaxTiers; tier >= 1; tier-- {
+		for tier := MaxSteps; tier >= 1; tier-- {
 			if t.set(f.ban(tier)) != nil {
 				tiers = append(tiers, f.ban(tier))
 			}

@@ -70,7 +70,7 @@ func tierOf(name string) (f family, tier int, ok bool) {
 			return f, 1, true
 		}
 		if rest, found := strings.CutPrefix(name, f.ban(1)+"_"); found {
-			if n, err := strconv.Atoi(rest); err == nil && n >= 2 && n <= MaxTiers && f.ban(n) == name {
+			if n, err := strconv.Atoi(rest); err == nil && n >= 2 && n <= MaxSteps && f.ban(n) == name {
 				return f, n, true
 			}
 		}

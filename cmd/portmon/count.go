@@ -24,7 +24,7 @@ var banSetTiers = func() map[string]int {
 	for _, family := range []string{"4", "6"} {
 		tiers["net"+family] = 0
 		tiers["ban"+family] = 1
-		for tier := 2; tier <= ruleset.MaxTiers; tier++ {
+		for tier := 2; tier <= ruleset.MaxSteps; tier++ {
 			tiers[fmt.Sprintf("ban%s_%d", family, tier)] = tier
 		}
 	}

@@ -70,7 +70,7 @@ func TestReferenceHasRanges(t *testing.T) {
 	for _, want := range []string{
 		"from " + FormatDuration(minDuration) + " to " + FormatDuration(maxDuration),
 		"1 to " + strconv.Itoa(ruleset.MaxRetryLimit),
-		"1 to " + strconv.Itoa(ruleset.MaxTiers) + " durations",
+		"1 to " + strconv.Itoa(ruleset.MaxSteps) + " durations",
 		"1 to " + strconv.Itoa(ruleset.MaxSize),
 		"1 to 128",
 		"from 1 to 65535",

@@ -115,8 +115,8 @@ func (r *reader) ladder(v value) ([]time.Duration, bool) {
 		d, ok := r.duration(v)
 		return []time.Duration{d}, ok
 	}
-	if n := len(v.items); n < 1 || n > ruleset.MaxTiers {
-		r.fault(v.place(), "%d tiers: want 1 to %d", n, ruleset.MaxTiers)
+	if n := len(v.items); n < 1 || n > ruleset.MaxSteps {
+		r.fault(v.place(), "%d tiers: want 1 to %d", n, ruleset.MaxSteps)
 		return nil, false
 	}
 	var tiers []time.Duration

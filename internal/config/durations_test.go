@@ -157,13 +157,13 @@ func TestLadderFaults(t *testing.T) {
 	}
 }
 
-func TestLadderOfMaxTiers(t *testing.T) {
-	tiers := strings.TrimSuffix(strings.Repeat("X, ", ruleset.MaxTiers), ", ")
-	for i := range ruleset.MaxTiers {
+func TestLadderOfMaxSteps(t *testing.T) {
+	tiers := strings.TrimSuffix(strings.Repeat("X, ", ruleset.MaxSteps), ", ")
+	for i := range ruleset.MaxSteps {
 		tiers = strings.Replace(tiers, "X", FormatDuration(time.Duration(1+i)*time.Hour), 1)
 	}
 	tiers = `["` + strings.ReplaceAll(tiers, ", ", `", "`) + `"]`
-	if got := len(mustParse(t, "[ban]\nbantime = "+tiers).Spec.BanTime); got != ruleset.MaxTiers {
+	if got := len(mustParse(t, "[ban]\nbantime = "+tiers).Spec.BanTime); got != ruleset.MaxSteps {
 		t.Errorf("%d tiers from %s", got, tiers)
 	}
 }

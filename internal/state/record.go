@@ -52,7 +52,7 @@ func (r *Record) check() error {
 	switch {
 	case !r.Prefix.IsValid() || a.Is4In6() || r.Prefix != r.Prefix.Masked():
 		return errors.New("no prefix")
-	case r.Tier < 0 || r.Tier > ruleset.MaxTiers || r.Tier > 0 && a.Is4() && !r.Prefix.IsSingleIP():
+	case r.Tier < 0 || r.Tier > ruleset.MaxSteps || r.Tier > 0 && a.Is4() && !r.Prefix.IsSingleIP():
 		return errors.New("no tier of the prefix")
 	case r.Timeout < 0 || r.Timeout > ruleset.MaxBanTime:
 		return errors.New("no timeout")

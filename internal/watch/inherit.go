@@ -18,7 +18,7 @@ func (k *core) inherit(now ledger.Now) {
 			continue
 		}
 		n := 0
-		for tier := top + 1; tier <= ruleset.MaxTiers; tier++ {
+		for tier := top + 1; tier <= ruleset.MaxSteps; tier++ {
 			gone := ruleset.BanSet(any, tier)
 			if k.table.sets[gone] {
 				continue

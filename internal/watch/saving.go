@@ -106,7 +106,7 @@ func (l *loop) bans() (mirror, error) {
 // is not there, the kernel is asked for it: needed in a table where its absence means that somebody lifted it.
 func (l *loop) standing(bans mirror, p netip.Prefix, tier int, sure bool) (longest time.Duration, ok bool) {
 	own := p == l.core.source(p.Addr()) // or else no tier has it
-	for t := ruleset.MaxTiers; own && t >= max(tier, 1); t-- {
+	for t := ruleset.MaxSteps; own && t >= max(tier, 1); t-- {
 		b, is := bans.get(ruleset.BanSet(p.Addr(), t), keyOf(p))
 		if is && b.until == 0 {
 			return 0, true
@@ -116,7 +116,7 @@ func (l *loop) standing(bans mirror, p netip.Prefix, tier int, sure bool) (longe
 	if ok {
 		return longest, true
 	}
-	for t := ruleset.MaxTiers; t >= tier; t-- {
+	for t := ruleset.MaxSteps; t >= tier; t-- {
 		name := ruleset.BanSet(p.Addr(), t)
 		if !l.core.table.sets[name] || t > 0 && !(own && sure) {
 			continue

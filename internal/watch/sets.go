@@ -12,7 +12,7 @@ import (
 func banSets(table nftset.Table) []nftset.Set {
 	var sets []nftset.Set
 	for _, any := range [...]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-		for tier := ruleset.MaxTiers; tier >= 0; tier-- {
+		for tier := ruleset.MaxSteps; tier >= 0; tier-- {
 			s := nftset.Set{
 				Table: table, Name: ruleset.BanSet(any, tier), Type: nftset.AddrKey(any).Type(), Flags: nftset.FlagTimeout,
 			}

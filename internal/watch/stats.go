@@ -35,7 +35,7 @@ type counters struct {
 	// Offences by port. No more than [maxPorts] are told apart.
 	Offences map[Port]uint64
 	// Escalations by tier: that of tier 2 is the first.
-	Escalations [ruleset.MaxTiers - 1]uint64
+	Escalations [ruleset.MaxSteps - 1]uint64
 	// ByHand and Lifted are bans that others made and lifted, Restored are those put back.
 	ByHand, Lifted, Restored uint64
 	// TableGone is how often the table was deleted.
