@@ -1,11 +1,20 @@
 package nftset
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// nftaSetElemKeyEnd is NFTA_SET_ELEM_KEY_END of
+// include/uapi/linux/netfilter/nf_tables.h, new in Linux 5.6: the other end of
+// an interval of concatenated keys.
+const nftaSetElemKeyEnd = 10
+
+// errIntervals is the fault of a set that was said to hold single keys.
+var errIntervals = errors.New("it holds intervals")
 
 // listed is one entry of an element list: an element, or the end of one.
 type listed struct {
@@ -59,6 +68,8 @@ func parseElement(t KeyType, b []byte) (l listed, ok bool, err error) {
 				return l, false, fmt.Errorf("its keys are not of type %v", t)
 			}
 			l.el.From, l.el.To = k, k
+		case nftaSetElemKeyEnd:
+			return l, false, errIntervals
 		case unix.NFTA_SET_ELEM_FLAGS:
 			l.end = a.u32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		case unix.NFTA_SET_ELEM_TIMEOUT:

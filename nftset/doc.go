@@ -1,4 +1,5 @@
-// Package nftset reads and edits the sets of an nftables table over netlink: addresses, prefixes, ranges and ports, with
+// Package nftset reads and edits the sets of an nftables table over netlink:
+// addresses, prefixes, ranges, ports, addresses with ports, and protocols, with
 // timeouts, comments and counters. It knows nothing of rules, traps or bans.
 //
 // # Reading

@@ -1,7 +1,6 @@
 package nftset
 
 import (
-	"errors"
 	"fmt"
 	"iter"
 
@@ -60,6 +59,9 @@ func (c *Conn) dumpElements(s *Set, f func(listed) bool) (steady bool, err error
 	fail := func(err error) (bool, error) {
 		return false, &OpError{Op: "read set", Object: s.String(), Err: err}
 	}
+	if err := s.fault(); err != nil {
+		return fail(err)
+	}
 	// A transaction changes the generation first and removes elements then. So the generation is read, and what has led to it waited
 	// for, before the dump begins.
 	before, err := c.generation()
@@ -79,7 +81,7 @@ func (c *Conn) dumpElements(s *Set, f func(listed) bool) (steady bool, err error
 			return f(l)
 		})
 		if err == nil && ends && s.Flags&FlagInterval == 0 {
-			err = errors.New("it holds intervals")
+			err = errIntervals
 		}
 		return err
 	})

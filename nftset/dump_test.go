@@ -101,7 +101,7 @@ func TestLeaveEarly(t *testing.T) {
 	}
 	next := map[string]func() error{
 		"Elements":   func() error { _, err := firstError(l.Conn, s); return err },
-		"Get":        func() error { _, err := l.Get(s, Key{0, 0, IPv4Addr}); return err },
+		"Get":        func() error { _, err := l.Get(s, Key{lo: 0, typ: IPv4Addr}); return err },
 		"Sets":       func() error { _, err := l.Sets(l.table); return err },
 		"Generation": func() error { _, err := l.Generation(); return err },
 		"Add":        func() error { return l.Add(s, Singles(addr("10.0.0.1"))) },
@@ -350,7 +350,7 @@ func TestReplaceIsAtomic(t *testing.T) {
 	var lists [2][]Element
 	var common []Key
 	for i := range uint64(1500) {
-		k := func(n uint64) Key { return Key{0, i<<10 + n, IPv4Addr} }
+		k := func(n uint64) Key { return Key{lo: i<<10 + n, typ: IPv4Addr} }
 		lists[0] = append(lists[0], Element{Interval: Interval{k(100), k(200)}})
 		lists[1] = append(lists[1], Element{Interval: Interval{k(150), k(300)}}, Element{Interval: Single(k(400))})
 		common = append(common, k(100+50+i%51))

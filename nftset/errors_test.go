@@ -45,7 +45,7 @@ func TestOverlap(t *testing.T) {
 		for _, at := range positions(n) {
 			var elems []Element
 			for i := range uint64(n) {
-				elems = append(elems, Element{Interval: Interval{Key{0, i << 8, IPv4Addr}, Key{0, i<<8 + 9, IPv4Addr}}})
+				elems = append(elems, Element{Interval: Interval{Key{lo: i << 8, typ: IPv4Addr}, Key{lo: i<<8 + 9, typ: IPv4Addr}}})
 			}
 			elems[at].Interval = overlap
 			var tx Tx
@@ -89,7 +89,7 @@ func TestFull(t *testing.T) {
 		s := l.addSet(&Set{Name: fmt.Sprint("s", flags), Type: IPv6Addr, Flags: flags, Size: size})
 		var elems []Element
 		for i := range uint64(size + 10) {
-			elems = append(elems, Element{Interval: Single(Key{i, i, IPv6Addr})})
+			elems = append(elems, Element{Interval: Single(Key{hi: i, lo: i, typ: IPv6Addr})})
 		}
 		var tx Tx
 		tx.AddElements(s, Each(elems...))

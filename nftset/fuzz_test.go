@@ -119,6 +119,9 @@ var elementListSeeds = []struct {
 	{IPv4Addr, []byte{3, 0, 3, 0}},
 	{InetService, encoded(&Set{Type: InetService, Flags: FlagInterval | FlagTimeout},
 		Element{Interval: FromPorts(5900, 5910), Timeout: time.Hour, Expires: time.Minute, Comment: "vnc"}, Element{Interval: FromPorts(0, 65535)})},
+	{InetProto, encoded(&Set{Type: InetProto}, Element{Interval: iv("tcp")})},
+	{IPv4AddrPort, encoded(&Set{Type: IPv4AddrPort}, Element{Interval: iv("192.0.2.1 . 23")}, Element{Interval: iv("0.0.0.0 . 23")})},
+	{IPv6AddrPort, encoded(&Set{Type: IPv6AddrPort}, Element{Interval: iv("2001:db8::1 . 23")})},
 }
 
 // encoded returns the attributes of the message that adds elements.
@@ -300,7 +303,7 @@ func TestFuzzSeeds(t *testing.T) {
 			return true
 		})
 	}
-	if want := 3 + 8 + 3; entries != want || comments != 3 {
+	if want := 3 + 8 + 3 + 4; entries != want || comments != 3 {
 		t.Errorf("found %d entries in the lists, %d with comments; want %d and 3", entries, comments, want)
 	}
 }

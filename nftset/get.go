@@ -15,6 +15,9 @@ func (c *Conn) Get(s *Set, k Key) (Element, error) {
 	fail := func(err error) (Element, error) {
 		return Element{}, &OpError{Op: "get element", Object: s.String(), Element: &iv, Err: err}
 	}
+	if err := s.fault(); err != nil {
+		return fail(err)
+	}
 	if k.typ != s.Type {
 		return fail(fmt.Errorf("a %v does not fit a set of %v", k.typ, s.Type))
 	}

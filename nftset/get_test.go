@@ -134,7 +134,7 @@ func TestGetRandom(t *testing.T) {
 func TestGetSingle(t *testing.T) {
 	r := random(t)
 	l := newLab(t)
-	for _, typ := range keyTypes {
+	for _, typ := range allTypes {
 		for _, size := range []uint32{0, 5000} {
 			for _, flags := range []Flags{0, FlagTimeout} {
 				s := &Set{Name: typ.String() + string(rune('a'+size/5000)) + string(rune('a'+flags)), Type: typ, Flags: flags, Size: size}
@@ -191,13 +191,13 @@ func TestGetIsQuick(t *testing.T) {
 	const n = 20_000
 	var elems []Element
 	for i := range uint64(n) {
-		elems = append(elems, Element{Interval: Interval{Key{0, i << 10, IPv4Addr}, Key{0, i<<10 + 99, IPv4Addr}}})
+		elems = append(elems, Element{Interval: Interval{Key{lo: i << 10, typ: IPv4Addr}, Key{lo: i<<10 + 99, typ: IPv4Addr}}})
 	}
 	s := l.set("s", IPv4Addr, FlagInterval, elems...)
 	before := l.seq
 	for i := range uint64(100) {
 		for _, k := range []uint64{1, 50, 99} {
-			if _, err := l.Get(s, Key{0, i*199<<10 + k, IPv4Addr}); err != nil {
+			if _, err := l.Get(s, Key{lo: i*199<<10 + k, typ: IPv4Addr}); err != nil {
 				t.Fatal(err)
 			}
 		}

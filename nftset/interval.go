@@ -7,7 +7,10 @@ import (
 	"slices"
 )
 
-// Interval is the keys from From to To, both of them included, of one type. From must not be higher than To.
+// Interval is the keys from From to To, both of them included, of one type. From
+// must not be higher than To. More than one key it holds of addresses and of
+// ports only: what the kernel calls an interval of a concatenation is not one of
+// keys that follow each other, and this package neither reads nor writes those.
 type Interval struct{ From, To Key }
 
 // Single returns the interval that holds k alone.
@@ -26,9 +29,11 @@ func FromPorts(first, last uint16) Interval { return Interval{PortKey(first), Po
 // setLow returns k with its n lowest bits set.
 func (k Key) setLow(n int) Key {
 	if n > 64 {
-		return Key{k.hi | (1<<(n-64) - 1), ^uint64(0), k.typ}
+		k.hi, k.lo = k.hi|(1<<(n-64)-1), ^uint64(0)
+		return k
 	}
-	return Key{k.hi, k.lo | (1<<n - 1), k.typ} // a shift by 64 gives 0 in Go, so n == 64 sets all of lo
+	k.lo |= 1<<n - 1 // a shift by 64 gives 0 in Go, so n == 64 sets all of lo
+	return k
 }
 
 // IsSingle reports whether the interval holds one key only.
@@ -52,10 +57,10 @@ func (iv Interval) Compare(o Interval) int {
 
 // Prefix returns the prefix that has exactly the interval's addresses, and false if there is none.
 func (iv Interval) Prefix() (netip.Prefix, bool) {
-	a := iv.From.Addr()
-	if !a.IsValid() {
+	if !iv.From.typ.isAddr() {
 		return netip.Prefix{}, false
 	}
+	a := iv.From.Addr()
 	n := iv.hostBits()
 	if iv.From.setLow(n) != iv.To {
 		return netip.Prefix{}, false
@@ -76,10 +81,11 @@ func (iv Interval) hostBits() int {
 	return n
 }
 
-// Prefixes returns the fewest prefixes that together hold exactly the interval's addresses, in order; none for ports.
+// Prefixes returns the fewest prefixes that together hold exactly the interval's
+// addresses, in order; none for keys that are not addresses alone.
 func (iv Interval) Prefixes() []netip.Prefix {
 	var out []netip.Prefix
-	for more := iv.From.Addr().IsValid(); more && iv.From.Compare(iv.To) <= 0; {
+	for more := iv.From.typ.isAddr(); more && iv.From.Compare(iv.To) <= 0; {
 		a, n := iv.From.Addr(), iv.hostBits()
 		out = append(out, netip.PrefixFrom(a, a.BitLen()-n))
 		iv.From, more = iv.From.setLow(n).Next()

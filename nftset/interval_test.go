@@ -8,13 +8,26 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
-// iv reads an interval: "192.0.2.1", "10.0.0.0/8", "::1-::5", "80-90", "22".
+// iv reads an interval: "192.0.2.1", "10.0.0.0/8", "::1-::5", "80-90", "22",
+// "192.0.2.1 . 23", "tcp".
 func iv(s string) Interval {
 	key := func(s string) Key {
 		if port, err := strconv.ParseUint(s, 10, 16); err == nil {
 			return PortKey(uint16(port))
+		}
+		if a, port, ok := strings.Cut(s, " . "); ok {
+			n, _ := strconv.ParseUint(port, 10, 16)
+			return AddrPortKey(netip.AddrPortFrom(netip.MustParseAddr(a), uint16(n)))
+		}
+		switch s {
+		case "tcp":
+			return ProtoKey(unix.IPPROTO_TCP)
+		case "udp":
+			return ProtoKey(unix.IPPROTO_UDP)
 		}
 		return addr(s)
 	}
@@ -60,7 +73,7 @@ func TestFromPrefix(t *testing.T) {
 	}
 	// The smallest prefix with all mapped addresses and others is one of IPv6.
 	got := FromPrefix(netip.MustParsePrefix("::ffff:0.0.0.0/95"))
-	if want := (Interval{Key{0, 0xfffe_0000_0000, IPv6Addr}, Key{0, 0xffff_ffff_ffff, IPv6Addr}}); got != want {
+	if want := (Interval{Key{lo: 0xfffe_0000_0000, typ: IPv6Addr}, Key{lo: 0xffff_ffff_ffff, typ: IPv6Addr}}); got != want {
 		t.Errorf("::fffe:0:0/95: got %v to %v", got.From, got.To)
 	}
 	if got, want := FromPorts(80, 90), (Interval{PortKey(80), PortKey(90)}); got != want {
@@ -133,6 +146,9 @@ func TestIntervalString(t *testing.T) {
 		{Interval{addr("2001:db8::"), addr("2001:db8::ffff")}, "2001:db8::/112"},
 		{Interval{addr("2001:db8::1"), addr("2001:db8::ffff")}, "2001:db8::1-2001:db8::ffff"},
 		{FromPorts(22, 22), "22"},
+		{iv("192.0.2.1 . 23"), "192.0.2.1 . 23"},
+		{iv("2001:db8::1 . 23"), "2001:db8::1 . 23"},
+		{iv("tcp"), "tcp"},
 		{FromPorts(0, 65535), "0-65535"},
 		{FromPorts(5900, 5910), "5900-5910"},
 		// What must not be is printed all the same: errors name it.

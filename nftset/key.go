@@ -3,89 +3,58 @@ package nftset
 import (
 	"cmp"
 	"encoding/binary"
-	"fmt"
 	"math/bits"
 	"net/netip"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
-// KeyType is the data type of a set's keys. The values are those of enum datatypes in nft's include/datatype.h: they travel in
-// NFTA_SET_KEY_TYPE, the kernel only stores them, and nft needs them to print the set.
-type KeyType uint32
-
-// The key types this package knows.
-const (
-	IPv4Addr    KeyType = 7  // TYPE_IPADDR: 4 bytes
-	IPv6Addr    KeyType = 8  // TYPE_IP6ADDR: 16 bytes
-	InetService KeyType = 13 // TYPE_INET_SERVICE: a port, 2 bytes
-)
-
-// String returns nft's name of the type.
-func (t KeyType) String() string {
-	switch t {
-	case IPv4Addr:
-		return "ipv4_addr"
-	case IPv6Addr:
-		return "ipv6_addr"
-	case InetService:
-		return "inet_service"
-	}
-	return fmt.Sprintf("type %d", uint32(t))
-}
-
-// Len returns the length of a key in bytes, or 0 for a type this package does not know.
-func (t KeyType) Len() int {
-	switch t {
-	case IPv4Addr:
-		return 4
-	case IPv6Addr:
-		return 16
-	case InetService:
-		return 2
-	}
-	return 0
-}
-
-// Max returns the highest key of the type.
-func (t KeyType) Max() Key {
-	switch t {
-	case IPv6Addr:
-		return Key{^uint64(0), ^uint64(0), t}
-	default:
-		return Key{0, 1<<(8*t.Len()) - 1, t}
-	}
-}
-
-// Key is one key of a set: an address or a port. Keys are comparable with ==, and take no allocation.
+// Key is one key of a set: an address, a port, both, or a protocol. Keys are
+// comparable with ==, and take no allocation.
 type Key struct {
-	hi, lo uint64
+	hi, lo uint64 // the address, or the number that the key is
 	typ    KeyType
+	port   uint16 // beside an address; it lies where the struct has padding
 }
 
 // AddrKey returns the key for an address, which must be valid. IPv4-mapped IPv6 addresses become IPv4; zones are dropped.
 func AddrKey(a netip.Addr) Key {
 	if a = a.Unmap(); a.Is4() {
 		b := a.As4()
-		return Key{0, uint64(binary.BigEndian.Uint32(b[:])), IPv4Addr}
+		return Key{lo: uint64(binary.BigEndian.Uint32(b[:])), typ: IPv4Addr}
 	}
 	b := a.As16()
-	return Key{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:]), IPv6Addr}
+	return Key{hi: binary.BigEndian.Uint64(b[:8]), lo: binary.BigEndian.Uint64(b[8:]), typ: IPv6Addr}
 }
 
 // PortKey returns the key for a port.
-func PortKey(port uint16) Key { return Key{0, uint64(port), InetService} }
+func PortKey(port uint16) Key { return Key{lo: uint64(port), typ: InetService} }
+
+// AddrPortKey returns the concatenated key for an address and a port. The
+// address is treated as AddrKey does.
+func AddrPortKey(a netip.AddrPort) Key {
+	k := AddrKey(a.Addr())
+	k.typ, k.port = k.typ<<typeBits|InetService, a.Port()
+	return k
+}
+
+// ProtoKey returns the key for a protocol of the transport layer, one of
+// unix.IPPROTO_*.
+func ProtoKey(proto uint8) Key { return Key{lo: uint64(proto), typ: InetProto} }
 
 // Type returns the key's type.
 func (k Key) Type() KeyType { return k.typ }
 
-// Addr returns the address that k is, or the zero Addr if it is none.
+// Addr returns the address that k is, alone or with a port, or the zero Addr if
+// it has none.
 func (k Key) Addr() netip.Addr {
 	switch k.typ {
-	case IPv4Addr:
+	case IPv4Addr, IPv4AddrPort:
 		var b [4]byte
 		binary.BigEndian.PutUint32(b[:], uint32(k.lo))
 		return netip.AddrFrom4(b)
-	case IPv6Addr:
+	case IPv6Addr, IPv6AddrPort:
 		var b [16]byte
 		binary.BigEndian.PutUint64(b[:8], k.hi)
 		binary.BigEndian.PutUint64(b[8:], k.lo)
@@ -94,25 +63,52 @@ func (k Key) Addr() netip.Addr {
 	return netip.Addr{}
 }
 
-// Port returns the port that k is, or 0 if it is none.
+// Port returns the port that k is, alone or with an address, or 0 if it has
+// none.
 func (k Key) Port() uint16 {
-	if k.typ != InetService {
-		return 0
+	if k.typ == InetService {
+		return uint16(k.lo)
 	}
-	return uint16(k.lo)
+	return k.port
 }
 
-// String returns the key as nft writes it.
+// Proto returns the protocol that k is, or 0 if it is none.
+func (k Key) Proto() uint8 {
+	if k.typ != InetProto {
+		return 0
+	}
+	return uint8(k.lo)
+}
+
+// String returns the key as nft writes it: "192.0.2.1", "23", "192.0.2.1 . 23",
+// "tcp". Of protocols it names TCP and UDP, others are numbers; nft knows all
+// those in /etc/protocols.
 func (k Key) String() string {
-	if k.typ == InetService {
+	switch {
+	case k.typ == InetProto && k.lo == unix.IPPROTO_TCP:
+		return "tcp"
+	case k.typ == InetProto && k.lo == unix.IPPROTO_UDP:
+		return "udp"
+	case k.typ == InetProto || k.typ == InetService:
 		return strconv.FormatUint(k.lo, 10)
+	case k.typ.isPair():
+		return k.Addr().String() + " . " + strconv.FormatUint(uint64(k.port), 10)
 	}
 	return k.Addr().String()
 }
 
-// Compare orders keys by type, then by value.
+// Compare orders keys by type, then by value, a concatenation by its first part
+// first.
 func (k Key) Compare(o Key) int {
-	return cmp.Or(cmp.Compare(k.typ, o.typ), cmp.Compare(k.hi, o.hi), cmp.Compare(k.lo, o.lo))
+	switch {
+	case k.typ != o.typ:
+		return cmp.Compare(k.typ, o.typ)
+	case k.hi != o.hi:
+		return cmp.Compare(k.hi, o.hi)
+	case k.lo != o.lo:
+		return cmp.Compare(k.lo, o.lo)
+	}
+	return cmp.Compare(k.port, o.port)
 }
 
 // Next returns the key after k, and false if k is the highest of its type.
@@ -120,26 +116,47 @@ func (k Key) Next() (Key, bool) {
 	if k == k.typ.Max() {
 		return Key{}, false
 	}
-	lo, carry := bits.Add64(k.lo, 1, 0)
-	return Key{k.hi + carry, lo, k.typ}, true
+	carry := uint64(1)
+	if k.typ.isPair() {
+		if k.port++; k.port != 0 {
+			carry = 0
+		}
+	}
+	k.lo, carry = bits.Add64(k.lo, carry, 0)
+	k.hi += carry
+	return k, true
 }
 
 // prev returns the key before k, which must not be the lowest.
 func (k Key) prev() Key {
-	lo, borrow := bits.Sub64(k.lo, 1, 0)
-	return Key{k.hi - borrow, lo, k.typ}
+	borrow := uint64(1)
+	if k.typ.isPair() {
+		if k.port--; k.port != 1<<16-1 {
+			borrow = 0
+		}
+	}
+	k.lo, borrow = bits.Sub64(k.lo, borrow, 0)
+	k.hi -= borrow
+	return k
 }
 
-// append adds the key as it travels, in network byte order.
+// append adds the key as it travels, in network byte order. What a part of a
+// concatenation leaves of its last register is 0, as the packet path has it.
 func (k Key) append(b []byte) []byte {
 	switch k.typ {
-	case IPv4Addr:
-		return binary.BigEndian.AppendUint32(b, uint32(k.lo))
-	case IPv6Addr:
-		return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, k.hi), k.lo)
+	case IPv4Addr, IPv4AddrPort:
+		b = binary.BigEndian.AppendUint32(b, uint32(k.lo))
+	case IPv6Addr, IPv6AddrPort:
+		b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, k.hi), k.lo)
+	case InetProto:
+		b = append(b, uint8(k.lo))
 	default:
-		return binary.BigEndian.AppendUint16(b, uint16(k.lo))
+		b = binary.BigEndian.AppendUint16(b, uint16(k.lo))
 	}
+	if k.typ.isPair() {
+		b = append(binary.BigEndian.AppendUint16(b, k.port), 0, 0)
+	}
+	return b
 }
 
 // parseKey reads a key as it travels. It returns false if b has not the length of the type.
@@ -149,11 +166,19 @@ func parseKey(t KeyType, b []byte) (Key, bool) {
 	}
 	switch t {
 	case IPv4Addr:
-		return Key{0, uint64(binary.BigEndian.Uint32(b)), t}, true
+		return Key{lo: uint64(binary.BigEndian.Uint32(b)), typ: t}, true
 	case IPv6Addr:
-		return Key{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]), t}, true
+		return Key{hi: binary.BigEndian.Uint64(b), lo: binary.BigEndian.Uint64(b[8:]), typ: t}, true
 	case InetService:
-		return Key{0, uint64(binary.BigEndian.Uint16(b)), t}, true
+		return Key{lo: uint64(binary.BigEndian.Uint16(b)), typ: t}, true
+	case InetProto:
+		return Key{lo: uint64(b[0]), typ: t}, true
+	case IPv4AddrPort:
+		return Key{lo: uint64(binary.BigEndian.Uint32(b)), port: binary.BigEndian.Uint16(b[4:]), typ: t}, true
+	case IPv6AddrPort:
+		return Key{
+			hi: binary.BigEndian.Uint64(b), lo: binary.BigEndian.Uint64(b[8:]), port: binary.BigEndian.Uint16(b[16:]), typ: t,
+		}, true
 	}
 	return Key{}, false
 }

@@ -2,23 +2,32 @@ package nftset
 
 import (
 	"bytes"
-	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
+	"strconv"
 	"testing"
+	"unsafe"
 )
 
 // addr returns the key of an address.
 func addr(s string) Key { return AddrKey(netip.MustParseAddr(s)) }
 
-// keyTypes are all types this package knows.
-var keyTypes = []KeyType{IPv4Addr, IPv6Addr, InetService}
+// keyTypes are the types that there are intervals of, allTypes all that this
+// package knows, each in ascending order.
+var (
+	keyTypes = []KeyType{IPv4Addr, IPv6Addr, InetService}
+	allTypes = []KeyType{IPv4Addr, IPv6Addr, InetProto, InetService, IPv4AddrPort, IPv6AddrPort}
+)
+
+// pairOf returns the key of an address and a port.
+func pairOf(s string) Key { return AddrPortKey(netip.MustParseAddrPort(s)) }
 
 // randomKey returns a key that lies near the ends of the key space, or near few other places, more often than chance has it.
 func randomKey(r *rand.Rand, t KeyType) Key {
-	var b [16]byte
-	binary.NativeEndian.PutUint64(b[:], r.Uint64())
-	binary.NativeEndian.PutUint64(b[8:], r.Uint64())
+	var b [24]byte
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
 	n := t.Len()
 	for i := range n - 1 {
 		if r.IntN(2) == 0 {
@@ -38,7 +47,10 @@ func TestKeyTypes(t *testing.T) {
 	}{
 		{IPv4Addr, "ipv4_addr", 4, "255.255.255.255"},
 		{IPv6Addr, "ipv6_addr", 16, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
+		{InetProto, "inet_proto", 1, "255"},
 		{InetService, "inet_service", 2, "65535"},
+		{IPv4AddrPort, "ipv4_addr . inet_service", 8, "255.255.255.255 . 65535"},
+		{IPv6AddrPort, "ipv6_addr . inet_service", 20, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff . 65535"},
 	} {
 		if got := tt.typ.String(); got != tt.name {
 			t.Errorf("name of %d: got %s, want %s", tt.typ, got, tt.name)
@@ -93,6 +105,53 @@ func TestPortKey(t *testing.T) {
 	}
 }
 
+func TestAddrPortKey(t *testing.T) {
+	for _, tt := range []struct {
+		in   string
+		typ  KeyType
+		addr string
+		port uint16
+		want string
+	}{
+		{"0.0.0.0:0", IPv4AddrPort, "0.0.0.0", 0, "0.0.0.0 . 0"},
+		{"192.0.2.1:23", IPv4AddrPort, "192.0.2.1", 23, "192.0.2.1 . 23"},
+		{"255.255.255.255:65535", IPv4AddrPort, "255.255.255.255", 65535, "255.255.255.255 . 65535"},
+		{"[::ffff:192.0.2.1]:23", IPv4AddrPort, "192.0.2.1", 23, "192.0.2.1 . 23"},
+		{"[2001:db8::1]:443", IPv6AddrPort, "2001:db8::1", 443, "2001:db8::1 . 443"},
+		{"[fe80::1%eth0]:443", IPv6AddrPort, "fe80::1", 443, "fe80::1 . 443"},
+	} {
+		k := pairOf(tt.in)
+		if k.Type() != tt.typ || k.Addr() != netip.MustParseAddr(tt.addr) || k.Port() != tt.port || k.String() != tt.want || k.Proto() != 0 {
+			t.Errorf("%s: got %v (%v, port %d, protocol %d) of %v, want %s of %v", tt.in, k, k.Addr(), k.Port(), k.Proto(), k.Type(), tt.want, tt.typ)
+		}
+		if _, ok := Single(k).Prefix(); ok || Single(k).Prefixes() != nil {
+			t.Errorf("%v passes for a prefix", k)
+		}
+	}
+	if a, b := pairOf("192.0.2.1:23"), pairOf("192.0.2.1:24"); a == b || a == addr("192.0.2.1") {
+		t.Error("keys that differ in the port or the type are equal")
+	}
+	if size := unsafe.Sizeof(Key{}); size > 24 {
+		t.Errorf("a key takes %d bytes", size)
+	}
+}
+
+func TestProtoKey(t *testing.T) {
+	for proto := range 1 << 8 {
+		k := ProtoKey(uint8(proto))
+		want := map[int]string{6: "tcp", 17: "udp"}[proto]
+		if want == "" {
+			want = strconv.Itoa(proto)
+		}
+		if k.Proto() != uint8(proto) || k.Type() != InetProto || k.Addr().IsValid() || k.Port() != 0 || k.String() != want {
+			t.Errorf("protocol %d: got %v (%d) of %v", proto, k, k.Proto(), k.Type())
+		}
+	}
+	if PortKey(6).Proto() != 0 || PortKey(6).String() != "6" {
+		t.Error("a port passes for a protocol")
+	}
+}
+
 // TestKeyOrder compares with package netip, which orders addresses of one length as their bytes.
 func TestKeyOrder(t *testing.T) {
 	r := random(t)
@@ -109,8 +168,20 @@ func TestKeyOrder(t *testing.T) {
 	if PortKey(2).Compare(PortKey(10)) >= 0 || PortKey(10).Compare(PortKey(2)) <= 0 {
 		t.Error("ports are not in numerical order")
 	}
-	for i, a := range keyTypes {
-		for j, b := range keyTypes {
+	// Addresses with ports go by the address, then by the port.
+	ordered := []Key{
+		pairOf("0.0.0.0:0"), pairOf("0.0.0.0:65535"), pairOf("0.0.0.1:0"), pairOf("10.0.0.1:2"), pairOf("10.0.0.1:10"),
+		pairOf("[::]:0"), pairOf("[::]:1"), pairOf("[::1]:0"), pairOf("[1::]:0"), pairOf("[1::]:9"),
+	}
+	for i, a := range ordered {
+		for j, b := range ordered {
+			if got := a.Compare(b); got < 0 != (i < j) || got > 0 != (i > j) {
+				t.Errorf("%v against %v: got %d", a, b, got)
+			}
+		}
+	}
+	for i, a := range allTypes {
+		for j, b := range allTypes {
 			if got := a.Max().Compare(b.Max()); got < 0 != (i < j) || got > 0 != (i > j) {
 				t.Errorf("%v against %v: got %d", a, b, got)
 			}
@@ -138,7 +209,18 @@ func TestNext(t *testing.T) {
 			t.Fatalf("%v.Next(): got %v %v", k, next, ok)
 		}
 	}
-	for _, k := range []Key{addr("255.255.255.255"), addr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), PortKey(65535)} {
+	for _, tt := range []struct{ k, want Key }{
+		{ProtoKey(6), ProtoKey(7)},
+		{pairOf("192.0.2.1:23"), pairOf("192.0.2.1:24")},
+		{pairOf("192.0.2.1:65535"), pairOf("192.0.2.2:0")},
+		{pairOf("[2001:db8::ffff:ffff:ffff:ffff]:65535"), pairOf("[2001:db8:0:1::]:0")},
+	} {
+		if next, ok := tt.k.Next(); !ok || next != tt.want || next.prev() != tt.k {
+			t.Errorf("%v.Next(): got %v %v, want %v; back: %v", tt.k, next, ok, tt.want, next.prev())
+		}
+	}
+	for _, typ := range allTypes {
+		k := typ.Max()
 		if next, ok := k.Next(); ok {
 			t.Errorf("%v.Next(): got %v, want none", k, next)
 		}
@@ -177,6 +259,9 @@ func TestKeyBytes(t *testing.T) {
 	}
 	check(PortKey(0x0102), []byte{1, 2})
 	check(PortKey(443), []byte{0x01, 0xbb})
+	check(ProtoKey(17), []byte{17})
+	check(pairOf("192.0.2.1:443"), []byte{192, 0, 2, 1, 0x01, 0xbb, 0, 0})
+	check(pairOf("[2001:db8::7]:443"), []byte{0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0x01, 0xbb, 0, 0})
 	for _, b := range [][]byte{nil, {1, 2}, {1, 2, 3, 4}} {
 		if k, ok := parseKey(1, b); ok {
 			t.Errorf("parse %x as a type that is unknown: got %v", b, k)

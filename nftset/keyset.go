@@ -2,18 +2,24 @@ package nftset
 
 import "math/bits"
 
-// keySet remembers keys of one type, to hide what a dump repeats. A million IPv4 addresses take 8 to 16 MB, nothing is allocated per key.
-// It is an open hash table with linear probing; a map would do, with twice the memory and half the speed.
+// keySet remembers keys of one type, to hide what a dump repeats. A million IPv4
+// addresses take 8 to 16 MB, nothing is allocated per key. It is an open hash
+// table with linear probing; a map would do, with twice the memory and half the
+// speed, and does where keys are too long for a slot: addresses with ports.
 type keySet struct {
-	wide  bool        // keys of 16 bytes
-	small []uint32    // keys of up to 4 bytes; 0 is an empty slot
-	large [][2]uint64 // IPv6; {0, 0} is an empty slot
-	zero  bool        // the key that looks like an empty slot is in
+	wide  bool             // keys of 16 bytes
+	small []uint32         // keys of up to 4 bytes; 0 is an empty slot
+	large [][2]uint64      // IPv6; {0, 0} is an empty slot
+	zero  bool             // the key that looks like an empty slot is in
+	pairs map[Key]struct{} // keys of two parts
 	n     int
 }
 
 // add puts k in and reports whether it is new.
 func (s *keySet) add(k Key) bool {
+	if k.typ.isPair() {
+		return s.addPair(k)
+	}
 	if k.hi == 0 && k.lo == 0 {
 		was := s.zero
 		s.zero = true
@@ -28,6 +34,15 @@ func (s *keySet) add(k Key) bool {
 	}
 	s.n++
 	return true
+}
+
+func (s *keySet) addPair(k Key) bool {
+	if s.pairs == nil {
+		s.pairs = make(map[Key]struct{})
+	}
+	n := len(s.pairs)
+	s.pairs[k] = struct{}{}
+	return len(s.pairs) > n
 }
 
 func (s *keySet) insert(hi, lo uint64) bool {

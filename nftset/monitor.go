@@ -47,8 +47,12 @@ type Monitor struct {
 func Listen(config *MonitorConfig) (*Monitor, error) {
 	m := &Monitor{events: eventDecoder{table: config.Table, sets: make(map[string]*Set)}}
 	for _, s := range config.Sets {
-		if s.Table != config.Table || s.Type.Len() == 0 {
-			return nil, fmt.Errorf("listen to table %v: set %v of type %v is none of it", config.Table, &s, s.Type)
+		err := s.fault()
+		if s.Table != config.Table {
+			err = errors.New("it is of another table")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listen to set %v in table %v: %w", &s, config.Table, err)
 		}
 		m.events.sets[s.Name] = &s
 	}

@@ -438,8 +438,9 @@ func TestMonitorOfAnotherType(t *testing.T) {
 func TestListenRefuses(t *testing.T) {
 	l := newLab(t)
 	for want, s := range map[string]Set{
-		"listen to table inet lab: set ip lab a of type ipv4_addr is none of it": {Table: Table{FamilyIPv4, "lab"}, Name: "a", Type: IPv4Addr},
-		"listen to table inet lab: set inet lab a of type type 99 is none of it": l.describe("a", 99),
+		"listen to set ip lab a in table inet lab: it is of another table":                      {Table: Table{FamilyIPv4, "lab"}, Name: "a", Type: IPv4Addr},
+		"listen to set inet lab a in table inet lab: unknown key type type 99":                  l.describe("a", 99),
+		"listen to set inet lab a in table inet lab: intervals of inet_proto are not supported": {Table: l.table, Name: "a", Type: InetProto, Flags: FlagInterval},
 	} {
 		if _, err := Listen(&MonitorConfig{NetNS: l.host.FD(), Table: l.table, Sets: []Set{s}}); err == nil || err.Error() != want {
 			t.Errorf("error %q, want %q", err, want)

@@ -14,13 +14,29 @@ import (
 
 // nftSet is a set as `nft -j list set` tells it.
 type nftSet struct {
-	Type, Comment string
+	Type          nftType
+	Comment       string
 	Flags         []string
 	Timeout, Size int
 	Elem          []nftElem
 }
 
-// nftElem is an element: "10.0.0.1", 22, {"prefix": …}, {"range": …}, or one of them in {"elem": {"val": …}}.
+// nftType is the name of a type, or the names of a concatenation's.
+type nftType string
+
+func (typ *nftType) UnmarshalJSON(b []byte) error {
+	if b[0] != '[' {
+		return json.Unmarshal(b, (*string)(typ))
+	}
+	var parts []string
+	err := json.Unmarshal(b, &parts)
+	*typ = nftType(strings.Join(parts, " . "))
+	return err
+}
+
+// nftElem is an element: "10.0.0.1", 22, {"prefix": …}, {"range": …}, {"concat": …},
+// or one of them in {"elem": {"val": …}}. A number is a port here; listJSON knows
+// better.
 type nftElem struct {
 	Element
 }
@@ -37,7 +53,7 @@ func (e *nftElem) UnmarshalJSON(b []byte) error {
 			Addr netip.Addr
 			Len  int
 		}
-		Range []nftElem
+		Range, Concat []nftElem
 	}
 	switch b[0] {
 	case '"':
@@ -65,6 +81,8 @@ func (e *nftElem) UnmarshalJSON(b []byte) error {
 		e.Interval = FromPrefix(netip.PrefixFrom(full.Prefix.Addr, full.Prefix.Len))
 	case len(full.Range) == 2:
 		e.Interval = Interval{full.Range[0].From, full.Range[1].To}
+	case len(full.Concat) == 2:
+		e.Interval = Single(AddrPortKey(netip.AddrPortFrom(full.Concat[0].From.Addr(), full.Concat[1].From.Port())))
 	default:
 		return fmt.Errorf("an element unlike the others: %s", b)
 	}
@@ -74,7 +92,7 @@ func (e *nftElem) UnmarshalJSON(b []byte) error {
 // listJSON asks nft for a set.
 func (l *lab) listJSON(name string) nftSet {
 	l.t.Helper()
-	out := l.nft("", "-j", "list", "set", "inet", l.table.Name, name)
+	out := l.nft("", "--json", "--numeric-protocol", "list", "set", "inet", l.table.Name, name)
 	var doc struct {
 		Nftables []struct{ Set *nftSet }
 	}
@@ -83,7 +101,13 @@ func (l *lab) listJSON(name string) nftSet {
 	}
 	for _, object := range doc.Nftables {
 		if object.Set != nil {
-			return *object.Set
+			s := object.Set
+			for i := range s.Elem {
+				if el := &s.Elem[i]; s.Type == nftType(InetProto.String()) {
+					el.Interval = Single(ProtoKey(uint8(el.From.Port())))
+				}
+			}
+			return *s
 		}
 	}
 	l.t.Fatalf("no set in what nft says: %s", out)
@@ -94,9 +118,12 @@ func (l *lab) listJSON(name string) nftSet {
 func TestNftReads(t *testing.T) {
 	r := random(t)
 	l := newLab(t)
-	for _, typ := range keyTypes {
+	for _, typ := range allTypes {
 		for _, flags := range []Flags{0, FlagTimeout, FlagInterval, FlagInterval | FlagTimeout} {
-			s := &Set{Name: fmt.Sprintf("%v_%d", typ, flags), Type: typ, Flags: flags, Size: 5000, Comment: strings.Repeat("s", 1+r.IntN(100))}
+			if (&Set{Type: typ, Flags: flags}).fault() != nil {
+				continue
+			}
+			s := &Set{Name: fmt.Sprintf("s%d_%d", uint32(typ), flags), Type: typ, Flags: flags, Size: 5000, Comment: strings.Repeat("s", 1+r.IntN(100))}
 			if flags&FlagTimeout != 0 {
 				s.Timeout = time.Hour * 100
 			}
@@ -113,7 +140,7 @@ func TestNftReads(t *testing.T) {
 			told := l.listJSON(s.Name)
 			read := l.read(s)
 
-			if told.Type != typ.String() || told.Size != 5000 || told.Comment != s.Comment || time.Duration(told.Timeout)*time.Second != s.Timeout {
+			if told.Type != nftType(typ.String()) || told.Size != 5000 || told.Comment != s.Comment || time.Duration(told.Timeout)*time.Second != s.Timeout {
 				t.Errorf("%v: nft says type %s, size %d, timeout %d, comment %q", s, told.Type, told.Size, told.Timeout, told.Comment)
 			}
 			if got, want := slices.Contains(told.Flags, "interval"), flags&FlagInterval != 0; got != want {
@@ -156,6 +183,9 @@ func TestNftWrites(t *testing.T) {
 		{IPv6Addr, FlagInterval, "::/0", ivs("::/0")},
 		{IPv6Addr, FlagInterval, "fe80::/10, ff00::/8, ::1", ivs("::1", "fe80::/10", "ff00::/8")},
 		{InetService, 0, "22, 0, 65535", ivs("0", "22", "65535")},
+		{InetProto, 0, "udp, tcp, 132", []Interval{iv("tcp"), iv("udp"), Single(ProtoKey(132))}},
+		{IPv4AddrPort, 0, "192.0.2.1 . 23, 192.0.2.1 . 22, 0.0.0.0 . 0", ivs("0.0.0.0 . 0", "192.0.2.1 . 22", "192.0.2.1 . 23")},
+		{IPv6AddrPort, 0, "2001:db8::1 . 23, ::1 . 65535", ivs("::1 . 65535", "2001:db8::1 . 23")},
 		{InetService, FlagInterval, "0-65535", ivs("0-65535")},
 		{InetService, FlagInterval, "5900-5910, 22, 23, 65535", ivs("22", "23", "5900-5910", "65535")},
 	} {
@@ -193,8 +223,11 @@ func TestNftWrites(t *testing.T) {
 // TestCommentLimits writes the longest comments there can be.
 func TestCommentLimits(t *testing.T) {
 	l := newLab(t)
-	for _, typ := range keyTypes {
+	for _, typ := range allTypes {
 		for _, flags := range []Flags{FlagTimeout, FlagTimeout | FlagInterval} {
+			if (&Set{Type: typ, Flags: flags}).fault() != nil {
+				continue
+			}
 			s := l.addSet(&Set{Name: fmt.Sprint("s", typ, flags), Type: typ, Flags: flags, Timeout: time.Hour, Comment: strings.Repeat("s", maxSetComment)})
 			el := Element{Interval: Single(typ.Max().prev()), Timeout: 2 * time.Hour, Comment: strings.Repeat("e", maxElemComment)}
 			if err := l.Add(s, Each(el)); err != nil {

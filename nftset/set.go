@@ -75,6 +75,17 @@ type Set struct {
 // String returns the set as errors name it: "inet portmon ban4".
 func (s *Set) String() string { return s.Table.String() + " " + s.Name }
 
+// fault says why this package cannot read and write the set, nil if it can.
+func (s *Set) fault() error {
+	switch {
+	case s.Type.Len() == 0:
+		return fmt.Errorf("unknown key type %v", s.Type)
+	case s.Flags&FlagInterval != 0 && !s.Type.isAddr() && s.Type != InetService:
+		return fmt.Errorf("intervals of %v are not supported", s.Type)
+	}
+	return nil
+}
+
 // Element is one element of a set.
 type Element struct {
 	// Interval holds the keys. In a set without FlagInterval From and To are the same.

@@ -75,8 +75,8 @@ func (tx *Tx) DeleteTable(t Table) {
 // With another type or other flags the kernel answers EEXIST. Both are always sent: a set whose timeout was left out would make
 // every later ban last for ever.
 func (tx *Tx) AddSet(s *Set) {
-	if s.Type.Len() == 0 {
-		tx.fail("add set", s, nil, fmt.Errorf("unknown key type %v", s.Type))
+	if err := s.fault(); err != nil {
+		tx.fail("add set", s, nil, err)
 		return
 	}
 	if len(s.Comment) > maxSetComment {
@@ -173,7 +173,7 @@ func distinct(elems []Element) []Element {
 
 // elements cuts the list into messages: the attribute that holds a list ends at 65,535 bytes.
 func (tx *Tx) elements(typ uint8, flags uint16, op string, s *Set, elems iter.Seq[Element], bare bool) {
-	const room = 2*(6*attrHeader+16+8+8+4) + 256 // more than any element takes, with its end and its comment
+	const room = 2*(6*attrHeader+20+8+8+4) + 256 // more than any element takes, with its end and its comment
 	e, msg, list := &tx.enc, -1, -1
 	for el := range elems {
 		if err := s.check(&el); err != nil {
@@ -201,9 +201,10 @@ func (tx *Tx) elements(typ uint8, flags uint16, op string, s *Set, elems iter.Se
 
 // check says what is wrong with an element, before the kernel gives an errno for it, or takes it as something else.
 func (s *Set) check(el *Element) error {
+	if err := s.fault(); err != nil {
+		return err
+	}
 	switch {
-	case s.Type.Len() == 0:
-		return fmt.Errorf("unknown key type %v", s.Type)
 	case el.From.typ != s.Type || el.To.typ != s.Type:
 		return fmt.Errorf("a %v does not fit a set of %v", el.From.typ, s.Type)
 	case el.To.Compare(el.From) < 0:
