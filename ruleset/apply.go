@@ -44,7 +44,6 @@ func run(c *nftset.Conn, spec Spec, execute func(*nftset.Tx) error) (Result, err
 	if err := spec.Validate(); err != nil {
 		return Result{}, err
 	}
-	const attempts = 20
 	probes := 0
 	r := Result{Features: allFeatures}
 	for attempt := 1; ; attempt++ {
@@ -93,47 +92,70 @@ func refusedRule(err error) bool {
 }
 
 func prepare(c *nftset.Conn, spec Spec, f Features) (*Plan, error) {
-	s, err := Read(c, spec.Table)
+	h, err := Open(c, spec.Table)
 	if err != nil {
 		return nil, err
 	}
-	retired, err := s.retired(c, len(spec.BanTime))
+	contents, err := h.contents(Compile(spec, f, Asked{}), spec)
 	if err != nil {
 		return nil, err
 	}
-	t := Compile(spec, f, retired)
-	contents, err := s.contents(c, t)
-	if err != nil {
-		return nil, err
-	}
-	return Diff(t, s, contents)
+	return Diff(spec, f, h.State, contents)
 }
 
 // contents reads the elements that a plan for t depends on.
-func (s *State) contents(c *nftset.Conn, t *Table) (Contents, error) {
-	out := Contents{Static: make(map[string][]nftset.Interval)}
-	changed := s.Prefix6 != t.Prefix6
+func (h *Handle) contents(t *Table, spec Spec) (Contents, error) {
+	out := Contents{Static: make(map[string][]nftset.Interval), Nets: make(map[string][]span)}
+	if !h.Exists {
+		return out, nil
+	}
+	changed := h.rekeyed(spec)
 	for i := range t.Sets {
 		want := &t.Sets[i]
-		have := s.Set(want.Name)
+		have := h.Set(want.Name)
 		if !want.Static || have == nil || have.Type != want.Type || have.Flags != want.Flags {
 			continue
 		}
 		ivs := make([]nftset.Interval, 0, len(want.Elements))
-		for el, err := range c.Elements(have) {
+		for el, err := range h.c.Elements(have) {
 			if err != nil {
 				return out, err
 			}
 			ivs = append(ivs, el.Interval)
 		}
+		if have.Flags&nftset.FlagInterval == 0 {
+			slices.SortFunc(ivs, nftset.Interval.Compare)
+		}
 		out.Static[want.Name] = ivs
 		changed = changed || !slices.Equal(ivs, want.Elements)
 	}
-	if !s.Exists || !changed {
+	for _, f := range families {
+		if set := h.Set(f.net()); set != nil && set.Type == f.key {
+			var err error
+			if out.Nets[set.Name], err = h.spans(set); err != nil {
+				return out, err
+			}
+		}
+		changed = changed || spec.subnetOf(f) == 0 && h.Set(f.subnet()) != nil
+	}
+	for _, set := range h.roleSets(RoleStep) {
+		if !spec.retired(set.Name) && !(h.rekeyed(spec) && set.Type == nftset.IPv6Addr) {
+			continue
+		}
+		for el, err := range h.c.Elements(set) {
+			if err != nil {
+				return out, err
+			}
+			if e, ok := h.Entry(set.Name, el); ok {
+				out.Steps = append(out.Steps, e)
+			}
+		}
+	}
+	if !changed {
 		return out, nil
 	}
 	var err error
-	out.Bans, err = s.allBans(c)
+	out.Bans, err = h.allBans()
 	return out, err
 }
 

@@ -4,100 +4,182 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/netip"
+	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/nftset"
 )
 
-// alwaysWhitelisted are loopback and link-local. Link-local sources have no route that a /64 of theirs would mean anything to, and
-// neighbour discovery and DHCP come from them.
-var alwaysWhitelisted = []netip.Prefix{
-	netip.MustParsePrefix("127.0.0.0/8"),
-	netip.MustParsePrefix("169.254.0.0/16"),
-	netip.MustParsePrefix("::1/128"),
-	netip.MustParsePrefix("fe80::/10"),
+// alwaysWhitelisted are the unspecified addresses, from which DHCP clients and
+// duplicate address detection send, loopback, and link-local, from which
+// neighbour discovery and DHCP servers send.
+var alwaysWhitelisted = prefixes("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "::/128", "::1/128", "fe80::/10")
+
+// alwaysSingle are the prefixes of NAT64 (RFC 6052, RFC 8215): many hosts of
+// IPv4 share each /64 of them.
+var alwaysSingle = prefixes("64:ff9b::/96", "64:ff9b:1::/48")
+
+func prefixes(texts ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range texts {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
 }
 
 // Priorities of the base chains.
 const (
-	// earlyPriority is that of nft's "raw": before conntrack (-200), whose work for the SYN of a banned source is saved.
+	// earlyPriority is that of nft's "raw": before conntrack (-200), whose work
+	// for the SYN of a banned source is saved.
 	earlyPriority = -300
-	// guardPriority is after conntrack, which tells replies from requests, and before mangle (-150) and dstnat (-100): it sees
-	// local and forwarded packets alike.
-	guardPriority = -190
-	// trapPriority is before the filter chains (0) of everybody else, so that they need not let trap packets in.
-	trapPriority = -10
+	// guardPriority is just behind dstnat (-100): what was translated has its
+	// new destination, so that a routing lookup tells whether this host
+	// itself is meant. It is before the filter chains (0) of other tables, so
+	// that they need not let packets to trap ports in.
+	guardPriority = -99
 )
 
-// Compile makes the table of a valid Spec for a kernel with these features. retired are the ban sets of tiers that the Spec no longer
-// has and that still hold bans: they stay, and are still asked.
-func Compile(s Spec, f Features, retired []nftset.Set) *Table {
+const (
+	// subnetTime is how long a subnet is banned.
+	subnetTime = 3 * 24 * time.Hour
+	// crowdTime is the time within which its sources must offend.
+	crowdTime = 7 * 24 * time.Hour
+	// ownSize bounds the networks that this host has addresses in.
+	ownSize = 1024
+	// servedSize bounds the ports that are served.
+	servedSize = 16384
+	// ownLen is the prefix length of a network of this host.
+	ownLen = 64
+)
+
+// memoryTime is how long the step is remembered of a source that is banned for
+// it.
+func (s Spec) memoryTime(step int) time.Duration { return s.BanTime[step-1] + s.Forget }
+
+// after returns the step of the next offence of a source whose last was of a
+// step, 0 for none.
+func (s Spec) after(step int) int { return min(step+1, len(s.BanTime)) }
+
+// counts reports whether sources are remembered that asked for closed ports.
+func (s Spec) counts() bool { return s.Scan.Ports > 1 }
+
+// traps reports whether there is any way to offend by a protocol.
+func (s Spec) offends(proto byte) bool {
+	if proto == unix.IPPROTO_UDP {
+		return len(s.TrapUDP) > 0
+	}
+	return len(s.TrapTCP) > 0 || s.Scan.Ports > 0
+}
+
+// singles reports whether there are IPv6 sources that are banned one by one
+// although others are not.
+func (s Spec) singles() bool { return s.Prefix6 < 128 }
+
+// subnetOf returns how many sources of a subnet must offend, 0 if that is off.
+func (s Spec) subnetOf(f family) int {
+	switch {
+	case !f.is6():
+		return s.Subnet4
+	case s.Prefix6 > f.subnetLen:
+		return s.Subnet6
+	}
+	return 0
+}
+
+// protocols are those that a source can offend by.
+func (s Spec) protocols() []byte {
+	return slices.DeleteFunc([]byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP}, func(p byte) bool { return !s.offends(p) })
+}
+
+// Asked says which sets of prefixes hold something, so that the guard asks them.
+// An empty one would cost every packet some 40 to 80 ns all the same.
+type Asked struct{ Net4, Net6 bool }
+
+func (a Asked) net(f family) bool {
+	if f.is6() {
+		return a.Net6
+	}
+	return a.Net4
+}
+
+// Compile makes the table of a valid Spec for a kernel with these features.
+func Compile(s Spec, f Features, asked Asked) *Table {
 	t := &Table{
 		Table:    nftset.Table{Family: nftset.FamilyINet, Name: s.Table},
-		Counters: []string{counterTrapped, counterBanned, counterFull, counterDropped},
+		Counters: counters,
 		Prefix6:  s.Prefix6,
 	}
-	t.compileSets(s, retired)
-	t.Chains = []Chain{
-		{Name: chainSources, Rules: t.sourceRules(s)},
-		{Name: chainEarly, Hook: &Hook{"prerouting", unix.NF_INET_PRE_ROUTING, earlyPriority}, Rules: []Rule{
-			// A SYN is never the reply to anything of ours, so that there is no need to wait for conntrack's opinion.
-			{statements: []statement{tcpFlags("tcp flags & (fin | syn | rst | ack) == syn", tcpFIN|tcpSYN|tcpRST|tcpACK, tcpSYN), goTo(chainSources)}},
-		}},
-		{Name: chainGuard, Hook: &Hook{"prerouting", unix.NF_INET_PRE_ROUTING, guardPriority}, Rules: []Rule{
-			{statements: []statement{goTo(chainSources)}},
-		}},
-		{Name: chainBanned, Rules: bannedRules()},
-		{Name: chainTrap, Hook: &Hook{"input", unix.NF_INET_LOCAL_IN, trapPriority}, Rules: trapRules(s)},
-		{Name: chainOffence, Rules: offenceRules(s, f)},
-		{Name: chainBan, Rules: banRules(s, f)},
+	t.compileSets(s)
+	t.Chains = chains(s, f, Asked{})
+	t.Digest = t.digest() // what is asked has no part in it
+	t.Chains = chains(s, f, asked)
+	for i := range t.Chains {
+		// Of all comments in a table only those of rules can change later.
+		if c := &t.Chains[i]; c.Name == chainGuard {
+			c.Rules[len(c.Rules)-1].comment = sealComment(t.Digest, t.Prefix6)
+		}
 	}
-	t.seal()
 	return t
 }
 
-func (t *Table) compileSets(s Spec, retired []nftset.Set) {
-	whitelist := make(map[nftset.KeyType][]nftset.Interval)
-	for _, p := range append(alwaysWhitelisted[:len(alwaysWhitelisted):len(alwaysWhitelisted)], s.Whitelist...) {
-		iv := nftset.FromPrefix(p)
-		whitelist[iv.From.Type()] = append(whitelist[iv.From.Type()], iv)
+// digest stands for all that the table is made of.
+func (t *Table) digest() string {
+	h := sha256.New()
+	t.Write(h) // a hash never fails to write
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+func (t *Table) compileSets(s Spec) {
+	for _, f := range families {
+		t.prefixes(f.whitelist(), f, slices.Concat(alwaysWhitelisted, s.Whitelist))
+	}
+	if s.singles() {
+		t.prefixes(setSingle6, families[1], slices.Concat(alwaysSingle, s.Single6))
+		t.add(nftset.Set{Name: setOwn6, Type: nftset.IPv6Addr, Flags: nftset.FlagDynamic, Size: ownSize})
 	}
 	for _, f := range families {
-		t.static(f.whitelist(), f.key, whitelist[f.key])
-	}
-	for _, f := range families {
-		for i, timeout := range s.BanTime {
-			flags := nftset.FlagTimeout
-			if i == 0 {
-				flags |= nftset.FlagDynamic // the packet path bans for the first time; the watcher does the rest
-			}
-			t.add(nftset.Set{Name: f.ban(i + 1), Type: f.key, Flags: flags, Timeout: timeout, Size: s.Size})
-		}
-		for _, r := range retired {
-			if r.Type == f.key {
-				t.add(nftset.Set{Name: r.Name, Type: r.Type, Flags: r.Flags, Timeout: r.Timeout, Size: r.Size})
-			}
-		}
-	}
-	for _, f := range families {
+		t.dynamic(f.ban(), f.key, s.BanTime[0], s.Size)
 		t.add(nftset.Set{Name: f.net(), Type: f.key, Flags: nftset.FlagInterval | nftset.FlagTimeout})
-	}
-	for _, trap := range []struct {
-		name  string
-		ports []Ports
-	}{{setTrapTCP, s.TrapTCP}, {setTrapUDP, s.TrapUDP}} {
-		var ivs []nftset.Interval
-		for _, p := range trap.ports {
-			ivs = append(ivs, nftset.FromPorts(p.From, p.To))
+		if s.subnetOf(f) > 0 {
+			t.dynamic(f.subnet(), f.key, subnetTime, s.Size)
+			t.dynamic(f.crowd(), f.key, crowdTime, s.Size)
 		}
-		t.static(trap.name, nftset.InetService, ivs)
-	}
-	for _, f := range families {
+		for step := 1; step <= len(s.BanTime); step++ {
+			t.dynamic(f.tier(step), f.key, s.memoryTime(step), 2*s.Size)
+		}
+		if s.Scan.Ports > 0 {
+			t.dynamic(f.scanner(), f.key, s.memoryTime(len(s.BanTime)), 2*s.Size)
+		}
+		if s.counts() {
+			t.dynamic(f.probed(), f.pair, s.Scan.FindTime, 4*s.Size)
+			t.dynamic(f.score(), f.key, s.Scan.FindTime, 4*s.Size)
+		}
 		if s.MaxRetry > 1 {
-			t.add(nftset.Set{Name: f.hits(), Type: f.key, Flags: nftset.FlagTimeout | nftset.FlagDynamic, Timeout: s.FindTime, Size: s.Size})
+			t.dynamic(f.hits(), f.key, s.FindTime, s.Size)
+		}
+		if s.Grace > 0 {
+			for _, proto := range s.protocols() {
+				t.dynamic(f.served(proto), f.pair, s.Grace, servedSize)
+			}
 		}
 	}
+	t.ports(setTrapTCP, s.TrapTCP)
+	t.ports(setTrapUDP, s.TrapUDP)
+	if s.Scan.Ports > 0 {
+		t.ports(setIgnoreTCP, s.Scan.Ignore)
+	}
+	if s.Grace > 0 {
+		t.add(nftset.Set{Name: setStarting, Type: nftset.InetProto, Flags: nftset.FlagTimeout})
+	}
+}
+
+func (f family) served(proto byte) string {
+	if proto == unix.IPPROTO_UDP {
+		return f.servedUDP()
+	}
+	return f.servedTCP()
 }
 
 func (t *Table) add(s nftset.Set) {
@@ -105,111 +187,29 @@ func (t *Table) add(s nftset.Set) {
 	t.Sets = append(t.Sets, Set{Set: s})
 }
 
-func (t *Table) static(name string, key nftset.KeyType, ivs []nftset.Interval) {
+func (t *Table) dynamic(name string, key nftset.KeyType, timeout time.Duration, size uint32) {
+	t.add(nftset.Set{Name: name, Type: key, Flags: nftset.FlagDynamic | nftset.FlagTimeout, Timeout: timeout, Size: size})
+}
+
+// prefixes adds a set that holds those of the prefixes that are of the family.
+func (t *Table) prefixes(name string, f family, list []netip.Prefix) {
+	var ivs []nftset.Interval
+	for _, p := range list {
+		if iv := nftset.FromPrefix(p); iv.From.Type() == f.key {
+			ivs = append(ivs, iv)
+		}
+	}
+	t.static(name, f.key, nftset.FlagInterval, nftset.Merge(ivs))
+}
+
+func (t *Table) ports(name string, list []Ports) {
+	ivs, flags := portSet(list)
+	t.static(name, nftset.InetService, flags, ivs)
+}
+
+func (t *Table) static(name string, key nftset.KeyType, flags nftset.Flags, ivs []nftset.Interval) {
 	t.Sets = append(t.Sets, Set{
-		Set:    nftset.Set{Table: t.Table, Name: name, Type: key, Flags: nftset.FlagInterval},
-		Static: true, Elements: nftset.Merge(ivs),
+		Set:    nftset.Set{Table: t.Table, Name: name, Type: key, Flags: flags},
+		Static: true, Elements: ivs,
 	})
-}
-
-func rule(statements ...statement) Rule { return Rule{statements: statements} }
-
-// sourceRules let everybody pass whose source no set holds: one rule for each family, because each rule, and each time that the
-// source is loaded, costs an innocent packet as much as half a lookup.
-func (t *Table) sourceRules(s Spec) []Rule {
-	var rules []Rule
-	for _, f := range families {
-		var tiers []string
-		for tier := MaxSteps; tier >= 1; tier-- {
-			if t.set(f.ban(tier)) != nil {
-				tiers = append(tiers, f.ban(tier))
-			}
-		}
-		rules = append(rules, rule(f.inNone(tiers, f.net(), s.Prefix6), accept()))
-	}
-	return append(rules, rule(goTo(chainBanned)))
-}
-
-// bannedRules are asked only once a ban matched: the innocent do not pay for them.
-func bannedRules() []Rule {
-	rules := []Rule{
-		rule(fromLoopback(), accept()),
-		rule(isReply(), accept()),
-		rule(isNeighbourDiscovery(), accept()),
-	}
-	for _, f := range families {
-		rules = append(rules, rule(f.in(f.whitelist(), 128), accept()))
-	}
-	return append(rules, rule(count(counterDropped), drop()))
-}
-
-// trapRules send trap packets to judgement. Of TCP those are SYN, FIN, NULL and Xmas probes; what bears an ACK or RST may be the
-// answer of a server to whom somebody sent packets in our name.
-func trapRules(s Spec) []Rule {
-	var rules []Rule
-	if len(s.TrapTCP) > 0 {
-		probe := tcpFlags("tcp flags & (rst | ack) == 0", tcpRST|tcpACK, 0)
-		rules = append(rules, rule(probe.and(dportIn(unix.IPPROTO_TCP, setTrapTCP), 2), goTo(chainOffence)))
-	}
-	if len(s.TrapUDP) > 0 {
-		rules = append(rules, rule(dportIn(unix.IPPROTO_UDP, setTrapUDP), goTo(chainOffence)))
-	}
-	return rules
-}
-
-// offenceRules let go whom we must not ban. What is left is a trap packet and is dropped in any case.
-func offenceRules(s Spec, f Features) []Rule {
-	rules := []Rule{
-		rule(fromLoopback(), back()),
-		rule(isReply(), back()),
-	}
-	for _, fam := range families {
-		rules = append(rules, rule(fam.in(fam.whitelist(), 128), back()))
-	}
-	rules = append(rules,
-		rule(fromOwnAddress(), back()),
-		rule(toSocket(0), back()), // somebody listens: not a trap
-		rule(toSocket(1), back()),
-	)
-	if f.ReversePath {
-		rules = append(rules, rule(unroutable(), drop())) // surely spoofed
-	}
-	rules = append(rules, rule(count(counterTrapped)))
-	if s.MaxRetry == 1 {
-		return append(rules, rule(goTo(chainBan)))
-	}
-	for _, fam := range families {
-		rules = append(rules, rule(fam.add(fam.hits(), s.Prefix6, s.FindTime, s.MaxRetry-1), goTo(chainBan)))
-	}
-	for _, fam := range families {
-		rules = append(rules, rule(fam.notIn(fam.hits(), s.Prefix6), count(counterFull), drop()))
-	}
-	return append(rules, rule(drop())) // not often enough yet
-}
-
-// banRules ban. The drop that ends the chain is on its own: a full set ends the rule that adds to it.
-func banRules(s Spec, f Features) []Rule {
-	var rules []Rule
-	for _, fam := range families {
-		r := rule(fam.add(fam.ban(1), s.Prefix6, s.BanTime[0], 0), count(counterBanned))
-		if f.Log {
-			r.statements = append(r.statements, logTo(s.LogGroup, s.LogThreshold))
-		}
-		r.statements = append(r.statements, drop())
-		rules = append(rules, r)
-	}
-	return append(rules, rule(count(counterFull), drop()))
-}
-
-// seal computes the digest and puts it into the comment of the guard's only rule: of all comments in a table only those of
-// rules can change later.
-func (t *Table) seal() {
-	h := sha256.New()
-	t.Write(h) // a hash never fails to write
-	t.Digest = hex.EncodeToString(h.Sum(nil)[:8])
-	for i := range t.Chains {
-		if c := &t.Chains[i]; c.Name == chainGuard {
-			c.Rules[0].comment = sealComment(t.Digest, t.Prefix6)
-		}
-	}
 }

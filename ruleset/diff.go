@@ -16,39 +16,77 @@ type ConflictError struct {
 }
 
 func (e *ConflictError) Error() string {
-	return fmt.Sprintf("%s is there with %s, but it must have %s", e.Object, e.Have, e.Want)
+	return fmt.Sprintf("%s exists with %s, but it must have %s", e.Object, e.Have, e.Want)
 }
 
-// Contents are those elements that a plan depends on, by the name of their set.
+// Contents are those elements that a plan depends on.
 type Contents struct {
-	// Static are the intervals of the sets whose contents the Spec gives.
+	// Static are the intervals of the sets whose contents the Spec gives, by
+	// the name of the set.
 	Static map[string][]nftset.Interval
-	// Bans are needed only if the whitelist or the prefix length changed.
-	Bans []Ban
+	// Nets are what the sets of prefixes hold, by their name.
+	Nets map[string][]span
+	// Bans are all bans. They are needed only if the whitelist or the prefix
+	// length changed, or subnets are not banned any more.
+	Bans []Entry
+	// Steps are the elements of steps that the ladder does not have any more,
+	// and all of IPv6 if the prefix length changed.
+	Steps []Entry
 }
 
-// Diff makes the plan that turns what the kernel holds into the table. It fails with *ConflictError.
-func Diff(t *Table, s *State, c Contents) (*Plan, error) {
-	p := &Plan{Table: t, generation: s.Generation, Created: !s.Exists}
+// Diff makes the plan that turns what the kernel holds into the table of a Spec.
+// It fails with *ConflictError.
+func Diff(spec Spec, f Features, s *State, c Contents) (*Plan, error) {
+	m := spec.displaced(s, c)
+	asked := Asked{}
+	for i, of := range families {
+		if len(c.Nets[of.net()])+len(m.toNet[i]) > 0 {
+			asked.set(of)
+		}
+	}
+	p := &Plan{Table: Compile(spec, f, asked), generation: s.Generation, Created: !s.Exists}
 	if !s.Exists || s.Dormant {
 		p.addTable()
 		p.ops[0].ahead = s.Dormant // the kernel takes no chain in the transaction that wakes a table
 	}
-	for _, name := range t.Counters {
+	for _, name := range p.Table.Counters {
 		if _, ok := s.Counters[name]; !ok {
 			p.addCounter(name)
 		}
 	}
+	replaced := p.replaced(s)
+	if len(replaced) > 0 {
+		for _, ch := range s.Chains {
+			if len(ch.Rules) > 0 {
+				p.flushChain(ch.Name)
+			}
+		}
+	}
+	p.moveBans(s, c, m)
 	if err := p.diffSets(s, c); err != nil {
 		return nil, err
 	}
-	p.diffChains(s)
+	p.diffChains(s, len(replaced) > 0)
+	p.moveSteps(spec, s, m)
 	p.dropSets(s)
-	p.liftWhitelisted(s, c)
-	if s.Prefix6 != 0 && s.Prefix6 != t.Prefix6 {
-		p.rekey(s, c)
+	p.lift(s, m.lifted)
+	if p.Created && spec.Grace > 0 {
+		p.delayTraps(spec.Grace)
 	}
 	return p, nil
+}
+
+// replaced returns the sets whose contents the Spec gives and that must be made
+// anew, because a set cannot be given other flags.
+func (p *Plan) replaced(s *State) []*nftset.Set {
+	var out []*nftset.Set
+	for i := range p.Table.Sets {
+		want := &p.Table.Sets[i]
+		if have := s.Set(want.Name); have != nil && want.Static && have.Type == want.Type && have.Flags != want.Flags {
+			out = append(out, have)
+		}
+	}
+	return out
 }
 
 func (p *Plan) diffSets(s *State, c Contents) error {
@@ -59,6 +97,10 @@ func (p *Plan) diffSets(s *State, c Contents) error {
 		switch {
 		case have == nil:
 			p.putSet("set "+want.Name, &want.Set)
+		case want.Static && have.Type == want.Type && have.Flags != want.Flags:
+			p.deleteSet(have)
+			p.putSet("set "+want.Name, &want.Set)
+			have = nil
 		case have.Type != want.Type || have.Flags != want.Flags:
 			errs = append(errs, &ConflictError{
 				Object: "set " + have.String(),
@@ -122,7 +164,9 @@ func stuck(have *nftset.Set, want *Set) string {
 		have.Name, have.Size, want.Size)
 }
 
-func (p *Plan) diffChains(s *State) {
+// diffChains makes the chains what they must be. flushed tells that they have
+// been emptied already.
+func (p *Plan) diffChains(s *State, flushed bool) {
 	// All rules go before any chain, and chains come before any rule: chains are deleted only when nothing leads to them.
 	var stale []*Chain
 	rebuild := make(map[string]bool)
@@ -130,10 +174,10 @@ func (p *Plan) diffChains(s *State) {
 		c := &p.Table.Chains[i]
 		have := s.chain(c.Name)
 		moved := have != nil && !sameHook(c.Hook, have)
-		if have == nil || moved || !c.matches(p.Table.Family, have.Rules) {
+		if have == nil || moved || flushed || !c.matches(p.Table.Family, have.Rules) {
 			stale = append(stale, c)
 			rebuild[c.Name] = moved
-			if have != nil && len(have.Rules) > 0 {
+			if have != nil && len(have.Rules) > 0 && !flushed {
 				p.flushChain(c.Name)
 			}
 		}
@@ -142,7 +186,7 @@ func (p *Plan) diffChains(s *State) {
 	for _, have := range s.Chains {
 		if p.Table.chain(have.Name) == nil {
 			foreign = append(foreign, have.Name)
-			if len(have.Rules) > 0 {
+			if len(have.Rules) > 0 && !flushed {
 				p.flushChain(have.Name)
 			}
 		}
@@ -163,93 +207,29 @@ func (p *Plan) diffChains(s *State) {
 	}
 }
 
-// dropSets deletes what the table no longer needs. Sets of bans are only left out of a Table once they are empty; those that
-// portmon does not know are somebody's own and stay.
+// dropSets deletes the sets that another configuration needed. Those that
+// portmon never makes are somebody's own and stay.
 func (p *Plan) dropSets(s *State) {
 	for i := range s.Sets {
-		have := &s.Sets[i]
-		if p.Table.set(have.Name) != nil {
-			continue
-		}
-		_, _, ban := tierOf(have.Name)
-		if ban || have.Name == families[0].hits() || have.Name == families[1].hits() {
+		if have := &s.Sets[i]; p.Table.set(have.Name) == nil && isOurs(have.Name) {
 			p.deleteSet(have)
 		}
 	}
 }
 
-// liftWhitelisted takes back the bans of sources that are whitelisted as a whole; the packet path would not heed them anyway.
-func (p *Plan) liftWhitelisted(s *State, c Contents) {
-	for _, b := range c.Bans {
-		if p.whitelisted(b) {
-			p.Lifted = append(p.Lifted, b)
+// isOurs reports whether a configuration could make a set of that name.
+func isOurs(set string) bool {
+	if role, _ := RoleOf(set); role != RoleNone {
+		return true
+	}
+	for _, f := range families {
+		if slices.Contains([]string{
+			f.whitelist(), f.crowd(), f.hits(), f.probed(), f.score(), f.servedTCP(), f.servedUDP(),
+		}, set) {
+			return true
 		}
 	}
-	p.discard("bans of whitelisted sources", s, p.Lifted)
-}
-
-func (p *Plan) whitelisted(b Ban) bool {
-	w := p.Table.set(familyOf(b.From.Type()).whitelist())
-	iv, ok := nftset.Find(w.Elements, b.From)
-	return ok && iv.Covers(b.Interval)
-}
-
-// rekey moves the bans of IPv6 sources by the old prefix length to the set of prefixes: as keys of the new length they would mean
-// something else, or nothing. That set takes no overlaps, so bans that overlap become one, which lasts as long as the longest.
-//
-// They get there ahead of the transaction that takes them out of the tiers. The kernel (seen on 6.18) makes a new generation of
-// elements visible first and a changed interval set a moment later; in between, what moves would be in neither.
-func (p *Plan) rekey(s *State, c Contents) {
-	bans := slices.DeleteFunc(slices.Clone(c.Bans), func(b Ban) bool { return b.From.Type() != nftset.IPv6Addr || p.whitelisted(b) })
-	slices.SortStableFunc(bans, func(a, b Ban) int { return a.Compare(b.Interval) })
-	var fromNet, toNet, fromTiers []Ban
-	for n := 0; len(bans) > 0; bans = bans[n:] {
-		one := bans[0]
-		for n = 1; n < len(bans) && bans[n].From.Compare(one.To) <= 0; n++ {
-			one = one.join(bans[n])
-		}
-		there := false
-		for _, b := range bans[:n] {
-			switch {
-			case b.Tier > 0:
-				fromTiers = append(fromTiers, b)
-			case b.Interval == one.Interval && sameExpiry(b.Expires, one.Expires):
-				there = true
-			default:
-				fromNet = append(fromNet, b)
-			}
-		}
-		if !there {
-			toNet = append(toNet, one)
-		}
-	}
-
-	const what = "bans by the old prefix length"
-	start := len(p.ops)
-	p.discard(what, s, fromNet) // before what overlaps it comes
-	p.addBans(what, &p.Table.set(families[1].net()).Set, toNet)
-	if s.Set(families[1].net()) != nil {
-		for i := range p.ops[start:] {
-			p.ops[start+i].ahead = true
-		}
-	}
-	p.discard(what, s, fromTiers)
-}
-
-// sameExpiry allows for the time that reading takes, which [State.allBans] allows for as well but for the kernel's own delays.
-func sameExpiry(a, b time.Duration) bool {
-	return (a-b).Abs() <= time.Second && (a == 0) == (b == 0)
-}
-
-// join returns the ban of all that is between two bans, for the longer of their times.
-func (b Ban) join(o Ban) Ban {
-	if b.To.Compare(o.To) < 0 {
-		b.To = o.To
-	}
-	if b.Expires != 0 && (o.Expires == 0 || o.Expires > b.Expires) {
-		b.Timeout, b.Expires, b.Comment = o.Timeout, o.Expires, o.Comment
-	}
-	return b
+	return slices.Contains([]string{setTrapTCP, setTrapUDP, setIgnoreTCP, setSingle6, setOwn6, setStarting}, set)
 }
 
 // sameTimeout allows for the ticks that the kernel rounds to, 10 ms at most.

@@ -73,12 +73,31 @@ func flushChain(tx *nftset.Tx, t nftset.Table, name string) error {
 	})
 }
 
+// addRule adds a rule to the end of a chain.
 func addRule(tx *nftset.Tx, t nftset.Table, chain string, r Rule) error {
+	return putRule(tx, t, chain, r, unix.NLM_F_APPEND)
+}
+
+// insertRule adds a rule to the head of a chain.
+func insertRule(tx *nftset.Tx, t nftset.Table, chain string, r Rule) error {
+	return putRule(tx, t, chain, r, 0)
+}
+
+// deleteRule deletes the rule of a chain that has a handle.
+func deleteRule(tx *nftset.Tx, t nftset.Table, chain string, handle uint64) error {
+	return message(tx, unix.NFT_MSG_DELRULE, 0, t, "delete rule of chain", chain, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_RULE_TABLE, t.Name)
+		ae.String(unix.NFTA_RULE_CHAIN, chain)
+		ae.Uint64(unix.NFTA_RULE_HANDLE, handle)
+	})
+}
+
+func putRule(tx *nftset.Tx, t nftset.Table, chain string, r Rule, where uint16) error {
 	exprs, err := r.encode(t.Family)
 	if err != nil {
 		return fmt.Errorf("add rule to chain %s %s: encode: %w", t, chain, err)
 	}
-	return message(tx, unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, t, opAddRule, chain, func(ae *netlink.AttributeEncoder) {
+	return message(tx, unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|where, t, opAddRule, chain, func(ae *netlink.AttributeEncoder) {
 		ae.String(unix.NFTA_RULE_TABLE, t.Name)
 		ae.String(unix.NFTA_RULE_CHAIN, chain)
 		ae.Nested(unix.NFTA_RULE_EXPRESSIONS, func(ae *netlink.AttributeEncoder) error {
@@ -99,14 +118,12 @@ const opAddRule = "add rule to chain"
 // encode returns the rule's expressions as they travel.
 func (r Rule) encode(family nftset.Family) ([][]byte, error) {
 	var out [][]byte
-	for _, s := range r.statements {
-		for _, e := range s.exprs {
-			b, err := expr.Marshal(byte(family), e)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, b)
+	for _, e := range expressions(r.statements) {
+		b, err := expr.Marshal(byte(family), e)
+		if err != nil {
+			return nil, err
 		}
+		out = append(out, b)
 	}
 	return out, nil
 }

@@ -3,8 +3,8 @@ package ruleset
 import (
 	"errors"
 	"fmt"
-
 	"github.com/google/nftables/expr"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/nftset"
@@ -62,9 +62,9 @@ var probes = []struct {
 	{"routing look-ups (fib expression)", "CONFIG_NFT_FIB_INET", fromOwnAddress(), nil},
 	{"the listener test (socket expression)", "CONFIG_NFT_SOCKET, Linux 4.18 or later", toSocket(0), nil},
 	{"limits (limit expression)", "CONFIG_NFT_LIMIT",
-		statement{"limit", []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: 1, Over: true, Unit: expr.LimitTimeWeek, Burst: 1}}}, nil},
+		rate{1, expr.LimitTimeWeek, 1}.limit(), nil},
 	{"", "", unroutable(), func(f *Features) *bool { return &f.ReversePath }},
-	{"", "", logTo(0, 1), func(f *Features) *bool { return &f.Log }},
+	{"", "", logTo("", 0, 1), func(f *Features) *bool { return &f.Log }},
 }
 
 // Probe asks the kernel what it can do. It changes nothing. Missing what portmon needs is an *UnsupportedError, missing privilege

@@ -27,17 +27,19 @@ func TestMain(m *testing.M) {
 const (
 	openTCP   = 80
 	openUDP   = 53
-	closed    = 81 // neither served nor a trap
+	closed    = 82 // neither served nor a trap
 	trapTCP   = 23
 	trapUDP   = 161
 	patience  = 20 * time.Second // ends a test that fails
 	oneSecond = time.Second      // for answers that come
 )
 
-// trapSpec is the default with UDP traps, and a whitelist that none of a lab's sources is in.
+// trapSpec is the default with UDP traps, a whitelist that none of a lab's
+// sources is in, and traps that are armed at once.
 func trapSpec() Spec {
 	s := Default()
 	s.TrapUDP = []Ports{{trapUDP, trapUDP}, {1000, 1010}}
+	s.Grace = 0
 	return s
 }
 
@@ -128,13 +130,13 @@ func (l *lab) prepare(spec Spec) Result {
 	return r
 }
 
-func (l *lab) read() *State {
+func (l *lab) open() *Handle {
 	l.t.Helper()
-	s, err := Read(l.conn, "portmon")
+	h, err := Open(l.conn, "portmon")
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	return s
+	return h
 }
 
 func (l *lab) generation() uint32 {
@@ -150,22 +152,23 @@ func (l *lab) generation() uint32 {
 func (l *lab) counters() map[string]uint64 {
 	l.t.Helper()
 	out := make(map[string]uint64)
-	for name, c := range l.read().Counters {
+	for name, c := range l.open().Counters {
 		out[name] = c.Packets
 	}
 	return out
 }
 
-// bans returns what State.Bans says, by what is banned: "198.18.0.1", "2001:db8:1:1::/64".
-func (l *lab) bans() map[string]Ban {
+// bans returns what Handle.Bans says, by what is banned: "198.18.0.1",
+// "2001:db8:1:1::/64".
+func (l *lab) bans() map[string]Entry {
 	l.t.Helper()
-	out := make(map[string]Ban)
-	for b, err := range l.read().Bans(l.conn) {
+	out := make(map[string]Entry)
+	for b, err := range l.open().Bans() {
 		if err != nil {
 			l.t.Fatal(err)
 		}
 		if _, twice := out[b.Interval.String()]; twice {
-			l.t.Errorf("State.Bans gives %v twice", b.Interval)
+			l.t.Errorf("Handle.Bans gives %v twice", b.Interval)
 		}
 		out[b.Interval.String()] = b
 	}
@@ -229,7 +232,7 @@ func await(t testing.TB, what string, f func() bool) {
 // has reports whether a set of the table holds an address. A dump could miss it.
 func (l *lab) has(set string, a netip.Addr) bool {
 	l.t.Helper()
-	s := l.read().Set(set)
+	s := l.open().Set(set)
 	if s == nil {
 		l.t.Fatalf("there is no set %s", set)
 	}
@@ -243,7 +246,7 @@ func (l *lab) has(set string, a netip.Addr) bool {
 // addMany adds elements to a set in transactions that need no privilege for their size.
 func (l *lab) addMany(set string, elems []nftset.Element) {
 	l.t.Helper()
-	s := l.read().Set(set)
+	s := l.open().Set(set)
 	for batch := range slices.Chunk(elems, 1000) {
 		if err := l.conn.Add(s, slices.Values(batch)); err != nil {
 			l.t.Fatal(err)

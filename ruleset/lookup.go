@@ -1,69 +1,124 @@
 package ruleset
 
 import (
-	"errors"
 	"net/netip"
-	"os"
+	"slices"
+	"time"
 
 	"github.com/portmon/portmon/nftset"
 )
 
 // Standing is what the table has to say about an address.
 type Standing struct {
-	// Whitelisted is the whitelist's interval around the address; nil if there is none.
+	// Source is the prefix by which the address is banned.
+	Source netip.Prefix
+	// Whitelisted is the whitelist's interval around the address; nil if there
+	// is none.
 	Whitelisted *nftset.Interval
-	// Bans are all bans that the address is under, the longest tier first, then prefixes. If it is whitelisted they are without effect.
-	Bans []Ban
+	// Bans are all bans that the address is under. If it is whitelisted they
+	// have no effect.
+	Bans []Entry
+	// Step is the step of the ladder that the source was banned by last, 0 if
+	// none is remembered, and StepRemaining how long it still will be.
+	Step          int
+	StepRemaining time.Duration
+	// Scanner tells that the last offence known was a scan.
+	Scanner bool
+	// Probed are the closed ports that count against the source, in order.
+	Probed []uint16
 }
 
 // Banned reports whether packets from the address are dropped.
 func (st Standing) Banned() bool { return st.Whitelisted == nil && len(st.Bans) > 0 }
 
-// Lookup asks the kernel about one address, in some 10 µs for each set. IPv4-mapped addresses are taken as IPv4.
-func (s *State) Lookup(c *nftset.Conn, addr netip.Addr) (Standing, error) {
+// Lookup asks the kernel about one address, in some 10 µs for each set. Only for
+// a source that has probed closed ports are those read, which takes as long as
+// the set of them is large. IPv4-mapped addresses are taken as IPv4.
+func (h *Handle) Lookup(a netip.Addr) (Standing, error) {
+	a = a.Unmap().WithZone("")
 	var st Standing
-	key := nftset.AddrKey(addr)
-	f := familyOf(key.Type())
-	if set := s.Set(f.whitelist()); set != nil {
-		el, err := c.Get(set, key)
-		switch {
-		case err == nil:
-			st.Whitelisted = &el.Interval
-		case !errors.Is(err, os.ErrNotExist):
+	var err error
+	if st.Source, err = h.Source(a); err != nil {
+		return st, err
+	}
+	own := nftset.AddrKey(a)
+	whitelisted, ok, err := h.Whitelisted(nftset.Single(own))
+	if err != nil {
+		return st, err
+	}
+	if ok {
+		st.Whitelisted = &whitelisted
+	}
+	known, err := h.lookupHistory(&st)
+	if err != nil {
+		return st, err
+	}
+	f := familyOfAddr(a)
+	subnet := nftset.AddrKey(netip.PrefixFrom(a, f.subnetLen).Masked().Addr())
+	ask := []struct {
+		set string
+		key nftset.Key
+	}{{f.subnet(), subnet}, {f.net(), own}}
+	for _, key := range h.keys(a) {
+		ask = append(ask, struct {
+			set string
+			key nftset.Key
+		}{f.ban(), key})
+	}
+	slices.Reverse(ask)
+	for _, q := range ask {
+		el, _, ok, err := h.get(q.set, q.key)
+		if err != nil {
 			return st, err
 		}
+		if e, isBan := h.Entry(q.set, el); ok && isBan && e.Contains(own) {
+			e.explain(known)
+			st.Bans = append(st.Bans, e)
+		}
 	}
-	for _, set := range s.banSets() {
-		if set.Type != f.key {
+	st.Probed, err = h.probed(st.Source)
+	return st, err
+}
+
+// lookupHistory asks what is remembered of the source.
+func (h *Handle) lookupHistory(st *Standing) (history, error) {
+	var known history
+	key := nftset.AddrKey(st.Source.Addr())
+	for _, set := range h.roleSets(RoleStep, RoleScanner) {
+		el, _, ok, err := h.get(set.Name, key)
+		if err != nil {
+			return known, err
+		}
+		if !ok {
 			continue
 		}
-		_, tier, _ := tierOf(set.Name)
-		el, err := c.Get(set, s.tierKey(tier, addr))
-		switch {
-		case err == nil:
-			st.Bans = append(st.Bans, s.ban(set, tier, el))
-		case !errors.Is(err, os.ErrNotExist):
-			return st, err
+		e, _ := h.Entry(set.Name, el)
+		if e.Step > st.Step {
+			st.Step, st.StepRemaining = e.Step, e.Remaining
+		}
+		known = known.with(e)
+	}
+	st.Scanner = known.scanner
+	return known, nil
+}
+
+// probed returns the closed ports that count against a source.
+func (h *Handle) probed(source netip.Prefix) ([]uint16, error) {
+	f := familyOfAddr(source.Addr())
+	_, _, ok, err := h.get(f.score(), nftset.AddrKey(source.Addr()))
+	set := h.Set(f.probed())
+	if err != nil || !ok || set == nil {
+		return nil, err
+	}
+	var ports []uint16
+	for el, err := range h.c.Elements(set) {
+		if err != nil {
+			return nil, err
+		}
+		if el.From.Addr() == source.Addr() {
+			ports = append(ports, el.From.Port())
 		}
 	}
-	return st, nil
-}
-
-// tierKey returns the key that stands for an address in the sets of a tier.
-func (s *State) tierKey(tier int, addr netip.Addr) nftset.Key {
-	addr = addr.Unmap().WithZone("")
-	if tier > 0 && addr.Is6() {
-		return nftset.AddrKey(s.Source(addr).Addr())
-	}
-	return nftset.AddrKey(addr)
-}
-
-// Source returns the prefix by which an address is banned: itself alone, or for IPv6 the network that it is in.
-func (s *State) Source(addr netip.Addr) netip.Prefix {
-	addr = addr.Unmap().WithZone("")
-	bits := addr.BitLen()
-	if addr.Is6() && s.Prefix6 > 0 {
-		bits = s.Prefix6
-	}
-	return netip.PrefixFrom(addr, bits).Masked()
+	slices.Sort(ports)
+	return slices.Compact(ports), nil
 }

@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -8,87 +9,208 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// Names of what stands in the table. They are part of the interface: other tools add to these sets and read these counters.
+// Counters of the table. Their names are part of the interface.
 const (
-	counterTrapped = "trapped" // packets that hit a trap
-	counterBanned  = "banned"  // bans the packet path made
-	counterFull    = "full"    // trap packets dropped with no room left to ban their source
-	counterDropped = "dropped" // packets dropped because their source is banned
-
-	chainEarly   = "early"   // base: prerouting, before conntrack; SYNs of banned sources end here
-	chainGuard   = "guard"   // base: prerouting, after conntrack
-	chainSources = "sources" // is the source banned?
-	chainBanned  = "banned"  // it is: may the packet pass all the same?
-	chainTrap    = "trap"    // base: input
-	chainOffence = "offence" // a trap packet: is it one to punish?
-	chainBan     = "ban"     // it is
-
-	setTrapTCP = "trap_tcp"
-	setTrapUDP = "trap_udp"
+	CounterTrapped    = "trapped"    // packets to trap ports that were held against their source
+	CounterScanned    = "scanned"    // packets to closed ports that made an offence
+	CounterBanned     = "banned"     // bans the packet path made
+	CounterFull       = "full"       // offences that banned nobody, as a set had no room
+	CounterHeldBack   = "held_back"  // first offences that banned nobody, as there were too many at a time
+	CounterUncounted  = "uncounted"  // packets to closed ports not counted, as there were too many at a time
+	CounterUnroutable = "unroutable" // packets dropped as no route leads back to their source
+	CounterDropped    = "dropped"    // packets dropped as their source is banned
 )
 
-// families are the two address families, in the order in which their rules stand.
+var counters = []string{
+	CounterTrapped, CounterScanned, CounterBanned, CounterFull, CounterHeldBack, CounterUncounted, CounterUnroutable, CounterDropped,
+}
+
+// Names of the chains.
+const (
+	chainEarly     = "early"      // base: prerouting, before conntrack; SYNs of banned sources end here
+	chainSYN       = "syn"        // a SYN: is its source banned?
+	chainBannedSYN = "banned_syn" // it is: may the packet pass all the same?
+	chainGuard     = "guard"      // base: prerouting, behind conntrack and DNAT
+	chainBanned    = "banned"     // the source is banned: may the packet pass all the same?
+	chainOpening   = "opening"    // TCP without ACK and RST: a SYN, or what scanners send instead
+	chainProbe     = "probe"      // such a packet, of a source that is not banned
+	chainTrap      = "trap"       // a packet to a trap port
+	chainTrapUDP   = "trap_udp"   // the same, by UDP
+	chainRetry     = "retry"      // counts packets to trap ports
+	chainScan      = "scan"       // a packet to a port that may be closed
+	chainExempt    = "exempt"     // accepts what is not an offence
+	chainListens   = "listens"    // a program listens on the port
+	chainOffence   = "offence"    // bans the source
+	chainScanner   = "scanner"    // remembers that the offence was a scan
+	chainSubnet    = "ban_subnet" // logs the ban of a subnet
+
+	// Of IPv6 sources, some are counted and banned by their full address.
+	chainOffence6  = "offence6"
+	singleSuffix   = "_single"
+	chainBanPrefix = "ban_" // and the step: logs the ban
+)
+
+// Names of the sets that are not of one family.
+const (
+	setTrapTCP   = "trap_tcp"
+	setTrapUDP   = "trap_udp"
+	setIgnoreTCP = "ignore_tcp"
+	setSingle6   = "single6"  // prefixes whose addresses are banned one by one
+	setOwn6      = "own6"     // the same: the networks of this host's own addresses
+	setStarting  = "starting" // protocols whose traps are not armed yet
+)
+
+// families are the two address families, in the order in which their rules
+// stand.
 var families = [...]family{
-	{"ip", "4", nftset.IPv4Addr},
-	{"ip6", "6", nftset.IPv6Addr},
+	{"ip", "4", nftset.IPv4Addr, nftset.IPv4AddrPort, 12, 16, 24},
+	{"ip6", "6", nftset.IPv6Addr, nftset.IPv6AddrPort, 8, 24, 48},
 }
 
 // family is an address family within the inet table.
 type family struct {
-	nft    string // the word before "saddr"
-	suffix string // the end of its sets' names
-	key    nftset.KeyType
+	nft       string         // the word before "saddr"
+	suffix    string         // the end of its sets' names
+	key       nftset.KeyType // an address
+	pair      nftset.KeyType // an address and a port
+	saddrAt   uint32         // offset of the source address in the header
+	daddrAt   uint32
+	subnetLen int // prefix length of what is banned when many of its sources offend
 }
 
-func (f family) whitelist() string { return "whitelist" + f.suffix }
-func (f family) hits() string      { return "hits" + f.suffix }
-func (f family) net() string       { return "net" + f.suffix }
+func (f family) is6() bool { return f.key == nftset.IPv6Addr }
 
-// ban returns the name of the set of a tier, from 1: ban4, ban4_2, ban4_3 …
-func (f family) ban(tier int) string {
-	if tier == 1 {
-		return "ban" + f.suffix
-	}
-	return "ban" + f.suffix + "_" + strconv.Itoa(tier)
-}
+func (f family) whitelist() string    { return "whitelist" + f.suffix }
+func (f family) ban() string          { return "ban" + f.suffix }
+func (f family) net() string          { return "net" + f.suffix }
+func (f family) subnet() string       { return "subnet" + f.suffix }
+func (f family) crowd() string        { return "crowd" + f.suffix }
+func (f family) scanner() string      { return "scanner" + f.suffix }
+func (f family) hits() string         { return "hits" + f.suffix }
+func (f family) probed() string       { return "probed" + f.suffix }
+func (f family) score() string        { return "score" + f.suffix }
+func (f family) servedTCP() string    { return "served_tcp" + f.suffix }
+func (f family) servedUDP() string    { return "served_udp" + f.suffix }
+func (f family) tier(step int) string { return "tier" + f.suffix + "_" + strconv.Itoa(step) }
+func (f family) offenceChain() string { return chainOffence + strings.TrimPrefix(f.suffix, "4") }
+func chainBan(step int) string        { return chainBanPrefix + strconv.Itoa(step) }
 
-// familyOf returns the family of a key type.
+// familyOf returns the family of a key type, which may be that of pairs.
 func familyOf(t nftset.KeyType) family {
-	if t == nftset.IPv6Addr {
+	if t == nftset.IPv6Addr || t == nftset.IPv6AddrPort {
 		return families[1]
 	}
 	return families[0]
 }
 
-// tierOf returns the family and the tier of a ban set by its name: 0 for the sets of prefixes; ok is false for other sets.
-func tierOf(name string) (f family, tier int, ok bool) {
+func familyOfAddr(a netip.Addr) family { return familyOf(nftset.AddrKey(a).Type()) }
+
+// Role is what a set of the table remembers of sources.
+type Role uint8
+
+// The roles. Sets that remember nothing of sources have none.
+const (
+	RoleNone    Role = iota
+	RoleBan          // ban4, ban6: banned now
+	RoleNet          // net4, net6: prefixes and ranges that were banned by hand, and what found ban4 or ban6 full
+	RoleSubnet       // subnet4, subnet6: banned as many sources of theirs offended
+	RoleStep         // tier4_1, tier6_1, tier4_2, …: offended at that step of the ladder
+	RoleScanner      // scanner4, scanner6: banned for a scan, and not for a packet to a trap port
+)
+
+// Bans reports whether what a set of the role holds is banned.
+func (r Role) Bans() bool { return r == RoleBan || r == RoleNet || r == RoleSubnet }
+
+// RoleOf returns the role of a set by its name, and of a RoleStep the step, from
+// 1.
+func RoleOf(set string) (role Role, step int) {
 	for _, f := range families {
-		if name == f.net() {
-			return f, 0, true
+		switch set {
+		case f.ban():
+			return RoleBan, 0
+		case f.net():
+			return RoleNet, 0
+		case f.subnet():
+			return RoleSubnet, 0
+		case f.scanner():
+			return RoleScanner, 0
 		}
-		if name == f.ban(1) {
-			return f, 1, true
-		}
-		if rest, found := strings.CutPrefix(name, f.ban(1)+"_"); found {
-			if n, err := strconv.Atoi(rest); err == nil && n >= 2 && n <= MaxSteps && f.ban(n) == name {
-				return f, n, true
+		for step := 1; step <= MaxSteps; step++ {
+			if set == f.tier(step) {
+				return RoleStep, step
 			}
 		}
 	}
-	return family{}, 0, false
+	return RoleNone, 0
 }
 
-// BanSet returns the name of the set that holds bans of addresses like a in a tier, from 1; tier 0 is the set of prefixes.
-func BanSet(a netip.Addr, tier int) string {
-	f := familyOf(nftset.AddrKey(a).Type())
-	if tier == 0 {
+// Set returns the name of the set of the role that holds addresses like a; step
+// counts for a RoleStep only.
+func (r Role) Set(a netip.Addr, step int) string {
+	f := familyOfAddr(a)
+	switch r {
+	case RoleBan:
+		return f.ban()
+	case RoleNet:
 		return f.net()
+	case RoleSubnet:
+		return f.subnet()
+	case RoleScanner:
+		return f.scanner()
+	case RoleStep:
+		return f.tier(step)
 	}
-	return f.ban(tier)
+	return ""
 }
 
-// Tier returns the tier of a set by its name, 0 for the sets of prefixes; ok is false if the set holds no bans.
-func Tier(set string) (tier int, ok bool) {
-	_, tier, ok = tierOf(set)
-	return tier, ok
+// Cause is why a source is banned.
+type Cause uint8
+
+// The causes.
+const (
+	CauseUnknown Cause = iota
+	CauseTrap          // a packet to a trap port
+	CauseScan          // packets to closed ports
+	CauseSubnet        // offences of many sources of one subnet
+	CauseHand          // an administrator
+	CauseOther         // another program
+)
+
+var causes = [...]string{"", "trap", "scan", "subnet", "hand", "other"}
+
+// String returns "trap", "scan", "subnet", "hand" or "other"; "" if the cause is
+// not known.
+func (c Cause) String() string { return causes[c] }
+
+// ParseCause is the inverse of [Cause.String].
+func ParseCause(s string) (Cause, bool) {
+	for c, name := range causes {
+		if s == name {
+			return Cause(c), true
+		}
+	}
+	return CauseUnknown, false
+}
+
+// logPrefix is how log messages of bans begin: "portmon trap 1". The step of a
+// subnet is 0 and is left out.
+func logPrefix(c Cause, step int) string {
+	if step == 0 {
+		return "portmon " + c.String()
+	}
+	return fmt.Sprintf("portmon %s %d", c, step)
+}
+
+// ParseLogPrefix reads the prefix of a message of the log group: why the packet
+// path has banned a source, and by which step of the ladder, 0 for a subnet. ok
+// is false for a message that is not portmon's.
+func ParseLogPrefix(prefix string) (c Cause, step int, ok bool) {
+	for _, c := range []Cause{CauseTrap, CauseScan} {
+		for step := 1; step <= MaxSteps; step++ {
+			if prefix == logPrefix(c, step) {
+				return c, step, true
+			}
+		}
+	}
+	return CauseSubnet, 0, prefix == logPrefix(CauseSubnet, 0)
 }

@@ -6,6 +6,9 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/nftset"
 )
@@ -21,8 +24,9 @@ type Plan struct {
 	// Stuck says of sets what the kernel did not change when it was asked to. Kernels before 6.1's stable series ignore a new
 	// timeout of a live set, some later ones a new size. It is known when the same plan is made again.
 	Stuck []string
-	// Lifted are the bans that the plan takes back because their source is whitelisted now.
-	Lifted []Ban
+	// Lifted are the bans that the plan takes back because their source is
+	// whitelisted now.
+	Lifted []Entry
 }
 
 // operation is one change, which can be encoded and written.
@@ -95,7 +99,10 @@ func (p *Plan) addCounter(name string) {
 
 // putSet adds a set, or updates the timeout and size of one that is there.
 func (p *Plan) putSet(what string, s *nftset.Set) {
-	props := fmt.Sprintf("type %s; flags %s;", s.Type, flagsText(s.Flags))
+	props := fmt.Sprintf("type %s;", s.Type)
+	if s.Flags != 0 {
+		props += fmt.Sprintf(" flags %s;", flagsText(s.Flags))
+	}
 	if s.Timeout > 0 {
 		props += " timeout " + nftDuration(s.Timeout) + ";"
 	}
@@ -139,39 +146,42 @@ func (p *Plan) intervals(verb string, s *nftset.Set, ivs []nftset.Interval, enco
 	})
 }
 
-// addBans adds bans with the time that they have left.
-func (p *Plan) addBans(what string, to *nftset.Set, bans []Ban) {
-	if len(bans) == 0 {
+// addElements adds elements with timeouts.
+func (p *Plan) addElements(what string, to *nftset.Set, elems []nftset.Element) {
+	if len(elems) == 0 {
 		return
-	}
-	elems := make([]nftset.Element, len(bans))
-	for i, b := range bans {
-		elems[i] = nftset.Element{Interval: b.Interval, Timeout: b.Expires, Comment: b.Comment}
 	}
 	p.do(what, func(tx *nftset.Tx) error { tx.AddElements(to, slices.Values(elems)); return nil },
 		"add element %s { %s }", to, elementsText(elems))
 }
 
-// discard deletes bans, all those of a set at once: one by one it takes the kernel (seen on 6.18) half a minute for 20,000 intervals.
-// They may expire before the commit, and deleting what is not there would fail all of it.
-func (p *Plan) discard(what string, s *State, bans []Ban) {
-	for _, from := range s.banSets() {
-		var gone []nftset.Element
-		for _, b := range bans {
-			key := b.Interval
-			if from.Flags&nftset.FlagInterval == 0 {
-				key = nftset.Single(b.From)
-			}
-			if b.Set == from.Name {
-				gone = append(gone, nftset.Element{Interval: key})
-			}
-		}
-		if len(gone) > 0 {
-			text := elementsText(gone)
-			p.do(what, func(tx *nftset.Tx) error { tx.Discard(from, slices.Values(gone)); return nil },
-				"add element %s { %s }\ndelete element %s { %s }", from, text, from, text)
-		}
+// discard deletes elements that may expire before the commit; deleting what is
+// not there would fail all of it.
+func (p *Plan) discard(what string, from *nftset.Set, keys []nftset.Interval) {
+	if len(keys) == 0 {
+		return
 	}
+	elems := make([]nftset.Element, len(keys))
+	for i, key := range keys {
+		elems[i] = nftset.Element{Interval: key}
+	}
+	text := elementsText(elems)
+	p.do(what, func(tx *nftset.Tx) error { tx.Discard(from, slices.Values(elems)); return nil },
+		"add element %s { %s }\ndelete element %s { %s }", from, text, from, text)
+}
+
+func (p *Plan) flushSet(what string, s *nftset.Set) {
+	p.do(what, func(tx *nftset.Tx) error { tx.FlushSet(s); return nil }, "flush set %s", s)
+}
+
+// delayTraps keeps the traps of a new table unarmed for a time.
+func (p *Plan) delayTraps(d time.Duration) {
+	set := &p.Table.set(setStarting).Set
+	var elems []nftset.Element
+	for _, proto := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+		elems = append(elems, nftset.Element{Interval: nftset.Single(nftset.ProtoKey(proto)), Timeout: d})
+	}
+	p.addElements(setStarting, set, elems)
 }
 
 func elementsText(elems []nftset.Element) string {
@@ -210,6 +220,11 @@ func (p *Plan) deleteChain(name string) {
 func (p *Plan) flushChain(name string) {
 	t := p.Table.Table
 	p.do("rules", func(tx *nftset.Tx) error { return flushChain(tx, t, name) }, "flush chain %s %s", t, name)
+}
+
+func (p *Plan) insertRule(r netRule) {
+	t := p.Table.Table
+	p.do("rules", func(tx *nftset.Tx) error { return insertRule(tx, t, r.chain, r.Rule) }, "insert rule %s %s %s", t, r.chain, r.Rule)
 }
 
 func (p *Plan) addRules(c *Chain) {

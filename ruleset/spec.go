@@ -91,6 +91,10 @@ type Spec struct {
 	// the source. They are for hosts whose routes that test cannot judge.
 	NoReversePath4, NoReversePath6 bool
 
+	// LocalPorts is the range from which the kernel chooses the ports of
+	// connections that this host opens: net.ipv4.ip_local_port_range.
+	LocalPorts Ports
+
 	// LogGroup is the netlink log group, 0 to 65535, which gets one message for
 	// each ban that the packet path makes. LogThreshold is the number of
 	// messages that the kernel may hold back to send them together, 1 or more.
@@ -139,6 +143,7 @@ func Default() Spec {
 		Prefix6:      64,
 		Subnet6:      8,
 		Size:         65536,
+		LocalPorts:   Ports{32768, 60999},
 		LogGroup:     513,
 		LogThreshold: 16,
 	}
@@ -216,6 +221,7 @@ func (s Spec) Validate() error {
 	if s.Size < 1 || s.Size > MaxSize {
 		bad("Size", "%d is not in 1 to %d", s.Size, MaxSize)
 	}
+	validatePorts([]Ports{s.LocalPorts}, func(format string, args ...any) { bad("LocalPorts", format, args...) })
 	if s.LogThreshold < 1 {
 		bad("LogThreshold", "0 is not in 1 to 65535")
 	}

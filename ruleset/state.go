@@ -43,6 +43,7 @@ type ChainState struct {
 type RuleState struct {
 	Exprs   [][]byte
 	Comment string
+	Handle  uint64 // the kernel's number for it
 }
 
 // Counter is the value of a named counter.
@@ -185,6 +186,8 @@ func (s *State) readRules(c *nftset.Conn) error {
 				table = ad.String()
 			case unix.NFTA_RULE_CHAIN:
 				chain = ad.String()
+			case unix.NFTA_RULE_HANDLE:
+				r.Handle = ad.Uint64()
 			case unix.NFTA_RULE_USERDATA:
 				r.Comment = ruleComment(ad.Bytes())
 			case unix.NFTA_RULE_EXPRESSIONS:

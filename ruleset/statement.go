@@ -2,161 +2,137 @@ package ruleset
 
 import (
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
-
-	"github.com/portmon/portmon/nftset"
 )
 
-// statement is one statement of a rule in both of its forms, side by side so that they cannot drift apart: as nft writes it,
-// and as the expressions that nft would make of it.
+// statement is one statement of a rule in both of its forms, side by side so
+// that they cannot drift apart: as nft writes it, and as the expressions that
+// nft would make of it.
 type statement struct {
 	text  string
 	exprs []expr.Any
+	// nfproto and l4proto, unless 0, are the family and the transport protocol
+	// of whose header the expressions read. They must be tested once in a rule,
+	// before that; nft does so without writing it.
+	nfproto, l4proto byte
 }
 
-const register = 1 // NFT_REG_1, 16 bytes: enough for an IPv6 address
+// expressions returns those of a list of statements, with the tests that they
+// need.
+func expressions(statements []statement) []expr.Any {
+	var out []expr.Any
+	var nfproto, l4proto byte
+	for _, s := range statements {
+		if s.nfproto != 0 && s.nfproto != nfproto {
+			nfproto = s.nfproto
+			out = append(out, &expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register}, eq(nfproto))
+		}
+		if s.l4proto != 0 && s.l4proto != l4proto {
+			l4proto = s.l4proto
+			out = append(out, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, eq(l4proto))
+		}
+		out = append(out, s.exprs...)
+	}
+	return out
+}
+
+// register is NFT_REG_1: 16 bytes, enough for an IPv6 address.
+const register = 1
 
 func eq(data ...byte) *expr.Cmp { return &expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: data} }
 
+// hostOrder encodes a number as the kernel keeps it in a register.
+func hostOrder(v uint32) []byte { return binaryutil.NativeEndian.PutUint32(v) }
+
 // eqHost compares with a number that the kernel keeps in host byte order.
-func eqHost(v uint32) *expr.Cmp { return eq(binaryutil.NativeEndian.PutUint32(v)...) }
+func eqHost(v uint32) *expr.Cmp { return eq(hostOrder(v)...) }
+
+// anyBit matches if one of the bits of a 32-bit number in host byte order is
+// set.
+func anyBit(bits uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: hostOrder(bits), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: make([]byte, 4)},
+	}
+}
 
 func verdict(text string, kind expr.VerdictKind, chain string) statement {
-	return statement{text, []expr.Any{&expr.Verdict{Kind: kind, Chain: chain}}}
+	return statement{text: text, exprs: []expr.Any{&expr.Verdict{Kind: kind, Chain: chain}}}
 }
 
-func accept() statement           { return verdict("accept", expr.VerdictAccept, "") }
-func drop() statement             { return verdict("drop", expr.VerdictDrop, "") }
-func back() statement             { return verdict("return", expr.VerdictReturn, "") }
-func goTo(chain string) statement { return verdict("goto "+chain, expr.VerdictGoto, chain) }
+func accept() statement             { return verdict("accept", expr.VerdictAccept, "") }
+func drop() statement               { return verdict("drop", expr.VerdictDrop, "") }
+func goTo(chain string) statement   { return verdict("goto "+chain, expr.VerdictGoto, chain) }
+func jumpTo(chain string) statement { return verdict("jump "+chain, expr.VerdictJump, chain) }
 
-// nfproto matches the family. In an inet table that must come before the network header is read; nft implies it.
-func (f family) nfproto() []expr.Any {
-	proto := byte(unix.NFPROTO_IPV4)
-	if f.key == nftset.IPv6Addr {
-		proto = unix.NFPROTO_IPV6
-	}
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register}, eq(proto)}
-}
-
-// saddr loads the source address, of IPv6 only its first bits, and says how nft writes that.
-func (f family) saddr(bits int) statement {
-	if f.key == nftset.IPv4Addr {
-		return statement{"ip saddr", []expr.Any{
-			&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
-		}}
-	}
-	s := statement{"ip6 saddr", []expr.Any{
-		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 16},
-	}}
-	if bits < 128 {
-		mask := mask6(bits)
-		s.text += " & " + netip.AddrFrom16(mask).String()
-		s.exprs = append(s.exprs, &expr.Bitwise{
-			SourceRegister: register, DestRegister: register, Len: 16, Mask: mask[:], Xor: make([]byte, 16),
-		})
-	}
-	return s
-}
-
-func mask6(bits int) (mask [16]byte) {
-	for i := range bits {
-		mask[i/8] |= 0x80 >> (i % 8)
-	}
-	return mask
-}
-
-// in matches packets whose source, or of IPv6 the first bits of it, is in the set. An element with a limit is one packet nearer to
-// it each time that it is found.
-func (f family) in(set string, bits int) statement {
-	return f.lookup(" @", &expr.Lookup{SourceRegister: register, SetName: set}, bits)
-}
-
-// notIn matches packets whose source is not in the set. It does not spend anything of an element's limit.
-func (f family) notIn(set string, bits int) statement {
-	return f.lookup(" != @", &expr.Lookup{SourceRegister: register, SetName: set, Invert: true}, bits)
-}
-
-func (f family) lookup(op string, l *expr.Lookup, bits int) statement {
-	s := f.saddr(bits)
-	s.exprs = append(append(f.nfproto(), s.exprs...), l)
-	s.text += op + l.SetName
-	return s
-}
-
-// inNone matches packets whose source is in none of the sets: its first bits in none of the tiers, and all of it not in that of
-// prefixes. The source is loaded once for all tiers. nft would do so for each, and lists both in the same way.
-//
-// A packet may ask one set before a transaction and the next one after it, and not all sets change at the same instant. So a ban that
-// moves must be in both for a while, whatever the order: the watcher adds to longer tiers and lets the shorter expire; [Apply] adds
-// to the set of prefixes before it deletes from the tiers.
-func (f family) inNone(tiers []string, net string, bits int) statement {
-	load := f.saddr(bits)
-	s := statement{exprs: append(f.nfproto(), load.exprs...)}
-	for _, set := range tiers {
-		s.text += load.text + " != @" + set + " "
-		s.exprs = append(s.exprs, &expr.Lookup{SourceRegister: register, SetName: set, Invert: true})
-	}
-	whole := f.saddr(128)
-	if len(whole.exprs) != len(load.exprs) {
-		s.exprs = append(s.exprs, whole.exprs...)
-	}
-	s.text += whole.text + " != @" + net
-	s.exprs = append(s.exprs, &expr.Lookup{SourceRegister: register, SetName: net, Invert: true})
-	return s
-}
-
-// add puts the source into the set, if it is not there. If the set is full the rule ends here, and the packet goes on to the next.
-// With a burst, it matches only a source that has come more often than that: the rate is that of a limit which, within any
-// findtime we allow for, gives back nothing. The timeout stands here because kernels before 6.1's stable series do not change that
-// of a live set.
-func (f family) add(set string, bits int, timeout time.Duration, burst int) statement {
-	s := f.saddr(bits)
-	dyn := &expr.Dynset{SrcRegKey: register, SetName: set, Operation: uint32(unix.NFT_DYNSET_OP_ADD), Timeout: timeout}
-	s.text = fmt.Sprintf("add @%s { %s timeout %s", set, s.text, nftDuration(timeout))
-	if burst > 0 {
-		dyn.Exprs = []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: 1, Over: true, Unit: expr.LimitTimeWeek, Burst: uint32(burst)}}
-		s.text += fmt.Sprintf(" limit rate over 1/week burst %d packets", burst)
-	}
-	s.text += " }"
-	s.exprs = append(append(f.nfproto(), s.exprs...), dyn)
-	return s
-}
-
-// fromLoopback matches packets that this host sent to itself. The index of lo is 1 in every network namespace.
+// fromLoopback matches packets that this host sent to itself. The index of lo is
+// 1 in every network namespace.
 func fromLoopback() statement {
-	return statement{`iif "lo"`, []expr.Any{&expr.Meta{Key: expr.MetaKeyIIF, Register: register}, eqHost(1)}}
+	return statement{text: `iif "lo"`, exprs: []expr.Any{&expr.Meta{Key: expr.MetaKeyIIF, Register: register}, eqHost(1)}}
 }
 
-// isReply matches the packets of the far end of a connection that was opened from here, ICMP errors about it among them. A packet
-// that conntrack does not know ends the rule.
+// isReply matches the packets of the far end of a connection that was opened
+// from here, ICMP errors about it among them. A packet that conntrack does not
+// know ends the rule.
 func isReply() statement {
-	return statement{"ct direction reply", []expr.Any{
+	return statement{text: "ct direction reply", exprs: []expr.Any{
 		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: register}, eq(1), // IP_CT_DIR_REPLY
 	}}
 }
 
-// l4proto matches the transport protocol; nft implies it before it reads the transport header.
-func l4proto(proto byte) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, eq(proto)}
+// Bits of a connection's state and status: NF_CT_STATE_BIT and
+// NF_CT_STATE_UNTRACKED_BIT of include/uapi/linux/netfilter/nf_conntrack_common.h
+// and IPS_DST_NAT of the same file.
+const (
+	ctRelated   = 1 << (1 + 1) // IP_CT_RELATED is 1
+	ctUntracked = 1 << 6
+	ctDNAT      = 1 << 5
+)
+
+// ctState matches packets whose connection is in a state.
+func ctState(name string, bit uint32) statement {
+	return statement{text: "ct state " + name, exprs: append([]expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: register}}, anyBit(bit)...)}
+}
+
+// isTranslated matches packets whose destination was translated, also by
+// redirect: the port is not the one that the client asked for.
+func isTranslated() statement {
+	return statement{text: "ct status dnat", exprs: append([]expr.Any{&expr.Ct{Key: expr.CtKeySTATUS, Register: register}}, anyBit(ctDNAT)...)}
+}
+
+// isICMP matches ICMP, or ICMPv6.
+func isICMP(f family) statement {
+	if f.is6() {
+		return statement{text: "meta l4proto ipv6-icmp", l4proto: unix.IPPROTO_ICMPV6}
+	}
+	return statement{text: "meta l4proto icmp", l4proto: unix.IPPROTO_ICMP}
+}
+
+// protocolIn matches transport protocols in the set.
+func protocolIn(set string) statement {
+	return statement{text: "meta l4proto @" + set, exprs: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, &expr.Lookup{SourceRegister: register, SetName: set},
+	}}
 }
 
 func transport(offset, length uint32) *expr.Payload {
 	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: length}
 }
 
-// isNeighbourDiscovery matches router and neighbour solicitations and advertisements: ICMPv6 types 133 to 136.
+// portAt is the offset of the destination port, of TCP and UDP alike.
+const portAt = 2
+
+// isNeighbourDiscovery matches router and neighbour solicitations and
+// advertisements: ICMPv6 types 133 to 136.
 func isNeighbourDiscovery() statement {
-	exprs := append(families[1].nfproto(), l4proto(unix.IPPROTO_ICMPV6)...)
-	return statement{"icmpv6 type 133-136", append(exprs, transport(0, 1),
+	return statement{"icmpv6 type 133-136", []expr.Any{transport(0, 1),
 		&expr.Cmp{Op: expr.CmpOpGte, Register: register, Data: []byte{133}},
 		&expr.Cmp{Op: expr.CmpOpLte, Register: register, Data: []byte{136}},
-	)}
+	}, unix.NFPROTO_IPV6, unix.IPPROTO_ICMPV6}
 }
 
 // TCP flags, offset 13 of the header.
@@ -167,69 +143,93 @@ const (
 	tcpACK = 0x10
 )
 
-// tcpFlags matches packets of which the flags in mask are exactly those of value.
+// tcpFlags matches packets of which the flags in mask are exactly those of
+// value.
 func tcpFlags(text string, mask, value byte) statement {
-	return statement{text, append(l4proto(unix.IPPROTO_TCP), transport(13, 1),
+	return statement{text: text, l4proto: unix.IPPROTO_TCP, exprs: []expr.Any{transport(13, 1),
 		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 1, Mask: []byte{mask}, Xor: []byte{0}},
 		eq(value),
-	)}
+	}}
+}
+
+func protoName(proto byte) string {
+	if proto == unix.IPPROTO_UDP {
+		return "udp"
+	}
+	return "tcp"
 }
 
 // dportIn matches destination ports in the set.
 func dportIn(proto byte, set string) statement {
-	name := "tcp"
-	if proto == unix.IPPROTO_UDP {
-		name = "udp"
-	}
-	return statement{name + " dport @" + set,
-		append(l4proto(proto), transport(2, 2), &expr.Lookup{SourceRegister: register, SetName: set})}
+	return statement{text: protoName(proto) + " dport @" + set, l4proto: proto,
+		exprs: []expr.Any{transport(portAt, 2), &expr.Lookup{SourceRegister: register, SetName: set}}}
 }
 
-// and appends a statement, leaving out the expressions that both begin with, as nft does: the test for TCP is made once.
-func (s statement) and(o statement, implied int) statement {
-	return statement{s.text + " " + o.text, append(s.exprs[:len(s.exprs):len(s.exprs)], o.exprs[implied:]...)}
+// dportWithin matches destination ports of any protocol in a range.
+func dportWithin(p Ports) statement {
+	return statement{text: "th dport " + p.String(), exprs: []expr.Any{transport(portAt, 2),
+		&expr.Cmp{Op: expr.CmpOpGte, Register: register, Data: binaryutil.BigEndian.PutUint16(p.From)},
+		&expr.Cmp{Op: expr.CmpOpLte, Register: register, Data: binaryutil.BigEndian.PutUint16(p.To)},
+	}}
 }
 
 // fromOwnAddress matches sources that are an address of this host.
 func fromOwnAddress() statement {
-	return statement{"fib saddr type local", []expr.Any{
+	return statement{text: "fib saddr type local", exprs: []expr.Any{
 		&expr.Fib{Register: register, FlagSADDR: true, ResultADDRTYPE: true}, eqHost(unix.RTN_LOCAL),
 	}}
 }
 
-// unroutable matches sources to which no route leads back by the interface the packet came in by.
-func unroutable() statement {
-	return statement{"fib saddr . iif oif missing", []expr.Any{
-		&expr.Fib{Register: register, FlagSADDR: true, FlagIIF: true, FlagPRESENT: true, ResultOIF: true}, eqHost(0),
+// toElsewhere matches packets that are not for an address of this host: those
+// to be forwarded, broadcast and multicast.
+func toElsewhere() statement {
+	return statement{text: "fib daddr type != local", exprs: []expr.Any{
+		&expr.Fib{Register: register, FlagDADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: hostOrder(unix.RTN_LOCAL)},
 	}}
 }
 
-// toSocket matches packets for which there is a socket, a listening one included. Without one the expression ends the rule, so
-// that transparent 0 and 1 together mean "any socket".
+// unroutable matches sources to which no route leads back by the interface that
+// the packet came in by. The mark counts, as rules may choose the route by it.
+func unroutable() statement {
+	return statement{text: "fib saddr . mark . iif oif missing", exprs: []expr.Any{
+		&expr.Fib{Register: register, FlagSADDR: true, FlagMARK: true, FlagIIF: true, FlagPRESENT: true, ResultOIF: true}, eqHost(0),
+	}}
+}
+
+// toSocket matches packets for which there is a socket, a listening one
+// included. Without one the expression ends the rule, so that transparent 0 and
+// 1 together mean "any socket".
 func toSocket(transparent byte) statement {
-	return statement{fmt.Sprintf("socket transparent %d", transparent), []expr.Any{
+	return statement{text: fmt.Sprintf("socket transparent %d", transparent), exprs: []expr.Any{
 		&expr.Socket{Key: expr.SocketKeyTransparent, Register: register}, eq(transparent),
+	}}
+}
+
+// toBoundSocket matches packets for which there is a socket that is bound to
+// one address, as one that is connected always is.
+func toBoundSocket() statement {
+	return statement{text: "socket wildcard 0", exprs: []expr.Any{
+		&expr.Socket{Key: expr.SocketKeyWildcard, Register: register}, eq(0),
 	}}
 }
 
 // count adds the packet to a named counter.
 func count(name string) statement {
-	return statement{fmt.Sprintf("counter name %q", name), []expr.Any{
+	return statement{text: fmt.Sprintf("counter name %q", name), exprs: []expr.Any{
 		&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: name},
 	}}
 }
 
-// LogPrefix begins the netlink log messages of new bans.
-const LogPrefix = "portmon ban"
-
-// logSnaplen is what a message holds of the packet: the network header, options not counted, and the ports.
+// logSnaplen is what a message holds of the packet: the network header, options
+// not counted, and the ports.
 const logSnaplen = 64
 
-func logTo(group, threshold uint16) statement {
+func logTo(prefix string, group, threshold uint16) statement {
 	key := uint32(1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_PREFIX | 1<<unix.NFTA_LOG_SNAPLEN | 1<<unix.NFTA_LOG_QTHRESHOLD)
 	return statement{
-		fmt.Sprintf("log prefix %q group %d snaplen %d queue-threshold %d", LogPrefix, group, logSnaplen, threshold),
-		[]expr.Any{&expr.Log{Key: key, Group: group, QThreshold: threshold, Snaplen: logSnaplen, Data: []byte(LogPrefix)}},
+		text:  fmt.Sprintf("log prefix %q group %d snaplen %d queue-threshold %d", prefix, group, logSnaplen, threshold),
+		exprs: []expr.Any{&expr.Log{Key: key, Group: group, QThreshold: threshold, Snaplen: logSnaplen, Data: []byte(prefix)}},
 	}
 }
 
@@ -250,4 +250,17 @@ func nftDuration(d time.Duration) string {
 		return "0s"
 	}
 	return s
+}
+
+// number returns NFPROTO_IPV4 or NFPROTO_IPV6.
+func (f family) number() byte {
+	if f.is6() {
+		return unix.NFPROTO_IPV6
+	}
+	return unix.NFPROTO_IPV4
+}
+
+// isFamily matches packets of the family.
+func (f family) isFamily() statement {
+	return statement{text: "meta nfproto ipv" + f.suffix, nfproto: f.number()}
 }

@@ -104,7 +104,9 @@ func (s *Set) write(w *errWriter) {
 	if s.Size > 0 {
 		w.printf("\t\tsize %d\n", s.Size)
 	}
-	w.printf("\t\tflags %s\n", flagsText(s.Flags))
+	if s.Flags != 0 {
+		w.printf("\t\tflags %s\n", flagsText(s.Flags))
+	}
 	if s.Timeout > 0 {
 		w.printf("\t\ttimeout %s\n", nftDuration(s.Timeout))
 	}

@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"errors"
+	"iter"
 	"net/netip"
 	"os"
 	"slices"
@@ -9,77 +10,130 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// Unban lifts the bans of a prefix and of all that is within it, and what its sources have collected towards one, and returns the
-// bans that it lifted. A ban of a larger prefix stays; inside returns it, because the addresses are still banned by it.
-func (s *State) Unban(c *nftset.Conn, p netip.Prefix) (lifted []Ban, inside *Ban, err error) {
-	iv := nftset.FromPrefix(p)
-	for _, set := range append(s.banSets(), s.hitSets()...) {
-		if set.Type != iv.From.Type() {
-			continue
-		}
-		_, tier, isBan := tierOf(set.Name)
-		bans, err := s.within(c, set, tier, p)
-		if err != nil {
-			return lifted, inside, err
-		}
-		var keys []nftset.Element
-		for _, b := range bans {
-			switch {
-			case !iv.Covers(b.Interval):
-				inside = &b
-			case set.Flags&nftset.FlagInterval == 0:
-				keys = append(keys, nftset.Element{Interval: nftset.Single(b.From)})
-			default:
-				keys = append(keys, nftset.Element{Interval: b.Interval})
+// fewAddresses is up to how many addresses of a prefix are asked for one by one,
+// in place of reading whole sets.
+const fewAddresses = 4096
+
+// Unban lifts the bans of prefixes and of all that is within them, and forgets
+// what is remembered of their sources: steps, and what counts towards an
+// offence. It returns the bans that it lifted, and those of larger prefixes
+// that cover one of ps and stay.
+func (h *Handle) Unban(ps ...netip.Prefix) (lifted, covered []Entry, err error) {
+	for _, p := range ps {
+		within := nftset.FromPrefix(p)
+		f := familyOf(within.From.Type())
+		for _, set := range h.memorySets(f) {
+			role, _ := RoleOf(set.Name)
+			var gone []nftset.Interval
+			for el, err := range h.within(set, within) {
+				if err != nil {
+					return lifted, covered, err
+				}
+				e, ok := h.Entry(set.Name, el)
+				if !ok {
+					e = Entry{Interval: el.Interval, Set: set.Name}
+				}
+				switch {
+				case within.Covers(e.Interval) || role == RoleNone:
+					gone = append(gone, el.Interval)
+					if role.Bans() {
+						lifted = append(lifted, e)
+					}
+				case role.Bans():
+					covered = append(covered, e)
+				}
 			}
-			if isBan && iv.Covers(b.Interval) {
-				lifted = append(lifted, b)
+			if err := h.remove(set, gone); err != nil {
+				return lifted, covered, err
 			}
-		}
-		if err := remove(c, set, keys); err != nil {
-			return lifted, inside, err
 		}
 	}
-	return lifted, inside, nil
+	return lifted, covered, h.dropNetRules()
 }
 
-// within returns the bans of a set that overlap a prefix. For a single source the kernel is asked for it; for more the set is read.
-func (s *State) within(c *nftset.Conn, set *nftset.Set, tier int, p netip.Prefix) ([]Ban, error) {
-	hits := tier == 0 && set.Flags&nftset.FlagInterval == 0
-	if hits {
-		tier = 1 // the same keys
-	}
-	if tier > 0 && p == s.Source(p.Addr()) {
-		el, err := c.Get(set, s.tierKey(tier, p.Addr()))
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, nil
-		}
-		return []Ban{s.ban(set, tier, el)}, err
-	}
-	var bans []Ban
-	for el, err := range c.Elements(set) {
-		if err != nil {
-			return nil, err
-		}
-		if b := s.ban(set, tier, el); b.Overlaps(nftset.FromPrefix(p)) {
-			bans = append(bans, b)
+// memorySets returns all sets of a family that remember sources by keys of their
+// own, those of bans first.
+func (s *State) memorySets(f family) []*nftset.Set {
+	sets := slices.DeleteFunc(s.roleSets(allRoles...), func(set *nftset.Set) bool { return set.Type != f.key })
+	for _, name := range []string{f.score(), f.hits()} {
+		if set := s.Set(name); set != nil && set.Type == f.key {
+			sets = append(sets, set)
 		}
 	}
-	return bans, nil
+	return sets
 }
 
-// remove deletes elements, in one transaction if all are there; if some have expired meanwhile, one by one.
-func remove(c *nftset.Conn, set *nftset.Set, keys []nftset.Element) error {
+// within yields the elements of a set that overlap an interval. If it has few
+// addresses the kernel is asked for them; otherwise the set is read.
+func (h *Handle) within(set *nftset.Set, iv nftset.Interval) iter.Seq2[nftset.Element, error] {
+	return func(yield func(nftset.Element, error) bool) {
+		overlaps := func(el nftset.Element) bool {
+			e, ok := h.Entry(set.Name, el)
+			if !ok {
+				e.Interval = h.memoryOf(el)
+			}
+			return e.Overlaps(iv)
+		}
+		source := h.c.Elements(set)
+		if keys, ok := h.fewKeys(set, iv); ok {
+			source = h.c.GetMany(set, slices.Values(keys))
+		}
+		for el, err := range source {
+			if err == nil && !overlaps(el) {
+				continue
+			}
+			if !yield(el, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// memoryOf returns the addresses that an element of a set without a role is
+// about.
+func (s *State) memoryOf(el nftset.Element) nftset.Interval {
+	if a := el.From.Addr(); s.network(a).Addr() == a {
+		return nftset.FromPrefix(s.network(a))
+	}
+	return el.Interval
+}
+
+// fewKeys returns the keys by which what overlaps an interval can stand in a
+// set, if there are few.
+func (s *State) fewKeys(set *nftset.Set, iv nftset.Interval) ([]nftset.Key, bool) {
+	p, ok := iv.Prefix()
+	role, _ := RoleOf(set.Name)
+	a := p.Addr()
+	switch {
+	case !ok || set.Flags&nftset.FlagInterval != 0:
+		return nil, false
+	case role == RoleSubnet:
+		f := familyOfAddr(a)
+		if p.Bits() < f.subnetLen {
+			return nil, false
+		}
+		return []nftset.Key{nftset.AddrKey(netip.PrefixFrom(a, f.subnetLen).Masked().Addr())}, true
+	case p.IsSingleIP():
+		return s.keys(a), true
+	case a.Is6() || 1<<(a.BitLen()-p.Bits()) > fewAddresses:
+		return nil, false
+	}
+	var keys []nftset.Key
+	for ; p.Contains(a); a = a.Next() {
+		keys = append(keys, nftset.AddrKey(a))
+	}
+	return keys, true
+}
+
+// remove deletes elements, in one transaction if all are there; those that have
+// expired meanwhile are passed over.
+func (h *Handle) remove(set *nftset.Set, keys []nftset.Interval) error {
 	for batch := range slices.Chunk(keys, nftset.BatchSize) {
-		tx := &nftset.Tx{}
-		tx.DeleteElements(set, nftset.Each(batch...))
-		err := c.Commit(tx)
+		err := h.delete(set, batch)
 		if errors.Is(err, os.ErrNotExist) {
 			err = nil
-			for _, k := range batch {
-				tx := &nftset.Tx{}
-				tx.DeleteElements(set, nftset.Each(k))
-				if e := c.Commit(tx); e != nil && !errors.Is(e, os.ErrNotExist) {
+			for i := range batch {
+				if e := h.delete(set, batch[i:i+1]); !errors.Is(e, os.ErrNotExist) {
 					err = errors.Join(err, e)
 				}
 			}
@@ -91,43 +145,121 @@ func remove(c *nftset.Conn, set *nftset.Set, keys []nftset.Element) error {
 	return nil
 }
 
-// UnbanAll lifts all bans at once, and what sources have collected towards one.
-func (s *State) UnbanAll(c *nftset.Conn) error {
+func (h *Handle) delete(set *nftset.Set, keys []nftset.Interval) error {
 	tx := &nftset.Tx{}
-	for _, set := range append(s.banSets(), s.hitSets()...) {
-		tx.FlushSet(set)
-	}
-	return c.Commit(tx)
-}
-
-// UnbanWhere lifts the bans for which f is true, and returns how many: those of a source in several tiers one by one.
-func (s *State) UnbanWhere(c *nftset.Conn, f func(Ban) bool) (n int, err error) {
-	for _, set := range s.banSets() {
-		_, tier, _ := tierOf(set.Name)
-		var keys []nftset.Element
-		for el, err := range c.Elements(set) {
-			if err != nil {
-				return n, err
-			}
-			if f(s.ban(set, tier, el)) {
-				keys = append(keys, nftset.Element{Interval: el.Interval})
+	tx.DeleteElements(set, func(yield func(nftset.Element) bool) {
+		for _, key := range keys {
+			if !yield(nftset.Element{Interval: key}) {
+				return
 			}
 		}
-		if err := remove(c, set, keys); err != nil {
+	})
+	return h.c.Commit(tx)
+}
+
+// UnbanAll lifts all bans at once, and forgets all that is remembered of
+// sources.
+func (h *Handle) UnbanAll() error {
+	tx := &nftset.Tx{}
+	for _, f := range families {
+		for _, set := range h.memorySets(f) {
+			tx.FlushSet(set)
+		}
+		for _, name := range []string{f.crowd(), f.probed()} {
+			if set := h.Set(name); set != nil {
+				tx.FlushSet(set)
+			}
+		}
+	}
+	if err := h.c.Commit(tx); err != nil {
+		return err
+	}
+	return h.dropNetRules()
+}
+
+// UnbanWhere lifts the bans for which f is true, forgets what is remembered of
+// their sources, and returns how many bans there were.
+func (h *Handle) UnbanWhere(f func(Entry) bool) (n int, err error) {
+	gone := make(map[string][]nftset.Interval)
+	for e, err := range h.Bans() {
+		if err != nil {
+			return 0, err
+		}
+		if !f(e) {
+			continue
+		}
+		n++
+		gone[e.Set] = append(gone[e.Set], e.key())
+	}
+	for _, set := range h.roleSets(RoleBan, RoleSubnet, RoleNet) {
+		if err := h.remove(set, gone[set.Name]); err != nil {
 			return n, err
 		}
-		n += len(keys)
-	}
-	return n, nil
-}
-
-// hitSets returns the sets that count the trap packets of sources not banned yet.
-func (s *State) hitSets() []*nftset.Set {
-	var sets []*nftset.Set
-	for _, f := range families {
-		if set := s.Set(f.hits()); set != nil && set.Type == f.key {
-			sets = append(sets, set)
+		if set.Flags&nftset.FlagInterval != 0 {
+			continue
+		}
+		for _, memory := range h.memorySets(familyOf(set.Type)) {
+			if role, _ := RoleOf(memory.Name); role.Bans() {
+				continue
+			}
+			var there []nftset.Interval
+			for el, err := range h.c.GetMany(memory, firstKeys(gone[set.Name])) {
+				if err != nil {
+					return n, err
+				}
+				there = append(there, el.Interval)
+			}
+			if err := h.remove(memory, there); err != nil {
+				return n, err
+			}
 		}
 	}
-	return sets
+	return n, h.dropNetRules()
+}
+
+func firstKeys(ivs []nftset.Interval) iter.Seq[nftset.Key] {
+	return func(yield func(nftset.Key) bool) {
+		for _, iv := range ivs {
+			if !yield(iv.From) {
+				return
+			}
+		}
+	}
+}
+
+// dropNetRules deletes the rules that ask a set of prefixes which is empty.
+func (h *Handle) dropNetRules() error {
+	for attempt := 1; ; attempt++ {
+		tx := &nftset.Tx{}
+		var err error
+		if tx.Generation, err = h.c.Generation(); err != nil {
+			return err
+		}
+		if err := h.Refresh(); err != nil {
+			return err
+		}
+		for _, f := range families {
+			set := h.Set(f.net())
+			if set == nil {
+				continue
+			}
+			held, err := h.spans(set)
+			if err != nil {
+				return err
+			}
+			for _, r := range netRules(f) {
+				if found := h.netRule(r); found != nil && len(held) == 0 {
+					if err := deleteRule(tx, h.Table, r.chain, found.Handle); err != nil {
+						return err
+					}
+				}
+			}
+		}
+		if tx.Len() == 0 {
+			return nil
+		}
+		if err := h.c.Commit(tx); !errors.Is(err, nftset.ErrChanged) || attempt == attempts {
+			return err
+		}
+	}
 }

@@ -1,0 +1,180 @@
+package ruleset
+
+import (
+	"iter"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/portmon/portmon/nftset"
+)
+
+// Entry is one element of a set that remembers sources.
+type Entry struct {
+	// Interval holds the addresses that the entry is about.
+	nftset.Interval
+	// Set is the name of the set, and Role what it means to be in it.
+	Set  string
+	Role Role
+	// Step is that of a RoleStep. Of a ban it is the step of the ladder that
+	// its source was banned by last, from 1; 0 if that is not known.
+	Step int
+	// Cause is why a source is banned, as far as that is known.
+	Cause Cause
+	// Timeout is how long the source is to be in the set, and Remaining how
+	// long it still will be; both are 0 if that is for ever.
+	Timeout, Remaining time.Duration
+	// Comment is what was noted beside a ban by the one who made it.
+	Comment string
+}
+
+// Prefix returns the prefix that the entry is about, and false if its addresses
+// are not exactly those of a prefix.
+func (e Entry) Prefix() (netip.Prefix, bool) { return e.Interval.Prefix() }
+
+// allRoles are all roles, those of bans in the order of how often packets ask
+// for them.
+var allRoles = []Role{RoleBan, RoleSubnet, RoleNet, RoleStep, RoleScanner}
+
+// roleSets returns the sets that have one of the roles, IPv4 first, and of steps
+// the highest first.
+func (s *State) roleSets(roles ...Role) []*nftset.Set {
+	var out []*nftset.Set
+	for _, f := range families {
+		for _, role := range roles {
+			for step := MaxSteps; step >= 1; step-- {
+				if role != RoleStep && step > 1 {
+					continue
+				}
+				zero := f.key.Max().Addr() // any address of the family
+				if set := s.Set(role.Set(zero, step)); set != nil && set.Type == f.key {
+					out = append(out, set)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// Entry makes an Entry of an element of a set, whose name must be that of a set
+// with a role; ok is false if it is not. Step and Cause of a ban are not known
+// then.
+func (s *State) Entry(set string, el nftset.Element) (e Entry, ok bool) {
+	role, step := RoleOf(set)
+	if role == RoleNone || el.From.Addr() == (netip.Addr{}) {
+		return Entry{}, false
+	}
+	e = Entry{
+		Interval: el.Interval, Set: set, Role: role, Step: step,
+		Timeout: el.Timeout, Remaining: el.Expires, Comment: el.Comment,
+	}
+	if known := s.Set(set); e.Timeout == 0 && e.Remaining > 0 && known != nil {
+		e.Timeout = known.Timeout
+	}
+	a := el.From.Addr()
+	switch f := familyOf(el.From.Type()); {
+	case role == RoleNet:
+	case role == RoleSubnet:
+		e.Interval = nftset.FromPrefix(netip.PrefixFrom(a, f.subnetLen))
+	case s.network(a).Addr() == a:
+		// The address of a network stands for the network.
+		e.Interval = nftset.FromPrefix(s.network(a))
+	}
+	return e, true
+}
+
+// Entries streams the elements of all sets that have one of the roles; all that
+// remember sources if none is named. Errors are those of
+// [nftset.Conn.Elements]. The order within a set is that of the kernel.
+func (h *Handle) Entries(roles ...Role) iter.Seq2[Entry, error] {
+	if len(roles) == 0 {
+		roles = allRoles
+	}
+	return func(yield func(Entry, error) bool) {
+		for _, set := range h.roleSets(roles...) {
+			for el, err := range h.c.Elements(set) {
+				if err != nil {
+					yield(Entry{}, err)
+					return
+				}
+				if e, ok := h.Entry(set.Name, el); ok && !yield(e, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Bans streams all bans, with their step and cause as far as the table knows
+// them.
+func (h *Handle) Bans() iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		known := make(map[nftset.Key]history)
+		for e, err := range h.Entries(RoleStep, RoleScanner) {
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			known[e.From] = known[e.From].with(e)
+		}
+		for e, err := range h.Entries(RoleBan, RoleSubnet, RoleNet) {
+			if err == nil {
+				e.explain(known[e.From])
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// history is what the table remembers of the offences of a source.
+type history struct {
+	step    uint8
+	scanner bool
+}
+
+func (h history) with(e Entry) history {
+	h.step = max(h.step, uint8(e.Step))
+	h.scanner = h.scanner || e.Role == RoleScanner
+	return h
+}
+
+// explain fills in Step and Cause of a ban.
+func (e *Entry) explain(h history) {
+	_, offence := Offence(e.Comment)
+	switch {
+	case e.Role == RoleSubnet:
+		e.Cause = CauseSubnet
+		return
+	case offence:
+		e.Cause = CauseOther
+	case e.Comment != "" || e.Role == RoleNet:
+		e.Cause = CauseHand
+	case h.step == 0:
+		e.Cause = CauseOther // nobody but the packet path adds to a step without a comment
+	case h.scanner:
+		e.Cause = CauseScan
+	default:
+		e.Cause = CauseTrap
+	}
+	if e.Role == RoleBan {
+		e.Step = int(h.step)
+	}
+}
+
+// allBans reads every ban, and counts Remaining from when it began.
+func (h *Handle) allBans() ([]Entry, error) {
+	var bans []Entry
+	start := time.Now()
+	for e, err := range h.Entries(RoleBan, RoleSubnet, RoleNet) {
+		if err != nil {
+			return nil, err
+		}
+		if e.Remaining > 0 {
+			e.Remaining += time.Since(start)
+		}
+		bans = append(bans, e)
+	}
+	return slices.Clip(bans), nil
+}

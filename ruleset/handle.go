@@ -1,0 +1,126 @@
+package ruleset
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+
+	"github.com/portmon/portmon/nftset"
+)
+
+// Handle reads and changes the sources that a table in the kernel holds. Like
+// its connection it is for one goroutine at a time.
+type Handle struct {
+	*State
+	c *nftset.Conn
+}
+
+// Open reads the state of the inet table of that name. There being none is not
+// an error: Exists is false then. Missing privilege is os.ErrPermission.
+func Open(c *nftset.Conn, name string) (*Handle, error) {
+	s, err := Read(c, name)
+	if err != nil {
+		return nil, err
+	}
+	return &Handle{s, c}, nil
+}
+
+// Refresh reads the state again. After an error it is as it was.
+func (h *Handle) Refresh() error {
+	s, err := Read(h.c, h.State.Name)
+	if err == nil {
+		h.State = s
+	}
+	return err
+}
+
+// get asks for one element of a set; ok is false if there is no such element, or
+// no such set.
+func (h *Handle) get(name string, key nftset.Key) (el nftset.Element, set *nftset.Set, ok bool, err error) {
+	set = h.Set(name)
+	if set == nil || set.Type != key.Type() {
+		return el, nil, false, nil
+	}
+	el, err = h.c.Get(set, key)
+	if errors.Is(err, os.ErrNotExist) {
+		return el, set, false, nil
+	}
+	return el, set, err == nil, err
+}
+
+// Source returns the prefix by which an address is banned: itself alone, or for
+// IPv6 the network that it is in. Without a table that is the default's.
+func (h *Handle) Source(a netip.Addr) (netip.Prefix, error) {
+	a = a.Unmap().WithZone("")
+	bits := a.BitLen()
+	if a.Is4() || h.prefix6() == bits {
+		return netip.PrefixFrom(a, bits), nil
+	}
+	_, _, single, err := h.get(setSingle6, nftset.AddrKey(a))
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	if !single {
+		_, _, single, err = h.get(setOwn6, nftset.AddrKey(netip.PrefixFrom(a, ownLen).Masked().Addr()))
+		if err != nil {
+			return netip.Prefix{}, err
+		}
+	}
+	if single {
+		return netip.PrefixFrom(a, bits), nil
+	}
+	return h.network(a), nil
+}
+
+// network returns the network by which an address is banned unless it is banned
+// by itself.
+func (s *State) network(a netip.Addr) netip.Prefix {
+	bits := a.BitLen()
+	if a.Is6() {
+		bits = s.prefix6()
+	}
+	return netip.PrefixFrom(a, bits).Masked()
+}
+
+func (s *State) prefix6() int {
+	if s.Prefix6 > 0 {
+		return s.Prefix6
+	}
+	return Default().Prefix6
+}
+
+// keys returns the keys by which an address can stand in a set of sources: that
+// of its network, and its own.
+func (s *State) keys(a netip.Addr) []nftset.Key {
+	network, own := nftset.AddrKey(s.network(a).Addr()), nftset.AddrKey(a)
+	if network == own {
+		return []nftset.Key{own}
+	}
+	return []nftset.Key{network, own}
+}
+
+// Whitelisted returns the interval of the whitelist that covers all of iv, if
+// there is one.
+func (h *Handle) Whitelisted(iv nftset.Interval) (entry nftset.Interval, ok bool, err error) {
+	el, _, ok, err := h.get(familyOf(iv.From.Type()).whitelist(), iv.From)
+	return el.Interval, ok && el.Covers(iv), err
+}
+
+// LearnOwn makes IPv6 sources in the networks of this host be banned by their
+// full address. The packet path learns those networks only from offences.
+func (h *Handle) LearnOwn(networks []netip.Prefix) error {
+	set := h.Set(setOwn6)
+	if set == nil {
+		return nil
+	}
+	var elems []nftset.Element
+	for _, p := range networks {
+		if p.Addr().Is6() && p.Bits() <= ownLen {
+			key := nftset.AddrKey(netip.PrefixFrom(p.Addr(), ownLen).Masked().Addr())
+			elems = append(elems, nftset.Element{Interval: nftset.Single(key)})
+		}
+	}
+	tx := &nftset.Tx{}
+	tx.AddElements(set, nftset.Each(elems...))
+	return h.c.Commit(tx)
+}

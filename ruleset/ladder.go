@@ -1,0 +1,91 @@
+package ruleset
+
+import "golang.org/x/sys/unix"
+
+// offenceRules ban the source of a packet that is an offence.
+func (c compiler) offenceRules(f family) []Rule {
+	if !f.is6() {
+		return append([]Rule{rule(families[1].isFamily(), goTo(families[1].offenceChain()))}, c.ladderRules(f.whole())...)
+	}
+	return append(c.toSingle(chainOffence6+singleSuffix), c.ladderRules(f.network(c.Prefix6))...)
+}
+
+// ladderRules take a source up the ladder: the highest step that it has been
+// banned by is looked up first. The drop that ends the chain is in a rule of
+// its own: a full set ends the rule that adds to it.
+func (c compiler) ladderRules(s source) []Rule {
+	rules := []Rule{
+		// Another packet of the source has come by another CPU meanwhile, and
+		// is the offence.
+		rule(s.in(s.ban()), count(CounterDropped), drop()),
+	}
+	for step := len(c.BanTime); step >= 1; step-- {
+		next := c.after(step)
+		rules = append(rules, rule(s.in(s.tier(step)), c.ban(s, next), c.remember(s, next), count(CounterBanned), goTo(chainBan(next))))
+	}
+	// First offences can be forged by the hundred thousand. So they get in no
+	// faster than bans expire, and there is always room for the others.
+	lifetime, burst := c.BanTime[0], c.Size/8
+	rules = append(rules, rule(rateToFill(c.Size*7/8, lifetime, burst).exceeded(), count(CounterHeldBack), drop()))
+	if n := c.subnetOf(s.family); n > 0 && s.bits > s.subnetLen && s.bits == s.network(c.Prefix6).bits {
+		net := source{s.family, s.subnetLen}
+		crowd := element{set: s.crowd(), timeout: crowdTime, threshold: n}
+		subnet := element{set: s.subnet(), timeout: subnetTime, renew: true, key: net.saddr()}
+		rules = append(rules, rule(net.add(crowd), subnet.statement(), count(CounterBanned), goTo(chainSubnet)))
+	}
+	return append(rules,
+		// Nor do they fill what remembers them, which would last for long.
+		rule(rateToFill(2*c.Size, c.memoryTime(1), c.Size).limit(), c.ban(s, 1), c.remember(s, 1), count(CounterBanned), goTo(chainBan(1))),
+		rule(c.ban(s, 1), count(CounterBanned), goTo(chainBan(1))),
+		rule(count(CounterFull), drop()),
+	)
+}
+
+// ban adds the source to the set of bans.
+func (c compiler) ban(s source, step int) statement {
+	return s.add(element{set: s.ban(), timeout: c.BanTime[step-1]})
+}
+
+// remember adds the source to those that have been banned by a step.
+func (c compiler) remember(s source, step int) statement {
+	return s.add(element{set: s.tier(step), timeout: c.memoryTime(step), renew: true})
+}
+
+// logRules report a ban by a step of the ladder, with its cause.
+func (c compiler) logRules(step int) []Rule {
+	var rules []Rule
+	for _, trap := range []struct {
+		proto byte
+		set   string
+		ports []Ports
+	}{{unix.IPPROTO_TCP, setTrapTCP, c.TrapTCP}, {unix.IPPROTO_UDP, setTrapUDP, c.TrapUDP}} {
+		if len(trap.ports) > 0 {
+			to := dportIn(trap.proto, trap.set)
+			rules = append(rules, c.log(CauseTrap, step, drop(), to))
+		}
+	}
+	if c.Scan.Ports == 0 {
+		return append(rules, rule(drop()))
+	}
+	return append(rules, c.log(CauseScan, step, goTo(chainScanner)))
+}
+
+// log returns a rule that logs what matches, unless the kernel cannot, and ends
+// with a verdict.
+func (c compiler) log(cause Cause, step int, verdict statement, match ...statement) Rule {
+	if c.Log {
+		match = append(match, logTo(logPrefix(cause, step), c.LogGroup, c.LogThreshold))
+	}
+	return rule(append(match, verdict)...)
+}
+
+// scannerRules remember that the source was banned for a scan.
+func (c compiler) scannerRules() []Rule {
+	var rules []Rule
+	for _, f := range families {
+		s := f.network(c.Prefix6)
+		e := element{set: s.scanner(), timeout: c.memoryTime(len(c.BanTime)), renew: true}
+		rules = append(rules, rule(s.add(e), drop()))
+	}
+	return append(rules, rule(drop()))
+}

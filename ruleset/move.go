@@ -1,0 +1,191 @@
+package ruleset
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/portmon/portmon/nftset"
+)
+
+// displacement is what another configuration leaves no place for, or another
+// place.
+type displacement struct {
+	// lifted are the bans of sources that are whitelisted now.
+	lifted []Entry
+	// toNet are the bans that move to the sets of prefixes, by family; from
+	// are the sets that they are in now.
+	toNet [len(families)][]span
+	from  []string
+	// steps are to be remembered by other elements than now.
+	steps []Entry
+	// forgotten are the sets of IPv6 sources by another prefix length.
+	forgotten []string
+}
+
+// displaced finds what a Spec displaces of the contents of a table.
+func (s Spec) displaced(have *State, c Contents) displacement {
+	var d displacement
+	rekeyed := have.rekeyed(s)
+	whitelist := make(map[nftset.KeyType][]nftset.Interval)
+	for _, p := range slices.Concat(alwaysWhitelisted, s.Whitelist) {
+		iv := nftset.FromPrefix(p)
+		whitelist[iv.From.Type()] = append(whitelist[iv.From.Type()], iv)
+	}
+	for t := range whitelist {
+		whitelist[t] = nftset.Merge(whitelist[t])
+	}
+	for i, f := range families {
+		if rekeyed && f.is6() {
+			d.from = append(d.from, f.ban())
+			d.forgotten = append(d.forgotten, f.crowd(), f.hits(), f.probed(), f.score(), f.scanner())
+		}
+		if s.subnetOf(f) == 0 {
+			d.from = append(d.from, f.subnet())
+		}
+		for _, b := range c.Bans {
+			if b.From.Type() != f.key {
+				continue
+			}
+			iv, ok := nftset.Find(whitelist[f.key], b.From)
+			switch {
+			case ok && iv.Covers(b.Interval):
+				d.lifted = append(d.lifted, b)
+			case slices.Contains(d.from, b.Set):
+				d.toNet[i] = append(d.toNet[i], spanOf(b.Interval, b.Remaining, b.Comment))
+			}
+		}
+	}
+	for _, e := range c.Steps {
+		moved := e
+		moved.Step = min(e.Step, len(s.BanTime))
+		if p, ok := e.Prefix(); ok && rekeyed && p.Addr().Is6() && !p.IsSingleIP() {
+			if s.Prefix6 > p.Bits() {
+				continue // nobody knows which of the smaller networks it was
+			}
+			moved.Interval = nftset.FromPrefix(netip.PrefixFrom(p.Addr(), s.Prefix6))
+		}
+		d.steps = append(d.steps, moved)
+	}
+	return d
+}
+
+// rekeyed reports whether the keys of IPv6 sources mean something else by a
+// Spec.
+func (s *State) rekeyed(spec Spec) bool { return s.Prefix6 != 0 && s.Prefix6 != spec.Prefix6 }
+
+// retired reports whether a set is of a step that the ladder of a Spec does not
+// have.
+func (s Spec) retired(set string) bool {
+	role, step := RoleOf(set)
+	return role == RoleStep && step > len(s.BanTime)
+}
+
+func (a *Asked) set(f family) {
+	if f.is6() {
+		a.Net6 = true
+	} else {
+		a.Net4 = true
+	}
+}
+
+// moveBans moves bans to the sets of prefixes. They get there ahead of the
+// transaction that takes them from where they are. The kernel (seen on 6.18)
+// makes a new generation of elements visible first and a changed set of
+// intervals a moment later; in between, what moves would be in neither.
+func (p *Plan) moveBans(s *State, c Contents, d displacement) {
+	const what = "bans by the old prefix length"
+	for i, f := range families {
+		to := s.Set(f.net())
+		if len(d.toNet[i]) == 0 || to == nil {
+			continue
+		}
+		start := len(p.ops)
+		have := c.Nets[f.net()]
+		gone, more := changes(have, flatten(slices.Concat(have, d.toNet[i])))
+		p.discard(what, to, intervals(gone))
+		p.addElements(what, to, slices.Collect(elements(more)))
+		if !s.asks(f) {
+			for _, r := range netRules(f) {
+				if s.chain(r.chain) != nil {
+					p.insertRule(r)
+				}
+			}
+		}
+		for i := range p.ops[start:] {
+			p.ops[start+i].ahead = true
+		}
+	}
+	for _, name := range d.from {
+		if set := s.Set(name); set != nil && p.Table.set(name) != nil {
+			p.flushSet(what, set)
+		}
+	}
+}
+
+func intervals(spans []span) []nftset.Interval {
+	out := make([]nftset.Interval, len(spans))
+	for i, s := range spans {
+		out[i] = s.Interval
+	}
+	return out
+}
+
+// moveSteps gives sources the elements by which their steps are remembered now.
+func (p *Plan) moveSteps(spec Spec, s *State, d displacement) {
+	const what = "steps of the ladder"
+	if s.rekeyed(spec) {
+		for _, set := range s.roleSets(RoleStep) {
+			if set.Type == nftset.IPv6Addr && p.Table.set(set.Name) != nil {
+				p.flushSet(what, set)
+			}
+		}
+		for _, name := range d.forgotten {
+			if set := s.Set(name); set != nil && p.Table.set(name) != nil {
+				p.flushSet(what, set)
+			}
+		}
+	}
+	to := make(map[string]map[nftset.Key]time.Duration)
+	for _, e := range d.steps {
+		name := RoleStep.Set(e.From.Addr(), e.Step)
+		if to[name] == nil {
+			to[name] = make(map[nftset.Key]time.Duration)
+		}
+		to[name][e.From] = max(to[name][e.From], e.Remaining)
+	}
+	for i := range p.Table.Sets {
+		set := &p.Table.Sets[i].Set
+		var elems []nftset.Element
+		for key, remaining := range to[set.Name] {
+			elems = append(elems, nftset.Element{Interval: nftset.Single(key), Timeout: remaining})
+		}
+		slices.SortFunc(elems, func(a, b nftset.Element) int { return a.Compare(b.Interval) })
+		p.addElements(what, set, elems)
+	}
+}
+
+// lift takes back bans of sources that are whitelisted now; the packet path
+// would not heed them anyway.
+func (p *Plan) lift(s *State, bans []Entry) {
+	p.Lifted = bans
+	for _, set := range s.roleSets(RoleBan, RoleSubnet, RoleNet) {
+		var gone []nftset.Interval
+		for _, b := range bans {
+			if b.Set == set.Name && p.Table.set(set.Name) != nil {
+				gone = append(gone, b.key())
+			}
+		}
+		p.discard(liftedBans, set, gone)
+	}
+}
+
+const liftedBans = "bans of whitelisted sources"
+
+// key returns the interval by which the entry stands in its set.
+func (e Entry) key() nftset.Interval {
+	if e.Role == RoleNet {
+		return e.Interval
+	}
+	return nftset.Single(e.From)
+}

@@ -1,0 +1,264 @@
+package ruleset
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/nftset"
+)
+
+// Record is what the table is to hold of a source, or of a prefix that is
+// banned.
+type Record struct {
+	// Source is an address, the network by which IPv6 sources are banned, or
+	// any other prefix. Its host bits are 0.
+	Source netip.Prefix
+
+	// Banned tells that there is a ban: for Timeout in all, of which Remaining
+	// is left; 0 and 0 are for ever.
+	Banned             bool
+	Timeout, Remaining time.Duration
+	// Comment is noted beside the ban.
+	Comment string
+
+	// Step is the step of the ladder that the source was banned by last, 0 if
+	// none is remembered; StepRemaining is how long it still is to be.
+	Step          int
+	StepRemaining time.Duration
+
+	// Cause tells bans of subnets and scanners from others.
+	Cause Cause
+}
+
+// WhitelistedError tells that a prefix cannot be banned, because all of it is
+// whitelisted.
+type WhitelistedError struct {
+	Prefix netip.Prefix
+	Entry  nftset.Interval // the whitelist's interval around it
+}
+
+func (e *WhitelistedError) Error() string {
+	return fmt.Sprintf("%s is whitelisted by %s", nftset.FromPrefix(e.Prefix), e.Entry)
+}
+
+// SourceError tells that a prefix cannot be banned because no host sends from
+// it, or every host does.
+type SourceError struct {
+	Prefix netip.Prefix
+	Reason string // "is a multicast address"
+}
+
+func (e *SourceError) Error() string {
+	return fmt.Sprintf("%s %s", nftset.FromPrefix(e.Prefix), e.Reason)
+}
+
+// checkSource returns a *SourceError for a prefix that cannot be a source.
+func checkSource(p netip.Prefix) error {
+	a := p.Addr()
+	switch {
+	case p.Bits() == 0:
+		return &SourceError{p, "is every address of its family"}
+	case a.IsMulticast():
+		return &SourceError{p, "is a multicast address"}
+	case p == netip.PrefixFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), 32):
+		return &SourceError{p, "is the broadcast address"}
+	}
+	return nil
+}
+
+// Forever is the duration of a ban that does not end.
+const Forever time.Duration = -1
+
+// edit collects what is to become of the sets, by their names.
+type edit struct {
+	h     *Handle
+	elems map[string][]nftset.Element // of sets of single keys
+	nets  map[family][]span           // of the sets of prefixes
+}
+
+// Put gives the table what the records say, whether it is there or not: bans
+// that last exactly as long, and steps. Prefixes may overlap; each address is
+// banned as long as the longest ban that there is of it. A ban that finds its
+// set full goes to the set of prefixes.
+//
+// It takes one transaction for each set, or several where there are more than
+// [nftset.BatchSize] elements. refused has an error for each record that cannot
+// be banned, a *WhitelistedError or *SourceError, and nil for the others; it is
+// nil if all can. With no table err is os.ErrNotExist.
+func (h *Handle) Put(records []Record) (refused []error, err error) {
+	if refused, err = h.check(records); err != nil {
+		return nil, err
+	}
+	e := edit{h, make(map[string][]nftset.Element), make(map[family][]span)}
+	for i := range records {
+		if refused == nil || refused[i] == nil {
+			e.put(&records[i])
+		}
+	}
+	return refused, e.commit()
+}
+
+// Check returns an error for each record that [Handle.Put] would refuse, nil if
+// there is none.
+func (h *Handle) check(records []Record) ([]error, error) {
+	whitelists, err := h.whitelists(len(records))
+	if err != nil {
+		return nil, err
+	}
+	var refused []error
+	for i := range records {
+		p := records[i].Source
+		err := checkSource(p)
+		if err == nil {
+			iv := nftset.FromPrefix(p)
+			entry, ok, failure := whitelists(iv)
+			switch {
+			case failure != nil:
+				return nil, failure
+			case ok:
+				err = &WhitelistedError{p, entry}
+			}
+		}
+		if err != nil {
+			if refused == nil {
+				refused = make([]error, len(records))
+			}
+			refused[i] = err
+		}
+	}
+	return refused, nil
+}
+
+// whitelists returns a function that tells which interval of the whitelist
+// covers another. For many questions it reads the whitelist at once.
+func (h *Handle) whitelists(questions int) (func(nftset.Interval) (nftset.Interval, bool, error), error) {
+	const few = 64
+	if questions <= few {
+		return h.Whitelisted, nil
+	}
+	merged := make(map[nftset.KeyType][]nftset.Interval)
+	for _, f := range families {
+		set := h.Set(f.whitelist())
+		if set == nil {
+			continue
+		}
+		for el, err := range h.c.Elements(set) {
+			if err != nil {
+				return nil, err
+			}
+			merged[f.key] = append(merged[f.key], el.Interval)
+		}
+		merged[f.key] = nftset.Merge(merged[f.key])
+	}
+	return func(iv nftset.Interval) (nftset.Interval, bool, error) {
+		entry, ok := nftset.Find(merged[iv.From.Type()], iv.From)
+		return entry, ok && entry.Covers(iv), nil
+	}, nil
+}
+
+// put notes what is to become of a source.
+func (e *edit) put(r *Record) {
+	f, key := familyOfAddr(r.Source.Addr()), nftset.AddrKey(r.Source.Addr())
+	timed := nftset.Element{Interval: nftset.Single(key), Timeout: r.Timeout, Expires: r.Remaining, Comment: r.Comment}
+	if r.Banned {
+		switch {
+		case r.Remaining > 0 && e.h.isKey(r.Source):
+			e.add(f.ban(), timed)
+		case r.Remaining > 0 && r.Cause == CauseSubnet && r.Source.Bits() == f.subnetLen && e.h.Set(f.subnet()) != nil:
+			e.add(f.subnet(), timed)
+		default:
+			e.nets[f] = append(e.nets[f], spanOf(nftset.FromPrefix(r.Source), r.Remaining, r.Comment))
+		}
+	}
+	if r.Step > 0 && r.StepRemaining > 0 {
+		remembered := nftset.Element{Interval: nftset.Single(key), Timeout: r.StepRemaining}
+		e.add(f.tier(r.Step), remembered)
+		if r.Cause == CauseScan {
+			e.add(f.scanner(), remembered)
+		}
+	}
+}
+
+func (e *edit) add(set string, el nftset.Element) { e.elems[set] = append(e.elems[set], el) }
+
+// isKey reports whether the set of bans can hold a prefix: as the address that
+// stands for a network, or as an address that does not stand for one.
+func (s *State) isKey(p netip.Prefix) bool {
+	network := s.network(p.Addr())
+	return p == network || p.IsSingleIP() && network.Addr() != p.Addr()
+}
+
+// commit makes the changes, in an order in which no ban has a gap.
+func (e *edit) commit() error {
+	if !e.h.Exists {
+		return fmt.Errorf("table %s: %w", e.h.Table, unix.ENOENT)
+	}
+	var errs []error
+	for _, set := range e.h.roleSets(allRoles...) {
+		if elems := e.elems[set.Name]; len(elems) > 0 {
+			errs = append(errs, e.addAll(set, elems))
+		}
+	}
+	for _, f := range families {
+		if len(e.nets[f]) > 0 {
+			errs = append(errs, e.h.addNets(f, e.nets[f]))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// addAll adds elements to a set of single keys. Those that are there get the new
+// time; there being few of them as a rule, they are asked for first, as to renew
+// an element on every kernel takes three times as long as to add one.
+func (e *edit) addAll(set *nftset.Set, elems []nftset.Element) error {
+	for batch := range slices.Chunk(elems, nftset.BatchSize) {
+		have := make(map[nftset.Key]bool)
+		keys := func(yield func(nftset.Key) bool) {
+			for i := range batch {
+				if !yield(batch[i].From) {
+					return
+				}
+			}
+		}
+		for el, err := range e.h.c.GetMany(set, keys) {
+			if err != nil {
+				return err
+			}
+			have[el.From] = true
+		}
+		tx := &nftset.Tx{}
+		tx.Renew(set, func(yield func(nftset.Element) bool) {
+			for _, el := range batch {
+				if have[el.From] && !yield(el) {
+					return
+				}
+			}
+		})
+		tx.AddElements(set, func(yield func(nftset.Element) bool) {
+			for _, el := range batch {
+				if !have[el.From] && !yield(el) {
+					return
+				}
+			}
+		})
+		err := e.h.c.Commit(tx)
+		if role, _ := RoleOf(set.Name); errors.Is(err, unix.ENFILE) && role.Bans() {
+			// Full. The set of prefixes has no bound of that kind.
+			f := familyOf(set.Type)
+			for _, el := range batch {
+				entry, _ := e.h.Entry(set.Name, el)
+				e.nets[f] = append(e.nets[f], spanOf(entry.Interval, max(el.Expires, el.Timeout), el.Comment))
+			}
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package ruleset
+
+import (
+	"cmp"
+	"container/heap"
+	"slices"
+	"time"
+
+	"github.com/portmon/portmon/nftset"
+)
+
+// forever is the remaining time, within this file, of a ban that does not end.
+const forever = time.Duration(1<<63 - 1)
+
+// span is a range of addresses that is banned for a time.
+type span struct {
+	nftset.Interval
+	remaining time.Duration // forever, or what is left
+	comment   string
+}
+
+// spanOf returns the span of a ban, whose Remaining is 0 if it is for ever.
+func spanOf(iv nftset.Interval, remaining time.Duration, comment string) span {
+	if remaining <= 0 {
+		remaining = forever
+	}
+	return span{iv, remaining, comment}
+}
+
+// element returns the span as an element of a set of prefixes.
+func (s span) element() nftset.Element {
+	el := nftset.Element{Interval: s.Interval, Comment: s.comment}
+	if s.remaining != forever {
+		el.Timeout = s.remaining
+	}
+	return el
+}
+
+// flatten cuts spans, which may overlap in any way, into some that do not: each
+// address is banned for as long as the longest of the spans that it is in. The
+// kernel refuses overlaps in a set.
+func flatten(spans []span) []span {
+	sorted := slices.SortedStableFunc(slices.Values(spans), func(a, b span) int { return a.Compare(b.Interval) })
+	var (
+		out  []span
+		of   int        // index of the span that the last of out is cut from
+		open longest    // spans that begin at or before the address at which we are
+		at   nftset.Key // all addresses before it are dealt with
+	)
+	for i := 0; i < len(sorted) || len(open.index) > 0; {
+		if len(open.index) == 0 {
+			at = sorted[i].From
+		}
+		open.spans = sorted
+		for ; i < len(sorted) && sorted[i].From == at; i++ {
+			heap.Push(&open, i)
+		}
+		top := open.index[0]
+		if sorted[top].To.Compare(at) < 0 {
+			heap.Pop(&open)
+			continue
+		}
+		end := sorted[top].To
+		if i < len(sorted) && sorted[i].From.Compare(end) <= 0 {
+			end = nftset.AddrKey(sorted[i].From.Addr().Prev())
+		}
+		if n := len(out); n > 0 && of == top {
+			out[n-1].To = end // cut for nothing: what began here does not last longer
+		} else {
+			out = append(out, span{nftset.Interval{From: at, To: end}, sorted[top].remaining, sorted[top].comment})
+		}
+		of = top
+		next, ok := end.Next()
+		if !ok {
+			open.index = nil // nothing reaches further than the highest address
+			of = -1
+			continue
+		}
+		at = next
+	}
+	return out
+}
+
+// longest is a heap of indexes of spans, the span that lasts longest first, and
+// of equal ones the one that begins first.
+type longest struct {
+	spans []span
+	index []int
+}
+
+func (l *longest) Len() int { return len(l.index) }
+func (l *longest) Less(i, j int) bool {
+	a, b := l.index[i], l.index[j]
+	return cmp.Or(cmp.Compare(l.spans[b].remaining, l.spans[a].remaining), cmp.Compare(a, b)) < 0
+}
+func (l *longest) Swap(i, j int) { l.index[i], l.index[j] = l.index[j], l.index[i] }
+func (l *longest) Push(x any)    { l.index = append(l.index, x.(int)) }
+func (l *longest) Pop() any {
+	last := l.index[len(l.index)-1]
+	l.index = l.index[:len(l.index)-1]
+	return last
+}
+
+// replace returns the spans of a set after others were added. One of exactly the
+// same addresses is replaced, whatever its time.
+func replace(have, added []span) []span {
+	again := make(map[nftset.Interval]bool, len(added))
+	for _, s := range added {
+		again[s.Interval] = true
+	}
+	all := slices.Clone(added)
+	for _, s := range have {
+		if !again[s.Interval] {
+			all = append(all, s)
+		}
+	}
+	return flatten(all)
+}
+
+// changes returns what must be deleted from a set and added to it for it to hold
+// want. Both lists are sorted, and have no overlaps.
+func changes(have, want []span) (gone, added []span) {
+	for len(have) > 0 || len(want) > 0 {
+		switch {
+		case len(want) == 0 || len(have) > 0 && have[0].Compare(want[0].Interval) < 0:
+			gone, have = append(gone, have[0]), have[1:]
+		case len(have) == 0 || have[0].Compare(want[0].Interval) > 0:
+			added, want = append(added, want[0]), want[1:]
+		default:
+			if have[0] != want[0] {
+				gone, added = append(gone, have[0]), append(added, want[0])
+			}
+			have, want = have[1:], want[1:]
+		}
+	}
+	return gone, added
+}
