@@ -9,6 +9,26 @@ import (
 // nftaSetCount is NFTA_SET_COUNT of include/uapi/linux/netfilter/nf_tables.h, new in Linux 6.16.
 const nftaSetCount = 20
 
+// Set reads the description of one named set. The error is os.ErrNotExist if there
+// is no such set, or no such table.
+func (c *Conn) Set(t Table, name string) (*Set, error) {
+	var e encoder
+	e.string(unix.NFTA_SET_TABLE, t.Name)
+	e.string(unix.NFTA_SET_NAME, name)
+	var s Set
+	err := c.get(unix.NFT_MSG_GETSET, t.Family, e.b, func(m message) (err error) {
+		var anonymous bool
+		if s, anonymous, err = parseSet(m); anonymous {
+			err = unix.ENOENT
+		}
+		return err
+	})
+	if err != nil {
+		return nil, &OpError{Op: "describe set", Object: (&Set{Table: t, Name: name}).String(), Err: err}
+	}
+	return &s, nil
+}
+
 // Sets reads the descriptions of all named sets of a table; none if there is no such table.
 func (c *Conn) Sets(t Table) ([]Set, error) {
 	var e encoder
