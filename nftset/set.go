@@ -69,7 +69,7 @@ type Set struct {
 
 	// Count is the number of elements in the kernel, expired ones not yet collected among them; -1 if the kernel does not tell:
 	// before 6.16 it does not, and for interval sets its number is not that of intervals. It is only set by [Conn.Set] and
-	// [Conn.Sets].
+	// [Conn.Sets]; [Conn.Count] finds out in any case.
 	Count int
 }
 

@@ -47,6 +47,32 @@ func (c *Conn) Sets(t Table) ([]Set, error) {
 	return sets, nil
 }
 
+// Count returns the number of elements of a set, of which only Table and Name
+// matter; in an interval set they are intervals. It is [Set.Count] where the
+// kernel tells that, at once and with elements among them that have expired and
+// await collection, a second as a rule. Elsewhere (Linux before 6.16, interval
+// sets) the set is read. The error is os.ErrNotExist if there is no such set.
+func (c *Conn) Count(s *Set) (int, error) {
+	described, err := c.Set(s.Table, s.Name)
+	if err != nil {
+		return 0, err
+	}
+	return c.count(described)
+}
+
+func (c *Conn) count(s *Set) (n int, err error) {
+	if s.Count >= 0 {
+		return s.Count, nil
+	}
+	for _, err = range c.Elements(s) {
+		if err != nil {
+			return 0, err
+		}
+		n++
+	}
+	return n, nil
+}
+
 func parseSet(m message) (s Set, anonymous bool, err error) {
 	s.Table.Family, s.Count = Family(m.body[0]), -1
 	for a, err := range attributes(m.attrs()) {
