@@ -36,7 +36,8 @@ func TestReferenceIsDefault(t *testing.T) {
 	}
 }
 
-// Every key of the schema stands in the reference file, with its default, and with something said about it.
+// Every key of the schema stands in the reference file, with its default, and
+// with something said about it.
 func TestReferenceHasEveryKey(t *testing.T) {
 	entries, fault := scan("portmon.toml", Reference)
 	if fault != nil {
@@ -136,7 +137,8 @@ func TestLoadFaults(t *testing.T) {
 	}
 }
 
-// Only a file that was never there stands for the default: one that cannot be read is an error, and so is a link to nowhere.
+// Only a file that was never there stands for the default: one that cannot be
+// read is an error, and so is a link to nowhere.
 func TestLoadOptional(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"good.toml": "[trap]\nmaxretry = 5", "bad.toml": "x"})
 	if err := os.Symlink("nowhere", filepath.Join(dir, "link.toml")); err != nil {

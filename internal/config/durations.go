@@ -9,14 +9,15 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// Durations run from minDuration, the smallest unit there is to write, to what a set can hold.
+// Durations run from minDuration, the smallest unit there is to write, to what
+// a set can hold.
 const (
 	minDuration = time.Second
 	maxDuration = ruleset.MaxBanTime
 )
 
-// units are what a duration is written in, in the order in which they must stand. Months and years are left out, as they
-// have no fixed length.
+// units are what a duration is written in, in the order in which they must
+// stand. Months and years are left out, as they have no fixed length.
 var units = []struct {
 	name byte
 	size time.Duration
@@ -31,8 +32,9 @@ var units = []struct {
 var errDuration = fmt.Errorf(`want a duration from %s to %s, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"`,
 	FormatDuration(minDuration), FormatDuration(maxDuration))
 
-// ParseDuration reads a duration from 1s to 3650d: whole numbers of w, d, h, m and s, each unit at most once and the longest
-// first, without spaces. The error says what is allowed and does not repeat s.
+// ParseDuration reads a duration from 1s to 3650d: whole numbers of w, d, h, m
+// and s, each unit at most once and the longest first, without spaces. The
+// error says what is allowed and does not repeat s.
 func ParseDuration(s string) (time.Duration, error) {
 	if _, err := strconv.ParseUint(s, 10, 64); err == nil {
 		return 0, fmt.Errorf("no unit: %w", errDuration)
@@ -68,8 +70,9 @@ func ParseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// FormatDuration writes a duration of zero or more the way a configuration does: "8h", "3d", "1d12h". Weeks are written as
-// days, and what is below a second is left out.
+// FormatDuration writes a duration of zero or more the way a configuration
+// does: "8h", "3d", "1d12h". Weeks are written as days, and what is below a
+// second is left out.
 func FormatDuration(d time.Duration) string {
 	var b strings.Builder
 	for _, unit := range units[1:] {
@@ -84,7 +87,8 @@ func FormatDuration(d time.Duration) string {
 	return b.String()
 }
 
-// duration returns the duration that v says: a string, or seconds as an integer.
+// duration returns the duration that v says: a string, or seconds as an
+// integer.
 func (r *reader) duration(v value) (time.Duration, bool) {
 	var d time.Duration
 	var err error
@@ -109,7 +113,8 @@ func (r *reader) duration(v value) (time.Duration, bool) {
 	return d, true
 }
 
-// ladder returns the timeouts of the tiers: a list of durations, each longer than the one before, or a single duration.
+// ladder returns the timeouts of the tiers: a list of durations, each longer
+// than the one before, or a single duration.
 func (r *reader) ladder(v value) ([]time.Duration, bool) {
 	if v.kind != aList {
 		d, ok := r.duration(v)

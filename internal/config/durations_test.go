@@ -71,7 +71,8 @@ func TestParseDurationFaults(t *testing.T) {
 		{"9223372036854775807s", want},
 		{"9223372036854775808s", want},
 		{"99999999999999999999999w", want},
-		// In 64 bits these would wrap around to 1.3 seconds, and to a second less than a week.
+		// In 64 bits these would wrap around to 1.3 seconds, and to a second
+		// less than a week.
 		{"18446744075s", want},
 		{"1w18446744073709551615s", want},
 	}

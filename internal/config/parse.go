@@ -10,8 +10,9 @@ import (
 
 // Parse reads a configuration. What it does not mention keeps its default.
 //
-// Name is the name of the file, for messages, and the folder in it is the one that relative names of whitelist files start
-// from. Open opens the whitelist files; it is called with those names joined.
+// Name is the name of the file, for messages, and the folder in it is the one
+// that relative names of whitelist files start from. Open opens the whitelist
+// files; it is called with those names joined.
 //
 // Every error is of type [Errors].
 func Parse(name string, data []byte, open func(name string) (io.ReadCloser, error)) (*Config, error) {
@@ -46,7 +47,8 @@ func Parse(name string, data []byte, open func(name string) (io.ReadCloser, erro
 	return r.config, nil
 }
 
-// reader turns a raw file into a Config. It goes on after a fault, to find them all.
+// reader turns a raw file into a Config. It goes on after a fault, to find them
+// all.
 type reader struct {
 	files  []string // the configuration file, and the whitelist files in the order in which they are listed
 	open   func(name string) (io.ReadCloser, error)

@@ -17,7 +17,8 @@ import (
 
 const day = 24 * time.Hour
 
-// noFiles is an opener for configurations that list no whitelist files, or only ones that are missing.
+// noFiles is an opener for configurations that list no whitelist files, or only
+// ones that are missing.
 func noFiles(name string) (io.ReadCloser, error) {
 	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 }
@@ -45,7 +46,8 @@ func mustParse(t *testing.T, text string) *Config {
 	return c
 }
 
-// wantFaults checks the faults of a configuration. Each line of want is one of them, without "p.toml:".
+// wantFaults checks the faults of a configuration. Each line of want is one of
+// them, without "p.toml:".
 func wantFaults(t *testing.T, text, want string) {
 	t.Helper()
 	c, err := Parse("p.toml", []byte(text), noFiles)
@@ -60,7 +62,8 @@ func wantFaults(t *testing.T, text, want string) {
 	}
 }
 
-// wantWarnings checks the warnings of a configuration without faults, in the form of wantFaults.
+// wantWarnings checks the warnings of a configuration without faults, in the
+// form of wantFaults.
 func wantWarnings(t *testing.T, text, want string) {
 	t.Helper()
 	c, err := Parse("p.toml", []byte(text), noFiles)
@@ -93,7 +96,8 @@ func diffConfig(want, got *Config) string {
 	return cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}))
 }
 
-// goodConfigs are accepted; the function turns the default into what is expected.
+// goodConfigs are accepted; the function turns the default into what is
+// expected.
 var goodConfigs = []struct {
 	name, text string
 	want       func(*Config)
@@ -238,7 +242,8 @@ func TestParseFaults(t *testing.T) {
 	}
 }
 
-// All faults come at once, in the order of the file, each with its own line, also within a list of many lines.
+// All faults come at once, in the order of the file, each with its own line,
+// also within a list of many lines.
 func TestParseReportsEverything(t *testing.T) {
 	wantFaults(t, `
 whitelist = [
@@ -299,7 +304,8 @@ func TestParseWarnings(t *testing.T) {
 	}
 }
 
-// A fault in one key of a pair is no reason for a warning about the other, which would speak of a default.
+// A fault in one key of a pair is no reason for a warning about the other,
+// which would speak of a default.
 func TestParseFaultyForget(t *testing.T) {
 	for _, text := range []string{
 		"[ban]\nbantime = [\"30d\", \"60d\"]\nforget = \"x\"",

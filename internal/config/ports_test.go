@@ -81,7 +81,8 @@ func TestPortsOfTwoProtocols(t *testing.T) {
 	mustParse(t, "[trap]\ntcp = [53]\nudp = [53]")
 }
 
-// The overlaps found are those of a search that compares every element with every other.
+// The overlaps found are those of a search that compares every element with
+// every other.
 func TestPortsOverlapsAgree(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	overlapping := 0

@@ -16,9 +16,10 @@ var (
 		"want the address without the percent sign and what follows")
 )
 
-// appendEntry appends the prefixes that an entry of a whitelist stands for, without host bits, and IPv4 as such. The notes
-// say how the entry was understood if that may come as a surprise. The error says what is wrong and what is allowed, and does
-// not repeat s.
+// appendEntry appends the prefixes that an entry of a whitelist stands for,
+// without host bits, and IPv4 as such. The notes say how the entry was
+// understood if that may come as a surprise. The error says what is wrong and
+// what is allowed, and does not repeat s.
 func appendEntry(prefixes []netip.Prefix, s string) (_ []netip.Prefix, notes []string, err error) {
 	if strings.Contains(s, "%") {
 		return prefixes, nil, errZone
@@ -67,7 +68,8 @@ func appendPrefix(prefixes []netip.Prefix, s string) (_ []netip.Prefix, notes []
 	return append(prefixes, p), notes, nil
 }
 
-// appendRange appends the fewest prefixes that hold all addresses from first to last and no others.
+// appendRange appends the fewest prefixes that hold all addresses from first to
+// last and no others.
 func appendRange(prefixes []netip.Prefix, first, last string) (_ []netip.Prefix, notes []string, err error) {
 	from, err1 := netip.ParseAddr(first)
 	to, err2 := netip.ParseAddr(last)
@@ -95,7 +97,8 @@ func appendRange(prefixes []netip.Prefix, first, last string) (_ []netip.Prefix,
 	}
 }
 
-// widest returns the largest prefix that begins at from and does not go beyond to.
+// widest returns the largest prefix that begins at from and does not go beyond
+// to.
 func widest(from, to netip.Addr) netip.Prefix {
 	p := netip.PrefixFrom(from, from.BitLen())
 	for p.Bits() > 0 {

@@ -119,7 +119,8 @@ func TestAppendEntryFaults(t *testing.T) {
 	}
 }
 
-// A range becomes prefixes which follow one another from its first address to its last, no two of which could be one.
+// A range becomes prefixes which follow one another from its first address to
+// its last, no two of which could be one.
 func TestAppendRangeIsExact(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
 	for range 2000 {
@@ -153,7 +154,8 @@ func TestAppendRangeIsExact(t *testing.T) {
 	}
 }
 
-// randomAddr returns an address out of a few bits, so that ranges are short, empty and long.
+// randomAddr returns an address out of a few bits, so that ranges are short,
+// empty and long.
 func randomAddr(random *rand.Rand) netip.Addr {
 	if random.IntN(2) == 0 {
 		return netip.AddrFrom4([4]byte{192, 0, byte(random.IntN(2)), byte(random.IntN(256))})

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// raw is the file as the user wrote it: values not yet looked at, each with its place. Its tags are the schema.
+// raw is the file as the user wrote it: values not yet looked at, each with its
+// place. Its tags are the schema.
 type raw struct {
 	Whitelist      value `toml:"whitelist"`
 	WhitelistFiles value `toml:"whitelist_files"`
@@ -65,7 +66,8 @@ func (s *slots) add(table string, v reflect.Value) {
 	}
 }
 
-// bind puts the entries of a document into the raw. Keys that do not exist, or exist twice, are faults.
+// bind puts the entries of a document into the raw. Keys that do not exist, or
+// exist twice, are faults.
 func (r *reader) bind(entries []entry) raw {
 	var file raw
 	slots := file.slots()

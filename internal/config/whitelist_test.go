@@ -141,7 +141,8 @@ func TestWhitelistFileEndless(t *testing.T) {
 	}
 }
 
-// Faults in whitelist files carry the file's name and the line, and come after those of the configuration.
+// Faults in whitelist files carry the file's name and the line, and come after
+// those of the configuration.
 func TestWhitelistFileFaults(t *testing.T) {
 	open := files(map[string]string{
 		"b.txt": "# list\n192.0.2.1\n  example.org\n192.0.2.1/33 # no\n192.0.2.1 192.0.2.2\n192.0.2.1, 192.0.2.2\r\n\xff\xfe\n",
@@ -207,7 +208,8 @@ func TestWhitelistFileLimitsReports(t *testing.T) {
 	}
 }
 
-// A configuration listed as its own whitelist file is a list of bad lines; no recursion, no confusion.
+// A configuration listed as its own whitelist file is a list of bad lines; no
+// recursion, no confusion.
 func TestWhitelistFileIsTheConfiguration(t *testing.T) {
 	const text = `whitelist_files = ["p.toml"]`
 	_, err := Parse("p.toml", []byte(text), files(map[string]string{"p.toml": text}))
