@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"time"
 
 	"github.com/portmon/portmon/ruleset"
 )
@@ -28,12 +27,8 @@ var Reference []byte
 
 // Config is a configuration that has been checked: Spec.Validate returns nil.
 type Config struct {
-	// Spec is the table: [trap], [ban] and the whitelists.
+	// Spec is the table: [trap], [scan], [ban] and the whitelists.
 	Spec ruleset.Spec
-
-	// Forget is how long a source must have been free and quiet, from the end
-	// of its last ban, for its offences to count no more.
-	Forget time.Duration
 
 	// Watch holds the settings of the watcher.
 	Watch Watch
@@ -71,9 +66,8 @@ type Watch struct {
 // all of it.
 func Default() *Config {
 	return &Config{
-		Spec:   ruleset.Default(),
-		Forget: 30 * 24 * time.Hour,
-		Watch:  Watch{State: "/var/lib/portmon/state.jsonl"},
+		Spec:  ruleset.Default(),
+		Watch: Watch{State: "/var/lib/portmon/state.jsonl"},
 	}
 }
 

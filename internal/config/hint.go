@@ -26,7 +26,7 @@ func quotesHint(data []byte, offset int) string {
 // isText reports whether some key could have the word for its value, as a
 // string.
 func isText(word string) bool {
-	_, durationErr := ParseDuration(word)
+	_, durationErr := parseDuration(word, 0, maxDuration)
 	_, portsErr := parsePorts(word)
 	_, _, entryErr := appendEntry(nil, word)
 	_, port, hostErr := net.SplitHostPort(word)

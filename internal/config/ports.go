@@ -47,8 +47,8 @@ type port struct {
 	value value
 }
 
-// ports returns the trap ports of one protocol, in the order of the file. Ports
-// in two elements of the list are a fault.
+// ports returns a list of ports, in the order of the file. A port in two
+// elements of the list is a fault.
 func (r *reader) ports(v value) ([]ruleset.Ports, bool) {
 	items, ok := r.list(v, "ports")
 	if !ok {
@@ -107,7 +107,7 @@ func (r *reader) overlaps(ports []port) {
 			p, q = q, p
 		}
 		if p.Ports == q.Ports {
-			r.fault(q.value.place(), "stands twice, first at %s", position(p.value.at))
+			r.fault(q.value.place(), "is listed twice, first at %s", position(p.value.at))
 		} else {
 			r.fault(q.value.place(), "overlaps %s at %s", p.value.source(), position(p.value.at))
 		}

@@ -59,7 +59,7 @@ func (r *reader) addFile(at Place, name string) {
 		name = filepath.Join(filepath.Dir(r.files[0]), name)
 	}
 	if slices.Contains(r.files[1:], name) {
-		r.warn(at, "stands twice, and is read once")
+		r.warn(at, "is listed twice, and read once")
 		return
 	}
 	data, err := readFile(name, maxWhitelistSize, r.open)

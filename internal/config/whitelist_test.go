@@ -171,7 +171,7 @@ func TestWhitelistWarnings(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `p.toml:2:1: whitelist: "127.0.0.1/24": taken as 127.0.0.0/24: the address has bits set beyond the prefix length
-p.toml:3:29: whitelist_files: "a.txt": stands twice, and is read once
+p.toml:3:29: whitelist_files: "a.txt": is listed twice, and read once
 a.txt:2:1: "127.0.0.1/24": taken as 127.0.0.0/24: the address has bits set beyond the prefix length
 a.txt:3:1: "::ffff:192.0.2.7": taken as 192.0.2.7: packets carry it as IPv4
 a.txt:4:1: "::/0": this is all of IPv6: no source of that family will ever be banned`
