@@ -108,7 +108,7 @@ func (a Asked) net(f family) bool {
 func Compile(s Spec, f Features, asked Asked) *Table {
 	t := &Table{
 		Table:    nftset.Table{Family: nftset.FamilyINet, Name: s.Table},
-		Counters: counters,
+		Counters: slices.Clone(counters),
 		Prefix6:  s.Prefix6,
 	}
 	t.compileSets(s)
