@@ -81,13 +81,14 @@ func (c compiler) log(cause Cause, step int, verdict statement, match ...stateme
 	return rule(append(match, verdict)...)
 }
 
-// scannerRules remember that the source was banned for a scan.
+// scannerRules remember that the source was banned for a scan, by the key that
+// its ban has.
 func (c compiler) scannerRules() []Rule {
-	var rules []Rule
-	for _, f := range families {
-		s := f.network(c.Prefix6)
-		e := element{set: s.scanner(), timeout: c.memoryTime(len(c.BanTime)), renew: true}
-		rules = append(rules, rule(s.add(e), drop()))
-	}
-	return append(rules, rule(drop()))
+	rules := append(c.rememberScanner(families[0].whole())[:1], c.toSingle(chainScanner+singleSuffix)...)
+	return append(rules, c.rememberScanner(families[1].network(c.Prefix6))...)
+}
+
+func (c compiler) rememberScanner(s source) []Rule {
+	e := element{set: s.scanner(), timeout: c.memoryTime(len(c.BanTime)), renew: true}
+	return []Rule{rule(s.add(e), drop()), rule(drop())}
 }

@@ -52,6 +52,9 @@ func (c compiler) offenceChains() []Chain {
 	}
 	if c.Scan.Ports > 0 {
 		add(chainScanner, c.scannerRules())
+		if c.singles() {
+			add(chainScanner+singleSuffix, c.rememberScanner(families[1].whole()))
+		}
 	}
 	return out
 }
