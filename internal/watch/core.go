@@ -83,7 +83,7 @@ func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book
 func (k *core) reconfigure(spec ruleset.Spec, maxRows int, now book.Clock) {
 	k.spec = spec
 	k.book.SetMaxRows(maxRows)
-	k.table.held, k.table.wrongSince = 0, 0
+	k.table.held, k.table.wrongSince, k.table.closely.generation = 0, 0, 0
 	k.table.suspect(now)
 }
 

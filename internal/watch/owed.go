@@ -147,7 +147,7 @@ func (k *core) tidy(now book.Clock) {
 		}
 	}
 	if now.Boot.Sub(k.sweptAt) >= sweepEvery {
-		k.book.Sweep(now.Boot)
+		k.book.Sweep(now)
 		clear(k.due)
 		k.sweptAt = now.Boot
 	}
