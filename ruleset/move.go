@@ -52,7 +52,7 @@ func (s Spec) displaced(have *State, c Contents) displacement {
 			case ok && iv.Covers(b.Interval):
 				d.lifted = append(d.lifted, b)
 			case slices.Contains(d.from, b.Set):
-				d.toNet[i] = append(d.toNet[i], spanOf(b.Interval, b.Remaining, b.Comment))
+				d.toNet[i] = append(d.toNet[i], spanOf(b.Interval, b.Timeout, b.Remaining, b.Comment))
 			}
 		}
 	}
