@@ -61,11 +61,10 @@ func (b *Book) Rows() iter.Seq[Row] {
 // what is known already writes nothing. A row whose source is not a prefix, or
 // whose numbers are out of range, is ignored.
 func (b *Book) Put(r Row) (changed bool) {
-	r, ok := r.normalize()
+	r, k, ok := r.normalize()
 	if !ok {
 		return false
 	}
-	k, _ := keyOf(r.Source)
 	if old, ok := b.get(k); ok && old.same(&r) {
 		return false
 	}
