@@ -97,13 +97,17 @@ func (c compiler) trapRules() []Rule {
 }
 
 // scanRules count distinct closed ports. What is known already is asked first:
-// a client of an open port, and a retry on a closed one, cost a lookup.
+// a client of an open port, and a retry on a closed one, cost a lookup. Where a
+// single port is an offence, they are asked in the order of trapRules, and for
+// the same reason.
 func (c compiler) scanRules() []Rule {
-	rules := c.servedRules(unix.IPPROTO_TCP)
-	rules = append(rules, rule(dportIn(unix.IPPROTO_TCP, setIgnoreTCP), accept()))
+	served := c.servedRules(unix.IPPROTO_TCP)
+	ignored := rule(dportIn(unix.IPPROTO_TCP, setIgnoreTCP), accept())
 	if !c.counts() {
-		return append(rules, rule(jumpTo(chainExempt)), rule(count(CounterScanned), goTo(chainOffence)))
+		rules := append([]Rule{ignored, rule(jumpTo(chainExempt))}, served...)
+		return append(rules, rule(count(CounterScanned), goTo(chainOffence)))
 	}
+	rules := append(served, ignored)
 	for _, s := range c.sources() {
 		rules = append(rules, rule(s.probe().is(s.probed()), accept()))
 	}
