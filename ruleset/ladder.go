@@ -82,10 +82,15 @@ func (c compiler) log(cause Cause, step int, verdict statement, match ...stateme
 // scannerRules remember that the source was banned for a scan.
 func (c compiler) scannerRules() []Rule {
 	var rules []Rule
+	remember := func(s source) statement {
+		return s.add(element{set: s.scanner(), timeout: c.memoryTime(len(c.BanTime)), renew: true})
+	}
 	for _, f := range families {
-		s := f.network(c.Prefix6)
-		e := element{set: s.scanner(), timeout: c.memoryTime(len(c.BanTime)), renew: true}
-		rules = append(rules, rule(s.add(e), drop()))
+		if f.is6() && c.singles() {
+			// It is banned by now: by its full address, or else by its network.
+			rules = append(rules, rule(f.whole().in(f.ban()), remember(f.whole()), drop()))
+		}
+		rules = append(rules, rule(remember(f.network(c.Prefix6)), drop()))
 	}
 	return append(rules, rule(drop()))
 }
