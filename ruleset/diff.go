@@ -42,7 +42,13 @@ func Diff(spec Spec, f Features, s *State, c Contents) (*Plan, error) {
 	m := spec.displaced(s, c)
 	asked := Asked{}
 	for i, of := range families {
-		if len(c.Nets[of.net()])+len(m.toNet[i]) > 0 {
+		lifted := 0
+		for _, b := range m.lifted {
+			if b.Set == of.net() {
+				lifted++
+			}
+		}
+		if len(c.Nets[of.net()])-lifted+len(m.toNet[i]) > 0 {
 			asked.set(of)
 		}
 	}

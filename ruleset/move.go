@@ -91,12 +91,14 @@ func (s Spec) retired(set string) bool {
 	return role == RoleStep && step > len(s.BanTime)
 }
 
-func (a *Asked) set(f family) {
+func (a *Asked) set(f family)   { *a.of(f) = true }
+func (a *Asked) unset(f family) { *a.of(f) = false }
+
+func (a *Asked) of(f family) *bool {
 	if f.is6() {
-		a.Net6 = true
-	} else {
-		a.Net4 = true
+		return &a.Net6
 	}
+	return &a.Net4
 }
 
 // moveBans moves bans to the sets of prefixes. They get there ahead of the
@@ -115,11 +117,9 @@ func (p *Plan) moveBans(s *State, c Contents, d displacement) {
 		gone, more := changes(have, flatten(slices.Concat(have, d.toNet[i])))
 		p.discard(what, to, intervals(gone))
 		p.addElements(what, to, slices.Collect(elements(more)))
-		if !s.asks(f) {
-			for _, r := range netRules(f) {
-				if s.chain(r.chain) != nil {
-					p.insertRule(r)
-				}
+		for _, r := range netRules(f) {
+			if s.chain(r.chain) != nil && (r.to == "" || s.chain(r.to) != nil) && len(s.netRule(r)) == 0 {
+				p.insertRule(r)
 			}
 		}
 		for i := range p.ops[start:] {
