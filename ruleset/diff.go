@@ -32,7 +32,8 @@ type Contents struct {
 	// length changed, or subnets are not banned any more.
 	Bans []Entry
 	// Steps are the elements of steps that the ladder does not have any more,
-	// and all of IPv6 if the prefix length changed.
+	// with those of the step that they move to, and all of IPv6 if the prefix
+	// length changed.
 	Steps []Entry
 }
 
