@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -89,7 +91,7 @@ var configChanges = []change{
 		server.Close()
 		l.want(l.syn(src, trapTCP), netnstest.AnswerRST)
 		l.served(src)
-		l.nft("flush set inet portmon " + f.servedTCP()) // a minute later
+		l.nft("flush set inet portmon " + f.grace(unix.IPPROTO_TCP)) // a minute later
 		l.offend(src)
 		l.cut(src)
 	}},

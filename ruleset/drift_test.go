@@ -42,7 +42,7 @@ func TestDriftIsRepaired(t *testing.T) {
 		"the sealed rule is deleted": {drift: deleteRule(chainGuard, "goto banned")},
 		"a rule is replaced":         {drift: replaceRule(chainBanned, "ct direction reply", "ct direction original accept")},
 		"a lookup is inverted":       {drift: replaceRule(chainExempt, "ip saddr @whitelist4", "ip saddr != @whitelist4 accept")},
-		"a lookup is not inverted":   {drift: replaceRule(chainSYN, "ip saddr != @ban4", "ip saddr @ban4 accept")},
+		"a lookup is not inverted":   {drift: replaceRule(chainEarlyOpening, "ip saddr != @ban4", "ip saddr @ban4 accept")},
 		"a comparison is inverted":   {drift: replaceRule(chainExempt, "iif", `iif != "lo" accept`)},
 		"another flag of fib":        {drift: replaceRule(chainExempt, "fib saddr type local", "fib daddr type local accept")},
 		"a mask is another":          {drift: replaceRule(chainOffence6, `counter name "dropped"`, `ip6 saddr & ffff:ffff:ffff:: @ban6 counter name "dropped" drop`)},

@@ -10,7 +10,7 @@ import (
 func (l *lab) asked(f family) int {
 	l.t.Helper()
 	n := 0
-	for _, chain := range []string{chainGuard, chainSYN} {
+	for _, chain := range []string{chainGuard, chainEarlyOpening} {
 		n += strings.Count(l.nft("", "list", "chain", "inet", "portmon", chain), "saddr @"+f.net()+" goto")
 	}
 	return n

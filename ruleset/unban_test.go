@@ -24,7 +24,7 @@ func names(entries []Entry) []string {
 // step returns the step that the table remembers of an address.
 func (l *lab) step(a string) int {
 	l.t.Helper()
-	_, st := l.lookup(a)
+	_, st := l.lookUp(a)
 	return st.Step
 }
 
