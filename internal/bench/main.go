@@ -39,6 +39,8 @@ type measurement struct {
 var measurements = []measurement{
 	{"warm", warm},
 	{"cold", cold},
+	{"scan", scan},
+	{"flood", flood},
 	{"load", load},
 	{"unchanged", unchanged},
 	{"ban", ban},
@@ -74,7 +76,7 @@ func run(args []string) error {
 	only := flags.String("run", "", "run only measurements whose name matches the `regexp`")
 	out := flags.String("o", "", "write the tables to this `file`")
 	flags.IntVar(&b.count, "count", 7, "repeat what runs commands `n` times, and packets in proportion")
-	flags.BoolVar(&b.long, "long", false, "also list 1,000,000 bans: some minutes for each repetition")
+	flags.BoolVar(&b.long, "long", false, "also list 1,000,000 bans, some minutes for each repetition, and wait ten minutes after the flood")
 	flags.StringVar(&b.portmon, "portmon", "", "measure this `file`; by default ./cmd/portmon is built")
 	if err := flags.Parse(args); err != nil {
 		return err
