@@ -17,6 +17,9 @@ import (
 // milliseconds however large the file is, unless it needs to be rewritten. The
 // error may wrap an [*OriginError]; nothing is changed then.
 func Amend(c Config, learn []Row, free []netip.Prefix) error {
+	if len(learn)+len(free) == 0 {
+		return nil
+	}
 	s, err := openStore(c)
 	if err != nil {
 		return wrap("open", c.Path, err)
@@ -94,7 +97,8 @@ func (s *store) readHead() (h Header, err error) {
 	return h, h.parse(line)
 }
 
-// amendAll reads the file, and rewrites it if that changes anything.
+// amendAll reads the file, and rewrites it if that changes anything or makes it
+// smaller.
 func (s *store) amendAll(c Config, learn []Row, free []netip.Prefix) error {
 	b, report, err := s.load(c)
 	if err == nil {
@@ -103,6 +107,7 @@ func (s *store) amendAll(c Config, learn []Row, free []netip.Prefix) error {
 	if err != nil {
 		return wrap("read", c.Path, err)
 	}
+	s.changed = report.lines > b.Len()
 	for _, p := range free {
 		b.Free(p)
 	}

@@ -168,15 +168,17 @@ func (b *Book) Clear() {
 
 // Sweep forgets the bans and steps that are over, and the rows that have
 // neither then. It returns how many of those there were. Nothing is written,
-// because whoever reads the file forgets them as well.
-func (b *Book) Sweep(now Moment) (n int) {
+// because whoever reads the file forgets them as well, unless the wall clock was
+// set, by which the file tells how much time passes over a reboot.
+func (b *Book) Sweep(now Clock) (n int) {
 	for k, i := range b.index {
-		if c := &b.rows[i]; !c.sweep(now) {
+		if c := &b.rows[i]; !c.sweep(now.Boot) {
 			b.remove(k)
 			n++
 		} else if c.flags&flagBanned == 0 {
 			delete(b.comments, k)
 		}
 	}
+	b.store.noteDrift(b, now)
 	return n
 }

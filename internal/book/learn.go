@@ -12,10 +12,11 @@ package book
 // Bans by hand and by other programs are not offences unless they have a step.
 // A source at step n has at least n offences.
 func (b *Book) Learn(r Row) (now Row, counted bool) {
-	k, ok := keyOf(r.Source)
+	r, ok := r.normalize()
 	if !ok {
 		return Row{}, false
 	}
+	k, _ := keyOf(r.Source)
 	old, known := b.get(k)
 	now, counted = merge(old, r)
 	if now, ok = now.normalize(); !ok || known && old.same(&now) {
@@ -49,6 +50,12 @@ func merge(old, r Row) (now Row, counted bool) {
 		now.Step, now.StepUntil = r.Step, r.StepUntil
 	}
 	now.Offences = max(now.Offences, r.Offences, now.Step)
+	if r.Last != 0 && (now.Last == 0 || r.Last > now.Last) {
+		now.Last = r.Last
+	}
+	if r.First != 0 && (now.First == 0 || r.First < now.First) {
+		now.First = r.First
+	}
 	if late {
 		return now, counted
 	}

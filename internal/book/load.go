@@ -68,8 +68,12 @@ func (b *Book) load(r io.Reader, c Config, written time.Time, only map[string]bo
 		written = time.Unix(0, 0)
 	}
 	l := loader{&Report{Path: c.Path, Missing: true, Saved: Header{Saved: written}}, b, only, 0, false}
-	if err := l.lines(bufio.NewReaderSize(r, 256<<10)); err != nil || l.Missing {
+	if err := l.lines(bufio.NewReaderSize(r, 256<<10)); err != nil {
 		return *l.Report, err
+	}
+	if l.Missing {
+		l.BadLines = 0
+		return *l.Report, nil
 	}
 	if !l.ours {
 		return *l.Report, &RefusedError{"not written by portmon", "move it away, or name another file as state under [watch]"}
@@ -81,7 +85,7 @@ func (b *Book) load(r io.Reader, c Config, written time.Time, only map[string]bo
 	}
 	l.ClockBehind = max(0, -elapsed)
 	l.rebase(l.at.Add(min(max(0, elapsed), horizon)), c.Now.Boot)
-	b.Sweep(c.Now.Boot)
+	b.Sweep(c.Now)
 	l.Rows = b.Len()
 	return *l.Report, nil
 }
@@ -167,6 +171,9 @@ func (l *loader) row(raw *rawRow) bool {
 		l.book.remove(k)
 		return true
 	case raw.Merge:
+		if i, ok := l.book.index[k]; ok && !l.book.rows[i].sweep(l.at) {
+			l.book.remove(k) // was forgotten by then
+		}
 		old, _ := l.book.get(k)
 		row, _ = merge(old, row)
 		row, _ = row.normalize()

@@ -101,6 +101,9 @@ func (s *store) load(c Config) (b *Book, report Report, err error) {
 	s.head, s.lines = report.Saved, report.lines
 	s.keep = report.BadLines > 0 || report.Origin != nil
 	s.rewrite = report.Missing || report.Torn || s.keep || report.first.Version < Version || !report.first.Origin().SameBoot(c.Here)
+	if s.rewrite {
+		s.head = newHeader(c.Here, c.Now) // by which the time that has passed was told
+	}
 	b.store = s
 	return b, report, nil
 }

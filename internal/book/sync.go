@@ -79,6 +79,7 @@ func (b *Book) Compact(now Clock) error {
 	if s == nil {
 		return nil
 	}
+	s.noteDrift(b, now)
 	_, err := os.Lstat(s.path)
 	gone := errors.Is(err, fs.ErrNotExist) && b.Len() > 0
 	if s.changed || s.dirty || gone || s.failed.Load() {
@@ -139,8 +140,7 @@ func (s *store) write(b *Book, now Clock) (finish func() error, err error) {
 		return s.startRewrite(b, now)
 	}
 	// The next header goes behind the rows that were encoded by the last one.
-	drift := now.Wall.Sub(s.head.Saved) - now.Boot.Sub(s.head.Clock().Boot)
-	if s.head.Origin().Table != b.table || drift.Abs() > maxDrift || now.Boot.Sub(s.head.Clock().Boot) > headerEvery {
+	if s.head.Origin().Table != b.table || s.drifted(now) || now.Boot.Sub(s.head.Clock().Boot) > headerEvery {
 		s.head = s.header(b, now)
 		s.pending = s.head.append(s.pending)
 		s.pendingLines++
@@ -151,6 +151,19 @@ func (s *store) write(b *Book, now Clock) (finish func() error, err error) {
 		return nil, err
 	}
 	return func() error { return unix.Fdatasync(int(s.file.Fd())) }, nil
+}
+
+// drifted reports whether the wall clock was set since the last header.
+func (s *store) drifted(now Clock) bool {
+	drift := now.Wall.Sub(s.head.Saved) - now.Boot.Sub(s.head.Clock().Boot)
+	return drift.Abs() > maxDrift
+}
+
+// noteDrift has a header written if the wall clock was set.
+func (s *store) noteDrift(b *Book, now Clock) {
+	if s != nil && b.Len() > 0 && s.drifted(now) {
+		s.dirty = true
+	}
 }
 
 func (s *store) header(b *Book, now Clock) Header {

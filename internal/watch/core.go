@@ -37,6 +37,7 @@ type core struct {
 	// What is to be changed in it.
 	changing bool                      // a change is being made
 	owed     map[netip.Prefix]bool     // sources to be put as the book has them; true: put back
+	putting  map[netip.Prefix]bool     // what was owed and is being put, or was a moment ago
 	unwanted map[netip.Prefix]struct{} // sources whose bans are to be lifted
 
 	changedAt book.Moment // when the last change was done
@@ -82,7 +83,7 @@ func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book
 func (k *core) reconfigure(spec ruleset.Spec, maxRows int, now book.Clock) {
 	k.spec = spec
 	k.book.SetMaxRows(maxRows)
-	k.table.held, k.table.wrongSince = 0, 0
+	k.table.held, k.table.wrongSince, k.table.closely.generation = 0, 0, 0
 	k.table.suspect(now)
 }
 

@@ -69,10 +69,11 @@ func newBareLab(t testing.TB, ladder ...time.Duration) *lab {
 	return l
 }
 
-// testSpec is the default with traps that are armed at once, and a ladder.
+// testSpec is the default with traps that are armed at once, a ladder, and no
+// bans of subnets, as all sources are of a few.
 func testSpec(ladder ...time.Duration) ruleset.Spec {
 	s := ruleset.Default()
-	s.Grace = 0
+	s.Grace, s.Subnet6 = 0, 0
 	if len(ladder) > 0 {
 		s.BanTime = ladder
 	}

@@ -42,7 +42,7 @@ func (k *core) nextChange(now book.Clock) (c change, ok bool) {
 		clear(k.unwanted)
 	case t.state == standing && len(k.owed) > 0:
 		c.put, c.back = k.records(now.Boot)
-		clear(k.owed)
+		k.putting, k.owed = k.owed, make(map[netip.Prefix]bool)
 	case now.Boot >= lookAt && k.begun:
 		t.suspected = t.suspected && !closely
 		c.look = &look{generation: t.closely.generation, closely: closely, current: t.current, wrong: t.wrong}
@@ -138,13 +138,16 @@ func (k *core) refuse(source netip.Prefix) {
 
 // tidy drops what is over, once a second.
 func (k *core) tidy(now book.Clock) {
-	for source, at := range k.freed {
-		if !k.changing && now.Boot.Sub(max(at, k.changedAt)) > settling {
-			delete(k.freed, source)
+	if !k.changing && now.Boot.Sub(k.changedAt) > settling {
+		k.putting = nil
+		for source, at := range k.freed {
+			if now.Boot.Sub(at) > settling {
+				delete(k.freed, source)
+			}
 		}
 	}
 	if now.Boot.Sub(k.sweptAt) >= sweepEvery {
-		k.book.Sweep(now.Boot)
+		k.book.Sweep(now)
 		clear(k.due)
 		k.sweptAt = now.Boot
 	}

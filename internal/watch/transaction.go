@@ -93,6 +93,10 @@ func (k *core) onElements(events []nftset.Event, now book.Clock) {
 		case !ok || e.Role == ruleset.RoleScanner:
 		case ev.Kind == nftset.ElementDeleted:
 			k.freed[source] = now.Boot
+			delete(k.owed, source)
+			if _, putting := k.putting[source]; putting && e.Role == ruleset.RoleBan {
+				k.book.Lift(source) // if the kernel puts it after this, it is unwanted
+			}
 			if _, known := k.book.Get(source); known || k.reading != nil {
 				k.doubt(source) // it may be banned by another set, or again
 			}
