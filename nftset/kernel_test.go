@@ -530,6 +530,25 @@ func TestSets(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
+	for _, want := range want {
+		if got, err := l.Set(want.Table, want.Name); err != nil || *got != want {
+			t.Errorf("Set(%v): %+v, %v; want %+v", &want, got, err, want)
+		}
+	}
+	for _, s := range []Set{
+		{Table: l.table, Name: "none"},
+		{Table: l.table, Name: "other"},
+		{Table: l.table, Name: "ban"},
+		{Table: l.table, Name: "__set0"}, // that of the rule, which has no name
+		{Table: l.table},
+		{Table: Table{FamilyIPv4, "lab"}, Name: "ban4"},
+		{Table: Table{FamilyINet, "none"}, Name: "ban4"},
+	} {
+		got, err := l.Set(s.Table, s.Name)
+		if want := "describe set " + s.String() + ": there is none"; got != nil || !errors.Is(err, os.ErrNotExist) || err.Error() != want {
+			t.Errorf("Set(%v): %+v, %v; want %s", &s, got, err, want)
+		}
+	}
 	for _, table := range []Table{{FamilyIPv4, "lab"}, {FamilyINet, "another"}} {
 		if got, err := l.Sets(table); err != nil || len(got) != 1 || got[0].Name != "other" || got[0].Table != table {
 			t.Errorf("sets of %v: %+v, %v", table, got, err)

@@ -79,12 +79,17 @@ func (c compiler) log(cause Cause, step int, verdict statement, match ...stateme
 	return rule(append(match, verdict)...)
 }
 
-// scannerRules remember that the source was banned for a scan.
+// scannerRules remember that the source was banned for a scan. The ban has just
+// been added: by that of its full address one knows an IPv6 source that stands
+// for itself.
 func (c compiler) scannerRules() []Rule {
 	var rules []Rule
-	for _, f := range families {
-		s := f.network(c.Prefix6)
+	for _, s := range c.sources() {
 		e := element{set: s.scanner(), timeout: c.memoryTime(len(c.BanTime)), renew: true}
+		if s.is6() && s.bits == s.whole().bits && c.singles() {
+			rules = append(rules, rule(s.in(s.ban()), s.add(e), drop()))
+			continue
+		}
 		rules = append(rules, rule(s.add(e), drop()))
 	}
 	return append(rules, rule(drop()))
