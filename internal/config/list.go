@@ -81,3 +81,7 @@ func maskLength(s string) (int, error) {
 	}
 	return 0, errors.New("want a netmask such as 255.255.255.0 after the slash")
 }
+
+// IsMisspelled reports whether an error of [ParseEntry] says no more than that
+// the text is not an entry.
+func IsMisspelled(err error) bool { return errors.Is(err, errEntry) }
