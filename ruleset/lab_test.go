@@ -202,6 +202,24 @@ func banOf(a netip.Addr) string {
 	return netip.PrefixFrom(a, 64).Masked().String()
 }
 
+// key returns the address by which a source stands in sets, by the default Spec.
+func (l *lab) key(a netip.Addr) netip.Addr {
+	l.t.Helper()
+	p, err := l.open().Source(a)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return p.Addr()
+}
+
+// forgive lifts all bans and forgets all offences.
+func (l *lab) forgive() {
+	l.t.Helper()
+	if err := l.open().UnbanAll(); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
 // index returns the place of a family in lists that have one for each.
 func index(f family) int {
 	if f.key == nftset.IPv6Addr {

@@ -14,15 +14,17 @@ func (c compiler) offenceRules(f family) []Rule {
 // banned by is looked up first. The drop that ends the chain is in a rule of
 // its own: a full set ends the rule that adds to it.
 func (c compiler) ladderRules(s source) []Rule {
-	rules := []Rule{
-		// Another packet of the source has come by another CPU meanwhile, and
-		// is the offence.
-		rule(s.in(s.ban()), count(CounterDropped), drop()),
-	}
+	var rules []Rule
 	for step := len(c.BanTime); step >= 1; step-- {
 		next := c.after(step)
-		rules = append(rules, rule(s.in(s.tier(step)), c.ban(s, next), c.remember(s, next), count(CounterBanned), goTo(chainBan(next))))
+		// The ban is asked for behind the step, and made before it: whoever sees
+		// a step that another packet has added by another CPU just now also sees
+		// its ban, and does not take the same offence for the next one.
+		rules = append(rules, rule(s.in(s.tier(step)), s.notIn(s.ban()),
+			c.ban(s, next), c.remember(s, next), count(CounterBanned), goTo(chainBan(next))))
 	}
+	// That other packet is the offence, then.
+	rules = append(rules, rule(s.in(s.ban()), count(CounterDropped), drop()))
 	// First offences can be forged by the hundred thousand. So they get in no
 	// faster than bans expire, and there is always room for the others.
 	lifetime, burst := c.BanTime[0], c.Size/8

@@ -88,7 +88,7 @@ func (s source) pair(field string, offset uint32, proto byte) statement {
 }
 
 // probe loads the source and the destination port.
-func (s source) probe() statement { return s.pair("saddr", s.saddrAt, unix.IPPROTO_TCP) }
+func (s source) probe() statement { return s.pair("saddr", s.saddrAt, anyProtocol) }
 
 // service loads the destination and the destination port.
 func (f family) service(proto byte) statement { return f.whole().pair("daddr", f.daddrAt, proto) }

@@ -86,7 +86,7 @@ type netRule struct {
 func netRules(f family) []netRule {
 	held := f.whole().in(f.net())
 	return []netRule{
-		{chainSYN, rule(held, goTo(chainBannedSYN))},
+		{chainEarlyOpening, rule(held, f.whole().notIn(f.whitelist()), notFromLoopback(), count(CounterDropped), drop())},
 		{chainGuard, rule(held, goTo(chainBanned))},
 	}
 }

@@ -33,7 +33,7 @@ func kernelState(t *testing.T, table *Table) (*State, Contents) {
 			have.Hook = &Hook{Number: ch.Hook.Number, Priority: ch.Hook.Priority}
 		}
 		for _, r := range ch.Rules {
-			have.Rules = append(have.Rules, RuleState{encodeRule(t, r), r.comment})
+			have.Rules = append(have.Rules, RuleState{Exprs: encodeRule(t, r), Comment: r.comment})
 		}
 		s.Chains = append(s.Chains, have)
 	}
@@ -42,12 +42,12 @@ func kernelState(t *testing.T, table *Table) (*State, Contents) {
 
 func TestDiffOfEqualsIsEmpty(t *testing.T) {
 	for name, spec := range specs() {
-		table := Compile(spec, allFeatures, nil)
+		table := Compile(spec, allFeatures, Asked{})
 		s, c := kernelState(t, table)
 		// The kernel lists in another order than we do.
 		slices.Reverse(s.Sets)
 		slices.Reverse(s.Chains)
-		p, err := Diff(table, s, c)
+		p, err := Diff(spec, allFeatures, s, c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,20 +67,20 @@ func TestDiffSaysWhatItChanges(t *testing.T) {
 	}{
 		"counter": {func(s *State, _ *Contents) { delete(s.Counters, "full") }, "add counter inet portmon full\n", "counter full"},
 		"set": {func(s *State, _ *Contents) {
-			s.Sets = slices.DeleteFunc(s.Sets, func(s nftset.Set) bool { return s.Name == "ban6_3" })
+			s.Sets = slices.DeleteFunc(s.Sets, func(s nftset.Set) bool { return s.Name == "tier6_3" })
 		},
-			"add set inet portmon ban6_3 { type ipv6_addr; flags timeout; timeout 30d; size 65536; }\n", "set ban6_3"},
+			"add set inet portmon tier6_3 { type ipv6_addr; flags dynamic,timeout; timeout 60d; size 131072; }\n", "set tier6_3"},
 		"timeout": {func(s *State, _ *Contents) { s.Digest = ""; set(s, "ban4").Timeout = 0 },
-			"add set inet portmon ban4 { type ipv4_addr; flags dynamic,timeout; timeout 8h; size 65536; }\n", "timeout of ban4"},
-		"size": {func(s *State, _ *Contents) { s.Digest = ""; set(s, "ban4_2").Size = 7 },
-			"add set inet portmon ban4_2 { type ipv4_addr; flags timeout; timeout 3d; size 65536; }\n", "size of ban4_2"},
+			"add set inet portmon ban4 { type ipv4_addr; flags dynamic,timeout; timeout 10m; size 65536; }\n", "timeout of ban4"},
+		"size": {func(s *State, _ *Contents) { s.Digest = ""; set(s, "tier4_2").Size = 7 },
+			"add set inet portmon tier4_2 { type ipv4_addr; flags dynamic,timeout; timeout 30d8h; size 131072; }\n", "size of tier4_2"},
 		"timeout within the ticks": {func(s *State, _ *Contents) { s.Digest = ""; set(s, "ban4").Timeout += 9 * time.Millisecond }, "", ""},
 		"static set": {func(_ *State, c *Contents) { c.Static["trap_udp"] = []nftset.Interval{nftset.FromPorts(1, 2)} },
 			"delete element inet portmon trap_udp { 1-2 }\n", "trap_udp"},
 		"part of a static set": {func(_ *State, c *Contents) {
 			w := slices.Clone(c.Static["whitelist4"])
-			w[0] = nftset.FromPrefix(prefix("10.0.0.0/9"))
-			c.Static["whitelist4"] = slices.Delete(append(w, nftset.FromPrefix(prefix("203.0.113.9/32"))), 2, 3)
+			w[1] = nftset.FromPrefix(prefix("10.0.0.0/9"))
+			c.Static["whitelist4"] = slices.Delete(append(w, nftset.FromPrefix(prefix("203.0.113.9/32"))), 3, 4)
 		},
 			"delete element inet portmon whitelist4 { 10.0.0.0/9, 203.0.113.9 }\n" +
 				"add element inet portmon whitelist4 { 10.0.0.0/8, 127.0.0.0/8 }\n", "whitelist4"},
@@ -88,34 +88,34 @@ func TestDiffSaysWhatItChanges(t *testing.T) {
 			s.Sets = append(s.Sets, nftset.Set{Table: s.Table, Name: "hits6", Type: nftset.IPv6Addr})
 		},
 			"delete set inet portmon hits6\n", "set hits6"},
-		"tier": {func(s *State, _ *Contents) {
-			s.Sets = append(s.Sets, nftset.Set{Table: s.Table, Name: "ban4_7", Type: nftset.IPv4Addr})
+		"a step": {func(s *State, _ *Contents) {
+			s.Sets = append(s.Sets, nftset.Set{Table: s.Table, Name: "tier4_7", Type: nftset.IPv4Addr})
 		},
-			"delete set inet portmon ban4_7\n", "set ban4_7"},
+			"delete set inet portmon tier4_7\n", "set tier4_7"},
 		"another's set": {func(s *State, _ *Contents) {
-			s.Sets = append(s.Sets, nftset.Set{Table: s.Table, Name: "ban4_9", Type: nftset.IPv4Addr})
+			s.Sets = append(s.Sets, nftset.Set{Table: s.Table, Name: "tier4_9", Type: nftset.IPv4Addr})
 		}, "", ""},
 		"rule": {func(s *State, _ *Contents) { s.chain(chainEarly).Rules = nil },
-			"add rule inet portmon early tcp flags & (fin | syn | rst | ack) == syn goto sources\n", "rules"},
+			"add rule inet portmon early tcp flags & (fin | syn | rst | ack) == syn goto syn\n", "rules"},
 		"chain": {func(s *State, _ *Contents) {
 			s.Chains = slices.DeleteFunc(s.Chains, func(c ChainState) bool { return c.Name == chainEarly })
 		},
 			"add chain inet portmon early { type filter hook prerouting priority -300; policy accept; }\n" +
-				"add rule inet portmon early tcp flags & (fin | syn | rst | ack) == syn goto sources\n", "chain early, rules"},
+				"add rule inet portmon early tcp flags & (fin | syn | rst | ack) == syn goto syn\n", "chain early, rules"},
 		"priority": {func(s *State, _ *Contents) { s.chain(chainEarly).Hook.Priority++ },
 			"flush chain inet portmon early\ndelete chain inet portmon early\n" +
 				"add chain inet portmon early { type filter hook prerouting priority -300; policy accept; }\n" +
-				"add rule inet portmon early tcp flags & (fin | syn | rst | ack) == syn goto sources\n", "rules, chain early"},
+				"add rule inet portmon early tcp flags & (fin | syn | rst | ack) == syn goto syn\n", "rules, chain early"},
 		"another's chain": {func(s *State, _ *Contents) {
 			s.Chains = append(s.Chains, ChainState{Name: "x", Rules: []RuleState{{}}})
 		},
 			"flush chain inet portmon x\ndelete chain inet portmon x\n", "rules, chain x"},
 		"dormant": {func(s *State, _ *Contents) { s.Dormant = true }, "add table inet portmon\n", "table"},
 	} {
-		table := Compile(Default(), allFeatures, nil)
-		s, c := kernelState(t, table)
+		spec := Default()
+		s, c := kernelState(t, Compile(spec, allFeatures, Asked{}))
 		tt.change(s, &c)
-		p, err := Diff(table, s, c)
+		p, err := Diff(spec, allFeatures, s, c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,25 +134,25 @@ func TestDiffSaysWhatItChanges(t *testing.T) {
 // TestPlanIsOneCommandALine has every kind of command.
 func TestPlanIsOneCommandALine(t *testing.T) {
 	for name, spec := range specs() {
-		p, err := Diff(Compile(spec, allFeatures, nil), &State{}, Contents{})
+		p, err := Diff(spec, allFeatures, &State{}, Contents{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(p.String()) {
 			if !strings.HasPrefix(line, "add ") || !strings.Contains(line, " inet portmon") {
-				t.Errorf("%s: %q is no command", name, line)
+				t.Errorf("%s: %q is not a command", name, line)
 			}
 		}
 	}
 }
 
 func TestDiffTellsConflicts(t *testing.T) {
-	table := Compile(Default(), allFeatures, nil)
-	s, c := kernelState(t, table)
+	spec := Default()
+	s, c := kernelState(t, Compile(spec, allFeatures, Asked{}))
 	s.Set("ban4").Type = nftset.IPv6Addr
-	s.Set("trap_tcp").Flags = 0
+	s.Set("trap_tcp").Type = nftset.IPv4Addr
 	s.Set("net6").Flags |= nftset.FlagDynamic
-	p, err := Diff(table, s, c)
+	p, err := Diff(spec, allFeatures, s, c)
 	if p != nil || err == nil {
 		t.Fatalf("got %v, %v, want an error and no plan", p, err)
 	}
@@ -160,14 +160,14 @@ func TestDiffTellsConflicts(t *testing.T) {
 	for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
 		var conflict *ConflictError
 		if !errors.As(e, &conflict) {
-			t.Fatalf("%v is no *ConflictError", e)
+			t.Fatalf("%v is not a *ConflictError", e)
 		}
 		got = append(got, fmt.Sprintf("%s|%s|%s", conflict.Object, conflict.Have, conflict.Want))
 	}
 	want := []string{
 		"set inet portmon ban4|type ipv6_addr, flags dynamic,timeout|type ipv4_addr, flags dynamic,timeout",
 		"set inet portmon net6|type ipv6_addr, flags dynamic,interval,timeout|type ipv6_addr, flags interval,timeout",
-		"set inet portmon trap_tcp|type inet_service, flags |type inet_service, flags interval",
+		"set inet portmon trap_tcp|type ipv4_addr, flags |type inet_service, flags ",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -178,21 +178,26 @@ func TestDiffTellsConflicts(t *testing.T) {
 func TestDiffLiftsWhitelisted(t *testing.T) {
 	spec := Default()
 	spec.Whitelist = []netip.Prefix{prefix("198.51.100.0/24"), prefix("2001:db8::/48")}
-	table := Compile(spec, allFeatures, nil)
-	s, c := kernelState(t, table)
-	ban := func(set string, tier int, iv nftset.Interval) Ban { return Ban{Interval: iv, Set: set, Tier: tier} }
-	lifted := []Ban{
-		ban("ban4", 1, nftset.FromPrefix(prefix("198.51.100.255/32"))),
-		ban("net4", 0, nftset.FromPrefix(prefix("198.51.100.0/25"))),
-		ban("net4", 0, nftset.FromPrefix(prefix("198.51.100.128/25"))),
-		ban("ban6_2", 2, nftset.FromPrefix(prefix("2001:db8:0:7::/64"))),
+	s, c := kernelState(t, Compile(spec, allFeatures, Asked{}))
+	ban := func(set, p string) Entry {
+		role, step := RoleOf(set)
+		return Entry{Interval: nftset.FromPrefix(prefix(p)), Set: set, Role: role, Step: step, Timeout: time.Hour, Remaining: time.Hour}
+	}
+	lifted := []Entry{
+		ban("ban4", "198.51.100.255/32"),
+		ban("net4", "198.51.100.0/25"),
+		ban("net4", "198.51.100.128/25"),
+		ban("ban6", "2001:db8:0:7::/64"),
+		ban("ban6", "2001:db8::7:0:0:7/128"),
+		ban("subnet6", "2001:db8::/48"),
 	}
 	c.Bans = append(slices.Clone(lifted),
-		ban("ban4", 1, nftset.FromPrefix(prefix("198.51.101.0/32"))),
-		ban("net4", 0, nftset.FromPrefix(prefix("198.51.100.0/23"))), // only half of it is whitelisted
-		ban("net6", 0, nftset.FromPrefix(prefix("2001:db8::/47"))),
+		ban("ban4", "198.51.101.0/32"),
+		ban("net4", "198.51.100.0/23"), // only half of it is whitelisted
+		ban("net6", "2001:db8::/47"),
+		ban("subnet6", "2001:db8:1::/48"),
 	)
-	p, err := Diff(table, s, c)
+	p, err := Diff(spec, allFeatures, s, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,8 +208,10 @@ func TestDiffLiftsWhitelisted(t *testing.T) {
 delete element inet portmon ban4 { 198.51.100.255 }
 add element inet portmon net4 { 198.51.100.0/25, 198.51.100.128/25 }
 delete element inet portmon net4 { 198.51.100.0/25, 198.51.100.128/25 }
-add element inet portmon ban6_2 { 2001:db8:0:7:: }
-delete element inet portmon ban6_2 { 2001:db8:0:7:: }
+add element inet portmon ban6 { 2001:db8:0:7::, 2001:db8::7:0:0:7 }
+delete element inet portmon ban6 { 2001:db8:0:7::, 2001:db8::7:0:0:7 }
+add element inet portmon subnet6 { 2001:db8:: }
+delete element inet portmon subnet6 { 2001:db8:: }
 `
 	if d := difference(p.String(), want); d != "" {
 		t.Error(d)

@@ -50,7 +50,7 @@ func TestValidateNamesEveryFault(t *testing.T) {
 		"the same port twice":      {func(s *Spec) { s.TrapTCP = []Ports{{23, 23}, {23, 23}} }, []string{"TrapTCP: 23 overlaps 23"}},
 		"ranges that share a port": {func(s *Spec) { s.TrapTCP = []Ports{{20, 30}, {10, 20}} }, []string{"TrapTCP: 20-30 overlaps 10-20"}},
 		"two ranges in another":    {func(s *Spec) { s.TrapTCP = []Ports{{1, 100}, {50, 60}, {70, 80}} }, []string{"TrapTCP: 50-60 overlaps 1-100", "TrapTCP: 70-80 overlaps 1-100"}},
-		"a fault within a range":   {func(s *Spec) { s.TrapTCP = []Ports{{1, 100}, {20, 10}, {50, 60}} }, []string{"TrapTCP: 20-10 is no", "TrapTCP: 50-60 overlaps 1-100"}},
+		"a fault within a range":   {func(s *Spec) { s.TrapTCP = []Ports{{1, 100}, {20, 10}, {50, 60}} }, []string{"TrapTCP: 20-10 is not a range", "TrapTCP: 50-60 overlaps 1-100"}},
 		"a range in another":       {func(s *Spec) { s.TrapUDP = []Ports{{1, 100}, {50, 60}} }, []string{"TrapUDP: 50-60 overlaps 1-100"}},
 
 		"maxretry 0":                {func(s *Spec) { s.MaxRetry = 0 }, []string{"MaxRetry: 0 "}},
@@ -64,13 +64,44 @@ func TestValidateNamesEveryFault(t *testing.T) {
 		"longest findtime":          {func(s *Spec) { s.MaxRetry, s.FindTime = 2, MaxFindTime }, nil},
 		"longer findtime":           {func(s *Spec) { s.MaxRetry, s.FindTime = 2, MaxFindTime+1 }, []string{"FindTime: "}},
 
-		"no ladder":            {func(s *Spec) { s.BanTime = nil }, []string{"BanTime: 0 tiers"}},
-		"8 tiers":              {func(s *Spec) { s.BanTime = days(1, 2, 3, 4, 5, 6, 7, 8) }, nil},
-		"9 tiers":              {func(s *Spec) { s.BanTime = days(1, 2, 3, 4, 5, 6, 7, 8, 9) }, []string{"BanTime: 9 tiers"}},
+		"no ladder":            {func(s *Spec) { s.BanTime = nil }, []string{"BanTime: 0 steps"}},
+		"8 steps":              {func(s *Spec) { s.BanTime = days(1, 2, 3, 4, 5, 6, 7, 8) }, nil},
+		"9 steps":              {func(s *Spec) { s.BanTime = days(1, 2, 3, 4, 5, 6, 7, 8, 9) }, []string{"BanTime: 9 steps"}},
 		"shortest and longest": {func(s *Spec) { s.BanTime = []time.Duration{MinBanTime, MaxBanTime} }, nil},
 		"shorter and longer":   {func(s *Spec) { s.BanTime = []time.Duration{MinBanTime - 1, MaxBanTime + 1} }, []string{"BanTime: 99.", "BanTime: 87600h0m0."}},
 		"descending ladder":    {func(s *Spec) { s.BanTime = days(3, 2, 4) }, []string{"BanTime: 48h0m0s after 72h0m0s"}},
 		"level ladder":         {func(s *Spec) { s.BanTime = days(3, 3) }, []string{"BanTime: 72h0m0s after 72h0m0s"}},
+
+		"the shortest forget": {func(s *Spec) { s.Forget = MinBanTime }, nil},
+		"no forget":           {func(s *Spec) { s.Forget = 0 }, []string{"Forget: 0s "}},
+		"a longer forget":     {func(s *Spec) { s.Forget = MaxBanTime + 1 }, []string{"Forget: "}},
+
+		"no grace":        {func(s *Spec) { s.Grace = 0 }, nil},
+		"longest grace":   {func(s *Spec) { s.Grace = MaxGrace }, nil},
+		"longer grace":    {func(s *Spec) { s.Grace = MaxGrace + 1 }, []string{"Grace: "}},
+		"too short grace": {func(s *Spec) { s.Grace = 1 }, []string{"Grace: 1ns "}},
+
+		"scans off":                    {func(s *Spec) { s.Scan = Scan{} }, nil},
+		"strict, no findtime":          {func(s *Spec) { s.Scan = Scan{Ports: 1} }, nil},
+		"scans with no findtime":       {func(s *Spec) { s.Scan = Scan{Ports: 2} }, []string{"Scan.FindTime: 0s "}},
+		"scans with a longer findtime": {func(s *Spec) { s.Scan.FindTime = MaxFindTime + 1 }, []string{"Scan.FindTime: "}},
+		"negative scan ports":          {func(s *Spec) { s.Scan.Ports = -1 }, []string{"Scan.Ports: -1 "}},
+		"more scan ports":              {func(s *Spec) { s.Scan.Ports = MaxRetryLimit + 1 }, []string{"Scan.Ports: 1001 "}},
+		"ignored ports overlap":        {func(s *Spec) { s.Scan.Ignore = []Ports{{1, 9}, {9, 9}} }, []string{"Scan.Ignore: 9 overlaps 1-9"}},
+		"ignored port that is a trap":  {func(s *Spec) { s.Scan.Ignore = []Ports{{23, 23}} }, nil},
+
+		"subnets off":          {func(s *Spec) { s.Subnet4, s.Subnet6 = 0, 0 }, nil},
+		"highest subnets":      {func(s *Spec) { s.Subnet4, s.Subnet6 = MaxRetryLimit, MaxRetryLimit }, nil},
+		"subnets out of range": {func(s *Spec) { s.Subnet4, s.Subnet6 = -1, MaxRetryLimit+1 }, []string{"Subnet4: -1 ", "Subnet6: 1001 "}},
+
+		"single6":                {func(s *Spec) { s.Single6 = []netip.Prefix{prefix("2001:db8::/32"), prefix("::/0")} }, nil},
+		"single6 of IPv4":        {func(s *Spec) { s.Single6 = []netip.Prefix{prefix("192.0.2.0/24")} }, []string{"Single6: 192.0.2.0/24"}},
+		"single6 with host bits": {func(s *Spec) { s.Single6 = []netip.Prefix{prefix("2001:db8::1/64")} }, []string{"Single6: 2001:db8::1/64"}},
+		"mapped single6":         {func(s *Spec) { s.Single6 = []netip.Prefix{prefix("::ffff:192.0.2.0/120")} }, []string{"Single6: "}},
+		"zero single6":           {func(s *Spec) { s.Single6 = []netip.Prefix{{}} }, []string{"Single6: "}},
+
+		"local ports upside down": {func(s *Spec) { s.LocalPorts = Ports{9, 8} }, []string{"LocalPorts: 9-8"}},
+		"no local ports":          {func(s *Spec) { s.LocalPorts = Ports{} }, []string{"LocalPorts: 0"}},
 
 		"prefix6 0":       {func(s *Spec) { s.Prefix6 = 0 }, []string{"Prefix6: 0 "}},
 		"prefix6 1":       {func(s *Spec) { s.Prefix6 = 1 }, nil},
@@ -84,7 +115,7 @@ func TestValidateNamesEveryFault(t *testing.T) {
 
 		"everything at once": {func(s *Spec) {
 			*s = Spec{Whitelist: []netip.Prefix{{}}, TrapTCP: []Ports{{0, 1}}, TrapUDP: []Ports{{2, 1}}, MaxRetry: 2000, Prefix6: -1}
-		}, []string{"Table: ", "Whitelist: ", "TrapTCP: ", "TrapUDP: ", "MaxRetry: ", "FindTime: ", "BanTime: ", "Prefix6: ", "Size: ", "LogThreshold: "}},
+		}, []string{"Table: ", "Whitelist: ", "TrapTCP: ", "TrapUDP: ", "MaxRetry: ", "FindTime: ", "BanTime: ", "Forget: ", "Prefix6: ", "Size: ", "LocalPorts: ", "LogThreshold: "}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := Default()
@@ -95,7 +126,7 @@ func TestValidateNamesEveryFault(t *testing.T) {
 				for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
 					var fault *SpecError
 					if !errors.As(e, &fault) || errors.Unwrap(fault) == nil || !strings.HasPrefix(e.Error(), fault.Field+": ") {
-						t.Errorf("%v is no *SpecError that begins with its field and has a cause", e)
+						t.Errorf("%v is not a *SpecError that begins with its field and has a cause", e)
 					}
 					texts = append(texts, e.Error())
 				}

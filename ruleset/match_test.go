@@ -18,7 +18,7 @@ import (
 func everyRule() map[string]Rule {
 	out := make(map[string]Rule)
 	for _, spec := range specs() {
-		for _, c := range Compile(spec, allFeatures, nil).Chains {
+		for _, c := range Compile(spec, allFeatures, Asked{}).Chains {
 			for _, r := range c.Rules {
 				out[r.String()] = r
 			}
@@ -45,7 +45,7 @@ func TestRulesMatchOnlyThemselves(t *testing.T) {
 	for text, r := range rules {
 		for other, o := range rules {
 			chain := Chain{Rules: []Rule{r}}
-			if got := chain.matches(nftset.FamilyINet, []RuleState{{encodeRule(t, o), o.comment}}); got != (text == other) {
+			if got := chain.matches(nftset.FamilyINet, []RuleState{{Exprs: encodeRule(t, o), Comment: o.comment}}); got != (text == other) {
 				t.Errorf("does %q match %q? got %v", text, other, got)
 			}
 		}
@@ -53,13 +53,13 @@ func TestRulesMatchOnlyThemselves(t *testing.T) {
 		exprs := encodeRule(t, r)
 		for name, have := range map[string][]RuleState{
 			"no rule":          {},
-			"the rule twice":   {{exprs, r.comment}, {exprs, r.comment}},
-			"another comment":  {{exprs, r.comment + "x"}},
-			"no expressions":   {{nil, r.comment}},
-			"one less":         {{exprs[1:], r.comment}},
-			"one more":         {{append(slices.Clone(exprs), exprs[0]), r.comment}},
-			"empty expression": {{append(slices.Clone(exprs[1:]), []byte{}), r.comment}},
-			"no attributes":    {{append(slices.Clone(exprs[1:]), []byte{1, 2, 3}), r.comment}},
+			"the rule twice":   {{Exprs: exprs, Comment: r.comment}, {Exprs: exprs, Comment: r.comment}},
+			"another comment":  {{Exprs: exprs, Comment: r.comment + "x"}},
+			"no expressions":   {{Exprs: nil, Comment: r.comment}},
+			"one less":         {{Exprs: exprs[1:], Comment: r.comment}},
+			"one more":         {{Exprs: append(slices.Clone(exprs), exprs[0]), Comment: r.comment}},
+			"empty expression": {{Exprs: append(slices.Clone(exprs[1:]), []byte{}), Comment: r.comment}},
+			"no attributes":    {{Exprs: append(slices.Clone(exprs[1:]), []byte{1, 2, 3}), Comment: r.comment}},
 		} {
 			if chain.matches(nftset.FamilyINet, have) {
 				t.Errorf("%q matches %s", text, name)
@@ -171,7 +171,7 @@ func TestExpressionsMatchToTheByte(t *testing.T) {
 // TestDynsetTimeoutAllowsForTicks compares the timeout in the rule that bans as the kernel may give it back.
 func TestDynsetTimeoutAllowsForTicks(t *testing.T) {
 	rule := func(d time.Duration) []byte {
-		exprs := encodeRule(t, Rule{statements: []statement{families[0].add("ban4", 32, d, 0)}})
+		exprs := encodeRule(t, Rule{statements: []statement{families[0].whole().add(element{set: "ban4", timeout: d})}})
 		return exprs[len(exprs)-1]
 	}
 	for _, tt := range []struct {

@@ -16,7 +16,7 @@ func TestCompileIsDeterministicAndPure(t *testing.T) {
 	digests := make(map[string]string)
 	for name, spec := range specs() {
 		before := fmt.Sprintf("%#v", spec)
-		first, second := Compile(spec, allFeatures, nil), Compile(spec, allFeatures, nil)
+		first, second := Compile(spec, allFeatures, Asked{}), Compile(spec, allFeatures, Asked{})
 		if first.String() != second.String() || !reflect.DeepEqual(first, second) {
 			t.Errorf("%s: compiled twice, it differs:\n%s", name, difference(second.String(), first.String()))
 		}
@@ -29,7 +29,9 @@ func TestCompileIsDeterministicAndPure(t *testing.T) {
 		slices.Reverse(shuffled.Whitelist)
 		shuffled.TrapTCP = slices.Clone(spec.TrapTCP)
 		slices.Reverse(shuffled.TrapTCP)
-		if third := Compile(shuffled, allFeatures, nil); third.String() != first.String() {
+		shuffled.Scan.Ignore = slices.Clone(spec.Scan.Ignore)
+		slices.Reverse(shuffled.Scan.Ignore)
+		if third := Compile(shuffled, allFeatures, Asked{}); third.String() != first.String() {
 			t.Errorf("%s: in another order, it differs:\n%s", name, difference(third.String(), first.String()))
 		}
 		if other, ok := digests[first.Digest]; ok {
@@ -42,8 +44,8 @@ func TestCompileIsDeterministicAndPure(t *testing.T) {
 // TestCompileSharesNothing changes a table and compiles again.
 func TestCompileSharesNothing(t *testing.T) {
 	spec := Default()
-	want := Compile(spec, allFeatures, nil).String()
-	table := Compile(spec, allFeatures, nil)
+	want := Compile(spec, allFeatures, Asked{}).String()
+	table := Compile(spec, allFeatures, Asked{})
 	for i := range table.Sets {
 		for j := range table.Sets[i].Elements {
 			table.Sets[i].Elements[j] = nftset.Interval{}
@@ -56,7 +58,7 @@ func TestCompileSharesNothing(t *testing.T) {
 		}
 	}
 	clear(table.Counters)
-	if got := Compile(spec, allFeatures, nil).String(); got != want {
+	if got := Compile(spec, allFeatures, Asked{}).String(); got != want {
 		t.Errorf("a table that was changed changed the next:\n%s", difference(got, want))
 	}
 }
@@ -65,7 +67,7 @@ func TestCompileSharesNothing(t *testing.T) {
 func TestDigestStandsForEverything(t *testing.T) {
 	base := Default()
 	base.MaxRetry = 2
-	seen := map[string]string{Compile(base, allFeatures, nil).Digest: "no change"}
+	seen := map[string]string{Compile(base, allFeatures, Asked{}).Digest: "no change"}
 	check := func(name string, table *Table) {
 		if other, ok := seen[table.Digest]; ok {
 			t.Errorf("%s gives the same digest as %s", name, other)
@@ -85,24 +87,39 @@ func TestDigestStandsForEverything(t *testing.T) {
 		"last BanTime": func(s *Spec) {
 			s.BanTime = []time.Duration{s.BanTime[0], s.BanTime[1], s.BanTime[2] + time.Millisecond}
 		},
-		"tiers":        func(s *Spec) { s.BanTime = s.BanTime[:2] },
-		"Prefix6":      func(s *Spec) { s.Prefix6-- },
-		"Size":         func(s *Spec) { s.Size++ },
-		"LogGroup":     func(s *Spec) { s.LogGroup++ },
-		"LogThreshold": func(s *Spec) { s.LogThreshold++ },
+		"steps of BanTime": func(s *Spec) { s.BanTime = s.BanTime[:2] },
+		"Forget":           func(s *Spec) { s.Forget += time.Millisecond },
+		"Grace":            func(s *Spec) { s.Grace += time.Millisecond },
+		"no Grace":         func(s *Spec) { s.Grace = 0 },
+		"Scan.Ports":       func(s *Spec) { s.Scan.Ports++ },
+		"Scan.FindTime":    func(s *Spec) { s.Scan.FindTime += time.Millisecond },
+		"Scan.Ignore":      func(s *Spec) { s.Scan.Ignore = s.Scan.Ignore[1:] },
+		"Single6":          func(s *Spec) { s.Single6 = []netip.Prefix{netip.MustParsePrefix("2001:db8::/48")} },
+		"Subnet4":          func(s *Spec) { s.Subnet4 = 8 },
+		"Subnet6":          func(s *Spec) { s.Subnet6++ },
+		"NoReversePath4":   func(s *Spec) { s.NoReversePath4 = true },
+		"NoReversePath6":   func(s *Spec) { s.NoReversePath6 = true },
+		"LocalPorts":       func(s *Spec) { s.LocalPorts.To++ },
+		"Prefix6":          func(s *Spec) { s.Prefix6-- },
+		"Size":             func(s *Spec) { s.Size++ },
+		"LogGroup":         func(s *Spec) { s.LogGroup++ },
+		"LogThreshold":     func(s *Spec) { s.LogThreshold++ },
 	} {
 		s := base
 		change(&s)
-		check(name, Compile(s, allFeatures, nil))
+		check(name, Compile(s, allFeatures, Asked{}))
 	}
 	for i := range reflect.TypeFor[Spec]().NumField() {
 		if field := reflect.TypeFor[Spec]().Field(i).Name; !slices.ContainsFunc(slices.Collect(mapValues(seen)), func(s string) bool { return strings.Contains(s, field) }) {
 			t.Errorf("no change of %s was tried", field)
 		}
 	}
-	check("no reverse path", Compile(base, Features{Log: true}, nil))
-	check("no log", Compile(base, Features{ReversePath: true}, nil))
-	check("a retired tier", Compile(base, allFeatures, []nftset.Set{{Name: "ban4_5", Type: nftset.IPv4Addr, Flags: nftset.FlagTimeout, Timeout: time.Hour, Size: 7}}))
+	// Which sets hold something is no part of the configuration.
+	if got := Compile(base, allFeatures, Asked{Net4: true, Net6: true}).Digest; seen[got] != "no change" {
+		t.Errorf("to ask the sets of prefixes gives another digest")
+	}
+	check("no reverse path", Compile(base, Features{Log: true}, Asked{}))
+	check("no log", Compile(base, Features{ReversePath: true}, Asked{}))
 }
 
 func mapValues(m map[string]string) func(func(string) bool) {
@@ -115,32 +132,8 @@ func mapValues(m map[string]string) func(func(string) bool) {
 	}
 }
 
-// TestCompileRetired keeps the sets of tiers that are gone from the ladder as they are, and asks them all the same.
-func TestCompileRetired(t *testing.T) {
-	spec := Default()
-	spec.BanTime = spec.BanTime[:1]
-	retired := []nftset.Set{
-		{Name: "ban4_3", Type: nftset.IPv4Addr, Flags: nftset.FlagTimeout, Timeout: 99 * time.Hour, Size: 77},
-		{Name: "ban6_8", Type: nftset.IPv6Addr, Flags: nftset.FlagTimeout, Timeout: 98 * time.Hour, Size: 66},
-	}
-	table := Compile(spec, allFeatures, retired)
-	for _, want := range retired {
-		want.Table = table.Table
-		got := table.set(want.Name)
-		if got == nil || got.Set != want || got.Static || got.Elements != nil {
-			t.Errorf("got %+v, want %+v", got, want)
-		}
-		if n := strings.Count(fmt.Sprint(table.chain(chainSources).Rules), "@"+want.Name); n != 1 {
-			t.Errorf("%s is asked %d times, want once", want.Name, n)
-		}
-	}
-	if table.set("ban4_2") != nil || table.set("ban6_3") != nil {
-		t.Error("there are sets of tiers that neither the ladder nor the kernel has")
-	}
-}
-
 func TestCompileLeavesOutWhatTheKernelLacks(t *testing.T) {
-	full := Compile(trapSpec(), allFeatures, nil).String()
+	full := Compile(trapSpec(), allFeatures, Asked{}).String()
 	lines := func(s string) []string { return strings.Split(s, "\n") }
 	unsealed := func(s string) string { return mustReplace(`portmon [0-9a-f]{16}`, s, "") }
 	for _, tt := range []struct {
@@ -153,7 +146,7 @@ func TestCompileLeavesOutWhatTheKernelLacks(t *testing.T) {
 			}
 			return line
 		}},
-		{Features{ReversePath: true}, func(line string) string { return mustReplace(` log prefix .* queue-threshold \d+`, line, "") }},
+		{Features{ReversePath: true}, func(line string) string { return mustReplace(`log prefix .* queue-threshold \d+ `, line, "") }},
 	} {
 		want, dropped := []string{}, 0
 		for _, line := range lines(full) {
@@ -168,36 +161,20 @@ func TestCompileLeavesOutWhatTheKernelLacks(t *testing.T) {
 		if dropped == 0 {
 			t.Fatalf("%+v: the full table has nothing to leave out", tt.f)
 		}
-		if got := Compile(trapSpec(), tt.f, nil).String(); unsealed(got) != unsealed(strings.Join(want, "\n")) {
+		if got := Compile(trapSpec(), tt.f, Asked{}).String(); unsealed(got) != unsealed(strings.Join(want, "\n")) {
 			t.Errorf("%+v: %s", tt.f, difference(unsealed(got), unsealed(strings.Join(want, "\n"))))
 		}
 	}
 }
 
-func TestWhitelistAlwaysHoldsLoopbackAndLinkLocal(t *testing.T) {
+func TestWhitelistAlwaysHoldsNobodyLoopbackAndLinkLocal(t *testing.T) {
 	for name, spec := range specs() {
-		table := Compile(spec, allFeatures, nil)
-		for _, a := range []string{"127.0.0.1", "127.255.255.255", "169.254.1.1", "::1", "fe80::1", "febf::1"} {
+		table := Compile(spec, allFeatures, Asked{})
+		for _, a := range []string{"0.0.0.0", "0.255.255.255", "::", "127.0.0.1", "127.255.255.255", "169.254.1.1", "::1", "fe80::1", "febf::1"} {
 			key := nftset.AddrKey(addr(a))
 			if _, ok := nftset.Find(table.set(familyOf(key.Type()).whitelist()).Elements, key); !ok {
 				t.Errorf("%s: %s is not whitelisted", name, a)
 			}
-		}
-	}
-}
-
-func TestTierOf(t *testing.T) {
-	for name, want := range map[string]int{
-		"net4": 0, "ban4": 1, "ban4_2": 2, "ban4_8": 8, "net6": 0, "ban6": 1, "ban6_3": 3,
-		"ban4_1": -1, "ban4_0": -1, "ban4_9": -1, "ban4_02": -1, "ban4_+2": -1, "ban4_": -1, "ban4_2x": -1, "ban4_-2": -1, "ban4_99999999999999999999": -1,
-		"ban": -1, "ban5": -1, "ban44": -1, "xban4": -1, "net": -1, "net44": -1, "hits4": -1, "whitelist4": -1, "trap_tcp": -1, "": -1, "ban4_2 ": -1,
-	} {
-		f, tier, ok := tierOf(name)
-		if ok != (want >= 0) || ok && (tier != want || !strings.HasPrefix(name[3:], f.suffix)) || !ok && f != (family{}) {
-			t.Errorf("tierOf(%q) = %v, %d, %v, want %d", name, f, tier, ok, want)
-		}
-		if ok && (tier > 0 && f.ban(tier) != name || tier == 0 && f.net() != name) {
-			t.Errorf("%q does not come back", name)
 		}
 	}
 }

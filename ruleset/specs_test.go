@@ -40,14 +40,32 @@ func specs() map[string]Spec {
 	add("everything whitelisted", func(s *Spec) {
 		s.Whitelist = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 	})
-	add("one tier", func(s *Spec) { s.BanTime = []time.Duration{1234567 * time.Millisecond} })
-	add("8 tiers", func(s *Spec) {
+	add("one step", func(s *Spec) { s.BanTime = []time.Duration{1234567 * time.Millisecond} })
+	add("8 steps", func(s *Spec) {
 		s.BanTime = []time.Duration{
 			MinBanTime, time.Second, time.Minute, time.Hour, 24 * time.Hour, 25*time.Hour + 61*time.Second + 5*time.Millisecond, 365 * 24 * time.Hour, MaxBanTime,
 		}
 	})
 	add("no traps", func(s *Spec) { s.TrapTCP, s.TrapUDP = nil, nil })
+	add("no scans", func(s *Spec) { s.Scan.Ports = 0 })
+	add("strict", func(s *Spec) { s.Scan.Ports = 1 })
+	add("highest number of ports", func(s *Spec) { s.Scan.Ports, s.Scan.FindTime = MaxRetryLimit, MaxFindTime })
+	add("nothing ignored", func(s *Spec) { s.Scan.Ignore = nil })
+	add("all ignored", func(s *Spec) { s.Scan.Ignore = []Ports{{1, 65535}} })
+	add("nothing at all", func(s *Spec) { s.TrapTCP, s.TrapUDP, s.Scan.Ports = nil, nil, 0 })
+	add("no grace", func(s *Spec) { s.Grace = 0 })
+	add("longest grace", func(s *Spec) { s.Grace = MaxGrace })
+	add("subnets", func(s *Spec) { s.Subnet4, s.Subnet6 = 3, 1 })
+	add("no subnets", func(s *Spec) { s.Subnet4, s.Subnet6 = 0, 0 })
+	add("prefix6 48 and subnets", func(s *Spec) { s.Prefix6, s.Subnet4 = 48, MaxRetryLimit })
+	add("single6", func(s *Spec) { s.Single6 = []netip.Prefix{netip.MustParsePrefix("2001:db8:5::/48")} })
+	add("no route back, IPv4", func(s *Spec) { s.NoReversePath4 = true })
+	add("no route back, IPv6", func(s *Spec) { s.NoReversePath6 = true })
+	add("no route back", func(s *Spec) { s.NoReversePath4, s.NoReversePath6 = true, true })
+	add("local ports", func(s *Spec) { s.LocalPorts = Ports{1024, 65535} })
+	add("short forget", func(s *Spec) { s.Forget = MinBanTime })
 	add("all ports", func(s *Spec) { s.TrapTCP, s.TrapUDP = []Ports{{1, 65535}}, []Ports{{1, 65535}} })
+	add("as many ports as go into a bitmap", func(s *Spec) { s.TrapTCP = []Ports{{1, maxSinglePorts}} })
 	add("adjacent ports", func(s *Spec) { s.TrapTCP = []Ports{{24, 25}, {23, 23}, {26, 26}, {65535, 65535}, {1, 1}} })
 	add("smallest size", func(s *Spec) { s.Size = 1 })
 	add("largest size", func(s *Spec) { s.Size = MaxSize })

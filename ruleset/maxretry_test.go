@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/nftset"
 )
 
 // retrySpec bans for the third trap packet.
@@ -33,13 +34,13 @@ func TestMaxRetry(t *testing.T) {
 		l.served(bystander, once)
 
 		after := l.counters()
-		for counter, n := range map[string]uint64{counterTrapped: 4, counterBanned: 1, counterFull: 0} {
+		for counter, n := range map[string]uint64{CounterTrapped: 4, CounterBanned: 1, CounterFull: 0} {
 			if got := after[counter] - before[counter]; got != n {
 				l.t.Errorf("counter %s went up by %d, want %d", counter, got, n)
 			}
 		}
-		if b := l.bans()[banOf(offender)]; b.Timeout != 8*time.Hour {
-			l.t.Errorf("banned for %v, want 8h", b.Timeout)
+		if b := l.bans()[banOf(offender)]; b.Timeout != 10*time.Minute {
+			l.t.Errorf("banned for %v, want 10m", b.Timeout)
 		}
 		// Connections to what is closed, or open, do not count.
 		for range 5 {
@@ -79,10 +80,7 @@ func TestFindTime(t *testing.T) {
 	l := newTrap(t, spec)
 	l.families(func(l *lab, f family) {
 		src, quick := l.source(f), l.source(f)
-		key := src
-		if src.Is6() {
-			key = prefix(banOf(src)).Addr()
-		}
+		key := l.key(src)
 		for range 2 {
 			start := time.Now()
 			l.offend(src, src)
@@ -99,9 +97,9 @@ func TestFindTime(t *testing.T) {
 		l.offend(src)
 		l.cut(src, quick)
 		l.wantBans(banOf(src), banOf(quick))
-		l.nft("flush set inet portmon ban4; flush set inet portmon ban6")
+		l.forgive()
 	})
-	if n := l.counters()[counterFull]; n != 0 {
+	if n := l.counters()[CounterFull]; n != 0 {
 		t.Errorf("counter full is %d, want 0", n)
 	}
 }
@@ -114,8 +112,7 @@ func TestFindTimeCountsFromTheFirst(t *testing.T) {
 		src := l.source(f)
 		left := func() time.Duration {
 			l.t.Helper()
-			s := l.read()
-			el, err := l.conn.Get(s.Set(f.hits()), s.tierKey(1, src))
+			el, err := l.conn.Get(l.open().Set(f.hits()), nftset.AddrKey(l.key(src)))
 			if err != nil {
 				l.t.Fatal(err)
 			}
@@ -146,7 +143,7 @@ func TestFullHitsStillDrop(t *testing.T) {
 			l.want(l.syn(third, trapTCP), netnstest.NoAnswer)
 			l.want(l.udp(third, trapUDP), netnstest.NoAnswer)
 		}
-		if got := l.counters()[counterFull] - before[counterFull]; got != 10 {
+		if got := l.counters()[CounterFull] - before[CounterFull]; got != 10 {
 			l.t.Errorf("counter full went up by %d, want 10", got)
 		}
 		l.served(first, second, third)
@@ -154,7 +151,7 @@ func TestFullHitsStillDrop(t *testing.T) {
 		l.offend(first, second) // they are counted as before
 		l.cut(first, second)
 		l.served(third)
-		if bans := l.bans(); bans[banOf(first)].Tier != 1 || bans[banOf(second)].Tier != 1 || bans[banOf(third)].Tier != 0 {
+		if bans := l.bans(); bans[banOf(first)].Step != 1 || bans[banOf(second)].Step != 1 || bans[banOf(third)].Step != 0 {
 			l.t.Errorf("banned is %v, want the first two", bans)
 		}
 	})
