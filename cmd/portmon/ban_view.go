@@ -46,6 +46,9 @@ func (b *ban) since() (t time.Time, ok bool) {
 // comment returns what somebody noted beside the ban, or what is known of the
 // offences: "tcp/23, 2 offences".
 func (b *ban) comment() string {
+	if b.text == byHand && b.cause == ruleset.CauseHand {
+		return "" // the cause says it
+	}
 	if b.text != "" || b.known == nil || b.known.Offences == 0 {
 		return b.text
 	}
@@ -134,7 +137,7 @@ func (b *ban) describe() string {
 		ruleset.CauseSubnet: ", as many of its sources offended", ruleset.CauseHand: ", by hand",
 		ruleset.CauseOther: ", by another program",
 	}[b.cause]
-	if comment := b.comment(); comment != "" && comment != byHand {
+	if comment := b.comment(); comment != "" {
 		text += ": " + printable(comment)
 	}
 	return text

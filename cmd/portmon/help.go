@@ -58,8 +58,8 @@ func helpCommand(p *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND]",
 		Short: "explain a command",
-		Long: `Help explains a command and its flags, as the flag --help does. Without a command
-it lists them all.`,
+		Long: `Help explains a command and its flags, as the flag --help does. Without a
+command it lists them all.`,
 		Example: `  portmon help ban`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			at := cmd.Root()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"encoding/json"
 	"iter"
 	"net/netip"
@@ -160,25 +159,32 @@ func newestFirst(a, b ban) int {
 	sinceA, okA := a.since()
 	sinceB, okB := b.since()
 	switch {
+	case okA && okB && !sinceA.Equal(sinceB):
+		return sinceB.Compare(sinceA)
 	case okA != okB && okA:
 		return -1
 	case okA != okB:
 		return 1
 	}
-	return cmp.Or(sinceB.Compare(sinceA), a.prefix.Compare(b.prefix))
+	return a.prefix.Compare(b.prefix)
 }
 
-// listTable writes bans in columns. There may be a million of them, so that the
-// widths are those of what there is, but for addresses.
+// listTable writes bans in columns. All are ASCII but the last, which is cut
+// where a terminal ends.
 func (p *cli) listTable(all []ban) {
 	heading := [...]string{"ADDRESS", "TIER", "CAUSE", "AGE", "LEFT", "COMMENT"}
-	widths := [...]int{0, len("TIER"), len("subnet"), len("3649d23h"), len("3649d23h"), 0}
+	var widths [len(heading)]int
+	for i := range heading {
+		widths[i] = len(heading[i])
+	}
 	comments := false
 	for i := range all {
-		widths[0] = max(widths[0], len(shortPrefix(all[i].prefix)))
-		comments = comments || all[i].comment() != ""
+		cells := all[i].cells()
+		for j := range cells {
+			widths[j] = max(widths[j], len(cells[j]))
+		}
+		comments = comments || cells[5] != ""
 	}
-	widths[0] = max(widths[0], len(heading[0]))
 	if !comments {
 		heading[5] = ""
 	}
@@ -193,7 +199,7 @@ func (p *cli) listTable(all []ban) {
 func row(cells [6]string, widths [6]int, columns int) string {
 	line := ""
 	for i, cell := range cells[:5] {
-		line += cell + strings.Repeat(" ", max(0, widths[i]-len(cell))+2)
+		line += cell + strings.Repeat(" ", widths[i]-len(cell)+2)
 	}
 	last := []rune(cells[5])
 	if room := columns - len(line); columns > 0 && len(last) > room {

@@ -45,7 +45,7 @@ func page(t *testing.T, name string) []byte {
 
 func TestManualOfCommands(t *testing.T) {
 	text := rendered(t, page(t, "portmon.8"))
-	want := []string{"NAME\nportmon - ban in the kernel", "--config FILE", "-h, --help", config.DefaultPath}
+	want := []string{"NAME\nportmon - ban hosts", "--config FILE", "-h, --help", config.DefaultPath}
 	for _, cmd := range allCommands() {
 		if cmd.Hidden || cmd.Name() == "help" || !cmd.HasParent() {
 			continue

@@ -23,7 +23,7 @@ at the moment because a program listens; how full each set is; what each counter
 counted; and whether a watcher runs.
 
 The exit code is 0 if the table is in force as configured, 3 if it is missing,
-dormant or different, and 2 if the configuration is wrong, so that this cannot be
+dormant or different, and 2 if the configuration is wrong, so that this is not
 known.`,
 		Example: `  # for monitoring: how full is the set of bans, in percent?
   portmon status --json | jq '.sets[] | select(.name == "ban4") | 100 * .count / .size'`,

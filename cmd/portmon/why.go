@@ -21,8 +21,8 @@ func whyCommand(p *cli) *cobra.Command {
 		Use:   "why ADDR",
 		Short: "explain what happens to packets from an address",
 		Long: `Why reports whether an address is banned, since when, for how long and for what;
-whether it is whitelisted, and by which entry; and what its next packet to a trap
-port or to a closed port would do. It shows what is remembered of earlier
+whether it is whitelisted, and by which entry; and what its next packet to a
+trap port or to a closed port would do. It shows what is remembered of earlier
 offences, and the closed ports that count against it. It asks the kernel and
 changes nothing.
 

@@ -61,7 +61,7 @@ func ParseEntry(s string) ([]netip.Prefix, error) {
 		prefixes, _, err := appendRange(nil, strings.TrimSpace(first), strings.TrimSpace(last))
 		return prefixes, err
 	}
-	if addr, mask, ok := strings.Cut(s, "/"); ok && strings.Contains(mask, ".") {
+	if addr, mask, ok := strings.Cut(s, "/"); ok && strings.Contains(mask, ".") && !strings.Contains(addr, ":") {
 		bits, err := maskLength(mask)
 		if err != nil {
 			return nil, err
