@@ -27,7 +27,7 @@ func (c compiler) ladderRules(s source) []Rule {
 	rules = append(rules, rule(s.in(s.ban()), count(CounterDropped), drop()))
 	// First offences can be forged by the hundred thousand. So they get in no
 	// faster than bans expire, and there is always room for the others.
-	lifetime, burst := c.BanTime[0], c.Size/8
+	lifetime, burst := c.BanTime[0], max(1, c.Size/8) // of 0 the kernel makes 5
 	rules = append(rules, rule(rateToFill(c.Size*7/8, lifetime, burst).exceeded(), count(CounterHeldBack), drop()))
 	if n := c.subnetOf(s.family); n > 0 && s.bits > s.subnetLen && s.bits == s.network(c.Prefix6).bits {
 		net := source{s.family, s.subnetLen}
