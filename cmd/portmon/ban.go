@@ -100,7 +100,7 @@ func (p *cli) ban(h *ruleset.Handle, list *targetList, o banOptions) error {
 	if err != nil {
 		return err
 	}
-	refused, err := p.refusals(h, records, o.force)
+	refused, err := p.refusals(h, list, records, o.force)
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (p *cli) records(h *ruleset.Handle, list *targetList, o banOptions) ([]rule
 }
 
 // refusals returns for each record why it cannot be banned, nil if it can.
-func (p *cli) refusals(h *ruleset.Handle, records []ruleset.Record, force bool) ([]error, error) {
+func (p *cli) refusals(h *ruleset.Handle, list *targetList, records []ruleset.Record, force bool) ([]error, error) {
 	refused, err := h.Check(records)
 	if err != nil {
 		return nil, err
@@ -181,20 +181,35 @@ func (p *cli) refusals(h *ruleset.Handle, records []ruleset.Record, force bool) 
 	if refused == nil {
 		refused = make([]error, len(records))
 	}
-	peer, ok := p.sshPeer()
-	if !ok || force {
-		return refused, nil
+	peer, fromSSH := p.sshPeer()
+	if fromSSH && !force {
+		_, whitelisted, err := h.Whitelisted(nftset.Single(nftset.AddrKey(peer)))
+		if err != nil {
+			return nil, err
+		}
+		fromSSH = !whitelisted
 	}
-	_, whitelisted, err := h.Whitelisted(nftset.Single(nftset.AddrKey(peer)))
 	for i := range records {
-		if refused[i] == nil && !whitelisted && records[i].Source.Contains(peer) {
+		source := records[i].Source
+		if refused[i] == nil && list.targets[i].address && !source.IsSingleIP() {
+			// The network may be banned, but not that address of it.
+			own := list.targets[i].prefix
+			entry, whitelisted, err := h.Whitelisted(nftset.FromPrefix(own))
+			if err != nil {
+				return nil, err
+			}
+			if whitelisted {
+				refused[i] = &ruleset.WhitelistedError{Prefix: own, Entry: entry}
+			}
+		}
+		if refused[i] == nil && fromSSH && !force && source.Contains(peer) {
 			refused[i] = &hinted{
 				fmt.Errorf("you are connected by SSH from %s, and would be locked out", peer),
 				"to ban it all the same, add --force",
 			}
 		}
 	}
-	return refused, err
+	return refused, nil
 }
 
 // banOffenders bans addresses as the packet path does.

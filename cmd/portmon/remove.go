@@ -60,7 +60,7 @@ offences are still remembered.`,
 				pathErr = p.forgetBans(path)
 			}
 			if pathErr != nil {
-				return fmt.Errorf("the table is removed, but its bans are still remembered: %w", pathErr)
+				return fmt.Errorf("bans are still remembered, and can come back: %w", pathErr)
 			}
 			return nil
 		},

@@ -12,9 +12,9 @@ import (
 // in, unless a watcher runs, which does that.
 func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
 	path := conf.Watch.State
-	// Of no source: this tells the table of the book, at little cost.
-	head, report, err := book.Lookup(bookConfig(path, h))
-	if err != nil || report.Missing || report.Origin == nil && head.Table() == h.Handle {
+	// Of no source: this tells which table the book is about, at little cost.
+	_, report, err := book.Lookup(bookConfig(path, h))
+	if err != nil || report.Missing || sameTable(report, h) {
 		return err
 	}
 	b, _, err := p.openBook(path, h)

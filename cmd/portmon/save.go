@@ -69,7 +69,7 @@ func (p *cli) save(path string, h *ruleset.Handle) error {
 	if report.Missing {
 		b.SetTable(h.Handle)
 	}
-	catchUp(b, h, held)
+	catchUp(b, held, sameTable(report, h))
 	if err := b.Compact(book.ReadClock()); err != nil {
 		return err
 	}
@@ -83,10 +83,16 @@ func (p *cli) save(path string, h *ruleset.Handle) error {
 	return nil
 }
 
+// sameTable reports whether a book is about this very table: what that does not
+// hold any more was lifted or is over.
+func sameTable(r book.Report, h *ruleset.Handle) bool {
+	return r.Saved.Origin().SameTable(book.Here(h.Handle))
+}
+
 // catchUp makes a book say what the table holds.
-func catchUp(b *book.Book, h *ruleset.Handle, held inKernel) {
+func catchUp(b *book.Book, held inKernel, sameTable bool) {
 	b.Sweep(book.ReadClock())
-	if b.Table() == h.Handle {
+	if sameTable {
 		for row := range b.Rows() {
 			now := held[row.Source]
 			if row.Step > 0 && now.Step == 0 {

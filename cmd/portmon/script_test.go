@@ -110,7 +110,7 @@ func setUpScript(env *testscript.Env) error {
 //	unwatch SIGNAL         send a signal (TERM, KILL) to it, and go on when it has ended; its log is then in watch.log
 //	hangup                 send it SIGHUP, and go on when it has read its configuration again
 //	reboot                 go on with another host, which has the same files
-//	elsewhere ARGS         run portmon on another host that has the same files
+//	elsewhere [CODE] ARGS  run portmon on another host that has the same files
 //	await COMMAND          run a shell command as pipe does, again and again until it succeeds
 //	listen NETWORK ADDR    let a program on the host listen, until the script ends
 //	json FILE PATH VALUE   check a value in a JSON document: .bans.0.prefix, where VALUE is JSON; FILE may be stdout

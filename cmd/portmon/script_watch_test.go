@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -122,11 +123,20 @@ func scriptReboot(ts *testscript.TestScript, neg bool, args []string) {
 	*old = *newSite(ts.Value(testKey{}).(testing.TB))
 }
 
-// scriptElsewhere runs portmon on another host that has the same files; it must exit with 0.
+// scriptElsewhere runs portmon on another host that has the same files; it must
+// exit with 0, or with CODE.
 func scriptElsewhere(ts *testscript.TestScript, neg bool, args []string) {
+	want := 0
+	if len(args) > 0 && strings.Trim(args[0], "0123456789") == "" {
+		want, args = code(ts, args), args[1:]
+	}
 	var err error
 	newSite(ts.Value(testKey{}).(testing.TB)).host.Do(func() { err = ts.Exec("with-etc", append([]string{"portmon"}, args...)...) })
-	if neg || err != nil {
-		ts.Fatalf("elsewhere %s: %v", strings.Join(args, " "), err)
+	got := 0
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = exit.ExitCode()
+	}
+	if neg || got != want {
+		ts.Fatalf("elsewhere %s: exit code %d, want %d: %v", strings.Join(args, " "), got, want, err)
 	}
 }

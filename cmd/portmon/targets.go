@@ -55,12 +55,13 @@ func (p *cli) readTargets(cmd *cobra.Command, args []string, o targetOptions) (*
 	list := &targetList{targets: targets, named: len(targets), strict: o.strict}
 	if o.file == "" {
 		if o.strict {
-			return nil, usage(cmd, "--strict is for --file")
+			return nil, usage(cmd, "--strict requires --file")
 		}
 		return list, nil
 	}
-	in := p.stdin
+	in, name := p.stdin, "standard input"
 	if o.file != "-" {
+		name = o.file
 		f, err := openRegular(o.file)
 		if err != nil {
 			return nil, err
@@ -71,10 +72,10 @@ func (p *cli) readTargets(cmd *cobra.Command, args []string, o targetOptions) (*
 	var wrong []error
 	for e, err := range config.ReadList(io.LimitReader(in, maxListed)) {
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", o.file, err)
+			return nil, fmt.Errorf("read %s: %w", name, err)
 		}
 		if e.Err != nil {
-			wrong = append(wrong, fmt.Errorf("%s:%d: %w", o.file, e.Line, badTarget(e.Text, e.Err)))
+			wrong = append(wrong, fmt.Errorf("%s:%d: %w", name, e.Line, badTarget(e.Text, e.Err)))
 		}
 		for _, prefix := range e.Prefixes {
 			list.targets = append(list.targets, target{e.Text, prefix, !strings.ContainsAny(e.Text, "/-")})

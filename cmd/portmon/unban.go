@@ -209,7 +209,7 @@ func (p *cli) forget(h *ruleset.Handle, prefixes ...netip.Prefix) (had []netip.P
 // forgetInBook takes prefixes, and all within, out of the book. Of sources that
 // hold no others, the lines are not even read.
 func (p *cli) forgetInBook(path string, h *ruleset.Handle, prefixes []netip.Prefix) error {
-	head, report, err := book.Lookup(bookConfig(path, h))
+	_, report, err := book.Lookup(bookConfig(path, h))
 	if err != nil || report.Missing {
 		return err
 	}
@@ -227,7 +227,7 @@ func (p *cli) forgetInBook(path string, h *ruleset.Handle, prefixes []netip.Pref
 	// What was banned as one prefix is several in the kernel if a part of it was
 	// banned for another time: the book is to say what is left.
 	var held inKernel
-	current := h.Exists && head.Table() == h.Handle
+	current := sameTable(report, h)
 	if current {
 		if held, err = readKernel(h); err != nil {
 			return err
@@ -235,7 +235,7 @@ func (p *cli) forgetInBook(path string, h *ruleset.Handle, prefixes []netip.Pref
 	}
 	return p.changeBook(path, h, func(b *book.Book) {
 		if current {
-			catchUp(b, h, held)
+			catchUp(b, held, true)
 		}
 		for _, prefix := range prefixes {
 			b.FreeWithin(prefix)
