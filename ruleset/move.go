@@ -52,14 +52,14 @@ func (s Spec) displaced(have *State, c Contents) displacement {
 			case ok && iv.Covers(b.Interval):
 				d.lifted = append(d.lifted, b)
 			case slices.Contains(d.from, b.Set):
-				d.toNet[i] = append(d.toNet[i], spanOf(b.Interval, b.Remaining, b.Comment))
+				d.toNet[i] = append(d.toNet[i], spanOf(b.Interval, b.Timeout, b.Remaining, b.Comment))
 			}
 		}
 	}
 	for _, e := range c.Steps {
 		moved := e
 		moved.Step = min(e.Step, len(s.BanTime))
-		if p, ok := e.Prefix(); ok && rekeyed && p.Addr().Is6() && !p.IsSingleIP() {
+		if p, ok := e.Prefix(); ok && rekeyed && p.Addr().Is6() && !s.standsAlone(have, p) {
 			if s.Prefix6 > p.Bits() {
 				continue // nobody knows which of the smaller networks it was
 			}
@@ -68,6 +68,16 @@ func (s Spec) displaced(have *State, c Contents) displacement {
 		d.steps = append(d.steps, moved)
 	}
 	return d
+}
+
+// standsAlone reports whether an IPv6 source is an address that is banned by
+// itself whatever the prefix length. Where all were, those of this host's own
+// networks are not known.
+func (s Spec) standsAlone(have *State, p netip.Prefix) bool {
+	if have.prefix6() < 128 {
+		return p.IsSingleIP()
+	}
+	return slices.ContainsFunc(slices.Concat(alwaysSingle, s.Single6), func(single netip.Prefix) bool { return single.Contains(p.Addr()) })
 }
 
 // rekeyed reports whether the keys of IPv6 sources mean something else by a

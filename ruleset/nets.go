@@ -59,7 +59,7 @@ func (h *Handle) spans(set *nftset.Set) ([]span, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, spanOf(el.Interval, el.Expires, el.Comment))
+		out = append(out, spanOf(el.Interval, el.Timeout, el.Expires, el.Comment))
 	}
 	return out, nil
 }
