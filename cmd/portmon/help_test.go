@@ -100,6 +100,10 @@ func TestExamplesRun(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			// nft takes the names of protocols from there.
+			if err := os.WriteFile(filepath.Join(dir, "etc", "protocols"), []byte("ipv6-icmp 58\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
 			var output bytes.Buffer
 			var err error
 			site.host.Do(func() {

@@ -150,6 +150,9 @@ func recordOf(row *book.Row, spec *ruleset.Spec, now book.Moment) (r ruleset.Rec
 	}
 	if row.BannedAt(now) {
 		r.Banned, r.Timeout, r.Remaining, r.Comment = true, row.Timeout, row.Remaining(now), row.Comment
+		if row.ByHand && r.Comment == "" {
+			r.Comment = byHand // without one it could be anybody's
+		}
 		if r.Step > 0 && !row.ByHand && r.Timeout > 0 {
 			r.Timeout = min(r.Timeout, spec.BanTime[r.Step-1])
 			r.Remaining = min(r.Remaining, r.Timeout)

@@ -39,10 +39,9 @@ type packetAnswer struct {
 	Port      uint16     `json:"port"`
 	Interface string     `json:"interface,omitempty"`
 	Verdict   string     `json:"verdict"`
-	// Because is the question that settles it, one of Asked.
-	Because string     `json:"because"`
-	Text    string     `json:"text"`
-	Asked   []question `json:"asked"`
+	Because   string     `json:"because"` // a word for what settles it
+	Text      string     `json:"text"`    // and a sentence
+	Asked     []question `json:"asked"`
 }
 
 // question is one that the kernel asks about a packet.
@@ -70,13 +69,12 @@ func (w *walk) ask(name string, yes bool, more string) bool {
 		text += ": " + more
 	}
 	w.Asked = append(w.Asked, question{name, text})
-	w.Because = name
 	return yes
 }
 
 // end settles what becomes of the packet.
-func (w *walk) end(verdict, format string, args ...any) error {
-	w.Verdict, w.Text = verdict, fmt.Sprintf(format, args...)
+func (w *walk) end(verdict, because, format string, args ...any) error {
+	w.Verdict, w.Because, w.Text = verdict, because, fmt.Sprintf(format, args...)
 	return nil
 }
 
@@ -101,14 +99,14 @@ func (p *cli) follow(c *nftset.Conn, h *ruleset.Handle, a *answer, q query) (*pa
 	w := &walk{&packetAnswer{Protocol: q.proto, To: q.to, Port: q.port, Interface: q.iif}, c, h, a, q}
 	if h.Dormant {
 		w.ask("dormant", true, "somebody has switched the table off")
-		return w.packetAnswer, w.end(packetPasses, "the table is dormant: it sees no packets")
+		return w.packetAnswer, w.end(packetPasses, "dormant", "the table is dormant: it sees no packets")
 	}
 	isTrap := hasPort(a.traps.of(q.proto), q.port)
 	if w.ask("banned", len(a.bans) > 0, shortBans(a.bans)) {
 		if w.ask("loopback", q.iif == "lo", "") || w.ask("whitelisted", a.WhitelistedBy != "", a.WhitelistedBy) {
-			return w.packetAnswer, w.end(packetPasses, "no ban has an effect on it")
+			return w.packetAnswer, w.end(packetPasses, "exempt", "no ban has an effect on it")
 		}
-		return w.packetAnswer, w.end(packetDropped, "its source is banned")
+		return w.packetAnswer, w.end(packetDropped, "banned", "its source is banned")
 	}
 	switch {
 	case w.ask("trap_port", isTrap, ""):
@@ -116,7 +114,7 @@ func (p *cli) follow(c *nftset.Conn, h *ruleset.Handle, a *answer, q query) (*pa
 	case q.proto == "tcp" && w.ask("scans_counted", a.scans, ""):
 		err = w.scan(p, back)
 	default:
-		err = w.end(packetPasses, "the port is not a trap")
+		err = w.end(packetPasses, "no_trap", "the port is not a trap")
 	}
 	return w.packetAnswer, err
 }
@@ -138,12 +136,12 @@ func (w *walk) trap(p *cli, back routeInfo) error {
 		return err
 	}
 	if w.ask("grace", served > 0, graceLeft(served)) {
-		return w.end(packetPasses, "a program listened on the port a moment ago")
+		return w.end(packetPasses, "grace", "a program listened on the port a moment ago")
 	}
 	if w.ask("retries_needed", w.a.retries > 0, "") {
-		return w.end(packetDropped, "it is dropped, and bans once enough such packets came within %s", config.FormatDuration(w.a.retries))
+		return w.end(packetDropped, "retries", "it is dropped, and bans once enough such packets came within %s", config.FormatDuration(w.a.retries))
 	}
-	return w.offence("it is a packet to a trap port")
+	return w.offence("trap", "it is a packet to a trap port")
 }
 
 // scan follows a packet to a port that may be closed.
@@ -153,17 +151,17 @@ func (w *walk) scan(p *cli, back routeInfo) error {
 		return err
 	}
 	if w.ask("grace", served > 0, graceLeft(served)) {
-		return w.end(packetPasses, "a program listens on the port, or did a moment ago")
+		return w.end(packetPasses, "grace", "a program listens on the port, or did a moment ago")
 	}
 	_, ignored, err := w.get(setIgnoreTCP, nftset.PortKey(w.q.port))
 	if err != nil {
 		return err
 	}
 	if w.ask("ignored", ignored, "") {
-		return w.end(packetPasses, "the port never counts as closed ([scan] ignore)")
+		return w.end(packetPasses, "ignored", "the port never counts as closed ([scan] ignore)")
 	}
 	if w.ask("probed_before", slices.Contains(w.a.ProbedPorts, w.q.port), "") {
-		return w.end(packetPasses, "the port counts against its source already")
+		return w.end(packetPasses, "probed_before", "the port counts against its source already")
 	}
 	if done, err := w.exempt(p, back); done || err != nil {
 		return err
@@ -172,11 +170,11 @@ func (w *walk) scan(p *cli, back routeInfo) error {
 	switch {
 	case of == 0:
 		w.ask("score", true, fmt.Sprintf("%d", n))
-		return w.end(packetPasses, "the port is closed: it is number %d that counts against its source", n)
+		return w.end(packetPasses, "counted", "the port is closed: it is number %d that counts against its source", n)
 	case w.ask("score", n >= of, fmt.Sprintf("%d of %d", n, of)):
-		return w.offence(fmt.Sprintf("it is distinct closed port %d of %d", n, of))
+		return w.offence("scan", fmt.Sprintf("it is distinct closed port %d of %d", n, of))
 	}
-	return w.end(packetPasses, "the port is closed: it is number %d of %d that count against its source", n, of)
+	return w.end(packetPasses, "counted", "the port is closed: it is number %d of %d that count against its source", n, of)
 }
 
 // exempt asks what spares a packet that could be an offence.
@@ -186,16 +184,16 @@ func (w *walk) exempt(p *cli, back routeInfo) (done bool, err error) {
 		return false, err
 	}
 	if !w.ask("to_this_host", own, w.q.to.String()) {
-		return true, w.end(packetPasses, "it is not addressed to this host itself")
+		return true, w.end(packetPasses, "not_to_this_host", "it is not addressed to this host itself")
 	}
 	if w.ask("loopback", w.q.iif == "lo", "") {
-		return true, w.end(packetPasses, "it comes in by loopback")
+		return true, w.end(packetPasses, "loopback", "it comes in by loopback")
 	}
 	if w.ask("whitelisted", w.a.WhitelistedBy != "", w.a.WhitelistedBy) {
-		return true, w.end(packetPasses, "its source is whitelisted")
+		return true, w.end(packetPasses, "whitelisted", "its source is whitelisted")
 	}
 	if w.ask("own_address", w.a.Verdict == ownAddress, "") {
-		return true, w.end(packetPasses, "its source is an address of this host")
+		return true, w.end(packetPasses, "own_address", "its source is an address of this host")
 	}
 	sockets, err := p.listeners()
 	if err != nil {
@@ -205,12 +203,12 @@ func (w *walk) exempt(p *cli, back routeInfo) (done bool, err error) {
 	for _, s := range sockets {
 		if s.Proto == w.q.proto && s.Takes(to, w.q.iif) {
 			w.ask("listener", true, listener(s).where())
-			return true, w.end(packetPasses, "a program listens on the port")
+			return true, w.end(packetPasses, "listener", "a program listens on the port")
 		}
 	}
 	w.ask("listener", false, "")
 	if !w.ask("route_back", back.found, back.text) {
-		return true, w.end(packetDropped, "it has no route back by the interface it came in by, and may be forged: it bans nobody")
+		return true, w.end(packetDropped, "unroutable", "it has no route back by the interface it came in by, and may be forged: it bans nobody")
 	}
 	number := uint8(unix.IPPROTO_TCP)
 	if w.q.proto == "udp" {
@@ -218,26 +216,32 @@ func (w *walk) exempt(p *cli, back routeInfo) (done bool, err error) {
 	}
 	el, starting, err := w.get(setStarting, nftset.ProtoKey(number))
 	if w.ask("starting", starting, graceLeft(el.Expires)) {
-		return true, w.end(packetPasses, "the traps are not armed yet")
+		return true, w.end(packetPasses, "starting", "the traps are not armed yet")
 	}
 	return false, err
 }
 
 // offence ends with a ban.
-func (w *walk) offence(reason string) error {
-	return w.end(packetBans, "%s: it would ban %s for %s (tier %d)",
+func (w *walk) offence(because, reason string) error {
+	return w.end(packetBans, because, "%s: it would ban %s for %s (tier %d)",
 		reason, shortPrefix(w.a.Source), config.FormatDuration(time.Duration(w.a.NextBanSeconds)), w.a.NextTier)
 }
 
 // served returns for how much longer the port is spared because a program was
-// seen listening on it.
-func (w *walk) served() (time.Duration, error) {
-	name := "served_" + w.q.proto + "4"
+// seen listening on it. Trap ports have a set of their own.
+func (w *walk) served() (left time.Duration, err error) {
+	family := "4"
 	if w.q.to.Is6() {
-		name = "served_" + w.q.proto + "6"
+		family = "6"
 	}
-	el, _, err := w.get(name, nftset.AddrPortKey(netip.AddrPortFrom(w.q.to, w.q.port)))
-	return el.Expires, err
+	for _, name := range []string{"served_", "grace_"} {
+		el, _, err := w.get(name+w.q.proto+family, nftset.AddrPortKey(netip.AddrPortFrom(w.q.to, w.q.port)))
+		if err != nil {
+			return 0, err
+		}
+		left = max(left, el.Expires)
+	}
+	return left, nil
 }
 
 func graceLeft(d time.Duration) string {

@@ -30,7 +30,7 @@ func TestStatusText(t *testing.T) {
 			"trapped": {1234567, 74074020}, "banned": {65536, 3932160}, "full": {2, 120}, "dropped": {98765432, 5925925920},
 			"held_back": {7, 420}, "mine": {1, 1},
 		},
-		Watcher: watcherReport{true, &control.Status{PID: 4321, Since: testNow.Add(-2 * time.Hour), Offenders: 12}},
+		Watcher: watcherReport{true, &control.Status{PID: 4321, Since: testNow.Add(-2 * time.Hour), Rows: 12, SaveError: "disk full"}},
 		zone:    testNow.Location(),
 		traps:   traps{tcp: []nftset.Interval{nftset.FromPorts(23, 23), nftset.FromPorts(5900, 5910)}},
 		served:  []listener{{Proto: "tcp", Addr: netip.MustParseAddrPort("0.0.0.0:5900"), Device: "eth1"}},
@@ -41,7 +41,7 @@ missing: no moonlight
 traps: tcp 23, 5900-5910
   armed in 40s
   tcp 5900 has a listener for IPv4 on eth1: not a trap there while it listens
-watcher: running since 2026-01-18 09:04:26, pid 4321; knows 12 offenders
+watcher: running since 2026-01-18 09:04:26, pid 4321; remembers 12 sources
 
 SET      COUNT  SIZE    TIMEOUT
 ban4     65536  65536   10m      FULL
@@ -64,7 +64,7 @@ held_back  7         420         first offences dropped, but not banned: too man
 	}
 	for _, text := range []string{
 		"portmon: warning: full: ban4: ", "portmon: hint: raise size", "portmon: warning: 2 offences banned nobody",
-		"portmon: warning: 7 first offences banned nobody",
+		"portmon: warning: 7 first offences banned nobody", "warning: the watcher cannot save its state: disk full",
 	} {
 		if !strings.Contains(stderr.String(), text) {
 			t.Errorf("stderr: no %q in\n%s", text, stderr)

@@ -74,9 +74,15 @@ func (r *report) printWatcher(u *ui) {
 		u.print("watcher: not running\n")
 		return
 	}
-	u.print("watcher: running since %s, pid %d; knows %s\n", w.Since.In(r.zone).Format(clockLayout), w.PID, plural(w.Offenders, "offender"))
-	if w.SaveFailures > 0 {
-		u.warn("the watcher could not save its state %s: see its journal", plural(int(w.SaveFailures), "time"))
+	u.print("watcher: running since %s, pid %d; remembers %s\n", w.Since.In(r.zone).Format(clockLayout), w.PID, plural(w.Rows, "source"))
+	if w.SaveError != "" {
+		u.warn("the watcher cannot save its state: %s", w.SaveError)
+	}
+	if w.MetricsError != "" {
+		u.warn("the watcher does not serve metrics at %s: %s", w.Metrics, w.MetricsError)
+	}
+	if w.TableWrong != "" && r.InForce != nil && *r.InForce {
+		u.warn("the watcher has another configuration, and finds wrong: %s", w.TableWrong)
 	}
 }
 
