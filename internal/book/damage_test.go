@@ -26,7 +26,7 @@ func TestTorn(t *testing.T) {
 		if b.Len() != max(0, rows) || report.Torn != (whole[size-1] != '\n') || report.String() != "" {
 			t.Fatalf("%d bytes: %d rows, want %d: %+v", size, b.Len(), rows, report)
 		}
-		put(t, b, banned(1))
+		put(t, b, hourly(1))
 		mustSync(t, b, clock)
 		b.Close()
 		after, report, err := Read(config(path, 0))
@@ -39,7 +39,7 @@ func TestTorn(t *testing.T) {
 	}
 	// Nor does what Amend appends.
 	overwrite(t, path, whole[:len(whole)-5])
-	if err := Amend(config(path, 0), []Row{banned(1)}, nil); err != nil {
+	if err := Amend(config(path, 0), []Row{hourly(1)}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if after, report, _ := Read(config(path, 0)); report.BadLines > 0 || after.Len() != len(sample) {
@@ -83,7 +83,7 @@ func TestDamage(t *testing.T) {
 		if contents(t, path) != data {
 			t.Errorf("%s: written without a change", name)
 		}
-		put(t, b, banned(1))
+		put(t, b, hourly(1))
 		mustSync(t, b, clock)
 		b.Close()
 		if contents(t, path+".bad") != data {
