@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -16,7 +15,7 @@ import (
 )
 
 func TestStaleSocketIsReplaced(t *testing.T) {
-	path := filepath.Join(folder(t), "sock")
+	path := filepath.Join(tempFolder(t), "sock")
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +60,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 }
 
 func TestLivingSocketIsLeftAlone(t *testing.T) {
-	path := filepath.Join(folder(t), "sock")
+	path := filepath.Join(tempFolder(t), "sock")
 	l, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +79,7 @@ func TestLivingSocketIsLeftAlone(t *testing.T) {
 }
 
 func TestNoSocketIsLeftAlone(t *testing.T) {
-	dir := folder(t)
+	dir := tempFolder(t)
 	real := filepath.Join(dir, "real")
 	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: real})
 	if err != nil {
@@ -109,7 +108,7 @@ func TestNoSocketIsLeftAlone(t *testing.T) {
 				l.Close()
 				t.Fatal("not refused")
 			}
-			if errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "no socket") {
+			if errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "not a socket") {
 				t.Errorf("got %v", err)
 			}
 			after, err := os.Lstat(path)
@@ -127,7 +126,7 @@ func TestNoSocketIsLeftAlone(t *testing.T) {
 // parallel.
 func TestModes(t *testing.T) {
 	defer unix.Umask(unix.Umask(0))
-	dir := filepath.Join(folder(t), "new", "state")
+	dir := filepath.Join(tempFolder(t), "new", "state")
 	path := filepath.Join(dir, "sock")
 	l, err := Listen(path)
 	if err != nil {
@@ -145,32 +144,80 @@ func TestModes(t *testing.T) {
 	}
 }
 
+// TestLongPath has a socket whose path is longer than the 107 bytes that
+// connect(2) takes.
 func TestLongPath(t *testing.T) {
-	const most = 107 // bytes, and a zero: unix(7)
-	dir := folder(t) + "/"
-	longest := dir + strings.Repeat("x", most-len(dir))
-	l, err := Listen(longest)
+	path := filepath.Join(tempFolder(t), strings.Repeat("x", 120), "sock")
+	l, err := Listen(path)
 	if err != nil {
-		t.Fatalf("%d bytes: %v", len(longest), err)
+		t.Fatal(err)
 	}
 	defer l.Close()
-	c, err := Dial(longest)
+	if _, err := Dial(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLinksAreNotFollowed has the owner of the folder lead root to another
+// socket.
+func TestLinksAreNotFollowed(t *testing.T) {
+	dir := tempFolder(t)
+	l, err := Listen(filepath.Join(dir, "real"))
 	if err != nil {
-		t.Fatalf("%d bytes: %v", len(longest), err)
+		t.Fatal(err)
 	}
-	c.Close()
-	long := longest + "x"
-	_, err = Listen(long)
-	if err == nil || !strings.Contains(err.Error(), long) || !strings.Contains(err.Error(), strconv.Itoa(most)) {
-		t.Errorf("one byte more: got %v, want an error with the path and the %d bytes that it may have", err, most)
+	defer l.Close()
+	path := link(t, filepath.Join(dir, "sock"), "real")
+	if _, err := Dial(path); !errors.Is(err, ErrNone) {
+		t.Errorf("dial: got %v, want %v", err, ErrNone)
 	}
-	if _, err := Dial(long); !errors.Is(err, ErrNone) {
-		t.Errorf("dial where no watcher can be: %v, want %v", err, ErrNone)
+	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "not a socket") {
+		t.Errorf("listen: got %v", err)
+	}
+}
+
+// TestInPlace has the socket, and then its folder, deleted and made again. The
+// listener that is not in place any more must not remove what is there now.
+func TestInPlace(t *testing.T) {
+	dir := filepath.Join(tempFolder(t), "state")
+	path := filepath.Join(dir, "sock")
+	listen := func() *Listener {
+		t.Helper()
+		l, err := Listen(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !l.InPlace() {
+			t.Fatal("it is not in place when it was just made")
+		}
+		return l
+	}
+	for name, remove := range map[string]func(string) error{"socket": os.Remove, "folder": func(string) error { return os.RemoveAll(dir) }} {
+		first := listen()
+		if err := remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if first.InPlace() {
+			t.Errorf("%s: it is in place although it was deleted", name)
+		}
+		second := listen()
+		if first.InPlace() {
+			t.Errorf("%s: it is in place although another one is", name)
+		}
+		if err := first.Close(); err != nil || !second.InPlace() {
+			t.Errorf("%s: the first one has removed the second: error %v", name, err)
+		}
+		if err := second.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: the socket is there after the end: %v", name, err)
+		}
 	}
 }
 
 func TestNobodyListens(t *testing.T) {
-	dir := folder(t)
+	dir := tempFolder(t)
 	file := filepath.Join(dir, "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)

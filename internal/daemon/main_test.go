@@ -1,10 +1,9 @@
-package companion
+package daemon
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -19,11 +18,13 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// The test binary is other programs too: by its environment the companion, which is to listen in the namespace of a host with all of its
-// goroutines, and by its first argument a command that is run for a notice, and gets nothing of our environment.
+// The test binary is other programs too: by its environment the daemon, which is
+// to listen in the namespace of a host with all of its goroutines, and by its
+// first argument a command that is run for a notice, and gets nothing of our
+// environment.
 const (
-	configVariable   = "PORTMON_COMPANION_TEST_CONFIG"
-	watchdogVariable = "PORTMON_COMPANION_TEST_WATCHDOG"
+	configVariable   = "PORTMON_DAEMON_TEST_CONFIG"
+	watchdogVariable = "PORTMON_DAEMON_TEST_WATCHDOG"
 
 	roleNote = "note-the-notice"
 	roleHang = "hang-on-the-notice"
@@ -44,7 +45,7 @@ func TestMain(m *testing.M) {
 			time.Sleep(time.Hour) // not select {}, which is a deadlock where cgo has no threads of its own
 		}
 	case path != "":
-		err = runCompanion(path)
+		err = runDaemon(path)
 	default:
 		os.Exit(netnstest.Main(m))
 	}
@@ -55,8 +56,8 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-// runCompanion is `portmon watch`, but that systemd is standard output.
-func runCompanion(path string) error {
+// runDaemon is `portmon watch`, but that systemd is a file descriptor.
+func runDaemon(path string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
 	reload, hangups := make(chan struct{}), make(chan os.Signal, 1)
@@ -76,7 +77,7 @@ func runCompanion(path string) error {
 	}
 	return Run(ctx, Config{
 		Config: conf, Load: func() (*config.Config, error) { return config.Load(path) },
-		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Version: "1.2.3", Host: hostName,
+		Stderr: os.Stderr, Times: true, Version: "1.2.3", Host: hostName,
 		Dial:   func() (*nftset.Conn, error) { return nftset.Dial(nil) },
 		Notify: func(state string) { fmt.Printf("%q\n", state) }, Watchdog: watchdog,
 	}, reload)

@@ -1,4 +1,4 @@
-package companion
+package daemon
 
 import (
 	"net/netip"
@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
-	"github.com/portmon/portmon/internal/state"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -21,14 +21,13 @@ var offender, offender6 = source(1), netip.MustParseAddr("2001:db8:1:1::bad")
 // saved returns how many offences the state file has of each prefix.
 func saved(t testing.TB, path string) map[string]int {
 	t.Helper()
-	f, err := state.Open(path)
-	if err != nil {
-		t.Fatal(err)
+	b, report, err := book.Read(book.Config{Path: path, Now: book.ReadClock()})
+	if err != nil || report.BadLines > 0 || report.Torn {
+		t.Fatalf("%v %+v", err, report)
 	}
-	defer f.Close()
 	got := make(map[string]int)
-	for rec := range f.Records() {
-		got[rec.Prefix.String()] = rec.Offences
+	for row := range b.Rows() {
+		got[row.Source.String()] = row.Offences
 	}
 	return got
 }
@@ -43,10 +42,7 @@ func TestReady(t *testing.T) {
 	})
 	p := l.start()
 	l.offend(offender6)
-	if n := len(saved(t, l.state)); n != before { // it saves what it has found before it is ready, and then once a minute
-		t.Errorf("it was ready and knew of %d bans, want %d", n, before)
-	}
-	p.awaitOffenders(before + 1)
+	p.awaitRows(before + 1)
 	p.awaitJournal("msg=watching", `table="inet portmon"`)
 	p.stop()
 	if n := len(saved(t, l.state)); n != before+1 {
@@ -81,7 +77,7 @@ func TestWatchdog(t *testing.T) {
 	p.awaitNotified("WATCHDOG", 1)
 	p.awaitNotified("WATCHDOG", 6)
 	l.offend(offender)
-	p.awaitOffenders(1)
+	p.awaitRows(1)
 	p.awaitNotified("WATCHDOG", len(p.notified())+3)
 	p.stop()
 	if got := p.notified(); got[len(got)-1] != "STOPPING" && !slices.Contains(got, "STOPPING") {
@@ -89,7 +85,7 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
-// TestSecond has another companion in the same network namespace, and one elsewhere that keeps its state in the same directory.
+// TestSecond has another daemon in the same network namespace, and one elsewhere that keeps its state in the same directory.
 func TestSecond(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -113,13 +109,13 @@ func TestSecond(t *testing.T) {
 	}
 	mine := l.state
 	l.state = filepath.Join(l.dir, "other", "state.jsonl")
-	refused("in the same namespace", "netlink log group 513", "is taken", "another `portmon watch`")
+	refused("in the same namespace", "log group 513")
 	l.host, l.state = netnstest.NewHost(t, "other host"), mine
 	refused("with the same state", control.Path(mine), "another watcher")
 	if first.hasEnded() {
 		t.Error("the first one has ended")
 	}
-	first.offenders() // and answers
+	first.status() // and answers
 	first.stop()
 }
 
@@ -131,7 +127,7 @@ func TestNoSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := l.start()
-	p.awaitJournal("level=WARN", "commands cannot ask this watcher", "no socket")
+	p.awaitJournal("level=WARN", "commands cannot ask this watcher", "not a socket")
 	l.offend(offender)
 	p.awaitJournal("msg=banned", "address=198.18.0.1")
 	p.stop()
@@ -168,14 +164,14 @@ func TestAnswersInAStorm(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, recs, err := c.Records(); err != nil || len(recs) < s.Offenders {
-			t.Fatalf("%d records of %d offenders, error %v", len(recs), s.Offenders, err)
+		if b, err := c.Book(); err != nil || b.Len() < s.Rows {
+			t.Fatalf("%d rows of %d, error %v", b.Len(), s.Rows, err)
 		}
-		known = s.Offenders
+		known = s.Rows
 	}
 	close(asked)
 	bans := <-poured
-	p.awaitOffenders(bans)
+	p.awaitRows(bans)
 	if n := len(p.journal("msg=banned")); n > bans/2 || n == 0 {
 		t.Errorf("the journal has %d lines of %d bans", n, bans)
 	}
@@ -185,21 +181,21 @@ func TestAnswersInAStorm(t *testing.T) {
 	}
 }
 
-// TestRestart has the next companion go on where the last one was killed.
+// TestRestart has the next daemon go on where the last one was killed.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	p := l.start()
 	l.offend(offender, offender6)
-	p.awaitOffenders(2)
-	p.awaitJournal("msg=banned", "address=2001:db8:1:1::/64", "set=ban6", "tier=1", "port=tcp/23", "offences=1", "reason=trap")
+	p.awaitRows(2)
+	p.awaitJournal("msg=banned", "address=2001:db8:1:1::/64", "cause=trap", "tier=1", "port=tcp/23", "offences=1")
 	p.Process.Signal(unix.SIGKILL)
 	p.awaitEnd()
 	if _, err := os.Lstat(p.socket); err != nil {
 		t.Fatalf("the killed one has left no socket: %v", err)
 	}
 	p = l.start()
-	p.awaitOffenders(2)
+	p.awaitRows(2)
 	p.awaitJournal("msg=watching", "bans=2", "offenders=2")
 	p.stop()
 }

@@ -1,17 +1,11 @@
-package companion
+package daemon
 
 import (
-	"bytes"
-	"context"
 	"errors"
-	"log/slog"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/portmon/portmon/internal/config"
-	"github.com/portmon/portmon/internal/watch"
 )
 
 const metricsAddr = "127.0.0.1:9713"
@@ -51,7 +45,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// TestMetricsPortInUse has the port free again later, and a reload use it.
+// TestMetricsPortInUse has the port free again later.
 func TestMetricsPortInUse(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -59,15 +53,33 @@ func TestMetricsPortInUse(t *testing.T) {
 	l.metrics = metricsAddr
 	p := l.start()
 	p.awaitJournal("level=WARN", "no metrics", metricsAddr, "in use")
+	if s := p.status(); s.Metrics != metricsAddr || !strings.Contains(s.MetricsError, "in use") {
+		t.Errorf("the status is %+v", s)
+	}
 	l.offend(offender)
-	p.awaitOffenders(1)
+	p.awaitRows(1)
 	other.Close()
-	if err := p.ask().Reload(); err != nil {
-		t.Fatal(err)
+	await(t, "they are served", func() bool { v, _ := l.value(metricsAddr, "portmon_offenders"); return v == "1" })
+	if s := p.status(); s.MetricsError != "" {
+		t.Errorf("the status is %+v", s)
 	}
-	if v, _ := l.value(metricsAddr, "portmon_offenders"); v != "1" {
-		t.Errorf("after a reload there are %q offenders, want 1", v)
+	if n := len(p.journal("no metrics")); n != 1 {
+		t.Errorf("the journal says it %d times", n)
 	}
+	p.stop()
+}
+
+// TestMetricsAddressComesLate has the address be there later than the daemon, as
+// at boot.
+func TestMetricsAddressComesLate(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	const late = "10.99.0.1"
+	l.metrics = late + ":9713"
+	p := l.start()
+	p.awaitJournal("level=WARN", "no metrics", "assign")
+	l.host.AddAddr("lo", late+"/32")
+	await(t, "they are served", func() bool { v, _ := l.value(l.metrics, "portmon_offenders"); return v == "0" })
 	p.stop()
 }
 
@@ -76,7 +88,6 @@ func TestMetricsForAll(t *testing.T) {
 	l := newLab(t)
 	l.metrics = "0.0.0.0:9713"
 	p := l.start()
-	p.awaitJournal("level=WARN", "0.0.0.0:9713", "not a loopback address")
 	if _, ok := l.value(l.link.B.IPv4.String()+":9713", "portmon_offenders"); !ok {
 		t.Error("they are not served")
 	}
@@ -84,19 +95,4 @@ func TestMetricsForAll(t *testing.T) {
 		t.Errorf("they are served by IPv6 too: error %v", err)
 	}
 	p.stop()
-}
-
-// TestMetricsAfterTheEnd is a reload that comes so late that all else ends already.
-func TestMetricsAfterTheEnd(t *testing.T) {
-	var log bytes.Buffer
-	conf := config.Default()
-	conf.Watch.Metrics = "127.0.0.1:0"
-	c := &companion{watcher: new(watch.Watcher), config: Config{Log: slog.New(slog.NewTextHandler(&log, nil))}, current: conf}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	c.startMetrics(ctx, conf)
-	c.parts.Wait()
-	if !strings.Contains(log.String(), "msg=metrics") || strings.Contains(log.String(), "WARN") {
-		t.Errorf("the journal is %q", log.String())
-	}
 }

@@ -1,10 +1,9 @@
-package journal
+package daemon
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -14,34 +13,26 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"github.com/portmon/portmon/internal/ledger"
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/watch"
 )
 
 // desk is a journal that is written to memory, and a clock that goes when it is told to.
 type desk struct {
-	*Journal
+	*journal
 	t   testing.TB
 	out bytes.Buffer
-	now ledger.Now
+	now book.Clock
 }
 
 func newDesk(t testing.TB) *desk {
-	d := &desk{t: t, now: ledger.Now{Wall: time.Date(2026, 1, 18, 11, 4, 26, 0, time.UTC), Mono: ledger.Instant(time.Hour)}}
-	// As cmd/portmon does under systemd.
-	d.Journal = New(slog.New(slog.NewTextHandler(&d.out, &slog.HandlerOptions{
-		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-			if a.Key == slog.TimeKey && len(groups) == 0 {
-				return slog.Attr{}
-			}
-			return a
-		},
-	})))
+	d := &desk{t: t, now: book.Clock{Wall: time.Date(2026, 1, 18, 11, 4, 26, 0, time.UTC), Boot: book.Moment(time.Hour)}}
+	d.journal = newJournal(newLogger(&d.out, false))
 	return d
 }
 
 func (d *desk) pass(by time.Duration) {
-	d.now.Wall, d.now.Mono = d.now.Wall.Add(by), d.now.Mono.Add(by)
+	d.now.Wall, d.now.Boot = d.now.Wall.Add(by), d.now.Boot.Add(by)
 }
 
 // lines returns what was written since the last time.
@@ -66,52 +57,50 @@ func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
 func TestLines(t *testing.T) {
 	d := newDesk(t)
-	in := func(by time.Duration) ledger.Instant { return d.now.Mono.Add(by) }
+	in := func(by time.Duration) book.Moment { return d.now.Boot.Add(by) }
 	for name, tt := range map[string]struct {
 		news watch.News
 		want string
 	}{
 		"ban": {
 			watch.News{
-				Kind: watch.Banned, Source: prefix("203.0.113.7/32"), Set: "ban4", Tier: 1, Offences: 1, Proto: unix.IPPROTO_TCP, Port: 23,
-				Until: in(8 * time.Hour), Reason: "trap",
+				Kind: watch.Banned, Source: prefix("203.0.113.7/32"), Cause: book.CauseTrap, Step: 1, Offences: 1, Proto: unix.IPPROTO_TCP, Port: 23,
+				Until: in(8 * time.Hour),
 			},
-			`level=INFO msg=banned address=203.0.113.7 set=ban4 tier=1 port=tcp/23 offences=1 until=2026-01-18T19:04:26Z reason=trap`,
+			`level=INFO msg=banned address=203.0.113.7 cause=trap tier=1 port=tcp/23 offences=1 until=2026-01-18T19:04:26Z`,
 		},
 		"escalation of a network": {
 			watch.News{
-				Kind: watch.Escalated, Source: prefix("2001:db8:1::/64"), Set: "ban6_3", Tier: 3, Offences: 12, Proto: unix.IPPROTO_UDP,
-				Port: 53, Until: in(30 * 24 * time.Hour), Reason: "trap",
+				Kind: watch.Escalated, Source: prefix("2001:db8:1::/64"), Cause: book.CauseScan, Step: 3, Offences: 12, Proto: unix.IPPROTO_UDP,
+				Port: 53, Until: in(30 * 24 * time.Hour),
 			},
-			`level=INFO msg=escalated address=2001:db8:1::/64 set=ban6_3 tier=3 port=udp/53 offences=12 until=2026-02-17T11:04:26Z reason=trap`,
+			`level=INFO msg=escalated address=2001:db8:1::/64 cause=scan tier=3 port=udp/53 offences=12 until=2026-02-17T11:04:26Z`,
 		},
 		"by hand, for ever": {
-			watch.News{Kind: watch.ByHand, Source: prefix("198.51.100.0/24"), Set: "net4", Forever: true, Reason: "abuse"},
-			`level=INFO msg="banned by hand" address=198.51.100.0/24 set=net4 until=forever reason=abuse`,
-		},
-		"a range that is no prefix": {
-			watch.News{Kind: watch.ByHand, Set: "net6", Until: in(time.Minute)},
-			`level=INFO msg="banned by hand" set=net6 until=2026-01-18T11:05:26Z`,
+			watch.News{Kind: watch.ByHand, Source: prefix("198.51.100.0/24"), Cause: book.CauseHand, Forever: true, Comment: "abuse"},
+			`level=INFO msg="banned by hand" address=198.51.100.0/24 cause=hand until=forever reason=abuse`,
 		},
 		"lifted": {
-			watch.News{Kind: watch.Lifted, Source: prefix("2001:db8::7/128"), Set: "ban6", Tier: 1, Offences: 2},
-			`level=INFO msg=lifted address=2001:db8::7 set=ban6 tier=1 offences=2`,
+			watch.News{Kind: watch.Lifted, Source: prefix("2001:db8::7/128"), Step: 1, Offences: 2},
+			`level=INFO msg=lifted address=2001:db8::7 tier=1 offences=2`,
 		},
-		"restored": {
-			watch.News{Kind: watch.Restored, Set: "ban4_2", Tier: 2, Count: 40},
-			`level=INFO msg=restored set=ban4_2 tier=2 bans=40`,
+		"whitelisted": {
+			watch.News{Kind: watch.Whitelisted, Source: prefix("203.0.113.7/32"), Cause: book.CauseOther},
+			`level=INFO msg=whitelisted address=203.0.113.7 cause=other`,
 		},
-		"full":       {watch.News{Kind: watch.Full, Set: "ban4", Tier: 1, Count: 65536}, `level=WARN msg=full set=ban4 tier=1 bans=65536`},
+		"restored":   {watch.News{Kind: watch.Restored, Count: 40}, `level=INFO msg=restored bans=40`},
+		"full":       {watch.News{Kind: watch.Full, Count: 65536}, `level=WARN msg=full offences=65536`},
+		"repaired":   {watch.News{Kind: watch.Repaired, What: "chain guard, rules"}, `level=WARN msg=repaired wrong="chain guard, rules"`},
 		"table gone": {watch.News{Kind: watch.TableGone}, `level=WARN msg="table gone"`},
 		"removed":    {watch.News{Kind: watch.Removed}, `level=WARN msg=removed`},
 		"a protocol without a port": {
-			watch.News{Kind: watch.Banned, Source: prefix("203.0.113.8/32"), Set: "ban4", Tier: 1, Offences: 1, Proto: 132},
-			`level=INFO msg=banned address=203.0.113.8 set=ban4 tier=1 offences=1`,
+			watch.News{Kind: watch.Banned, Source: prefix("203.0.113.8/32"), Step: 1, Offences: 1, Proto: 132},
+			`level=INFO msg=banned address=203.0.113.8 tier=1 offences=1`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d.t = t
-			d.Tell([]watch.News{tt.news}, d.now)
+			d.news([]watch.News{tt.news}, d.now)
 			d.want(tt.want)
 		})
 	}
@@ -127,16 +116,16 @@ func TestForgery(t *testing.T) {
 	} {
 		t.Run(strconv.QuoteToASCII(text), func(t *testing.T) {
 			d := newDesk(t)
-			d.Tell([]watch.News{{Kind: watch.ByHand, Source: prefix("203.0.113.7/32"), Set: "ban4", Tier: 1, Reason: text}}, d.now)
-			want := []string{"level", "msg", "address", "set", "tier"}
+			d.news([]watch.News{{Kind: watch.ByHand, Source: prefix("203.0.113.7/32"), Step: 1, Comment: text}}, d.now)
+			want := []string{"level", "msg", "address", "tier"}
 			if text != "" {
 				want = append(want, "reason")
 			}
 			d.wantFields(want, "reason", text)
-			d.Fault(errors.New(text), d.now)
+			d.faultAt(errors.New(text), d.now.Boot)
 			d.wantFields([]string{"level", "msg"}, "msg", text)
-			d.Fault(errors.New(text), d.now)
-			d.Close()
+			d.faultAt(errors.New(text), d.now.Boot)
+			d.close()
 			d.wantFields([]string{"level", "msg", "times"}, "msg", text)
 		})
 	}
@@ -186,9 +175,9 @@ func many(n int) []watch.News {
 	news := make([]watch.News, n)
 	for i := range news {
 		src := netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 32)
-		news[i] = watch.News{Kind: watch.Banned, Source: src, Set: "ban4", Tier: 1, Offences: 1}
+		news[i] = watch.News{Kind: watch.Banned, Source: src, Step: 1, Offences: 1}
 		if i%3 == 2 {
-			news[i] = watch.News{Kind: watch.Escalated, Source: src, Set: "ban4_2", Tier: 2, Offences: 2}
+			news[i] = watch.News{Kind: watch.Escalated, Source: src, Step: 2, Offences: 2}
 		}
 	}
 	return news
@@ -196,33 +185,33 @@ func many(n int) []watch.News {
 
 func TestBurst(t *testing.T) {
 	d := newDesk(t)
-	d.Tell(many(10_000), d.now)
+	d.news(many(10_000), d.now)
 	if n := len(d.lines()); n != burst {
 		t.Errorf("%d lines of 10,000 news, want %d", n, burst)
 	}
-	d.Flush(d.now)
+	d.flush(d.now.Boot)
 	d.want() // there is no room yet
 	d.pass(interval)
-	d.Flush(d.now)
+	d.flush(d.now.Boot)
 	// Of the first 200, 66 are the third of three; of all 10,000 there are 3,333.
 	d.want(`level=INFO msg="left out" lines=9800 of="6533 banned, 3267 escalated"`)
 	d.pass(time.Hour)
-	d.Flush(d.now)
-	d.Close()
+	d.flush(d.now.Boot)
+	d.close()
 	d.want() // it is told once
 }
 
 func TestLongRun(t *testing.T) {
 	d := newDesk(t)
-	d.Tell(many(burst), d.now)
+	d.news(many(burst), d.now)
 	d.lines()
 	const passed, step = 10 * time.Minute, 10 * time.Millisecond
 	for range passed / step {
 		d.pass(step)
-		d.Tell(many(1), d.now)
-		d.Flush(d.now)
+		d.news(many(1), d.now)
+		d.flush(d.now.Boot)
 	}
-	d.Close()
+	d.close()
 	told, left := 0, 0
 	for _, line := range d.lines() {
 		if _, after, ok := strings.Cut(line, `msg="left out" lines=`); ok {
@@ -246,23 +235,23 @@ func TestLongRun(t *testing.T) {
 
 func TestRoomComesBack(t *testing.T) {
 	d := newDesk(t)
-	d.Tell(many(burst), d.now)
+	d.news(many(burst), d.now)
 	d.lines()
 	d.pass(time.Hour)
-	d.Tell(many(burst+1), d.now)
+	d.news(many(burst+1), d.now)
 	if n := len(d.lines()); n != burst {
 		t.Errorf("%d lines after an hour, want %d", n, burst)
 	}
-	d.Close()
+	d.close()
 	d.want(`level=INFO msg="left out" lines=1 of="1 escalated"`)
 }
 
 func TestLeftOutComesBeforeTheNext(t *testing.T) {
 	d := newDesk(t)
-	d.Tell(many(burst+2), d.now)
+	d.news(many(burst+2), d.now)
 	d.lines()
 	d.pass(interval)
-	d.Tell([]watch.News{{Kind: watch.Lifted, Source: prefix("203.0.113.7/32")}}, d.now)
+	d.news([]watch.News{{Kind: watch.Lifted, Source: prefix("203.0.113.7/32")}}, d.now)
 	d.want(`level=INFO msg="left out" lines=2 of="1 banned, 1 escalated"`, `level=INFO msg=lifted address=203.0.113.7`)
 }
 
@@ -270,14 +259,15 @@ func TestTableIsAlwaysTold(t *testing.T) {
 	for kind, want := range map[watch.Kind]string{
 		watch.TableGone: `level=WARN msg="table gone"`,
 		watch.Removed:   `level=WARN msg=removed`,
+		watch.Repaired:  `level=WARN msg=repaired`,
 		watch.Restored:  `level=INFO msg=restored`,
 		watch.Full:      `level=WARN msg=full`,
 	} {
 		t.Run(kind.String(), func(t *testing.T) {
 			d := newDesk(t)
-			d.Tell(many(burst+1), d.now)
+			d.news(many(burst+1), d.now)
 			d.lines()
-			d.Tell([]watch.News{{Kind: kind}, {Kind: kind}}, d.now)
+			d.news([]watch.News{{Kind: kind}, {Kind: kind}}, d.now)
 			d.want(`level=INFO msg="left out" lines=1 of="1 escalated"`, want, want)
 		})
 	}
@@ -287,37 +277,37 @@ func TestSameFault(t *testing.T) {
 	d := newDesk(t)
 	broken, other := errors.New("save the state: no space left on device"), errors.New("read table inet portmon: interrupted")
 	line := `level=WARN msg="save the state: no space left on device"`
-	d.Fault(broken, d.now)
+	d.faultAt(broken, d.now.Boot)
 	d.want(line)
 	for range 59 {
 		d.pass(time.Second)
-		d.Fault(broken, d.now)
-		d.Flush(d.now)
+		d.faultAt(broken, d.now.Boot)
+		d.flush(d.now.Boot)
 	}
 	d.want()
-	d.Fault(other, d.now) // is told in between, and does not make the first one new
-	d.Fault(broken, d.now)
+	d.faultAt(other, d.now.Boot) // is told in between, and does not make the first one new
+	d.faultAt(broken, d.now.Boot)
 	d.want(`level=WARN msg="read table inet portmon: interrupted"`)
 	d.pass(time.Second)
-	d.Flush(d.now)
+	d.flush(d.now.Boot)
 	d.want(line + " times=60")
-	d.Fault(broken, d.now)
+	d.faultAt(broken, d.now.Boot)
 	d.pass(again - 1)
-	d.Fault(broken, d.now)
+	d.faultAt(broken, d.now.Boot)
 	d.want()
 	d.pass(1)
-	d.Fault(broken, d.now) // no Flush is needed for it to be told
+	d.faultAt(broken, d.now.Boot) // no Flush is needed for it to be told
 	d.want(line + " times=2")
-	d.Close()
+	d.close()
 	d.want(line + " times=1")
 
 	d = newDesk(t)
-	d.Fault(broken, d.now)
+	d.faultAt(broken, d.now.Boot)
 	d.want(line)
 	d.pass(again)
-	d.Flush(d.now)
+	d.flush(d.now.Boot)
 	d.want() // it came once
-	d.Fault(broken, d.now)
+	d.faultAt(broken, d.now.Boot)
 	d.want(line)
 }
 
@@ -325,23 +315,23 @@ func TestDifferentFaults(t *testing.T) {
 	d := newDesk(t)
 	flood := func(n int) {
 		for i := range n {
-			d.Fault(fmt.Errorf("fault %d", i), d.now)
+			d.faultAt(fmt.Errorf("fault %d", i), d.now.Boot)
 		}
 	}
 	flood(10_000)
 	if lines := d.lines(); len(lines) != maxFaults || lines[maxFaults-1] != fmt.Sprintf(`level=WARN msg="fault %d"`, maxFaults-1) {
 		t.Errorf("got %d lines, want %d", len(lines), maxFaults)
 	}
-	if len(d.faults.told) != maxFaults {
-		t.Errorf("%d faults are kept, want %d", len(d.faults.told), maxFaults)
+	if len(d.faults) != maxFaults+1 {
+		t.Errorf("%d faults are kept, want %d and all others", len(d.faults), maxFaults)
 	}
 	d.pass(again)
-	d.Flush(d.now)
+	d.flush(d.now.Boot)
 	d.want(fmt.Sprintf(`level=WARN msg="other faults" times=%d`, 10_000-maxFaults))
 	flood(2)
 	d.want(`level=WARN msg="fault 0"`, `level=WARN msg="fault 1"`)
 	flood(maxFaults + 1)
 	d.lines()
-	d.Close()
-	d.want(`level=WARN msg="fault 0" times=1`, `level=WARN msg="fault 1" times=1`, `level=WARN msg="other faults" times=1`)
+	d.close()
+	d.want(`level=WARN msg="fault 0" times=1`, `level=WARN msg="fault 1" times=1`, `level=WARN msg="other faults" times=2`)
 }

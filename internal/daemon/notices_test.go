@@ -1,4 +1,4 @@
-package companion
+package daemon
 
 import (
 	"maps"
@@ -18,8 +18,8 @@ func TestNotice(t *testing.T) {
 	await(t, "a notice", func() bool { return len(notes(t, dir)) == 1 })
 	n := notes(t, dir)[0]
 	wantFields(t, n, map[string]string{
-		"EVENT": "banned", "ADDRESS": "198.18.0.1", "SET": "ban4", "TIER": "1", "PROTOCOL": "tcp", "PORT": "23", "OFFENCES": "1",
-		"REASON": "trap", "HOST": hostName, "COUNT": "1",
+		"EVENT": "banned", "ADDRESS": "198.18.0.1", "CAUSE": "trap", "TIER": "1", "PROTOCOL": "tcp", "PORT": "23", "OFFENCES": "1",
+		"HOST": hostName, "COUNT": "1",
 	})
 	wantUntil(t, n, time.Second)
 	for _, secret := range []string{configVariable, watchdogVariable} {
@@ -29,7 +29,7 @@ func TestNotice(t *testing.T) {
 	}
 	p.stop()
 
-	// Within a minute there is one notice, so another companion sends the next. It goes on where the last one stopped.
+	// Within a minute there is one notice, so another daemon sends the next. It goes on where the last one stopped.
 	dir = l.notices(roleNote)
 	p = l.start()
 	l.awaitFree(offender)
@@ -37,8 +37,8 @@ func TestNotice(t *testing.T) {
 	await(t, "a notice", func() bool { return len(notes(t, dir)) == 1 })
 	n = notes(t, dir)[0]
 	wantFields(t, n, map[string]string{
-		"EVENT": "escalated", "ADDRESS": "198.18.0.1", "SET": "ban4_2", "TIER": "2", "PROTOCOL": "tcp", "PORT": "23", "OFFENCES": "2",
-		"REASON": "trap", "HOST": hostName, "COUNT": "1",
+		"EVENT": "escalated", "ADDRESS": "198.18.0.1", "CAUSE": "trap", "TIER": "2", "PROTOCOL": "tcp", "PORT": "23", "OFFENCES": "2",
+		"HOST": hostName, "COUNT": "1",
 	})
 	wantUntil(t, n, 2*time.Hour)
 	p.stop()
@@ -48,8 +48,8 @@ func TestNotice(t *testing.T) {
 	l.offend(offender6)
 	await(t, "a notice", func() bool { return len(notes(t, dir)) == 1 })
 	wantFields(t, notes(t, dir)[0], map[string]string{
-		"EVENT": "banned", "ADDRESS": "2001:db8:1:1::/64", "SET": "ban6", "TIER": "1", "PROTOCOL": "tcp", "PORT": "23", "OFFENCES": "1",
-		"REASON": "trap", "HOST": hostName, "COUNT": "1",
+		"EVENT": "banned", "ADDRESS": "2001:db8:1:1::/64", "CAUSE": "trap", "TIER": "1", "PROTOCOL": "tcp", "PORT": "23", "OFFENCES": "1",
+		"HOST": hostName, "COUNT": "1",
 	})
 	p.stop()
 }
@@ -103,8 +103,8 @@ func TestHangingCommand(t *testing.T) {
 	await(t, "the command runs", func() bool { return len(notes(t, dir)) == 1 })
 	l.awaitFree(offender)
 	l.offend(offender, offender6)
-	await(t, "the offender is taken up the ladder", func() bool { tiers, _ := l.bans(offender); return slices.Contains(tiers, 2) })
-	p.awaitOffenders(2)
+	p.awaitRows(2)
+	p.awaitJournal("msg=escalated")
 	for series, want := range map[string]string{
 		`portmon_packets_total{outcome="banned"}`:                  "3",
 		`portmon_escalations_total{tier="2"}`:                      "1",
@@ -132,7 +132,7 @@ func TestLastNotice(t *testing.T) {
 	dir := l.notices(roleNote)
 	p := l.start()
 	l.offend(offender)
-	p.awaitOffenders(1)
+	p.awaitRows(1)
 	p.stop()
 	if got := notes(t, dir); len(got) != 1 || got[0]["PORTMON_ADDRESS"] != "198.18.0.1" {
 		t.Errorf("the notices are %v", got)
@@ -147,6 +147,6 @@ func TestBrokenCommand(t *testing.T) {
 	p := l.start()
 	l.offend(offender)
 	p.awaitJournal("level=WARN", "send a notice", "/nonexistent/notify", "no such file")
-	p.awaitOffenders(1)
+	p.awaitRows(1)
 	p.stop()
 }

@@ -1,4 +1,4 @@
-package metrics
+package daemon
 
 import (
 	"encoding/json"
@@ -27,21 +27,21 @@ type dashboard struct {
 type variable struct {
 	Name, Type, Definition string
 	Query                  json.RawMessage
-	Datasource             source
+	Datasource             datasource
 }
 
 type panel struct {
 	ID                       int
 	Type, Title, Description string
-	Datasource               source
+	Datasource               datasource
 	GridPos                  struct{ X, Y, W, H int }
 	Targets                  []struct {
 		RefID, Expr, LegendFormat string
-		Datasource                source
+		Datasource                datasource
 	}
 }
 
-type source struct{ Type, UID string }
+type datasource struct{ Type, UID string }
 
 func readDashboard(t *testing.T) dashboard {
 	t.Helper()
@@ -103,7 +103,7 @@ func TestDashboardAsksForWhatThereIs(t *testing.T) {
 			}
 		}
 	}
-	for _, n := range Names() {
+	for _, n := range Metrics() {
 		if left := slices.Contains(notShown, n.Name); shown[n.Name] == left {
 			t.Errorf("%s: shown is %t, left out on purpose is %t", n.Name, shown[n.Name], left)
 		}
@@ -114,7 +114,7 @@ func TestDashboardAsksForWhatThereIs(t *testing.T) {
 func TestDashboardIsWhole(t *testing.T) {
 	t.Parallel()
 	d := readDashboard(t)
-	chosen := source{"prometheus", "${datasource}"}
+	chosen := datasource{"prometheus", "${datasource}"}
 	if v := d.Templating.List[0]; v.Name != "datasource" || v.Type != "datasource" || string(v.Query) != `"prometheus"` {
 		t.Errorf("the data source cannot be chosen: the first variable is %s, a %s of %s", v.Name, v.Type, v.Query)
 	}
@@ -211,7 +211,7 @@ func labelsOf(t *testing.T) map[string][]string {
 	ch := make(chan *prometheus.Desc)
 	go func() {
 		defer close(ch)
-		New(Sources{}).Describe(ch)
+		new(collector).Describe(ch)
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}).Describe(ch)
 	}()
 	labels := map[string][]string{}
@@ -225,7 +225,7 @@ func labelsOf(t *testing.T) map[string][]string {
 			labels[m[1]] = strings.Split(m[2], ",")
 		}
 	}
-	for _, n := range Names() {
+	for _, n := range Metrics() {
 		if _, ok := labels[n.Name]; !ok {
 			t.Fatalf("%s is not described", n.Name)
 		}

@@ -1,4 +1,4 @@
-package companion
+package daemon
 
 import (
 	"runtime/debug"
@@ -14,7 +14,7 @@ func TestFrugal(t *testing.T) {
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
 	t.Setenv("GOGC", "")
-	undo := frugal()
+	undo := collectSooner()
 	if n := percent(); n != 50 {
 		t.Errorf("collected at %d %%", n)
 	}
@@ -22,7 +22,7 @@ func TestFrugal(t *testing.T) {
 		t.Errorf("collected at %d %% in the end", percent())
 	}
 	t.Setenv("GOGC", "100")
-	if undo := frugal(); percent() != 100 {
+	if undo := collectSooner(); percent() != 100 {
 		t.Errorf("collected at %d %%", percent())
 		undo()
 	}

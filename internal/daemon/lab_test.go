@@ -1,4 +1,4 @@
-package companion
+package daemon
 
 import (
 	"bufio"
@@ -49,7 +49,7 @@ type lab struct {
 func newLab(t testing.TB, ladder ...string) *lab {
 	t.Helper()
 	// The name is short, as that of a socket must be.
-	dir, err := os.MkdirTemp("", "companion")
+	dir, err := os.MkdirTemp("", "daemon")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,8 @@ func (l *lab) write() {
 		}
 		return "[" + strings.Join(quoted, ", ") + "]"
 	}
-	text := fmt.Sprintf("[ban]\nbantime = %s\n[watch]\nstate = %q\nmetrics = %q\ncommand = %s\n%s",
+	// Traps are armed at once, and no subnet is banned.
+	text := fmt.Sprintf("[trap]\ngrace = \"0s\"\n[ban]\nbantime = %s\nsubnet6 = 0\n[watch]\nstate = %q\nmetrics = %q\ncommand = %s\n%s",
 		list(l.ladder), l.state, l.metrics, list(l.command), l.extra)
 	if err := os.WriteFile(l.file(), []byte(text), 0o600); err != nil {
 		l.t.Fatal(err)
@@ -129,30 +130,25 @@ func (l *lab) offend(sources ...netip.Addr) {
 	}
 }
 
-// bans returns the tiers that an address is banned in, the longest first, and the time left in the first of them.
-func (l *lab) bans(a netip.Addr) (tiers []int, left time.Duration) {
+// standing returns what the kernel knows of an address.
+func (l *lab) standing(a netip.Addr) ruleset.Standing {
 	l.t.Helper()
-	s, err := ruleset.Read(l.conn, ruleset.Default().Table)
+	h, err := ruleset.Open(l.conn, ruleset.Default().Table)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	st, err := s.Lookup(l.conn, a)
+	st, err := h.Lookup(a)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	for i, b := range st.Bans {
-		tiers = append(tiers, b.Tier)
-		if i == 0 {
-			left = b.Expires
-		}
-	}
-	return tiers, left
+	return st
 }
 
-// awaitFree returns when the source is not banned any more. The kernel tells nobody.
+// awaitFree returns when the source is not banned any more. The kernel tells
+// nobody.
 func (l *lab) awaitFree(src netip.Addr) {
 	l.t.Helper()
-	await(l.t, src.String()+" is free", func() bool { tiers, _ := l.bans(src); return len(tiers) == 0 })
+	await(l.t, src.String()+" is free", func() bool { return !l.standing(src).Banned() })
 }
 
 // get asks the host for its metrics, at an address of its own.
@@ -190,7 +186,7 @@ func (l *lab) value(addr, series string) (v string, ok bool) {
 	return "", false
 }
 
-// process is a companion that runs.
+// process is a daemon that runs.
 type process struct {
 	*exec.Cmd
 	t      testing.TB
@@ -203,7 +199,7 @@ type process struct {
 	lines []string // of the journal
 }
 
-// run starts a companion on the host.
+// run starts a daemon on the host.
 func (l *lab) run(watchdog time.Duration) *process {
 	l.t.Helper()
 	l.write()
@@ -241,7 +237,7 @@ func (l *lab) run(watchdog time.Duration) *process {
 	return p
 }
 
-// start starts a companion on the host, and returns when it is ready.
+// start starts a daemon on the host, and returns when it is ready.
 func (l *lab) start() *process {
 	l.t.Helper()
 	p := l.run(0)
@@ -319,7 +315,7 @@ func (p *process) awaitJournal(words ...string) {
 	await(p.t, "the journal says "+strings.Join(words, ", "), func() bool { return len(p.journal(words...)) > 0 })
 }
 
-// ask returns a client of the companion's socket.
+// ask returns a client of the daemon's socket.
 func (p *process) ask() *control.Client {
 	p.t.Helper()
 	c, err := control.Dial(p.socket)
@@ -330,21 +326,21 @@ func (p *process) ask() *control.Client {
 	return c
 }
 
-func (p *process) offenders() int {
+func (p *process) status() control.Status {
 	p.t.Helper()
 	s, err := p.ask().Status()
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	return s.Offenders
+	return s
 }
 
-func (p *process) awaitOffenders(n int) {
+func (p *process) awaitRows(n int) {
 	p.t.Helper()
-	await(p.t, fmt.Sprintf("%d offenders are known", n), func() bool { return p.offenders() == n })
+	await(p.t, fmt.Sprintf("%d sources are known", n), func() bool { return p.status().Rows == n })
 }
 
-// stop ends the companion and returns when it has ended, which must be without an error.
+// stop ends the daemon and returns when it has ended, which must be without an error.
 func (p *process) stop() {
 	p.t.Helper()
 	p.Process.Signal(unix.SIGTERM)
