@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/daemon"
 	"github.com/portmon/portmon/internal/manual"
-	"github.com/portmon/portmon/internal/metrics"
 	"github.com/portmon/portmon/internal/notice"
 )
 
@@ -95,7 +95,7 @@ func manualOfCommands(root *cobra.Command) []byte {
 	}
 	m.Section("METRICS")
 	m.Text("At /metrics, if metrics in [watch] names an address:", false)
-	for _, d := range metrics.Names() {
+	for _, d := range daemon.Metrics() {
 		m.Item(d.Name, "")
 		m.Text(d.Help, true)
 	}

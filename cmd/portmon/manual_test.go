@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/portmon/portmon/internal/config"
-	"github.com/portmon/portmon/internal/metrics"
+	"github.com/portmon/portmon/internal/daemon"
 	"github.com/portmon/portmon/internal/notice"
 )
 
@@ -61,7 +61,7 @@ func TestManualOfCommands(t *testing.T) {
 	for _, v := range notice.Variables {
 		want = append(want, "\n"+v.Name+"\n")
 	}
-	for _, m := range metrics.Names() {
+	for _, m := range daemon.Metrics() {
 		want = append(want, "\n"+m.Name+"\n")
 	}
 	for _, w := range want {

@@ -18,7 +18,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -154,21 +153,6 @@ func printable(s string) string {
 		}
 		return unicode.ReplacementChar
 	}, s)
-}
-
-// journal returns the log of a program that runs for long. Under systemd, which
-// notes when a line came, lines need no time.
-func (u *ui) journal(times bool) *slog.Logger {
-	opts := &slog.HandlerOptions{}
-	if !times {
-		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if a.Key == slog.TimeKey && len(groups) == 0 {
-				return slog.Attr{}
-			}
-			return a
-		}
-	}
-	return slog.New(slog.NewTextHandler(u.err, opts))
 }
 
 func exit(code int) { os.Exit(code) }

@@ -7,12 +7,12 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
+	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/portmon/portmon/internal/companion"
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/daemon"
 )
 
 func watchCommand(p *cli) *cobra.Command {
@@ -67,15 +67,17 @@ func (p *cli) watch(conf *config.Config) error {
 		}
 	}()
 	host, _ := os.Hostname() // a notice can do without
-	c := companion.Config{
+	c := daemon.Config{
 		Config: conf, Load: p.reloadConfig,
-		Log: p.journal(p.getenv("JOURNAL_STREAM") == ""), Version: version(), Host: host, Dial: p.dial,
+		// systemd notes by itself when a line came.
+		Stderr: p.stderr, Times: p.getenv("JOURNAL_STREAM") == "",
+		Version: version(), Host: host, Dial: p.dial,
 	}
 	if p.getenv("NOTIFY_SOCKET") != "" {
-		c.Notify = func(state string) { daemon.SdNotify(false, state) } // who does not listen has to do without
+		c.Notify = func(state string) { sd.SdNotify(false, state) } // who does not listen has to do without
 		c.Watchdog = watchdog()
 	}
-	return companion.Run(ctx, c, reload)
+	return daemon.Run(ctx, c, reload)
 }
 
 // reloadConfig reads the configuration again, for as long as the program runs.
@@ -90,7 +92,7 @@ func (p *cli) reloadConfig() (*config.Config, error) {
 
 // watchdog returns how often systemd wants to hear from the process; 0 is never.
 func watchdog() time.Duration {
-	d, err := daemon.SdWatchdogEnabled(false)
+	d, err := sd.SdWatchdogEnabled(false)
 	if err != nil {
 		return 0
 	}
