@@ -72,10 +72,7 @@ func (p *cli) knowledge(h *ruleset.Handle, sources ...netip.Prefix) (*knowledge,
 		read = func(c book.Config) (*book.Book, book.Report, error) { return book.Lookup(c, sources...) }
 	}
 	b, report, err := read(bookConfig(path, h))
-	if err == nil {
-		err = report.Origin
-	}
-	if err != nil {
+	if err := refuse(path, report, err); err != nil {
 		p.warn("what is remembered of offences is left out: %v", err)
 		return k, nil
 	}

@@ -61,16 +61,30 @@ func bookConfig(path string, h *ruleset.Handle) book.Config {
 	return c
 }
 
-// openBook opens the book to change it. One of another machine or network
-// namespace is refused.
+// lookAtBook reports what a book is about, without reading all of it. One of
+// another machine or network namespace is refused.
+func lookAtBook(path string, h *ruleset.Handle) (book.Report, error) {
+	_, report, err := book.Lookup(bookConfig(path, h)) // of no source
+	return report, refuse(path, report, err)
+}
+
+// refuse returns an error for a book that is not about this table.
+func refuse(path string, r book.Report, err error) error {
+	if err == nil && r.Origin != nil {
+		return &book.Error{Op: "use", Path: path, Err: r.Origin}
+	}
+	return err
+}
+
+// openBook opens the book to change it.
 func (p *cli) openBook(path string, h *ruleset.Handle) (*book.Book, book.Report, error) {
 	b, report, err := book.Open(bookConfig(path, h))
 	if err != nil {
 		return nil, report, err
 	}
-	if report.Origin != nil {
+	if err := refuse(path, report, nil); err != nil {
 		b.Close()
-		return nil, report, &book.Error{Op: "use", Path: path, Err: report.Origin}
+		return nil, report, err
 	}
 	if damage := report.String(); damage != "" {
 		p.warn("%s", damage)

@@ -69,7 +69,7 @@ offences are still remembered.`,
 
 // forgetBans keeps the next apply from putting back what was removed.
 func (p *cli) forgetBans(path string) error {
-	_, report, err := book.Lookup(bookConfig(path, nil))
+	report, err := lookAtBook(path, nil)
 	if err != nil || report.Missing {
 		return err
 	}

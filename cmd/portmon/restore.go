@@ -12,8 +12,7 @@ import (
 // in, unless a watcher runs, which does that.
 func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
 	path := conf.Watch.State
-	// Of no source: this tells which table the book is about, at little cost.
-	_, report, err := book.Lookup(bookConfig(path, h))
+	report, err := lookAtBook(path, h)
 	if err != nil || report.Missing || sameTable(report, h) {
 		return err
 	}

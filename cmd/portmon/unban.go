@@ -209,7 +209,7 @@ func (p *cli) forget(h *ruleset.Handle, prefixes ...netip.Prefix) (had []netip.P
 // forgetInBook takes prefixes, and all within, out of the book. Of sources that
 // hold no others, the lines are not even read.
 func (p *cli) forgetInBook(path string, h *ruleset.Handle, prefixes []netip.Prefix) error {
-	_, report, err := book.Lookup(bookConfig(path, h))
+	report, err := lookAtBook(path, h)
 	if err != nil || report.Missing {
 		return err
 	}
