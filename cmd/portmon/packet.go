@@ -101,15 +101,19 @@ func (p *cli) follow(c *nftset.Conn, h *ruleset.Handle, a *answer, q query) (*pa
 		w.ask("dormant", true, "somebody has switched the table off")
 		return w.packetAnswer, w.end(packetPasses, "dormant", "the table is dormant: it sees no packets")
 	}
-	isTrap := hasPort(a.traps.of(q.proto), q.port)
 	if w.ask("banned", len(a.bans) > 0, shortBans(a.bans)) {
 		if w.ask("loopback", q.iif == "lo", "") || w.ask("whitelisted", a.WhitelistedBy != "", a.WhitelistedBy) {
 			return w.packetAnswer, w.end(packetPasses, "exempt", "no ban has an effect on it")
 		}
 		return w.packetAnswer, w.end(packetDropped, "banned", "its source is banned")
 	}
+	if q.proto == "tcp" {
+		if served, err := w.spared("served_", "served"); served || err != nil {
+			return w.packetAnswer, err
+		}
+	}
 	switch {
-	case w.ask("trap_port", isTrap, ""):
+	case w.ask("trap_port", hasPort(a.traps.of(q.proto), q.port), ""):
 		err = w.trap(p, back)
 	case q.proto == "tcp" && w.ask("scans_counted", a.scans, ""):
 		err = w.scan(p, back)
@@ -131,12 +135,8 @@ func (w *walk) trap(p *cli, back routeInfo) error {
 	if done, err := w.exempt(p, back); done || err != nil {
 		return err
 	}
-	served, err := w.served()
-	if err != nil {
+	if grace, err := w.spared("grace_", "grace"); grace || err != nil {
 		return err
-	}
-	if w.ask("grace", served > 0, graceLeft(served)) {
-		return w.end(packetPasses, "grace", "a program listened on the port a moment ago")
 	}
 	if w.ask("retries_needed", w.a.retries > 0, "") {
 		return w.end(packetDropped, "retries", "it is dropped, and bans once enough such packets came within %s", config.FormatDuration(w.a.retries))
@@ -146,13 +146,6 @@ func (w *walk) trap(p *cli, back routeInfo) error {
 
 // scan follows a packet to a port that may be closed.
 func (w *walk) scan(p *cli, back routeInfo) error {
-	served, err := w.served()
-	if err != nil {
-		return err
-	}
-	if w.ask("grace", served > 0, graceLeft(served)) {
-		return w.end(packetPasses, "grace", "a program listens on the port, or did a moment ago")
-	}
 	_, ignored, err := w.get(setIgnoreTCP, nftset.PortKey(w.q.port))
 	if err != nil {
 		return err
@@ -160,7 +153,7 @@ func (w *walk) scan(p *cli, back routeInfo) error {
 	if w.ask("ignored", ignored, "") {
 		return w.end(packetPasses, "ignored", "the port never counts as closed ([scan] ignore)")
 	}
-	if w.ask("probed_before", slices.Contains(w.a.ProbedPorts, w.q.port), "") {
+	if w.a.ScanPorts != 1 && w.ask("probed_before", slices.Contains(w.a.ProbedPorts, w.q.port), "") {
 		return w.end(packetPasses, "probed_before", "the port counts against its source already")
 	}
 	if done, err := w.exempt(p, back); done || err != nil {
@@ -168,6 +161,11 @@ func (w *walk) scan(p *cli, back routeInfo) error {
 	}
 	n, of := len(w.a.ProbedPorts)+1, w.a.ScanPorts
 	switch {
+	case of == 1:
+		if grace, err := w.spared("grace_", "grace"); grace || err != nil {
+			return err
+		}
+		return w.offence("scan", "the port is closed")
 	case of == 0:
 		w.ask("score", true, fmt.Sprintf("%d", n))
 		return w.end(packetPasses, "counted", "the port is closed: it is number %d that counts against its source", n)
@@ -227,21 +225,17 @@ func (w *walk) offence(because, reason string) error {
 		reason, shortPrefix(w.a.Source), config.FormatDuration(time.Duration(w.a.NextBanSeconds)), w.a.NextTier)
 }
 
-// served returns for how much longer the port is spared because a program was
-// seen listening on it. Trap ports have a set of their own.
-func (w *walk) served() (left time.Duration, err error) {
-	family := "4"
+// spared asks a set of the services where a program was seen listening.
+func (w *walk) spared(set, question string) (bool, error) {
+	name := set + w.q.proto + "4"
 	if w.q.to.Is6() {
-		family = "6"
+		name = set + w.q.proto + "6"
 	}
-	for _, name := range []string{"served_", "grace_"} {
-		el, _, err := w.get(name+w.q.proto+family, nftset.AddrPortKey(netip.AddrPortFrom(w.q.to, w.q.port)))
-		if err != nil {
-			return 0, err
-		}
-		left = max(left, el.Expires)
+	el, ok, err := w.get(name, nftset.AddrPortKey(netip.AddrPortFrom(w.q.to, w.q.port)))
+	if err != nil || !w.ask(question, ok, graceLeft(el.Expires)) {
+		return false, err
 	}
-	return left, nil
+	return true, w.end(packetPasses, question, "a program listens on the port, or did a moment ago")
 }
 
 func graceLeft(d time.Duration) string {
@@ -313,6 +307,6 @@ func (a *packetAnswer) print(p *cli) {
 var questionText = map[string]string{
 	"dormant": "dormant?", "banned": "banned?", "loopback": "loopback?", "whitelisted": "whitelisted?", "trap_port": "trap port?",
 	"scans_counted": "scans counted?", "to_this_host": "to this host?", "own_address": "own address?", "listener": "listener?",
-	"route_back": "route back?", "starting": "still starting?", "grace": "grace?", "retries_needed": "retries needed?",
+	"route_back": "route back?", "served": "served?", "starting": "still starting?", "grace": "grace?", "retries_needed": "retries needed?",
 	"ignored": "ignored port?", "probed_before": "asked before?", "score": "enough ports?",
 }
