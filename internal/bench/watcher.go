@@ -92,7 +92,7 @@ func watchOnce(b *bench, t *scope, bans, offenders int) (u usage, resident int64
 		if _, err := g.burst(t, frames); err != nil {
 			return u, 0, err
 		}
-		u.End, u.CPU, err = w.after("count offences", func() (bool, error) { s, err := w.Status(); return s.Offenders == offenders, err })
+		u.End, u.CPU, err = w.after("count offences", func() (bool, error) { s, err := w.Status(); return s.Rows == offenders, err })
 		if err != nil {
 			return u, 0, err
 		}
