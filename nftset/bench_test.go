@@ -140,6 +140,35 @@ func BenchmarkGet(b *testing.B) {
 	}
 }
 
+// BenchmarkGetMany asks for all keys of a set.
+func BenchmarkGetMany(b *testing.B) {
+	l := newLab(b)
+	for _, n := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			elems := slices.Collect(spread(uint64(n)))
+			s := l.set(fmt.Sprint(n), IPv4Addr, 0, elems...)
+			b.ReportAllocs()
+			for b.Loop() {
+				count := 0
+				for _, err := range l.GetMany(s, keysOf(elems)) {
+					if err != nil {
+						b.Fatal(err)
+					}
+					count++
+				}
+				if count != n {
+					b.Fatalf("%d elements", count)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/key")
+			b.StopTimer()
+			var tx Tx
+			tx.DeleteSet(s)
+			l.commit(&tx)
+		})
+	}
+}
+
 func BenchmarkMerge(b *testing.B) {
 	r := random(b)
 	for _, n := range []int{1000, 100_000} {

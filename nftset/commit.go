@@ -94,11 +94,7 @@ func (c *Conn) outcome(tx *Tx) error {
 
 // drain throws away what an earlier exchange left unread.
 func (c *Conn) drain() {
-	for {
-		if _, err := c.receive(false); err != nil && !errors.Is(err, unix.ENOBUFS) {
-			return
-		}
-	}
+	_ = c.pending(func([]byte) error { return nil }) // a fault of the socket comes again
 }
 
 // Add adds elements in transactions of at most [BatchSize]. After an error the transactions before it stand.

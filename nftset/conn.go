@@ -107,6 +107,26 @@ func (c *Conn) growSendBuffer(n int) error {
 	return nil
 }
 
+// pending calls f with the datagrams that wait to be read, until it returns an
+// error. Those that did not fit the receive buffer are not among them.
+func (c *Conn) pending(f func([]byte) error) (err error) {
+	cerr := c.raw.Read(func(fd uintptr) bool {
+		for err == nil {
+			n, fault := unix.Read(int(fd), c.buf)
+			switch {
+			case fault == nil:
+				err = f(c.buf[:n])
+			case errors.Is(fault, unix.EAGAIN):
+				return true
+			case !errors.Is(fault, unix.ENOBUFS):
+				err = fault
+			}
+		}
+		return true
+	})
+	return errors.Join(cerr, err)
+}
+
 // receive reads one datagram. If wait is false and there is none it returns EAGAIN. The result is valid until the next call.
 func (c *Conn) receive(wait bool) ([]byte, error) {
 	var (

@@ -8,6 +8,8 @@
 // as their keys. A dump is not a snapshot. The kernel walks the set anew for each datagram, so while the set changes it may
 // repeat elements, which this package hides, and miss others, for which it reads again where there are signs of that; there
 // need not be any. So ask [Conn.Get] before you believe that an element is absent.
+// [Conn.GetMany] asks for many keys: it is sure as well, and for the known keys of a
+// large set it is ten times as fast as a dump.
 //
 // # Writing
 //

@@ -149,8 +149,10 @@ func TestUseInsideLoop(t *testing.T) {
 		_, inner := firstError(l.Conn, s)
 		_, get := l.Get(s, el.From)
 		_, sets := l.Sets(l.table)
+		_, set := l.Set(l.table, s.Name)
+		_, count := l.Count(s)
 		_, generation := l.Generation()
-		for i, err := range []error{inner, get, sets, generation, l.Add(s, Each(el)), l.Replace(s, Each(el))} {
+		for i, err := range []error{inner, get, sets, set, count, generation, l.Add(s, Each(el)), l.Replace(s, Each(el))} {
 			if !errors.Is(err, errDumped) {
 				t.Errorf("call %d: %v", i, err)
 			}

@@ -15,11 +15,8 @@ func (c *Conn) Get(s *Set, k Key) (Element, error) {
 	fail := func(err error) (Element, error) {
 		return Element{}, &OpError{Op: "get element", Object: s.String(), Element: &iv, Err: err}
 	}
-	if err := s.fault(); err != nil {
+	if err := s.refuses(k); err != nil {
 		return fail(err)
-	}
-	if k.typ != s.Type {
-		return fail(fmt.Errorf("a %v does not fit a set of %v", k.typ, s.Type))
 	}
 	el, sure, err := c.lookup(s, k)
 	switch {
@@ -42,6 +39,17 @@ func (c *Conn) Get(s *Set, k Key) (Element, error) {
 		return fail(err)
 	}
 	return el, nil
+}
+
+// refuses says why the set cannot hold a key, nil if it can.
+func (s *Set) refuses(k Key) error {
+	if err := s.fault(); err != nil {
+		return err
+	}
+	if k.typ != s.Type {
+		return fmt.Errorf("a %v does not fit a set of %v", k.typ, s.Type)
+	}
+	return nil
 }
 
 // lookup asks for the element that holds k. It is not sure if only reading the set tells the end of the interval.
@@ -73,17 +81,7 @@ func (c *Conn) lookup(s *Set, k Key) (el Element, sure bool, err error) {
 // the generation of the ruleset, as in message.generation.
 func (c *Conn) getEntry(s *Set, k Key, end bool) (found listed, generation uint16, err error) {
 	var e encoder
-	e.string(unix.NFTA_SET_ELEM_LIST_TABLE, s.Table.Name)
-	e.string(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-	list := e.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-	el := e.nest(unix.NFTA_LIST_ELEM)
-	e.key(k)
-	if end {
-		e.u32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
-	}
-	e.unnest(el)
-	e.unnest(list)
-
+	e.question(s, k, end)
 	have := false
 	err = c.get(unix.NFT_MSG_GETSETELEM, s.Table.Family, e.b, func(m message) error {
 		generation = m.generation()
@@ -97,6 +95,20 @@ func (c *Conn) getEntry(s *Set, k Key, end bool) (found listed, generation uint1
 		err = unix.ENOENT
 	}
 	return found, generation, err
+}
+
+// question appends the attributes that ask for one entry of a set.
+func (e *encoder) question(s *Set, k Key, end bool) {
+	e.string(unix.NFTA_SET_ELEM_LIST_TABLE, s.Table.Name)
+	e.string(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+	list := e.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	el := e.nest(unix.NFTA_LIST_ELEM)
+	e.key(k)
+	if end {
+		e.u32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+	}
+	e.unnest(el)
+	e.unnest(list)
 }
 
 // Generation returns the number of the ruleset's state, which every transaction of anybody in this network namespace changes.

@@ -68,7 +68,8 @@ type Set struct {
 	Comment string
 
 	// Count is the number of elements in the kernel, expired ones not yet collected among them; -1 if the kernel does not tell:
-	// before 6.16 it does not, and for interval sets its number is not that of intervals. It is only set by [Conn.Sets].
+	// before 6.16 it does not, and for interval sets its number is not that of intervals. It is only set by [Conn.Set] and
+	// [Conn.Sets]; [Conn.Count] finds out in any case.
 	Count int
 }
 

@@ -14,50 +14,76 @@ import (
 // Result is what became of an [Apply].
 type Result struct {
 	*Plan
-	// Features is what the kernel can do of that which not every kernel can.
+	// Features are the optional features that the running kernel supports.
 	Features Features
+
+	guarded bool // the transaction was to fail if the ruleset had changed
 }
 
-// Apply makes the kernel's table that of the Spec in one transaction. If the ruleset changes between reading and committing, it reads
-// again. After an error nothing has changed. Errors are those of [Spec.Validate], [Probe] and [nftset.Conn.Commit], and *ConflictError.
+// Apply makes the kernel's table that of the Spec in one transaction. If the
+// ruleset changes between reading and committing, it reads again. After an error
+// nothing has changed. Errors are those of [Spec.Validate], [Probe] and
+// [nftset.Conn.Commit], and *ConflictError.
 //
-// In two cases there are two transactions. If Prefix6 changed, the first puts the IPv6 bans into the set of prefixes, where they stay
-// banned by what they were, and the second takes them out of the tiers; between them, and after an error, bans can be in both. And a
-// table that somebody made dormant is woken before it is repaired.
+// In two cases there are two transactions. Bans that must move to a set of
+// prefixes, as Prefix6 changed or subnets are not banned any more, are put there
+// by the first and taken from where they were by the second; between them, and
+// after an error, they can be in both. And a table that somebody made dormant is
+// woken before it is repaired.
 func Apply(c *nftset.Conn, spec Spec) (Result, error) {
-	r, err := run(c, spec, c.Commit)
-	if err != nil || r.Empty() || r.Created {
-		return r, err
-	}
-	after, err := prepare(c, spec, r.Features)
-	if err != nil {
-		return r, fmt.Errorf("apply table inet %s: it is done, but look at it again: %w", spec.Table, err)
-	}
-	r.Stuck = after.Stuck
-	return r, nil
+	return run(c, spec, c.Commit, func(r *Result) (done bool, err error) {
+		if r.Empty() || r.Created && r.guarded {
+			return true, nil
+		}
+		after, err := prepare(c, spec, r.Features)
+		if err != nil {
+			return false, fmt.Errorf("it is done, but look at it again: %w", err)
+		}
+		r.Stuck = after.Stuck
+		return r.guarded || after.Empty(), nil
+	})
 }
 
-// Prepare makes the plan that [Apply] would run and has the kernel check it, and changes nothing. Errors are those of Apply.
-func Prepare(c *nftset.Conn, spec Spec) (Result, error) { return run(c, spec, c.Check) }
+// Prepare makes the plan that [Apply] would run and has the kernel check it, and
+// changes nothing. Errors are those of Apply.
+func Prepare(c *nftset.Conn, spec Spec) (Result, error) {
+	return run(c, spec, c.Check, func(*Result) (bool, error) { return true, nil })
+}
 
-func run(c *nftset.Conn, spec Spec, execute func(*nftset.Tx) error) (Result, error) {
+// run plans and executes until verify says that it is done.
+//
+// The kernel refuses a transaction if the ruleset has changed since it was read.
+// It counts everybody's changes: who keeps a set of its own up to date 40 times
+// a second would forever be in the way of a plan that takes longer to make. So
+// after some attempts the transaction is not guarded any more, and what came of
+// it is compared with what was wanted. A plan for a table that is not as it was
+// fails as a whole, or makes of it what another plan puts right.
+func run(c *nftset.Conn, spec Spec, execute func(*nftset.Tx) error, verify func(*Result) (bool, error)) (Result, error) {
 	if err := spec.Validate(); err != nil {
 		return Result{}, err
 	}
+	const guardedAttempts = 2
 	probes := 0
 	r := Result{Features: allFeatures}
 	for attempt := 1; ; attempt++ {
-		err := r.attempt(c, spec, execute)
+		r.guarded = attempt <= guardedAttempts
+		done, err := false, r.attempt(c, spec, execute)
+		if err == nil {
+			done, err = verify(&r)
+		}
 		switch {
-		case err == nil:
+		case err == nil && (done || attempt == attempts):
 			return r, nil
+		case err == nil:
+			continue
 		case errors.Is(err, nftset.ErrChanged) && attempt < attempts:
 			continue
-		case errors.Is(err, os.ErrNotExist) && !refusedRule(err) && attempt < attempts:
-			continue // somebody has deleted the table while it was read
+		case (errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrExist)) && !refusedRule(err) && attempt < attempts:
+			continue // the table was changed while it was read
 		case refusedRule(err) && r.Features == allFeatures && probes < 5:
-			// Once is not always enough: in Linux 5.10 the end of somebody else's transaction can have the kernel forget that ours
-			// is yet to be validated, so that a probe passes that should not.
+			// Once is not always enough: in Linux 5.10 the end of somebody else's
+			// transaction can have the kernel forget that ours is yet to be
+			// validated, so that a probe passes that should not.
 			f, perr := Probe(c)
 			if perr == nil {
 				probes++
@@ -78,6 +104,9 @@ func (r *Result) attempt(c *nftset.Conn, spec Spec, execute func(*nftset.Tx) err
 	ahead, rest, err := r.transactions()
 	if err != nil {
 		return err
+	}
+	if !r.guarded {
+		ahead.Generation, rest.Generation = 0, 0
 	}
 	if err := execute(ahead); err != nil {
 		return err

@@ -19,14 +19,9 @@ func chains(s Spec, f Features, asked Asked) []Chain {
 	c := compiler{s, f}
 	prerouting := func(priority int32) *Hook { return &Hook{"prerouting", unix.NF_INET_PRE_ROUTING, priority} }
 	out := []Chain{
-		{Name: chainEarly, Hook: prerouting(earlyPriority), Rules: []Rule{
-			// A SYN is never the reply to anything of ours, so there is no need
-			// to wait for what conntrack says of it.
-			rule(isSYN(), goTo(chainSYN)),
-		}},
+		{Name: chainEarly, Hook: prerouting(earlyPriority), Rules: []Rule{rule(isOpening(), goTo(chainEarlyOpening))}},
+		{Name: chainEarlyOpening, Rules: c.earlyRules()},
 		{Name: chainGuard, Hook: prerouting(guardPriority), Rules: c.guardRules()},
-		{Name: chainSYN, Rules: append(c.innocent(accept()), rule(goTo(chainBannedSYN)))},
-		{Name: chainBannedSYN, Rules: append(c.letThrough(), rule(count(CounterDropped), drop()))},
 		{Name: chainBanned, Rules: c.bannedRules()},
 	}
 	out = append(out, c.offenceChains()...)
@@ -45,52 +40,67 @@ func chains(s Spec, f Features, asked Asked) []Chain {
 	return out
 }
 
-func isSYN() statement {
-	return tcpFlags("tcp flags & (fin | syn | rst | ack) == syn", tcpFIN|tcpSYN|tcpRST|tcpACK, tcpSYN)
+// isOpening matches TCP packets that bear neither ACK nor RST: SYNs, and the
+// FIN, NULL and Xmas packets that scanners send instead. Such a packet is never
+// the answer to anything of ours, so there is no need to wait for what conntrack
+// says of it; what bears an ACK or RST may be the answer of a server to whom
+// somebody sent packets in our name.
+func isOpening() statement {
+	return tcpFlags("tcp flags & (rst | ack) == 0", tcpRST|tcpACK, 0)
 }
 
-// guardRules ask once for every packet whether its source is banned. SYNs were
-// asked by the early chain, and go on to see whether they are an offence.
+// earlyRules drop what opens a connection from a banned source before conntrack
+// spends anything on it. The innocent leave by the first rule of their family.
+func (c compiler) earlyRules() []Rule {
+	var rules []Rule
+	innocent := c.innocent()
+	for i, f := range families {
+		rules = append(rules, innocent[i], dropUnlessExempt(f))
+	}
+	return rules
+}
+
+// dropUnlessExempt drops packets of a banned source that may open no connection.
+func dropUnlessExempt(f family) Rule {
+	return rule(f.whole().notIn(f.whitelist()), notFromLoopback(), count(CounterDropped), drop())
+}
+
+// guardRules ask for every other packet whether its source is banned; of what
+// opens connections the early chain has asked.
 func (c compiler) guardRules() []Rule {
 	var rules []Rule
 	if c.offends(unix.IPPROTO_TCP) {
-		// What bears an ACK or RST may be the answer of a server to whom
-		// somebody sent packets in our name.
-		rules = append(rules, rule(tcpFlags("tcp flags & (rst | ack) == 0", tcpRST|tcpACK, 0), goTo(chainOpening)))
+		rules = append(rules, rule(isOpening(), goTo(chainOpening)))
 	}
 	if c.offends(unix.IPPROTO_UDP) {
 		rules = append(rules, rule(dportIn(unix.IPPROTO_UDP, setTrapUDP), goTo(chainTrapUDP)))
 	}
-	return append(append(rules, c.innocent(accept())...), rule(goTo(chainBanned)))
+	return append(append(rules, c.innocent()...), rule(goTo(chainBanned)))
 }
 
-// innocent are rules for a source that no set holds: one for each family,
-// because each rule, and each time that the source is loaded, costs a packet as
-// much as half a lookup.
-func (c compiler) innocent(verdict statement) []Rule {
+// innocent are rules that accept a source which no set holds: one for each
+// family, because each rule, and each time that the source is loaded, costs a
+// packet as much as half a lookup.
+func (c compiler) innocent() []Rule {
 	var rules []Rule
 	for _, f := range families {
-		whole := f.whole().bits
-		var questions []question
-		if f.is6() && c.singles() {
-			questions = append(questions, question{whole, f.ban()})
-		}
-		questions = append(questions, question{f.network(c.Prefix6).bits, f.ban()})
-		if c.subnetOf(f) > 0 {
-			questions = append(questions, question{f.subnetLen, f.subnet()})
-		}
-		rules = append(rules, rule(f.inNone(questions), verdict))
+		rules = append(rules, rule(c.inNoBan(f), accept()))
 	}
 	return rules
 }
 
-// letThrough are rules for packets that pass although their source is banned.
-func (c compiler) letThrough() []Rule {
-	rules := []Rule{rule(fromLoopback(), accept())}
-	for _, f := range families {
-		rules = append(rules, rule(f.whole().in(f.whitelist()), accept()))
+// inNoBan matches sources of a family that are not banned, prefixes by hand left
+// out of account.
+func (c compiler) inNoBan(f family) statement {
+	var questions []question
+	if f.is6() && c.singles() {
+		questions = append(questions, question{f.whole().bits, f.ban()})
 	}
-	return rules
+	questions = append(questions, question{f.network(c.Prefix6).bits, f.ban()})
+	if c.subnetOf(f) > 0 {
+		questions = append(questions, question{f.subnetLen, f.subnet()})
+	}
+	return f.inNone(questions)
 }
 
 // bannedRules are asked only once a ban matched: the innocent do not pay for
@@ -102,8 +112,10 @@ func (c compiler) bannedRules() []Rule {
 		// from a banned router, an innocent visitor behind it would get nothing.
 		rules = append(rules, rule(isICMP(f), ctState("related", ctRelated), accept()))
 	}
-	rules = append(rules, rule(isNeighbourDiscovery(), accept()))
-	rules = append(rules, c.letThrough()...)
+	rules = append(rules, rule(isNeighbourDiscovery(), accept()), rule(fromLoopback(), accept()))
+	for _, f := range families {
+		rules = append(rules, rule(f.whole().in(f.whitelist()), accept()))
+	}
 	return append(rules,
 		// Where conntrack was told not to track, nobody knows what is a reply.
 		// A connected socket, on a port that the kernel has chosen, is one that

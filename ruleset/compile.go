@@ -46,6 +46,10 @@ const (
 	subnetTime = 3 * 24 * time.Hour
 	// crowdTime is the time within which its sources must offend.
 	crowdTime = 7 * 24 * time.Hour
+	// maxSubnets bounds the subnets that are banned. The kernel gives a set as
+	// many buckets as it may have elements, and each packet asks this one: a
+	// small set stays in the caches.
+	maxSubnets = 4096
 	// ownSize bounds the networks that this host has addresses in.
 	ownSize = 1024
 	// servedSize bounds the ports that are served.
@@ -138,7 +142,7 @@ func (t *Table) compileSets(s Spec) {
 		t.dynamic(f.ban(), f.key, s.BanTime[0], s.Size)
 		t.add(nftset.Set{Name: f.net(), Type: f.key, Flags: nftset.FlagInterval | nftset.FlagTimeout})
 		if s.subnetOf(f) > 0 {
-			t.dynamic(f.subnet(), f.key, subnetTime, s.Size)
+			t.dynamic(f.subnet(), f.key, subnetTime, min(s.Size, maxSubnets))
 			t.dynamic(f.crowd(), f.key, crowdTime, s.Size)
 		}
 		for step := 1; step <= len(s.BanTime); step++ {
@@ -154,10 +158,11 @@ func (t *Table) compileSets(s Spec) {
 		if s.MaxRetry > 1 {
 			t.dynamic(f.hits(), f.key, s.FindTime, s.Size)
 		}
-		if s.Grace > 0 {
-			for _, proto := range s.protocols() {
-				t.dynamic(f.served(proto), f.pair, s.Grace, servedSize)
-			}
+		if s.remembersServed() {
+			t.dynamic(f.served(), f.pair, s.Grace, servedSize)
+		}
+		for _, proto := range s.graceProtocols() {
+			t.dynamic(f.grace(proto), f.pair, s.Grace, servedSize)
 		}
 	}
 	t.ports(setTrapTCP, s.TrapTCP)
@@ -168,13 +173,6 @@ func (t *Table) compileSets(s Spec) {
 	if s.Grace > 0 {
 		t.add(nftset.Set{Name: setStarting, Type: nftset.InetProto, Flags: nftset.FlagTimeout})
 	}
-}
-
-func (f family) served(proto byte) string {
-	if proto == unix.IPPROTO_UDP {
-		return f.servedUDP()
-	}
-	return f.servedTCP()
 }
 
 func (t *Table) add(s nftset.Set) {

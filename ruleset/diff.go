@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -231,7 +233,7 @@ func isOurs(set string) bool {
 	}
 	for _, f := range families {
 		if slices.Contains([]string{
-			f.whitelist(), f.crowd(), f.hits(), f.probed(), f.score(), f.servedTCP(), f.servedUDP(),
+			f.whitelist(), f.crowd(), f.hits(), f.probed(), f.score(), f.served(), f.grace(unix.IPPROTO_TCP), f.grace(unix.IPPROTO_UDP),
 		}, set) {
 			return true
 		}

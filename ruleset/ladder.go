@@ -14,15 +14,17 @@ func (c compiler) offenceRules(f family) []Rule {
 // banned by is looked up first. The drop that ends the chain is in a rule of
 // its own: a full set ends the rule that adds to it.
 func (c compiler) ladderRules(s source) []Rule {
-	rules := []Rule{
-		// Another packet of the source has come by another CPU meanwhile, and
-		// is the offence.
-		rule(s.in(s.ban()), count(CounterDropped), drop()),
-	}
+	var rules []Rule
 	for step := len(c.BanTime); step >= 1; step-- {
 		next := c.after(step)
-		rules = append(rules, rule(s.in(s.tier(step)), c.ban(s, next), c.remember(s, next), count(CounterBanned), goTo(chainBan(next))))
+		// The ban is asked for behind the step, and made before it: whoever sees
+		// a step that another packet has added by another CPU just now also sees
+		// its ban, and does not take the same offence for the next one.
+		rules = append(rules, rule(s.in(s.tier(step)), s.notIn(s.ban()),
+			c.ban(s, next), c.remember(s, next), count(CounterBanned), goTo(chainBan(next))))
 	}
+	// That other packet is the offence, then.
+	rules = append(rules, rule(s.in(s.ban()), count(CounterDropped), drop()))
 	// First offences can be forged by the hundred thousand. So they get in no
 	// faster than bans expire, and there is always room for the others.
 	lifetime, burst := c.BanTime[0], c.Size/8
@@ -79,18 +81,18 @@ func (c compiler) log(cause Cause, step int, verdict statement, match ...stateme
 	return rule(append(match, verdict)...)
 }
 
-// scannerRules remember that the source was banned for a scan.
+// scannerRules remember that the source was banned for a scan. The ban has just
+// been added: by that of its full address one knows an IPv6 source that stands
+// for itself.
 func (c compiler) scannerRules() []Rule {
 	var rules []Rule
-	remember := func(s source) statement {
-		return s.add(element{set: s.scanner(), timeout: c.memoryTime(len(c.BanTime)), renew: true})
-	}
-	for _, f := range families {
-		if f.is6() && c.singles() {
-			// It is banned by now: by its full address, or else by its network.
-			rules = append(rules, rule(f.whole().in(f.ban()), remember(f.whole()), drop()))
+	for _, s := range c.sources() {
+		e := element{set: s.scanner(), timeout: c.memoryTime(len(c.BanTime)), renew: true}
+		if s.is6() && s.bits == s.whole().bits && c.singles() {
+			rules = append(rules, rule(s.in(s.ban()), s.add(e), drop()))
+			continue
 		}
-		rules = append(rules, rule(remember(f.network(c.Prefix6)), drop()))
+		rules = append(rules, rule(s.add(e), drop()))
 	}
 	return append(rules, rule(drop()))
 }

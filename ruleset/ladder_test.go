@@ -1,55 +1,99 @@
 package ruleset
 
 import (
+	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
-	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/nftset"
 )
+
+// steps returns a ladder of n steps, the shortest that can be told separately.
+func steps(n int) []time.Duration {
+	var out []time.Duration
+	for i := range n {
+		out = append(out, 300*time.Millisecond+time.Duration(i)*50*time.Millisecond)
+	}
+	return out
+}
+
+// offendAt offends and wants a ban by a step, and no other packet to be served
+// until that has ended.
+func (l *lab) offendAt(spec Spec, src, bystander netip.Addr, step int) {
+	l.t.Helper()
+	before := l.counters()
+	l.offend(src)
+	l.wantCounts(before, map[string]uint64{CounterTrapped: 1, CounterBanned: 1})
+	b, ok := l.bans()[banOf(src)]
+	if want := spec.BanTime[step-1]; !ok || b.Step != step || b.Cause != CauseTrap || !sameTimeout(b.Timeout, want) {
+		l.t.Errorf("the ban is one of %v by step %d for a %v, want one of %v by step %d", b.Timeout, b.Step, b.Cause, want, step)
+	}
+	l.served(bystander)
+	l.hammer(src, ofAddr(src).ban())
+	l.served(src, bystander)
+}
 
 // TestLadder lets each ban expire and offends again, with no program running.
 func TestLadder(t *testing.T) {
 	t.Parallel()
+	for _, n := range []int{1, 3, MaxSteps} {
+		t.Run(fmt.Sprintf("%d steps", n), func(t *testing.T) {
+			t.Parallel()
+			spec := trapSpec()
+			spec.BanTime = steps(n)
+			separately(t, spec, func(l *lab, f family) {
+				offender, bystander := l.source(f), l.source(f)
+				for step := 1; step <= n+1; step++ { // the last step is also that of all after it
+					l.offendAt(spec, offender, bystander, min(step, n))
+				}
+				l.wantStanding(bystander, 0, CauseUnknown)
+			})
+		})
+	}
+}
+
+// TestLadderForgets offends at the second step, and again when that is
+// forgotten. The first ban has been forgotten before, which does not count.
+func TestLadderForgets(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
-	spec.BanTime = []time.Duration{300 * time.Millisecond, 600 * time.Millisecond, 900 * time.Millisecond}
-	l := newTrap(t, spec)
-	l.families(func(l *lab, f family) {
+	spec.BanTime = []time.Duration{200 * time.Millisecond, 300 * time.Millisecond, 400 * time.Millisecond}
+	spec.Forget = time.Second
+	separately(t, spec, func(l *lab, f family) {
 		offender, bystander := l.source(f), l.source(f)
-		for _, step := range []int{1, 2, 3, 3} {
-			before := l.counters()
-			l.offend(offender)
-			l.want(l.syn(offender, openTCP), netnstest.NoAnswer)
-			l.served(bystander)
-			b, ok := l.bans()[banOf(offender)]
-			if want := spec.BanTime[step-1]; !ok || b.Step != step || b.Cause != CauseTrap || b.Timeout != want {
-				l.t.Errorf("the ban is %+v, want one of %v by step %d", b, want, step)
-			}
-			if n := l.counters()[CounterBanned] - before[CounterBanned]; n != 1 {
-				l.t.Errorf("%d bans were counted, want 1", n)
-			}
-			await(l.t, "the ban to expire", func() bool { return len(l.bans()) == 0 })
-			l.served(offender)
+		key := nftset.AddrKey(network(offender))
+		l.offendAt(spec, offender, bystander, 1)
+		l.offendAt(spec, offender, bystander, 2)
+		await(l.t, "the first step to be forgotten", func() bool { _, ok := l.element(f.tier(1), key); return !ok })
+		if el, ok := l.element(f.tier(2), key); !ok || el.Expires > spec.memoryTime(2) {
+			l.t.Fatalf("the second step is remembered as %+v, %v", el, ok)
 		}
+		l.offendAt(spec, offender, bystander, 3)
+		await(l.t, "all to be forgotten", func() bool { return l.lookup(offender).Step == 0 })
+		l.offendAt(spec, offender, bystander, 1)
 	})
 }
 
-// TestScan asks for closed ports.
-func TestScan(t *testing.T) {
-	l := newTrap(t, trapSpec())
-	l.families(func(l *lab, f family) {
-		scanner, bystander := l.source(f), l.source(f)
-		for port := uint16(200); port < 204; port++ {
-			for range 3 { // retries count once
-				l.want(l.syn(scanner, port), netnstest.AnswerRST)
-			}
+// TestLadderOfBothCauses climbs by a trap and by a scan in turn.
+func TestLadderOfBothCauses(t *testing.T) {
+	t.Parallel()
+	spec := trapSpec()
+	spec.BanTime = steps(3)
+	spec.Scan.Ports = 2
+	separately(t, spec, func(l *lab, f family) {
+		offender, bystander := l.source(f), l.source(f)
+		l.offendAt(spec, offender, bystander, 1) // counts a closed port against both at the end
+		l.want(l.syn(offender, 201), 0)
+		l.wantStanding(offender, 2, CauseScan)
+		l.hammer(offender, f.ban())
+		l.served(bystander)
+		l.offend(offender)
+		l.cut(offender)
+		if st := l.lookup(offender); len(st.Bans) != 1 || st.Step != 3 {
+			l.t.Errorf("%v stands at %+v, want a ban by step 3", offender, st)
 		}
 		l.served(bystander)
-		l.want(l.syn(scanner, 204), netnstest.NoAnswer)
-		l.cut(scanner)
-		l.served(bystander)
-		b := l.bans()[banOf(scanner)]
-		if b.Step != 1 || b.Cause != CauseScan {
-			l.t.Errorf("the ban is %+v, want one for a scan", b)
-		}
+		await(l.t, "the ban to expire", func() bool { return len(l.lookup(offender).Bans) == 0 })
 	})
 }

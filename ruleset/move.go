@@ -127,7 +127,7 @@ func (p *Plan) moveBans(s *State, c Contents, d displacement) {
 		p.discard(what, to, intervals(gone))
 		p.addElements(what, to, slices.Collect(elements(more)))
 		for _, r := range netRules(f) {
-			if s.chain(r.chain) != nil && s.chain(r.to) != nil && len(s.netRule(r)) == 0 {
+			if s.chain(r.chain) != nil && (r.to == "" || s.chain(r.to) != nil) && len(s.netRule(r)) == 0 {
 				p.insertRule(r)
 			}
 		}

@@ -16,7 +16,7 @@ const (
 	CounterBanned     = "banned"     // bans the packet path made
 	CounterFull       = "full"       // offences that banned nobody, as a set had no room
 	CounterHeldBack   = "held_back"  // first offences that banned nobody, as there were too many at a time
-	CounterUncounted  = "uncounted"  // packets to closed ports not counted, as there were too many at a time
+	CounterUncounted  = "uncounted"  // packets to closed ports not counted: too many at a time, or no room for them
 	CounterUnroutable = "unroutable" // packets dropped as no route leads back to their source
 	CounterDropped    = "dropped"    // packets dropped as their source is banned
 )
@@ -27,22 +27,20 @@ var counters = []string{
 
 // Names of the chains.
 const (
-	chainEarly     = "early"      // base: prerouting, before conntrack; SYNs of banned sources end here
-	chainSYN       = "syn"        // a SYN: is its source banned?
-	chainBannedSYN = "banned_syn" // it is: may the packet pass all the same?
-	chainGuard     = "guard"      // base: prerouting, behind conntrack and DNAT
-	chainBanned    = "banned"     // the source is banned: may the packet pass all the same?
-	chainOpening   = "opening"    // TCP without ACK and RST: a SYN, or what scanners send instead
-	chainProbe     = "probe"      // such a packet, of a source that is not banned
-	chainTrap      = "trap"       // a packet to a trap port
-	chainTrapUDP   = "trap_udp"   // the same, by UDP
-	chainRetry     = "retry"      // counts packets to trap ports
-	chainScan      = "scan"       // a packet to a port that may be closed
-	chainExempt    = "exempt"     // accepts what is not an offence
-	chainListens   = "listens"    // a program listens on the port
-	chainOffence   = "offence"    // bans the source
-	chainScanner   = "scanner"    // remembers that the offence was a scan
-	chainSubnet    = "ban_subnet" // logs the ban of a subnet
+	chainEarly        = "early"         // base: prerouting, before conntrack
+	chainEarlyOpening = "early_opening" // what opens connections: is its source banned?
+	chainGuard        = "guard"         // base: prerouting, behind conntrack and DNAT
+	chainBanned       = "banned"        // the source is banned: may the packet pass all the same?
+	chainOpening      = "opening"       // what opens connections: is it an offence?
+	chainTrap         = "trap"          // a packet to a trap port
+	chainTrapUDP      = "trap_udp"      // the same, by UDP
+	chainRetry        = "retry"         // counts packets to trap ports
+	chainScan         = "scan"          // a packet to a port that may be closed
+	chainExempt       = "exempt"        // accepts what is not an offence
+	chainListens      = "listens"       // a program listens on the port
+	chainOffence      = "offence"       // bans the source
+	chainScanner      = "scanner"       // remembers that the offence was a scan
+	chainSubnet       = "ban_subnet"    // logs the ban of a subnet
 
 	// Of IPv6 sources, some are counted and banned by their full address.
 	chainOffence6  = "offence6"
@@ -80,20 +78,20 @@ type family struct {
 
 func (f family) is6() bool { return f.key == nftset.IPv6Addr }
 
-func (f family) whitelist() string    { return "whitelist" + f.suffix }
-func (f family) ban() string          { return "ban" + f.suffix }
-func (f family) net() string          { return "net" + f.suffix }
-func (f family) subnet() string       { return "subnet" + f.suffix }
-func (f family) crowd() string        { return "crowd" + f.suffix }
-func (f family) scanner() string      { return "scanner" + f.suffix }
-func (f family) hits() string         { return "hits" + f.suffix }
-func (f family) probed() string       { return "probed" + f.suffix }
-func (f family) score() string        { return "score" + f.suffix }
-func (f family) servedTCP() string    { return "served_tcp" + f.suffix }
-func (f family) servedUDP() string    { return "served_udp" + f.suffix }
-func (f family) tier(step int) string { return "tier" + f.suffix + "_" + strconv.Itoa(step) }
-func (f family) offenceChain() string { return chainOffence + strings.TrimPrefix(f.suffix, "4") }
-func chainBan(step int) string        { return chainBanPrefix + strconv.Itoa(step) }
+func (f family) whitelist() string       { return "whitelist" + f.suffix }
+func (f family) ban() string             { return "ban" + f.suffix }
+func (f family) net() string             { return "net" + f.suffix }
+func (f family) subnet() string          { return "subnet" + f.suffix }
+func (f family) crowd() string           { return "crowd" + f.suffix }
+func (f family) scanner() string         { return "scanner" + f.suffix }
+func (f family) hits() string            { return "hits" + f.suffix }
+func (f family) probed() string          { return "probed" + f.suffix }
+func (f family) score() string           { return "score" + f.suffix }
+func (f family) served() string          { return "served_tcp" + f.suffix }
+func (f family) grace(proto byte) string { return "grace_" + protoName(proto) + f.suffix }
+func (f family) tier(step int) string    { return "tier" + f.suffix + "_" + strconv.Itoa(step) }
+func (f family) offenceChain() string    { return chainOffence + strings.TrimPrefix(f.suffix, "4") }
+func chainBan(step int) string           { return chainBanPrefix + strconv.Itoa(step) }
 
 // familyOf returns the family of a key type, which may be that of pairs.
 func familyOf(t nftset.KeyType) family {

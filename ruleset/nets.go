@@ -100,7 +100,7 @@ func elements(spans []span) iter.Seq[nftset.Element] {
 // netRule is a rule that asks a set of prefixes, at the head of a chain.
 type netRule struct {
 	chain string
-	to    string // the chain that it leads to
+	to    string // the chain that it leads to, "" if none
 	Rule
 }
 
@@ -110,7 +110,7 @@ type netRule struct {
 func netRules(f family) []netRule {
 	held := f.whole().in(f.net())
 	return []netRule{
-		{chainSYN, chainBannedSYN, rule(held, goTo(chainBannedSYN))},
+		{chainEarlyOpening, "", rule(held, f.whole().notIn(f.whitelist()), notFromLoopback(), count(CounterDropped), drop())},
 		{chainGuard, chainBanned, rule(held, goTo(chainBanned))},
 	}
 }

@@ -12,14 +12,10 @@ func (c compiler) offenceChains() []Chain {
 	var out []Chain
 	add := func(name string, rules []Rule) { out = append(out, Chain{Name: name, Rules: rules}) }
 	if c.offends(unix.IPPROTO_TCP) {
-		add(chainOpening, append(append([]Rule{
-			// The early chain has asked for this one.
-			rule(tcpFlags("tcp flags & (fin | syn) == syn", tcpFIN|tcpSYN, tcpSYN), goTo(chainProbe)),
-		}, c.innocent(goTo(chainProbe))...), rule(goTo(chainBanned))))
-		add(chainProbe, c.probeRules())
+		add(chainOpening, c.openingRules())
 	}
 	if c.offends(unix.IPPROTO_UDP) {
-		add(chainTrapUDP, append(c.innocent(goTo(chainTrap)), rule(goTo(chainBanned))))
+		add(chainTrapUDP, c.trapUDPRules())
 	}
 	if len(c.TrapTCP) > 0 || len(c.TrapUDP) > 0 {
 		add(chainTrap, c.trapRules())
@@ -56,36 +52,67 @@ func (c compiler) offenceChains() []Chain {
 	return out
 }
 
-// probeRules tell a packet to a trap port from one that may be part of a scan.
-func (c compiler) probeRules() []Rule {
+// openingRules tell a packet to a trap port from one that may be part of a scan.
+// An open port is known by a set: its clients cost no more than that lookup.
+// From here on the ports are read without asking again whether this is TCP.
+func (c compiler) openingRules() []Rule {
 	var rules []Rule
+	if c.remembersServed() {
+		rules = c.acceptServed(anyProtocol, family.served)
+	}
 	if len(c.TrapTCP) > 0 {
-		rules = append(rules, rule(dportIn(unix.IPPROTO_TCP, setTrapTCP), goTo(chainTrap)))
+		rules = append(rules, rule(dportIn(anyProtocol, setTrapTCP), goTo(chainTrap)))
 	}
 	if c.Scan.Ports > 0 {
-		rules = append(rules, rule(goTo(chainScan)))
+		return append(rules, rule(goTo(chainScan)))
+	}
+	return append(rules, rule(accept()))
+}
+
+// remembersServed reports whether there are sets of the open ports that are not
+// traps.
+func (s Spec) remembersServed() bool { return s.Grace > 0 && s.counts() }
+
+// graceProtocols are those for which it is remembered where a program listened.
+func (s Spec) graceProtocols() []byte {
+	if s.Grace == 0 {
+		return nil
+	}
+	return s.protocols()
+}
+
+// acceptServed accepts packets to services that are in a set of each family.
+func (c compiler) acceptServed(proto byte, set func(family) string) []Rule {
+	var rules []Rule
+	for _, f := range families {
+		rules = append(rules, rule(f.service(proto).is(set(f)), accept()))
 	}
 	return rules
 }
 
-// servedRules accept packets to ports where a program listened a moment ago.
-func (c compiler) servedRules(protocols ...byte) []Rule {
+// acceptGrace accepts packets to traps where a program listened a moment ago.
+func (c compiler) acceptGrace(protocols ...byte) []Rule {
 	var rules []Rule
-	if c.Grace > 0 {
-		for _, proto := range protocols {
-			for _, f := range families {
-				rules = append(rules, rule(f.service(proto).is(f.served(proto)), accept()))
-			}
-		}
+	for _, proto := range protocols {
+		rules = append(rules, c.acceptServed(proto, func(f family) string { return f.grace(proto) })...)
 	}
 	return rules
+}
+
+// trapUDPRules ask whether the source of a datagram to a trap port is banned.
+func (c compiler) trapUDPRules() []Rule {
+	var rules []Rule
+	for _, f := range families {
+		rules = append(rules, rule(c.inNoBan(f), goTo(chainTrap)))
+	}
+	return append(rules, rule(goTo(chainBanned)))
 }
 
 // trapRules hold a packet to a trap port against its source. Whether a program
-// listens is asked before it is looked up whether one has, so that each client
+// listens is asked before whether one did a moment ago, so that each client
 // begins the grace anew.
 func (c compiler) trapRules() []Rule {
-	rules := append([]Rule{rule(jumpTo(chainExempt))}, c.servedRules(c.protocols()...)...)
+	rules := append([]Rule{rule(jumpTo(chainExempt))}, c.acceptGrace(c.graceProtocols()...)...)
 	next := chainOffence
 	if c.MaxRetry > 1 {
 		next = chainRetry
@@ -93,13 +120,17 @@ func (c compiler) trapRules() []Rule {
 	return append(rules, rule(count(CounterTrapped), goTo(next)))
 }
 
-// scanRules count distinct closed ports. What is known already is asked first:
-// a client of an open port, and a retry on a closed one, cost a lookup.
+// scanRules count distinct closed ports. A retry is known by a lookup, and is
+// looked at no further.
 func (c compiler) scanRules() []Rule {
-	rules := c.servedRules(unix.IPPROTO_TCP)
-	rules = append(rules, rule(dportIn(unix.IPPROTO_TCP, setIgnoreTCP), accept()))
+	rules := []Rule{rule(dportIn(anyProtocol, setIgnoreTCP), accept())}
 	if !c.counts() {
-		return append(rules, rule(jumpTo(chainExempt)), rule(count(CounterScanned), goTo(chainOffence)))
+		// Every closed port is a trap.
+		rules = append(rules, rule(jumpTo(chainExempt)))
+		if c.Grace > 0 {
+			rules = append(rules, c.acceptGrace(unix.IPPROTO_TCP)...)
+		}
+		return append(rules, rule(count(CounterScanned), goTo(chainOffence)))
 	}
 	for _, s := range c.sources() {
 		rules = append(rules, rule(s.probe().is(s.probed()), accept()))
@@ -120,7 +151,10 @@ func (c compiler) scanRules() []Rule {
 func (c compiler) countProbe(s source) []Rule {
 	pair := element{key: s.probe(), set: s.probed(), timeout: c.Scan.FindTime}
 	score := element{key: s.saddr(), set: s.score(), timeout: c.Scan.FindTime, threshold: c.Scan.Ports}
-	return []Rule{rule(pair.statement(), score.statement(), count(CounterScanned), goTo(chainOffence))}
+	return []Rule{
+		rule(pair.statement(), score.statement(), count(CounterScanned), goTo(chainOffence)),
+		rule(s.probe().isNot(s.probed()), count(CounterUncounted)), // that set is full
+	}
 }
 
 // sources are the ways in which the sources of packets are counted and banned.
@@ -205,12 +239,22 @@ func (c compiler) exemptRules() []Rule {
 // listensRules remember that a program listens.
 func (c compiler) listensRules() []Rule {
 	var rules []Rule
-	if c.Grace > 0 {
-		for _, proto := range c.protocols() {
-			for _, f := range families {
-				e := element{key: f.service(proto), set: f.served(proto), timeout: c.Grace, renew: true}
-				rules = append(rules, rule(e.statement(), accept()))
+	remember := func(proto byte, set func(family) string, match ...statement) {
+		for _, f := range families {
+			e := element{key: f.service(proto), set: set(f), timeout: c.Grace, renew: true}
+			rules = append(rules, rule(append(match, e.statement(), accept())...))
+		}
+	}
+	for _, proto := range c.graceProtocols() {
+		grace := func(f family) string { return f.grace(proto) }
+		switch {
+		case proto == unix.IPPROTO_UDP || !c.counts():
+			remember(proto, grace)
+		default:
+			if len(c.TrapTCP) > 0 {
+				remember(proto, grace, dportIn(proto, setTrapTCP))
 			}
+			remember(proto, family.served)
 		}
 	}
 	return append(rules, rule(accept()))

@@ -75,6 +75,12 @@ func fromLoopback() statement {
 	return statement{text: `iif "lo"`, exprs: []expr.Any{&expr.Meta{Key: expr.MetaKeyIIF, Register: register}, eqHost(1)}}
 }
 
+func notFromLoopback() statement {
+	return statement{text: `iif != "lo"`, exprs: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIF, Register: register}, &expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: hostOrder(1)},
+	}}
+}
+
 // isReply matches the packets of the far end of a connection that was opened
 // from here, ICMP errors about it among them. A packet that conntrack does not
 // know ends the rule.
@@ -152,11 +158,18 @@ func tcpFlags(text string, mask, value byte) statement {
 	}}
 }
 
+// anyProtocol is for rules that only packets of one protocol come to. Their
+// ports are read without asking again which it is.
+const anyProtocol = 0
+
 func protoName(proto byte) string {
-	if proto == unix.IPPROTO_UDP {
+	switch proto {
+	case unix.IPPROTO_UDP:
 		return "udp"
+	case unix.IPPROTO_TCP:
+		return "tcp"
 	}
-	return "tcp"
+	return "th"
 }
 
 // dportIn matches destination ports in the set.

@@ -112,7 +112,7 @@ func ladderOf(s *ruleset.State) (ladder []time.Duration) {
 // once returns what a pass without a watcher needs.
 func (p *cli) once(conf *config.Config) watch.Config {
 	return watch.Config{
-		Spec: conf.Spec, Forget: conf.Forget, State: conf.Watch.State,
+		Spec: conf.Spec, Forget: conf.Spec.Forget, State: conf.Watch.State,
 		Fault: func(err error) { p.warn("%v", err) },
 	}
 }

@@ -104,7 +104,7 @@ func (c *companion) sayStopping(ctx, parts context.Context) {
 // watchConfig returns what the watcher needs of a configuration.
 func (c *companion) watchConfig(conf *config.Config) watch.Config {
 	return watch.Config{
-		Spec: conf.Spec, Forget: conf.Forget, State: conf.Watch.State,
+		Spec: conf.Spec, Forget: conf.Spec.Forget, State: conf.Watch.State,
 		Ready: c.ready, News: c.news, Fault: c.fault, Freed: giveBack, Beat: c.beat, BeatEvery: c.beatEvery(),
 	}
 }

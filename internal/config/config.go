@@ -7,69 +7,75 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"time"
 
 	"github.com/portmon/portmon/ruleset"
 )
 
-// DefaultPath is where the configuration is looked for when the user names no file.
+// DefaultPath is where the configuration is looked for when the user names no
+// file.
 const DefaultPath = "/etc/portmon/portmon.toml"
 
-// maxFileSize bounds the configuration file, in bytes, so that a wrong path (a device, a log) cannot eat the memory.
+// maxFileSize bounds the configuration file, in bytes, so that a wrong path (a
+// device, a log) cannot eat the memory.
 const maxFileSize = 1 << 20
 
-// Reference is the built-in default as a file which explains every key. Parsed, it equals [Default].
+// Reference is the built-in default as a file which explains every key. Parsed,
+// it equals [Default].
 //
 //go:embed portmon.toml
 var Reference []byte
 
 // Config is a configuration that has been checked: Spec.Validate returns nil.
 type Config struct {
-	// Spec is the table: [trap], [ban] and the whitelists.
+	// Spec is the table: [trap], [scan], [ban] and the whitelists.
 	Spec ruleset.Spec
-
-	// Forget is how long a source must have been free and quiet, from the end of its last ban, for its offences to count no more.
-	Forget time.Duration
 
 	// Watch holds the settings of the watcher.
 	Watch Watch
 
-	// Warnings are what was accepted but should be looked at, ordered as [Errors] are.
+	// Warnings are what was accepted but should be looked at, ordered as
+	// [Errors] are.
 	Warnings []Warning
 
-	// Source is the file that the configuration came from, or empty for the built-in default.
+	// Source is the file that the configuration came from, or empty for the
+	// built-in default.
 	Source string
 }
 
 // Watch holds the settings of the watcher, [watch] in the file.
 type Watch struct {
-	// State is the absolute path of the file in which bans and offences are remembered.
+	// State is the absolute path of the file in which bans and offences are
+	// remembered.
 	State string
 
-	// Metrics is the host:port where Prometheus metrics are served; empty is off.
+	// Metrics is the host:port where Prometheus metrics are served; empty is
+	// off.
 	Metrics string
 
-	// Ntfy is the http or https URL of the ntfy topic which gets the notices; empty is off. NtfyTokenFile is the absolute
-	// path of the file that holds its access token; empty is none. The file is not opened here.
+	// Ntfy is the http or https URL of the ntfy topic which gets the notices;
+	// empty is off. NtfyTokenFile is the absolute path of the file that holds
+	// its access token; empty is none. The file is not opened here.
 	Ntfy, NtfyTokenFile string
 
-	// Command is the program run for each notice, an absolute path, and its arguments; empty is none.
+	// Command is the program run for each notice, an absolute path, and its
+	// arguments; empty is none.
 	Command []string
 }
 
-// Default returns the configuration of a host that has no file. The caller owns all of it.
+// Default returns the configuration of a host that has no file. The caller owns
+// all of it.
 func Default() *Config {
 	return &Config{
-		Spec:   ruleset.Default(),
-		Forget: 30 * 24 * time.Hour,
-		Watch:  Watch{State: "/var/lib/portmon/state.jsonl"},
+		Spec:  ruleset.Default(),
+		Watch: Watch{State: "/var/lib/portmon/state.jsonl"},
 	}
 }
 
-// Load reads the configuration from path, which must exist. With path empty it reads [DefaultPath], and returns [Default]
-// where there is no such file.
+// Load reads the configuration from path, which must exist. With path empty it
+// reads [DefaultPath], and returns [Default] where there is no such file.
 //
-// Every error is of type [Errors]. It matches [fs.ErrNotExist] if the file does not exist.
+// Every error is of type [Errors]. It matches [fs.ErrNotExist] if the file does
+// not exist.
 func Load(path string) (*Config, error) {
 	if path != "" {
 		return load(path)
@@ -79,7 +85,8 @@ func Load(path string) (*Config, error) {
 
 // loadOptional is load for a file that need not exist.
 func loadOptional(path string) (*Config, error) {
-	// Lstat, as a symbolic link to nowhere is a configuration that went missing, not one that was never written.
+	// Lstat, as a symbolic link to nowhere is a configuration that went
+	// missing, not one that was never written.
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return Default(), nil
 	}
@@ -112,7 +119,8 @@ func readFile(name string, limit int64, open func(string) (io.ReadCloser, error)
 	return data, nil
 }
 
-// withoutPath drops the path from an error of package os, for a message which begins with that path.
+// withoutPath drops the path from an error of package os, for a message which
+// begins with that path.
 func withoutPath(err error) error {
 	if perr, ok := errors.AsType[*fs.PathError](err); ok {
 		return fmt.Errorf("%s: %w", perr.Op, perr.Err)

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -22,7 +21,7 @@ func TestDefault(t *testing.T) {
 	if err := c.Spec.Validate(); err != nil {
 		t.Error(err)
 	}
-	if c.Forget != 30*24*time.Hour || c.Watch.State != "/var/lib/portmon/state.jsonl" || c.Source != "" {
+	if c.Watch.State != "/var/lib/portmon/state.jsonl" || c.Source != "" {
 		t.Errorf("the default is %+v", c)
 	}
 }
@@ -36,7 +35,8 @@ func TestReferenceIsDefault(t *testing.T) {
 	}
 }
 
-// Every key of the schema stands in the reference file, with its default, and with something said about it.
+// Every key of the schema stands in the reference file, with its default, and
+// with something said about it.
 func TestReferenceHasEveryKey(t *testing.T) {
 	entries, fault := scan("portmon.toml", Reference)
 	if fault != nil {
@@ -49,8 +49,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 			continue
 		}
 		got = append(got, e.key.Key)
-		// Maxretry and findtime share their comment.
-		if before := text[e.key.Line-2]; !strings.HasPrefix(before, "# ") && e.key.Key != "trap.findtime" {
+		if before := text[e.key.Line-2]; !strings.HasPrefix(before, "# ") {
 			t.Errorf("%s has no comment: the line before it is %q", e.key.Key, before)
 		}
 	}
@@ -69,7 +68,10 @@ func TestReferenceHasEveryKey(t *testing.T) {
 func TestReferenceHasRanges(t *testing.T) {
 	for _, want := range []string{
 		"from " + FormatDuration(minDuration) + " to " + FormatDuration(maxDuration),
-		"1 to " + strconv.Itoa(ruleset.MaxRetryLimit),
+		"an offence, 1 to " + strconv.Itoa(ruleset.MaxRetryLimit),
+		"an offence, 0 to " + strconv.Itoa(ruleset.MaxRetryLimit),
+		"from 0s to " + FormatDuration(ruleset.MaxGrace),
+		"from 1s to " + FormatDuration(ruleset.MaxFindTime),
 		"1 to " + strconv.Itoa(ruleset.MaxSteps) + " durations",
 		"1 to " + strconv.Itoa(ruleset.MaxSize),
 		"1 to 128",
@@ -93,8 +95,8 @@ func TestReferenceExamples(t *testing.T) {
 			text[i], text[i+1] = "", example
 		}
 	}
-	if examples < 5 {
-		t.Errorf("%d examples: want at least 5", examples)
+	if examples < 7 {
+		t.Errorf("%d examples: want at least 7", examples)
 	}
 	open := files(map[string]string{"whitelist.txt": "", "/etc/ansible/offices.txt": ""})
 	c, err := Parse("p.toml", []byte(strings.Join(text, "\n")), open)
@@ -136,7 +138,8 @@ func TestLoadFaults(t *testing.T) {
 	}
 }
 
-// Only a file that was never there stands for the default: one that cannot be read is an error, and so is a link to nowhere.
+// Only a file that was never there stands for the default: one that cannot be
+// read is an error, and so is a link to nowhere.
 func TestLoadOptional(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"good.toml": "[trap]\nmaxretry = 5", "bad.toml": "x"})
 	if err := os.Symlink("nowhere", filepath.Join(dir, "link.toml")); err != nil {

@@ -9,15 +9,17 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// entry is one "key = value" or "[table]" of a document, in its order. An inline table is an entry for the table and one for
-// each of its keys, so that all ways to write the same key look alike.
+// entry is one "key = value" or "[table]" of a document, in its order. An
+// inline table is an entry for the table and one for each of its keys, so that
+// all ways to write the same key look alike.
 type entry struct {
 	key   Place
 	value value
 }
 
-// scanner walks go-toml's syntax tree. The library's decoder stops at the first value of a wrong type and does not say where
-// the others stand; its tree has a position for almost everything.
+// scanner walks go-toml's syntax tree. The library's decoder stops at the first
+// value of a wrong type and does not say where the others stand; its tree has a
+// position for almost everything.
 type scanner struct {
 	parser  unstable.Parser
 	file    string
@@ -25,10 +27,11 @@ type scanner struct {
 	entries []entry
 }
 
-// scan splits a TOML document into its entries. The only fault is one of syntax. Strings of the result do not share memory
-// with data.
+// scan splits a TOML document into its entries. The only fault is one of
+// syntax. Strings of the result do not share memory with data.
 func scan(file string, data []byte) ([]entry, *Error) {
-	// Without spare capacity go-toml cannot take an empty slice of another origin for a place outside the document.
+	// Without spare capacity go-toml cannot take an empty slice of another
+	// origin for a place outside the document.
 	data = slices.Clip(data)
 	s := scanner{file: file, lines: []int{0}}
 	for i, c := range data {
@@ -53,7 +56,8 @@ func scan(file string, data []byte) ([]entry, *Error) {
 		if perr, ok := errors.AsType[*unstable.ParserError](err); ok {
 			offset := int(s.parser.Range(perr.Highlight).Offset)
 			fault.Place = s.place(offset)
-			// The parser's own error points into the document, and must not outlive it.
+			// The parser's own error points into the document, and must not
+			// outlive it.
 			fault.Err = errors.New("toml: " + perr.Message)
 			fault.hint = quotesHint(data, offset)
 		}
@@ -81,7 +85,8 @@ func (s *scanner) keyValue(table []string, node *unstable.Node) {
 	}
 }
 
-// key returns the path of a key below a table, and the place of the key with that path as its name.
+// key returns the path of a key below a table, and the place of the key with
+// that path as its name.
 func (s *scanner) key(table []string, node *unstable.Node) (path []string, at Place) {
 	path = slices.Clone(table)
 	for it := node.Key(); it.Next(); {
@@ -89,7 +94,8 @@ func (s *scanner) key(table []string, node *unstable.Node) (path []string, at Pl
 		if len(path) == len(table) {
 			at = s.place(int(it.Node().Raw.Offset))
 		}
-		// Quoted like this, a key that has a dot in its name is not taken for a path.
+		// Quoted like this, a key that has a dot in its name is not taken for a
+		// path.
 		if strings.ContainsFunc(part, notBare) || part == "" {
 			part = quote(part)
 		}
@@ -105,8 +111,9 @@ func notBare(c rune) bool {
 	return !letter && (c < '0' || '9' < c) && c != '_' && c != '-'
 }
 
-// value copies a value out of the tree, which the parser reuses for the next expression. A list has no position in the tree:
-// it gets that of its key, or within another list, that of its first element.
+// value copies a value out of the tree, which the parser reuses for the next
+// expression. A list has no position in the tree: it gets that of its key, or
+// within another list, that of its first element.
 func (s *scanner) value(node *unstable.Node, parent Place) value {
 	v := value{at: parent, kind: kindOf(node.Kind)}
 	if v.kind == aList {
@@ -155,7 +162,8 @@ func kindOf(k unstable.Kind) kind {
 	}
 }
 
-// checkTOML returns the first fault which only go-toml's decoder finds, such as a table that is defined twice.
+// checkTOML returns the first fault which only go-toml's decoder finds, such as
+// a table that is defined twice.
 func checkTOML(file string, data []byte) *Error {
 	var document map[string]any
 	err := toml.Unmarshal(data, &document)

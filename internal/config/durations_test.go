@@ -1,7 +1,9 @@
 package config
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -71,7 +73,8 @@ func TestParseDurationFaults(t *testing.T) {
 		{"9223372036854775807s", want},
 		{"9223372036854775808s", want},
 		{"99999999999999999999999w", want},
-		// In 64 bits these would wrap around to 1.3 seconds, and to a second less than a week.
+		// In 64 bits these would wrap around to 1.3 seconds, and to a second
+		// less than a week.
 		{"18446744075s", want},
 		{"1w18446744073709551615s", want},
 	}
@@ -129,8 +132,8 @@ func TestDurationInSeconds(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		"1": time.Second, "+600": 10 * time.Minute, "86_400": day, "0x3c": time.Minute, "315360000": maxDuration,
 	} {
-		if got := mustParse(t, "[trap]\nfindtime = "+text).Spec.FindTime; got != want {
-			t.Errorf("findtime = %s gives %v: want %v", text, got, want)
+		if got := mustParse(t, "[ban]\nforget = "+text).Spec.Forget; got != want {
+			t.Errorf("forget = %s gives %v: want %v", text, got, want)
 		}
 	}
 	const want = `want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"`
@@ -138,6 +141,53 @@ func TestDurationInSeconds(t *testing.T) {
 		wantFaults(t, "[ban]\nforget = "+text, "2:10: ban.forget: "+text+": "+want)
 	}
 	wantFaults(t, "[ban]\nforget = 1.5", "2:10: ban.forget: 1.5: "+want+", not a number with a fraction")
+}
+
+// Some keys have ranges of their own, the same for both spellings.
+func TestDurationRanges(t *testing.T) {
+	const week = `want a duration from 1s to 7d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"`
+	const hour = `want a duration from 0s to 1h, such as "90s" or "10m"`
+	keys := []struct {
+		table, key, want string
+		good, bad        []string
+		get              func(ruleset.Spec) time.Duration
+	}{
+		{"trap", "grace", hour, []string{"0s", "1s", "90s", "1h"}, []string{"1h1s", "61m", "1d"},
+			func(s ruleset.Spec) time.Duration { return s.Grace }},
+		{"trap", "findtime", week, []string{"1s", "1w", "7d"}, []string{"0s", "7d1s", "2w"},
+			func(s ruleset.Spec) time.Duration { return s.FindTime }},
+		{"scan", "findtime", week, []string{"1s", "1w", "7d"}, []string{"0s", "7d1s", "2w"},
+			func(s ruleset.Spec) time.Duration { return s.Scan.FindTime }},
+	}
+	for _, k := range keys {
+		line := "[" + k.table + "]\n" + k.key + " = "
+		place := fmt.Sprintf("2:%d: %s.%s: ", len(k.key)+4, k.table, k.key)
+		for _, text := range k.good {
+			want, err := parseDuration(text, 0, maxDuration)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, value := range []string{strconv.Quote(text), strconv.Itoa(int(want / time.Second))} {
+				if got := k.get(mustParse(t, line+value).Spec); got != want {
+					t.Errorf("%s%s gives %v: want %v", line, value, got, want)
+				}
+			}
+		}
+		for _, text := range k.bad {
+			d, err := parseDuration(text, 0, maxDuration)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, value := range []string{strconv.Quote(text), strconv.Itoa(int(d / time.Second))} {
+				wantFaults(t, line+value, place+value+": "+k.want)
+			}
+		}
+		for _, value := range []string{`""`, `"x"`, `"-1s"`, `-1`, `9223372036854775807`} {
+			wantFaults(t, line+value, place+value+": "+k.want)
+		}
+		wantFaults(t, line+`"60"`, place+`"60": no unit: `+k.want)
+		wantFaults(t, line+`1.5`, place+`1.5: `+k.want+`, not a number with a fraction`)
+	}
 }
 
 func TestLadderFaults(t *testing.T) {

@@ -9,8 +9,9 @@ import (
 	"unicode/utf8"
 )
 
-// What is reported of one file, faults and warnings counted apart. A list of addresses in the wrong format is one mistake, not
-// a hundred thousand; and so is a wrong file given for the configuration, all of whose keys are unknown.
+// What is reported of one file, faults and warnings counted apart. A list of
+// addresses in the wrong format is one mistake, not a hundred thousand; and so
+// is a wrong file given for the configuration, all of whose keys are unknown.
 const (
 	maxReports          = 100 // of the configuration file
 	maxWhitelistReports = 20
@@ -20,13 +21,16 @@ const (
 type Place struct {
 	File string
 
-	// Line and Column count from 1, columns in bytes. They are 0 if the file as a whole is meant.
+	// Line and Column count from 1, columns in bytes. They are 0 if the file as
+	// a whole is meant.
 	Line, Column int
 
-	// Key is the key in full, such as "trap.tcp". It is empty in a whitelist file and where the fault is one of syntax.
+	// Key is the key in full, such as "trap.tcp". It is empty in a whitelist
+	// file and where the fault is one of syntax.
 	Key string
 
-	// Value is the value at fault as TOML would write it, shortened if need be. It is empty if the key itself is meant.
+	// Value is the value at fault as TOML would write it, shortened if need be.
+	// It is empty if the key itself is meant.
 	Value string
 }
 
@@ -61,13 +65,16 @@ func (e *Error) Error() string { return e.String() + ": " + e.Err.Error() }
 // Unwrap returns e.Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Hint returns a guess at what was meant, phrased as a question, or "" if there is none. Only faults of syntax have hints:
-// the others say in Err what is allowed.
+// Hint returns a guess at what was meant, phrased as a question, or "" if there
+// is none. Only faults of syntax have hints: the others say in Err what is
+// allowed.
 func (e *Error) Hint() string { return e.hint }
 
-// Errors are all faults of a configuration: those of the configuration file first, then those of its whitelist files in the
-// order in which they are listed, each ordered by line. Of a whitelist file with more than 20 faults the first 20 are here, and
-// an entry which counts the rest; the limit of the configuration file is 100.
+// Errors are all faults of a configuration: those of the configuration file
+// first, then those of its whitelist files in the order in which they are
+// listed, each ordered by line. Of a whitelist file with more than 20 faults
+// the first 20 are here, and an entry which counts the rest; the limit of the
+// configuration file is 100.
 type Errors []*Error
 
 // Error returns all faults, one per line.
@@ -88,7 +95,8 @@ func (e Errors) Unwrap() []error {
 	return errs
 }
 
-// Warning is something that is accepted, but that the administrator should look at.
+// Warning is something that is accepted, but that the administrator should look
+// at.
 type Warning struct {
 	Place
 	Text string
@@ -97,8 +105,9 @@ type Warning struct {
 // String returns "file:line:column: key: value: text", on one line.
 func (w Warning) String() string { return w.Place.String() + ": " + w.Text }
 
-// tidy puts what was found into its final order, and cuts what is too much of one file. Files are in the order of the
-// reports, the configuration file first.
+// tidy puts what was found into its final order, and cuts what is too much of
+// one file. Files are in the order of the reports, the configuration file
+// first.
 func tidy(found Errors, files []string) Errors {
 	slices.SortStableFunc(found, func(a, b *Error) int {
 		return cmp.Or(
@@ -127,7 +136,8 @@ func tidy(found Errors, files []string) Errors {
 	return kept
 }
 
-// quote returns s as a string on one line which is safe to print, shortened if it is long.
+// quote returns s as a string on one line which is safe to print, shortened if
+// it is long.
 func quote(s string) string {
 	short := cut(s)
 	if len(short) < len(s) {

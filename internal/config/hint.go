@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// quotesHint asks whether quotes were forgotten, if the word at the offset would be good for something in quotes.
+// quotesHint asks whether quotes were forgotten, if the word at the offset
+// would be good for something in quotes.
 func quotesHint(data []byte, offset int) string {
 	const delimiters = " \t\r\n,=[]{}\"'#"
 	from := bytes.LastIndexAny(data[:offset], delimiters) + 1
@@ -22,9 +23,10 @@ func quotesHint(data []byte, offset int) string {
 	return "did you mean " + strconv.Quote(word) + ", in quotes?"
 }
 
-// isText reports whether some key could have the word for its value, as a string.
+// isText reports whether some key could have the word for its value, as a
+// string.
 func isText(word string) bool {
-	_, durationErr := ParseDuration(word)
+	_, durationErr := parseDuration(word, 0, maxDuration)
 	_, portsErr := parsePorts(word)
 	_, _, entryErr := appendEntry(nil, word)
 	_, port, hostErr := net.SplitHostPort(word)

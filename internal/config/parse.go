@@ -10,8 +10,9 @@ import (
 
 // Parse reads a configuration. What it does not mention keeps its default.
 //
-// Name is the name of the file, for messages, and the folder in it is the one that relative names of whitelist files start
-// from. Open opens the whitelist files; it is called with those names joined.
+// Name is the name of the file, for messages, and the folder in it is the one
+// that relative names of whitelist files start from. Open opens the whitelist
+// files; it is called with those names joined.
 //
 // Every error is of type [Errors].
 func Parse(name string, data []byte, open func(name string) (io.ReadCloser, error)) (*Config, error) {
@@ -46,7 +47,8 @@ func Parse(name string, data []byte, open func(name string) (io.ReadCloser, erro
 	return r.config, nil
 }
 
-// reader turns a raw file into a Config. It goes on after a fault, to find them all.
+// reader turns a raw file into a Config. It goes on after a fault, to find them
+// all.
 type reader struct {
 	files  []string // the configuration file, and the whitelist files in the order in which they are listed
 	open   func(name string) (io.ReadCloser, error)
@@ -66,6 +68,8 @@ func (r *reader) warn(at Place, format string, args ...any) {
 func (r *reader) read(file raw) {
 	r.readWhitelists(file)
 	r.readTrap(file.Trap)
+	r.readScan(file.Scan)
+	r.checkOffences(file.Trap.TCP)
 	r.readBan(file.Ban)
 	r.readWatch(file.Watch)
 }
@@ -78,15 +82,36 @@ func (r *reader) readTrap(trap rawTrap) {
 	if ports, ok := r.ports(trap.UDP); ok {
 		spec.TrapUDP = ports
 	}
-	// The default has ports, so it was the file that emptied the list.
-	if len(trap.TCP.items)+len(trap.UDP.items) == 0 && trap.TCP.kind == aList {
-		r.warn(trap.TCP.place(), "no port is a trap: nobody will be banned but by hand")
+	if d, ok := r.duration(trap.Grace, 0, ruleset.MaxGrace); ok {
+		spec.Grace = d
 	}
 	if n, ok := r.integer(trap.MaxRetry, 1, ruleset.MaxRetryLimit); ok {
 		spec.MaxRetry = int(n)
 	}
-	if d, ok := r.duration(trap.FindTime); ok {
+	if d, ok := r.duration(trap.FindTime, minDuration, ruleset.MaxFindTime); ok {
 		spec.FindTime = d
+	}
+}
+
+func (r *reader) readScan(scan rawScan) {
+	spec := &r.config.Spec.Scan
+	if n, ok := r.integer(scan.Ports, 0, ruleset.MaxRetryLimit); ok {
+		spec.Ports = int(n)
+	}
+	if d, ok := r.duration(scan.FindTime, minDuration, ruleset.MaxFindTime); ok {
+		spec.FindTime = d
+	}
+	if ports, ok := r.ports(scan.Ignore); ok {
+		spec.Ignore = ports
+	}
+}
+
+// checkOffences warns if nothing is an offence. The default has TCP traps, so
+// it was the file that emptied their list.
+func (r *reader) checkOffences(tcp value) {
+	spec := &r.config.Spec
+	if len(spec.TrapTCP)+len(spec.TrapUDP)+spec.Scan.Ports == 0 && tcp.kind == aList {
+		r.warn(tcp.place(), "there are no traps and scan detection is off: nobody is banned except by hand")
 	}
 }
 
@@ -95,20 +120,46 @@ func (r *reader) readBan(ban rawBan) {
 	if ladder, ok := r.ladder(ban.BanTime); ok {
 		spec.BanTime = ladder
 	}
-	if forget, ok := r.duration(ban.Forget); ok {
-		r.config.Forget = forget
+	if forget, ok := r.duration(ban.Forget, minDuration, maxDuration); ok {
+		spec.Forget = forget
 	}
 	if n, ok := r.integer(ban.Prefix6, 1, 128); ok {
 		spec.Prefix6 = int(n)
 		switch {
 		case n > 64:
-			r.warn(ban.Prefix6.place(), "a host usually has a /64 to itself: with another address out of it, it is free again")
+			r.warn(ban.Prefix6.place(), "a host usually has a /64 to itself: it evades the ban with another address from it")
 		case n < 48:
-			r.warn(ban.Prefix6.place(), "a customer has a /48 at most: one offence bans many customers")
+			r.warn(ban.Prefix6.place(), "a customer has at most a /48: one offence bans many customers")
 		}
 	}
+	if single, ok := r.singles(ban.Single6); ok {
+		spec.Single6 = single
+	}
+	r.readSubnets(ban)
 	if n, ok := r.integer(ban.Size, 1, ruleset.MaxSize); ok {
 		spec.Size = uint32(n)
+	}
+}
+
+// readSubnets reads what bans a whole network, and must come after prefix6.
+func (r *reader) readSubnets(ban rawBan) {
+	spec := &r.config.Spec
+	for _, key := range []struct {
+		value   value
+		field   *int
+		network string
+	}{{ban.Subnet4, &spec.Subnet4, "/24"}, {ban.Subnet6, &spec.Subnet6, "/48"}} {
+		n, ok := r.integer(key.value, 0, ruleset.MaxRetryLimit)
+		if !ok {
+			continue
+		}
+		*key.field = int(n)
+		if n == 1 {
+			r.warn(key.value.place(), "one offence bans the whole %s", key.network)
+		}
+	}
+	if ban.Subnet6.kind == anInteger && spec.Subnet6 > 0 && spec.Prefix6 <= 48 {
+		r.warn(ban.Subnet6.place(), "not used, as prefix6 is %d: every source is a /48 or more already", spec.Prefix6)
 	}
 }
 

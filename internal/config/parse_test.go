@@ -17,7 +17,8 @@ import (
 
 const day = 24 * time.Hour
 
-// noFiles is an opener for configurations that list no whitelist files, or only ones that are missing.
+// noFiles is an opener for configurations that list no whitelist files, or only
+// ones that are missing.
 func noFiles(name string) (io.ReadCloser, error) {
 	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 }
@@ -45,7 +46,8 @@ func mustParse(t *testing.T, text string) *Config {
 	return c
 }
 
-// wantFaults checks the faults of a configuration. Each line of want is one of them, without "p.toml:".
+// wantFaults checks the faults of a configuration. Each line of want is one of
+// them, without "p.toml:".
 func wantFaults(t *testing.T, text, want string) {
 	t.Helper()
 	c, err := Parse("p.toml", []byte(text), noFiles)
@@ -60,7 +62,8 @@ func wantFaults(t *testing.T, text, want string) {
 	}
 }
 
-// wantWarnings checks the warnings of a configuration without faults, in the form of wantFaults.
+// wantWarnings checks the warnings of a configuration without faults, in the
+// form of wantFaults.
 func wantWarnings(t *testing.T, text, want string) {
 	t.Helper()
 	c, err := Parse("p.toml", []byte(text), noFiles)
@@ -93,14 +96,15 @@ func diffConfig(want, got *Config) string {
 	return cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}))
 }
 
-// goodConfigs are accepted; the function turns the default into what is expected.
+// goodConfigs are accepted; the function turns the default into what is
+// expected.
 var goodConfigs = []struct {
 	name, text string
 	want       func(*Config)
 }{
 	{"empty", "", func(*Config) {}},
 	{"only a comment", "# portmon", func(*Config) {}},
-	{"empty tables", "[trap]\n[ban]\n[watch]\n", func(*Config) {}},
+	{"empty tables", "[trap]\n[scan]\n[ban]\n[watch]\n", func(*Config) {}},
 	{"byte order mark and CRLF", "\uFEFF[trap]\r\nmaxretry = 3\r\n", func(c *Config) { c.Spec.MaxRetry = 3 }},
 	{"no whitelist", "whitelist = []", func(c *Config) { c.Spec.Whitelist = nil }},
 	{
@@ -115,13 +119,22 @@ var goodConfigs = []struct {
 		[trap]
 		tcp      = [22, "23", "5900-5910", 0x1bd, 1_433]
 		udp      = [5060, '69', """161""", "9-10"]
+		grace    = "1m30s"
 		maxretry = 1000
 		findtime = 90
+
+		[scan]
+		ports    = 1_000
+		findtime = "12h"
+		ignore   = [21, "40000-40100", '80']
 
 		[ban]
 		bantime = [600, "1h", "1d12h"]
 		forget  = "1w1s"
 		prefix6 = 56
+		single6 = ["2001:db8:64::/96", "2001:db8::7"]
+		subnet4 = 3
+		subnet6 = 0x10
 		size    = 1_000_000
 
 		[watch]
@@ -138,8 +151,16 @@ var goodConfigs = []struct {
 			c.Spec.MaxRetry = 1000
 			c.Spec.FindTime = 90 * time.Second
 			c.Spec.BanTime = []time.Duration{10 * time.Minute, time.Hour, 36 * time.Hour}
-			c.Forget = 7*day + time.Second
+			c.Spec.Grace = 90 * time.Second
+			c.Spec.Scan = ruleset.Scan{
+				Ports:    1000,
+				FindTime: 12 * time.Hour,
+				Ignore:   []ruleset.Ports{{From: 21, To: 21}, {From: 40000, To: 40100}, {From: 80, To: 80}},
+			}
+			c.Spec.Forget = 7*day + time.Second
 			c.Spec.Prefix6 = 56
+			c.Spec.Single6 = prefixes("2001:db8:64::/96", "2001:db8::7/128")
+			c.Spec.Subnet4, c.Spec.Subnet6 = 3, 16
 			c.Spec.Size = 1000000
 			c.Watch = Watch{
 				State:         "/srv/state",
@@ -166,6 +187,21 @@ var goodConfigs = []struct {
 	}},
 	{"the whole of the ports", "[trap]\ntcp = [\"1-65535\"]", func(c *Config) { c.Spec.TrapTCP = []ruleset.Ports{{From: 1, To: 65535}} }},
 	{"the narrowest and the widest prefix without a warning", "[ban]\nprefix6 = 48", func(c *Config) { c.Spec.Prefix6 = 48 }},
+	{"no grace", "[trap]\ngrace = \"0s\"", func(c *Config) { c.Spec.Grace = 0 }},
+	{"no grace, in seconds", "[trap]\ngrace = 0", func(c *Config) { c.Spec.Grace = 0 }},
+	{"the longest grace", "[trap]\ngrace = 3600", func(c *Config) { c.Spec.Grace = time.Hour }},
+	{"scans are no offence", "[scan]\nports = 0", func(c *Config) { c.Spec.Scan.Ports = 0 }},
+	{"strict", "scan = { ports = 1, ignore = [] }", func(c *Config) {
+		c.Spec.Scan.Ports = 1
+		c.Spec.Scan.Ignore = nil
+	}},
+	{"scans without traps", "[trap]\ntcp = []", func(c *Config) { c.Spec.TrapTCP = nil }},
+	{"traps and scans have their own findtime", "trap.findtime = \"1m\"\nscan.findtime = \"1w\"", func(c *Config) {
+		c.Spec.FindTime = time.Minute
+		c.Spec.Scan.FindTime = 7 * day
+	}},
+	{"no subnets", "[ban]\nsubnet4 = 0\nsubnet6 = 0", func(c *Config) { c.Spec.Subnet4, c.Spec.Subnet6 = 0, 0 }},
+	{"the most subnets", "[ban]\nsubnet4 = 1000\nsubnet6 = 1000", func(c *Config) { c.Spec.Subnet4, c.Spec.Subnet6 = 1000, 1000 }},
 	{"the watcher's defaults, given", "[watch]\nmetrics = \"\"\nntfy = \"\"\nntfy_token_file = \"\"\ncommand = []", func(*Config) {}},
 }
 
@@ -186,7 +222,7 @@ func TestParse(t *testing.T) {
 var badConfigs = []struct{ name, text, want string }{
 	// Keys.
 	{"unknown key, nearly a known one", "[ban]\nbantimes = \"8h\"", `2:1: ban.bantimes: unknown key: did you mean bantime?`},
-	{"unknown key", "[ban]\nfoo = 1", `2:1: ban.foo: unknown key: [ban] has bantime, forget, prefix6 and size`},
+	{"unknown key", "[ban]\nfoo = 1", `2:1: ban.foo: unknown key: [ban] has bantime, forget, prefix6, single6, subnet4, subnet6 and size`},
 	{"unknown key above the tables", "foo = 1", `1:1: foo: unknown key: above the first [table] there are whitelist and whitelist_files`},
 	{"a key of another table", "[watch]\nbantime = \"8h\"", `2:1: watch.bantime: unknown key: did you mean bantime, in [ban]?`},
 	{"a key of no table", "[watch]\nwhitelist = []", `2:1: watch.whitelist: unknown key: did you mean whitelist, above the first [table]?`},
@@ -196,8 +232,8 @@ var badConfigs = []struct{ name, text, want string }{
 	{"a dotted key below a key", "trap.tcp.x = 1", `1:1: trap.tcp.x: unknown key: there is no table [trap.tcp]`},
 	{"unknown tables, and nothing of their keys", "[trapp]\na = 1\nb = 2\n[other.c]\nd = { e = 1 }\n[trap]\n[other.c.f]\n",
 		`1:2: trapp: unknown table: did you mean [trap]?
-4:2: other.c: unknown table: there are [trap], [ban] and [watch]`},
-	{"a key twice", "[trap]\nmaxretry = 1\nmaxretry = 1", `3:1: trap.maxretry: stands twice, first on line 2`},
+4:2: other.c: unknown table: there are [trap], [scan], [ban] and [watch]`},
+	{"a key twice", "[trap]\nmaxretry = 1\nmaxretry = 1", `3:1: trap.maxretry: is set twice, first on line 2`},
 	{"a table twice", "[trap]\n[ban]\n[trap]", `3:2: toml: table trap already exists`},
 	{"a value for a table", "trap = 3", `1:8: trap: 3: want a table, a line [trap] with its keys below, not an integer`},
 	{"a list of tables", "[[trap]]\nmaxretry = 0",
@@ -215,13 +251,22 @@ var badConfigs = []struct{ name, text, want string }{
 	{"an integer in a list of strings", "whitelist = [\"10.0.0.1\", 10]", `1:26: whitelist: 10: want an address, a prefix or a range in quotes, not an integer`},
 	{"a list for a string", "[watch]\nstate = [\"/a\", \"/b\"]", `2:1: watch.state: ["/a", "/b"]: want the absolute path of a file, such as "/var/lib/portmon/state.jsonl", not a list`},
 	{"a time for a duration", "[trap]\nfindtime = 00:10:00",
-		`2:12: trap.findtime: 00:10:00: want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h", not a date or time`},
+		`2:12: trap.findtime: 00:10:00: want a duration from 1s to 7d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h", not a date or time`},
 
 	// Ranges.
 	{"maxretry", "[trap]\nmaxretry = 1001", `2:12: trap.maxretry: 1001: want an integer from 1 to 1000`},
 	{"prefix6", "[ban]\nprefix6 = 129", `2:11: ban.prefix6: 129: want an integer from 1 to 128`},
 	{"prefix6 of nothing", "[ban]\nprefix6 = 0", `2:11: ban.prefix6: 0: want an integer from 1 to 128`},
 	{"size", "[ban]\nsize = 16777217", `2:8: ban.size: 16777217: want an integer from 1 to 16777216`},
+	{"ports", "[scan]\nports = 1001", `2:9: scan.ports: 1001: want an integer from 0 to 1000`},
+	{"ports below none", "[scan]\nports = -1", `2:9: scan.ports: -1: want an integer from 0 to 1000`},
+	{"ports as a list", "[scan]\nports = [22]", `2:1: scan.ports: [22]: want an integer from 0 to 1000, not a list`},
+	{"ports as a word", "[scan]\nports = \"strict\"", `2:9: scan.ports: "strict": want an integer from 0 to 1000, not a string`},
+	{"subnet4", "[ban]\nsubnet4 = 1001", `2:11: ban.subnet4: 1001: want an integer from 0 to 1000`},
+	{"subnet6", "[ban]\nsubnet6 = -1", `2:11: ban.subnet6: -1: want an integer from 0 to 1000`},
+	{"subnet6 as a prefix", "[ban]\nsubnet6 = \"/48\"", `2:11: ban.subnet6: "/48": want an integer from 0 to 1000, not a string`},
+	{"a boolean for a grace", "[trap]\ngrace = false", `2:9: trap.grace: false: want a duration from 0s to 1h, such as "90s" or "10m", not a boolean`},
+	{"a key of scans among the traps", "[trap]\nignore = [80]", `2:1: trap.ignore: unknown key: did you mean ignore, in [scan]?`},
 	{"more than 64 bits", "[ban]\nsize = 99999999999999999999", `2:8: ban.size: 99999999999999999999: want an integer from 1 to 16777216`},
 	{"a value of many lines", "[watch]\nmetrics = \"\"\"\n" + strings.Repeat("long ", 100) + "\"\"\"",
 		`2:11: watch.metrics: "long long long long long long long long long long long long "…: want an address and a port, such as "127.0.0.1:9713", or "" for none`},
@@ -238,7 +283,8 @@ func TestParseFaults(t *testing.T) {
 	}
 }
 
-// All faults come at once, in the order of the file, each with its own line, also within a list of many lines.
+// All faults come at once, in the order of the file, each with its own line,
+// also within a list of many lines.
 func TestParseReportsEverything(t *testing.T) {
 	wantFaults(t, `
 whitelist = [
@@ -284,22 +330,32 @@ state = "state.jsonl"
 
 func TestParseWarnings(t *testing.T) {
 	tests := []struct{ name, text, want string }{
-		{"no traps", "[trap]\ntcp = []", `2:1: trap.tcp: []: no port is a trap: nobody will be banned but by hand`},
-		{"no traps of either kind", "[trap]\nudp = []\ntcp = []", `3:1: trap.tcp: []: no port is a trap: nobody will be banned but by hand`},
-		{"a narrow prefix", "[ban]\nprefix6 = 65", `2:11: ban.prefix6: 65: a host usually has a /64 to itself: with another address out of it, it is free again`},
-		{"a wide prefix", "[ban]\nprefix6 = 47", `2:11: ban.prefix6: 47: a customer has a /48 at most: one offence bans many customers`},
+		{"no offence", "[trap]\ntcp = []\n[scan]\nports = 0", `2:1: trap.tcp: []: there are no traps and scan detection is off: nobody is banned except by hand`},
+		{"no offence, all keys given", "[scan]\nports = 0\n[trap]\nudp = []\ntcp = []", `5:1: trap.tcp: []: there are no traps and scan detection is off: nobody is banned except by hand`},
+		{"scans are still an offence", "[trap]\ntcp = []\n[scan]\nports = 1", ""},
+		{"UDP traps are still an offence", "[trap]\ntcp = []\nudp = [69]\n[scan]\nports = 0", ""},
+		{"one offence for a /24", "[ban]\nsubnet4 = 1", `2:11: ban.subnet4: 1: one offence bans the whole /24`},
+		{"one offence for a /48", "[ban]\nsubnet6 = 1", `2:11: ban.subnet6: 1: one offence bans the whole /48`},
+		{"two offences for a /48", "[ban]\nsubnet6 = 2", ""},
+		{"sources as large as a subnet", "[ban]\nsubnet6 = 2\nprefix6 = 48", `2:11: ban.subnet6: 2: not used, as prefix6 is 48: every source is a /48 or more already`},
+		{"sources as large as a subnet, by default", "[ban]\nprefix6 = 48", ""},
+		{"sources as large as a subnet, which is off", "[ban]\nprefix6 = 48\nsubnet6 = 0", ""},
+		{"sources almost as large as a subnet", "[ban]\nprefix6 = 49\nsubnet6 = 2", ""},
+		{"a narrow prefix", "[ban]\nprefix6 = 65", `2:11: ban.prefix6: 65: a host usually has a /64 to itself: it evades the ban with another address from it`},
+		{"a wide prefix", "[ban]\nprefix6 = 47", `2:11: ban.prefix6: 47: a customer has at most a /48: one offence bans many customers`},
 		{"a memory just long enough", "[ban]\nforget = \"80h1s\"", ""},
 		{"a single tier needs no memory", "[ban]\nbantime = \"8h\"\nforget = \"1h\"", ""},
-		{"in the order of the file", "[ban]\nprefix6 = 128\n[trap]\ntcp = []",
-			`2:11: ban.prefix6: 128: a host usually has a /64 to itself: with another address out of it, it is free again
-4:1: trap.tcp: []: no port is a trap: nobody will be banned but by hand`},
+		{"in the order of the file", "[ban]\nprefix6 = 128\nsubnet4 = 1",
+			`2:11: ban.prefix6: 128: a host usually has a /64 to itself: it evades the ban with another address from it
+3:11: ban.subnet4: 1: one offence bans the whole /24`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { wantWarnings(t, tt.text, tt.want) })
 	}
 }
 
-// A fault in one key of a pair is no reason for a warning about the other, which would speak of a default.
+// A fault in one key of a pair is no reason for a warning about the other,
+// which would speak of a default.
 func TestParseFaultyForget(t *testing.T) {
 	for _, text := range []string{
 		"[ban]\nbantime = [\"30d\", \"60d\"]\nforget = \"x\"",

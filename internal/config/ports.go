@@ -13,7 +13,8 @@ import (
 
 var errPorts = errors.New(`want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"`)
 
-// parsePorts reads "22" or "5900-5910". The error says what is allowed and does not repeat s.
+// parsePorts reads "22" or "5900-5910". The error says what is allowed and does
+// not repeat s.
 func parsePorts(s string) (ruleset.Ports, error) {
 	first, last, isRange := strings.Cut(s, "-")
 	if !isRange {
@@ -30,7 +31,8 @@ func parsePorts(s string) (ruleset.Ports, error) {
 	return ruleset.Ports{From: from, To: to}, nil
 }
 
-// parsePort reads the number of a port, from 1 to 65535, without sign or leading zeros.
+// parsePort reads the number of a port, from 1 to 65535, without sign or
+// leading zeros.
 func parsePort(s string) (uint16, bool) {
 	n, err := strconv.ParseUint(s, 10, 16)
 	if err != nil || s[0] == '0' {
@@ -45,7 +47,8 @@ type port struct {
 	value value
 }
 
-// ports returns the trap ports of one protocol, in the order of the file. Ports in two elements of the list are a fault.
+// ports returns a list of ports, in the order of the file. A port in two
+// elements of the list is a fault.
 func (r *reader) ports(v value) ([]ruleset.Ports, bool) {
 	items, ok := r.list(v, "ports")
 	if !ok {
@@ -85,10 +88,12 @@ func (r *reader) port(v value) (ruleset.Ports, error) {
 	return ruleset.Ports{}, fmt.Errorf("%w, not %s", errPorts, v.kind)
 }
 
-// overlaps reports every element that has ports of another, at the one further down in the file.
+// overlaps reports every element that has ports of another, at the one further
+// down in the file.
 func (r *reader) overlaps(ports []port) {
-	// In the order of their first ports an overlap shows beside the range that reaches furthest, with one look at each.
-	// The sort is stable: of duplicates, the first one in the file stays first.
+	// In the order of their first ports an overlap shows beside the range that
+	// reaches furthest, with one look at each. The sort is stable: of
+	// duplicates, the first one in the file stays first.
 	slices.SortStableFunc(ports, func(a, b port) int { return cmp.Compare(a.From, b.From) })
 	for i, furthest := 1, 0; i < len(ports); i++ {
 		p, q := ports[furthest], ports[i]
@@ -102,7 +107,7 @@ func (r *reader) overlaps(ports []port) {
 			p, q = q, p
 		}
 		if p.Ports == q.Ports {
-			r.fault(q.value.place(), "stands twice, first at %s", position(p.value.at))
+			r.fault(q.value.place(), "is listed twice, first at %s", position(p.value.at))
 		} else {
 			r.fault(q.value.place(), "overlaps %s at %s", p.value.source(), position(p.value.at))
 		}

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,10 +56,10 @@ func TestPortsFaults(t *testing.T) {
 		{`[2000-01-01]`, `2:8: trap.udp: 2000-01-01: ` + want + `, not a date or time`},
 		{`["5910-5900"]`, `2:8: trap.udp: "5910-5900": the range is reversed: want "5900-5910"`},
 
-		{`[22, 22]`, `2:12: trap.udp: 22: stands twice, first at line 2, column 8`},
-		{`[22, "22", "22-22"]`, `2:12: trap.udp: "22": stands twice, first at line 2, column 8
-2:18: trap.udp: "22-22": stands twice, first at line 2, column 8`},
-		{`[22, 22, 0]`, "2:12: trap.udp: 22: stands twice, first at line 2, column 8\n2:16: trap.udp: 0: " + want},
+		{`[22, 22]`, `2:12: trap.udp: 22: is listed twice, first at line 2, column 8`},
+		{`[22, "22", "22-22"]`, `2:12: trap.udp: "22": is listed twice, first at line 2, column 8
+2:18: trap.udp: "22-22": is listed twice, first at line 2, column 8`},
+		{`[22, 22, 0]`, "2:12: trap.udp: 22: is listed twice, first at line 2, column 8\n2:16: trap.udp: 0: " + want},
 		{`["10-20", 15]`, `2:17: trap.udp: 15: overlaps "10-20" at line 2, column 8`},
 		{`[15, "10-20"]`, `2:12: trap.udp: "10-20": overlaps 15 at line 2, column 8`},
 		{`["10-20", "20-30"]`, `2:17: trap.udp: "20-30": overlaps "10-20" at line 2, column 8`},
@@ -76,12 +77,44 @@ func TestPortsFaults(t *testing.T) {
 	}
 }
 
+// The ports that scans may ask for are written like traps.
+func TestPortsToIgnore(t *testing.T) {
+	for value, want := range map[string][]ruleset.Ports{
+		`[]`:                              nil,
+		`[21, "40000-40100", '69']`:       {{From: 21, To: 21}, {From: 40000, To: 40100}, {From: 69, To: 69}},
+		`["1-65535"]`:                     {{From: 1, To: 65535}},
+		"[\n  1,\n  65535, # the last\n]": {{From: 1, To: 1}, {From: 65535, To: 65535}},
+	} {
+		got := mustParse(t, "[scan]\nignore = "+value).Spec.Scan.Ignore
+		if !slices.Equal(got, want) {
+			t.Errorf("ignore = %s gives %v: want %v", value, got, want)
+		}
+	}
+	const want = `want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"`
+	for value, want := range map[string]string{
+		`[0]`:           `2:11: scan.ignore: 0: ` + want,
+		`[65536]`:       `2:11: scan.ignore: 65536: ` + want,
+		`["http"]`:      `2:11: scan.ignore: "http": ` + want,
+		`[80, "79-81"]`: `2:15: scan.ignore: "79-81": overlaps 80 at line 2, column 11`,
+		`[80, 80]`:      `2:15: scan.ignore: 80: is listed twice, first at line 2, column 11`,
+		`["81-80"]`:     `2:11: scan.ignore: "81-80": the range is reversed: want "80-81"`,
+		`[4000-4001]`:   `2:11: scan.ignore: 4000-4001: a range of ports needs quotes: "4000-4001"`,
+		`80`:            `2:10: scan.ignore: 80: want a list of ports in brackets, not an integer`,
+		`"40000-40100"`: `2:10: scan.ignore: "40000-40100": want a list of ports in brackets, not a string`,
+	} {
+		wantFaults(t, "[scan]\nignore = "+value, want)
+	}
+	// A port may be a trap and be ignored in scans.
+	mustParse(t, "[trap]\ntcp = [80]\n[scan]\nignore = [80]")
+}
+
 // A port may be a trap in both protocols.
 func TestPortsOfTwoProtocols(t *testing.T) {
 	mustParse(t, "[trap]\ntcp = [53]\nudp = [53]")
 }
 
-// The overlaps found are those of a search that compares every element with every other.
+// The overlaps found are those of a search that compares every element with
+// every other.
 func TestPortsOverlapsAgree(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	overlapping := 0

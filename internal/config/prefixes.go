@@ -14,11 +14,18 @@ var (
 		"and whoever runs the name could whitelist anybody; want an address, a prefix or a range")
 	errZone = errors.New("zones are not possible, as a whitelist holds on every interface; " +
 		"want the address without the percent sign and what follows")
+	errPrefix6 = errors.New("want an IPv6 prefix such as 2001:db8::/32")
+	errIPv4    = errors.New("IPv4 addresses are banned one by one anyway: want an IPv6 prefix such as 2001:db8::/32")
 )
 
-// appendEntry appends the prefixes that an entry of a whitelist stands for, without host bits, and IPv4 as such. The notes
-// say how the entry was understood if that may come as a surprise. The error says what is wrong and what is allowed, and does
-// not repeat s.
+func errLength(a netip.Addr) error {
+	return fmt.Errorf("want a prefix length from 0 to %d after the slash", a.BitLen())
+}
+
+// appendEntry appends the prefixes that an entry of a whitelist stands for,
+// without host bits, and IPv4 as such. The notes say how the entry was
+// understood if that may come as a surprise. The error says what is wrong and
+// what is allowed, and does not repeat s.
 func appendEntry(prefixes []netip.Prefix, s string) (_ []netip.Prefix, notes []string, err error) {
 	if strings.Contains(s, "%") {
 		return prefixes, nil, errZone
@@ -50,7 +57,7 @@ func appendPrefix(prefixes []netip.Prefix, s string) (_ []netip.Prefix, notes []
 	p := netip.PrefixFrom(addr, addr.BitLen())
 	if hasLength {
 		if p, err = netip.ParsePrefix(s); err != nil {
-			return prefixes, nil, fmt.Errorf("want a prefix length from 0 to %d after the slash", addr.BitLen())
+			return prefixes, nil, errLength(addr)
 		}
 	}
 	if addr.Is4In6() {
@@ -67,7 +74,8 @@ func appendPrefix(prefixes []netip.Prefix, s string) (_ []netip.Prefix, notes []
 	return append(prefixes, p), notes, nil
 }
 
-// appendRange appends the fewest prefixes that hold all addresses from first to last and no others.
+// appendRange appends the fewest prefixes that hold all addresses from first to
+// last and no others.
 func appendRange(prefixes []netip.Prefix, first, last string) (_ []netip.Prefix, notes []string, err error) {
 	from, err1 := netip.ParseAddr(first)
 	to, err2 := netip.ParseAddr(last)
@@ -95,7 +103,55 @@ func appendRange(prefixes []netip.Prefix, first, last string) (_ []netip.Prefix,
 	}
 }
 
-// widest returns the largest prefix that begins at from and does not go beyond to.
+// singles returns the IPv6 prefixes of a list.
+func (r *reader) singles(v value) ([]netip.Prefix, bool) {
+	items, ok := r.list(v, "IPv6 prefixes")
+	if !ok {
+		return nil, false
+	}
+	var prefixes []netip.Prefix
+	for _, item := range items {
+		s, ok := r.text(item, "an IPv6 prefix in quotes")
+		if !ok {
+			continue
+		}
+		p, err := parsePrefix6(s)
+		switch {
+		case err != nil:
+			r.fault(item.place(), "%w", err)
+			continue
+		case p.Bits() == 0:
+			r.warn(item.place(), "this is all of IPv6: every source evades its ban with another address")
+		case p != p.Masked():
+			r.warn(item.place(), "taken as %s: the address has bits set beyond the prefix length", p.Masked())
+		}
+		prefixes = append(prefixes, p.Masked())
+	}
+	return prefixes, true
+}
+
+// parsePrefix6 reads an IPv6 prefix, or an address as the prefix of its full
+// length. The error says what is allowed and does not repeat s.
+func parsePrefix6(s string) (netip.Prefix, error) {
+	text, _, hasLength := strings.Cut(s, "/")
+	addr, err := netip.ParseAddr(text)
+	switch {
+	case err != nil || addr.Zone() != "":
+		return netip.Prefix{}, errPrefix6
+	case addr.Is4() || addr.Is4In6():
+		return netip.Prefix{}, errIPv4
+	case !hasLength:
+		return netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, errLength(addr)
+	}
+	return p, nil
+}
+
+// widest returns the largest prefix that begins at from and does not go beyond
+// to.
 func widest(from, to netip.Addr) netip.Prefix {
 	p := netip.PrefixFrom(from, from.BitLen())
 	for p.Bits() > 0 {

@@ -10,6 +10,59 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
+func TestSingle6(t *testing.T) {
+	for value, want := range map[string][]netip.Prefix{
+		`[]`:                                   nil,
+		`["2001:db8::/32", '2001:DB8:1::/48']`: prefixes("2001:db8::/32", "2001:db8:1::/48"),
+		`["2001:db8::7", "::/1", "::/128"]`:    prefixes("2001:db8::7/128", "::/1", "::/128"),
+	} {
+		if diff := diffPrefixes(want, mustParse(t, "[ban]\nsingle6 = "+value).Spec.Single6); diff != "" {
+			t.Errorf("single6 = %s (-want +got)\n%s", value, diff)
+		}
+	}
+}
+
+func TestSingle6Warnings(t *testing.T) {
+	const text = "[ban]\nsingle6 = [\"2001:db8::7/64\", \"::/0\"]"
+	wantWarnings(t, text, `2:12: ban.single6: "2001:db8::7/64": taken as 2001:db8::/64: the address has bits set beyond the prefix length
+2:30: ban.single6: "::/0": this is all of IPv6: every source evades its ban with another address`)
+	c, err := Parse("p.toml", []byte(text), noFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := diffPrefixes(prefixes("2001:db8::/64", "::/0"), c.Spec.Single6); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestSingle6Faults(t *testing.T) {
+	const (
+		prefix = "want an IPv6 prefix such as 2001:db8::/32"
+		ipv4   = "IPv4 addresses are banned one by one anyway: " + prefix
+		length = "want a prefix length from 0 to 128 after the slash"
+	)
+	for value, want := range map[string]string{
+		`""`:                        prefix,
+		`"example.org"`:             prefix,
+		`"fe80::1%eth0"`:            prefix,
+		`"fe80::%eth0/64"`:          prefix,
+		`"2001:db8::1-2001:db8::9"`: prefix,
+		`"2001:db8::/"`:             length,
+		`"2001:db8::/129"`:          length,
+		`"2001:db8::/-1"`:           length,
+		`"2001:db8::/064"`:          length,
+		`"2001:db8::/64/64"`:        length,
+		`"192.0.2.0/24"`:            ipv4,
+		`"192.0.2.7"`:               ipv4,
+		`"::ffff:192.0.2.0/120"`:    ipv4,
+		`"::ffff:0:0/90"`:           ipv4,
+	} {
+		wantFaults(t, "[ban]\nsingle6 = ["+value+"]", "2:12: ban.single6: "+value+": "+want)
+	}
+	wantFaults(t, "[ban]\nsingle6 = [64]", `2:12: ban.single6: 64: want an IPv6 prefix in quotes, not an integer`)
+	wantFaults(t, "[ban]\nsingle6 = \"2001:db8::/32\"", `2:11: ban.single6: "2001:db8::/32": want a list of IPv6 prefixes in brackets, not a string`)
+}
+
 func TestAppendEntry(t *testing.T) {
 	tests := []struct{ text, want, notes string }{
 		{"192.0.2.7", "192.0.2.7/32", ""},
@@ -119,7 +172,8 @@ func TestAppendEntryFaults(t *testing.T) {
 	}
 }
 
-// A range becomes prefixes which follow one another from its first address to its last, no two of which could be one.
+// A range becomes prefixes which follow one another from its first address to
+// its last, no two of which could be one.
 func TestAppendRangeIsExact(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
 	for range 2000 {
@@ -153,7 +207,8 @@ func TestAppendRangeIsExact(t *testing.T) {
 	}
 }
 
-// randomAddr returns an address out of a few bits, so that ranges are short, empty and long.
+// randomAddr returns an address out of a few bits, so that ranges are short,
+// empty and long.
 func randomAddr(random *rand.Rand) netip.Addr {
 	if random.IntN(2) == 0 {
 		return netip.AddrFrom4([4]byte{192, 0, byte(random.IntN(2)), byte(random.IntN(256))})

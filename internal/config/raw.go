@@ -6,12 +6,14 @@ import (
 	"strings"
 )
 
-// raw is the file as the user wrote it: values not yet looked at, each with its place. Its tags are the schema.
+// raw is the file as the user wrote it: values not yet looked at, each with its
+// place. Its tags are the schema.
 type raw struct {
 	Whitelist      value `toml:"whitelist"`
 	WhitelistFiles value `toml:"whitelist_files"`
 
 	Trap  rawTrap  `toml:"trap"`
+	Scan  rawScan  `toml:"scan"`
 	Ban   rawBan   `toml:"ban"`
 	Watch rawWatch `toml:"watch"`
 }
@@ -19,14 +21,24 @@ type raw struct {
 type rawTrap struct {
 	TCP      value `toml:"tcp"`
 	UDP      value `toml:"udp"`
+	Grace    value `toml:"grace"`
 	MaxRetry value `toml:"maxretry"`
 	FindTime value `toml:"findtime"`
+}
+
+type rawScan struct {
+	Ports    value `toml:"ports"`
+	FindTime value `toml:"findtime"`
+	Ignore   value `toml:"ignore"`
 }
 
 type rawBan struct {
 	BanTime value `toml:"bantime"`
 	Forget  value `toml:"forget"`
 	Prefix6 value `toml:"prefix6"`
+	Single6 value `toml:"single6"`
+	Subnet4 value `toml:"subnet4"`
+	Subnet6 value `toml:"subnet6"`
 	Size    value `toml:"size"`
 }
 
@@ -65,7 +77,8 @@ func (s *slots) add(table string, v reflect.Value) {
 	}
 }
 
-// bind puts the entries of a document into the raw. Keys that do not exist, or exist twice, are faults.
+// bind puts the entries of a document into the raw. Keys that do not exist, or
+// exist twice, are faults.
 func (r *reader) bind(entries []entry) raw {
 	var file raw
 	slots := file.slots()
@@ -81,7 +94,7 @@ func (r *reader) bind(entries []entry) raw {
 				unknown = append(unknown, key)
 			}
 		case slot != nil:
-			r.fault(e.key, "stands twice, first on line %d", slot.at.Line)
+			r.fault(e.key, "is set twice, first on line %d", slot.at.Line)
 		case slices.Contains(slots.tables, key):
 			if e.value.kind != aTable {
 				r.fault(e.value.place(), "want a table, a line [%s] with its keys below, not %s", key, e.value.kind)

@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// suggestKey says which of the known keys an unknown one may have been meant to be, or which keys there are. A key that only
-// stands in the wrong table counts as near: in TOML it takes no more than a line too far down.
+// suggestKey says which of the known keys an unknown one may have been meant to
+// be, or which keys there are. A key that only stands in the wrong table counts
+// as near: in TOML it takes no more than a line too far down.
 func suggestKey(key string, known []string) string {
 	table, name := split(key)
 	if name == "ignoreip" {
@@ -59,7 +60,8 @@ func suggestTable(name string, known []string) string {
 	return fmt.Sprintf("did you mean [%s]?", best)
 }
 
-// split parts "trap.tcp" into its table and its name. Keys of the top level have the table "".
+// split parts "trap.tcp" into its table and its name. Keys of the top level
+// have the table "".
 func split(key string) (table, name string) {
 	i := strings.LastIndexByte(key, '.')
 	if i < 0 {
@@ -68,11 +70,14 @@ func split(key string) (table, name string) {
 	return key[:i], key[i+1:]
 }
 
-// tolerance returns how many typing errors a name of this length may have and still be recognised.
+// tolerance returns how many typing errors a name of this length may have and
+// still be recognised.
 func tolerance(name string) int { return 1 + len(name)/5 }
 
-// distance returns the number of characters to insert, delete or replace that turns a into b, letter case aside. It gives up
-// on names so long that nobody mistyped them: TOML has no limit for a key, and the work grows with the product.
+// distance returns the number of characters to insert, delete or replace that
+// turns a into b, letter case aside. It gives up on names so long that nobody
+// mistyped them: TOML has no limit for a key, and the work grows with the
+// product.
 func distance(a, b string) int {
 	a, b = strings.ToLower(a), strings.ToLower(b)
 	if len(a) > 2*len(b)+2 {

@@ -29,7 +29,8 @@ type value struct {
 	items []value // of a list
 }
 
-// source returns the value as TOML would write it, on one line, shortened if it is long.
+// source returns the value as TOML would write it, on one line, shortened if it
+// is long.
 func (v value) source() string {
 	switch v.kind {
 	case aString:
@@ -57,8 +58,9 @@ func (v value) place() Place {
 	return v.at
 }
 
-// The methods of reader in this package which take a value return what it says. They return false, and leave the default in
-// place, if the key is not in the file; and also if the value is bad, which they report.
+// The methods of reader in this package which take a value return what it says.
+// They return false, and leave the default in place, if the key is not in the
+// file; and also if the value is bad, which they report.
 
 // list returns the elements of a list. What names them.
 func (r *reader) list(v value, what string) ([]value, bool) {
@@ -94,7 +96,8 @@ func (r *reader) integer(v value, low, high int64) (int64, bool) {
 	}
 }
 
-// parseInteger reads an integer as TOML writes them: "65_536", "+1", "0xff". It returns false if it does not fit.
+// parseInteger reads an integer as TOML writes them: "65_536", "+1", "0xff". It
+// returns false if it does not fit.
 func parseInteger(s string) (int64, bool) {
 	n, err := strconv.ParseInt(s, 0, 64)
 	return n, err == nil

@@ -46,7 +46,8 @@ func isFilePath(s string) bool {
 	return filepath.IsAbs(s) && !strings.HasSuffix(s, "/") && !strings.Contains(s, "\x00")
 }
 
-// checkMetrics wants a literal address: there may be no DNS when the watcher starts.
+// checkMetrics wants a literal address: there may be no DNS when the watcher
+// starts.
 func (r *reader) checkMetrics(v value) {
 	if v.text == "" {
 		return
@@ -105,7 +106,8 @@ func (r *reader) checkToken(watch rawWatch) {
 	}
 }
 
-// command returns the elements of command: a program, and arguments that may be anything.
+// command returns the elements of command: a program, and arguments that may be
+// anything.
 func (r *reader) command(items []value) []string {
 	var argv []string
 	for i, item := range items {

@@ -52,7 +52,8 @@ func TestWatchFaults(t *testing.T) {
 	}
 }
 
-// A password in a URL does not get into a message, whatever else is wrong with the URL.
+// A password in a URL does not get into a message, whatever else is wrong with
+// the URL.
 func TestWatchKeepsPasswords(t *testing.T) {
 	for _, url := range []string{
 		"https://user:secret@ntfy.sh/my-topic",

@@ -6,11 +6,12 @@ import (
 	"strings"
 )
 
-// maxWhitelistSize bounds a whitelist file, in bytes: millions of addresses, but not a device that never ends.
+// maxWhitelistSize bounds a whitelist file, in bytes: millions of addresses,
+// but not a device that never ends.
 const maxWhitelistSize = 64 << 20
 
-// readWhitelists takes the whitelist and then adds the whitelist files, so that a host with files has the default whitelist
-// until it says otherwise.
+// readWhitelists takes the whitelist and then adds the whitelist files, so that
+// a host with files has the default whitelist until it says otherwise.
 func (r *reader) readWhitelists(file raw) {
 	if items, ok := r.list(file.Whitelist, "addresses and prefixes"); ok {
 		r.config.Spec.Whitelist = nil
@@ -29,7 +30,8 @@ func (r *reader) readWhitelists(file raw) {
 	}
 }
 
-// addEntry adds what an entry of a whitelist stands for. The place comes without the value.
+// addEntry adds what an entry of a whitelist stands for. The place comes
+// without the value.
 func (r *reader) addEntry(at Place, s string) {
 	prefixes, notes, err := appendEntry(r.config.Spec.Whitelist, s)
 	r.config.Spec.Whitelist = prefixes
@@ -45,8 +47,9 @@ func (r *reader) addEntry(at Place, s string) {
 	}
 }
 
-// addFile adds the entries of a whitelist file. That it cannot be read is a fault of the place where it is listed: to go on
-// without it could ban those who rely on it.
+// addFile adds the entries of a whitelist file. That it cannot be read is a
+// fault of the place where it is listed: to go on without it could ban those
+// who rely on it.
 func (r *reader) addFile(at Place, name string) {
 	if name == "" {
 		r.fault(at, "want the name of a file")
@@ -56,7 +59,7 @@ func (r *reader) addFile(at Place, name string) {
 		name = filepath.Join(filepath.Dir(r.files[0]), name)
 	}
 	if slices.Contains(r.files[1:], name) {
-		r.warn(at, "stands twice, and is read once")
+		r.warn(at, "is listed twice, and read once")
 		return
 	}
 	data, err := readFile(name, maxWhitelistSize, r.open)

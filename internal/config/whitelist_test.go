@@ -141,7 +141,8 @@ func TestWhitelistFileEndless(t *testing.T) {
 	}
 }
 
-// Faults in whitelist files carry the file's name and the line, and come after those of the configuration.
+// Faults in whitelist files carry the file's name and the line, and come after
+// those of the configuration.
 func TestWhitelistFileFaults(t *testing.T) {
 	open := files(map[string]string{
 		"b.txt": "# list\n192.0.2.1\n  example.org\n192.0.2.1/33 # no\n192.0.2.1 192.0.2.2\n192.0.2.1, 192.0.2.2\r\n\xff\xfe\n",
@@ -170,7 +171,7 @@ func TestWhitelistWarnings(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `p.toml:2:1: whitelist: "127.0.0.1/24": taken as 127.0.0.0/24: the address has bits set beyond the prefix length
-p.toml:3:29: whitelist_files: "a.txt": stands twice, and is read once
+p.toml:3:29: whitelist_files: "a.txt": is listed twice, and read once
 a.txt:2:1: "127.0.0.1/24": taken as 127.0.0.0/24: the address has bits set beyond the prefix length
 a.txt:3:1: "::ffff:192.0.2.7": taken as 192.0.2.7: packets carry it as IPv4
 a.txt:4:1: "::/0": this is all of IPv6: no source of that family will ever be banned`
@@ -207,7 +208,8 @@ func TestWhitelistFileLimitsReports(t *testing.T) {
 	}
 }
 
-// A configuration listed as its own whitelist file is a list of bad lines; no recursion, no confusion.
+// A configuration listed as its own whitelist file is a list of bad lines; no
+// recursion, no confusion.
 func TestWhitelistFileIsTheConfiguration(t *testing.T) {
 	const text = `whitelist_files = ["p.toml"]`
 	_, err := Parse("p.toml", []byte(text), files(map[string]string{"p.toml": text}))

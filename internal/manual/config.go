@@ -2,8 +2,9 @@ package manual
 
 import "strings"
 
-// Config writes what the reference configuration says about each of its keys. Its comments stand before what they are about: the
-// file, a section, or a key.
+// Config writes what the reference configuration says about each of its keys.
+// Its comments stand before what they are about: the file, a section, or a key.
+// A list may take several lines, which are joined.
 func (p *Page) Config(reference string) {
 	var comment []string
 	flush := func(inItem bool) {
@@ -11,9 +12,12 @@ func (p *Page) Config(reference string) {
 		comment = nil
 	}
 	section, begun := "", false
+	var item string // a key and its value, up to here
 	for line := range strings.Lines(reference) {
 		line = strings.TrimSpace(line)
 		switch {
+		case item != "":
+			item += " " + line
 		case strings.HasPrefix(line, "#"):
 			comment = append(comment, strings.TrimPrefix(strings.TrimPrefix(line, "#"), " "))
 		case line == "" && !begun:
@@ -29,9 +33,15 @@ func (p *Page) Config(reference string) {
 			p.Subsection("[" + section + "]")
 			flush(false)
 		default:
-			key, value, _ := strings.Cut(line, "=")
+			item = line
+		}
+		if key, value, _ := strings.Cut(item, "="); item != "" && complete(value) {
+			item = ""
 			p.Item(strings.TrimSpace(key), " = "+strings.TrimSpace(value))
 			flush(true)
 		}
 	}
 }
+
+// complete reports whether a value is not a list that goes on.
+func complete(value string) bool { return strings.Count(value, "[") == strings.Count(value, "]") }

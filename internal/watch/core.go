@@ -4,153 +4,279 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/portmon/portmon/internal/ledger"
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/nflog"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
-// core turns reports into edits. It is pure: the clock is passed in, and nothing is asked of the kernel.
+// core decides. It has no socket and no clock: reports come in by the methods
+// that begin with "on", and what is to be done goes out by those that begin with
+// "next" and "take".
 type core struct {
 	spec  ruleset.Spec
-	led   *ledger.Ledger
-	mir   mirror
+	book  *book.Book
+	own   uint32 // the netlink port id of our own changes
 	table table
-	port  uint32 // the netlink port id of our own edits
-	round uint32 // number of the dump that runs or ran last
-	stats counters
-	// dumpEnd is the generation of the ruleset after the dump that ran last: events up to there may be of what it has overtaken.
-	dumpEnd uint32
-	// ask are elements to be asked the kernel for, because of such events.
-	ask []place
-	// full are the sets that are known to have no room.
-	full map[string]bool
 
-	// pending are the events of a transaction whose end has not come yet.
-	pending []nftset.Event
+	counters counters
+	census   census
+	news     []News
 
-	// edits are the bans to add, by set, since they were last taken.
-	edits map[string]map[nftset.Interval]held
-	// fresh are sets that held nothing a moment ago: what is to be added to them is not there yet.
-	fresh map[string]bool
-	// reread are sets of intervals that others have edited: they must be read to know what they hold.
-	reread map[string]bool
-	// news are what happened since they were last taken.
-	news []News
+	pending []nftset.Event // of a transaction whose end has not come yet
+	begun   bool           // it is known what table there is
+
+	// What is to be read of the kernel.
+	reading  *reading                  // what is being read; nil if nothing is
+	readAt   book.Moment               // when all sets are to be read; 0: not
+	again    bool                      // and once more a moment later
+	nets     bool                      // the sets of prefixes have changed
+	doubtful map[netip.Prefix]struct{} // sources that only the kernel can tell of
+	foreign  []netip.Prefix            // bans by others, to be held against the whitelist
+
+	// What is to be changed in it.
+	changing bool                      // a change is being made
+	owed     map[netip.Prefix]bool     // sources to be put as the book has them; true: put back
+	putting  map[netip.Prefix]bool     // what was owed and is being put, or was a moment ago
+	unwanted map[netip.Prefix]struct{} // sources whose bans are to be lifted
+
+	changedAt book.Moment // when the last change was done
+
+	freed map[netip.Prefix]book.Moment // sources that others lifted a moment ago, and when
+	// due are the steps that sources deserve which were found banned by less in a
+	// new table, if the log tells that this is for an offence, and not a copy.
+	due     map[netip.Prefix]int
+	inNets  map[netip.Prefix]struct{} // what the sets of prefixes held when they were read last
+	sweptAt book.Moment
 }
 
-func newCore(spec ruleset.Spec, forget time.Duration, port uint32) *core {
-	k := &core{spec: spec, mir: make(mirror), port: port, reread: make(map[string]bool), full: make(map[string]bool)}
-	k.led = ledger.New(k.ledgerConfig(forget))
-	k.table.sets = make(map[string]bool)
-	k.take()
-	return k
+const (
+	// slack is how much two reports of the same moment may differ: timeouts are
+	// rounded to jiffies, and a dump takes time.
+	slack = time.Second
+	// settling is how long reports of one socket may come behind those of the
+	// other.
+	settling = 2 * time.Second
+	// pause lies between two attempts.
+	pause = time.Second
+	// sweepEvery is how often the book forgets what is over.
+	sweepEvery = time.Minute
+)
+
+// newCore returns a core that has not heard anything. known is the handle of the
+// table that the book is about, which nobody has removed so that it should be
+// there; 0 if there was none since the host has booted.
+func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book.Clock) *core {
+	t := table{layout: &ruleset.State{}, known: known}
+	if known != 0 {
+		t.state, t.since = away, now.Boot
+	}
+	return &core{
+		spec: spec, book: b, own: own, table: t, readAt: now.Boot, sweptAt: now.Boot,
+		doubtful: make(map[netip.Prefix]struct{}), owed: make(map[netip.Prefix]bool), unwanted: make(map[netip.Prefix]struct{}),
+		freed: make(map[netip.Prefix]book.Moment), inNets: make(map[netip.Prefix]struct{}),
+		due: make(map[netip.Prefix]int),
+	}
 }
 
-func (k *core) ledgerConfig(forget time.Duration) ledger.Config {
-	return ledger.Config{Ladder: k.spec.BanTime, Forget: forget}
-}
-
-// reconfigure makes the core work by a new configuration from now on.
-func (k *core) reconfigure(spec ruleset.Spec, forget time.Duration) {
+// reconfigure makes the core work by another configuration.
+func (k *core) reconfigure(spec ruleset.Spec, maxRows int, now book.Clock) {
 	k.spec = spec
-	k.led.Reconfigure(k.ledgerConfig(forget))
+	k.book.SetMaxRows(maxRows)
+	k.table.held, k.table.wrongSince, k.table.closely.generation = 0, 0, 0
+	k.table.suspect(now)
 }
 
-// source returns the prefix by which an address is banned.
-func (k *core) source(a netip.Addr) netip.Prefix {
-	a = a.Unmap()
-	bits := a.BitLen()
-	if a.Is6() {
-		bits = k.spec.Prefix6
-	}
-	return netip.PrefixFrom(a, bits).Masked()
-}
-
-// heard takes in a message of the log group: the packet path has banned a source.
-func (k *core) heard(m *nflog.Message, now ledger.Now) {
-	if !m.Src.IsValid() || m.Prefix != ruleset.LogPrefix {
+// onLogMessage takes in a message of the log group: the packet path has banned a
+// source.
+func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Clock) {
+	cause, step, ok := ruleset.ParseLogPrefix(m.Prefix)
+	if !ok || !source.IsValid() {
 		return
 	}
-	at := now.Mono
+	at := now.Boot
 	if !m.Time.IsZero() {
-		at = now.Instant(m.Time)
-		k.stats.Lag = now.Mono.Sub(at)
+		at = now.Moment(m.Time)
+		k.counters.Lag = now.Boot.Sub(at)
 	}
-	src, timeout := k.source(m.Src), k.spec.BanTime[0]
-	v := k.led.Offend(ledger.Offence{Source: src, At: at, Proto: m.Proto, Port: m.DstPort}, now.Mono)
-	if !v.Counted {
-		return // a dump has shown it before, or somebody has lifted it meanwhile
-	}
-	set := ruleset.BanSet(src.Addr(), 1)
-	until := at.Add(timeout)
-	k.tell(News{
-		Kind: Banned, Source: src, Set: set, Tier: 1, Offences: v.Offences, Proto: m.Proto, Port: m.DstPort, Until: until, Reason: trap,
-	})
-	if k.table.state == resting && at <= k.table.since {
-		return // this ban went with the table
-	}
-	// If there is no table then the news of it are late, being of another socket. The bans are put into it when they come.
-	k.mir.put(set, keyOf(src), held{timeout: timeout, until: until, round: k.round})
-	k.escalate(src, v, now)
-}
-
-// escalate adds a source to the set of the tier it belongs in. It stays in the shorter one and expires there: moved, it would be
-// in neither for the packet that looks into one before the move and into the other after it.
-func (k *core) escalate(src netip.Prefix, v ledger.Verdict, now ledger.Now) {
-	set := ruleset.BanSet(src.Addr(), v.Tier)
-	if !v.Edit || k.table.state == standing && !k.table.sets[set] {
-		return // there is no such set: the table may be of an older configuration, with a shorter ladder
-	}
-	first, _ := k.mir.get(ruleset.BanSet(src.Addr(), 1), keyOf(src))
-	reason, ok := offence(1, first.comment)
-	if !ok {
-		first.comment, reason = "", trap
-	}
-	h := held{timeout: v.Timeout, until: now.Mono.Add(v.Left), round: k.round, comment: first.comment}
-	if have, ok := k.mir.get(set, keyOf(src)); ok && have.round == k.round && have.close(h) {
+	freed, lately := k.freed[source]
+	if cause == ruleset.CauseSubnet || step > len(k.spec.BanTime) || lately && at <= freed {
+		// The message does not say which subnet and for how long, or the table
+		// is of another ladder, or nobody knows which came first.
+		k.doubt(source)
 		return
 	}
-	k.add(set, keyOf(src), h)
-	rec, _ := k.led.Lookup(src, now.Mono)
-	k.tell(News{
-		Kind: Escalated, Source: src, Set: set, Tier: v.Tier, Offences: v.Offences, Proto: rec.Proto, Port: rec.Port,
-		Until: h.until, Reason: reason,
-	})
-}
-
-// keyOf returns the key by which a source stands in the sets of the tiers.
-func keyOf(src netip.Prefix) nftset.Interval { return nftset.Single(nftset.AddrKey(src.Addr())) }
-
-// close reports whether two bans end at the same time, but for what the clocks differ in.
-func (h held) close(o held) bool {
-	const tolerance = 250 * time.Millisecond
-	if h.timeout == 0 || o.timeout == 0 {
-		return h.timeout == o.timeout
+	row := k.atStep(source, step, at)
+	row.Cause, row.Proto, row.Port = book.Cause(cause.String()), m.Proto, m.DstPort
+	before, _ := k.book.Get(source)
+	found := begins(before, at) // by a reading, before the message came
+	due := k.stepAfter(before, at)
+	if found {
+		due = k.due[source]
+		delete(k.due, source)
 	}
-	return h.until.Sub(o.until).Abs() < tolerance
-}
-
-// add notes a ban to be added to its set.
-func (k *core) add(set string, iv nftset.Interval, h held) {
-	k.mir.put(set, iv, h)
-	if k.edits[set] == nil {
-		k.edits[set] = make(map[nftset.Interval]held)
+	switch {
+	case found && step >= due:
+		row.Timeout, row.Until, row.Step, row.StepUntil = before.Timeout, before.Until, before.Step, before.StepUntil
+	case !found && before.BannedAt(at.Add(slack)):
+		k.doubt(source) // a banned source cannot offend
+		return
+	case step < due:
+		// The table has forgotten what we remember, as one that was made anew.
+		row.Timeout, row.Until = k.spec.BanTime[due-1], at.Add(k.spec.BanTime[due-1])
+		row.Step, row.StepUntil = due, row.Until.Add(k.spec.Forget)
+		k.owe(source, false)
 	}
-	k.edits[set][iv] = h
+	k.touch(source)
+	row, counted := k.book.Learn(row)
+	if k.table.state == resting && at <= k.table.since {
+		k.book.Lift(source) // this ban went with the table
+		return
+	}
+	if counted || found && due > step {
+		k.tell(offenceNews(row))
+	}
 }
 
-// drop takes a ban back that is noted, if it is, and to be added, if it is.
-func (k *core) drop(set string, iv nftset.Interval) {
-	k.mir.drop(set, iv)
-	delete(k.edits[set], iv)
+// atStep returns the row of a source that the packet path bans by a step.
+func (k *core) atStep(source netip.Prefix, step int, at book.Moment) book.Row {
+	timeout := k.spec.BanTime[step-1]
+	until := at.Add(timeout)
+	return book.Row{
+		Source: source, Banned: true, Timeout: timeout, Until: until, Step: step, StepUntil: until.Add(k.spec.Forget),
+	}
 }
 
-func (k *core) tell(n News) { k.news = append(k.news, n) }
+// stepAfter returns the step that a source deserves which offends at a moment. A
+// step that is about to be forgotten does not count: the kernel's clock is
+// another one.
+func (k *core) stepAfter(r book.Row, at book.Moment) int {
+	return min(r.StepAt(at.Add(slack))+1, len(k.spec.BanTime))
+}
 
-// take returns the edits and the news collected so far, and forgets them.
-func (k *core) take() (edits map[string]map[nftset.Interval]held, news []News) {
-	edits, news = k.edits, k.news
-	k.edits, k.news, k.fresh = make(map[string]map[nftset.Interval]held), nil, make(map[string]bool)
-	return edits, news
+// begins reports whether the ban in a row has begun at a moment.
+func begins(r book.Row, at book.Moment) bool {
+	return r.Banned && r.Timeout > 0 && r.Until.Add(-r.Timeout).Sub(at).Abs() < slack
+}
+
+// touch notes that something was heard of a source: what is being read of it may
+// be older.
+func (k *core) touch(source netip.Prefix) {
+	delete(k.doubtful, source)
+	if k.reading != nil {
+		delete(k.reading.unseen, source)
+		delete(k.reading.asked, source)
+	}
+}
+
+// doubt has the kernel asked about a source.
+func (k *core) doubt(source netip.Prefix) {
+	if k.reading != nil {
+		delete(k.reading.asked, source) // that answer may be too old
+	}
+	k.doubtful[source] = struct{}{}
+}
+
+// owe has the table get what the book has of a source.
+func (k *core) owe(source netip.Prefix, back bool) {
+	k.owed[source] = back || k.owed[source]
+}
+
+// onLost takes in how many log messages were lost.
+func (k *core) onLost(lost nflog.Lost, now book.Clock) {
+	k.counters.LostMessages += uint64(max(lost.Messages, 0))
+	if lost.Overrun {
+		k.counters.LogOverruns++
+		k.resync(now)
+	}
+}
+
+func (k *core) tell(n News) {
+	k.counters.count(&n)
+	k.news = append(k.news, n)
+}
+
+// takeNews returns the news since it was called last.
+func (k *core) takeNews() []News {
+	news := k.news
+	k.news = nil
+	return news
+}
+
+// unbanned takes in that the user has lifted the bans of prefixes and all within
+// them. It returns the sources of which something was remembered.
+func (k *core) unbanned(ps []netip.Prefix, now book.Clock) (had []netip.Prefix) {
+	free := func(p netip.Prefix) {
+		if k.book.Free(p) {
+			had = append(had, p)
+		}
+		delete(k.owed, p)
+		if k.touch(p); k.reading != nil {
+			k.doubt(p)
+		}
+		k.freed[p] = now.Boot
+	}
+	var wide []nftset.Interval
+	for _, p := range ps {
+		if free(p.Masked()); !p.IsSingleIP() {
+			wide = append(wide, nftset.FromPrefix(p))
+		}
+	}
+	if len(wide) == 0 {
+		return had
+	}
+	if wide = nftset.Merge(wide); k.reading != nil {
+		k.resync(now) // what is being read may be older
+	}
+	for r := range k.book.Rows() {
+		if iv, ok := nftset.Find(wide, nftset.AddrKey(r.Source.Addr())); ok && iv.Covers(nftset.FromPrefix(r.Source)) {
+			free(r.Source)
+		}
+	}
+	return had
+}
+
+// settled reports whether it is known what table there is, and it has got what
+// the book has.
+func (k *core) settled() bool {
+	return k.begun && !k.table.restoring && k.readAt == 0 && k.quiet()
+}
+
+// quiet reports whether all that was heard has been dealt with.
+func (k *core) quiet() bool {
+	return k.reading == nil && !k.changing && len(k.owed)+len(k.unwanted) == 0 &&
+		(k.table.state != standing || len(k.doubtful)+len(k.foreign) == 0 && !k.nets)
+}
+
+// idle returns how long there is nothing to do.
+func (k *core) idle(now book.Clock) time.Duration {
+	next, _ := k.table.nextLook()
+	if at, ok := k.table.applyAt(); ok {
+		next = min(next, at)
+	}
+	if k.readAt != 0 && k.reading == nil {
+		next = min(next, k.readAt)
+	}
+	if k.changing {
+		return lookEvery // its end will be heard
+	}
+	return next.Sub(now.Boot)
+}
+
+// untilSync returns how long there is nothing to write.
+func (k *core) untilSync(now book.Clock) time.Duration {
+	if at, ok := k.book.NextSync(); ok {
+		return at.Sub(now.Boot)
+	}
+	return time.Hour
+}
+
+// flush hands what has changed in the book to the kernel. wait, unless nil,
+// returns when it is on the disk.
+func (k *core) flush(now book.Clock) (wait func() error, err error) { return k.book.Flush(now) }
+
+// close writes the book, and gives it up.
+func (k *core) close(now book.Clock) error {
+	defer k.book.Close()
+	return k.book.Compact(now)
 }

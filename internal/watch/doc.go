@@ -1,14 +1,25 @@
-// Package watch is portmon's companion: it hears of bans, counts offences, takes repeat offenders up the ladder, and puts back what
-// others took away.
+// Package watch is what `portmon watch` does about the table: it remembers
+// bans, puts back what others took away, and repairs the table. The packet path
+// bans, and takes repeat offenders up the ladder, without it.
 //
-// The kernel tells a program about edits that programs make, and nothing about bans that the packet path makes or about bans that
-// expire. So there are three sources, and the watcher needs all of them: the log group that the rules write to, the
-// nftables multicast group, and dumps of the sets. A dump is taken at the start, after an overrun of either socket, and when the
-// table has come back.
+// # What it knows, and from where
 //
-// What is known is saved at the start, once a minute and at the end. A watcher that is killed loses nothing that matters: the next one
-// finds in the sets what was not saved, and the ledger counts each offence once however often it is told of it.
+// The kernel tells a program what other programs change, and nothing of the
+// bans that the packet path makes nor of those that end. So there are three
+// sources: the log group, to which the packet path reports each ban; the
+// nftables multicast group; and the sets themselves, which are read at the
+// start, after an overrun of either socket, and when the table is another one.
 //
-// [core] decides and has no socket in it: reports in, edits out. The rest of the package carries reports to it and edits
-// from it.
+// The log and the multicast group are two sockets, and what comes from one may
+// be older than what came from the other before. Where that matters, the kernel
+// is asked about the source in question, and its answer counts.
+//
+// # How it is built
+//
+// [core] decides and does nothing: it takes reports with the time, keeps the
+// book, and says what is to be asked, changed and told. The loop carries reports
+// to it and its wishes from it. What takes time runs beside the loop: one
+// goroutine reads the kernel, one changes it, one waits for the disk. Each has
+// at most one piece of work, and the next is made up when it is done, so that
+// there is no queue between them that could grow.
 package watch

@@ -3,55 +3,120 @@ package watch
 import (
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/portmon/portmon/internal/state"
-	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/ruleset"
 )
-
-// second makes sources repeat offenders. The first tier must be short.
-func (l *lab) second(w *watcher, sources ...netip.Addr) {
-	l.t.Helper()
-	l.offend(sources...)
-	w.want(banned, 1, 1, sources...)
-	l.awaitFree(sources...)
-	l.offend(sources...)
-	w.want(escalated, 2, 2, sources...)
-}
 
 func (l *lab) unban(sources ...netip.Addr) {
 	l.t.Helper()
 	for _, src := range sources {
-		s := l.read()
-		if lifted, _, err := s.Unban(l.conn, s.Source(src)); err != nil || len(lifted) == 0 {
+		if lifted, _, err := l.open().Unban(l.source(src)); err != nil || len(lifted) == 0 {
 			l.t.Fatalf("unban %v: lifted %v, error %v", src, lifted, err)
 		}
 	}
 }
 
-func TestUnbanClearsTheCount(t *testing.T) {
+// What others lift, steps and all, is forgotten: the source begins anew.
+func TestUnban(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 2*time.Second, time.Hour, 2*time.Hour)
 	w := l.watch()
-	offenders := l.pair()
+	offenders, bystanders := l.pair(), l.pair()
 	l.second(w, offenders...)
 	for _, src := range offenders {
-		l.awaitTier(src, 2, time.Hour, time.Now().Add(-deadline))
 		l.unban(src)
-		// One for each of the two tiers that it was in: tier 2 is the first that is asked.
-		w.want([]Kind{Lifted, Lifted}, 1, 0, src)
+		n, err := w.next()
+		if err != nil || n.Kind != Lifted || n.Source != l.source(src) || n.Step != 2 {
+			t.Fatalf("got %v %+v, error %v", n.Kind, n, err)
+		}
+	}
+	w.quiet()
+	if rows := w.rows(); len(rows) != 0 {
+		t.Errorf("remembered are %v", rows)
 	}
 	l.served(offenders...)
 	l.offend(offenders...)
-	w.want(banned, 1, 1, offenders...)
-	for _, src := range offenders {
-		if tiers, _ := l.bans(src); len(tiers) != 1 || tiers[0] != 1 {
-			t.Errorf("%v is in tiers %v, want only 1", src, tiers)
+	w.want(Banned, 1, 1, offenders...)
+	l.served(bystanders...)
+	w.quiet()
+}
+
+// An unban of which the command tells stays one, whether the table is flushed,
+// or the watcher killed, or both.
+func TestUnbanned(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, 2*time.Second, time.Hour)
+	path := t.TempDir() + "/state.jsonl"
+	saves := func(c *Config) { c.State = path }
+	w := l.watch(saves)
+	offenders, kept := l.pair(), l.pair()
+	l.second(w, append(offenders, kept...)...)
+	l.unban(offenders...)
+	had, err := w.Unbanned(t.Context(), l.prefixes(append(offenders, l.pair()...)...)...)
+	if err != nil || len(had) > len(offenders) { // fewer, if the watcher has heard of it before
+		t.Errorf("had %v, error %v, want at most %v", had, err, offenders)
+	}
+	l.nft("flush ruleset")
+	l.apply()
+	w.awaitNews(Restored, len(kept))
+	l.served(offenders...)
+	l.cut(kept...)
+	w.stop()
+	l.nft("flush ruleset")
+	l.apply()
+	w = l.watch(saves)
+	w.awaitNews(Restored, len(kept))
+	l.served(offenders...)
+	l.cut(kept...)
+	// All of them, by two prefixes.
+	if err := l.open().UnbanAll(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Unbanned(t.Context(), netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")); err != nil {
+		t.Fatal(err)
+	}
+	l.nft("flush ruleset")
+	l.apply()
+	w.awaitNews(TableGone, 1)
+	await(t, "the table is there", func() bool { return w.stats().Table && w.stats().TableCurrent })
+	l.served(kept...)
+	if rows := w.rows(); len(rows) != 0 {
+		t.Errorf("remembered are %v", rows)
+	}
+}
+
+// To flush a set by hand is to lift what is in it.
+func TestFlushSet(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, ladder...)
+	want := l.many(300, 2)
+	w := l.watch()
+	w.awaitNews(Escalated, len(want))
+	l.nft("flush set inet portmon ban4; flush set inet portmon ban6")
+	w.awaitNews(Lifted, len(want))
+	for _, row := range w.rows() {
+		if row.Banned || row.Step != 2 {
+			t.Fatalf("remembered is %+v, want its step and no ban", row)
 		}
 	}
+	l.nft("flush ruleset")
+	l.apply()
+	await(t, "the steps are back", func() bool {
+		for a := range want {
+			return l.look(a).Step == 2
+		}
+		return false
+	})
+	for a := range want {
+		if st := l.look(a); len(st.Bans) > 0 || st.Step != 2 {
+			t.Errorf("%v is %+v, want its step and no ban", a, st)
+			break
+		}
+	}
+	w.awaitNews(TableGone, 1)
 	w.quiet()
 }
 
@@ -61,20 +126,24 @@ func TestEditsOfOthers(t *testing.T) {
 	w := l.watch()
 	bystanders := l.pair()
 	for i, src := range l.pair() {
-		set, key := ruleset.BanSet(src, 1), l.read().Source(src)
+		set, key := ruleset.RoleBan.Set(src, 0), l.source(src)
 		l.nft(fmt.Sprintf("add element inet portmon %s { %v timeout 1h comment \"seen %d\" }", set, key.Addr(), i))
-		w.want([]Kind{ByHand}, 1, 0, src)
+		w.want(ByHand, 0, 0, src)
 		l.cut(src)
-		// `portmon ban` of what is banned adds it, deletes it and adds it anew, in one transaction.
-		if _, err := l.read().Ban(l.conn, key, 2*time.Hour, "again"); err != nil {
-			t.Fatal(err)
+		l.put(ruleset.Record{Source: key, Banned: true, Timeout: 2 * time.Hour, Remaining: 2 * time.Hour, Comment: "again"})
+		w.want(ByHand, 0, 0, src)
+		row := w.rows(src)[key]
+		if left := row.Remaining(book.ReadClock().Boot); left > 2*time.Hour+slack || left < 2*time.Hour-deadline || row.Comment != "again" || !row.ByHand || row.Cause != book.CauseHand {
+			t.Errorf("%v is remembered as %+v", src, row)
 		}
-		w.want([]Kind{ByHand}, 1, 0, src)
 		l.nft(fmt.Sprintf("delete element inet portmon %s { %v }", set, key.Addr()))
-		w.want([]Kind{Lifted}, 1, 0, src)
+		w.want(Lifted, 0, 0, src)
 		l.served(src)
 		l.offend(src) // the ban by hand was no offence
-		w.want(banned, 1, 1, src)
+		w.want(Banned, 1, 1, src)
+		// In one transaction only the end counts.
+		other := netip.MustParseAddr(fmt.Sprintf("203.0.113.%d", i))
+		l.nft(fmt.Sprintf("add element inet portmon ban4 { %[1]v }; delete element inet portmon ban4 { %[1]v }", other))
 	}
 	l.served(bystanders...)
 	w.quiet()
@@ -83,135 +152,136 @@ func TestEditsOfOthers(t *testing.T) {
 func TestPrefixesOfOthers(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	w := l.watch()
+	path := t.TempDir() + "/state.jsonl"
+	saves := func(c *Config) { c.State = path }
+	w := l.watch(saves)
+	bystanders := l.pair()
+	var forever []netip.Prefix
 	for _, src := range l.pair() {
-		bits := 24
-		if src.Is6() {
-			bits = 48
-		}
-		p, _ := src.Prefix(bits)
-		if _, err := l.read().Ban(l.conn, p, time.Hour, "net"); err != nil {
-			t.Fatal(err)
-		}
+		p, _ := src.Prefix(map[bool]int{true: 24, false: 48}[src.Is4()])
+		l.put(ruleset.Record{Source: p, Banned: true, Timeout: time.Hour, Remaining: time.Hour, Comment: "net"})
 		l.wantPrefix(w, ByHand, p, "net")
 		l.cut(src)
-		if _, _, err := l.read().Unban(l.conn, p); err != nil {
+		if _, _, err := l.open().Unban(p); err != nil {
 			t.Fatal(err)
 		}
 		l.wantPrefix(w, Lifted, p, "net")
-		if _, err := l.read().Ban(l.conn, p, ruleset.Forever, ""); err != nil {
-			t.Fatal(err)
-		}
-		l.wantPrefix(w, ByHand, p, "")
+		far := netip.PrefixFrom(netip.MustParseAddr(map[bool]string{true: "203.0.113.0", false: "2001:db8:ffff::"}[src.Is4()]), p.Bits())
+		l.put(ruleset.Record{Source: far, Banned: true})
+		l.wantPrefix(w, ByHand, far, "")
+		forever = append(forever, far)
 	}
+	w.stop()
+	l.nft("flush ruleset")
+	l.apply()
+	w = l.watch(saves)
+	w.awaitNews(Restored, len(forever))
+	for _, p := range forever {
+		l.cut(p.Addr().Next())
+	}
+	// Others are cut by what overlaps them, and nothing of that is lifted.
+	for _, p := range forever {
+		half := netip.PrefixFrom(p.Addr(), p.Bits()+1)
+		l.nft(fmt.Sprintf("delete element inet portmon %s { %v }; add element inet portmon %[1]s { %[3]v }",
+			ruleset.RoleNet.Set(p.Addr(), 0), p, half))
+		l.wantPrefix(w, ByHand, half, "")
+		l.wantPrefix(w, Lifted, p, "")
+	}
+	l.served(bystanders...)
 	w.quiet()
 }
 
-func (l *lab) wantPrefix(w *watcher, kind Kind, p netip.Prefix, reason string) {
+func (l *lab) wantPrefix(w *watcher, kind Kind, p netip.Prefix, comment string) {
 	l.t.Helper()
 	n, err := w.next()
-	if err != nil || n.Kind != kind || n.Source != p || n.Tier != 0 || n.Reason != reason {
+	if err != nil || n.Kind != kind || n.Source != p || n.Step != 0 || n.Comment != comment {
 		l.t.Fatalf("got %v %+v, error %v; want %v of %v", n.Kind, n, err, kind, p)
 	}
 }
 
+// What was banned before the start is found, and only offences are told.
 func TestBansBeforeTheStart(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 3*time.Second, time.Hour)
-	heard, byHand, prefix := l.pair(), l.pair(), netip.MustParsePrefix("203.0.113.0/24")
-	start := time.Now()
-	l.offend(heard...)
-	for _, src := range byHand {
-		s := l.read()
-		if _, err := s.Ban(l.conn, s.Source(src), time.Hour, "by hand"); err != nil {
-			t.Fatal(err)
-		}
+	offenders, byHand, prefix := l.pair(), l.pair(), netip.MustParsePrefix("203.0.113.0/24")
+	l.offend(offenders...)
+	for _, p := range append(l.prefixes(byHand...), prefix) {
+		l.put(ruleset.Record{Source: p, Banned: true, Timeout: time.Hour, Remaining: time.Hour, Comment: "by hand"})
 	}
-	if _, err := l.read().Ban(l.conn, prefix, time.Hour, ""); err != nil {
-		t.Fatal(err)
-	}
-	w := l.watch()
-	w.want(banned, 1, 1, heard...) // only they offended
-	l.awaitFree(heard...)
-	if time.Since(start) < 3*time.Second-10*time.Millisecond { // the kernel counts in jiffies, of 10 ms at most
-		t.Error("the watcher shortened a ban")
-	}
-	l.offend(heard...)
-	w.want(escalated, 2, 2, heard...)
-	w.quiet()
-	w.stop()
-	w = l.watch() // another finds what the first has left: who is in tier 2 has two offences
-	w.want(banned, 2, 2, heard...)
-	w.quiet()
-}
-
-func TestOwnEditsAreNotHeard(t *testing.T) {
-	t.Parallel()
-	l := newLab(t, 2*time.Second, time.Hour)
-	w := l.watch()
-	offenders := l.pair()
-	l.second(w, offenders...)
-	// What somebody does after the escalation is heard after it.
-	other := l.pair()[0]
-	l.nft(fmt.Sprintf("add element inet portmon ban4 { %v }", other))
-	w.want([]Kind{ByHand}, 1, 0, other)
-	w.quiet()
-	w.stop()
-	for _, src := range offenders {
-		rec, ok := w.loop.core.led.Lookup(w.loop.core.source(src), state.Clock().Mono)
-		if !ok || rec.Offences != 2 || rec.Port != trapTCP {
-			t.Errorf("%v: the ledger has %+v, want 2 offences", src, rec)
-		}
-		if _, ok := w.loop.core.mir.get(ruleset.BanSet(src, 2), keyOf(w.loop.core.source(src))); !ok {
-			t.Errorf("%v is not known to be in tier 2", src)
-		}
-	}
-	if _, ok := w.loop.core.mir.get("ban4", nftset.Single(nftset.AddrKey(other))); !ok {
-		t.Errorf("%v is not known to be banned", other)
-	}
-}
-
-// A program that has seen sources do wrong can say so, and they climb as those that a trap has caught.
-func TestOffencesOfOthers(t *testing.T) {
-	t.Parallel()
-	l := newLab(t, 2*time.Second, time.Hour)
-	path := filepath.Join(t.TempDir(), "state.jsonl")
+	path := t.TempDir() + "/state.jsonl"
 	saves := func(c *Config) { c.State = path }
 	w := l.watch(saves)
-	bystanders, sources := l.pair(), l.pair()
-	ban := func(src netip.Addr) {
-		s := l.read()
-		if _, err := s.Ban(l.conn, s.Source(src), 2*time.Second, ruleset.OffenceMark+"guesses passwords"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, src := range sources {
-		ban(src)
-		w.want(banned, 1, 1, src)
-		l.cut(src)
-	}
-	l.awaitFree(sources...)
-	w.stop() // the next is not heard, but found
-	for _, src := range sources {
-		ban(src)
-	}
-	w = l.watch(saves)
-	w.want(escalated, 2, 2, sources...)
-	for _, src := range sources {
-		st, err := l.read().Lookup(l.conn, src)
-		if err != nil || st.Bans[0].Tier != 2 || st.Bans[0].Comment != ruleset.OffenceMark+"guesses passwords" {
-			t.Errorf("%v has bans %+v, error %v, want one in tier 2 with its reason", src, st.Bans, err)
-		}
-	}
-	for range 2 { // nor is anything counted twice
+	w.want(Banned, 1, 1, offenders...)
+	w.quiet()
+	l.awaitFree(offenders...)
+	l.offend(offenders...)
+	w.want(Escalated, 2, 2, offenders...)
+	for range 2 {
 		w.stop()
 		w = l.watch(saves)
-		w.quiet()
-	}
-	for src, rec := range l.remembered(path) {
-		if rec.Offences != 2 || rec.ByHand {
-			t.Errorf("%v is remembered as %+v, want 2 offences", src, rec)
+		w.quiet() // nothing is counted twice
+		for src, row := range w.rows(byHand...) {
+			if !row.ByHand || row.Offences != 0 || row.Cause != book.CauseHand || !row.Banned {
+				t.Errorf("%v is remembered as %+v", src, row)
+			}
+		}
+		for src, row := range w.rows(offenders...) {
+			if row.Step != 2 || row.Offences != 2 || row.Port != trapTCP {
+				t.Errorf("%v is remembered as %+v", src, row)
+			}
 		}
 	}
+	l.cut(offenders...)
+	l.cut(byHand...)
+	l.served(l.pair()...)
+}
+
+// What is lifted while no watcher runs stays lifted, in the table and over a new
+// one.
+func TestLiftedUnwatched(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, 2*time.Second, time.Hour)
+	path := t.TempDir() + "/state.jsonl"
+	saves := func(c *Config) { c.State = path }
+	w := l.watch(saves)
+	offenders, lifted, bystanders := l.pair(), l.pair(), l.pair()
+	l.second(w, append(offenders, lifted...)...)
+	w.stop()
+	l.unban(lifted...)
+	w = l.watch(saves) // learns that
+	w.want(Lifted, 2, 0, lifted...)
+	w.stop()
+	l.nft("flush ruleset")
+	l.apply()
+	w = l.watch(saves)
+	w.awaitNews(Restored, len(offenders))
+	l.cut(offenders...)
+	l.served(lifted...)
+	l.offend(lifted...)
+	w.want(Banned, 1, 1, lifted...)
 	l.served(bystanders...)
+	w.quiet()
+}
+
+// A ban that is lifted between the decision to lengthen it and the doing is
+// lifted all the same.
+func TestLiftedWhileItClimbs(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, 2*time.Second, time.Hour)
+	w := l.watch()
+	for _, src := range l.pair() {
+		for range 20 {
+			l.nft(fmt.Sprintf("add element inet portmon %s { %v timeout 1m comment \"offence: x\" }", ruleset.RoleBan.Set(src, 0), l.source(src).Addr()))
+			if _, _, err := l.open().Unban(l.source(src)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Unbanned(t.Context(), l.source(src)); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "it is free", func() bool {
+				w.Save(t.Context()) // all is taken in
+				return len(l.look(src).Bans) == 0
+			})
+		}
+	}
 }

@@ -10,36 +10,32 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/portmon/portmon/internal/state"
-	"github.com/portmon/portmon/ruleset"
+	"github.com/portmon/portmon/internal/book"
 )
 
+// stateVariable makes the test binary a watcher, of that state.
 const (
 	stateVariable = "PORTMON_WATCH_TEST_STATE"
 	readyLine     = "ready\n"
 )
 
-// killLadder has a first tier that a few watchers live and die in.
-var killLadder = []time.Duration{4 * time.Second, time.Hour, 2 * time.Hour}
+// killLadder has steps that a few watchers live and die in.
+var killLadder = []time.Duration{3 * time.Second, 6 * time.Second, time.Hour, 2 * time.Hour}
 
 func watchUntilKilled() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	config := Config{
-		Spec: ruleset.Default(), Forget: 24 * time.Hour, State: os.Getenv(stateVariable),
-		Ready: func() { fmt.Print(readyLine) },
-	}
-	config.Spec.BanTime = killLadder
 	var faults error
-	config.Fault = func(err error) { faults = errors.Join(faults, err) }
-	w, err := Open(config)
+	w, err := Open(Config{
+		Spec: testSpec(killLadder...), State: os.Getenv(stateVariable), Ready: func() { fmt.Print(readyLine) },
+		Fault: func(err error) { faults = errors.Join(faults, err) },
+	})
 	if err != nil {
 		return err
 	}
@@ -62,7 +58,7 @@ func (l *lab) start(path string) *process {
 		l.t.Fatal(err)
 	}
 	p := &process{Cmd: exec.Command(self), t: l.t}
-	p.Env = append(os.Environ(), roleVariable+"="+roleWatch, stateVariable+"="+path)
+	p.Env = append(os.Environ(), stateVariable+"="+path)
 	p.Stderr = &p.stderr
 	out, err := p.StdoutPipe()
 	if err != nil {
@@ -86,7 +82,7 @@ func (p *process) awaitReady() {
 	}
 }
 
-// end ends the watcher, by a signal, and returns when it has ended.
+// end ends the watcher by a signal, and returns when it has ended.
 func (p *process) end(s syscall.Signal) {
 	p.t.Helper()
 	p.Process.Signal(s)
@@ -96,34 +92,46 @@ func (p *process) end(s syscall.Signal) {
 	}
 }
 
+// saved returns the rows of a state file.
+func (l *lab) saved(path string) map[netip.Prefix]book.Row {
+	l.t.Helper()
+	b, report, err := book.Read(book.Config{Path: path, Here: book.Here(0), Now: book.ReadClock()})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if text := report.String(); text != "" {
+		l.t.Error(text)
+	}
+	rows := make(map[netip.Prefix]book.Row)
+	for row := range b.Rows() {
+		rows[row.Source] = row
+	}
+	return rows
+}
+
+// However often the watcher is killed, and for however long there is none, every
+// source climbs by one step for each offence, and is remembered with it.
 func TestKilled(t *testing.T) {
-	const kills, waves = 100, 10
+	const kills, repeaters = 100, 8
 	l := newLab(t, killLadder...)
-	path := filepath.Join(t.TempDir(), "state.jsonl")
+	path := t.TempDir() + "/state.jsonl"
 	offences := make(map[netip.Addr]int)
-	var repeaters []netip.Addr // that have offended once yet
 	bystanders := l.pair()
+	again := l.pairs(repeaters)
 	moment := func() time.Duration { return time.Duration(rand.IntN(60_000)) * time.Microsecond }
-	cycle := 0
-	for ; cycle < kills || len(repeaters) > 0; cycle++ {
+	for cycle := range kills {
 		p := l.start(path)
 		if cycle%3 == 0 {
-			p.awaitReady() // and has saved what it found
+			p.awaitReady()
 		} else {
-			time.Sleep(moment())
+			time.Sleep(moment()) // it may be killed at any point of its start
 		}
 		sources := l.pair()
-		if cycle < waves {
-			repeaters = append(repeaters, sources...)
-		}
-		repeaters = slices.DeleteFunc(repeaters, func(src netip.Addr) bool {
-			tiers, _ := l.bans(src)
-			if offences[src] == 1 && len(tiers) == 0 {
+		for _, src := range again {
+			if offences[src] < 3 && len(l.look(src).Bans) == 0 {
 				sources = append(sources, src)
-				return true
 			}
-			return false
-		})
+		}
 		for _, src := range sources {
 			offences[src]++
 		}
@@ -133,37 +141,25 @@ func TestKilled(t *testing.T) {
 		l.cut(sources...)
 		l.served(bystanders...)
 	}
+	for _, src := range again {
+		for offences[src] < 3 {
+			l.awaitFree(src)
+			l.offend(src)
+			offences[src]++
+		}
+	}
 	p := l.start(path)
 	p.awaitReady()
 	p.end(syscall.SIGTERM)
-	t.Logf("%d kills, %d sources", cycle, len(offences))
-
-	f, err := state.Open(path)
-	if err != nil {
-		t.Fatal(err)
+	rows := l.saved(path)
+	if len(rows) != len(offences) {
+		t.Errorf("the book has %d sources, want %d", len(rows), len(offences))
 	}
-	defer f.Close()
-	got := make(map[netip.Prefix]state.Record)
-	for rec := range f.Records() {
-		got[rec.Prefix] = rec
-	}
-	if len(got) != len(offences) {
-		t.Errorf("the state has %d sources, want %d", len(got), len(offences))
-	}
-	twice := 0
 	for src, n := range offences {
-		rec := got[l.read().Source(src)]
-		if rec.Offences != n {
-			t.Errorf("%v has offended %d times: %+v", src, n, rec)
-		}
-		if n == 2 {
-			twice++
-			if tiers, _ := l.bans(src); !slices.Contains(tiers, 2) || !rec.Banned || rec.Tier != 2 {
-				t.Errorf("%v is in tiers %v, want 2: %+v", src, tiers, rec)
-			}
+		row, st := rows[l.source(src)], l.look(src)
+		if row.Step != n || st.Step != n || row.Offences != n || slices.Contains(again, src) && (!row.Banned || len(st.Bans) != 1) {
+			t.Errorf("%v has offended %d times: %+v, in the kernel %+v", src, n, row, st)
 		}
 	}
-	if twice != 2*waves {
-		t.Errorf("%d sources have offended twice, want %d", twice, 2*waves)
-	}
+	l.served(bystanders...)
 }

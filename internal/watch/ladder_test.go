@@ -1,64 +1,232 @@
 package watch
 
 import (
+	"fmt"
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
+
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/ruleset"
 )
 
-var (
-	banned    = []Kind{Banned}
-	escalated = []Kind{Banned, Escalated}
-)
+// ladder has a first step that is over soon, and others that last.
+var ladder = []time.Duration{2 * time.Second, 9 * time.Hour, 30 * time.Hour}
 
-func TestLadder(t *testing.T) {
+// second makes sources repeat offenders. The first step must be short.
+func (l *lab) second(w *watcher, sources ...netip.Addr) {
+	l.t.Helper()
+	l.offend(sources...)
+	w.want(Banned, 1, 1, sources...)
+	l.awaitFree(sources...)
+	l.offend(sources...)
+	w.want(Escalated, 2, 2, sources...)
+}
+
+// What the packet path does is told and remembered, once each, with its port.
+func TestPacketPath(t *testing.T) {
 	t.Parallel()
-	ladder := []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second}
-	l := newLab(t, ladder...)
+	l := newLab(t, 2*time.Second, 3*time.Second, time.Hour)
 	w := l.watch()
 	offenders, bystanders := l.pair(), l.pair()
-	for i, tier := range []int{1, 2, 3, 3} {
-		start := time.Now()
+	for i, step := range []int{1, 2, 3} {
 		l.offend(offenders...)
 		l.cut(offenders...)
-		kinds := escalated
-		if tier == 1 {
-			kinds = banned
+		kind := Escalated
+		if step == 1 {
+			kind = Banned
 		}
-		w.want(kinds, tier, i+1, offenders...)
-		for _, src := range offenders {
-			l.awaitTier(src, tier, ladder[tier-1], start)
+		w.want(kind, step, i+1, offenders...)
+		for src, row := range w.rows(offenders...) {
+			left := l.left(src.Addr())
+			if off := row.Remaining(book.ReadClock().Boot) - left; off.Abs() > slack {
+				t.Errorf("%v has %v left in the kernel, and the book is %v off", src, left, off)
+			}
+			if row.Step != step || row.Offences != i+1 || row.Cause != book.CauseTrap || row.Port != trapTCP || row.Proto != 6 || row.ByHand {
+				t.Errorf("%v is remembered as %+v, want step %d", src, row, step)
+			}
 		}
-		if i == 3 {
-			break // it is known by now how the third tier ends
+		l.served(bystanders...)
+		if step < 3 {
+			l.awaitFree(offenders...)
+			l.served(offenders...)
 		}
-		// A stream of packets to an open port, through the end of the shorter tiers, until that of the longest.
-		const tick = 10 * time.Millisecond // the kernel counts time in ticks
-		n := 0
-		for end := start.Add(ladder[tier-1] - tick); l.cutUntil(end, offenders...); n++ {
-			l.served(bystanders...)
-		}
-		t.Logf("tier %d: %d packets of each offender, none answered", tier, n)
-		l.awaitFree(offenders...)
-		if got := time.Since(start); got < ladder[tier-1]-tick || got > ladder[tier-1]+deadline {
-			t.Errorf("the ban in tier %d took %v", tier, got)
-		}
-		l.served(offenders...)
 	}
+	w.quiet()
+	s := w.stats()
+	if s.Offences[Port{6, trapTCP}] != 6 || s.Escalations[2] != 2 || s.Escalations[3] != 2 || s.Bans[Place{4, 3}] != 1 || s.Bans[Place{6, 3}] != 1 {
+		t.Errorf("stats are %+v", s)
+	}
+}
+
+// A scan is told as such, with the port that was one too many.
+func TestScan(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	w := l.watch()
+	scanners, bystanders := l.pair(), l.pair()
+	for port := range uint16(l.spec.Scan.Ports) {
+		l.probe(1000+port, scanners...)
+	}
+	w.want(Banned, 1, 1, scanners...)
+	for src, row := range w.rows(scanners...) {
+		if row.Cause != book.CauseScan || row.Port != 1000+uint16(l.spec.Scan.Ports)-1 {
+			t.Errorf("%v is remembered as %+v, want a scan", src, row)
+		}
+	}
+	w.stop()
+	w = l.watch() // without a book, the table tells
+	w.want(Banned, 1, 1, scanners...)
+	for src, row := range w.rows(scanners...) {
+		if row.Cause != book.CauseScan || row.Step != 1 {
+			t.Errorf("%v is found as %+v, want a scan", src, row)
+		}
+	}
+	l.cut(scanners...)
+	l.served(bystanders...)
+}
+
+// A subnet is told by its prefix.
+func TestSubnet(t *testing.T) {
+	t.Parallel()
+	l := newBareLab(t)
+	l.spec.Subnet4, l.spec.Subnet6 = 3, 3
+	l.apply()
+	w := l.watch()
+	bystanders := l.pair()
+	for _, of := range [][]string{
+		{"203.0.113.1", "203.0.113.2", "203.0.113.3"}, {"2001:db8:7:1::1", "2001:db8:7:2::1", "2001:db8:7:3::1"},
+	} {
+		var sources []netip.Addr
+		for _, text := range of {
+			sources = append(sources, netip.MustParseAddr(text))
+		}
+		l.offend(sources[:2]...)
+		w.want(Banned, 1, 1, sources[:2]...)
+		l.offend(sources[2])
+		bits := map[bool]int{true: 24, false: 48}[sources[0].Is4()]
+		want := netip.PrefixFrom(sources[0], bits).Masked()
+		if n, err := w.next(); err != nil || n.Kind != Banned || n.Source != want || n.Cause != book.CauseSubnet || n.Step != 0 {
+			t.Fatalf("got %v %+v, error %v, want the ban of %v", n.Kind, n, err, want)
+		}
+		l.cut(sources...)
+	}
+	l.served(bystanders...)
 	w.quiet()
 }
 
-// awaitTier returns when a source is in a tier, for as long as the ban lasts that began at start, and in the first as well.
-func (l *lab) awaitTier(src netip.Addr, tier int, length time.Duration, start time.Time) {
+// probe sends a SYN to a port that is closed.
+func (l *lab) probe(port uint16, sources ...netip.Addr) {
 	l.t.Helper()
-	var tiers []int
-	var left time.Duration
-	await(l.t, "it is in its tier", func() bool { tiers, left = l.bans(src); return len(tiers) > 0 && tiers[0] == tier })
-	if !slices.Contains(tiers, 1) {
-		l.t.Errorf("%v is in tiers %v, want 1 among them", src, tiers)
+	for _, src := range sources {
+		l.outside.Send(syn(src, l.to(src, port)))
 	}
-	if age := length - left; age < 0 || age > time.Since(start)+50*time.Millisecond {
-		l.t.Errorf("%v has %v left in tier %d, %v after the offence", src, left, tier, time.Since(start))
+}
+
+// A ban that another program makes, and that is one for an offence, climbs; with
+// or without its mark, once there is a step on record.
+func TestOffencesOfOthers(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, 2*time.Second, 4*time.Second, time.Hour)
+	w := l.watch()
+	bystanders, sources := l.pair(), l.pair()
+	add := func(src netip.Addr, props string) {
+		l.nft(fmt.Sprintf("add element inet portmon %s { %v %s }", ruleset.RoleBan.Set(src, 0), l.source(src).Addr(), props))
 	}
+	for _, src := range sources {
+		add(src, `timeout 1s comment "offence: guesses passwords"`)
+		w.want(Banned, 1, 1, src)
+		l.awaitStep(1, src)
+		l.cut(src)
+	}
+	l.awaitFree(sources...)
+	for _, src := range sources {
+		add(src, "timeout 1s")
+		w.want(Escalated, 2, 2, src)
+		l.awaitStep(2, src)
+	}
+	l.awaitFree(sources...)
+	for _, src := range sources {
+		add(src, `timeout 2h comment "crowd"`) // longer than the step deserves
+		w.want(Escalated, 3, 3, src)
+		l.awaitStep(3, src)
+		if left := l.left(src); left < 2*time.Hour-deadline {
+			t.Errorf("%v is banned for %v, want the 2 h that were asked for", src, left)
+		}
+		// Again while it is banned: it has done nothing to deserve less.
+		add(src, `timeout 1m comment "offence: again"`)
+		await(t, "the longer ban is back", func() bool { return l.left(src) > 2*time.Hour-deadline })
+	}
+	w.quiet()
+	for src, row := range w.rows(sources...) {
+		if row.Step != 3 || row.Offences != 3 || row.Cause != book.CauseOther || row.ByHand {
+			t.Errorf("%v is remembered as %+v", src, row)
+		}
+	}
+	l.served(bystanders...)
+}
+
+// `portmon ban --offence` climbs by itself, and the watcher makes it no more.
+func TestOffend(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, 2*time.Second, time.Hour, 2*time.Hour)
+	w := l.watch()
+	bystanders, sources := l.pair(), l.pair()
+	for step := 1; step <= 2; step++ {
+		if _, _, err := l.open().Offend(l.spec, sources, "guesses passwords"); err != nil {
+			t.Fatal(err)
+		}
+		w.want(map[int]Kind{1: Banned, 2: Escalated}[step], step, step, sources...)
+		w.quiet()
+		l.awaitStep(step, sources...)
+		l.cut(sources...)
+		if step == 1 {
+			l.awaitFree(sources...)
+		}
+	}
+	l.served(bystanders...)
+}
+
+// Offences that a program has reported while no watcher ran are found.
+func TestOffencesUnheard(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, 2*time.Second, time.Hour, 2*time.Hour)
+	sources, bystanders := l.pair(), l.pair()
+	for _, src := range sources {
+		l.nft(fmt.Sprintf("add element inet portmon %s { %v timeout 1m comment \"offence: x\" }", ruleset.RoleBan.Set(src, 0), l.source(src).Addr()))
+	}
+	for range 2 {
+		w := l.watch()
+		w.want(Banned, 1, 1, sources...)
+		w.quiet()
+		w.stop()
+	}
+	l.awaitStep(1, sources...)
+	l.cut(sources...)
+	l.served(bystanders...)
+}
+
+// What is whitelisted is lifted, and told.
+func TestWhitelistedByOthers(t *testing.T) {
+	t.Parallel()
+	l := newBareLab(t)
+	friends, strangers := l.pair(), l.pair()
+	l.spec.Whitelist = append(l.spec.Whitelist, l.prefixes(friends...)...)
+	l.apply()
+	w := l.watch()
+	for i, src := range friends {
+		for _, props := range []string{"", `comment "offence: x"`} {
+			l.nft(fmt.Sprintf("add element inet portmon %s { %v %s }", ruleset.RoleBan.Set(src, 0), l.source(src).Addr(), props))
+			w.awaitNews(Whitelisted, 1)
+			await(t, "it is lifted", func() bool { return len(l.look(src).Bans) == 0 })
+		}
+		l.nft(fmt.Sprintf("add element inet portmon %s { %v timeout 1h }", ruleset.RoleBan.Set(strangers[i], 0), l.source(strangers[i]).Addr()))
+		w.want(ByHand, 0, 0, strangers[i])
+	}
+	l.served(friends...)
+	l.cut(strangers...)
+	if rows := w.rows(friends...); len(rows) > 0 {
+		t.Errorf("remembered are %v", rows)
+	}
+	w.quiet()
 }

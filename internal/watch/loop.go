@@ -8,88 +8,72 @@ import (
 	"sync"
 	"time"
 
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/nflog"
-	"github.com/portmon/portmon/internal/state"
 	"github.com/portmon/portmon/nftset"
 )
 
-// loop carries reports to the core, and edits from it. One goroutine, that of run, owns all of it; others only read sockets.
+// loop carries reports to the core, and its wishes from it. One goroutine, that
+// of run, owns all of it but the connections, which belong to those that read
+// and change the kernel.
 type loop struct {
-	config  Config
-	core    *core
-	sets    []nftset.Set
-	edit    *nftset.Conn
+	config Config
+	core   *core
+
 	log     *nflog.Conn
 	monitor *nftset.Monitor
+	sources *nftset.Conn // for the reader of the log
+	reader  *nftset.Conn // for questions
+	editor  *nftset.Conn // for changes
 
 	reports chan report
-	asks    chan func()   // to be called by the loop
-	ended   chan struct{} // closed when nobody reads asks any more
-	done    chan struct{} // closed when nobody reads reports any more
+	answers chan answer
+	changes chan changed
+	synced  chan synced
+	orders  chan func()   // to be called by the loop
+	ended   chan struct{} // closed when nobody reads orders any more
+	done    chan struct{} // closed when nobody reads reports and answers any more
 	readers sync.WaitGroup
 
-	// due is when the sets are to be read again; zero if they are not.
-	due time.Time
-	// confirm tells that they are to be read once more after that, because the first reading was of sets that grew.
-	confirm bool
-	// saved gets the outcome of a saving that is under way; nil if there is none.
-	saved chan error
-	// again tells that it is to be followed by another one.
-	again bool
-	// overran tells that the count of the messages lost in an overrun is still to come.
-	overran bool
-	// saves and failures count what became of savings of the state.
-	saves, failures uint64
+	changing, syncing bool
+	waiting           []save // those who have asked for it
+	ready             bool
+	overran           bool // the count of the messages lost in an overrun is still to come
+	saves, failures   uint64
+	saveError         error
 }
 
-const (
-	// patience is how long others have for making the table again that they deleted.
-	patience = time.Second
-	// pause lies between two readings of the sets.
-	pause = time.Second
-	// housekeeping is how often what has expired is forgotten.
-	housekeeping = time.Minute
-)
-
 // open subscribes to all that there is to hear.
-func open(config Config) (*loop, error) {
-	l, err := deaf(config)
-	if err != nil {
-		return nil, err
+func open(config Config) (_ *loop, err error) {
+	l := &loop{
+		config: config, reports: make(chan report, backlog), answers: make(chan answer), changes: make(chan changed, 1),
+		synced: make(chan synced, 1), orders: make(chan func()), ended: make(chan struct{}), done: make(chan struct{}),
+	}
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	for _, c := range []**nftset.Conn{&l.sources, &l.reader, &l.editor} {
+		if *c, err = nftset.Dial(&nftset.Config{NetNS: config.NetNS}); err != nil {
+			return nil, err
+		}
 	}
 	l.log, err = nflog.Dial(&nflog.Config{Group: config.Spec.LogGroup, NetNS: config.NetNS, ReadBuffer: config.ReadBuffer})
 	if err != nil {
-		l.close()
 		return nil, err
 	}
+	table := nftset.Table{Family: nftset.FamilyINet, Name: config.Spec.Table}
 	l.monitor, err = nftset.Listen(&nftset.MonitorConfig{
-		NetNS: config.NetNS, Table: l.table(), Sets: l.sets, ReadBuffer: config.ReadBuffer,
+		NetNS: config.NetNS, Table: table, Sets: remembering(table), ReadBuffer: config.ReadBuffer,
 	})
 	if err != nil {
-		l.close()
 		return nil, err
 	}
-	l.readers.Go(func() { readLog(l.log, l.reports, l.done) })
+	sources := &sources{conn: l.sources, table: config.Spec.Table}
+	l.readers.Go(func() { readLog(l.log, sources, l.reports, l.done) })
 	l.readers.Go(func() { readEvents(l.monitor, l.reports, l.done) })
 	return l, nil
-}
-
-// deaf returns a loop that hears nothing.
-func deaf(config Config) (*loop, error) {
-	edit, err := nftset.Dial(&nftset.Config{NetNS: config.NetNS})
-	if err != nil {
-		return nil, err
-	}
-	l := &loop{
-		config: config, edit: edit, core: newCore(config.Spec, config.Forget, edit.PortID()),
-		reports: make(chan report, backlog), asks: make(chan func()), ended: make(chan struct{}), done: make(chan struct{}),
-	}
-	l.sets = banSets(l.table())
-	return l, nil
-}
-
-func (l *loop) table() nftset.Table {
-	return nftset.Table{Family: nftset.FamilyINet, Name: l.config.Spec.Table}
 }
 
 // close ends the subscriptions, and returns when nobody reads any more.
@@ -101,27 +85,22 @@ func (l *loop) close() {
 	if l.monitor != nil {
 		l.monitor.Close()
 	}
+	for _, c := range []*nftset.Conn{l.sources, l.reader, l.editor} {
+		if c != nil {
+			c.Close() // whoever reads a long dump ends with an error
+		}
+	}
 	l.readers.Wait()
-	l.edit.Close()
 }
 
 func (l *loop) run(ctx context.Context, reload <-chan Config) error {
 	if err := l.begin(); err != nil {
 		return err
 	}
-	if l.config.Ready != nil {
-		l.config.Ready()
-	}
-	sweep := time.NewTicker(housekeeping)
-	defer sweep.Stop()
-	save := time.NewTicker(cmp.Or(l.config.SaveEvery, time.Minute))
-	defer save.Stop()
 	beat := time.NewTicker(cmp.Or(l.config.BeatEvery, 10*time.Second))
 	defer beat.Stop()
 	for {
-		if l.config.Beat != nil {
-			l.config.Beat()
-		}
+		l.tend()
 		wake := time.NewTimer(l.idle())
 		select {
 		case <-ctx.Done():
@@ -134,71 +113,76 @@ func (l *loop) run(ctx context.Context, reload <-chan Config) error {
 		case r := <-l.reports:
 			l.take(r)
 			l.drain()
-		case <-sweep.C:
-			l.forget()
-		case <-save.C:
-			l.saveSoon()
-		case err := <-l.saved:
-			l.noteSaved(err)
-		case f := <-l.asks:
+		case a := <-l.answers:
+			l.onAnswer(a)
+		case c := <-l.changes:
+			l.onChanged(c)
+		case s := <-l.synced:
+			l.onSynced(s)
+		case f := <-l.orders:
 			f()
 		case <-beat.C:
 		case <-wake.C:
 		}
 		wake.Stop()
-		l.tend()
-		l.finish()
-	}
-}
-
-// begin learns all that is known, and acts upon it.
-func (l *loop) begin() error {
-	if _, err := l.recall(); err != nil {
-		return err
-	}
-	if err := l.resync(); err != nil {
-		return err
-	}
-	l.finish()
-	if err := l.save(); err != nil {
-		l.fault(err)
-	}
-	l.freed()
-	return nil
-}
-
-// end takes in what was heard until now, and saves the state.
-func (l *loop) end() error {
-	if err := l.catchUp(); err != nil {
-		l.fault(err)
-	}
-	l.settle()
-	return l.save()
-}
-
-// catchUp takes in all that has happened until now. The kernel holds messages back for a moment, to send several at once; what has not
-// come by then is in the sets.
-func (l *loop) catchUp() error {
-	const moment = 20 * time.Millisecond
-	for wait := time.After(moment); wait != nil; {
-		select {
-		case r := <-l.reports:
-			l.take(r)
-		case <-wait:
-			wait = nil
+		if l.config.Beat != nil {
+			l.config.Beat()
 		}
 	}
-	l.drain()
-	l.tend()
-	var err error
-	if l.core.table.state == standing {
-		err = l.resync()
-	}
-	l.finish()
-	return err
 }
 
-// drain takes in what waits already, so that it is answered together. It ends, although more may come all the time.
+// tend has done what is to be done, beside the loop, and passes on the news.
+func (l *loop) tend() {
+	now := book.ReadClock()
+	l.core.tidy(now)
+	if q, ok := l.core.nextQuestion(now); ok {
+		l.readers.Go(func() {
+			ask(l.reader, l.config.Spec.Table, q, func(a answer) bool { return send(l.answers, a, l.done) })
+		})
+	}
+	if todo, ok := l.core.nextChange(now); ok {
+		l.changing = true
+		l.readers.Go(func() { l.changes <- do(l.editor, todo) })
+	}
+	l.sync(now)
+	if news := l.core.takeNews(); len(news) > 0 && l.config.News != nil {
+		l.config.News(news)
+	}
+	if !l.ready && l.core.settled() {
+		l.ready = true
+		l.freed()
+		if l.config.Ready != nil {
+			l.config.Ready()
+		}
+	}
+}
+
+// idle returns how long there will be nothing to do unless something is heard.
+func (l *loop) idle() time.Duration {
+	now := book.ReadClock()
+	return max(0, min(l.core.idle(now), l.untilSync(now)))
+}
+
+func (l *loop) onAnswer(a answer) {
+	l.core.onAnswer(a)
+	if a.err != nil && !gone(a.err) {
+		l.fault(a.err)
+	}
+	if a.last {
+		l.freed()
+	}
+}
+
+func (l *loop) onChanged(c changed) {
+	l.changing = false
+	l.core.onChanged(c, book.ReadClock())
+	if c.err != nil && !gone(c.err) {
+		l.fault(c.err)
+	}
+}
+
+// drain takes in what waits already, so that it is answered together. It ends,
+// although more may come all the time.
 func (l *loop) drain() {
 	for range backlog {
 		select {
@@ -211,105 +195,25 @@ func (l *loop) drain() {
 }
 
 func (l *loop) take(r report) {
-	now := state.Clock()
-	stats := &l.core.stats
+	now := book.ReadClock()
 	for i := range r.messages {
-		l.core.heard(&r.messages[i], now)
+		l.core.onLogMessage(&r.messages[i].Message, r.messages[i].source, now)
 	}
-	stats.LostMessages += uint64(max(r.lost.Messages, 0))
-	// After an overrun, the next message tells how many were lost in it. Other gaps are no overrun, and say it all.
-	switch {
-	case r.lost.Overrun:
-		l.overran = true
-		stats.LogOverruns++
-		l.resyncSoon()
-	case r.lost.Messages > 0 && l.overran:
-		l.overran = false
-	case r.lost.Messages > 0:
-		l.resyncSoon()
+	// After an overrun, the next message tells how many were lost in it. Other
+	// gaps are no overrun, and say it all.
+	known := r.lost.Messages > 0 && l.overran
+	if known || r.lost.Overrun {
+		l.overran = r.lost.Overrun
+	}
+	if l.core.onLost(r.lost, now); r.lost.Messages > 0 && !known {
+		l.core.resync(now)
 	}
 	for _, ev := range r.events {
-		l.core.happened(ev, now)
-		if ev.Kind == nftset.Overrun {
-			stats.EventOverruns++
-			l.resyncSoon()
-		}
+		l.core.onEvent(ev, now)
 	}
 	if r.err != nil {
 		l.fault(r.err)
 	}
-}
-
-// resyncSoon has the sets read as soon as that is due, and again: what is read while it grows may not be all.
-func (l *loop) resyncSoon() {
-	if l.due.IsZero() {
-		l.due = time.Now()
-	}
-	l.confirm = true
-}
-
-// idle returns how long there will be nothing to do unless a report comes.
-func (l *loop) idle() time.Duration {
-	d := housekeeping
-	if !l.due.IsZero() {
-		d = min(d, time.Until(l.due))
-	}
-	if t := &l.core.table; t.state == away {
-		d = min(d, t.since.Add(patience).Sub(state.Clock().Mono))
-	}
-	return max(d, 0)
-}
-
-// tend does what is due.
-func (l *loop) tend() {
-	if !l.due.IsZero() && !time.Now().Before(l.due) {
-		l.due = time.Time{}
-		if l.confirm {
-			l.due, l.confirm = time.Now().Add(pause), false
-		}
-		if err := l.resync(); err != nil {
-			l.fault(err)
-			l.due = time.Now().Add(pause)
-		}
-		l.freed()
-	}
-	if t := &l.core.table; t.state == away && state.Clock().Mono >= t.since.Add(patience) {
-		t.since = state.Clock().Mono
-		if err := l.reapply(); err != nil {
-			l.fault(err)
-		}
-	}
-	if err := l.reread(); err != nil {
-		l.fault(err)
-	}
-}
-
-// finish commits the edits and passes on the news.
-func (l *loop) finish() {
-	l.core.checkFull(state.Clock().Mono)
-	fresh := l.core.fresh
-	edits, news := l.core.take()
-	l.commit(edits, fresh)
-	l.tell(news)
-}
-
-// tell passes on news.
-func (l *loop) tell(news []News) {
-	for i := range news {
-		l.core.stats.count(&news[i])
-		if news[i].Kind == Removed {
-			l.saveSoon() // or `portmon apply` would put back from the file what was removed on purpose
-		}
-	}
-	if len(news) > 0 && l.config.News != nil {
-		l.config.News(news)
-	}
-}
-
-func (l *loop) forget() {
-	now := state.Clock().Mono
-	l.core.mir.sweep(now)
-	l.core.led.Forget(now)
 }
 
 func (l *loop) reconfigure(config Config) error {
@@ -319,9 +223,8 @@ func (l *loop) reconfigure(config Config) error {
 	if have, want := l.config.Spec, config.Spec; want.Table != have.Table || want.LogGroup != have.LogGroup {
 		return errors.New("the name of the table and the log group cannot change while it is watched")
 	}
-	l.config.Spec, l.config.Forget = config.Spec, config.Forget
-	l.core.reconfigure(config.Spec, config.Forget)
-	l.core.inherit(state.Clock())
+	l.config.Spec = config.Spec
+	l.core.reconfigure(config.Spec, l.config.maxRows(), book.ReadClock())
 	return nil
 }
 

@@ -7,19 +7,21 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
 func TestMain(m *testing.M) {
-	if role := os.Getenv(roleVariable); role != "" {
-		if err := roles[role](); err != nil {
+	if os.Getenv(stateVariable) != "" {
+		if err := watchUntilKilled(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -28,32 +30,14 @@ func TestMain(m *testing.M) {
 	os.Exit(netnstest.Main(m))
 }
 
-// roleVariable makes the test binary another program: one of the roles.
-const (
-	roleVariable = "PORTMON_WATCH_TEST_ROLE"
-	roleRemove   = "remove"
-	roleWatch    = "watch"
-)
-
-var roles = map[string]func() error{roleRemove: removeTable, roleWatch: watchUntilKilled}
-
-func removeTable() error {
-	c, err := nftset.Dial(nil)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	_, err = ruleset.Remove(c, ruleset.Default().Table)
-	return err
-}
-
 const (
 	openUDP  = 53
 	trapTCP  = 23
 	deadline = 20 * time.Second // ends a test that fails
 )
 
-// lab is a host with a table on it, and the outside, from where packets of any source come.
+// lab is a host with a table on it, and the outside, from where packets of any
+// source come.
 type lab struct {
 	t             testing.TB
 	host, outside *netnstest.Host
@@ -65,20 +49,35 @@ type lab struct {
 
 func newLab(t testing.TB, ladder ...time.Duration) *lab {
 	t.Helper()
-	l := &lab{t: t, host: netnstest.NewHost(t, "host"), outside: netnstest.NewHost(t, "outside"), spec: ruleset.Default()}
+	l := newBareLab(t, ladder...)
+	l.apply()
+	return l
+}
+
+// newBareLab makes a lab without a table.
+func newBareLab(t testing.TB, ladder ...time.Duration) *lab {
+	t.Helper()
+	l := &lab{t: t, host: netnstest.NewHost(t, "host"), outside: netnstest.NewHost(t, "outside"), spec: testSpec(ladder...)}
 	l.link = netnstest.Connect(t, l.outside, l.host, "192.0.2.0/24", "2001:db8::/64")
 	l.host.DefaultVia(l.link.A.IPv4, l.link.A.IPv6)
 	l.host.ListenUDP(fmt.Sprintf("[::]:%d", openUDP))
-	if len(ladder) > 0 {
-		l.spec.BanTime = ladder
-	}
 	var err error
 	if l.conn, err = nftset.Dial(&nftset.Config{NetNS: l.host.FD()}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.conn.Close() })
-	l.apply()
 	return l
+}
+
+// testSpec is the default with traps that are armed at once, a ladder, and no
+// bans of subnets, as all sources are of a few.
+func testSpec(ladder ...time.Duration) ruleset.Spec {
+	s := ruleset.Default()
+	s.Grace, s.Subnet6 = 0, 0
+	if len(ladder) > 0 {
+		s.BanTime = ladder
+	}
+	return s
 }
 
 func (l *lab) apply() {
@@ -88,13 +87,13 @@ func (l *lab) apply() {
 	}
 }
 
-func (l *lab) read() *ruleset.State {
+func (l *lab) open() *ruleset.Handle {
 	l.t.Helper()
-	s, err := ruleset.Read(l.conn, l.spec.Table)
+	h, err := ruleset.Open(l.conn, l.spec.Table)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	return s
+	return h
 }
 
 // pair returns a source of each family that nobody had before.
@@ -106,6 +105,30 @@ func (l *lab) pair() []netip.Addr {
 	}
 }
 
+// pairs returns n sources of each family.
+func (l *lab) pairs(n int) (out []netip.Addr) {
+	for range n {
+		out = append(out, l.pair()...)
+	}
+	return out
+}
+
+// source returns the prefix by which an address is banned.
+func (l *lab) source(a netip.Addr) netip.Prefix {
+	bits := a.BitLen()
+	if a.Is6() {
+		bits = l.spec.Prefix6
+	}
+	return netip.PrefixFrom(a, bits).Masked()
+}
+
+func (l *lab) prefixes(sources ...netip.Addr) (out []netip.Prefix) {
+	for _, src := range sources {
+		out = append(out, l.source(src))
+	}
+	return out
+}
+
 // to returns a port of the host, at its address of the source's family.
 func (l *lab) to(src netip.Addr, port uint16) netip.AddrPort {
 	if src.Is4() {
@@ -114,7 +137,8 @@ func (l *lab) to(src netip.Addr, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(l.link.B.IPv6, port)
 }
 
-// offend sends a trap packet from each source, and returns when the host has done with it.
+// offend sends a trap packet from each source, and returns when the host has
+// done with it.
 func (l *lab) offend(sources ...netip.Addr) {
 	l.t.Helper()
 	for _, src := range sources {
@@ -128,21 +152,6 @@ func (l *lab) served(sources ...netip.Addr) { l.t.Helper(); l.want(netnstest.Ans
 // cut fails the test if the host answers any of these sources.
 func (l *lab) cut(sources ...netip.Addr) { l.t.Helper(); l.want(netnstest.NoAnswer, sources) }
 
-// cutUntil is cut for a moment after which an answer is right. It reports false once that is past.
-func (l *lab) cutUntil(end time.Time, sources ...netip.Addr) bool {
-	l.t.Helper()
-	for _, src := range sources {
-		got := l.outside.Probe(netnstest.Datagram(src, l.to(src, openUDP), "hello"))
-		if !time.Now().Before(end) {
-			return false // on a busy machine this packet was too late to tell anything
-		}
-		if got.Kind != netnstest.NoAnswer {
-			l.t.Fatalf("%v: got answer %v, want none for %v more", src, got, time.Until(end))
-		}
-	}
-	return true
-}
-
 func (l *lab) want(kind netnstest.AnswerKind, sources []netip.Addr) {
 	l.t.Helper()
 	for _, src := range sources {
@@ -152,27 +161,42 @@ func (l *lab) want(kind netnstest.AnswerKind, sources []netip.Addr) {
 	}
 }
 
-// bans returns the tiers that an address is banned in, the longest first, and the time left in the first of them.
-func (l *lab) bans(a netip.Addr) (tiers []int, left time.Duration) {
+// look returns what the table has of an address.
+func (l *lab) look(a netip.Addr) ruleset.Standing {
 	l.t.Helper()
-	st, err := l.read().Lookup(l.conn, a)
+	st, err := l.open().Lookup(a)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	for i, b := range st.Bans {
-		tiers = append(tiers, b.Tier)
-		if i == 0 {
-			left = b.Expires
-		}
-	}
-	return tiers, left
+	return st
 }
 
-// awaitFree returns when none of the sources is banned any more. The kernel tells nobody.
+// left returns how long an address is still banned, 0 if it is not.
+func (l *lab) left(a netip.Addr) (longest time.Duration) {
+	l.t.Helper()
+	for _, b := range l.look(a).Bans {
+		longest = max(longest, b.Remaining)
+	}
+	return longest
+}
+
+// awaitFree returns when none of the sources is banned any more. The kernel
+// tells nobody.
 func (l *lab) awaitFree(sources ...netip.Addr) {
 	l.t.Helper()
 	for _, src := range sources {
-		await(l.t, fmt.Sprint(src, " is free"), func() bool { tiers, _ := l.bans(src); return len(tiers) == 0 })
+		await(l.t, fmt.Sprint(src, " is free"), func() bool { return len(l.look(src).Bans) == 0 })
+	}
+}
+
+// awaitStep returns when a source is banned, and at a step.
+func (l *lab) awaitStep(step int, sources ...netip.Addr) {
+	l.t.Helper()
+	for _, src := range sources {
+		await(l.t, fmt.Sprintf("%v is banned at step %d", src, step), func() bool {
+			st := l.look(src)
+			return len(st.Bans) > 0 && st.Step == step && l.left(src) > l.spec.BanTime[step-1]-deadline
+		})
 	}
 }
 
@@ -201,13 +225,24 @@ func (l *lab) nft(script string) {
 	})
 }
 
-// watcher is a loop that runs, and what it has told.
+// rules returns the table as nft lists it.
+func (l *lab) rules() (out string) {
+	l.t.Helper()
+	l.host.Do(func() {
+		b, err := exec.Command("nft", "list", "table", "inet", l.spec.Table).Output()
+		if out = string(b); err != nil {
+			l.t.Fatal(err)
+		}
+	})
+	return out
+}
+
+// watcher is one that runs, and what it has told.
 type watcher struct {
 	*Watcher
-	t    testing.TB
-	loop *loop
-	stop func() // returns when it has ended
-
+	t      testing.TB
+	lab    *lab
+	stop   func() // returns when it has ended
 	reload chan Config
 
 	mu      sync.Mutex
@@ -218,13 +253,13 @@ type watcher struct {
 // watch starts a watcher, and returns when it is ready.
 func (l *lab) watch(changes ...func(*Config)) *watcher {
 	l.t.Helper()
-	w := &watcher{t: l.t, changed: make(chan struct{}, 1), reload: make(chan Config)}
+	w := &watcher{t: l.t, lab: l, changed: make(chan struct{}, 1), reload: make(chan Config)}
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	config := Config{
-		NetNS: l.host.FD(), Spec: l.spec, Forget: 24 * time.Hour,
+		NetNS: l.host.FD(), Spec: l.spec,
 		Ready: func() { close(ready) },
 		News:  w.tell,
-		Fault: func(err error) { l.t.Error(err) },
+		Fault: func(err error) { l.t.Error("fault: ", err) },
 	}
 	for _, change := range changes {
 		change(&config)
@@ -233,7 +268,6 @@ func (l *lab) watch(changes ...func(*Config)) *watcher {
 	if w.Watcher, err = Open(config); err != nil {
 		l.t.Fatal(err)
 	}
-	w.loop = w.l
 	ctx, cancel := context.WithCancel(l.t.Context())
 	go func() { ended <- w.Run(ctx, w.reload) }()
 	w.stop = sync.OnceFunc(func() {
@@ -285,39 +319,70 @@ func (w *watcher) next() (News, error) {
 	}
 }
 
-// want fails the test unless the next news are of these kinds about these sources, in this order for each source.
-func (w *watcher) want(kinds []Kind, tier, offences int, sources ...netip.Addr) {
+// want fails the test unless the next news are of this kind, one for each of the
+// sources.
+func (w *watcher) want(kind Kind, step, offences int, sources ...netip.Addr) {
 	w.t.Helper()
-	want := make(map[netip.Prefix][]Kind)
-	for _, src := range sources {
-		bits := src.BitLen()
-		if src.Is6() {
-			bits = ruleset.Default().Prefix6
-		}
-		p, _ := src.Prefix(bits)
-		want[p] = kinds
-	}
-	for range len(kinds) * len(sources) {
+	left := w.lab.prefixes(sources...)
+	for len(left) > 0 {
 		n, err := w.next()
 		if err != nil {
-			w.t.Fatalf("%v, want %v", err, want)
+			w.t.Fatalf("%v, want %v of %v", err, kind, left)
 		}
-		left := want[n.Source]
-		if len(left) == 0 || n.Kind != left[0] || n.Offences != offences {
-			w.t.Fatalf("got %v %+v, want %v with %d offences", n.Kind, n, want, offences)
+		i := slices.Index(left, n.Source)
+		if i < 0 || n.Kind != kind || n.Step != step || n.Offences != offences {
+			w.t.Fatalf("got %v %+v, want %v of %v at step %d with %d offences", n.Kind, n, kind, left, step, offences)
 		}
-		if want[n.Source] = left[1:]; len(left) == 1 && n.Tier != tier {
-			w.t.Fatalf("got %v %+v, want tier %d", n.Kind, n, tier)
+		left = slices.Delete(left, i, i+1)
+	}
+}
+
+// awaitNews returns when there are such news, and passes over others.
+func (w *watcher) awaitNews(kind Kind, n int) {
+	w.t.Helper()
+	for n > 0 {
+		news, err := w.next()
+		if err != nil {
+			w.t.Fatalf("%v, want %v", err, kind)
+		}
+		if news.Kind == kind {
+			n -= max(news.Count, 1)
 		}
 	}
 }
 
-// quiet fails the test if there are news that nobody has asked for.
+// quiet fails the test if there are news that nobody has asked for, all that has
+// happened being taken in.
 func (w *watcher) quiet() {
 	w.t.Helper()
+	if err := w.Save(w.t.Context()); err != nil && !errors.Is(err, ErrEnded) {
+		w.t.Fatal(err)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.told) > 0 {
 		w.t.Errorf("%d unexpected news, the first is %v %+v", len(w.told), w.told[0].Kind, w.told[0])
 	}
+}
+
+// rows returns what the watcher remembers of sources, by prefix.
+func (w *watcher) rows(sources ...netip.Addr) map[netip.Prefix]book.Row {
+	w.t.Helper()
+	out := make(map[netip.Prefix]book.Row)
+	for row, err := range w.Rows(w.t.Context(), w.lab.prefixes(sources...)...) {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		out[row.Source] = row
+	}
+	return out
+}
+
+func (w *watcher) stats() Stats {
+	w.t.Helper()
+	s, err := w.Stats(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
 }

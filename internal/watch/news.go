@@ -3,26 +3,32 @@ package watch
 import (
 	"net/netip"
 
-	"github.com/portmon/portmon/internal/ledger"
+	"github.com/portmon/portmon/internal/book"
 )
 
 // News is one thing worth telling.
 type News struct {
 	Kind   Kind
-	Source netip.Prefix // what is banned; not valid for a range that is no prefix
-	Set    string
-	Tier   int // that of the set, 0 for the sets of prefixes
-	// Offences is how many count; 0 if the news is of no offence.
+	Source netip.Prefix
+	// Step is the step of the ladder that the source was banned by, 0 if by
+	// none, and Offences how many are on record, this one included.
+	Step     int
 	Offences int
-	Proto    uint8
-	Port     uint16 // 0 if it is not known
-	// Until is when the ban ends, unless it is Forever.
-	Until   ledger.Instant
+	Cause    book.Cause
+	// Proto and Port are where a packet of the offence went; 0 if not known.
+	Proto uint8
+	Port  uint16
+	// Until is when the ban ends, unless it is Forever; 0 if the news is of no
+	// ban.
+	Until   book.Moment
 	Forever bool
-	// Reason is "trap", or the comment of whoever banned.
-	Reason string
-	// Count is the number of bans that were Restored.
+	// Comment is what was noted beside the ban by the program that made it.
+	Comment string
+	// Count is the number of bans that were Restored, or of offences that found
+	// the sets Full.
 	Count int
+	// What was wrong with a table that was Repaired: "rules, set ban4".
+	What string
 }
 
 // Kind says what the news are.
@@ -30,20 +36,41 @@ type Kind int
 
 // The kinds of news.
 const (
-	Banned    Kind = iota // the packet path banned a source
-	Escalated             // a repeat offender went up the ladder
-	ByHand                // somebody else banned a source
-	Lifted                // somebody else lifted a ban
-	Restored              // the bans of a set that came back were put into it again
-	TableGone             // the table was deleted; its bans are remembered
-	Removed               // `portmon remove` deleted the table
-	Full                  // a set has no room left
+	Banned      Kind = iota // a source was banned for its first offence, or a subnet
+	Escalated               // a source was banned by a higher step of the ladder
+	ByHand                  // another program banned a source, for no offence
+	Lifted                  // another program lifted a ban
+	Whitelisted             // another program banned a whitelisted source: it was lifted
+	Restored                // bans that the table lacked were put back
+	TableGone               // another program deleted the table
+	Repaired                // the table was not what it must be, and was put right
+	Removed                 // portmon remove deleted the table
+	Full                    // offences banned nobody, because a set had no room
 )
 
-var kinds = [...]string{"banned", "escalated", "banned by hand", "lifted", "restored", "table gone", "removed", "full"}
+var kinds = [...]string{
+	"banned", "escalated", "banned by hand", "lifted", "whitelisted", "restored", "table gone", "repaired", "removed", "full",
+}
 
 // String returns "banned" and the like.
 func (k Kind) String() string { return kinds[k] }
 
-// trap is the reason of a ban that the packet path made.
-const trap = "trap"
+// banNews returns the news of the ban in a row.
+func banNews(kind Kind, r book.Row) News {
+	n := News{Kind: kind, Source: r.Source, Step: r.Step, Offences: r.Offences, Cause: r.Cause, Comment: r.Comment}
+	if n.Forever = r.Timeout == 0; !n.Forever {
+		n.Until = r.Until
+	}
+	return n
+}
+
+// offenceNews returns the news of the offence that a row was last banned for.
+func offenceNews(r book.Row) News {
+	kind := Banned
+	if r.Step > 1 {
+		kind = Escalated
+	}
+	n := banNews(kind, r)
+	n.Proto, n.Port = r.Proto, r.Port
+	return n
+}

@@ -11,36 +11,42 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// The kernel's default for the buffer of a socket.
-const smallBuffer = 212992 / 2
-
-func TestBurst(t *testing.T) {
-	n := 60_000
-	l := newLab(t)
-	over := make(chan struct{})
-	w := l.watch(func(c *Config) {
-		c.ReadBuffer = smallBuffer
-		news := c.News
-		// The watcher hangs with the first news, as one that is not scheduled does, so that more is lost than a fast one would lose.
-		c.News = func(n []News) {
-			<-over
-			news(n)
+// hang keeps the loop from hearing anything, as one that is not scheduled, until
+// the function that it returns is called.
+func (w *watcher) hang() (release func()) {
+	w.t.Helper()
+	hangs, hold, done := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() { done <- w.order(w.t.Context(), func(*loop) { close(hangs); <-hold }) }()
+	<-hangs
+	return func() {
+		w.t.Helper()
+		close(hold)
+		if err := <-done; err != nil {
+			w.t.Fatal(err)
 		}
-	})
+	}
+}
+
+// In a burst that is too much for the log's buffer, each offence is told once,
+// whether it was heard or found.
+func TestBurst(t *testing.T) {
+	const n = 8_000
+	l := newLab(t)
+	w := l.watch(func(c *Config) { c.ReadBuffer = 8192 })
 	bystanders := l.pair()
 	source := func(i int) netip.Addr {
 		if i%2 == 0 {
 			return netip.AddrFrom4([4]byte{198, 19, byte(i / 2 >> 8), byte(i / 2)})
 		}
-		a := netip.MustParseAddr("2001:db8:2::bad").As16()
-		binary.BigEndian.PutUint16(a[6:], uint16(i/2))
+		a := netip.MustParseAddr("2001:db8::bad").As16()
+		binary.BigEndian.PutUint32(a[2:], uint32(i/2)<<16|0xdb80) // no /48 has two
 		return netip.AddrFrom16(a)
 	}
+	release := w.hang()
 	start := time.Now()
 	l.outside.Sender("").Burst(n, func(i int) netnstest.Packet { return netnstest.SYN(source(i), l.to(source(i), trapTCP)) })
 	burst := time.Since(start)
-	close(over)
-	// Each offence is told once, whether it was heard or found.
+	release()
 	told := make(map[netip.Prefix]int)
 	found := 0
 	for len(told) < n {
@@ -61,36 +67,20 @@ func TestBurst(t *testing.T) {
 	}
 	l.served(bystanders...)
 	l.cut(source(0), source(1), source(n-2), source(n-1))
-	w.quiet()
 	next := l.pair() // how many were lost comes with the next message
 	l.offend(next...)
-	w.want(banned, 1, 1, next...)
-	n += len(next)
-	stats, err := w.Stats(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	w.want(Banned, 1, 1, next...)
+	await(t, "the sets are read again", func() bool { return w.stats().Resyncs >= 3 })
+	s := w.stats()
 	counted := uint64(0)
-	for _, n := range stats.Offences {
+	for _, n := range s.Offences {
 		counted += n
 	}
-	if stats.LogOverruns == 0 || stats.LostMessages == 0 || stats.Resyncs < 2 || counted != uint64(n) || stats.Bans["ban4"]+stats.Bans["ban6"] != n {
-		t.Errorf("stats are %+v, want an overrun, and %d offences and bans", stats, n)
+	if all := n + len(next); s.LogOverruns == 0 || s.LostMessages == 0 || counted != uint64(all) ||
+		s.Bans[Place{4, 1}]+s.Bans[Place{6, 1}] != all || s.Offenders != all {
+		t.Errorf("stats are %+v, want an overrun, and %d offences and bans", s, all)
 	}
-	w.stop()
-	if got := w.loop.core.led.Len(); got != n {
-		t.Errorf("the ledger has %d sources, want %d", got, n)
-	}
-	bans := 0
-	for _, err := range l.read().Bans(l.conn) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		bans++
-	}
-	if bans != n {
-		t.Errorf("the kernel has %d bans, want %d", bans, n)
-	}
+	w.quiet()
 }
 
 // What others lift while nobody can hear it is found to be gone.
@@ -100,10 +90,12 @@ func TestEventsLost(t *testing.T) {
 	w := l.watch(func(c *Config) { c.ReadBuffer = 4096 })
 	offenders, kept := l.pair(), l.pair()
 	l.offend(append(offenders, kept...)...)
-	w.want(banned, 1, 1, append(offenders, kept...)...)
-	// One transaction with more elements than the buffer takes, which ends with what matters.
+	w.want(Banned, 1, 1, append(offenders, kept...)...)
+	h := l.open()
+	// One transaction with more elements than the buffer takes, which ends with
+	// what matters.
 	tx := &nftset.Tx{}
-	tx.AddElements(l.setOf("ban4"), func(yield func(nftset.Element) bool) {
+	tx.AddElements(h.Set("ban4"), func(yield func(nftset.Element) bool) {
 		for i := range 20_000 {
 			a := netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})
 			if !yield(nftset.Element{Interval: nftset.Single(nftset.AddrKey(a))}) {
@@ -112,36 +104,106 @@ func TestEventsLost(t *testing.T) {
 		}
 	})
 	for _, src := range offenders {
-		tx.DeleteElements(l.setOf(ruleset.BanSet(src, 1)), nftset.Singles(nftset.AddrKey(l.read().Source(src).Addr())))
+		tx.DeleteElements(h.Set(ruleset.RoleBan.Set(src, 0)), nftset.Singles(nftset.AddrKey(l.source(src).Addr())))
 	}
 	if err := l.conn.Commit(tx); err != nil {
 		t.Fatal(err)
 	}
-	lifted, heard := make(map[netip.Prefix]bool), 0
-	for len(lifted) < len(offenders) {
-		n, err := w.next()
-		if err != nil {
-			t.Fatalf("%v: lifted are %v, want %v", err, lifted, offenders)
-		}
-		switch n.Kind {
-		case Lifted:
-			lifted[n.Source] = true
-		case ByHand:
-			heard++
-		}
-	}
-	if heard > 0 {
+	w.awaitNews(Lifted, len(offenders))
+	if s := w.stats(); s.EventOverruns == 0 {
 		t.Error("nothing was lost: this was no test")
-	}
-	for _, src := range offenders {
-		if !lifted[l.read().Source(src)] {
-			t.Errorf("%v was lifted unheard", src)
-		}
 	}
 	l.served(offenders...)
 	l.cut(kept...)
-	l.offend(offenders...)
-	for _, src := range offenders {
-		await(t, "it is banned again", func() bool { tiers, _ := l.bans(src); return len(tiers) == 1 })
+	await(t, "all are known", func() bool { return len(w.rows()) == 20_000+len(offenders)+len(kept) })
+}
+
+// A table that is deleted and made again unheard is found to be another one.
+func TestSwapUnheard(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, ladder...)
+	want := l.many(1000, 2)
+	w := l.watch(func(c *Config) { c.ReadBuffer = 4096 })
+	w.awaitNews(Escalated, len(want))
+	release := w.hang()
+	set := l.open().Set("ban4")
+	for i := range 200 { // what the buffers take, and more
+		tx := &nftset.Tx{}
+		tx.AddElements(set, func(yield func(nftset.Element) bool) {
+			for j := range 50 {
+				a := netip.AddrFrom4([4]byte{203, byte(i), 1, byte(j)})
+				if !yield(nftset.Element{Interval: nftset.Single(nftset.AddrKey(a)), Timeout: time.Second}) {
+					return
+				}
+			}
+		})
+		if err := l.conn.Commit(tx); err != nil {
+			t.Fatal(err)
+		}
 	}
+	for range 20 { // these are lost for certain
+		l.nft("flush ruleset")
+		l.apply()
+	}
+	release()
+	w.awaitNews(Restored, len(want))
+	if s := w.stats(); s.EventOverruns == 0 || s.TableGone != 0 {
+		t.Errorf("%d overruns, and the table was heard to be gone %d times: this was no test", s.EventOverruns, s.TableGone)
+	}
+	l.wantAll(want, 2)
+	l.served(l.pair()...)
+}
+
+// While the sets are read, everything else goes on, and what changes meanwhile
+// is right in the end.
+func TestBesideAReading(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, ladder...)
+	want := l.many(40_000, 2)
+	w := l.watch()
+	w.awaitNews(Escalated, len(want))
+	var lifted []netip.Addr
+	for a := range want {
+		if lifted = append(lifted, a); len(lifted) == 20 {
+			break
+		}
+	}
+	offenders := l.pairs(10)
+	reads := func() (running bool, count uint64) {
+		if err := w.order(t.Context(), func(l *loop) { running, count = l.core.reading != nil, l.core.counters.Resyncs }); err != nil {
+			t.Fatal(err)
+		}
+		return running, count
+	}
+	_, before := reads()
+	if err := w.order(t.Context(), func(l *loop) { l.core.resync(now()) }); err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	for i, src := range offenders {
+		l.unban(lifted[i])
+		l.offend(src)
+		if running, n := reads(); running && n < before+2 {
+			asked++
+		}
+	}
+	if asked == 0 {
+		t.Error("nothing could be asked while the sets were read")
+	}
+	await(t, "they are read twice", func() bool { _, n := reads(); return n >= before+2 })
+	w.awaitNews(Banned, len(offenders))
+	for _, a := range lifted[:len(offenders)] {
+		delete(want, a)
+	}
+	await(t, "the book is what the kernel has", func() bool { w.Save(t.Context()); return len(w.rows()) == len(want)+len(offenders) })
+	banned := make(map[netip.Prefix]bool)
+	for a := range want {
+		banned[l.source(a)] = true
+	}
+	for src, row := range w.rows() {
+		if !banned[src] && row.Step != 1 || !row.Banned {
+			t.Errorf("%v is remembered as %+v", src, row)
+		}
+	}
+	l.served(lifted[:len(offenders)]...)
 }

@@ -1,27 +1,38 @@
 package watch
 
 import (
+	"iter"
+	"maps"
+	"net/netip"
 	"time"
 
-	"github.com/portmon/portmon/internal/ledger"
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/ruleset"
 )
 
-// Stats are what a watcher has counted since it was opened, and what it knows now.
+// Stats are what a watcher has counted since it was opened, and what it knows
+// now.
 type Stats struct {
 	counters
 
-	// Table tells that there is a table, and Handle is the kernel's number for it.
-	Table  bool
-	Handle uint64
-	// Tiers is how many the ladder has.
-	Tiers int
-	// Bans are those in force by set, of all sets that there are.
-	Bans map[string]int
-	// Offenders are the sources whose offences count.
+	// Table tells that there is a table, TableCurrent that it is what the
+	// configuration says, and Handle is the kernel's number for it.
+	Table, TableCurrent bool
+	Handle              uint64
+	// Steps is how many the ladder has.
+	Steps int
+	// Bans are those in force, and Offenders the sources whose step is on
+	// record. With very many, they are counted every few seconds only.
+	Bans      map[Place]int
 	Offenders int
-	// Saves and SaveFailures are of the state file.
+	// Saves and SaveFailures are of the book's file.
 	Saves, SaveFailures uint64
+}
+
+// Place is what bans are counted by.
+type Place struct {
+	Family int // 4 or 6
+	Step   int // of the ladder; 0 for what it did not ban
 }
 
 // Port is where an offence was.
@@ -34,42 +45,53 @@ type Port struct {
 type counters struct {
 	// Offences by port. No more than [maxPorts] are told apart.
 	Offences map[Port]uint64
-	// Escalations by tier: that of tier 2 is the first.
-	Escalations [ruleset.MaxSteps - 1]uint64
-	// ByHand and Lifted are bans that others made and lifted, Restored are those put back.
-	ByHand, Lifted, Restored uint64
-	// TableGone is how often the table was deleted.
-	TableGone uint64
-	// LostMessages are those of the log group of which the kernel says that it had no room for them. LogOverruns is how often the
-	// buffer of their socket was full, EventOverruns how often that of the events was.
+	// Escalations by the step that a source came to.
+	Escalations [ruleset.MaxSteps + 1]uint64
+	// ByHand and Lifted are bans that other programs made and lifted,
+	// Whitelisted those that the watcher lifted at once, Restored those that it
+	// put back.
+	ByHand, Lifted, Whitelisted, Restored uint64
+	// TableGone is how often the table was deleted, Repaired how often it was
+	// put right.
+	TableGone, Repaired uint64
+	// LostMessages are those of the log group of which the kernel says that it
+	// had no room for them. LogOverruns is how often the buffer of their socket
+	// was full, EventOverruns how often that of the events was.
 	LostMessages, LogOverruns, EventOverruns uint64
 	// Resyncs is how often all sets were read, the first time included.
 	Resyncs uint64
-	// Lag is how old the last ban was when it was taken in; 0 where the kernel does not tell.
+	// Lag is how old the last ban was when it was taken in; 0 where the kernel
+	// does not tell.
 	Lag time.Duration
 }
 
-// maxPorts bounds what is counted by port. All of the default's trap ports have room; of 65,535 trap ports the first ones hit have.
-const maxPorts = 100
+// maxPorts bounds what is counted by port: of scans, any port may be the last.
+const maxPorts = 200
 
+// count counts news.
 func (c *counters) count(n *News) {
 	switch n.Kind {
-	case Banned:
-		c.offence(Port{n.Proto, n.Port})
 	case Escalated:
-		c.Escalations[max(n.Tier, 2)-2]++
+		c.Escalations[min(n.Step, ruleset.MaxSteps)]++
+		c.countOffence(Port{n.Proto, n.Port})
+	case Banned:
+		c.countOffence(Port{n.Proto, n.Port})
 	case ByHand:
 		c.ByHand++
 	case Lifted:
 		c.Lifted++
+	case Whitelisted:
+		c.Whitelisted++
 	case Restored:
 		c.Restored += uint64(n.Count)
 	case TableGone, Removed:
 		c.TableGone++
+	case Repaired:
+		c.Repaired++
 	}
 }
 
-func (c *counters) offence(p Port) {
+func (c *counters) countOffence(p Port) {
 	if c.Offences == nil {
 		c.Offences = make(map[Port]uint64)
 	}
@@ -79,31 +101,68 @@ func (c *counters) offence(p Port) {
 	c.Offences[p]++
 }
 
-// checkFull tells of sets that have become full. One that has some room again can become full again.
-func (k *core) checkFull(now ledger.Instant) {
-	for set := range k.table.sets {
-		full := isTier(set) && k.mir[set].len() >= int(k.spec.Size)
-		if full && !k.full[set] {
-			k.mir.sweepSet(set, now)
-			full = k.mir[set].len() >= int(k.spec.Size)
+// census is a count of the rows of the book.
+type census struct {
+	bans      map[Place]int
+	offenders int
+	at        book.Moment
+	took      time.Duration
+}
+
+// stats returns what is counted and known.
+func (k *core) stats(now book.Clock) Stats {
+	// To count a million rows takes a tenth of a second. Whoever asks all the
+	// time gets an old count rather than a fiftieth of that.
+	const share = 50
+	if c := &k.census; c.bans == nil || now.Boot.Sub(c.at) >= share*c.took {
+		start := time.Now()
+		*c = census{bans: make(map[Place]int), at: now.Boot}
+		for r := range k.book.Rows() {
+			if r.BannedAt(now.Boot) {
+				p := Place{Family: 4}
+				if r.Source.Addr().Is6() {
+					p.Family = 6
+				}
+				if !r.ByHand {
+					p.Step = r.StepAt(now.Boot)
+				}
+				c.bans[p]++
+			}
+			if r.StepAt(now.Boot) > 0 {
+				c.offenders++
+			}
 		}
-		switch {
-		case full && !k.full[set]:
-			k.full[set] = true
-			tier, _ := ruleset.Tier(set)
-			k.tell(News{Kind: Full, Set: set, Tier: tier, Count: k.mir[set].len()})
-		case !full && k.mir[set].len() < int(k.spec.Size)*9/10:
-			delete(k.full, set)
-		}
+		c.took = time.Since(start)
+	}
+	s := Stats{
+		counters: k.counters, Table: k.table.state == standing, Handle: k.table.handle, TableCurrent: k.table.current,
+		Steps: len(k.spec.BanTime), Bans: maps.Clone(k.census.bans), Offenders: k.census.offenders,
+	}
+	s.Offences = maps.Clone(s.Offences)
+	return s
+}
+
+// status returns how the watch fares.
+func (k *core) status() Status {
+	return Status{
+		Table: k.table.state == standing, TableCurrent: k.table.current, Wrong: k.table.wrong, Rows: k.book.Len(),
+		Overruns: k.counters.LogOverruns + k.counters.EventOverruns, Resyncs: k.counters.Resyncs,
 	}
 }
 
-// live counts the bans in force of each set that there is.
-func (k *core) live(now ledger.Instant) map[string]int {
-	k.mir.sweep(now)
-	bans := make(map[string]int, len(k.table.sets))
-	for set := range k.table.sets {
-		bans[set] = k.mir[set].len()
+// origin returns which table the book is about.
+func (k *core) origin() book.Origin { return book.Here(k.book.Table()) }
+
+// rows yields what is remembered of sources, or all if none are named.
+func (k *core) rows(of []netip.Prefix) iter.Seq[book.Row] {
+	if len(of) == 0 {
+		return k.book.Rows()
 	}
-	return bans
+	return func(yield func(book.Row) bool) {
+		for _, source := range of {
+			if row, ok := k.book.Get(source); ok && !yield(row) {
+				return
+			}
+		}
+	}
 }

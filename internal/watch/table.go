@@ -1,29 +1,48 @@
 package watch
 
 import (
-	"maps"
+	"time"
 
-	"github.com/portmon/portmon/internal/ledger"
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/ruleset"
 )
 
 // table is what is known of the table as such.
 type table struct {
-	state tableState
-	// handle is the kernel's number of this incarnation of the table, 0 if it is not known.
-	handle uint64
-	// unsure tells that some of its sets were made anew, so that it may be another incarnation.
-	unsure bool
-	// sets are those that there are, of all that hold bans.
-	sets map[string]bool
-	// since is when the table went away; the next attempt to make it counts from here.
-	since ledger.Instant
+	state  tableState
+	layout *ruleset.State // as it was read last, to decode elements by
+	handle uint64         // the kernel's number of this incarnation; 0 if it is not known
+	// known is the handle of the table that the book is about. Of another table,
+	// what the book has and the table lacks is put back; of this one, it has
+	// been lifted.
+	known     uint64
+	restoring bool        // what is to be put back has been found
+	since     book.Moment // when it went away
+	removal   book.Moment // until when its end is portmon remove's work
+
+	// Whether it is what it must be.
+	current    bool
+	wrong      string      // what is not
+	wrongSince book.Moment // 0: nothing is
+	held       book.Moment // until when portmon apply is changing it
+	repairAt   book.Moment // not before that
+	failures   int         // of repairs, in a row
+	suspected  bool        // something has changed since the last look
+	lookedAt   book.Moment // when it was looked at last
+	closelyAt  book.Moment // when to look closely again
+	closely    struct {    // the last close look
+		at         book.Moment
+		took       time.Duration
+		generation uint32 // of the ruleset; 0: there was none
+	}
+	full uint64 // offences that have banned nobody, as it counts
 }
 
 type tableState int
 
 const (
-	// resting: there is no table, and there shall be none, until somebody makes one.
+	// resting: there is no table, and there shall be none until somebody makes
+	// one.
 	resting tableState = iota
 	// standing: there is a table.
 	standing
@@ -31,61 +50,158 @@ const (
 	away
 )
 
-// remover is the name of the program that deletes the table because its user wants that.
-const remover = "portmon"
+const (
+	// patience is how long others have for making the table again that they
+	// deleted, and half of it for putting right what they changed.
+	patience = time.Second
+	// grace is how long portmon apply and portmon remove may take after they
+	// have announced themselves.
+	grace = 10 * time.Second
+	// lookEvery is how often it is asked whether the ruleset has changed.
+	lookEvery = time.Second
+	// lookClosely is how often the table is read though nothing has changed.
+	lookClosely = 10 * time.Second
+	// lookShare bounds the time that close looks may take: one part of as many.
+	lookShare = 20
+	// maxPause bounds how long a repair waits that has failed before.
+	maxPause = time.Minute
+)
 
-// vanished takes in that the table is gone: with all of its sets. by is the program that did it, "" if that is not known.
-func (k *core) vanished(by string, now ledger.Now) {
-	if k.table.state == away && by == remover {
-		k.removed() // a reading has found that before the event came
-		return
-	}
-	if k.table.state != standing {
-		return
-	}
-	clear(k.table.sets)
-	k.table.handle, k.table.unsure, k.table.since = 0, false, now.Mono
-	if by == remover {
-		k.removed()
-		return
-	}
-	k.table.state = away
-	k.tell(News{Kind: TableGone})
-}
+// suspect has the table looked at closely soon. A look that is being taken may
+// have come too early.
+func (t *table) suspect(now book.Clock) { t.closelyAt, t.suspected = now.Boot, true }
 
-// removed takes in that the table is gone because its user wants that. All bans were lifted; the offences still count.
-func (k *core) removed() {
-	clear(k.mir)
-	clear(k.edits)
-	k.table.state = resting
+// onRemoving takes in that the user is about to delete the table.
+func (k *core) onRemoving(now book.Clock) { k.table.removal = now.Boot.Add(grace) }
+
+// onApplying takes in that the user is about to change the table.
+func (k *core) onApplying(now book.Clock) { k.table.held = now.Boot.Add(grace) }
+
+// onTableGone takes in that the table is gone, and all sets with it.
+func (k *core) onTableGone(now book.Clock) {
+	t := &k.table
+	if t.state != standing {
+		return
+	}
+	k.interrupt()
+	t.handle, t.known, t.since, t.current, t.wrongSince, t.repairAt = 0, 0, now.Boot, false, 0, 0
+	if now.Boot > t.removal {
+		t.state = away
+		k.tell(News{Kind: TableGone})
+		return
+	}
+	t.state = resting
+	k.book.SetTable(0)
+	for r := range k.book.Rows() {
+		k.book.Lift(r.Source) // the steps count on
+	}
 	k.tell(News{Kind: Removed})
 }
 
-// restore has a set filled again with what it held.
-func (k *core) restore(set string, now ledger.Now) {
-	n := 0
-	for iv, h := range k.mir.live(set, now.Mono) {
-		h.round = k.round
-		k.add(set, iv, h)
-		n++
+// onTableNew takes in that there is a table, or that sets were made anew: it has
+// to be read, and what it lacks to be put back.
+func (k *core) onTableNew(now book.Clock) {
+	k.interrupt()
+	k.table.state, k.table.handle, k.table.known = standing, 0, 0
+	k.table.suspect(now)
+	k.readAt = now.Boot
+}
+
+// interrupt forgets what is to be asked about the table that was, and what was
+// to be put into it: the book has it all.
+func (k *core) interrupt() {
+	if k.reading != nil {
+		k.reading.void = true
 	}
-	if n > 0 {
-		k.fresh[set] = true
-		tier, _ := ruleset.Tier(set)
-		k.tell(News{Kind: Restored, Set: set, Tier: tier, Count: n})
+	k.table.restoring, k.nets = false, false
+	clear(k.doubtful)
+	clear(k.owed)
+	clear(k.unwanted)
+	k.foreign = nil
+}
+
+// look is a look at the table, whether it is what it must be.
+type look struct {
+	generation uint32
+	closely    bool // only then what follows is known
+	took       time.Duration
+	exists     bool
+	current    bool
+	wrong      string // what is not right
+	full       uint64
+}
+
+// nextLook returns when to look at the table next, and whether closely.
+func (t *table) nextLook() (at book.Moment, closely bool) {
+	if soon := max(t.closelyAt, t.lookedAt.Add(patience/2)); soon <= t.lookedAt.Add(lookEvery) {
+		return soon, true
+	}
+	return t.lookedAt.Add(lookEvery), false
+}
+
+// onLook takes in a look at the table.
+func (k *core) onLook(l look, now book.Clock) {
+	t := &k.table
+	t.lookedAt = now.Boot
+	if !l.closely {
+		if l.generation != t.closely.generation {
+			// Somebody has changed the ruleset. It need not be this table: on a
+			// host where that happens all the time, not every change is followed.
+			t.closelyAt = min(t.closelyAt, t.closely.at.Add(max(lookEvery, lookShare*t.closely.took)))
+		}
+		return
+	}
+	first := t.closely.generation == 0
+	if !t.suspected {
+		t.closelyAt = now.Boot.Add(lookClosely)
+	}
+	t.closely.at, t.closely.took, t.closely.generation = now.Boot, l.took, l.generation
+	switch {
+	case !l.exists:
+		k.onTableGone(now)
+		return
+	case t.state != standing:
+		k.onTableNew(now)
+		return
+	}
+	if l.full > t.full && !first {
+		k.tell(News{Kind: Full, Count: int(l.full - t.full)})
+	}
+	t.full, t.current = l.full, l.current
+	switch {
+	case l.current:
+		t.wrong, t.wrongSince, t.failures = "", 0, 0
+	case t.wrongSince == 0:
+		t.wrong, t.wrongSince = l.wrong, now.Boot
 	}
 }
 
-// stands takes in a reading of the table: its handle, and the sets of bans that it has. Those that are others than before, and hence
-// empty but for what was put into them since, are returned.
-func (k *core) stands(handle uint64, sets map[string]bool) (reborn map[string]bool) {
-	reborn = make(map[string]bool)
-	another := k.table.state == standing && k.table.handle != handle
-	for set := range sets {
-		if another || k.table.state == away || k.table.state == standing && !k.table.sets[set] {
-			reborn[set] = true
-		}
+// onApplied takes in that the table was made or put right, or that this failed.
+func (k *core) onApplied(err error, now book.Clock) {
+	t := &k.table
+	t.suspect(now)
+	if err != nil {
+		t.repairAt = now.Boot.Add(min(pause<<min(t.failures, 10), maxPause))
+		t.failures++
+		return
 	}
-	k.table.state, k.table.handle, k.table.unsure, k.table.sets = standing, handle, false, maps.Clone(sets)
-	return reborn
+	t.repairAt = now.Boot.Add(pause)
+	if t.state == standing && t.wrongSince != 0 {
+		k.tell(News{Kind: Repaired, What: t.wrong})
+	}
+	t.wrongSince = 0
+}
+
+// applyAt returns when the table is to be made or put right; ok is false if it
+// is not.
+func (t *table) applyAt() (at book.Moment, ok bool) {
+	switch {
+	case t.state == away:
+		at = t.since.Add(patience)
+	case t.state == standing && t.wrongSince != 0 && !t.suspected:
+		at = t.wrongSince.Add(patience / 2)
+	default:
+		return 0, false
+	}
+	return max(at, t.repairAt, t.held), true
 }

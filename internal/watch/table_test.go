@@ -2,26 +2,25 @@ package watch
 
 import (
 	"encoding/binary"
-	"maps"
+	"fmt"
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
-	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/ruleset"
 )
 
-// many bans that many sources, of both families, in a tier. It returns the times at which the bans end.
-func (l *lab) many(n, tier int) map[place]time.Time {
+// ends are the moments at which bans of addresses end.
+type ends map[netip.Addr]time.Time
+
+// many bans that many sources of both families at a step, as the packet path
+// would have done it some time ago.
+func (l *lab) many(n, step int) ends {
 	l.t.Helper()
-	ends := make(map[place]time.Time)
+	out := make(ends)
+	var records []ruleset.Record
 	for _, first := range l.pair() {
-		set := l.read().Set(ruleset.BanSet(first, tier))
-		var els []nftset.Element
 		for i := range n / 2 {
 			a := first.As16()
 			at := len(a) - 4
@@ -29,190 +28,334 @@ func (l *lab) many(n, tier int) map[place]time.Time {
 				at = 4
 			}
 			binary.BigEndian.PutUint32(a[at:], binary.BigEndian.Uint32(a[at:])+uint32(i)<<4)
-			p := l.sourceAt(a)
+			addr := netip.AddrFrom16(a).Unmap()
 			left := time.Hour + time.Duration(i)*time.Second
-			els = append(els, nftset.Element{Interval: keyOf(p), Timeout: 8 * time.Hour, Expires: left})
-			ends[place{set.Name, keyOf(p)}] = time.Now().Add(left)
-		}
-		if err := l.conn.Add(set, nftset.Each(els...)); err != nil {
-			l.t.Fatal(err)
+			records = append(records, ruleset.Record{
+				Source: l.source(addr), Banned: true, Timeout: 8 * time.Hour, Remaining: left,
+				Step: step, StepRemaining: left + l.spec.Forget, Cause: ruleset.CauseTrap,
+			})
+			out[addr] = time.Now().Add(left)
 		}
 	}
-	return ends
-}
-
-func (l *lab) sourceAt(a [16]byte) netip.Prefix {
-	addr := netip.AddrFrom16(a).Unmap()
-	bits := addr.BitLen()
-	if addr.Is6() {
-		bits = l.spec.Prefix6
+	if refused, err := l.open().Put(records); err != nil || refused != nil {
+		l.t.Fatal(err, refused)
 	}
-	return netip.PrefixFrom(addr, bits).Masked()
+	return out
 }
 
-// wantAll fails the test unless all these bans are there, and end when they should.
-func (l *lab) wantAll(ends map[place]time.Time) {
+// wantAll fails the test unless all these are banned, until these moments, and
+// at that step.
+func (l *lab) wantAll(want ends, step int) {
 	l.t.Helper()
 	const tolerance = 3 * time.Second // on a busy machine it takes that long from the one clock to the other
 	wrong := 0
-	for p, end := range ends {
-		el, err := l.conn.Get(l.setOf(p.set), p.key.From)
-		if d := time.Until(end) - el.Expires; err != nil || d.Abs() > tolerance {
+	h := l.open()
+	for a, end := range want {
+		st, err := h.Lookup(a)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		if len(st.Bans) != 1 || st.Step != step || (time.Until(end)-st.Bans[0].Remaining).Abs() > tolerance {
 			if wrong++; wrong < 5 {
-				l.t.Errorf("%v of %v: error %v, it ends %v too early", p.key, p.set, err, d)
+				l.t.Errorf("%v is %+v, want it banned for %v at step %d", a, st, time.Until(end), step)
 			}
 		}
 	}
 	if wrong > 0 {
-		l.t.Errorf("%d of %d bans are wrong", wrong, len(ends))
+		l.t.Errorf("%d of %d bans are wrong", wrong, len(want))
 	}
 }
 
-func (l *lab) setOf(set string) *nftset.Set {
-	for _, s := range banSets(nftset.Table{Family: nftset.FamilyINet, Name: l.spec.Table}) {
-		if s.Name == set {
-			return &s
-		}
-	}
-	return nil
+// swaps are ways to lose all that the table has, with the table there at the
+// end.
+var swaps = map[string]func(*lab){
+	"flush, then apply": func(l *lab) {
+		l.nft("flush ruleset")
+		l.apply()
+	},
+	"one transaction": func(l *lab) { l.nft("flush ruleset\n" + l.compiled()) },
+	"in pieces": func(l *lab) {
+		l.nft("flush ruleset")
+		l.nft("add table inet portmon")
+		l.apply()
+	},
+	"deleted, nobody makes it again": func(l *lab) { l.nft("delete table inet portmon") },
 }
 
-// awaitNews returns when there are such news, and passes over others.
-func (w *watcher) awaitNews(kind Kind, n int) {
-	w.t.Helper()
-	for n > 0 {
-		news, err := w.next()
-		if err != nil {
-			w.t.Fatalf("%v, want %v", err, kind)
-		}
-		if news.Kind == kind {
-			n -= max(news.Count, 1)
-		}
-	}
-}
-
-// offendTwice leaves a pair of sources in the second tier, and returns when their bans end.
-func (l *lab) offendTwice(w *watcher) ([]netip.Addr, map[place]time.Time) {
+// compiled returns the table in nft's words.
+func (l *lab) compiled() string {
 	l.t.Helper()
-	offenders := l.pair()
-	l.second(w, offenders...)
-	ends := make(map[place]time.Time)
-	for _, src := range offenders {
-		var left time.Duration
-		await(l.t, "it is in the second tier only", func() bool {
-			var tiers []int
-			tiers, left = l.bans(src)
-			return slices.Equal(tiers, []int{2})
-		})
-		ends[place{ruleset.BanSet(src, 2), keyOf(l.read().Source(src))}] = time.Now().Add(left)
-	}
-	return offenders, ends
-}
-
-// ladder has a first tier that is over soon, and a second that lasts.
-var ladder = []time.Duration{2 * time.Second, 9 * time.Hour, 30 * time.Hour}
-
-func TestReload(t *testing.T) {
-	const bans = 10_000
-	for name, reload := range map[string]func(*lab){
-		"flush, then apply": func(l *lab) {
-			l.nft("flush ruleset")
-			l.apply()
-		},
-		"one transaction": func(l *lab) {
-			f, err := ruleset.Probe(l.conn)
-			if err != nil {
-				l.t.Fatal(err)
-			}
-			l.nft("flush ruleset\n" + ruleset.Compile(l.spec, f, nil).String())
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			l := newLab(t, ladder...)
-			ends := l.many(bans, 1)
-			w := l.watch()
-			w.awaitNews(Banned, bans)
-			offenders, more := l.offendTwice(w)
-			maps.Copy(ends, more)
-			bystanders := l.pair()
-			for range 2 {
-				reload(l)
-				start := time.Now()
-				w.awaitNews(Restored, bans+len(more))
-				if d := time.Since(start); d > time.Second {
-					t.Errorf("it took %v until the bans were back", d)
-				} else {
-					t.Logf("all bans were back after %v", d)
-				}
-				l.wantAll(ends)
-				l.cut(offenders...)
-				l.served(bystanders...)
-			}
-		})
-	}
-}
-
-func TestReapply(t *testing.T) {
-	t.Parallel()
-	l := newLab(t, ladder...)
-	w := l.watch()
-	offenders, ends := l.offendTwice(w)
-	prefix := netip.MustParsePrefix("203.0.113.0/24")
-	if _, err := l.read().Ban(l.conn, prefix, time.Hour, "net"); err != nil {
-		t.Fatal(err)
-	}
-	l.wantPrefix(w, ByHand, prefix, "net")
-	ends[place{"net4", nftset.FromPrefix(prefix)}] = time.Now().Add(time.Hour)
-	start := time.Now()
-	l.nft("flush ruleset")
-	w.awaitNews(TableGone, 1)
-	w.awaitNews(Restored, len(ends))
-	if d := time.Since(start); d < patience || d > patience+time.Second {
-		t.Errorf("it took %v until the bans were back", d)
-	}
-	l.wantAll(ends)
-	l.cut(offenders...)
-	next := l.pair()
-	l.served(next...)
-	l.offend(next...)
-	w.want(banned, 1, 1, next...)
-	w.quiet()
-}
-
-func TestRemove(t *testing.T) {
-	t.Parallel()
-	l := newLab(t, ladder...)
-	w := l.watch()
-	offenders, _ := l.offendTwice(w)
-	l.remove()
-	w.awaitNews(Removed, 1)
-	time.Sleep(patience + patience/2) // nothing happens, and nothing tells so
-	if l.read().Exists {
-		t.Fatal("the watcher made a table that its owner had removed")
-	}
-	l.apply()
-	l.served(offenders...)
-	l.offend(offenders...) // it is the third time all the same
-	w.want(escalated, 3, 3, offenders...)
-	w.quiet()
-}
-
-// remove does what `portmon remove` does, in a process of that name.
-func (l *lab) remove() {
-	l.t.Helper()
-	self, err := os.Executable()
+	f, err := ruleset.Probe(l.conn)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	path := filepath.Join(l.t.TempDir(), remover)
-	if err := os.Symlink(self, path); err != nil {
-		l.t.Fatal(err)
+	return ruleset.Compile(l.spec, f, ruleset.Asked{}).String()
+}
+
+// Whatever others do to the table, it comes back with its bans and its steps,
+// and the time that they have left.
+func TestSwapped(t *testing.T) {
+	const bans = 2_000
+	for name, swap := range swaps {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, ladder...)
+			want := l.many(bans, 2)
+			w := l.watch()
+			w.awaitNews(Escalated, bans)
+			offenders, bystanders := l.pair(), l.pair()
+			l.second(w, offenders...)
+			once := l.pair() // have a step, and no ban
+			l.offend(once...)
+			w.want(Banned, 1, 1, once...)
+			prefix := netip.MustParsePrefix("203.0.113.0/24")
+			l.put(ruleset.Record{Source: prefix, Banned: true, Comment: "net"})
+			w.awaitNews(ByHand, 1)
+			l.awaitFree(once...)
+			for range 2 {
+				swap(l)
+				w.awaitNews(Restored, bans+len(offenders)+1)
+				l.wantAll(want, 2)
+				l.cut(offenders...)
+				l.cut(netip.MustParseAddr("203.0.113.9"))
+				l.served(bystanders...)
+				l.served(once...)
+			}
+			l.offend(once...)
+			w.awaitNews(Escalated, len(once))
+			l.awaitStep(2, once...)
+			await(t, "the table is what it must be", func() bool { return w.stats().TableCurrent })
+		})
 	}
-	l.host.Do(func() {
-		cmd := exec.Command(path)
-		cmd.Env = append(os.Environ(), roleVariable+"="+roleRemove)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			l.t.Fatalf("%v: %s", err, out)
+}
+
+func (l *lab) put(records ...ruleset.Record) {
+	l.t.Helper()
+	if refused, err := l.open().Put(records); err != nil || refused != nil {
+		l.t.Fatal(err, refused)
+	}
+}
+
+// Of what a saved ruleset brings back, what the watcher knows lasts as long as
+// it should, and not as long as it did when it was saved.
+func TestOldCopies(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, 2*time.Second, time.Hour)
+	w := l.watch()
+	offenders, copies, bystanders := l.pair(), l.pair(), l.pair()
+	l.second(w, offenders...)
+	script := "flush ruleset\n" + l.compiled()
+	for _, src := range append(offenders, copies...) {
+		script += fmt.Sprintf("add element inet portmon %s { %v timeout 9h expires 8h }\n", ruleset.RoleBan.Set(src, 0), l.source(src).Addr())
+	}
+	l.nft(script)
+	w.awaitNews(Restored, len(offenders))
+	for _, src := range offenders {
+		if left := l.left(src); left > time.Hour || left < time.Hour-deadline {
+			t.Errorf("%v is banned for %v, want an hour", src, left)
 		}
+	}
+	l.cut(copies...) // somebody wants that, for all we know
+	l.served(bystanders...)
+	for _, src := range offenders {
+		if row := w.rows(src)[l.source(src)]; row.Offences != 2 || row.Step != 2 {
+			t.Errorf("%v is remembered as %+v, want 2 offences", src, row)
+		}
+	}
+}
+
+// An offence in the time before the bans are back is dealt with by what is
+// remembered.
+func TestOffenceInNewTable(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, ladder...)
+	w := l.watch()
+	offenders, bystanders := l.pair(), l.pair()
+	l.offend(offenders...)
+	w.want(Banned, 1, 1, offenders...)
+	l.awaitFree(offenders...)
+	// The watcher does not hear of the new table before it has heard of the
+	// offence in it.
+	hold := make(chan struct{})
+	held := make(chan error)
+	go func() { held <- w.order(t.Context(), func(*loop) { <-hold }) }()
+	l.nft("flush ruleset")
+	l.apply()
+	l.offend(offenders...)
+	close(hold)
+	if err := <-held; err != nil {
+		t.Fatal(err)
+	}
+	w.awaitNews(Escalated, len(offenders))
+	l.awaitStep(2, offenders...)
+	l.cut(offenders...)
+	l.served(bystanders...)
+}
+
+// `portmon remove` announces itself, whatever the program is called: nothing is
+// made again, the bans are forgotten, and the steps are not.
+func TestRemove(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, ladder...)
+	path := t.TempDir() + "/state.jsonl"
+	w := l.watch(func(c *Config) { c.State = path })
+	offenders, bystanders := l.pair(), l.pair()
+	l.second(w, offenders...)
+	if err := w.Removing(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ruleset.Remove(l.conn, l.spec.Table); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitNews(Removed, 1)
+	for src, row := range w.rows(offenders...) {
+		if row.Banned || row.Step != 2 {
+			t.Errorf("%v is remembered as %+v, want a step and no ban", src, row)
+		}
+	}
+	var looked book.Moment
+	await(t, "patience is over", func() bool {
+		now := book.ReadClock().Boot
+		if looked == 0 {
+			looked = now
+		}
+		return now.Sub(looked) > patience+patience/2
 	})
+	if l.open().Exists {
+		t.Fatal("the watcher made a table that its owner had removed")
+	}
+	w.stop()
+	w = l.watch(func(c *Config) { c.State = path }) // nor does the next one
+	if l.open().Exists || w.stats().Table {
+		t.Fatal("the next watcher made a table that its owner had removed")
+	}
+	l.apply()
+	await(t, "the table is heard of", func() bool { return w.stats().Table })
+	l.served(offenders...)
+	await(t, "the steps are back", func() bool { return l.look(offenders[0]).Step == 2 && l.look(offenders[1]).Step == 2 })
+	l.offend(offenders...)
+	w.want(Escalated, 3, 3, offenders...)
+	l.served(bystanders...)
+	w.quiet()
+}
+
+// A table that is there but wrong is put right within two seconds.
+func TestRepair(t *testing.T) {
+	for name, spoil := range map[string]func(*lab){
+		"flushed": func(l *lab) { l.nft("flush table inet portmon") },
+		"a chain": func(l *lab) { l.nft("flush chain inet portmon guard") },
+		"dormant": func(l *lab) { l.nft("add table inet portmon { flags dormant; }") },
+		"doubled": func(l *lab) { l.nft(l.compiled()) },
+		"ports":   func(l *lab) { l.nft("flush set inet portmon trap_tcp") },
+		"old rules": func(l *lab) {
+			old := *l
+			old.spec.TrapTCP = []ruleset.Ports{{From: 99, To: 99}}
+			old.spec.Scan.Ports = 0
+			l.nft("flush ruleset\n" + old.compiled())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			w := l.watch()
+			await(t, "it is current", func() bool { return w.stats().TableCurrent })
+			offenders, bystanders := l.pair(), l.pair()
+			start := time.Now()
+			spoil(l)
+			n, err := w.next()
+			for err == nil && n.Kind != Repaired {
+				n, err = w.next()
+			}
+			if took := time.Since(start); err != nil || took > 2*time.Second || n.What == "" {
+				t.Errorf("repaired after %v: %+v, error %v", took, n, err)
+			}
+			l.offend(offenders...)
+			w.want(Banned, 1, 1, offenders...)
+			l.cut(offenders...)
+			l.served(bystanders...)
+			await(t, "it is current", func() bool { return w.stats().TableCurrent })
+			if s := w.stats(); s.Repaired != 1 {
+				t.Errorf("%d repairs, want 1", s.Repaired)
+			}
+			if r, err := ruleset.Prepare(l.conn, l.spec); err != nil || !r.Empty() {
+				t.Errorf("it is not what it must be: %v, error %v", r.Summary(), err)
+			}
+			w.quiet()
+		})
+	}
+}
+
+// While `portmon apply` is at work nothing is put right, and the reload that
+// follows it makes what it did the right thing.
+func TestApplying(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	w := l.watch()
+	await(t, "it is current", func() bool { return w.stats().TableCurrent })
+	if err := w.Applying(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.spec.TrapTCP = []ruleset.Ports{{From: 99, To: 99}}
+	l.apply()
+	await(t, "it is seen to differ", func() bool { return !w.stats().TableCurrent })
+	w.reload <- Config{Spec: l.spec}
+	await(t, "it is current", func() bool { return w.stats().TableCurrent })
+	if r, err := ruleset.Prepare(l.conn, l.spec); err != nil || !r.Empty() {
+		t.Errorf("what was applied was undone: %v, error %v", r.Summary(), err)
+	}
+	w.quiet()
+}
+
+// What others do elsewhere, and what portmon itself does to its sets, is no
+// fault of the table.
+func TestNothingToRepair(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	w := l.watch()
+	await(t, "it is current", func() bool { return w.stats().TableCurrent })
+	for _, src := range l.pair() {
+		wide, _ := src.Prefix(map[bool]int{true: 24, false: 48}[src.Is4()])
+		l.put(ruleset.Record{Source: wide, Banned: true, Timeout: time.Second, Remaining: time.Second})
+		w.awaitNews(ByHand, 1)
+		l.cut(src)
+		l.awaitFree(src)
+		l.nft("add table inet other; add chain inet other c; delete table inet other")
+	}
+	for generation := uint32(0); ; { // until it has looked at what has become of it
+		var at uint32
+		if err := w.order(t.Context(), func(l *loop) { at = l.core.table.closely.generation }); err != nil {
+			t.Fatal(err)
+		}
+		if generation == 0 {
+			generation = at
+		}
+		if now, err := l.conn.Generation(); err != nil || at == now {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if s := w.stats(); s.Repaired != 0 || !s.TableCurrent {
+		t.Errorf("repaired %d times, current %v", s.Repaired, s.TableCurrent)
+	}
+	w.quiet()
+}
+
+// The table is made again if it was there when the host was last watched.
+func TestTableGoneBeforeStart(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, ladder...)
+	path := t.TempDir() + "/state.jsonl"
+	saves := func(c *Config) { c.State = path }
+	want := l.many(10, 2)
+	offenders := l.pair()
+	w := l.watch(saves)
+	w.awaitNews(Escalated, len(want))
+	l.second(w, offenders...)
+	w.stop()
+	l.nft("flush ruleset")
+	w = l.watch(saves)
+	w.awaitNews(Restored, len(offenders)+len(want))
+	l.cut(offenders...)
+	l.wantAll(want, 2)
+	l.served(l.pair()...)
 }

@@ -1,21 +1,60 @@
 package watch
 
 import (
-	"github.com/portmon/portmon/internal/ledger"
+	"net/netip"
+
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
 )
 
-// happened takes in an event. Events count with the end of their transaction: until then it may be said otherwise, as by programs
-// that delete an element in order to add it anew.
-func (k *core) happened(ev nftset.Event, now ledger.Now) {
+// onEvent takes in an event. Events count with the end of their transaction:
+// until then it may say otherwise, as that of a program which deletes an element
+// in order to add it anew.
+func (k *core) onEvent(ev nftset.Event, now book.Clock) {
 	switch ev.Kind {
 	case nftset.Commit:
-		k.committed(k.pending, ev, now)
-		k.pending = k.pending[:0]
+		k.onTransaction(k.pending, ev, now)
+		k.pending = nil
 	case nftset.Overrun:
-		k.pending = k.pending[:0] // what is missing may be the end of this transaction, and more
+		k.pending = nil // what is missing may be the end of this transaction, and more
+		k.counters.EventOverruns++
+		k.resync(now)
 	default:
 		k.pending = append(k.pending, ev)
+	}
+}
+
+// onTransaction takes in what a transaction has done.
+func (k *core) onTransaction(events []nftset.Event, end nftset.Event, now book.Clock) {
+	t := &k.table
+	deleted, there := false, false
+	gone := false // a set that remembers sources was deleted
+	for _, ev := range events {
+		role, _ := ruleset.RoleOf(ev.Set)
+		switch ev.Kind {
+		case nftset.TableDeleted:
+			deleted, there = true, false
+		case nftset.TableAdded:
+			there = true
+		case nftset.SetDeleted:
+			gone = gone || role != ruleset.RoleNone
+		case nftset.SetAdded:
+			there = there || role != ruleset.RoleNone
+		}
+	}
+	if end.PortID != k.own {
+		t.suspect(now)
+	}
+	switch {
+	case deleted && !there:
+		k.onTableGone(now)
+	case deleted || there && (t.state != standing || gone):
+		// What the transaction has put into it may be a copy from when the rules
+		// were saved. We know better how long those bans last.
+		k.onTableNew(now)
+	case t.state == standing:
+		k.onElements(events, now)
 	}
 }
 
@@ -25,68 +64,152 @@ type place struct {
 	key nftset.Interval
 }
 
-// committed takes in a transaction.
-func (k *core) committed(events []nftset.Event, end nftset.Event, now ledger.Now) {
-	edits := make(map[place]nftset.Event) // what was done to each element in the end
-	reborn := make(map[string]bool)
-	deleted := false
-	for _, ev := range events {
-		switch ev.Kind {
-		case nftset.ElementAdded, nftset.ElementDeleted:
-			switch {
-			case ev.PortID == k.port:
-			case isTier(ev.Set):
-				edits[place{ev.Set, ev.Element.Interval}] = ev
-			default:
-				k.reread[ev.Set] = true
+// onElements takes in what a transaction has done to the elements of a table
+// that stays.
+func (k *core) onElements(events []nftset.Event, now book.Clock) {
+	last := make(map[place]int)            // the last word of others on each element
+	climbed := make(map[netip.Prefix]step) // by others, in this transaction
+	for i, ev := range events {
+		role, _ := ruleset.RoleOf(ev.Set)
+		switch {
+		case role == ruleset.RoleNone || ev.Kind > nftset.ElementDeleted:
+		case ev.PortID == k.own:
+			k.onOwnElement(ev, role)
+		default:
+			last[place{ev.Set, ev.Element.Interval}] = i
+			if e, source, ok := k.decode(ev.Set, ev.Element); ok && role == ruleset.RoleStep && ev.Kind == nftset.ElementAdded {
+				climbed[source] = step{step: e.Step, until: now.Boot.Add(e.Remaining)}
 			}
-		case nftset.SetDeleted:
-			delete(k.table.sets, ev.Set)
-			delete(reborn, ev.Set)
-			for p := range edits {
-				if p.set == ev.Set {
-					delete(edits, p)
-				}
-			}
-		case nftset.SetAdded: // or changed
-			if !k.table.sets[ev.Set] {
-				k.table.sets[ev.Set], reborn[ev.Set] = true, true
-			}
-		case nftset.TableDeleted: // after the sets
-			deleted = true
 		}
 	}
-	if deleted && len(k.table.sets) == 0 {
-		k.vanished(end.Process, now)
-		return
-	}
-	switch {
-	case len(reborn) == 0:
-	case len(reborn) == len(k.table.sets):
-		k.table.state, k.table.handle, k.table.unsure = standing, 0, false
-	default: // a tier was added, or the rest of the transaction was lost
-		k.table.state, k.table.unsure = standing, true
-	}
-	for p, ev := range edits {
-		if h, ok := k.mir.get(p.set, p.key); ok && reborn[p.set] && h.lasts(now.Mono) {
-			continue // a copy from when the rules were saved; we know how long the ban still is
-		}
-		if ev.Kind == nftset.ElementDeleted && k.overtaken(p, end.Generation) {
-			k.ask = append(k.ask, p)
+	for i, ev := range events {
+		if at, ok := last[place{ev.Set, ev.Element.Interval}]; !ok || at != i {
 			continue
 		}
-		k.edited(p, ev, now)
+		e, source, ok := k.decode(ev.Set, ev.Element)
+		switch {
+		case e.Role == ruleset.RoleNet:
+			k.nets = true
+		case !ok || e.Role == ruleset.RoleScanner:
+		case ev.Kind == nftset.ElementDeleted:
+			k.freed[source] = now.Boot
+			delete(k.owed, source)
+			if _, putting := k.putting[source]; putting && e.Role == ruleset.RoleBan {
+				k.book.Lift(source) // if the kernel puts it after this, it is unwanted
+			}
+			if _, known := k.book.Get(source); known || k.reading != nil {
+				k.doubt(source) // it may be banned by another set, or again
+			}
+		case e.Role.Bans():
+			k.foreign = append(k.foreign, source)
+			k.onForeignBan(e, source, climbed[source], now)
+			delete(climbed, source)
+		}
 	}
-	for set := range reborn {
-		k.restore(set, now)
-	}
-	if len(reborn) > 0 {
-		k.inherit(now)
+	for source, s := range climbed {
+		k.touch(source)
+		k.book.Learn(book.Row{Source: source, Step: s.step, StepUntil: s.until})
 	}
 }
 
-// overtaken reports whether the last dump may have shown an element as it was after a transaction that is heard of only now.
-func (k *core) overtaken(p place, generation uint32) bool {
-	h, known := k.mir.get(p.set, p.key)
-	return known && k.round > 0 && h.round == k.round && int32(generation-k.dumpEnd) <= 0
+// step is a step of the ladder, and until when it is remembered; 0 is none. scan
+// tells that its offence was a scan.
+type step struct {
+	step  int
+	until book.Moment
+	scan  bool
+}
+
+// onOwnElement takes in that the kernel tells of a change of our own. What we
+// put may have been lifted by somebody after it was noted and before it was
+// done; the kernel tells in which order it came.
+func (k *core) onOwnElement(ev nftset.Event, role ruleset.Role) {
+	if role == ruleset.RoleNet {
+		k.nets = true // prefixes that overlap are cut
+		return
+	}
+	_, source, ok := k.decode(ev.Set, ev.Element)
+	if !ok || role != ruleset.RoleBan || ev.Kind != nftset.ElementAdded {
+		return
+	}
+	_, lately := k.freed[source]
+	if r, _ := k.book.Get(source); lately && !r.Banned {
+		k.unwanted[source] = struct{}{}
+	}
+}
+
+// decode returns the entry that an element is, and the source that it is about;
+// ok is false if that is no prefix.
+func (k *core) decode(set string, el nftset.Element) (e ruleset.Entry, source netip.Prefix, ok bool) {
+	if e, ok = k.table.layout.Entry(set, el); !ok {
+		return e, source, false
+	}
+	source, ok = e.Prefix()
+	return e, source, ok
+}
+
+// onForeignBan takes in a ban that another program has made. climbed is the step
+// that the program has taken the source up to itself.
+func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, now book.Clock) {
+	before, _ := k.book.Get(source)
+	was := before.BannedAt(now.Boot.Add(slack))
+	_, offence := ruleset.Offence(e.Comment)
+	row := k.banOf(e, source, now)
+	k.touch(source)
+	switch {
+	case was && same(before, row):
+		k.book.Learn(row) // put back by somebody who remembers it as we do
+	case was && offence && (before.Timeout == 0 || row.Until < before.Until):
+		k.owe(source, false) // it has done nothing to deserve less
+	case e.Role == ruleset.RoleBan && !was && (offence || climbed.step > 0 || before.StepAt(now.Boot.Add(slack)) > 0):
+		if row.ByHand, row.Cause = false, book.CauseOther; climbed.step > 0 {
+			row.Step, row.StepUntil = climbed.step, climbed.until
+		} else {
+			k.climb(&row, before, now)
+		}
+		if row, counted := k.book.Learn(row); counted {
+			k.tell(offenceNews(row))
+		}
+	default:
+		row.Step, row.StepUntil = climbed.step, climbed.until
+		row, _ := k.book.Learn(row)
+		k.tell(banNews(ByHand, row))
+	}
+}
+
+// climb makes a row that of a ban by the next step of the ladder, which lasts at
+// least as long as the program asked for, and has the table get it.
+func (k *core) climb(row *book.Row, before book.Row, now book.Clock) {
+	step := k.stepAfter(before, now.Boot)
+	if d := k.spec.BanTime[step-1]; row.Timeout < d {
+		row.Timeout, row.Until = d, now.Boot.Add(d)
+	}
+	row.Step, row.StepUntil = step, row.Until.Add(k.spec.Forget)
+	_, offence := ruleset.Offence(row.Comment)
+	if marked := ruleset.OffenceMark + row.Comment; !offence && len(marked) <= maxComment {
+		row.Comment = marked // so that the table tells what it is as well
+	}
+	k.owe(row.Source, false)
+}
+
+// maxComment is what an element of a set can have.
+const maxComment = 251
+
+// banOf returns the ban of an entry as a row. Who made it is known by its
+// comment: the packet path makes none.
+func (k *core) banOf(e ruleset.Entry, source netip.Prefix, now book.Clock) book.Row {
+	row := book.Row{
+		Source: source, Banned: true, Timeout: e.Timeout, Until: now.Boot.Add(e.Remaining), Comment: e.Comment,
+		ByHand: true, Cause: book.CauseHand,
+	}
+	_, offence := ruleset.Offence(e.Comment)
+	switch {
+	case e.Role == ruleset.RoleSubnet:
+		row.ByHand, row.Cause = false, book.CauseSubnet
+	case offence:
+		row.ByHand, row.Cause = false, book.CauseOther
+	case e.Comment == "" && e.Role == ruleset.RoleBan:
+		row.Cause = book.CauseOther
+	}
+	return row
 }

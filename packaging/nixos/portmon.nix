@@ -75,6 +75,7 @@ let
   documentation = [ "man:portmon(8)" "man:portmon.toml(5)" ];
 
   duration = lib.types.either lib.types.str lib.types.ints.positive;
+  grace = lib.types.either lib.types.str (lib.types.ints.between 0 3600);
   ports = lib.types.listOf (lib.types.either lib.types.port lib.types.str);
   key = type: default: description: lib.mkOption { inherit type default description; };
 in
@@ -95,7 +96,7 @@ in
       description = "Whether the build checks the configuration. It runs the program for that, so turn it off to build for another architecture.";
     };
 
-    watch.enable = lib.mkEnableOption "the watcher: longer bans for repeat offenders, bans that outlast reboots, notices, metrics";
+    watch.enable = lib.mkEnableOption "the watcher: bans that outlast reboots and flushes of nftables, notices, metrics";
 
     watch.ntfyTokenFile = lib.mkOption {
       type = lib.types.nullOr lib.types.str;
@@ -120,17 +121,35 @@ in
             "Files with more of them, such as ./whitelist.txt, which the build checks, or \"/var/lib/whitelist.txt\", which everybody must be able to read."
           // { apply = map (file: if builtins.isPath file then "${file}" else file); };
 
-          trap.tcp = key ports [ 23 445 1433 2323 3389 "5900-5910" 6379 ]
+          trap.tcp = key ports
+            [
+              23 81 102 111 135 139 445 502 873 1080 1433 1521 1723 2323
+              "2375-2376" 3128 3389 4444 5038 5555 "5900-5910" "5985-5986" 6379
+              7547 8291 8545 8728 9200 11211 23023 27017 60001
+            ]
             "TCP ports, and ranges such as \"5900-5910\", that ban whoever sends a packet there while nobody listens.";
           trap.udp = key ports [ ] "UDP ports that do so. Anybody can send datagrams in the name of somebody else.";
-          trap.maxretry = key (lib.types.ints.between 1 1000) 1 "How many such packets make a ban.";
-          trap.findtime = key duration "10m" "Within which time, counted from the first.";
+          trap.grace = key grace "1m"
+            "How long a port where a program listened is not a trap, and how long no port is one after boot; 0 is off, and the most is an hour.";
+          trap.maxretry = key (lib.types.ints.between 1 1000) 1 "How many packets to trap ports are an offence.";
+          trap.findtime = key duration "10m" "Within which time, counted from the first; at most a week.";
 
-          ban.bantime = key (lib.types.either duration (lib.types.listOf duration)) [ "8h" "3d" "30d" ]
-            "The ladder: for how long the first ban lasts, the second, and all further ones. Longer than the first needs the watcher.";
-          ban.forget = key duration "30d" "After how long without a ban an offender is forgotten.";
+          scan.ports = key (lib.types.ints.between 0 1000) 5
+            "How many different closed TCP ports are an offence; 1 is strict, 0 is off.";
+          scan.findtime = key duration "1d" "Within which time, counted from the first; at most a week.";
+          scan.ignore = key ports [ 80 443 8080 8443 ]
+            "TCP ports that never count, and ranges of them: those that your clients may ask for while nobody listens, such as the passive ports of FTP.";
+
+          ban.bantime = key (lib.types.either duration (lib.types.listOf duration)) [ "10m" "8h" "30d" ]
+            "The ladder: how long the first ban lasts, the second, and all further ones.";
+          ban.forget = key duration "30d" "How long after the end of its last ban a source without an offence is forgotten.";
           ban.prefix6 = key (lib.types.ints.between 1 128) 64 "How many bits of an IPv6 address are banned.";
-          ban.size = key (lib.types.ints.between 1 16777216) 65536 "How many bans each set holds.";
+          ban.single6 = key (lib.types.listOf lib.types.str) [ ]
+            "IPv6 prefixes whose addresses are banned one by one all the same.";
+          ban.subnet4 = key (lib.types.ints.between 0 1000) 0
+            "How many sources of one IPv4 /24 must offend within a week for all of it to be banned; 0 is off.";
+          ban.subnet6 = key (lib.types.ints.between 0 1000) 8 "The same for the sources of one IPv6 /48.";
+          ban.size = key (lib.types.ints.between 1 16777216) 65536 "How many bans fit, for IPv4 and IPv6 each.";
 
           watch.state = key lib.types.str "/var/lib/portmon/state.jsonl"
             "Where bans and offences are remembered; the units may write in /var/lib/portmon only.";

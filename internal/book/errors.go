@@ -1,0 +1,64 @@
+package book
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+)
+
+// Error says that a state file could not be read or written.
+type Error struct {
+	Op   string // "open", "read" or "write"
+	Path string
+	Err  error
+}
+
+// wrap returns an *Error, or nil.
+func wrap(op, path string, err error) error {
+	if _, wrapped := errors.AsType[*Error](err); err == nil || wrapped {
+		return err
+	}
+	return &Error{op, path, err}
+}
+
+func (e *Error) Error() string { return e.Op + " state " + e.Path + ": " + e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// Hint returns what can be done about it, or "" if it is not known.
+func (e *Error) Hint() string {
+	refused, isRefused := errors.AsType[*RefusedError](e.Err)
+	switch {
+	case isRefused:
+		return refused.Hint
+	case errors.As(e.Err, new(*OriginError)), errors.Is(e.Err, unix.EROFS), errors.Is(e.Err, unix.ENOTDIR):
+		return "name another file as state under [watch]"
+	case errors.Is(e.Err, ErrLocked):
+		return "find who holds it: fuser -v " + e.Path + lockSuffix
+	case errors.Is(e.Err, unix.ENOSPC), errors.Is(e.Err, unix.EDQUOT), errors.Is(e.Err, unix.EFBIG):
+		return "make room there; what was saved before is kept until then"
+	case errors.Is(e.Err, fs.ErrPermission):
+		return "run as root, or name a file that can be written as state under [watch]"
+	}
+	return ""
+}
+
+// ErrLocked says that another process owns the file, as a running watcher does.
+var ErrLocked = errors.New("locked by another process")
+
+// RefusedError says that there is something that portmon will neither read nor
+// write: it is not its own, or somebody may have put it there for root to
+// follow, or a newer portmon wrote it.
+type RefusedError struct{ Reason, Hint string }
+
+func (e *RefusedError) Error() string { return e.Reason }
+
+// OriginError says that a file is about another machine or another network
+// namespace. A cloned image, for one, would ban on every copy of it whoever
+// offended the original.
+type OriginError struct{ What, Saved, Here string }
+
+func (e *OriginError) Error() string {
+	return fmt.Sprintf("written on another %s (%s, this is %s)", e.What, e.Saved, e.Here)
+}

@@ -1,0 +1,221 @@
+package book
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// maxLine bounds a line, in bytes. The longest that is written, with a comment
+// full of escapes, has half of it.
+const maxLine = 4096
+
+// Report says what was found in a file. Whatever is wrong with it, all rows
+// that can be read were read.
+type Report struct {
+	Path    string
+	Missing bool   // there is no file, or nothing in it
+	Saved   Header // the last one; if there is none, it has the time of the last writing
+	Rows    int
+	// Torn says that the last line was cut off, as it is after a power cut.
+	Torn bool
+	// BadLines is how many other lines were skipped, and FirstBad the number of
+	// the first of them, from 1.
+	BadLines, FirstBad int
+	// Origin is an *OriginError if the rows are not about this machine and network
+	// namespace. It is for the caller to refuse them.
+	Origin error
+	// ClockBehind is by how much the wall clock would have to be set forward to
+	// show when the file was written. If it is not 0 then it is not known how much
+	// time has passed, and none is taken to have.
+	ClockBehind time.Duration
+
+	lines int    // the first header is not counted
+	first Header // zero if the first line is not one
+}
+
+// String returns a sentence about what a power cut does not explain, or "".
+func (r Report) String() string {
+	if r.BadLines == 0 {
+		return ""
+	}
+	return fmt.Sprintf("state %s is damaged: lines skipped: %d, the first of them line %d; rows read: %d", r.Path, r.BadLines, r.FirstBad, r.Rows)
+}
+
+// Decode reads what [Encode] wrote. Of a Config it needs Here, Now and MaxRows.
+func Decode(r io.Reader, c Config) (*Book, Report, error) {
+	b := New(c.MaxRows)
+	report, err := b.load(r, c, c.Now.Wall, nil)
+	return b, report, err
+}
+
+// loader reads lines into a book. While it does, moments are on an axis of its
+// own, which goes on over reboots.
+type loader struct {
+	*Report
+	book *Book
+	only map[string]bool // the sources wanted; nil: all
+	at   Moment          // of the last header on the axis
+	ours bool            // there was something that only portmon writes
+}
+
+// load reads a file that was last written at that time.
+func (b *Book) load(r io.Reader, c Config, written time.Time, only map[string]bool) (Report, error) {
+	if !isDate(written) {
+		written = time.Unix(0, 0)
+	}
+	l := loader{&Report{Path: c.Path, Missing: true, Saved: Header{Saved: written}}, b, only, 0, false}
+	if err := l.lines(bufio.NewReaderSize(r, 256<<10)); err != nil {
+		return *l.Report, err
+	}
+	if l.Missing {
+		l.BadLines = 0
+		return *l.Report, nil
+	}
+	if !l.ours {
+		return *l.Report, &RefusedError{"not written by portmon", "move it away, or name another file as state under [watch]"}
+	}
+	l.Origin = l.Saved.Origin().check(c.Here)
+	elapsed := c.Now.Wall.Sub(l.Saved.Saved)
+	if last := l.Saved.Clock().Boot; l.Saved.Origin().SameBoot(c.Here) && c.Now.Boot >= last {
+		elapsed = c.Now.Boot.Sub(last)
+	}
+	l.ClockBehind = max(0, -elapsed)
+	l.rebase(l.at.Add(min(max(0, elapsed), horizon)), c.Now.Boot)
+	b.Sweep(c.Now)
+	l.Rows = b.Len()
+	return *l.Report, nil
+}
+
+func (l *loader) lines(r *bufio.Reader) error {
+	for number := 1; ; number++ {
+		line, err := r.ReadSlice('\n')
+		if len(line) == 0 && errors.Is(err, io.EOF) {
+			return nil
+		}
+		l.Missing = l.Missing && isBlank(line)
+		bad := len(line) > maxLine // as a full buffer is
+		for errors.Is(err, bufio.ErrBufferFull) {
+			line, err = r.ReadSlice('\n')
+			l.Missing = l.Missing && isBlank(line)
+		}
+		l.Torn = errors.Is(err, io.EOF)
+		if err != nil && !l.Torn {
+			return err
+		}
+		if !bad {
+			if bad, err = l.line(line, number); err != nil {
+				return err
+			}
+		}
+		switch {
+		case bad && l.Torn:
+			l.ours = l.ours || bytes.HasPrefix([]byte(headerStart), line[:min(len(line), len(headerStart))])
+			return nil
+		case bad:
+			if l.BadLines++; l.BadLines == 1 {
+				l.FirstBad = number
+			}
+		}
+		if number > 1 {
+			l.Report.lines++
+		}
+	}
+}
+
+func isBlank(b []byte) bool { return len(bytes.Trim(b, "\x00 \t\r\n")) == 0 }
+
+// line takes in a line, and reports whether it is bad.
+func (l *loader) line(line []byte, number int) (bad bool, err error) {
+	source, isRow := bytes.CutPrefix(line, []byte(rowStart))
+	if isRow && l.only != nil {
+		source, _, _ = bytes.Cut(source, []byte{'"'})
+		if l.ours = true; !l.only[string(source)] {
+			return false, nil
+		}
+	}
+	if !isRow {
+		var h Header
+		if err := h.parse(line); err == nil {
+			l.header(h, number == 1)
+			return false, nil
+		} else if !errors.Is(err, errNotHeader) {
+			return true, err
+		}
+	}
+	var raw rawRow
+	if raw.decode(string(line)) != nil || !l.row(&raw) {
+		return len(bytes.TrimSpace(line)) > 0 || number == 1, nil
+	}
+	if number == 1 {
+		return true, nil // it is read, but where is the header?
+	}
+	return false, nil
+}
+
+// row takes in a row and reports whether it is one.
+func (l *loader) row(raw *rawRow) bool {
+	row, k, ok := raw.row(Clock{l.at, l.Saved.Saved})
+	if !ok {
+		return false
+	}
+	l.ours = true
+	switch {
+	case l.only != nil && !l.only[row.Source.String()]:
+		return true
+	case raw.Free:
+		l.book.remove(k)
+		return true
+	case raw.Merge:
+		if i, ok := l.book.index[k]; ok && !l.book.rows[i].sweep(l.at) {
+			l.book.remove(k) // was forgotten by then
+		}
+		old, _ := l.book.get(k)
+		row, _ = merge(old, row)
+		row, _, _ = row.normalize()
+	}
+	l.book.set(k, &row)
+	return true
+}
+
+// header takes in a header. The axis goes on from the one before.
+func (l *loader) header(h Header, first bool) {
+	switch before := l.Saved; {
+	case !l.ours:
+		l.at = h.Clock().Boot
+	case h.Origin().SameBoot(before.Origin()):
+		l.at = l.at.Add(h.Clock().Boot.Sub(before.Clock().Boot))
+	default:
+		l.at = l.at.Add(max(0, h.Saved.Sub(before.Saved)))
+	}
+	l.at = min(max(l.at, -Moment(horizon)), Moment(horizon))
+	if h.Table == nil {
+		h.Table = l.Saved.Table
+	}
+	if l.Saved, l.ours = h, true; first {
+		l.first = h
+	}
+}
+
+// rebase moves all moments from the axis, where it is now, to the clock since
+// boot. Nothing has happened in the future, and no ban gets more than its time.
+func (l *loader) rebase(now, boot Moment) {
+	move := func(m Moment) Moment { return min(max(m.Add(boot.Sub(now)), boot.Add(-horizon)), boot.Add(horizon)) }
+	for i := range l.book.rows {
+		c := &l.book.rows[i]
+		if timeout := c.timeout(); timeout > 0 {
+			c.until = min(move(c.until), boot.Add(timeout))
+		}
+		if c.step > 0 {
+			c.stepUntil = move(c.stepUntil)
+		}
+		for _, m := range [...]*Moment{&c.first, &c.last} {
+			if *m != 0 {
+				*m = min(move(*m), boot)
+			}
+		}
+	}
+}

@@ -1,0 +1,79 @@
+package book
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Origin tells which table a book is about. What is not known is zero, and
+// equals nothing.
+type Origin struct {
+	Machine string // stands for the host's machine id, which cannot be told from it
+	Boot    string // the kernel's random id of this boot
+	NetNS   uint64 // the kernel's number of the network namespace, unique within a boot
+	Table   uint64 // the kernel's handle of the table, 0 if there is none
+}
+
+// Here returns the origin of what this process knows of the table with that
+// handle, in the network namespace of the calling thread.
+func Here(table uint64) Origin {
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return Origin{machine("/etc/machine-id"), strings.TrimSpace(string(boot)), netNS(), table}
+}
+
+// SameBoot reports whether both are known to be from one boot of one host.
+func (o Origin) SameBoot(p Origin) bool { return o.Boot != "" && o.Boot == p.Boot }
+
+// SameTable reports whether both are known to be about the same incarnation of
+// the table: bans that it no longer has were lifted or are over.
+func (o Origin) SameTable(p Origin) bool {
+	return o.SameBoot(p) && o.NetNS != 0 && o.NetNS == p.NetNS && o.Table != 0 && o.Table == p.Table
+}
+
+// check returns an *OriginError if what was saved is known not to be about here.
+// Over a reboot nobody can tell network namespaces apart.
+func (o Origin) check(here Origin) error {
+	switch {
+	case o.Machine != "" && here.Machine != "" && o.Machine != here.Machine:
+		return &OriginError{"machine", o.Machine, here.Machine}
+	case o.SameBoot(here) && o.NetNS != 0 && here.NetNS != 0 && o.NetNS != here.NetNS:
+		return &OriginError{"network namespace", strconv.FormatUint(o.NetNS, 10), strconv.FormatUint(here.NetNS, 10)}
+	}
+	return nil
+}
+
+// machine returns what stands for the machine id in that file, or "" if there
+// is none. It is a keyed hash, as machine-id(5) asks of everybody who lets the
+// id out of sight.
+func machine(path string) string {
+	b, err := os.ReadFile(path)
+	id, hexErr := hex.DecodeString(strings.TrimSpace(string(b)))
+	if err != nil || hexErr != nil || len(id) != 16 { // "uninitialized" in an image that was not booted yet
+		return ""
+	}
+	h := hmac.New(sha256.New, id)
+	h.Write([]byte("portmon state"))
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// netNS returns the cookie of the thread's network namespace; on kernels before
+// 5.14, which have none, its inode number.
+func netNS() uint64 {
+	if fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err == nil {
+		defer unix.Close(fd)
+		if cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err == nil {
+			return cookie
+		}
+	}
+	var st unix.Stat_t
+	if unix.Stat("/proc/thread-self/ns/net", &st) != nil {
+		return 0
+	}
+	return st.Ino
+}

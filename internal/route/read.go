@@ -1,0 +1,225 @@
+package route
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A default route has at most wide bits, and a network on the link at least
+// narrow ones: a shorter prefix is for what lies behind a tunnel, or a mistake.
+const wide, narrow = 3, 48
+
+const (
+	toTable = 1  // FR_ACT_TO_TBL of linux/fib_rules.h
+	nhID    = 30 // RTA_NH_ID of linux/rtnetlink.h
+)
+
+var native = binary.NativeEndian
+
+// reader collects what the kernel lists.
+type reader struct {
+	conn        *netlink.Conn
+	interrupted bool
+	names       map[uint32]string        // of interfaces, but for loopback
+	own, onLink []netip.Prefix           // of IPv6; own addresses have the length of their network
+	ways        map[byte]*Ways           // by family, as is all that follows
+	tables      map[byte]map[uint32]bool // to which rules lead: true if one of them does so for all packets
+	defaults    map[choice][]hops
+}
+
+// choice is what two default routes have in common if packets take one of them.
+type choice struct {
+	family, tos byte
+	table       uint32 // 0 for those that are asked for all packets
+	src         string
+}
+
+// hops is where a route leads.
+type hops struct {
+	dst           netip.Prefix
+	table, metric uint32
+	devices       []uint32
+}
+
+// attributes are those of a message, by type.
+type attributes map[uint16][]byte
+
+func (a attributes) number(kind uint16, otherwise uint32) uint32 {
+	if b := a[kind]; len(b) == 4 {
+		return native.Uint32(b)
+	}
+	return otherwise
+}
+
+func (a attributes) have(kinds ...uint16) bool {
+	return slices.ContainsFunc(kinds, func(k uint16) bool { return a[k] != nil })
+}
+
+func (r *reader) read() error {
+	r.names, r.defaults = map[uint32]string{}, map[choice][]hops{}
+	r.ways = map[byte]*Ways{unix.AF_INET: {}, unix.AF_INET6: {}}
+	r.tables = map[byte]map[uint32]bool{unix.AF_INET: {}, unix.AF_INET6: {}}
+	err := errors.Join(
+		r.list("interfaces", unix.RTM_GETLINK, unix.AF_UNSPEC, unix.SizeofIfInfomsg, r.link),
+		r.list("addresses", unix.RTM_GETADDR, unix.AF_INET6, unix.SizeofIfAddrmsg, r.address))
+	for family, tables := range r.tables {
+		rules := r.list("routing rules", unix.RTM_GETRULE, family, unix.SizeofRtMsg, r.rule)
+		if errors.Is(rules, unix.EOPNOTSUPP) || errors.Is(rules, unix.EAFNOSUPPORT) {
+			rules, tables[unix.RT_TABLE_MAIN] = nil, true // a kernel without them
+		}
+		err = errors.Join(err, rules, r.list("routes", unix.RTM_GETROUTE, family, unix.SizeofRtMsg, r.route))
+	}
+	return err
+}
+
+// list takes a list of objects, whose messages begin with a header. That of the
+// request is as long, and its first byte is the family.
+func (r *reader) list(what string, kind netlink.HeaderType, family byte, header int, take func([]byte, attributes)) error {
+	request := netlink.Message{
+		Header: netlink.Header{Type: kind, Flags: netlink.Request | netlink.Dump},
+		Data:   append([]byte{family}, make([]byte, header-1)...),
+	}
+	if _, err := r.conn.Send(request); err != nil {
+		return fmt.Errorf("list %s: %w", what, err)
+	}
+	for m, err := range r.conn.ReceiveIter() {
+		if err != nil {
+			return fmt.Errorf("list %s: %w", what, err)
+		}
+		r.interrupted = r.interrupted || m.Header.Flags&netlink.DumpInterrupted != 0
+		// A kernel without a family lists all the others in its place. There are
+		// a million routes on some hosts, and nearly all end here.
+		if len(m.Data) < header || m.Data[0] != family || kind == unix.RTM_GETROUTE && !matters(m.Data) {
+			continue
+		}
+		all, err := netlink.UnmarshalAttributes(m.Data[header:])
+		if err != nil {
+			return fmt.Errorf("list %s: %w", what, err)
+		}
+		a := make(attributes, len(all))
+		for _, one := range all {
+			a[one.Type] = one.Data
+		}
+		take(m.Data[:header], a)
+	}
+	return nil
+}
+
+// matters reports whether a route is of any interest, by its struct rtmsg.
+func matters(h []byte) bool {
+	return h[7] == unix.RTN_UNICAST && (h[0] == unix.AF_INET6 || h[1] <= wide)
+}
+
+// link takes a struct ifinfomsg.
+func (r *reader) link(h []byte, a attributes) {
+	if native.Uint32(h[8:])&unix.IFF_LOOPBACK == 0 {
+		r.names[native.Uint32(h[4:])] = unix.ByteSliceToString(a[unix.IFLA_IFNAME])
+	}
+}
+
+// address takes a struct ifaddrmsg. On a link from point to point the address
+// is that of the far end.
+func (r *reader) address(h []byte, a attributes) {
+	addr, ok := netip.AddrFromSlice(a[unix.IFA_ADDRESS])
+	if ok && h[3] == unix.RT_SCOPE_UNIVERSE && r.names[native.Uint32(h[4:])] != "" {
+		r.own = append(r.own, netip.PrefixFrom(addr, int(h[1])))
+	}
+}
+
+// rule takes a struct fib_rule_hdr.
+func (r *reader) rule(h []byte, a attributes) {
+	if h[7] != toTable {
+		return
+	}
+	w, tables := r.ways[h[0]], r.tables[h[0]]
+	marks, ports := a.have(unix.FRA_FWMARK, unix.FRA_FWMASK), a.have(unix.FRA_SPORT_RANGE, unix.FRA_DPORT_RANGE)
+	w.Marks, w.Ports = w.Marks || marks, w.Ports || ports
+	some := marks || ports || h[1] > 0 || h[2] > 0 ||
+		a.have(unix.FRA_IIFNAME, unix.FRA_OIFNAME, unix.FRA_IP_PROTO, unix.FRA_UID_RANGE)
+	table := a.number(unix.FRA_TABLE, uint32(h[4]))
+	tables[table] = tables[table] || !some
+}
+
+// route takes a struct rtmsg.
+func (r *reader) route(h []byte, a attributes) {
+	table := a.number(unix.RTA_TABLE, uint32(h[4]))
+	all, asked := r.tables[h[0]][table]
+	addr, _ := netip.AddrFromSlice(a[unix.RTA_DST]) // invalid if there is none
+	if !asked || addr.IsLinkLocalUnicast() {
+		return
+	}
+	by := hops{netip.PrefixFrom(addr, int(h[1])), table, a.number(unix.RTA_PRIORITY, 0), nil}
+	by.add(a[unix.RTA_OIF])
+	for b := a[unix.RTA_MULTIPATH]; len(b) >= unix.SizeofRtNexthop; {
+		by.add(b[4:8]) // of a struct rtnexthop, which attributes follow
+		size := (int(native.Uint16(b)) + 3) &^ 3
+		b = b[min(max(size, unix.SizeofRtNexthop), len(b)):]
+	}
+	// Where net.ipv4.nexthop_compat_mode is off, all we hear is the number of a
+	// nexthop object, which can be several.
+	unknown := len(by.devices) == 0 && a.have(nhID)
+	w := r.ways[h[0]]
+	w.Multipath = w.Multipath || unknown || len(by.devices) > 1
+	switch {
+	case h[1] <= wide:
+		if all {
+			table = 0
+		}
+		r.addDefault(w, choice{h[0], h[3], table, string(a[unix.RTA_SRC])}, by)
+	case narrow <= h[1] && h[1] < 128 && !a.have(unix.RTA_GATEWAY) && len(by.devices) == 1 && r.names[by.devices[0]] != "":
+		r.onLink = append(r.onLink, by.dst)
+	}
+}
+
+func (h *hops) add(device []byte) {
+	if len(device) == 4 && !slices.Contains(h.devices, native.Uint32(device)) {
+		h.devices = append(h.devices, native.Uint32(device))
+	}
+}
+
+// addDefault adds a default route, and compares it with those in its place.
+func (r *reader) addDefault(w *Ways, c choice, by hops) {
+	for _, id := range by.devices {
+		if name := r.names[id]; name != "" && !slices.Contains(w.Devices, name) {
+			w.Devices = append(w.Devices, name)
+		}
+	}
+	for _, other := range r.defaults[c] {
+		if !slices.Equal(other.devices, by.devices) {
+			w.Several = true
+			w.Equal = w.Equal || other.dst == by.dst && other.table == by.table && other.metric == by.metric
+		}
+	}
+	r.defaults[c] = append(r.defaults[c], by)
+}
+
+// facts draws the conclusions.
+func (r *reader) facts() Facts {
+	for _, w := range r.ways {
+		slices.Sort(w.Devices)
+	}
+	f := Facts{IPv4: *r.ways[unix.AF_INET], IPv6: *r.ways[unix.AF_INET6]}
+	f.NoReversePath4 = f.IPv4.blind(unix.AF_INET) != ""
+	f.NoReversePath6 = f.IPv6.blind(unix.AF_INET6) != ""
+	for _, p := range r.own {
+		if narrow <= p.Bits() && p.Bits() < 128 {
+			f.OnLink6 = append(f.OnLink6, p.Masked())
+		}
+	}
+	// An address by DHCPv6 has 128 bits. That its network is on the link is told
+	// by the router, and is a route.
+	for _, p := range r.onLink {
+		if slices.ContainsFunc(r.own, func(own netip.Prefix) bool { return p.Contains(own.Addr()) }) {
+			f.OnLink6 = append(f.OnLink6, p)
+		}
+	}
+	slices.SortFunc(f.OnLink6, netip.Prefix.Compare)
+	f.OnLink6 = slices.Compact(f.OnLink6)
+	return f
+}

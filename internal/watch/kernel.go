@@ -1,0 +1,167 @@
+package watch
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// chunk is how many elements make a part of an answer.
+const chunk = 1024
+
+// roles are what is read of the table, in the order in which the core can make
+// sense of it: what is remembered of a source comes before its ban.
+var roles = []ruleset.Role{ruleset.RoleStep, ruleset.RoleScanner, ruleset.RoleBan, ruleset.RoleSubnet, ruleset.RoleNet}
+
+// ask asks the kernel, and passes on the parts of its answer until out returns
+// false.
+func ask(c *nftset.Conn, table string, q question, out func(answer) bool) {
+	a := answer{last: true}
+	a.same, a.err = askAll(c, table, q, func(part answer) bool {
+		part.at = book.ReadClock()
+		return out(part)
+	})
+	a.at = book.ReadClock()
+	out(a)
+}
+
+// askAll reports whether the table was the same one from the beginning to the
+// end.
+func askAll(c *nftset.Conn, table string, q question, out func(answer) bool) (same bool, err error) {
+	h, err := ruleset.Open(c, table)
+	if err != nil || !out(answer{layout: h.State}) || !h.Exists {
+		return false, err
+	}
+	read := q.sourcesRead()
+	for _, role := range read {
+		part := answer{}
+		for e, err := range h.Entries(role) {
+			if err != nil {
+				return false, fmt.Errorf("read the bans: %w", err)
+			}
+			if part.entries = append(part.entries, e); len(part.entries) == chunk {
+				if !out(part) {
+					return false, nil
+				}
+				part = answer{}
+			}
+		}
+		if !out(part) {
+			return false, nil
+		}
+	}
+	part := answer{}
+	for _, source := range q.sources {
+		st, err := h.Lookup(source.Addr())
+		if err != nil {
+			return false, fmt.Errorf("look up %v: %w", source, err)
+		}
+		if part.standings = append(part.standings, standingOf{source, st}); len(part.standings) == chunk/16 {
+			if !out(part) {
+				return false, nil
+			}
+			part = answer{}
+		}
+	}
+	for _, source := range q.foreign {
+		_, whitelisted, err := h.Whitelisted(nftset.FromPrefix(source))
+		if err != nil {
+			return false, fmt.Errorf("look up %v in the whitelist: %w", source, err)
+		}
+		if whitelisted {
+			part.whitelisted = append(part.whitelisted, source)
+		}
+	}
+	out(part)
+	handle := h.Handle
+	if err := h.Refresh(); err != nil {
+		return false, err
+	}
+	return h.Exists && h.Handle == handle, nil
+}
+
+// sourcesRead returns the roles of the sets to be read as a whole.
+func (q *question) sourcesRead() []ruleset.Role {
+	switch {
+	case q.all:
+		return roles
+	case q.nets:
+		return []ruleset.Role{ruleset.RoleNet}
+	}
+	return nil
+}
+
+// do makes a change.
+func do(c *nftset.Conn, todo change) changed {
+	done := changed{change: todo}
+	switch {
+	case todo.look != nil:
+		done.saw, done.err = lookAt(c, todo.spec, *todo.look)
+	case todo.apply:
+		_, done.err = ruleset.Apply(c, todo.spec)
+	default:
+		var h *ruleset.Handle
+		if h, done.err = ruleset.Open(c, todo.spec.Table); done.err != nil {
+			break
+		}
+		if todo.put != nil {
+			done.refused, done.err = h.Put(todo.put)
+		} else {
+			_, _, done.err = h.Unban(todo.lift...)
+		}
+	}
+	return done
+}
+
+// lookAt looks at the table. before is what was seen when it was looked at
+// closely last, and closely tells to do so again.
+func lookAt(c *nftset.Conn, spec ruleset.Spec, before look) (l look, err error) {
+	start := time.Now()
+	l = before
+	if l.generation, err = c.Generation(); err != nil || !before.closely {
+		return l, err
+	}
+	s, err := ruleset.Read(c, spec.Table)
+	if err != nil {
+		return l, err
+	}
+	l.exists = s.Exists
+	l.full = s.Counters[ruleset.CounterFull].Packets + s.Counters[ruleset.CounterHeldBack].Packets
+	if l.exists && (l.generation != before.generation || !before.current) {
+		l.current, l.wrong, err = compare(c, spec)
+	}
+	l.took = time.Since(start)
+	return l, err
+}
+
+// compare reports whether the table is what it must be, and what is not.
+func compare(c *nftset.Conn, spec ruleset.Spec) (current bool, wrong string, err error) {
+	plan, err := ruleset.Prepare(c, spec)
+	if err != nil {
+		return false, err.Error(), err
+	}
+	if plan.Empty() {
+		return true, "", nil
+	}
+	// Rules that ask a set of prefixes stay behind when the last of these is
+	// over. To lift nothing drops them, and nobody has to hear of it.
+	if h, err := ruleset.Open(c, spec.Table); err == nil && h.Exists {
+		if _, _, err := h.Unban(); err != nil {
+			return false, err.Error(), err
+		}
+	}
+	if plan, err = ruleset.Prepare(c, spec); err != nil {
+		return false, err.Error(), err
+	}
+	return plan.Empty(), strings.Join(plan.Summary(), ", "), nil
+}
+
+// gone reports whether an error is of a table or a set that is not there:
+// events say so, or have.
+func gone(err error) bool { return errors.Is(err, os.ErrNotExist) }

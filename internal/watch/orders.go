@@ -1,0 +1,152 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"net/netip"
+
+	"github.com/portmon/portmon/internal/book"
+)
+
+// ErrEnded tells that the watcher does not run any more.
+var ErrEnded = errors.New("the watcher has ended")
+
+// order has the loop call a function, and returns when it has.
+func (w *Watcher) order(ctx context.Context, f func(*loop)) error {
+	called := make(chan struct{})
+	select {
+	case w.l.orders <- func() { f(w.l); close(called) }:
+		<-called
+		return nil
+	case <-w.l.ended:
+		return ErrEnded
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Stats returns what there is to count. It asks nothing of the kernel.
+func (w *Watcher) Stats(ctx context.Context) (s Stats, err error) {
+	err = w.order(ctx, func(l *loop) {
+		s = l.core.stats(book.ReadClock())
+		s.Saves, s.SaveFailures = l.saves, l.failures
+	})
+	return s, err
+}
+
+// Status is how a watcher fares.
+type Status struct {
+	// Table tells that there is a table, and TableCurrent that it is what the
+	// configuration says; if not, Wrong is what is not.
+	Table, TableCurrent bool
+	Wrong               string
+	// Rows is how many sources are remembered.
+	Rows int
+	// Overruns is how often messages or events were lost, and Resyncs how often
+	// all sets were read.
+	Overruns, Resyncs uint64
+	// SaveFailures is how often the book could not be written, and SaveError why
+	// it cannot be; nil if it can.
+	SaveFailures uint64
+	SaveError    error
+}
+
+// Status returns how the watcher fares, at no cost however much it remembers.
+func (w *Watcher) Status(ctx context.Context) (s Status, err error) {
+	err = w.order(ctx, func(l *loop) {
+		s = l.core.status()
+		s.SaveFailures, s.SaveError = l.failures, l.saveError
+	})
+	return s, err
+}
+
+// Origin returns which table the rows of [Watcher.Rows] are about.
+func (w *Watcher) Origin(ctx context.Context) (o book.Origin, err error) {
+	err = w.order(ctx, func(l *loop) { o = l.core.origin() })
+	return o, err
+}
+
+// Rows yields what is remembered of sources, or all if none are named. The loop
+// is asked for a few at a time, so that it goes on meanwhile, and no row that is
+// there from the first to the last is missing. It may end with an error.
+func (w *Watcher) Rows(ctx context.Context, of ...netip.Prefix) iter.Seq2[book.Row, error] {
+	const few = 4096
+	return func(yield func(book.Row, error) bool) {
+		var next func() (book.Row, bool)
+		var stop func()
+		defer func() {
+			if stop != nil && w.order(context.WithoutCancel(ctx), func(*loop) { stop() }) != nil {
+				stop() // the loop has ended
+			}
+		}()
+		for more := true; more; {
+			var rows []book.Row
+			err := w.order(ctx, func(l *loop) {
+				if next == nil {
+					next, stop = iter.Pull(l.core.rows(of))
+				}
+				for len(rows) < few && more {
+					var row book.Row
+					if row, more = next(); more {
+						rows = append(rows, row)
+					}
+				}
+			})
+			for _, row := range rows {
+				if !yield(row, nil) {
+					return
+				}
+			}
+			if err != nil {
+				yield(book.Row{}, err)
+				return
+			}
+		}
+	}
+}
+
+// Save returns when all that has happened until now is on the disk.
+func (w *Watcher) Save(ctx context.Context) error {
+	saved := make(chan error, 1)
+	err := w.order(ctx, func(l *loop) {
+		l.waiting = append(l.waiting, save{book.ReadClock().Boot.Add(heldBack), saved})
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case err := <-saved:
+		return err
+	case <-w.l.ended:
+		select {
+		case err := <-saved:
+			return err
+		default:
+			return ErrEnded
+		}
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Unbanned takes in that the user has lifted the bans of prefixes, and of all
+// within them: they are forgotten for good. It returns the sources of which
+// something was remembered.
+func (w *Watcher) Unbanned(ctx context.Context, ps ...netip.Prefix) (had []netip.Prefix, err error) {
+	err = w.order(ctx, func(l *loop) { had = l.core.unbanned(ps, book.ReadClock()) })
+	return had, err
+}
+
+// Applying takes in that the user is about to change the table: it is not
+// repaired until the next reload, or for ten seconds.
+func (w *Watcher) Applying(ctx context.Context) error {
+	return w.order(ctx, func(l *loop) { l.core.onApplying(book.ReadClock()) })
+}
+
+// Removing takes in that the user is about to delete the table, within ten
+// seconds: it is not made again then, and its bans are forgotten. The steps of
+// the ladder are not.
+func (w *Watcher) Removing(ctx context.Context) error {
+	return w.order(ctx, func(l *loop) { l.core.onRemoving(book.ReadClock()) })
+}

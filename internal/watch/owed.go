@@ -1,0 +1,154 @@
+package watch
+
+import (
+	"net/netip"
+
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// change is what is to be done to the kernel: one of these.
+type change struct {
+	apply bool             // make the table what spec says
+	lift  []netip.Prefix   // lift the bans of these
+	put   []ruleset.Record // give the table these
+	back  int              // how many bans of these are put back
+	look  *look            // look whether it is what spec says; this is what was seen last
+	spec  ruleset.Spec
+}
+
+// changed is the outcome of a change.
+type changed struct {
+	change
+	refused []error // of the records put, by their place; nil if none was
+	saw     look
+	err     error
+}
+
+// nextChange returns what to do next to the kernel, if there is something.
+func (k *core) nextChange(now book.Clock) (c change, ok bool) {
+	t := &k.table
+	applyAt, apply := t.applyAt()
+	lookAt, closely := t.nextLook()
+	switch {
+	case k.changing:
+		return c, false
+	case apply && now.Boot >= applyAt:
+		c.apply = true
+	case t.state == standing && len(k.unwanted) > 0:
+		for source := range k.unwanted {
+			c.lift = append(c.lift, source)
+		}
+		clear(k.unwanted)
+	case t.state == standing && len(k.owed) > 0:
+		c.put, c.back = k.records(now.Boot)
+		k.putting, k.owed = k.owed, make(map[netip.Prefix]bool)
+	case now.Boot >= lookAt && k.begun:
+		t.suspected = t.suspected && !closely
+		c.look = &look{generation: t.closely.generation, closely: closely, current: t.current, wrong: t.wrong}
+	default:
+		return c, false
+	}
+	k.changing, c.spec = true, k.spec
+	return c, true
+}
+
+// records returns what the table is owed, as the book has it now, and how many
+// bans of it are put back.
+func (k *core) records(now book.Moment) (out []ruleset.Record, back int) {
+	out = make([]ruleset.Record, 0, len(k.owed))
+	for source, restored := range k.owed {
+		row, _ := k.book.Get(source)
+		r, ok := k.record(row, now)
+		if !ok {
+			continue // over, or unbanned meanwhile
+		}
+		if out = append(out, r); restored && r.Banned {
+			back++
+		}
+	}
+	return out, back
+}
+
+// record returns what the table is to have of a row; ok is false if that is
+// nothing. The ladder may be another one than the row is of: no ban by it is
+// put back for longer than it bans today.
+func (k *core) record(row book.Row, now book.Moment) (r ruleset.Record, ok bool) {
+	r = ruleset.Record{Source: row.Source, Comment: row.Comment}
+	r.Cause, _ = ruleset.ParseCause(string(row.Cause))
+	r.Step = min(row.StepAt(now), len(k.spec.BanTime))
+	r.StepRemaining = row.StepRemaining(now)
+	if r.StepRemaining < ruleset.MinBanTime {
+		r.Step, r.StepRemaining = 0, 0
+	}
+	if !row.BannedAt(now) {
+		return r, r.Step > 0
+	}
+	r.Banned, r.Timeout, r.Remaining = true, row.Timeout, row.Remaining(now)
+	if step := min(row.Step, len(k.spec.BanTime)); step > 0 && (row.Cause == book.CauseTrap || row.Cause == book.CauseScan) {
+		longest := k.spec.BanTime[step-1]
+		r.Timeout, r.Remaining = min(r.Timeout, longest), min(r.Remaining, longest)
+	}
+	if r.Timeout > 0 && r.Remaining < ruleset.MinBanTime {
+		r.Banned, r.Timeout, r.Remaining = false, 0, 0
+	}
+	return r, r.Banned || r.Step > 0
+}
+
+// onChanged takes in the outcome of a change.
+func (k *core) onChanged(c changed, now book.Clock) {
+	k.changing = false
+	switch {
+	case c.look != nil:
+		if c.err == nil {
+			k.onLook(c.saw, now)
+		} else {
+			k.table.lookedAt, k.table.closelyAt = now.Boot, now.Boot.Add(lookClosely)
+		}
+	case c.apply:
+		k.onApplied(c.err, now)
+	case c.err != nil:
+		// What was to be put is in the book, and what was to be lifted is not: a
+		// reading finds the difference.
+		k.table.restoring = false
+		k.readAt = now.Boot.Add(pause)
+	case c.put != nil:
+		for i, err := range c.refused {
+			if err != nil {
+				k.refuse(c.put[i].Source)
+				c.back--
+			}
+		}
+		if c.back > 0 {
+			k.tell(News{Kind: Restored, Count: c.back})
+		}
+	}
+	k.settle()
+	k.changedAt = now.Boot
+}
+
+// refuse lifts a ban that must not be.
+func (k *core) refuse(source netip.Prefix) {
+	if r, known := k.book.Get(source); known {
+		k.tell(News{Kind: Whitelisted, Source: source, Comment: r.Comment, Cause: r.Cause})
+	}
+	k.book.Free(source)
+	k.unwanted[source] = struct{}{}
+}
+
+// tidy drops what is over, once a second.
+func (k *core) tidy(now book.Clock) {
+	if !k.changing && now.Boot.Sub(k.changedAt) > settling {
+		k.putting = nil
+		for source, at := range k.freed {
+			if now.Boot.Sub(at) > settling {
+				delete(k.freed, source)
+			}
+		}
+	}
+	if now.Boot.Sub(k.sweptAt) >= sweepEvery {
+		k.book.Sweep(now)
+		clear(k.due)
+		k.sweptAt = now.Boot
+	}
+}

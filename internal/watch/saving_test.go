@@ -1,0 +1,243 @@
+package watch
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// What was banned before somebody asks to save is saved, although the kernel may
+// hold the news of it back.
+func TestSavedAtOnce(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	path := t.TempDir() + "/state.jsonl"
+	w := l.watch(func(c *Config) { c.State = path })
+	var all []netip.Addr
+	check := func(when string) {
+		rows := l.saved(path)
+		for _, src := range all {
+			if row := rows[l.source(src)]; !row.Banned || row.Offences != 1 || row.Port != trapTCP {
+				t.Fatalf("%s %v is saved as %+v", when, src, row)
+			}
+		}
+	}
+	for range 20 {
+		offenders := l.pair()
+		all = append(all, offenders...)
+		l.offend(offenders...)
+		if err := w.Save(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		check("when asked")
+	}
+	last := l.pair()
+	l.offend(last...)
+	all = append(all, last...)
+	w.stop()
+	check("at its end")
+	w.want(Banned, 1, 1, all...)
+}
+
+// What happens is written by itself within a moment, and nothing is if nothing
+// does.
+func TestSavedByItself(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	path := t.TempDir() + "/state.jsonl"
+	w := l.watch(func(c *Config) { c.State = path })
+	offenders := l.pair()
+	l.offend(offenders...)
+	w.want(Banned, 1, 1, offenders...)
+	await(t, "the offences are saved", func() bool { return len(l.saved(path)) == len(offenders) })
+	await(t, "all is written", func() bool {
+		var idle bool
+		if err := w.order(t.Context(), func(l *loop) { idle = !l.syncing && l.core.untilSync(now()) == time.Hour }); err != nil {
+			t.Fatal(err)
+		}
+		return idle
+	})
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	saves := w.stats().Saves
+	resyncs := w.stats().Resyncs
+	w.order(t.Context(), func(l *loop) { l.core.resync(now()) }) // a reading finds nothing new
+	await(t, "the sets are read twice", func() bool { return w.stats().Resyncs >= resyncs+2 })
+	w.Save(t.Context())
+	after, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !after.ModTime().Equal(before.ModTime()) || w.stats().Saves != saves {
+		t.Errorf("written at %v, and again at %v although nothing had happened", before.ModTime(), after.ModTime())
+	}
+}
+
+// A folder that vanishes comes back with all that is remembered.
+func TestFolderVanishes(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	folder := filepath.Join(t.TempDir(), "state")
+	path := filepath.Join(folder, "state.jsonl")
+	var faults atomic.Int32
+	w := l.watch(func(c *Config) { c.State, c.Fault = path, func(error) { faults.Add(1) } })
+	first, second := l.pair(), l.pair()
+	l.offend(first...)
+	w.want(Banned, 1, 1, first...)
+	if err := w.Save(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(folder, folder+".away"); err != nil {
+		t.Fatal(err)
+	}
+	l.offend(second...)
+	w.want(Banned, 1, 1, second...)
+	await(t, "all are saved again", func() bool {
+		_, err := os.Stat(path)
+		return err == nil && len(l.saved(path)) == len(first)+len(second)
+	})
+	l.cut(first...)
+	l.served(l.pair()...)
+}
+
+// Without a file that can be used, all else goes on, and whoever asks is told.
+func TestUnusableState(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	path := t.TempDir() + "/state.jsonl"
+	if err := os.WriteFile(path, []byte("somebody else's\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var faults atomic.Int32
+	w := l.watch(func(c *Config) { c.State, c.Fault = path, func(error) { faults.Add(1) } })
+	offenders := l.pair()
+	l.offend(offenders...)
+	w.want(Banned, 1, 1, offenders...)
+	if err := w.Save(t.Context()); err == nil || faults.Load() == 0 {
+		t.Errorf("saving ended with %v, and %d faults were told", err, faults.Load())
+	}
+	if s, err := w.Status(t.Context()); err != nil || s.SaveError == nil || s.Rows != len(offenders) {
+		t.Errorf("status is %+v, error %v", s, err)
+	}
+	w.stop()
+	if b, err := os.ReadFile(path); err != nil || string(b) != "somebody else's\n" {
+		t.Errorf("the file is %q, error %v", b, err)
+	}
+}
+
+func TestReconfigure(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, 2*time.Second, time.Hour, 2*time.Hour)
+	faults := make(chan error, 1)
+	w := l.watch(func(c *Config) { c.Fault = func(err error) { faults <- err } })
+	offenders, bystanders := l.pair(), l.pair()
+	l.offend(offenders...)
+	w.want(Banned, 1, 1, offenders...)
+	for name, bad := range map[string]func(*ruleset.Spec){
+		"no ladder": func(s *ruleset.Spec) { s.BanTime = nil },
+		"table":     func(s *ruleset.Spec) { s.Table = "other" },
+		"log group": func(s *ruleset.Spec) { s.LogGroup++ },
+	} {
+		spec := l.spec
+		bad(&spec)
+		w.reload <- Config{Spec: spec}
+		select {
+		case <-faults:
+		case <-time.After(deadline):
+			t.Fatalf("%s: not refused", name)
+		}
+	}
+	l.spec.BanTime = []time.Duration{2 * time.Second, 3 * time.Hour, 4 * time.Hour}
+	w.reload <- Config{Spec: l.spec} // the table becomes what it says
+	w.awaitNews(Repaired, 1)
+	l.awaitFree(offenders...)
+	l.offend(offenders...)
+	w.want(Escalated, 2, 2, offenders...)
+	for src, row := range w.rows(offenders...) {
+		if left := l.left(src.Addr()); row.Timeout != 3*time.Hour || left > 3*time.Hour || left < 3*time.Hour-deadline {
+			t.Errorf("%v is banned for %v and remembered as %+v", src, left, row)
+		}
+	}
+	l.served(bystanders...)
+	w.quiet()
+}
+
+// No ban by the ladder comes back for longer than it bans today, and steps that
+// it does not have any more are its last.
+func TestShorterLadder(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, ladder...)
+	path := t.TempDir() + "/state.jsonl"
+	want := l.many(20, 3)
+	w := l.watch(func(c *Config) { c.State = path })
+	w.awaitNews(Escalated, len(want))
+	w.stop()
+	l.nft("flush ruleset")
+	const longest = 30 * time.Minute
+	l.spec.BanTime = []time.Duration{2 * time.Second, longest}
+	l.apply()
+	w = l.watch(func(c *Config) { c.State = path })
+	w.awaitNews(Restored, len(want))
+	for a := range want {
+		if st, left := l.look(a), l.left(a); st.Step != 2 || left > longest || left < longest-deadline {
+			t.Errorf("%v is banned for %v at step %d, want %v at step 2", a, left, st.Step, longest)
+		}
+		l.cut(a)
+	}
+	l.served(l.pair()...)
+}
+
+// Rows come in pieces, while the book changes.
+func TestRows(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	const n = 10_000
+	var rows []book.Row
+	w := l.watch()
+	if err := w.order(t.Context(), func(l *loop) {
+		for i := range n {
+			a := netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})
+			row := book.Row{Source: netip.PrefixFrom(a, 32), Banned: true, ByHand: true}
+			l.core.book.Put(row)
+			rows = append(rows, row)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[netip.Prefix]bool)
+	for row, err := range w.Rows(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(seen) == 0 {
+			if _, err := w.Unbanned(t.Context(), rows[0].Source, rows[n-1].Source); err != nil {
+				t.Fatal(err)
+			}
+		}
+		seen[row.Source] = true
+	}
+	if missing := slices.IndexFunc(rows[1:n-1], func(r book.Row) bool { return !seen[r.Source] }); missing >= 0 {
+		t.Errorf("%v is missing, one of %d seen", rows[1+missing], len(seen))
+	}
+	for range w.Rows(t.Context()) {
+		break // whoever has enough leaves nothing behind
+	}
+	w.stop()
+	for _, err := range w.Rows(t.Context()) {
+		if err != ErrEnded {
+			t.Errorf("got error %v, want %v", err, ErrEnded)
+		}
+	}
+	if _, err := w.Stats(t.Context()); err != ErrEnded {
+		t.Errorf("got error %v, want %v", err, ErrEnded)
+	}
+}

@@ -1,0 +1,115 @@
+package watch
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/portmon/portmon/internal/nflog"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// report is what one reading of a socket brought.
+type report struct {
+	messages []message
+	lost     nflog.Lost
+	events   []nftset.Event
+	err      error
+}
+
+// message is a log message and the source that it is about.
+type message struct {
+	nflog.Message
+	source netip.Prefix
+}
+
+// backlog is how many reports may wait in memory; more wait in the buffers of
+// the sockets, which have a bound.
+const backlog = 64
+
+// readLog sends what the log group says until the connection is closed.
+func readLog(c *nflog.Conn, sources *sources, out chan<- report, done <-chan struct{}) {
+	for {
+		var r report
+		var messages []nflog.Message
+		messages, r.lost, r.err = c.Receive(nil)
+		for _, m := range messages {
+			source, err := sources.of(m.Src)
+			r.messages, r.err = append(r.messages, message{m, source}), errors.Join(r.err, err)
+		}
+		if errors.Is(r.err, os.ErrClosed) || !send(out, r, done) {
+			return
+		}
+	}
+}
+
+// readEvents sends what the nftables group says until the monitor is closed.
+func readEvents(m *nftset.Monitor, out chan<- report, done <-chan struct{}) {
+	for {
+		var r report
+		r.events, r.err = m.Receive(nil)
+		if errors.Is(r.err, os.ErrClosed) || !send(out, r, done) {
+			return
+		}
+	}
+}
+
+func send[T any](out chan<- T, v T, done <-chan struct{}) bool {
+	select {
+	case out <- v:
+		return true
+	case <-done:
+		return false
+	}
+}
+
+// sources tells by which prefix an address is banned. Of IPv6 the kernel is
+// asked, which is why this is done beside the loop.
+type sources struct {
+	conn   *nftset.Conn
+	table  string
+	handle *ruleset.Handle
+	read   time.Time
+}
+
+func (s *sources) of(a netip.Addr) (netip.Prefix, error) {
+	const fresh = time.Second
+	if !a.IsValid() {
+		return netip.Prefix{}, nil
+	}
+	if s.handle == nil || a.Is6() && time.Since(s.read) > fresh {
+		h, err := ruleset.Open(s.conn, s.table)
+		if err != nil {
+			return netip.Prefix{}, err
+		}
+		s.handle, s.read = h, time.Now()
+	}
+	return s.handle.Source(a)
+}
+
+// remembering are the sets whose events are of interest: all that remember
+// sources. They need not be there.
+func remembering(table nftset.Table) []nftset.Set {
+	var sets []nftset.Set
+	for _, any := range [...]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		add := func(name string, flags nftset.Flags) {
+			sets = append(sets, nftset.Set{Table: table, Name: name, Type: nftset.AddrKey(any).Type(), Flags: flags})
+		}
+		for _, role := range roles {
+			flags := nftset.FlagDynamic | nftset.FlagTimeout
+			if role == ruleset.RoleNet {
+				flags = nftset.FlagInterval | nftset.FlagTimeout
+			}
+			if role != ruleset.RoleStep {
+				add(role.Set(any, 0), flags)
+				continue
+			}
+			for step := 1; step <= ruleset.MaxSteps; step++ {
+				add(role.Set(any, step), flags)
+			}
+		}
+	}
+	return sets
+}
