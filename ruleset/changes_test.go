@@ -69,11 +69,11 @@ var configChanges = []change{
 	}},
 	{"Size: smaller", func(s *Spec) { s.Size = fullSize }, func(l *lab, f family) {
 		l.offendAndCut(f)
-		l.fill(f.ban(), f, fullSize, l.count(f.ban()))
+		l.fill(f.ban(), f, fullSize, l.size(f.ban()))
 		before, src := l.counters(), l.source(f)
 		l.offend(src)
 		l.served(src)
-		l.countersWent(before, map[string]uint64{CounterTrapped: 1, CounterFull: 1})
+		l.wantCounts(before, map[string]uint64{CounterTrapped: 1, CounterFull: 1})
 	}},
 	{"Size: larger", func(s *Spec) { s.Size = 1 << 20 }, (*lab).offendAndCut},
 	{"MaxRetry and FindTime", func(s *Spec) { s.MaxRetry, s.FindTime = 2, time.Hour }, func(l *lab, f family) {
@@ -207,19 +207,6 @@ func (l *lab) scannedAt(f family, n int) {
 		}
 		l.want(p, netnstest.AnswerRST)
 	}
-}
-
-// count returns how many elements a set has.
-func (l *lab) count(set string) int {
-	l.t.Helper()
-	n := 0
-	for _, err := range l.conn.Elements(l.open().Set(set)) {
-		if err != nil {
-			l.t.Fatal(err)
-		}
-		n++
-	}
-	return n
 }
 
 // TestReapplyChangesOnlyWhatChanged makes each change and takes it back.

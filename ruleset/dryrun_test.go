@@ -40,7 +40,7 @@ func TestNftChecksPlans(t *testing.T) {
 		"no chains":         func(l *lab) { bans(l); l.deleteChains() },
 		"flushed chains": func(l *lab) {
 			bans(l)
-			l.nft("flush chain inet portmon guard; flush chain inet portmon syn; flush chain inet portmon exempt")
+			l.nft("flush chain inet portmon guard; flush chain inet portmon early_opening; flush chain inet portmon exempt")
 		},
 		"a dormant table": func(l *lab) { bans(l); l.nft("add table inet portmon { flags dormant; }") },
 		"somebody's chain": func(l *lab) {

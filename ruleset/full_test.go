@@ -29,17 +29,6 @@ func (l *lab) fill(set string, f family, size, room int) {
 	l.addMany(set, elems)
 }
 
-// countersWent fails the test unless the counters went up by so much, and those
-// that are not named by nothing.
-func (l *lab) countersWent(before, up map[string]uint64) {
-	l.t.Helper()
-	for name, n := range l.counters() {
-		if got := n - before[name]; got != up[name] {
-			l.t.Errorf("counter %s went up by %d, want %d", name, got, up[name])
-		}
-	}
-}
-
 // TestFullSetStillDrops has room for two bans.
 func TestFullSetStillDrops(t *testing.T) {
 	spec := trapSpec()
@@ -55,7 +44,7 @@ func TestFullSetStillDrops(t *testing.T) {
 		for _, p := range []netnstest.Packet{l.syn(third, trapTCP), l.tcp(third, trapTCP, fin), l.udp(third, trapUDP)} {
 			l.want(p, netnstest.NoAnswer)
 		}
-		l.countersWent(before, map[string]uint64{CounterFull: 3, CounterTrapped: 3})
+		l.wantCounts(before, map[string]uint64{CounterFull: 3, CounterTrapped: 3})
 		l.cut(first, second)
 		l.served(third, bystander)
 		if _, ok := l.bans()[banOf(third)]; ok {
@@ -68,7 +57,7 @@ func TestFullSetStillDrops(t *testing.T) {
 		}
 		before = l.counters()
 		l.offend(third)
-		l.countersWent(before, map[string]uint64{CounterTrapped: 1, CounterBanned: 1})
+		l.wantCounts(before, map[string]uint64{CounterTrapped: 1, CounterBanned: 1})
 		l.cut(first, third)
 		l.served(second, bystander)
 	})
@@ -104,7 +93,7 @@ func TestFirstOffencesAreHeldBack(t *testing.T) {
 				late = append(late, src)
 			}
 		}
-		l.countersWent(before, map[string]uint64{CounterTrapped: burst + 4, CounterBanned: burst, CounterHeldBack: 4, CounterDropped: burst})
+		l.wantCounts(before, map[string]uint64{CounterTrapped: burst + 4, CounterBanned: burst, CounterHeldBack: 4, CounterDropped: burst})
 		l.served(late...)
 		l.served(bystander)
 
@@ -127,7 +116,7 @@ func TestFullMemoryStillBans(t *testing.T) {
 		l.fill(f.tier(1), f, 2*fullSize, 0)
 		before := l.counters()
 		l.offend(src)
-		l.countersWent(before, map[string]uint64{CounterTrapped: 1, CounterBanned: 1})
+		l.wantCounts(before, map[string]uint64{CounterTrapped: 1, CounterBanned: 1})
 		l.cut(src)
 		l.served(bystander)
 		if b := l.bans()[banOf(src)]; b.Timeout != spec.BanTime[0] {

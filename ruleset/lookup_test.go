@@ -10,14 +10,11 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// lookUp returns what Lookup says of an address, and its bans in short: their
+// bannedBy returns what Lookup says of an address, and its bans in short: their
 // sets, and what is banned.
-func (l *lab) lookUp(a string) (sets []string, st Standing) {
+func (l *lab) bannedBy(a string) (sets []string, st Standing) {
 	l.t.Helper()
-	st, err := l.open().Lookup(addr(a))
-	if err != nil {
-		l.t.Fatal(err)
-	}
+	st = l.lookup(addr(a))
 	for _, b := range st.Bans {
 		sets = append(sets, b.Set+" "+b.Interval.String())
 		if !b.Contains(nftset.AddrKey(addr(a))) {
@@ -74,7 +71,7 @@ func TestLookupSaysWhatThePacketPathDoes(t *testing.T) {
 		{"2001:db8:7:7::8", []string{"ban6 2001:db8:7:7::/64"}, []Cause{CauseOther}, 0, "2001:db8:7:7::/64", ""},
 		{"2001:db8:7:7::9", []string{"ban6 2001:db8:7:7::/64"}, []Cause{CauseOther}, 0, "2001:db8:7:7::/64", "2001:db8:7:7::9"},
 	} {
-		sets, st := l.lookUp(tt.addr)
+		sets, st := l.bannedBy(tt.addr)
 		if !slices.Equal(sets, tt.sets) {
 			t.Errorf("%s is banned by %q, want %q", tt.addr, sets, tt.sets)
 			continue
@@ -104,15 +101,15 @@ func TestLookupSaysWhatThePacketPathDoes(t *testing.T) {
 		}
 	}
 	// Other ways to write them.
-	if sets, _ := l.lookUp("::ffff:198.51.100.5"); !slices.Equal(sets, []string{"ban4 198.51.100.5"}) {
+	if sets, _ := l.bannedBy("::ffff:198.51.100.5"); !slices.Equal(sets, []string{"ban4 198.51.100.5"}) {
 		t.Errorf("mapped, it is banned by %q", sets)
 	}
-	if _, st := l.lookUp("fe80::1%eth0"); st.Whitelisted == nil || st.Whitelisted.String() != "fe80::/10" {
+	if st := l.lookup(addr("fe80::1%eth0")); st.Whitelisted == nil || st.Whitelisted.String() != "fe80::/10" {
 		t.Errorf("with a zone, it is whitelisted by %v", st.Whitelisted)
 	}
 	// Bans says the same of each.
 	for what, b := range l.bans() {
-		_, st := l.lookUp(b.From.Addr().String())
+		st := l.lookup(b.From.Addr())
 		if !slices.ContainsFunc(st.Bans, func(o Entry) bool {
 			return o.Set == b.Set && o.Interval == b.Interval && o.Step == b.Step && o.Cause == b.Cause && o.Comment == b.Comment
 		}) {
@@ -130,13 +127,13 @@ func TestLookupNamesProbedPorts(t *testing.T) {
 			l.want(l.syn(src, port), netnstest.AnswerRST)
 		}
 		l.served(bystander) // which asks for a closed port as well
-		if _, st := l.lookUp(src.String()); !slices.Equal(st.Probed, []uint16{closed, 200, 300}) || st.Banned() || st.Step != 0 {
+		if st := l.lookup(src); !slices.Equal(st.Probed, []uint16{closed, 200, 300}) || st.Banned() || st.Step != 0 {
 			l.t.Errorf("%v has probed %v, banned %v", src, st.Probed, st.Banned())
 		}
-		if _, st := l.lookUp(bystander.String()); !slices.Equal(st.Probed, []uint16{closed}) {
+		if st := l.lookup(bystander); !slices.Equal(st.Probed, []uint16{closed}) {
 			l.t.Errorf("%v has probed %v", bystander, st.Probed)
 		}
-		if _, st := l.lookUp(l.source(f).String()); st.Probed != nil {
+		if st := l.lookup(l.source(f)); st.Probed != nil {
 			l.t.Errorf("nobody has probed %v", st.Probed)
 		}
 	})
@@ -156,7 +153,7 @@ func TestCauseOfASingleSource(t *testing.T) {
 			l.outside.Send(l.syn(src, port))
 		}
 		l.want(l.syn(src, openTCP), netnstest.NoAnswer)
-		_, st := l.lookUp(a)
+		st := l.lookup(src)
 		if len(st.Bans) != 1 || st.Bans[0].Cause != CauseScan || st.Bans[0].Step != 1 || !st.Scanner {
 			t.Errorf("%s: the ban is %v, scanner %v, want one for a scan", a, st.Bans, st.Scanner)
 		}

@@ -47,7 +47,7 @@ func TestOffend(t *testing.T) {
 			if reason, _ := Offence(b.Comment); byProgram && reason != "sshd: too many failures" {
 				l.t.Errorf("offence %d: the comment is %q", step, b.Comment)
 			}
-			if _, st := l.lookUp(src.String()); st.StepRemaining > spec.memoryTime(want) || st.StepRemaining < spec.memoryTime(want)-patience {
+			if st := l.lookup(src); st.StepRemaining > spec.memoryTime(want) || st.StepRemaining < spec.memoryTime(want)-patience {
 				l.t.Errorf("offence %d is remembered for %v, want %v", step, st.StepRemaining, spec.memoryTime(want))
 			}
 			// The ban ends, and is not forgiven.

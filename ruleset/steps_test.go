@@ -22,7 +22,7 @@ func (l *lab) known(f family, remaining ...time.Duration) netip.Addr {
 // remembered fails the test unless a source is remembered by a step for a time.
 func (l *lab) remembered(src netip.Addr, step int, d time.Duration) {
 	l.t.Helper()
-	_, st := l.lookUp(src.String())
+	st := l.lookup(src)
 	if st.Step != step || st.StepRemaining > d || st.StepRemaining < d-patience {
 		l.t.Errorf("of %v step %d is remembered for %v, want %d for %v", src, st.Step, st.StepRemaining, step, d)
 	}

@@ -24,8 +24,7 @@ func names(entries []Entry) []string {
 // step returns the step that the table remembers of an address.
 func (l *lab) step(a string) int {
 	l.t.Helper()
-	_, st := l.lookUp(a)
-	return st.Step
+	return l.lookup(addr(a)).Step
 }
 
 // TestUnban lifts bans of all kinds, and forgets what is remembered of their
