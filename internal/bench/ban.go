@@ -29,7 +29,7 @@ func ban(b *bench, t *scope) (*table, error) {
 		if _, err := ruleset.Remove(g.conn, "portmon"); err != nil {
 			return err
 		}
-		return apply(g.host(), ruleset.Default())
+		return apply(g.host(), measured())
 	}
 	with := func(add func(*nftset.Conn, *nftset.Set, iter.Seq[nftset.Element]) error) func() (usage, error) {
 		return func() (usage, error) {

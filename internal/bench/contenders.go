@@ -53,7 +53,7 @@ var (
 		if err := loadNFT(h, tracked); err != nil {
 			return err
 		}
-		return apply(h, ruleset.Default())
+		return apply(h, measured())
 	}}
 )
 
@@ -69,26 +69,6 @@ func (b *bench) contenders() ([]contender, error) {
 		all = append(all, withText(filepath.Base(name), string(text)))
 	}
 	return all, nil
-}
-
-// banSet returns the set that holds who is banned, in portmon's table and in
-// those written by hand.
-func banSet(v6 bool) *nftset.Set {
-	s := nftset.Set{
-		Table: nftset.Table{Family: nftset.FamilyINet, Name: "portmon"},
-		Name:  "ban4", Type: nftset.IPv4Addr, Flags: nftset.FlagDynamic | nftset.FlagTimeout,
-	}
-	if v6 {
-		s.Name, s.Type = "ban6", nftset.IPv6Addr
-	}
-	return &s
-}
-
-// stepSet returns the set that remembers the sources that have offended once.
-func stepSet(v6 bool) *nftset.Set {
-	s := banSet(v6)
-	s.Name = strings.Replace(s.Name, "ban", "tier", 1) + "_1"
-	return s
 }
 
 // apply installs the table of a Spec as portmon does.

@@ -54,7 +54,7 @@ func withBans(t *scope, n int) (*netnstest.Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec := ruleset.Default()
+	spec := measured()
 	spec.Size = uint32(2 * n)
 	if _, err := ruleset.Apply(c, spec); err != nil {
 		return nil, err

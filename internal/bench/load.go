@@ -21,7 +21,7 @@ const reloading = "add table inet portmon\nflush table inet portmon\n"
 
 func (b *bench) configuration(whitelist int) (c configuration, err error) {
 	prefixes := randomPrefixes(whitelist)
-	spec := ruleset.Default()
+	spec := measured()
 	spec.Whitelist = append(spec.Whitelist, prefixes...)
 	if c.nft, err = b.file("table.nft", reloading+compile(spec).String()); err != nil {
 		return c, err

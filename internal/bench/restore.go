@@ -11,7 +11,7 @@ func restore(b *bench, t *scope) (*table, error) {
 	tab.note = "Restoring begins with no table and ends with all bans in it. nft loads a file with the table and the bans."
 	rounds := min(b.count, 5) // it takes a while
 	addrs := randomAddrs(manyBans)
-	file, err := b.file("restore.nft", compile(ruleset.Default()).String()+elementsText(addrs))
+	file, err := b.file("restore.nft", compile(measured()).String()+elementsText(addrs))
 	if err != nil {
 		return nil, err
 	}

@@ -8,9 +8,6 @@ import (
 const (
 	scanners  = 10_000
 	scanPorts = 20
-	// portScanned is the first of the closed ports that are scanned. By default
-	// none of them is a trap, and none is ignored.
-	portScanned = 10_000
 )
 
 // scan measures what it costs to find out scanners: 10,000 sources ask for the

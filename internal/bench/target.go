@@ -11,9 +11,6 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// portTrap is a trap port of the default.
-const portTrap = 23
-
 // target is a host with a ruleset, and a link to it from where packets come.
 type target struct {
 	link *netnstest.Link // from A to B
