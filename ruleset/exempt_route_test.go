@@ -15,8 +15,8 @@ func routed(t *testing.T, spec Spec) *lab {
 	l := newBareLab(t)
 	l.host.ListenTCP("[::]:80")
 	l.host.ListenUDP("[::]:53")
-	l.host.AddRoute("198.18.0.0/16", l.link.A.IPv4.String())
-	l.host.AddRoute("2001:db8:1::/48", l.link.A.IPv6.String())
+	l.host.AddRoute(sources4, l.link.A.IPv4.String())
+	l.host.AddRoute(sources6, l.link.A.IPv6.String())
 	l.apply(spec)
 	return l
 }

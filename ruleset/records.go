@@ -149,11 +149,11 @@ func (h *Handle) overlapping(set *nftset.Set, p netip.Prefix) iter.Seq2[Entry, e
 				continue
 			}
 			if err == nil {
-				var known history
-				if source, single := e.Prefix(); e.Role == RoleBan && single {
-					known, err = h.lookupHistory(&Standing{Source: source})
+				var known map[nftset.Key]history
+				if e.Role == RoleBan {
+					known, err = h.lookupHistory(&Standing{}, []nftset.Key{e.From})
 				}
-				e.explain(known)
+				e.explain(known[e.From])
 			}
 			if !yield(e, err) || err != nil {
 				return

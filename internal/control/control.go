@@ -50,8 +50,10 @@ type Status struct {
 	Table        bool   `json:"table"`
 	TableCurrent bool   `json:"table_current"`
 	TableWrong   string `json:"table_wrong,omitempty"`
-	// Rows is how many sources are remembered.
-	Rows int `json:"rows"`
+	// Rows is how many sources are remembered, and Offenders those of them whose
+	// offences count.
+	Rows      int `json:"rows"`
+	Offenders int `json:"offenders"`
 	// Overruns is how often messages or events were lost, and Resyncs how often
 	// the sets were read to make up for it.
 	Overruns uint64 `json:"overruns"`

@@ -116,8 +116,7 @@ func (c *collector) collectWatcher(out sink) (ok bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	st, err := c.watcher.Stats(ctx)
-	status, statusErr := c.watcher.Status(ctx)
-	if err != nil || statusErr != nil {
+	if err != nil {
 		return false
 	}
 	out.gauge(tableCurrent, boolean(st.TableCurrent))
@@ -135,7 +134,7 @@ func (c *collector) collectWatcher(out sink) (ok bool) {
 		out.counter(escalations, st.Escalations[step], strconv.Itoa(step))
 	}
 	out.gauge(offenders, float64(st.Offenders))
-	out.gauge(bookRows, float64(status.Rows))
+	out.gauge(bookRows, float64(st.Rows))
 	out.counter(edits, st.ByHand, "ban")
 	out.counter(edits, st.Lifted, "unban")
 	out.counter(edits, st.Whitelisted, "whitelisted")

@@ -204,13 +204,13 @@ func (d *daemon) onBeat() {
 
 // status returns what commands are told.
 func (d *daemon) status(ctx context.Context) (control.Status, error) {
-	w, err := d.watcher.Status(ctx)
+	w, err := d.watcher.Stats(ctx)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := control.Status{
 		PID: os.Getpid(), NetNS: book.Here(0).NetNS, Since: d.since, Config: d.current.Source,
-		Table: w.Table, TableCurrent: w.TableCurrent, TableWrong: w.Wrong, Rows: w.Rows,
-		Overruns: w.Overruns, Resyncs: w.Resyncs, SaveFailures: w.SaveFailures,
+		Table: w.Table, TableCurrent: w.TableCurrent, TableWrong: w.Wrong, Rows: w.Rows, Offenders: w.Offenders,
+		Overruns: w.LogOverruns + w.EventOverruns, Resyncs: w.Resyncs, SaveFailures: w.SaveFailures,
 		Metrics: d.current.Watch.Metrics, JournalDropped: d.stderr.dropped.Load(),
 	}
 	if w.SaveError != nil {

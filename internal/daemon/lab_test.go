@@ -66,14 +66,20 @@ func newLab(t testing.TB, ladder ...string) *lab {
 	}
 	t.Cleanup(func() { l.conn.Close() })
 	l.write()
-	conf, err := config.Load(l.file())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ruleset.Apply(l.conn, conf.Spec); err != nil {
-		t.Fatal(err)
-	}
+	l.apply()
 	return l
+}
+
+// apply puts the table in force that the configuration file says.
+func (l *lab) apply() {
+	l.t.Helper()
+	conf, err := config.Load(l.file())
+	if err == nil {
+		_, err = ruleset.Apply(l.conn, conf.Spec)
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
 }
 
 func (l *lab) file() string { return filepath.Join(l.dir, "portmon.toml") }
@@ -118,15 +124,21 @@ func self(t testing.TB) string {
 
 func source(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}) }
 
-// offend sends a trap packet from each source, and returns when the host has done with it.
+// syn returns a packet to a trap port.
+func (l *lab) syn(src netip.Addr) netnstest.Packet {
+	to := l.link.B.IPv4
+	if src.Is6() {
+		to = l.link.B.IPv6
+	}
+	return netnstest.SYN(src, netip.AddrPortFrom(to, trapTCP))
+}
+
+// offend sends a trap packet from each source, and returns when the host has
+// done with it.
 func (l *lab) offend(sources ...netip.Addr) {
 	l.t.Helper()
 	for _, src := range sources {
-		to := l.link.B.IPv4
-		if src.Is6() {
-			to = l.link.B.IPv6
-		}
-		l.outside.Send(netnstest.SYN(src, netip.AddrPortFrom(to, trapTCP)))
+		l.outside.Send(l.syn(src))
 	}
 }
 
@@ -194,6 +206,8 @@ type process struct {
 	ended  chan struct{} // closed when it has
 	err    error         // how it ended
 
+	reading sync.WaitGroup
+
 	mu    sync.Mutex
 	told  []string // to systemd
 	lines []string // of the journal
@@ -202,14 +216,24 @@ type process struct {
 // run starts a daemon on the host.
 func (l *lab) run(watchdog time.Duration) *process {
 	l.t.Helper()
-	l.write()
-	p := &process{Cmd: exec.Command(self(l.t)), t: l.t, socket: control.Path(l.state), ended: make(chan struct{})}
-	p.Env = append(os.Environ(), configVariable+"="+l.file(), watchdogVariable+"="+watchdog.String())
-	out, err := p.StdoutPipe()
+	read, write, err := os.Pipe()
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	journal, err := p.StderrPipe()
+	p := l.runWith(write, watchdog)
+	write.Close()
+	p.reading.Go(func() { p.read(read, &p.lines) })
+	return p
+}
+
+// runWith starts a daemon on the host with another standard error.
+func (l *lab) runWith(stderr *os.File, watchdog time.Duration) *process {
+	l.t.Helper()
+	l.write()
+	p := &process{Cmd: exec.Command(self(l.t)), t: l.t, socket: control.Path(l.state), ended: make(chan struct{})}
+	p.Env = append(os.Environ(), configVariable+"="+l.file(), watchdogVariable+"="+watchdog.String())
+	p.Stderr = stderr
+	out, err := p.StdoutPipe()
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -217,11 +241,9 @@ func (l *lab) run(watchdog time.Duration) *process {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	var reading sync.WaitGroup
-	reading.Go(func() { p.read(out, &p.told) })
-	reading.Go(func() { p.read(journal, &p.lines) })
+	p.reading.Go(func() { p.read(out, &p.told) })
 	go func() {
-		reading.Wait()
+		p.reading.Wait()
 		p.err = p.Wait()
 		close(p.ended)
 	}()

@@ -46,7 +46,7 @@ func TestReload(t *testing.T) {
 	l.awaitFree(offender)
 	l.offend(offender)
 	await(t, "a notice by the new command", func() bool { return len(notes(t, after)) == 1 })
-	if n := notes(t, after)[0]; n["PORTMON_EVENT"] != "escalated" || n["PORTMON_TIER"] != "2" {
+	if n := notes(t, after)[0]; n["PORTMON_TITLE"] != hostName+": table repaired, 1 escalated" {
 		t.Errorf("the notice is %v", n)
 	}
 	if n := len(notes(t, before)); n != 1 {

@@ -12,14 +12,14 @@ import (
 // lasts returns when the last of the bans of an address ends, as the time from now.
 func (l *lab) lasts(a string) time.Duration {
 	l.t.Helper()
-	st, err := l.read().Lookup(l.conn, addr(a))
+	st, err := l.open().Lookup(addr(a))
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	var longest time.Duration
 	for _, b := range st.Bans {
-		longest = max(longest, b.Expires)
-		if b.Expires == 0 {
+		longest = max(longest, b.Remaining)
+		if b.Remaining == 0 {
 			return MaxBanTime
 		}
 	}
@@ -34,19 +34,21 @@ func TestReapplyPrefix6KeepsBans(t *testing.T) {
 			spec := trapSpec()
 			l := newTrap(t, spec)
 			l.offend(addr("2001:db8:1:10::bad"), addr("198.51.100.7"))
-			l.nft(`
-add element inet portmon ban6 { 2001:db8:1:21:: timeout 1h }
-add element inet portmon ban6_2 { 2001:db8:1:10:: timeout 2d expires 1d }
-add element inet portmon ban6_3 { 2001:db8:1:30:: comment "third" }
-add element inet portmon net6 { 2001:db8:f00::/40 timeout 1h }`)
+			l.put(
+				Record{Source: prefix("2001:db8:1:21::/64"), Banned: true, Timeout: time.Hour, Remaining: time.Hour},
+				Record{Source: prefix("2001:db8:1:30::/64"), Banned: true, Timeout: 720 * time.Hour, Remaining: 24 * time.Hour, Comment: "third"},
+				Record{Source: prefix("2001:db8:1:40::4/128"), Banned: true, Timeout: time.Hour, Remaining: time.Hour},
+				Record{Source: prefix("2001:db8:77::/48"), Banned: true, Timeout: time.Hour, Remaining: time.Hour, Cause: CauseSubnet},
+			)
+			l.ban(time.Hour, "2001:db8:f00::/40")
 			want := map[string]time.Duration{
-				"2001:db8:1:10::bad": 24 * time.Hour, "2001:db8:1:10:8000::1": 24 * time.Hour,
-				"2001:db8:1:21::1": time.Hour, "2001:db8:1:30::": 30 * 24 * time.Hour,
-				"2001:db8:f01::1": time.Hour, "198.51.100.7": 8 * time.Hour,
+				"2001:db8:1:10::bad": 10 * time.Minute, "2001:db8:1:10:8000::1": 10 * time.Minute,
+				"2001:db8:1:21::1": time.Hour, "2001:db8:1:30::": 24 * time.Hour, "2001:db8:1:40::4": time.Hour,
+				"2001:db8:77:7::7": time.Hour, "2001:db8:f01::1": time.Hour, "198.51.100.7": 10 * time.Minute,
 			}
 			spec.Prefix6 = to
 			l.apply(spec)
-			l.wantBans("198.51.100.7", "2001:db8:1:10::/64", "2001:db8:1:21::/64", "2001:db8:1:30::/64", "2001:db8:f00::/40")
+			l.wantBans("198.51.100.7", "2001:db8:1:10::/64", "2001:db8:1:21::/64", "2001:db8:1:30::/64", "2001:db8:1:40::4", "2001:db8:77::/48", "2001:db8:f00::/40")
 			for a, d := range want {
 				l.cut(addr(a))
 				if got := l.lasts(a); got > d || got < d-patience {
@@ -56,15 +58,65 @@ add element inet portmon net6 { 2001:db8:f00::/40 timeout 1h }`)
 			if c := l.bans()["2001:db8:1:30::/64"].Comment; c != "third" {
 				t.Errorf("comment %q, want %q", c, "third")
 			}
-			l.served(addr("2001:db8:1:11::1"), addr("2001:db8:1:20::1"), addr("2001:db8:1:31::1"))
+			l.served(addr("2001:db8:1:11::1"), addr("2001:db8:1:20::1"), addr("2001:db8:1:31::1"), addr("2001:db8:1:40::5"))
 			if p := l.prepare(spec); !p.Empty() {
 				t.Errorf("there is more to do:\n%s", p)
 			}
 			// New bans are by the new length.
 			l.offend(addr("2001:db8:2:10::bad"))
-			if b := prefix(fmt.Sprintf("2001:db8:2:10::bad/%d", to)).Masked(); l.bans()[trimSingle(b.String())].Tier != 1 {
+			if b := prefix(fmt.Sprintf("2001:db8:2:10::bad/%d", to)).Masked(); l.bans()[trimSingle(b.String())].Step != 1 {
 				t.Errorf("%v is not banned", b)
 			}
+		})
+	}
+}
+
+// TestReapplyPrefix6KeepsSteps tells by the next offence what is remembered: of
+// networks that are in a larger one now, the highest step; of a network that is
+// cut up, nothing, as nobody knows which part of it had offended.
+func TestReapplyPrefix6KeepsSteps(t *testing.T) {
+	const offender, neighbour = "2001:db8:1:10::bad", "2001:db8:1:11::bad"
+	for _, tt := range []struct {
+		from, to int
+		want     map[string]int // the step of the next ban
+	}{
+		{64, 63, map[string]int{offender: 3}},
+		{64, 56, map[string]int{neighbour: 3, "2001:db8:1:120::bad": 1}},
+		{64, 65, map[string]int{offender: 1}},
+		{64, 128, map[string]int{offender: 1, neighbour: 1}},
+		{128, 64, map[string]int{offender: 2, neighbour: 3}},
+		{128, 48, map[string]int{offender: 3}},
+	} {
+		t.Run(fmt.Sprintf("from %d to %d", tt.from, tt.to), func(t *testing.T) {
+			t.Parallel()
+			spec := trapSpec()
+			spec.Prefix6, spec.Subnet6 = tt.from, 0
+			l := newTrap(t, spec)
+			source := func(a string, bits int) netip.Prefix { return netip.PrefixFrom(addr(a), bits).Masked() }
+			l.put(
+				Record{Source: source(offender, tt.from), Step: 1, StepRemaining: time.Hour},
+				Record{Source: source(neighbour, tt.from), Step: 2, StepRemaining: 2 * time.Hour},
+				Record{Source: prefix("2001:db8:6::6/128"), Step: 2, StepRemaining: time.Hour}, // stands for itself
+				Record{Source: prefix("198.51.100.7/32"), Step: 2, StepRemaining: time.Hour},
+			)
+			spec.Prefix6, spec.Single6 = tt.to, []netip.Prefix{prefix("2001:db8:6::/48")}
+			l.apply(spec)
+			if p := l.prepare(spec); !p.Empty() {
+				t.Errorf("there is more to do:\n%s", p)
+			}
+			tt.want["198.51.100.7"], tt.want["2001:db8:6::6"] = 3, 3
+			for a, step := range tt.want {
+				l.offend(addr(a))
+				l.cut(addr(a))
+				st, err := l.open().Lookup(addr(a))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if st.Step != step || len(st.Bans) != 1 || st.Bans[0].Step != step {
+					t.Errorf("the next ban of %s is by step %d, want %d: %+v", a, st.Step, step, st)
+				}
+			}
+			l.served(addr("2001:db8:8::1"))
 		})
 	}
 }
@@ -102,6 +154,7 @@ func TestReapplyPrefix6Overlaps(t *testing.T) {
 			spec.Prefix6 = 56
 			l := newTrap(t, spec)
 			l.nft(fmt.Sprintf("add element inet portmon ban6 { %s }\nadd element inet portmon net6 { %s }", tt.ban, tt.net))
+			l.ban(time.Hour, "2001:db8:fff::/48") // the rule that asks the set comes with it
 			check := func(when string) {
 				t.Helper()
 				for a, d := range tt.want {

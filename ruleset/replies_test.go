@@ -95,18 +95,23 @@ func TestBansDoNotCutOurOwnTraffic(t *testing.T) {
 	}
 	l.families(func(l *lab, f family) { l.served(l.source(f)) })
 	l.wantBans("198.51.100.53", "2001:db8:53::/64")
-	for _, set := range []string{"ban4_2", "ban6_3", "net4", "net6"} { // other sets as well
-		i := map[byte]int{'4': 0, '6': 1}[set[3]]
-		key := resolver[i].String()
-		if set == "ban6_3" {
-			key = "2001:db8:53::"
-		}
-		// First the one, then not the other: what was dropped is sent again, and must not meet a moment without a ban.
-		l.nft("add element inet portmon " + set + " { " + key + " }")
-		for _, other := range []string{"ban4", "ban6", "ban4_2", "ban6_3", "net4", "net6"} {
-			if other != set && other[3] == set[3] {
-				l.nft("flush set inet portmon " + other)
-			}
+	for _, tt := range []struct {
+		i      int
+		ban    Record
+		others []string
+	}{ // other sets as well
+		{0, Record{Source: prefix("198.51.100.0/24")}, []string{"ban4"}},
+		{1, Record{Source: prefix("2001:db8:53::/48"), Cause: CauseSubnet}, []string{"ban6"}},
+		{1, Record{Source: prefix("2001:db8:50::/44")}, []string{"subnet6"}},
+		{1, Record{Source: prefix("2001:db8:53::53/128")}, []string{"net6"}},
+	} {
+		i := tt.i
+		// First the one, then not the other: what was dropped is sent again, and
+		// must not meet a moment without a ban.
+		tt.ban.Banned, tt.ban.Timeout, tt.ban.Remaining = true, time.Hour, time.Hour
+		l.put(tt.ban)
+		for _, other := range tt.others {
+			l.nft("flush set inet portmon " + other)
 		}
 		l.reach(l.host)
 		l.reach(container)
@@ -118,11 +123,11 @@ func TestBansDoNotCutOurOwnTraffic(t *testing.T) {
 // hangs fails the test unless what a connection sends is dropped.
 func (l *lab) hangs(conn net.Conn) {
 	l.t.Helper()
-	before := l.counters()[counterDropped]
+	before := l.counters()[CounterDropped]
 	if _, err := conn.Write([]byte("anybody there?")); err != nil {
 		l.t.Fatal(err)
 	}
-	await(l.t, "the packet to be dropped", func() bool { return l.counters()[counterDropped] > before })
+	await(l.t, "the packet to be dropped", func() bool { return l.counters()[CounterDropped] > before })
 	conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond)) // an answer takes some µs
 	if n, err := conn.Read(make([]byte, 100)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		l.t.Errorf("a banned client's connection from before: read %d bytes, %v", n, err)
@@ -158,7 +163,7 @@ func TestLocalPortMayBeATrap(t *testing.T) {
 				stranger := l.source(ofAddr(r))
 				l.want(netnstest.Packet{Proto: netnstest.UDP, Src: at(stranger, port), Dst: local, Payload: []byte("late")}, netnstest.NoAnswer)
 				l.cut(stranger)
-				l.nft("flush set inet portmon ban4; flush set inet portmon ban6")
+				l.forgive()
 			}
 			l.wantBans()
 			l.served(r)

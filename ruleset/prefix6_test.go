@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/portmon/portmon/netnstest"
 )
@@ -44,7 +45,7 @@ func TestIPv6IsBannedByPrefix(t *testing.T) {
 				l.served(addr(a))
 			}
 			l.wantBans(tt.ban)
-			if n := l.counters()[counterBanned]; n != 1 {
+			if n := l.counters()[CounterBanned]; n != 1 {
 				t.Errorf("counter banned is %d, want 1", n)
 			}
 			// IPv4 is banned by address whatever the prefix.
@@ -56,20 +57,24 @@ func TestIPv6IsBannedByPrefix(t *testing.T) {
 	}
 }
 
-// TestNeighbourDiscoveryPasses bans the /64 of the host's own link.
+// TestNeighbourDiscoveryPasses bans the router, and then the /64 of the host's
+// own link.
 func TestNeighbourDiscoveryPasses(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	l.outside.ListenTCP("[::]:443")
 	l.outside.ListenUDP("[::]:53")
 	host, router := l.link.B.IPv6, l.link.A.IPv6
 	l.offend(router)
-	l.wantBans("2001:db8::/64")
+	l.wantBans("2001:db8::1") // by itself: its network is one of the host's own
 	discovery := func(from netip.Addr, typ uint8) func(netnstest.Packet) bool {
 		return func(p netnstest.Packet) bool {
 			return p.Proto == netnstest.ICMP && p.Type == typ && p.Src.Addr() == from
 		}
 	}
-	for range 2 {
+	for _, ban := range []string{"", "2001:db8::/64"} {
+		if ban != "" {
+			l.ban(time.Hour, ban)
+		}
 		// The host asks for the router, and is answered.
 		l.link.LearnNeighbours()
 		answers := l.host.Sniff("eth0")
@@ -92,7 +97,7 @@ func TestNeighbourDiscoveryPasses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		before := l.counters()[counterDropped]
+		before := l.counters()[CounterDropped]
 		if _, err := conn.Write([]byte("hello")); err != nil {
 			t.Fatal(err)
 		}
@@ -102,7 +107,7 @@ func TestNeighbourDiscoveryPasses(t *testing.T) {
 		if _, err := answers.Await(discovery(host, 136), oneSecond); err != nil {
 			t.Errorf("the host did not answer: %v", err)
 		}
-		await(t, "the datagram to be dropped", func() bool { return l.counters()[counterDropped] > before })
+		await(t, "the datagram to be dropped", func() bool { return l.counters()[CounterDropped] > before })
 		conn.Close()
 		answers.Close()
 		questions.Close()

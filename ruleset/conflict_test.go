@@ -24,10 +24,12 @@ func TestConflictChangesNothing(t *testing.T) {
 			[]string{"set inet portmon ban4"}, "ipv6_addr", "ipv4_addr"},
 		{"a type that we do not know", "add table inet portmon; add set inet portmon ban6 { type ether_addr; flags timeout; elements = { 02:00:00:00:00:07 } }",
 			[]string{"set inet portmon ban6"}, "type 9", "ipv6_addr"},
-		{"other flags", "add table inet portmon; add set inet portmon ban4_2 { type ipv4_addr; elements = { 198.51.100.7 } }",
-			[]string{"set inet portmon ban4_2"}, "", "timeout"},
-		{"static set with timeouts", "add table inet portmon; add set inet portmon whitelist4 { type ipv4_addr; flags timeout; elements = { 198.51.100.7 } }",
-			[]string{"set inet portmon whitelist4"}, "timeout", "interval"},
+		{"other flags", "add table inet portmon; add set inet portmon tier4_2 { type ipv4_addr; elements = { 198.51.100.7 } }",
+			[]string{"set inet portmon tier4_2"}, "", "dynamic,timeout"},
+		{"a ban set without timeouts", "add table inet portmon; add set inet portmon ban6 { type ipv6_addr; flags dynamic; elements = { 2001:db8:7:: } }",
+			[]string{"set inet portmon ban6"}, "flags dynamic", "dynamic,timeout"},
+		{"a concatenation the wrong way round", "add table inet portmon; add set inet portmon probed4 { type inet_service . ipv4_addr; flags dynamic,timeout; }",
+			[]string{"set inet portmon probed4"}, "type ", "ipv4_addr . inet_service"},
 		{"two at once", "add table inet portmon; add set inet portmon trap_tcp { type ipv4_addr; }; add set inet portmon net6 { type ipv6_addr; flags timeout; }",
 			[]string{"set inet portmon net6", "set inet portmon trap_tcp"}, "flags timeout", "flags interval,timeout"},
 	} {
@@ -72,7 +74,7 @@ add map inet portmon verdicts { type ipv4_addr : verdict; elements = { 203.0.113
 	other.TrapTCP, other.TrapUDP = []Ports{{4444, 4444}}, nil
 	other.Whitelist = []netip.Prefix{prefix("198.18.0.0/15"), prefix("2001:db8::/32")}
 	other.BanTime = []time.Duration{time.Hour}
-	other.MaxRetry, other.Size = 3, 7
+	other.MaxRetry, other.Size, other.Prefix6 = 3, 700, 56
 
 	before, generation := l.list("-a", "-t"), l.generation()
 	l.keeps(func() {
@@ -126,7 +128,7 @@ func TestRemove(t *testing.T) {
 		banned = append(banned, l.source(f))
 		l.offend(banned...)
 	})
-	s := l.read()
+	s := l.open()
 	for i, want := range []bool{true, false} {
 		if existed, err := Remove(l.conn, "portmon"); existed != want || err != nil {
 			t.Errorf("attempt %d: got %v, %v, want %v", i, existed, err, want)
@@ -136,10 +138,10 @@ func TestRemove(t *testing.T) {
 		t.Errorf("the ruleset changed:\n%s", difference(got, theirs))
 	}
 	l.served(banned...)
-	if after := l.read(); after.Exists || after.Handle != 0 || len(after.Sets)+len(after.Chains)+len(after.Counters) != 0 {
+	if after := l.open(); after.Exists || after.Handle != 0 || len(after.Sets)+len(after.Chains)+len(after.Counters) != 0 {
 		t.Errorf("Read of a table that is not there: %+v", after)
 	}
-	for _, err := range s.Bans(l.conn) {
+	for _, err := range s.Bans() {
 		if !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("bans of a table that is gone: got %v, want os.ErrNotExist", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/portmon/portmon/netnstest"
 )
@@ -35,13 +36,13 @@ func TestWhitelistedAreNeverBanned(t *testing.T) {
 				l.want(l.udp(in, trapUDP), netnstest.AnswerPortUnreachable)
 			}
 			l.served(in)
-			if after := l.counters(); after[counterTrapped] != before[counterTrapped] {
-				t.Errorf("counter trapped went from %d to %d", before[counterTrapped], after[counterTrapped])
+			if after := l.counters(); after[CounterTrapped] != before[CounterTrapped] {
+				t.Errorf("counter trapped went from %d to %d", before[CounterTrapped], after[CounterTrapped])
 			}
 			l.offend(out)
 			l.cut(out)
 			l.served(in)
-			if bans := l.bans(); bans[tt.banned].Tier != 1 {
+			if bans := l.bans(); bans[tt.banned].Step != 1 {
 				t.Errorf("%s is not banned", tt.banned)
 			}
 		})
@@ -52,7 +53,9 @@ func TestWhitelistedAreNeverBanned(t *testing.T) {
 }
 
 func TestDefaultSpecSparesPrivateNetworks(t *testing.T) {
-	l := newTrap(t, Default())
+	spec := trapSpec()
+	spec.Whitelist = Default().Whitelist
+	l := newTrap(t, spec)
 	for _, src := range []string{"10.1.2.3", "172.17.0.2", "192.168.1.7", "100.64.0.9", "fd00:17::2", "169.254.3.4"} {
 		l.want(l.syn(addr(src), trapTCP), netnstest.AnswerRST)
 	}
@@ -66,11 +69,9 @@ func TestWhitelistLiftsBans(t *testing.T) {
 	spec := trapSpec()
 	l := newTrap(t, spec)
 	l.offend(addr("198.51.100.9"), addr("198.51.101.9"), addr("2001:db8:5:6::9"), addr("2001:db8:6:6::9"), addr("2001:db8:7:7::9"))
-	l.nft(`
-add element inet portmon ban4_2 { 198.51.100.9 timeout 2d }
-add element inet portmon ban6_3 { 2001:db8:5:6:: timeout 20d }
-add element inet portmon net4 { 198.51.100.128/25, 203.0.113.0/24 timeout 1d }
-add element inet portmon net6 { 2001:db8:5:8000::/49 timeout 1d, 2001:db8:8::/48 }`)
+	l.ban(Forever, "198.51.100.128/25", "2001:db8:8::/48", "198.51.100.9/32")
+	l.ban(24*time.Hour, "203.0.113.0/24", "2001:db8:5:8000::/49", "2001:db8:5:6::7/128")
+	l.put(Record{Source: prefix("2001:db8:5::/48"), Banned: true, Timeout: time.Hour, Remaining: time.Hour, Cause: CauseSubnet})
 	all := []string{"198.51.100.9", "198.51.100.200", "203.0.113.9", "203.0.113.10", "2001:db8:5:6::9", "2001:db8:5:8001::9", "2001:db8:7:7::9"}
 	for _, a := range all {
 		l.cut(addr(a))
@@ -79,12 +80,14 @@ add element inet portmon net6 { 2001:db8:5:8000::/49 timeout 1d, 2001:db8:8::/48
 	spec.Whitelist = []netip.Prefix{prefix("198.51.100.0/24"), prefix("203.0.113.9/32"), prefix("2001:db8:5::/48"), prefix("2001:db8:7:7::9/128")}
 	r := l.apply(spec)
 
-	// 198.51.100.9 was in two sets, as was 2001:db8:5:6::/64.
+	// 198.51.100.9 was in two sets.
 	lifted := map[string]int{}
 	for _, b := range r.Lifted {
 		lifted[b.Interval.String()]++
 	}
-	for what, n := range map[string]int{"198.51.100.9": 2, "198.51.100.128/25": 1, "2001:db8:5:6::/64": 2, "2001:db8:5:8000::/49": 1} {
+	for what, n := range map[string]int{
+		"198.51.100.9": 2, "198.51.100.128/25": 1, "2001:db8:5:6::/64": 1, "2001:db8:5:6::7": 1, "2001:db8:5:8000::/49": 1, "2001:db8:5::/48": 1,
+	} {
 		if lifted[what] != n {
 			t.Errorf("Lifted names %s %d times, want %d", what, lifted[what], n)
 		}
@@ -106,7 +109,7 @@ add element inet portmon net6 { 2001:db8:5:8000::/49 timeout 1d, 2001:db8:8::/48
 		t.Errorf("there is more to do:\n%s", p)
 	}
 
-	// Who is not whitelisted any more begins anew.
+	// Who is not whitelisted any more is free.
 	spec.Whitelist = nil
 	l.apply(spec)
 	l.served(addr("198.51.100.9"), addr("2001:db8:5:6::9"))
@@ -150,4 +153,26 @@ func TestHostMayKnockOnItself(t *testing.T) {
 add element inet portmon ban4 { 192.0.2.2, 203.0.113.77, 127.0.0.1 }
 add element inet portmon ban6 { 2001:db8:: }`)
 	knock()
+}
+
+// TestWhitelistLiftsAllPrefixes leaves nothing to ask for: the rules go with the
+// last of them, in the same transaction.
+func TestWhitelistLiftsAllPrefixes(t *testing.T) {
+	spec := trapSpec()
+	l := newTrap(t, spec)
+	l.ban(time.Hour, "198.51.100.0/25", "198.51.100.192/26", "2001:db8:5:8000::/49")
+	spec.Whitelist = []netip.Prefix{prefix("198.51.100.0/24"), prefix("2001:db8:5::/48")}
+	if r := l.apply(spec); len(r.Lifted) != 3 {
+		t.Errorf("%d bans were lifted, want 3", len(r.Lifted))
+	}
+	l.wantBans()
+	l.served(addr("198.51.100.1"), addr("198.51.100.193"), addr("2001:db8:5:8000::1"))
+	for _, f := range families {
+		if n := l.asked(f); n != 0 {
+			t.Errorf("%d rules ask %s", n, f.net())
+		}
+	}
+	if p := l.prepare(spec); !p.Empty() {
+		t.Errorf("there is more to do:\n%s", p)
+	}
 }
