@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -135,7 +136,7 @@ func (p *cli) ban(h *ruleset.Handle, list *targetList, o banOptions) error {
 		return nil
 	}
 	for i := range kept {
-		p.print("banned %s%s for %s\n", shortPrefix(kept[i].Source), list.targets[i].meaning(kept[i].Source), banTime(kept[i].Timeout))
+		p.print("banned %s%s for %s\n", text.Prefix(kept[i].Source), list.targets[i].meaning(kept[i].Source), banTime(kept[i].Timeout))
 		if err := p.noteLonger(h, &kept[i]); err != nil {
 			return err
 		}
@@ -235,9 +236,9 @@ func (p *cli) banOffenders(h *ruleset.Handle, list *targetList, o banOptions) er
 		case err != nil || refused[i] != nil:
 			errs = append(errs, fmt.Errorf("ban %s: %w", t.text, cmp.Or(err, refused[i])))
 		case ok:
-			p.print("banned %s%s for %s (tier %d)\n", shortPrefix(source), t.meaning(source), banTime(r.Timeout), r.Step)
+			p.print("banned %s%s for %s (tier %d)\n", text.Prefix(source), t.meaning(source), banTime(r.Timeout), r.Step)
 		default:
-			p.note("%s%s is banned already", shortPrefix(source), t.meaning(source))
+			p.note("%s%s is banned already", text.Prefix(source), t.meaning(source))
 		}
 	}
 	return p.failEach(errs)
@@ -272,7 +273,7 @@ func (p *cli) withoutLonger(h *ruleset.Handle, list *targetList, records []rules
 			kept, targets = append(kept, records[i]), append(targets, list.targets[i])
 			continue
 		}
-		p.note("%s%s is banned already, %s", shortPrefix(records[i].Source), list.targets[i].meaning(records[i].Source), timeLeft(lasting))
+		p.note("%s%s is banned already, %s", text.Prefix(records[i].Source), list.targets[i].meaning(records[i].Source), timeLeft(lasting))
 	}
 	list.targets = targets
 	return kept, nil
@@ -283,7 +284,7 @@ func (p *cli) noteLonger(h *ruleset.Handle, made *ruleset.Record) error {
 	const slack = time.Second
 	e, err := longest(h, made)
 	if err == nil && e != nil && made.Timeout > 0 && (e.Remaining == 0 || e.Remaining > made.Timeout+slack) {
-		p.note("%s is banned for longer already: %s", shortPrefix(made.Source), timeLeft(e))
+		p.note("%s is banned for longer already: %s", text.Prefix(made.Source), timeLeft(e))
 	}
 	return err
 }

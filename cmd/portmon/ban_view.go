@@ -7,9 +7,8 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -61,7 +60,7 @@ func (b *ban) comment() string {
 
 // cells are those of its line in a list.
 func (b *ban) cells() [6]string {
-	cells := [6]string{shortPrefix(b.prefix), "-", b.cause.String(), "-", "forever", printable(b.comment())}
+	cells := [6]string{text.Prefix(b.prefix), "-", b.cause.String(), "-", "forever", printable(b.comment())}
 	if b.step > 0 {
 		cells[1] = strconv.Itoa(b.step)
 	}
@@ -108,7 +107,7 @@ func (b *ban) view() banJSON {
 		v.Since = stamp(since)
 	}
 	if k := b.known; k != nil && k.Offences > 0 {
-		v.Offences, v.LastProtocol, v.LastPort = k.Offences, protocolName(k.Proto), k.Port
+		v.Offences, v.LastProtocol, v.LastPort = k.Offences, text.Protocol(k.Proto), k.Port
 		v.FirstOffence, v.LastOffence = moment(b.clock, k.First), moment(b.clock, k.Last)
 	}
 	return v
@@ -117,7 +116,7 @@ func (b *ban) view() banJSON {
 // describe says all about a ban: "198.51.100.0/24 in net4, for ever, by hand:
 // spam wave".
 func (b *ban) describe() string {
-	text := shortPrefix(b.prefix) + " in " + b.set
+	text := text.Prefix(b.prefix) + " in " + b.set
 	if b.step > 0 {
 		text += ", tier " + strconv.Itoa(b.step)
 	}
@@ -163,33 +162,12 @@ func moment(c book.Clock, m book.Moment) string {
 	return stamp(c.Time(m))
 }
 
-func protocolName(proto uint8) string {
-	switch proto {
-	case 0:
-		return ""
-	case unix.IPPROTO_TCP:
-		return "tcp"
-	case unix.IPPROTO_UDP:
-		return "udp"
-	}
-	return strconv.Itoa(int(proto))
-}
-
 // portName returns "tcp/23", or "" if it is not known.
 func portName(proto uint8, port uint16) string {
 	if proto == 0 || port == 0 {
-		return protocolName(proto)
+		return text.Protocol(proto)
 	}
-	return protocolName(proto) + "/" + strconv.Itoa(int(port))
-}
-
-// shortPrefix writes a prefix the short way: a single address without its
-// length.
-func shortPrefix(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
+	return text.Protocol(proto) + "/" + strconv.Itoa(int(port))
 }
 
 // short writes a duration so that it can be read at a glance: rounded to its two

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -62,7 +63,7 @@ func (p *cli) completeBanned(_ *cobra.Command, args []string, start string) ([]c
 			if err != nil || len(found) == maxOffered {
 				return err
 			}
-			if text := shortPrefix(b.prefix); strings.HasPrefix(text, start) && !slices.Contains(args, text) {
+			if text := text.Prefix(b.prefix); strings.HasPrefix(text, start) && !slices.Contains(args, text) {
 				found = append(found, text)
 			}
 		}

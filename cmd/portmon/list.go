@@ -52,7 +52,7 @@ is not an error if there are none. With --json the bans come in no order.`,
 func (p *cli) list(h *ruleset.Handle, o listOptions) error {
 	// There may be a million bans, and most of what is allocated for them is
 	// garbage at once.
-	defer debug.SetGCPercent(debug.SetGCPercent(25))
+	defer debug.SetGCPercent(debug.SetGCPercent(10))
 	if o.count {
 		n := 0
 		for _, err := range p.bans(h, nil, o.only) {

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/route"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -81,12 +83,12 @@ func (w *walk) end(verdict, because, format string, args ...any) error {
 // follow asks the questions that the kernel would ask about the packet, in the
 // same order. Where the order makes no difference, related ones stand together.
 func (p *cli) follow(c *nftset.Conn, h *ruleset.Handle, a *answer, q query) (*packetAnswer, error) {
-	back, err := routeBack(q.from, q.iif)
+	back, err := route.Back(q.from, q.iif)
 	if err != nil {
 		return nil, err
 	}
 	if !q.to.IsValid() {
-		q.to = back.local
+		q.to = back.Local
 	}
 	if !q.to.IsValid() { // there is no route
 		if q.to, err = ownOf(q.from); err != nil {
@@ -94,7 +96,7 @@ func (p *cli) follow(c *nftset.Conn, h *ruleset.Handle, a *answer, q query) (*pa
 		}
 	}
 	if q.iif == "" {
-		q.iif = back.device
+		q.iif = back.Device
 	}
 	w := &walk{&packetAnswer{Protocol: q.proto, To: q.to, Port: q.port, Interface: q.iif}, c, h, a, q}
 	if h.Dormant {
@@ -131,7 +133,7 @@ func shortBans(bans []ban) string {
 }
 
 // trap follows a packet to a trap port.
-func (w *walk) trap(p *cli, back routeInfo) error {
+func (w *walk) trap(p *cli, back route.Answer) error {
 	if done, err := w.exempt(p, back); done || err != nil {
 		return err
 	}
@@ -145,7 +147,7 @@ func (w *walk) trap(p *cli, back routeInfo) error {
 }
 
 // scan follows a packet to a port that may be closed.
-func (w *walk) scan(p *cli, back routeInfo) error {
+func (w *walk) scan(p *cli, back route.Answer) error {
 	_, ignored, err := w.get(setIgnoreTCP, nftset.PortKey(w.q.port))
 	if err != nil {
 		return err
@@ -176,7 +178,7 @@ func (w *walk) scan(p *cli, back routeInfo) error {
 }
 
 // exempt asks what spares a packet that could be an offence.
-func (w *walk) exempt(p *cli, back routeInfo) (done bool, err error) {
+func (w *walk) exempt(p *cli, back route.Answer) (done bool, err error) {
 	own, err := isOwn(w.q.to)
 	if err != nil {
 		return false, err
@@ -205,7 +207,7 @@ func (w *walk) exempt(p *cli, back routeInfo) (done bool, err error) {
 		}
 	}
 	w.ask("listener", false, "")
-	if !w.ask("route_back", back.found, back.text) {
+	if !w.ask("route_back", back.Found, back.Device) {
 		return true, w.end(packetDropped, "unroutable", "it has no route back by the interface it came in by, and may be forged: it bans nobody")
 	}
 	number := uint8(unix.IPPROTO_TCP)
@@ -222,7 +224,7 @@ func (w *walk) exempt(p *cli, back routeInfo) (done bool, err error) {
 // offence ends with a ban.
 func (w *walk) offence(because, reason string) error {
 	return w.end(packetBans, because, "%s: it would ban %s for %s (tier %d)",
-		reason, shortPrefix(w.a.Source), config.FormatDuration(time.Duration(w.a.NextBanSeconds)), w.a.NextTier)
+		reason, text.Prefix(w.a.Source), config.FormatDuration(time.Duration(w.a.NextBanSeconds)), w.a.NextTier)
 }
 
 // spared asks a set of the services where a program was seen listening.

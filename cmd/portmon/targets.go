@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -163,7 +164,7 @@ func checkReason(s string, offence bool) error {
 // prefix, which is not portmon's work, only nft has one.
 func unbanOf(e ruleset.Entry) string {
 	if p, ok := e.Prefix(); ok {
-		return "portmon unban " + shortPrefix(p)
+		return "portmon unban " + text.Prefix(p)
 	}
 	return fmt.Sprintf("nft delete element inet %s %s '{ %s }'", tableName, e.Set, nftset.Interval(e.Interval))
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -129,7 +130,7 @@ func (p *cli) unban(h *ruleset.Handle, list *targetList) error {
 		for _, e := range covered {
 			if banned = e.Covers(iv); banned {
 				errs = append(errs, &hinted{
-					fmt.Errorf("%s is still banned: inside %s", shortPrefix(sources[i]), e.Interval), "lift that: " + unbanOf(e),
+					fmt.Errorf("%s is still banned: inside %s", text.Prefix(sources[i]), e.Interval), "lift that: " + unbanOf(e),
 				})
 				break
 			}
@@ -137,9 +138,9 @@ func (p *cli) unban(h *ruleset.Handle, list *targetList) error {
 		switch {
 		case banned || !few || slices.ContainsFunc(lifted, func(e ruleset.Entry) bool { return iv.Covers(e.Interval) }):
 		case remembered[sources[i]]:
-			p.note("%s%s was not banned; its offences are forgotten", shortPrefix(sources[i]), t.meaning(sources[i]))
+			p.note("%s%s was not banned; its offences are forgotten", text.Prefix(sources[i]), t.meaning(sources[i]))
 		default:
-			p.note("%s%s was not banned", shortPrefix(sources[i]), t.meaning(sources[i]))
+			p.note("%s%s was not banned", text.Prefix(sources[i]), t.meaning(sources[i]))
 		}
 	}
 	if forgetErr != nil {

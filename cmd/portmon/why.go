@@ -10,6 +10,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -192,7 +193,7 @@ func (a *answer) recall(p *cli, h *ruleset.Handle) error {
 	}
 	a.Watched, a.clock = k.watched, k.clock
 	if row, ok := k.Get(a.Source); ok && row.Offences > 0 {
-		a.known, a.Offences, a.LastProtocol, a.LastPort = row, row.Offences, protocolName(row.Proto), row.Port
+		a.known, a.Offences, a.LastProtocol, a.LastPort = row, row.Offences, text.Protocol(row.Proto), row.Port
 		a.FirstOffence, a.LastOffence = moment(k.clock, row.First), moment(k.clock, row.Last)
 	}
 	for _, e := range a.standing.Bans {
