@@ -50,6 +50,8 @@ func TestTranslatedIsNoOffence(t *testing.T) {
 	chain prerouting {
 		type nat hook prerouting priority dstnat - 1; policy accept;
 		fib daddr type local tcp dport { 1433, 8083 } redirect to :80
+		fib daddr type local tcp dport 8084 redirect to :23
+		fib daddr type local tcp dport 8085 redirect to :82
 		fib daddr type local udp dport 1001 redirect to :53
 	}
 }`)
@@ -63,6 +65,8 @@ func TestTranslatedIsNoOffence(t *testing.T) {
 						{l.udp(src, 1000), netnstest.AnswerUDP},
 						{l.syn(src, 1433), netnstest.AnswerSYNACK},
 						{l.syn(src, 8083), netnstest.AnswerSYNACK},
+						{l.syn(src, 8084), netnstest.AnswerRST}, // nobody serves what they are redirected to
+						{l.syn(src, 8085), netnstest.AnswerRST},
 						{l.udp(src, 1001), netnstest.AnswerUDP},
 						{netnstest.SYN(src, at(c, openTCP)), netnstest.AnswerSYNACK},
 						{netnstest.SYN(src, at(c, trapTCP)), netnstest.AnswerRST},
