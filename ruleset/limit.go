@@ -20,7 +20,7 @@ type rate struct {
 // that long, can never be filled: a part of it may be filled at once, and the
 // rest within the time after which the first elements are gone again.
 func rateToFill(size uint32, lifetime time.Duration, burst uint32) rate {
-	const precise = 20 // packets in a unit, so that rounding down loses at most a twentieth
+	const precise = 20    // packets in a unit, so that rounding down loses at most a twentieth
 	burst = max(1, burst) // the kernel takes 0 for 5, and nft refuses it
 	rest := float64(size-min(burst, size)) / lifetime.Seconds()
 	r := rate{n: 1, unit: expr.LimitTimeWeek, burst: burst}
