@@ -32,10 +32,10 @@ type asked struct {
 	want   netnstest.AnswerKind
 }
 
-// TestTranslatedIsNoOffence has trap ports, and ports that would count as closed,
-// published by a container and redirected to another port, and a container that
-// serves nothing on them. A banned source reaches none of it.
-func TestTranslatedIsNoOffence(t *testing.T) {
+// TestTranslatedIsNotAnOffence has trap ports, and ports that would count as
+// closed, published by a container and redirected to another port, and a
+// container that serves nothing on them. A banned source reaches none of it.
+func TestTranslatedIsNotAnOffence(t *testing.T) {
 	for name, spec := range map[string]Spec{"traps": trapSpec(), "strict scans": scanSpec(1)} {
 		t.Run(name, func(t *testing.T) {
 			l := newTrap(t, spec)
