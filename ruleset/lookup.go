@@ -84,7 +84,10 @@ func (h *Handle) Lookup(a netip.Addr) (Standing, error) {
 // can be banned, and notes what is of its source.
 func (h *Handle) lookupHistory(st *Standing, keys []nftset.Key) (map[nftset.Key]history, error) {
 	known := make(map[nftset.Key]history)
-	source := nftset.AddrKey(st.Source.Addr())
+	var source nftset.Key
+	if st.Source.IsValid() {
+		source = nftset.AddrKey(st.Source.Addr())
+	}
 	for _, set := range h.roleSets(RoleStep, RoleScanner) {
 		for _, key := range keys {
 			el, _, ok, err := h.get(set.Name, key)

@@ -100,7 +100,7 @@ func elements(spans []span) iter.Seq[nftset.Element] {
 // netRule is a rule that asks a set of prefixes, at the head of a chain.
 type netRule struct {
 	chain string
-	to    string // the chain that it leads to, "" if none
+	to    string // the chain that it leads to, if there is one
 	Rule
 }
 

@@ -97,15 +97,23 @@ func (c *Conn) SetReadDeadline(t time.Time) error { return c.nl.SetReadDeadline(
 // memory that datagrams take rather than their length.
 func (c *Conn) ReadBuffer() int { return c.buffer }
 
-// read reads one datagram. If wait is false and there is none it returns EAGAIN. The result is valid until the next call.
+// read reads one datagram of the kernel's. If wait is false and there is none it
+// returns EAGAIN. The result is valid until the next call. Whoever has
+// CAP_NET_ADMIN can send to this socket as well, and what such a program sends is
+// passed over: only port id 0 is the kernel.
 func (c *Conn) read(wait bool) ([]byte, error) {
 	var (
 		n   int
 		err error
 	)
 	cerr := c.raw.Read(func(fd uintptr) bool {
-		n, err = unix.Read(int(fd), c.buf)
-		return !wait || !errors.Is(err, unix.EAGAIN)
+		for {
+			var from unix.Sockaddr
+			n, from, err = unix.Recvfrom(int(fd), c.buf, 0)
+			if sender, ok := from.(*unix.SockaddrNetlink); err != nil || ok && sender.Pid == 0 {
+				return !wait || !errors.Is(err, unix.EAGAIN)
+			}
+		}
 	})
 	switch {
 	case c.closed.Load():

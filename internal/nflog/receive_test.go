@@ -21,6 +21,7 @@ func TestBansAreTold(t *testing.T) {
 	}
 	defer conn.Close()
 	spec := ruleset.Default()
+	spec.Grace = 0
 	spec.TrapUDP = []ruleset.Ports{{From: 161, To: 161}}
 	if _, err := ruleset.Apply(conn, spec); err != nil {
 		t.Fatal(err)
@@ -46,7 +47,7 @@ func TestBansAreTold(t *testing.T) {
 		before = m.Time
 		p := packets[i]
 		want := Message{
-			Time: m.Time, Prefix: "portmon ban", InIf: uint32(l.link.B.Index), Hook: unix.NF_INET_LOCAL_IN,
+			Time: m.Time, Prefix: "portmon trap 1", InIf: uint32(l.link.B.Index), Hook: unix.NF_INET_PRE_ROUTING,
 			Src: p.Src.Addr(), SrcPort: p.Src.Port(), Dst: p.Dst.Addr(), DstPort: p.Dst.Port(),
 			Proto: uint8(p.Proto), TCPFlags: uint8(p.Flags), Seq: uint32(i),
 		}

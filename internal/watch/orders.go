@@ -26,37 +26,11 @@ func (w *Watcher) order(ctx context.Context, f func(*loop)) error {
 	}
 }
 
-// Stats returns what there is to count. It asks nothing of the kernel.
+// Stats returns what there is to tell. It asks nothing of the kernel.
 func (w *Watcher) Stats(ctx context.Context) (s Stats, err error) {
 	err = w.order(ctx, func(l *loop) {
 		s = l.core.stats(book.ReadClock())
-		s.Saves, s.SaveFailures = l.saves, l.failures
-	})
-	return s, err
-}
-
-// Status is how a watcher fares.
-type Status struct {
-	// Table tells that there is a table, and TableCurrent that it is what the
-	// configuration says; if not, Wrong is what is not.
-	Table, TableCurrent bool
-	Wrong               string
-	// Rows is how many sources are remembered.
-	Rows int
-	// Overruns is how often messages or events were lost, and Resyncs how often
-	// all sets were read.
-	Overruns, Resyncs uint64
-	// SaveFailures is how often the book could not be written, and SaveError why
-	// it cannot be; nil if it can.
-	SaveFailures uint64
-	SaveError    error
-}
-
-// Status returns how the watcher fares, at no cost however much it remembers.
-func (w *Watcher) Status(ctx context.Context) (s Status, err error) {
-	err = w.order(ctx, func(l *loop) {
-		s = l.core.status()
-		s.SaveFailures, s.SaveError = l.failures, l.saveError
+		s.Saves, s.SaveFailures, s.SaveError = l.saves, l.failures, l.saveError
 	})
 	return s, err
 }

@@ -45,10 +45,17 @@ func (l *loop) openBook(here book.Origin, now book.Clock) (*book.Book, book.Orig
 	// A command may have it for a moment.
 	const wait = 5 * time.Second
 	b, report, err := book.Open(book.Config{Path: l.config.State, MaxRows: rows, Here: here, Now: now, Wait: wait})
-	if err == nil {
-		if err = report.Origin; err != nil {
-			b.Close() // it belongs to somebody else
+	if err == nil && report.Origin != nil {
+		// What was written on another machine is of no use here, as after this one
+		// was cloned: the file is kept aside. Another network namespace may still
+		// need its own.
+		if other, _ := errors.AsType[*book.OriginError](report.Origin); other != nil && other.What == "machine" {
+			l.fault(report.Origin)
+			b.Clear()
+			return b, book.Origin{}
 		}
+		b.Close()
+		err = report.Origin
 	}
 	if err != nil {
 		l.saveError = err

@@ -16,17 +16,20 @@ type Stats struct {
 	counters
 
 	// Table tells that there is a table, TableCurrent that it is what the
-	// configuration says, and Handle is the kernel's number for it.
+	// configuration says; Wrong is what is not.
 	Table, TableCurrent bool
-	Handle              uint64
+	Wrong               string
 	// Steps is how many the ladder has.
 	Steps int
-	// Bans are those in force, and Offenders the sources whose step is on
-	// record. With very many, they are counted every few seconds only.
-	Bans      map[Place]int
-	Offenders int
-	// Saves and SaveFailures are of the book's file.
+	// Rows is how many sources are remembered, Bans are those that are banned,
+	// and Offenders those whose step is on record. The last two are counted every
+	// few seconds only if they are very many.
+	Rows, Offenders int
+	Bans            map[Place]int
+	// Saves and SaveFailures are of the book's file; SaveError is why it cannot
+	// be written, nil if it can.
 	Saves, SaveFailures uint64
+	SaveError           error
 }
 
 // Place is what bans are counted by.
@@ -135,19 +138,11 @@ func (k *core) stats(now book.Clock) Stats {
 		c.took = time.Since(start)
 	}
 	s := Stats{
-		counters: k.counters, Table: k.table.state == standing, Handle: k.table.handle, TableCurrent: k.table.current,
-		Steps: len(k.spec.BanTime), Bans: maps.Clone(k.census.bans), Offenders: k.census.offenders,
+		counters: k.counters, Table: k.table.state == standing, TableCurrent: k.table.current, Wrong: k.table.wrong,
+		Steps: len(k.spec.BanTime), Rows: k.book.Len(), Bans: maps.Clone(k.census.bans), Offenders: k.census.offenders,
 	}
 	s.Offences = maps.Clone(s.Offences)
 	return s
-}
-
-// status returns how the watch fares.
-func (k *core) status() Status {
-	return Status{
-		Table: k.table.state == standing, TableCurrent: k.table.current, Wrong: k.table.wrong, Rows: k.book.Len(),
-		Overruns: k.counters.LogOverruns + k.counters.EventOverruns, Resyncs: k.counters.Resyncs,
-	}
 }
 
 // origin returns which table the book is about.
