@@ -91,7 +91,7 @@ type edit struct {
 // be banned, a *WhitelistedError or *SourceError, and nil for the others; it is
 // nil if all can. With no table err is os.ErrNotExist.
 func (h *Handle) Put(records []Record) (refused []error, err error) {
-	if refused, err = h.check(records); err != nil {
+	if refused, err = h.Check(records); err != nil {
 		return nil, err
 	}
 	e := edit{h, make(map[string][]nftset.Element), make(map[family][]span)}
@@ -105,7 +105,7 @@ func (h *Handle) Put(records []Record) (refused []error, err error) {
 
 // Check returns an error for each record that [Handle.Put] would refuse, nil if
 // there is none.
-func (h *Handle) check(records []Record) ([]error, error) {
+func (h *Handle) Check(records []Record) ([]error, error) {
 	whitelists, err := h.whitelists(len(records))
 	if err != nil {
 		return nil, err

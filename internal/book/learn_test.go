@@ -54,6 +54,8 @@ func TestCountedOnce(t *testing.T) {
 	learn(t, b, asleep, false, 2)
 	// Swept, it is known that the ban was over.
 	b.Sweep(after(2 * time.Hour))
+	learn(t, b, second, false, 2)
+	b.Sweep(after(2 * time.Hour))
 	learn(t, b, offence(in(2*time.Hour), day, 3), true, 3)
 	// The port of an offence that nobody heard is not that of the one before.
 	if r := learn(t, b, dumped(offence(in(3*day), day, 3)), true, 4); r.Proto != 0 || r.Port != 0 || r.Cause != CauseTrap {

@@ -170,6 +170,7 @@ func TestLookup(t *testing.T) {
 	if err := Amend(config(path, 0), sample[:1], nil); err != nil {
 		t.Fatal(err)
 	}
+	overwrite(t, path, contents(t, path)+`{ "prefix":"192.0.2.99/32","permanent":true}`+"\n")
 	b, report, err := Lookup(config(path, 0), sample[0].Source, sample[3].Source, prefix("::ffff:198.51.100.9/128"), address(1))
 	if err != nil || report.BadLines > 0 {
 		t.Fatal(report, err)
@@ -215,6 +216,9 @@ func TestVanished(t *testing.T) {
 		"file":         os.Remove,
 		"folder":       func(path string) error { return os.RemoveAll(filepath.Dir(path)) },
 		"folder moved": func(path string) error { return os.Rename(filepath.Dir(path), filepath.Dir(path)+"-away") },
+		"folder swapped": func(path string) error {
+			return errors.Join(os.Rename(filepath.Dir(path), filepath.Dir(path)+"-away"), os.Mkdir(filepath.Dir(path), 0o700))
+		},
 		"emptied": func(path string) error {
 			return errors.Join(os.RemoveAll(filepath.Dir(path)), os.Mkdir(filepath.Dir(path), 0o700))
 		},
@@ -243,7 +247,7 @@ func TestVanished(t *testing.T) {
 			t.Errorf("%s: %s", name, report)
 		}
 		if name != "edited" {
-			if err := vanish(path); err != nil && name != "folder moved" {
+			if err := errors.Join(b.Compact(clock), os.RemoveAll(filepath.Dir(path)+"-away"), vanish(path)); err != nil {
 				t.Fatal(err)
 			}
 			if err := b.Compact(clock); err != nil {
@@ -296,25 +300,22 @@ func TestDiskFull(t *testing.T) {
 	if got := listing(t, dir); got != "ballast state.jsonl state.jsonl.lock" {
 		t.Error(got)
 	}
-	// Nor does a command that finds no room leave half a line.
+	os.Remove(filepath.Join(dir, "ballast"))
+	mustSync(t, b, clock)
+	if after, report, err := Read(config(path, 0)); err != nil || report.BadLines > 0 || after.Len() != len(sample)+200 {
+		t.Errorf("%+v, %v", report, err)
+	}
 	b.Close()
+	// Nor does a command that finds no room leave half a line.
+	overwrite(t, filepath.Join(dir, "ballast"), strings.Repeat("x", 90<<10))
 	var many []Row
 	for n := range 200 {
-		many = append(many, hourly(n))
+		many = append(many, hourly(1000+n))
 	}
 	if err := Amend(config(path, 0), many, nil); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("error: %v", err)
 	}
-	b = open(t, config(path, 0))
-	for n := range 200 {
-		b.Put(hourly(n))
-	}
-	if err := b.Sync(clock); err == nil {
-		t.Error("there is no room")
-	}
-	os.Remove(filepath.Join(dir, "ballast"))
-	mustSync(t, b, clock)
-	if after, report, err := Read(config(path, 0)); err != nil || report.BadLines > 0 || after.Len() != len(sample)+200 {
+	if after, report, err := Read(config(path, 0)); err != nil || report.BadLines > 0 || report.Torn || after.Len() != len(sample)+200 {
 		t.Errorf("%+v, %v", report, err)
 	}
 }

@@ -100,6 +100,35 @@ func TestClockSet(t *testing.T) {
 	}
 }
 
+// The clock is set, and nothing else happens before the host is switched off.
+func TestClockSetWhileIdle(t *testing.T) {
+	path := statePath(t)
+	c := config(path, 0)
+	c.Now.Wall = time.Date(1970, 1, 1, 0, 5, 0, 0, time.UTC)
+	b := open(t, c)
+	put(t, b, hourly(1))
+	mustSync(t, b, c.Now)
+	c.Now.Boot = in(time.Minute)
+	c.Now.Wall = c.Now.Wall.Add(time.Minute)
+	b.Sweep(c.Now)
+	if _, ok := b.NextSync(); ok {
+		t.Error("there is something to write")
+	}
+	b.Sweep(after(time.Minute))
+	if _, ok := b.NextSync(); !ok {
+		t.Error("the clock was set, and nobody is to know")
+	}
+	mustSync(t, b, after(time.Minute))
+	c = boot(c, 11*time.Minute)
+	b, _, err := Read(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, _ := b.Get(address(1)); r.Remaining(c.Now.Boot) != 49*time.Minute {
+		t.Errorf("remaining %v", r.Remaining(c.Now.Boot))
+	}
+}
+
 // Headers are renewed now and then, so that a host without a battery knows when
 // something was written last; and time goes on over several boots.
 func TestBoots(t *testing.T) {
@@ -143,6 +172,18 @@ func TestBoots(t *testing.T) {
 	check(8 * time.Hour)
 	c.Here.Boot, c.Now = "third", Clock{0, c.Now.Wall.Add(time.Hour)}
 	check(7 * time.Hour)
+	// A header of a boot that was in the past again.
+	c.Now = Clock{0, c.Now.Wall.Add(-time.Hour)}
+	before := contents(t, path)
+	h := newHeader(Origin{Boot: "fourth"}, Clock{0, clock.Wall})
+	overwrite(t, path, string(h.append([]byte(before))))
+	c.Here.Boot, c.Now = "fourth", Clock{Moment(time.Hour), c.Now.Wall}
+	if b, _, err = Read(c); err != nil {
+		t.Fatal(err)
+	}
+	if r, _ := b.Get(long.Source); r.Remaining(c.Now.Boot) != 7*time.Hour {
+		t.Errorf("remaining %v", r.Remaining(c.Now.Boot))
+	}
 }
 
 func TestSweep(t *testing.T) {

@@ -35,19 +35,26 @@ type core struct {
 	foreign  []netip.Prefix            // bans by others, to be held against the whitelist
 
 	// What is to be changed in it.
-	changing bool                      // a change is being made
-	owed     map[netip.Prefix]bool     // sources to be put as the book has them; true: put back
-	putting  map[netip.Prefix]bool     // what was owed and is being put, or was a moment ago
-	unwanted map[netip.Prefix]struct{} // sources whose bans are to be lifted
+	changing bool                         // a change is being made
+	owed     map[netip.Prefix]bool        // sources to be put as the book has them; true: put back
+	putting  map[netip.Prefix]book.Moment // what is being put or lifted, or was a moment ago, and since when
+	unwanted map[netip.Prefix]struct{}    // sources whose bans are to be lifted
 
 	changedAt book.Moment // when the last change was done
 
-	freed map[netip.Prefix]book.Moment // sources that others lifted a moment ago, and when
+	freed map[netip.Prefix]freeing // sources that others lifted a moment ago
 	// due are the steps that sources deserve which were found banned by less in a
 	// new table, if the log tells that this is for an offence, and not a copy.
 	due     map[netip.Prefix]int
 	inNets  map[netip.Prefix]struct{} // what the sets of prefixes held when they were read last
 	sweptAt book.Moment
+}
+
+// freeing is when a source was lifted, as far as it was heard, and whether that
+// was told by the one who did it: then what is heard afterwards may be older.
+type freeing struct {
+	at   book.Moment
+	told bool
 }
 
 const (
@@ -74,8 +81,8 @@ func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book
 	return &core{
 		spec: spec, book: b, own: own, table: t, readAt: now.Boot, sweptAt: now.Boot,
 		doubtful: make(map[netip.Prefix]struct{}), owed: make(map[netip.Prefix]bool), unwanted: make(map[netip.Prefix]struct{}),
-		freed: make(map[netip.Prefix]book.Moment), inNets: make(map[netip.Prefix]struct{}),
-		due: make(map[netip.Prefix]int),
+		freed: make(map[netip.Prefix]freeing), inNets: make(map[netip.Prefix]struct{}),
+		due: make(map[netip.Prefix]int), putting: make(map[netip.Prefix]book.Moment),
 	}
 }
 
@@ -100,7 +107,7 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 		k.counters.Lag = now.Boot.Sub(at)
 	}
 	freed, lately := k.freed[source]
-	if cause == ruleset.CauseSubnet || step > len(k.spec.BanTime) || lately && at <= freed {
+	if cause == ruleset.CauseSubnet || step > len(k.spec.BanTime) || lately && at <= freed.at {
 		// The message does not say which subnet and for how long, or the table
 		// is of another ladder, or nobody knows which came first.
 		k.doubt(source)
@@ -109,10 +116,12 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 	row := k.atStep(source, step, at)
 	row.Cause, row.Proto, row.Port = book.Cause(cause.String()), m.Proto, m.DstPort
 	before, _ := k.book.Get(source)
-	found := begins(before, at) // by a reading, before the message came
+	late, isDue := k.due[source]
+	// Has a reading found this ban before its message came?
+	found := begins(before, at) && before.Cause != book.CauseOther && (isDue || step == before.Step)
 	due := k.stepAfter(before, at)
 	if found {
-		due = k.due[source]
+		due = late
 		delete(k.due, source)
 	}
 	switch {
@@ -132,6 +141,9 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 	if k.table.state == resting && at <= k.table.since {
 		k.book.Lift(source) // this ban went with the table
 		return
+	}
+	if _, putting := k.putting[source]; putting || at <= k.table.newAt {
+		k.owe(source, false) // this ban may have gone with the table before this one, or by our hands
 	}
 	if counted || found && due > step {
 		k.tell(offenceNews(row))
@@ -177,6 +189,32 @@ func (k *core) doubt(source netip.Prefix) {
 	k.doubtful[source] = struct{}{}
 }
 
+// inDoubt reports whether the kernel is to be asked, or being asked, about a
+// source, and nothing was heard of it since.
+func (k *core) inDoubt(source netip.Prefix) bool {
+	_, doubtful := k.doubtful[source]
+	if k.reading != nil && !doubtful {
+		_, doubtful = k.reading.asked[source]
+	}
+	return doubtful
+}
+
+// lifted takes in that somebody has lifted a ban. The step is another thing.
+func (k *core) lifted(source netip.Prefix) {
+	if r, _ := k.book.Get(source); r.Banned {
+		k.book.Lift(source)
+		k.tell(News{Kind: Lifted, Source: source, Step: r.Step, Cause: r.Cause, Comment: r.Comment})
+	}
+}
+
+// settleFreed lifts the ban of a source that others have lifted, where the kernel
+// cannot be asked whether it has another one by now.
+func (k *core) settleFreed(source netip.Prefix) {
+	if _, freed := k.freed[source]; freed && k.inDoubt(source) {
+		k.lifted(source)
+	}
+}
+
 // owe has the table get what the book has of a source.
 func (k *core) owe(source netip.Prefix, back bool) {
 	k.owed[source] = back || k.owed[source]
@@ -211,10 +249,13 @@ func (k *core) unbanned(ps []netip.Prefix, now book.Clock) (had []netip.Prefix) 
 			had = append(had, p)
 		}
 		delete(k.owed, p)
+		if _, putting := k.putting[p]; putting {
+			k.unwanted[p] = struct{}{} // it may be put after it was lifted
+		}
 		if k.touch(p); k.reading != nil {
 			k.doubt(p)
 		}
-		k.freed[p] = now.Boot
+		k.freed[p] = freeing{now.Boot, true}
 	}
 	var wide []nftset.Interval
 	for _, p := range ps {

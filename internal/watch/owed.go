@@ -38,11 +38,19 @@ func (k *core) nextChange(now book.Clock) (c change, ok bool) {
 	case t.state == standing && len(k.unwanted) > 0:
 		for source := range k.unwanted {
 			c.lift = append(c.lift, source)
+			k.putting[source] = now.Boot
 		}
 		clear(k.unwanted)
 	case t.state == standing && len(k.owed) > 0:
 		c.put, c.back = k.records(now.Boot)
-		k.putting, k.owed = k.owed, make(map[netip.Prefix]bool)
+		for source := range k.owed {
+			k.putting[source] = now.Boot
+			if k.reading != nil {
+				k.touch(source)
+				k.reading.stale[source] = true
+			}
+		}
+		clear(k.owed)
 	case now.Boot >= lookAt && k.begun:
 		t.suspected = t.suspected && !closely
 		c.look = &look{generation: t.closely.generation, closely: closely, current: t.current, wrong: t.wrong}
@@ -112,6 +120,12 @@ func (k *core) onChanged(c changed, now book.Clock) {
 		// reading finds the difference.
 		k.table.restoring = false
 		k.readAt = now.Boot.Add(pause)
+	case c.lift != nil:
+		for _, source := range c.lift {
+			if r, _ := k.book.Get(source); r.Step > 0 {
+				k.owe(source, false) // the step went with it
+			}
+		}
 	case c.put != nil:
 		for i, err := range c.refused {
 			if err != nil {
@@ -138,10 +152,14 @@ func (k *core) refuse(source netip.Prefix) {
 
 // tidy drops what is over, once a second.
 func (k *core) tidy(now book.Clock) {
-	if !k.changing && now.Boot.Sub(k.changedAt) > settling {
-		k.putting = nil
-		for source, at := range k.freed {
+	if !k.changing && k.reading == nil && now.Boot.Sub(k.changedAt) > settling {
+		for source, at := range k.putting {
 			if now.Boot.Sub(at) > settling {
+				delete(k.putting, source)
+			}
+		}
+		for source, f := range k.freed {
+			if now.Boot.Sub(f.at) > settling {
 				delete(k.freed, source)
 			}
 		}

@@ -37,14 +37,16 @@ type standingOf struct {
 // reading is a question that is being answered.
 type reading struct {
 	question
-	void   bool                      // what it says means nothing any more
-	fresh  bool                      // the table is not the one that the book is about
-	first  bool                      // nothing was known before
+	void   bool // what it says means nothing any more
+	fresh  bool // the table is not the one that the book is about
+	first  bool // nothing was known before
+	began  book.Moment
 	again  bool                      // it is to be followed by another one
 	steps  map[netip.Prefix]step     // that were shown, of sources that have no such step in the book
 	unseen map[netip.Prefix]unseen   // what the book has and the answer has not shown
 	before map[netip.Prefix]struct{} // what the sets of prefixes held before
 	asked  map[netip.Prefix]struct{} // sources whose answers still count
+	stale  map[netip.Prefix]bool     // sources that were put meanwhile
 }
 
 // unseen are the halves of a row that a reading has not shown yet.
@@ -73,7 +75,7 @@ func (k *core) nextQuestion(now book.Clock) (q question, ok bool) {
 	if k.table.state != standing && !all {
 		return q, false
 	}
-	r := &reading{first: k.counters.Resyncs == 0}
+	r := &reading{first: k.counters.Resyncs == 0, stale: make(map[netip.Prefix]bool)}
 	switch {
 	case all:
 		k.readAt = 0
@@ -141,7 +143,7 @@ func (k *core) onAnswer(a answer) {
 // onLayout takes in what table there is.
 func (k *core) onLayout(r *reading, s *ruleset.State, now book.Clock) {
 	t := &k.table
-	t.layout = s
+	t.layout, r.began = s, now.Boot
 	switch {
 	case !s.Exists:
 		k.onTableGone(now)
@@ -149,6 +151,9 @@ func (k *core) onLayout(r *reading, s *ruleset.State, now book.Clock) {
 	case t.state == standing && t.handle != 0 && t.handle != s.Handle && !r.all:
 		k.onTableNew(now)
 	default:
+		if t.handle != s.Handle { // the events come later, or are lost
+			t.newAt = now.Boot
+		}
 		t.state, t.handle = standing, s.Handle
 		r.fresh = t.known != s.Handle
 	}
@@ -182,6 +187,7 @@ func (k *core) conclude(r *reading, a answer) {
 		switch {
 		case !ok || k.expected(row, a.at.Boot) == 0:
 		case r.fresh:
+			k.settleFreed(source)
 			k.owe(source, true)
 		default:
 			k.doubt(source) // a dump may miss what is there
@@ -216,6 +222,9 @@ func (k *core) onEntry(r *reading, e ruleset.Entry, now book.Clock) {
 }
 
 func (k *core) onShown(r *reading, e ruleset.Entry, source netip.Prefix, now book.Clock) {
+	if _, owed := k.owed[source]; owed || r.stale[source] || k.inDoubt(source) {
+		return // it was changed, perhaps since it was read
+	}
 	before, known := k.book.Get(source)
 	seen := func(u unseen) {
 		if left := r.unseen[source] &^ u; left != 0 {
@@ -247,8 +256,14 @@ func (k *core) onShown(r *reading, e ruleset.Entry, source netip.Prefix, now boo
 		if r.fresh && before.BannedAt(now.Boot.Add(slack)) && !same(before, row) {
 			return // we know better how long it lasts, and put that back
 		}
-		if due := k.stepAfter(before, now.Boot); r.fresh && row.Step < due && due > 1 && !row.ByHand {
+		if due := k.stepAfter(before, now.Boot); !before.BannedAt(now.Boot) && row.Step < due && due > 1 && e.Comment == "" {
 			k.due[source] = due
+		}
+		if row.Timeout > 0 && row.Until.Add(-row.Timeout) > r.began.Add(-slack) && !same(before, row) {
+			// It is younger than what was read of its step.
+			delete(r.steps, source)
+			k.doubt(source)
+			return
 		}
 		delete(r.steps, source)
 		seen(unseenBan)
@@ -328,11 +343,10 @@ func (k *core) onStanding(s standingOf, now book.Clock) {
 		}
 	}
 	if before.BannedAt(now.Boot) && !there {
-		lifted := before
-		lifted.Banned = false
-		k.book.Put(lifted)
-		if !covered || lately {
-			k.tell(News{Kind: Lifted, Source: s.source, Step: before.Step, Cause: before.Cause, Comment: before.Comment})
+		if covered && !lately {
+			k.book.Lift(s.source) // a larger ban has taken its place
+		} else {
+			k.lifted(s.source)
 		}
 	}
 	for _, e := range s.Bans {
@@ -345,14 +359,15 @@ func (k *core) onStanding(s standingOf, now book.Clock) {
 			k.onShownBan(k.explained(e, p, was, of, now), was, true, now)
 		}
 	}
-	if row, known := k.book.Get(s.source); known && s.Source == s.source {
-		switch {
-		case shown.step != row.StepAt(now.Boot.Add(slack)):
-			row.Step, row.StepUntil = shown.step, shown.until
-			k.book.Put(row)
-		}
-		if !row.Banned && row.Step == 0 {
-			k.book.Free(s.source)
-		}
+	row, _ := k.book.Get(s.source)
+	if _, owed := k.owed[s.source]; owed || s.Source != s.source {
+		return // it is to get another step; or it is a prefix, which has none
+	}
+	if shown.step != row.StepAt(now.Boot.Add(slack)) {
+		row.Source, row.Step, row.StepUntil = s.source, shown.step, shown.until
+		k.book.Put(row)
+	}
+	if !row.Banned && row.Step == 0 {
+		k.book.Free(s.source)
 	}
 }

@@ -18,6 +18,7 @@ type table struct {
 	known     uint64
 	restoring bool        // what is to be put back has been found
 	since     book.Moment // when it went away
+	newAt     book.Moment // when it was heard that it is another one
 	removal   book.Moment // until when its end is portmon remove's work
 
 	// Whether it is what it must be.
@@ -67,6 +68,9 @@ const (
 	maxPause = time.Minute
 )
 
+// restored reports whether the table has what the book has.
+func (t *table) restored() bool { return t.handle != 0 && t.known == t.handle }
+
 // suspect has the table looked at closely soon. A look that is being taken may
 // have come too early.
 func (t *table) suspect(now book.Clock) { t.closelyAt, t.suspected = now.Boot, true }
@@ -102,7 +106,7 @@ func (k *core) onTableGone(now book.Clock) {
 // to be read, and what it lacks to be put back.
 func (k *core) onTableNew(now book.Clock) {
 	k.interrupt()
-	k.table.state, k.table.handle, k.table.known = standing, 0, 0
+	k.table.state, k.table.handle, k.table.known, k.table.newAt = standing, 0, 0, now.Boot
 	k.table.suspect(now)
 	k.readAt = now.Boot
 }
@@ -112,6 +116,9 @@ func (k *core) onTableNew(now book.Clock) {
 func (k *core) interrupt() {
 	if k.reading != nil {
 		k.reading.void = true
+	}
+	for source := range k.freed {
+		k.settleFreed(source)
 	}
 	k.table.restoring, k.nets = false, false
 	clear(k.doubtful)

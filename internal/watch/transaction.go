@@ -92,14 +92,7 @@ func (k *core) onElements(events []nftset.Event, now book.Clock) {
 			k.nets = true
 		case !ok || e.Role == ruleset.RoleScanner:
 		case ev.Kind == nftset.ElementDeleted:
-			k.freed[source] = now.Boot
-			delete(k.owed, source)
-			if _, putting := k.putting[source]; putting && e.Role == ruleset.RoleBan {
-				k.book.Lift(source) // if the kernel puts it after this, it is unwanted
-			}
-			if _, known := k.book.Get(source); known || k.reading != nil {
-				k.doubt(source) // it may be banned by another set, or again
-			}
+			k.onForeignLift(e, source, now)
 		case e.Role.Bans():
 			k.foreign = append(k.foreign, source)
 			k.onForeignBan(e, source, climbed[source], now)
@@ -128,13 +121,15 @@ func (k *core) onOwnElement(ev nftset.Event, role ruleset.Role) {
 		k.nets = true // prefixes that overlap are cut
 		return
 	}
-	_, source, ok := k.decode(ev.Set, ev.Element)
-	if !ok || role != ruleset.RoleBan || ev.Kind != nftset.ElementAdded {
+	e, source, ok := k.decode(ev.Set, ev.Element)
+	_, lately := k.freed[source]
+	if !ok || !lately || ev.Kind != nftset.ElementAdded {
 		return
 	}
-	_, lately := k.freed[source]
-	if r, _ := k.book.Get(source); lately && !r.Banned {
+	r, _ := k.book.Get(source)
+	if role == ruleset.RoleBan && !r.Banned || role == ruleset.RoleStep && e.Step > r.Step {
 		k.unwanted[source] = struct{}{}
+		k.doubt(source)
 	}
 }
 
@@ -148,14 +143,38 @@ func (k *core) decode(set string, el nftset.Element) (e ruleset.Entry, source ne
 	return e, source, ok
 }
 
+// onForeignLift takes in that another program has deleted an element. The source
+// may be banned by another set, or again by now.
+func (k *core) onForeignLift(e ruleset.Entry, source netip.Prefix, now book.Clock) {
+	_, owed := k.owed[source]
+	_, putting := k.putting[source]
+	if !k.freed[source].told {
+		k.freed[source] = freeing{at: now.Boot}
+		if (owed || putting) && e.Role == ruleset.RoleBan {
+			k.lifted(source) // if it is put after this, it is unwanted
+		}
+	}
+	if _, known := k.book.Get(source); known || k.reading != nil {
+		k.doubt(source)
+	}
+}
+
 // onForeignBan takes in a ban that another program has made. climbed is the step
 // that the program has taken the source up to itself.
 func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, now book.Clock) {
+	if k.freed[source].told {
+		k.doubt(source) // the ban may be one that was lifted
+		return
+	}
+	k.settleFreed(source)
 	before, _ := k.book.Get(source)
 	was := before.BannedAt(now.Boot.Add(slack))
 	_, offence := ruleset.Offence(e.Comment)
 	row := k.banOf(e, source, now)
 	k.touch(source)
+	if _, putting := k.putting[source]; putting || !k.table.restored() {
+		k.owe(source, false) // what we are putting may come after it, or its step is missing
+	}
 	switch {
 	case was && same(before, row):
 		k.book.Learn(row) // put back by somebody who remembers it as we do
