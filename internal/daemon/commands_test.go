@@ -138,7 +138,8 @@ func TestUnbanned(t *testing.T) {
 		t.Fatal(err)
 	}
 	had, err := p.ask().Unbanned(netip.MustParsePrefix("203.0.113.9/32"), prefixOf(offender6))
-	if err != nil || !slices.Equal(had, []netip.Prefix{prefixOf(offender6)}) {
+	// It may have heard of it from the kernel, and have forgotten it by then.
+	if err != nil || len(had) > 0 && !slices.Equal(had, []netip.Prefix{prefixOf(offender6)}) {
 		t.Errorf("got %v, error %v", had, err)
 	}
 	if had, err := p.ask().Unbanned(); err != nil || len(had) != 0 {
