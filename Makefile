@@ -39,7 +39,7 @@ check: lint race ## what CI runs: lint, race and a short run of each fuzz target
 test-unprivileged: ## run all tests as nobody, from a copy (needs root to become nobody)
 	sh .ci/unprivileged
 
-bench: ## measure beside nft and print tables (needs root, nft, jq; about eight minutes)
+bench: ## measure beside nft and print tables (needs root, nft, jq; about ten minutes)
 	$(GO) run ./internal/bench $(BENCHFLAGS)
 
 deb: ## build dist/*.deb for amd64 and arm64

@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -74,25 +73,6 @@ func decodeMessage(t testing.TB, s *Set, m message) []Element {
 		return out
 	}
 	return collectPairs(treeOf(entries...), s.Type)
-}
-
-// treeOf returns the tree that has these entries.
-func treeOf(entries ...listed) *tree {
-	var t tree
-	for _, l := range entries {
-		t.add(&l)
-	}
-	t.sort()
-	return &t
-}
-
-func collectPairs(t *tree, typ KeyType) []Element {
-	var out []Element
-	t.pair(typ, func(el Element) bool {
-		out = append(out, el)
-		return true
-	})
-	return out
 }
 
 // messagesOf splits the operations of a transaction.
@@ -274,125 +254,6 @@ func TestDeleteIsBare(t *testing.T) {
 	}
 }
 
-// entry is one entry of an interval set: "5" or, for an end, "-9".
-func entries(s ...string) []listed {
-	var out []listed
-	for _, s := range s {
-		text, end := strings.CutPrefix(s, "-")
-		x := iv(text)
-		out = append(out, listed{el: Element{Interval: x}, end: end})
-	}
-	return out
-}
-
-func TestPair(t *testing.T) {
-	for _, tt := range []struct {
-		name  string
-		in    []listed
-		want  []Interval
-		sound bool
-	}{
-		{"nothing", nil, nil, true},
-		{"one", entries("5", "-9"), ivs("5-8"), true},
-		{"in the kernel's order", entries("-9", "5", "-3", "1"), ivs("1-2", "5-8"), true},
-		{"touching", entries("-9", "5", "-5", "1"), ivs("1-4", "5-8"), true},
-		{"touching, the other way round", entries("5", "-5", "-9", "1"), ivs("1-4", "5-8"), true},
-		{"single keys, touching", entries("-7", "6", "-6", "5", "-5", "4"), ivs("4", "5", "6"), true},
-		{"to the top", entries("65000"), ivs("65000-65535"), true},
-		{"to the top, as two", entries("65000", "-65535", "65535"), ivs("65000-65534", "65535"), true},
-		{"all", entries("0"), ivs("0-65535"), true},
-		{"an end at zero, as nft makes it", entries("-9", "5", "-0"), ivs("5-8"), true},
-		{"an end whose start expired", entries("-9", "-3", "1"), ivs("1-2"), true},
-		{"ends whose starts expired", entries("-9", "-7", "-3"), nil, true},
-		{"repeated", entries("-9", "5", "-9", "5", "-3", "1"), ivs("1-2", "5-8"), false},
-		{"repeated start", entries("5", "-9", "5"), ivs("5-8"), false},
-		{"repeated end", entries("5", "-9", "-9"), ivs("5-8"), false},
-		{"without end", entries("-9", "5", "1"), ivs("1-4", "5-8"), false},
-		{"addresses", entries("-10.0.1.0", "10.0.0.0", "224.0.0.0"), ivs("10.0.0.0/24", "224.0.0.0-255.255.255.255"), true},
-		{"everything of IPv6", entries("::"), ivs("::/0"), true},
-	} {
-		typ := InetService
-		if len(tt.in) > 0 {
-			typ = tt.in[0].el.From.Type()
-		}
-		r := random(t)
-		for range 20 {
-			in := treeOf(tt.in...)
-			if got := intervalsOf(collectPairs(in, typ)); !slices.Equal(got, tt.want) {
-				t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
-			}
-			if got := in.sound(); got != tt.sound {
-				t.Errorf("%s: sound is %v", tt.name, got)
-			}
-			r.Shuffle(len(tt.in), func(i, j int) { tt.in[i], tt.in[j] = tt.in[j], tt.in[i] })
-		}
-	}
-}
-
-// TestTreeEqual compares trees that differ in a key, in a side, and in number. What the entries bear besides does not matter: it is
-// what is left of timeouts.
-func TestTreeEqual(t *testing.T) {
-	a := entries("1", "-3", "5", "-9")
-	b := slices.Clone(a)
-	b[0].el.Expires = time.Hour
-	slices.Reverse(b)
-	if !treeOf(a...).equal(treeOf(b...)) {
-		t.Error("the same in another order is not equal")
-	}
-	for _, other := range [][]listed{nil, entries("1", "-3", "5"), entries("1", "-3", "5", "-8"), entries("1", "-3", "5", "9"), append(a, a[0])} {
-		if treeOf(a...).equal(treeOf(other...)) {
-			t.Errorf("equal to %v", other)
-		}
-	}
-}
-
-// TestPairRandom takes disjoint intervals apart, repeats some of their entries, adds orphaned ends, shuffles all, and wants the
-// intervals back with what their starts bear.
-func TestPairRandom(t *testing.T) {
-	r := random(t)
-	for range 500 {
-		s := &Set{Type: keyTypes[r.IntN(len(keyTypes))], Flags: FlagInterval | FlagTimeout}
-		want := randomElements(r, s, 30)
-		slices.SortFunc(want, func(a, b Element) int { return a.Compare(b.Interval) })
-		var in []listed
-		for _, el := range want {
-			end, open := el.To.Next()
-			el.To = el.From
-			for range 1 + r.IntN(2) {
-				in = append(in, listed{el: el})
-			}
-			if open {
-				in = append(in, slices.Repeat([]listed{{Element{Interval: Single(end)}, true}}, 1+r.IntN(2))...)
-			}
-		}
-		// An orphan lies in a gap, or where an interval begins.
-		for range r.IntN(5) {
-			k := randomKey(r, s.Type)
-			if !slices.ContainsFunc(want, func(el Element) bool { return el.Contains(k) && el.From != k }) {
-				in = append(in, listed{Element{Interval: Single(k)}, true})
-			}
-		}
-		r.Shuffle(len(in), func(i, j int) { in[i], in[j] = in[j], in[i] })
-		if got := collectPairs(treeOf(in...), s.Type); !slices.Equal(got, want) {
-			t.Fatalf("got %v, want %v", got, want)
-		}
-	}
-}
-
-// TestPairStops checks that nothing is yielded after the loop was left.
-func TestPairStops(t *testing.T) {
-	for stop := range 3 {
-		n := 0
-		treeOf(entries("1", "-3", "5", "-9", "65000")...).pair(InetService, func(Element) bool {
-			n++
-			return n <= stop
-		})
-		if n != stop+1 {
-			t.Errorf("yielded %d after false for number %d", n, stop+1)
-		}
-	}
-}
-
 func TestUserData(t *testing.T) {
 	for _, text := range []string{"", "x", "ssh scan", "ümläut", "with\x00nul", strings.Repeat("x", maxSetComment)} {
 		b := appendUserData([]byte("before"), udataElemComment, text)[len("before"):]
@@ -487,85 +348,6 @@ func TestElementAt(t *testing.T) {
 		}
 		if n != len(elems) || tx.Len() < 2 {
 			t.Errorf("flags %d: %d of %d elements found in %d messages", flags, n, len(elems), tx.Len())
-		}
-	}
-}
-
-// TestParseReply has answers as the kernel's netlink_ack makes them.
-func TestParseReply(t *testing.T) {
-	head := func(typ, flags uint16, seq uint32, body ...[]byte) []byte {
-		b := slices.Concat(body...)
-		out := binary.NativeEndian.AppendUint32(nil, uint32(16+len(b)))
-		out = binary.NativeEndian.AppendUint16(out, typ)
-		out = binary.NativeEndian.AppendUint16(out, flags)
-		out = binary.NativeEndian.AppendUint32(out, seq)
-		out = binary.NativeEndian.AppendUint32(out, 4711)
-		return append(out, b...)
-	}
-	errno := func(e syscall.Errno) []byte { return binary.NativeEndian.AppendUint32(nil, -uint32(e)) }
-	u32 := func(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
-	request := head(0xa0c, 1, 7, []byte("12345678"))
-	text := []byte{8, 0, 1, 0, 'b', 'a', 'd', 0}
-	offset := slices.Concat([]byte{8, 0, 2, 0}, u32(40))
-	binary.NativeEndian.PutUint16(text, 8)
-	binary.NativeEndian.PutUint16(text[2:], 1)
-	binary.NativeEndian.PutUint16(offset, 8)
-	binary.NativeEndian.PutUint16(offset[2:], 2)
-	for _, tt := range []struct {
-		name string
-		in   []byte
-		want reply
-		err  error
-	}{
-		{"acknowledgement", head(2, 0x100, 7, errno(0), request[:16]), reply{seq: 7}, nil},
-		{"error", head(2, 0x100, 7, errno(unix.ENOENT), request[:16]), reply{seq: 7, errno: unix.ENOENT}, nil},
-		{"with offset and text", head(2, 0x300, 7, errno(unix.EEXIST), request[:16], text, offset), reply{seq: 7, errno: unix.EEXIST, offset: 40, text: "bad"}, nil},
-		{"with the request", head(2, 0x200, 7, errno(unix.EEXIST), request, offset), reply{seq: 7, errno: unix.EEXIST, offset: 40}, nil},
-		{"attributes that no flag announces", head(2, 0x100, 7, errno(unix.EPERM), request[:16], text), reply{seq: 7, errno: unix.EPERM}, nil},
-		{"an offset of another length", head(2, 0x300, 7, errno(unix.EPERM), request[:16], text[:4:4], text[4:]), reply{seq: 7, errno: unix.EPERM, text: "bad"}, nil},
-		{"no request", head(2, 0x100, 7, errno(unix.EPERM)), reply{}, errShort},
-		{"no errno", head(2, 0x100, 7), reply{}, errShort},
-		{"a request that is longer", head(2, 0x200, 7, errno(unix.EPERM), u32(1000), request[4:]), reply{}, errShort},
-		{"a request that is shorter than its header", head(2, 0x200, 7, errno(unix.EPERM), u32(3), request[4:]), reply{}, errShort},
-		{"an attribute cut off", head(2, 0x300, 7, errno(unix.EPERM), request[:16], offset[:6]), reply{}, errShort},
-	} {
-		m, rest, err := nextMessage(tt.in)
-		if err != nil || len(rest) > 0 {
-			t.Fatalf("%s: %v, %d bytes left", tt.name, err, len(rest))
-		}
-		if got, err := parseReply(m); got != tt.want || err != tt.err {
-			t.Errorf("%s: got %+v, %v; want %+v, %v", tt.name, got, err, tt.want, tt.err)
-		}
-	}
-}
-
-func TestNextMessage(t *testing.T) {
-	var e encoder
-	at := e.begin(0xa01, 0, FamilyINet, 1)
-	e.string(1, "abc")
-	e.finish(at)
-	first := len(e.b)
-	at = e.begin(0xa02, unix.NLM_F_DUMP, FamilyIPv4, 2)
-	e.finish(at)
-	m, rest, err := nextMessage(e.b)
-	if err != nil || m.typ != 0xa01 || m.seq != 1 || m.body[0] != 1 || len(m.attrs()) != 8 || len(rest) != len(e.b)-first {
-		t.Errorf("first: %+v, %d bytes left, %v", m, len(rest), err)
-	}
-	m, rest, err = nextMessage(rest)
-	if err != nil || m.typ != 0xa02 || m.seq != 2 || m.flags != unix.NLM_F_REQUEST|unix.NLM_F_DUMP || len(m.attrs()) != 0 || len(rest) != 0 {
-		t.Errorf("second: %+v, %d bytes left, %v", m, len(rest), err)
-	}
-	// Cut off anywhere it is an error, not half a message.
-	for n := range first {
-		if m, _, err := nextMessage(e.b[:n]); !errors.Is(err, errShort) {
-			t.Errorf("first %d of %d bytes: %+v, %v", n, first, m, err)
-		}
-	}
-	for _, length := range []uint32{0, 1, 15, 16, 19, math.MaxUint32} {
-		b := slices.Clone(e.b)
-		binary.NativeEndian.PutUint32(b, length)
-		if m, _, err := nextMessage(b); !errors.Is(err, errShort) {
-			t.Errorf("length %d: %+v, %v", length, m, err)
 		}
 	}
 }

@@ -3,6 +3,8 @@ package nftset
 import (
 	"errors"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -90,5 +92,92 @@ func TestCountErrors(t *testing.T) {
 	want := "read set inet lab nets: intervals of ipv4_addr . inet_service are not supported"
 	if n, err := l.Count(&Set{Table: l.table, Name: "nets"}); n != 0 || err == nil || err.Error() != want {
 		t.Errorf("%d, %v; want %s", n, err, want)
+	}
+}
+
+// TestSets reads descriptions of sets that nft made, and of ours.
+func TestSets(t *testing.T) {
+	l := newLab(t)
+	l.nft(`
+		add set inet lab ban4 { type ipv4_addr; flags dynamic,timeout; timeout 8h; size 1000; }
+		add set inet lab net6 { type ipv6_addr; flags interval; elements = { 2001:db8::/32, 2001:db9::/32 }; }
+		add set inet lab ports { type inet_service; elements = { 22, 80, 443 }; }
+		add set inet lab pair { type ipv4_addr . inet_service; flags interval; }
+		add chain inet lab c
+		add rule inet lab c ip saddr { 10.0.0.1, 10.0.0.2 } drop
+		add table ip lab
+		add set ip lab other { type ipv4_addr; }
+		add table inet another
+		add set inet another other { type ipv4_addr; }`)
+	own := Set{Table: l.table, Name: "own", Type: IPv6Addr, Flags: FlagTimeout, Timeout: 90 * time.Minute, Size: 7}
+	l.addSet(&own, Element{Interval: iv("::1")})
+	got, err := l.Sets(l.table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(got, func(a, b Set) int { return strings.Compare(a.Name, b.Name) })
+	own.Count = 1
+	want := []Set{
+		{Table: l.table, Name: "ban4", Type: IPv4Addr, Flags: FlagDynamic | FlagTimeout, Timeout: 8 * time.Hour, Size: 1000},
+		{Table: l.table, Name: "net6", Type: IPv6Addr, Flags: FlagInterval, Count: -1},
+		own,
+		{Table: l.table, Name: "pair", Type: IPv4AddrPort, Flags: FlagInterval | 0x80, Count: -1}, // NFT_SET_CONCAT
+		{Table: l.table, Name: "ports", Type: InetService, Count: 3},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	for _, want := range want {
+		if got, err := l.Set(want.Table, want.Name); err != nil || *got != want {
+			t.Errorf("Set(%v): %+v, %v; want %+v", &want, got, err, want)
+		}
+	}
+	for _, s := range []Set{
+		{Table: l.table, Name: "none"},
+		{Table: l.table, Name: "other"},
+		{Table: l.table, Name: "ban"},
+		{Table: l.table, Name: "__set0"}, // that of the rule, which has no name
+		{Table: l.table},
+		{Table: Table{FamilyIPv4, "lab"}, Name: "ban4"},
+		{Table: Table{FamilyINet, "none"}, Name: "ban4"},
+	} {
+		got, err := l.Set(s.Table, s.Name)
+		if want := "describe set " + s.String() + ": there is none"; got != nil || !errors.Is(err, os.ErrNotExist) || err.Error() != want {
+			t.Errorf("Set(%v): %+v, %v; want %s", &s, got, err, want)
+		}
+	}
+	for _, table := range []Table{{FamilyIPv4, "lab"}, {FamilyINet, "another"}} {
+		if got, err := l.Sets(table); err != nil || len(got) != 1 || got[0].Name != "other" || got[0].Table != table {
+			t.Errorf("sets of %v: %+v, %v", table, got, err)
+		}
+	}
+	for _, table := range []Table{{FamilyINet, "none"}, {FamilyIPv6, "lab"}} {
+		if got, err := l.Sets(table); err != nil || len(got) != 0 {
+			t.Errorf("sets of %v: %+v, %v", table, got, err)
+		}
+	}
+}
+
+// TestAddSetAgain changes timeout and size of a set that lives, and keeps its elements.
+func TestAddSetAgain(t *testing.T) {
+	l := newLab(t)
+	s := l.addSet(&Set{Name: "s", Type: IPv4Addr, Flags: FlagTimeout, Timeout: time.Hour, Size: 10}, Element{Interval: iv("10.0.0.1")})
+	again := *s
+	again.Timeout, again.Size = 2*time.Hour, 20
+	l.addSet(&again)
+	if err := l.Add(&again, Singles(addr("10.0.0.2"))); err != nil {
+		t.Fatal(err)
+	}
+	got, err := l.Sets(l.table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Count = 2
+	if len(got) != 1 || got[0] != again {
+		t.Errorf("got %+v, want %+v", got, again)
+	}
+	elems := l.read(s)
+	if len(elems) != 2 || elems[0].Expires > time.Hour || elems[1].Expires <= time.Hour {
+		t.Errorf("elements: %s", show(elems...))
 	}
 }

@@ -105,7 +105,9 @@ func (tx *Tx) AddSet(s *Set) {
 	e.finish(at)
 }
 
-// DeleteSet deletes a set and its elements. The kernel answers EBUSY while a rule uses it.
+// DeleteSet deletes a set and its elements. The kernel answers EBUSY while a rule
+// uses it. The name is free at once: the same transaction may add a set with other
+// flags, or of another type, and elements and rules that follow get that one.
 func (tx *Tx) DeleteSet(s *Set) {
 	at := tx.begin(unix.NFT_MSG_DELSET, 0, s.Table.Family, "delete set", s.String(), nil)
 	tx.enc.string(unix.NFTA_SET_TABLE, s.Table.Name)

@@ -168,7 +168,7 @@ func (h *Handle) contents(t *Table, spec Spec) (Contents, error) {
 		changed = changed || spec.subnetOf(f) == 0 && h.Set(f.subnet()) != nil
 	}
 	for _, set := range h.roleSets(RoleStep) {
-		if !spec.retired(set.Name) && !(h.rekeyed(spec) && set.Type == nftset.IPv6Addr) {
+		if !h.movesSteps(spec, set) {
 			continue
 		}
 		for el, err := range h.c.Elements(set) {

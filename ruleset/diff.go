@@ -32,7 +32,8 @@ type Contents struct {
 	// length changed, or subnets are not banned any more.
 	Bans []Entry
 	// Steps are the elements of steps that the ladder does not have any more,
-	// and all of IPv6 if the prefix length changed.
+	// with those of the step that they move to, and all of IPv6 if the prefix
+	// length changed.
 	Steps []Entry
 }
 
@@ -42,7 +43,13 @@ func Diff(spec Spec, f Features, s *State, c Contents) (*Plan, error) {
 	m := spec.displaced(s, c)
 	asked := Asked{}
 	for i, of := range families {
-		if len(c.Nets[of.net()])+len(m.toNet[i]) > 0 {
+		lifted := 0
+		for _, b := range m.lifted {
+			if b.Set == of.net() {
+				lifted++
+			}
+		}
+		if len(c.Nets[of.net()])-lifted+len(m.toNet[i]) > 0 {
 			asked.set(of)
 		}
 	}

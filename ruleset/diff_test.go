@@ -96,16 +96,16 @@ func TestDiffSaysWhatItChanges(t *testing.T) {
 			s.Sets = append(s.Sets, nftset.Set{Table: s.Table, Name: "tier4_9", Type: nftset.IPv4Addr})
 		}, "", ""},
 		"rule": {func(s *State, _ *Contents) { s.chain(chainEarly).Rules = nil },
-			"add rule inet portmon early tcp flags & (fin | syn | rst | ack) == syn goto syn\n", "rules"},
+			"add rule inet portmon early tcp flags & (rst | ack) == 0 goto early_opening\n", "rules"},
 		"chain": {func(s *State, _ *Contents) {
 			s.Chains = slices.DeleteFunc(s.Chains, func(c ChainState) bool { return c.Name == chainEarly })
 		},
 			"add chain inet portmon early { type filter hook prerouting priority -300; policy accept; }\n" +
-				"add rule inet portmon early tcp flags & (fin | syn | rst | ack) == syn goto syn\n", "chain early, rules"},
+				"add rule inet portmon early tcp flags & (rst | ack) == 0 goto early_opening\n", "chain early, rules"},
 		"priority": {func(s *State, _ *Contents) { s.chain(chainEarly).Hook.Priority++ },
 			"flush chain inet portmon early\ndelete chain inet portmon early\n" +
 				"add chain inet portmon early { type filter hook prerouting priority -300; policy accept; }\n" +
-				"add rule inet portmon early tcp flags & (fin | syn | rst | ack) == syn goto syn\n", "rules, chain early"},
+				"add rule inet portmon early tcp flags & (rst | ack) == 0 goto early_opening\n", "rules, chain early"},
 		"another's chain": {func(s *State, _ *Contents) {
 			s.Chains = append(s.Chains, ChainState{Name: "x", Rules: []RuleState{{}}})
 		},

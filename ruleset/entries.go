@@ -109,17 +109,17 @@ func (h *Handle) Entries(roles ...Role) iter.Seq2[Entry, error] {
 // them.
 func (h *Handle) Bans() iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		known := make(map[nftset.Key]history)
+		known := newHistories()
 		for e, err := range h.Entries(RoleStep, RoleScanner) {
 			if err != nil {
 				yield(Entry{}, err)
 				return
 			}
-			known[e.From] = known[e.From].with(e)
+			known.add(e)
 		}
 		for e, err := range h.Entries(RoleBan, RoleSubnet, RoleNet) {
 			if err == nil {
-				e.explain(known[e.From])
+				e.explain(known.of(e))
 			}
 			if !yield(e, err) || err != nil {
 				return
@@ -132,6 +132,32 @@ func (h *Handle) Bans() iter.Seq2[Entry, error] {
 type history struct {
 	step    uint8
 	scanner bool
+}
+
+// histories are those of all offenders. A million of them take a fifth of the
+// memory that they would if they were found by their [nftset.Key].
+type histories struct {
+	ip4 map[[4]byte]history
+	ip6 map[[16]byte]history
+}
+
+func newHistories() histories {
+	return histories{make(map[[4]byte]history), make(map[[16]byte]history)}
+}
+
+func (hs histories) add(e Entry) {
+	if a := e.From.Addr(); a.Is4() {
+		hs.ip4[a.As4()] = hs.ip4[a.As4()].with(e)
+	} else {
+		hs.ip6[a.As16()] = hs.ip6[a.As16()].with(e)
+	}
+}
+
+func (hs histories) of(e Entry) history {
+	if a := e.From.Addr(); a.Is4() {
+		return hs.ip4[a.As4()]
+	}
+	return hs.ip6[e.From.Addr().As16()]
 }
 
 func (h history) with(e Entry) history {

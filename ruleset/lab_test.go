@@ -184,15 +184,22 @@ func (l *lab) wantBans(want ...string) {
 	}
 }
 
-// source returns a source that nobody had before, of IPv6 in a /64 of its own.
+// source returns a source that nobody had before, of IPv6 in a /48 of its own,
+// among those of sources6: the offences of one do not add up to the ban of it.
 func (l *lab) source(f family) netip.Addr {
 	*l.n++
 	n := *l.n
 	if f.key == nftset.IPv4Addr {
 		return netip.AddrFrom4([4]byte{198, 18, byte(n >> 8), byte(n)})
 	}
-	return addr(fmt.Sprintf("2001:db8:1:%x::bad", n))
+	return addr(fmt.Sprintf("2001:db8:%x:%x::bad", 0x1000+n, n))
 }
+
+// Where the sources are.
+const (
+	sources4 = "198.18.0.0/16"
+	sources6 = "2001:db8:1000::/36"
+)
 
 // banOf returns the ban that a source gets by the default Spec, as the keys of bans are.
 func banOf(a netip.Addr) string {
@@ -210,6 +217,32 @@ func (l *lab) key(a netip.Addr) netip.Addr {
 		l.t.Fatal(err)
 	}
 	return p.Addr()
+}
+
+// put gives the table records, all of which it must take.
+func (l *lab) put(records ...Record) {
+	l.t.Helper()
+	refused, err := l.open().Put(records)
+	if err := errors.Join(append(refused, err)...); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// ban bans prefixes by hand.
+func (l *lab) ban(d time.Duration, prefixes ...string) {
+	l.t.Helper()
+	for _, p := range prefixes {
+		l.put(byHand(prefix(p), d))
+	}
+}
+
+// byHand returns the record of a ban by hand.
+func byHand(p netip.Prefix, d time.Duration) Record {
+	r := Record{Source: p, Banned: true, Comment: "by hand", Cause: CauseHand}
+	if d != Forever {
+		r.Timeout, r.Remaining = d, d
+	}
+	return r
 }
 
 // forgive lifts all bans and forgets all offences.

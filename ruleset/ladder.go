@@ -25,10 +25,12 @@ func (c compiler) ladderRules(s source) []Rule {
 	}
 	// That other packet is the offence, then.
 	rules = append(rules, rule(s.in(s.ban()), count(CounterDropped), drop()))
-	// First offences can be forged by the hundred thousand. So they get in no
-	// faster than bans expire, and there is always room for the others.
-	lifetime, burst := c.BanTime[0], c.Size/8
-	rules = append(rules, rule(rateToFill(c.Size*7/8, lifetime, burst).exceeded(), count(CounterHeldBack), drop()))
+	if c.Size >= minGuarded {
+		// First offences can be forged by the hundred thousand. So they get in no
+		// faster than bans expire, and there is always room for the others.
+		rules = append(rules, rule(rateToFill(c.share(s, c.Size*7/8), c.BanTime[0], c.share(s, c.Size/8)).exceeded(),
+			count(CounterHeldBack), drop()))
+	}
 	if n := c.subnetOf(s.family); n > 0 && s.bits > s.subnetLen && s.bits == s.network(c.Prefix6).bits {
 		net := source{s.family, s.subnetLen}
 		crowd := element{set: s.crowd(), timeout: crowdTime, threshold: n}
@@ -37,10 +39,28 @@ func (c compiler) ladderRules(s source) []Rule {
 	}
 	return append(rules,
 		// Nor do they fill what remembers them, which would last for long.
-		rule(rateToFill(2*c.Size, c.memoryTime(1), c.Size).limit(), c.ban(s, 1), c.remember(s, 1), count(CounterBanned), goTo(chainBan(1))),
+		rule(rateToFill(c.share(s, 2*c.Size), c.memoryTime(1), c.share(s, c.Size)).limit(), c.ban(s, 1), c.remember(s, 1), count(CounterBanned), goTo(chainBan(1))),
 		rule(c.ban(s, 1), count(CounterBanned), goTo(chainBan(1))),
 		rule(count(CounterFull), drop()),
 	)
+}
+
+// minGuarded is the smallest size of a set that is worth guarding from being
+// filled: of a smaller one the parts are too small to be of use.
+const minGuarded = 64
+
+// share returns how many of n elements of a set are for sources that are banned
+// as s is. Others may have the rest: IPv6 sources that are banned one by one are
+// in the same sets as those that are banned by their network, and can be forged
+// beside them.
+func (c compiler) share(s source, n uint32) uint32 {
+	switch {
+	case !s.is6() || !c.singles():
+		return n
+	case s.bits == s.whole().bits:
+		return n / 8
+	}
+	return n - n/8
 }
 
 // ban adds the source to the set of bans.

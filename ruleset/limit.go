@@ -18,10 +18,13 @@ type rate struct {
 
 // rateToFill returns the rate at which a set of that size, whose elements live
 // that long, can never be filled: a part of it may be filled at once, and the
-// rest within the time after which the first elements are gone again.
+// rest within the time after which the first elements are gone again. A set of a
+// few elements can: there is a burst of one at least, as nft knows none of 0 and
+// the kernel takes it for 5, and one packet in a lifetime.
 func rateToFill(size uint32, lifetime time.Duration, burst uint32) rate {
 	const precise = 20 // packets in a unit, so that rounding down loses at most a twentieth
-	rest := float64(size-burst) / lifetime.Seconds()
+	burst = max(1, burst)
+	rest := float64(max(1, int64(size)-int64(burst))) / lifetime.Seconds()
 	r := rate{n: 1, unit: expr.LimitTimeWeek, burst: burst}
 	for _, unit := range []expr.LimitTime{
 		expr.LimitTimeSecond, expr.LimitTimeMinute, expr.LimitTimeHour, expr.LimitTimeDay, expr.LimitTimeWeek,

@@ -49,7 +49,7 @@ func (h *Handle) Lookup(a netip.Addr) (Standing, error) {
 	if ok {
 		st.Whitelisted = &whitelisted
 	}
-	known, err := h.lookupHistory(&st)
+	known, err := h.lookupHistory(&st, h.keys(a))
 	if err != nil {
 		return st, err
 	}
@@ -72,7 +72,7 @@ func (h *Handle) Lookup(a netip.Addr) (Standing, error) {
 			return st, err
 		}
 		if e, isBan := h.Entry(q.set, el); ok && isBan && e.Contains(own) {
-			e.explain(known)
+			e.explain(known[e.From])
 			st.Bans = append(st.Bans, e)
 		}
 	}
@@ -80,25 +80,31 @@ func (h *Handle) Lookup(a netip.Addr) (Standing, error) {
 	return st, err
 }
 
-// lookupHistory asks what is remembered of the source.
-func (h *Handle) lookupHistory(st *Standing) (history, error) {
-	var known history
-	key := nftset.AddrKey(st.Source.Addr())
-	for _, set := range h.roleSets(RoleStep, RoleScanner) {
-		el, _, ok, err := h.get(set.Name, key)
-		if err != nil {
-			return known, err
-		}
-		if !ok {
-			continue
-		}
-		e, _ := h.Entry(set.Name, el)
-		if e.Step > st.Step {
-			st.Step, st.StepRemaining = e.Step, e.Remaining
-		}
-		known = known.with(e)
+// lookupHistory asks what is remembered by any of the keys by which the address
+// can be banned, and notes what is of its source.
+func (h *Handle) lookupHistory(st *Standing, keys []nftset.Key) (map[nftset.Key]history, error) {
+	known := make(map[nftset.Key]history)
+	var source nftset.Key
+	if st.Source.IsValid() {
+		source = nftset.AddrKey(st.Source.Addr())
 	}
-	st.Scanner = known.scanner
+	for _, set := range h.roleSets(RoleStep, RoleScanner) {
+		for _, key := range keys {
+			el, _, ok, err := h.get(set.Name, key)
+			if err != nil {
+				return known, err
+			}
+			if !ok {
+				continue
+			}
+			e, _ := h.Entry(set.Name, el)
+			if key == source && e.Step > st.Step {
+				st.Step, st.StepRemaining = e.Step, e.Remaining
+			}
+			known[key] = known[key].with(e)
+		}
+	}
+	st.Scanner = known[source].scanner
 	return known, nil
 }
 

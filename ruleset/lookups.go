@@ -61,6 +61,13 @@ func (s statement) is(set string) statement {
 	return s
 }
 
+// isNot matches packets of which what was loaded is not in the set.
+func (s statement) isNot(set string) statement {
+	s.text += " != @" + set
+	s.exprs = append(s.exprs[:len(s.exprs):len(s.exprs)], &expr.Lookup{SourceRegister: register, SetName: set, Invert: true})
+	return s
+}
+
 // in matches packets whose source is in the set.
 func (s source) in(set string) statement { return s.saddr().is(set) }
 

@@ -133,10 +133,11 @@ func TestFindTimeCountsFromTheFirst(t *testing.T) {
 // TestFullHitsStillDrop has no room to count the third source.
 func TestFullHitsStillDrop(t *testing.T) {
 	spec := retrySpec(time.Hour)
-	spec.Size = 2
+	spec.Size = fullSize
 	l := newTrap(t, spec)
 	l.families(func(l *lab, f family) {
 		first, second, third := l.source(f), l.source(f), l.source(f)
+		l.fill(f.hits(), f, fullSize, 2)
 		l.offend(first, second)
 		before := l.counters()
 		for range 5 {

@@ -17,7 +17,8 @@ type displacement struct {
 	// are the sets that they are in now.
 	toNet [len(families)][]span
 	from  []string
-	// steps are to be remembered by other elements than now.
+	// steps are to be remembered by other elements than now, but for those in
+	// the sets that others go to.
 	steps []Entry
 	// forgotten are the sets of IPv6 sources by another prefix length.
 	forgotten []string
@@ -52,14 +53,14 @@ func (s Spec) displaced(have *State, c Contents) displacement {
 			case ok && iv.Covers(b.Interval):
 				d.lifted = append(d.lifted, b)
 			case slices.Contains(d.from, b.Set):
-				d.toNet[i] = append(d.toNet[i], spanOf(b.Interval, b.Remaining, b.Comment))
+				d.toNet[i] = append(d.toNet[i], spanOf(b.Interval, b.Timeout, b.Remaining, b.Comment))
 			}
 		}
 	}
 	for _, e := range c.Steps {
 		moved := e
 		moved.Step = min(e.Step, len(s.BanTime))
-		if p, ok := e.Prefix(); ok && rekeyed && p.Addr().Is6() && !p.IsSingleIP() {
+		if p, ok := e.Prefix(); ok && rekeyed && p.Addr().Is6() && !s.standsAlone(have, p) {
 			if s.Prefix6 > p.Bits() {
 				continue // nobody knows which of the smaller networks it was
 			}
@@ -68,6 +69,16 @@ func (s Spec) displaced(have *State, c Contents) displacement {
 		d.steps = append(d.steps, moved)
 	}
 	return d
+}
+
+// standsAlone reports whether an IPv6 source is an address that is banned by
+// itself whatever the prefix length. Where all were, those of this host's own
+// networks are not known.
+func (s Spec) standsAlone(have *State, p netip.Prefix) bool {
+	if have.prefix6() < 128 {
+		return p.IsSingleIP()
+	}
+	return slices.ContainsFunc(slices.Concat(alwaysSingle, s.Single6), func(single netip.Prefix) bool { return single.Contains(p.Addr()) })
 }
 
 // rekeyed reports whether the keys of IPv6 sources mean something else by a
@@ -81,12 +92,22 @@ func (s Spec) retired(set string) bool {
 	return role == RoleStep && step > len(s.BanTime)
 }
 
-func (a *Asked) set(f family) {
+// movesSteps reports whether sources that a set remembers are to be remembered
+// by others, or it is where those of a retired set go.
+func (s *State) movesSteps(spec Spec, set *nftset.Set) bool {
+	f := familyOf(set.Type)
+	return spec.retired(set.Name) || s.rekeyed(spec) && f.is6() ||
+		set.Name == f.tier(len(spec.BanTime)) && s.Set(f.tier(len(spec.BanTime)+1)) != nil
+}
+
+func (a *Asked) set(f family)   { *a.of(f) = true }
+func (a *Asked) unset(f family) { *a.of(f) = false }
+
+func (a *Asked) of(f family) *bool {
 	if f.is6() {
-		a.Net6 = true
-	} else {
-		a.Net4 = true
+		return &a.Net6
 	}
+	return &a.Net4
 }
 
 // moveBans moves bans to the sets of prefixes. They get there ahead of the
@@ -105,11 +126,9 @@ func (p *Plan) moveBans(s *State, c Contents, d displacement) {
 		gone, more := changes(have, flatten(slices.Concat(have, d.toNet[i])))
 		p.discard(what, to, intervals(gone))
 		p.addElements(what, to, slices.Collect(elements(more)))
-		if !s.asks(f) {
-			for _, r := range netRules(f) {
-				if s.chain(r.chain) != nil {
-					p.insertRule(r)
-				}
+		for _, r := range netRules(f) {
+			if s.chain(r.chain) != nil && (r.to == "" || s.chain(r.to) != nil) && len(s.netRule(r)) == 0 {
+				p.insertRule(r)
 			}
 		}
 		for i := range p.ops[start:] {
@@ -146,22 +165,36 @@ func (p *Plan) moveSteps(spec Spec, s *State, d displacement) {
 			}
 		}
 	}
-	to := make(map[string]map[nftset.Key]time.Duration)
+	type place struct {
+		set string
+		key nftset.Key
+	}
+	to, have := make(map[place]time.Duration), make(map[place]time.Duration)
 	for _, e := range d.steps {
-		name := RoleStep.Set(e.From.Addr(), e.Step)
-		if to[name] == nil {
-			to[name] = make(map[nftset.Key]time.Duration)
+		at := place{RoleStep.Set(e.From.Addr(), e.Step), e.From}
+		to[at] = max(to[at], e.Remaining)
+		if at.set == e.Set && !(s.rekeyed(spec) && e.From.Addr().Is6()) {
+			have[at] = e.Remaining
 		}
-		to[name][e.From] = max(to[name][e.From], e.Remaining)
+	}
+	longer := make(map[string][]nftset.Element)
+	known := make(map[string][]nftset.Interval) // of those, what is there for a shorter time
+	for at, remaining := range to {
+		if have[at] >= remaining {
+			continue
+		}
+		iv := nftset.Single(at.key)
+		longer[at.set] = append(longer[at.set], nftset.Element{Interval: iv, Timeout: remaining})
+		if have[at] > 0 {
+			known[at.set] = append(known[at.set], iv)
+		}
 	}
 	for i := range p.Table.Sets {
 		set := &p.Table.Sets[i].Set
-		var elems []nftset.Element
-		for key, remaining := range to[set.Name] {
-			elems = append(elems, nftset.Element{Interval: nftset.Single(key), Timeout: remaining})
-		}
-		slices.SortFunc(elems, func(a, b nftset.Element) int { return a.Compare(b.Interval) })
-		p.addElements(what, set, elems)
+		slices.SortFunc(known[set.Name], nftset.Interval.Compare)
+		slices.SortFunc(longer[set.Name], func(a, b nftset.Element) int { return a.Compare(b.Interval) })
+		p.discard(what, set, known[set.Name])
+		p.addElements(what, set, longer[set.Name])
 	}
 }
 

@@ -20,7 +20,7 @@ func TestRoleOf(t *testing.T) {
 		"tier4_1": {RoleStep, 1}, "tier4_8": {RoleStep, 8}, "tier6_3": {RoleStep, 3},
 		"tier4_0": {}, "tier4_9": {}, "tier4_02": {}, "tier4_+2": {}, "tier4_": {}, "tier4_2x": {}, "tier4_-2": {}, "tier5_2": {}, "tier4": {},
 		"tier4_99999999999999999999": {}, "ban4_2": {}, "ban": {}, "ban5": {}, "ban44": {}, "xban4": {}, "net": {}, "": {}, "tier4_2 ": {},
-		"whitelist4": {}, "trap_tcp": {}, "hits4": {}, "probed4": {}, "score4": {}, "crowd6": {}, "own6": {}, "single6": {}, "served_tcp4": {},
+		"whitelist4": {}, "trap_tcp": {}, "hits4": {}, "probed4": {}, "score4": {}, "crowd6": {}, "own6": {}, "single6": {}, "served_tcp4": {}, "grace_tcp4": {},
 	} {
 		got, step := RoleOf(name)
 		if (role{got, step}) != want {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -17,15 +18,10 @@ const attempts = 20
 // addNets bans spans by the set of prefixes. The rules that ask that set come in
 // the same transaction as its first element.
 func (h *Handle) addNets(f family, added []span) error {
-	set := h.Set(f.net())
-	if set == nil {
-		return fmt.Errorf("set %s %s: %w", h.Table, f.net(), unix.ENOENT)
-	}
-	for attempt := 1; ; attempt++ {
-		tx := &nftset.Tx{}
-		var err error
-		if tx.Generation, err = h.c.Generation(); err != nil {
-			return err
+	return h.editNets(func(tx *nftset.Tx) error {
+		set := h.Set(f.net())
+		if set == nil {
+			return fmt.Errorf("set %s %s: %w", h.Table, f.net(), unix.ENOENT)
 		}
 		have, err := h.spans(set)
 		if err != nil {
@@ -34,21 +30,48 @@ func (h *Handle) addNets(f family, added []span) error {
 		gone, more := changes(have, replace(have, added))
 		tx.Discard(set, elements(gone))
 		tx.AddElements(set, elements(more))
-		if !h.asks(f) {
-			for _, r := range netRules(f) {
-				if err := insertRule(tx, h.Table, r.chain, r.Rule); err != nil {
-					return err
-				}
+		asked := h.asked()
+		asked.set(f)
+		return h.ask(tx, asked)
+	})
+}
+
+// dropNetRules deletes the rules that ask a set of prefixes which is empty.
+func (h *Handle) dropNetRules() error {
+	return h.editNets(func(tx *nftset.Tx) error {
+		asked := h.asked()
+		for _, f := range families {
+			set := h.Set(f.net())
+			if set == nil || !asked.net(f) {
+				continue
 			}
-		}
-		err = h.c.Commit(tx)
-		if errors.Is(err, nftset.ErrChanged) && attempt < attempts {
-			if err := h.Refresh(); err != nil {
+			held, err := h.spans(set)
+			if err != nil {
 				return err
 			}
-			continue
+			if len(held) == 0 {
+				asked.unset(f)
+			}
 		}
-		return err
+		return h.ask(tx, asked)
+	})
+}
+
+// editNets runs a transaction that depends on the state of the table, which is
+// read anew: somebody else may have taken away, since h was opened, the rules
+// without which a ban has no effect.
+func (h *Handle) editNets(fill func(*nftset.Tx) error) error {
+	for attempt := 1; ; attempt++ {
+		if err := h.Refresh(); err != nil {
+			return err
+		}
+		tx := &nftset.Tx{Generation: h.Generation}
+		if err := fill(tx); err != nil {
+			return err
+		}
+		if err := h.c.Commit(tx); !errors.Is(err, nftset.ErrChanged) || attempt == attempts {
+			return err
+		}
 	}
 }
 
@@ -59,7 +82,7 @@ func (h *Handle) spans(set *nftset.Set) ([]span, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, spanOf(el.Interval, el.Expires, el.Comment))
+		out = append(out, spanOf(el.Interval, el.Timeout, el.Expires, el.Comment))
 	}
 	return out, nil
 }
@@ -77,6 +100,7 @@ func elements(spans []span) iter.Seq[nftset.Element] {
 // netRule is a rule that asks a set of prefixes, at the head of a chain.
 type netRule struct {
 	chain string
+	to    string // the chain that it leads to, if there is one
 	Rule
 }
 
@@ -86,31 +110,75 @@ type netRule struct {
 func netRules(f family) []netRule {
 	held := f.whole().in(f.net())
 	return []netRule{
-		{chainEarlyOpening, rule(held, f.whole().notIn(f.whitelist()), notFromLoopback(), count(CounterDropped), drop())},
-		{chainGuard, rule(held, goTo(chainBanned))},
+		{chainEarlyOpening, "", rule(held, f.whole().notIn(f.whitelist()), notFromLoopback(), count(CounterDropped), drop())},
+		{chainGuard, chainBanned, rule(held, goTo(chainBanned))},
 	}
 }
 
-// asks reports whether the table asks the set of prefixes of a family.
-func (s *State) asks(f family) bool {
-	for _, r := range netRules(f) {
-		if s.netRule(r) == nil {
-			return false
+// asked returns which sets of prefixes the table asks, be it by some of their
+// rules.
+func (s *State) asked() Asked {
+	var asked Asked
+	for _, f := range families {
+		for _, r := range netRules(f) {
+			if len(s.netRule(r)) > 0 {
+				asked.set(f)
+			}
 		}
 	}
-	return true
+	return asked
 }
 
-// netRule finds a rule in the kernel.
-func (s *State) netRule(want netRule) *RuleState {
+// ask makes the table ask those sets of prefixes, by rules in the order in which
+// [Compile] has them.
+func (h *Handle) ask(tx *nftset.Tx, asked Asked) error {
+	for i := range netRules(families[0]) { // one for each chain
+		var have []uint64 // handles
+		var chain *ChainState
+		asIs := true
+		at := 0
+		for _, f := range slices.Backward(families[:]) {
+			r := netRules(f)[i]
+			found := h.netRule(r)
+			have = append(have, found...)
+			if chain = h.chain(r.chain); !asked.net(f) {
+				asIs = asIs && len(found) == 0
+				continue
+			}
+			asIs = asIs && len(found) == 1 && chain.Rules[at].Handle == found[0]
+			at++
+		}
+		if asIs {
+			continue
+		}
+		name := netRules(families[0])[i].chain
+		for _, handle := range have {
+			if err := deleteRule(tx, h.Table, name, handle); err != nil {
+				return err
+			}
+		}
+		for _, f := range families {
+			if r := netRules(f)[i]; asked.net(f) {
+				if err := insertRule(tx, h.Table, name, r.Rule); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// netRule finds a rule in the kernel, by the handles of all that are like it.
+func (s *State) netRule(want netRule) []uint64 {
 	ch := s.chain(want.chain)
 	if ch == nil {
 		return nil
 	}
+	var found []uint64
 	for i := range ch.Rules {
 		if want.Rule.matches(s.Family, ch.Rules[i].Exprs) {
-			return &ch.Rules[i]
+			found = append(found, ch.Rules[i].Handle)
 		}
 	}
-	return nil
+	return found
 }

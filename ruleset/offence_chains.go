@@ -151,7 +151,10 @@ func (c compiler) scanRules() []Rule {
 func (c compiler) countProbe(s source) []Rule {
 	pair := element{key: s.probe(), set: s.probed(), timeout: c.Scan.FindTime}
 	score := element{key: s.saddr(), set: s.score(), timeout: c.Scan.FindTime, threshold: c.Scan.Ports}
-	return []Rule{rule(pair.statement(), score.statement(), count(CounterScanned), goTo(chainOffence))}
+	return []Rule{
+		rule(pair.statement(), score.statement(), count(CounterScanned), goTo(chainOffence)),
+		rule(s.probe().isNot(s.probed()), count(CounterUncounted)), // that set is full
+	}
 }
 
 // sources are the ways in which the sources of packets are counted and banned.

@@ -197,6 +197,9 @@ func elementText(el nftset.Element) string {
 	if el.Timeout > 0 {
 		s += " timeout " + nftDuration(el.Timeout)
 	}
+	if el.Expires > 0 && el.Expires != el.Timeout {
+		s += " expires " + nftDuration(el.Expires)
+	}
 	if el.Comment != "" {
 		s += fmt.Sprintf(" comment %q", el.Comment)
 	}

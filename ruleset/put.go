@@ -91,7 +91,7 @@ type edit struct {
 // be banned, a *WhitelistedError or *SourceError, and nil for the others; it is
 // nil if all can. With no table err is os.ErrNotExist.
 func (h *Handle) Put(records []Record) (refused []error, err error) {
-	if refused, err = h.check(records); err != nil {
+	if refused, err = h.Check(records); err != nil {
 		return nil, err
 	}
 	e := edit{h, make(map[string][]nftset.Element), make(map[family][]span)}
@@ -105,7 +105,7 @@ func (h *Handle) Put(records []Record) (refused []error, err error) {
 
 // Check returns an error for each record that [Handle.Put] would refuse, nil if
 // there is none.
-func (h *Handle) check(records []Record) ([]error, error) {
+func (h *Handle) Check(records []Record) ([]error, error) {
 	whitelists, err := h.whitelists(len(records))
 	if err != nil {
 		return nil, err
@@ -164,7 +164,7 @@ func (h *Handle) whitelists(questions int) (func(nftset.Interval) (nftset.Interv
 // put notes what is to become of a source.
 func (e *edit) put(r *Record) {
 	f, key := familyOfAddr(r.Source.Addr()), nftset.AddrKey(r.Source.Addr())
-	timed := nftset.Element{Interval: nftset.Single(key), Timeout: r.Timeout, Expires: r.Remaining, Comment: r.Comment}
+	timed := nftset.Element{Interval: nftset.Single(key), Timeout: max(r.Timeout, r.Remaining), Expires: r.Remaining, Comment: r.Comment}
 	if r.Banned {
 		switch {
 		case r.Remaining > 0 && e.h.isKey(r.Source):
@@ -172,7 +172,7 @@ func (e *edit) put(r *Record) {
 		case r.Remaining > 0 && r.Cause == CauseSubnet && r.Source.Bits() == f.subnetLen && e.h.Set(f.subnet()) != nil:
 			e.add(f.subnet(), timed)
 		default:
-			e.nets[f] = append(e.nets[f], spanOf(nftset.FromPrefix(r.Source), r.Remaining, r.Comment))
+			e.nets[f] = append(e.nets[f], spanOf(nftset.FromPrefix(r.Source), r.Timeout, r.Remaining, r.Comment))
 		}
 	}
 	if r.Step > 0 && r.StepRemaining > 0 {
@@ -231,30 +231,29 @@ func (e *edit) addAll(set *nftset.Set, elems []nftset.Element) error {
 			}
 			have[el.From] = true
 		}
+		var old, more []nftset.Element
+		for _, el := range batch {
+			if have[el.From] {
+				old = append(old, el)
+			} else {
+				more = append(more, el)
+			}
+		}
 		tx := &nftset.Tx{}
-		tx.Renew(set, func(yield func(nftset.Element) bool) {
-			for _, el := range batch {
-				if have[el.From] && !yield(el) {
-					return
-				}
-			}
-		})
-		tx.AddElements(set, func(yield func(nftset.Element) bool) {
-			for _, el := range batch {
-				if !have[el.From] && !yield(el) {
-					return
-				}
-			}
-		})
+		tx.Renew(set, slices.Values(old))
+		tx.AddElements(set, slices.Values(more))
 		err := e.h.c.Commit(tx)
 		if role, _ := RoleOf(set.Name); errors.Is(err, unix.ENFILE) && role.Bans() {
-			// Full. The set of prefixes has no bound of that kind.
+			// Full. To renew takes no room, and the set of prefixes has no bound
+			// of that kind.
 			f := familyOf(set.Type)
-			for _, el := range batch {
+			for _, el := range more {
 				entry, _ := e.h.Entry(set.Name, el)
-				e.nets[f] = append(e.nets[f], spanOf(entry.Interval, max(el.Expires, el.Timeout), el.Comment))
+				e.nets[f] = append(e.nets[f], spanOf(entry.Interval, el.Timeout, el.Expires, el.Comment))
 			}
-			err = nil
+			renew := &nftset.Tx{}
+			renew.Renew(set, slices.Values(old))
+			err = e.h.c.Commit(renew)
 		}
 		if err != nil {
 			return err

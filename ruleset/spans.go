@@ -15,23 +15,24 @@ const forever = time.Duration(1<<63 - 1)
 // span is a range of addresses that is banned for a time.
 type span struct {
 	nftset.Interval
+	timeout   time.Duration // what it was to be in all, 0 for ever
 	remaining time.Duration // forever, or what is left
 	comment   string
 }
 
-// spanOf returns the span of a ban, whose Remaining is 0 if it is for ever.
-func spanOf(iv nftset.Interval, remaining time.Duration, comment string) span {
+// spanOf returns the span of a ban, whose remaining is 0 if it is for ever.
+func spanOf(iv nftset.Interval, timeout, remaining time.Duration, comment string) span {
 	if remaining <= 0 {
-		remaining = forever
+		return span{iv, 0, forever, comment}
 	}
-	return span{iv, remaining, comment}
+	return span{iv, max(timeout, remaining), remaining, comment}
 }
 
 // element returns the span as an element of a set of prefixes.
 func (s span) element() nftset.Element {
 	el := nftset.Element{Interval: s.Interval, Comment: s.comment}
 	if s.remaining != forever {
-		el.Timeout = s.remaining
+		el.Timeout, el.Expires = s.timeout, s.remaining
 	}
 	return el
 }
@@ -67,7 +68,7 @@ func flatten(spans []span) []span {
 		if n := len(out); n > 0 && of == top {
 			out[n-1].To = end // cut for nothing: what began here does not last longer
 		} else {
-			out = append(out, span{nftset.Interval{From: at, To: end}, sorted[top].remaining, sorted[top].comment})
+			out = append(out, span{nftset.Interval{From: at, To: end}, sorted[top].timeout, sorted[top].remaining, sorted[top].comment})
 		}
 		of = top
 		next, ok := end.Next()

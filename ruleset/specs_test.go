@@ -16,7 +16,7 @@ func specs() map[string]Spec {
 	add("default", func(*Spec) {})
 	add("maxretry", func(s *Spec) { s.MaxRetry, s.FindTime = 3, 90*time.Second })
 	add("highest maxretry", func(s *Spec) { s.MaxRetry, s.FindTime = MaxRetryLimit, MaxFindTime })
-	add("UDP traps", func(s *Spec) { s.TrapUDP = []Ports{{161, 161}, {1000, 2000}, {65535, 65535}} })
+	add("UDP traps", func(s *Spec) { s.TrapUDP = []Ports{{161, 161}, {1000, 1003}, {65535, 65535}} })
 	add("only UDP traps", func(s *Spec) { s.TrapTCP, s.TrapUDP = nil, []Ports{{161, 161}} })
 	add("prefix6 128", func(s *Spec) { s.Prefix6 = 128 })
 	add("prefix6 1", func(s *Spec) { s.Prefix6 = 1 })

@@ -4,21 +4,26 @@ import (
 	"net/netip"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/route"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
-// adviseOn warns of what the user may not expect of a table that is, or is to be, in force.
-func (p *cli) adviseOn(r ruleset.Result, conf *config.Config) {
+// adviseOn warns of what the user may not expect of a table that is, or is to
+// be, in force.
+func (p *cli) adviseOn(r ruleset.Result, conf *config.Config, facts route.Facts) {
 	for _, missing := range r.Features.Missing() {
 		p.warn("%s", missing)
+	}
+	for _, doubt := range facts.Doubts() {
+		p.warn("%s", doubt)
 	}
 	sockets, err := p.listeners()
 	if err != nil {
 		p.warn("look for listeners on trap ports: %v", err)
 	}
-	for _, line := range hearing(trapsOf(r.Table).heard(sockets)) {
-		p.warn("%s", line)
+	for _, l := range trapsOf(r.Table).served(sockets) {
+		p.warn("%s", l)
 	}
 	peer, ok := p.sshPeer()
 	if !ok || whitelists(r.Table, peer) {
@@ -34,9 +39,9 @@ func (p *cli) adviseOn(r ruleset.Result, conf *config.Config) {
 
 // whitelists reports whether a table whitelists an address.
 func whitelists(t *ruleset.Table, addr netip.Addr) bool {
-	name := setWhitelist4
+	name := "whitelist4"
 	if addr.Is6() {
-		name = setWhitelist6
+		name = "whitelist6"
 	}
 	for i := range t.Sets {
 		if t.Sets[i].Name == name {

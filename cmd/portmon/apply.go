@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/route"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -18,21 +19,19 @@ func applyCommand(p *cli) *cobra.Command {
 	var check, dryRun bool
 	cmd := &cobra.Command{
 		Use:   "apply",
-		Short: "put the configuration in force",
-		Long: `Apply makes the table inet portmon what the configuration says, in one
-transaction: the table is installed, or what differs is changed. Bans stay, and
-no packet of a banned source slips through meanwhile. Applied again, it changes
-nothing. If it fails, nothing has changed.
+		Short: "install or update the nftables table",
+		Long: `Apply installs the table inet portmon as the configuration says, or changes what
+differs, in one transaction. Bans stay, and no packet of a banned source slips
+through. Applied again, it changes nothing; if it fails, nothing has changed. No
+other table is touched. Without a configuration file it applies the built-in
+default.
 
-Bans that were remembered (see portmon save) are put back into a new table with
-the time they have left. A watcher that runs does that by itself, and takes over
-what has changed in the configuration.
-
-Without a configuration file the built-in default is applied. No other table is
-touched.
+Bans and offences that were remembered (see portmon save) are put back into a
+new table with the time they have left. A running watcher does that by itself,
+and takes over the configuration.
 
 With --check the exit code is 3 if the kernel holds something else.`,
-		Example: `  # what would change, whether nft agrees, and then to do it
+		Example: `  # see what would change, have nft check it, and then do it
   portmon apply --dry-run
   portmon apply --dry-run | nft --check --file -
   portmon apply`,
@@ -41,7 +40,7 @@ With --check the exit code is 3 if the kernel holds something else.`,
 			return errors.Join(noArgs(cmd, args), noTwoOf(cmd, "check", "dry-run"))
 		},
 		RunE: func(*cobra.Command, []string) error {
-			conf, err := p.loadConfig()
+			conf, facts, err := p.loadConfig()
 			if err != nil {
 				return err
 			}
@@ -52,22 +51,41 @@ With --check the exit code is 3 if the kernel holds something else.`,
 			defer c.Close()
 			switch {
 			case check:
-				return p.applyCheck(c, conf)
+				return p.applyCheck(c, conf, facts)
 			case dryRun:
-				return p.applyDryRun(c, conf)
+				return p.applyDryRun(c, conf, facts)
 			}
-			return p.apply(c, conf)
+			return p.apply(c, conf, facts)
 		},
 	}
-	cmd.Flags().BoolVar(&check, "check", false, "change nothing; tell what differs, and exit 3 if anything does")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "change nothing; write the table in nft syntax, and as comments what would change")
+	cmd.Flags().BoolVar(&check, "check", false, "change nothing; report what differs, and exit 3 if anything does")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "change nothing; write the table in nft syntax, and what would change as comments")
 	return cmd
 }
 
-func (p *cli) apply(c *nftset.Conn, conf *config.Config) error {
+func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts) error {
+	w := p.runningWatcher(conf.Watch.State)
+	if w != nil {
+		defer w.Close()
+		if err := w.Applying(); err != nil {
+			p.warn("the watcher may undo this: %v", err)
+		}
+	}
 	r, err := ruleset.Apply(c, conf.Spec)
+	if w != nil {
+		if err := w.Reload(); err != nil {
+			p.warn("the watcher goes on with its configuration: %v", err)
+		}
+	}
 	if err != nil {
 		return err
+	}
+	h, err := ruleset.Open(c, tableName)
+	if err == nil {
+		err = h.LearnOwn(facts.OnLink6)
+	}
+	if err != nil {
+		return fmt.Errorf("the table is installed, but not complete: %w", err)
 	}
 	switch {
 	case r.Empty():
@@ -75,22 +93,38 @@ func (p *cli) apply(c *nftset.Conn, conf *config.Config) error {
 	case r.Created:
 		p.print("inet %s: installed, %s\n", tableName, summary(r.Plan, conf))
 	default:
-		p.print("inet %s: changed: %s%s%s\n", tableName, strings.Join(changes(r.Plan), ", "), kept(c, r.Plan), lifted(r.Plan))
+		p.print("inet %s: changed: %s%s%s\n", tableName, strings.Join(changes(r.Plan), ", "), kept(h), lifted(r.Plan))
 	}
-	p.restore(c, conf)
-	p.adviseOn(r, conf)
+	if r.Created && conf.Spec.Grace > 0 {
+		p.note("traps are armed in %s, so that services can start", config.FormatDuration(conf.Spec.Grace))
+	}
+	if w == nil {
+		if err := p.restore(h, conf); err != nil {
+			p.warn("remembered bans are not put back: %v", err)
+		}
+	}
+	p.adviseOn(r, conf, facts)
 	return nil
 }
 
-// summary says what a configuration is about: "17 TCP and 0 UDP trap ports, ladder 8h 3d 30d".
+// summary says what a configuration is about: "44 TCP and 0 UDP trap ports, 5
+// closed ports make a scan, ladder 10m 8h 30d".
 func summary(plan *ruleset.Plan, conf *config.Config) string {
 	t := trapsOf(plan.Table)
-	return fmt.Sprintf("%d TCP and %d UDP trap ports, ladder %s", count(t.tcp), count(t.udp), ladder(conf.Spec.BanTime))
+	scan := "scans not counted"
+	if n := conf.Spec.Scan.Ports; n > 0 {
+		scan = plural(n, "closed port") + " make a scan"
+		if n == 1 {
+			scan = "any closed port makes a scan"
+		}
+	}
+	return fmt.Sprintf("%d TCP and %d UDP trap ports, %s, ladder %s",
+		countPorts(t.tcp), countPorts(t.udp), scan, durations(conf.Spec.BanTime))
 }
 
-func ladder(tiers []time.Duration) string {
+func durations(ds []time.Duration) string {
 	var all []string
-	for _, d := range tiers {
+	for _, d := range ds {
 		all = append(all, config.FormatDuration(d))
 	}
 	return strings.Join(all, " ")
@@ -106,8 +140,8 @@ func changes(plan *ruleset.Plan) []string {
 }
 
 // kept says how many bans there are after a change.
-func kept(c *nftset.Conn, plan *ruleset.Plan) string {
-	n, err := countBans(c, plan.Table.Table)
+func kept(h *ruleset.Handle) string {
+	n, err := countBans(h)
 	if err != nil {
 		return ""
 	}

@@ -6,11 +6,12 @@ import (
 	"strings"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/route"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
-func (p *cli) applyCheck(c *nftset.Conn, conf *config.Config) error {
+func (p *cli) applyCheck(c *nftset.Conn, conf *config.Config, facts route.Facts) error {
 	r, err := ruleset.Prepare(c, conf.Spec)
 	if conflicts := allOf[*ruleset.ConflictError](err); conflicts != nil {
 		for _, conflict := range conflicts {
@@ -21,7 +22,7 @@ func (p *cli) applyCheck(c *nftset.Conn, conf *config.Config) error {
 	if err != nil {
 		return err
 	}
-	p.adviseOn(r, conf)
+	p.adviseOn(r, conf, facts)
 	switch {
 	case r.Empty():
 		p.print("inet %s: in force, as configured\n", tableName)
@@ -34,7 +35,7 @@ func (p *cli) applyCheck(c *nftset.Conn, conf *config.Config) error {
 	return said(exitNotInForce)
 }
 
-func (p *cli) applyDryRun(c *nftset.Conn, conf *config.Config) error {
+func (p *cli) applyDryRun(c *nftset.Conn, conf *config.Config, facts route.Facts) error {
 	r, err := ruleset.Prepare(c, conf.Spec)
 	if err != nil {
 		return err
@@ -45,22 +46,24 @@ func (p *cli) applyDryRun(c *nftset.Conn, conf *config.Config) error {
 		p.print("# inet %s: this would change, in one transaction:\n", tableName)
 	}
 	err = errors.Join(r.Plan.Write(&commentWriter{w: p.out}), r.Table.Write(p.out))
-	p.adviseOn(r, conf)
+	p.adviseOn(r, conf, facts)
 	if err != nil {
 		return said(exitFailed) // told when the rest is flushed
 	}
 	return nil
 }
 
-// commentWriter makes every line a comment of nft's. It folds lines that are very long, such as the elements of a large set: the time
-// that nft takes to read a comment grows with the square of its length.
+// commentWriter makes every line a comment of nft's. It folds lines that are
+// very long, such as the elements of a large set: the time that nft takes to
+// read a comment grows with the square of its length.
 type commentWriter struct {
 	w      io.Writer
 	column int
 	buf    []byte
 }
 
-// foldColumn is where the next blank ends a line. No command is that long but those with elements.
+// foldColumn is where the next blank ends a line. No command is that long but
+// those with elements.
 const foldColumn = 1000
 
 func (c *commentWriter) Write(b []byte) (int, error) {

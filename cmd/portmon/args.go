@@ -18,28 +18,41 @@ import (
 type target struct {
 	text   string // as it was written
 	prefix netip.Prefix
-	// address tells that it was an address: prefix holds it alone.
+	// address reports that it was an address: prefix holds it alone.
 	address bool
 }
 
-// parseTarget reads an address or a prefix. Of a prefix, bits that it does not hold are dropped; prefix then says less than text.
-func parseTarget(s string) (target, error) {
-	if addr, err := parseAddr(s); err == nil {
-		return target{s, netip.PrefixFrom(addr, addr.BitLen()), true}, nil
-	} else if !strings.Contains(s, "/") {
-		return target{}, err
-	}
-	p, err := netip.ParsePrefix(s)
-	if err != nil {
-		return target{}, fmt.Errorf("%q is no prefix: want one such as 192.0.2.0/24 or 2001:db8::/48", s)
-	}
-	if a := p.Addr(); a.Is4In6() {
-		if p.Bits() < 96 {
-			return target{}, fmt.Errorf("%q is more than all of IPv4, written as IPv6", s)
+// parseTarget reads an address, a prefix, or a range, which stands for several
+// prefixes. Bits beyond the length of a prefix are dropped.
+func parseTarget(s string) ([]target, error) {
+	if !strings.ContainsAny(s, "/-") {
+		addr, err := parseAddr(s)
+		if err != nil {
+			return nil, err
 		}
-		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+		return []target{{s, netip.PrefixFrom(addr, addr.BitLen()), true}}, nil
 	}
-	return target{s, p.Masked(), false}, nil
+	prefixes, err := config.ParseEntry(s)
+	if err != nil {
+		return nil, badTarget(s, err)
+	}
+	var all []target
+	for _, p := range prefixes {
+		all = append(all, target{s, p, false})
+	}
+	return all, nil
+}
+
+// badTarget says what is wrong with a prefix or a range. What the configuration
+// says of an entry that is neither goes on about whitelists.
+func badTarget(s string, err error) error {
+	if what := "prefix"; strings.ContainsAny(s, "/-") && !config.IsMisspelled(err) {
+		if !strings.Contains(s, "/") {
+			what = "range"
+		}
+		return fmt.Errorf("%q is not a valid %s: %w", s, what, err)
+	}
+	return fmt.Errorf("%q is not an IP address, a prefix or a range", s)
 }
 
 // parseAddr reads an address. IPv4 that is written as IPv6 is taken as IPv4.
@@ -47,20 +60,20 @@ func parseAddr(s string) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(s)
 	switch {
 	case err != nil:
-		return netip.Addr{}, fmt.Errorf("%q is no address: want one such as 192.0.2.7 or 2001:db8::7, not a name", s)
+		return netip.Addr{}, fmt.Errorf("%q is not an IP address (hostnames are not accepted)", s)
 	case addr.Zone() != "":
-		return netip.Addr{}, fmt.Errorf("%q has a zone, which no ban knows of: leave out %%%s", s, addr.Zone())
+		return netip.Addr{}, fmt.Errorf("%q has a zone, but bans hold on all interfaces: leave out %%%s", s, addr.Zone())
 	}
 	return addr.Unmap(), nil
 }
 
-// parseTargets reads all arguments, and tells all that are wrong.
+// parseTargets reads all arguments, and reports all that are wrong.
 func parseTargets(cmd *cobra.Command, args []string) ([]target, error) {
 	var targets []target
 	var errs []error
 	for _, arg := range args {
 		t, err := parseTarget(arg)
-		targets, errs = append(targets, t), append(errs, err)
+		targets, errs = append(targets, t...), append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, usage(cmd, "%w", err)
@@ -68,21 +81,28 @@ func parseTargets(cmd *cobra.Command, args []string) ([]target, error) {
 	return targets, nil
 }
 
-// masked reports whether the target has bits set that its prefix does not hold.
-func (t target) masked() bool {
-	p, err := netip.ParsePrefix(t.text)
-	return err == nil && p != p.Masked()
-}
-
-// source returns the prefix to ban or unban for a target: for an address, the prefix by which addresses are banned.
-func (t target) source(s *ruleset.State) netip.Prefix {
+// source returns the prefix to ban or unban for a target: for an address, the
+// prefix by which it is banned.
+func (t target) source(h *ruleset.Handle) (netip.Prefix, error) {
 	if t.address {
-		return s.Source(t.prefix.Addr())
+		return h.Source(t.prefix.Addr())
 	}
-	return t.prefix
+	return t.prefix, nil
 }
 
-// ban durations that the user may name in words.
+// meaning says why what is banned, or unbanned, is not what the user wrote.
+func (t target) meaning(prefix netip.Prefix) string {
+	p, err := netip.ParsePrefix(t.text)
+	switch {
+	case t.address && !prefix.IsSingleIP():
+		return ", the network of " + t.prefix.Addr().String() + ","
+	case err == nil && p != p.Masked():
+		return ", the network of " + t.text + ","
+	}
+	return ""
+}
+
+// forever is a ban duration that the user may name in words.
 const forever = "forever"
 
 func parseBanTime(s string) (time.Duration, error) {
@@ -99,7 +119,7 @@ func parseBanTime(s string) (time.Duration, error) {
 // noArgs is the check of arguments for a command that takes none.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usage(cmd, "%s takes no argument, but here is %q", cmd.Name(), args[0])
+		return usage(cmd, "%s takes no arguments: unexpected %q", cmd.Name(), args[0])
 	}
 	return nil
 }
@@ -108,7 +128,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 func noTwoOf(cmd *cobra.Command, flags ...string) error {
 	given := slices.DeleteFunc(flags, func(name string) bool { return !cmd.Flags().Changed(name) })
 	if len(given) > 1 {
-		return usage(cmd, "--%s and --%s do not go together", given[0], given[1])
+		return usage(cmd, "--%s and --%s cannot be combined", given[0], given[1])
 	}
 	return nil
 }

@@ -10,18 +10,18 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
 type banOptions struct {
-	reason string
-	force  bool
-	// offence tells that the ban counts as an offence.
+	targetOptions
+	reason  string
+	force   bool
 	offence bool
-	length  time.Duration // 0 is that of the first tier
-	// extend tells to leave a ban alone that lasts as long.
-	extend bool
+	length  time.Duration // 0 is that of the first step
+	extend  bool
 }
 
 // byHand is the reason of a ban for which the user gives none.
@@ -31,27 +31,31 @@ func banCommand(p *cli) *cobra.Command {
 	var o banOptions
 	var length string
 	cmd := &cobra.Command{
-		Use:   "ban ADDR|PREFIX...",
-		Short: "ban by hand",
-		Long: `Ban bans addresses and prefixes, for as long as the first tier of the ladder
-lasts, or as --for says. An IPv6 address stands for the network that it would be
-banned by, as a rule its /64; to ban it alone, write it as a prefix, with /128.
-A source that is banned already gets the new duration, or, with --extend, the
-longer one.
+		Use:   "ban ADDR|PREFIX|RANGE... | --file FILE",
+		Short: "ban addresses and prefixes",
+		Long: `Ban bans addresses, prefixes and ranges, for as long as the first tier of the
+ladder lasts, or as --for says. An IPv6 address stands for the network that it
+would be banned by, usually its /64; to ban it alone, write it with /128. A
+source that is banned already gets the new duration, or, with --extend, the
+longer one. The ban is remembered and outlasts a reboot.
 
-With --offence it counts as an offence: a watcher bans for longer who offends
-again. This is for programs that have seen the source do wrong. Whoever is
-banned already is left alone.
+With --offence each ban counts as an offence: addresses that have offended
+before are banned for longer, as the ladder says. This is for programs that have
+seen a source do wrong. Addresses that are banned already are left alone.
 
-What is whitelisted cannot be banned. Nor can, without --force, the address that
-you are connected from by SSH. All arguments are checked before anything is
-done.`,
+With --file the list comes from a file, or from standard input if FILE is "-":
+one entry per line, comments after "#", ";" or "//". Lines that are malformed or
+whitelisted are skipped, counted and reported; --strict refuses the whole list.
+
+Whitelisted sources cannot be banned; nor can, without --force, the address that
+you are connected from by SSH. Arguments are all checked before any is banned.`,
 		Example: `  portmon ban 203.0.113.7 --for 3d --reason "guesses passwords"
-  portmon ban 198.51.100.0/24 2001:db8:5:6::7 --for forever`,
+  portmon ban 198.51.100.0/24 2001:db8:5:6::7 --for forever
+  echo '192.0.2.0 - 192.0.2.31 ; spam' | portmon ban --file - --for 30d`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usage(cmd, "nobody to ban: want an address or a prefix")
+			if len(args) == 0 && o.file == "" {
+				return usage(cmd, "missing argument: an address or a prefix to ban")
 			}
 			return errors.Join(noTwoOf(cmd, "for", "offence"), noTwoOf(cmd, "extend", "offence"))
 		},
@@ -64,161 +68,246 @@ done.`,
 			if err := checkReason(o.reason, o.offence); err != nil {
 				return usage(cmd, "%w", err)
 			}
-			targets, err := parseTargets(cmd, args)
+			if _, err := p.statePath(); err != nil && p.configFile != "" {
+				return err
+			}
+			list, err := p.readTargets(cmd, args, o.targetOptions)
 			if err != nil {
 				return err
 			}
-			for _, t := range targets {
-				if t.prefix.Bits() == 0 {
-					return usage(cmd, "ban %s: that is everybody", t.text)
-				}
+			for _, t := range list.targets {
 				if o.offence && !t.address {
-					return usage(cmd, "ban %s: only an address can offend", t.text)
+					return usage(cmd, "ban %s: only addresses can offend", t.text)
 				}
 			}
-			return p.withTable(func(c *nftset.Conn, s *ruleset.State) error { return p.ban(c, s, targets, o) })
+			return p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error { return p.ban(h, list, o) })
 		},
 	}
 	cmd.Flags().StringVar(&length, "for", "", `ban for a `+"`DURATION`"+` such as 90s, 8h, 3d or 1w, or "forever"`)
-	cmd.Flags().StringVar(&o.reason, "reason", byHand, "keep a `TEXT` with the ban, which list and why tell")
+	cmd.Flags().StringVar(&o.reason, "reason", byHand, "keep a `TEXT` with the ban, which list and why show")
 	cmd.Flags().BoolVar(&o.extend, "extend", false, "leave a ban alone that lasts as long or longer")
-	cmd.Flags().BoolVar(&o.offence, "offence", false, "count it as an offence, as if a trap had made the ban; not with --for")
-	cmd.Flags().BoolVar(&o.force, "force", false, "ban also the address that you are connected from by SSH")
+	cmd.Flags().BoolVar(&o.offence, "offence", false, "count it as an offence, and ban by the ladder; not with --for")
+	cmd.Flags().BoolVar(&o.force, "force", false, "ban even the address that you are connected from by SSH")
+	o.addFlags(cmd, "ban")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(
 		[]cobra.Completion{"1h", "8h", "1d", "3d", "30d", forever}, cobra.ShellCompDirectiveNoFileComp)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("reason", cobra.NoFileCompletions))
 	return cmd
 }
 
-func (p *cli) ban(c *nftset.Conn, s *ruleset.State, targets []target, o banOptions) error {
-	var errs []error
-	for _, t := range targets {
-		if err := p.mayBan(c, s, t.source(s), o.force); err != nil {
-			errs = append(errs, fmt.Errorf("ban %s: %w", t.text, err))
+// ban bans what can be banned of a list, and reports the rest.
+func (p *cli) ban(h *ruleset.Handle, list *targetList, o banOptions) error {
+	records, err := p.records(h, list, o)
+	if err != nil {
+		return err
+	}
+	refused, err := p.refusals(h, list, records, o.force)
+	if err != nil {
+		return err
+	}
+	if err := p.skip(list, refused, "ban"); err != nil {
+		return err
+	}
+	kept := records[:0]
+	for i := range records {
+		if refused[i] == nil {
+			list.targets[len(kept)] = list.targets[i]
+			kept = append(kept, records[i])
 		}
 	}
-	if errs != nil {
-		return p.failEach(errs)
-	}
-	for _, t := range targets {
-		if err := p.banOne(c, s, t, o); err != nil {
-			errs = append(errs, fmt.Errorf("ban %s: %w", t.text, err))
-		}
-	}
-	return p.failEach(errs)
-}
-
-// failEach reports errors that have nothing to do with each other, each with its hint.
-func (p *cli) failEach(errs []error) error {
-	if errs == nil {
-		return nil
-	}
-	for _, err := range errs {
-		p.fail(err)
-	}
-	return said(exitFailed)
-}
-
-func (p *cli) banOne(c *nftset.Conn, s *ruleset.State, t target, o banOptions) error {
-	prefix := t.source(s)
-	length := o.length
-	if length == 0 {
-		set := firstTier(s, prefix.Addr())
-		if set == nil {
-			return &hinted{errors.New("the table has no first tier"), "run `portmon apply`, or say how long: --for 8h"}
-		}
-		length = set.Timeout
-	}
-	comment := cmp.Or(o.reason, byHand)
-	if o.extend {
-		b, err := lasting(c, s, prefix, length)
-		if err != nil {
-			return err
-		}
-		if b != nil {
-			p.note("%s%s is banned already, %s", shortPrefix(prefix), t.meaning(prefix), remaining(*b))
-			return nil
-		}
+	list.targets = list.targets[:len(kept)]
+	if len(kept) == 0 {
+		return errors.New("nothing to ban")
 	}
 	if o.offence {
-		if st, err := s.Lookup(c, prefix.Addr()); err != nil {
+		return p.banOffenders(h, list, o)
+	}
+	if o.extend {
+		if kept, err = p.withoutLonger(h, list, kept); err != nil || len(kept) == 0 {
 			return err
-		} else if len(st.Bans) > 0 {
-			p.note("%s%s is banned already", shortPrefix(prefix), t.meaning(prefix))
-			return nil
-		}
-		comment = ruleset.OffenceMark + o.reason
-	}
-	// Without a comment, a watcher that starts later could not tell it from a ban that a trap has made.
-	b, err := s.Ban(c, prefix, length, comment)
-	var covered *ruleset.CoveredError
-	var white *ruleset.WhitelistedError
-	switch {
-	case errors.As(err, &covered):
-		return &hinted{err, "for a ban of its own, first lift that: " + unbanOf(covered.By)}
-	case errors.As(err, &white):
-		return whitelistHint(white)
-	case err != nil:
-		return err
-	}
-	p.print("banned %s%s for %s\n", shortPrefix(prefix), t.meaning(prefix), banTime(b.Expires))
-	return p.tellLonger(c, s, prefix, b)
-}
-
-// lasting returns a ban of all of a prefix that lasts as long as one that would be made now, or longer; nil if there is none.
-func lasting(c *nftset.Conn, s *ruleset.State, prefix netip.Prefix, length time.Duration) (*ruleset.Ban, error) {
-	st, err := s.Lookup(c, prefix.Addr())
-	if err != nil {
-		return nil, err
-	}
-	for _, b := range st.Bans {
-		if b.Covers(nftset.FromPrefix(prefix)) && (b.Expires == 0 || length != ruleset.Forever && b.Expires >= length) {
-			return &b, nil
 		}
 	}
-	return nil, nil
-}
-
-// remaining says how long a ban still lasts.
-func remaining(b ruleset.Ban) string {
-	if b.Expires == 0 {
-		return "for ever, in " + b.Set
+	if _, err := h.Put(kept); err != nil {
+		return fmt.Errorf("ban: %w", err)
 	}
-	return fmt.Sprintf("%s left, in %s", short(b.Expires), b.Set)
-}
-
-// tellLonger says that the source is banned beyond the ban that was just made.
-func (p *cli) tellLonger(c *nftset.Conn, s *ruleset.State, prefix netip.Prefix, made ruleset.Ban) error {
-	st, err := s.Lookup(c, prefix.Addr())
-	if err != nil {
-		return err
+	p.rememberBans(h, kept)
+	if len(kept) > fewTargets {
+		p.print("banned %s\n", plural(len(kept), "source"))
+		return nil
 	}
-	iv := nftset.FromPrefix(prefix)
-	for _, b := range st.Bans {
-		if b.Set == made.Set || !b.Covers(iv) || made.Expires == 0 {
-			continue
-		}
-		switch {
-		case b.Expires == 0:
-			p.note("%s is banned for ever already, in %s", shortPrefix(prefix), b.Set)
-			return nil
-		case b.Expires > made.Expires:
-			p.note("%s is banned for longer already, in %s: %s left", shortPrefix(prefix), b.Set, short(b.Expires))
-			return nil
+	for i := range kept {
+		p.print("banned %s%s for %s\n", text.Prefix(kept[i].Source), list.targets[i].meaning(kept[i].Source), banTime(kept[i].Timeout))
+		if err := p.noteLonger(h, &kept[i]); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// meaning says why what is banned, or unbanned, is not what the user wrote.
-func (t target) meaning(prefix netip.Prefix) string {
-	switch {
-	case t.address && !prefix.IsSingleIP():
-		return ", the network of " + t.prefix.Addr().String() + ","
-	case t.masked():
-		return ", the network of " + t.text + ","
+// records makes a record of the ban of each target, in order.
+func (p *cli) records(h *ruleset.Handle, list *targetList, o banOptions) ([]ruleset.Record, error) {
+	records := make([]ruleset.Record, len(list.targets))
+	for i, t := range list.targets {
+		source, err := t.source(h)
+		if err != nil {
+			return nil, err
+		}
+		r := ruleset.Record{
+			// Without a comment, nobody could tell it from a ban that the packet
+			// path has made.
+			Source: source, Banned: true, Comment: cmp.Or(o.reason, byHand), Cause: ruleset.CauseHand,
+		}
+		switch {
+		case o.length > 0:
+			r.Timeout = o.length
+		case o.length == 0:
+			set := h.Set(ruleset.RoleBan.Set(source.Addr(), 0))
+			if set == nil || set.Timeout == 0 {
+				return nil, &hinted{errors.New("the table has no set of bans"), "run `portmon apply`"}
+			}
+			r.Timeout = set.Timeout
+		}
+		r.Remaining = r.Timeout
+		records[i] = r
 	}
-	return ""
+	return records, nil
+}
+
+// refusals returns for each record why it cannot be banned, nil if it can.
+func (p *cli) refusals(h *ruleset.Handle, list *targetList, records []ruleset.Record, force bool) ([]error, error) {
+	refused, err := h.Check(records)
+	if err != nil {
+		return nil, err
+	}
+	if refused == nil {
+		refused = make([]error, len(records))
+	}
+	peer, fromSSH := p.sshPeer()
+	if fromSSH && !force {
+		_, whitelisted, err := h.Whitelisted(nftset.Single(nftset.AddrKey(peer)))
+		if err != nil {
+			return nil, err
+		}
+		fromSSH = !whitelisted
+	}
+	for i := range records {
+		source := records[i].Source
+		if refused[i] == nil && list.targets[i].address && !source.IsSingleIP() {
+			// The network may be banned, but not that address of it.
+			own := list.targets[i].prefix
+			entry, whitelisted, err := h.Whitelisted(nftset.FromPrefix(own))
+			if err != nil {
+				return nil, err
+			}
+			if whitelisted {
+				refused[i] = &ruleset.WhitelistedError{Prefix: own, Entry: entry}
+			}
+		}
+		if refused[i] == nil && fromSSH && !force && source.Contains(peer) {
+			refused[i] = &hinted{
+				fmt.Errorf("you are connected by SSH from %s, and would be locked out", peer),
+				"to ban it all the same, add --force",
+			}
+		}
+	}
+	return refused, nil
+}
+
+// banOffenders bans addresses as the packet path does.
+func (p *cli) banOffenders(h *ruleset.Handle, list *targetList, o banOptions) error {
+	var addrs []netip.Addr
+	for _, t := range list.targets {
+		addrs = append(addrs, t.prefix.Addr())
+	}
+	put, refused, err := h.Offend(ladderOf(h), addrs, o.reason)
+	if err != nil {
+		return fmt.Errorf("ban: %w", err)
+	}
+	p.rememberBans(h, put)
+	made := make(map[netip.Prefix]ruleset.Record, len(put))
+	for _, r := range put {
+		made[r.Source] = r
+	}
+	var errs []error
+	for i, t := range list.targets {
+		source, err := t.source(h)
+		r, ok := made[source]
+		switch {
+		case err != nil || refused[i] != nil:
+			errs = append(errs, fmt.Errorf("ban %s: %w", t.text, cmp.Or(err, refused[i])))
+		case ok:
+			p.print("banned %s%s for %s (tier %d)\n", text.Prefix(source), t.meaning(source), banTime(r.Timeout), r.Step)
+		default:
+			p.note("%s%s is banned already", text.Prefix(source), t.meaning(source))
+		}
+	}
+	return p.failEach(errs)
+}
+
+// ladderOf reads the ladder off a table, and how long steps are remembered. It
+// is that of the packet path, whatever the configuration says by now.
+func ladderOf(h *ruleset.Handle) (s ruleset.Spec) {
+	v4 := netip.IPv4Unspecified()
+	ban, first := h.Set(ruleset.RoleBan.Set(v4, 0)), h.Set(ruleset.RoleStep.Set(v4, 1))
+	if ban == nil || first == nil {
+		return s
+	}
+	s.Forget = first.Timeout - ban.Timeout
+	for step := 1; step <= ruleset.MaxSteps; step++ {
+		if set := h.Set(ruleset.RoleStep.Set(v4, step)); set != nil {
+			s.BanTime = append(s.BanTime, set.Timeout-s.Forget)
+		}
+	}
+	return s
+}
+
+// withoutLonger leaves out what is banned for as long already.
+func (p *cli) withoutLonger(h *ruleset.Handle, list *targetList, records []ruleset.Record) ([]ruleset.Record, error) {
+	kept, targets := records[:0], list.targets[:0]
+	for i := range records {
+		lasting, err := longest(h, &records[i])
+		if err != nil {
+			return nil, err
+		}
+		if lasting == nil || lasting.Remaining > 0 && (records[i].Timeout == 0 || lasting.Remaining < records[i].Timeout) {
+			kept, targets = append(kept, records[i]), append(targets, list.targets[i])
+			continue
+		}
+		p.note("%s%s is banned already, %s", text.Prefix(records[i].Source), list.targets[i].meaning(records[i].Source), timeLeft(lasting))
+	}
+	list.targets = targets
+	return kept, nil
+}
+
+// noteLonger says that a source is banned beyond the ban that was just made.
+func (p *cli) noteLonger(h *ruleset.Handle, made *ruleset.Record) error {
+	const slack = time.Second
+	e, err := longest(h, made)
+	if err == nil && e != nil && made.Timeout > 0 && (e.Remaining == 0 || e.Remaining > made.Timeout+slack) {
+		p.note("%s is banned for longer already: %s", text.Prefix(made.Source), timeLeft(e))
+	}
+	return err
+}
+
+// longest returns the ban of all of a source that lasts longest, nil if there is
+// none.
+func longest(h *ruleset.Handle, r *ruleset.Record) (found *ruleset.Entry, err error) {
+	st, err := h.Lookup(r.Source.Addr())
+	for i := range st.Bans {
+		e := &st.Bans[i]
+		if e.Covers(nftset.FromPrefix(r.Source)) && (found == nil || e.Remaining == 0 || found.Remaining > 0 && e.Remaining > found.Remaining) {
+			found = e
+		}
+	}
+	return found, err
+}
+
+// timeLeft says how long a ban still lasts.
+func timeLeft(e *ruleset.Entry) string {
+	if e.Remaining == 0 {
+		return "for ever, in " + e.Set
+	}
+	return fmt.Sprintf("%s left, in %s", short(e.Remaining), e.Set)
 }
 
 func banTime(d time.Duration) string {
@@ -228,10 +317,14 @@ func banTime(d time.Duration) string {
 	return config.FormatDuration(d)
 }
 
-// unbanOf returns the command that lifts a ban. For a range that is no prefix, which is not portmon's work, only nft has one.
-func unbanOf(b ruleset.Ban) string {
-	if p, ok := b.Prefix(); ok {
-		return "portmon unban " + shortPrefix(p)
+// failEach reports errors that have nothing to do with each other, each with its
+// hint.
+func (p *cli) failEach(errs []error) error {
+	if len(errs) == 0 {
+		return nil
 	}
-	return fmt.Sprintf("nft delete element inet %s %s '{ %s }'", tableName, b.Set, b.Interval)
+	for _, err := range errs {
+		p.fail(err)
+	}
+	return said(exitFailed)
 }

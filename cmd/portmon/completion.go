@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -14,22 +15,21 @@ func completionCommand(p *cli) *cobra.Command {
 	shells := []string{"bash", "zsh", "fish"}
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish",
-		Short: "write a script that completes commands in a shell",
-		Long: `Completion writes a script that makes the tab key complete commands and flags,
-and for a root shell also the addresses that are banned. The shell reads it at
-its start from
+		Short: "write a completion script for a shell",
+		Long: `Completion writes a script with which a shell completes commands and flags, and
+in a root shell also banned addresses. The shell reads it at its start from
 
   bash  /usr/share/bash-completion/completions/portmon
   zsh   /usr/share/zsh/site-functions/_portmon
   fish  /usr/share/fish/vendor_completions.d/portmon.fish`,
-		Example: `  # for the shell that is running: bash
+		Example: `  # for the bash that is running
   source <(portmon completion bash)`,
 		ValidArgs: shells,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && slices.Contains(shells, args[0]) {
 				return nil
 			}
-			return usage(cmd, "want the name of a shell: %s", enumerate(shells))
+			return usage(cmd, "expected the name of a shell: %s", enumerate(shells))
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch root := cmd.Root(); args[0] {
@@ -44,25 +44,26 @@ its start from
 	}
 }
 
-// What completion of addresses may take: so many are offered, and sets with more bans are not read.
+// maxOffered is how many addresses completion offers, and maxSearched up to how
+// many bans it reads for that.
 const (
 	maxOffered  = 200
 	maxSearched = 100_000
 )
 
-// completeBanned offers the addresses that are banned. Whatever goes wrong, it is silent: nobody wants errors from the tab key.
+// completeBanned offers the addresses that are banned. Whatever goes wrong, it is
+// silent: errors from the tab key help nobody.
 func (p *cli) completeBanned(_ *cobra.Command, args []string, start string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	var found []cobra.Completion
-	_ = p.withTable(func(c *nftset.Conn, s *ruleset.State) error {
-		if expected(s) > maxSearched {
-			return nil
+	_ = p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error {
+		if n, err := countBans(h); err != nil || n > maxSearched {
+			return err
 		}
-		for e, err := range p.selectBans(c, s, nil) {
+		for b, err := range p.bans(h, nil, nil) {
 			if err != nil || len(found) == maxOffered {
 				return err
 			}
-			text := shortPrefix(e.prefix)
-			if strings.HasPrefix(text, start) && !slices.Contains(args, text) {
+			if text := text.Prefix(b.prefix); strings.HasPrefix(text, start) && !slices.Contains(args, text) {
 				found = append(found, text)
 			}
 		}

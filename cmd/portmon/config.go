@@ -32,37 +32,40 @@ it; then run portmon apply.`,
 func configCheckCommand(p *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check [FILE]",
-		Short: "tell all that is wrong with a configuration file",
+		Short: "report all faults of a configuration file",
 		Long: `Check reads a configuration file, ` + config.DefaultPath + ` if none is given,
-and its whitelist files. It tells all that is wrong, and what looks doubtful,
-with file and line. It changes nothing and needs no privilege. The exit code is
-2 if anything is wrong.`,
+and its whitelist files. It reports all faults, and what looks doubtful, with
+file and line. It changes nothing and needs no privilege. The exit code is 2 if
+there is a fault.`,
 		Example: `  portmon config check`,
 		Args:    func(cmd *cobra.Command, args []string) error { return p.takeFile(cmd, args) },
 		RunE: func(*cobra.Command, []string) error {
-			conf, err := p.loadConfig()
+			conf, err := config.Load(p.configFile)
 			if err != nil {
 				return err
+			}
+			for _, w := range conf.Warnings {
+				p.warn("%v", w)
 			}
 			name := conf.Source
 			if name == "" {
 				name = "built-in default"
 				p.note("there is no %s", config.DefaultPath)
 			}
-			plan := &ruleset.Plan{Table: ruleset.Compile(conf.Spec, ruleset.Features{}, nil)}
-			p.print("%s: good: %s\n", name, summary(plan, conf))
+			plan := &ruleset.Plan{Table: ruleset.Compile(conf.Spec, ruleset.Features{}, ruleset.Asked{})}
+			p.print("%s: valid: %s\n", name, summary(plan, conf))
 			return nil
 		},
 	}
 }
 
-// takeFile takes the file to be the argument, which --config may say as well.
+// takeFile takes the file from the argument, or from --config.
 func (p *cli) takeFile(cmd *cobra.Command, args []string) error {
 	switch {
 	case len(args) > 1:
-		return usage(cmd, "want one file, here are %d", len(args))
+		return usage(cmd, "expected one file, got %d", len(args))
 	case len(args) == 1 && p.configFile != "":
-		return usage(cmd, "%s and --config do not go together: both name the file", args[0])
+		return usage(cmd, "%s and --config cannot be combined: both name the file", args[0])
 	case len(args) == 1:
 		p.configFile = args[0]
 	}
@@ -75,8 +78,8 @@ func configInitCommand(p *cli) *cobra.Command {
 		Use:   "init [FILE]",
 		Short: "write a configuration file with every key explained",
 		Long: `Init writes the built-in default as a file in which every key is explained: to
-` + config.DefaultPath + `, to FILE, or to standard output if FILE is "-". A file
-that is there is not touched without --force.`,
+` + config.DefaultPath + `, to FILE, or to standard output if FILE is "-". An
+existing file is not touched without --force.`,
 		Example: `  portmon config init
   portmon config init - > my.toml`,
 		Args: func(cmd *cobra.Command, args []string) error { return p.takeFile(cmd, args) },
@@ -92,7 +95,7 @@ that is there is not touched without --force.`,
 			err := writeFile(name, config.Reference, force)
 			switch {
 			case errors.Is(err, fs.ErrExist):
-				return &hinted{fmt.Errorf("write %s: it is there already", name), "to replace it, add --force"}
+				return &hinted{fmt.Errorf("write %s: the file exists", name), "to replace it, add --force"}
 			case err != nil:
 				return err
 			}
@@ -100,12 +103,13 @@ that is there is not touched without --force.`,
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "replace a file that is there")
+	cmd.Flags().BoolVar(&force, "force", false, "replace an existing file")
 	return cmd
 }
 
-// writeFile writes a file that everybody may read, all of it or none, and makes the folder for it. Unless it may replace a file,
-// there being one is fs.ErrExist.
+// writeFile writes a file that everybody may read, all of it or none, and makes
+// the folder for it. Unless it may replace a file, an existing one is
+// fs.ErrExist.
 func writeFile(name string, data []byte, replace bool) (err error) {
 	dir := filepath.Dir(name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {

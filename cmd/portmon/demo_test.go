@@ -23,7 +23,7 @@ func TestDemo(t *testing.T) {
 
 	d.tell("A host serves the web on port 80. Nobody listens on port 23, but scanners ask for it all day.")
 	d.portmon(
-		"inet portmon: installed, 17 TCP and 0 UDP trap ports, ladder 8h 3d 30d",
+		"inet portmon: installed, 44 TCP and 0 UDP trap ports, 5 closed ports make a scan, ladder 10m 8h 30d",
 		"apply")
 	d.visit(d.bystander, 80, netnstest.AnswerSYNACK)
 	d.visit(d.scanner, 80, netnstest.AnswerSYNACK)
@@ -40,10 +40,10 @@ func TestDemo(t *testing.T) {
 	}
 
 	d.tell("No program has run for that: the kernel did it. This is what it holds.")
-	d.portmon("203.0.113.1  1       ", "list")
+	d.portmon("203.0.113.1  1     trap   ", "list")
 	d.portmon("203.0.113.1 is banned: packets from it are dropped", "why", "203.0.113.1")
 	d.portmon("198.51.100.1 is not banned", "why", "198.51.100.1")
-	d.portmon("dropped  2 ", "status")
+	d.portmon("dropped     2 ", "status")
 
 	d.tell("Everybody makes mistakes.")
 	d.portmon("unbanned 203.0.113.1", "unban", "203.0.113.1")

@@ -7,37 +7,47 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/listeners"
+	"github.com/portmon/portmon/internal/route"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
 // env is the world as the commands see it. Tests bring their own.
 type env struct {
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	getenv         func(key string) string
-	// ancestorEnv is getenv of the nearest process that this one descends from and that has the variable.
+	// ancestorEnv is getenv of the nearest process above this one that has the
+	// variable.
 	ancestorEnv func(key string) string
 	// now is also where the time zone of what people read comes from.
 	now  func() time.Time
 	dial func() (*nftset.Conn, error)
-	// listeners are the sockets of this host that wait for packets.
+	// watcher connects to the watcher that listens on a socket.
+	watcher func(socket string) (watcher, error)
+	// listeners returns the sockets of this host that wait for packets.
 	listeners func() ([]listeners.Socket, error)
-	// isTerminal tells whether w is one, and width how many columns it has, 0 if that is not known.
+	// routes returns what the routes of this host mean for the packet path.
+	routes func() (route.Facts, error)
+	// isTerminal reports whether w is one, and width how many columns it has, 0
+	// if that is not known.
 	isTerminal func(w io.Writer) bool
 	width      func(w io.Writer) int
 }
 
 func systemEnv() env {
 	return env{
+		stdin:       os.Stdin,
 		stdout:      os.Stdout,
 		stderr:      os.Stderr,
 		getenv:      os.Getenv,
 		ancestorEnv: ancestorEnv,
 		now:         time.Now,
 		dial:        func() (*nftset.Conn, error) { return nftset.Dial(nil) },
+		watcher:     dialWatcher,
 		listeners:   listeners.Read,
+		routes:      func() (route.Facts, error) { return route.Read(0) },
 		isTerminal:  isTerminal,
 		width:       width,
 	}
@@ -64,7 +74,8 @@ func width(w io.Writer) int {
 	return int(size.Col)
 }
 
-// cli is one run of the program: the world, a voice, and the flags that all commands have.
+// cli is one run of the program: the world, a voice, and the flags that all
+// commands have.
 type cli struct {
 	env
 	ui
@@ -74,31 +85,27 @@ type cli struct {
 // tableName is the name of the table, which no configuration changes.
 var tableName = ruleset.Default().Table
 
-// withTable calls f with a connection to the kernel and the state of the table. There being none is errNoTable.
-func (p *cli) withTable(f func(c *nftset.Conn, s *ruleset.State) error) error {
-	c, err := p.dial()
+// open connects to the kernel and reads the table, which need not be there.
+func (p *cli) open() (c *nftset.Conn, h *ruleset.Handle, err error) {
+	if c, err = p.dial(); err != nil {
+		return nil, nil, err
+	}
+	if h, err = ruleset.Open(c, tableName); err != nil {
+		c.Close()
+		return nil, nil, err
+	}
+	return c, h, nil
+}
+
+// withTable calls f with the table. That there is none is errNoTable.
+func (p *cli) withTable(f func(c *nftset.Conn, h *ruleset.Handle) error) error {
+	c, h, err := p.open()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	s, err := ruleset.Read(c, tableName)
-	if err != nil {
-		return err
-	}
-	if !s.Exists {
+	if !h.Exists {
 		return errNoTable
 	}
-	return f(c, s)
-}
-
-// loadConfig reads the configuration and says what is doubtful about it.
-func (p *cli) loadConfig() (*config.Config, error) {
-	conf, err := config.Load(p.configFile)
-	if err != nil {
-		return nil, err
-	}
-	for _, w := range conf.Warnings {
-		p.warn("%v", w)
-	}
-	return conf, nil
+	return f(c, h)
 }

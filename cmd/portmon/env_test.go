@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/internal/listeners"
+	"github.com/portmon/portmon/internal/route"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 )
@@ -21,12 +25,14 @@ var testNow = time.Date(2026, 1, 18, 11, 4, 26, 0, time.FixedZone("test", 3600))
 func testEnv() (e env, stdout, stderr *bytes.Buffer) {
 	stdout, stderr = &bytes.Buffer{}, &bytes.Buffer{}
 	return env{
-		stdout: stdout, stderr: stderr,
+		stdin: strings.NewReader(""), stdout: stdout, stderr: stderr,
 		getenv:      func(string) string { return "" },
 		ancestorEnv: func(string) string { return "" },
 		now:         func() time.Time { return testNow },
 		dial:        func() (*nftset.Conn, error) { panic("this test has no kernel") },
+		watcher:     func(string) (watcher, error) { return nil, control.ErrNone },
 		listeners:   func() ([]listeners.Socket, error) { return nil, nil },
+		routes:      func() (route.Facts, error) { return route.Facts{}, nil },
 		isTerminal:  func(io.Writer) bool { return false },
 		width:       func(io.Writer) int { return 0 },
 	}, stdout, stderr
@@ -36,7 +42,8 @@ func testEnv() (e env, stdout, stderr *bytes.Buffer) {
 func hostEnv(h *netnstest.Host) (e env, stdout, stderr *bytes.Buffer) {
 	e, stdout, stderr = testEnv()
 	e.dial = func() (*nftset.Conn, error) { return nftset.Dial(&nftset.Config{NetNS: h.FD()}) }
-	e.listeners = listeners.Read
+	e.watcher, e.listeners = dialWatcher, listeners.Read
+	e.routes = func() (route.Facts, error) { return route.Read(h.FD()) }
 	e.now = time.Now
 	return e, stdout, stderr
 }
@@ -66,9 +73,9 @@ func TestTerminal(t *testing.T) {
 }
 
 func TestSystemEnvIsWhole(t *testing.T) {
-	e := systemEnv()
-	if e.stdout != os.Stdout || e.stderr != os.Stderr || e.getenv == nil || e.ancestorEnv == nil || e.now == nil || e.dial == nil ||
-		e.listeners == nil || e.isTerminal == nil || e.width == nil {
-		t.Error("something is missing")
+	for v, i := reflect.ValueOf(systemEnv()), 0; i < v.NumField(); i++ {
+		if v.Field(i).IsNil() {
+			t.Errorf("%s is missing", v.Type().Field(i).Name)
+		}
 	}
 }

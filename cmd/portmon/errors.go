@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
@@ -25,7 +26,7 @@ const (
 // errNoTable is what commands that need the table return without it.
 var errNoTable = errors.New("no table inet " + tableName)
 
-// usageError tells that the command line makes no sense.
+// usageError is a mistake on the command line.
 type usageError struct {
 	err  error
 	hint string
@@ -34,7 +35,7 @@ type usageError struct {
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
-// usage makes a usageError whose hint is where the right usage is told.
+// usage makes a usageError whose hint points to the help.
 func usage(cmd *cobra.Command, format string, args ...any) error {
 	return &usageError{fmt.Errorf(format, args...), "see " + cmd.CommandPath() + " --help"}
 }
@@ -78,6 +79,7 @@ func hintFor(err error) string {
 		fault    *config.Error
 		conflict *ruleset.ConflictError
 		kernel   *nftset.OpError
+		state    *book.Error
 	)
 	switch {
 	case errors.As(err, &wrong):
@@ -94,6 +96,8 @@ func hintFor(err error) string {
 		return fault.Hint()
 	case errors.Is(err, errNoTable):
 		return "run `portmon apply`"
+	case errors.As(err, &state):
+		return state.Hint()
 	case errors.As(err, &conflict):
 		return "`portmon remove`, then `portmon apply`: all bans go with the table"
 	case errors.As(err, &kernel) && errors.Is(err, os.ErrPermission):
@@ -106,7 +110,8 @@ func hintFor(err error) string {
 	return ""
 }
 
-// faults returns the errors that are to be told apart from each other: those of a configuration, or err itself.
+// faults returns the errors that are reported one by one: those of a
+// configuration, or err itself.
 func faults(err error) []error {
 	var all config.Errors
 	if errors.As(err, &all) {

@@ -4,39 +4,44 @@ import (
 	"encoding/json"
 	"io"
 	"net/netip"
-	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
-	"unsafe"
 
-	"github.com/portmon/portmon/internal/state"
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
 const day = 24 * time.Hour
 
-func ban(set string, tier int, prefix string, timeout, expires time.Duration, comment string) ruleset.Ban {
-	return ruleset.Ban{
-		Interval: nftset.FromPrefix(netip.MustParsePrefix(prefix)), Set: set, Tier: tier,
-		Timeout: timeout, Expires: expires, Comment: comment,
-	}
+func aBan(set string, step int, cause ruleset.Cause, prefix string, timeout, remaining time.Duration, comment string) ban {
+	p := netip.MustParsePrefix(prefix)
+	return newBan(ruleset.Entry{
+		Interval: nftset.FromPrefix(p), Set: set, Step: step, Cause: cause, Timeout: timeout, Remaining: remaining, Comment: comment,
+	}, p, testNow)
 }
 
 // someBans are one of each kind, in no order.
-var someBans = []ruleset.Ban{
-	ban("net4", 0, "192.0.2.99/32", 0, 0, "for good"),
-	ban("ban4_2", 2, "203.0.113.7/32", 3*day, 2*day+20*time.Hour+29*time.Minute, ""),
-	ban("net6", 0, "2001:db8:1111:2222:3333:4444:5555:6666/128", 3650*day, 3649*day+23*time.Hour, "spam wave \x1b[31m in the comments of the blog"),
-	ban("ban6", 1, "2001:db8:ffff:ffff::/64", 8*time.Hour, 8*time.Hour-1500*time.Millisecond, ""),
-	ban("ban4", 1, "198.51.100.200/32", 8*time.Hour, 9*time.Hour, ""), // renewed by a rule
-	ban("net4", 0, "198.51.100.0/25", time.Hour, 59*time.Second, ""),
+func someBans() []ban {
+	bans := []ban{
+		aBan("net4", 0, ruleset.CauseHand, "192.0.2.99/32", 0, 0, "for good"),
+		aBan("ban4", 2, ruleset.CauseTrap, "203.0.113.7/32", 3*day, 2*day+20*time.Hour+29*time.Minute, ""),
+		aBan("net6", 0, ruleset.CauseHand, "2001:db8:1111:2222:3333:4444:5555:6666/128", 3650*day, 3649*day+23*time.Hour, "spam \x1b[31m in the comments"),
+		aBan("ban6", 1, ruleset.CauseScan, "2001:db8:ffff:ffff::/64", 8*time.Hour, 8*time.Hour-1500*time.Millisecond, ""),
+		aBan("ban4", 1, ruleset.CauseTrap, "198.51.100.200/32", 8*time.Hour, 9*time.Hour, ""), // renewed by a rule
+		aBan("net4", 0, ruleset.CauseHand, "198.51.100.0/25", time.Hour, 59*time.Second, byHand),
+		aBan("ban4", 3, ruleset.CauseOther, "203.0.113.9/32", time.Hour, 30*time.Minute, "offence: guesses"),
+	}
+	bans[1].known = &book.Row{Offences: 2, Proto: 6, Port: 23, First: 1, Last: book.Moment(time.Hour)}
+	bans[1].clock = book.Clock{Boot: book.Moment(2 * time.Hour), Wall: testNow}
+	return bans
 }
 
 // listed writes bans as list does.
-func listed(t *testing.T, columns int, o listOptions, bans ...ruleset.Ban) (stdout, stderr string) {
+func listed(t *testing.T, columns int, asJSON bool, bans ...ban) (stdout, stderr string) {
 	t.Helper()
 	e, out, errs := testEnv()
 	if columns > 0 {
@@ -45,20 +50,20 @@ func listed(t *testing.T, columns int, o listOptions, bans ...ruleset.Ban) (stdo
 		e.getenv = func(key string) string { return map[string]string{"NO_COLOR": "1"}[key] }
 	}
 	p := &cli{env: e, ui: newUI(e)}
-	var all []entry
-	for _, b := range bans {
-		entries(b, testNow, func(e entry) { all = append(all, e) })
-	}
-	if err := p.writeList(o, len(all), func(yield func(entry, error) bool) {
-		for _, e := range all {
-			if !yield(e, nil) {
-				return
+	var err error
+	if asJSON {
+		err = p.listJSON(func(yield func(ban, error) bool) {
+			for _, b := range bans {
+				if !yield(b, nil) {
+					return
+				}
 			}
-		}
-	}); err != nil {
-		t.Fatal(err)
+		})
+	} else {
+		slices.SortFunc(bans, newestFirst)
+		p.listTable(bans)
 	}
-	if code := p.finish(nil); code != 0 {
+	if code := p.finish(err); code != 0 {
 		t.Fatalf("exit code %d", code)
 	}
 	return out.String(), errs.String()
@@ -66,19 +71,21 @@ func listed(t *testing.T, columns int, o listOptions, bans ...ruleset.Ban) (stdo
 
 func TestListAt80Columns(t *testing.T) {
 	const want = `
-ADDRESS                                 TIER    AGE       LEFT      REASON
-2001:db8:ffff:ffff::/64                 1       2s        8h
-198.51.100.0/25                         prefix  59m1s     59s
-2001:db8:1111:2222:3333:4444:5555:6666  prefix  1h        3649d23h  spam wave �…
-203.0.113.7                             2       3h31m     2d20h
-192.0.2.99                              prefix  -         forever   for good
-198.51.100.200                          1       -         9h
+ADDRESS                                 TIER  CAUSE  AGE    LEFT      COMMENT
+2001:db8:ffff:ffff::/64                 1     scan   2s     8h
+203.0.113.9                             3     other  30m    30m       guesses
+198.51.100.0/25                         -     hand   59m1s  59s
+2001:db8:1111:2222:3333:4444:5555:6666  -     hand   1h     3649d23h  spam �[31…
+203.0.113.7                             2     trap   3h31m  2d20h     tcp/23, 2…
+192.0.2.99                              -     hand   -      forever   for good
+198.51.100.200                          1     trap   -      9h
 `
-	got, _ := listed(t, 80, listOptions{}, someBans...)
+	got, _ := listed(t, 80, false, someBans()...)
 	if got != want[1:] {
 		t.Errorf("got\n%s\nwant%s", got, want)
 	}
-	for line := range strings.Lines(got) {
+	lines := strings.SplitAfter(got, "\n")
+	for _, line := range lines[1:] {
 		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
 			t.Errorf("%d columns: %s", n, line)
 		}
@@ -87,108 +94,36 @@ ADDRESS                                 TIER    AGE       LEFT      REASON
 
 // Where no terminal has to be fitted, nothing is cut.
 func TestListInPipe(t *testing.T) {
-	got, _ := listed(t, 0, listOptions{}, someBans...)
-	if !strings.Contains(got, "3649d23h  spam wave �[31m in the comments of the blog\n") {
-		t.Errorf("got\n%s", got)
-	}
-}
-
-func TestListUnsorted(t *testing.T) {
-	const want = `
-ADDRESS                   TIER    AGE       LEFT      REASON
-192.0.2.99                prefix  -         forever   for good
-203.0.113.7               2       3h31m     2d20h
-`
-	if got, _ := listed(t, 80, listOptions{unsorted: true}, someBans[:2]...); got != want[1:] {
-		t.Errorf("got\n%s\nwant%s", got, want)
-	}
-}
-
-func TestListOfNobody(t *testing.T) {
-	stdout, stderr := listed(t, 0, listOptions{})
-	if stdout != "" || stderr != "portmon: no ban\n" {
-		t.Errorf("got %q, %q", stdout, stderr)
-	}
-	stdout, stderr = listed(t, 0, listOptions{json: true})
-	if want := `{"version":1,"table":"inet portmon","bans":[]}` + "\n"; stdout != want || stderr != "" {
-		t.Errorf("got %q, %q; want %q", stdout, stderr, want)
+	got, _ := listed(t, 0, false, someBans()...)
+	for _, text := range []string{"3649d23h  spam �[31m in the comments\n", "  tcp/23, 2 offences\n"} {
+		if !strings.Contains(got, text) {
+			t.Errorf("no %q in\n%s", text, got)
+		}
 	}
 }
 
 func TestListJSON(t *testing.T) {
 	const want = `
 {"version":1,"table":"inet portmon","bans":[
-{"prefix":"2001:db8:ffff:ffff::/64","family":"ip6","set":"ban6","tier":1,"timeout_seconds":28800,"expires_seconds":28798.5,"until":"2026-01-18T18:04:24Z","since":"2026-01-18T10:04:24Z"},
-{"prefix":"203.0.113.7/32","family":"ip","set":"ban4_2","tier":2,"timeout_seconds":259200,"expires_seconds":246540,"until":"2026-01-21T06:33:26Z","since":"2026-01-18T06:33:26Z"},
-{"prefix":"192.0.2.99/32","family":"ip","set":"net4","reason":"a \"b\" \\ \u001b[31m \ufffd"},
-{"prefix":"198.51.100.200/32","family":"ip","set":"ban4","tier":1,"timeout_seconds":28800,"expires_seconds":32400,"until":"2026-01-18T19:04:26Z"}
+{"prefix":"192.0.2.99/32","family":"ip","set":"net4","cause":"hand","reason":"a \"b\" \\ \u001b[31m \ufffd"},
+{"prefix":"203.0.113.7/32","family":"ip","set":"ban4","tier":2,"cause":"trap","timeout_seconds":259200,"expires_seconds":246540,"until":"2026-01-21T06:33:26Z","since":"2026-01-18T06:33:26Z","offences":2,"first_offence":"2026-01-18T08:04:26Z","last_offence":"2026-01-18T09:04:26Z","last_protocol":"tcp","last_port":23},
+{"prefix":"2001:db8:ffff:ffff::/64","family":"ip6","set":"ban6","tier":1,"cause":"scan","timeout_seconds":28800,"expires_seconds":28798.5,"until":"2026-01-18T18:04:24Z","since":"2026-01-18T10:04:24Z"},
+{"prefix":"198.51.100.200/32","family":"ip","set":"ban4","tier":1,"cause":"trap","timeout_seconds":28800,"expires_seconds":32400,"until":"2026-01-18T19:04:26Z"},
+{"prefix":"203.0.113.9/32","family":"ip","set":"ban4","tier":3,"cause":"other","timeout_seconds":3600,"expires_seconds":1800,"until":"2026-01-18T10:34:26Z","since":"2026-01-18T09:34:26Z","reason":"guesses"}
 ]}
 `
-	bans := []ruleset.Ban{
-		ban("net4", 0, "192.0.2.99/32", 0, 0, "a \"b\" \\ \x1b[31m \xff"),
-		someBans[1], someBans[3], someBans[4],
-	}
-	got, _ := listed(t, 80, listOptions{json: true}, bans...)
+	some := someBans()
+	odd := aBan("net4", 0, ruleset.CauseHand, "192.0.2.99/32", 0, 0, "a \"b\" \\ \x1b[31m \xff")
+	got, _ := listed(t, 80, true, odd, some[1], some[3], some[4], some[6])
 	if got != want[1:] {
-		t.Errorf("got\n%s\nwant%s", got, want)
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	if !json.Valid([]byte(got)) {
-		t.Error("that is no JSON")
+		t.Error("that is not JSON")
 	}
-}
-
-func TestRanges(t *testing.T) {
-	b := someBans[0]
-	b.From, b.To = nftset.AddrKey(netip.MustParseAddr("192.0.2.1")), nftset.AddrKey(netip.MustParseAddr("192.0.2.6"))
-	got, _ := listed(t, 0, listOptions{}, b)
-	for _, prefix := range []string{"192.0.2.1 ", "192.0.2.2/31 ", "192.0.2.4/31 ", "192.0.2.6 "} {
-		if !strings.Contains(got, prefix) {
-			t.Errorf("no %s in\n%s", prefix, got)
-		}
-	}
-}
-
-func TestRecords(t *testing.T) {
-	if size := unsafe.Sizeof(record{}); size != 48 {
-		t.Errorf("a record has %d bytes: a million of them is said to take 48 MB", size)
-	}
-	r := newRecords(0)
-	var want []entry
-	for _, b := range someBans {
-		entries(b, testNow, func(e entry) {
-			r.add(e)
-			want = append(want, e)
-		})
-	}
-	var got []entry
-	for i := range r.all {
-		got = append(got, r.entry(&r.all[i]))
-	}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("kept as\n%v\nwant\n%v", got, want)
-	}
-}
-
-// What is read later has aged longer: a slow dump must not put bans in the wrong order, or tell wrong times.
-func TestRecordsReadSlowly(t *testing.T) {
-	r := newRecords(0)
-	for i, b := range []ruleset.Ban{ // of the same age when they are read, two of them: the later that is, the newer they are
-		ban("ban4", 1, "203.0.113.3/32", 8*time.Hour, 7*time.Hour, ""),
-		ban("ban4", 1, "203.0.113.2/32", 8*time.Hour, 7*time.Hour, ""),
-		ban("ban4", 1, "203.0.113.1/32", 8*time.Hour, 7*time.Hour-30*time.Second, ""),
-	} {
-		entries(b, testNow.Add(time.Duration(i)*20*time.Second), func(e entry) { r.add(e) })
-	}
-	r.sort()
-	var got []string
-	for i := range r.all {
-		e := r.entry(&r.all[i])
-		age, _ := e.age()
-		got = append(got, e.prefix.String()+" since "+e.read.Add(-age).UTC().Format(time.TimeOnly))
-	}
-	want := []string{"203.0.113.2/32 since 09:04:46", "203.0.113.1/32 since 09:04:36", "203.0.113.3/32 since 09:04:26"}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got %v, want %v", got, want)
+	got, _ = listed(t, 0, true)
+	if want := `{"version":1,"table":"inet portmon","bans":[]}` + "\n"; got != want {
+		t.Errorf("got %q; want %q", got, want)
 	}
 }
 
@@ -226,7 +161,7 @@ func TestSeconds(t *testing.T) {
 		10 * time.Millisecond:       "0.01",
 		1 * time.Millisecond:        "0.001",
 	} {
-		if got := string(state.AppendSeconds(nil, d)); got != want {
+		if got, err := seconds(d).MarshalJSON(); string(got) != want || err != nil {
 			t.Errorf("%v: got %s, want %s", d, got, want)
 		}
 	}

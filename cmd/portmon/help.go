@@ -8,7 +8,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// helpColumns is the width of the help, whatever the terminal's: it is written for it.
+// helpColumns is the width of the help, whatever that of the terminal is: the
+// texts are written for it.
 const helpColumns = 80
 
 // help writes what a command does. The example comes last, where the eye rests.
@@ -38,7 +39,8 @@ func usageLine(cmd *cobra.Command) string {
 	return cmd.Use
 }
 
-// flagUsages lists the flags, the command's own before those that all commands have.
+// flagUsages lists the flags, the command's own before those that all commands
+// have.
 func flagUsages(cmd *cobra.Command) string {
 	all := pflag.NewFlagSet("", pflag.ContinueOnError)
 	all.SortFlags = false
@@ -55,9 +57,9 @@ func flagUsages(cmd *cobra.Command) string {
 func helpCommand(p *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND]",
-		Short: "tell what a command does",
-		Long: `Help tells what a command does and which flags it has, as the flag --help does.
-Without a command it lists them all.`,
+		Short: "explain a command",
+		Long: `Help explains a command and its flags, as the flag --help does. Without a
+command it lists them all.`,
 		Example: `  portmon help ban`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			at := cmd.Root()

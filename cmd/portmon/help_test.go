@@ -12,12 +12,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// walk calls f for every command that a user sees.
-func walk(cmd *cobra.Command, f func(*cobra.Command)) {
+// eachCommand calls f for every command that a user sees.
+func eachCommand(cmd *cobra.Command, f func(*cobra.Command)) {
 	f(cmd)
 	for _, c := range cmd.Commands() {
 		if !c.Hidden {
-			walk(c, f)
+			eachCommand(c, f)
 		}
 	}
 }
@@ -28,7 +28,7 @@ func allCommands() []*cobra.Command {
 	root := (&cli{env: e, ui: newUI(e)}).root()
 	root.InitDefaultHelpCmd()
 	var all []*cobra.Command
-	walk(root, func(c *cobra.Command) { all = append(all, c) })
+	eachCommand(root, func(c *cobra.Command) { all = append(all, c) })
 	return all
 }
 
@@ -99,6 +99,10 @@ func TestExamplesRun(t *testing.T) {
 				if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
 					t.Fatal(err)
 				}
+			}
+			// nft takes the names of protocols from there.
+			if err := os.WriteFile(filepath.Join(dir, "etc", "protocols"), []byte("ipv6-icmp 58\n"), 0o644); err != nil {
+				t.Fatal(err)
 			}
 			var output bytes.Buffer
 			var err error

@@ -5,37 +5,82 @@ import (
 	"testing"
 	"time"
 
-	"github.com/portmon/portmon/internal/ledger"
-	"github.com/portmon/portmon/internal/state"
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/ruleset"
 )
 
-// What is known of a source is told of the ban that it is about, and of no other.
-func TestKnowledgeAbout(t *testing.T) {
+// What is known of a source is said of the ban that it is about, and of no
+// other.
+func TestKnowledgeIsOfTheBan(t *testing.T) {
 	source := netip.MustParsePrefix("203.0.113.7/32")
-	known := state.Record{
-		Prefix: source, Banned: true, Tier: 2, Timeout: 3 * day, Left: 2 * day, Offences: 2, Age: day, Proto: 6, Port: 23,
+	clock := book.Clock{Boot: book.Moment(10 * day), Wall: testNow}
+	known := book.Row{
+		Source: source, Banned: true, Timeout: 3 * day, Until: clock.Boot.Add(2 * day), Step: 2, StepUntil: clock.Boot.Add(30 * day),
+		Cause: book.CauseTrap, Offences: 2, Last: clock.Boot.Add(-day), Proto: 6, Port: 23,
 	}
-	shown := entry{prefix: source, set: "ban4_2", tier: 2, timeout: 3 * day, expires: 2*day - time.Hour, read: testNow.Add(time.Hour)}
 	for name, tt := range map[string]struct {
-		change func(*state.Record, *entry)
+		change func(*book.Row, *ban)
 		want   int
 	}{
-		"the same ban":           {func(*state.Record, *entry) {}, 2},
-		"another source":         {func(_ *state.Record, e *entry) { e.prefix = netip.MustParsePrefix("203.0.113.8/32") }, 0},
-		"a shorter tier":         {func(_ *state.Record, e *entry) { e.tier, e.set = 1, "ban4" }, 0},
-		"a later ban":            {func(_ *state.Record, e *entry) { e.expires += 3 * time.Second }, 0},
-		"an earlier ban":         {func(_ *state.Record, e *entry) { e.expires -= 3 * time.Second }, 0},
-		"free when it was saved": {func(r *state.Record, _ *entry) { r.Banned = false }, 0},
-		"by hand":                {func(r *state.Record, _ *entry) { r.ByHand = true }, 0},
-		"no offence":             {func(r *state.Record, _ *entry) { r.Offences = 0 }, 0},
-		"a prefix":               {func(r *state.Record, e *entry) { r.Tier, e.tier, e.set = 0, 0, "net4" }, 0},
+		"the same ban":           {func(*book.Row, *ban) {}, 2},
+		"another source":         {func(_ *book.Row, b *ban) { b.prefix = netip.MustParsePrefix("203.0.113.8/32") }, 0},
+		"a later ban":            {func(_ *book.Row, b *ban) { b.remaining += 3 * time.Second }, 0},
+		"an earlier ban":         {func(_ *book.Row, b *ban) { b.remaining -= 3 * time.Second }, 0},
+		"free when it was saved": {func(r *book.Row, _ *ban) { r.Banned = false }, 0},
+		"by hand":                {func(r *book.Row, _ *ban) { r.ByHand = true }, 0},
+		"for ever":               {func(_ *book.Row, b *ban) { b.remaining = 0 }, 0},
 	} {
-		rec, e := known, shown
-		tt.change(&rec, &e)
-		k := &knowledge{records: map[netip.Prefix]state.Record{source: rec}, saved: ledger.Now{Wall: testNow}}
-		k.about(&e)
-		if e.offences != tt.want || (e.port != 0) != (tt.want != 0) {
-			t.Errorf("%s: %d offences, port %d, want %d", name, e.offences, e.port, tt.want)
+		row, b := known, aBan("ban4", 2, ruleset.CauseTrap, source.String(), 3*day, 2*day-time.Hour, "")
+		b.read = testNow.Add(time.Hour)
+		tt.change(&row, &b)
+		k := &knowledge{book.New(0), clock, false}
+		k.Put(row)
+		got := k.explain(b)
+		if offences := 0; (got.known != nil) != (tt.want > 0) {
+			t.Errorf("%s: %d offences, want %d", name, offences, tt.want)
+		} else if got.known != nil && (got.known.Offences != tt.want || got.comment() != "tcp/23, 2 offences") {
+			t.Errorf("%s: %+v", name, got.known)
 		}
+	}
+	var none *knowledge
+	if got := none.explain(ban{remaining: time.Hour}); got.known != nil {
+		t.Error("nothing is known, but of this ban")
+	}
+}
+
+// A record of the table becomes a row of the book, and that the same record
+// again, as long as the ladder allows.
+func TestRowsAndRecords(t *testing.T) {
+	source := netip.MustParsePrefix("203.0.113.7/32")
+	spec := ruleset.Default()
+	const now = book.Moment(10 * day)
+	full := ruleset.Record{
+		Source: source, Banned: true, Timeout: 8 * time.Hour, Remaining: 5 * time.Hour,
+		Step: 2, StepRemaining: 20 * day, Cause: ruleset.CauseScan,
+	}
+	hand := ruleset.Record{Source: source, Banned: true, Cause: ruleset.CauseHand, Comment: "spam"}
+	for name, r := range map[string]ruleset.Record{
+		"an offender": full, "by hand, for ever": hand,
+		"free, with a step": {Source: source, Step: 1, StepRemaining: day, Cause: ruleset.CauseTrap},
+	} {
+		row := rowOf(&r, now)
+		if got, ok := recordOf(&row, &spec, now); !ok || got != r {
+			t.Errorf("%s: became %+v, want %+v", name, got, r)
+		}
+	}
+	row := rowOf(&full, now)
+	if got, _ := recordOf(&row, &spec, now.Add(6*time.Hour)); got.Banned || got.Step != 2 {
+		t.Errorf("after the ban: %+v", got)
+	}
+	if _, ok := recordOf(&row, &spec, now.Add(21*day)); ok {
+		t.Error("there is something of a row that is over")
+	}
+	spec.BanTime = []time.Duration{time.Minute}
+	if got, _ := recordOf(&row, &spec, now); got.Step != 1 || got.Timeout != time.Minute || got.Remaining != time.Minute {
+		t.Errorf("with a shorter ladder: %+v", got)
+	}
+	row = rowOf(&hand, now)
+	if got, _ := recordOf(&row, &spec, now); got.Remaining != 0 || !got.Banned {
+		t.Errorf("by hand with a shorter ladder: %+v", got)
 	}
 }

@@ -1,7 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"iter"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -10,26 +15,24 @@ import (
 )
 
 type listOptions struct {
-	json, count, unsorted bool
-	only                  []target
+	json, count bool
+	only        []target
 }
 
 func listCommand(p *cli) *cobra.Command {
 	var o listOptions
 	cmd := &cobra.Command{
 		Use:   "list [ADDR|PREFIX...]",
-		Short: "tell who is banned",
-		Long: `List tells who is banned, the newest ban first: the address, or the prefix; the
-tier of the ladder, or "prefix" for what was banned as one; how old the ban is,
-and how much of it is left. An address in several tiers appears once, with the
-longest.
+		Short: "list bans",
+		Long: `List prints all bans, the newest first: the address or prefix, the tier of the
+ladder, the cause, how old the ban is and how much of it is left. The cause is
+trap, scan, subnet (many of its sources offended), hand, or other (another
+program). The last column has the comment of the ban or, as far as portmon watch
+or portmon save have noted it, the last port and the number of offences.
 
-Of a ban that a trap made, the last column tells the port and the number of
-offences, as far as a watcher knows of them.
-
-With arguments, it tells only of bans that cover one of them or lie within it.
-That nobody is banned is no error: the list is empty and the exit code 0.`,
-		Example: `  # who is banned in a network, and the five longest bans of all
+With arguments, it prints only bans that cover one of them or lie within it. It
+is not an error if there are none. With --json the bans are not sorted.`,
+		Example: `  # the bans in a network, and the five longest bans of all
   portmon list 203.0.113.0/24
   portmon list --json | jq '.bans | sort_by(-.timeout_seconds)[:5]'`,
 		ValidArgsFunction: p.completeBanned,
@@ -38,65 +41,169 @@ That nobody is banned is no error: the list is empty and the exit code 0.`,
 			if o.only, err = parseTargets(cmd, args); err != nil {
 				return err
 			}
-			return p.withTable(func(c *nftset.Conn, s *ruleset.State) error { return p.list(c, s, o) })
+			return p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error { return p.list(h, o) })
 		},
 	}
 	cmd.Flags().BoolVar(&o.json, "json", false, "write JSON, version 1")
-	cmd.Flags().BoolVar(&o.count, "count", false, "write only how many there are")
-	cmd.Flags().BoolVar(&o.unsorted, "unsorted", false, "write bans as the kernel tells them, which takes less memory")
+	cmd.Flags().BoolVar(&o.count, "count", false, "write only the number of bans")
 	return cmd
 }
 
-func (p *cli) list(c *nftset.Conn, s *ruleset.State, o listOptions) error {
+func (p *cli) list(h *ruleset.Handle, o listOptions) error {
+	// There may be a million bans, and most of what is allocated for them is
+	// garbage at once.
+	defer debug.SetGCPercent(debug.SetGCPercent(10))
 	if o.count {
-		n, err := p.countListed(c, s, o.only)
-		if err == nil {
-			p.print("%d\n", n)
-		}
-		return err
-	}
-	k := p.knowledgeOf(s, o.only)
-	bans := func(yield func(entry, error) bool) {
-		for e, err := range p.selectBans(c, s, o.only) {
-			k.about(&e)
-			if !yield(e, err) {
-				return
-			}
-		}
-	}
-	return p.writeList(o, expected(s), bans)
-}
-
-// writeList writes bans as they come or, sorted, once they are all there; about how many there will be, expected tells.
-func (p *cli) writeList(o listOptions, expected int, bans iter.Seq2[entry, error]) error {
-	w := &listWriter{cli: p, listOptions: o, layout: rowLayout{address: len("ADDRESS"), columns: p.columns}}
-	if o.unsorted {
-		w.layout.address, w.layout.reasons = unsortedAddress, true
-		for e, err := range bans {
-			if err == nil {
-				err = w.write(&e)
-			}
+		n := 0
+		for _, err := range p.bans(h, nil, o.only) {
 			if err != nil {
 				return err
 			}
+			n++
 		}
-		return w.end()
+		p.print("%d\n", n)
+		return nil
 	}
-	r := newRecords(expected)
-	for e, err := range bans {
+	k, err := p.knowledgeOf(h, o.only)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return p.listJSON(p.bans(h, k, o.only))
+	}
+	var all []ban
+	for b, err := range p.bans(h, k, o.only) {
 		if err != nil {
 			return err
 		}
-		r.add(e)
-		w.layout.address = max(w.layout.address, len(shortPrefix(e.prefix)))
+		all = append(all, b)
 	}
-	r.sort()
-	w.layout.reasons = r.causes
-	for i := range r.all {
-		e := r.entry(&r.all[i])
-		if err := w.write(&e); err != nil {
-			return err
+	if len(all) == 0 {
+		p.note("no bans%s", of(o.only))
+		return nil
+	}
+	slices.SortFunc(all, newestFirst)
+	p.listTable(all)
+	return nil
+}
+
+// bans streams the bans of a table that overlap one of the targets, all of them
+// if there is none. One of a range that is not a prefix becomes several.
+func (p *cli) bans(h *ruleset.Handle, k *knowledge, only []target) iter.Seq2[ban, error] {
+	entries := h.Bans()
+	if len(only) > 0 {
+		var prefixes []netip.Prefix
+		for _, t := range only {
+			prefixes = append(prefixes, t.prefix)
+		}
+		entries = h.BansIn(prefixes...)
+	}
+	return func(yield func(ban, error) bool) {
+		for e, err := range entries {
+			if err != nil {
+				yield(ban{}, err)
+				return
+			}
+			now := p.now()
+			for _, prefix := range e.Prefixes() {
+				overlaps := func(t target) bool { return t.prefix.Overlaps(prefix) }
+				if len(only) > 0 && !slices.ContainsFunc(only, overlaps) {
+					continue
+				}
+				if !yield(k.explain(newBan(e, prefix, now)), nil) {
+					return
+				}
+			}
 		}
 	}
-	return w.end()
+}
+
+// listJSON writes bans as they come, one on a line.
+func (p *cli) listJSON(bans iter.Seq2[ban, error]) error {
+	head := `{"version":1,"table":"inet ` + tableName + `","bans":[`
+	separator := "\n"
+	p.print("%s", head)
+	enc := json.NewEncoder(trimmed{p.out})
+	enc.SetEscapeHTML(false)
+	for b, err := range bans {
+		if err != nil {
+			return err
+		}
+		p.print("%s", separator)
+		if enc.Encode(b.view()) != nil {
+			return said(exitFailed) // told when the rest is flushed
+		}
+		separator = ",\n"
+	}
+	if separator != "\n" {
+		p.print("\n")
+	}
+	p.print("]}\n")
+	return nil
+}
+
+// of says which targets something is about.
+func of(only []target) string {
+	if len(only) == 0 {
+		return ""
+	}
+	var texts []string
+	for _, t := range only {
+		texts = append(texts, t.text)
+	}
+	return " of " + strings.Join(slices.Compact(texts), ", ")
+}
+
+// newestFirst puts bans of which nobody knows the age last.
+func newestFirst(a, b ban) int {
+	sinceA, okA := a.since()
+	sinceB, okB := b.since()
+	switch {
+	case okA && okB && !sinceA.Equal(sinceB):
+		return sinceB.Compare(sinceA)
+	case okA != okB && okA:
+		return -1
+	case okA != okB:
+		return 1
+	}
+	return a.prefix.Compare(b.prefix)
+}
+
+// listTable writes bans in columns. All are ASCII but the last, which is cut
+// where a terminal ends.
+func (p *cli) listTable(all []ban) {
+	heading := [...]string{"ADDRESS", "TIER", "CAUSE", "AGE", "LEFT", "COMMENT"}
+	var widths [len(heading)]int
+	for i := range heading {
+		widths[i] = len(heading[i])
+	}
+	comments := false
+	for i := range all {
+		cells := all[i].cells()
+		for j := range cells {
+			widths[j] = max(widths[j], len(cells[j]))
+		}
+		comments = comments || cells[5] != ""
+	}
+	if !comments {
+		heading[5] = ""
+	}
+	p.print("%s\n", paint(p.outColour, row(heading, widths, 0), bold))
+	for i := range all {
+		p.print("%s\n", row(all[i].cells(), widths, p.columns))
+	}
+}
+
+// row pads cells to their widths, and cuts the last if there are too many
+// columns; 0 is any number.
+func row(cells [6]string, widths [6]int, columns int) string {
+	line := ""
+	for i, cell := range cells[:5] {
+		line += cell + strings.Repeat(" ", widths[i]-len(cell)+2)
+	}
+	last := []rune(cells[5])
+	if room := columns - len(line); columns > 0 && len(last) > room {
+		last = append(last[:max(room-1, 0)], '…')
+	}
+	return strings.TrimRight(line+string(last), " ")
 }

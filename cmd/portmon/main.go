@@ -1,5 +1,6 @@
-// Portmon bans whoever touches a trap port. The kernel does it, in one nftables table; this program puts the table in force and
-// tells what it does. Run `portmon help` for the commands.
+// Portmon bans hosts that touch a trap port or scan for open ones. The kernel
+// does it, by one nftables table; this program installs the table and reports
+// what it does. Run `portmon help` for the commands.
 package main
 
 import "os"

@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/daemon"
 	"github.com/portmon/portmon/internal/manual"
-	"github.com/portmon/portmon/internal/metrics"
 	"github.com/portmon/portmon/internal/notice"
 )
 
@@ -30,7 +30,7 @@ portmon.toml.5.`,
 			case "portmon.toml.5":
 				p.print("%s", manualOfConfig())
 			default:
-				return usage(cmd, "want the name of a page: %s", enumerate(cmd.ValidArgs))
+				return usage(cmd, "expected the name of a page: %s", enumerate(cmd.ValidArgs))
 			}
 			return nil
 		},
@@ -55,7 +55,7 @@ func manualOfCommands(root *cobra.Command) []byte {
 		m.Example(cmd.Example)
 	})
 	m.Section("OPTIONS")
-	m.Text("All commands have these.", false)
+	m.Text("These are for all commands.", false)
 	root.PersistentFlags().VisitAll(func(f *pflag.Flag) { flagItem(m, f) })
 	m.Section("EXIT STATUS")
 	for _, code := range []struct {
@@ -63,18 +63,18 @@ func manualOfCommands(root *cobra.Command) []byte {
 		what string
 	}{
 		{exitDone, "Done."},
-		{exitFailed, "Something failed; what, is on standard error."},
+		{exitFailed, "Something failed; standard error says what."},
 		{exitUsage, "Wrong usage, or a wrong configuration."},
-		{exitNotInForce, "The table is not there, or is not what the configuration says."},
+		{exitNotInForce, "There is no table, or it is not what the configuration says."},
 	} {
 		m.Item(fmt.Sprint(code.n), "")
 		m.Text(code.what, true)
 	}
 	m.Section("ENVIRONMENT")
 	for _, v := range [][2]string{
-		{"NO_COLOR", "If set, there are no colours. There are none either where output does not go to a terminal."},
-		{"SSH_CONNECTION", "Tells whom not to lock out: apply names this peer if it is not whitelisted, and ban refuses it without --force."},
-		{"NOTIFY_SOCKET, WATCHDOG_USEC", "Set by systemd for watch, which then tells when it is ready and that it is alive."},
+		{"NO_COLOR", "If set, there are no colours. There are none either unless output goes to a terminal."},
+		{"SSH_CONNECTION", "The peer not to lock out: apply warns if it is not whitelisted, and ban refuses it without --force."},
+		{"NOTIFY_SOCKET, WATCHDOG_USEC", "Set by systemd for watch, which then reports when it is ready and that it is alive."},
 	} {
 		m.Item(v[0], "")
 		m.Text(v[1], true)
@@ -82,20 +82,20 @@ func manualOfCommands(root *cobra.Command) []byte {
 	m.Section("FILES")
 	for _, f := range [][2]string{
 		{config.DefaultPath, "The configuration, see portmon.toml(5). Without it the built-in default holds."},
-		{config.Default().Watch.State, "Bans and offences that are remembered. Its directory also has watch.sock, by which commands talk to a watcher that runs."},
+		{config.Default().Watch.State, "Bans and offences that are remembered. Its directory also has watch.sock, by which commands talk to a running watcher."},
 	} {
 		m.Item(f[0], "")
 		m.Text(f[1], true)
 	}
 	m.Section("NOTICES")
-	m.Text("What portmon watch runs for a notice, if command in [watch] names a program, finds these variables. One that does not apply is not set.", false)
+	m.Text("If command in [watch] names a program, portmon watch runs it for each notice with these variables. Those that do not apply are not set.", false)
 	for _, v := range notice.Variables {
 		m.Item(v.Name, "")
 		m.Text(v.Meaning, true)
 	}
 	m.Section("METRICS")
 	m.Text("At /metrics, if metrics in [watch] names an address:", false)
-	for _, d := range metrics.Names() {
+	for _, d := range daemon.Metrics() {
 		m.Item(d.Name, "")
 		m.Text(d.Help, true)
 	}

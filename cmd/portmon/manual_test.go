@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/portmon/portmon/internal/config"
-	"github.com/portmon/portmon/internal/metrics"
+	"github.com/portmon/portmon/internal/daemon"
 	"github.com/portmon/portmon/internal/notice"
 )
 
@@ -45,7 +45,7 @@ func page(t *testing.T, name string) []byte {
 
 func TestManualOfCommands(t *testing.T) {
 	text := rendered(t, page(t, "portmon.8"))
-	want := []string{"NAME\nportmon - ban in the kernel", "--config FILE", "-h, --help", config.DefaultPath}
+	want := []string{"NAME\nportmon - ban hosts", "--config FILE", "-h, --help", config.DefaultPath}
 	for _, cmd := range allCommands() {
 		if cmd.Hidden || cmd.Name() == "help" || !cmd.HasParent() {
 			continue
@@ -61,7 +61,7 @@ func TestManualOfCommands(t *testing.T) {
 	for _, v := range notice.Variables {
 		want = append(want, "\n"+v.Name+"\n")
 	}
-	for _, m := range metrics.Names() {
+	for _, m := range daemon.Metrics() {
 		want = append(want, "\n"+m.Name+"\n")
 	}
 	for _, w := range want {

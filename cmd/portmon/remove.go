@@ -5,36 +5,47 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/portmon/portmon/internal/watch"
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/ruleset"
 )
 
 func removeCommand(p *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove",
-		Short: "take the table out of the kernel, with all bans",
-		Long: `Remove deletes the table inet portmon, and with it the traps and all bans.
-Nothing else is touched. There being no table is no error.
+		Short: "delete the table, with all bans",
+		Long: `Remove deletes the table inet portmon, and with it the traps and all bans. No
+other table is touched. A running watcher is told first, so that it does not put
+the table back. It is not an error if there is no table.
 
-The bans that were remembered go as well; that sources have offended is still
-remembered.`,
+The bans are forgotten as well, so that portmon apply does not put them back;
+offences are still remembered.`,
 		Example: `  portmon remove
   portmon apply`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Args:              noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			c, err := p.dial()
+			path, pathErr := p.statePath()
+			if pathErr != nil && p.configFile != "" {
+				return pathErr
+			}
+			c, h, err := p.open()
 			if err != nil {
 				return err
 			}
 			defer c.Close()
-			s, err := ruleset.Read(c, tableName)
+			n, err := countBans(h)
 			if err != nil {
 				return err
 			}
-			n, err := countBans(c, s.Table)
-			if err != nil {
-				return err
+			var w watcher
+			if pathErr == nil {
+				w = p.runningWatcher(path)
+			}
+			if w != nil {
+				defer w.Close()
+				if err := w.Removing(); err != nil {
+					return fmt.Errorf("nothing is removed, as the watcher would put it back: %w", err)
+				}
 			}
 			existed, err := ruleset.Remove(c, tableName)
 			switch {
@@ -45,20 +56,37 @@ remembered.`,
 			default:
 				p.print("inet %s: removed, and %s with it\n", tableName, plural(n, "ban"))
 			}
-			return p.forgetBans()
+			if w == nil && pathErr == nil {
+				pathErr = p.forgetBans(path)
+			}
+			if pathErr != nil {
+				return fmt.Errorf("bans are still remembered, and can come back: %w", pathErr)
+			}
+			return nil
 		},
 	}
 }
 
-// forgetBans sees to it that the next apply does not put back what was removed. A watcher that runs does that.
-func (p *cli) forgetBans() error {
-	path := p.statePath()
-	if w, err := p.watcher(path); err == nil {
-		w.Close()
-		return nil
+// forgetBans keeps the next apply from putting back what was removed.
+func (p *cli) forgetBans(path string) error {
+	report, err := lookAtBook(path, nil)
+	if err != nil || report.Missing {
+		return err
 	}
-	if err := watch.ForgetBans(path); err != nil {
-		return fmt.Errorf("the table is gone, but its bans are still remembered: %w", err)
+	return p.changeBook(path, nil, func(b *book.Book) {
+		for row := range b.Rows() {
+			b.Lift(row.Source)
+		}
+	})
+}
+
+// countBans returns how many bans a table holds.
+func countBans(h *ruleset.Handle) (n int, err error) {
+	fill, err := h.Fill()
+	for _, f := range fill {
+		if role, _ := ruleset.RoleOf(f.Set); role.Bans() {
+			n += f.Count
+		}
 	}
-	return nil
+	return n, err
 }

@@ -19,17 +19,18 @@ func run(e env, args []string) int {
 	return p.finish(root.Execute())
 }
 
-// root makes the commands. Those that are named by a noun or a question (list, why, status, version) change nothing.
+// root makes the commands. Those that are named by a noun or a question (list,
+// why, status, version) change nothing.
 func (p *cli) root() *cobra.Command {
 	var version bool
 	root := &cobra.Command{
 		Use:   "portmon",
-		Short: "ban in the kernel whoever touches a trap port",
-		Long: `Portmon keeps one nftables table, "inet portmon", with trap ports: ports that
-nobody has a reason to touch. A packet to a trap port bans its source, in the
-kernel, and everything that comes from there later is dropped. No program has to
-run for that.`,
-		Example: `  # what would be put in force on this host, and then to do it
+		Short: "ban hosts that touch a trap port or scan for open ones",
+		Long: `Portmon keeps one nftables table, "inet portmon". A packet to a trap port (one
+that nobody has a reason to touch) bans its source, as do packets to several
+closed ports; everything that comes from there later is dropped. Those who come
+back are banned for longer. The kernel does all that: no program has to run.`,
+		Example: `  # see what would be installed on this host, and then do it
   portmon apply --dry-run
   portmon apply
   portmon status`,
@@ -44,8 +45,8 @@ run for that.`,
 			return noCommand(cmd)
 		},
 	}
-	root.Flags().BoolVar(&version, "version", false, "tell the version and exit")
-	root.PersistentFlags().BoolP("help", "h", false, "tell what the command does and exit")
+	root.Flags().BoolVar(&version, "version", false, "print the version and exit")
+	root.PersistentFlags().BoolP("help", "h", false, "explain the command and exit")
 	root.PersistentFlags().StringVar(&p.configFile, "config", "", "read the configuration from `FILE` (default /etc/portmon/portmon.toml)")
 	cobra.CheckErr(root.MarkPersistentFlagFilename("config", "toml"))
 	root.SetFlagErrorFunc(flagError)
@@ -58,9 +59,9 @@ run for that.`,
 	return root
 }
 
-// noCommand is what a command that only has subcommands comes to without one.
+// noCommand is the error of a command that only has subcommands, without one.
 func noCommand(cmd *cobra.Command) error {
-	return usage(cmd, "no command given: want %s", enumerate(names(cmd)))
+	return usage(cmd, "missing command: %s", enumerate(names(cmd)))
 }
 
 // names returns the names of the commands that a command has.
@@ -105,7 +106,8 @@ func flagError(cmd *cobra.Command, err error) error {
 	return wrong
 }
 
-// suggest returns those of the words that s may have been meant for. Cobra knows how, but only of commands.
+// suggest returns those of the words that s may have been meant for. Cobra knows
+// how, but only for commands.
 func suggest(s string, words []string) []string {
 	c := &cobra.Command{SuggestionsMinimumDistance: 2}
 	for _, w := range words {
@@ -114,7 +116,7 @@ func suggest(s string, words []string) []string {
 	return c.SuggestionsFor(s)
 }
 
-// enumerate writes a list as a sentence does.
+// enumerate writes a list as in a sentence.
 func enumerate(words []string) string {
 	if len(words) < 2 {
 		return strings.Join(words, "")

@@ -3,16 +3,14 @@ package main
 import (
 	"errors"
 	"io/fs"
-	"net/netip"
 	"os"
-	"time"
+	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
-	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
-	"github.com/portmon/portmon/internal/state"
-	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -20,14 +18,13 @@ import (
 func saveCommand(p *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "save",
-		Short: "remember the bans, so that they can be put back",
-		Long: `Save writes all bans, and what is known of offences, to the file that the
-configuration names in [watch]. After a reboot or a reload of nftables, portmon
-apply puts the bans back with the time they have left.
+		Short: "write bans and offences to disk",
+		Long: `Save writes all bans, and the offences that the kernel remembers, to the state
+file that the configuration names in [watch]. After a reboot or a flush of
+nftables, portmon apply puts them back with the time they have left.
 
-A watcher that runs does this by itself, every minute and when it ends; then
-save has it done at once. Without a table there is nothing to save, and the file
-stays as it is.`,
+A running watcher writes them by itself; save then waits until all of them are
+on disk. Without a table there is nothing to save, and the file stays as it is.`,
 		Example: `  # before all rules go, and after it
   portmon save
   nft flush ruleset
@@ -35,146 +32,125 @@ stays as it is.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Args:              noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			conf, err := p.loadConfig()
+			path, err := p.statePath()
 			if err != nil {
-				if conf, err = p.configInForce(err); err != nil {
+				return err
+			}
+			switch w, _, err := p.findWatcher(path); {
+			case err == nil:
+				defer w.Close()
+				if err := w.Save(); err != nil {
 					return err
 				}
+				p.print("%s: saved by the watcher\n", path)
+				return nil
+			case !errors.Is(err, control.ErrNone):
+				p.warn("going on without the watcher: %v", err)
 			}
-			return p.save(conf)
+			err = p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error { return p.save(path, h) })
+			if errors.Is(err, errNoTable) {
+				p.note("no table inet %s: nothing to save", tableName)
+				return nil
+			}
+			return err
 		},
 	}
 }
 
-func (p *cli) save(conf *config.Config) error {
-	switch w, err := p.watcher(conf.Watch.State); {
-	case err == nil:
-		defer w.Close()
-		if err := w.Save(); err != nil {
-			return err
-		}
-		p.print("%s: saved by the watcher\n", conf.Watch.State)
-		return nil
-	case !errors.Is(err, control.ErrNone):
-		return err
+// save brings the book up to date with the table. What the book has and the
+// table has not was lifted or is over if the table is still the same, and is
+// waiting to be put back otherwise.
+func (p *cli) save(path string, h *ruleset.Handle) error {
+	b, report, err := p.openBook(path, h)
+	locked := errors.Is(err, book.ErrLocked)
+	if locked { // by a watcher that hangs
+		b, report, err = book.Read(bookConfig(path, h))
+		err = refuse(path, report, err)
 	}
-	done, err := watch.Once(p.once(conf))
-	switch {
-	case err != nil:
-		return err
-	case !done:
-		p.note("no table inet %s: nothing to save", tableName)
-		return nil
-	}
-	n, err := remembered(conf.Watch.State)
 	if err != nil {
 		return err
 	}
-	p.print("%s: saved %s\n", conf.Watch.State, plural(n, "ban"))
+	defer b.Close()
+	held, err := readKernel(h)
+	if err != nil {
+		return err
+	}
+	if report.Missing {
+		b.SetTable(h.Handle)
+	}
+	catchUp(b, held, sameTable(report, h))
+	if locked {
+		err = replaceBook(path, b, h, report)
+	} else {
+		err = b.Compact(book.ReadClock())
+	}
+	if err != nil {
+		return err
+	}
+	bans := 0
+	for row := range b.Rows() {
+		if row.Banned {
+			bans++
+		}
+	}
+	p.print("%s: saved %s\n", path, plural(bans, "ban"))
 	return nil
 }
 
-// configInForce makes do without a configuration, which is wrong as told by fault: to lose bans would be worse. It holds what can be
-// read off the table, and the default for the rest.
-func (p *cli) configInForce(fault error) (*config.Config, error) {
-	conf := config.Default()
-	c, err := p.dial()
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	s, err := ruleset.Read(c, tableName)
-	if err != nil {
-		return nil, err
-	}
-	if ladder := ladderOf(s); ladder != nil {
-		conf.Spec.BanTime = ladder
-	}
-	if s.Prefix6 > 0 {
-		conf.Spec.Prefix6 = s.Prefix6
-	}
-	p.fail(fault)
-	p.warn("the configuration is wrong: saving what is in force, to %s", conf.Watch.State)
-	return conf, nil
+// sameTable reports whether a book is about this very table: what that does not
+// hold any more was lifted or is over.
+func sameTable(r book.Report, h *ruleset.Handle) bool {
+	return r.Saved.Origin().SameTable(book.Here(h.Handle))
 }
 
-// ladderOf returns the tiers of a table.
-func ladderOf(s *ruleset.State) (ladder []time.Duration) {
-	for tier := 1; ; tier++ {
-		set := s.Set(ruleset.BanSet(netip.IPv4Unspecified(), tier))
-		if set == nil {
-			return ladder
-		}
-		ladder = append(ladder, set.Timeout)
+// replaceBook puts a file in the place of one that a watcher holds which hangs.
+// If that wakes up it notices, and writes its own again. The folder may be
+// another user's, who gets the file: nothing beneath it is followed.
+func replaceBook(path string, b *book.Book, h *ruleset.Handle, r book.Report) (err error) {
+	root, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return err
 	}
+	defer root.Close()
+	folder, err := root.Stat(".")
+	if err != nil {
+		return err
+	}
+	name := filepath.Base(path) + ".save"
+	if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if owner, ok := folder.Sys().(*syscall.Stat_t); ok {
+		err = f.Chown(int(owner.Uid), int(owner.Gid))
+	}
+	origin := book.Here(0) // unless nothing is missing from the table
+	if r.Missing || sameTable(r, h) {
+		origin.Table = h.Handle
+	}
+	if err := errors.Join(err, book.Encode(f, origin, book.ReadClock(), b.Rows()), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return root.Rename(name, filepath.Base(path))
 }
 
-// once returns what a pass without a watcher needs.
-func (p *cli) once(conf *config.Config) watch.Config {
-	return watch.Config{
-		Spec: conf.Spec, Forget: conf.Spec.Forget, State: conf.Watch.State,
-		Fault: func(err error) { p.warn("%v", err) },
-	}
-}
-
-// remembered counts the bans in a state file.
-func remembered(path string) (n int, err error) {
-	f, err := state.Open(path)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	for rec := range f.Records() {
-		if rec.Banned {
-			n++
-		}
-	}
-	return n, nil
-}
-
-// restore puts remembered bans into a table that is not the one that they were in. A watcher that runs does that, and has only to be
-// told of the configuration.
-func (p *cli) restore(c *nftset.Conn, conf *config.Config) {
-	if w, err := p.watcher(conf.Watch.State); err == nil {
-		defer w.Close()
-		if err := w.Reload(); err != nil {
-			p.warn("the watcher goes on with its configuration: %v", err)
-		}
-		return
-	}
-	path := conf.Watch.State
-	f, err := state.Open(path)
-	if err == nil {
-		err = f.Close()
-	}
-	if err != nil {
-		p.warn("bans are not put back: %v", err)
-		return
-	}
-	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		return
-	}
-	s, err := ruleset.Read(c, tableName)
-	if err != nil {
-		p.warn("bans are not put back: %v", err)
-		return
-	}
-	if f.SameTable(state.Here(s.Handle)) {
-		return
-	}
-	n := 0
-	once := p.once(conf)
-	once.News = func(news []watch.News) {
-		for i := range news {
-			if news[i].Kind == watch.Restored {
-				n += news[i].Count
+// catchUp makes a book say what the table holds.
+func catchUp(b *book.Book, held inKernel, sameTable bool) {
+	b.Sweep(book.ReadClock())
+	if sameTable {
+		for row := range b.Rows() {
+			now := held[row.Source]
+			if row.Step > 0 && now.Step == 0 {
+				b.Free(row.Source)
+			} else if row.Banned && !now.Banned {
+				b.Lift(row.Source)
 			}
 		}
 	}
-	if _, err := watch.Once(once); err != nil {
-		p.warn("put back bans: %v", err)
-	}
-	if n > 0 {
-		p.print("inet %s: put back %s\n", tableName, plural(n, "ban"))
+	for _, row := range held {
+		b.Learn(row)
 	}
 }

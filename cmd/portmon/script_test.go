@@ -110,9 +110,10 @@ func setUpScript(env *testscript.Env) error {
 //	unwatch SIGNAL         send a signal (TERM, KILL) to it, and go on when it has ended; its log is then in watch.log
 //	hangup                 send it SIGHUP, and go on when it has read its configuration again
 //	reboot                 go on with another host, which has the same files
-//	elsewhere ARGS         run portmon on another host that has the same files
+//	elsewhere [CODE] ARGS  run portmon on another host that has the same files
 //	await COMMAND          run a shell command as pipe does, again and again until it succeeds
 //	listen NETWORK ADDR    let a program on the host listen, until the script ends
+//	arm                    arm the traps of a table that was just made
 //	json FILE PATH VALUE   check a value in a JSON document: .bans.0.prefix, where VALUE is JSON; FILE may be stdout
 //	fields FILE PATH NAMES check that an object has these fields and no others
 var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
@@ -137,8 +138,11 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"reboot":    scriptReboot,
 	"probe":     scriptProbe,
 	"listen":    scriptListen,
-	"json":      scriptJSON,
-	"fields":    scriptFields,
+	"arm": func(ts *testscript.TestScript, neg bool, _ []string) {
+		runOnHost(ts, neg, 0, "nft", "flush", "set", "inet", tableName, setStarting)
+	},
+	"json":   scriptJSON,
+	"fields": scriptFields,
 }
 
 func code(ts *testscript.TestScript, args []string) int {

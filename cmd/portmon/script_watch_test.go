@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -112,21 +114,39 @@ func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("not within %v: %s: %v", patience, strings.Join(args, " "), err)
 }
 
-// scriptReboot goes on with a host that has nothing of the one before but its files. What a reboot changes besides, which is the boot
-// id and the clock, package state is tested with.
+// scriptReboot goes on with a host that has nothing of the one before but its
+// files. The boot id is that of the machine that the tests run on, so that the
+// state gets another one. What a reboot changes besides, which is the clock,
+// package book is tested with.
 func scriptReboot(ts *testscript.TestScript, neg bool, args []string) {
 	old := ts.Value(siteKey{}).(*site)
 	if neg || len(args) > 0 || old.watcher != nil {
 		ts.Fatalf("usage: reboot, with no watcher")
 	}
 	*old = *newSite(ts.Value(testKey{}).(testing.TB))
+	file := filepath.Join(ts.Getenv("VARLIB"), "portmon", "state.jsonl")
+	text, err := os.ReadFile(file)
+	ts.Check(err)
+	const other = `"boot_id":"00000000-0000-4000-8000-000000000000"`
+	ts.Check(os.WriteFile(file, bootID.ReplaceAll(text, []byte(other)), 0o600))
 }
 
-// scriptElsewhere runs portmon on another host that has the same files; it must exit with 0.
+var bootID = regexp.MustCompile(`"boot_id":"[^"]*"`)
+
+// scriptElsewhere runs portmon on another host that has the same files; it must
+// exit with 0, or with CODE.
 func scriptElsewhere(ts *testscript.TestScript, neg bool, args []string) {
+	want := 0
+	if len(args) > 0 && strings.Trim(args[0], "0123456789") == "" {
+		want, args = code(ts, args), args[1:]
+	}
 	var err error
 	newSite(ts.Value(testKey{}).(testing.TB)).host.Do(func() { err = ts.Exec("with-etc", append([]string{"portmon"}, args...)...) })
-	if neg || err != nil {
-		ts.Fatalf("elsewhere %s: %v", strings.Join(args, " "), err)
+	got := 0
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = exit.ExitCode()
+	}
+	if neg || got != want {
+		ts.Fatalf("elsewhere %s: exit code %d, want %d: %v", strings.Join(args, " "), got, want, err)
 	}
 }

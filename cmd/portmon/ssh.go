@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// sshPeer returns the address that the user is connected from by SSH. Sudo and its like take that out of the
-// environment, and it is under them that portmon runs; but the processes above them still have it.
+// sshPeer returns the address that the user is connected from by SSH. Sudo and
+// its like take that out of the environment; but the processes above them still
+// have it.
 func (p *cli) sshPeer() (netip.Addr, bool) {
 	const variable = "SSH_CONNECTION" // "203.0.113.9 51234 192.0.2.1 22"
 	v := p.getenv(variable)
@@ -23,10 +24,10 @@ func (p *cli) sshPeer() (netip.Addr, bool) {
 	return addr.Unmap().WithZone(""), err == nil
 }
 
-// ancestorEnv returns the value of an environment variable in the nearest process above this one that has it, as far up as this
-// user may look.
+// ancestorEnv returns the value of an environment variable in the nearest process
+// above this one that has it, as far up as this user may look.
 func ancestorEnv(key string) string {
-	const limit = 64 // no family is larger; pids that were reused meanwhile could even make a circle
+	const limit = 64 // pids that were reused meanwhile could make a circle
 	pid := os.Getppid()
 	for range limit {
 		dir := "/proc/" + strconv.Itoa(pid)
@@ -43,7 +44,7 @@ func ancestorEnv(key string) string {
 		if err != nil {
 			return ""
 		}
-		// "4711 (name) S 4710 ...": the name may hold anything, parentheses too.
+		// "4711 (name) S 4710 ...": the name may hold anything, even parentheses.
 		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 		if len(fields) < 2 {
 			return ""

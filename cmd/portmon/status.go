@@ -16,15 +16,16 @@ func statusCommand(p *cli) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "tell whether the table is in force, how full it is and what it did",
-		Long: `Status tells whether the table inet portmon is there and is what the
-configuration says; how full its sets are; how many packets met a trap, made a
-ban or were dropped; and which trap ports are none at the moment because a
-program listens; and whether a watcher runs.
+		Short: "report whether the table is in force, and what it did",
+		Long: `Status reports whether the table inet portmon is installed and is what the
+configuration says; when its traps are armed, and which trap ports are not traps
+at the moment because a program listens; how full each set is; what each counter
+counted; and whether a watcher runs.
 
-The exit code is 0 if the table is in force as configured, 3 if it is not there
-or differs, 2 if the configuration is wrong, so that nobody can tell.`,
-		Example: `  # for monitoring: how full is the set of first bans, in percent?
+The exit code is 0 if the table is in force as configured, 3 if it is missing,
+dormant or different, and 2 if the configuration is wrong, so that this is not
+known.`,
+		Example: `  # for monitoring: how full is the set of bans, in percent?
   portmon status --json | jq '.sets[] | select(.name == "ban4") | 100 * .count / .size'`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Args:              noArgs,
@@ -38,7 +39,7 @@ or differs, 2 if the configuration is wrong, so that nobody can tell.`,
 			} else {
 				r.print(&p.ui)
 			}
-			if wrong != nil || *r.Current {
+			if wrong != nil || *r.InForce {
 				return wrong
 			}
 			if !asJSON {
@@ -55,22 +56,30 @@ or differs, 2 if the configuration is wrong, so that nobody can tell.`,
 type report struct {
 	Version int    `json:"version"`
 	Table   string `json:"table"`
-	InForce bool   `json:"in_force"`
-	// Current tells that the kernel holds what the configuration says, Differences where it does not. It is nil if nobody can tell.
+	// Present reports that there is such a table, and Dormant that somebody has
+	// switched it off.
+	Present bool `json:"present"`
+	Dormant bool `json:"dormant,omitempty"`
+	// InForce reports that the kernel does what the configuration says, and
+	// Current that it holds that; Differences are where it does not. Both are
+	// nil if nobody can tell.
+	InForce     *bool    `json:"in_force,omitempty"`
 	Current     *bool    `json:"current,omitempty"`
 	Differences []string `json:"differences"`
 	// Config is the file; empty if it is the built-in default.
 	Config          string             `json:"config"`
 	FeaturesMissing []string           `json:"features_missing"`
+	ArmedInSeconds  seconds            `json:"armed_in_seconds,omitempty"`
 	Sets            []setReport        `json:"sets"`
 	Counters        map[string]traffic `json:"counters"`
 	TrapTCP         []string           `json:"trap_tcp"`
 	TrapUDP         []string           `json:"trap_udp"`
 	Listeners       []listenerReport   `json:"listeners"`
 	Watcher         watcherReport      `json:"watcher"`
-	traps           traps
-	hearing         []string
-	zone            *time.Location
+
+	traps  traps
+	served []listener
+	zone   *time.Location
 }
 
 type setReport struct {
@@ -79,8 +88,7 @@ type setReport struct {
 	Count          int     `json:"count"`
 	Size           uint32  `json:"size,omitempty"`
 	Full           bool    `json:"full"`
-	TimeoutSeconds float64 `json:"timeout_seconds,omitempty"`
-	timeout        string
+	TimeoutSeconds seconds `json:"timeout_seconds,omitempty"`
 }
 
 type traffic struct {
@@ -88,7 +96,7 @@ type traffic struct {
 	Bytes   uint64 `json:"bytes"`
 }
 
-// watcherReport is what a watcher says of itself, if one runs.
+// watcherReport is what a watcher reports of itself, if one runs.
 type watcherReport struct {
 	Running bool `json:"running"`
 	*control.Status
@@ -96,34 +104,36 @@ type watcherReport struct {
 
 // listenerReport is a program that listens where a trap is configured.
 type listenerReport struct {
-	Protocol string `json:"protocol"`
-	Port     uint16 `json:"port"`
-	Address  string `json:"address"`
+	Protocol string   `json:"protocol"`
+	Port     uint16   `json:"port"`
+	Address  string   `json:"address"`
+	Families []string `json:"families"`
+	Device   string   `json:"device,omitempty"`
 }
 
-// report asks the kernel. With a wrong configuration there is both a report, of what is in force, and an error.
+// report asks the kernel. With a wrong configuration there is both a report, of
+// what the kernel holds, and an error.
 func (p *cli) report() (*report, error) {
-	c, err := p.dial()
+	c, h, err := p.open()
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
-	s, err := ruleset.Read(c, tableName)
-	if err != nil {
-		return nil, err
-	}
 	r := &report{
-		Version: 1, Table: s.Table.String(), InForce: s.Exists,
+		Version: 1, Table: h.Table.String(), Present: h.Exists, Dormant: h.Dormant,
 		Differences: []string{}, FeaturesMissing: []string{}, Sets: []setReport{}, Counters: map[string]traffic{},
 		TrapTCP: []string{}, TrapUDP: []string{}, Listeners: []listenerReport{}, zone: p.now().Location(),
 	}
-	if s.Exists {
-		if err := r.read(p, c, s); err != nil {
+	if !h.Exists || h.Dormant {
+		r.InForce = new(false)
+	}
+	if h.Exists {
+		if err := r.read(p, c, h); err != nil {
 			return nil, err
 		}
 	}
 	r.askWatcher(p)
-	conf, err := p.loadConfig()
+	conf, _, err := p.loadConfig()
 	if err != nil {
 		return r, err
 	}
@@ -131,27 +141,29 @@ func (p *cli) report() (*report, error) {
 	return r, r.compare(c, conf)
 }
 
-// read fills in what is in force.
-func (r *report) read(p *cli, c *nftset.Conn, s *ruleset.State) (err error) {
-	banSets(s, func(set *nftset.Set, tier int) {
-		n, e := countSet(c, set)
-		err = errors.Join(err, e)
-		row := setReport{
-			Name: set.Name, Tier: tier, Count: n, Size: set.Size, Full: set.Size > 0 && n >= int(set.Size),
-			TimeoutSeconds: set.Timeout.Seconds(), timeout: "-",
-		}
-		if set.Timeout > 0 {
-			row.timeout = config.FormatDuration(set.Timeout)
-		}
-		r.Sets = append(r.Sets, row)
-	})
+// read fills in what the table holds.
+func (r *report) read(p *cli, c *nftset.Conn, h *ruleset.Handle) error {
+	fill, err := h.Fill()
 	if err != nil {
 		return err
 	}
-	for name, counter := range s.Counters {
+	for _, f := range fill {
+		s := setReport{Name: f.Set, Count: f.Count, Size: f.Size, Full: f.Full()}
+		_, s.Tier = ruleset.RoleOf(f.Set)
+		if set := h.Set(f.Set); set != nil {
+			s.TimeoutSeconds = seconds(set.Timeout)
+		}
+		r.Sets = append(r.Sets, s)
+	}
+	for name, counter := range h.Counters {
 		r.Counters[name] = traffic(counter)
 	}
-	if r.traps, err = readTraps(c, s); err != nil {
+	armed, err := armedIn(c, h)
+	if err != nil {
+		return err
+	}
+	r.ArmedInSeconds = seconds(armed)
+	if r.traps, err = readTraps(c, h); err != nil {
 		return err
 	}
 	r.TrapTCP, r.TrapUDP = portTexts(r.traps.tcp), portTexts(r.traps.udp)
@@ -159,39 +171,37 @@ func (r *report) read(p *cli, c *nftset.Conn, s *ruleset.State) (err error) {
 	if err != nil {
 		p.warn("look for listeners on trap ports: %v", err)
 	}
-	heard := r.traps.heard(sockets)
-	r.hearing = hearing(heard)
-	for _, l := range heard {
-		r.Listeners = append(r.Listeners, listenerReport{l.Proto, l.Addr.Port(), l.Addr.Addr().String()})
+	r.served = r.traps.served(sockets)
+	for _, l := range r.served {
+		r.Listeners = append(r.Listeners, listenerReport{l.Proto, l.Addr.Port(), l.Addr.Addr().String(), l.families(), l.Device})
 	}
 	return nil
 }
 
-// askWatcher fills in what a watcher says of itself.
+// askWatcher fills in what a watcher reports of itself.
 func (r *report) askWatcher(p *cli) {
-	w, err := p.watcher(p.statePath())
-	if errors.Is(err, control.ErrNone) {
-		return
+	path, err := p.statePath()
+	if err != nil {
+		return // the configuration is reported on its own
 	}
-	if err == nil {
-		defer w.Close()
-		var s control.Status
-		if s, err = w.Status(); err == nil {
-			r.Watcher = watcherReport{true, &s}
-			return
-		}
+	w, status, err := p.findWatcher(path)
+	switch {
+	case err == nil:
+		w.Close()
+		r.Watcher = watcherReport{true, &status}
+	case !errors.Is(err, control.ErrNone):
+		p.warn("look for a watcher: %v", err)
 	}
-	p.warn("look for a watcher: %v", err)
 }
 
-// compare fills in how far that is what the configuration says.
+// compare fills in how far the table is what the configuration says.
 func (r *report) compare(c *nftset.Conn, conf *config.Config) error {
 	plan, err := ruleset.Prepare(c, conf.Spec)
 	if conflicts := allOf[*ruleset.ConflictError](err); conflicts != nil {
 		for _, conflict := range conflicts {
 			r.Differences = append(r.Differences, conflict.Error())
 		}
-		r.Current = new(false)
+		r.Current, r.InForce = new(false), new(false)
 		return nil
 	}
 	if err != nil {
@@ -199,7 +209,8 @@ func (r *report) compare(c *nftset.Conn, conf *config.Config) error {
 	}
 	r.FeaturesMissing = append(r.FeaturesMissing, plan.Features.Missing()...)
 	r.Current = new(plan.Empty())
-	if r.InForce {
+	r.InForce = new(r.Present && !r.Dormant && plan.Empty())
+	if r.Present {
 		r.Differences = append(r.Differences, plan.Summary()...)
 	}
 	return nil

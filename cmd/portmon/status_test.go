@@ -1,60 +1,59 @@
 package main
 
 import (
-	"github.com/portmon/portmon/internal/control"
-	"time"
-
 	"io"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/internal/listeners"
+	"github.com/portmon/portmon/internal/route"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
-// defaultTraps are the trap ports of a host without a configuration.
-func defaultTraps() traps {
-	return trapsOf(ruleset.Compile(ruleset.Default(), ruleset.Features{}, nil))
-}
-
 func TestStatusText(t *testing.T) {
 	r := &report{
-		Table: "inet portmon", InForce: true, Current: new(false),
+		Table: "inet portmon", Present: true, InForce: new(false), Current: new(false),
 		Differences:     []string{"whitelist4", "rules"},
 		FeaturesMissing: []string{"no moonlight"},
+		ArmedInSeconds:  seconds(40 * time.Second),
 		Sets: []setReport{
-			{Name: "ban4", Tier: 1, Count: 65536, Size: 65536, Full: true, timeout: "8h"},
-			{Name: "ban6", Tier: 1, Count: 7, Size: 65536, timeout: "8h"},
-			{Name: "net4", Count: 1, timeout: "-"},
+			{Name: "ban4", Count: 65536, Size: 65536, Full: true, TimeoutSeconds: seconds(10 * time.Minute)},
+			{Name: "net4", Count: 1},
+			{Name: "tier4_1", Tier: 1, Count: 7, Size: 131072, TimeoutSeconds: seconds(30 * day)},
 		},
 		Counters: map[string]traffic{
-			"trapped": {1234567, 74074020}, "banned": {65536, 3932160}, "full": {2, 120}, "dropped": {98765432, 5925925920}, "mine": {1, 1},
+			"trapped": {1234567, 74074020}, "banned": {65536, 3932160}, "full": {2, 120}, "dropped": {98765432, 5925925920},
+			"held_back": {7, 420}, "mine": {1, 1},
 		},
-		Watcher: watcherReport{true, &control.Status{PID: 4321, Since: testNow.Add(-2 * time.Hour), Offenders: 12}},
+		Watcher: watcherReport{true, &control.Status{PID: 4321, Since: testNow.Add(-2 * time.Hour), Rows: 12, SaveError: "disk full"}},
 		zone:    testNow.Location(),
-		traps:   defaultTraps(),
-		hearing: []string{"tcp 3389 has a listener: not a trap while it listens"},
+		traps:   traps{tcp: []nftset.Interval{nftset.FromPorts(23, 23), nftset.FromPorts(5900, 5910)}},
+		served:  []listener{{Proto: "tcp", Addr: netip.MustParseAddrPort("0.0.0.0:5900"), Device: "eth1"}},
 	}
 	const want = `
-inet portmon: in force, but not as configured: whitelist4, rules
+inet portmon: not as configured: whitelist4, rules
 missing: no moonlight
-traps: tcp 23, 445, 1433, 2323, 3389, 5900-5910, 6379
-  tcp 3389 has a listener: not a trap while it listens
-watcher: running since 2026-01-18 09:04:26, pid 4321; knows 12 offenders
+traps: tcp 23, 5900-5910
+  armed in 40s
+  tcp 5900 has a listener for IPv4 on eth1: not a trap there while it listens
+watcher: running since 2026-01-18 09:04:26, pid 4321; remembers 12 sources
 
-SET   BANS   SIZE   TIMEOUT
-ban4  65536  65536  8h       FULL
-ban6  7      65536  8h
-net4  1      -      -
+SET      COUNT  SIZE    TIMEOUT
+ban4     65536  65536   10m      FULL
+net4     1      -       -
+tier4_1  7      131072  30d
 
-COUNTER  PACKETS   BYTES
-trapped  1234567   74074020    packets to a trap port
-banned   65536     3932160     bans that they made
-full     2         120         of them dropped with no room for a ban
-dropped  98765432  5925925920  packets from banned sources
+COUNTER    PACKETS   BYTES
+trapped    1234567   74074020    packets to trap ports, held against their source
+banned     65536     3932160     bans made
+dropped    98765432  5925925920  packets dropped as their source is banned
+full       2         120         offences dropped, but not banned: a set was full
+held_back  7         420         first offences dropped, but not banned: too many at a time
 `
 	e, stdout, stderr := testEnv()
 	u := newUI(e)
@@ -63,8 +62,13 @@ dropped  98765432  5925925920  packets from banned sources
 	if stdout.String() != want[1:] {
 		t.Errorf("got\n%swant%s", stdout, want)
 	}
-	if !strings.HasPrefix(stderr.String(), "portmon: warning: 2 trap packets came when there was no room") {
-		t.Errorf("stderr: %s", stderr)
+	for _, text := range []string{
+		"portmon: warning: full: ban4: ", "portmon: hint: raise size", "portmon: warning: 2 offences banned nobody",
+		"portmon: warning: 7 first offences banned nobody", "warning: the watcher cannot save its state: disk full",
+	} {
+		if !strings.Contains(stderr.String(), text) {
+			t.Errorf("stderr: no %q in\n%s", text, stderr)
+		}
 	}
 
 	// In colours it says the same.
@@ -76,46 +80,72 @@ dropped  98765432  5925925920  packets from banned sources
 	if got := uncoloured(stdout.String()); got != want[1:] {
 		t.Errorf("without its colours\n%swant%s", got, want)
 	}
-	for _, text := range []string{"\x1b[31min force, but not as configured\x1b[0m", "\x1b[31mFULL\x1b[0m", "\x1b[1mSET   BANS   SIZE   TIMEOUT\x1b[0m"} {
+	for _, text := range []string{"\x1b[31mnot as configured\x1b[0m", "\x1b[31mFULL\x1b[0m", "\x1b[1mSET      COUNT  SIZE    TIMEOUT\x1b[0m"} {
 		if !strings.Contains(stdout.String(), text) {
 			t.Errorf("no %q in %q", text, stdout)
 		}
 	}
 }
 
-func TestStatusWithoutTraps(t *testing.T) {
-	e, stdout, _ := testEnv()
-	u := newUI(e)
-	(&report{Table: "inet portmon", InForce: true, Current: new(true)}).print(&u)
-	u.finish(nil)
-	if !strings.HasPrefix(stdout.String(), "inet portmon: in force, as configured\ntraps: none\n") {
-		t.Errorf("got\n%s", stdout)
+// A table is only called in force if it is what the configuration says.
+func TestStatusInForce(t *testing.T) {
+	for want, r := range map[string]*report{
+		"in force, as configured\ntraps: none\n":                                 {Present: true, InForce: new(true), Current: new(true)},
+		"not in force: there is no such table\nwatcher: not running\n":           {InForce: new(false), Current: new(false)},
+		"not in force: the table is dormant, and sees no packets\ntraps: none\n": {Present: true, Dormant: true, InForce: new(false), Current: new(true)},
+		"installed; whether as configured is not known\ntraps: none\n":           {Present: true},
+		"not as configured: rules\ntraps: none\n":                                {Present: true, InForce: new(false), Differences: []string{"rules"}},
+	} {
+		e, stdout, _ := testEnv()
+		u := newUI(e)
+		r.Table = "inet portmon"
+		r.print(&u)
+		u.finish(nil)
+		if !strings.HasPrefix(stdout.String(), "inet portmon: "+want) {
+			t.Errorf("got\n%swant %s", stdout, want)
+		}
 	}
 }
 
-func TestHearing(t *testing.T) {
+func TestListenersOnTraps(t *testing.T) {
 	var sockets []listeners.Socket
 	for _, s := range []string{
-		"tcp 0.0.0.0:3389", "tcp [::]:3389", "tcp [2001:db8::2]:445", "tcp 192.0.2.2:445", "tcp 127.0.0.1:6379", "tcp [::1]:6379",
-		"tcp 0.0.0.0:80", "udp 0.0.0.0:23", "tcp 192.0.2.2:5900", "tcp [::]:5900", "udp 0.0.0.0:5060",
+		"tcp 0.0.0.0:3389", "tcp [::]:3389 only6", "tcp [2001:db8::2]:445", "tcp 192.0.2.2:445", "tcp 127.0.0.1:6379", "tcp [::1]:6379",
+		"tcp 0.0.0.0:80", "udp 0.0.0.0:23", "tcp 192.0.2.2:5900 eth1", "tcp [::]:5900", "tcp [::]:5900", "udp 0.0.0.0:5060 eth1", "tcp 0.0.0.0:23 lo",
 	} {
-		proto, addr, _ := strings.Cut(s, " ")
-		sockets = append(sockets, listeners.Socket{Proto: proto, Addr: netip.MustParseAddrPort(addr)})
+		fields := append(strings.Fields(s), "")
+		l := listeners.Socket{Proto: fields[0], Addr: netip.MustParseAddrPort(fields[1]), Device: fields[2]}
+		if l.Device == "only6" {
+			l.Device, l.Only6 = "", true
+		}
+		sockets = append(sockets, l)
 	}
-	ports := defaultTraps()
-	ports.udp = []nftset.Interval{nftset.FromPorts(5060, 5061)}
-	const want = `tcp 445 has a listener on 192.0.2.2, 2001:db8::2: not a trap there while it listens
-tcp 3389 has a listener: not a trap while it listens
-tcp 5900 has a listener: not a trap while it listens
-udp 5060 has a listener: not a trap while it listens`
-	if got := strings.Join(hearing(ports.heard(sockets)), "\n"); got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
+	ports := traps{
+		tcp: []nftset.Interval{
+			nftset.FromPorts(23, 23), nftset.FromPorts(445, 445), nftset.FromPorts(3389, 3389), nftset.FromPorts(5900, 5910), nftset.FromPorts(6379, 6379),
+		},
+		udp: []nftset.Interval{nftset.FromPorts(5060, 5061)},
 	}
-	if got := ports.String(); got != "tcp 23, 445, 1433, 2323, 3389, 5900-5910, 6379; udp 5060-5061" {
+	var got []string
+	for _, l := range ports.served(sockets) {
+		text, _, _ := strings.Cut(l.String(), ": not a trap there while it listens")
+		got = append(got, text)
+	}
+	const want = `tcp 445 has a listener at 192.0.2.2
+tcp 445 has a listener at 2001:db8::2
+tcp 3389 has a listener for IPv4
+tcp 3389 has a listener for IPv6
+tcp 5900 has a listener at 192.0.2.2 on eth1
+tcp 5900 has a listener for IPv4 and IPv6
+udp 5060 has a listener for IPv4 on eth1`
+	if text := strings.Join(got, "\n"); text != want {
+		t.Errorf("got\n%s\nwant\n%s", text, want)
+	}
+	if got := ports.String(); got != "tcp 23, 445, 3389, 5900-5910, 6379; udp 5060-5061" {
 		t.Errorf("traps: %s", got)
 	}
-	if n := count(ports.tcp); n != 17 {
-		t.Errorf("%d TCP traps, want 17", n)
+	if n := countPorts(ports.tcp); n != 15 {
+		t.Errorf("%d TCP traps, want 15", n)
 	}
 }
 
@@ -124,7 +154,7 @@ func TestAdviceOnMissingFeatures(t *testing.T) {
 	for _, f := range []ruleset.Features{{}, {ReversePath: true, Log: true}} {
 		e, _, stderr := testEnv()
 		p := &cli{env: e, ui: newUI(e)}
-		p.adviseOn(ruleset.Result{Plan: &ruleset.Plan{Table: ruleset.Compile(conf.Spec, f, nil)}, Features: f}, conf)
+		p.adviseOn(ruleset.Result{Plan: &ruleset.Plan{Table: ruleset.Compile(conf.Spec, f, ruleset.Asked{})}, Features: f}, conf, route.Facts{})
 		if got, want := strings.Count(stderr.String(), "portmon: warning: "), len(f.Missing()); got != want {
 			t.Errorf("%+v: %d warnings, want %d:\n%s", f, got, want, stderr)
 		}

@@ -3,22 +3,33 @@ package main
 import (
 	"fmt"
 	"strings"
+	"time"
+
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/ruleset"
 )
 
-// counterMeaning says what the counters count, in the order in which a packet meets them.
+// counterMeaning says what the counters count, in the order in which a packet
+// meets them.
 var counterMeaning = []struct{ name, what string }{
-	{"trapped", "packets to a trap port"},
-	{"banned", "bans that they made"},
-	{"full", "of them dropped with no room for a ban"},
-	{"dropped", "packets from banned sources"},
+	{ruleset.CounterTrapped, "packets to trap ports, held against their source"},
+	{ruleset.CounterScanned, "packets that made a scan"},
+	{ruleset.CounterBanned, "bans made"},
+	{ruleset.CounterDropped, "packets dropped as their source is banned"},
+	{ruleset.CounterFull, "offences dropped, but not banned: a set was full"},
+	{ruleset.CounterHeldBack, "first offences dropped, but not banned: too many at a time"},
+	{ruleset.CounterUncounted, "packets to closed ports not counted: too many at a time"},
+	{ruleset.CounterUnroutable, "packets dropped, but not banned: no route back to their source"},
 }
 
 // print writes the report for people.
 func (r *report) print(u *ui) {
 	r.printForce(u)
-	if r.InForce {
+	if r.Present {
 		r.printTraps(u)
-		r.printWatcher(u)
+	}
+	r.printWatcher(u)
+	if r.Present {
 		r.printSets(u)
 		r.printCounters(u)
 	}
@@ -26,16 +37,17 @@ func (r *report) print(u *ui) {
 
 func (r *report) printForce(u *ui) {
 	bad := func(s string) string { return paint(u.outColour, s, red) }
-	good := func(s string) string { return paint(u.outColour, s, green) }
 	switch {
-	case !r.InForce:
+	case !r.Present:
 		u.print("%s: %s: there is no such table\n", r.Table, bad("not in force"))
-	case r.Current == nil:
-		u.print("%s: %s\n", r.Table, good("in force"))
-	case *r.Current:
-		u.print("%s: %s, as configured\n", r.Table, good("in force"))
+	case r.Dormant:
+		u.print("%s: %s: the table is dormant, and sees no packets\n", r.Table, bad("not in force"))
+	case r.InForce == nil:
+		u.print("%s: installed; whether as configured is not known\n", r.Table)
+	case *r.InForce:
+		u.print("%s: %s, as configured\n", r.Table, paint(u.outColour, "in force", green))
 	default:
-		u.print("%s: %s: %s\n", r.Table, bad("in force, but not as configured"), strings.Join(r.Differences, ", "))
+		u.print("%s: %s: %s\n", r.Table, bad("not as configured"), strings.Join(r.Differences, ", "))
 	}
 	for _, missing := range r.FeaturesMissing {
 		u.print("missing: %s\n", missing)
@@ -48,37 +60,55 @@ func (r *report) printTraps(u *ui) {
 		ports = "none"
 	}
 	u.print("traps: %s\n", ports)
-	for _, line := range r.hearing {
-		u.print("  %s\n", line)
+	if r.ArmedInSeconds > 0 {
+		u.print("  armed in %s\n", short(time.Duration(r.ArmedInSeconds)))
+	}
+	for _, l := range r.served {
+		u.print("  %s\n", l)
 	}
 }
 
 func (r *report) printWatcher(u *ui) {
 	w := r.Watcher
 	if !w.Running {
-		u.print("watcher: not running, so every ban lasts as long as the first\n")
+		u.print("watcher: not running\n")
 		return
 	}
-	u.print("watcher: running since %s, pid %d; knows %s\n", w.Since.In(r.zone).Format("2006-01-02 15:04:05"), w.PID, plural(w.Offenders, "offender"))
-	if w.SaveFailures > 0 {
-		u.warn("the watcher could not save its state %s: see its journal", plural(int(w.SaveFailures), "time"))
+	u.print("watcher: running since %s, pid %d; remembers %s\n", w.Since.In(r.zone).Format(clockLayout), w.PID, plural(w.Rows, "source"))
+	if w.SaveError != "" {
+		u.warn("the watcher cannot save its state: %s", w.SaveError)
+	}
+	if w.MetricsError != "" {
+		u.warn("the watcher does not serve metrics at %s: %s", w.Metrics, w.MetricsError)
+	}
+	if w.TableWrong != "" && r.InForce != nil && *r.InForce {
+		u.warn("the watcher has another configuration, and finds wrong: %s", w.TableWrong)
 	}
 }
 
 func (r *report) printSets(u *ui) {
-	rows := [][]string{{"SET", "BANS", "SIZE", "TIMEOUT"}}
+	rows := [][]string{{"SET", "COUNT", "SIZE", "TIMEOUT"}}
+	var full []string
 	for _, s := range r.Sets {
-		row := []string{s.Name, fmt.Sprint(s.Count), "-", s.timeout}
+		row := []string{s.Name, fmt.Sprint(s.Count), "-", "-"}
 		if s.Size > 0 {
 			row[2] = fmt.Sprint(s.Size)
 		}
+		if s.TimeoutSeconds > 0 {
+			row[3] = config.FormatDuration(time.Duration(s.TimeoutSeconds))
+		}
 		if s.Full {
+			full = append(full, s.Name)
 			row = append(row, paint(u.outColour, "FULL", red))
 		}
 		rows = append(rows, row)
 	}
 	u.print("\n")
 	u.table(rows)
+	if full != nil {
+		u.warn("full: %s: what finds no room there is dropped, but not banned or counted", strings.Join(full, ", "))
+		u.hint("raise size in [ban] of the configuration, then run `portmon apply`")
+	}
 }
 
 func (r *report) printCounters(u *ui) {
@@ -90,8 +120,12 @@ func (r *report) printCounters(u *ui) {
 	}
 	u.print("\n")
 	u.table(rows)
-	if n := r.Counters["full"].Packets; n > 0 {
-		u.warn("%s came when there was no room to ban the source: dropped, but not banned", plural(int(n), "trap packet"))
-		u.hint("raise size in [ban] of the configuration, then run `portmon apply`")
+	lost := r.Counters[ruleset.CounterFull].Packets
+	if lost > 0 {
+		u.warn("%s banned nobody, because a set was full: dropped all the same", plural(int(lost), "offence"))
+	}
+	if n := r.Counters[ruleset.CounterHeldBack].Packets; n > 0 {
+		u.warn("%s banned nobody, because there were too many at a time, as in a flood of forged packets: dropped all the same",
+			plural(int(n), "first offence"))
 	}
 }

@@ -2,19 +2,22 @@ package main
 
 // This file alone prints and exits. Its rules:
 //
-//   - Data, which is what a command was asked for, goes to standard output. All else goes to standard error behind "portmon: ".
-//   - An error says what was being done, to what, and why it failed, with no capital at its start and no full stop at its end.
-//     Where there is a next step, it follows as a hint, on a line of its own.
-//   - Colours appear only on a terminal, and never with NO_COLOR or TERM=dumb. They tell nothing that the words do not.
-//   - What others wrote, into a file or into the kernel, reaches nobody's terminal as more than text.
-//   - Data is buffered, and that it could not be written is an error as any other.
+//   - Data, which is what a command was asked for, goes to standard output. All
+//     else goes to standard error behind "portmon: ".
+//   - An error says what was being done, to what, and why it failed, without a
+//     capital letter at its start and a full stop at its end. If there is a next
+//     step, it follows as a hint on a line of its own.
+//   - Colours appear only on a terminal, and never with NO_COLOR or TERM=dumb.
+//     They say nothing that the words do not.
+//   - What others wrote, into a file or into the kernel, reaches a terminal as
+//     nothing but text.
+//   - Data is buffered; that it could not be written is an error like any other.
 
 import (
 	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -74,7 +77,8 @@ func (u *ui) json(v any) error {
 	return enc.Encode(v)
 }
 
-// table writes data in columns, the first row as their heading. Only the last cell of a row may have colours.
+// table writes data in columns, the first row as their heading. Only the last
+// cell of a row may have colours.
 func (u *ui) table(rows [][]string) {
 	longest := 0
 	for _, row := range rows {
@@ -83,7 +87,8 @@ func (u *ui) table(rows [][]string) {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
-		// A column is one only where the cells before it end in a tab in every row.
+		// A column is one only where the cells before it end in a tab in every
+		// row.
 		fmt.Fprintln(w, strings.Join(row, "\t")+strings.Repeat("\t", longest-len(row)))
 	}
 	w.Flush()
@@ -94,8 +99,9 @@ func (u *ui) table(rows [][]string) {
 	}
 }
 
-// say writes to standard error, each line behind the program's name. What data there is comes first, so that a terminal that gets
-// both shows them in order.
+// say writes to standard error, each line behind the program's name. Data that
+// is still buffered comes first, so that a terminal that gets both shows them in
+// order.
 func (u *ui) say(label string, as style, text string) {
 	u.out.Flush()
 	if label != "" {
@@ -125,7 +131,7 @@ func (u *ui) fail(err error) {
 	}
 }
 
-// finish writes out the data that is left, says what err has to say, and returns the exit code.
+// finish reports err, writes the data that is left, and returns the exit code.
 func (u *ui) finish(err error) int {
 	code := exitCode(err)
 	if _, ok := err.(said); !ok && err != nil {
@@ -138,7 +144,8 @@ func (u *ui) finish(err error) int {
 	return code
 }
 
-// printable returns text of others with what is not text replaced, such as the escape sequences that a terminal would obey.
+// printable returns text of others with what is not text replaced, such as the
+// escape sequences that a terminal would obey.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) || r == '\t' {
@@ -146,20 +153,6 @@ func printable(s string) string {
 		}
 		return unicode.ReplacementChar
 	}, s)
-}
-
-// journal returns the voice of a program that runs for long. Under systemd, which notes when a line came, lines need no time.
-func (u *ui) journal(times bool) *slog.Logger {
-	opts := &slog.HandlerOptions{}
-	if !times {
-		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if a.Key == slog.TimeKey && len(groups) == 0 {
-				return slog.Attr{}
-			}
-			return a
-		}
-	}
-	return slog.New(slog.NewTextHandler(u.err, opts))
 }
 
 func exit(code int) { os.Exit(code) }

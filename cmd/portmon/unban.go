@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -14,17 +17,21 @@ import (
 func unbanCommand(p *cli) *cobra.Command {
 	var all bool
 	var reason string
+	var o targetOptions
 	cmd := &cobra.Command{
-		Use:   "unban ADDR|PREFIX... | --all",
-		Short: "lift bans",
-		Long: `Unban lifts the bans of addresses, and of prefixes and all that is within them.
-An IPv6 address stands for the network that it would be banned by, as a rule its
-/64. A source that is unbanned starts again at the first tier, even if it was
-free already.
+		Use:   "unban ADDR|PREFIX|RANGE... | --file FILE | --all",
+		Short: "lift bans and forget offences",
+		Long: `Unban lifts the bans of addresses, and of prefixes and all that is within them,
+and forgets their offences: the next one is the first again. An IPv6 address
+stands for the network that it would be banned by, usually its /64. What was
+unbanned stays unbanned after a reboot or a flush of nftables.
 
-It is no error if there is nothing to lift. It is one if an address is still
-banned afterwards, because the ban is of a larger prefix.`,
-		Example: `  # let in somebody, a network, everybody, or whom a script has banned
+It is not an error if there is nothing to lift. It is one if a source is still
+banned afterwards, because the ban is of a larger prefix.
+
+With --file the list comes from a file, or from standard input if FILE is "-",
+as portmon ban reads it.`,
+		Example: `  # let in an address, a network, everybody, or those that a script has banned
   portmon unban 203.0.113.7
   portmon unban 198.51.100.0/24
   portmon unban --all
@@ -33,113 +40,206 @@ banned afterwards, because the ban is of a larger prefix.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case all && len(args) > 0:
-				return usage(cmd, "--all and %s do not go together", args[0])
-			case !all && len(args) == 0:
-				return usage(cmd, "nobody to unban: want an address, a prefix or --all")
+				return usage(cmd, "--all and %s cannot be combined", args[0])
+			case !all && len(args) == 0 && o.file == "":
+				return usage(cmd, "missing argument: an address or a prefix to unban, or --all")
 			case cmd.Flags().Changed("reason") && !all:
-				return usage(cmd, "--reason only goes with --all")
+				return usage(cmd, "--reason requires --all")
 			case cmd.Flags().Changed("reason") && reason == "":
-				return usage(cmd, "--reason is empty: bans without a reason are those of traps")
+				return usage(cmd, "--reason is empty: bans without a reason are those of the packet path")
 			}
-			return nil
+			return noTwoOf(cmd, "all", "file")
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			targets, err := parseTargets(cmd, args)
+			if _, err := p.statePath(); err != nil && p.configFile != "" {
+				return err
+			}
+			list, err := p.readTargets(cmd, args, o)
 			if err != nil {
 				return err
 			}
-			return p.withTable(func(c *nftset.Conn, s *ruleset.State) error {
-				if reason != "" {
-					return p.unbanReason(c, s, reason)
-				}
-				if all {
-					return p.unbanAll(c, s)
-				}
-				var errs []error
-				for _, t := range targets {
-					if err := p.unban(c, s, t); err != nil {
-						errs = append(errs, err)
-					}
-				}
-				return p.failEach(errs)
-			})
+			c, h, err := p.open()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			switch {
+			case reason != "":
+				err = p.unbanReason(h, reason)
+			case all:
+				err = p.unbanAll(h)
+			default:
+				err = p.unban(h, list)
+			}
+			if err == nil && !h.Exists {
+				return errNoTable
+			}
+			return err
 		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "lift all bans")
-	cmd.Flags().StringVar(&reason, "reason", "", "with --all: lift only those that were made with this `TEXT`")
+	cmd.Flags().BoolVar(&all, "all", false, "lift all bans, and forget all offences")
+	cmd.Flags().StringVar(&reason, "reason", "", "with --all: lift only the bans that were made with this `TEXT`")
+	o.addFlags(cmd, "unban")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("reason", cobra.NoFileCompletions))
 	return cmd
 }
 
-func (p *cli) unban(c *nftset.Conn, s *ruleset.State, t target) error {
-	prefix := t.source(s)
-	bans, inside, err := s.Unban(c, prefix)
-	for _, b := range longestEach(bans) {
-		text := b.Interval.String()
-		if b.Tier > 0 {
-			text += fmt.Sprintf(" (tier %d)", b.Tier)
+func (p *cli) unban(h *ruleset.Handle, list *targetList) error {
+	var sources []netip.Prefix
+	remembered := make(map[netip.Prefix]bool)
+	few := len(list.targets) <= fewTargets
+	for _, t := range list.targets {
+		source, err := t.source(h)
+		if err != nil {
+			return err
 		}
-		p.print("unbanned %s\n", text)
-	}
-	switch {
-	case err != nil:
-		return fmt.Errorf("unban %s: %w", t.text, err)
-	case inside != nil:
-		return &hinted{
-			fmt.Errorf("%s is still banned: inside %s", shortPrefix(prefix), inside.Interval),
-			"lift that: " + unbanOf(*inside),
+		sources = append(sources, source)
+		if few && t.address {
+			st, err := h.Lookup(t.prefix.Addr())
+			if err != nil {
+				return err
+			}
+			remembered[source] = st.Step > 0 || len(st.Probed) > 0
 		}
-	case len(bans) == 0 && p.forgiven(prefix):
-		p.note("%s%s was not banned; its offences are forgotten", shortPrefix(prefix), t.meaning(prefix))
-	case len(bans) == 0:
-		p.note("%s%s was not banned", shortPrefix(prefix), t.meaning(prefix))
 	}
-	return nil
-}
-
-// forgiven has the watcher forget the offences of a source, and reports whether there were any. Of a ban that is lifted it hears from
-// the kernel, and forgets them by itself.
-func (p *cli) forgiven(source netip.Prefix) bool {
-	w, err := p.watcher(p.statePath())
+	lifted, covered, err := h.Unban(sources...)
 	if err != nil {
-		return false
+		return fmt.Errorf("unban: %w", err)
 	}
-	defer w.Close()
-	had, err := w.Forgive([]netip.Prefix{source})
-	return err == nil && len(had) > 0
-}
-
-// longestEach returns, of each source that had bans in several tiers, the one of the longest; they come in this order.
-func longestEach(bans []ruleset.Ban) []ruleset.Ban {
-	seen := make(map[nftset.Interval]bool)
-	var out []ruleset.Ban
-	for _, b := range bans {
-		if !seen[b.Interval] {
-			seen[b.Interval] = true
-			out = append(out, b)
+	had, forgetErr := p.forget(h, sources...)
+	for _, source := range had {
+		remembered[source] = true
+	}
+	if few {
+		var texts []string // a source can be under several bans
+		for _, e := range lifted {
+			texts = append(texts, e.Interval.String())
+		}
+		for i, text := range texts {
+			if !slices.Contains(texts[:i], text) {
+				p.print("unbanned %s\n", text)
+			}
+		}
+	} else {
+		p.print("unbanned %s of %s\n", plural(len(lifted), "source"), plural(len(sources), "source"))
+	}
+	var errs []error
+	for i, t := range list.targets {
+		iv := nftset.FromPrefix(sources[i])
+		banned := false
+		for _, e := range covered {
+			if banned = e.Covers(iv); banned {
+				errs = append(errs, &hinted{
+					fmt.Errorf("%s is still banned: inside %s", text.Prefix(sources[i]), e.Interval), "lift that: " + unbanOf(e),
+				})
+				break
+			}
+		}
+		switch {
+		case banned || !few || slices.ContainsFunc(lifted, func(e ruleset.Entry) bool { return iv.Covers(e.Interval) }):
+		case remembered[sources[i]]:
+			p.note("%s%s was not banned; its offences are forgotten", text.Prefix(sources[i]), t.meaning(sources[i]))
+		default:
+			p.note("%s%s was not banned", text.Prefix(sources[i]), t.meaning(sources[i]))
 		}
 	}
-	return out
+	if forgetErr != nil {
+		errs = append(errs, forgetErr)
+	}
+	return p.failEach(errs)
 }
 
-func (p *cli) unbanAll(c *nftset.Conn, s *ruleset.State) error {
-	n, err := countBans(c, s.Table)
-	if err := errors.Join(err, s.UnbanAll(c)); err != nil {
+// everything is what --all is about.
+var everything = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+
+func (p *cli) unbanAll(h *ruleset.Handle) error {
+	n, err := countBans(h)
+	if h.Exists {
+		err = errors.Join(err, h.UnbanAll())
+	}
+	if err != nil {
 		return fmt.Errorf("unban all: %w", err)
 	}
 	p.print("unbanned all: %s\n", plural(n, "ban"))
-	return nil
+	_, err = p.forget(h, everything...)
+	return err
 }
 
 // unbanReason lifts the bans that somebody made with that reason.
-func (p *cli) unbanReason(c *nftset.Conn, s *ruleset.State, reason string) error {
-	n, err := s.UnbanWhere(c, func(b ruleset.Ban) bool {
-		said, _ := ruleset.Offence(b.Comment)
-		return said == reason
+func (p *cli) unbanReason(h *ruleset.Handle, reason string) error {
+	var sources []netip.Prefix
+	n, err := h.UnbanWhere(func(e ruleset.Entry) bool {
+		text, _ := ruleset.Offence(e.Comment)
+		if text == reason {
+			sources = append(sources, e.Prefixes()...)
+		}
+		return text == reason
 	})
 	if err != nil {
 		return fmt.Errorf("unban all with reason %q: %w", reason, err)
 	}
 	p.print("unbanned all with reason %q: %s\n", reason, plural(n, "ban"))
-	return nil
+	_, err = p.forget(h, sources...)
+	return err
+}
+
+// forget has what was unbanned stay unbanned: the watcher forgets it, or the
+// file does. It returns sources of which something was remembered, as far as
+// that is known.
+func (p *cli) forget(h *ruleset.Handle, prefixes ...netip.Prefix) (had []netip.Prefix, err error) {
+	if len(prefixes) == 0 {
+		return nil, nil
+	}
+	path, err := p.statePath()
+	if err == nil {
+		if w := p.runningWatcher(path); w != nil {
+			defer w.Close()
+			if had, err = w.Unbanned(prefixes...); err == nil {
+				return had, nil
+			}
+		} else {
+			err = p.forgetInBook(path, h, prefixes)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lifted, but a reboot or a flush of nftables can bring the bans back: %w", err)
+	}
+	return nil, nil
+}
+
+// forgetInBook takes prefixes, and all within, out of the book. Of sources that
+// hold no others, the lines are not even read.
+func (p *cli) forgetInBook(path string, h *ruleset.Handle, prefixes []netip.Prefix) error {
+	report, err := lookAtBook(path, h)
+	if err != nil || report.Missing {
+		return err
+	}
+	alone := true
+	for _, prefix := range prefixes {
+		source, err := h.Source(prefix.Addr())
+		if err != nil {
+			return err
+		}
+		alone = alone && (prefix == source || prefix.IsSingleIP())
+	}
+	if alone {
+		return p.amendBook(path, h, nil, prefixes)
+	}
+	// What was banned as one prefix is several in the kernel if a part of it was
+	// banned for another time: the book is to say what is left.
+	var held inKernel
+	current := sameTable(report, h)
+	if current {
+		if held, err = readKernel(h); err != nil {
+			return err
+		}
+	}
+	return p.changeBook(path, h, func(b *book.Book) {
+		if current {
+			catchUp(b, held, true)
+		}
+		for _, prefix := range prefixes {
+			b.FreeWithin(prefix)
+		}
+	})
 }

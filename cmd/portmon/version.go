@@ -7,15 +7,16 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Version is set by builds that know better than the build information, with -ldflags "-X main.Version=v1.2.3".
+// Version is set by builds that know better than the build information, with
+// -ldflags "-X main.Version=v1.2.3".
 var Version string
 
 func versionCommand(p *cli) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:               "version",
-		Short:             "tell the version",
-		Long:              `Version tells the version of portmon, and of the Go that it was built with.`,
+		Short:             "print the version",
+		Long:              `Version prints the version of portmon, and of the Go that it was built with.`,
 		Example:           `  portmon version`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Args:              noArgs,
@@ -47,7 +48,8 @@ func (p *cli) version(asJSON bool) error {
 	return nil
 }
 
-// version returns the version of this program: what the build has set, or else that of the module.
+// version returns the version of this program: what the build has set, or else
+// that of the module.
 func version() string {
 	if Version != "" {
 		return Version

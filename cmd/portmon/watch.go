@@ -7,34 +7,34 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
+	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/portmon/portmon/internal/companion"
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/daemon"
 )
 
 func watchCommand(p *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "watch",
-		Short: "take repeat offenders up the ladder, remember bans, send notices",
-		Long: `Watch runs until it is told to end. It hears of bans from the kernel, counts the
-offences of each source, and bans repeat offenders for longer. It keeps bans and
-offences in a file, so that they outlast a reload of nftables and a reboot, and
-puts the table back if somebody deletes it and does not make it again. It sends
-notices and serves metrics, if the configuration says so.
+		Short: "remember bans, repair the table, send notices",
+		Long: `Watch runs until it is stopped. It keeps bans and offences in a file, so that
+they outlast a flush of nftables and a reboot. It restores the table if somebody
+deletes or damages it, and takes bans that other programs make up the ladder. It
+sends notices and serves metrics, if the configuration says so.
 
-The kernel bans without it. When it ends, all bans stay.
+The kernel bans without it, repeat offenders for longer too. When it ends, all
+bans stay.
 
 SIGHUP makes it read the configuration again; a wrong one is refused. SIGTERM
 makes it save and end.`,
-		Example: `  # for three seconds, to see what it does
+		Example: `  # try it for three seconds
   timeout --preserve-status 3 portmon watch`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Args:              noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			conf, err := p.loadConfig()
+			conf, _, err := p.loadConfig()
 			if err != nil {
 				return err
 			}
@@ -44,12 +44,14 @@ makes it save and end.`,
 }
 
 func (p *cli) watch(conf *config.Config) error {
-	// A crash, and what a watchdog sends, end a Go program with code 2, which is that of a wrong configuration: no service manager would
-	// start it again. With this they end it with the trace, and by a signal.
+	// A crash, and what a watchdog sends, end a Go program with code 2, which is
+	// that of a wrong configuration: no service manager would start it again.
+	// With this they end it with the trace, and by a signal.
 	debug.SetTraceback("crash")
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
-	// A second later, the next signal kills. Not at once: timeout(1) sends each signal twice.
+	// A second later, the next signal kills. Not at once: timeout(1) sends each
+	// signal twice.
 	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, unix.SIGHUP)
@@ -65,20 +67,32 @@ func (p *cli) watch(conf *config.Config) error {
 		}
 	}()
 	host, _ := os.Hostname() // a notice can do without
-	c := companion.Config{
-		Config: conf, Load: func() (*config.Config, error) { return config.Load(p.configFile) },
-		Log: p.journal(p.getenv("JOURNAL_STREAM") == ""), Version: version(), Host: host, Dial: p.dial,
+	c := daemon.Config{
+		Config: conf, Load: p.reloadConfig,
+		// systemd notes by itself when a line came.
+		Stderr: p.stderr, Times: p.getenv("JOURNAL_STREAM") == "",
+		Version: version(), Host: host, Dial: p.dial,
 	}
 	if p.getenv("NOTIFY_SOCKET") != "" {
-		c.Notify = func(state string) { daemon.SdNotify(false, state) } // who does not listen has to do without
+		c.Notify = func(state string) { sd.SdNotify(false, state) } // who does not listen has to do without
 		c.Watchdog = watchdog()
 	}
-	return companion.Run(ctx, c, reload)
+	return daemon.Run(ctx, c, reload)
+}
+
+// reloadConfig reads the configuration again, for as long as the program runs.
+// What is doubtful about it is for the journal to say.
+func (p *cli) reloadConfig() (*config.Config, error) {
+	conf, err := config.Load(p.configFile)
+	if err == nil {
+		_, err = p.hostFacts(&conf.Spec)
+	}
+	return conf, err
 }
 
 // watchdog returns how often systemd wants to hear from the process; 0 is never.
 func watchdog() time.Duration {
-	d, err := daemon.SdWatchdogEnabled(false)
+	d, err := sd.SdWatchdogEnabled(false)
 	if err != nil {
 		return 0
 	}

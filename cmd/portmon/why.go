@@ -1,52 +1,71 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/portmon/portmon/internal/ledger"
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
 func whyCommand(p *cli) *cobra.Command {
 	var asJSON bool
+	q := query{proto: "tcp"}
 	cmd := &cobra.Command{
 		Use:   "why ADDR",
-		Short: "tell what happens to packets from an address, and why",
-		Long: `Why tells whether an address is banned, since when, for how long and by which
-set; whether it is whitelisted, and by which entry; and if it is neither, what
-would ban it. If the watcher knows of offences, it tells how many, the last
-port, and how long the next ban will be. It asks the kernel, not the
-configuration, and changes nothing.`,
+		Short: "explain what happens to packets from an address",
+		Long: `Why reports whether an address is banned, since when, for how long and for what;
+whether it is whitelisted, and by which entry; and what its next packet to a
+trap port or to a closed port would do. It shows what is remembered of earlier
+offences, and the closed ports that count against it. It asks the kernel and
+changes nothing.
+
+With --port it goes through the questions that the kernel would ask about a new
+connection to that port, in the same order, and reports the verdict. It cannot
+see what nftables rules of others, DNAT, or a packet mark would change.`,
 		Example: `  portmon why 203.0.113.7
+  portmon why 203.0.113.7 --port 3389
   portmon why 2001:db8:5:6::7 --json | jq -r .verdict`,
 		ValidArgsFunction: p.completeBanned,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usage(cmd, "want one address, here are %d", len(args))
+			switch {
+			case len(args) != 1:
+				return usage(cmd, "expected one address, got %d arguments", len(args))
+			case q.port == 0 && cmd.Flags().Changed("port"):
+				return usage(cmd, "--port must be 1 to 65535")
+			case q.proto != "tcp" && q.proto != "udp":
+				return usage(cmd, "--proto must be tcp or udp")
+			case q.port == 0 && (cmd.Flags().Changed("proto") || q.iif != "" || cmd.Flags().Changed("to")):
+				return usage(cmd, "--proto, --iif and --to require --port")
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			addr, err := parseAddr(args[0])
-			if err != nil {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if q.from, err = parseAddr(args[0]); err != nil {
 				if t, e := parseTarget(args[0]); e == nil {
-					return &usageError{fmt.Errorf("%s is a prefix: want one address", t.text), "`portmon list " + t.text + "` tells which bans lie within"}
+					return &usageError{fmt.Errorf("%s is not a single address", t[0].text), "`portmon list " + t[0].text + "` lists the bans in it"}
 				}
 				return usage(cmd, "%w", err)
 			}
-			return p.withTable(func(c *nftset.Conn, s *ruleset.State) error {
-				a, err := p.explain(c, s, addr)
+			if to := cmd.Flag("to"); to.Changed {
+				if q.to, err = parseAddr(to.Value.String()); err != nil {
+					return usage(cmd, "--to: %w", err)
+				} else if q.to.Is4() != q.from.Is4() {
+					return usage(cmd, "--to %s is of the other family", q.to)
+				}
+			}
+			return p.withTable(func(c *nftset.Conn, h *ruleset.Handle) error {
+				a, err := p.explain(c, h, q)
 				switch {
 				case err != nil:
-					return fmt.Errorf("why %s: %w", addr, err)
+					return fmt.Errorf("why %s: %w", q.from, err)
 				case asJSON:
 					return p.json(a)
 				}
@@ -55,7 +74,14 @@ configuration, and changes nothing.`,
 			})
 		},
 	}
+	cmd.Flags().Uint16Var(&q.port, "port", 0, "explain a packet to this `PORT`")
+	cmd.Flags().StringVar(&q.proto, "proto", q.proto, "with --port: `PROTOCOL`, tcp (a SYN) or udp")
+	cmd.Flags().StringVar(&q.iif, "iif", "", "with --port: it comes in by this `DEVICE` (default: by the one that leads to ADDR)")
+	cmd.Flags().String("to", "", "with --port: it is sent to this `ADDR` (default: by which this host would answer)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
+	for name, values := range map[string][]cobra.Completion{"port": nil, "proto": {"tcp", "udp"}, "iif": nil, "to": nil} {
+		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)))
+	}
 	return cmd
 }
 
@@ -64,121 +90,156 @@ type verdict string
 
 const (
 	banned      verdict = "banned"
-	whitelisted verdict = "whitelisted" // bans are without effect
-	ownAddress  verdict = "own_address" // never banned by a trap
+	whitelisted verdict = "whitelisted" // bans have no effect
+	ownAddress  verdict = "own_address" // never banned by the packet path
 	notBanned   verdict = "not_banned"
 )
 
-// answer is what why has to say.
+// answer is what why reports. What is not known is left out.
 type answer struct {
 	Version int        `json:"version"`
 	Table   string     `json:"table"`
 	Address netip.Addr `json:"address"`
-	// Source is the prefix that a packet from the address would ban.
-	Source        netip.Prefix      `json:"source"`
-	Verdict       verdict           `json:"verdict"`
-	WhitelistedBy string            `json:"whitelisted_by,omitempty"`
-	Bans          []json.RawMessage `json:"bans"`
-	// WouldBanSeconds is how long a trap would ban the source; 0 if none would.
-	WouldBanSeconds float64  `json:"would_ban_seconds,omitempty"`
-	TrapTCP         []string `json:"trap_tcp"`
-	TrapUDP         []string `json:"trap_udp"`
-	// Watched tells that a watcher runs. If it does not, what is known of offences is what the last one has left.
-	Watched      bool       `json:"watched"`
-	Offences     int        `json:"offences,omitempty"`
-	LastOffence  *time.Time `json:"last_offence,omitempty"`
-	LastProtocol string     `json:"last_protocol,omitempty"`
-	LastPort     uint16     `json:"last_port,omitempty"`
-	// NextTier is the tier that the next offence leads to, once the bans are over.
-	NextTier       int     `json:"next_tier,omitempty"`
-	NextBanSeconds float64 `json:"next_ban_seconds,omitempty"`
+	// Source is the prefix that an offence of the address would ban.
+	Source        netip.Prefix `json:"source"`
+	Verdict       verdict      `json:"verdict"`
+	WhitelistedBy string       `json:"whitelisted_by,omitempty"`
+	Bans          []banJSON    `json:"bans"`
+	// Tier is the step that the source was banned by last.
+	Tier               int     `json:"tier,omitempty"`
+	TierExpiresSeconds seconds `json:"tier_expires_seconds,omitempty"`
+	// ProbedPorts are the closed ports that count against the source; with
+	// ScanPorts of them it has offended.
+	ProbedPorts []uint16 `json:"probed_ports,omitempty"`
+	ScanPorts   int      `json:"scan_ports,omitempty"`
+	TrapTCP     []string `json:"trap_tcp"`
+	TrapUDP     []string `json:"trap_udp"`
+	// ArmedInSeconds is when the traps are armed; 0 if they are.
+	ArmedInSeconds seconds `json:"armed_in_seconds,omitempty"`
+	// NextTier is the step that the next offence leads to, and NextBanSeconds
+	// how long that bans. WouldBanSeconds is the same if one is possible now.
+	NextTier        int     `json:"next_tier,omitempty"`
+	NextBanSeconds  seconds `json:"next_ban_seconds,omitempty"`
+	WouldBanSeconds seconds `json:"would_ban_seconds,omitempty"`
+	// Watched reports that a watcher runs. Without one, what is said of
+	// offences was noted by the last one, or by commands.
+	Watched      bool          `json:"watched"`
+	Offences     int           `json:"offences,omitempty"`
+	FirstOffence string        `json:"first_offence,omitempty"`
+	LastOffence  string        `json:"last_offence,omitempty"`
+	LastProtocol string        `json:"last_protocol,omitempty"`
+	LastPort     uint16        `json:"last_port,omitempty"`
+	Packet       *packetAnswer `json:"packet,omitempty"`
 
-	zone     *time.Location
-	proto    uint8
-	next     time.Duration // how long the ban in NextTier is
-	bans     []entry
+	standing ruleset.Standing
+	bans     []ban
 	traps    traps
-	wouldBan time.Duration
-	retries  time.Duration // within which more than one packet must come for a ban; 0 if one is enough
+	known    book.Row
+	clock    book.Clock
+	zone     *time.Location
+	retries  time.Duration // within which more than one packet to a trap must come
+	scans    bool          // closed ports count
 }
 
-func (p *cli) explain(c *nftset.Conn, s *ruleset.State, addr netip.Addr) (*answer, error) {
-	st, err := s.Lookup(c, addr)
+func (p *cli) explain(c *nftset.Conn, h *ruleset.Handle, q query) (*answer, error) {
+	st, err := h.Lookup(q.from)
 	if err != nil {
 		return nil, err
 	}
-	a := &answer{Version: 1, Table: s.Table.String(), Address: addr, Source: s.Source(addr), Bans: []json.RawMessage{}, zone: p.now().Location()}
-	if a.traps, err = readTraps(c, s); err != nil {
+	a := &answer{
+		Version: 1, Table: h.Table.String(), Address: q.from, Source: st.Source, Bans: []banJSON{}, standing: st,
+		Tier: st.Step, TierExpiresSeconds: seconds(st.StepRemaining), ProbedPorts: st.Probed, zone: p.now().Location(),
+	}
+	if a.traps, err = readTraps(c, h); err != nil {
 		return nil, err
 	}
 	a.TrapTCP, a.TrapUDP = portTexts(a.traps.tcp), portTexts(a.traps.udp)
-	k := p.knowledge(a.Source)
-	a.recall(k, s, addr)
-	for _, b := range st.Bans {
-		entries(b, p.now(), func(e entry) {
-			k.about(&e)
-			if e.prefix.Contains(addr) {
-				a.bans = append(a.bans, e)
-				a.Bans = append(a.Bans, e.appendJSON(nil))
-			}
-		})
+	armed, err := armedIn(c, h)
+	if err != nil {
+		return nil, err
 	}
+	a.ArmedInSeconds = seconds(armed)
+	if err := a.recall(p, h); err != nil {
+		return nil, err
+	}
+	a.foresee(p, h)
 	if st.Whitelisted != nil {
 		a.WhitelistedBy = st.Whitelisted.String()
 	}
-	switch {
+	switch own, err := isOwn(q.from); {
+	case err != nil:
+		return nil, err
 	case st.Whitelisted != nil:
 		a.Verdict = whitelisted
 	case len(a.bans) > 0:
 		a.Verdict = banned
-	case isOwn(addr):
+	case own:
 		a.Verdict = ownAddress
 	default:
 		a.Verdict = notBanned
-		if first := firstTier(s, addr); first != nil && a.traps.String() != "" {
-			a.wouldBan, a.WouldBanSeconds = first.Timeout, first.Timeout.Seconds()
-		}
-		if hits := s.Set(setHits4); hits != nil {
-			a.retries = hits.Timeout
-		}
+		a.WouldBanSeconds = a.NextBanSeconds
 	}
-	return a, nil
+	if q.port > 0 {
+		a.Packet, err = p.follow(c, h, a, q)
+	}
+	return a, err
 }
 
-// recall fills in what is known of the source's offences.
-func (a *answer) recall(k *knowledge, s *ruleset.State, addr netip.Addr) {
-	a.Watched = k.watched
-	rec, when, ok := k.offender(a.Source)
-	if !ok {
-		return
+// recall fills in the bans, and what is remembered of the source's offences.
+func (a *answer) recall(p *cli, h *ruleset.Handle) error {
+	k, err := p.knowledge(h, a.Source)
+	if err != nil {
+		return err
 	}
-	when = when.UTC().Truncate(time.Second)
-	a.Offences, a.LastOffence, a.proto, a.LastProtocol, a.LastPort = rec.Offences, &when, rec.Proto, ledger.ProtocolName(rec.Proto), rec.Port
-	if !k.watched {
-		return
+	a.Watched, a.clock = k.watched, k.clock
+	if row, ok := k.Get(a.Source); ok && row.Offences > 0 {
+		a.known, a.Offences, a.LastProtocol, a.LastPort = row, row.Offences, text.Protocol(row.Proto), row.Port
+		a.FirstOffence, a.LastOffence = moment(k.clock, row.First), moment(k.clock, row.Last)
 	}
-	for tier := 1; tier <= rec.Offences+1; tier++ {
-		set := s.Set(ruleset.BanSet(addr, tier))
-		if set == nil {
-			return
+	for _, e := range a.standing.Bans {
+		for _, prefix := range e.Prefixes() {
+			if prefix.Contains(a.Address) {
+				b := k.explain(newBan(e, prefix, p.now()))
+				a.bans, a.Bans = append(a.bans, b), append(a.Bans, b.view())
+			}
 		}
-		a.NextTier, a.next, a.NextBanSeconds = tier, set.Timeout, set.Timeout.Seconds()
+	}
+	return nil
+}
+
+// foresee fills in what the next offence would lead to.
+func (a *answer) foresee(p *cli, h *ruleset.Handle) {
+	ladder := ladderOf(h)
+	a.scans = h.Set(setIgnoreTCP) != nil
+	if n := len(ladder.BanTime); n > 0 && (a.scans || a.traps.String() != "") {
+		a.NextTier = min(a.Tier+1, n)
+		a.NextBanSeconds = seconds(ladder.BanTime[a.NextTier-1])
+	}
+	if hits := h.Set("hits4"); hits != nil {
+		a.retries = hits.Timeout
+	}
+	switch conf, err := config.Load(p.configFile); {
+	case !a.scans:
+	case h.Set("score4") == nil:
+		a.ScanPorts = 1
+	case err == nil && slices.Equal(conf.Spec.BanTime, ladder.BanTime):
+		// The kernel does not tell this number, so that it is known only while
+		// the configuration is that of the table.
+		a.ScanPorts = conf.Spec.Scan.Ports
 	}
 }
 
-// firstTier returns the set that the packet path adds an address to, or nil.
-func firstTier(s *ruleset.State, addr netip.Addr) *nftset.Set {
-	if addr.Is6() {
-		return s.Set(setBan6)
+// armedIn returns in what time the traps are armed; 0 if they are.
+func armedIn(c *nftset.Conn, h *ruleset.Handle) (d time.Duration, err error) {
+	set := h.Set(setStarting)
+	if set == nil {
+		return 0, nil
 	}
-	return s.Set(setBan4)
-}
-
-// isOwn reports whether the address is one of this host.
-func isOwn(addr netip.Addr) bool {
-	own, err := net.InterfaceAddrs()
-	return err == nil && slices.ContainsFunc(own, func(a net.Addr) bool {
-		p, err := netip.ParsePrefix(a.String())
-		return err == nil && p.Addr().WithZone("") == addr
-	})
+	for el, err := range c.Elements(set) {
+		if err != nil {
+			return 0, err
+		}
+		d = max(d, el.Expires)
+	}
+	return d, nil
 }

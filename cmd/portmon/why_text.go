@@ -2,89 +2,114 @@ package main
 
 import (
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/portmon/portmon/internal/config"
 )
 
 // print writes the answer for people.
 func (a *answer) print(p *cli) {
+	colour := red
+	line := ""
 	switch a.Verdict {
 	case whitelisted:
-		p.print("%s %s by %s: it is never banned, and no ban counts\n", a.Address, paint(p.outColour, "is whitelisted", green), a.WhitelistedBy)
+		colour, line = green, " by "+a.WhitelistedBy+": it is never banned, and no ban has an effect"
 	case banned:
-		p.print("%s %s: packets from it are dropped, but for replies to what this host asked\n", a.Address, paint(p.outColour, "is banned", red))
+		line = ": packets from it are dropped, except replies to what this host asked"
 	case ownAddress:
-		p.print("%s %s: traps do not ban it\n", a.Address, paint(p.outColour, "is this host's own", green))
+		colour, line = green, ": it is never banned"
 	case notBanned:
-		p.print("%s %s\n", a.Address, paint(p.outColour, "is not banned", green))
+		colour = green
+	}
+	is := map[verdict]string{
+		whitelisted: "is whitelisted", banned: "is banned", ownAddress: "is an address of this host", notBanned: "is not banned",
+	}[a.Verdict]
+	p.print("%s %s%s\n", a.Address, paint(p.outColour, is, colour), line)
+	for i := range a.bans {
+		p.print("  %s\n", a.bans[i].describe())
+	}
+	for _, line := range a.past() {
+		p.print("  %s\n", line)
+	}
+	if a.Verdict == notBanned || a.Verdict == banned {
 		for _, line := range a.prospect() {
 			p.print("  %s\n", line)
 		}
 	}
-	for i := range a.bans {
-		p.print("  %s\n", a.bans[i].describe())
-	}
-	for _, line := range a.record() {
-		p.print("  %s\n", line)
+	if a.Packet != nil {
+		a.Packet.print(p)
 	}
 }
 
-// record says what is known of the source's offences, and what the next one leads to.
-func (a *answer) record() []string {
-	if a.Offences == 0 {
-		return nil
+// past says what is known of the source's offences.
+func (a *answer) past() []string {
+	var lines []string
+	if a.Offences > 0 {
+		text := plural(a.Offences, "offence") + " on record, the last"
+		if port := portName(a.known.Proto, a.known.Port); port != "" {
+			text += " at " + port
+		}
+		lines = append(lines, text+" on "+a.clock.Time(a.known.Last).In(a.zone).Format(clockLayout))
 	}
-	text := plural(a.Offences, "offence") + " on record, the last"
-	if port := portName(a.proto, a.LastPort); port != "" {
-		text += " at " + port
+	if a.Tier > 0 {
+		lines = append(lines, fmt.Sprintf("last banned by tier %d, which is remembered for %s more", a.Tier, short(time.Duration(a.TierExpiresSeconds))))
 	}
-	text += " on " + a.LastOffence.In(a.zone).Format("2006-01-02 15:04:05")
-	if !a.Watched {
-		return []string{text, "no watcher runs, which would ban it for longer the next time"}
+	if n := len(a.ProbedPorts); n > 0 {
+		of := ""
+		if a.ScanPorts > 0 {
+			of = fmt.Sprintf(" of %d", a.ScanPorts)
+		}
+		var ports []string
+		for _, port := range a.ProbedPorts {
+			ports = append(ports, fmt.Sprint(port))
+		}
+		lines = append(lines, fmt.Sprintf("%d%s distinct closed ports asked for: %s", n, of, strings.Join(ports, ", ")))
 	}
-	if a.NextTier == 0 {
-		return []string{text}
-	}
-	return []string{text, fmt.Sprintf("the next ban is in tier %d, for %s", a.NextTier, config.FormatDuration(a.next))}
+	return lines
 }
 
-// prospect says what would ban an address that is not.
+// prospect says what would ban the source.
 func (a *answer) prospect() []string {
-	if a.wouldBan == 0 {
-		return []string{"nothing would ban it: there are no trap ports"}
+	next := time.Duration(a.NextBanSeconds)
+	if next == 0 {
+		return []string{"nothing would ban it: there are no trap ports, and scans are not counted"}
 	}
-	what, how := "it", "a packet to a trap port"
+	if a.Verdict == banned {
+		return []string{fmt.Sprintf("the next ban is by tier %d, for %s", a.NextTier, config.FormatDuration(next))}
+	}
+	what := "it"
 	if !a.Source.IsSingleIP() {
 		what = "its network " + a.Source.String()
 	}
+	how := "a packet to a trap port"
 	if a.retries > 0 {
 		how = "trap packets within " + config.FormatDuration(a.retries)
 	}
-	return []string{
-		fmt.Sprintf("%s would ban %s for %s", how, what, config.FormatDuration(a.wouldBan)),
-		fmt.Sprintf("traps: %s", a.traps),
+	lines := []string{fmt.Sprintf("%s would ban %s for %s (tier %d)", how, what, config.FormatDuration(next), a.NextTier)}
+	if a.traps.String() == "" {
+		lines = nil
 	}
+	if a.scans {
+		lines = append(lines, a.nextProbe(what, config.FormatDuration(next)))
+	}
+	if a.ArmedInSeconds > 0 {
+		lines = append(lines, fmt.Sprintf("but nothing bans before the traps are armed, in %s", short(time.Duration(a.ArmedInSeconds))))
+	}
+	if ports := a.traps.String(); ports != "" {
+		lines = append(lines, "traps: "+ports)
+	}
+	return lines
 }
 
-// describe says all about a ban: "198.51.100.0/24 in net4, for ever: spam wave".
-func (e *entry) describe() string {
-	text := fmt.Sprintf("%s in %s", shortPrefix(e.prefix), e.set)
-	if e.tier > 0 {
-		text += fmt.Sprintf(", tier %d", e.tier)
+// nextProbe says what packets to closed ports would do.
+func (a *answer) nextProbe(what, how string) string {
+	switch left := a.ScanPorts - len(a.ProbedPorts); {
+	case a.ScanPorts == 0:
+		return "so would packets to several closed ports"
+	case left <= 1:
+		return fmt.Sprintf("a packet to one more closed port would ban %s for %s (tier %d)", what, how, a.NextTier)
+	default:
+		return fmt.Sprintf("so would packets to %d more closed ports", left)
 	}
-	if e.expires == 0 {
-		text += ", for ever"
-	} else {
-		if e.timeout > 0 {
-			text += ", for " + config.FormatDuration(e.timeout)
-		}
-		if age, ok := e.age(); ok {
-			text += " since " + e.read.Add(-age).Format("2006-01-02 15:04:05")
-		}
-		text += ", " + short(e.expires) + " left"
-	}
-	if cause := e.cause(); cause != "" {
-		text += ": " + printable(cause)
-	}
-	return text
 }

@@ -32,7 +32,8 @@ func (b *bench) file(name, text string) (string, error) {
 	return path, os.WriteFile(path, []byte(text), 0o644)
 }
 
-// open opens a connection to the nf_tables of a host, which ends with the scope.
+// open opens a connection to the nf_tables of a host, which ends with the
+// scope.
 func open(t *scope, h *netnstest.Host) (*nftset.Conn, error) {
 	c, err := nftset.Dial(&nftset.Config{NetNS: h.FD()})
 	if err == nil {
@@ -43,5 +44,5 @@ func open(t *scope, h *netnstest.Host) (*nftset.Conn, error) {
 
 // compile returns the table of a Spec on a kernel that can do everything.
 func compile(spec ruleset.Spec) *ruleset.Table {
-	return ruleset.Compile(spec, ruleset.Features{ReversePath: true, Log: true}, nil)
+	return ruleset.Compile(spec, ruleset.Features{ReversePath: true, Log: true}, ruleset.Asked{})
 }

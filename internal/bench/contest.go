@@ -11,7 +11,8 @@ import (
 type runner struct {
 	name string
 	host *netnstest.Host
-	// prepare, if not nil, puts the host into the state that the work starts from. It is not measured.
+	// prepare, if not nil, puts the host into the state that the work starts
+	// from. It is not measured.
 	prepare func() error
 	// pipeline are the commands that do the work.
 	pipeline [][]string
@@ -29,7 +30,8 @@ func (r *runner) run() (usage, error) {
 // pipeline is one that consists of a single command.
 func pipeline(command ...string) [][]string { return [][]string{command} }
 
-// newContest returns a table for contests. Runners are compared to those that are named, the first ones of each contest.
+// newContest returns a table for contests. Runners are compared to those that
+// are named, the first ones of each contest.
 func newContest(caption string, references ...string) *table {
 	t := &table{caption: caption, columns: []string{"work", "by", "time", "from–to", "CPU", "peak memory"}}
 	for _, r := range references {
@@ -39,7 +41,8 @@ func newContest(caption string, references ...string) *table {
 	return t
 }
 
-// contest lets the runners work in turn, count times, and adds a row for each: its medians, and its ratios to the references.
+// contest lets the runners work in turn, count times, and adds a row for each:
+// its medians, and its ratios to the references.
 func (t *table) contest(work string, count int, runners []runner) error {
 	costs := make([][]usage, len(runners))
 	for round := range count {
@@ -63,7 +66,7 @@ func (t *table) contest(work string, count int, runners []runner) error {
 		row := []string{
 			work, r.name,
 			seconds(median(time)), seconds(quantile(time, 0)) + " to " + seconds(quantile(time, 1)),
-			seconds(median(column(costs[i], usage.cpuSeconds))), fmt.Sprintf("%.1f MB", median(memory)),
+			seconds(median(column(costs[i], usage.cpuSeconds))), megabytes(median(memory)),
 		}
 		for _, reference := range costs[:t.references] {
 			row = append(row, ratio(time, column(reference, usage.seconds)), ratio(memory, column(reference, usage.megabytes)))
@@ -74,6 +77,13 @@ func (t *table) contest(work string, count int, runners []runner) error {
 	return nil
 }
 
+func megabytes(mb float64) string {
+	if mb == 0 {
+		return "not known"
+	}
+	return fmt.Sprintf("%.1f MB", mb)
+}
+
 func column(costs []usage, value func(usage) float64) []float64 {
 	out := make([]float64, len(costs))
 	for i, u := range costs {
@@ -82,13 +92,17 @@ func column(costs []usage, value func(usage) float64) []float64 {
 	return out
 }
 
-// ratio is the median of the ratios of the rounds, so that what slowed down a whole round cancels out.
+// ratio is the median of the ratios of the rounds, so that what slowed down a
+// whole round cancels out.
 func ratio(a, b []float64) string {
 	q := make([]float64, len(a))
 	for i := range a {
 		q[i] = a[i] / b[i]
 	}
 	m := median(q)
+	if m == 0 {
+		return "not known"
+	}
 	if m < 0.1 {
 		return fmt.Sprintf("%.3f", m)
 	}

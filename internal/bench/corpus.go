@@ -15,7 +15,8 @@ import (
 // What is measured is random, but the same in every run.
 func newRand() *rand.Rand { return rand.New(rand.NewPCG(2026, 1)) }
 
-// randomPrefixes returns n disjoint prefixes, three of five of them of IPv4, of all lengths from /20 and /48 on.
+// randomPrefixes returns n disjoint prefixes, three of five of them of IPv4, of
+// all lengths from /20 and /48 on.
 func randomPrefixes(n int) []netip.Prefix {
 	r := newRand()
 	prefixes := make([]netip.Prefix, 0, n)
@@ -33,13 +34,25 @@ func randomPrefixes(n int) []netip.Prefix {
 	return prefixes
 }
 
-// randomAddrs returns n different addresses in 16.0.0.0/4, none of which is used for anything else here.
+// randomAddrs returns n different addresses in 16.0.0.0/4, none of which is
+// used for anything else here.
 func randomAddrs(n int) []netip.Addr {
 	addrs := make([]netip.Addr, 0, n)
 	for i := range distinct(newRand(), n, 1<<28) {
 		var a [4]byte
 		binary.BigEndian.PutUint32(a[:], 1<<28|i)
 		addrs = append(addrs, netip.AddrFrom4(a))
+	}
+	return addrs
+}
+
+// randomAddrs6 returns n addresses of as many /48s in 2b00::/8.
+func randomAddrs6(n int) []netip.Addr {
+	addrs := make([]netip.Addr, 0, n)
+	for i := range distinct(newRand(), n, 1<<31) {
+		a := [16]byte{0: 0x2b, 7: 0x17, 15: 0x05}
+		binary.BigEndian.PutUint32(a[1:], i)
+		addrs = append(addrs, netip.AddrFrom16(a))
 	}
 	return addrs
 }
@@ -61,11 +74,21 @@ func distinct(r *rand.Rand, n int, limit uint32) iter.Seq[uint32] {
 	}
 }
 
-// banTime is the timeout of all bans: not the default of the set, so that each brings its own, as bans by hand do.
+// banTime is the timeout of all bans: not the default of the set, so that each
+// brings its own, as bans by hand do.
 const banTime = 100 * time.Hour
 
 func element(a netip.Addr) nftset.Element {
-	return nftset.Element{Interval: nftset.Single(nftset.AddrKey(a)), Timeout: banTime}
+	return nftset.Element{Interval: nftset.Single(key(a)), Timeout: banTime}
+}
+
+// key is what an address is banned by: of IPv6 the address of its /64.
+func key(a netip.Addr) nftset.Key {
+	if a.Is6() {
+		p, _ := a.Prefix(64)
+		a = p.Addr()
+	}
+	return nftset.AddrKey(a)
 }
 
 // elements are bans of addresses.

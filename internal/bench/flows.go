@@ -11,28 +11,29 @@ import (
 	"github.com/portmon/portmon/netnstest"
 )
 
-// sources is how many addresses each flow comes from. All go out in one system call.
-const sources = 64
-
 var (
 	innocents  = netip.MustParsePrefix("198.51.100.0/24")
 	innocents6 = netip.MustParsePrefix("2001:db8:1::/48")
 	banned     = netip.MustParsePrefix("203.0.113.0/24")
+	crowd      = netip.MustParsePrefix("198.18.0.0/15")
+	crowd6     = netip.MustParsePrefix("2001:db8:2::/48")
 )
 
 const (
-	portUDP  = 9000
-	portTCP  = 9001
-	portFull = 9002
+	portUDP    = 9000
+	portTCP    = 9001
+	portFull   = 9002
+	portClosed = 9003
 )
 
 // flow is a kind of packet.
 type flow struct {
-	name   string
-	frames func(*scope, *lane) ([][]byte, error)
-	// reach tells whether the packets get to the server's sockets, if the table has the bans.
-	reach bool
-	// counter is the one in /proc/net/snmp, or snmp6, which counts packets that did.
+	name    string
+	from    netip.Prefix
+	sources int
+	frames  func(*lane, []netip.Addr) ([][]byte, error)
+	// counter is the one in /proc/net/snmp, or snmp6, which counts packets that
+	// got to the server's sockets, or would have if there were one.
 	counter []string
 }
 
@@ -42,29 +43,27 @@ var (
 	countTCP  = []string{"Tcp InSegs"}
 )
 
-var flows = []flow{
-	{"UDP to an open port", udpFrames, true, countUDP},
-	{"the same by IPv6", udp6Frames, true, countUDP6},
-	{"TCP, established", tcpFrames, true, countTCP},
-	{"TCP, SYN to an open port", synFrames, true, countTCP},
-	{"TCP, SYN of a banned source", bannedFrames, false, countTCP},
+// few sources are always in the caches, and go out in one system call.
+const few = 64
+
+var warmFlows = []flow{
+	{"UDP to an open port", innocents, few, datagrams, countUDP},
+	{"the same by IPv6", innocents6, few, datagrams, countUDP6},
+	{"TCP, established", innocents, few, acknowledgements, countTCP},
+	{"SYN to an open port", innocents, few, syns(portFull), countTCP},
+	{"the same by IPv6", innocents6, few, syns(portFull), countTCP},
+	{"SYN to a closed port", innocents, few, syns(portClosed), countTCP},
+	{"SYN of a banned source", banned, few, syns(portFull), countTCP},
 }
 
-// encode makes one frame for each source of a prefix.
-func (l *lane) encode(from netip.Prefix, packet func(src netip.Addr) (netnstest.Packet, error)) ([][]byte, error) {
-	var frames [][]byte
-	for i := range sources {
-		p, err := packet(nth(from, i+1))
-		if err != nil {
-			return nil, err
-		}
-		f, err := frame(l.link, p)
-		if err != nil {
-			return nil, err
-		}
-		frames = append(frames, f)
-	}
-	return frames, nil
+// many sources are not.
+const many = 4096
+
+var coldFlows = []flow{
+	{"UDP to an open port", crowd, many, datagrams, countUDP},
+	{"the same by IPv6", crowd6, many, datagrams, countUDP6},
+	{"SYN to an open port", crowd, many, syns(portFull), countTCP},
+	{"the same by IPv6", crowd6, many, syns(portFull), countTCP},
 }
 
 // frame returns a packet as it goes over a link, from A to B.
@@ -76,39 +75,58 @@ func frame(link *netnstest.Link, p netnstest.Packet) ([]byte, error) {
 	return p.AppendBinary(append(append(append([]byte{}, link.B.MAC[:]...), link.A.MAC[:]...), etherType...))
 }
 
-// udpFrames opens a socket that nobody reads. Once it is full, which it is after a few packets, each costs the same.
-func udpFrames(t *scope, l *lane) ([][]byte, error) {
-	if err := l.listen(t, unix.SOCK_DGRAM, portUDP); err != nil {
-		return nil, err
-	}
-	return l.datagrams(innocents, l.link.B.IPv4)
-}
-
-func udp6Frames(_ *scope, l *lane) ([][]byte, error) { return l.datagrams(innocents6, l.link.B.IPv6) }
-
-func (l *lane) datagrams(from netip.Prefix, to netip.Addr) ([][]byte, error) {
-	return l.encode(from, func(src netip.Addr) (netnstest.Packet, error) {
-		p := netnstest.Datagram(src, netip.AddrPortFrom(to, portUDP), "a payload of 26 bytes long")
+// datagrams go to a socket that nobody reads. Once it is full, which it is
+// after a few packets, each costs the same.
+func datagrams(l *lane, from []netip.Addr) ([][]byte, error) {
+	return each(from, func(src netip.Addr) ([]byte, error) {
+		p := netnstest.Datagram(src, netip.AddrPortFrom(l.address(src), portUDP), "a payload of 26 bytes long")
 		p.Src = netip.AddrPortFrom(src, 40000)
-		return p, nil
+		return frame(l.link, p)
 	})
 }
 
-// tcpFrames opens real connections and repeats the last acknowledgement of the client.
-func tcpFrames(_ *scope, l *lane) ([][]byte, error) {
+// syns go to one port. If it is open its backlog is full, so that each costs
+// the same and nothing is answered.
+func syns(port uint16) func(*lane, []netip.Addr) ([][]byte, error) {
+	return func(l *lane, from []netip.Addr) ([][]byte, error) { return l.syns(from, port) }
+}
+
+func (g *target) syns(from []netip.Addr, port uint16) ([][]byte, error) {
+	return each(from, func(src netip.Addr) ([]byte, error) {
+		p := netnstest.SYN(src, netip.AddrPortFrom(g.address(src), port))
+		p.Src = netip.AddrPortFrom(src, 40000)
+		return frame(g.link, p)
+	})
+}
+
+// acknowledgements repeat the last one of the client in real connections.
+func acknowledgements(l *lane, from []netip.Addr) ([][]byte, error) {
 	server := l.link.B.Host.ListenTCP(netip.AddrPortFrom(l.link.B.IPv4, portTCP).String())
-	return l.encode(innocents, func(src netip.Addr) (netnstest.Packet, error) {
+	return each(from, func(src netip.Addr) ([]byte, error) {
 		conn, err := l.link.A.Host.Dial("tcp", src, server.Addr(), 5*time.Second)
 		if err != nil {
-			return netnstest.Packet{}, err
+			return nil, err
 		}
 		p := netnstest.Packet{
 			Proto: netnstest.TCP, Flags: netnstest.FlagACK,
 			Src: conn.LocalAddr().(*net.TCPAddr).AddrPort(), Dst: server.Addr(),
 		}
-		p.Seq, p.Ack, err = sequence(conn.(*net.TCPConn))
-		return p, err
+		if p.Seq, p.Ack, err = sequence(conn.(*net.TCPConn)); err != nil {
+			return nil, err
+		}
+		return frame(l.link, p)
 	})
+}
+
+func each(from []netip.Addr, encode func(netip.Addr) ([]byte, error)) ([][]byte, error) {
+	frames := make([][]byte, len(from))
+	for i, src := range from {
+		var err error
+		if frames[i], err = encode(src); err != nil {
+			return nil, err
+		}
+	}
+	return frames, nil
 }
 
 // sequence returns the numbers of the next segment that a connection sends.
@@ -140,44 +158,4 @@ func sequence(conn *net.TCPConn) (seq, ack uint32, err error) {
 		return 0, 0, controlErr
 	}
 	return seq, ack, os.NewSyscallError("read TCP sequence numbers", err)
-}
-
-// synFrames sends to a port whose backlog is full, so that each costs the same and nothing is answered.
-func synFrames(t *scope, l *lane) ([][]byte, error) {
-	if err := l.listen(t, unix.SOCK_STREAM, portFull); err != nil {
-		return nil, err
-	}
-	to := netip.AddrPortFrom(l.link.B.IPv4, portFull)
-	if _, err := l.link.A.Host.Dial("tcp", netip.Addr{}, to, 5*time.Second); err != nil {
-		return nil, err
-	}
-	return l.syns(innocents)
-}
-
-func bannedFrames(_ *scope, l *lane) ([][]byte, error) { return l.syns(banned) }
-
-func (l *lane) syns(from netip.Prefix) ([][]byte, error) {
-	return l.encode(from, func(src netip.Addr) (netnstest.Packet, error) {
-		p := netnstest.SYN(src, netip.AddrPortFrom(l.link.B.IPv4, portFull))
-		p.Src = netip.AddrPortFrom(src, 40000)
-		return p, nil
-	})
-}
-
-// listen opens a socket of both families on the server with as little room as there is.
-func (l *lane) listen(t *scope, typ, port int) (err error) {
-	l.link.B.Host.Do(func() {
-		var fd int
-		if fd, err = unix.Socket(unix.AF_INET6, typ|unix.SOCK_CLOEXEC, 0); err != nil {
-			return
-		}
-		t.Cleanup(func() { unix.Close(fd) })
-		if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1); err != nil {
-			return
-		}
-		if err = unix.Bind(fd, &unix.SockaddrInet6{Port: port}); err == nil && typ == unix.SOCK_STREAM {
-			err = unix.Listen(fd, 0)
-		}
-	})
-	return os.NewSyscallError("listen", err)
 }

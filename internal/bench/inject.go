@@ -12,15 +12,17 @@ import (
 	"github.com/portmon/portmon/netnstest"
 )
 
-// injector sends the same frames over and over, as fast as one CPU does. A veth hands each to the other end within the call that
-// sends it, so that the time of the sending thread is the time of sending and receiving, and differs only by what the receiver does.
+// injector sends the same frames over and over, as fast as one CPU does. A veth
+// hands each to the other end within the call that sends it, so that the time
+// of the sending thread is the time of sending and receiving, and differs only
+// by what the receiver does.
 type injector struct {
-	fd      int
-	vectors []unix.Iovec
-	msgs    []mmsghdr
+	fd   int
+	msgs []mmsghdr
 }
 
-// mmsghdr is struct mmsghdr of <linux/socket.h>, which x/sys/unix does not have.
+// mmsghdr is struct mmsghdr of <linux/socket.h>, which x/sys/unix does not
+// have.
 type mmsghdr struct {
 	header unix.Msghdr // msg_hdr
 	length uint32      // msg_len
@@ -40,17 +42,19 @@ func newInjector(t *scope, from netnstest.End, frames [][]byte) (*injector, erro
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: from.Index}); err != nil {
 		return nil, fmt.Errorf("bind packet socket: %w", err)
 	}
-	in := &injector{fd, make([]unix.Iovec, len(frames)), make([]mmsghdr, len(frames))}
+	in := &injector{fd, make([]mmsghdr, len(frames))}
 	for i, f := range frames {
-		in.vectors[i].Base = &f[0]
-		in.vectors[i].SetLen(len(f))
-		in.msgs[i].header.Iov = &in.vectors[i]
+		in.msgs[i].header.Iov = &unix.Iovec{Base: &f[0], Len: uint64(len(f))}
 		in.msgs[i].header.SetIovlen(1)
 	}
 	return in, nil
 }
 
-// send sends all frames n times over and returns the CPU time of one frame in nanoseconds. It must run pinned.
+// part is the injector of some of the frames.
+func (in *injector) part(from, to int) *injector { return &injector{in.fd, in.msgs[from:to]} }
+
+// send sends all frames n times over and returns the CPU time of one frame in
+// nanoseconds. It must run pinned.
 func (in *injector) send(n int) (float64, error) {
 	begin, err := threadTime()
 	if err != nil {
@@ -70,8 +74,10 @@ func (in *injector) send(n int) (float64, error) {
 	return float64(end-begin) / float64(n*len(in.msgs)), err
 }
 
-// threadTime returns the CPU time of the calling thread. Where the kernel does not account for interrupts apart, and few do, it
-// includes the soft interrupts in which packets are received, and excludes what other processes take from the CPU.
+// threadTime returns the CPU time of the calling thread. Where the kernel does
+// not account for interrupts apart, and few do, it includes the soft interrupts
+// in which packets are received, and excludes what other processes take from
+// the CPU.
 func threadTime() (time.Duration, error) {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
@@ -80,7 +86,8 @@ func threadTime() (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// pinned runs f on the last CPU that this process may use, on a thread that ends with it.
+// pinned runs f on the last CPU that this process may use, on a thread that
+// ends with it.
 func pinned(f func() error) error {
 	done := make(chan error)
 	go func() {

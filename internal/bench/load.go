@@ -8,18 +8,20 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// configuration is the default with more prefixes whitelisted, as portmon and as nft read it.
+// configuration is the default with more prefixes whitelisted, as portmon and
+// as nft read it.
 type configuration struct {
 	toml string // names of files
 	nft  string
 }
 
-// reloading begins a file that nft can load again and again: it replaces the rules, and leaves the sets.
+// reloading begins a file that nft can load again and again: it replaces the
+// rules, and leaves the sets.
 const reloading = "add table inet portmon\nflush table inet portmon\n"
 
 func (b *bench) configuration(whitelist int) (c configuration, err error) {
 	prefixes := randomPrefixes(whitelist)
-	spec := ruleset.Default()
+	spec := measured()
 	spec.Whitelist = append(spec.Whitelist, prefixes...)
 	if c.nft, err = b.file("table.nft", reloading+compile(spec).String()); err != nil {
 		return c, err
@@ -36,7 +38,8 @@ func (b *bench) configuration(whitelist int) (c configuration, err error) {
 	return c, err
 }
 
-// loads are what is installed: what a host has that has no configuration, and one with a long whitelist.
+// loads are what is installed: what a host has that has no configuration, and
+// one with a long whitelist.
 var loads = []struct {
 	name      string
 	whitelist int
@@ -70,7 +73,8 @@ func load(b *bench, t *scope) (*table, error) {
 	return tab, nil
 }
 
-// unchanged measures how long it takes to find out that there is nothing to do, beside what nft does with the same file.
+// unchanged measures how long it takes to find out that there is nothing to do,
+// beside what nft does with the same file.
 func unchanged(b *bench, t *scope) (*table, error) {
 	tab := newContest("Apply what is in force already", "`nft -f`", "`nft list`")
 	for _, l := range loads {
@@ -78,7 +82,8 @@ func unchanged(b *bench, t *scope) (*table, error) {
 		if err != nil {
 			return nil, err
 		}
-		// On hosts of their own: to portmon, what nft loaded is not what portmon would have.
+		// On hosts of their own: to portmon, what nft loaded is not what
+		// portmon would have.
 		h, other := netnstest.NewHost(t, "portmon"), netnstest.NewHost(t, "nft")
 		runners := []runner{
 			{"`nft -f`", other, nil, pipeline("nft", "-f", c.nft), nil},

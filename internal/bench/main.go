@@ -1,9 +1,11 @@
-// Command bench measures portmon beside nft, and beside the table that people write by hand, on the same work in one run.
+// Command bench measures portmon beside nft, and beside the table that people
+// write by hand, on the same work in one run.
 //
 //	go run ./internal/bench [-run REGEXP] [-count N] [-long] [-o FILE] [-portmon FILE] [TABLE.nft...]
 //
-// All is done in network namespaces, which end with the program; it must be root. Tables that are named, in nft syntax and with a
-// set ban4, are measured beside portmon's in "parts".
+// All is done in network namespaces, which end with the program; it must be
+// root. Tables that are named, in nft syntax, are measured beside portmon's
+// wherever packets are sent. They have sets ban4 and ban6, if they ban.
 package main
 
 import (
@@ -35,23 +37,22 @@ type measurement struct {
 }
 
 var measurements = []measurement{
-	{"packets", packets},
-	{"parts", parts},
+	{"warm", warm},
+	{"cold", cold},
+	{"scan", scan},
+	{"flood", flood},
 	{"load", load},
 	{"unchanged", unchanged},
 	{"ban", ban},
 	{"list", list},
-	{"offences", offences},
-	{"memory", memory},
+	{"watch", watch},
 	{"restore", restore},
 }
 
-// selfCommands are what this program is when it measures itself, or for a part of portmon that no command has to itself.
+// selfCommands are what this program is when it measures itself, or for a part
+// of portmon that no command has to itself.
 var selfCommands = map[string]func(args []string) error{
-	"meter":   meter,
-	"receive": receive,
-	"add":     add,
-	"renew":   renew,
+	"meter": meter,
 }
 
 func main() {
@@ -75,7 +76,7 @@ func run(args []string) error {
 	only := flags.String("run", "", "run only measurements whose name matches the `regexp`")
 	out := flags.String("o", "", "write the tables to this `file`")
 	flags.IntVar(&b.count, "count", 7, "repeat what runs commands `n` times, and packets in proportion")
-	flags.BoolVar(&b.long, "long", false, "also list 1,000,000 bans: some minutes for each repetition")
+	flags.BoolVar(&b.long, "long", false, "also list 1,000,000 bans, some minutes for each repetition, and wait ten minutes after the flood")
 	flags.StringVar(&b.portmon, "portmon", "", "measure this `file`; by default ./cmd/portmon is built")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -95,7 +96,8 @@ func run(args []string) error {
 	return err
 }
 
-// runAll returns the tables of all measurements that match, those before an error included.
+// runAll returns the tables of all measurements that match, those before an
+// error included.
 func (b *bench) runAll(match *regexp.Regexp) ([]byte, error) {
 	var err error
 	if b.dir, err = os.MkdirTemp("", "portmon-bench-"); err != nil {

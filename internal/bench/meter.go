@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -18,7 +19,8 @@ import (
 
 // usage is what processes cost.
 type usage struct {
-	// Begin and End are readings of the monotonic clock, which all processes share.
+	// Begin and End are readings of the monotonic clock, which all processes
+	// share.
 	Begin, End time.Duration
 	CPU        time.Duration
 	RSS        int64 // peak, in bytes
@@ -28,8 +30,9 @@ func (u usage) seconds() float64    { return (u.End - u.Begin).Seconds() }
 func (u usage) cpuSeconds() float64 { return u.CPU.Seconds() }
 func (u usage) megabytes() float64  { return float64(u.RSS) / 1e6 }
 
-// A meter is this program in its smallest form, between the program proper and what is measured: the peak memory that the kernel
-// tells of a process is at least that of the process it was started by, and this program's own is large.
+// A meter is this program in its smallest form, between the program proper and
+// what is measured: the peak memory that the kernel tells of a process is at
+// least that of the process it was started by, and this program's own is large.
 
 // meter runs a command and writes its usage to the third file.
 func meter(args []string) error {
@@ -52,13 +55,37 @@ func meter(args []string) error {
 	return json.NewEncoder(os.NewFile(3, "result")).Encode(u)
 }
 
+// measureSelf returns what f costs this process, but for the memory.
+func measureSelf(f func() error) (u usage, err error) {
+	runtime.GC() // what went before is not f's
+	var before, after unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &before); err != nil {
+		return u, os.NewSyscallError("getrusage", err)
+	}
+	if u.Begin, err = monotonic(); err != nil {
+		return u, err
+	}
+	if err := f(); err != nil {
+		return u, err
+	}
+	if u.End, err = monotonic(); err != nil {
+		return u, err
+	}
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &after); err != nil {
+		return u, os.NewSyscallError("getrusage", err)
+	}
+	u.CPU = time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
+	return u, nil
+}
+
 func monotonic() (time.Duration, error) {
 	var ts unix.Timespec
 	err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
 	return time.Duration(ts.Nano()), os.NewSyscallError("clock_gettime", err)
 }
 
-// measure runs commands on a host as a pipeline. Output of the last is thrown away. CPU time and memory are the sums.
+// measure runs commands on a host as a pipeline. Output of the last is thrown
+// away. CPU time and memory are the sums.
 func measure(h *netnstest.Host, pipeline ...[]string) (total usage, err error) {
 	h.Do(func() { total, err = measureHere(pipeline) })
 	return total, err
@@ -99,7 +126,8 @@ type stage struct {
 	stderr strings.Builder
 }
 
-// startStage starts a command that reads from in, which it closes, and returns what the next one reads from.
+// startStage starts a command that reads from in, which it closes, and returns
+// what the next one reads from.
 func startStage(args []string, in *os.File, last bool) (s *stage, next *os.File, err error) {
 	s = &stage{cmd: exec.Command("/proc/self/exe", append([]string{"meter"}, args...)...)}
 	s.cmd.Stderr = &s.stderr

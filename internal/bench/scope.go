@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// scope stands in for a *testing.T, which the hosts of netnstest live and die with.
+// scope stands in for a *testing.T, which the hosts of netnstest live and die
+// with.
 type scope struct {
 	testing.TB // nil: it only brings the method that nobody outside of package testing can have
 	cleanups   []func()
@@ -24,7 +25,8 @@ func (s *scope) Errorf(format string, args ...any) {
 }
 func (s *scope) Fatalf(format string, args ...any) { panic(fatal{fmt.Errorf(format, args...)}) }
 
-// within runs f with a scope, ends what was begun in it, and returns the errors of all of it.
+// within runs f with a scope, ends what was begun in it, and returns the errors
+// of all of it.
 func within(f func(*scope) error) error {
 	s := &scope{}
 	err := s.run(func() error { return f(s) })

@@ -19,13 +19,15 @@ func quantile(values []float64, q float64) float64 {
 	return s[i] + (at-float64(i))*(s[i+1]-s[i])
 }
 
-// spread returns how far the median of as many other values would be from this one, in 19 of 20 cases (McGill, Tukey and Larsen,
-// Variations of box plots, 1978).
+// spread returns how far the median of as many other values would be from this
+// one, in 19 of 20 cases (McGill, Tukey and Larsen, Variations of box plots,
+// 1978).
 func spread(values []float64) float64 {
 	return 1.57 * (quantile(values, 0.75) - quantile(values, 0.25)) / math.Sqrt(float64(len(values)))
 }
 
-// differences returns a - b, value by value: what was measured in the same round is compared, so that what disturbed both cancels out.
+// differences returns a - b, value by value: what was measured in the same
+// round is compared, so that what disturbed both cancels out.
 func differences(a, b []float64) []float64 {
 	d := make([]float64, len(a))
 	for i := range a {

@@ -12,13 +12,15 @@ type table struct {
 	columns []string
 	rows    [][]string
 	note    string
-	// references is how many of the runners of a contest the others are compared to.
+	// references is how many of the runners of a contest the others are
+	// compared to.
 	references int
 }
 
 func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
 
-// write writes the table under its caption. All columns but the first are aligned to the right if they begin with a number.
+// write writes the table under its caption. All columns but the first are
+// aligned to the right if they begin with a number.
 func (t *table) write(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "### %s\n\n", t.caption)

@@ -41,7 +41,7 @@ func Amend(c Config, learn []Row, free []netip.Prefix) error {
 		}
 	}
 	for _, r := range learn {
-		r, ok := r.normalize()
+		r, _, ok := r.normalize()
 		if !ok {
 			return wrap("write", c.Path, fmt.Errorf("%s cannot be remembered", r.Source))
 		}

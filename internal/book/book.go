@@ -61,11 +61,10 @@ func (b *Book) Rows() iter.Seq[Row] {
 // what is known already writes nothing. A row whose source is not a prefix, or
 // whose numbers are out of range, is ignored.
 func (b *Book) Put(r Row) (changed bool) {
-	r, ok := r.normalize()
+	r, k, ok := r.normalize()
 	if !ok {
 		return false
 	}
-	k, _ := keyOf(r.Source)
 	if old, ok := b.get(k); ok && old.same(&r) {
 		return false
 	}
@@ -91,7 +90,7 @@ func (b *Book) set(k key, r *Row) bool {
 	} else {
 		delete(b.comments, k)
 	}
-	b.store.put(b, r)
+	b.store.append(b, r, false)
 	return true
 }
 
@@ -145,7 +144,7 @@ func (b *Book) FreeWithin(p netip.Prefix) (n int) {
 
 func (b *Book) drop(k key) {
 	b.remove(k)
-	b.store.free(b, k.prefix())
+	b.store.append(b, &Row{Source: k.prefix()}, true)
 }
 
 func (b *Book) remove(k key) {
@@ -175,7 +174,7 @@ func (b *Book) Sweep(now Clock) (n int) {
 		if c := &b.rows[i]; !c.sweep(now.Boot) {
 			b.remove(k)
 			n++
-		} else if c.flags&flagBanned == 0 {
+		} else if c.ban == 0 {
 			delete(b.comments, k)
 		}
 	}

@@ -49,12 +49,12 @@ type compact struct {
 	step     uint8
 	cause    uint8 // index of causes
 	proto    uint8
-	flags    uint8
+	ban      uint8 // none, by the table or by another program, by hand
 }
 
 const (
-	flagBanned = 1 << iota
-	flagByHand
+	banned = 1 + iota
+	bannedByHand
 )
 
 // pack returns a normalized row without its source and comment.
@@ -64,11 +64,10 @@ func (r *Row) pack() compact {
 		seconds: uint32(r.Timeout / time.Second), millis: uint16(r.Timeout % time.Second / time.Millisecond),
 		offences: uint32(r.Offences), port: r.Port, step: uint8(r.Step), cause: uint8(slices.Index(causes, r.Cause)), proto: r.Proto,
 	}
-	if r.Banned {
-		c.flags |= flagBanned
-	}
 	if r.ByHand {
-		c.flags |= flagByHand
+		c.ban = bannedByHand
+	} else if r.Banned {
+		c.ban = banned
 	}
 	return c
 }
@@ -76,7 +75,7 @@ func (r *Row) pack() compact {
 func (c *compact) unpack(k key, comment string) Row {
 	return Row{
 		Source: k.prefix(), Comment: comment,
-		Banned: c.flags&flagBanned != 0, ByHand: c.flags&flagByHand != 0,
+		Banned: c.ban != 0, ByHand: c.ban == bannedByHand,
 		Timeout: c.timeout(), Until: c.until, StepUntil: c.stepUntil, First: c.first, Last: c.last,
 		Step: int(c.step), Cause: causes[c.cause], Offences: int(c.offences), Proto: c.proto, Port: c.port,
 	}
@@ -89,10 +88,10 @@ func (c *compact) timeout() time.Duration {
 // sweep forgets what is over, and reports whether anything remains.
 func (c *compact) sweep(now Moment) bool {
 	if c.timeout() > 0 && c.until <= now {
-		c.flags, c.until, c.seconds, c.millis = 0, 0, 0, 0
+		c.ban, c.until, c.seconds, c.millis = 0, 0, 0, 0
 	}
 	if c.step != 0 && c.stepUntil <= now {
 		c.step, c.stepUntil = 0, 0
 	}
-	return c.flags&flagBanned != 0 || c.step != 0
+	return c.ban != 0 || c.step != 0
 }

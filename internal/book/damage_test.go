@@ -26,7 +26,7 @@ func TestTorn(t *testing.T) {
 		if b.Len() != max(0, rows) || report.Torn != (whole[size-1] != '\n') || report.String() != "" {
 			t.Fatalf("%d bytes: %d rows, want %d: %+v", size, b.Len(), rows, report)
 		}
-		put(t, b, banned(1))
+		put(t, b, hourly(1))
 		mustSync(t, b, clock)
 		b.Close()
 		after, report, err := Read(config(path, 0))
@@ -39,7 +39,7 @@ func TestTorn(t *testing.T) {
 	}
 	// Nor does what Amend appends.
 	overwrite(t, path, whole[:len(whole)-5])
-	if err := Amend(config(path, 0), []Row{banned(1)}, nil); err != nil {
+	if err := Amend(config(path, 0), []Row{hourly(1)}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if after, report, _ := Read(config(path, 0)); report.BadLines > 0 || after.Len() != len(sample) {
@@ -60,9 +60,11 @@ func TestDamage(t *testing.T) {
 		"garbage":      {append([]string{header, "garbage\n"}, rows...), 1, 2, 7, "lines skipped: 1, the first of them line 2; rows read: 7"},
 		"zeros":        {append([]string{header, rows[0], strings.Repeat("\x00", 100) + "\n"}, rows[1:]...), 1, 3, 7, ""},
 		"long":         {append([]string{header, `{"prefix":"` + strings.Repeat("1", 1<<20) + "\n"}, rows...), 1, 2, 7, ""},
+		"spaces":       {append([]string{header, strings.Replace(rows[0], ":", ":"+strings.Repeat(" ", 5000), 1)}, rows[1:]...), 1, 2, 6, ""},
 		"no header":    {rows, 1, 1, 7, ""},
 		"bad header":   {append([]string{"\x7f" + header}, rows...), 1, 1, 7, ""},
 		"no end":       {append([]string{header, `{"prefix":"192.0.2.1/32","timeout_seconds":5}` + "\n"}, rows...), 1, 2, 7, ""},
+		"bad date":     {append([]string{header, `{"prefix":"192.0.2.1/32","permanent":true,"last":"2026-13-01T00:00:00Z"}` + "\n"}, rows...), 1, 2, 7, ""},
 		"year 9999":    {append([]string{header, strings.Replace(header, "2026", "9999", 1)}, rows...), 1, 2, 7, ""},
 		"glued":        {append([]string{header, rows[0][:20] + rows[1]}, rows[2:]...), 1, 2, 5, ""},
 		"tier":         {append([]string{header, `{"prefix":"192.0.2.1/32","tier":256}` + "\n"}, rows...), 1, 2, 7, ""},
@@ -83,7 +85,7 @@ func TestDamage(t *testing.T) {
 		if contents(t, path) != data {
 			t.Errorf("%s: written without a change", name)
 		}
-		put(t, b, banned(1))
+		put(t, b, hourly(1))
 		mustSync(t, b, clock)
 		b.Close()
 		if contents(t, path+".bad") != data {

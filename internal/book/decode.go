@@ -2,16 +2,12 @@ package book
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // rawRow is a line as it is written, and may have been edited.
@@ -26,51 +22,31 @@ type rawRow struct {
 	Cause       Cause
 	Offences    int
 	First, Last time.Time
-	Proto       string `json:"last_protocol"`
+	Proto       uint8  `json:"last_protocol"`
 	Port        uint16 `json:"last_port"`
 	ByHand      bool   `json:"by_hand"`
 	Comment     string
 }
 
-// row returns the row whose dates are moments of a clock.
-func (raw *rawRow) row(c Clock) (Row, error) {
+// row returns the row whose dates are moments of a clock, and its key.
+func (raw *rawRow) row(c Clock) (r Row, k key, ok bool) {
 	moment := func(t time.Time) Moment {
 		if t.IsZero() {
 			return 0
 		}
 		return c.Boot.Add(min(max(t.Sub(c.Wall), -horizon), horizon))
 	}
-	r := Row{
+	r = Row{
 		Source: raw.Prefix, Banned: raw.Permanent || raw.Timeout > 0, ByHand: raw.ByHand, Comment: raw.Comment,
 		Step: raw.Tier, StepUntil: moment(raw.TierUntil), Cause: raw.Cause,
-		Offences: raw.Offences, First: moment(raw.First), Last: moment(raw.Last), Port: raw.Port,
+		Offences: raw.Offences, First: moment(raw.First), Last: moment(raw.Last), Proto: raw.Proto, Port: raw.Port,
 	}
 	if r.Banned && !raw.Permanent {
 		if r.Timeout, r.Until = time.Duration(raw.Timeout), moment(raw.Until); raw.Until.IsZero() {
-			return Row{}, errors.New("a ban without an end")
+			return Row{}, key{}, false // a ban without an end
 		}
 	}
-	if !slices.Contains(causes, r.Cause) {
-		r.Cause = CauseUnknown // one of a later version
-	}
-	switch raw.Proto {
-	case "":
-	case "tcp":
-		r.Proto = unix.IPPROTO_TCP
-	case "udp":
-		r.Proto = unix.IPPROTO_UDP
-	default:
-		n, err := strconv.ParseUint(raw.Proto, 10, 8)
-		if err != nil {
-			return Row{}, err
-		}
-		r.Proto = uint8(n)
-	}
-	r, ok := r.normalize()
-	if !ok {
-		return Row{}, errors.New("not a row")
-	}
-	return r, nil
+	return r.normalize()
 }
 
 // decode reads a line: one of the very form in which rows are written, and
@@ -83,18 +59,18 @@ func (raw *rawRow) decode(line string) error {
 	raw.Free = s.skip(`,"free":true`)
 	raw.Merge = s.skip(`,"merge":true`)
 	raw.Permanent = s.skip(`,"permanent":true`)
-	if v := s.number(`,"timeout_seconds":`); v != "" {
+	if v := s.value(`,"timeout_seconds":`); v != "" {
 		s.bad = raw.Timeout.UnmarshalJSON([]byte(v)) != nil || s.bad
 	}
 	s.date(`,"until":"`, &raw.Until)
-	raw.Tier = int(s.integer(`,"tier":`, 31))
+	raw.Tier = int(s.number(`,"tier":`, 31))
 	s.date(`,"tier_until":"`, &raw.TierUntil)
 	raw.Cause = Cause(s.value(`,"cause":"`))
-	raw.Offences = int(s.integer(`,"offences":`, 31))
+	raw.Offences = int(s.number(`,"offences":`, 31))
 	s.date(`,"first":"`, &raw.First)
 	s.date(`,"last":"`, &raw.Last)
-	raw.Proto = s.value(`,"last_protocol":"`)
-	raw.Port = uint16(s.integer(`,"last_port":`, 16))
+	raw.Proto = uint8(s.number(`,"last_protocol":`, 8))
+	raw.Port = uint16(s.number(`,"last_port":`, 16))
 	raw.ByHand = s.skip(`,"by_hand":true`)
 	raw.Comment = s.value(`,"comment":"`)
 	if err == nil && !s.bad && s.rest == "}\n" {
@@ -116,45 +92,33 @@ func (s *scanner) skip(text string) (ok bool) {
 	return ok
 }
 
-// value returns the string behind a key, "" if it is not there.
+// value returns the string or number behind a key, "" if it is not there.
 func (s *scanner) value(key string) string {
 	if !s.skip(key) {
 		return ""
 	}
-	v, rest, ok := strings.Cut(s.rest, `"`)
-	s.rest = rest
-	s.bad = s.bad || !ok || v == "" || strings.IndexByte(v, '\\') >= 0
+	v, rest, ok := "", strings.TrimLeft(s.rest, "0123456789."), true
+	if strings.HasSuffix(key, `"`) {
+		v, rest, ok = strings.Cut(s.rest, `"`)
+	} else {
+		v = s.rest[:len(s.rest)-len(rest)]
+	}
+	s.rest, s.bad = rest, s.bad || !ok || v == "" || strings.IndexByte(v, '\\') >= 0
 	return v
 }
 
 func (s *scanner) date(key string, t *time.Time) {
 	if v := s.value(key); v != "" {
-		s.bad = t.UnmarshalText([]byte(v)) != nil || s.bad
+		var err error
+		*t, err = time.Parse(time.RFC3339Nano, v)
+		s.bad = s.bad || err != nil
 	}
 }
 
-// number returns the digits and points behind a key, "" if it is not there.
-func (s *scanner) number(key string) string {
-	if !s.skip(key) {
-		return ""
-	}
-	i := 0
-	for i < len(s.rest) && (s.rest[i] >= '0' && s.rest[i] <= '9' || s.rest[i] == '.') {
-		i++
-	}
-	v := s.rest[:i]
-	s.rest = s.rest[i:]
-	s.bad = s.bad || v == "" || v[0] == '0' && len(v) > 1 && v[1] != '.'
-	return v
-}
-
-func (s *scanner) integer(key string, bits int) uint64 {
-	v := s.number(key)
-	if v == "" {
-		return 0
-	}
+func (s *scanner) number(key string, bits int) uint64 {
+	v := s.value(key)
 	n, err := strconv.ParseUint(v, 10, bits)
-	s.bad = s.bad || err != nil
+	s.bad = s.bad || v != "" && (err != nil || v[0] == '0' && v != "0")
 	return n
 }
 

@@ -9,8 +9,6 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const rowStart = `{"prefix":"`
@@ -49,8 +47,8 @@ func appendRow(b []byte, r *Row, c Clock, merge bool) []byte {
 		date(`,"last":"`, r.Last)
 	}
 	if r.Proto != 0 {
-		b = append(append(append(b, `,"last_protocol":"`...), protocolName(r.Proto)...), '"')
-		b = strconv.AppendUint(append(b, `,"last_port":`...), uint64(r.Port), 10)
+		b = strconv.AppendInt(append(b, `,"last_protocol":`...), int64(r.Proto), 10)
+		b = strconv.AppendInt(append(b, `,"last_port":`...), int64(r.Port), 10)
 	}
 	if r.ByHand {
 		b = append(b, `,"by_hand":true`...)
@@ -75,17 +73,6 @@ func appendSeconds(b []byte, d time.Duration) []byte {
 	return strconv.AppendFloat(b, d.Round(time.Millisecond).Seconds(), 'f', -1, 64)
 }
 
-// protocolName returns "tcp", "udp", or the number of any other IP protocol.
-func protocolName(proto uint8) string {
-	switch proto {
-	case unix.IPPROTO_TCP:
-		return "tcp"
-	case unix.IPPROTO_UDP:
-		return "udp"
-	}
-	return strconv.Itoa(int(proto))
-}
-
 // Encode writes rows for somebody who reads them with [Decode].
 func Encode(w io.Writer, o Origin, now Clock, rows iter.Seq[Row]) error {
 	return encode(w, newHeader(o, now), rows)
@@ -99,7 +86,7 @@ func encode(w io.Writer, h Header, rows iter.Seq[Row]) error {
 		if err != nil {
 			return err
 		}
-		if r, ok := r.normalize(); ok {
+		if r, _, ok := r.normalize(); ok {
 			line = appendRow(line[:0], &r, h.Clock(), false)
 			_, err = buf.Write(line)
 		}

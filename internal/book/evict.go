@@ -20,10 +20,10 @@ func (b *Book) SetMaxRows(n int) {
 // free go first: a flood of sources that come once does not wash out those that
 // come back.
 func (c *compact) worth() int {
-	switch banned := c.flags&flagBanned != 0; {
-	case c.flags&flagByHand != 0:
+	switch {
+	case c.ban == bannedByHand:
 		return worthMost
-	case banned:
+	case c.ban == banned:
 		return 2
 	case c.step > 1:
 		return 1

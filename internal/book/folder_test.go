@@ -71,7 +71,7 @@ func TestTricks(t *testing.T) {
 				start := time.Now()
 				for what, do := range map[string]func() error{
 					"open":  func() error { _, err := rewrite(config(path, 0)); return err },
-					"amend": func() error { c := config(path, 0); c.Here.Boot = "next"; return Amend(c, []Row{banned(5)}, nil) },
+					"amend": func() error { c := config(path, 0); c.Here.Boot = "next"; return Amend(c, []Row{hourly(5)}, nil) },
 					"read": func() error {
 						_, _, err := Read(config(path, 0))
 						if suffix != "" {
@@ -132,7 +132,7 @@ func TestTrickedWhileOpen(t *testing.T) {
 				t.Skip("not permitted here")
 			}
 			for range 3 {
-				b.Put(banned(1))
+				b.Put(hourly(1))
 				if err := b.Sync(clock); trick != "link to the state" && !strings.HasPrefix(refusal(err), path) {
 					t.Errorf("error: %v", err)
 				}
@@ -144,7 +144,7 @@ func TestTrickedWhileOpen(t *testing.T) {
 				t.Fatal(err)
 			}
 			mustSync(t, b, clock)
-			if mustRead(t, config(path, 0), append(sample, banned(1))...); contents(t, precious) != "precious" {
+			if mustRead(t, config(path, 0), append(sample, hourly(1))...); contents(t, precious) != "precious" {
 				t.Error("it was written to")
 			}
 		})
@@ -171,7 +171,7 @@ func TestOwner(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	mustRead(t, config(path, 0), append(sample, banned(1))...)
+	mustRead(t, config(path, 0), append(sample, hourly(1))...)
 }
 
 // useBook does what a watcher does, as the user to whom the folder belongs.
@@ -184,8 +184,8 @@ func useBook(path string) error {
 	if err != nil {
 		return err
 	}
-	b.Put(banned(1))
-	b.Put(banned(2))
+	b.Put(hourly(1))
+	b.Put(hourly(2))
 	if err := b.Sync(clock); err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package book
 import (
 	"encoding/json"
 	"errors"
-	"strings"
 	"time"
 )
 
@@ -62,12 +61,9 @@ func (h *Header) parse(line []byte) error {
 	if kind.Version > Version {
 		return &RefusedError{"written by a newer portmon", "update portmon, or move the file away to begin without it"}
 	}
-	*h = Header{}
-	const maxID = 64
-	if json.Unmarshal(line, h) != nil || !isDate(h.Saved) || len(h.Machine) > maxID || len(h.Boot) > maxID {
+	if *h = (Header{}); json.Unmarshal(line, h) != nil || !isDate(h.Saved) {
 		return errNotHeader
 	}
-	h.Machine, h.Boot = strings.ToValidUTF8(h.Machine, ""), strings.ToValidUTF8(h.Boot, "")
 	return nil
 }
 

@@ -30,7 +30,7 @@ func appendForEver(path string) error {
 		first = max(first, number(r)+1)
 	}
 	for n := first; ; n++ {
-		b.Put(banned(n))
+		b.Put(hourly(n))
 		if n >= 100 {
 			b.Free(address(n - 100))
 		}
@@ -131,7 +131,7 @@ func check(t *testing.T, path, text string, read bool) int {
 
 // An owner keeps others out, who say so, and its death lets them in.
 func TestLocked(t *testing.T) {
-	path := written(t, banned(0))
+	path := written(t, hourly(0))
 	cmd, out := startChild(t, "append", path)
 	out.Scan()
 	_, _, err := Open(config(path, 0))

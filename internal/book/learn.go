@@ -12,14 +12,13 @@ package book
 // Bans by hand and by other programs are not offences unless they have a step.
 // A source at step n has at least n offences.
 func (b *Book) Learn(r Row) (now Row, counted bool) {
-	r, ok := r.normalize()
+	r, k, ok := r.normalize()
 	if !ok {
 		return Row{}, false
 	}
-	k, _ := keyOf(r.Source)
 	old, known := b.get(k)
 	now, counted = merge(old, r)
-	if now, ok = now.normalize(); !ok || known && old.same(&now) {
+	if now, _, _ = now.normalize(); known && old.same(&now) {
 		return old, false
 	}
 	b.set(k, &now)

@@ -54,6 +54,8 @@ func TestCountedOnce(t *testing.T) {
 	learn(t, b, asleep, false, 2)
 	// Swept, it is known that the ban was over.
 	b.Sweep(after(2 * time.Hour))
+	learn(t, b, second, false, 2)
+	b.Sweep(after(2 * time.Hour))
 	learn(t, b, offence(in(2*time.Hour), day, 3), true, 3)
 	// The port of an offence that nobody heard is not that of the one before.
 	if r := learn(t, b, dumped(offence(in(3*day), day, 3)), true, 4); r.Proto != 0 || r.Port != 0 || r.Cause != CauseTrap {
@@ -86,8 +88,8 @@ func TestNotCounted(t *testing.T) {
 
 func TestLiftAndFree(t *testing.T) {
 	b := New(0)
-	put(t, b, banned(1), banned(2), sample[3], banned(3))
-	lifted := banned(1)
+	put(t, b, hourly(1), hourly(2), sample[3], hourly(3))
+	lifted := hourly(1)
 	lifted.Banned, lifted.Timeout, lifted.Until = false, 0, 0
 	if !b.Lift(address(1)) || b.Lift(address(1)) || b.Lift(address(9)) || !b.Lift(sample[3].Source) {
 		t.Error("lift")
@@ -95,7 +97,7 @@ func TestLiftAndFree(t *testing.T) {
 	if !b.Free(address(2)) || b.Free(address(2)) || b.Free(prefix("203.0.0.0/24")) {
 		t.Error("free")
 	}
-	checkRows(t, b, lifted, banned(3))
+	checkRows(t, b, lifted, hourly(3))
 	if n := b.FreeWithin(prefix("203.0.0.3/31")); n != 1 {
 		t.Errorf("%d freed", n)
 	}
@@ -117,7 +119,7 @@ func TestBounded(t *testing.T) {
 	}
 	put(t, b, sample[3])
 	for n := range 50 {
-		put(t, b, banned(1000+n))
+		put(t, b, hourly(1000+n))
 	}
 	for n := range size - 51 {
 		put(t, b, free(n, 1+n%2))
@@ -137,17 +139,17 @@ func TestBounded(t *testing.T) {
 		t.Error("first-timers have washed out others")
 	}
 	for n := range size {
-		b.Put(banned(20_000 + n))
+		b.Put(hourly(20_000 + n))
 	}
 	if has(1) || !has(20_000+size-1) {
 		t.Error("banned sources go last")
 	}
 	for n := range size {
-		b.Put(banned(20_000 + n))
+		b.Put(hourly(20_000 + n))
 	}
 	b.Sweep(clock)
 	for b.Len() < size {
-		put(t, b, banned(30_000+b.Len()))
+		put(t, b, hourly(30_000+b.Len()))
 	}
 	if b.Put(free(9, 2)) || has(9) {
 		t.Error("a banned source went for one that is free")

@@ -158,9 +158,8 @@ func (l *loader) line(line []byte, number int) (bad bool, err error) {
 
 // row takes in a row and reports whether it is one.
 func (l *loader) row(raw *rawRow) bool {
-	k, ok := keyOf(raw.Prefix)
-	row, err := raw.row(Clock{l.at, l.Saved.Saved})
-	if !ok || err != nil {
+	row, k, ok := raw.row(Clock{l.at, l.Saved.Saved})
+	if !ok {
 		return false
 	}
 	l.ours = true
@@ -176,7 +175,7 @@ func (l *loader) row(raw *rawRow) bool {
 		}
 		old, _ := l.book.get(k)
 		row, _ = merge(old, row)
-		row, _ = row.normalize()
+		row, _, _ = row.normalize()
 	}
 	l.book.set(k, &row)
 	return true
@@ -204,18 +203,18 @@ func (l *loader) header(h Header, first bool) {
 // rebase moves all moments from the axis, where it is now, to the clock since
 // boot. Nothing has happened in the future, and no ban gets more than its time.
 func (l *loader) rebase(now, boot Moment) {
-	shift := boot.Sub(now)
+	move := func(m Moment) Moment { return min(max(m.Add(boot.Sub(now)), boot.Add(-horizon)), boot.Add(horizon)) }
 	for i := range l.book.rows {
 		c := &l.book.rows[i]
 		if timeout := c.timeout(); timeout > 0 {
-			c.until = min(c.until.Add(shift), boot.Add(timeout))
+			c.until = min(move(c.until), boot.Add(timeout))
 		}
 		if c.step > 0 {
-			c.stepUntil = c.stepUntil.Add(shift)
+			c.stepUntil = move(c.stepUntil)
 		}
 		for _, m := range [...]*Moment{&c.first, &c.last} {
 			if *m != 0 {
-				*m = min(m.Add(shift), boot)
+				*m = min(move(*m), boot)
 			}
 		}
 	}

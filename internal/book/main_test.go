@@ -56,8 +56,8 @@ func address(n int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{203, byte(n >> 16), byte(n >> 8), byte(n)}), 32)
 }
 
-// banned returns a row of the nth source with a ban for an hour.
-func banned(n int) Row {
+// hourly returns a row of the nth source with a ban for an hour.
+func hourly(n int) Row {
 	return Row{
 		Source: address(n), Banned: true, Timeout: time.Hour, Until: in(time.Hour), Step: 1, StepUntil: in(day),
 		Cause: CauseTrap, Offences: 1, First: in(0), Last: in(0), Proto: 6, Port: 23,

@@ -105,9 +105,7 @@ func (m *model) reopen(rng *rand.Rand) {
 		}
 		delete(m.rows, free)
 		merged, _ := merge(m.rows[learn.Source], learn)
-		if merged, _ = merged.normalize(); true {
-			m.rows[learn.Source] = merged
-		}
+		m.rows[learn.Source], _, _ = merged.normalize()
 	}
 	if rng.IntN(3) == 0 {
 		// The next boot is some whole seconds later, because nobody knows better.

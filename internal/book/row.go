@@ -97,11 +97,15 @@ const (
 )
 
 // normalize returns a row as the book keeps it, to the millisecond and without
-// what means nothing. It reports false for what cannot be a row.
-func (r Row) normalize() (Row, bool) {
+// what means nothing, and the key of its source. It reports false for what
+// cannot be a row.
+func (r Row) normalize() (Row, key, bool) {
 	k, ok := keyOf(r.Source)
-	if !ok || r.Timeout < 0 || r.Timeout > horizon || r.Step < 0 || r.Step > 255 || !slices.Contains(causes, r.Cause) {
-		return Row{}, false
+	if !ok || r.Timeout < 0 || r.Timeout > horizon || r.Step < 0 || r.Step > 255 {
+		return Row{}, key{}, false
+	}
+	if !slices.Contains(causes, r.Cause) {
+		r.Cause = CauseUnknown // one of a later version
 	}
 	r.Source = k.prefix()
 	if !r.Banned {
@@ -131,5 +135,5 @@ func (r Row) normalize() (Row, bool) {
 	if len(r.Comment) > maxComment {
 		r.Comment = strings.ToValidUTF8(r.Comment[:maxComment], "")
 	}
-	return r, true
+	return r, k, true
 }

@@ -3,7 +3,6 @@ package book
 import (
 	"errors"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -122,25 +121,19 @@ func (s *store) inPlace() bool {
 	return err == nil && unix.Fstat(int(s.file.Fd()), &have) == nil && same(&file, &have)
 }
 
-// put appends a row to the file.
-func (s *store) put(b *Book, r *Row) {
-	if s != nil {
-		s.append(b, func(lines []byte) []byte { return appendRow(lines, r, s.head.Clock(), false) })
+// append has a line appended: that of a row, or that its source is free.
+func (s *store) append(b *Book, r *Row, free bool) {
+	if s == nil {
+		return
 	}
-}
-
-// free appends that a source is not known any more.
-func (s *store) free(b *Book, source netip.Prefix) {
-	if s != nil {
-		s.append(b, func(lines []byte) []byte { return appendFree(lines, source) })
-	}
-}
-
-func (s *store) append(b *Book, line func([]byte) []byte) {
 	if s.dirty = true; s.rewrite {
 		return
 	}
-	s.pending = line(s.pending)
+	if free {
+		s.pending = appendFree(s.pending, r.Source)
+	} else {
+		s.pending = appendRow(s.pending, r, s.head.Clock(), false)
+	}
 	if s.pendingLines++; s.pendingLines > max(fewLines, b.Len()/2) {
 		s.replace() // is shorter
 	}

@@ -57,7 +57,7 @@ func TestIdle(t *testing.T) {
 // Changes are written at once after a time of rest, and then once a second.
 func TestSchedule(t *testing.T) {
 	b := open(t, config(statePath(t), 0))
-	put(t, b, banned(1))
+	put(t, b, hourly(1))
 	if at, ok := b.NextSync(); !ok || at > clock.Boot {
 		t.Error(at, ok)
 	}
@@ -65,7 +65,7 @@ func TestSchedule(t *testing.T) {
 	if _, ok := b.NextSync(); ok {
 		t.Error("there is something to write")
 	}
-	put(t, b, banned(2))
+	put(t, b, hourly(2))
 	if at, ok := b.NextSync(); !ok || at != in(time.Second) {
 		t.Error(at, ok)
 	}
@@ -81,7 +81,7 @@ func TestRewriting(t *testing.T) {
 	b := open(t, config(path, 0))
 	const rows = 3000
 	for n := range rows {
-		put(t, b, banned(n))
+		put(t, b, hourly(n))
 	}
 	mustSync(t, b, clock)
 	id, size := identity(t, path).Ino, identity(t, path).Size
@@ -92,7 +92,7 @@ func TestRewriting(t *testing.T) {
 		}
 		b.Lift(address(changes % rows))
 		if changes >= rows {
-			b.Put(banned(changes % rows))
+			b.Put(hourly(changes % rows))
 		}
 		mustSync(t, b, clock)
 		if got := identity(t, path).Size; changes == 0 && got > size+250 {
@@ -170,6 +170,7 @@ func TestLookup(t *testing.T) {
 	if err := Amend(config(path, 0), sample[:1], nil); err != nil {
 		t.Fatal(err)
 	}
+	overwrite(t, path, contents(t, path)+`{ "prefix":"192.0.2.99/32","permanent":true}`+"\n")
 	b, report, err := Lookup(config(path, 0), sample[0].Source, sample[3].Source, prefix("::ffff:198.51.100.9/128"), address(1))
 	if err != nil || report.BadLines > 0 {
 		t.Fatal(report, err)
@@ -183,7 +184,7 @@ func TestFlush(t *testing.T) {
 	b := open(t, config(path, 0))
 	var wg sync.WaitGroup
 	for n := range 2000 {
-		put(t, b, banned(n))
+		put(t, b, hourly(n))
 		if n%100 == 50 {
 			b.Clear()
 		}
@@ -203,7 +204,7 @@ func TestFlush(t *testing.T) {
 	wg.Wait()
 	var want []Row
 	for n := 1951; n < 2000; n++ {
-		want = append(want, banned(n))
+		want = append(want, hourly(n))
 	}
 	mustRead(t, config(path, 0), want...)
 }
@@ -215,6 +216,9 @@ func TestVanished(t *testing.T) {
 		"file":         os.Remove,
 		"folder":       func(path string) error { return os.RemoveAll(filepath.Dir(path)) },
 		"folder moved": func(path string) error { return os.Rename(filepath.Dir(path), filepath.Dir(path)+"-away") },
+		"folder swapped": func(path string) error {
+			return errors.Join(os.Rename(filepath.Dir(path), filepath.Dir(path)+"-away"), os.Mkdir(filepath.Dir(path), 0o700))
+		},
 		"emptied": func(path string) error {
 			return errors.Join(os.RemoveAll(filepath.Dir(path)), os.Mkdir(filepath.Dir(path), 0o700))
 		},
@@ -231,25 +235,25 @@ func TestVanished(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustSync(t, b, clock) // nothing to write
-		put(t, b, banned(1))
+		put(t, b, hourly(1))
 		mustSync(t, b, clock)
-		mustRead(t, config(path, 0), append(sample, banned(1))...)
+		mustRead(t, config(path, 0), append(sample, hourly(1))...)
 		if _, _, err := Open(config(path, 0)); !errors.Is(err, ErrLocked) {
 			t.Errorf("%s: %v", name, err)
 		}
-		put(t, b, banned(2))
+		put(t, b, hourly(2))
 		mustSync(t, b, clock)
-		if report := mustRead(t, config(path, 0), append(sample, banned(1), banned(2))...); report.BadLines > 0 {
+		if report := mustRead(t, config(path, 0), append(sample, hourly(1), hourly(2))...); report.BadLines > 0 {
 			t.Errorf("%s: %s", name, report)
 		}
 		if name != "edited" {
-			if err := vanish(path); err != nil && name != "folder moved" {
+			if err := errors.Join(b.Compact(clock), os.RemoveAll(filepath.Dir(path)+"-away"), vanish(path)); err != nil {
 				t.Fatal(err)
 			}
 			if err := b.Compact(clock); err != nil {
 				t.Fatal(err)
 			}
-			mustRead(t, config(path, 0), append(sample, banned(1), banned(2))...)
+			mustRead(t, config(path, 0), append(sample, hourly(1), hourly(2))...)
 		}
 		b.Close()
 	}
@@ -258,7 +262,7 @@ func TestVanished(t *testing.T) {
 	b := open(t, config(path, 0))
 	os.Remove(path)
 	overwrite(t, path, "precious\n")
-	put(t, b, banned(1))
+	put(t, b, hourly(1))
 	for range 3 {
 		if err := b.Sync(clock); err == nil || contents(t, path) != "precious\n" {
 			t.Errorf("error: %v", err)
@@ -279,7 +283,7 @@ func TestDiskFull(t *testing.T) {
 	mustSync(t, b, clock)
 	overwrite(t, filepath.Join(dir, "ballast"), strings.Repeat("x", 120<<10))
 	for n := range 200 {
-		b.Put(banned(n))
+		b.Put(hourly(n))
 	}
 	for range 3 {
 		err := b.Sync(clock)
@@ -296,25 +300,22 @@ func TestDiskFull(t *testing.T) {
 	if got := listing(t, dir); got != "ballast state.jsonl state.jsonl.lock" {
 		t.Error(got)
 	}
-	// Nor does a command that finds no room leave half a line.
+	os.Remove(filepath.Join(dir, "ballast"))
+	mustSync(t, b, clock)
+	if after, report, err := Read(config(path, 0)); err != nil || report.BadLines > 0 || after.Len() != len(sample)+200 {
+		t.Errorf("%+v, %v", report, err)
+	}
 	b.Close()
+	// Nor does a command that finds no room leave half a line.
+	overwrite(t, filepath.Join(dir, "ballast"), strings.Repeat("x", 90<<10))
 	var many []Row
 	for n := range 200 {
-		many = append(many, banned(n))
+		many = append(many, hourly(1000+n))
 	}
 	if err := Amend(config(path, 0), many, nil); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("error: %v", err)
 	}
-	b = open(t, config(path, 0))
-	for n := range 200 {
-		b.Put(banned(n))
-	}
-	if err := b.Sync(clock); err == nil {
-		t.Error("there is no room")
-	}
-	os.Remove(filepath.Join(dir, "ballast"))
-	mustSync(t, b, clock)
-	if after, report, err := Read(config(path, 0)); err != nil || report.BadLines > 0 || after.Len() != len(sample)+200 {
+	if after, report, err := Read(config(path, 0)); err != nil || report.BadLines > 0 || report.Torn || after.Len() != len(sample)+200 {
 		t.Errorf("%+v, %v", report, err)
 	}
 }

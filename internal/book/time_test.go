@@ -14,7 +14,7 @@ func boot(c Config, d time.Duration) Config {
 }
 
 func TestElapsed(t *testing.T) {
-	row := banned(1)
+	row := hourly(1)
 	c := config(written(t, row), 0)
 	for name, test := range map[string]struct {
 		set       func(c *Config)
@@ -55,7 +55,7 @@ func TestElapsed(t *testing.T) {
 // No ban gets more than its timeout, whatever was edited and however the clock
 // goes, and nothing has happened in the future.
 func TestCapped(t *testing.T) {
-	path := written(t, banned(1))
+	path := written(t, hourly(1))
 	edited := strings.ReplaceAll(contents(t, path), `"until":"2026`, `"until":"2086`)
 	overwrite(t, path, strings.ReplaceAll(edited, `"last":"2026`, `"last":"2036`))
 	b, _, err := Read(config(path, 0))
@@ -75,18 +75,18 @@ func TestClockSet(t *testing.T) {
 	c := config(path, 0)
 	c.Now = wrong
 	b := open(t, c)
-	put(t, b, banned(1))
+	put(t, b, hourly(1))
 	mustSync(t, b, wrong)
 	now := after(time.Minute) // set by NTP
-	put(t, b, banned(2))
+	put(t, b, hourly(2))
 	mustSync(t, b, now)
-	put(t, b, banned(3))
+	put(t, b, hourly(3))
 	mustSync(t, b, now)
 	if n := strings.Count(contents(t, path), headerStart); n != 2 {
 		t.Errorf("%d headers, want another one when the clock was set", n)
 	}
 	c.Now = now
-	mustRead(t, c, banned(1), banned(2), banned(3))
+	mustRead(t, c, hourly(1), hourly(2), hourly(3))
 
 	c = boot(c, 11*time.Minute)
 	b, _, err := Read(c)
@@ -100,13 +100,42 @@ func TestClockSet(t *testing.T) {
 	}
 }
 
+// The clock is set, and nothing else happens before the host is switched off.
+func TestClockSetWhileIdle(t *testing.T) {
+	path := statePath(t)
+	c := config(path, 0)
+	c.Now.Wall = time.Date(1970, 1, 1, 0, 5, 0, 0, time.UTC)
+	b := open(t, c)
+	put(t, b, hourly(1))
+	mustSync(t, b, c.Now)
+	c.Now.Boot = in(time.Minute)
+	c.Now.Wall = c.Now.Wall.Add(time.Minute)
+	b.Sweep(c.Now)
+	if _, ok := b.NextSync(); ok {
+		t.Error("there is something to write")
+	}
+	b.Sweep(after(time.Minute))
+	if _, ok := b.NextSync(); !ok {
+		t.Error("the clock was set, and nobody is to know")
+	}
+	mustSync(t, b, after(time.Minute))
+	c = boot(c, 11*time.Minute)
+	b, _, err := Read(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, _ := b.Get(address(1)); r.Remaining(c.Now.Boot) != 49*time.Minute {
+		t.Errorf("remaining %v", r.Remaining(c.Now.Boot))
+	}
+}
+
 // Headers are renewed now and then, so that a host without a battery knows when
 // something was written last; and time goes on over several boots.
 func TestBoots(t *testing.T) {
 	path := statePath(t)
 	c := config(path, 0)
 	b := open(t, c)
-	long := banned(1)
+	long := hourly(1)
 	long.Timeout, long.Until = 10*time.Hour, in(10*time.Hour)
 	put(t, b, long)
 	mustSync(t, b, clock)
@@ -132,30 +161,42 @@ func TestBoots(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(t, b, banned(2))
+	put(t, b, hourly(2))
 	mustSync(t, b, c.Now)
 	b.Close()
 	check(9 * time.Hour)
 	c.Now.Boot, c.Now.Wall = c.Now.Boot.Add(time.Hour), c.Now.Wall.Add(300*day)
-	if err := Amend(c, []Row{banned(3)}, nil); err != nil {
+	if err := Amend(c, []Row{hourly(3)}, nil); err != nil {
 		t.Fatal(err)
 	}
 	check(8 * time.Hour)
 	c.Here.Boot, c.Now = "third", Clock{0, c.Now.Wall.Add(time.Hour)}
 	check(7 * time.Hour)
+	// A header of a boot that was in the past again.
+	c.Now = Clock{0, c.Now.Wall.Add(-time.Hour)}
+	before := contents(t, path)
+	h := newHeader(Origin{Boot: "fourth"}, Clock{0, clock.Wall})
+	overwrite(t, path, string(h.append([]byte(before))))
+	c.Here.Boot, c.Now = "fourth", Clock{Moment(time.Hour), c.Now.Wall}
+	if b, _, err = Read(c); err != nil {
+		t.Fatal(err)
+	}
+	if r, _ := b.Get(long.Source); r.Remaining(c.Now.Boot) != 7*time.Hour {
+		t.Errorf("remaining %v", r.Remaining(c.Now.Boot))
+	}
 }
 
 func TestSweep(t *testing.T) {
 	b := New(0)
 	hand := Row{Source: prefix("192.0.3.0/24"), Banned: true, Timeout: time.Hour, Until: in(time.Hour), ByHand: true, Comment: "x"}
-	put(t, b, banned(1), hand, sample[3])
+	put(t, b, hourly(1), hand, sample[3])
 	if n := b.Sweep(after(time.Hour - 1)); n != 0 {
 		t.Errorf("%d rows forgotten", n)
 	}
 	if n := b.Sweep(after(time.Hour)); n != 1 {
 		t.Errorf("%d rows forgotten", n)
 	}
-	free := banned(1)
+	free := hourly(1)
 	free.Banned, free.Timeout, free.Until = false, 0, 0
 	checkRows(t, b, free, sample[3])
 	if n := b.Sweep(after(day)); n != 1 {

@@ -8,173 +8,165 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/portmon/portmon/internal/state"
+	"github.com/portmon/portmon/internal/book"
 )
 
-// ErrNone tells that no watcher runs.
-var ErrNone = errors.New("no watcher runs")
-
-// Client talks to a watcher.
+// Client talks to a watcher. Every question ends with an error soon if the
+// watcher hangs, so that commands can go on without it.
 type Client struct {
-	questions, orders http.Client
-	first             chan net.Conn // the connection that there is, until the first request takes it
+	socket string
+	http   http.Client
+
+	// How long most answers may take, and those for which the watcher has to read
+	// or to write much.
+	patience, longer time.Duration
 }
 
-// Dial connects to a watcher. The error is [ErrNone] if there is none, and wraps [fs.ErrPermission] if that is not for us to know.
-func Dial(path string) (*Client, error) {
-	if len(path) > maxPath {
-		return nil, ErrNone // nor can there be one
-	}
-	dial := func(ctx context.Context) (net.Conn, error) {
-		var d net.Dialer
-		c, err := d.DialContext(ctx, "unix", path)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOTDIR) {
-			return nil, ErrNone
-		}
-		return c, err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+// Dial looks for a watcher. The error is [ErrNone] if there is none, and wraps
+// [fs.ErrPermission] if that is not for us to know.
+func Dial(socket string) (*Client, error) {
+	c := &Client{socket: socket, patience: 2 * time.Second, longer: 10 * time.Second}
+	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) }}
+	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
 	defer cancel()
-	conn, err := dial(ctx)
+	conn, err := c.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{first: make(chan net.Conn, 1)}
-	c.first <- conn
-	take := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		select {
-		case conn := <-c.first:
+	return c, conn.Close()
+}
+
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	d, err := openFolder(c.socket)
+	if err == nil {
+		defer d.Close()
+		var conn net.Conn
+		if conn, err = d.connect(ctx, filepath.Base(c.socket)); err == nil {
 			return conn, nil
-		default:
-			return dial(ctx)
 		}
 	}
-	c.orders = http.Client{Timeout: timeout, Transport: &http.Transport{DialContext: take}}
-	c.questions = http.Client{Timeout: timeout, Transport: &http.Transport{DialContext: take, ResponseHeaderTimeout: patience}}
-	return c, nil
+	for _, none := range []error{fs.ErrNotExist, unix.ENOTDIR, unix.ECONNREFUSED, errNotSocket} {
+		if errors.Is(err, none) {
+			return nil, ErrNone
+		}
+	}
+	return nil, fmt.Errorf("connect to %s: %w", c.socket, err)
 }
-
-// timeout ends a request to a watcher that hangs. To save a million records takes some seconds, and so does reading them.
-const timeout = time.Minute
-
-// patience is how long an answer may take to begin. Whoever types `portmon list` while the watcher hangs waits for what the kernel
-// knows anyway. A watcher that reads a table with a million bans is silent for a second or two.
-const patience = 10 * time.Second
 
 // Close ends the connection.
-func (c *Client) Close() {
-	c.orders.CloseIdleConnections()
-	c.questions.CloseIdleConnections()
-	select {
-	case conn := <-c.first:
-		conn.Close()
-	default:
-	}
-}
+func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Status asks what the watcher tells of itself.
+// Status asks what the watcher says of itself.
 func (c *Client) Status() (s Status, err error) {
-	err = c.do("ask the watcher how it is", http.MethodGet, statusPath, nil, &s)
+	err = c.do("ask the watcher how it is", c.patience, http.MethodGet, StatusPath, nil, into(&s))
 	return s, err
 }
 
-// Save has the state file written.
+// Save returns when all that has happened until now is on the disk.
 func (c *Client) Save() error {
-	return c.do("have the watcher save", http.MethodPost, savePath, nil, nil)
+	return c.do("have the watcher save", c.longer, http.MethodPost, SavePath, nil, nil)
 }
 
-// Reload has the configuration read again. The error is what is wrong with it; the watcher goes on with the one that it has.
+// Reload has the configuration read again. The error is what is wrong with it;
+// the watcher goes on with the one that it has.
 func (c *Client) Reload() error {
-	return c.do("have the watcher read its configuration", http.MethodPost, reloadPath, nil, nil)
+	return c.do("have the watcher read its configuration", c.longer, http.MethodPost, ReloadPath, nil, nil)
 }
 
-// Forgive makes the offences of sources count no more, and returns those that had any.
-func (c *Client) Forgive(sources []netip.Prefix) (had []netip.Prefix, err error) {
-	err = c.do("have the watcher forgive", http.MethodPost, forgivePath, sources, &had)
+// Applying tells the watcher that the table is about to be changed: it repairs
+// nothing until the next [Client.Reload], or for ten seconds.
+func (c *Client) Applying() error {
+	return c.do("tell the watcher of the change", c.patience, http.MethodPost, ApplyingPath, nil, nil)
+}
+
+// Removing tells the watcher that the table is about to be deleted: within ten
+// seconds it is not made again.
+func (c *Client) Removing() error {
+	return c.do("tell the watcher of the removal", c.patience, http.MethodPost, RemovingPath, nil, nil)
+}
+
+// Unbanned tells the watcher that prefixes, and all within them, were unbanned:
+// they are forgotten. It returns the sources of which something was remembered.
+func (c *Client) Unbanned(prefixes ...netip.Prefix) (had []netip.Prefix, err error) {
+	err = c.do("have the watcher forget", c.longer, http.MethodPost, UnbannedPath, prefixes, into(&had))
 	return had, err
 }
 
-// Records returns what is remembered: of these sources, or of all if none are named.
-func (c *Client) Records(of ...netip.Prefix) (h state.Header, recs []state.Record, err error) {
+// Book returns what is remembered: of these sources, or of all if none is named.
+func (c *Client) Book(sources ...netip.Prefix) (*book.Book, error) {
 	const what = "ask the watcher what it remembers"
 	query := url.Values{}
-	for _, p := range of {
+	for _, p := range sources {
 		query.Add("source", p.String())
 	}
-	body, err := c.request(http.MethodGet, recordsPath+"?"+query.Encode(), nil)
-	if err != nil {
-		return h, nil, fmt.Errorf("%s: %w", what, err)
-	}
-	defer body.Close()
-	f, err := state.Read(body)
-	if err != nil {
-		return h, nil, fmt.Errorf("%s: %w", what, err)
-	}
-	for rec := range f.Records() {
-		recs = append(recs, rec)
-	}
-	if r := f.Report(); r.Condition != state.Whole {
-		r.Path = "of the watcher"
-		return h, nil, fmt.Errorf("%s: %s", what, r)
-	}
-	return f.Header, recs, nil
+	var b *book.Book
+	err := c.do(what, c.longer, http.MethodGet, BookPath+"?"+query.Encode(), nil, func(answer io.Reader) (err error) {
+		var report book.Report
+		b, report, err = book.Decode(answer, book.Config{MaxRows: math.MaxInt32, Here: book.Here(0), Now: book.ReadClock()})
+		if err == nil && (report.Missing || report.Torn || report.BadLines > 0) {
+			err = errors.New("the answer is damaged")
+		}
+		return err
+	})
+	return b, err
 }
 
-// do sends in and receives out, either of which may be nil. what is how an error begins.
-func (c *Client) do(what, method, path string, in, out any) error {
-	body, err := c.request(method, path, in)
+// into returns what reads an answer into v.
+func into(v any) func(io.Reader) error {
+	return func(answer io.Reader) error { return json.NewDecoder(answer).Decode(v) }
+}
+
+// do sends in, unless that is nil, and has read receive the answer. what is how
+// an error begins.
+func (c *Client) do(what string, patience time.Duration, method, path string, in any, read func(io.Reader) error) error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, fmt.Errorf("no answer within %v", patience))
+	defer cancel()
+	err := c.exchange(ctx, method, path, in, read)
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		err = failed.Err // what it says of a URL tells people nothing
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
-	}
-	defer body.Close()
-	if out == nil {
-		return nil
-	}
-	if err := json.NewDecoder(body).Decode(out); err != nil {
-		return fmt.Errorf("%s: read the answer: %w", what, err)
 	}
 	return nil
 }
 
-// request returns the body of the answer.
-func (c *Client) request(method, path string, in any) (io.ReadCloser, error) {
+func (c *Client) exchange(ctx context.Context, method, path string, in any, read func(io.Reader) error) error {
 	var body bytes.Buffer
 	if in != nil {
 		if err := json.NewEncoder(&body).Encode(in); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	req, err := http.NewRequest(method, "http://watcher"+path, &body)
+	req, err := http.NewRequestWithContext(ctx, method, "http://watcher"+path, &body)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	client := &c.orders
-	if method == http.MethodGet {
-		client = &c.questions
-	}
-	resp, err := client.Do(req)
-	if failed, ok := errors.AsType[*url.Error](err); ok {
-		return nil, failed.Err // what it says of a URL tells people nothing
-	}
+	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode == http.StatusOK {
-		return resp.Body, nil
+		return err
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-	if err != nil {
-		return nil, fmt.Errorf("read the answer: %w", err)
+	if resp.StatusCode == http.StatusOK && read != nil {
+		return read(resp.Body)
 	}
-	return nil, errors.New(strings.TrimSpace(string(text)))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(strings.TrimSpace(string(text)))
+	}
+	return err
 }

@@ -6,11 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
-
-	"github.com/portmon/portmon/netnstest"
 )
-
-const deadline = 20 * time.Second // ends a test that fails
 
 // listenVariable makes the test binary a program that listens there until it is killed.
 const listenVariable = "PORTMON_CONTROL_TEST_LISTEN"
@@ -22,13 +18,13 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		fmt.Println("listening")
-		select {}
+		time.Sleep(time.Hour) // not select {}, which is a deadlock
 	}
-	os.Exit(netnstest.Main(m))
+	os.Exit(m.Run())
 }
 
-// folder returns a directory with a short name: that of a socket must not be long.
-func folder(t testing.TB) string {
+// tempFolder returns a directory with a short name: that of a socket must not be long.
+func tempFolder(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "control")
 	if err != nil {
@@ -36,15 +32,6 @@ func folder(t testing.TB) string {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
-}
-
-func await(t testing.TB, what string, f func() bool) {
-	t.Helper()
-	for end := time.Now().Add(deadline); !f(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", deadline, what)
-		}
-	}
 }
 
 func TestPath(t *testing.T) {

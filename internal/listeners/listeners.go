@@ -1,4 +1,5 @@
-// Package listeners tells on which ports the programs of this host wait for packets from anybody.
+// Package listeners finds the ports on which programs of this host wait for
+// packets from anybody.
 package listeners
 
 import (
@@ -19,23 +20,46 @@ import (
 // Socket is a local socket that waits for packets from anybody.
 type Socket struct {
 	Proto string // "tcp" or "udp"
-	// Addr is where it listens. The address is unspecified, 0.0.0.0 or ::, for one that listens on all of the host's; that of
-	// IPv6 as a rule hears IPv4 as well.
+	// Addr is where it listens. The address is unspecified, 0.0.0.0 or ::, for
+	// one that listens on all of the host's; one on :: takes IPv4 as well,
+	// unless Only6.
 	Addr netip.AddrPort
+	// Device is the interface that it is bound to, "" if to none or if that is
+	// not known.
+	Device string
+	Only6  bool
 }
 
-// tables are the files that list sockets. state is that of a socket which waits, as include/net/tcp_states.h numbers them.
+// Takes reports whether the socket gets packets to an address, by any interface
+// if it is bound to none.
+func (s Socket) Takes(to netip.AddrPort, device string) bool {
+	if s.Addr.Port() != to.Port() || s.Device != "" && s.Device != device {
+		return false
+	}
+	a := s.Addr.Addr()
+	if !a.IsUnspecified() {
+		return a == to.Addr()
+	}
+	return a.Is4() == to.Addr().Is4() || a.Is6() && !s.Only6
+}
+
+// tables are the files that list sockets, for kernels that say no more. state is
+// that of a socket which waits.
 var tables = []struct{ file, proto, state string }{
-	{"tcp", "tcp", "0A"},  // TCP_LISTEN
-	{"tcp6", "tcp", "0A"}, //
-	{"udp", "udp", "07"},  // TCP_CLOSE, which for UDP means not connected
-	{"udp6", "udp", "07"}, //
+	{"tcp", "tcp", "0A"},
+	{"tcp6", "tcp", "0A"},
+	{"udp", "udp", "07"},
+	{"udp6", "udp", "07"},
 }
 
-// Read returns the sockets of the calling thread's network namespace, in the order in which the kernel lists them. It needs no
-// privilege.
+// Read returns the sockets of the calling thread's network namespace, in the
+// order in which the kernel lists them. It needs no privilege.
 func Read() ([]Socket, error) {
-	// /proc/net would be that of the process, whose other threads may be elsewhere.
+	if all, err := diagnose(); err == nil {
+		return all, nil
+	}
+	// /proc/net would be that of the process, whose other threads may be
+	// elsewhere.
 	return read("/proc/thread-self/net")
 }
 
@@ -59,7 +83,8 @@ func read(dir string) ([]Socket, error) {
 	return all, nil
 }
 
-// parse reads a table: a heading, then a line for each socket, "sl local_address rem_address st ...".
+// parse reads a table: a heading, then a line for each socket,
+// "sl local_address rem_address st ...".
 func parse(r io.Reader, proto, state string) ([]Socket, error) {
 	var sockets []Socket
 	lines := bufio.NewScanner(r)
@@ -71,7 +96,9 @@ func parse(r io.Reader, proto, state string) ([]Socket, error) {
 		}
 		if fields[3] != state {
 			if proto == "tcp" {
-				break // listening sockets come first (tcp_get_idx in net/ipv4/tcp_ipv4.c), and there may be many of the others
+				// Listening sockets come first (tcp_get_idx in
+				// net/ipv4/tcp_ipv4.c), and there may be many of the others.
+				break
 			}
 			continue
 		}
@@ -79,12 +106,13 @@ func parse(r io.Reader, proto, state string) ([]Socket, error) {
 		if err != nil {
 			return nil, err
 		}
-		sockets = append(sockets, Socket{proto, addr})
+		sockets = append(sockets, Socket{Proto: proto, Addr: addr})
 	}
 	return sockets, lines.Err()
 }
 
-// parseAddr reads "0100007F:0016": the address as words of 32 bits, each in host byte order, and the port as a number.
+// parseAddr reads "0100007F:0016": the address as words of 32 bits, each in host
+// byte order, and the port as a number.
 func parseAddr(s string) (netip.AddrPort, error) {
 	fault := fmt.Errorf("not an address: %q", s)
 	host, port, _ := strings.Cut(s, ":")

@@ -2,6 +2,7 @@ package listeners
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/netnstest"
 )
@@ -24,7 +27,7 @@ func has(t *testing.T, host *netnstest.Host, proto, addr string) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slices.Contains(sockets, Socket{proto, netip.MustParseAddrPort(addr)})
+	return slices.ContainsFunc(sockets, func(s Socket) bool { return s.Proto == proto && s.Addr == netip.MustParseAddrPort(addr) })
 }
 
 func TestReadSeesWhoListens(t *testing.T) {
@@ -85,6 +88,60 @@ func TestReadLeavesOutConnections(t *testing.T) {
 	}
 }
 
+// A socket can be bound to a device, and one of IPv6 can leave IPv4 alone.
+func TestReadSeesWhatASocketTakes(t *testing.T) {
+	host := netnstest.NewHost(t, "host")
+	for _, tt := range []struct {
+		device string
+		only6  int
+		port   uint16
+	}{{"", 0, 1001}, {"", 1, 1002}, {"lo", 1, 1003}, {"lo", 0, 1004}} {
+		host.Do(func() {
+			fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { unix.Close(fd) })
+			err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, tt.only6)
+			if tt.device != "" {
+				err = errors.Join(err, unix.BindToDevice(fd, tt.device))
+			}
+			err = errors.Join(err, unix.Bind(fd, &unix.SockaddrInet6{Port: int(tt.port)}), unix.Listen(fd, 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := Socket{"tcp", netip.AddrPortFrom(netip.IPv6Unspecified(), tt.port), tt.device, tt.only6 == 1}
+			if got, err := Read(); err != nil || !slices.Contains(got, want) {
+				t.Errorf("got %+v, %v; want %+v", got, err, want)
+			}
+		})
+	}
+}
+
+func TestTakes(t *testing.T) {
+	for _, tt := range []struct {
+		socket, to, device string
+		only6              bool
+		want               bool
+	}{
+		{"0.0.0.0:23", "192.0.2.2:23", "", false, true},
+		{"0.0.0.0:23", "[2001:db8::2]:23", "", false, false},
+		{"0.0.0.0:23", "192.0.2.2:24", "", false, false},
+		{"[::]:23", "192.0.2.2:23", "", false, true},
+		{"[::]:23", "192.0.2.2:23", "", true, false},
+		{"[::]:23", "[2001:db8::2]:23", "", true, true},
+		{"192.0.2.2:23", "192.0.2.2:23", "", false, true},
+		{"192.0.2.2:23", "192.0.2.3:23", "", false, false},
+		{"0.0.0.0:23", "192.0.2.2:23", "eth1", false, false},
+		{"0.0.0.0:23", "192.0.2.2:23", "eth0", false, true},
+	} {
+		s := Socket{Addr: netip.MustParseAddrPort(tt.socket), Device: tt.device, Only6: tt.only6}
+		if got := s.Takes(netip.MustParseAddrPort(tt.to), "eth0"); got != tt.want {
+			t.Errorf("%+v, packet to %s: got %v", s, tt.to, got)
+		}
+	}
+}
+
 func TestParse(t *testing.T) {
 	const heading = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 	// As a little-endian machine writes them.
@@ -94,7 +151,9 @@ func TestParse(t *testing.T) {
 		"   2: 070200C0:01BB 097100CB:C822 01 00000000:00000000 00:00000000 00000000     0        0 3 1\n"
 	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
 		got, err := parse(strings.NewReader(table), "tcp", "0A")
-		want := []Socket{{"tcp", netip.MustParseAddrPort("127.0.0.1:22")}, {"tcp", netip.MustParseAddrPort("0.0.0.0:3389")}}
+		want := []Socket{
+			{Proto: "tcp", Addr: netip.MustParseAddrPort("127.0.0.1:22")}, {Proto: "tcp", Addr: netip.MustParseAddrPort("0.0.0.0:3389")},
+		}
 		if err != nil || !slices.Equal(got, want) {
 			t.Errorf("got %v, %v; want %v", got, err, want)
 		}

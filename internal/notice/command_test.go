@@ -67,21 +67,21 @@ func TestCommandEnvironment(t *testing.T) {
 			[]string{
 				"PORTMON_EVENT=escalated", "PORTMON_TITLE=web1: 2001:db8::/64 escalated",
 				"PORTMON_MESSAGE=2001:db8::/64 escalated to tier 2, banned for 3d after 2 offences: tcp port 23",
-				"PORTMON_PRIORITY=2", "PORTMON_HOST=web1", "PORTMON_COUNT=1", "PORTMON_ADDRESS=2001:db8::/64", "PORTMON_TIER=2", "PORTMON_SET=ban4_2",
+				"PORTMON_PRIORITY=2", "PORTMON_HOST=web1", "PORTMON_COUNT=1", "PORTMON_ADDRESS=2001:db8::/64", "PORTMON_TIER=2", "PORTMON_CAUSE=trap",
 				"PORTMON_PROTOCOL=tcp", "PORTMON_PORT=23", "PORTMON_OFFENCES=2", "PORTMON_UNTIL=2026-01-21T12:00:00Z", "PORTMON_REASON=a�b c",
 			},
 		},
 		{
-			"for ever", "", []Event{{Kind: ByHand, Prefix: host(1), Set: "net4", Forever: true, Until: noon}},
+			"for ever", "", []Event{{Kind: ByHand, Prefix: host(1), Cause: "hand", Forever: true, Until: noon}},
 			[]string{
 				"PORTMON_EVENT=banned by hand", "PORTMON_TITLE=198.51.0.1 banned by hand", "PORTMON_MESSAGE=198.51.0.1 banned by hand for ever",
-				"PORTMON_PRIORITY=3", "PORTMON_COUNT=1", "PORTMON_ADDRESS=198.51.0.1", "PORTMON_SET=net4",
+				"PORTMON_PRIORITY=3", "PORTMON_COUNT=1", "PORTMON_ADDRESS=198.51.0.1", "PORTMON_CAUSE=hand",
 			},
 		},
 		{
 			"a summary", "web1", []Event{banned(host(1), 23), banned(host(2), 23)},
 			[]string{
-				"PORTMON_EVENT=summary", "PORTMON_TITLE=web1: 2 banned", "PORTMON_MESSAGE=2 banned: 198.51.0.1, 198.51.0.2\ntrapped at tcp port 23 (2)",
+				"PORTMON_EVENT=summary", "PORTMON_TITLE=web1: 2 banned", "PORTMON_MESSAGE=2 banned: 198.51.0.1, 198.51.0.2\noffences at tcp port 23 (2)",
 				"PORTMON_PRIORITY=2", "PORTMON_HOST=web1", "PORTMON_COUNT=2",
 			},
 		},

@@ -37,7 +37,9 @@ func (d *digest) compose(host string) notice {
 func (e *Event) headline() string {
 	switch e.Kind {
 	case Full:
-		return "set full"
+		return "no room for bans"
+	case Repaired:
+		return "table repaired"
 	case Restored:
 		return count(max(1, e.Count)) + " restored"
 	case TableGone:
@@ -50,9 +52,10 @@ func (e *Event) headline() string {
 }
 
 const (
-	fullText    = ": trap packets are still dropped, but their sources go unbanned"
-	goneText    = "the table was deleted: until it is back nobody is banned; the bans are remembered"
-	removedText = "the table was deleted by portmon remove: nobody is banned"
+	fullText     = " banned nobody, as a set is full: the packets are still dropped"
+	goneText     = "the table was deleted: until it is back nobody is banned; the bans are remembered"
+	repairedText = "the table was not what the configuration says, and was put right"
+	removedText  = "the table was deleted by portmon remove: nobody is banned"
 )
 
 // sentence returns all that there is to say of one event.
@@ -60,17 +63,15 @@ func (e *Event) sentence() string {
 	var b strings.Builder
 	switch e.Kind {
 	case Full:
-		return "set " + e.Set + " is full" + fullText
+		return plural(max(1, e.Count), "offence") + fullText
+	case Repaired:
+		return repairedText + optional(": ", e.Wrong)
 	case TableGone:
 		return goneText
 	case Removed:
 		return removedText
 	case Restored:
-		bans := " bans restored"
-		if e.Count <= 1 {
-			bans = " ban restored"
-		}
-		return count(max(1, e.Count)) + bans + optional(" to set ", e.Set)
+		return plural(max(1, e.Count), "ban") + " restored"
 	case Escalated:
 		b.WriteString(e.subject() + " escalated to tier " + count(e.Tier) + ", banned" + e.duration())
 		if e.Offences > 0 {
@@ -78,6 +79,8 @@ func (e *Event) sentence() string {
 		}
 	case Lifted:
 		b.WriteString(e.headline())
+	case Whitelisted:
+		b.WriteString(e.headline() + ": its ban was lifted")
 	default:
 		b.WriteString(e.headline() + e.duration())
 	}

@@ -23,7 +23,7 @@ func TestOne(t *testing.T) {
 	}{
 		{banned(four, 23), "203.0.113.7 banned", "203.0.113.7 banned for 8h: tcp port 23", 2, "no_entry"},
 		{Event{Kind: Banned, Prefix: six, Proto: 17, Port: 53, Time: noon, Until: until}, "2001:db8:0:1::/64 banned", "2001:db8:0:1::/64 banned for 8h: udp port 53", 2, "no_entry"},
-		{Event{Kind: Banned, Prefix: four, Time: noon, Until: until, Reason: "trap"}, "203.0.113.7 banned", "203.0.113.7 banned for 8h", 2, "no_entry"},
+		{Event{Kind: Banned, Prefix: four, Time: noon, Until: until}, "203.0.113.7 banned", "203.0.113.7 banned for 8h", 2, "no_entry"},
 		{Event{Kind: Banned, Prefix: four, Time: noon, Until: noon, Proto: 132, Port: 7}, "203.0.113.7 banned", "203.0.113.7 banned: 132 port 7", 2, "no_entry"},
 		{escalated(four, 2), "203.0.113.7 escalated", "203.0.113.7 escalated to tier 2, banned for 3d after 2 offences: tcp port 23", 2, "no_entry"},
 		{escalated(four, 3), "203.0.113.7 escalated", "203.0.113.7 escalated to tier 3, banned for 3d after 3 offences: tcp port 23", 3, "no_entry"},
@@ -31,9 +31,11 @@ func TestOne(t *testing.T) {
 		{Event{Kind: ByHand, Prefix: prefix("198.51.100.0/24"), Forever: true, Reason: "a bad network"}, "198.51.100.0/24 banned by hand", "198.51.100.0/24 banned by hand for ever: a bad network", 3, "no_entry_sign"},
 		{Event{Kind: ByHand, Time: noon, Until: noon.Add(90 * time.Second)}, "banned by hand", "banned by hand for 1m30s", 3, "no_entry_sign"},
 		{Event{Kind: Lifted, Prefix: four, Time: noon, Until: until}, "203.0.113.7 lifted", "203.0.113.7 lifted", 3, "unlock"},
-		{Event{Kind: Full, Set: "ban4"}, "set full", "set ban4 is full: trap packets are still dropped, but their sources go unbanned", 4, "warning"},
-		{Event{Kind: Restored, Set: "ban4", Count: 1204}, "1204 restored", "1204 bans restored to set ban4", 3, "recycle"},
-		{Event{Kind: Restored, Set: "ban4", Count: 1}, "1 restored", "1 ban restored to set ban4", 3, "recycle"},
+		{Event{Kind: Full, Count: 7}, "no room for bans", "7 offences banned nobody, as a set is full: the packets are still dropped", 4, "warning"},
+		{Event{Kind: Restored, Count: 1204}, "1204 restored", "1204 bans restored", 3, "recycle"},
+		{Event{Kind: Restored, Count: 1}, "1 restored", "1 ban restored", 3, "recycle"},
+		{Event{Kind: Whitelisted, Prefix: four, Time: noon}, "203.0.113.7 whitelisted", "203.0.113.7 whitelisted: its ban was lifted", 3, "unlock"},
+		{Event{Kind: Repaired, Wrong: "chain guard"}, "table repaired", "the table was not what the configuration says, and was put right: chain guard", 3, "warning"},
 		{Event{Kind: TableGone}, "table gone", "the table was deleted: until it is back nobody is banned; the bans are remembered", 4, "rotating_light"},
 		{Event{Kind: Removed}, "table removed", "the table was deleted by portmon remove: nobody is banned", 3, "warning"},
 	}
@@ -95,13 +97,13 @@ func TestSummary(t *testing.T) {
 	}{
 		{
 			"two bans", []Event{banned(host(1), 23), banned(host(2), 445)}, "2 banned",
-			[]string{"2 banned: 198.51.0.1, 198.51.0.2", "trapped at tcp port 23 (1), tcp port 445 (1)"}, low, "no_entry",
+			[]string{"2 banned: 198.51.0.1, 198.51.0.2", "offences at tcp port 23 (1), tcp port 445 (1)"}, low, "no_entry",
 		},
 		{
 			"more bans and ports than are shown", bans, "9 banned",
 			[]string{
 				"9 banned: 198.51.0.0, 198.51.0.1, 198.51.0.2, 198.51.0.3, 198.51.0.4 and 4 more",
-				"trapped at tcp port 20 (2), tcp port 21 (2), tcp port 22 (1), tcp port 23 (1), tcp port 24 (1), others (2)",
+				"offences at tcp port 20 (2), tcp port 21 (2), tcp port 22 (1), tcp port 23 (1), tcp port 24 (1), others (2)",
 			}, low, "no_entry",
 		},
 		{
@@ -111,7 +113,7 @@ func TestSummary(t *testing.T) {
 		{
 			"the same port of two protocols, and some not known",
 			[]Event{{Kind: Banned, Prefix: host(1), Proto: 17, Port: 53}, banned(host(2), 53), {Kind: Banned, Prefix: host(3), Proto: 17, Port: 53}, {Kind: Banned, Prefix: host(4)}}, "4 banned",
-			[]string{"4 banned: 198.51.0.1, 198.51.0.2, 198.51.0.3, 198.51.0.4", "trapped at udp port 53 (2), tcp port 53 (1), others (1)"}, low, "no_entry",
+			[]string{"4 banned: 198.51.0.1, 198.51.0.2, 198.51.0.3, 198.51.0.4", "offences at udp port 53 (2), tcp port 53 (1), others (1)"}, low, "no_entry",
 		},
 		{
 			"the worst of the escalated",
@@ -119,19 +121,21 @@ func TestSummary(t *testing.T) {
 				escalated(host(1), 2), escalated(host(2), 2), escalated(host(3), 2), escalated(host(4), 2), escalated(host(5), 2),
 				{Kind: Escalated, Prefix: host(6), Tier: 2, Offences: 9}, escalated(host(7), 3),
 			}, "7 escalated",
-			[]string{"7 escalated: 198.51.0.7 to tier 3, 198.51.0.6 to tier 2, 198.51.0.1 to tier 2, 198.51.0.2 to tier 2, 198.51.0.3 to tier 2 and 2 more"}, standard, "no_entry",
+			[]string{"7 escalated: 198.51.0.7 to tier 3, 198.51.0.6 to tier 2, 198.51.0.1 to tier 2, 198.51.0.2 to tier 2, 198.51.0.3 to tier 2 and 2 more", "offences at tcp port 23 (6), others (1)"}, standard, "no_entry",
 		},
 		{
 			"all sorts",
 			[]Event{
 				banned(host(1), 23), {Kind: Lifted, Prefix: host(2)}, {Kind: ByHand, Prefix: prefix("198.51.100.0/24")}, escalated(host(3), 2),
-				{Kind: TableGone}, {Kind: Full, Set: "ban4"}, {Kind: Full, Set: "ban6"}, {Kind: Full, Set: "ban4"},
-				{Kind: Restored, Set: "ban4", Count: 1200}, {Kind: Restored, Set: "ban4_2", Count: 4}, {Kind: Removed},
+				{Kind: TableGone}, {Kind: Full, Count: 3}, {Kind: Full, Count: 1}, {Kind: Full},
+				{Kind: Restored, Count: 1200}, {Kind: Restored, Count: 4}, {Kind: Removed},
+				{Kind: Repaired, Wrong: "chain guard"}, {Kind: Repaired, Wrong: "set ban4"}, {Kind: Repaired, Wrong: "chain guard"}, {Kind: Whitelisted, Prefix: host(4)},
 			},
-			"table gone, table removed, set full, 1204 restored, 1 escalated, 1 banned by hand, 1 lifted, 1 banned",
+			"table gone, table removed, table repaired, no room for bans, 1204 restored, 1 escalated, 1 banned by hand, 1 whitelisted, 1 lifted, 1 banned",
 			[]string{
-				goneText, removedText, "full: ban4, ban6: trap packets are still dropped, but their sources go unbanned", "1204 restored to ban4, ban4_2",
-				"1 escalated: 198.51.0.3 to tier 2", "1 banned by hand: 198.51.100.0/24", "1 lifted: 198.51.0.2", "1 banned: 198.51.0.1", "trapped at tcp port 23 (1)",
+				goneText, removedText, repairedText + ": chain guard; set ban4", "5 offences" + fullText, "1204 restored",
+				"1 escalated: 198.51.0.3 to tier 2", "1 banned by hand: 198.51.100.0/24", "1 whitelisted: 198.51.0.4", "1 lifted: 198.51.0.2",
+				"1 banned: 198.51.0.1", "offences at tcp port 23 (2)",
 			}, high, "rotating_light",
 		},
 	}
@@ -162,7 +166,7 @@ func TestShort(t *testing.T) {
 				a[i] = byte(rng.Uint32())
 			}
 			d.add(Event{
-				Kind: Kind(rng.IntN(int(kindCount)+2) - 1), Prefix: netip.PrefixFrom(netip.AddrFrom16(a), rng.IntN(130)-1), Set: random(), Reason: random(),
+				Kind: Kind(rng.IntN(int(kindCount)+2) - 1), Prefix: netip.PrefixFrom(netip.AddrFrom16(a), rng.IntN(130)-1), Cause: random(), Reason: random(), Wrong: random(),
 				Tier: rng.Int(), Offences: rng.Int(), Count: rng.Int(), Proto: uint8(rng.Uint32()), Port: uint16(rng.Uint32()),
 				Time: time.Unix(rng.Int64(), 0), Until: time.Unix(rng.Int64(), 0), Last: rng.IntN(2) == 0, Forever: rng.IntN(2) == 0,
 			})
@@ -209,7 +213,7 @@ func TestKinds(t *testing.T) {
 		}
 		seen = append(seen, k.String())
 	}
-	if got := fmt.Sprint(Kind(-1), kindCount); got != "Kind(-1) Kind(8)" {
+	if got := fmt.Sprint(Kind(-1), kindCount); got != "Kind(-1) Kind(10)" {
 		t.Errorf("others: %s", got)
 	}
 }

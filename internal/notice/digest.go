@@ -13,14 +13,12 @@ type digest struct {
 	total  int // events
 	groups [kindCount]group
 	ports  portCounts // of the bans that the packet path made
-
-	last      Event
-	lastNamed bool // last stands at the end of the named of its group
+	last   Event
 }
 
 // group is what is kept of the events of a kind.
 type group struct {
-	count int // events, or bans for Restored
+	count int // events; bans if Restored, offences if Full
 	named []Event
 }
 
@@ -30,40 +28,25 @@ func (d *digest) add(e Event) {
 		return
 	}
 	e = e.bounded()
-	switch {
-	case e.Kind == Banned:
+	if e.Kind == Banned || e.Kind == Escalated {
 		d.ports.add(e.Proto, e.Port)
-	case e.Kind == Escalated && d.total > 0 && d.last.Kind == Banned && d.last.Prefix == e.Prefix:
-		d.supersede()
 	}
 	d.total++
 	g := &d.groups[e.Kind]
-	if e.Kind == Restored {
+	if e.Kind == Restored || e.Kind == Full {
 		g.count += max(1, e.Count)
 	} else {
 		g.count++
 	}
-	d.last, d.lastNamed = e, g.name(e)
+	d.last = e
+	g.name(e)
 }
 
-// supersede takes back the last event, a ban: the packet path bans a repeat offender first, and the watcher escalates it right after.
-// These are one offence, and one event to people. Its port stays counted.
-func (d *digest) supersede() {
-	d.total--
-	g := &d.groups[d.last.Kind]
-	g.count--
-	if d.lastNamed {
-		g.named = g.named[:len(g.named)-1]
-	}
-}
-
-// name keeps the event if it is one of those to be named: the worst of the escalated, of the others the first. Sets are named once. It
-// reports whether the event stands last.
-func (g *group) name(e Event) bool {
-	if e.Kind == Full || e.Kind == Restored {
-		if slices.ContainsFunc(g.named, func(o Event) bool { return o.Set == e.Set }) {
-			return false
-		}
+// name keeps the event if it is one of those to be named: the worst of the escalated, of the others the first.
+// What was wrong with the table is named once.
+func (g *group) name(e Event) {
+	if e.Kind == Repaired && slices.ContainsFunc(g.named, func(o Event) bool { return o.Wrong == e.Wrong }) {
+		return
 	}
 	at := len(g.named)
 	if e.Kind == Escalated {
@@ -74,5 +57,4 @@ func (g *group) name(e Event) bool {
 	}
 	g.named = slices.Insert(g.named, at, e)
 	g.named = g.named[:min(len(g.named), maxNamed)]
-	return at == len(g.named)-1
 }

@@ -14,13 +14,14 @@
 //	web1: 1 escalated, 240 banned
 //	1 escalated: 203.0.113.7 to tier 2
 //	240 banned: 198.51.100.1, 198.51.100.9, 198.51.100.23, 198.51.100.42, 198.51.100.77 and 235 more
-//	trapped at tcp port 23 (180), tcp port 445 (52), others (9)
+//	offences at tcp port 23 (180), tcp port 445 (52), others (9)
 //
-// A ban by the packet path that an escalation of the same source follows is told as the escalation only. What waits is counted, not
-// kept, so that who sends packets cannot make it grow: 5 names of each kind, and up to 4096 ports counted one by one.
+// What waits is counted, not kept, so that who sends packets cannot make it grow: 5 names of each kind, and up to 4096 ports counted one
+// by one.
 //
 // The priority of a notice is the highest that one of its events has: 4 (high) if a set is full or the table was deleted; 3
-// (default) for an escalation to the last tier, bans by hand, lifted and restored bans, and `portmon remove`; 2 (low) for all other bans.
+// (default) for an escalation to the last tier, bans by hand, lifted and restored bans, repairs of the table, and `portmon remove`; 2
+// (low) for all other bans.
 //
 // # ntfy
 //
@@ -44,7 +45,7 @@
 // CREDENTIALS_DIRECTORY; and what there is to tell. A variable that does not apply, or whose value is not known, is not set.
 //
 //	PORTMON_EVENT     "summary", or the kind of the event: "banned", "escalated", "banned by hand", "lifted", "full", "restored",
-//	                  "table gone", "removed"
+//	                  "whitelisted", "table gone", "repaired", "removed"
 //	PORTMON_TITLE     a line
 //	PORTMON_MESSAGE   a line, or several
 //	PORTMON_PRIORITY  2, 3 or 4, as above
@@ -55,12 +56,12 @@
 //
 //	PORTMON_ADDRESS   the address "203.0.113.7", or the prefix "2001:db8::/64"
 //	PORTMON_TIER      the step of the ladder, from 1
-//	PORTMON_SET       the name of the set
+//	PORTMON_CAUSE     why it is banned: "trap", "scan", "subnet", "hand" or "other"
 //	PORTMON_PROTOCOL  "tcp", "udp", or a number, of the offence
 //	PORTMON_PORT      the port of the offence
 //	PORTMON_OFFENCES  how many offences count
 //	PORTMON_UNTIL     the end of the ban, as 2026-01-18T19:04:26Z; not set if that is never
-//	PORTMON_REASON    "trap", or what somebody noted beside the ban: text from others, without control characters
+//	PORTMON_REASON    what somebody noted beside the ban: text from others, without control characters
 //
 // # The end
 //

@@ -49,7 +49,7 @@ func environ(n *notice) []string {
 	if e := n.event; e != nil {
 		set("ADDRESS", e.subject())
 		number("TIER", e.Tier)
-		set("SET", e.Set)
+		set("CAUSE", e.Cause)
 		set("PROTOCOL", e.protocol())
 		number("PORT", int(e.Port))
 		number("OFFENCES", e.Offences)

@@ -27,13 +27,13 @@ func diff(want, got any) string {
 
 // banned is a ban as the packet path makes it.
 func banned(source netip.Prefix, port uint16) Event {
-	return Event{Kind: Banned, Prefix: source, Set: "ban4", Tier: 1, Proto: 6, Port: port, Offences: 1, Time: noon, Until: noon.Add(8 * time.Hour), Reason: "trap"}
+	return Event{Kind: Banned, Prefix: source, Cause: "trap", Tier: 1, Proto: 6, Port: port, Offences: 1, Time: noon, Until: noon.Add(8 * time.Hour)}
 }
 
 func escalated(source netip.Prefix, tier int) Event {
 	return Event{
-		Kind: Escalated, Prefix: source, Set: "ban4_2", Tier: tier, Last: tier == 3, Proto: 6, Port: 23, Offences: tier,
-		Time: noon, Until: noon.Add(3 * day), Reason: "trap",
+		Kind: Escalated, Prefix: source, Cause: "trap", Tier: tier, Last: tier == 3, Proto: 6, Port: 23, Offences: tier,
+		Time: noon, Until: noon.Add(3 * day),
 	}
 }
 

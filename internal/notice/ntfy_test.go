@@ -35,7 +35,7 @@ func TestPublish(t *testing.T) {
 			"a summary", "web1", "", []Event{gone, banned(prefix("203.0.113.7/32"), 23)},
 			message{
 				Title:   "web1: table gone, 1 banned",
-				Message: goneText + "\n1 banned: 203.0.113.7\ntrapped at tcp port 23 (1)", Priority: 4, Tags: []string{"rotating_light", "portmon"},
+				Message: goneText + "\n1 banned: 203.0.113.7\noffences at tcp port 23 (1)", Priority: 4, Tags: []string{"rotating_light", "portmon"},
 			},
 		},
 		{
@@ -86,7 +86,7 @@ func TestThousand(t *testing.T) {
 		eventually(t, "a notice was sent", func() bool { return s.Stats().Ntfy.Sent == 1 })
 		end()
 		got := poll(t, topic, "")
-		if len(got) != 1 || got[0].Title != "web1: 1000 banned" || !strings.HasSuffix(got[0].Message, "\ntrapped at tcp port 23 (1000)") {
+		if len(got) != 1 || got[0].Title != "web1: 1000 banned" || !strings.HasSuffix(got[0].Message, "\noffences at tcp port 23 (1000)") {
 			t.Errorf("got %+v", got)
 		}
 	})
@@ -100,7 +100,7 @@ func TestLongest(t *testing.T) {
 		s, _, end := run(t, Config{Ntfy: topic, Host: strings.Repeat("ü", 1000)})
 		for kind := range kindCount {
 			for i := range 2 * maxNamed {
-				e := Event{Kind: kind, Prefix: prefix(fmt.Sprintf("2001:db8:ffff:ffff:ffff:ffff:ffff:%x/128", 0xfff0+i)), Set: fmt.Sprint(strings.Repeat("ü", 1000), i)}
+				e := Event{Kind: kind, Prefix: prefix(fmt.Sprintf("2001:db8:ffff:ffff:ffff:ffff:ffff:%x/128", 0xfff0+i)), Wrong: fmt.Sprint(strings.Repeat("ü", 1000), i)}
 				s.Tell(e)
 			}
 		}

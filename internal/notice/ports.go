@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/portmon/portmon/internal/ledger"
+	"github.com/portmon/portmon/internal/text"
 )
 
 const (
@@ -70,5 +70,5 @@ func portName(proto uint8, number uint16) string {
 	if number == 0 {
 		return ""
 	}
-	return strings.TrimSpace(ledger.ProtocolName(proto) + " port " + count(int(number)))
+	return strings.TrimSpace(text.Protocol(proto) + " port " + count(int(number)))
 }

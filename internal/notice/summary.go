@@ -3,12 +3,12 @@ package notice
 import "strings"
 
 // ranking is the order in which a summary tells of the kinds: what is most pressing first.
-var ranking = [kindCount]Kind{TableGone, Removed, Full, Restored, Escalated, ByHand, Lifted, Banned}
+var ranking = [kindCount]Kind{TableGone, Removed, Repaired, Full, Restored, Escalated, ByHand, Whitelisted, Lifted, Banned}
 
 // emojis are the names by which ntfy knows them.
 var emojis = [kindCount]string{
-	Banned: "no_entry", Escalated: "no_entry", ByHand: "no_entry_sign", Lifted: "unlock",
-	Full: "warning", Restored: "recycle", TableGone: "rotating_light", Removed: "warning",
+	Banned: "no_entry", Escalated: "no_entry", ByHand: "no_entry_sign", Lifted: "unlock", Whitelisted: "unlock",
+	Full: "warning", Restored: "recycle", TableGone: "rotating_light", Repaired: "warning", Removed: "warning",
 }
 
 // headline returns "3 escalated, 1000 banned" and the like.
@@ -17,7 +17,7 @@ func (d *digest) headline() string {
 	for _, k := range ranking {
 		switch g := &d.groups[k]; {
 		case g.count == 0:
-		case k == TableGone, k == Removed, k == Full:
+		case k == TableGone, k == Removed, k == Repaired, k == Full:
 			parts = append(parts, g.named[0].headline())
 		default:
 			parts = append(parts, count(g.count)+" "+k.String())
@@ -35,7 +35,7 @@ func (d *digest) summary() string {
 		}
 	}
 	if ports := d.ports.String(); ports != "" {
-		lines = append(lines, "trapped at "+ports)
+		lines = append(lines, "offences at "+ports)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -46,8 +46,8 @@ func (g *group) summary(k Kind) string {
 		e := &g.named[i]
 		name := e.subject()
 		switch k {
-		case Full, Restored:
-			name = e.Set
+		case Repaired:
+			name = e.Wrong
 		case Escalated:
 			name += " to tier " + count(e.Tier)
 		}
@@ -60,10 +60,12 @@ func (g *group) summary(k Kind) string {
 		return goneText
 	case Removed:
 		return removedText
+	case Repaired:
+		return repairedText + optional(": ", strings.Join(names, "; "))
 	case Full:
-		return "full: " + strings.Join(names, ", ") + fullText
+		return plural(g.count, "offence") + fullText
 	case Restored:
-		return count(g.count) + " restored" + optional(" to ", strings.Join(names, ", "))
+		return count(g.count) + " restored"
 	default:
 		return count(g.count) + " " + k.String() + optional(": ", enumerate(names, g.count))
 	}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/route"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// loadConfig reads the configuration, prints what is doubtful about it, and
+// completes it with what only the host knows.
+func (p *cli) loadConfig() (*config.Config, route.Facts, error) {
+	conf, err := config.Load(p.configFile)
+	if err != nil {
+		return nil, route.Facts{}, err
+	}
+	for _, w := range conf.Warnings {
+		p.warn("%v", w)
+	}
+	facts, err := p.hostFacts(&conf.Spec)
+	if err != nil {
+		p.warn("%v", err)
+	}
+	return conf, facts, nil
+}
+
+// hostFacts fills in what the table depends on and no file says: from which
+// ports this host opens connections, and whether its routes can tell where a
+// source is. What cannot be read stays as it was; the error says why. Every
+// command that makes a Spec calls it: they would undo each other's work if they
+// disagreed.
+func (p *cli) hostFacts(spec *ruleset.Spec) (route.Facts, error) {
+	facts, err := p.routes()
+	if err != nil {
+		err = fmt.Errorf("read routes: %w", err)
+	}
+	spec.NoReversePath4, spec.NoReversePath6 = facts.NoReversePath4, facts.NoReversePath6
+	ports, portErr := localPorts("/proc/sys/net/ipv4/ip_local_port_range")
+	if portErr == nil {
+		spec.LocalPorts = ports
+	}
+	return facts, errors.Join(err, portErr)
+}
+
+// localPorts reads the range from which the kernel chooses the ports of
+// outgoing connections. The file is that of the network namespace of whoever
+// opens it.
+func localPorts(file string) (ports ruleset.Ports, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return ports, err
+	}
+	if _, err := fmt.Sscan(string(text), &ports.From, &ports.To); err != nil {
+		return ports, fmt.Errorf("read %s: %q is not a range of ports", file, text)
+	}
+	return ports, nil
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// knowledge is what is remembered of sources, and the kernel does not hold: last
+// ports, the number of offences and when they were.
+type knowledge struct {
+	*book.Book
+	clock   book.Clock
+	watched bool // a watcher has told it; otherwise it is what the file says
+}
+
+// maxKnown is for how many bans a list says what is remembered of them. To read
+// a larger book takes as much memory as all bans.
+const maxKnown = 100_000
+
+// knowledgeOf returns what is remembered of targets, of all sources if there are
+// none.
+func (p *cli) knowledgeOf(h *ruleset.Handle, only []target) (*knowledge, error) {
+	if len(only) == 0 {
+		if n, err := countBans(h); err != nil || n > maxKnown {
+			if err == nil {
+				p.note("more than %d bans: offences and ports are left out; name addresses to see theirs", maxKnown)
+			}
+			return nil, err
+		}
+		return p.knowledge(h)
+	}
+	var sources []netip.Prefix
+	for _, t := range only {
+		if !t.address {
+			return p.knowledge(h)
+		}
+		source, err := t.source(h)
+		if err != nil {
+			return nil, err
+		}
+		sources = append(sources, source)
+	}
+	return p.knowledge(h, sources...)
+}
+
+// knowledge asks the watcher, or reads the file: about some sources, or about
+// all if none is named. What cannot be had is not known, and said on standard
+// error; but a --config that cannot be read is an error.
+func (p *cli) knowledge(h *ruleset.Handle, sources ...netip.Prefix) (*knowledge, error) {
+	k := &knowledge{book.New(0), book.ReadClock(), false}
+	path, err := p.statePath()
+	if err != nil {
+		if p.configFile != "" {
+			return nil, err
+		}
+		p.warn("what is remembered of offences is left out: %v", err)
+		return k, nil
+	}
+	if w := p.runningWatcher(path); w != nil {
+		defer w.Close()
+		b, err := w.Book(sources...)
+		if err == nil {
+			return &knowledge{b, k.clock, true}, nil
+		}
+		p.warn("going on without the watcher: %v", err)
+	}
+	read := book.Read
+	if len(sources) > 0 {
+		read = func(c book.Config) (*book.Book, book.Report, error) { return book.Lookup(c, sources...) }
+	}
+	b, report, err := read(bookConfig(path, h))
+	if err := refuse(path, report, err); err != nil {
+		p.warn("what is remembered of offences is left out: %v", err)
+		return k, nil
+	}
+	k.Book = b
+	return k, nil
+}
+
+// explain adds to a ban what is known of the offence that led to it. What is
+// known of another ban of the same source says nothing.
+func (k *knowledge) explain(b ban) ban {
+	const tolerance = 2 * time.Second
+	if k == nil || b.remaining == 0 {
+		return b
+	}
+	row, ok := k.Get(b.prefix)
+	if !ok || row.Offences == 0 || row.ByHand || !row.Banned {
+		return b
+	}
+	if until := k.clock.Time(row.Until); until.Sub(b.read.Add(b.remaining)).Abs() <= tolerance {
+		b.known, b.clock = &row, k.clock
+	}
+	return b
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"time"
+
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// restore puts what is remembered into a table that is not the one that it was
+// in, unless a watcher runs, which does that.
+func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
+	path := conf.Watch.State
+	report, err := lookAtBook(path, h)
+	if err != nil || report.Missing || sameTable(report, h) {
+		return err
+	}
+	b, _, err := p.openBook(path, h)
+	locked := errors.Is(err, book.ErrLocked)
+	if locked { // by a watcher that hangs, and goes on with it once it wakes up
+		b, _, err = book.Read(bookConfig(path, h))
+	}
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	held, err := readKernel(h)
+	if err != nil {
+		return err
+	}
+	now := book.ReadClock().Boot
+	var records []ruleset.Record
+	for row := range b.Rows() {
+		if r, ok := recordOf(&row, &conf.Spec, now); ok && addsTo(held, &r, now) {
+			records = append(records, r)
+		}
+	}
+	refused, err := h.Put(records)
+	if err != nil {
+		return err
+	}
+	bans := 0
+	for i := range records {
+		r := &records[i]
+		switch {
+		case refused != nil && refused[i] != nil:
+			b.Free(r.Source) // it was whitelisted since
+		case r.Banned:
+			bans++
+			delete(held, r.Source) // the table has what the book says
+		}
+	}
+	b.SetTable(h.Handle)
+	for _, row := range held {
+		b.Learn(row)
+	}
+	b.Sweep(book.ReadClock())
+	if !locked {
+		if err := b.Compact(book.ReadClock()); err != nil {
+			return err
+		}
+	}
+	if bans > 0 {
+		p.print("inet %s: put back %s\n", tableName, plural(bans, "ban"))
+	}
+	return nil
+}
+
+// addsTo takes out of a record what the table holds already, for as long or
+// longer, and reports whether anything is left of it.
+func addsTo(held inKernel, r *ruleset.Record, now book.Moment) bool {
+	has, ok := held[r.Source]
+	if !ok {
+		return true
+	}
+	const slack = time.Second
+	if has.BannedAt(now) && (has.Timeout == 0 || r.Timeout > 0 && r.Remaining < has.Remaining(now)+slack) {
+		r.Banned = false
+	}
+	if has.Step > r.Step || has.Step == r.Step && r.StepRemaining < has.StepRemaining(now)+slack {
+		r.Step = 0
+	}
+	return r.Banned || r.Step > 0
+}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/control"
+)
+
+// pretender is a watcher that answers as a test wants, and notes what it is
+// asked.
+type pretender struct {
+	hangs bool // does not answer
+	netNS uint64
+	had   []netip.Prefix
+	known book.Row
+	err   error
+
+	mu    sync.Mutex
+	asked []string
+}
+
+func (w *pretender) note(what string) error {
+	if w.hangs {
+		select {}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asked = append(w.asked, what)
+	return w.err
+}
+
+func (w *pretender) Status() (control.Status, error) {
+	return control.Status{NetNS: w.netNS, PID: 42, Since: testNow, Rows: 3}, w.note("status")
+}
+
+func (w *pretender) Book(sources ...netip.Prefix) (*book.Book, error) {
+	b := book.New(0)
+	if w.known.Source.IsValid() {
+		b.Put(w.known)
+	}
+	return b, w.note("book")
+}
+
+func (w *pretender) Save() error     { return w.note("save") }
+func (w *pretender) Applying() error { return w.note("applying") }
+func (w *pretender) Reload() error   { return w.note("reload") }
+func (w *pretender) Removing() error { return w.note("removing") }
+func (w *pretender) Close()          {}
+
+func (w *pretender) Unbanned(ps ...netip.Prefix) ([]netip.Prefix, error) {
+	var texts []string
+	for _, p := range ps {
+		texts = append(texts, p.String())
+	}
+	return w.had, w.note("unbanned " + strings.Join(texts, " "))
+}
+
+// watched runs a command on a host on which a pretender watches.
+func watched(t *testing.T, s *site, w *pretender, config string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	e, out, errs := hostEnv(s.host)
+	e.watcher = func(string) (watcher, error) { return w, nil }
+	s.host.Do(func() {
+		if w.netNS == 0 {
+			w.netNS = book.Here(0).NetNS
+		}
+		code = run(e, append(slices.Clone(args), "--config", config))
+	})
+	return code, out.String(), errs.String()
+}
+
+// Commands tell the watcher what they do, before or after they do it, and leave
+// the file to it.
+func TestCommandsTellTheWatcher(t *testing.T) {
+	site, config := newSite(t), testConfig(t)
+	state := strings.TrimSuffix(config, "portmon.toml") + "state.jsonl"
+	for _, tt := range []struct {
+		args string
+		want string
+	}{
+		{"apply", "applying, reload"},
+		{"apply", "applying, reload"},
+		{"ban 203.0.113.7 198.51.100.0/24", ""},
+		{"ban --offence 203.0.113.8", ""},
+		{"list", "book"},
+		{"why 203.0.113.7", "book"},
+		{"save", "save"},
+		{"unban 203.0.113.7 198.51.100.0/24", "unbanned 203.0.113.7/32 198.51.100.0/24"},
+		{"unban --all", "unbanned 0.0.0.0/0 ::/0"},
+		{"apply --check", ""},
+		{"remove", "removing"},
+	} {
+		w := &pretender{}
+		code, stdout, stderr := watched(t, site, w, config, strings.Fields(tt.args)...)
+		var asked []string
+		for _, what := range w.asked {
+			if what != "status" { // is how it shows that it is alive
+				asked = append(asked, what)
+			}
+		}
+		if got := strings.Join(asked, ", "); code != exitDone || got != tt.want {
+			t.Errorf("%s: exit code %d, the watcher is asked %q, want %q\n%s%s", tt.args, code, got, tt.want, stdout, stderr)
+		}
+	}
+	if _, err := os.Stat(state); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the state is the watcher's, but: %v", err)
+	}
+}
+
+// A watcher that hangs costs two seconds, and what it would do is done without
+// it.
+func TestWatcherHangs(t *testing.T) {
+	for _, args := range []string{"list", "why 203.0.113.7", "status", "save", "ban 203.0.113.9", "unban 203.0.113.7", "apply", "remove"} {
+		t.Run(args, func(t *testing.T) {
+			t.Parallel()
+			site, config := newSite(t), testConfig(t)
+			site.run(t, config, "apply")
+			site.run(t, config, "ban", "203.0.113.7")
+			start := time.Now()
+			code, _, stderr := watched(t, site, &pretender{hangs: true}, config, strings.Fields(args)...)
+			if d := time.Since(start); d < watcherPatience || d > watcherPatience+3*time.Second {
+				t.Errorf("it took %v", d)
+			}
+			if code != exitDone || !strings.Contains(stderr, "the watcher has not answered within 2s") {
+				t.Errorf("exit code %d, %s", code, stderr)
+			}
+		})
+	}
+}
+
+// A watcher of another network namespace is not ours.
+func TestWatcherElsewhere(t *testing.T) {
+	site, config := newSite(t), testConfig(t)
+	w := &pretender{netNS: 1}
+	code, stdout, stderr := watched(t, site, w, config, "apply")
+	if code != exitDone || strings.Contains(strings.Join(w.asked, " "), "applying") {
+		t.Errorf("exit code %d, asked %v\n%s%s", code, w.asked, stdout, stderr)
+	}
+	_, stdout, _ = watched(t, site, w, config, "status")
+	if !strings.Contains(stdout, "watcher: not running") {
+		t.Errorf("status:\n%s", stdout)
+	}
+}
+
+// What a watcher remembers is shown, and what it forgets as well.
+func TestWatcherKnows(t *testing.T) {
+	site, config := newSite(t), testConfig(t)
+	site.run(t, config, "apply")
+	source := netip.MustParsePrefix("203.0.113.7/32")
+	clock := book.ReadClock()
+	w := &pretender{had: []netip.Prefix{source}, known: book.Row{
+		Source: source, Step: 1, StepUntil: clock.Boot.Add(day), Offences: 3, First: clock.Boot.Add(-day), Last: clock.Boot, Proto: 6, Port: 3389,
+	}}
+	for args, want := range map[string]string{
+		"why 203.0.113.7":        "  3 offences on record, the last at tcp/3389 on ",
+		"why 203.0.113.7 --json": `"watched": true`,
+		"status":                 "watcher: running since 2026-01-18 11:04:26, pid 42; remembers 3 sources\n",
+	} {
+		code, stdout, stderr := watched(t, site, w, config, strings.Fields(args)...)
+		if args == "status" {
+			stdout = strings.ReplaceAll(stdout, testNow.Local().Format(clockLayout), "2026-01-18 11:04:26")
+		}
+		if code != exitDone || !strings.Contains(stdout, want) {
+			t.Errorf("%s: exit code %d, no %q in\n%s%s", args, code, want, stdout, stderr)
+		}
+	}
+	code, stdout, stderr := watched(t, site, w, config, "unban", "203.0.113.7")
+	if want := "portmon: 203.0.113.7 was not banned; its offences are forgotten\n"; code != exitDone || stdout != "" || stderr != want {
+		t.Errorf("unban: exit code %d, %q, %q", code, stdout, stderr)
+	}
+}
+
+// If the watcher cannot be told, then the table is not removed.
+func TestRemoveNeedsTheWatcher(t *testing.T) {
+	site, config := newSite(t), testConfig(t)
+	site.run(t, config, "apply")
+	w := &pretender{}
+	e, _, _ := hostEnv(site.host)
+	e.watcher = func(string) (watcher, error) { return refusing{w}, nil }
+	var code int
+	site.host.Do(func() {
+		w.netNS = book.Here(0).NetNS
+		code = run(e, []string{"remove", "--config", config})
+	})
+	if code != exitFailed {
+		t.Errorf("exit code %d", code)
+	}
+	site.run(t, config, "status")
+}
+
+type refusing struct{ *pretender }
+
+func (refusing) Removing() error { return errors.New("not now") }

@@ -1,0 +1,45 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+func TestReadList(t *testing.T) {
+	const list = "\uFEFF# from somewhere\r\n192.0.2.7\n  198.51.100.0/24 ; SBL1\n\n2001:db8::/32//x\n" +
+		"192.0.2.0/255.255.255.128\n192.0.2.1 - 192.0.2.2\nhost.example\n; nothing\n192.0.2.0/33\n::ffff:192.0.2.9"
+	const want = `2 192.0.2.7: [192.0.2.7/32]
+3 198.51.100.0/24: [198.51.100.0/24]
+5 2001:db8::/32: [2001:db8::/32]
+6 192.0.2.0/255.255.255.128: [192.0.2.0/25]
+7 192.0.2.1 - 192.0.2.2: [192.0.2.1/32 192.0.2.2/32]
+8 host.example: misspelled
+10 192.0.2.0/33: want a prefix length from 0 to 32 after the slash
+11 ::ffff:192.0.2.9: [192.0.2.9/32]
+`
+	var got strings.Builder
+	for e, err := range ReadList(strings.NewReader(list)) {
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case IsMisspelled(e.Err):
+			fmt.Fprintf(&got, "%d %s: misspelled\n", e.Line, e.Text)
+		case e.Err != nil:
+			fmt.Fprintf(&got, "%d %s: %v\n", e.Line, e.Text, e.Err)
+		default:
+			fmt.Fprintf(&got, "%d %s: %v\n", e.Line, e.Text, e.Prefixes)
+		}
+	}
+	if got.String() != want {
+		t.Errorf("got\n%swant\n%s", &got, want)
+	}
+	broken := errors.New("broken")
+	for _, err := range ReadList(iotest.ErrReader(broken)) {
+		if !errors.Is(err, broken) {
+			t.Errorf("got %v", err)
+		}
+	}
+}

@@ -1,0 +1,71 @@
+// Package control is how the commands talk to a running watcher: HTTP over a
+// unix socket beside the state file.
+//
+//	GET  /v1/status              Status as JSON
+//	GET  /v1/book?source=PREFIX  what is remembered, in the form of a state file;
+//	                             of all sources if none is named
+//	POST /v1/save                returns when all that happened is on the disk
+//	POST /v1/reload              reads the configuration again
+//	POST /v1/applying            the table is about to be changed
+//	POST /v1/removing            the table is about to be deleted
+//	POST /v1/unbanned            takes a JSON list of prefixes that were unbanned;
+//	                             returns those of which something was remembered
+//
+// Whoever may open the socket may do all of this. Its mode is 0600, and it lies
+// in the folder of the state file, which is made with mode 0700 if it is
+// missing.
+package control
+
+import (
+	"path/filepath"
+	"time"
+)
+
+// Path returns where the socket is of the watcher that keeps its state in a
+// file.
+func Path(state string) string { return filepath.Join(filepath.Dir(state), "watch.sock") }
+
+// The paths of requests.
+const (
+	StatusPath   = "/v1/status"
+	BookPath     = "/v1/book"
+	SavePath     = "/v1/save"
+	ReloadPath   = "/v1/reload"
+	ApplyingPath = "/v1/applying"
+	RemovingPath = "/v1/removing"
+	UnbannedPath = "/v1/unbanned"
+)
+
+// Status is what a watcher says of itself.
+type Status struct {
+	PID int `json:"pid"`
+	// NetNS is the kernel's number for the network namespace that is watched.
+	NetNS uint64    `json:"netns"`
+	Since time.Time `json:"since"`
+	// Config is the file that the watcher has read; empty if it is the built-in
+	// default.
+	Config string `json:"config"`
+	// Table tells that there is a table, and TableCurrent that it is what the
+	// configuration says; if not, TableWrong is what is not.
+	Table        bool   `json:"table"`
+	TableCurrent bool   `json:"table_current"`
+	TableWrong   string `json:"table_wrong,omitempty"`
+	// Rows is how many sources are remembered, and Offenders those of them whose
+	// offences count.
+	Rows      int `json:"rows"`
+	Offenders int `json:"offenders"`
+	// Overruns is how often messages or events were lost, and Resyncs how often
+	// the sets were read to make up for it.
+	Overruns uint64 `json:"overruns"`
+	Resyncs  uint64 `json:"resyncs"`
+	// SaveFailures is how often the state file could not be written, and
+	// SaveError why it cannot be now.
+	SaveFailures uint64 `json:"save_failures"`
+	SaveError    string `json:"save_error,omitempty"`
+	// Metrics is the address that the configuration names, and MetricsError why
+	// nothing is served there now.
+	Metrics      string `json:"metrics,omitempty"`
+	MetricsError string `json:"metrics_error,omitempty"`
+	// JournalDropped is how many lines of the journal nobody took.
+	JournalDropped uint64 `json:"journal_dropped"`
+}

@@ -1,0 +1,164 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/internal/watch"
+)
+
+// How many lines there may be: so many at once, and in the long run one each
+// interval.
+const (
+	burst    = 200
+	interval = 200 * time.Millisecond
+)
+
+// journal writes what the watcher has done, one line for each ban, and no more
+// lines than anybody can read. What others wrote reaches it as values of fields
+// only, which are quoted where needed.
+type journal struct {
+	*slog.Logger // for what is written in any case
+
+	mu sync.Mutex // guards what follows
+
+	// room is for how many lines there was room at that moment.
+	room float64
+	at   book.Moment
+	// left counts the lines left out since the last one, by kind.
+	left map[watch.Kind]int
+
+	faults map[string]*written
+}
+
+func newJournal(log *slog.Logger) *journal {
+	return &journal{Logger: log, room: burst, left: make(map[watch.Kind]int), faults: make(map[string]*written)}
+}
+
+// newLogger returns a logger whose lines need not have the time.
+func newLogger(w io.Writer, times bool) *slog.Logger {
+	opts := new(slog.HandlerOptions)
+	if !times {
+		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey && len(groups) == 0 {
+				return slog.Attr{}
+			}
+			return a
+		}
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// news writes a line for each of them, as far as there is room. What concerns
+// the whole table is always written.
+func (j *journal) news(news []watch.News, now book.Clock) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for i := range news {
+		n := &news[i]
+		level, always := slog.LevelInfo, true
+		switch n.Kind {
+		case watch.TableGone, watch.Removed, watch.Repaired, watch.Full:
+			level = slog.LevelWarn
+		case watch.Restored:
+		default:
+			always = false
+		}
+		if !j.takeRoom(now.Boot) && !always {
+			j.left[n.Kind]++
+			continue
+		}
+		j.flushLeft()
+		j.LogAttrs(context.Background(), level, n.Kind.String(), attrs(n, now)...)
+	}
+}
+
+// flush writes what was left out, if there is room again.
+func (j *journal) flush(now book.Moment) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.left) > 0 && j.takeRoom(now) {
+		j.flushLeft()
+	}
+	j.flushFaults(now.Add(-again), now)
+}
+
+// close writes what was left out.
+func (j *journal) close() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.flushLeft()
+	j.flushFaults(math.MaxInt64, 0)
+}
+
+// takeRoom reports whether there is room for a line, and takes it.
+func (j *journal) takeRoom(now book.Moment) bool {
+	j.room = min(burst, j.room+float64(now.Sub(j.at))/float64(interval))
+	j.at = now
+	if j.room < 1 {
+		return false
+	}
+	j.room--
+	return true
+}
+
+func (j *journal) flushLeft() {
+	if len(j.left) == 0 {
+		return
+	}
+	var parts []string
+	total := 0
+	for _, kind := range slices.Sorted(maps.Keys(j.left)) {
+		parts = append(parts, fmt.Sprintf("%d %s", j.left[kind], kind))
+		total += j.left[kind]
+	}
+	clear(j.left)
+	j.Info("left out", "lines", total, "of", strings.Join(parts, ", "))
+}
+
+// attrs returns the fields of a line: always of these names, in this order. What
+// is not known is left out.
+func attrs(n *watch.News, now book.Clock) []slog.Attr {
+	var a []slog.Attr
+	str := func(name, value string) {
+		if value != "" {
+			a = append(a, slog.String(name, value))
+		}
+	}
+	number := func(name string, value int) {
+		if value > 0 {
+			a = append(a, slog.Int(name, value))
+		}
+	}
+	str("address", text.Prefix(n.Source))
+	str("cause", string(n.Cause))
+	number("tier", n.Step)
+	if n.Port > 0 {
+		str("port", fmt.Sprintf("%s/%d", text.Protocol(n.Proto), n.Port))
+	}
+	if n.Kind == watch.Full {
+		number("offences", n.Count)
+	} else {
+		number("offences", n.Offences)
+		number("bans", n.Count)
+	}
+	switch {
+	case n.Forever:
+		str("until", "forever")
+	case n.Until != 0:
+		str("until", now.Time(n.Until).UTC().Format(time.RFC3339))
+	}
+	str("reason", n.Comment)
+	str("wrong", n.What)
+	return a
+}

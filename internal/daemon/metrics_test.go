@@ -1,0 +1,98 @@
+package daemon
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+const metricsAddr = "127.0.0.1:9713"
+
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.metrics = metricsAddr
+	dir := l.notices(roleNote)
+	p := l.start()
+	p.awaitJournal("level=INFO", "msg=metrics", "address="+metricsAddr)
+	l.offend(offender, offender6)
+	for series, want := range map[string]string{
+		`portmon_packets_total{outcome="banned"}`:                "2",
+		`portmon_offences_total{port="23",protocol="tcp"}`:       "2",
+		`portmon_bans{family="ip6",tier="1"}`:                    "1",
+		`portmon_build_info{version="1.2.3"}`:                    "1",
+		`portmon_scrape_errors`:                                  "0",
+		`portmon_notices_total{channel="command",result="sent"}`: "1",
+	} {
+		await(t, series+" "+want, func() bool { v, _ := l.value(metricsAddr, series); return v == want })
+	}
+	if n := len(notes(t, dir)); n != 1 {
+		t.Errorf("%d notices were sent", n)
+	}
+	for _, other := range []string{"process_resident_memory_bytes", "go_goroutines"} {
+		if _, ok := l.value(metricsAddr, other); !ok {
+			t.Errorf("%s is missing", other)
+		}
+	}
+	if lines := p.journal("level=WARN"); len(lines) > 0 {
+		t.Errorf("warnings: %q", lines)
+	}
+	p.stop()
+	if _, err := l.get(metricsAddr); err == nil {
+		t.Error("metrics are served after the end")
+	}
+}
+
+// TestMetricsPortInUse has the port free again later.
+func TestMetricsPortInUse(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	other := l.host.ListenTCP(metricsAddr)
+	l.metrics = metricsAddr
+	p := l.start()
+	p.awaitJournal("level=WARN", "no metrics", metricsAddr, "in use")
+	if s := p.status(); s.Metrics != metricsAddr || !strings.Contains(s.MetricsError, "in use") {
+		t.Errorf("the status is %+v", s)
+	}
+	l.offend(offender)
+	p.awaitRows(1)
+	other.Close()
+	await(t, "they are served", func() bool { v, _ := l.value(metricsAddr, "portmon_offenders"); return v == "1" })
+	if s := p.status(); s.MetricsError != "" {
+		t.Errorf("the status is %+v", s)
+	}
+	if n := len(p.journal("no metrics")); n != 1 {
+		t.Errorf("the journal says it %d times", n)
+	}
+	p.stop()
+}
+
+// TestMetricsAddressComesLate has the address be there later than the daemon, as
+// at boot.
+func TestMetricsAddressComesLate(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	const late = "10.99.0.1"
+	l.metrics = late + ":9713"
+	p := l.start()
+	p.awaitJournal("level=WARN", "no metrics", "assign")
+	l.host.AddAddr("lo", late+"/32")
+	await(t, "they are served", func() bool { v, _ := l.value(l.metrics, "portmon_offenders"); return v == "0" })
+	p.stop()
+}
+
+func TestMetricsForAll(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.metrics = "0.0.0.0:9713"
+	p := l.start()
+	if _, ok := l.value(l.link.B.IPv4.String()+":9713", "portmon_offenders"); !ok {
+		t.Error("they are not served")
+	}
+	if _, err := l.get("[" + l.link.B.IPv6.String() + "]:9713"); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("they are served by IPv6 too: error %v", err)
+	}
+	p.stop()
+}

@@ -1,0 +1,258 @@
+package daemon
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// pipe returns a pipe that takes no more than a page until it is read.
+func pipe(t testing.TB) (read, write *os.File) {
+	t.Helper()
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { read.Close(); write.Close() })
+	if _, err := unix.FcntlInt(write.Fd(), unix.F_SETPIPE_SZ, 4096); err != nil {
+		t.Fatal(err)
+	}
+	return read, write
+}
+
+// goesOn fails the test unless bans are learned, saved and put back.
+func (l *lab) goesOn(p *process) {
+	l.t.Helper()
+	l.offend(offender, offender6)
+	p.awaitRows(2)
+	if err := p.ask().Save(); err != nil {
+		l.t.Error(err)
+	}
+	if n := len(saved(l.t, l.state)); n != 2 {
+		l.t.Errorf("%d sources are saved, want 2", n)
+	}
+	if _, err := ruleset.Remove(l.conn, ruleset.Default().Table); err != nil {
+		l.t.Fatal(err)
+	}
+	await(l.t, "the bans are put back", func() bool {
+		return l.standing(offender).Banned() && l.standing(offender6).Banned()
+	})
+}
+
+// TestReaderGone has nobody read the journal any more, as when the journal of
+// systemd has crashed.
+func TestReaderGone(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	read, write := pipe(t)
+	p := l.runWith(write, 200*time.Millisecond)
+	write.Close()
+	p.awaitReady()
+	if line, err := bufio.NewReader(read).ReadString('\n'); err != nil || !strings.Contains(line, "watching") {
+		t.Fatalf("the first line is %q, error %v", line, err)
+	}
+	read.Close()
+	l.goesOn(p)
+	if n := p.status().JournalDropped; n == 0 {
+		t.Error("the status does not say that nobody reads the journal")
+	}
+	p.awaitNotified("WATCHDOG", len(p.notified())+2)
+	p.stop()
+}
+
+// TestStalledStderr has whoever reads the journal hang.
+func TestStalledStderr(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	read, write := pipe(t)
+	p := l.runWith(write, 200*time.Millisecond)
+	write.Close()
+	p.awaitReady()
+	l.outside.Sender(l.link.A.Dev).Burst(burst, func(i int) netnstest.Packet { return l.syn(source(1000 + i)) })
+	p.awaitRows(burst)
+	await(t, "the pipe is full", func() bool {
+		n, err := unix.IoctlGetInt(int(read.Fd()), unix.TIOCINQ)
+		return err == nil && n > 4096-200
+	})
+	l.offend(offender)
+	p.awaitRows(burst + 1)
+	if err := p.ask().Save(); err != nil {
+		t.Error(err)
+	}
+	if n := len(saved(t, l.state)); n != burst+1 {
+		t.Errorf("%d sources are saved, want %d", n, burst+1)
+	}
+	p.awaitNotified("WATCHDOG", len(p.notified())+2)
+	p.stop()
+}
+
+// TestQueue has a writer stall until more lines have come than wait for it.
+func TestQueue(t *testing.T) {
+	read, write := io.Pipe()
+	q := newQueue(write, false)
+	const lines = 3 * maxWaiting
+	for i := range lines {
+		if n, err := fmt.Fprintf(q, "line %d\n", i); err != nil || n < 7 {
+			t.Fatal(n, err)
+		}
+	}
+	long := strings.Repeat("ü", maxLine)
+	fmt.Fprintln(q, long)
+	dropped := int(q.dropped.Load())
+	if dropped < lines-maxWaiting-1 {
+		t.Errorf("%d lines were dropped", dropped)
+	}
+	got := make(chan []byte)
+	go func() {
+		b, _ := io.ReadAll(read)
+		got <- b
+	}()
+	await(t, "the queue is empty", func() bool { return len(q.lines) == 0 })
+	fmt.Fprintln(q, long)
+	q.close()
+	write.Close()
+	b := <-got
+	if n := bytes.Count(b, []byte("\nline ")) + 1; n != lines+1-dropped {
+		t.Errorf("%d lines were written and %d dropped, of %d", n, dropped, lines+1)
+	}
+	if want := fmt.Sprintf("level=WARN msg=\"journal lines dropped\" lines=%d\n", dropped); bytes.Count(b, []byte(want)) != 1 {
+		t.Errorf("it does not say %q", want)
+	}
+	if i := bytes.Index(b, []byte("ü")); i < 0 || len(b)-i > maxLine+1 || b[len(b)-1] != '\n' {
+		t.Errorf("of a line of %d bytes, %d were written", len(long), len(b)-i)
+	}
+	fmt.Fprintln(q, "too late") // and nothing happens
+}
+
+// TestQueueEnd has a writer that stalls for ever, and an end all the same.
+func TestQueueEnd(t *testing.T) {
+	_, write := io.Pipe()
+	q := newQueue(write, false)
+	fmt.Fprintln(q, "a line")
+	start := time.Now()
+	q.close()
+	if took := time.Since(start); took > 10*lastWords {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// TestSocketComesBack has the socket, and its folder, vanish and come back.
+func TestSocketComesBack(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.state = filepath.Join(l.dir, "state", "state.jsonl")
+	p := l.start()
+	folder := filepath.Dir(l.state)
+	for name, vanish := range map[string]func() error{
+		"the socket": func() error { return os.Remove(p.socket) },
+		"the folder": func() error { return os.RemoveAll(folder) },
+		"the folder, with another one in its place": func() error {
+			return errors.Join(os.Rename(folder, folder+".old"), os.Mkdir(folder, 0o700))
+		},
+	} {
+		if err := vanish(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := control.Dial(p.socket); !errors.Is(err, control.ErrNone) {
+			t.Fatalf("%s has not vanished: %v", name, err)
+		}
+		await(t, name+" comes back", func() bool {
+			c, err := control.Dial(p.socket)
+			if err != nil {
+				return false
+			}
+			defer c.Close()
+			s, err := c.Status()
+			return err == nil && s.PID == p.Process.Pid
+		})
+	}
+	l.offend(offender)
+	p.awaitRows(1)
+	if err := p.ask().Save(); err != nil {
+		t.Error(err)
+	}
+	if n := len(saved(t, l.state)); n != 1 {
+		t.Errorf("%d sources are saved, want 1", n)
+	}
+	p.stop()
+	if _, err := os.Lstat(p.socket); err == nil {
+		t.Error("the socket is still there")
+	}
+}
+
+// TestSlowConnections has 1,500 connections that say nothing, or not enough, kept
+// open for as long as they are let, to the metrics and to the socket.
+func TestSlowConnections(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.metrics = metricsAddr
+	p := l.start()
+	files := func() int {
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	before := files()
+	for name, dial := range map[string]func() (net.Conn, error){
+		"metrics": func() (net.Conn, error) {
+			return l.host.Dial("tcp", netip.Addr{}, netip.MustParseAddrPort(metricsAddr), deadline)
+		},
+		"socket": func() (net.Conn, error) { return net.Dial("unix", p.socket) },
+	} {
+		const slow = 1500
+		var conns []net.Conn
+		for i := range slow {
+			conn, err := dial()
+			if err != nil {
+				t.Fatalf("%s: connection %d: %v", name, i, err)
+			}
+			conns = append(conns, conn)
+			if i%2 == 0 {
+				io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: ")
+			}
+		}
+		start := time.Now()
+		if _, err := l.get(metricsAddr); err != nil {
+			t.Errorf("%s: metrics: %v", name, err)
+		}
+		p.status()
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("%s: the answers took %v", name, took)
+		}
+		if n := files(); n > before+2*maxConns {
+			t.Errorf("%s: %d files are open, %d were", name, n, before)
+		}
+		// All are closed in the end, by us or by it.
+		var closing sync.WaitGroup
+		for _, conn := range conns {
+			closing.Go(func() {
+				conn.SetReadDeadline(time.Now().Add(deadline))
+				io.Copy(io.Discard, conn)
+				conn.Close()
+			})
+		}
+		closing.Wait()
+		if took := time.Since(start); took > deadline {
+			t.Errorf("%s: some are open after %v", name, took)
+		}
+	}
+	p.stop()
+}

@@ -1,0 +1,52 @@
+package route
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Back says what the packet path would: whether an answer leaves by the
+// interface that a packet came in by.
+func TestAnswer(t *testing.T) {
+	for family, name := range map[int]string{unix.AF_INET: "IPv4", unix.AF_INET6: "IPv6"} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			to := stranger(family, 1)
+			check := func(when, iif string, want Answer) {
+				t.Helper()
+				var got Answer
+				var err error
+				l.host.Do(func() { got, err = Back(to, iif) })
+				if got != want || err != nil {
+					t.Errorf("%s, by %q: got %+v, %v; want %+v", when, iif, got, err, want)
+				}
+			}
+			check("no route", "", Answer{})
+			check("no route", "eth0", Answer{})
+			l.route(family, unix.RT_TABLE_MAIN, 10, 0)
+			first := Answer{Found: true, Device: "eth0", Local: addr(l.up[0].B, family)}
+			check("one route", "", first)
+			check("one route", "eth0", first)
+			other := first
+			other.Found = false
+			check("one route", "eth1", other)
+			if family == unix.AF_INET {
+				// Answers are told by eth0, and may leave by eth1 as well.
+				l.route(family, unix.RT_TABLE_MAIN, 5, 0, 1)
+				for _, iif := range []string{"eth0", "eth1"} {
+					var got Answer
+					l.host.Do(func() { got, _ = Back(to, iif) })
+					if !got.Found {
+						t.Errorf("two hops, by %s: no route", iif)
+					}
+				}
+			}
+			l.host.Do(func() {
+				if _, err := Back(to, "nonsense"); err == nil {
+					t.Error("a device that is not there: no error")
+				}
+			})
+		})
+	}
+}

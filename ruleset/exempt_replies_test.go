@@ -1,0 +1,218 @@
+package ruleset
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/portmon/portmon/netnstest"
+)
+
+// nameServer is an address of the outside that the host asks for names, and that
+// somebody gets banned by packets in its name.
+var nameServer = [...]netip.Addr{addr("198.51.100.53"), addr("2001:db8:53::53")}
+
+func (l *lab) newNameServer() {
+	l.outside.AddAddr("lo", "198.51.100.53/32")
+	l.outside.AddAddr("lo", "2001:db8:53::53/128")
+	l.outside.ListenUDP("[::]:53")
+	l.outside.ListenTCP("[::]:53")
+}
+
+// ask fails the test unless a host gets answers of a server.
+func (l *lab) ask(from *netnstest.Host, server netip.Addr) {
+	l.t.Helper()
+	from = from.With(l.t)
+	for range 3 {
+		if err := from.ExchangeUDP(netip.Addr{}, at(server, 53), oneSecond); err != nil {
+			l.t.Errorf("%s asks %v by UDP: %v", from.Name(), server, err)
+		}
+		if err := from.DialTCP(netip.Addr{}, at(server, 53), oneSecond); err != nil {
+			l.t.Errorf("%s asks %v by TCP: %v", from.Name(), server, err)
+		}
+	}
+}
+
+// connect opens a connection from an address of the outside to the host.
+func (l *lab) connect(src netip.Addr, port uint16) net.Conn {
+	l.t.Helper()
+	conn, err := l.outside.Dial("tcp", src, l.to(src, port), oneSecond)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if err := errors.Join(conn.SetDeadline(time.Now().Add(patience)), netnstest.Echo(conn)); err != nil {
+		l.t.Fatal(err)
+	}
+	return conn
+}
+
+// silent fails the test unless what a connection sends is dropped.
+func (l *lab) silent(conn net.Conn) {
+	l.t.Helper()
+	before := l.counters()[CounterDropped]
+	if _, err := conn.Write([]byte("anybody there?")); err != nil {
+		l.t.Fatal(err)
+	}
+	await(l.t, "the packet to be dropped", func() bool { return l.counters()[CounterDropped] > before })
+	conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond)) // an answer takes some µs
+	if n, err := conn.Read(make([]byte, 100)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		l.t.Errorf("a banned client's connection from before: read %d bytes, %v", n, err)
+	}
+}
+
+// notrack are rules that keep a port from conntrack, as busy name servers do.
+const notrack = `
+table inet untracked {
+	chain prerouting {
+		type filter hook prerouting priority raw; policy accept;
+		meta l4proto { tcp, udp } th dport { 53, 80 } notrack
+		meta l4proto { tcp, udp } th sport { 53, 80 } notrack
+	}
+	chain output {
+		type filter hook output priority raw; policy accept;
+		meta l4proto { tcp, udp } th dport { 53, 80 } notrack
+		meta l4proto { tcp, udp } th sport { 53, 80 } notrack
+	}
+}`
+
+// TestRepliesOfABannedServer bans a name server that the host uses, and that has
+// opened a connection to the host.
+func TestRepliesOfABannedServer(t *testing.T) {
+	for name, rules := range map[string]string{"tracked": "", "untracked": notrack} {
+		t.Run(name, func(t *testing.T) {
+			l := newTrap(t, trapSpec())
+			l.newNameServer()
+			behind := l.newBehind()
+			if rules != "" {
+				l.nft(rules)
+			}
+			l.families(func(l *lab, f family) {
+				server, bystander := nameServer[index(f)], l.source(f)
+				l.ask(l.host, server)
+				in := l.connect(server, openTCP)
+				out, err := l.host.Dial("tcp", netip.Addr{}, at(server, 53), oneSecond)
+				if err == nil {
+					err = errors.Join(out.SetDeadline(time.Now().Add(patience)), netnstest.Echo(out))
+				}
+				if err != nil {
+					l.t.Fatal(err)
+				}
+
+				l.offend(server)
+				l.wantStanding(server, 1, CauseTrap)
+				if err := netnstest.Echo(out); err != nil {
+					l.t.Errorf("a connection of the host from before: %v", err)
+				}
+				l.ask(l.host, server)
+				if rules == "" { // whose answer a forwarded one is, only conntrack knows
+					l.ask(behind, server)
+				}
+				l.silent(in)
+				l.cut(server)
+				// From its port of names, as from any other.
+				p := l.udp(server, openUDP)
+				p.Src = at(server, 53)
+				l.want(p, netnstest.NoAnswer)
+				l.served(bystander)
+				l.ask(l.host, server)
+			})
+		})
+	}
+}
+
+// TestUntrackedRepliesNeedAConnectedSocket sends what is not tracked, from a
+// banned source, to sockets on ports that the kernel chooses from.
+func TestUntrackedRepliesNeedAConnectedSocket(t *testing.T) {
+	l := newTrap(t, trapSpec())
+	l.nft(`table inet untracked {
+	chain prerouting {
+		type filter hook prerouting priority raw; policy accept;
+		notrack
+	}
+}`)
+	l.families(func(l *lab, f family) {
+		server, bystander := l.source(f), l.source(f)
+		l.offend(server)
+		local := l.to(server, 40000)
+		open := func(network string, to netip.AddrPort) {
+			l.t.Helper()
+			var conn net.Conn
+			var err error
+			dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(local)}
+			l.host.Do(func() { conn, err = dialer.Dial(network, to.String()) })
+			if err != nil {
+				l.t.Fatal(err)
+			}
+			defer conn.Close()
+			answer := netnstest.Packet{Proto: netnstest.UDP, Src: to, Dst: local, Payload: []byte("answer")}
+			stranger := answer
+			stranger.Src = at(server, to.Port()+1)
+			before := l.counters()
+			l.outside.Send(answer)
+			l.wantCounts(before, nil)
+			_ = conn.SetReadDeadline(time.Now().Add(patience))
+			buf := make([]byte, 10)
+			if n, err := conn.Read(buf); string(buf[:n]) != "answer" {
+				l.t.Errorf("the connected socket got %q, %v", buf[:n], err)
+			}
+			// Of a port that nobody asked, and to one where nobody is: dropped.
+			l.outside.Send(stranger)
+			answer.Dst = at(local.Addr(), 40001)
+			l.outside.Send(answer)
+			l.wantCounts(before, map[string]uint64{CounterDropped: 2})
+		}
+		open("udp", at(server, 53))
+		// A server on such a port is not connected to anybody.
+		service := l.host.ListenUDP("[::]:40000")
+		l.want(l.udp(server, 40000), netnstest.NoAnswer)
+		l.want(l.udp(bystander, 40000), netnstest.AnswerUDP)
+		service.Close()
+		tcp := l.host.ListenTCP("[::]:40000")
+		l.want(l.tcp(server, 40000, netnstest.FlagACK), netnstest.NoAnswer)
+		l.want(l.syn(server, 40000), netnstest.NoAnswer)
+		l.want(l.syn(bystander, 40000), netnstest.AnswerSYNACK)
+		tcp.Close()
+		l.cut(server)
+		l.served(bystander)
+	})
+}
+
+// TestLateRepliesAreNotAnOffence has the host connect from ports that are traps
+// to others, and the servers answer late.
+func TestLateRepliesAreNotAnOffence(t *testing.T) {
+	spec := trapSpec()
+	spec.Scan.Ports = 1
+	l := newTrap(t, spec)
+	l.newNameServer()
+	for _, server := range nameServer {
+		local := l.to(server, trapUDP)
+		var conn net.Conn
+		var err error
+		dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(local)}
+		l.host.Do(func() { conn, err = dialer.Dial("udp", at(server, 53).String()) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(conn.SetDeadline(time.Now().Add(patience)), netnstest.Echo(conn), conn.Close()); err != nil {
+			t.Fatal(err)
+		}
+		late := netnstest.Packet{Proto: netnstest.UDP, Src: at(server, 53), Dst: local, Payload: []byte("late")}
+		l.want(late, netnstest.AnswerPortUnreachable)
+		l.wantStanding(server, 0, CauseUnknown)
+		l.visit(server)
+		stranger := l.source(ofAddr(server))
+		late.Src = at(stranger, 53)
+		l.want(late, netnstest.NoAnswer)
+		l.wantStanding(stranger, 1, CauseTrap)
+
+		// And TCP: a connection that the server resets, or that has timed out.
+		if err := l.host.DialTCP(netip.Addr{}, at(server, 54), oneSecond); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("a closed port of the server: %v", err)
+		}
+		l.wantStanding(server, 0, CauseUnknown)
+	}
+}

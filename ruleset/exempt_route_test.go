@@ -1,0 +1,135 @@
+package ruleset
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/portmon/portmon/netnstest"
+)
+
+// routed makes a lab whose host has a route to the sources, and to no others.
+func routed(t *testing.T, spec Spec) *lab {
+	l := newBareLab(t)
+	l.host.ListenTCP("[::]:80")
+	l.host.ListenUDP("[::]:53")
+	l.host.AddRoute(sources4, l.link.A.IPv4.String())
+	l.host.AddRoute(sources6, l.link.A.IPv6.String())
+	l.apply(spec)
+	return l
+}
+
+// stranger are sources that there is no route to.
+var stranger = [...]netip.Addr{addr("203.0.113.66"), addr("2001:db8:113::66")}
+
+// TestNoRouteBack drops what nobody can have sent who waits for an answer, says
+// so, and bans nobody.
+func TestNoRouteBack(t *testing.T) {
+	spec := trapSpec()
+	spec.Scan.Ports = 1
+	l := routed(t, spec)
+	elsewhere := netnstest.NewHost(t, "elsewhere")
+	link := netnstest.Connect(t, elsewhere, l.host, "192.0.3.0/24", "2001:db8:3::/64")
+	l.host.AddRoute("203.0.112.0/24", link.A.IPv4.String())
+	l.host.AddRoute("2001:db8:112::/48", link.A.IPv6.String())
+	l.families(func(l *lab, f family) {
+		bystander, other := l.source(f), [...]netip.Addr{addr("203.0.112.9"), addr("2001:db8:112::9")}[index(f)]
+		for _, src := range []netip.Addr{stranger[index(f)], other} { // nowhere, and by the other interface
+			before := l.counters()
+			for _, p := range []netnstest.Packet{
+				l.syn(src, trapTCP), l.tcp(src, trapTCP, 0), l.udp(src, trapUDP), l.syn(src, 200), l.tcp(src, 200, netnstest.FlagFIN),
+			} {
+				l.want(p, netnstest.NoAnswer)
+			}
+			l.wantCounts(before, map[string]uint64{CounterUnroutable: 5})
+			l.wantStanding(src, 0, CauseUnknown)
+		}
+		if got := elsewhere.With(l.t).Probe(l.syn(other, trapTCP)); got.Kind != netnstest.NoAnswer {
+			l.t.Errorf("a trap packet by the right interface gets %v", got)
+		}
+		l.wantStanding(other, 1, CauseTrap)
+		l.visit(bystander)
+		if err := l.open().UnbanAll(); err != nil {
+			l.t.Fatal(err)
+		}
+	})
+}
+
+// TestRouteByMark has the mark of a packet choose the route back, as hosts with
+// several uplinks do it.
+func TestRouteByMark(t *testing.T) {
+	const table, mark = 100, 7
+	l := routed(t, trapSpec())
+	for i, network := range []string{"203.0.113.0/24", "2001:db8:113::/48"} {
+		gateway := l.ours(stranger[i])
+		dst := prefix(network)
+		family := netlink.FAMILY_V4
+		if dst.Addr().Is6() {
+			family = netlink.FAMILY_V6
+		}
+		var err error
+		l.host.Do(func() {
+			rule := netlink.NewRule()
+			rule.Family, rule.Mark, rule.Table = family, mark, table
+			if err = netlink.RuleAdd(rule); err != nil {
+				return
+			}
+			err = netlink.RouteAdd(&netlink.Route{
+				Table: table, Gw: gateway.AsSlice(),
+				Dst: &net.IPNet{IP: dst.Addr().AsSlice(), Mask: net.CIDRMask(dst.Bits(), dst.Addr().BitLen())},
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.families(func(l *lab, f family) {
+		src, bystander := stranger[index(f)], l.source(f)
+		before := l.counters()
+		l.want(l.syn(src, trapTCP), netnstest.NoAnswer)
+		l.wantCounts(before, map[string]uint64{CounterUnroutable: 1})
+		l.wantStanding(src, 0, CauseUnknown)
+		l.served(bystander)
+	})
+	l.nft(`table inet marks {
+	chain prerouting {
+		type filter hook prerouting priority mangle; policy accept;
+		ip saddr 203.0.113.0/24 meta mark set 7
+		ip6 saddr 2001:db8:113::/48 meta mark set 7
+	}
+}`)
+	l.families(func(l *lab, f family) {
+		src, bystander := stranger[index(f)], l.source(f)
+		before := l.counters()
+		l.want(l.syn(src, trapTCP), netnstest.NoAnswer)
+		l.wantCounts(before, map[string]uint64{CounterTrapped: 1, CounterBanned: 1})
+		l.wantStanding(src, 1, CauseTrap)
+		l.served(bystander)
+	})
+}
+
+// TestWithoutReversePath leaves the question out, for one family or both.
+func TestWithoutReversePath(t *testing.T) {
+	for name, without := range map[string][2]bool{"both": {true, true}, "IPv4": {true, false}, "IPv6": {false, true}} {
+		t.Run("not for "+name, func(t *testing.T) {
+			spec := trapSpec()
+			spec.NoReversePath4, spec.NoReversePath6 = without[0], without[1]
+			l := routed(t, spec)
+			l.families(func(l *lab, f family) {
+				src := stranger[index(f)]
+				before := l.counters()
+				l.want(l.syn(src, trapTCP), netnstest.NoAnswer)
+				if without[index(f)] {
+					l.wantCounts(before, map[string]uint64{CounterTrapped: 1, CounterBanned: 1})
+					l.wantStanding(src, 1, CauseTrap)
+				} else {
+					l.wantCounts(before, map[string]uint64{CounterUnroutable: 1})
+					l.wantStanding(src, 0, CauseUnknown)
+				}
+				l.served(l.source(f))
+			})
+		})
+	}
+}

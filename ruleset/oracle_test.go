@@ -1,0 +1,221 @@
+package ruleset
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/portmon/portmon/nftset"
+)
+
+// rules returns the ruleset of the host as nft prints it, but for the time that
+// elements have left.
+func (l *lab) rules(options ...string) string {
+	l.t.Helper()
+	return mustReplace(` expires [0-9a-z]+`, l.list(options...), "")
+}
+
+// TestNftLoadsWhatTablesSay compares, for each Spec, what Apply makes with what nft makes of the table's text, and of the plan's.
+func TestNftLoadsWhatTablesSay(t *testing.T) {
+	for name, spec := range specs() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			applied, loaded, planned := newBareLab(t), newBareLab(t), newBareLab(t)
+			plan := planned.prepare(spec)
+			if plan.Empty() || !plan.Created {
+				t.Error("the plan for an empty kernel does not create the table")
+			}
+			r := applied.apply(spec)
+			if plan.String() != r.String() {
+				t.Errorf("Prepare made another plan than Apply:\n%s", difference(plan.String(), r.String()))
+			}
+			loaded.nft(r.Table.String())
+			if spec.Grace > 0 { // which is no part of the table, but of its creation
+				loaded.nft(fmt.Sprintf("add element inet portmon starting { tcp timeout %v, udp timeout %[1]v }", nftDuration(spec.Grace)))
+			}
+			planned.nft(plan.String())
+			want := applied.rules()
+			for how, l := range map[string]*lab{"table": loaded, "plan": planned} {
+				if d := difference(l.rules(), want); d != "" {
+					t.Errorf("nft makes something else of the %s than Apply does:\n%s", how, d)
+				}
+				// nft loads the source for each set that it asks; that is all that is left to do.
+				if r := l.apply(spec); slices.ContainsFunc(r.Summary(), func(s string) bool { return s != "rules" }) {
+					t.Errorf("after nft has loaded the %s, Apply has this to do:\n%s", how, r)
+				}
+				if d := difference(l.rules(), want); d != "" {
+					t.Errorf("after Apply to what nft made of the %s, it is another:\n%s", how, d)
+				}
+				if p := l.prepare(spec); !p.Empty() {
+					t.Errorf("after Apply to what nft made of the %s, there is more to do:\n%s", how, p)
+				}
+			}
+		})
+	}
+}
+
+// TestNftRunsPlans has nft make the changes that Apply makes, from the default to each Spec and back.
+func TestNftRunsPlans(t *testing.T) {
+	for name, spec := range specs() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			applied, planned := newBareLab(t), newBareLab(t)
+			for _, l := range []*lab{applied, planned} {
+				l.apply(Default())
+			}
+			for _, to := range []Spec{spec, Default()} {
+				plan := applied.prepare(to)
+				planned.nft(plan.String())
+				applied.apply(to)
+				if got, want := planned.rules(), applied.rules(); got != want {
+					t.Fatalf("nft makes something else of the plan\n%s\nthan Apply does:\n%s", plan, difference(got, want))
+				}
+			}
+		})
+	}
+}
+
+// TestNftRunsPlansThatMoveBans has plans that edit elements: bans that are
+// lifted, others that move to the set of prefixes, and steps that move.
+func TestNftRunsPlansThatMoveBans(t *testing.T) {
+	applied, planned := newBareLab(t), newBareLab(t)
+	for _, l := range []*lab{applied, planned} {
+		l.apply(Default())
+		l.put(someBans()...)
+		l.put(Record{Source: prefix("2001:db8:77::/48"), Banned: true, Timeout: time.Hour, Remaining: time.Hour, Cause: CauseSubnet})
+		l.put(Record{Source: prefix("2001:db8:2:5::/64"), Step: 3, StepRemaining: time.Hour})
+		l.put(Record{Source: prefix("198.51.100.5/32"), Step: 3, StepRemaining: time.Hour})
+	}
+	spec := Default()
+	spec.Whitelist = append(spec.Whitelist, prefix("198.51.100.0/24"))
+	spec.Prefix6, spec.Subnet6, spec.BanTime = 56, 0, spec.BanTime[:2]
+	plan := applied.prepare(spec)
+	planned.nft(plan.String())
+	applied.apply(spec)
+	want := applied.entries()
+	if len(want) < 10 {
+		t.Errorf("Apply leaves %d elements: %v", len(want), want)
+	}
+	got := planned.entries()
+	for what, e := range want {
+		g := got[what]
+		if g.Set != e.Set || g.Comment != e.Comment || (g.Remaining-e.Remaining).Abs() > patience {
+			t.Errorf("%s is %+v, Apply has it as %+v", what, g, e)
+		}
+		delete(got, what)
+	}
+	if len(got) > 0 {
+		t.Errorf("nft leaves these as well: %v", got)
+	}
+	if d := difference(planned.list("-t"), applied.list("-t")); d != "" {
+		t.Errorf("nft makes something else of the plan:\n%s", d)
+	}
+}
+
+// entries returns all elements that Handle.Entries gives, by set and interval.
+func (l *lab) entries() map[string]Entry {
+	l.t.Helper()
+	out := make(map[string]Entry)
+	for e, err := range l.open().Entries() {
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		key := e.Set + " " + e.key().String()
+		if _, twice := out[key]; twice {
+			l.t.Errorf("Handle.Entries gives %s twice", key)
+		}
+		out[key] = e
+	}
+	return out
+}
+
+// TestNftAgreesOnEntries lists 10,000 elements, of every kind, as nft does.
+func TestNftAgreesOnEntries(t *testing.T) {
+	l := newBareLab(t)
+	spec := Default()
+	spec.Subnet4 = 8
+	l.apply(spec)
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("seed %d", seed)
+
+	var sets []string
+	for _, f := range families {
+		sets = append(sets, f.ban(), f.net(), f.subnet(), f.scanner(), f.tier(1), f.tier(3))
+	}
+	elements := make(map[string][]nftset.Element)
+	const n = 10_000
+	for i := range n {
+		set := sets[i%len(sets)]
+		v4 := netip.AddrFrom4([4]byte{20, byte(i >> 12), byte(i >> 4), byte(i << 4)})
+		if set == "subnet4" {
+			v4 = netip.AddrFrom4([4]byte{21, byte(i >> 8), byte(i), 0})
+		}
+		v6 := netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i >> 8), byte(i)})
+		el := nftset.Element{
+			Timeout: []time.Duration{0, time.Minute, 90 * time.Minute, 300 * 24 * time.Hour}[random.IntN(4)],
+			Comment: []string{"", "a comment", `with "quotes"`}[random.IntN(3)],
+		}
+		if el.Timeout > 0 && random.IntN(2) == 0 {
+			el.Expires = el.Timeout/2 + 10*time.Second
+		}
+		switch set {
+		case "net4":
+			el.Interval = nftset.FromPrefix(netip.PrefixFrom(v4, 28+random.IntN(5)))
+			if random.IntN(4) == 0 {
+				el.From, _ = el.From.Next()
+				if el.To.Compare(el.From) < 0 {
+					el.To = el.From
+				}
+			}
+		case "net6":
+			el.Interval = nftset.FromPrefix(netip.PrefixFrom(v6, 48+random.IntN(81)))
+		default:
+			el.Interval = nftset.Single(nftset.AddrKey(v4))
+			if strings.Contains(set, "6") {
+				el.Interval = nftset.Single(nftset.AddrKey(v6))
+			}
+		}
+		elements[set] = append(elements[set], el)
+	}
+	for set, els := range elements {
+		l.addMany(set, els)
+	}
+
+	start := time.Now()
+	entries := l.entries()
+	listed := make(map[string]listedByNft)
+	for _, set := range sets {
+		for key, el := range parseNftSet(t, l.nft("", "-j", "list", "set", "inet", "portmon", set)) {
+			listed[set+" "+key] = el
+		}
+	}
+	tolerance := 2*time.Second + time.Since(start)
+	if len(entries) != n {
+		t.Errorf("%d elements, want %d", len(entries), n)
+	}
+	wrong := 0
+	for what, e := range entries {
+		nft, ok := listed[what]
+		remaining := nft.Expires * time.Second
+		if ok && (e.Remaining-remaining).Abs() <= tolerance && (e.Remaining == 0) == (nft.Expires == 0) && nft.Comment == e.Comment &&
+			(nft.Timeout == 0 || nft.Timeout*time.Second == e.Timeout) {
+			delete(listed, what)
+			continue
+		}
+		if wrong++; wrong <= 5 {
+			t.Errorf("%s: Entries says for %v, %v left, %q; nft says %+v", what, e.Timeout, e.Remaining, e.Comment, nft)
+		}
+	}
+	if wrong > 5 {
+		t.Errorf("%d more are wrong", wrong-5)
+	}
+	if len(listed) > 0 {
+		t.Errorf("nft lists %d elements that Entries does not have: %v", len(listed), slices.Collect(maps.Keys(listed))[:1])
+	}
+}
