@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -119,7 +120,7 @@ func TestSubnet(t *testing.T) {
 func (l *lab) probe(port uint16, sources ...netip.Addr) {
 	l.t.Helper()
 	for _, src := range sources {
-		l.outside.Send(syn(src, l.to(src, port)))
+		l.outside.Send(netnstest.SYN(src, l.to(src, port)))
 	}
 }
 
