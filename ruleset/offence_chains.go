@@ -47,7 +47,10 @@ func (c compiler) offenceChains() []Chain {
 		add(chainSubnet, []Rule{c.log(CauseSubnet, 0, drop())})
 	}
 	if c.Scan.Ports > 0 {
-		add(chainScanner, c.scannerRules())
+		add(chainScanner, c.scannerRules(true))
+		if len(c.TrapTCP) > 0 || len(c.TrapUDP) > 0 {
+			add(chainNoScanner, c.scannerRules(false))
+		}
 	}
 	return out
 }

@@ -47,8 +47,8 @@ func scanSpec(ports int) Spec {
 	return s
 }
 
-// separately runs f for each family at the same time, with a lab for each: for tests
-// that wait.
+// separately runs f for each family at the same time, with a lab for each: for
+// tests that wait.
 func separately(t *testing.T, spec Spec, f func(l *lab, f family)) {
 	t.Helper()
 	for i, name := range []string{"IPv4", "IPv6"} {

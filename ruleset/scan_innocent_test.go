@@ -37,8 +37,8 @@ func (l *lab) innocent(f family, what string, do func(src probeSource)) {
 	}
 }
 
-// TestWhatIsNoScan asks strictly: a single packet that counts is a ban.
-func TestWhatIsNoScan(t *testing.T) {
+// TestWhatIsNotAScan asks strictly: a single packet that counts is a ban.
+func TestWhatIsNotAScan(t *testing.T) {
 	const fin, syn, rst, psh, ack = netnstest.FlagFIN, netnstest.FlagSYN, netnstest.FlagRST, netnstest.FlagPSH, netnstest.FlagACK
 	for _, n := range []int{1, 2} {
 		spec := scanSpec(n)
@@ -58,7 +58,7 @@ func TestWhatIsNoScan(t *testing.T) {
 				src.send(syn, netnstest.AnswerRST, 443, 30000, 30001, 30050, 30099, 30100)
 				src.send(fin, netnstest.AnswerRST, 443, 30000, 30001, 30050, 30099, 30100)
 			})
-			l.innocent(f, "the end of a connection that is no more", func(src probeSource) {
+			l.innocent(f, "the end of a connection that is gone", func(src probeSource) {
 				src.send(ack, netnstest.AnswerRST, ports(200, 10)...)
 				src.send(psh|ack, netnstest.AnswerRST, ports(200, 10)...)
 				src.send(fin|ack, netnstest.AnswerRST, ports(200, 10)...)

@@ -61,7 +61,8 @@ func TestScanBySingleAddress(t *testing.T) {
 			spec := trapSpec()
 			spec.Single6 = prefixes("2001:db8:77::/48")
 			l := newTrap(t, spec)
-			// The gateway has the addresses of our own network too, so that the host need not ask who does.
+			// The outside has the addresses of our own network too, so that the
+			// host need not ask who does.
 			for i := 0x11; i < 0x1a; i++ {
 				l.outside.AddAddr("eth0", host6("2001:db8:0:0", i).String()+"/64")
 			}

@@ -72,7 +72,7 @@ func newLab(t *testing.T, lines string) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.write("portmon.toml", fmt.Sprintf("[watch]\nstate = %q\n", filepath.Join(dir, "state.jsonl")))
+	l.write("portmon.toml", l.settings(""))
 	l.write("fail2ban.conf", fmt.Sprintf(settings, dir))
 	l.write("jail.conf", fmt.Sprintf(jail, dir, program, dir))
 	l.write("jail.local", "[door]\n"+lines)
@@ -81,6 +81,11 @@ func newLab(t *testing.T, lines string) *lab {
 	l.write("door.log", "")
 	l.portmon("apply")
 	return l
+}
+
+// settings returns a configuration of portmon's with further lines, whose traps are armed from the start.
+func (l *lab) settings(lines string) string {
+	return fmt.Sprintf("%s\n[trap]\ngrace = \"0s\"\n[watch]\nstate = %q\n", lines, filepath.Join(l.dir, "state.jsonl"))
 }
 
 func (l *lab) write(name, text string) {

@@ -2,7 +2,6 @@ package fail2ban
 
 import (
 	"encoding/json"
-	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -11,9 +10,9 @@ import (
 )
 
 // configure changes portmon's configuration and puts it in force.
-func (l *lab) configure(text string) {
+func (l *lab) configure(lines string) {
 	l.t.Helper()
-	l.write("portmon.toml", fmt.Sprintf("%s\n[watch]\nstate = %q\n", text, filepath.Join(l.dir, "state.jsonl")))
+	l.write("portmon.toml", l.settings(lines))
 	l.portmon("apply")
 }
 
@@ -37,7 +36,7 @@ func (l *lab) watch() {
 	})
 }
 
-// offences returns how many the watcher knows of.
+// offences returns how many are remembered.
 func (l *lab) offences(source string) (n int) {
 	l.t.Helper()
 	var why struct{ Offences int }
@@ -50,9 +49,16 @@ func (l *lab) offences(source string) (n int) {
 // The jail's offenders climb the ladder: its second ban is of the second step. That fail2ban has forgotten or ended changes nothing;
 // that somebody unbans by hand does.
 func TestLadder(t *testing.T) {
+	t.Run("without a watcher", func(t *testing.T) { testLadder(t, false) })
+	t.Run("with a watcher", func(t *testing.T) { testLadder(t, true) })
+}
+
+func testLadder(t *testing.T, watched bool) {
 	l := newLab(t, "bantime = 5s\n")
 	l.configure("[ban]\nbantime = [\"6s\", \"1h\"]\n")
-	l.watch()
+	if watched {
+		l.watch()
+	}
 	l.start()
 	released := func(n int) {
 		t.Helper()
@@ -93,6 +99,24 @@ func TestLadder(t *testing.T) {
 	l.faultless()
 }
 
+// What a jail and what a trap hold against a source adds up, in either order, with no watcher.
+func TestOneLadder(t *testing.T) {
+	l := newLab(t, "bantime = 5s\n")
+	l.configure("[ban]\nbantime = [\"6s\", \"1h\"]\n")
+	l.start()
+	l.trap(prober)
+	l.knock(offender4)
+	l.awaitCut(offender4)
+	l.awaitServed(prober, offender4)
+	l.knock(prober)
+	l.trap(offender4)
+	l.eventually("both are in the second tier", func() bool {
+		bans := l.bans()
+		return bans[prefixProber].Tier == 2 && bans[prefix4].Tier == 2
+	})
+	l.faultless()
+}
+
 // Prefixes and bans for ever have no place on a ladder.
 func TestLadderByHand(t *testing.T) {
 	l := newLab(t, "")
@@ -117,7 +141,7 @@ func TestLadderTooShort(t *testing.T) {
 	l := newLab(t, "bantime = 1d\n")
 	l.start()
 	l.eventually("the start says so", func() bool {
-		return strings.Contains(l.log(), "bantime 86400 is longer than the first step of the ladder, 28800 s")
+		return strings.Contains(l.log(), "bantime 86400 is longer than the first step of the ladder, 600 s")
 	})
 	l.knock(offender4)
 	l.awaitCut(offender4)
