@@ -84,20 +84,20 @@ func (c *Client) Reload() error {
 	return c.do("have the watcher read its configuration", c.longer, http.MethodPost, ReloadPath, nil, nil)
 }
 
-// Applying tells the watcher that the table is about to be changed: it repairs
+// Applying announces that the table is about to be changed: the watcher repairs
 // nothing until the next [Client.Reload], or for ten seconds.
 func (c *Client) Applying() error {
 	return c.do("tell the watcher of the change", c.patience, http.MethodPost, ApplyingPath, nil, nil)
 }
 
-// Removing tells the watcher that the table is about to be deleted: within ten
-// seconds it is not made again.
+// Removing announces that the table is about to be deleted: if that happens
+// within ten seconds, the watcher does not make it again.
 func (c *Client) Removing() error {
 	return c.do("tell the watcher of the removal", c.patience, http.MethodPost, RemovingPath, nil, nil)
 }
 
-// Unbanned tells the watcher that prefixes, and all within them, were unbanned:
-// they are forgotten. It returns the sources of which something was remembered.
+// Unbanned reports that prefixes, and all within them, were unbanned: the watcher
+// forgets them. It returns the sources of which something was remembered.
 func (c *Client) Unbanned(prefixes ...netip.Prefix) (had []netip.Prefix, err error) {
 	err = c.do("have the watcher forget", c.longer, http.MethodPost, UnbannedPath, prefixes, into(&had))
 	return had, err
@@ -134,7 +134,7 @@ func (c *Client) do(what string, patience time.Duration, method, path string, in
 	defer cancel()
 	err := c.exchange(ctx, method, path, in, read)
 	if failed, ok := errors.AsType[*url.Error](err); ok {
-		err = failed.Err // what it says of a URL tells people nothing
+		err = failed.Err // without the URL, which means nothing to people
 	}
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)

@@ -213,6 +213,7 @@ func TestSave(t *testing.T) {
 	l := newLab(t)
 	p := l.start()
 	l.offend(offender)
+	p.awaitRows(1)
 	if err := p.ask().Save(); err != nil {
 		t.Fatal(err)
 	}
@@ -224,6 +225,7 @@ func TestSave(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.offend(offender6)
+	p.awaitRows(2)
 	err := p.ask().Save()
 	if err == nil || !strings.HasPrefix(err.Error(), "have the watcher save: ") || !strings.Contains(err.Error(), l.state) {
 		t.Errorf("got error %v, want one that names the file", err)

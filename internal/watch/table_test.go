@@ -145,8 +145,9 @@ func TestOldCopies(t *testing.T) {
 	offenders, copies, bystanders := l.pair(), l.pair(), l.pair()
 	l.second(w, offenders...)
 	script := "flush ruleset\n" + l.compiled()
-	for _, src := range append(offenders, copies...) {
-		script += fmt.Sprintf("add element inet portmon %s { %v timeout 9h expires 8h }\n", ruleset.RoleBan.Set(src, 0), l.source(src).Addr())
+	for i, src := range append(offenders, copies...) {
+		left := []string{"8h", "5m"}[i%2]
+		script += fmt.Sprintf("add element inet portmon %s { %v timeout 9h expires %s }\n", ruleset.RoleBan.Set(src, 0), l.source(src).Addr(), left)
 	}
 	l.nft(script)
 	w.awaitNews(Restored, len(offenders))

@@ -227,7 +227,7 @@ in
           ExecStart = "${pkgs.coreutils}/bin/true";
           ExecReload = "${portmon} save";
           TimeoutStartSec = "30s";
-          CapabilityBoundingSet = "CAP_NET_ADMIN CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER";
+          CapabilityBoundingSet = "CAP_NET_ADMIN CAP_CHOWN CAP_DAC_OVERRIDE";
           RestrictAddressFamilies = "AF_NETLINK AF_UNIX";
           ProtectSystem = "full";
           SystemCallFilter = [ "@system-service" "~@privileged @resources" "@chown" ];

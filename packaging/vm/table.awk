@@ -9,6 +9,7 @@ BEGIN {
 	title["flush"] = "with the watcher, bans outlast `nft flush ruleset`"
 	title["notice"] = "a notice command runs within the sandbox of the unit"
 	title["comes-back"] = "the watcher comes back when it was killed, and when it hangs"
+	title["power-cut"] = "with the watcher, bans outlast a power cut three seconds after they were made"
 	title["reboot"] = "bans outlast a reboot"
 	title["purge"] = "purge leaves nothing behind"
 	title["typed"] = "what docs/operations.md has its readers type works"
