@@ -118,8 +118,7 @@ func TestDigestStandsForEverything(t *testing.T) {
 	if got := Compile(base, allFeatures, Asked{Net4: true, Net6: true}).Digest; seen[got] != "no change" {
 		t.Errorf("to ask the sets of prefixes gives another digest")
 	}
-	check("no reverse path", Compile(base, Features{Log: true}, Asked{}))
-	check("no log", Compile(base, Features{ReversePath: true}, Asked{}))
+	check("no log", Compile(base, Features{}, Asked{}))
 }
 
 func mapValues(m map[string]string) func(func(string) bool) {
@@ -140,13 +139,7 @@ func TestCompileLeavesOutWhatTheKernelLacks(t *testing.T) {
 		f       Features
 		without func(line string) string
 	}{
-		{Features{Log: true}, func(line string) string {
-			if strings.Contains(line, "oif missing") {
-				return ""
-			}
-			return line
-		}},
-		{Features{ReversePath: true}, func(line string) string { return mustReplace(`log prefix .* queue-threshold \d+ `, line, "") }},
+		{Features{}, func(line string) string { return mustReplace(`log prefix .* queue-threshold \d+ `, line, "") }},
 	} {
 		want, dropped := []string{}, 0
 		for _, line := range lines(full) {
