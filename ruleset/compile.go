@@ -46,9 +46,8 @@ const (
 	subnetTime = 3 * 24 * time.Hour
 	// crowdTime is the time within which its sources must offend.
 	crowdTime = 7 * 24 * time.Hour
-	// maxSubnets bounds the subnets that are banned. The kernel gives a set as
-	// many buckets as it may have elements, and each packet asks this one: a
-	// small set stays in the caches.
+	// maxSubnets bounds the subnets that are banned. Each stands for up to
+	// 65,536 sources.
 	maxSubnets = 4096
 	// ownSize bounds the networks that this host has addresses in.
 	ownSize = 1024

@@ -68,10 +68,10 @@ func (l *lab) joinGroup(group string) {
 	l.t.Cleanup(func() { conn.Close() })
 }
 
-// TestToManyIsNoOffence sends to trap ports and closed ports, but not to the
+// TestToManyIsNotAnOffence sends to trap ports and closed ports, but not to the
 // host itself: broadcast and multicast, as printers, routers and players on the
 // same network do all day.
-func TestToManyIsNoOffence(t *testing.T) {
+func TestToManyIsNotAnOffence(t *testing.T) {
 	spec := trapSpec()
 	spec.Scan.Ports = 1
 	spec.TrapUDP = append(spec.TrapUDP, Ports{5353, 5353})

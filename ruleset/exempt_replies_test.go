@@ -181,9 +181,9 @@ func TestUntrackedRepliesNeedAConnectedSocket(t *testing.T) {
 	})
 }
 
-// TestLateRepliesAreNoOffence has the host connect from ports that are traps to
-// others, and the servers answer late.
-func TestLateRepliesAreNoOffence(t *testing.T) {
+// TestLateRepliesAreNotAnOffence has the host connect from ports that are traps
+// to others, and the servers answer late.
+func TestLateRepliesAreNotAnOffence(t *testing.T) {
 	spec := trapSpec()
 	spec.Scan.Ports = 1
 	l := newTrap(t, spec)

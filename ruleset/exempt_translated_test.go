@@ -32,10 +32,10 @@ type asked struct {
 	want   netnstest.AnswerKind
 }
 
-// TestTranslatedIsNoOffence has trap ports, and ports that would count as closed,
-// published by a container and redirected to another port, and a container that
-// serves nothing on them. A banned source reaches none of it.
-func TestTranslatedIsNoOffence(t *testing.T) {
+// TestTranslatedIsNotAnOffence has trap ports, and ports that would count as
+// closed, published by a container and redirected to another port, and a
+// container that serves nothing on them. A banned source reaches none of it.
+func TestTranslatedIsNotAnOffence(t *testing.T) {
 	for name, spec := range map[string]Spec{"traps": trapSpec(), "strict scans": scanSpec(1)} {
 		t.Run(name, func(t *testing.T) {
 			l := newTrap(t, spec)
@@ -50,6 +50,8 @@ func TestTranslatedIsNoOffence(t *testing.T) {
 	chain prerouting {
 		type nat hook prerouting priority dstnat - 1; policy accept;
 		fib daddr type local tcp dport { 1433, 8083 } redirect to :80
+		fib daddr type local tcp dport 8084 redirect to :23
+		fib daddr type local tcp dport 8085 redirect to :82
 		fib daddr type local udp dport 1001 redirect to :53
 	}
 }`)
@@ -63,6 +65,8 @@ func TestTranslatedIsNoOffence(t *testing.T) {
 						{l.udp(src, 1000), netnstest.AnswerUDP},
 						{l.syn(src, 1433), netnstest.AnswerSYNACK},
 						{l.syn(src, 8083), netnstest.AnswerSYNACK},
+						{l.syn(src, 8084), netnstest.AnswerRST}, // nobody serves what they are redirected to
+						{l.syn(src, 8085), netnstest.AnswerRST},
 						{l.udp(src, 1001), netnstest.AnswerUDP},
 						{netnstest.SYN(src, at(c, openTCP)), netnstest.AnswerSYNACK},
 						{netnstest.SYN(src, at(c, trapTCP)), netnstest.AnswerRST},

@@ -1,7 +1,6 @@
 package ruleset
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +23,7 @@ type daemon struct {
 	l      *lab
 	args   []string
 	cmd    *exec.Cmd
-	stderr bytes.Buffer
+	stderr *os.File
 }
 
 // daemons make the programs, with their files in a directory.
@@ -64,7 +63,7 @@ func write(t *testing.T, path, text string) {
 func (d *daemon) start() {
 	d.l.t.Helper()
 	d.cmd = exec.Command(d.args[0], d.args[1:]...)
-	d.cmd.Stderr = &d.stderr
+	d.cmd.Stderr = d.stderr // a file, so that nothing waits for what a session keeps open
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Setpgid: true}
 	var err error
 	d.l.host.Do(func() { err = d.cmd.Start() })
@@ -82,8 +81,14 @@ func (d *daemon) stop() {
 	err := errors.Join(d.cmd.Process.Signal(syscall.SIGTERM), d.wait())
 	d.cmd = nil
 	if err != nil {
-		d.l.t.Errorf("%v: %v\n%s", d.args, err, d.stderr.String())
+		d.l.t.Errorf("%v: %v\n%s", d.args, err, d.said())
 	}
+}
+
+// said returns what the program has written.
+func (d *daemon) said() []byte {
+	text, _ := os.ReadFile(d.stderr.Name()) // it is for a message
+	return text
 }
 
 func (d *daemon) wait() error {
@@ -125,15 +130,18 @@ func (c *client) run(l *lab, ctx context.Context) {
 		}
 		var conn net.Conn
 		var err error
-		dialer := net.Dialer{Timeout: oneSecond} // the kernel tries again after a second
-		l.outside.Do(func() { conn, err = dialer.Dial("tcp", c.to.String()) })
+		dialer := net.Dialer{Timeout: patience / 4} // the kernel tries again after a second
+		l.outside.Do(func() { conn, err = dialer.DialContext(ctx, "tcp", c.to.String()) })
 		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				_ = conn.Close()
+			}
+			return
 		case err == nil:
 			_ = conn.Close()
 			c.connected.Add(1)
-		case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
-			// A reset comes as well when the program ends between the handshake
-			// and its accept.
+		case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET): // an answer, in any case
 			c.refused.Add(1)
 		default:
 			c.last.Store(err)
@@ -147,7 +155,12 @@ func (c *client) run(l *lab, ctx context.Context) {
 // ends early if stop says so.
 func (l *lab) restart(args []string, times int, stop func(clients []*client) bool) (clients []*client, done int) {
 	l.t.Helper()
-	d := &daemon{l: l, args: args}
+	stderr, err := os.Create(filepath.Join(l.t.TempDir(), "stderr"))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer stderr.Close()
+	d := &daemon{l: l, args: args, stderr: stderr}
 	defer d.stop()
 	ctx, cancel := context.WithCancel(l.t.Context())
 	var running sync.WaitGroup
@@ -165,7 +178,7 @@ func (l *lab) restart(args []string, times int, stop func(clients []*client) boo
 		for i, c := range clients {
 			before[i] = count(c).Load()
 		}
-		await(l.t, "all clients to have come\n"+d.stderr.String(), func() bool {
+		await(l.t, "all clients to have come", func() bool {
 			if stop(clients) {
 				return true
 			}
@@ -207,7 +220,7 @@ func TestRestarts(t *testing.T) {
 			t.Run("with a grace", func(t *testing.T) {
 				t.Parallel()
 				spec := trapSpec()
-				spec.Grace = 2 * time.Second
+				spec.Grace = 4 * time.Second // a busy machine takes a while to start a program
 				l := newTrap(t, spec)
 				l.armed()
 				bystanders := l.both()

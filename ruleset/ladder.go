@@ -35,7 +35,9 @@ func (c compiler) ladderRules(s source) []Rule {
 		net := source{s.family, s.subnetLen}
 		crowd := element{set: s.crowd(), timeout: crowdTime, threshold: n}
 		subnet := element{set: s.subnet(), timeout: subnetTime, renew: true, key: net.saddr()}
-		rules = append(rules, rule(net.add(crowd), subnet.statement(), count(CounterBanned), goTo(chainSubnet)))
+		// A flood cannot fill the set of subnets that are counted either.
+		rules = append(rules, rule(rateToFill(c.Size, crowdTime, c.Size/2).limit(),
+			net.add(crowd), subnet.statement(), count(CounterBanned), goTo(chainSubnet)))
 	}
 	return append(rules,
 		// Nor do they fill what remembers them, which would last for long.
@@ -83,7 +85,7 @@ func (c compiler) logRules(step int) []Rule {
 	}{{unix.IPPROTO_TCP, setTrapTCP, c.TrapTCP}, {unix.IPPROTO_UDP, setTrapUDP, c.TrapUDP}} {
 		if len(trap.ports) > 0 {
 			to := dportIn(trap.proto, trap.set)
-			rules = append(rules, c.log(CauseTrap, step, drop(), to))
+			rules = append(rules, c.log(CauseTrap, step, c.afterTrap(), to))
 		}
 	}
 	if c.Scan.Ports == 0 {
@@ -101,14 +103,25 @@ func (c compiler) log(cause Cause, step int, verdict statement, match ...stateme
 	return rule(append(match, verdict)...)
 }
 
-// scannerRules remember that the source was banned for a scan. The ban has just
-// been added: by that of its full address one knows an IPv6 source that stands
-// for itself.
-func (c compiler) scannerRules() []Rule {
+// afterTrap ends the ban for a packet to a trap port.
+func (c compiler) afterTrap() statement {
+	if c.Scan.Ports == 0 {
+		return drop()
+	}
+	return goTo(chainNoScanner)
+}
+
+// scannerRules remember that the source was banned for a scan, or forget it.
+func (c compiler) scannerRules(remember bool) []Rule {
 	var rules []Rule
 	for _, s := range c.sources() {
 		e := element{set: s.scanner(), timeout: c.memoryTime(len(c.BanTime)), renew: true}
+		if !remember {
+			e = element{set: s.scanner(), remove: true}
+		}
 		if s.is6() && s.bits == s.whole().bits && c.singles() {
+			// The ban has just been added: by that of its full address one knows
+			// a source that stands for itself.
 			rules = append(rules, rule(s.in(s.ban()), s.add(e), drop()))
 			continue
 		}

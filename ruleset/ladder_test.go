@@ -90,9 +90,7 @@ func TestLadderOfBothCauses(t *testing.T) {
 		l.served(bystander)
 		l.offend(offender)
 		l.cut(offender)
-		if st := l.lookup(offender); len(st.Bans) != 1 || st.Step != 3 {
-			l.t.Errorf("%v stands at %+v, want a ban by step 3", offender, st)
-		}
+		l.wantStanding(offender, 3, CauseTrap) // that it has scanned before is forgotten
 		l.served(bystander)
 		await(l.t, "the ban to expire", func() bool { return len(l.lookup(offender).Bans) == 0 })
 	})

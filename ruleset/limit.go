@@ -55,14 +55,19 @@ func (r rate) statement(word string, over bool) statement {
 	}
 }
 
-// element is an element that the packet path adds to a set, or renews.
+// element is an element that the packet path adds to a set, renews or deletes.
 type element struct {
 	key       statement // loads the key into the register
 	set       string
 	timeout   time.Duration // 0 for a set without timeouts
 	renew     bool          // restart the timer of one that is there
+	remove    bool          // delete it instead; one that is absent is no fault
 	threshold int           // unless 0, the rule goes on only for the packet of that number, and later ones
 }
+
+// dynsetDelete is NFT_DYNSET_OP_DELETE of include/uapi/linux/netfilter/nf_tables.h,
+// of Linux 5.4.
+const dynsetDelete = 2
 
 // statement returns the statement that adds the element. If the set is full the
 // rule ends there, and the packet goes on to the next one.
@@ -75,6 +80,9 @@ func (e element) statement() statement {
 	verb := "add"
 	if e.renew {
 		verb, dyn.Operation = "update", unix.NFT_DYNSET_OP_UPDATE
+	}
+	if e.remove {
+		verb, dyn.Operation = "delete", dynsetDelete
 	}
 	text := fmt.Sprintf("%s @%s { %s", verb, e.set, e.key.text)
 	if e.timeout > 0 {

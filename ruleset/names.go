@@ -40,6 +40,7 @@ const (
 	chainListens      = "listens"       // a program listens on the port
 	chainOffence      = "offence"       // bans the source
 	chainScanner      = "scanner"       // remembers that the offence was a scan
+	chainNoScanner    = "no_scanner"    // forgets it: the offence was a packet to a trap port
 	chainSubnet       = "ban_subnet"    // logs the ban of a subnet
 
 	// Of IPv6 sources, some are counted and banned by their full address.

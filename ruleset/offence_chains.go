@@ -47,7 +47,10 @@ func (c compiler) offenceChains() []Chain {
 		add(chainSubnet, []Rule{c.log(CauseSubnet, 0, drop())})
 	}
 	if c.Scan.Ports > 0 {
-		add(chainScanner, c.scannerRules())
+		add(chainScanner, c.scannerRules(true))
+		if len(c.TrapTCP) > 0 || len(c.TrapUDP) > 0 {
+			add(chainNoScanner, c.scannerRules(false))
+		}
 	}
 	return out
 }
@@ -222,7 +225,7 @@ func (c compiler) exemptRules() []Rule {
 		rule(toSocket(1), goTo(chainListens)),
 	)
 	switch {
-	case !c.ReversePath || c.NoReversePath4 && c.NoReversePath6:
+	case c.NoReversePath4 && c.NoReversePath6:
 	case c.NoReversePath4:
 		rules = append(rules, rule(families[1].isFamily(), unroutable(), count(CounterUnroutable), drop()))
 	case c.NoReversePath6:

@@ -146,21 +146,24 @@ func TestReapplyEditsRanges(t *testing.T) {
 		{{100, 119}}, {{100, 118}}, {{101, 119}}, {{100, 120}}, {{99, 119}}, {{105, 110}}, {{100, 104}, {110, 119}}, {{90, 104}, {115, 130}},
 		{{100, 100}}, {{119, 119}}, {{120, 139}}, {{80, 99}}, {{80, 139}}, {{100, 65535}}, {{118, 65535}}, {{1, 119}}, {{1, 65535}}, nil,
 	}
-	for _, from := range lists {
-		for _, to := range lists {
-			for _, ports := range [][]Ports{from, to} {
-				spec := trapSpec()
-				spec.TrapTCP, spec.TrapUDP, spec.Whitelist = ports, ports, nil
-				for _, p := range ports { // the same shape, in addresses
-					for _, at := range []string{"0.0.0.0", "2001::"} {
-						spec.Whitelist = append(spec.Whitelist, blocks(addr(at), p)...)
-					}
-				}
-				l.apply(spec)
-				if p := l.prepare(spec); !p.Empty() {
-					t.Fatalf("from %v to %v there is more to do:\n%s", from, to, p)
-				}
+	apply := func(ports []Ports) {
+		spec := trapSpec()
+		spec.TrapTCP, spec.TrapUDP, spec.Whitelist = ports, ports, nil
+		for _, p := range ports { // the same shape, in addresses
+			for _, at := range []string{"0.0.0.0", "2001::"} {
+				spec.Whitelist = append(spec.Whitelist, blocks(addr(at), p)...)
 			}
+		}
+		l.apply(spec)
+		if p := l.prepare(spec); !p.Empty() {
+			t.Fatalf("to %v there is more to do:\n%s", ports, p)
+		}
+	}
+	for i, from := range lists {
+		apply(from)
+		for _, to := range lists[i+1:] {
+			apply(to)
+			apply(from)
 		}
 	}
 }

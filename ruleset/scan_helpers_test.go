@@ -47,8 +47,8 @@ func scanSpec(ports int) Spec {
 	return s
 }
 
-// separately runs f for each family at the same time, with a lab for each: for tests
-// that wait.
+// separately runs f for each family at the same time, with a lab for each: for
+// tests that wait.
 func separately(t *testing.T, spec Spec, f func(l *lab, f family)) {
 	t.Helper()
 	for i, name := range []string{"IPv4", "IPv6"} {
@@ -125,6 +125,24 @@ func (l *lab) lookup(a netip.Addr) Standing {
 		l.t.Fatal(err)
 	}
 	return st
+}
+
+// probed returns the closed ports that count against an address.
+func (l *lab) probed(a netip.Addr) []uint16 {
+	l.t.Helper()
+	h := l.open()
+	st, err := h.Lookup(a)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	ports, err := h.Probed(st.Source)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if st.Suspect != (len(ports) > 0) {
+		l.t.Errorf("is %v a suspect? %v, with the ports %v", a, st.Suspect, ports)
+	}
+	return ports
 }
 
 // wantStanding fails the test unless a source is banned by a step, for a cause;

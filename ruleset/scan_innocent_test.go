@@ -32,13 +32,13 @@ func (l *lab) innocent(f family, what string, do func(src probeSource)) {
 	do(src)
 	l.wantCounts(before, nil)
 	l.visit(src.addr)
-	if st := l.lookup(src.addr); len(st.Bans) > 0 || len(st.Probed) > 0 {
+	if st := l.lookup(src.addr); len(st.Bans) > 0 || st.Suspect {
 		l.t.Errorf("%s: %v stands at %+v", what, src.addr, st)
 	}
 }
 
-// TestWhatIsNoScan asks strictly: a single packet that counts is a ban.
-func TestWhatIsNoScan(t *testing.T) {
+// TestWhatIsNotAScan asks strictly: a single packet that counts is a ban.
+func TestWhatIsNotAScan(t *testing.T) {
 	const fin, syn, rst, psh, ack = netnstest.FlagFIN, netnstest.FlagSYN, netnstest.FlagRST, netnstest.FlagPSH, netnstest.FlagACK
 	for _, n := range []int{1, 2} {
 		spec := scanSpec(n)
@@ -58,7 +58,7 @@ func TestWhatIsNoScan(t *testing.T) {
 				src.send(syn, netnstest.AnswerRST, 443, 30000, 30001, 30050, 30099, 30100)
 				src.send(fin, netnstest.AnswerRST, 443, 30000, 30001, 30050, 30099, 30100)
 			})
-			l.innocent(f, "the end of a connection that is no more", func(src probeSource) {
+			l.innocent(f, "the end of a connection that is gone", func(src probeSource) {
 				src.send(ack, netnstest.AnswerRST, ports(200, 10)...)
 				src.send(psh|ack, netnstest.AnswerRST, ports(200, 10)...)
 				src.send(fin|ack, netnstest.AnswerRST, ports(200, 10)...)
@@ -111,8 +111,8 @@ func TestScanOfRestartingServices(t *testing.T) {
 		}
 		l.visit(client)
 		l.wantStanding(client, 0, CauseUnknown)
-		if st := l.lookup(client); len(st.Probed) > 0 {
-			l.t.Errorf("the ports %v count against a client", st.Probed)
+		if got := l.probed(client); len(got) > 0 {
+			l.t.Errorf("the ports %v count against a client", got)
 		}
 	})
 }

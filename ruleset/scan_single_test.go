@@ -61,7 +61,8 @@ func TestScanBySingleAddress(t *testing.T) {
 			spec := trapSpec()
 			spec.Single6 = prefixes("2001:db8:77::/48")
 			l := newTrap(t, spec)
-			// The gateway has the addresses of our own network too, so that the host need not ask who does.
+			// The outside has the addresses of our own network too, so that the
+			// host need not ask who does.
 			for i := 0x11; i < 0x1a; i++ {
 				l.outside.AddAddr("eth0", host6("2001:db8:0:0", i).String()+"/64")
 			}
@@ -92,7 +93,7 @@ func TestScanBySingleAddress(t *testing.T) {
 				t.Errorf("five hosts asked for one port each, and %v was banned", got)
 			}
 			l.served(innocent)
-			if got := l.scanBy(ports(200, 9), guilty); got != guilty || len(l.lookup(guilty).Probed) != 5 {
+			if got := l.scanBy(ports(200, 9), guilty); got != guilty || len(l.probed(guilty)) != 5 {
 				t.Errorf("%v asked for five ports, and %v was banned: %+v", guilty, got, l.lookup(guilty))
 			}
 			l.offend(knocker)

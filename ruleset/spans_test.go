@@ -94,7 +94,7 @@ func TestFlatten(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("seed %d", seed)
-	for round := range 20_000 {
+	for round := range 10_000 {
 		f := fields[round%len(fields)]
 		var spans []span
 		for range random.IntN(12) {
@@ -127,7 +127,7 @@ func TestReplace(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("seed %d", seed)
-	for round := range 10_000 {
+	for round := range 5_000 {
 		f := fields[round%len(fields)]
 		var have, added []span
 		for range random.IntN(8) {

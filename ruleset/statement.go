@@ -113,7 +113,7 @@ func isTranslated() statement {
 // isICMP matches ICMP, or ICMPv6.
 func isICMP(f family) statement {
 	if f.is6() {
-		return statement{text: "meta l4proto ipv6-icmp", l4proto: unix.IPPROTO_ICMPV6}
+		return statement{text: "meta l4proto icmpv6", l4proto: unix.IPPROTO_ICMPV6}
 	}
 	return statement{text: "meta l4proto icmp", l4proto: unix.IPPROTO_ICMP}
 }

@@ -19,13 +19,21 @@ const fewAddresses = 4096
 // offence. It returns the bans that it lifted, and those of larger prefixes
 // that cover one of ps and stay.
 func (h *Handle) Unban(ps ...netip.Prefix) (lifted, covered []Entry, err error) {
+	wanted := make(map[family][]nftset.Interval)
 	for _, p := range ps {
-		within := nftset.FromPrefix(p)
-		f := familyOf(within.From.Type())
+		iv := nftset.FromPrefix(p)
+		f := familyOf(iv.From.Type())
+		wanted[f] = append(wanted[f], iv)
+	}
+	for _, f := range families {
+		if len(wanted[f]) == 0 {
+			continue
+		}
+		all := nftset.Merge(wanted[f])
 		for _, set := range h.memorySets(f) {
 			role, _ := RoleOf(set.Name)
 			var gone []nftset.Interval
-			for el, err := range h.within(set, within) {
+			for el, err := range h.within(set, wanted[f]...) {
 				if err != nil {
 					return lifted, covered, err
 				}
@@ -33,8 +41,9 @@ func (h *Handle) Unban(ps ...netip.Prefix) (lifted, covered []Entry, err error) 
 				if !ok {
 					e = Entry{Interval: el.Interval, Set: set.Name}
 				}
+				around, found := nftset.Find(all, e.From)
 				switch {
-				case within.Covers(e.Interval) || role == RoleNone:
+				case found && around.Covers(e.Interval) || role == RoleNone:
 					gone = append(gone, el.Interval)
 					if role.Bans() {
 						lifted = append(lifted, e)
@@ -63,30 +72,50 @@ func (s *State) memorySets(f family) []*nftset.Set {
 	return sets
 }
 
-// within yields the elements of a set that overlap an interval. If it has few
-// addresses the kernel is asked for them; otherwise the set is read.
-func (h *Handle) within(set *nftset.Set, iv nftset.Interval) iter.Seq2[nftset.Element, error] {
+// within yields the elements of a set that overlap one of some intervals. If
+// these have few addresses each, the kernel is asked for them; otherwise the set
+// is read.
+func (h *Handle) within(set *nftset.Set, ivs ...nftset.Interval) iter.Seq2[nftset.Element, error] {
 	return func(yield func(nftset.Element, error) bool) {
-		overlaps := func(el nftset.Element) bool {
-			e, ok := h.Entry(set.Name, el)
-			if !ok {
-				e.Interval = h.memoryOf(el)
-			}
-			return e.Overlaps(iv)
-		}
 		source := h.c.Elements(set)
-		if keys, ok := h.fewKeys(set, iv); ok {
+		if keys, ok := h.fewKeysOf(set, ivs); ok {
 			source = h.c.GetMany(set, slices.Values(keys))
 		}
+		all := nftset.Merge(ivs)
 		for el, err := range source {
-			if err == nil && !overlaps(el) {
-				continue
+			if err == nil {
+				e, ok := h.Entry(set.Name, el)
+				if !ok {
+					e.Interval = h.memoryOf(el)
+				}
+				if !overlapsAny(all, e.Interval) {
+					continue
+				}
 			}
 			if !yield(el, err) || err != nil {
 				return
 			}
 		}
 	}
+}
+
+// fewKeysOf is fewKeys for several intervals: each key once.
+func (s *State) fewKeysOf(set *nftset.Set, ivs []nftset.Interval) (keys []nftset.Key, ok bool) {
+	for _, iv := range ivs {
+		few, ok := s.fewKeys(set, iv)
+		if !ok {
+			return nil, false
+		}
+		keys = append(keys, few...)
+	}
+	slices.SortFunc(keys, nftset.Key.Compare)
+	return slices.Compact(keys), true
+}
+
+// overlapsAny reports whether an interval overlaps one of a merged list.
+func overlapsAny(merged []nftset.Interval, iv nftset.Interval) bool {
+	i, _ := slices.BinarySearchFunc(merged, iv.From, func(m nftset.Interval, k nftset.Key) int { return m.To.Compare(k) })
+	return i < len(merged) && merged[i].Overlaps(iv)
 }
 
 // memoryOf returns the addresses that an element of a set without a role is

@@ -33,7 +33,7 @@ func banCommand(p *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ban ADDR|PREFIX|RANGE... | --file FILE",
 		Short: "ban addresses and prefixes",
-		Long: `Ban bans addresses, prefixes and ranges, for as long as the first step of the
+		Long: `Ban bans addresses, prefixes and ranges, for as long as the first tier of the
 ladder lasts, or as --for says. An IPv6 address stands for the network that it
 would be banned by, usually its /64; to ban it alone, write it with /128. A
 source that is banned already gets the new duration, or, with --extend, the

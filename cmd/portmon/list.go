@@ -31,7 +31,7 @@ program). The last column has the comment of the ban or, as far as portmon watch
 or portmon save have noted it, the last port and the number of offences.
 
 With arguments, it prints only bans that cover one of them or lie within it. It
-is not an error if there are none. With --json the bans come in no order.`,
+is not an error if there are none. With --json the bans are not sorted.`,
 		Example: `  # the bans in a network, and the five longest bans of all
   portmon list 203.0.113.0/24
   portmon list --json | jq '.bans | sort_by(-.timeout_seconds)[:5]'`,

@@ -169,6 +169,7 @@ var varying = []struct {
 	by   string
 }{
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\dZ?`), "DATE"},
+	{regexp.MustCompile(`\b9m[2-5]\ds\b`), "10m"},
 	{regexp.MustCompile(`\b\d+s\b`), "0s"},
 	{regexp.MustCompile(`pid \d+`), "pid N"},
 	{regexp.MustCompile(`  +`), "  "},
@@ -228,6 +229,49 @@ var (
 	link     = regexp.MustCompile(`\]\(([^()\s]+)\)`)
 	headline = regexp.MustCompile(`(?m)^#+ (.*)$`)
 	unnamed  = regexp.MustCompile(`[^a-z0-9 _-]`)
+)
+
+// TestManualsNameTestsThatExist looks for the tests that the pages for people
+// name as what shows a promise.
+func TestManualsNameTestsThatExist(t *testing.T) {
+	exists := make(map[string]bool)
+	err := filepath.WalkDir("../..", func(path string, _ os.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range testFunc.FindAllSubmatch(text, -1) {
+			exists[string(m[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(pages) < 3 {
+		t.Fatalf("%v, %v", pages, err)
+	}
+	named := 0
+	for _, page := range append(pages, "../../README.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range testName.FindAllString(string(text), -1) {
+			if named++; !exists[name] {
+				t.Errorf("%s: there is no test %s", page, name)
+			}
+		}
+	}
+	if named < 50 {
+		t.Errorf("only %d tests are named", named)
+	}
+}
+
+var (
+	testFunc = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	testName = regexp.MustCompile(`\bTest[A-Z]\w+`)
 )
 
 // anchors returns the names by which links find the headings of a page.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
@@ -17,6 +18,10 @@ func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
 		return err
 	}
 	b, _, err := p.openBook(path, h)
+	locked := errors.Is(err, book.ErrLocked)
+	if locked { // by a watcher that hangs, and goes on with it once it wakes up
+		b, _, err = book.Read(bookConfig(path, h))
+	}
 	if err != nil {
 		return err
 	}
@@ -52,8 +57,10 @@ func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
 		b.Learn(row)
 	}
 	b.Sweep(book.ReadClock())
-	if err := b.Compact(book.ReadClock()); err != nil {
-		return err
+	if !locked {
+		if err := b.Compact(book.ReadClock()); err != nil {
+			return err
+		}
 	}
 	if bans > 0 {
 		p.print("inet %s: put back %s\n", tableName, plural(bans, "ban"))

@@ -47,7 +47,8 @@ func newUI(e env) ui {
 	return u
 }
 
-// style is the parameter of an ANSI escape sequence that selects how characters look.
+// style is the parameter of an ANSI escape sequence that selects how characters
+// look.
 type style string
 
 const (

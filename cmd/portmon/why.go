@@ -75,7 +75,7 @@ see what nftables rules of others, DNAT, or a packet mark would change.`,
 		},
 	}
 	cmd.Flags().Uint16Var(&q.port, "port", 0, "explain a packet to this `PORT`")
-	cmd.Flags().StringVar(&q.proto, "proto", q.proto, "with --port: tcp (a SYN) or udp")
+	cmd.Flags().StringVar(&q.proto, "proto", q.proto, "with --port: `PROTOCOL`, tcp (a SYN) or udp")
 	cmd.Flags().StringVar(&q.iif, "iif", "", "with --port: it comes in by this `DEVICE` (default: by the one that leads to ADDR)")
 	cmd.Flags().String("to", "", "with --port: it is sent to this `ADDR` (default: by which this host would answer)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
@@ -148,7 +148,12 @@ func (p *cli) explain(c *nftset.Conn, h *ruleset.Handle, q query) (*answer, erro
 	}
 	a := &answer{
 		Version: 1, Table: h.Table.String(), Address: q.from, Source: st.Source, Bans: []banJSON{}, standing: st,
-		Tier: st.Step, TierExpiresSeconds: seconds(st.StepRemaining), ProbedPorts: st.Probed, zone: p.now().Location(),
+		Tier: st.Step, TierExpiresSeconds: seconds(st.StepRemaining), zone: p.now().Location(),
+	}
+	if st.Suspect {
+		if a.ProbedPorts, err = h.Probed(st.Source); err != nil {
+			return nil, err
+		}
 	}
 	if a.traps, err = readTraps(c, h); err != nil {
 		return nil, err

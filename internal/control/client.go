@@ -28,8 +28,8 @@ type Client struct {
 	socket string
 	http   http.Client
 
-	// How long a watcher may be silent: with most answers, and with those for
-	// which it has to write to the disk or to read files.
+	// How long most answers may take, and those for which the watcher has to read
+	// or to write much.
 	patience, longer time.Duration
 }
 
@@ -69,7 +69,7 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Status asks what the watcher says of itself.
 func (c *Client) Status() (s Status, err error) {
-	err = c.do("ask the watcher how it is", c.patience, http.MethodGet, StatusPath, nil, &s)
+	err = c.do("ask the watcher how it is", c.patience, http.MethodGet, StatusPath, nil, into(&s))
 	return s, err
 }
 
@@ -84,22 +84,22 @@ func (c *Client) Reload() error {
 	return c.do("have the watcher read its configuration", c.longer, http.MethodPost, ReloadPath, nil, nil)
 }
 
-// Applying tells the watcher that the table is about to be changed: it repairs
+// Applying announces that the table is about to be changed: the watcher repairs
 // nothing until the next [Client.Reload], or for ten seconds.
 func (c *Client) Applying() error {
 	return c.do("tell the watcher of the change", c.patience, http.MethodPost, ApplyingPath, nil, nil)
 }
 
-// Removing tells the watcher that the table is about to be deleted: within ten
-// seconds it is not made again.
+// Removing announces that the table is about to be deleted: if that happens
+// within ten seconds, the watcher does not make it again.
 func (c *Client) Removing() error {
 	return c.do("tell the watcher of the removal", c.patience, http.MethodPost, RemovingPath, nil, nil)
 }
 
-// Unbanned tells the watcher that prefixes, and all within them, were unbanned:
-// they are forgotten. It returns the sources of which something was remembered.
+// Unbanned reports that prefixes, and all within them, were unbanned: the watcher
+// forgets them. It returns the sources of which something was remembered.
 func (c *Client) Unbanned(prefixes ...netip.Prefix) (had []netip.Prefix, err error) {
-	err = c.do("have the watcher forget", c.longer, http.MethodPost, UnbannedPath, prefixes, &had)
+	err = c.do("have the watcher forget", c.longer, http.MethodPost, UnbannedPath, prefixes, into(&had))
 	return had, err
 }
 
@@ -110,102 +110,63 @@ func (c *Client) Book(sources ...netip.Prefix) (*book.Book, error) {
 	for _, p := range sources {
 		query.Add("source", p.String())
 	}
-	body, err := c.request(c.patience, http.MethodGet, BookPath+"?"+query.Encode(), nil)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
-	}
-	defer body.Close()
-	b, report, err := book.Decode(body, book.Config{MaxRows: math.MaxInt32, Here: book.Here(0), Now: book.ReadClock()})
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("%s: %w", what, err)
-	case report.Missing || report.Torn || report.BadLines > 0:
-		return nil, fmt.Errorf("%s: the answer is damaged", what)
-	}
-	return b, nil
+	var b *book.Book
+	err := c.do(what, c.longer, http.MethodGet, BookPath+"?"+query.Encode(), nil, func(answer io.Reader) (err error) {
+		var report book.Report
+		b, report, err = book.Decode(answer, book.Config{MaxRows: math.MaxInt32, Here: book.Here(0), Now: book.ReadClock()})
+		if err == nil && (report.Missing || report.Torn || report.BadLines > 0) {
+			err = errors.New("the answer is damaged")
+		}
+		return err
+	})
+	return b, err
 }
 
-// do sends in and receives out, either of which may be nil. what is how an error
-// begins.
-func (c *Client) do(what string, patience time.Duration, method, path string, in, out any) error {
-	body, err := c.request(patience, method, path, in)
+// into returns what reads an answer into v.
+func into(v any) func(io.Reader) error {
+	return func(answer io.Reader) error { return json.NewDecoder(answer).Decode(v) }
+}
+
+// do sends in, unless that is nil, and has read receive the answer. what is how
+// an error begins.
+func (c *Client) do(what string, patience time.Duration, method, path string, in any, read func(io.Reader) error) error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, fmt.Errorf("no answer within %v", patience))
+	defer cancel()
+	err := c.exchange(ctx, method, path, in, read)
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		err = failed.Err // without the URL, which means nothing to people
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
-	}
-	defer body.Close()
-	if out == nil {
-		return nil
-	}
-	if err := json.NewDecoder(body).Decode(out); err != nil {
-		return fmt.Errorf("%s: read the answer: %w", what, err)
 	}
 	return nil
 }
 
-// request returns the body of the answer.
-func (c *Client) request(patience time.Duration, method, path string, in any) (io.ReadCloser, error) {
+func (c *Client) exchange(ctx context.Context, method, path string, in any, read func(io.Reader) error) error {
 	var body bytes.Buffer
 	if in != nil {
 		if err := json.NewEncoder(&body).Encode(in); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	a := &answer{patience: patience}
-	a.ctx, a.cancel = context.WithCancelCause(context.Background())
-	a.timer = time.AfterFunc(patience, func() {
-		a.cancel(fmt.Errorf("no answer within %v", patience))
-	})
-	req, err := http.NewRequestWithContext(a.ctx, method, "http://watcher"+path, &body)
+	req, err := http.NewRequestWithContext(ctx, method, "http://watcher"+path, &body)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	resp, err := c.http.Do(req)
-	a.timer.Stop()
 	if err != nil {
-		return nil, a.explain(err)
+		return err
 	}
-	if a.body = resp.Body; resp.StatusCode == http.StatusOK {
-		return a, nil
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusOK && read != nil {
+		return read(resp.Body)
 	}
-	defer a.Close()
-	text, err := io.ReadAll(io.LimitReader(a, 1<<16))
-	if err != nil {
-		return nil, fmt.Errorf("read the answer: %w", err)
-	}
-	return nil, errors.New(strings.TrimSpace(string(text)))
-}
-
-// answer is the body of one, which ends with an error if the watcher hangs.
-type answer struct {
-	ctx      context.Context
-	cancel   context.CancelCauseFunc
-	timer    *time.Timer
-	patience time.Duration
-	body     io.ReadCloser
-}
-
-func (a *answer) Read(p []byte) (int, error) {
-	a.timer.Reset(a.patience)
-	defer a.timer.Stop()
-	n, err := a.body.Read(p)
-	if err != nil && err != io.EOF {
-		err = a.explain(err)
-	}
-	return n, err
-}
-
-func (a *answer) Close() error {
-	defer a.cancel(nil)
-	return a.body.Close()
-}
-
-// explain returns why a request failed.
-func (a *answer) explain(err error) error {
-	if cause := context.Cause(a.ctx); cause != nil {
-		return cause
-	}
-	if failed, ok := errors.AsType[*url.Error](err); ok {
-		return failed.Err // what it says of a URL tells people nothing
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(strings.TrimSpace(string(text)))
 	}
 	return err
 }

@@ -45,8 +45,8 @@ type Status struct {
 	// Config is the file that the watcher has read; empty if it is the built-in
 	// default.
 	Config string `json:"config"`
-	// Table tells that there is a table, and TableCurrent that it is what the
-	// configuration says; if not, TableWrong is what is not.
+	// Table is whether there is a table, and TableCurrent whether it is what the
+	// configuration says; TableWrong is what is not.
 	Table        bool   `json:"table"`
 	TableCurrent bool   `json:"table_current"`
 	TableWrong   string `json:"table_wrong,omitempty"`
@@ -66,6 +66,7 @@ type Status struct {
 	// nothing is served there now.
 	Metrics      string `json:"metrics,omitempty"`
 	MetricsError string `json:"metrics_error,omitempty"`
-	// JournalDropped is how many lines of the journal nobody took.
+	// JournalDropped is how many lines of the journal were dropped, because
+	// standard error stalled or was closed.
 	JournalDropped uint64 `json:"journal_dropped"`
 }

@@ -15,10 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNone tells that no watcher runs.
+// ErrNone means that no watcher runs.
 var ErrNone = errors.New("no watcher runs")
 
-// ErrBusy tells that another watcher listens on the socket: it keeps its state in
+// ErrBusy means that another watcher listens on the socket: it keeps its state in
 // the same folder.
 var ErrBusy = errors.New("another watcher uses it")
 
@@ -123,7 +123,7 @@ func (l *Listener) listen() error {
 	}}
 	listener, err := config.Listen(context.Background(), "unix", l.folder.path(name))
 	if opErr, ok := errors.AsType[*net.OpError](err); ok {
-		return opErr.Err // without the path, which tells people nothing
+		return opErr.Err // without our path, which means nothing to people
 	}
 	if err != nil {
 		return err

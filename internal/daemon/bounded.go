@@ -12,8 +12,8 @@ import (
 const maxConns = 64
 
 // bounded is a listener that holds no more than maxConns connections: for a new
-// one, the oldest is closed. So whoever opens many and says nothing is in nobody
-// else's way.
+// one, the oldest is closed. So a client that opens many and sends nothing does
+// not keep others out.
 type bounded struct {
 	net.Listener
 

@@ -55,7 +55,7 @@ var (
 	lag          = desc("lag_seconds", "How old the last ban was when the watcher heard of it.")
 	saves        = desc("state_saves_total", "Writes of the state file, by result.", "result")
 	notified     = desc("notices_total", "Notices by channel and result.", "channel", "result")
-	dropped      = desc("journal_dropped_lines_total", "Lines of the journal that nobody took.")
+	dropped      = desc("journal_dropped_lines_total", "Lines of the journal that were dropped because standard error stalled or was closed.")
 	scrapeErrors = desc("scrape_errors", "What this scrape could not ask: 1 each for the watcher and the kernel.")
 )
 

@@ -181,7 +181,7 @@ func TestValues(t *testing.T) {
 	t.Parallel()
 	first, second, first6 := source(1), source(2), netip.MustParseAddr("2001:db8:1:1::bad")
 	spec := testSpec()
-	spec.BanTime = []time.Duration{time.Second, time.Hour, 2 * time.Hour}
+	spec.BanTime = []time.Duration{2 * time.Second, time.Hour, 2 * time.Hour}
 	spec.TrapUDP = []ruleset.Ports{{From: 5060, To: 5060}}
 	spec.Size = 1234
 	s := newScraped(t, spec, true)

@@ -89,7 +89,7 @@ func (c *commands) run(socket string, l *control.Listener) {
 	}
 	server.Close()
 	serving.Wait()
-	c.gate.Lock() // without an end: whoever is late finds it closed
+	c.gate.Lock() // for good: late requests find it closed
 }
 
 // gated lets requests in until the gate is closed. Closing the connections, as
@@ -130,7 +130,7 @@ func reply(w http.ResponseWriter, v any, err error) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(v) // whoever asked has gone if this fails
+	json.NewEncoder(w).Encode(v) // the client has gone if this fails
 }
 
 func (c *commands) unbanned(w http.ResponseWriter, r *http.Request) {
@@ -168,6 +168,6 @@ func (c *commands) book(w http.ResponseWriter, r *http.Request) {
 		}
 	})
 	if errors.Join(err, failed) != nil {
-		panic(http.ErrAbortHandler) // so that whoever asked sees that the rest is missing
+		panic(http.ErrAbortHandler) // so that the client sees that the rest is missing
 	}
 }

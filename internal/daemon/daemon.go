@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,8 +35,8 @@ type Config struct {
 	Config *config.Config
 	Load   func() (*config.Config, error)
 
-	// Stderr is where the journal goes. Times tells that its lines need the time;
-	// systemd notes that itself.
+	// Stderr is where the journal goes. With Times, its lines have the time;
+	// systemd adds that itself.
 	Stderr io.Writer
 	Times  bool
 
@@ -45,8 +46,8 @@ type Config struct {
 	// Dial connects to the kernel.
 	Dial func() (*nftset.Conn, error)
 
-	// Notify tells systemd, from any goroutine; nil if nobody listens. Watchdog
-	// is how often it wants to hear that all is well; 0 is never.
+	// Notify sends a state to systemd, from any goroutine; nil if it does not run.
+	// Watchdog is how often it wants to hear that all is well; 0 is never.
 	Notify   func(state string)
 	Watchdog time.Duration
 }
@@ -64,7 +65,8 @@ type daemon struct {
 	parts   sync.WaitGroup // all that runs beside the watcher
 	reload  chan watch.Config
 	isReady chan struct{} // closed when it is
-	beaten  book.Moment   // when systemd was told last; the loop's
+	beaten  book.Moment   // when systemd heard from us last; the loop's
+	beating atomic.Bool   // it is being told
 
 	reloading sync.Mutex // held while the configuration changes
 
@@ -90,8 +92,8 @@ func Run(ctx context.Context, conf Config, reload <-chan struct{}) (err error) {
 		return err
 	}
 	defer d.watcher.Close()
-	// The parts end after the watcher, so that a notice is sent of what it hears
-	// last, and whoever asks it something is told that it has ended.
+	// The parts end after the watcher, so that a notice of what it hears last is
+	// sent, and questions are answered until it has ended.
 	parts, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer d.parts.Wait()
 	defer end()
@@ -126,8 +128,7 @@ func newDaemon(conf Config) *daemon {
 	return d
 }
 
-// notifyStopping tells systemd that the end has begun, if ctx ends before the
-// parts do.
+// notifyStopping sends STOPPING=1 to systemd if ctx ends before the parts do.
 func (d *daemon) notifyStopping(ctx, parts context.Context) {
 	select {
 	case <-ctx.Done():
@@ -152,11 +153,11 @@ func (d *daemon) tableName() string { return d.config.Config.Spec.Table }
 func (d *daemon) onReady() {
 	d.config.Notify("READY=1\nSTATUS=watching table inet " + d.tableName())
 	close(d.isReady)
-	d.parts.Go(d.introduce)
+	d.parts.Go(d.logStart)
 }
 
-// introduce says what there is at the start.
-func (d *daemon) introduce() {
+// logStart logs what there is at the start.
+func (d *daemon) logStart() {
 	stats, err := d.watcher.Stats(context.Background())
 	if err != nil {
 		return // it has ended
@@ -196,9 +197,12 @@ func (d *daemon) beatEvery() time.Duration { return d.config.Watchdog / 2 }
 func (d *daemon) onBeat() {
 	now := book.ReadClock().Boot
 	d.journal.flush(now)
-	if d.config.Watchdog > 0 && now.Sub(d.beaten) >= d.beatEvery()/2 {
+	if d.config.Watchdog > 0 && now.Sub(d.beaten) >= d.beatEvery()/2 && d.beating.CompareAndSwap(false, true) {
 		d.beaten = now
-		d.config.Notify("WATCHDOG=1")
+		go func() { // systemd may not take it for a while
+			d.config.Notify("WATCHDOG=1")
+			d.beating.Store(false)
+		}()
 	}
 }
 

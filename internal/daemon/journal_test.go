@@ -131,6 +131,13 @@ func TestForgery(t *testing.T) {
 	}
 }
 
+// TestServerLog has a client make an HTTP server say something.
+func TestServerLog(t *testing.T) {
+	d := newDesk(t)
+	d.serverLog().Printf("http: bad request from %s", "a\nlevel=INFO msg=banned\x1b[2J")
+	d.wantFields([]string{"level", "msg"}, "msg", "http: bad request from a\nlevel=INFO msg=banned\x1b[2J")
+}
+
 // wantFields fails the test unless one line was written that has exactly these fields, all of it to be seen, and the one with the value.
 func (d *desk) wantFields(names []string, name, value string) {
 	d.t.Helper()

@@ -348,12 +348,17 @@ func (p *process) ask() *control.Client {
 	return c
 }
 
-func (p *process) status() control.Status {
+// status returns what the daemon says of itself. On a busy machine, more than one
+// question may be needed.
+func (p *process) status() (s control.Status) {
 	p.t.Helper()
-	s, err := p.ask().Status()
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	c := p.ask()
+	defer c.Close()
+	await(p.t, "an answer", func() (ok bool) {
+		var err error
+		s, err = c.Status()
+		return err == nil
+	})
 	return s
 }
 

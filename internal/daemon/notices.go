@@ -56,15 +56,9 @@ func (n *notices) tell(news []watch.News, steps int, now book.Clock) {
 	n.Tell(events...)
 }
 
-var kinds = map[watch.Kind]notice.Kind{
-	watch.Banned: notice.Banned, watch.Escalated: notice.Escalated, watch.ByHand: notice.ByHand, watch.Lifted: notice.Lifted,
-	watch.Whitelisted: notice.Whitelisted, watch.Restored: notice.Restored, watch.TableGone: notice.TableGone,
-	watch.Repaired: notice.Repaired, watch.Removed: notice.Removed, watch.Full: notice.Full,
-}
-
 func event(n *watch.News, steps int, now book.Clock) notice.Event {
 	e := notice.Event{
-		Kind: kinds[n.Kind], Prefix: n.Source, Cause: string(n.Cause), Tier: n.Step, Last: n.Step == steps, Proto: n.Proto, Port: n.Port,
+		Kind: notice.Kind(n.Kind), Prefix: n.Source, Cause: string(n.Cause), Tier: n.Step, Last: n.Step == steps, Proto: n.Proto, Port: n.Port,
 		Offences: n.Offences, Time: now.Wall, Forever: n.Forever, Reason: n.Comment, Wrong: n.What, Count: n.Count,
 	}
 	if n.Until != 0 {

@@ -11,7 +11,7 @@ import (
 // TestNotice has a command run for an offence, and for one that takes its source up the ladder.
 func TestNotice(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, "1s", "2h")
+	l := newLab(t, "2s", "2h")
 	dir := l.notices(roleNote)
 	p := l.start()
 	l.offend(offender)
@@ -21,7 +21,7 @@ func TestNotice(t *testing.T) {
 		"EVENT": "banned", "ADDRESS": "198.18.0.1", "CAUSE": "trap", "TIER": "1", "PROTOCOL": "tcp", "PORT": "23", "OFFENCES": "1",
 		"HOST": hostName, "COUNT": "1",
 	})
-	wantUntil(t, n, time.Second)
+	wantUntil(t, n, 2*time.Second)
 	for _, secret := range []string{configVariable, watchdogVariable} {
 		if _, there := n[secret]; there {
 			t.Errorf("the command has our %s", secret)
@@ -95,7 +95,7 @@ func wantUntil(t testing.TB, n map[string]string, length time.Duration) {
 // TestHangingCommand has a command that never ends hold up nothing else: neither bans nor metrics nor the end.
 func TestHangingCommand(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, "1s", "1h")
+	l := newLab(t, "2s", "1h")
 	l.metrics = metricsAddr
 	dir := l.notices(roleHang)
 	p := l.start()

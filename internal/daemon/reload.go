@@ -41,7 +41,7 @@ func monotonic() time.Duration {
 }
 
 // reloadNow reads the configuration again. If it is wrong, nothing has changed.
-// It waits until whoever asks goes, and parts that it starts end with parts.
+// It gives up when ask ends; what it starts runs until parts ends.
 func (d *daemon) reloadNow(ask, parts context.Context) error {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()

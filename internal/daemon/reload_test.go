@@ -22,7 +22,7 @@ func (p *process) hangUp() { p.Process.Signal(unix.SIGHUP) }
 // TestReload changes all that can change.
 func TestReload(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, "1s", "1h")
+	l := newLab(t, "2s", "1h")
 	l.metrics = metricsAddr
 	before := l.notices(roleNote)
 	p := l.start()
@@ -30,7 +30,7 @@ func TestReload(t *testing.T) {
 	await(t, "a notice by the old command", func() bool { return len(notes(t, before)) == 1 })
 
 	const elsewhere = "127.0.0.1:9714"
-	l.ladder, l.metrics = []string{"1s", "5h"}, elsewhere
+	l.ladder, l.metrics = []string{"2s", "5h"}, elsewhere
 	after := l.notices(roleNote)
 	l.write()
 	p.hangUp()
@@ -75,7 +75,7 @@ func TestReload(t *testing.T) {
 // TestWrongReload refuses what is wrong and what cannot change, and all goes on as it was.
 func TestWrongReload(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, "1s", "3h")
+	l := newLab(t, "2s", "3h")
 	l.metrics = metricsAddr
 	dir := l.notices(roleNote)
 	p := l.start()
@@ -93,7 +93,7 @@ func TestWrongReload(t *testing.T) {
 		l.settings = right
 		tt.change(&l.settings)
 		// What is right beside it is not taken over either.
-		l.ladder, l.command = []string{"1s", "9h"}, nil
+		l.ladder, l.command = []string{"2s", "9h"}, nil
 		l.write()
 		err := p.ask().Reload()
 		if err == nil {

@@ -11,23 +11,24 @@ import (
 // Kind says what happened.
 type Kind int
 
-// The kinds of events. Their names are what PORTMON_EVENT holds.
+// The kinds of events, in the order of those of the watcher. Their names are what
+// PORTMON_EVENT holds.
 const (
 	Banned      Kind = iota // the packet path banned a source
 	Escalated               // a repeat offender went up the ladder
 	ByHand                  // somebody banned a source
 	Lifted                  // somebody lifted a ban
 	Whitelisted             // a ban of a whitelisted source was lifted at once
-	Full                    // offences banned nobody, because a set had no room
 	Restored                // bans were put back
 	TableGone               // the table was deleted
 	Repaired                // the table was not what it must be, and was put right
 	Removed                 // `portmon remove` deleted the table
+	Full                    // offences banned nobody, because a set had no room
 	kindCount
 )
 
 var kinds = [kindCount]string{
-	"banned", "escalated", "banned by hand", "lifted", "whitelisted", "full", "restored", "table gone", "repaired", "removed",
+	"banned", "escalated", "banned by hand", "lifted", "whitelisted", "restored", "table gone", "repaired", "removed", "full",
 }
 
 // String returns "banned" and the like.

@@ -71,6 +71,16 @@ func TestUnbanned(t *testing.T) {
 	w.awaitNews(Restored, len(kept))
 	l.served(offenders...)
 	l.cut(kept...)
+	// Nor does it come back if the table cannot be asked to forget it.
+	if err := w.order(t.Context(), func(loop *loop) {
+		l.nft("delete table inet portmon")
+		loop.core.unbanned(l.prefixes(kept[0]), now())
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitNews(Restored, 1)
+	l.served(kept[0])
+	l.cut(kept[1])
 	// All of them, by two prefixes.
 	if err := l.open().UnbanAll(); err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -119,7 +120,7 @@ func TestSubnet(t *testing.T) {
 func (l *lab) probe(port uint16, sources ...netip.Addr) {
 	l.t.Helper()
 	for _, src := range sources {
-		l.outside.Send(syn(src, l.to(src, port)))
+		l.outside.Send(netnstest.SYN(src, l.to(src, port)))
 	}
 }
 
@@ -147,7 +148,7 @@ func TestOffencesOfOthers(t *testing.T) {
 	}
 	l.awaitFree(sources...)
 	for _, src := range sources {
-		add(src, `timeout 2h comment "crowd"`) // longer than the step deserves
+		add(src, "timeout 2h") // longer than the step deserves
 		w.want(Escalated, 3, 3, src)
 		l.awaitStep(3, src)
 		if left := l.left(src); left < 2*time.Hour-deadline {
@@ -160,6 +161,37 @@ func TestOffencesOfOthers(t *testing.T) {
 	w.quiet()
 	for src, row := range w.rows(sources...) {
 		if row.Step != 3 || row.Offences != 3 || row.Cause != book.CauseOther || row.ByHand {
+			t.Errorf("%v is remembered as %+v", src, row)
+		}
+	}
+	l.served(bystanders...)
+}
+
+// A ban that says who made it is by hand, and lasts as long as it was asked for,
+// whatever its source has done.
+func TestBansByHandDoNotClimb(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, time.Second, time.Hour)
+	w := l.watch()
+	bystanders, sources := l.pair(), l.pair()
+	for _, src := range sources {
+		l.offend(src)
+		w.want(Banned, 1, 1, src)
+	}
+	l.awaitFree(sources...)
+	for _, src := range sources {
+		l.nft(fmt.Sprintf("add element inet portmon %s { %v timeout 10m comment \"the boss\" }", ruleset.RoleBan.Set(src, 0), l.source(src).Addr()))
+		if n, err := w.next(); err != nil || n.Kind != ByHand || n.Source != l.source(src) {
+			t.Errorf("got %v %+v, error %v, want a ban by hand of %v", n.Kind, n, err, src)
+		}
+		if left := l.left(src); left > 10*time.Minute {
+			t.Errorf("%v is banned for %v, want 10 minutes", src, left)
+		}
+		l.cut(src)
+	}
+	w.quiet()
+	for src, row := range w.rows(sources...) {
+		if row.Step != 1 || row.Offences != 1 || !row.ByHand {
 			t.Errorf("%v is remembered as %+v", src, row)
 		}
 	}

@@ -43,7 +43,7 @@ type model struct {
 	answers  []answer // on their way
 	todo     *change
 	done     *changed
-	looks    bool // what is being done is to look
+	looking  bool // what is being done is to look
 	lifted   map[netip.Prefix]book.Moment
 	trace    []string
 }
@@ -185,7 +185,7 @@ func (m *model) carry() bool {
 		m.question = &q
 	}
 	if c, ok := k.nextChange(m.now); ok {
-		m.todo, m.looks = &c, c.look != nil
+		m.todo, m.looking = &c, c.look != nil
 	}
 	ways := []func() bool{
 		func() bool { return len(m.log) > 0 && m.hear() },
@@ -319,7 +319,7 @@ func (m *model) finish() bool {
 func (m *model) drain() {
 	for quiet := 0; quiet < 40; quiet++ {
 		for m.carry() {
-			if !m.core.quiet() && !m.looks {
+			if !m.core.quiet() && !m.looking {
 				quiet = 0 // to look at the table is always due again
 			}
 		}

@@ -256,10 +256,11 @@ func (k *core) onShown(r *reading, e ruleset.Entry, source netip.Prefix, now boo
 		if r.fresh && before.BannedAt(now.Boot.Add(slack)) && !same(before, row) {
 			return // we know better how long it lasts, and put that back
 		}
-		if due := k.stepAfter(before, now.Boot); !before.BannedAt(now.Boot) && row.Step < due && due > 1 && e.Comment == "" {
+		packet := e.Role == ruleset.RoleBan && e.Comment == "" // it may be the packet path's work
+		if due := k.stepAfter(before, now.Boot); packet && !before.BannedAt(now.Boot) && row.Step < due && due > 1 {
 			k.due[source] = due
 		}
-		if row.Timeout > 0 && row.Until.Add(-row.Timeout) > r.began.Add(-slack) && !same(before, row) {
+		if packet && row.Until.Add(-row.Timeout) > r.began.Add(-slack) && !same(before, row) {
 			// It is younger than what was read of its step.
 			delete(r.steps, source)
 			k.doubt(source)

@@ -27,7 +27,7 @@ type table struct {
 	wrongSince book.Moment // 0: nothing is
 	held       book.Moment // until when portmon apply is changing it
 	repairAt   book.Moment // not before that
-	failures   int         // of repairs, in a row
+	failures   int         // repairs in a row that have not helped
 	suspected  bool        // something has changed since the last look
 	lookedAt   book.Moment // when it was looked at last
 	closelyAt  book.Moment // when to look closely again
@@ -184,15 +184,15 @@ func (k *core) onLook(l look, now book.Clock) {
 }
 
 // onApplied takes in that the table was made or put right, or that this failed.
+// If it does not help, the next attempts come later and later.
 func (k *core) onApplied(err error, now book.Clock) {
 	t := &k.table
 	t.suspect(now)
+	t.repairAt = now.Boot.Add(min(pause<<min(t.failures, 10), maxPause))
+	t.failures++
 	if err != nil {
-		t.repairAt = now.Boot.Add(min(pause<<min(t.failures, 10), maxPause))
-		t.failures++
 		return
 	}
-	t.repairAt = now.Boot.Add(pause)
 	if t.state == standing && t.wrongSince != 0 {
 		k.tell(News{Kind: Repaired, What: t.wrong})
 	}

@@ -180,7 +180,7 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, 
 		k.book.Learn(row) // put back by somebody who remembers it as we do
 	case was && offence && (before.Timeout == 0 || row.Until < before.Until):
 		k.owe(source, false) // it has done nothing to deserve less
-	case e.Role == ruleset.RoleBan && !was && (offence || climbed.step > 0 || before.StepAt(now.Boot.Add(slack)) > 0):
+	case e.Role == ruleset.RoleBan && !was && k.climbs(row, before, climbed, now):
 		if row.ByHand, row.Cause = false, book.CauseOther; climbed.step > 0 {
 			row.Step, row.StepUntil = climbed.step, climbed.until
 		} else {
@@ -194,6 +194,15 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, 
 		row, _ := k.book.Learn(row)
 		k.tell(banNews(ByHand, row))
 	}
+}
+
+// climbs reports whether a ban that another program has made counts as an
+// offence. One with a comment of its own is by hand, and lasts as long as it was
+// asked for; one without, of a source that has offended before, is taken for the
+// work of a program that saw it do so again.
+func (k *core) climbs(row, before book.Row, climbed step, now book.Clock) bool {
+	return row.Cause == book.CauseOther &&
+		(!row.ByHand || climbed.step > 0 || before.StepAt(now.Boot.Add(slack)) > 0)
 }
 
 // climb makes a row that of a ban by the next step of the ladder, which lasts at

@@ -1,0 +1,65 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/portmon/portmon/ruleset"
+)
+
+// anonymous returns how much memory of its own a process has, in bytes: not the
+// program itself, of which the test binary is another one.
+func anonymous(t testing.TB, pid int) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), "RssAnon:")
+	n, err := strconv.Atoi(strings.Fields(after)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n << 10
+}
+
+// TestFootprint has as many bans as a set of the default takes. They need some
+// 7 MB, and an idle watcher 4 MB.
+func TestFootprint(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector needs memory of its own")
+	}
+	const bans, most = 65_536, 18_000_000
+	records := make([]ruleset.Record, bans)
+	for i := range records {
+		records[i] = ruleset.Record{
+			Source: prefixOf(source(i)), Banned: true, Timeout: 8 * time.Hour, Remaining: 8 * time.Hour, Step: 1,
+			StepRemaining: 720 * time.Hour, Cause: ruleset.CauseTrap,
+		}
+	}
+	for _, before := range []bool{true, false} {
+		l := newLab(t)
+		if before {
+			l.put(records...)
+		}
+		p := l.start()
+		if !before {
+			l.put(records...)
+		}
+		p.awaitRows(bans)
+		if err := p.ask().Save(); err != nil {
+			t.Fatal(err)
+		}
+		used := 0
+		await(t, fmt.Sprintf("no more than %d bytes", most), func() bool {
+			used = anonymous(t, p.Process.Pid)
+			return used <= most
+		})
+		t.Logf("made before: %v; %d bytes", before, used)
+		p.stop()
+	}
+}

@@ -1,0 +1,249 @@
+package watch
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/nflog"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+func now() book.Clock { return book.ReadClock() }
+
+var pair = []netip.Prefix{netip.MustParsePrefix("198.18.0.0/32"), netip.MustParsePrefix("2001:db8:1::/64")}
+
+// told returns the kinds of the news since it was asked last.
+func (m *model) told() (kinds []Kind) {
+	for _, n := range m.core.takeNews() {
+		kinds = append(kinds, n.Kind)
+	}
+	return kinds
+}
+
+func (m *model) wantNews(want ...Kind) {
+	m.t.Helper()
+	if got := m.told(); !slices.Equal(got, want) {
+		m.t.Errorf("news are %v, want %v", got, want)
+	}
+}
+
+// offend has the packet path ban a source, and returns the message.
+func (m *model) offend(p netip.Prefix) nflog.Message {
+	d := m.core.spec.BanTime[0]
+	m.bans[p] = timed{timeout: d, until: m.now.Boot.Add(d)}
+	m.steps[p] = timed{step: 1, timeout: d + m.core.spec.Forget, until: m.now.Boot.Add(d + m.core.spec.Forget)}
+	return nflog.Message{Src: p.Addr(), Prefix: "portmon trap 1", Time: m.now.Wall, Proto: 6, DstPort: 23}
+}
+
+func TestLogMessages(t *testing.T) {
+	for _, p := range pair {
+		for name, test := range map[string]struct {
+			change func(*nflog.Message)
+			want   []Kind
+			rows   int
+		}{
+			"a ban":               {func(*nflog.Message) {}, []Kind{Banned}, 1},
+			"without its time":    {func(m *nflog.Message) { m.Time = time.Time{} }, []Kind{Banned}, 1},
+			"another's":           {func(m *nflog.Message) { m.Prefix = "other" }, nil, 0},
+			"without a source":    {func(m *nflog.Message) { m.Src = netip.Addr{} }, nil, 0},
+			"of another ladder":   {func(m *nflog.Message) { m.Prefix = "portmon trap 8" }, []Kind{Banned}, 1}, // the kernel tells
+			"a scan":              {func(m *nflog.Message) { m.Prefix = "portmon scan 1" }, []Kind{Banned}, 1},
+			"of a higher step":    {func(m *nflog.Message) { m.Prefix = "portmon trap 2" }, []Kind{Escalated}, 1},
+			"of a clock set back": {func(m *nflog.Message) { m.Time = m.Time.Add(time.Hour) }, []Kind{Banned}, 1},
+		} {
+			t.Run(name, func(t *testing.T) {
+				m := newModel(t, 1)
+				msg := m.offend(p)
+				test.change(&msg)
+				source := p
+				if !msg.Src.IsValid() {
+					source = netip.Prefix{}
+				}
+				for range 2 { // once heard, it is known
+					m.core.onLogMessage(&msg, source, m.now)
+				}
+				m.drain()
+				m.wantNews(test.want...)
+				if n := m.core.book.Len(); n != test.rows {
+					t.Errorf("%d rows, want %d", n, test.rows)
+				}
+			})
+		}
+	}
+}
+
+func TestTransactions(t *testing.T) {
+	for _, p := range pair {
+		b := timed{timeout: time.Hour, comment: "x"}
+		add := func(m *model) nftset.Event {
+			b.until = m.now.Boot.Add(time.Hour)
+			return m.element(nftset.ElementAdded, ruleset.RoleBan, p, b)
+		}
+		del := func(m *model) nftset.Event { return m.element(nftset.ElementDeleted, ruleset.RoleBan, p, b) }
+		for name, test := range map[string]struct {
+			do   func(*model)
+			want []Kind
+		}{
+			"added": {func(m *model) { m.bans[p] = b; m.commit(otherPort, add(m)); m.bans[p] = b }, []Kind{ByHand}},
+			"deleted and added": {func(m *model) {
+				m.commit(otherPort, add(m), del(m), add(m))
+				m.bans[p] = b
+			}, []Kind{ByHand}},
+			"added and deleted": {func(m *model) { m.commit(otherPort, add(m), del(m)) }, nil},
+			"added, deleted later": {func(m *model) {
+				m.commit(otherPort, add(m))
+				m.commit(otherPort, del(m))
+			}, []Kind{ByHand, Lifted}},
+			"our own": {func(m *model) { m.commit(ownPort, add(m)) }, nil},
+			"its end was lost": {func(m *model) {
+				m.events = append(m.events, add(m), nftset.Event{Kind: nftset.Overrun}, nftset.Event{Kind: nftset.Commit})
+			}, nil},
+			"put back as it is known": {func(m *model) {
+				msg := m.offend(p)
+				m.core.onLogMessage(&msg, p, m.now)
+				known := m.bans[p]
+				m.commit(otherPort, m.element(nftset.ElementAdded, ruleset.RoleBan, p, known))
+			}, []Kind{Banned}},
+			"lifted before it is heard": {func(m *model) {
+				msg := m.offend(p)
+				m.pass(time.Millisecond)
+				m.commit(otherPort, m.element(nftset.ElementDeleted, ruleset.RoleBan, p, m.bans[p]))
+				delete(m.bans, p)
+				m.core.onEvent(m.events[0], m.now)
+				m.core.onEvent(m.events[1], m.now)
+				m.events = nil
+				m.core.onLogMessage(&msg, p, m.now)
+			}, nil},
+			"lifted, and the table gone": {func(m *model) {
+				msg := m.offend(p)
+				m.core.onLogMessage(&msg, p, m.now)
+				m.commit(otherPort, m.element(nftset.ElementDeleted, ruleset.RoleBan, p, m.bans[p]))
+				clear(m.bans)
+				clear(m.steps)
+				m.handle++
+				m.commit(otherPort, nftset.Event{Kind: nftset.TableDeleted})
+				m.commit(otherPort, nftset.Event{Kind: nftset.TableAdded})
+			}, []Kind{Banned, Lifted, TableGone}},
+		} {
+			t.Run(name, func(t *testing.T) {
+				m := newModel(t, 1)
+				test.do(m)
+				m.drain()
+				m.wantNews(test.want...)
+				row, _ := m.core.book.Get(p)
+				if kernel := m.bans[p]; kernel.at(m.now.Boot) != row.BannedAt(m.now.Boot) {
+					t.Errorf("the kernel has %+v, the book %+v", kernel, row)
+				}
+			})
+		}
+	}
+}
+
+// What is owed to the table is in it before it is read, or it would be found
+// missing.
+func TestOwedBeforeReading(t *testing.T) {
+	for _, p := range pair {
+		m := newModel(t, 1)
+		b := timed{timeout: time.Minute, until: m.now.Boot.Add(time.Minute), comment: "offence: x"}
+		m.bans[p] = b
+		for _, ev := range []nftset.Event{m.element(nftset.ElementAdded, ruleset.RoleBan, p, b), {Kind: nftset.Commit, PortID: otherPort}} {
+			m.core.onEvent(ev, m.now)
+		}
+		m.core.resync(m.now)
+		if q, ok := m.core.nextQuestion(m.now); ok {
+			t.Errorf("asked %+v before it was put", q)
+		}
+		if c, ok := m.core.nextChange(m.now); !ok || len(c.put) != 1 || c.put[0].Step != 1 || c.put[0].Remaining != 10*time.Minute {
+			t.Errorf("to do is %+v", c)
+		}
+	}
+}
+
+// looks runs what the core wants to do to the table, of which a look says this,
+// for some time, and returns when it wanted to apply it.
+func (m *model) looks(of look, fails bool, d time.Duration) (applied []time.Duration) {
+	start := m.now.Boot
+	for m.now.Boot.Sub(start) < d {
+		c, ok := m.core.nextChange(m.now)
+		switch {
+		case !ok:
+			m.pass(10 * time.Millisecond)
+		case c.look != nil:
+			of.closely = c.look.closely
+			m.core.onChanged(changed{change: c, saw: of}, m.now)
+		case c.apply:
+			applied = append(applied, m.now.Boot.Sub(start))
+			var err error
+			if fails {
+				err = ErrEnded
+			}
+			m.core.onChanged(changed{change: c, err: err}, m.now)
+		}
+	}
+	return applied
+}
+
+func TestRepairs(t *testing.T) {
+	wrong := look{exists: true, generation: 5, wrong: "rules"}
+	for name, test := range map[string]struct {
+		before  func(*core, book.Clock)
+		fails   bool
+		within  time.Duration
+		applied int // in a minute
+	}{
+		"at once":                    {func(*core, book.Clock) {}, true, 2 * time.Second, 6},
+		"not while apply is at it":   {(*core).onApplying, true, 11 * time.Second, 6},
+		"reload ends that":           {func(k *core, now book.Clock) { k.onApplying(now); k.reconfigure(k.spec, 1000, now) }, true, 2 * time.Second, 6},
+		"again and again in a fight": {func(*core, book.Clock) {}, false, 2 * time.Second, 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newModel(t, 1)
+			m.core.table.suspect(m.now)
+			test.before(m.core, m.now)
+			applied := m.looks(wrong, test.fails, time.Minute)
+			if len(applied) == 0 || applied[0] > test.within || applied[0] < patience/2 || len(applied) > test.applied {
+				t.Errorf("applied at %v, want it within %v, and at most %d times", applied, test.within, test.applied)
+			}
+			if m.core.stats(m.now).TableCurrent {
+				t.Error("it is said to be current")
+			}
+		})
+	}
+	m := newModel(t, 1)
+	if applied := m.looks(look{exists: true, current: true, generation: 5}, false, time.Minute); len(applied) > 0 {
+		t.Errorf("nothing is wrong, and it is applied at %v", applied)
+	}
+}
+
+// A table that went without a word is missed, and made again; one that its user
+// removes is not.
+func TestGone(t *testing.T) {
+	for name, removes := range map[string]bool{"gone": false, "removed": true} {
+		t.Run(name, func(t *testing.T) {
+			m := newModel(t, 1)
+			msg := m.offend(pair[0])
+			m.core.onLogMessage(&msg, pair[0], m.now)
+			m.told()
+			if removes {
+				m.core.onRemoving(m.now)
+			}
+			applied := m.looks(look{generation: 6}, false, 30*time.Second)
+			row, _ := m.core.book.Get(pair[0])
+			if removes {
+				m.wantNews(Removed)
+				if len(applied) > 0 || row.Banned || row.Step != 1 {
+					t.Errorf("applied at %v, remembered is %+v", applied, row)
+				}
+				return
+			}
+			m.wantNews(TableGone)
+			if len(applied) == 0 || !row.Banned {
+				t.Errorf("applied at %v, remembered is %+v", applied, row)
+			}
+		})
+	}
+}
