@@ -132,47 +132,13 @@ func (p *cli) rememberBans(h *ruleset.Handle, records []ruleset.Record) {
 		now := book.ReadClock().Boot
 		rows := make([]book.Row, len(records))
 		for i := range records {
-			rows[i] = rowOf(&records[i], now)
+			rows[i] = book.RowOf(&records[i], now)
 		}
 		err = p.amendBook(path, h, rows, nil)
 	}
 	if err != nil {
 		p.warn("a reboot or a flush of nftables ends what was banned: it is not remembered: %v", err)
 	}
-}
-
-// rowOf makes a row of a record that is of now.
-func rowOf(r *ruleset.Record, now book.Moment) book.Row {
-	row := book.Row{Source: r.Source, Cause: book.Cause(r.Cause.String())}
-	if r.Banned {
-		row.Banned, row.Timeout, row.Until = true, r.Timeout, now.Add(r.Remaining)
-		row.ByHand, row.Comment = r.Cause == ruleset.CauseHand, r.Comment
-	}
-	if r.Step > 0 {
-		row.Step, row.StepUntil = r.Step, now.Add(r.StepRemaining)
-	}
-	return row
-}
-
-// recordOf makes a record of a row, at most as long as the ladder in force bans
-// an offender for. ok is false if nothing of the row is left.
-func recordOf(row *book.Row, spec *ruleset.Spec, now book.Moment) (r ruleset.Record, ok bool) {
-	cause, _ := ruleset.ParseCause(string(row.Cause))
-	r = ruleset.Record{Source: row.Source, Cause: cause}
-	if r.Step = min(row.StepAt(now), len(spec.BanTime)); r.Step > 0 {
-		r.StepRemaining = min(row.StepRemaining(now), spec.BanTime[r.Step-1]+spec.Forget)
-	}
-	if row.BannedAt(now) {
-		r.Banned, r.Timeout, r.Remaining, r.Comment = true, row.Timeout, row.Remaining(now), row.Comment
-		if row.ByHand && r.Comment == "" {
-			r.Comment = byHand // without one it could be anybody's
-		}
-		if r.Step > 0 && !row.ByHand && r.Timeout > 0 {
-			r.Timeout = min(r.Timeout, spec.BanTime[r.Step-1])
-			r.Remaining = min(r.Remaining, r.Timeout)
-		}
-	}
-	return r, r.Banned || r.Step > 0
 }
 
 // inKernel is what a table holds, by source, as rows.
@@ -187,7 +153,7 @@ func readKernel(h *ruleset.Handle) (inKernel, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read bans: %w", err)
 		}
-		row := rowOf(&r, start.Add(time.Since(begun)))
+		row := book.RowOf(&r, start.Add(time.Since(begun)))
 		old := held[r.Source]
 		if old.Banned && (!row.Banned || old.Timeout == 0 || row.Timeout > 0 && old.Until >= row.Until) {
 			step, until := row.Step, row.StepUntil

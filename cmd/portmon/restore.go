@@ -33,7 +33,7 @@ func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
 	now := book.ReadClock().Boot
 	var records []ruleset.Record
 	for row := range b.Rows() {
-		if r, ok := recordOf(&row, &conf.Spec, now); ok && addsTo(held, &r, now) {
+		if r, ok := row.Record(&conf.Spec, now); ok && addsTo(held, &r, now) {
 			records = append(records, r)
 		}
 	}

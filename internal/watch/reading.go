@@ -239,7 +239,7 @@ func (k *core) onShown(r *reading, e ruleset.Entry, source netip.Prefix, now boo
 			s.scan = true
 			r.steps[source] = s
 		} else if known && before.Port == 0 {
-			k.book.Learn(book.Row{Source: source, Cause: book.CauseScan})
+			k.book.Learn(book.Row{Source: source, Cause: ruleset.CauseScan})
 		}
 	case ruleset.RoleStep:
 		shown := step{step: e.Step, until: now.Boot.Add(e.Remaining)}
@@ -292,9 +292,9 @@ func (k *core) explained(e ruleset.Entry, source netip.Prefix, before book.Row, 
 	case before.BannedAt(now.Boot) && same(before, row):
 		row.Timeout, row.ByHand, row.Cause = before.Timeout, before.ByHand, before.Cause
 	case e.Role == ruleset.RoleBan && e.Comment == "" && row.Step > 0:
-		row.ByHand, row.Cause = false, book.CauseTrap
-		if shown.scan || shown.step == 0 && before.Cause == book.CauseScan {
-			row.Cause = book.CauseScan
+		row.ByHand, row.Cause = false, ruleset.CauseTrap
+		if shown.scan || shown.step == 0 && before.Cause == ruleset.CauseScan {
+			row.Cause = ruleset.CauseScan
 		}
 	}
 	return row

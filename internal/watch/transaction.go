@@ -181,7 +181,7 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, 
 	case was && offence && (before.Timeout == 0 || row.Until < before.Until):
 		k.owe(source, false) // it has done nothing to deserve less
 	case e.Role == ruleset.RoleBan && !was && k.climbs(row, before, climbed, now):
-		if row.ByHand, row.Cause = false, book.CauseOther; climbed.step > 0 {
+		if row.ByHand, row.Cause = false, ruleset.CauseOther; climbed.step > 0 {
 			row.Step, row.StepUntil = climbed.step, climbed.until
 		} else {
 			k.climb(&row, before, now)
@@ -201,7 +201,7 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, 
 // asked for; one without, of a source that has offended before, is taken for the
 // work of a program that saw it do so again.
 func (k *core) climbs(row, before book.Row, climbed step, now book.Clock) bool {
-	return row.Cause == book.CauseOther &&
+	return row.Cause == ruleset.CauseOther &&
 		(!row.ByHand || climbed.step > 0 || before.StepAt(now.Boot.Add(slack)) > 0)
 }
 
@@ -228,16 +228,16 @@ const maxComment = 251
 func (k *core) banOf(e ruleset.Entry, source netip.Prefix, now book.Clock) book.Row {
 	row := book.Row{
 		Source: source, Banned: true, Timeout: e.Timeout, Until: now.Boot.Add(e.Remaining), Comment: e.Comment,
-		ByHand: true, Cause: book.CauseHand,
+		ByHand: true, Cause: ruleset.CauseHand,
 	}
 	_, offence := ruleset.Offence(e.Comment)
 	switch {
 	case e.Role == ruleset.RoleSubnet:
-		row.ByHand, row.Cause = false, book.CauseSubnet
+		row.ByHand, row.Cause = false, ruleset.CauseSubnet
 	case offence:
-		row.ByHand, row.Cause = false, book.CauseOther
+		row.ByHand, row.Cause = false, ruleset.CauseOther
 	case e.Comment == "" && e.Role == ruleset.RoleBan:
-		row.Cause = book.CauseOther
+		row.Cause = ruleset.CauseOther
 	}
 	return row
 }
