@@ -12,23 +12,17 @@ import (
 
 // Features is what a kernel can do of that which not every kernel can.
 type Features struct {
-	// ReversePath: fib asks for the route back by the interface a packet came in by, also in the input hook. Without it, Linux
-	// before 5.1x among them, a source that nobody could answer is banned like any other.
-	ReversePath bool
 	// Log: rules write to netlink log groups. Without it bans are made, but nobody hears of them as they are.
 	Log bool
 }
 
 // allFeatures is what is assumed of a kernel until it refuses: asking first would cost every apply some 50 ms, because the kernel
 // waits for a grace period whenever it takes a transaction back.
-var allFeatures = Features{ReversePath: true, Log: true}
+var allFeatures = Features{Log: true}
 
 // Missing returns a sentence for each feature that is not there.
 func (f Features) Missing() []string {
 	var out []string
-	if !f.ReversePath {
-		out = append(out, "no check for a route back to the source (fib saddr . iif in the input hook: Linux 5.16 or later): spoofed sources can be banned")
-	}
 	if !f.Log {
 		out = append(out, "no netlink log (CONFIG_NETFILTER_NETLINK_LOG): the watcher cannot hear of bans")
 	}
@@ -59,11 +53,10 @@ var probes = []struct {
 	optional        func(*Features) *bool // nil if portmon cannot do without
 }{
 	{"connection tracking (ct expression)", "CONFIG_NFT_CT", isReply(), nil},
-	{"routing look-ups (fib expression)", "CONFIG_NFT_FIB_INET", fromOwnAddress(), nil},
+	{"routing look-ups (fib expression)", "CONFIG_NFT_FIB_INET", unroutable(), nil},
 	{"the listener test (socket expression)", "CONFIG_NFT_SOCKET, Linux 4.18 or later", toSocket(0), nil},
 	{"limits (limit expression)", "CONFIG_NFT_LIMIT",
 		rate{1, expr.LimitTimeWeek, 1}.limit(), nil},
-	{"", "", unroutable(), func(f *Features) *bool { return &f.ReversePath }},
 	{"", "", logTo("", 0, 1), func(f *Features) *bool { return &f.Log }},
 }
 
@@ -88,10 +81,11 @@ func Probe(c *nftset.Conn) (Features, error) {
 	return f, nil
 }
 
-// probe checks whether a rule with the statement would load into the input hook.
+// probe checks whether a rule with the statement would load where the rules of
+// offences stand.
 func probe(c *nftset.Conn, s statement) error {
 	t := nftset.Table{Family: nftset.FamilyINet, Name: "portmon-probe"}
-	chain := Chain{Name: "probe", Hook: &Hook{"input", unix.NF_INET_LOCAL_IN, 0}}
+	chain := Chain{Name: "probe", Hook: &Hook{"prerouting", unix.NF_INET_PRE_ROUTING, guardPriority}}
 	tx := &nftset.Tx{}
 	tx.AddTable(t)
 	if err := errors.Join(addChain(tx, t, &chain), addRule(tx, t, chain.Name, rule(s))); err != nil {

@@ -23,7 +23,7 @@ func TestProbe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f != (Features{ReversePath: true, Log: true}) {
+	if f != (Features{Log: true}) {
 		t.Errorf("this kernel has %+v, says Probe; all is expected of Linux 6.1 and later", f)
 	}
 	if len(f.Missing()) != 0 {
@@ -39,10 +39,8 @@ func TestProbe(t *testing.T) {
 
 func TestMissingSaysWhatIs(t *testing.T) {
 	for f, words := range map[Features][]string{
-		{}:                             {"fib", "CONFIG_NETFILTER_NETLINK_LOG"},
-		{Log: true}:                    {"fib"},
-		{ReversePath: true}:            {"CONFIG_NETFILTER_NETLINK_LOG"},
-		{ReversePath: true, Log: true}: nil,
+		{}:          {"CONFIG_NETFILTER_NETLINK_LOG"},
+		{Log: true}: nil,
 	} {
 		if got := f.Missing(); !slices.EqualFunc(got, words, strings.Contains) {
 			t.Errorf("%+v: got %q, want a sentence with each of %q", f, got, words)
@@ -71,7 +69,7 @@ func TestProbeOfALesserKernel(t *testing.T) {
 			withProbe(t, i, refused())
 			f, err := Probe(l.conn)
 			if p.optional != nil {
-				want := Features{ReversePath: true, Log: true}
+				want := Features{Log: true}
 				*p.optional(&want) = false
 				if err != nil || f != want {
 					t.Errorf("got %+v, %v, want %+v", f, err, want)
@@ -143,15 +141,15 @@ func (l *lab) applyWith(spec Spec, f Features) {
 // TestLesserKernelsBanAllTheSame has the table that older kernels get.
 func TestLesserKernelsBanAllTheSame(t *testing.T) {
 	for name, f := range map[string]Features{
-		"nothing": {}, "log": {Log: true}, "reverse path": {ReversePath: true},
+		"nothing": {}, "log": {Log: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
 			l.nft("") // nothing but to see that nft is there
 			l.applyWith(trapSpec(), f)
 			list := l.list()
-			if got := strings.Contains(list, "fib saddr . mark . iif "); got != f.ReversePath {
-				t.Errorf("is the route back checked? %v, want %v", got, f.ReversePath)
+			if !strings.Contains(list, "fib saddr . mark . iif ") {
+				t.Error("the route back is not checked")
 			}
 			if got := strings.Contains(list, "log prefix"); got != f.Log {
 				t.Errorf("are bans logged? %v, want %v", got, f.Log)
@@ -176,14 +174,14 @@ func TestLesserKernelsBanAllTheSame(t *testing.T) {
 					t.Errorf("the host has banned itself: %s", what)
 				}
 			}
-			// A source without a way back is banned by those that cannot tell.
+			// A source without a way back is banned by none.
 			for _, cmd := range []string{"198.51.100.0/24", "2001:db8:51::/48"} {
 				l.host.AddRoute(cmd, "lo")
 			}
 			for _, src := range []string{"198.51.100.9", "2001:db8:51::9"} {
 				l.offend(addr(src))
-				if got := l.bans()[banOf(addr(src))].Step == 1; got == f.ReversePath {
-					t.Errorf("is %s banned, to which no route leads back? %v", src, got)
+				if _, banned := l.bans()[banOf(addr(src))]; banned {
+					t.Errorf("%s is banned, to which no route leads back", src)
 				}
 			}
 		})

@@ -130,9 +130,14 @@ func (c *client) run(l *lab, ctx context.Context) {
 		}
 		var conn net.Conn
 		var err error
-		dialer := net.Dialer{Timeout: oneSecond} // the kernel tries again after a second
-		l.outside.Do(func() { conn, err = dialer.Dial("tcp", c.to.String()) })
+		dialer := net.Dialer{Timeout: patience / 4} // the kernel tries again after a second
+		l.outside.Do(func() { conn, err = dialer.DialContext(ctx, "tcp", c.to.String()) })
 		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				_ = conn.Close()
+			}
+			return
 		case err == nil:
 			_ = conn.Close()
 			c.connected.Add(1)
@@ -215,7 +220,7 @@ func TestRestarts(t *testing.T) {
 			t.Run("with a grace", func(t *testing.T) {
 				t.Parallel()
 				spec := trapSpec()
-				spec.Grace = 2 * time.Second
+				spec.Grace = 4 * time.Second // a busy machine takes a while to start a program
 				l := newTrap(t, spec)
 				l.armed()
 				bystanders := l.both()

@@ -118,8 +118,8 @@ func TestLookupSaysWhatThePacketPathDoes(t *testing.T) {
 	}
 }
 
-// TestLookupNamesProbedPorts asks for closed ports, some of them twice.
-func TestLookupNamesProbedPorts(t *testing.T) {
+// TestProbed asks for closed ports, some of them twice.
+func TestProbed(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	l.families(func(l *lab, f family) {
 		src, bystander := l.source(f), l.source(f)
@@ -127,14 +127,13 @@ func TestLookupNamesProbedPorts(t *testing.T) {
 			l.want(l.syn(src, port), netnstest.AnswerRST)
 		}
 		l.served(bystander) // which asks for a closed port as well
-		if st := l.lookup(src); !slices.Equal(st.Probed, []uint16{closed, 200, 300}) || st.Banned() || st.Step != 0 {
-			l.t.Errorf("%v has probed %v, banned %v", src, st.Probed, st.Banned())
+		if st := l.lookup(src); !st.Suspect || st.Banned() || st.Step != 0 {
+			l.t.Errorf("%v stands at %+v", src, st)
 		}
-		if st := l.lookup(bystander); !slices.Equal(st.Probed, []uint16{closed}) {
-			l.t.Errorf("%v has probed %v", bystander, st.Probed)
-		}
-		if st := l.lookup(l.source(f)); st.Probed != nil {
-			l.t.Errorf("nobody has probed %v", st.Probed)
+		for a, want := range map[netip.Addr][]uint16{src: {closed, 200, 300}, bystander: {closed}, l.source(f): nil} {
+			if got := l.probed(a); !slices.Equal(got, want) {
+				l.t.Errorf("%v has probed %v, want %v", a, got, want)
+			}
 		}
 	})
 }
@@ -165,37 +164,4 @@ func TestCauseOfASingleSource(t *testing.T) {
 	}
 	l.wantBans("2001:db8::7", "2001:db8:6:6::6", "2001:db8:7:7::/64")
 	l.served(addr("2001:db8:6:6::7"))
-}
-
-// TestLearnOwn tells the table of the host's own networks before anybody
-// offends.
-func TestLearnOwn(t *testing.T) {
-	l := newTrap(t, trapSpec())
-	h := l.open()
-	source := func(a string) netip.Prefix {
-		t.Helper()
-		p, err := h.Source(addr(a))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
-	if p := source("2001:db8:c::1"); p != prefix("2001:db8:c::/64") {
-		t.Errorf("before, the source is %v", p)
-	}
-	if err := h.LearnOwn([]netip.Prefix{prefix("2001:db8:c::1/64"), prefix("192.0.2.2/24"), prefix("2001:db8:d::/80")}); err != nil {
-		t.Fatal(err)
-	}
-	for a, want := range map[string]string{
-		"2001:db8:c::1": "2001:db8:c::1/128", "2001:db8:d::1": "2001:db8:d::/64", "2001:db8:e::1": "2001:db8:e::/64",
-		"64:ff9b::198.51.100.1": "64:ff9b::c633:6401/128", "198.51.100.1": "198.51.100.1/32", "::ffff:198.51.100.1": "198.51.100.1/32",
-	} {
-		if p := source(a); p != prefix(want) {
-			t.Errorf("the source of %s is %v, want %s", a, p, want)
-		}
-	}
-	l.offend(addr("2001:db8:c::1"))
-	l.wantBans("2001:db8:c::1")
-	l.cut(addr("2001:db8:c::1"))
-	l.served(addr("2001:db8:c::2"))
 }

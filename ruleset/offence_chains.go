@@ -225,7 +225,7 @@ func (c compiler) exemptRules() []Rule {
 		rule(toSocket(1), goTo(chainListens)),
 	)
 	switch {
-	case !c.ReversePath || c.NoReversePath4 && c.NoReversePath6:
+	case c.NoReversePath4 && c.NoReversePath6:
 	case c.NoReversePath4:
 		rules = append(rules, rule(families[1].isFamily(), unroutable(), count(CounterUnroutable), drop()))
 	case c.NoReversePath6:

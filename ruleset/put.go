@@ -27,7 +27,8 @@ type Record struct {
 	Comment string
 
 	// Step is the step of the ladder that the source was banned by last, 0 if
-	// none is remembered; StepRemaining is how long it still is to be.
+	// none is remembered; StepRemaining is how long it still is to be. Of a
+	// ladder that is shorter it is the last one.
 	Step          int
 	StepRemaining time.Duration
 
@@ -89,7 +90,8 @@ type edit struct {
 // It takes one transaction for each set, or several where there are more than
 // [nftset.BatchSize] elements. refused has an error for each record that cannot
 // be banned, a *WhitelistedError or *SourceError, and nil for the others; it is
-// nil if all can. With no table err is os.ErrNotExist.
+// nil if all can. If the table, or one of the sets that are needed, does not
+// exist, err is os.ErrNotExist.
 func (h *Handle) Put(records []Record) (refused []error, err error) {
 	if refused, err = h.Check(records); err != nil {
 		return nil, err
@@ -177,7 +179,7 @@ func (e *edit) put(r *Record) {
 	}
 	if r.Step > 0 && r.StepRemaining > 0 {
 		remembered := nftset.Element{Interval: nftset.Single(key), Timeout: r.StepRemaining}
-		e.add(f.tier(r.Step), remembered)
+		e.add(f.tier(min(r.Step, e.h.steps(f))), remembered)
 		if r.Cause == CauseScan {
 			e.add(f.scanner(), remembered)
 		}
@@ -185,6 +187,16 @@ func (e *edit) put(r *Record) {
 }
 
 func (e *edit) add(set string, el nftset.Element) { e.elems[set] = append(e.elems[set], el) }
+
+// steps returns how many steps the ladder of the table has, at least 1.
+func (s *State) steps(f family) int {
+	for step := MaxSteps; step > 1; step-- {
+		if s.Set(f.tier(step)) != nil {
+			return step
+		}
+	}
+	return 1
+}
 
 // isKey reports whether the set of bans can hold a prefix: as the address that
 // stands for a network, or as an address that does not stand for one.
@@ -197,6 +209,13 @@ func (s *State) isKey(p netip.Prefix) bool {
 func (e *edit) commit() error {
 	if !e.h.Exists {
 		return fmt.Errorf("table %s: %w", e.h.Table, unix.ENOENT)
+	}
+	for name := range e.elems {
+		// Who scanned is remembered only where scans are offences. The others are
+		// in every table, but somebody may be making it just now.
+		if role, _ := RoleOf(name); role != RoleScanner && e.h.Set(name) == nil {
+			return fmt.Errorf("set %s %s: %w", e.h.Table, name, unix.ENOENT)
+		}
 	}
 	var errs []error
 	for _, set := range e.h.roleSets(allRoles...) {

@@ -368,3 +368,21 @@ func TestPutWithoutTable(t *testing.T) {
 		t.Errorf("nothing into a table: got %v, %v", refused, err)
 	}
 }
+
+// TestPutIntoHalfATable has a table that somebody is still making.
+func TestPutIntoHalfATable(t *testing.T) {
+	l := newLab(t)
+	l.nft("add table inet portmon")
+	for what, r := range map[string]Record{
+		"a ban":           {Source: prefix("198.18.0.1/32"), Banned: true, Timeout: time.Hour, Remaining: time.Hour},
+		"a ban of a /24":  {Source: prefix("198.18.0.0/24"), Banned: true, Timeout: time.Hour, Remaining: time.Hour},
+		"a step":          {Source: prefix("198.18.0.1/32"), Step: 1, StepRemaining: time.Hour},
+		"a ban of a /64":  {Source: prefix("2001:db8:1:1::/64"), Banned: true, Timeout: time.Hour, Remaining: time.Hour},
+		"one for ever":    {Source: prefix("198.18.0.1/32"), Banned: true},
+		"an unknown step": {Source: prefix("198.18.0.1/32"), Step: MaxSteps, StepRemaining: time.Hour},
+	} {
+		if _, err := l.open().Put([]Record{r}); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: got error %v, want one of a set that is not there", what, err)
+		}
+	}
+}

@@ -151,7 +151,7 @@ udp 5060 has a listener for IPv4 on eth1`
 
 func TestAdviceOnMissingFeatures(t *testing.T) {
 	conf := config.Default()
-	for _, f := range []ruleset.Features{{}, {ReversePath: true, Log: true}} {
+	for _, f := range []ruleset.Features{{}, {Log: true}} {
 		e, _, stderr := testEnv()
 		p := &cli{env: e, ui: newUI(e)}
 		p.adviseOn(ruleset.Result{Plan: &ruleset.Plan{Table: ruleset.Compile(conf.Spec, f, ruleset.Asked{})}, Features: f}, conf, route.Facts{})

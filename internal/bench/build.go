@@ -44,5 +44,5 @@ func open(t *scope, h *netnstest.Host) (*nftset.Conn, error) {
 
 // compile returns the table of a Spec on a kernel that can do everything.
 func compile(spec ruleset.Spec) *ruleset.Table {
-	return ruleset.Compile(spec, ruleset.Features{ReversePath: true, Log: true}, ruleset.Asked{})
+	return ruleset.Compile(spec, ruleset.Features{Log: true}, ruleset.Asked{})
 }
