@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
@@ -23,9 +24,6 @@ type banOptions struct {
 	length  time.Duration // 0 is that of the first step
 	extend  bool
 }
-
-// byHand is the reason of a ban for which the user gives none.
-const byHand = "by hand"
 
 func banCommand(p *cli) *cobra.Command {
 	var o banOptions
@@ -84,7 +82,7 @@ you are connected from by SSH. Arguments are all checked before any is banned.`,
 		},
 	}
 	cmd.Flags().StringVar(&length, "for", "", `ban for a `+"`DURATION`"+` such as 90s, 8h, 3d or 1w, or "forever"`)
-	cmd.Flags().StringVar(&o.reason, "reason", byHand, "keep a `TEXT` with the ban, which list and why show")
+	cmd.Flags().StringVar(&o.reason, "reason", book.HandComment, "keep a `TEXT` with the ban, which list and why show")
 	cmd.Flags().BoolVar(&o.extend, "extend", false, "leave a ban alone that lasts as long or longer")
 	cmd.Flags().BoolVar(&o.offence, "offence", false, "count it as an offence, and ban by the ladder; not with --for")
 	cmd.Flags().BoolVar(&o.force, "force", false, "ban even the address that you are connected from by SSH")
@@ -153,9 +151,7 @@ func (p *cli) records(h *ruleset.Handle, list *targetList, o banOptions) ([]rule
 			return nil, err
 		}
 		r := ruleset.Record{
-			// Without a comment, nobody could tell it from a ban that the packet
-			// path has made.
-			Source: source, Banned: true, Comment: cmp.Or(o.reason, byHand), Cause: ruleset.CauseHand,
+			Source: source, Banned: true, Comment: cmp.Or(o.reason, book.HandComment), Cause: ruleset.CauseHand,
 		}
 		switch {
 		case o.length > 0:

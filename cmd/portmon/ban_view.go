@@ -45,7 +45,7 @@ func (b *ban) since() (t time.Time, ok bool) {
 // comment returns what somebody noted beside the ban, or what is known of the
 // offences: "tcp/23, 2 offences".
 func (b *ban) comment() string {
-	if b.text == byHand && b.cause == ruleset.CauseHand {
+	if b.text == book.HandComment && b.cause == ruleset.CauseHand {
 		return "" // the cause says it
 	}
 	if b.text != "" || b.known == nil || b.known.Offences == 0 {

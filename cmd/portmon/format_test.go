@@ -32,7 +32,7 @@ func someBans() []ban {
 		aBan("net6", 0, ruleset.CauseHand, "2001:db8:1111:2222:3333:4444:5555:6666/128", 3650*day, 3649*day+23*time.Hour, "spam \x1b[31m in the comments"),
 		aBan("ban6", 1, ruleset.CauseScan, "2001:db8:ffff:ffff::/64", 8*time.Hour, 8*time.Hour-1500*time.Millisecond, ""),
 		aBan("ban4", 1, ruleset.CauseTrap, "198.51.100.200/32", 8*time.Hour, 9*time.Hour, ""), // renewed by a rule
-		aBan("net4", 0, ruleset.CauseHand, "198.51.100.0/25", time.Hour, 59*time.Second, byHand),
+		aBan("net4", 0, ruleset.CauseHand, "198.51.100.0/25", time.Hour, 59*time.Second, book.HandComment),
 		aBan("ban4", 3, ruleset.CauseOther, "203.0.113.9/32", time.Hour, 30*time.Minute, "offence: guesses"),
 	}
 	bans[1].known = &book.Row{Offences: 2, Proto: 6, Port: 23, First: 1, Last: book.Moment(time.Hour)}

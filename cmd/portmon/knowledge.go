@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 
@@ -72,7 +73,7 @@ func (p *cli) knowledge(h *ruleset.Handle, sources ...netip.Prefix) (*knowledge,
 		read = func(c book.Config) (*book.Book, book.Report, error) { return book.Lookup(c, sources...) }
 	}
 	b, report, err := read(bookConfig(path, h))
-	if err := refuse(path, report, err); err != nil {
+	if err := cmp.Or(err, originError(report)); err != nil {
 		p.warn("what is remembered of offences is left out: %v", err)
 		return k, nil
 	}

@@ -16,7 +16,7 @@ func TestKnowledgeIsOfTheBan(t *testing.T) {
 	clock := book.Clock{Boot: book.Moment(10 * day), Wall: testNow}
 	known := book.Row{
 		Source: source, Banned: true, Timeout: 3 * day, Until: clock.Boot.Add(2 * day), Step: 2, StepUntil: clock.Boot.Add(30 * day),
-		Cause: book.CauseTrap, Offences: 2, Last: clock.Boot.Add(-day), Proto: 6, Port: 23,
+		Cause: ruleset.CauseTrap, Offences: 2, Last: clock.Boot.Add(-day), Proto: 6, Port: 23,
 	}
 	for name, tt := range map[string]struct {
 		change func(*book.Row, *ban)
@@ -45,42 +45,5 @@ func TestKnowledgeIsOfTheBan(t *testing.T) {
 	var none *knowledge
 	if got := none.explain(ban{remaining: time.Hour}); got.known != nil {
 		t.Error("nothing is known, but of this ban")
-	}
-}
-
-// A record of the table becomes a row of the book, and that the same record
-// again, as long as the ladder allows.
-func TestRowsAndRecords(t *testing.T) {
-	source := netip.MustParsePrefix("203.0.113.7/32")
-	spec := ruleset.Default()
-	const now = book.Moment(10 * day)
-	full := ruleset.Record{
-		Source: source, Banned: true, Timeout: 8 * time.Hour, Remaining: 5 * time.Hour,
-		Step: 2, StepRemaining: 20 * day, Cause: ruleset.CauseScan,
-	}
-	hand := ruleset.Record{Source: source, Banned: true, Cause: ruleset.CauseHand, Comment: "spam"}
-	for name, r := range map[string]ruleset.Record{
-		"an offender": full, "by hand, for ever": hand,
-		"free, with a step": {Source: source, Step: 1, StepRemaining: day, Cause: ruleset.CauseTrap},
-	} {
-		row := rowOf(&r, now)
-		if got, ok := recordOf(&row, &spec, now); !ok || got != r {
-			t.Errorf("%s: became %+v, want %+v", name, got, r)
-		}
-	}
-	row := rowOf(&full, now)
-	if got, _ := recordOf(&row, &spec, now.Add(6*time.Hour)); got.Banned || got.Step != 2 {
-		t.Errorf("after the ban: %+v", got)
-	}
-	if _, ok := recordOf(&row, &spec, now.Add(21*day)); ok {
-		t.Error("there is something of a row that is over")
-	}
-	spec.BanTime = []time.Duration{time.Minute}
-	if got, _ := recordOf(&row, &spec, now); got.Step != 1 || got.Timeout != time.Minute || got.Remaining != time.Minute {
-		t.Errorf("with a shorter ladder: %+v", got)
-	}
-	row = rowOf(&hand, now)
-	if got, _ := recordOf(&row, &spec, now); got.Remaining != 0 || !got.Banned {
-		t.Errorf("by hand with a shorter ladder: %+v", got)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,41 +9,17 @@ import (
 	"os"
 	"time"
 
-	"github.com/pelletier/go-toml/v2"
-
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/ruleset"
 )
 
-// statePath returns the file in which bans are remembered. Commands that need
-// nothing else of the configuration can do with one that has faults, as long as
-// it tells this; but they never take another file for it.
-func (p *cli) statePath() (string, error) {
-	conf, err := config.Load(p.configFile)
-	if err == nil {
-		return conf.Watch.State, nil
-	}
-	name := p.configFile
-	if name == "" {
-		name = config.DefaultPath
-	}
-	var faulty struct {
-		Watch struct{ State *string }
-	}
-	text, readErr := os.ReadFile(name)
-	if readErr != nil || toml.Unmarshal(text, &faulty) != nil {
-		return "", err
-	}
-	if faulty.Watch.State == nil {
-		return config.Default().Watch.State, nil
-	}
-	return *faulty.Watch.State, nil
-}
+// statePath returns the file in which bans are remembered.
+func (p *cli) statePath() (string, error) { return config.StatePath(p.configFile) }
 
 // bookConfig says which book is meant. The table need not be there.
 func bookConfig(path string, h *ruleset.Handle) book.Config {
-	rows := book.DefaultMaxRows
+	rows, handle := book.DefaultMaxRows, uint64(0)
 	if h != nil {
 		size := 0
 		for i := range h.Sets {
@@ -50,55 +27,56 @@ func bookConfig(path string, h *ruleset.Handle) book.Config {
 				size += int(h.Sets[i].Size)
 			}
 		}
-		rows = max(rows, size)
+		rows, handle = max(rows, size), h.Handle
 	}
-	c := book.Config{Path: path, MaxRows: rows, Now: book.ReadClock(), Wait: watcherPatience}
-	if h == nil {
-		c.Here = book.Here(0)
-	} else {
-		c.Here = book.Here(h.Handle)
-	}
-	return c
+	return book.Config{Path: path, MaxRows: rows, Here: book.Here(handle), Now: book.ReadClock(), Wait: watcherPatience}
 }
 
 // lookAtBook reports what a book is about, without reading all of it. One of
 // another machine or network namespace is refused.
 func lookAtBook(path string, h *ruleset.Handle) (book.Report, error) {
 	_, report, err := book.Lookup(bookConfig(path, h)) // of no source
-	return report, refuse(path, report, err)
+	return report, cmp.Or(err, originError(report))
 }
 
-// refuse returns an error for a book that is not about this table.
-func refuse(path string, r book.Report, err error) error {
-	if err == nil && r.Origin != nil {
-		return &book.Error{Op: "use", Path: path, Err: r.Origin}
+// originError returns an error for a book that is not about this table.
+func originError(r book.Report) error {
+	if r.Origin == nil {
+		return nil
 	}
-	return err
+	return &book.Error{Op: "use", Path: r.Path, Err: r.Origin}
 }
 
-// openBook opens the book to change it.
-func (p *cli) openBook(path string, h *ruleset.Handle) (*book.Book, book.Report, error) {
-	b, report, err := book.Open(bookConfig(path, h))
+// openBook opens the book to change it. If it is locked, by a watcher that hangs,
+// then it is read, and changes stay in memory.
+func (p *cli) openBook(path string, h *ruleset.Handle) (b *book.Book, r book.Report, locked bool, err error) {
+	b, r, err = book.Open(bookConfig(path, h))
+	if locked = errors.Is(err, book.ErrLocked); locked {
+		b, r, err = book.Read(bookConfig(path, h))
+	}
 	if err != nil {
-		return nil, report, err
+		return nil, r, locked, err
 	}
-	if err := refuse(path, report, nil); err != nil {
+	if err := originError(r); err != nil {
 		b.Close()
-		return nil, report, err
+		return nil, r, locked, err
 	}
-	if damage := report.String(); damage != "" {
+	if damage := r.String(); damage != "" {
 		p.warn("%s", damage)
 	}
-	return b, report, nil
+	return b, r, locked, nil
 }
 
 // changeBook opens the book, has f change it, and writes it.
 func (p *cli) changeBook(path string, h *ruleset.Handle, f func(b *book.Book)) error {
-	b, _, err := p.openBook(path, h)
+	b, _, locked, err := p.openBook(path, h)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
+	if locked {
+		return &book.Error{Op: "open", Path: path, Err: book.ErrLocked}
+	}
 	f(b)
 	return b.Compact(book.ReadClock())
 }
@@ -132,47 +110,13 @@ func (p *cli) rememberBans(h *ruleset.Handle, records []ruleset.Record) {
 		now := book.ReadClock().Boot
 		rows := make([]book.Row, len(records))
 		for i := range records {
-			rows[i] = rowOf(&records[i], now)
+			rows[i] = book.RowOf(&records[i], now)
 		}
 		err = p.amendBook(path, h, rows, nil)
 	}
 	if err != nil {
 		p.warn("a reboot or a flush of nftables ends what was banned: it is not remembered: %v", err)
 	}
-}
-
-// rowOf makes a row of a record that is of now.
-func rowOf(r *ruleset.Record, now book.Moment) book.Row {
-	row := book.Row{Source: r.Source, Cause: book.Cause(r.Cause.String())}
-	if r.Banned {
-		row.Banned, row.Timeout, row.Until = true, r.Timeout, now.Add(r.Remaining)
-		row.ByHand, row.Comment = r.Cause == ruleset.CauseHand, r.Comment
-	}
-	if r.Step > 0 {
-		row.Step, row.StepUntil = r.Step, now.Add(r.StepRemaining)
-	}
-	return row
-}
-
-// recordOf makes a record of a row, at most as long as the ladder in force bans
-// an offender for. ok is false if nothing of the row is left.
-func recordOf(row *book.Row, spec *ruleset.Spec, now book.Moment) (r ruleset.Record, ok bool) {
-	cause, _ := ruleset.ParseCause(string(row.Cause))
-	r = ruleset.Record{Source: row.Source, Cause: cause}
-	if r.Step = min(row.StepAt(now), len(spec.BanTime)); r.Step > 0 {
-		r.StepRemaining = min(row.StepRemaining(now), spec.BanTime[r.Step-1]+spec.Forget)
-	}
-	if row.BannedAt(now) {
-		r.Banned, r.Timeout, r.Remaining, r.Comment = true, row.Timeout, row.Remaining(now), row.Comment
-		if row.ByHand && r.Comment == "" {
-			r.Comment = byHand // without one it could be anybody's
-		}
-		if r.Step > 0 && !row.ByHand && r.Timeout > 0 {
-			r.Timeout = min(r.Timeout, spec.BanTime[r.Step-1])
-			r.Remaining = min(r.Remaining, r.Timeout)
-		}
-	}
-	return r, r.Banned || r.Step > 0
 }
 
 // inKernel is what a table holds, by source, as rows.
@@ -187,7 +131,7 @@ func readKernel(h *ruleset.Handle) (inKernel, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read bans: %w", err)
 		}
-		row := rowOf(&r, start.Add(time.Since(begun)))
+		row := book.RowOf(&r, start.Add(time.Since(begun)))
 		old := held[r.Source]
 		if old.Banned && (!row.Banned || old.Timeout == 0 || row.Timeout > 0 && old.Until >= row.Until) {
 			step, until := row.Step, row.StepUntil

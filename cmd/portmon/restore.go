@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
@@ -17,11 +16,7 @@ func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
 	if err != nil || report.Missing || sameTable(report, h) {
 		return err
 	}
-	b, _, err := p.openBook(path, h)
-	locked := errors.Is(err, book.ErrLocked)
-	if locked { // by a watcher that hangs, and goes on with it once it wakes up
-		b, _, err = book.Read(bookConfig(path, h))
-	}
+	b, _, locked, err := p.openBook(path, h)
 	if err != nil {
 		return err
 	}
@@ -33,7 +28,7 @@ func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
 	now := book.ReadClock().Boot
 	var records []ruleset.Record
 	for row := range b.Rows() {
-		if r, ok := recordOf(&row, &conf.Spec, now); ok && addsTo(held, &r, now) {
+		if r, ok := row.Record(&conf.Spec, now); ok && addsTo(held, &r, now) {
 			records = append(records, r)
 		}
 	}
@@ -57,7 +52,7 @@ func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
 		b.Learn(row)
 	}
 	b.Sweep(book.ReadClock())
-	if !locked {
+	if !locked { // otherwise the watcher goes on with it once it wakes up
 		if err := b.Compact(book.ReadClock()); err != nil {
 			return err
 		}

@@ -2,10 +2,6 @@ package main
 
 import (
 	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -61,12 +57,7 @@ on disk. Without a table there is nothing to save, and the file stays as it is.`
 // table has not was lifted or is over if the table is still the same, and is
 // waiting to be put back otherwise.
 func (p *cli) save(path string, h *ruleset.Handle) error {
-	b, report, err := p.openBook(path, h)
-	locked := errors.Is(err, book.ErrLocked)
-	if locked { // by a watcher that hangs
-		b, report, err = book.Read(bookConfig(path, h))
-		err = refuse(path, report, err)
-	}
+	b, report, locked, err := p.openBook(path, h)
 	if err != nil {
 		return err
 	}
@@ -80,7 +71,11 @@ func (p *cli) save(path string, h *ruleset.Handle) error {
 	}
 	catchUp(b, held, sameTable(report, h))
 	if locked {
-		err = replaceBook(path, b, h, report)
+		origin := book.Here(0) // unless nothing is missing from the table
+		if report.Missing || sameTable(report, h) {
+			origin = book.Here(h.Handle)
+		}
+		err = b.Replace(path, origin)
 	} else {
 		err = b.Compact(book.ReadClock())
 	}
@@ -101,40 +96,6 @@ func (p *cli) save(path string, h *ruleset.Handle) error {
 // hold any more was lifted or is over.
 func sameTable(r book.Report, h *ruleset.Handle) bool {
 	return r.Saved.Origin().SameTable(book.Here(h.Handle))
-}
-
-// replaceBook puts a file in the place of one that a watcher holds which hangs.
-// If that wakes up it notices, and writes its own again. The folder may be
-// another user's, who gets the file: nothing beneath it is followed.
-func replaceBook(path string, b *book.Book, h *ruleset.Handle, r book.Report) (err error) {
-	root, err := os.OpenRoot(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	folder, err := root.Stat(".")
-	if err != nil {
-		return err
-	}
-	name := filepath.Base(path) + ".save"
-	if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	if owner, ok := folder.Sys().(*syscall.Stat_t); ok {
-		err = f.Chown(int(owner.Uid), int(owner.Gid))
-	}
-	origin := book.Here(0) // unless nothing is missing from the table
-	if r.Missing || sameTable(r, h) {
-		origin.Table = h.Handle
-	}
-	if err := errors.Join(err, book.Encode(f, origin, book.ReadClock(), b.Rows()), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return root.Rename(name, filepath.Base(path))
 }
 
 // catchUp makes a book say what the table holds.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/ruleset"
 )
 
 func BenchmarkOpen(b *testing.B) {
@@ -112,7 +114,7 @@ func bigFile(t testing.TB, n int) string {
 		b.Put(Row{
 			Source: netip.PrefixFrom(netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}), 32),
 			Banned: true, Timeout: 8 * time.Hour, Until: clock.Boot.Add(time.Hour + time.Duration(i)*time.Millisecond), Step: 1,
-			StepUntil: clock.Boot.Add(24 * time.Hour), Cause: CauseTrap, Offences: 1, Last: clock.Boot.Add(-7 * time.Hour), Proto: 6, Port: uint16(i),
+			StepUntil: clock.Boot.Add(24 * time.Hour), Cause: ruleset.CauseTrap, Offences: 1, Last: clock.Boot.Add(-7 * time.Hour), Proto: 6, Port: uint16(i),
 		})
 	}
 	if err := b.Sync(clock); err != nil {

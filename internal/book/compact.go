@@ -2,8 +2,9 @@ package book
 
 import (
 	"net/netip"
-	"slices"
 	"time"
+
+	"github.com/portmon/portmon/ruleset"
 )
 
 // key is a source in 17 bytes without a pointer. IPv4 addresses are mapped into
@@ -47,7 +48,7 @@ type compact struct {
 	millis   uint16 // and what it has beyond them
 	port     uint16
 	step     uint8
-	cause    uint8 // index of causes
+	cause    ruleset.Cause
 	proto    uint8
 	ban      uint8 // none, by the table or by another program, by hand
 }
@@ -62,7 +63,7 @@ func (r *Row) pack() compact {
 	c := compact{
 		until: r.Until, stepUntil: r.StepUntil, first: r.First, last: r.Last,
 		seconds: uint32(r.Timeout / time.Second), millis: uint16(r.Timeout % time.Second / time.Millisecond),
-		offences: uint32(r.Offences), port: r.Port, step: uint8(r.Step), cause: uint8(slices.Index(causes, r.Cause)), proto: r.Proto,
+		offences: uint32(r.Offences), port: r.Port, step: uint8(r.Step), cause: r.Cause, proto: r.Proto,
 	}
 	if r.ByHand {
 		c.ban = bannedByHand
@@ -77,7 +78,7 @@ func (c *compact) unpack(k key, comment string) Row {
 		Source: k.prefix(), Comment: comment,
 		Banned: c.ban != 0, ByHand: c.ban == bannedByHand,
 		Timeout: c.timeout(), Until: c.until, StepUntil: c.stepUntil, First: c.first, Last: c.last,
-		Step: int(c.step), Cause: causes[c.cause], Offences: int(c.offences), Proto: c.proto, Port: c.port,
+		Step: int(c.step), Cause: c.cause, Offences: int(c.offences), Proto: c.proto, Port: c.port,
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/portmon/portmon/ruleset"
 )
 
 // rawRow is a line as it is written, and may have been edited.
@@ -19,7 +21,7 @@ type rawRow struct {
 	Until       time.Time
 	Tier        int
 	TierUntil   time.Time `json:"tier_until"`
-	Cause       Cause
+	Cause       string
 	Offences    int
 	First, Last time.Time
 	Proto       uint8  `json:"last_protocol"`
@@ -36,9 +38,10 @@ func (raw *rawRow) row(c Clock) (r Row, k key, ok bool) {
 		}
 		return c.Boot.Add(min(max(t.Sub(c.Wall), -horizon), horizon))
 	}
+	cause, _ := ruleset.ParseCause(raw.Cause) // unknown if a later version wrote it
 	r = Row{
 		Source: raw.Prefix, Banned: raw.Permanent || raw.Timeout > 0, ByHand: raw.ByHand, Comment: raw.Comment,
-		Step: raw.Tier, StepUntil: moment(raw.TierUntil), Cause: raw.Cause,
+		Step: raw.Tier, StepUntil: moment(raw.TierUntil), Cause: cause,
 		Offences: raw.Offences, First: moment(raw.First), Last: moment(raw.Last), Proto: raw.Proto, Port: raw.Port,
 	}
 	if r.Banned && !raw.Permanent {
@@ -65,7 +68,7 @@ func (raw *rawRow) decode(line string) error {
 	s.date(`,"until":"`, &raw.Until)
 	raw.Tier = int(s.number(`,"tier":`, 31))
 	s.date(`,"tier_until":"`, &raw.TierUntil)
-	raw.Cause = Cause(s.value(`,"cause":"`))
+	raw.Cause = s.value(`,"cause":"`)
 	raw.Offences = int(s.number(`,"offences":`, 31))
 	s.date(`,"first":"`, &raw.First)
 	s.date(`,"last":"`, &raw.Last)

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
+
+	"github.com/portmon/portmon/ruleset"
 )
 
 const rowStart = `{"prefix":"`
@@ -34,8 +36,8 @@ func appendRow(b []byte, r *Row, c Clock, merge bool) []byte {
 		b = strconv.AppendInt(append(b, `,"tier":`...), int64(r.Step), 10)
 		date(`,"tier_until":"`, r.StepUntil)
 	}
-	if r.Cause != CauseUnknown {
-		b = append(append(append(b, `,"cause":"`...), r.Cause...), '"')
+	if r.Cause != ruleset.CauseUnknown {
+		b = append(append(append(b, `,"cause":"`...), r.Cause.String()...), '"')
 	}
 	if r.Offences > 0 {
 		b = strconv.AppendInt(append(b, `,"offences":`...), int64(r.Offences), 10)

@@ -1,5 +1,7 @@
 package book
 
+import "github.com/portmon/portmon/ruleset"
+
 // Learn merges what the kernel holds of a source, or what a log message said,
 // into its row, and returns the row. What r has of a ban, a step, a cause and a
 // port replaces what is on record, but a step is never lowered while it lasts,
@@ -58,7 +60,7 @@ func merge(old, r Row) (now Row, counted bool) {
 	if late {
 		return now, counted
 	}
-	if r.Cause != CauseUnknown {
+	if r.Cause != ruleset.CauseUnknown {
 		now.Cause = r.Cause
 	}
 	if r.Proto != 0 {
@@ -72,7 +74,7 @@ func (r *Row) isOffence() bool {
 	switch {
 	case r.ByHand || r.Timeout == 0:
 		return false
-	case r.Cause == CauseTrap || r.Cause == CauseScan || r.Cause == CauseSubnet:
+	case r.Cause == ruleset.CauseTrap || r.Cause == ruleset.CauseScan || r.Cause == ruleset.CauseSubnet:
 		return true
 	}
 	return r.Step > 0

@@ -3,19 +3,21 @@ package book
 import (
 	"testing"
 	"time"
+
+	"github.com/portmon/portmon/ruleset"
 )
 
 // offence returns what the log says of the nth offence of a source.
 func offence(at Moment, timeout time.Duration, step int) Row {
 	return Row{
 		Source: address(1), Banned: true, Timeout: timeout, Until: at.Add(timeout), Step: step, StepUntil: at.Add(timeout + 30*day),
-		Cause: CauseTrap, Proto: 6, Port: 23,
+		Cause: ruleset.CauseTrap, Proto: 6, Port: 23,
 	}
 }
 
 // dumped returns what the kernel's sets say of it, a little later.
 func dumped(r Row) Row {
-	r.Cause, r.Proto, r.Port = CauseUnknown, 0, 0
+	r.Cause, r.Proto, r.Port = ruleset.CauseUnknown, 0, 0
 	r.Until, r.StepUntil = r.Until.Add(7*time.Millisecond), r.StepUntil.Add(-5*time.Millisecond)
 	return r
 }
@@ -41,7 +43,7 @@ func TestCountedOnce(t *testing.T) {
 	learn(t, b, first, false, 1)
 	learn(t, b, dumped(second), true, 2)
 	r := learn(t, b, second, false, 2)
-	if r.First != in(0) || !near(r.Last, in(2*time.Minute)) || r.Port != 23 || r.Cause != CauseTrap || r.Step != 2 {
+	if r.First != in(0) || !near(r.Last, in(2*time.Minute)) || r.Port != 23 || r.Cause != ruleset.CauseTrap || r.Step != 2 {
 		t.Errorf("%+v", r)
 	}
 	// A late report of the first one changes nothing.
@@ -58,18 +60,18 @@ func TestCountedOnce(t *testing.T) {
 	b.Sweep(after(2 * time.Hour))
 	learn(t, b, offence(in(2*time.Hour), day, 3), true, 3)
 	// The port of an offence that nobody heard is not that of the one before.
-	if r := learn(t, b, dumped(offence(in(3*day), day, 3)), true, 4); r.Proto != 0 || r.Port != 0 || r.Cause != CauseTrap {
+	if r := learn(t, b, dumped(offence(in(3*day), day, 3)), true, 4); r.Proto != 0 || r.Port != 0 || r.Cause != ruleset.CauseTrap {
 		t.Errorf("%+v", r)
 	}
 }
 
 func TestNotCounted(t *testing.T) {
 	b := New(0)
-	hand := Row{Source: address(1), Banned: true, Timeout: time.Hour, Until: in(time.Hour), ByHand: true, Comment: "x", Cause: CauseHand, Step: 1, StepUntil: in(day)}
+	hand := Row{Source: address(1), Banned: true, Timeout: time.Hour, Until: in(time.Hour), ByHand: true, Comment: "x", Cause: ruleset.CauseHand, Step: 1, StepUntil: in(day)}
 	learn(t, b, hand, false, 1) // who is at step 1 has offended
-	other := Row{Source: address(2), Banned: true, Timeout: time.Hour, Until: in(time.Hour), Cause: CauseOther}
+	other := Row{Source: address(2), Banned: true, Timeout: time.Hour, Until: in(time.Hour), Cause: ruleset.CauseOther}
 	learn(t, b, other, false, 0)
-	subnet := Row{Source: prefix("192.0.2.0/24"), Banned: true, Timeout: time.Hour, Until: in(time.Hour), Cause: CauseSubnet}
+	subnet := Row{Source: prefix("192.0.2.0/24"), Banned: true, Timeout: time.Hour, Until: in(time.Hour), Cause: ruleset.CauseSubnet}
 	learn(t, b, subnet, true, 1)
 	// Found at step 3, a source has three offences.
 	learn(t, b, Row{Source: address(3), Step: 3, StepUntil: in(day)}, false, 3)
@@ -82,7 +84,7 @@ func TestNotCounted(t *testing.T) {
 	}
 	// A ban for ever stays one.
 	b.Put(sample[3])
-	forever := Row{Source: sample[3].Source, Banned: true, Timeout: time.Hour, Until: in(time.Hour), Cause: CauseTrap}
+	forever := Row{Source: sample[3].Source, Banned: true, Timeout: time.Hour, Until: in(time.Hour), Cause: ruleset.CauseTrap}
 	learn(t, b, forever, false, 0)
 }
 

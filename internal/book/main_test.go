@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/ruleset"
 )
 
 const day = 24 * time.Hour
@@ -60,7 +61,7 @@ func address(n int) netip.Prefix {
 func hourly(n int) Row {
 	return Row{
 		Source: address(n), Banned: true, Timeout: time.Hour, Until: in(time.Hour), Step: 1, StepUntil: in(day),
-		Cause: CauseTrap, Offences: 1, First: in(0), Last: in(0), Proto: 6, Port: 23,
+		Cause: ruleset.CauseTrap, Offences: 1, First: in(0), Last: in(0), Proto: 6, Port: 23,
 	}
 }
 
@@ -68,27 +69,27 @@ func hourly(n int) Row {
 var sample = []Row{
 	{
 		Source: prefix("203.0.113.7/32"), Banned: true, Timeout: 8 * time.Hour, Until: in(8*time.Hour - 1500*time.Millisecond),
-		Step: 1, StepUntil: in(30 * day), Cause: CauseTrap, Offences: 1, First: in(-1500 * time.Millisecond), Last: in(-1500 * time.Millisecond),
+		Step: 1, StepUntil: in(30 * day), Cause: ruleset.CauseTrap, Offences: 1, First: in(-1500 * time.Millisecond), Last: in(-1500 * time.Millisecond),
 		Proto: 6, Port: 23,
 	},
 	{
 		Source: prefix("2001:db8:0:1::/64"), Banned: true, Timeout: 30 * day, Until: in(29 * day),
-		Step: 3, StepUntil: in(59 * day), Cause: CauseScan, Offences: 7, First: in(-300 * day), Last: in(-day),
+		Step: 3, StepUntil: in(59 * day), Cause: ruleset.CauseScan, Offences: 7, First: in(-300 * day), Last: in(-day),
 	},
 	{
 		Source: prefix("198.51.100.9/32"), Step: 2, StepUntil: in(27 * day), Offences: 2, First: in(-7 * day), Last: in(-6 * day), Proto: 17, Port: 5060,
 	},
 	{
-		Source: prefix("192.0.2.0/24"), Banned: true, ByHand: true, Cause: CauseHand, Comment: `a "bad" network <of> ünknown & others` + "\n",
+		Source: prefix("192.0.2.0/24"), Banned: true, ByHand: true, Cause: ruleset.CauseHand, Comment: `a "bad" network <of> ünknown & others` + "\n",
 	},
 	{
 		Source: prefix("203.0.113.8/32"), Banned: true, Timeout: 100 * time.Millisecond, Until: in(50 * time.Millisecond), ByHand: true,
-		Cause: CauseHand, Comment: "fail2ban: sshd",
+		Cause: ruleset.CauseHand, Comment: "fail2ban: sshd",
 	},
 	{
-		Source: prefix("2001:db8:7::/48"), Banned: true, Timeout: 3 * day, Until: in(day), Cause: CauseSubnet, Offences: 1, First: in(-2 * day), Last: in(-2 * day), Proto: 132,
+		Source: prefix("2001:db8:7::/48"), Banned: true, Timeout: 3 * day, Until: in(day), Cause: ruleset.CauseSubnet, Offences: 1, First: in(-2 * day), Last: in(-2 * day), Proto: 132,
 	},
-	{Source: prefix("192.0.2.77/32"), Banned: true, Timeout: day, Until: in(day), Cause: CauseOther},
+	{Source: prefix("192.0.2.77/32"), Banned: true, Timeout: day, Until: in(day), Cause: ruleset.CauseOther},
 }
 
 func statePath(t testing.TB) string { return filepath.Join(t.TempDir(), "state.jsonl") }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/portmon/portmon/ruleset"
 )
 
 // Random operations on a book and on a map of rows come to the same, however
@@ -156,7 +158,7 @@ func (m *model) row(rng *rand.Rand, source netip.Prefix) Row {
 		if rng.IntN(5) == 0 {
 			r.Timeout, r.Until = 0, 0
 		}
-		if r.Cause = causes[rng.IntN(len(causes))]; rng.IntN(3) == 0 {
+		if r.Cause = ruleset.Cause(rng.IntN(int(ruleset.CauseOther) + 1)); rng.IntN(3) == 0 {
 			r.ByHand, r.Comment = true, "by <hand>"
 		}
 	}

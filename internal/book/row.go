@@ -2,25 +2,11 @@ package book
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
+
+	"github.com/portmon/portmon/ruleset"
 )
-
-// Cause says what a source was banned for. The empty one is not known.
-type Cause string
-
-// The causes, as the file and `portmon list` spell them.
-const (
-	CauseUnknown Cause = ""
-	CauseTrap    Cause = "trap"
-	CauseScan    Cause = "scan"
-	CauseSubnet  Cause = "subnet"
-	CauseHand    Cause = "hand"
-	CauseOther   Cause = "other"
-)
-
-var causes = []Cause{CauseUnknown, CauseTrap, CauseScan, CauseSubnet, CauseHand, CauseOther}
 
 // Row is what is remembered of a source, or of a prefix that was banned. The
 // ban and the step are independent of each other: a row may have both, or one.
@@ -36,7 +22,7 @@ type Row struct {
 	Step      int // of the ladder, from 1; 0: none on record
 	StepUntil Moment
 
-	Cause       Cause
+	Cause       ruleset.Cause
 	Offences    int
 	First, Last Moment // offences; 0 if not known
 	Proto       uint8  // IP protocol of the last offence; 0 if not known
@@ -103,9 +89,6 @@ func (r Row) normalize() (Row, key, bool) {
 	k, ok := keyOf(r.Source)
 	if !ok || r.Timeout < 0 || r.Timeout > horizon || r.Step < 0 || r.Step > 255 {
 		return Row{}, key{}, false
-	}
-	if !slices.Contains(causes, r.Cause) {
-		r.Cause = CauseUnknown // one of a later version
 	}
 	r.Source = k.prefix()
 	if !r.Banned {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -211,4 +212,35 @@ func (s *store) startRewrite(b *Book, now Clock) (finish func() error, err error
 		s.file, s.keep = f, false
 		return nil
 	}, nil
+}
+
+// Replace writes the rows, which are about that origin, to a new file in the
+// place of one whose owner hangs. If that wakes up it notices, and writes its
+// own again.
+func (b *Book) Replace(path string, o Origin) error {
+	return wrap("write", path, b.replaceFile(path, o))
+}
+
+func (b *Book) replaceFile(path string, o Origin) error {
+	d, err := openFolder(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer d.dir.Close()
+	const suffix = ".save" // the owner may be using the other one
+	temp := filepath.Base(path) + suffix
+	if err := d.remove(temp); err != nil {
+		return err
+	}
+	f, err := d.create(temp)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	head := newHeader(o, ReadClock())
+	head.Rows = b.Len()
+	if err := errors.Join(encode(f, head, b.Rows()), f.Sync()); err != nil {
+		return errors.Join(err, d.remove(temp))
+	}
+	return d.replace(temp, filepath.Base(path), "")
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/ruleset"
 )
 
 // Nothing is written if nothing changed: not by an owner that knows all of it
@@ -138,7 +140,7 @@ func TestAmend(t *testing.T) {
 	mustSync(t, b, clock)
 	b.Close()
 	id := identity(t, path)
-	hand := Row{Source: sample[0].Source, Banned: true, Timeout: day, Until: in(day), ByHand: true, Comment: "x", Cause: CauseHand}
+	hand := Row{Source: sample[0].Source, Banned: true, Timeout: day, Until: in(day), ByHand: true, Comment: "x", Cause: ruleset.CauseHand}
 	if err := Amend(c, []Row{hand}, []netip.Prefix{sample[1].Source, prefix("::ffff:198.51.100.9/128"), {}}); err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +148,7 @@ func TestAmend(t *testing.T) {
 		t.Errorf("was %+v, is %+v", id, now)
 	}
 	merged := sample[0]
-	merged.Timeout, merged.Until, merged.ByHand, merged.Comment, merged.Cause = hand.Timeout, hand.Until, true, "x", CauseHand
+	merged.Timeout, merged.Until, merged.ByHand, merged.Comment, merged.Cause = hand.Timeout, hand.Until, true, "x", ruleset.CauseHand
 	report := mustRead(t, c, append([]Row{merged}, sample[3:]...)...)
 	if report.Saved.Origin().Table != 5 {
 		t.Errorf("table %d", report.Saved.Origin().Table)

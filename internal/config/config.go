@@ -1,12 +1,16 @@
 package config
 
 import (
+	"cmp"
 	_ "embed"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+
+	"github.com/pelletier/go-toml/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/ruleset"
 )
@@ -94,12 +98,49 @@ func loadOptional(path string) (*Config, error) {
 }
 
 func load(path string) (*Config, error) {
-	open := func(name string) (io.ReadCloser, error) { return os.Open(name) }
-	data, err := readFile(path, maxFileSize, open)
+	data, err := readFile(path, maxFileSize, openFile)
 	if err != nil {
 		return nil, Errors{{Place: Place{File: path}, Err: withoutPath(err)}}
 	}
-	return Parse(path, data, open)
+	return Parse(path, data, openFile)
+}
+
+// openFile opens a file that has an end. To open a pipe could block for ever.
+func openFile(name string) (io.ReadCloser, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		err = &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// StatePath returns [Watch.State] of the configuration that [Load] would read.
+// Commands that need nothing else of it can do with one that has faults, as long
+// as it tells this. Every error is that of Load.
+func StatePath(path string) (string, error) {
+	conf, err := Load(path)
+	if err == nil {
+		return conf.Watch.State, nil
+	}
+	var faulty struct {
+		Watch struct{ State *string }
+	}
+	data, readErr := readFile(cmp.Or(path, DefaultPath), maxFileSize, openFile)
+	switch {
+	case readErr != nil || toml.Unmarshal(withoutBOM(data), &faulty) != nil:
+		return "", err
+	case faulty.Watch.State == nil:
+		return Default().Watch.State, nil
+	}
+	return *faulty.Watch.State, nil
 }
 
 // readFile returns the contents of a file of at most limit bytes.

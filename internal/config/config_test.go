@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/ruleset"
 )
@@ -121,7 +122,12 @@ func TestLoad(t *testing.T) {
 
 func TestLoadFaults(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"large.toml": strings.Repeat("#", maxFileSize) + "\n"})
+	if err := unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct{ path, want string }{
+		{dir + "/pipe", dir + "/pipe: open: not a regular file"},
+		{"/dev/zero", "/dev/zero: open: not a regular file"},
 		{dir + "/missing.toml", dir + "/missing.toml: open: no such file or directory"},
 		{dir, dir + ": read: is a directory"},
 		{dir + "/large.toml/a.toml", dir + "/large.toml/a.toml: open: not a directory"},
@@ -131,6 +137,9 @@ func TestLoadFaults(t *testing.T) {
 		c, err := Load(tt.path)
 		if _, ok := errors.AsType[Errors](err); !ok || c != nil || err.Error() != tt.want {
 			t.Errorf("Load(%q) = %v, %v: want the error %s", tt.path, c, err, tt.want)
+		}
+		if state, err := StatePath(tt.path); err == nil || err.Error() != tt.want {
+			t.Errorf("StatePath(%q) = %q, %v: want the error %s", tt.path, state, err, tt.want)
 		}
 	}
 	if _, err := Load(dir + "/missing.toml"); !errors.Is(err, fs.ErrNotExist) {
@@ -160,6 +169,22 @@ func TestLoadOptional(t *testing.T) {
 	for _, path := range []string{"bad.toml", "link.toml", "good.toml/portmon.toml", "."} {
 		if c, err := loadOptional(filepath.Join(dir, path)); err == nil {
 			t.Errorf("%s: no error, but %+v", path, c)
+		}
+	}
+}
+
+// A file with faults still says where the state is, if that much can be read.
+func TestStatePath(t *testing.T) {
+	for text, want := range map[string]string{
+		"[watch]\nstate = \"/a/b\"\n":                     "/a/b",
+		"[trap]\nmaxretry = 0\n[watch]\nstate = \"/a/b\"": "/a/b",
+		"[trap]\nmaxretry = 0\n":                          Default().Watch.State,
+		"[watch]\nstate = 5\n":                            "",
+		"[watch\n":                                        "",
+	} {
+		path := filepath.Join(writeFiles(t, map[string]string{"a.toml": text}), "a.toml")
+		if got, err := StatePath(path); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v, want %q", text, got, err, want)
 		}
 	}
 }

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/nftset"
 )
 
 var (
@@ -49,8 +52,8 @@ func appendEntry(prefixes []netip.Prefix, s string) (_ []netip.Prefix, notes []s
 
 // appendPrefix appends an address, as a prefix of its full length, or a prefix.
 func appendPrefix(prefixes []netip.Prefix, s string) (_ []netip.Prefix, notes []string, err error) {
-	text, _, hasLength := strings.Cut(s, "/")
-	addr, err := netip.ParseAddr(text)
+	host, _, hasLength := strings.Cut(s, "/")
+	addr, err := netip.ParseAddr(host)
 	if err != nil {
 		return prefixes, nil, errEntry
 	}
@@ -65,7 +68,7 @@ func appendPrefix(prefixes []netip.Prefix, s string) (_ []netip.Prefix, notes []
 			return prefixes, nil, errors.New("want a prefix length from 96 to 128 for IPv4 written as ::ffff:0:0/96")
 		}
 		p = netip.PrefixFrom(addr.Unmap(), p.Bits()-96)
-		notes = append(notes, fmt.Sprintf("taken as %s: packets carry it as IPv4", short(p)))
+		notes = append(notes, fmt.Sprintf("taken as %s: packets carry it as IPv4", text.Prefix(p)))
 	}
 	if network := p.Masked(); network != p {
 		notes = append(notes, fmt.Sprintf("taken as %s: the address has bits set beyond the prefix length", network))
@@ -92,15 +95,8 @@ func appendRange(prefixes []netip.Prefix, first, last string) (_ []netip.Prefix,
 	case to.Less(from):
 		return prefixes, nil, fmt.Errorf("the range is reversed: want %s-%s", to, from)
 	}
-	for {
-		p := widest(from, to)
-		prefixes = append(prefixes, p)
-		end := lastOf(p)
-		if end == to {
-			return prefixes, notes, nil
-		}
-		from = end.Next()
-	}
+	all := nftset.Interval{From: nftset.AddrKey(from), To: nftset.AddrKey(to)}
+	return append(prefixes, all.Prefixes()...), notes, nil
 }
 
 // singles returns the IPv6 prefixes of a list.
@@ -133,8 +129,8 @@ func (r *reader) singles(v value) ([]netip.Prefix, bool) {
 // parsePrefix6 reads an IPv6 prefix, or an address as the prefix of its full
 // length. The error says what is allowed and does not repeat s.
 func parsePrefix6(s string) (netip.Prefix, error) {
-	text, _, hasLength := strings.Cut(s, "/")
-	addr, err := netip.ParseAddr(text)
+	host, _, hasLength := strings.Cut(s, "/")
+	addr, err := netip.ParseAddr(host)
 	switch {
 	case err != nil || addr.Zone() != "":
 		return netip.Prefix{}, errPrefix6
@@ -148,38 +144,6 @@ func parsePrefix6(s string) (netip.Prefix, error) {
 		return netip.Prefix{}, errLength(addr)
 	}
 	return p, nil
-}
-
-// widest returns the largest prefix that begins at from and does not go beyond
-// to.
-func widest(from, to netip.Addr) netip.Prefix {
-	p := netip.PrefixFrom(from, from.BitLen())
-	for p.Bits() > 0 {
-		wider := netip.PrefixFrom(from, p.Bits()-1)
-		if wider != wider.Masked() || to.Less(lastOf(wider)) {
-			break
-		}
-		p = wider
-	}
-	return p
-}
-
-// lastOf returns the last address of a prefix.
-func lastOf(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for bit := p.Bits(); bit < 8*len(b); bit++ {
-		b[bit/8] |= 0x80 >> (bit % 8)
-	}
-	addr, _ := netip.AddrFromSlice(b) // as long as it was
-	return addr
-}
-
-// short writes a prefix of full length as the address that it is.
-func short(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
 }
 
 func family(a netip.Addr) string {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/portmon/portmon/nftset"
 )
 
 func TestSingle6(t *testing.T) {
@@ -199,9 +201,9 @@ func TestAppendRangeIsExact(t *testing.T) {
 					t.Fatalf("%v-%v: %v and %v could be %v", from, to, got[i-1], p, wider)
 				}
 			}
-			next = lastOf(p).Next()
+			next = nftset.FromPrefix(p).To.Addr().Next()
 		}
-		if end := lastOf(got[len(got)-1]); end != to {
+		if end := nftset.FromPrefix(got[len(got)-1]).To.Addr(); end != to {
 			t.Fatalf("%v-%v ends at %v", from, to, end)
 		}
 	}
@@ -216,20 +218,4 @@ func randomAddr(random *rand.Rand) netip.Addr {
 	a := [16]byte{0: 0x20, 1: 0x01}
 	a[random.IntN(14)+2] = byte(random.IntN(256))
 	return netip.AddrFrom16(a)
-}
-
-func TestLastOf(t *testing.T) {
-	for prefix, want := range map[string]string{
-		"0.0.0.0/0":       "255.255.255.255",
-		"192.0.2.0/23":    "192.0.3.255",
-		"192.0.2.8/29":    "192.0.2.15",
-		"192.0.2.7/32":    "192.0.2.7",
-		"2001:db8::/33":   "2001:db8:7fff:ffff:ffff:ffff:ffff:ffff",
-		"2001:db8::1/128": "2001:db8::1",
-		"::/0":            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-	} {
-		if got := lastOf(netip.MustParsePrefix(prefix)); got.String() != want {
-			t.Errorf("lastOf(%s) = %v: want %s", prefix, got, want)
-		}
-	}
 }

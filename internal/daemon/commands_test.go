@@ -64,12 +64,12 @@ func TestBook(t *testing.T) {
 	src, src6, stranger := prefixOf(offender), prefixOf(offender6), netip.MustParsePrefix("203.0.113.9/32")
 	trapped := func(src netip.Prefix) book.Row {
 		return book.Row{
-			Source: src, Banned: true, Step: 1, Timeout: 8 * time.Hour, Cause: book.CauseTrap, Offences: 1, Proto: unix.IPPROTO_TCP, Port: trapTCP,
+			Source: src, Banned: true, Step: 1, Timeout: 8 * time.Hour, Cause: ruleset.CauseTrap, Offences: 1, Proto: unix.IPPROTO_TCP, Port: trapTCP,
 		}
 	}
 	want := map[netip.Prefix]book.Row{
 		src: trapped(src), src6: trapped(src6),
-		byHand: {Source: byHand, Banned: true, Timeout: time.Hour, ByHand: true, Cause: book.CauseHand, Comment: "by \"me\"\n"},
+		byHand: {Source: byHand, Banned: true, Timeout: time.Hour, ByHand: true, Cause: ruleset.CauseHand, Comment: "by \"me\"\n"},
 	}
 	for name, of := range map[string][]netip.Prefix{
 		"all": nil, "one": {src}, "two": {src6, byHand}, "none": {stranger}, "some": {stranger, src6},

@@ -178,7 +178,7 @@ func (d *daemon) onNews(news []watch.News) {
 	for i := range news {
 		switch n := &news[i]; n.Kind {
 		case watch.Banned, watch.Escalated, watch.ByHand:
-			d.made.WithLabelValues(string(n.Cause), strconv.Itoa(n.Step)).Inc()
+			d.made.WithLabelValues(n.Cause.String(), strconv.Itoa(n.Step)).Inc()
 		}
 	}
 	d.journal.news(news, now)

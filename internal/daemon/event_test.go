@@ -11,6 +11,7 @@ import (
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/notice"
 	"github.com/portmon/portmon/internal/watch"
+	"github.com/portmon/portmon/ruleset"
 )
 
 func TestEvent(t *testing.T) {
@@ -22,7 +23,7 @@ func TestEvent(t *testing.T) {
 	}{
 		{
 			watch.News{
-				Kind: watch.Banned, Source: src, Step: 1, Cause: book.CauseScan, Offences: 1, Proto: 6, Port: 23,
+				Kind: watch.Banned, Source: src, Step: 1, Cause: ruleset.CauseScan, Offences: 1, Proto: 6, Port: 23,
 				Until: now.Boot.Add(8 * time.Hour),
 			},
 			notice.Event{
@@ -39,7 +40,7 @@ func TestEvent(t *testing.T) {
 			notice.Event{Kind: notice.Escalated, Prefix: src, Tier: 3, Last: true, Offences: 9, Time: now.Wall},
 		},
 		{
-			watch.News{Kind: watch.ByHand, Source: src, Cause: book.CauseHand, Forever: true, Comment: "abuse"},
+			watch.News{Kind: watch.ByHand, Source: src, Cause: ruleset.CauseHand, Forever: true, Comment: "abuse"},
 			notice.Event{Kind: notice.ByHand, Prefix: src, Cause: "hand", Forever: true, Reason: "abuse", Time: now.Wall},
 		},
 		{watch.News{Kind: watch.Restored, Count: 40}, notice.Event{Kind: notice.Restored, Count: 40, Time: now.Wall}},

@@ -141,7 +141,7 @@ func attrs(n *watch.News, now book.Clock) []slog.Attr {
 		}
 	}
 	str("address", text.Prefix(n.Source))
-	str("cause", string(n.Cause))
+	str("cause", n.Cause.String())
 	number("tier", n.Step)
 	if n.Port > 0 {
 		str("port", fmt.Sprintf("%s/%d", text.Protocol(n.Proto), n.Port))

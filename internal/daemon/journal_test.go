@@ -15,6 +15,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/watch"
+	"github.com/portmon/portmon/ruleset"
 )
 
 // desk is a journal that is written to memory, and a clock that goes when it is told to.
@@ -64,20 +65,20 @@ func TestLines(t *testing.T) {
 	}{
 		"ban": {
 			watch.News{
-				Kind: watch.Banned, Source: prefix("203.0.113.7/32"), Cause: book.CauseTrap, Step: 1, Offences: 1, Proto: unix.IPPROTO_TCP, Port: 23,
+				Kind: watch.Banned, Source: prefix("203.0.113.7/32"), Cause: ruleset.CauseTrap, Step: 1, Offences: 1, Proto: unix.IPPROTO_TCP, Port: 23,
 				Until: in(8 * time.Hour),
 			},
 			`level=INFO msg=banned address=203.0.113.7 cause=trap tier=1 port=tcp/23 offences=1 until=2026-01-18T19:04:26Z`,
 		},
 		"escalation of a network": {
 			watch.News{
-				Kind: watch.Escalated, Source: prefix("2001:db8:1::/64"), Cause: book.CauseScan, Step: 3, Offences: 12, Proto: unix.IPPROTO_UDP,
+				Kind: watch.Escalated, Source: prefix("2001:db8:1::/64"), Cause: ruleset.CauseScan, Step: 3, Offences: 12, Proto: unix.IPPROTO_UDP,
 				Port: 53, Until: in(30 * 24 * time.Hour),
 			},
 			`level=INFO msg=escalated address=2001:db8:1::/64 cause=scan tier=3 port=udp/53 offences=12 until=2026-02-17T11:04:26Z`,
 		},
 		"by hand, for ever": {
-			watch.News{Kind: watch.ByHand, Source: prefix("198.51.100.0/24"), Cause: book.CauseHand, Forever: true, Comment: "abuse"},
+			watch.News{Kind: watch.ByHand, Source: prefix("198.51.100.0/24"), Cause: ruleset.CauseHand, Forever: true, Comment: "abuse"},
 			`level=INFO msg="banned by hand" address=198.51.100.0/24 cause=hand until=forever reason=abuse`,
 		},
 		"lifted": {
@@ -85,7 +86,7 @@ func TestLines(t *testing.T) {
 			`level=INFO msg=lifted address=2001:db8::7 tier=1 offences=2`,
 		},
 		"whitelisted": {
-			watch.News{Kind: watch.Whitelisted, Source: prefix("203.0.113.7/32"), Cause: book.CauseOther},
+			watch.News{Kind: watch.Whitelisted, Source: prefix("203.0.113.7/32"), Cause: ruleset.CauseOther},
 			`level=INFO msg=whitelisted address=203.0.113.7 cause=other`,
 		},
 		"restored":   {watch.News{Kind: watch.Restored, Count: 40}, `level=INFO msg=restored bans=40`},

@@ -58,7 +58,7 @@ func (n *notices) tell(news []watch.News, steps int, now book.Clock) {
 
 func event(n *watch.News, steps int, now book.Clock) notice.Event {
 	e := notice.Event{
-		Kind: notice.Kind(n.Kind), Prefix: n.Source, Cause: string(n.Cause), Tier: n.Step, Last: n.Step == steps, Proto: n.Proto, Port: n.Port,
+		Kind: notice.Kind(n.Kind), Prefix: n.Source, Cause: n.Cause.String(), Tier: n.Step, Last: n.Step == steps, Proto: n.Proto, Port: n.Port,
 		Offences: n.Offences, Time: now.Wall, Forever: n.Forever, Reason: n.Comment, Wrong: n.What, Count: n.Count,
 	}
 	if n.Until != 0 {

@@ -114,11 +114,11 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 		return
 	}
 	row := k.atStep(source, step, at)
-	row.Cause, row.Proto, row.Port = book.Cause(cause.String()), m.Proto, m.DstPort
+	row.Cause, row.Proto, row.Port = cause, m.Proto, m.DstPort
 	before, _ := k.book.Get(source)
 	late, isDue := k.due[source]
 	// Has a reading found this ban before its message came?
-	found := begins(before, at) && before.Cause != book.CauseOther && (isDue || step == before.Step)
+	found := begins(before, at) && before.Cause != ruleset.CauseOther && (isDue || step == before.Step)
 	due := k.stepAfter(before, at)
 	if found {
 		due = late

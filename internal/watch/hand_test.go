@@ -143,7 +143,7 @@ func TestEditsOfOthers(t *testing.T) {
 		l.put(ruleset.Record{Source: key, Banned: true, Timeout: 2 * time.Hour, Remaining: 2 * time.Hour, Comment: "again"})
 		w.want(ByHand, 0, 0, src)
 		row := w.rows(src)[key]
-		if left := row.Remaining(book.ReadClock().Boot); left > 2*time.Hour+slack || left < 2*time.Hour-deadline || row.Comment != "again" || !row.ByHand || row.Cause != book.CauseHand {
+		if left := row.Remaining(book.ReadClock().Boot); left > 2*time.Hour+slack || left < 2*time.Hour-deadline || row.Comment != "again" || !row.ByHand || row.Cause != ruleset.CauseHand {
 			t.Errorf("%v is remembered as %+v", src, row)
 		}
 		l.nft(fmt.Sprintf("delete element inet portmon %s { %v }", set, key.Addr()))
@@ -195,7 +195,7 @@ func TestPrefixesOfOthers(t *testing.T) {
 		l.nft(fmt.Sprintf("delete element inet portmon %s { %v }; add element inet portmon %[1]s { %[3]v }",
 			ruleset.RoleNet.Set(p.Addr(), 0), p, half))
 		l.wantPrefix(w, ByHand, half, "")
-		l.wantPrefix(w, Lifted, p, "")
+		l.wantPrefix(w, Lifted, p, book.HandComment)
 	}
 	l.served(bystanders...)
 	w.quiet()
@@ -231,7 +231,7 @@ func TestBansBeforeTheStart(t *testing.T) {
 		w = l.watch(saves)
 		w.quiet() // nothing is counted twice
 		for src, row := range w.rows(byHand...) {
-			if !row.ByHand || row.Offences != 0 || row.Cause != book.CauseHand || !row.Banned {
+			if !row.ByHand || row.Offences != 0 || row.Cause != ruleset.CauseHand || !row.Banned {
 				t.Errorf("%v is remembered as %+v", src, row)
 			}
 		}

@@ -43,7 +43,7 @@ func TestPacketPath(t *testing.T) {
 			if off := row.Remaining(book.ReadClock().Boot) - left; off.Abs() > slack {
 				t.Errorf("%v has %v left in the kernel, and the book is %v off", src, left, off)
 			}
-			if row.Step != step || row.Offences != i+1 || row.Cause != book.CauseTrap || row.Port != trapTCP || row.Proto != 6 || row.ByHand {
+			if row.Step != step || row.Offences != i+1 || row.Cause != ruleset.CauseTrap || row.Port != trapTCP || row.Proto != 6 || row.ByHand {
 				t.Errorf("%v is remembered as %+v, want step %d", src, row, step)
 			}
 		}
@@ -71,7 +71,7 @@ func TestScan(t *testing.T) {
 	}
 	w.want(Banned, 1, 1, scanners...)
 	for src, row := range w.rows(scanners...) {
-		if row.Cause != book.CauseScan || row.Port != 1000+uint16(l.spec.Scan.Ports)-1 {
+		if row.Cause != ruleset.CauseScan || row.Port != 1000+uint16(l.spec.Scan.Ports)-1 {
 			t.Errorf("%v is remembered as %+v, want a scan", src, row)
 		}
 	}
@@ -79,7 +79,7 @@ func TestScan(t *testing.T) {
 	w = l.watch() // without a book, the table tells
 	w.want(Banned, 1, 1, scanners...)
 	for src, row := range w.rows(scanners...) {
-		if row.Cause != book.CauseScan || row.Step != 1 {
+		if row.Cause != ruleset.CauseScan || row.Step != 1 {
 			t.Errorf("%v is found as %+v, want a scan", src, row)
 		}
 	}
@@ -107,7 +107,7 @@ func TestSubnet(t *testing.T) {
 		l.offend(sources[2])
 		bits := map[bool]int{true: 24, false: 48}[sources[0].Is4()]
 		want := netip.PrefixFrom(sources[0], bits).Masked()
-		if n, err := w.next(); err != nil || n.Kind != Banned || n.Source != want || n.Cause != book.CauseSubnet || n.Step != 0 {
+		if n, err := w.next(); err != nil || n.Kind != Banned || n.Source != want || n.Cause != ruleset.CauseSubnet || n.Step != 0 {
 			t.Fatalf("got %v %+v, error %v, want the ban of %v", n.Kind, n, err, want)
 		}
 		l.cut(sources...)
@@ -160,7 +160,7 @@ func TestOffencesOfOthers(t *testing.T) {
 	}
 	w.quiet()
 	for src, row := range w.rows(sources...) {
-		if row.Step != 3 || row.Offences != 3 || row.Cause != book.CauseOther || row.ByHand {
+		if row.Step != 3 || row.Offences != 3 || row.Cause != ruleset.CauseOther || row.ByHand {
 			t.Errorf("%v is remembered as %+v", src, row)
 		}
 	}

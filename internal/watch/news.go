@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/ruleset"
 )
 
 // News is one thing worth telling.
@@ -14,7 +15,7 @@ type News struct {
 	// none, and Offences how many are on record, this one included.
 	Step     int
 	Offences int
-	Cause    book.Cause
+	Cause    ruleset.Cause
 	// Proto and Port are where a packet of the offence went; 0 if not known.
 	Proto uint8
 	Port  uint16

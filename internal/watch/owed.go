@@ -67,7 +67,7 @@ func (k *core) records(now book.Moment) (out []ruleset.Record, back int) {
 	out = make([]ruleset.Record, 0, len(k.owed))
 	for source, restored := range k.owed {
 		row, _ := k.book.Get(source)
-		r, ok := k.record(row, now)
+		r, ok := row.Record(&k.spec, now)
 		if !ok {
 			continue // over, or unbanned meanwhile
 		}
@@ -76,31 +76,6 @@ func (k *core) records(now book.Moment) (out []ruleset.Record, back int) {
 		}
 	}
 	return out, back
-}
-
-// record returns what the table is to have of a row; ok is false if that is
-// nothing. The ladder may be another one than the row is of: no ban by it is
-// put back for longer than it bans today.
-func (k *core) record(row book.Row, now book.Moment) (r ruleset.Record, ok bool) {
-	r = ruleset.Record{Source: row.Source, Comment: row.Comment}
-	r.Cause, _ = ruleset.ParseCause(string(row.Cause))
-	r.Step = min(row.StepAt(now), len(k.spec.BanTime))
-	r.StepRemaining = row.StepRemaining(now)
-	if r.StepRemaining < ruleset.MinBanTime {
-		r.Step, r.StepRemaining = 0, 0
-	}
-	if !row.BannedAt(now) {
-		return r, r.Step > 0
-	}
-	r.Banned, r.Timeout, r.Remaining = true, row.Timeout, row.Remaining(now)
-	if step := min(row.Step, len(k.spec.BanTime)); step > 0 && (row.Cause == book.CauseTrap || row.Cause == book.CauseScan) {
-		longest := k.spec.BanTime[step-1]
-		r.Timeout, r.Remaining = min(r.Timeout, longest), min(r.Remaining, longest)
-	}
-	if r.Timeout > 0 && r.Remaining < ruleset.MinBanTime {
-		r.Banned, r.Timeout, r.Remaining = false, 0, 0
-	}
-	return r, r.Banned || r.Step > 0
 }
 
 // onChanged takes in the outcome of a change.

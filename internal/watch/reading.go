@@ -239,7 +239,7 @@ func (k *core) onShown(r *reading, e ruleset.Entry, source netip.Prefix, now boo
 			s.scan = true
 			r.steps[source] = s
 		} else if known && before.Port == 0 {
-			k.book.Learn(book.Row{Source: source, Cause: book.CauseScan})
+			k.book.Learn(book.Row{Source: source, Cause: ruleset.CauseScan})
 		}
 	case ruleset.RoleStep:
 		shown := step{step: e.Step, until: now.Boot.Add(e.Remaining)}
@@ -284,7 +284,7 @@ func same(a, b book.Row) bool {
 // source; with none, that on record. The cause is that on record if the ban is.
 func (k *core) explained(e ruleset.Entry, source netip.Prefix, before book.Row, shown step, now book.Clock) book.Row {
 	if shown.step == 0 && before.StepAt(now.Boot) > 0 {
-		shown = step{before.Step, before.StepUntil, before.Cause == book.CauseScan}
+		shown = step{before.Step, before.StepUntil, before.Cause == ruleset.CauseScan}
 	}
 	row := k.banOf(e, source, shown, now)
 	if before.BannedAt(now.Boot) && same(before, row) {

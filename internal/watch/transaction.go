@@ -181,7 +181,7 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, 
 	case was && offence && (before.Timeout == 0 || row.Until < before.Until):
 		k.owe(source, false) // it has done nothing to deserve less
 	case e.Role == ruleset.RoleBan && !was && k.climbs(row, before, climbed, now):
-		if row.ByHand, row.Cause = false, book.CauseOther; climbed.step > 0 {
+		if row.ByHand, row.Cause = false, ruleset.CauseOther; climbed.step > 0 {
 			row.Step, row.StepUntil = climbed.step, climbed.until
 		} else {
 			k.climb(&row, before, now)
@@ -201,7 +201,7 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, 
 // asked for; one without, of a source that has offended before, is taken for the
 // work of a program that saw it do so again.
 func (k *core) climbs(row, before book.Row, climbed step, now book.Clock) bool {
-	return row.Cause == book.CauseOther &&
+	return row.Cause == ruleset.CauseOther &&
 		(!row.ByHand || climbed.step > 0 || before.StepAt(now.Boot.Add(slack)) > 0)
 }
 
@@ -230,7 +230,7 @@ func (k *core) banOf(e ruleset.Entry, source netip.Prefix, of step, now book.Clo
 	_, offence := ruleset.Offence(e.Comment)
 	return book.Row{
 		Source: source, Banned: true, Timeout: e.Timeout, Until: now.Boot.Add(e.Remaining), Comment: e.Comment,
-		Step: of.step, StepUntil: of.until, Cause: book.Cause(e.Cause.String()),
+		Step: of.step, StepUntil: of.until, Cause: e.Cause,
 		ByHand: e.Cause == ruleset.CauseHand || e.Cause == ruleset.CauseOther && !offence,
 	}
 }
