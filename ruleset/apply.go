@@ -158,6 +158,15 @@ func (h *Handle) contents(t *Table, spec Spec) (Contents, error) {
 		out.Static[want.Name] = ivs
 		changed = changed || !slices.Equal(ivs, want.Elements)
 	}
+	if set := h.Set(setOwn6); set != nil && len(spec.Own6) > 0 && set.Type == nftset.IPv6Addr {
+		for el, err := range h.c.Elements(set) {
+			if err != nil {
+				return out, err
+			}
+			out.Own = append(out.Own, el.Interval)
+		}
+		slices.SortFunc(out.Own, nftset.Interval.Compare)
+	}
 	for _, f := range families {
 		if set := h.Set(f.net()); set != nil && set.Type == f.key {
 			var err error

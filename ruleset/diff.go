@@ -28,6 +28,8 @@ type Contents struct {
 	Static map[string][]nftset.Interval
 	// Nets are what the sets of prefixes hold, by their name.
 	Nets map[string][]span
+	// Own are the networks of this host that the table knows, sorted.
+	Own []nftset.Interval
 	// Bans are all bans. They are needed only if the whitelist or the prefix
 	// length changed, or subnets are not banned any more.
 	Bans []Entry
@@ -75,6 +77,7 @@ func Diff(spec Spec, f Features, s *State, c Contents) (*Plan, error) {
 	if err := p.diffSets(s, c); err != nil {
 		return nil, err
 	}
+	p.learnOwn(spec, c)
 	p.diffChains(s, len(replaced) > 0)
 	p.moveSteps(spec, s, m)
 	p.dropSets(s)

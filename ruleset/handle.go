@@ -105,22 +105,3 @@ func (h *Handle) Whitelisted(iv nftset.Interval) (entry nftset.Interval, ok bool
 	el, _, ok, err := h.get(familyOf(iv.From.Type()).whitelist(), iv.From)
 	return el.Interval, ok && el.Covers(iv), err
 }
-
-// LearnOwn makes IPv6 sources in the networks of this host be banned by their
-// full address. The packet path learns those networks only from offences.
-func (h *Handle) LearnOwn(networks []netip.Prefix) error {
-	set := h.Set(setOwn6)
-	if set == nil {
-		return nil
-	}
-	var elems []nftset.Element
-	for _, p := range networks {
-		if p.Addr().Is6() && p.Bits() <= ownLen {
-			key := nftset.AddrKey(netip.PrefixFrom(p.Addr(), ownLen).Masked().Addr())
-			elems = append(elems, nftset.Element{Interval: nftset.Single(key)})
-		}
-	}
-	tx := &nftset.Tx{}
-	tx.AddElements(set, nftset.Each(elems...))
-	return h.c.Commit(tx)
-}

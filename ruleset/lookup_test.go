@@ -166,36 +166,3 @@ func TestCauseOfASingleSource(t *testing.T) {
 	l.wantBans("2001:db8::7", "2001:db8:6:6::6", "2001:db8:7:7::/64")
 	l.served(addr("2001:db8:6:6::7"))
 }
-
-// TestLearnOwn tells the table of the host's own networks before anybody
-// offends.
-func TestLearnOwn(t *testing.T) {
-	l := newTrap(t, trapSpec())
-	h := l.open()
-	source := func(a string) netip.Prefix {
-		t.Helper()
-		p, err := h.Source(addr(a))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
-	if p := source("2001:db8:c::1"); p != prefix("2001:db8:c::/64") {
-		t.Errorf("before, the source is %v", p)
-	}
-	if err := h.LearnOwn([]netip.Prefix{prefix("2001:db8:c::1/64"), prefix("192.0.2.2/24"), prefix("2001:db8:d::/80")}); err != nil {
-		t.Fatal(err)
-	}
-	for a, want := range map[string]string{
-		"2001:db8:c::1": "2001:db8:c::1/128", "2001:db8:d::1": "2001:db8:d::/64", "2001:db8:e::1": "2001:db8:e::/64",
-		"64:ff9b::198.51.100.1": "64:ff9b::c633:6401/128", "198.51.100.1": "198.51.100.1/32", "::ffff:198.51.100.1": "198.51.100.1/32",
-	} {
-		if p := source(a); p != prefix(want) {
-			t.Errorf("the source of %s is %v, want %s", a, p, want)
-		}
-	}
-	l.offend(addr("2001:db8:c::1"))
-	l.wantBans("2001:db8:c::1")
-	l.cut(addr("2001:db8:c::1"))
-	l.served(addr("2001:db8:c::2"))
-}

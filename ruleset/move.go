@@ -72,13 +72,12 @@ func (s Spec) displaced(have *State, c Contents) displacement {
 }
 
 // standsAlone reports whether an IPv6 source is an address that is banned by
-// itself whatever the prefix length. Where all were, those of this host's own
-// networks are not known.
+// itself whatever the prefix length.
 func (s Spec) standsAlone(have *State, p netip.Prefix) bool {
 	if have.prefix6() < 128 {
 		return p.IsSingleIP()
 	}
-	return slices.ContainsFunc(slices.Concat(alwaysSingle, s.Single6), func(single netip.Prefix) bool { return single.Contains(p.Addr()) })
+	return s.isOwn(p.Addr()) || slices.ContainsFunc(slices.Concat(alwaysSingle, s.Single6), func(single netip.Prefix) bool { return single.Contains(p.Addr()) })
 }
 
 // rekeyed reports whether the keys of IPv6 sources mean something else by a

@@ -38,6 +38,9 @@ func TestNftLoadsWhatTablesSay(t *testing.T) {
 			if spec.Grace > 0 { // which is no part of the table, but of its creation
 				loaded.nft(fmt.Sprintf("add element inet portmon starting { tcp timeout %v, udp timeout %[1]v }", nftDuration(spec.Grace)))
 			}
+			if own := spec.own(); len(own) > 0 {
+				loaded.nft(fmt.Sprintf("add element inet portmon own6 { %v, %v }", own[0], own[1]))
+			}
 			planned.nft(plan.String())
 			want := applied.rules()
 			for how, l := range map[string]*lab{"table": loaded, "plan": planned} {

@@ -76,6 +76,12 @@ type Spec struct {
 	Prefix6 int
 	Single6 []netip.Prefix
 
+	// Own6 are IPv6 networks of this host's own addresses, whose addresses are
+	// banned one by one; only those of up to 64 bits count. They come from the
+	// routes of the host rather than from its configuration: they are no part of
+	// the digest, and a table that knows more of them keeps them.
+	Own6 []netip.Prefix
+
 	// Subnet4 and Subnet6 are the number of sources of one IPv4 /24, or IPv6
 	// /48, that must offend within a week for all of it to be banned, at most
 	// [MaxRetryLimit]; 0 is off. Subnet6 has no effect unless Prefix6 is longer
@@ -183,9 +189,14 @@ func (s Spec) Validate() error {
 			bad("Whitelist", "%v is not a network address of IPv4 or IPv6", p)
 		}
 	}
-	for _, p := range s.Single6 {
-		if !p.IsValid() || p != p.Masked() || !p.Addr().Is6() || p.Addr().Is4In6() {
-			bad("Single6", "%v is not an IPv6 network address", p)
+	for _, list := range []struct {
+		field    string
+		prefixes []netip.Prefix
+	}{{"Single6", s.Single6}, {"Own6", s.Own6}} {
+		for _, p := range list.prefixes {
+			if !p.IsValid() || p != p.Masked() || !p.Addr().Is6() || p.Addr().Is4In6() {
+				bad(list.field, "%v is not an IPv6 network address", p)
+			}
 		}
 	}
 	for _, list := range []struct {

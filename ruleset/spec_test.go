@@ -100,6 +100,10 @@ func TestValidateNamesEveryFault(t *testing.T) {
 		"mapped single6":         {func(s *Spec) { s.Single6 = []netip.Prefix{prefix("::ffff:192.0.2.0/120")} }, []string{"Single6: "}},
 		"zero single6":           {func(s *Spec) { s.Single6 = []netip.Prefix{{}} }, []string{"Single6: "}},
 
+		"own6":                {func(s *Spec) { s.Own6 = []netip.Prefix{prefix("2001:db8::/64"), prefix("2001:db8::/80")} }, nil},
+		"own6 of IPv4":        {func(s *Spec) { s.Own6 = []netip.Prefix{prefix("192.0.2.0/24")} }, []string{"Own6: 192.0.2.0/24"}},
+		"own6 with host bits": {func(s *Spec) { s.Own6 = []netip.Prefix{prefix("2001:db8::1/64"), {}} }, []string{"Own6: 2001:db8::1/64", "Own6: "}},
+
 		"local ports upside down": {func(s *Spec) { s.LocalPorts = Ports{9, 8} }, []string{"LocalPorts: 9-8"}},
 		"no local ports":          {func(s *Spec) { s.LocalPorts = Ports{} }, []string{"LocalPorts: 0"}},
 

@@ -59,6 +59,10 @@ func specs() map[string]Spec {
 	add("no subnets", func(s *Spec) { s.Subnet4, s.Subnet6 = 0, 0 })
 	add("prefix6 48 and subnets", func(s *Spec) { s.Prefix6, s.Subnet4 = 48, MaxRetryLimit })
 	add("single6", func(s *Spec) { s.Single6 = []netip.Prefix{netip.MustParsePrefix("2001:db8:5::/48")} })
+	add("own networks", func(s *Spec) {
+		s.Prefix6 = 56 // the table has a digest of its own only if more differs
+		s.Own6 = []netip.Prefix{netip.MustParsePrefix("2001:db8:2::/64"), netip.MustParsePrefix("2001:db8:1::/64"), netip.MustParsePrefix("2001:db8:1::/96")}
+	})
 	add("no route back, IPv4", func(s *Spec) { s.NoReversePath4 = true })
 	add("no route back, IPv6", func(s *Spec) { s.NoReversePath6 = true })
 	add("no route back", func(s *Spec) { s.NoReversePath4, s.NoReversePath6 = true, true })

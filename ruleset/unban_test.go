@@ -254,7 +254,4 @@ func TestUnbanWithoutTable(t *testing.T) {
 	if n, err := h.UnbanWhere(func(Entry) bool { return true }); n != 0 || err != nil {
 		t.Errorf("UnbanWhere: got %d, %v", n, err)
 	}
-	if err := h.LearnOwn([]netip.Prefix{prefix("2001:db8::/64")}); err != nil {
-		t.Errorf("LearnOwn: %v", err)
-	}
 }

@@ -81,11 +81,8 @@ func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts) erro
 		return err
 	}
 	h, err := ruleset.Open(c, tableName)
-	if err == nil {
-		err = h.LearnOwn(facts.OnLink6)
-	}
 	if err != nil {
-		return fmt.Errorf("the table is installed, but not complete: %w", err)
+		return fmt.Errorf("the table is installed, but cannot be read: %w", err)
 	}
 	switch {
 	case r.Empty():

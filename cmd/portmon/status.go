@@ -208,9 +208,11 @@ func (r *report) compare(c *nftset.Conn, conf *config.Config) error {
 		return err
 	}
 	r.FeaturesMissing = append(r.FeaturesMissing, plan.Features.Missing()...)
-	r.Current = new(plan.Empty())
-	r.InForce = new(r.Present && !r.Dormant && plan.Empty())
-	if r.Present {
+	// Addresses come and go; that is no fault of the table.
+	current := plan.Empty() || plan.OnlyLearns()
+	r.Current = new(current)
+	r.InForce = new(r.Present && !r.Dormant && current)
+	if r.Present && !current {
 		r.Differences = append(r.Differences, plan.Summary()...)
 	}
 	return nil

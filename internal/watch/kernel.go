@@ -146,6 +146,11 @@ func compare(c *nftset.Conn, spec ruleset.Spec) (current bool, wrong string, err
 	if err != nil {
 		return false, err.Error(), err
 	}
+	if plan.OnlyLearns() {
+		// The host has an address that it did not have when the table was made.
+		_, err := ruleset.Apply(c, spec)
+		return err == nil, strings.Join(plan.Summary(), ", "), err
+	}
 	if plan.Empty() {
 		return true, "", nil
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -127,6 +128,52 @@ func TestSwapped(t *testing.T) {
 			await(t, "the table is what it must be", func() bool { return w.stats().TableCurrent })
 		})
 	}
+}
+
+// A table that the watcher makes again knows the networks of this host: a ban of
+// a neighbour is not one of all of them, be it by hand or by the packet path.
+func TestNeighboursAfterFlush(t *testing.T) {
+	t.Parallel()
+	l := newBareLab(t)
+	neighbours := netip.MustParsePrefix("2001:db8:aa::/64") // by another interface than offences come in by
+	l.spec.Own6 = []netip.Prefix{neighbours}
+	l.apply()
+	w := l.watch()
+	await(t, "it is current", func() bool { return w.stats().TableCurrent })
+	guilty, innocent := netip.MustParseAddr("2001:db8:aa::1"), netip.MustParseAddr("2001:db8:aa::2")
+	alone := netip.PrefixFrom(guilty, 128)
+	l.nft("flush ruleset")
+	await(t, "the table is back", func() bool { return l.open().Exists })
+	if source, err := l.open().Source(guilty); err != nil || source != alone {
+		t.Errorf("%v would be banned as %v (error %v), want it alone", guilty, source, err)
+	}
+	l.offend(guilty)
+	w.awaitNews(Banned, 1)
+	if st := l.look(guilty); len(st.Bans) != 1 || st.Bans[0].Interval != nftset.FromPrefix(alone) {
+		t.Errorf("it has %+v, want %v banned", st, alone)
+	}
+	l.cut(guilty)
+	l.served(innocent)
+	w.quiet()
+}
+
+// A network that the host has come to is told to the table, and nobody else.
+func TestNewNeighbours(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	w := l.watch()
+	await(t, "it is current", func() bool { return w.stats().TableCurrent })
+	l.spec.Own6 = []netip.Prefix{netip.MustParsePrefix("2001:db8:aa::/64")}
+	w.reload <- Config{Spec: l.spec}
+	await(t, "the table knows it", func() bool {
+		source, err := l.open().Source(netip.MustParseAddr("2001:db8:aa::1"))
+		return err == nil && source.IsSingleIP()
+	})
+	await(t, "it is current", func() bool { return w.stats().TableCurrent })
+	if s := w.stats(); s.Repaired != 0 {
+		t.Errorf("%d repairs, want none", s.Repaired)
+	}
+	w.quiet()
 }
 
 func (l *lab) put(records ...ruleset.Record) {

@@ -1,0 +1,121 @@
+package ruleset
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/portmon/portmon/nftset"
+)
+
+// source returns by which prefix an address is banned.
+func (l *lab) sourceOf(a string) netip.Prefix {
+	l.t.Helper()
+	p, err := l.open().Source(addr(a))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return p
+}
+
+func (l *lab) knows(own ...string) {
+	l.t.Helper()
+	got := parseNftSet(l.t.(*testing.T), l.nft("", "-j", "list", "set", "inet", "portmon", setOwn6))
+	for _, a := range own {
+		if _, ok := got[a]; !ok {
+			l.t.Errorf("%s is not among the networks of this host, which are %v", a, got)
+		}
+		delete(got, a)
+	}
+	if len(got) > 0 {
+		l.t.Errorf("more networks than wanted: %v", got)
+	}
+}
+
+// TestOwn6 tells the table of the host's own networks before anybody offends:
+// when it is made, and when it is there.
+func TestOwn6(t *testing.T) {
+	for name, before := range map[string]func(l *lab){
+		"new":            func(*lab) {},
+		"there":          func(l *lab) { l.apply(trapSpec()) },
+		"away":           func(l *lab) { l.apply(trapSpec()); l.nft("flush ruleset") },
+		"all one by one": func(l *lab) { s := trapSpec(); s.Prefix6 = 128; l.apply(s) },
+		"dormant":        func(l *lab) { l.apply(trapSpec()); l.nft("add table inet portmon { flags dormant; }") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			before(l)
+			spec := trapSpec()
+			spec.Own6 = []netip.Prefix{prefix("2001:db8:d::/80"), prefix("2001:db8:c::/64"), prefix("2001:db8:b::/64"), prefix("2001:db8:c::/64")}
+			// A dormant table is woken first.
+			if r := l.apply(spec); r.OnlyLearns() != (name == "there" || name == "dormant") {
+				t.Errorf("does this only learn networks? %v:\n%s", r.OnlyLearns(), r)
+			}
+			l.knows("2001:db8:b::", "2001:db8:c::")
+			if p := l.prepare(spec); !p.Empty() || p.OnlyLearns() {
+				t.Errorf("there is more to do:\n%s", p)
+			}
+			for a, want := range map[string]string{
+				"2001:db8:c::1": "2001:db8:c::1/128", "2001:db8:d::1": "2001:db8:d::/64", "2001:db8:e::1": "2001:db8:e::/64",
+				"64:ff9b::198.51.100.1": "64:ff9b::c633:6401/128", "198.51.100.1": "198.51.100.1/32", "::ffff:198.51.100.1": "198.51.100.1/32",
+			} {
+				if p := l.sourceOf(a); p != prefix(want) {
+					t.Errorf("the source of %s is %v, want %s", a, p, want)
+				}
+			}
+			l.offend(addr("2001:db8:c::1"))
+			l.wantBans("2001:db8:c::1")
+			l.cut(addr("2001:db8:c::1"))
+			l.served(addr("2001:db8:c::2"))
+			l.offend(addr("2001:db8:e::1"))
+			l.wantBans("2001:db8:c::1", "2001:db8:e::/64")
+			// What the packet path has learnt stays, whatever is applied.
+			own := netip.PrefixFrom(l.link.B.IPv6, ownLen).Masked().Addr().String()
+			l.knows("2001:db8:b::", "2001:db8:c::", own)
+			spec.Own6 = spec.Own6[1:2]
+			l.apply(spec)
+			l.knows("2001:db8:b::", "2001:db8:c::", own)
+			spec.Own6 = nil
+			l.apply(spec)
+			l.knows("2001:db8:b::", "2001:db8:c::", own)
+		})
+	}
+}
+
+// TestOwn6OfAFullSet has room for one more network.
+func TestOwn6OfAFullSet(t *testing.T) {
+	l := newTrap(t, trapSpec())
+	var held []nftset.Element
+	for i := range ownSize - 1 {
+		held = append(held, nftset.Element{Interval: nftset.Single(nftset.AddrKey(addr(fmt.Sprintf("2001:db8:f:%x::", i))))})
+	}
+	l.addMany(setOwn6, held)
+	spec := trapSpec()
+	spec.Own6 = []netip.Prefix{prefix("2001:db8:a::/64"), prefix("2001:db8:b::/64")}
+	l.apply(spec)
+	if a, b := l.sourceOf("2001:db8:a::1"), l.sourceOf("2001:db8:b::1"); !a.IsSingleIP() || b.IsSingleIP() {
+		t.Errorf("the sources are %v and %v, want the first alone by itself", a, b)
+	}
+	if p := l.prepare(spec); !p.Empty() {
+		t.Errorf("there is more to do:\n%s", p)
+	}
+}
+
+// TestOwn6KeepsSteps changes the prefix length where each address was a source
+// of its own: those of neighbours go on being theirs.
+func TestOwn6KeepsSteps(t *testing.T) {
+	spec := trapSpec()
+	spec.Prefix6 = 128
+	l := newTrap(t, spec)
+	for _, p := range []string{"2001:db8:c::1/128", "2001:db8:e::1/128"} {
+		l.put(Record{Source: prefix(p), Step: 2, StepRemaining: time.Hour})
+	}
+	spec.Prefix6, spec.Own6 = 64, []netip.Prefix{prefix("2001:db8:c::/64")}
+	l.apply(spec)
+	for a, want := range map[string]int{"2001:db8:c::1": 2, "2001:db8:c::2": 0, "2001:db8:e::1": 2, "2001:db8:e::2": 2} {
+		if st := l.lookup(addr(a)); st.Step != want {
+			t.Errorf("of %s step %d is remembered, want %d", a, st.Step, want)
+		}
+	}
+}
