@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -111,6 +112,11 @@ func (p *cli) unban(h *ruleset.Handle, list *targetList) error {
 		remembered[source] = true
 	}
 	if few {
+		// In the order of what was asked for; the kernel has none.
+		asked := func(e ruleset.Entry) int {
+			return slices.IndexFunc(sources, func(p netip.Prefix) bool { return nftset.FromPrefix(p).Covers(e.Interval) })
+		}
+		slices.SortStableFunc(lifted, func(a, b ruleset.Entry) int { return cmp.Compare(asked(a), asked(b)) })
 		var texts []string // a source can be under several bans
 		for _, e := range lifted {
 			texts = append(texts, e.Interval.String())
