@@ -154,8 +154,8 @@ func TestFloodOfClosedPorts(t *testing.T) {
 				return len(l.lookup(scanner).Bans) > 0
 			})
 			l.wantStanding(scanner, 1, CauseScan)
-			if st := l.lookup(scanner); len(st.Probed) != spec.Scan.Ports {
-				l.t.Errorf("it was caught with the ports %v, want %d", st.Probed, spec.Scan.Ports)
+			if got := l.probed(scanner); len(got) != spec.Scan.Ports {
+				l.t.Errorf("it was caught with the ports %v, want %d", got, spec.Scan.Ports)
 			}
 			l.cut(scanner)
 		}

@@ -24,16 +24,16 @@ type Standing struct {
 	StepRemaining time.Duration
 	// Scanner tells that the last offence known was a scan.
 	Scanner bool
-	// Probed are the closed ports that count against the source, in order.
-	Probed []uint16
+	// Suspect tells that closed ports count against the source;
+	// [Handle.Probed] names them.
+	Suspect bool
 }
 
 // Banned reports whether packets from the address are dropped.
 func (st Standing) Banned() bool { return st.Whitelisted == nil && len(st.Bans) > 0 }
 
-// Lookup asks the kernel about one address, in some 10 µs for each set. Only for
-// a source that has probed closed ports are those read, which takes as long as
-// the set of them is large. IPv4-mapped addresses are taken as IPv4.
+// Lookup asks the kernel about one address, in some 10 µs for each set.
+// IPv4-mapped addresses are taken as IPv4.
 func (h *Handle) Lookup(a netip.Addr) (Standing, error) {
 	a = a.Unmap().WithZone("")
 	var st Standing
@@ -76,7 +76,7 @@ func (h *Handle) Lookup(a netip.Addr) (Standing, error) {
 			st.Bans = append(st.Bans, e)
 		}
 	}
-	st.Probed, err = h.probed(st.Source)
+	_, _, st.Suspect, err = h.get(f.score(), nftset.AddrKey(st.Source.Addr()))
 	return st, err
 }
 
@@ -108,13 +108,13 @@ func (h *Handle) lookupHistory(st *Standing, keys []nftset.Key) (map[nftset.Key]
 	return known, nil
 }
 
-// probed returns the closed ports that count against a source.
-func (h *Handle) probed(source netip.Prefix) ([]uint16, error) {
-	f := familyOfAddr(source.Addr())
-	_, _, ok, err := h.get(f.score(), nftset.AddrKey(source.Addr()))
-	set := h.Set(f.probed())
-	if err != nil || !ok || set == nil {
-		return nil, err
+// Probed returns the closed ports that count against a source, as [Handle.Source]
+// names it, in order. Nothing but all of their set can be read, which takes as
+// long as that is large: ask only about a source that is [Standing.Suspect].
+func (h *Handle) Probed(source netip.Prefix) ([]uint16, error) {
+	set := h.Set(familyOfAddr(source.Addr()).probed())
+	if set == nil {
+		return nil, nil
 	}
 	var ports []uint16
 	for el, err := range h.c.Elements(set) {

@@ -118,8 +118,8 @@ func TestLookupSaysWhatThePacketPathDoes(t *testing.T) {
 	}
 }
 
-// TestLookupNamesProbedPorts asks for closed ports, some of them twice.
-func TestLookupNamesProbedPorts(t *testing.T) {
+// TestProbed asks for closed ports, some of them twice.
+func TestProbed(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	l.families(func(l *lab, f family) {
 		src, bystander := l.source(f), l.source(f)
@@ -127,14 +127,13 @@ func TestLookupNamesProbedPorts(t *testing.T) {
 			l.want(l.syn(src, port), netnstest.AnswerRST)
 		}
 		l.served(bystander) // which asks for a closed port as well
-		if st := l.lookup(src); !slices.Equal(st.Probed, []uint16{closed, 200, 300}) || st.Banned() || st.Step != 0 {
-			l.t.Errorf("%v has probed %v, banned %v", src, st.Probed, st.Banned())
+		if st := l.lookup(src); !st.Suspect || st.Banned() || st.Step != 0 {
+			l.t.Errorf("%v stands at %+v", src, st)
 		}
-		if st := l.lookup(bystander); !slices.Equal(st.Probed, []uint16{closed}) {
-			l.t.Errorf("%v has probed %v", bystander, st.Probed)
-		}
-		if st := l.lookup(l.source(f)); st.Probed != nil {
-			l.t.Errorf("nobody has probed %v", st.Probed)
+		for a, want := range map[netip.Addr][]uint16{src: {closed, 200, 300}, bystander: {closed}, l.source(f): nil} {
+			if got := l.probed(a); !slices.Equal(got, want) {
+				l.t.Errorf("%v has probed %v, want %v", a, got, want)
+			}
 		}
 	})
 }

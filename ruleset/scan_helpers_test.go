@@ -127,6 +127,24 @@ func (l *lab) lookup(a netip.Addr) Standing {
 	return st
 }
 
+// probed returns the closed ports that count against an address.
+func (l *lab) probed(a netip.Addr) []uint16 {
+	l.t.Helper()
+	h := l.open()
+	st, err := h.Lookup(a)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	ports, err := h.Probed(st.Source)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if st.Suspect != (len(ports) > 0) {
+		l.t.Errorf("is %v a suspect? %v, with the ports %v", a, st.Suspect, ports)
+	}
+	return ports
+}
+
 // wantStanding fails the test unless a source is banned by a step, for a cause;
 // step 0 is not at all.
 func (l *lab) wantStanding(a netip.Addr, step int, cause Cause) {

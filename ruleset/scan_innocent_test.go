@@ -32,7 +32,7 @@ func (l *lab) innocent(f family, what string, do func(src probeSource)) {
 	do(src)
 	l.wantCounts(before, nil)
 	l.visit(src.addr)
-	if st := l.lookup(src.addr); len(st.Bans) > 0 || len(st.Probed) > 0 {
+	if st := l.lookup(src.addr); len(st.Bans) > 0 || st.Suspect {
 		l.t.Errorf("%s: %v stands at %+v", what, src.addr, st)
 	}
 }
@@ -111,8 +111,8 @@ func TestScanOfRestartingServices(t *testing.T) {
 		}
 		l.visit(client)
 		l.wantStanding(client, 0, CauseUnknown)
-		if st := l.lookup(client); len(st.Probed) > 0 {
-			l.t.Errorf("the ports %v count against a client", st.Probed)
+		if got := l.probed(client); len(got) > 0 {
+			l.t.Errorf("the ports %v count against a client", got)
 		}
 	})
 }

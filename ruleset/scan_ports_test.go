@@ -156,8 +156,8 @@ func TestCrawl(t *testing.T) {
 		<-tick.C
 	}
 	for _, crawler := range crawlers {
-		if st := l.lookup(crawler); len(st.Probed) != n {
-			t.Errorf("%v was caught with the ports %v, want %d", crawler, st.Probed, n)
+		if got := l.probed(crawler); len(got) != n {
+			t.Errorf("%v was caught with the ports %v, want %d", crawler, got, n)
 		}
 		l.wantStanding(crawler, 1, CauseScan)
 	}

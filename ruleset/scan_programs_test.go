@@ -94,8 +94,8 @@ func TestScanByPrograms(t *testing.T) {
 				if len(closed) != n-1 {
 					l.t.Errorf("%d closed ports have answered, want %d:\n%s", len(closed), n-1, out)
 				}
-				if st := l.lookup(scanner); len(st.Probed) != n {
-					l.t.Errorf("it was caught with the ports %v, want %d", st.Probed, n)
+				if got := l.probed(scanner); len(got) != n {
+					l.t.Errorf("it was caught with the ports %v, want %d", got, n)
 				}
 				l.wantStanding(scanner, 1, CauseScan)
 				l.wantBans(scanner.String()) // of IPv6 by its full address: it is a neighbour

@@ -93,7 +93,7 @@ func TestScanBySingleAddress(t *testing.T) {
 				t.Errorf("five hosts asked for one port each, and %v was banned", got)
 			}
 			l.served(innocent)
-			if got := l.scanBy(ports(200, 9), guilty); got != guilty || len(l.lookup(guilty).Probed) != 5 {
+			if got := l.scanBy(ports(200, 9), guilty); got != guilty || len(l.probed(guilty)) != 5 {
 				t.Errorf("%v asked for five ports, and %v was banned: %+v", guilty, got, l.lookup(guilty))
 			}
 			l.offend(knocker)

@@ -100,7 +100,7 @@ func (p *cli) unban(h *ruleset.Handle, list *targetList) error {
 			if err != nil {
 				return err
 			}
-			remembered[source] = st.Step > 0 || len(st.Probed) > 0
+			remembered[source] = st.Step > 0 || st.Suspect
 		}
 	}
 	lifted, covered, err := h.Unban(sources...)

@@ -148,7 +148,12 @@ func (p *cli) explain(c *nftset.Conn, h *ruleset.Handle, q query) (*answer, erro
 	}
 	a := &answer{
 		Version: 1, Table: h.Table.String(), Address: q.from, Source: st.Source, Bans: []banJSON{}, standing: st,
-		Tier: st.Step, TierExpiresSeconds: seconds(st.StepRemaining), ProbedPorts: st.Probed, zone: p.now().Location(),
+		Tier: st.Step, TierExpiresSeconds: seconds(st.StepRemaining), zone: p.now().Location(),
+	}
+	if st.Suspect {
+		if a.ProbedPorts, err = h.Probed(st.Source); err != nil {
+			return nil, err
+		}
 	}
 	if a.traps, err = readTraps(c, h); err != nil {
 		return nil, err
