@@ -83,7 +83,7 @@ type edit struct {
 	nets    map[family][]span // of the sets of prefixes
 }
 
-// place is a set of single keys, in fewer words than its name.
+// place is one of the sets that have a role, in fewer words than its name.
 type place struct {
 	key  nftset.KeyType
 	role Role
