@@ -76,11 +76,6 @@ func checkSource(p netip.Prefix) error {
 // Forever is the duration of a ban that does not end.
 const Forever time.Duration = -1
 
-// putSize is how many elements are added in one transaction at most. The kernel
-// takes its time for each, whatever is in it: it waits until no packet looks at
-// what was there before.
-const putSize = 32768
-
 // edit collects what is to become of the sets.
 type edit struct {
 	h       *Handle
@@ -101,8 +96,8 @@ type place struct {
 // banned as long as the longest ban that there is of it. A ban that finds its
 // set full goes to the set of prefixes.
 //
-// It takes one transaction for each set, or several where there are tens of
-// thousands of elements. refused has an error for each record that cannot
+// It takes one transaction for each set, or several where there are more than
+// [nftset.BatchSize] elements. refused has an error for each record that cannot
 // be banned, a *WhitelistedError or *SourceError, and nil for the others; it is
 // nil if all can. If the table, or one of the sets that are needed, does not
 // exist, err is os.ErrNotExist.
@@ -284,7 +279,7 @@ func (e *edit) addAll(set *nftset.Set, records []int32) error {
 		}
 		empty = now.Count == 0
 	}
-	for batch := range slices.Chunk(records, putSize) {
+	for batch := range slices.Chunk(records, nftset.BatchSize) {
 		if err := e.addBatch(set, batch, empty); err != nil {
 			return err
 		}
@@ -306,13 +301,12 @@ func (e *edit) addBatch(set *nftset.Set, batch []int32, empty bool) error {
 	tx.Renew(set, e.elements(role, old))
 	tx.AddElements(set, e.elements(role, more))
 	err := e.h.c.Commit(tx)
-	tooLarge, full := errors.Is(err, unix.EMSGSIZE), errors.Is(err, unix.ENFILE) && role.Bans()
 	switch half := len(batch) / 2; {
-	case tooLarge && half > 0, full && len(batch) > nftset.BatchSize: // there may be room for some
+	case errors.Is(err, unix.EMSGSIZE) && half > 0: // without privilege, or with long comments
 		if err = e.addBatch(set, batch[:half], empty); err == nil {
 			err = e.addBatch(set, batch[half:], empty)
 		}
-	case full:
+	case errors.Is(err, unix.ENFILE) && role.Bans():
 		// To renew takes no room, and the set of prefixes has no bound of that
 		// kind.
 		f := familyOf(set.Type)

@@ -290,9 +290,9 @@ func TestPutIntoAFullSet(t *testing.T) {
 	})
 }
 
-// TestPutManyIntoAFullSet puts more at once than goes into one attempt, and into
-// the set: it takes what it has room for, but for the rest of one transaction,
-// and all are banned.
+// TestPutManyIntoAFullSet puts more at once than goes into one transaction, and
+// into the set: it takes what it has room for, but for the rest of one
+// transaction, and all are banned.
 func TestPutManyIntoAFullSet(t *testing.T) {
 	const n, held, size = 2*nftset.BatchSize + 5000, 1000, 12_000
 	spec := trapSpec()
