@@ -28,8 +28,8 @@ func (p *cli) loadConfig() (*config.Config, route.Facts, error) {
 }
 
 // hostFacts fills in what the table depends on and no file says: from which
-// ports this host opens connections, and whether its routes can tell where a
-// source is. What cannot be read stays as it was; the error says why. Every
+// ports this host opens connections, whether its routes can tell where a source
+// is, and which wide networks it shares with others. What cannot be read stays as it was; the error says why. Every
 // command that makes a Spec calls it: they would undo each other's work if they
 // disagreed.
 func (p *cli) hostFacts(spec *ruleset.Spec) (route.Facts, error) {
@@ -38,6 +38,11 @@ func (p *cli) hostFacts(spec *ruleset.Spec) (route.Facts, error) {
 		err = fmt.Errorf("read routes: %w", err)
 	}
 	spec.NoReversePath4, spec.NoReversePath6 = facts.NoReversePath4, facts.NoReversePath6
+	for _, p := range facts.OnLink6 {
+		if p.Bits() < 64 { // of which own6 would have to hold thousands
+			spec.Single6 = append(spec.Single6, p)
+		}
+	}
 	ports, portErr := localPorts("/proc/sys/net/ipv4/ip_local_port_range")
 	if portErr == nil {
 		spec.LocalPorts = ports
