@@ -29,7 +29,8 @@ func (p *cli) loadConfig() (*config.Config, route.Facts, error) {
 
 // hostFacts fills in what the table depends on and no file says: from which
 // ports this host opens connections, in which networks it has addresses, and
-// whether its routes can tell where a source is. What cannot be read stays as it was; the error says why. Every
+// whether its routes can tell where a source is. What cannot be read stays as it
+// was; the error says why. Every
 // command that makes a Spec calls it: they would undo each other's work if they
 // disagreed.
 func (p *cli) hostFacts(spec *ruleset.Spec) (route.Facts, error) {
@@ -39,6 +40,11 @@ func (p *cli) hostFacts(spec *ruleset.Spec) (route.Facts, error) {
 	}
 	spec.Own6 = facts.OnLink6
 	spec.NoReversePath4, spec.NoReversePath6 = facts.NoReversePath4, facts.NoReversePath6
+	for _, p := range facts.OnLink6 {
+		if p.Bits() < 64 { // of which own6 would have to hold thousands
+			spec.Single6 = append(spec.Single6, p)
+		}
+	}
 	ports, portErr := localPorts("/proc/sys/net/ipv4/ip_local_port_range")
 	if portErr == nil {
 		spec.LocalPorts = ports
