@@ -72,9 +72,9 @@ func TestUnbanned(t *testing.T) {
 	l.served(offenders...)
 	l.cut(kept...)
 	// Nor does it come back if the table cannot be asked to forget it.
-	if err := w.order(t.Context(), func(loop *loop) {
+	if err := w.order(t.Context(), func() {
 		l.nft("delete table inet portmon")
-		loop.core.unbanned(l.prefixes(kept[0]), now())
+		w.core.unbanned(l.prefixes(kept[0]), now())
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -116,9 +116,11 @@ func TestFlushSet(t *testing.T) {
 	l.apply()
 	await(t, "the steps are back", func() bool {
 		for a := range want {
-			return l.look(a).Step == 2
+			if l.look(a).Step != 2 {
+				return false
+			}
 		}
-		return false
+		return true
 	})
 	for a := range want {
 		if st := l.look(a); len(st.Bans) > 0 || st.Step != 2 {
@@ -195,7 +197,7 @@ func TestPrefixesOfOthers(t *testing.T) {
 		l.nft(fmt.Sprintf("delete element inet portmon %s { %v }; add element inet portmon %[1]s { %[3]v }",
 			ruleset.RoleNet.Set(p.Addr(), 0), p, half))
 		l.wantPrefix(w, ByHand, half, "")
-		l.wantPrefix(w, Lifted, p, "")
+		l.wantPrefix(w, Lifted, p, book.HandComment) // with which it was put back
 	}
 	l.served(bystanders...)
 	w.quiet()

@@ -226,7 +226,7 @@ func TestOffenceInNewTable(t *testing.T) {
 	// offence in it.
 	hold := make(chan struct{})
 	held := make(chan error)
-	go func() { held <- w.order(t.Context(), func(*loop) { <-hold }) }()
+	go func() { held <- w.order(t.Context(), func() { <-hold }) }()
 	l.nft("flush ruleset")
 	l.apply()
 	l.offend(offenders...)
@@ -371,7 +371,7 @@ func TestNothingToRepair(t *testing.T) {
 	}
 	for generation := uint32(0); ; { // until it has looked at what has become of it
 		var at uint32
-		if err := w.order(t.Context(), func(l *loop) { at = l.core.table.closely.generation }); err != nil {
+		if err := w.order(t.Context(), func() { at = w.core.table.closely.generation }); err != nil {
 			t.Fatal(err)
 		}
 		if generation == 0 {

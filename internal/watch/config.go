@@ -1,7 +1,6 @@
 package watch
 
 import (
-	"context"
 	"time"
 
 	"github.com/portmon/portmon/ruleset"
@@ -48,29 +47,3 @@ type Config struct {
 // maxRows is how many sources the book remembers: twice as many as the sets of
 // both families that remember the first step.
 func (c *Config) maxRows() int { return 8 * int(c.Spec.Size) }
-
-// Watcher listens to the kernel from the moment it is opened, and acts while it
-// runs.
-type Watcher struct{ l *loop }
-
-// Open subscribes to all that there is to hear. The error is [nflog.ErrBusy] if
-// another watcher runs in this network namespace.
-func Open(config Config) (*Watcher, error) {
-	l, err := open(config)
-	if err != nil {
-		return nil, err
-	}
-	return &Watcher{l}, nil
-}
-
-// Run watches until the context ends, for which the error is nil unless the book
-// could not be written; the kernel is left as it is. It can be called once. Of a
-// Config from reload only the Spec counts.
-func (w *Watcher) Run(ctx context.Context, reload <-chan Config) error {
-	defer close(w.l.ended)
-	return w.l.run(ctx, reload)
-}
-
-// Close ends the subscriptions. Run must have returned, or never have been
-// called.
-func (w *Watcher) Close() { w.l.close() }
