@@ -27,10 +27,11 @@ type Config struct {
 	// the book and what it lacked has been put back.
 	Ready func()
 
-	// News and Fault, unless nil, get what happened, and what went wrong without
-	// an end to the watch. The loop calls them, and while they run it hears
-	// nothing: they must not block, and must not keep the slice. Whoever passes
-	// news on to something that can stall needs a bounded queue of its own.
+	// News and Fault, unless nil, get what happened, and what went wrong
+	// without an end to the watch. The loop calls them, and while they run it
+	// hears nothing: they must not block, and must not keep the slice. Whoever
+	// passes news on to something that can stall needs a bounded queue of its
+	// own.
 	News  func([]News)
 	Fault func(error)
 

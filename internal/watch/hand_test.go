@@ -248,8 +248,8 @@ func TestBansBeforeTheStart(t *testing.T) {
 	l.served(l.pair()...)
 }
 
-// What is lifted while no watcher runs stays lifted, in the table and over a new
-// one.
+// What is lifted while no watcher runs stays lifted, in the table and over a
+// new one.
 func TestLiftedUnwatched(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 2*time.Second, time.Hour)

@@ -42,8 +42,8 @@ func (w *Watcher) Origin(ctx context.Context) (o book.Origin, err error) {
 }
 
 // Rows yields what is remembered of sources, or all if none are named. The loop
-// is asked for a few at a time, so that it goes on meanwhile, and no row that is
-// there from the first to the last is missing. It may end with an error.
+// is asked for a few at a time, so that it goes on meanwhile, and no row that
+// is there from the first to the last is missing. It may end with an error.
 func (w *Watcher) Rows(ctx context.Context, of ...netip.Prefix) iter.Seq2[book.Row, error] {
 	const few = 4096
 	return func(yield func(book.Row, error) bool) {

@@ -11,8 +11,8 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// hang keeps the loop from hearing anything, as one that is not scheduled, until
-// the function that it returns is called.
+// hang keeps the loop from hearing anything, as one that is not scheduled,
+// until the function that it returns is called.
 func (w *watcher) hang() (release func()) {
 	w.t.Helper()
 	hangs, hold, done := make(chan struct{}), make(chan struct{}), make(chan error)

@@ -9,8 +9,8 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// heldBack is how long the kernel may hold log messages back, to send several at
-// once, and how long it may take until they are here.
+// heldBack is how long the kernel may hold log messages back, to send several
+// at once, and how long it may take until they are here.
 const heldBack = 30 * time.Millisecond
 
 // save is somebody who waits until all that has happened is on the disk.
@@ -46,9 +46,9 @@ func (w *Watcher) openBook(here book.Origin, now book.Clock) (*book.Book, book.O
 	const wait = 5 * time.Second
 	b, report, err := book.Open(book.Config{Path: w.config.State, MaxRows: rows, Here: here, Now: now, Wait: wait})
 	if err == nil && report.Origin != nil {
-		// What was written on another machine is of no use here, as after this one
-		// was cloned: the file is kept aside. Another network namespace may still
-		// need its own.
+		// What was written on another machine is of no use here, as after this
+		// one was cloned: the file is kept aside. Another network namespace may
+		// still need its own.
 		if other, _ := errors.AsType[*book.OriginError](report.Origin); other != nil && other.What == "machine" {
 			w.fault(report.Origin)
 			b.Clear()
@@ -126,8 +126,8 @@ func (w *Watcher) untilSync(now book.Clock) time.Duration {
 	return min(d, w.core.untilSync(now))
 }
 
-// dueSaves returns those who wait for a save, once all that happened before they
-// asked has been taken in.
+// dueSaves returns those who wait for a save, once all that happened before
+// they asked has been taken in.
 func (w *Watcher) dueSaves(now book.Clock) (due []save) {
 	if !w.core.quiet() {
 		return nil

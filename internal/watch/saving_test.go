@@ -13,8 +13,8 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// What was banned before somebody asks to save is saved, although the kernel may
-// hold the news of it back.
+// What was banned before somebody asks to save is saved, although the kernel
+// may hold the news of it back.
 func TestSavedAtOnce(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

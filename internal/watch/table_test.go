@@ -130,8 +130,9 @@ func TestSwapped(t *testing.T) {
 	}
 }
 
-// A table that the watcher makes again knows the networks of this host: a ban of
-// a neighbour is not one of all of them, be it by hand or by the packet path.
+// A table that the watcher makes again knows the networks of this host: a ban
+// of a neighbour is not one of all of them, be it by hand or by the packet
+// path.
 func TestNeighboursAfterFlush(t *testing.T) {
 	t.Parallel()
 	l := newBareLab(t)

@@ -96,9 +96,9 @@ func (w *Watcher) Close() {
 	w.readers.Wait()
 }
 
-// Run watches until the context ends, for which the error is nil unless the book
-// could not be written; the kernel is left as it is. It can be called once. Of a
-// Config from reload only the Spec counts.
+// Run watches until the context ends, for which the error is nil unless the
+// book could not be written; the kernel is left as it is. It can be called
+// once. Of a Config from reload only the Spec counts.
 func (w *Watcher) Run(ctx context.Context, reload <-chan Config) error {
 	defer close(w.ended)
 	if err := w.begin(); err != nil {
