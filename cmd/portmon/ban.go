@@ -285,8 +285,8 @@ func (p *cli) noteLonger(h *ruleset.Handle, made *ruleset.Record) error {
 	return err
 }
 
-// longest returns the ban of all of a source that lasts longest, nil if there is
-// none.
+// longest returns the ban of all of a source that lasts longest, nil if there
+// is none.
 func longest(h *ruleset.Handle, r *ruleset.Record) (found *ruleset.Entry, err error) {
 	st, err := h.Lookup(r.Source.Addr())
 	for i := range st.Bans {
@@ -313,8 +313,8 @@ func banTime(d time.Duration) string {
 	return config.FormatDuration(d)
 }
 
-// failEach reports errors that have nothing to do with each other, each with its
-// hint.
+// failEach reports errors that have nothing to do with each other, each with
+// its hint.
 func (p *cli) failEach(errs []error) error {
 	if len(errs) == 0 {
 		return nil

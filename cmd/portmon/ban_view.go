@@ -37,7 +37,8 @@ func newBan(e ruleset.Entry, prefix netip.Prefix, now time.Time) ban {
 }
 
 // since returns when the ban was made. ok is false if nobody can tell: the
-// kernel only keeps the time that is left, which says nothing of a ban for ever.
+// kernel only keeps the time that is left, which says nothing of a ban for
+// ever.
 func (b *ban) since() (t time.Time, ok bool) {
 	return b.read.Add(b.remaining - b.timeout), b.remaining > 0 && b.timeout >= b.remaining
 }
@@ -170,8 +171,8 @@ func portName(proto uint8, port uint16) string {
 	return text.Protocol(proto) + "/" + strconv.Itoa(int(port))
 }
 
-// short writes a duration so that it can be read at a glance: rounded to its two
-// largest units.
+// short writes a duration so that it can be read at a glance: rounded to its
+// two largest units.
 func short(d time.Duration) string {
 	const day = 24 * time.Hour
 	units := [...]struct {

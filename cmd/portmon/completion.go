@@ -51,8 +51,8 @@ const (
 	maxSearched = 100_000
 )
 
-// completeBanned offers the addresses that are banned. Whatever goes wrong, it is
-// silent: errors from the tab key help nobody.
+// completeBanned offers the addresses that are banned. Whatever goes wrong, it
+// is silent: errors from the tab key help nobody.
 func (p *cli) completeBanned(_ *cobra.Command, args []string, start string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	var found []cobra.Completion
 	_ = p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error {

@@ -11,7 +11,8 @@ import (
 	"github.com/portmon/portmon/netnstest"
 )
 
-// TestDemo shows what portmon is about, on hosts that exist only as long as it runs. With PORTMON_DEMO=1 it can be watched:
+// TestDemo shows what portmon is about, on hosts that exist only as long as it
+// runs. With PORTMON_DEMO=1 it can be watched:
 //
 //	PORTMON_DEMO=1 go test -run '^TestDemo$' ./cmd/portmon -v
 func TestDemo(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 )
 
 // testConfig writes a configuration for a test, whose state is its own: the
-// machine that the tests run on may have a watcher, and bans. Traps are armed at
-// once.
+// machine that the tests run on may have a watcher, and bans. Traps are armed
+// at once.
 func testConfig(t *testing.T) (file string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -122,8 +122,8 @@ func TestScannerIsShutOut(t *testing.T) {
 	}
 }
 
-// A listener is enough to make a trap an ordinary port, and status is right about
-// it.
+// A listener is enough to make a trap an ordinary port, and status is right
+// about it.
 func TestStatusTellsOfListeners(t *testing.T) {
 	site := newSite(t)
 	portmon(t, site.host, "apply")

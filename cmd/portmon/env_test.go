@@ -21,7 +21,8 @@ import (
 // testNow is what time it is in tests that ask the env.
 var testNow = time.Date(2026, 1, 18, 11, 4, 26, 0, time.FixedZone("test", 3600))
 
-// testEnv returns a world without a kernel: no environment, no terminal, and output that can be read.
+// testEnv returns a world without a kernel: no environment, no terminal, and
+// output that can be read.
 func testEnv() (e env, stdout, stderr *bytes.Buffer) {
 	stdout, stderr = &bytes.Buffer{}, &bytes.Buffer{}
 	return env{
@@ -38,7 +39,8 @@ func testEnv() (e env, stdout, stderr *bytes.Buffer) {
 	}, stdout, stderr
 }
 
-// hostEnv returns a world whose kernel is that of a host, as long as what runs in it does so within host.Do.
+// hostEnv returns a world whose kernel is that of a host, as long as what runs
+// in it does so within host.Do.
 func hostEnv(h *netnstest.Host) (e env, stdout, stderr *bytes.Buffer) {
 	e, stdout, stderr = testEnv()
 	e.dial = func() (*nftset.Conn, error) { return nftset.Dial(&nftset.Config{NetNS: h.FD()}) }

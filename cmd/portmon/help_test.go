@@ -22,7 +22,8 @@ func eachCommand(cmd *cobra.Command, f func(*cobra.Command)) {
 	}
 }
 
-// allCommands returns them, the help command included, which cobra adds only when it runs.
+// allCommands returns them, the help command included, which cobra adds only
+// when it runs.
 func allCommands() []*cobra.Command {
 	e, _, _ := testEnv()
 	root := (&cli{env: e, ui: newUI(e)}).root()
@@ -79,7 +80,8 @@ func TestHelpIsReadable(t *testing.T) {
 	}
 }
 
-// TestExamplesRun does what the help says, each example on a host of its own with the table in force.
+// TestExamplesRun does what the help says, each example on a host of its own
+// with the table in force.
 func TestExamplesRun(t *testing.T) {
 	bin := t.TempDir()
 	self, err := os.Executable()

@@ -9,8 +9,8 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// knowledge is what is remembered of sources, and the kernel does not hold: last
-// ports, the number of offences and when they were.
+// knowledge is what is remembered of sources, and the kernel does not hold:
+// last ports, the number of offences and when they were.
 type knowledge struct {
 	*book.Book
 	clock   book.Clock
@@ -21,8 +21,8 @@ type knowledge struct {
 // a larger book takes as much memory as all bans.
 const maxKnown = 100_000
 
-// knowledgeOf returns what is remembered of targets, of all sources if there are
-// none.
+// knowledgeOf returns what is remembered of targets, of all sources if there
+// are none.
 func (p *cli) knowledgeOf(h *ruleset.Handle, only []target) (*knowledge, error) {
 	if len(only) == 0 {
 		if n, err := countBans(h); err != nil || n > maxKnown {

@@ -17,17 +17,20 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// programs are what the test binary is when it is called by another name, as scripts do.
+// programs are what the test binary is when it is called by another name, as
+// scripts do.
 var programs = map[string]func(){
 	"portmon":      main,
 	"with-etc":     withEtc,
 	"unprivileged": unprivileged,
 }
 
-// homeVariable tells programs the network namespace of the tests, in which none of them has any business.
+// homeVariable tells programs the network namespace of the tests, in which none
+// of them has any business.
 const homeVariable = "PORTMON_TEST_HOME"
 
-// raceVariable keeps the race detector from pausing for a second at the end of each program.
+// raceVariable keeps the race detector from pausing for a second at the end of
+// each program.
 const raceVariable = "GORACE"
 
 func TestMain(m *testing.M) {
@@ -50,7 +53,8 @@ func netNS() string {
 	return name
 }
 
-// untouched runs tests and fails if they changed anything of the host that they ran on.
+// untouched runs tests and fails if they changed anything of the host that they
+// ran on.
 type untouched struct{ netnstest.Runner }
 
 func (u untouched) Run() int {
@@ -76,7 +80,8 @@ func (u untouched) Run() int {
 	return code
 }
 
-// hostState returns what portmon could change on the host, as far as nobody else does: the table, by its handle, and its files.
+// hostState returns what portmon could change on the host, as far as nobody
+// else does: the table, by its handle, and its files.
 func hostState() (map[string]any, error) {
 	c, err := nftset.Dial(nil)
 	if err != nil {
@@ -96,7 +101,8 @@ func hostState() (map[string]any, error) {
 	return state, nil
 }
 
-// withEtc is a command for scripts: it runs a program for which the folder $ETC is /etc, and $VARLIB is /var/lib.
+// withEtc is a command for scripts: it runs a program for which the folder $ETC
+// is /etc, and $VARLIB is /var/lib.
 func withEtc() {
 	runtime.LockOSThread()
 	err := unix.Unshare(unix.CLONE_NEWNS)
@@ -112,13 +118,15 @@ func withEtc() {
 	become(err)
 }
 
-// unprivileged is a command for scripts: it runs a program without any capability. Unlike another user, that is to be had without
-// root too, where a test has but one user.
+// unprivileged is a command for scripts: it runs a program without any
+// capability. Unlike another user, that is to be had without root too, where a
+// test has but one user.
 func unprivileged() {
 	runtime.LockOSThread()
 	var err error
 	for c := uintptr(0); c <= unix.CAP_LAST_CAP && err == nil; c++ {
-		// What is not in the bounding set, not even root gets from executing a program.
+		// What is not in the bounding set, not even root gets from executing a
+		// program.
 		if err = unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err == unix.EINVAL {
 			err = nil // newer than the kernel
 		}

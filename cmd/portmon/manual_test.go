@@ -16,8 +16,9 @@ import (
 
 var indentation = regexp.MustCompile(`(?m)^ +`)
 
-// rendered returns a page of the manual as it is read, in lines of any length, but without indentation, of which each groff has its
-// own. A warning fails the test.
+// rendered returns a page of the manual as it is read, in lines of any length,
+// but without indentation, of which each groff has its own. A warning fails the
+// test.
 func rendered(t *testing.T, page []byte) string {
 	t.Helper()
 	groff, err := exec.LookPath("groff")
@@ -79,7 +80,8 @@ func TestManualOfConfig(t *testing.T) {
 		if line == "" {
 			continue
 		}
-		// Every line of the reference is there: comments as text, keys and sections as headings.
+		// Every line of the reference is there: comments as text, keys and
+		// sections as headings.
 		line = strings.TrimSpace(strings.TrimPrefix(line, "#"))
 		if !strings.Contains(blanks.ReplaceAllString(text, " "), blanks.ReplaceAllString(line, " ")) {
 			t.Errorf("there is no %q in\n%s", line, text)

@@ -47,8 +47,8 @@ func originError(r book.Report) error {
 	return &book.Error{Op: "use", Path: r.Path, Err: r.Origin}
 }
 
-// openBook opens the book to change it. If it is locked, by a watcher that hangs,
-// then it is read, and changes stay in memory.
+// openBook opens the book to change it. If it is locked, by a watcher that
+// hangs, then it is read, and changes stay in memory.
 func (p *cli) openBook(path string, h *ruleset.Handle) (b *book.Book, r book.Report, locked bool, err error) {
 	b, r, err = book.Open(bookConfig(path, h))
 	if locked = errors.Is(err, book.ErrLocked); locked {

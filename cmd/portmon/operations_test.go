@@ -14,7 +14,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// operations is the manual for whoever runs portmon. What stands in it between three backquotes is tested:
+// operations is the manual for whoever runs portmon. What stands in it between
+// three backquotes is tested:
 //
 //	console        commands after "# ", typed in this order on one host which the internet can reach, and what they answer; where
 //	               no answer is shown, any is right, and "..." stands for any lines
@@ -25,10 +26,12 @@ import (
 //	sh rescue      what a rescue system needs
 //	yaml, nothing  text
 //
-// A comment <!-- run: COMMAND --> is a command of testscript, or one of [scriptCommands], which readers do not see.
+// A comment <!-- run: COMMAND --> is a command of testscript, or one of
+// [scriptCommands], which readers do not see.
 const operations = "../../docs/operations.md"
 
-// TestOperations does what the manual says, as far as that goes without systemd.
+// TestOperations does what the manual says, as far as that goes without
+// systemd.
 func TestOperations(t *testing.T) {
 	text, err := os.ReadFile(operations)
 	if err != nil {
@@ -47,10 +50,12 @@ func TestOperations(t *testing.T) {
 	testscript.Run(t, testscript.Params{Files: []string{file}, Setup: setUpScript, Cmds: commandsToo})
 }
 
-// typedVariable names a file for a shell script that types the manual on a booted Debian. Tests in virtual machines run it.
+// typedVariable names a file for a shell script that types the manual on a
+// booted Debian. Tests in virtual machines run it.
 const typedVariable = "PORTMON_TYPED"
 
-// TestOperationsCanBeTyped checks that shells understand all that is to be typed.
+// TestOperationsCanBeTyped checks that shells understand all that is to be
+// typed.
 func TestOperationsCanBeTyped(t *testing.T) {
 	text, err := os.ReadFile(operations)
 	if err != nil {
@@ -94,7 +99,8 @@ var (
 	fence     = regexp.MustCompile("^```(.*)$")
 )
 
-// block is what stands between two lines of three backquotes, or a directive, whose lang is "run".
+// block is what stands between two lines of three backquotes, or a directive,
+// whose lang is "run".
 type block struct {
 	lang  string
 	line  int // its number, from 1
@@ -119,7 +125,8 @@ func blocks(text string) []block {
 	return all
 }
 
-// transcript makes a script of a manual, and tells how many commands readers see in it.
+// transcript makes a script of a manual, and tells how many commands readers
+// see in it.
 func transcript(t *testing.T, text string) (script string, commands int) {
 	t.Helper()
 	var run, files strings.Builder
@@ -163,7 +170,8 @@ func (b *block) console(t *testing.T, run, files *strings.Builder) (commands int
 	return commands
 }
 
-// varying are what differs each time: dates, seconds, numbers of processes, and how wide a column is.
+// varying are what differs each time: dates, seconds, numbers of processes, and
+// how wide a column is.
 var varying = []struct {
 	what *regexp.Regexp
 	by   string

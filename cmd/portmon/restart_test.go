@@ -13,7 +13,8 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// flush takes all nftables rules from a host, as their unit does when it starts.
+// flush takes all nftables rules from a host, as their unit does when it
+// starts.
 func (s *site) flush(t *testing.T) {
 	t.Helper()
 	s.host.Do(func() {

@@ -75,7 +75,8 @@ func names(cmd *cobra.Command) []string {
 	return all
 }
 
-// unknownCommand is the check of arguments for a command that only has subcommands.
+// unknownCommand is the check of arguments for a command that only has
+// subcommands.
 func unknownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -90,7 +91,8 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 	return err
 }
 
-// flagError says what is wrong with a flag, and which one might have been meant.
+// flagError says what is wrong with a flag, and which one might have been
+// meant.
 func flagError(cmd *cobra.Command, err error) error {
 	wrong := &usageError{err, "see " + cmd.CommandPath() + " --help"}
 	var unknown *pflag.NotExistError
@@ -106,8 +108,8 @@ func flagError(cmd *cobra.Command, err error) error {
 	return wrong
 }
 
-// suggest returns those of the words that s may have been meant for. Cobra knows
-// how, but only for commands.
+// suggest returns those of the words that s may have been meant for. Cobra
+// knows how, but only for commands.
 func suggest(s string, words []string) []string {
 	c := &cobra.Command{SuggestionsMinimumDistance: 2}
 	for _, w := range words {

@@ -18,7 +18,8 @@ import (
 	"github.com/portmon/portmon/netnstest"
 )
 
-// TestScripts runs portmon as a user types it, each script on a host of its own which the internet can reach.
+// TestScripts runs portmon as a user types it, each script on a host of its own
+// which the internet can reach.
 func TestScripts(t *testing.T) {
 	scripts, err := filepath.Glob("testdata/script/*.txtar")
 	if err != nil || len(scripts) == 0 {
@@ -32,14 +33,16 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// site is what a script runs on: a host, and the internet that reaches it, from any address.
+// site is what a script runs on: a host, and the internet that reaches it, from
+// any address.
 type site struct {
 	host, internet *netnstest.Host
 	link           *netnstest.Link
 	watcher        *watcherProcess // of a script
 }
 
-// newSite connects a host to the internet. Its addresses are 192.0.2.2 and 2001:db8::2.
+// newSite connects a host to the internet. Its addresses are 192.0.2.2 and
+// 2001:db8::2.
 func newSite(t testing.TB) *site {
 	s := &site{host: netnstest.NewHost(t, "host"), internet: netnstest.NewHost(t, "internet")}
 	s.link = netnstest.Connect(t, s.internet, s.host, "192.0.2.0/24", "2001:db8::/64")
@@ -47,7 +50,8 @@ func newSite(t testing.TB) *site {
 	return s
 }
 
-// probe sends a SYN from any source to a port of the host, and tells the answer.
+// probe sends a SYN from any source to a port of the host, and tells the
+// answer.
 func (s *site) probe(src netip.Addr, port uint16) netnstest.Answer {
 	dst := s.link.B.IPv4
 	if src.Is6() {
@@ -192,7 +196,8 @@ func scriptListen(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Value(siteKey{}).(*site).host.Listen(args[0], args[1])
 }
 
-// find returns what stands in a JSON document at a path of names and numbers, each after a dot.
+// find returns what stands in a JSON document at a path of names and numbers,
+// each after a dot.
 func find(ts *testscript.TestScript, file, path string) any {
 	var v any
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile(file)), &v))

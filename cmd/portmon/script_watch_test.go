@@ -25,7 +25,8 @@ type watcherProcess struct {
 	notices net.PacketConn // what it tells systemd
 }
 
-// scriptWatch starts a watcher as systemd does, and returns when it says that it is ready.
+// scriptWatch starts a watcher as systemd does, and returns when it says that
+// it is ready.
 func scriptWatch(ts *testscript.TestScript, neg bool, args []string) {
 	site := ts.Value(siteKey{}).(*site)
 	if neg || site.watcher != nil {

@@ -12,7 +12,8 @@ import (
 	"github.com/portmon/portmon/netnstest"
 )
 
-// session is a connection to a host, such as that of an administrator who sets up portmon.
+// session is a connection to a host, such as that of an administrator who sets
+// up portmon.
 type session struct {
 	*testing.T
 	*site
@@ -37,7 +38,8 @@ func (s session) goesOn(when string) {
 	}
 }
 
-// droppedPackets returns how many packets of banned sources the host has dropped.
+// droppedPackets returns how many packets of banned sources the host has
+// dropped.
 func (s *site) droppedPackets(t *testing.T) (n int) {
 	t.Helper()
 	var status struct {
@@ -49,7 +51,8 @@ func (s *site) droppedPackets(t *testing.T) (n int) {
 	return status.Counters["dropped"].Packets
 }
 
-// TestSessionOutlastsBan has an administrator who applies, knocks on a trap, hangs, and goes on as soon as the ban is lifted.
+// TestSessionOutlastsBan has an administrator who applies, knocks on a trap,
+// hangs, and goes on as soon as the ban is lifted.
 func TestSessionOutlastsBan(t *testing.T) {
 	t.Parallel()
 	site := newSite(t)

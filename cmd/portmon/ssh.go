@@ -24,8 +24,8 @@ func (p *cli) sshPeer() (netip.Addr, bool) {
 	return addr.Unmap().WithZone(""), err == nil
 }
 
-// ancestorEnv returns the value of an environment variable in the nearest process
-// above this one that has it, as far up as this user may look.
+// ancestorEnv returns the value of an environment variable in the nearest
+// process above this one that has it, as far up as this user may look.
 func ancestorEnv(key string) string {
 	const limit = 64 // pids that were reused meanwhile could make a circle
 	pid := os.Getppid()
@@ -44,7 +44,8 @@ func ancestorEnv(key string) string {
 		if err != nil {
 			return ""
 		}
-		// "4711 (name) S 4710 ...": the name may hold anything, even parentheses.
+		// "4711 (name) S 4710 ...": the name may hold anything, even
+		// parentheses.
 		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 		if len(fields) < 2 {
 			return ""

@@ -101,9 +101,9 @@ func openRegular(name string) (*os.File, error) {
 	return os.Open(name)
 }
 
-// skip reports what is wrong with a list. It returns an error if the rest is not
-// to be done either: if it is wrong with an argument, or with --strict. Errors
-// belong to the targets, or to lines that are none.
+// skip reports what is wrong with a list. It returns an error if the rest is
+// not to be done either: if it is wrong with an argument, or with --strict.
+// Errors belong to the targets, or to lines that are none.
 func (p *cli) skip(list *targetList, wrong []error, verb string) error {
 	var fatal []error
 	skipped := list.skipped

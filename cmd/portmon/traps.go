@@ -150,8 +150,8 @@ func (l listener) where() string {
 	return where
 }
 
-// String says where the trap is none: "tcp 3389 has a listener for IPv4 on eth1,
-// and is not a trap there while it listens".
+// String says where the trap is none: "tcp 3389 has a listener for IPv4 on
+// eth1, and is not a trap there while it listens".
 func (l listener) String() string {
 	preposition := "at"
 	if l.Addr.Addr().IsUnspecified() {

@@ -101,8 +101,8 @@ func (u *ui) table(rows [][]string) {
 }
 
 // say writes to standard error, each line behind the program's name. Data that
-// is still buffered comes first, so that a terminal that gets both shows them in
-// order.
+// is still buffered comes first, so that a terminal that gets both shows them
+// in order.
 func (u *ui) say(label string, as style, text string) {
 	u.out.Flush()
 	if label != "" {

@@ -231,8 +231,8 @@ func (p *cli) forgetInBook(path string, h *ruleset.Handle, prefixes []netip.Pref
 	if alone {
 		return p.amendBook(path, h, nil, prefixes)
 	}
-	// What was banned as one prefix is several in the kernel if a part of it was
-	// banned for another time: the book is to say what is left.
+	// What was banned as one prefix is several in the kernel if a part of it
+	// was banned for another time: the book is to say what is left.
 	var held inKernel
 	current := sameTable(report, h)
 	if current {

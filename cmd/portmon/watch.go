@@ -44,9 +44,9 @@ makes it save and end.`,
 }
 
 func (p *cli) watch(conf *config.Config) error {
-	// A crash, and what a watchdog sends, end a Go program with code 2, which is
-	// that of a wrong configuration: no service manager would start it again.
-	// With this they end it with the trace, and by a signal.
+	// A crash, and what a watchdog sends, end a Go program with code 2, which
+	// is that of a wrong configuration: no service manager would start it
+	// again. With this they end it with the trace, and by a signal.
 	debug.SetTraceback("crash")
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
@@ -90,7 +90,8 @@ func (p *cli) reloadConfig() (*config.Config, error) {
 	return conf, err
 }
 
-// watchdog returns how often systemd wants to hear from the process; 0 is never.
+// watchdog returns how often systemd wants to hear from the process; 0 is
+// never.
 func watchdog() time.Duration {
 	d, err := sd.SdWatchdogEnabled(false)
 	if err != nil {

@@ -74,8 +74,8 @@ func (p *cli) findWatcher(statePath string) (watcher, control.Status, error) {
 	}
 }
 
-// runningWatcher returns the watcher, or nil if there is none that answers; that
-// one is there which does not is a warning.
+// runningWatcher returns the watcher, or nil if there is none that answers;
+// that one is there which does not is a warning.
 func (p *cli) runningWatcher(statePath string) watcher {
 	w, _, err := p.findWatcher(statePath)
 	switch {

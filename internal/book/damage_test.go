@@ -128,8 +128,8 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// Another machine's rows, or another network namespace's, are read and reported.
-// Cleared, the file is kept.
+// Another machine's rows, or another network namespace's, are read and
+// reported. Cleared, the file is kept.
 func TestOrigin(t *testing.T) {
 	for what, change := range map[string]func(*Origin){
 		"machine":           func(o *Origin) { o.Machine = "other" },

@@ -83,8 +83,8 @@ func (raw *rawRow) decode(line string) error {
 	return json.Unmarshal([]byte(line), raw)
 }
 
-// scanner reads the keys of a line in the order in which they are written. It is
-// bad if a value may not be what it seems.
+// scanner reads the keys of a line in the order in which they are written. It
+// is bad if a value may not be what it seems.
 type scanner struct {
 	rest string
 	bad  bool
@@ -125,7 +125,8 @@ func (s *scanner) number(key string, bits int) uint64 {
 	return n
 }
 
-// seconds is a duration as JSON has it: a number of seconds, to the millisecond.
+// seconds is a duration as JSON has it: a number of seconds, to the
+// millisecond.
 type seconds time.Duration
 
 // MarshalJSON implements [json.Marshaler].

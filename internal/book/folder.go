@@ -145,7 +145,8 @@ func (d *folder) lock(name string, wait time.Duration) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// By trying again rather than by waiting in the kernel, which cannot be ended.
+	// By trying again rather than by waiting in the kernel, which cannot be
+	// ended.
 	for deadline := time.Now().Add(wait); ; time.Sleep(5 * time.Millisecond) {
 		switch err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
 		case err == nil:

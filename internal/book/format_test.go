@@ -38,8 +38,8 @@ func TestFormat(t *testing.T) {
 	}
 }
 
-// Every row survives, through the file and through a pipe, and each line is read
-// in the fast way and in the slow way alike.
+// Every row survives, through the file and through a pipe, and each line is
+// read in the fast way and in the slow way alike.
 func TestRoundTrip(t *testing.T) {
 	path := written(t, sample...)
 	report := mustRead(t, config(path, 0), sample...)

@@ -50,7 +50,8 @@ func TestCountedOnce(t *testing.T) {
 	if late := learn(t, b, first, false, 2); late != r {
 		t.Errorf("%+v", late)
 	}
-	// Nor does a ban that goes on for longer than it did, as after a time asleep.
+	// Nor does a ban that goes on for longer than it did, as after a time
+	// asleep.
 	asleep := dumped(second)
 	asleep.Until = asleep.Until.Add(30 * time.Minute)
 	learn(t, b, asleep, false, 2)

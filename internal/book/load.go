@@ -25,12 +25,12 @@ type Report struct {
 	// BadLines is how many other lines were skipped, and FirstBad the number of
 	// the first of them, from 1.
 	BadLines, FirstBad int
-	// Origin is an *OriginError if the rows are not about this machine and network
-	// namespace. It is for the caller to refuse them.
+	// Origin is an *OriginError if the rows are not about this machine and
+	// network namespace. It is for the caller to refuse them.
 	Origin error
 	// ClockBehind is by how much the wall clock would have to be set forward to
-	// show when the file was written. If it is not 0 then it is not known how much
-	// time has passed, and none is taken to have.
+	// show when the file was written. If it is not 0 then it is not known how
+	// much time has passed, and none is taken to have.
 	ClockBehind time.Duration
 
 	lines int    // the first header is not counted

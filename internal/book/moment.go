@@ -11,7 +11,8 @@ import (
 // the host sleeps. The file keeps moments to the millisecond.
 type Moment int64
 
-// horizon bounds how far a moment may be from now, so that sums do not overflow.
+// horizon bounds how far a moment may be from now, so that sums do not
+// overflow.
 const horizon = 100 * 365 * 24 * time.Hour
 
 // Add returns the moment d after m.

@@ -74,8 +74,8 @@ func read(c Config, only map[string]bool) (*Book, Report, error) {
 	return b, report, nil
 }
 
-// loadFile reads a file as large as it is now. What is larger than portmon makes
-// it is refused, because it would take very long to read.
+// loadFile reads a file as large as it is now. What is larger than portmon
+// makes it is refused, because it would take very long to read.
 func (b *Book) loadFile(f *os.File, c Config, only map[string]bool) (Report, error) {
 	info, err := f.Stat()
 	if err != nil {

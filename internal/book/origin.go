@@ -36,8 +36,8 @@ func (o Origin) SameTable(p Origin) bool {
 	return o.SameBoot(p) && o.NetNS != 0 && o.NetNS == p.NetNS && o.Table != 0 && o.Table == p.Table
 }
 
-// check returns an *OriginError if what was saved is known not to be about here.
-// Over a reboot nobody can tell network namespaces apart.
+// check returns an *OriginError if what was saved is known not to be about
+// here. Over a reboot nobody can tell network namespaces apart.
 func (o Origin) check(here Origin) error {
 	switch {
 	case o.Machine != "" && here.Machine != "" && o.Machine != here.Machine:

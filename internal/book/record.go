@@ -2,8 +2,8 @@ package book
 
 import "github.com/portmon/portmon/ruleset"
 
-// HandComment is the comment of a ban by hand that came with none. In the set of
-// bans the comment alone tells it from one that the packet path made.
+// HandComment is the comment of a ban by hand that came with none. In the set
+// of bans the comment alone tells it from one that the packet path made.
 const HandComment = "by hand"
 
 // RowOf returns the row of a record that was read just now.

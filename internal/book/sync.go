@@ -34,8 +34,8 @@ func (b *Book) SetTable(handle uint64) {
 	b.table = handle
 }
 
-// NextSync returns when Sync or Flush is to be called: at most once a second. It
-// reports false if there is nothing to write.
+// NextSync returns when Sync or Flush is to be called: at most once a second.
+// It reports false if there is nothing to write.
 func (b *Book) NextSync() (at Moment, ok bool) {
 	switch s := b.store; {
 	case s == nil:
@@ -129,7 +129,8 @@ func (s *store) flush(b *Book, now Clock) (wait func() error, err error) {
 // disk.
 func (s *store) write(b *Book, now Clock) (finish func() error, err error) {
 	if !s.inPlace() {
-		// Somebody removed or replaced the file, or the folder with the lock in it.
+		// Somebody removed or replaced the file, or the folder with the lock in
+		// it.
 		s.close()
 		if err := s.reopen(); err != nil {
 			s.close()

@@ -28,8 +28,8 @@ type Client struct {
 	socket string
 	http   http.Client
 
-	// How long most answers may take, and those for which the watcher has to read
-	// or to write much.
+	// How long most answers may take, and those for which the watcher has to
+	// read or to write much.
 	patience, longer time.Duration
 }
 
@@ -96,14 +96,16 @@ func (c *Client) Removing() error {
 	return c.do("tell the watcher of the removal", c.patience, http.MethodPost, RemovingPath, nil, nil)
 }
 
-// Unbanned reports that prefixes, and all within them, were unbanned: the watcher
-// forgets them. It returns the sources of which something was remembered.
+// Unbanned reports that prefixes, and all within them, were unbanned: the
+// watcher forgets them. It returns the sources of which something was
+// remembered.
 func (c *Client) Unbanned(prefixes ...netip.Prefix) (had []netip.Prefix, err error) {
 	err = c.do("have the watcher forget", c.longer, http.MethodPost, UnbannedPath, prefixes, into(&had))
 	return had, err
 }
 
-// Book returns what is remembered: of these sources, or of all if none is named.
+// Book returns what is remembered: of these sources, or of all if none is
+// named.
 func (c *Client) Book(sources ...netip.Prefix) (*book.Book, error) {
 	const what = "ask the watcher what it remembers"
 	query := url.Values{}

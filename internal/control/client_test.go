@@ -32,7 +32,8 @@ var questions = map[string]func(*Client) error{
 // answers are those questions that have an answer but for "done".
 var answers = []string{"ask the watcher how it is", "ask the watcher what it remembers", "have the watcher forget"}
 
-// pretend has somebody answer connections who is no watcher, and returns a client of theirs that has not much patience.
+// pretend has somebody answer connections who is no watcher, and returns a
+// client of theirs that has not much patience.
 func pretend(t *testing.T, serve func(net.Conn)) *Client {
 	t.Helper()
 	path := filepath.Join(tempFolder(t), "sock")
@@ -58,8 +59,8 @@ func pretend(t *testing.T, serve func(net.Conn)) *Client {
 	return c
 }
 
-// TestHungWatcher has nobody wait for long: commands go on without a watcher that
-// takes connections and does not answer.
+// TestHungWatcher has nobody wait for long: commands go on without a watcher
+// that takes connections and does not answer.
 func TestHungWatcher(t *testing.T) {
 	hang := make(chan struct{})
 	t.Cleanup(func() { close(hang) })

@@ -45,13 +45,13 @@ type Status struct {
 	// Config is the file that the watcher has read; empty if it is the built-in
 	// default.
 	Config string `json:"config"`
-	// Table is whether there is a table, and TableCurrent whether it is what the
-	// configuration says; TableWrong is what is not.
+	// Table is whether there is a table, and TableCurrent whether it is what
+	// the configuration says; TableWrong is what is not.
 	Table        bool   `json:"table"`
 	TableCurrent bool   `json:"table_current"`
 	TableWrong   string `json:"table_wrong,omitempty"`
-	// Rows is how many sources are remembered, and Offenders those of them whose
-	// offences count.
+	// Rows is how many sources are remembered, and Offenders those of them
+	// whose offences count.
 	Rows      int `json:"rows"`
 	Offenders int `json:"offenders"`
 	// Overruns is how often messages or events were lost, and Resyncs how often

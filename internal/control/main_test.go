@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// listenVariable makes the test binary a program that listens there until it is killed.
+// listenVariable makes the test binary a program that listens there until it is
+// killed.
 const listenVariable = "PORTMON_CONTROL_TEST_LISTEN"
 
 func TestMain(m *testing.M) {
@@ -23,7 +24,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// tempFolder returns a directory with a short name: that of a socket must not be long.
+// tempFolder returns a directory with a short name: that of a socket must not
+// be long.
 func tempFolder(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "control")

@@ -18,8 +18,8 @@ import (
 // ErrNone means that no watcher runs.
 var ErrNone = errors.New("no watcher runs")
 
-// ErrBusy means that another watcher listens on the socket: it keeps its state in
-// the same folder.
+// ErrBusy means that another watcher listens on the socket: it keeps its state
+// in the same folder.
 var ErrBusy = errors.New("another watcher uses it")
 
 var errNotSocket = errors.New("file exists and is not a socket")
@@ -113,8 +113,8 @@ func (l *Listener) listen() error {
 	if err := l.clear(name); err != nil {
 		return err
 	}
-	// A socket is made with the mode that it has before it gets a name. So there
-	// is no moment at which others can open it, whatever the umask is.
+	// A socket is made with the mode that it has before it gets a name. So
+	// there is no moment at which others can open it, whatever the umask is.
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		if controlErr := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }); controlErr != nil {
 			return controlErr
@@ -160,6 +160,6 @@ func (l *Listener) InPlace() bool {
 	return unix.Lstat(l.socket, &st) == nil && st.Ino == l.made.Ino && st.Dev == l.made.Dev
 }
 
-// Close stops listening and removes the socket, unless another one has taken its
-// place.
+// Close stops listening and removes the socket, unless another one has taken
+// its place.
 func (l *Listener) Close() error { return l.close() }

@@ -122,8 +122,8 @@ func TestNoSocketIsLeftAlone(t *testing.T) {
 	}
 }
 
-// TestModes has no sockets for others, whatever the process lets others have. The umask is that of all tests, so this one is not
-// parallel.
+// TestModes has no sockets for others, whatever the process lets others have.
+// The umask is that of all tests, so this one is not parallel.
 func TestModes(t *testing.T) {
 	defer unix.Umask(unix.Umask(0))
 	dir := filepath.Join(tempFolder(t), "new", "state")

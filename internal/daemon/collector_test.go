@@ -213,8 +213,8 @@ func TestValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Sets of prefixes are read after they were edited, and what was there for a
-	// moment is never seen.
+	// Sets of prefixes are read after they were edited, and what was there for
+	// a moment is never seen.
 	s.await(map[string]float64{`portmon_foreign_edits_total{edit="ban"}`: 2})
 	if lifted, _, err := h.Unban(prefix); err != nil || len(lifted) != 1 {
 		t.Fatalf("lifted %v, error %v", lifted, err)
@@ -345,8 +345,8 @@ func TestValuesWithoutTable(t *testing.T) {
 	s.await(map[string]float64{`portmon_table_gone_total`: 1, `portmon_table_present`: 1, `portmon_table_current`: 1})
 }
 
-// TestRepairIsCounted has somebody empty the chains: the table is there, and bans
-// nobody.
+// TestRepairIsCounted has somebody empty the chains: the table is there, and
+// bans nobody.
 func TestRepairIsCounted(t *testing.T) {
 	t.Parallel()
 	s := newScraped(t, testSpec(), true)
@@ -428,9 +428,9 @@ func TestForeignSet(t *testing.T) {
 }
 
 // TestNoDump counts the bytes that a scrape receives from the kernel, by the
-// account that it keeps of what a thread reads: they are as many with no bans as
-// with 20,000. What the watcher knows comes from its memory, in a goroutine of
-// its own.
+// account that it keeps of what a thread reads: they are as many with no bans
+// as with 20,000. What the watcher knows comes from its memory, in a goroutine
+// of its own.
 func TestNoDump(t *testing.T) {
 	t.Parallel()
 	const n = 20_000

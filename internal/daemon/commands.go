@@ -35,9 +35,9 @@ type commands struct {
 	gate sync.RWMutex
 }
 
-// startCommands answers commands until the context ends. If that is not possible
-// now, all else goes on, and it is tried again. An error is that another watcher
-// answers.
+// startCommands answers commands until the context ends. If that is not
+// possible now, all else goes on, and it is tried again. An error is that
+// another watcher answers.
 func (d *daemon) startCommands(parts context.Context) error {
 	socket := control.Path(d.current.Watch.State)
 	l, err := control.Listen(socket)

@@ -154,8 +154,8 @@ func TestUnbanned(t *testing.T) {
 	}
 }
 
-// TestRemoving has the table deleted by a program that has said so, whatever its
-// name is: it is not made again.
+// TestRemoving has the table deleted by a program that has said so, whatever
+// its name is: it is not made again.
 func TestRemoving(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -220,7 +220,8 @@ func TestSave(t *testing.T) {
 	if got := saved(t, l.state); len(got) != 1 || got[prefixOf(offender).String()] != 1 {
 		t.Errorf("saved %v", got)
 	}
-	// A directory in the way of the file cannot be replaced by it, whoever tries.
+	// A directory in the way of the file cannot be replaced by it, whoever
+	// tries.
 	if err := errors.Join(os.Remove(l.state), os.MkdirAll(filepath.Join(l.state, "in the way"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
@@ -391,8 +392,8 @@ func tempFolder(t testing.TB) string {
 	return dir
 }
 
-// TestEnd has the end come with connections that have asked for nothing yet, and
-// with one that is being answered. It looks at all goroutines, so it is not
+// TestEnd has the end come with connections that have asked for nothing yet,
+// and with one that is being answered. It looks at all goroutines, so it is not
 // parallel.
 func TestEnd(t *testing.T) {
 	socket := control.Path(filepath.Join(tempFolder(t), "state"))

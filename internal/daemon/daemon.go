@@ -3,8 +3,8 @@
 // systemd.
 //
 // Whatever goes wrong with one of these parts is reported, and nothing else
-// waits for it: the watcher calls us from its loop, and so nothing that it calls
-// may block.
+// waits for it: the watcher calls us from its loop, and so nothing that it
+// calls may block.
 package daemon
 
 import (
@@ -46,8 +46,8 @@ type Config struct {
 	// Dial connects to the kernel.
 	Dial func() (*nftset.Conn, error)
 
-	// Notify sends a state to systemd, from any goroutine; nil if it does not run.
-	// Watchdog is how often it wants to hear that all is well; 0 is never.
+	// Notify sends a state to systemd, from any goroutine; nil if it does not
+	// run. Watchdog is how often it wants to hear that all is well; 0 is never.
 	Notify   func(state string)
 	Watchdog time.Duration
 }
@@ -79,8 +79,9 @@ type daemon struct {
 // Run runs until the context ends, for which the error is nil. Each value from
 // reload has the configuration read again.
 func Run(ctx context.Context, conf Config, reload <-chan struct{}) (err error) {
-	// By default, Go ends a program that writes to a standard error which nobody
-	// reads any more. To ignore the signal would be inherited by notice commands.
+	// By default, Go ends a program that writes to a standard error which
+	// nobody reads any more. To ignore the signal would be inherited by notice
+	// commands.
 	pipes := make(chan os.Signal, 1)
 	signal.Notify(pipes, unix.SIGPIPE)
 	defer signal.Stop(pipes)
@@ -92,8 +93,8 @@ func Run(ctx context.Context, conf Config, reload <-chan struct{}) (err error) {
 		return err
 	}
 	defer d.watcher.Close()
-	// The parts end after the watcher, so that a notice of what it hears last is
-	// sent, and questions are answered until it has ended.
+	// The parts end after the watcher, so that a notice of what it hears last
+	// is sent, and questions are answered until it has ended.
 	parts, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer d.parts.Wait()
 	defer end()

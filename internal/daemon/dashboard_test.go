@@ -59,7 +59,8 @@ func readDashboard(t *testing.T) dashboard {
 	return d
 }
 
-// TestDashboardAsksForWhatThereIs compares the names and labels in all expressions with what a scrape returns.
+// TestDashboardAsksForWhatThereIs compares the names and labels in all
+// expressions with what a scrape returns.
 func TestDashboardAsksForWhatThereIs(t *testing.T) {
 	t.Parallel()
 	labels := labelsOf(t)
@@ -110,7 +111,8 @@ func TestDashboardAsksForWhatThereIs(t *testing.T) {
 	}
 }
 
-// TestDashboardIsWhole checks what makes Grafana show a panel: an id and a place of its own, and the data source that was chosen.
+// TestDashboardIsWhole checks what makes Grafana show a panel: an id and a
+// place of its own, and the data source that was chosen.
 func TestDashboardIsWhole(t *testing.T) {
 	t.Parallel()
 	d := readDashboard(t)
@@ -157,7 +159,8 @@ func TestDashboardIsWhole(t *testing.T) {
 	}
 }
 
-// TestOperationsNamesMetricsThatThereAre looks for metrics in the manual, where alerts are made of them.
+// TestOperationsNamesMetricsThatThereAre looks for metrics in the manual, where
+// alerts are made of them.
 func TestOperationsNamesMetricsThatThereAre(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/operations.md")
@@ -186,7 +189,8 @@ var (
 	ofDesc     = regexp.MustCompile(`fqName: "([^"]+)".* variableLabels: \{([^}]*)\}`)
 )
 
-// labelsIn returns the labels that an expression, and the legend made of its result, name.
+// labelsIn returns the labels that an expression, and the legend made of its
+// result, name.
 func labelsIn(expr, legend string) []string {
 	var names []string
 	for _, m := range matchers.FindAllStringSubmatch(expr, -1) {

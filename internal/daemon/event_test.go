@@ -27,29 +27,29 @@ func TestEvent(t *testing.T) {
 				Until: now.Boot.Add(8 * time.Hour),
 			},
 			notice.Event{
-				Kind: notice.Banned, Prefix: src, Cause: "scan", Tier: 1, Offences: 1, Proto: 6, Port: 23,
+				Kind: watch.Banned, Prefix: src, Cause: "scan", Tier: 1, Offences: 1, Proto: 6, Port: 23,
 				Time: now.Wall, Until: time.Date(2026, 1, 18, 19, 4, 26, 0, time.UTC),
 			},
 		},
 		{
 			watch.News{Kind: watch.Escalated, Source: src, Step: 2, Offences: 2},
-			notice.Event{Kind: notice.Escalated, Prefix: src, Tier: 2, Offences: 2, Time: now.Wall},
+			notice.Event{Kind: watch.Escalated, Prefix: src, Tier: 2, Offences: 2, Time: now.Wall},
 		},
 		{
 			watch.News{Kind: watch.Escalated, Source: src, Step: 3, Offences: 9},
-			notice.Event{Kind: notice.Escalated, Prefix: src, Tier: 3, Last: true, Offences: 9, Time: now.Wall},
+			notice.Event{Kind: watch.Escalated, Prefix: src, Tier: 3, Last: true, Offences: 9, Time: now.Wall},
 		},
 		{
 			watch.News{Kind: watch.ByHand, Source: src, Cause: ruleset.CauseHand, Forever: true, Comment: "abuse"},
-			notice.Event{Kind: notice.ByHand, Prefix: src, Cause: "hand", Forever: true, Reason: "abuse", Time: now.Wall},
+			notice.Event{Kind: watch.ByHand, Prefix: src, Cause: "hand", Forever: true, Reason: "abuse", Time: now.Wall},
 		},
-		{watch.News{Kind: watch.Restored, Count: 40}, notice.Event{Kind: notice.Restored, Count: 40, Time: now.Wall}},
-		{watch.News{Kind: watch.Lifted, Source: src}, notice.Event{Kind: notice.Lifted, Prefix: src, Time: now.Wall}},
-		{watch.News{Kind: watch.Whitelisted, Source: src}, notice.Event{Kind: notice.Whitelisted, Prefix: src, Time: now.Wall}},
-		{watch.News{Kind: watch.TableGone}, notice.Event{Kind: notice.TableGone, Time: now.Wall}},
-		{watch.News{Kind: watch.Repaired, What: "rules"}, notice.Event{Kind: notice.Repaired, Wrong: "rules", Time: now.Wall}},
-		{watch.News{Kind: watch.Removed}, notice.Event{Kind: notice.Removed, Time: now.Wall}},
-		{watch.News{Kind: watch.Full, Count: 3}, notice.Event{Kind: notice.Full, Count: 3, Time: now.Wall}},
+		{watch.News{Kind: watch.Restored, Count: 40}, notice.Event{Kind: watch.Restored, Count: 40, Time: now.Wall}},
+		{watch.News{Kind: watch.Lifted, Source: src}, notice.Event{Kind: watch.Lifted, Prefix: src, Time: now.Wall}},
+		{watch.News{Kind: watch.Whitelisted, Source: src}, notice.Event{Kind: watch.Whitelisted, Prefix: src, Time: now.Wall}},
+		{watch.News{Kind: watch.TableGone}, notice.Event{Kind: watch.TableGone, Time: now.Wall}},
+		{watch.News{Kind: watch.Repaired, What: "rules"}, notice.Event{Kind: watch.Repaired, Wrong: "rules", Time: now.Wall}},
+		{watch.News{Kind: watch.Removed}, notice.Event{Kind: watch.Removed, Time: now.Wall}},
+		{watch.News{Kind: watch.Full, Count: 3}, notice.Event{Kind: watch.Full, Count: 3, Time: now.Wall}},
 	} {
 		t.Run(tt.news.Kind.String(), func(t *testing.T) {
 			if tt.news.Kind.String() != tt.want.Kind.String() {

@@ -14,8 +14,8 @@ import (
 const (
 	// again is for how long a fault is not written again.
 	again = time.Minute
-	// maxFaults is how many different ones are written in that time. A fault may
-	// name an address, of which there are many.
+	// maxFaults is how many different ones are written in that time. A fault
+	// may name an address, of which there are many.
 	maxFaults = 20
 )
 

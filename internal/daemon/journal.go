@@ -126,8 +126,8 @@ func (j *journal) flushLeft() {
 	j.Info("left out", "lines", total, "of", strings.Join(parts, ", "))
 }
 
-// attrs returns the fields of a line: always of these names, in this order. What
-// is not known is left out.
+// attrs returns the fields of a line: always of these names, in this order.
+// What is not known is left out.
 func attrs(n *watch.News, now book.Clock) []slog.Attr {
 	var a []slog.Attr
 	str := func(name, value string) {

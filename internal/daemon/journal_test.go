@@ -18,7 +18,8 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// desk is a journal that is written to memory, and a clock that goes when it is told to.
+// desk is a journal that is written to memory, and a clock that goes when it is
+// told to.
 type desk struct {
 	*journal
 	t   testing.TB
@@ -139,7 +140,8 @@ func TestServerLog(t *testing.T) {
 	d.wantFields([]string{"level", "msg"}, "msg", "http: bad request from a\nlevel=INFO msg=banned\x1b[2J")
 }
 
-// wantFields fails the test unless one line was written that has exactly these fields, all of it to be seen, and the one with the value.
+// wantFields fails the test unless one line was written that has exactly these
+// fields, all of it to be seen, and the one with the value.
 func (d *desk) wantFields(names []string, name, value string) {
 	d.t.Helper()
 	lines := d.lines()
@@ -201,7 +203,8 @@ func TestBurst(t *testing.T) {
 	d.want() // there is no room yet
 	d.pass(interval)
 	d.flush(d.now.Boot)
-	// Of the first 200, 66 are the third of three; of all 10,000 there are 3,333.
+	// Of the first 200, 66 are the third of three; of all 10,000 there are
+	// 3,333.
 	d.want(`level=INFO msg="left out" lines=9800 of="6533 banned, 3267 escalated"`)
 	d.pass(time.Hour)
 	d.flush(d.now.Boot)

@@ -36,7 +36,8 @@ type settings struct {
 	extra   string // lines at the end of [watch]
 }
 
-// lab is a host with a table on it, and the outside, from where packets of any source come.
+// lab is a host with a table on it, and the outside, from where packets of any
+// source come.
 type lab struct {
 	t             testing.TB
 	host, outside *netnstest.Host
@@ -102,7 +103,8 @@ func (l *lab) write() {
 	}
 }
 
-// notices has a role of the test binary run for notices, and returns the directory that it writes them to.
+// notices has a role of the test binary run for notices, and returns the
+// directory that it writes them to.
 func (l *lab) notices(role string) string {
 	l.t.Helper()
 	dir, err := os.MkdirTemp(l.dir, "notices")
@@ -348,8 +350,8 @@ func (p *process) ask() *control.Client {
 	return c
 }
 
-// status returns what the daemon says of itself. On a busy machine, more than one
-// question may be needed.
+// status returns what the daemon says of itself. On a busy machine, more than
+// one question may be needed.
 func (p *process) status() (s control.Status) {
 	p.t.Helper()
 	c := p.ask()
@@ -367,7 +369,8 @@ func (p *process) awaitRows(n int) {
 	await(p.t, fmt.Sprintf("%d sources are known", n), func() bool { return p.status().Rows == n })
 }
 
-// stop ends the daemon and returns when it has ended, which must be without an error.
+// stop ends the daemon and returns when it has ended, which must be without an
+// error.
 func (p *process) stop() {
 	p.t.Helper()
 	p.Process.Signal(unix.SIGTERM)

@@ -18,10 +18,10 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// The test binary is other programs too: by its environment the daemon, which is
-// to listen in the namespace of a host with all of its goroutines, and by its
-// first argument a command that is run for a notice, and gets nothing of our
-// environment.
+// The test binary is other programs too: by its environment the daemon, which
+// is to listen in the namespace of a host with all of its goroutines, and by
+// its first argument a command that is run for a notice, and gets nothing of
+// our environment.
 const (
 	configVariable   = "PORTMON_DAEMON_TEST_CONFIG"
 	watchdogVariable = "PORTMON_DAEMON_TEST_WATCHDOG"

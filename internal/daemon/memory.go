@@ -26,10 +26,10 @@ func (d *daemon) onFreed() {
 	}
 }
 
-// giveBack gives memory that is not needed any more back to the system: Go would
-// keep for minutes what it took to read all bans at the start. With many bans it
-// takes some time, and so it is done beside the watcher, and in a fiftieth of the
-// time at most.
+// giveBack gives memory that is not needed any more back to the system: Go
+// would keep for minutes what it took to read all bans at the start. With many
+// bans it takes some time, and so it is done beside the watcher, and in a
+// fiftieth of the time at most.
 func (d *daemon) giveBack(ctx context.Context) {
 	for {
 		select {

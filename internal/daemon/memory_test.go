@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// While it runs, garbage is collected sooner; what the user says by GOGC has the last word.
+// While it runs, garbage is collected sooner; what the user says by GOGC has
+// the last word.
 func TestFrugal(t *testing.T) {
 	percent := func() int {
 		n := debug.SetGCPercent(100)

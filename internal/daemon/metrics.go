@@ -17,8 +17,8 @@ import (
 	"github.com/portmon/portmon/internal/config"
 )
 
-// metricsServer serves metrics at an address, as soon as and as often as that is
-// possible: the address may come up later than we do, or another program may
+// metricsServer serves metrics at an address, as soon as and as often as that
+// is possible: the address may come up later than we do, or another program may
 // have it.
 type metricsServer struct {
 	daemon  *daemon

@@ -69,8 +69,8 @@ func TestMetricsPortInUse(t *testing.T) {
 	p.stop()
 }
 
-// TestMetricsAddressComesLate has the address be there later than the daemon, as
-// at boot.
+// TestMetricsAddressComesLate has the address be there later than the daemon,
+// as at boot.
 func TestMetricsAddressComesLate(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -31,7 +31,7 @@ func (d *daemon) startNotices(parts context.Context, conf *config.Config) {
 		return
 	}
 	ctx, cancel := context.WithCancel(parts)
-	d.parts.Go(func() { sender.Run(ctx) }) // always nil
+	d.parts.Go(func() { sender.Run(ctx) })
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.notices != nil {
@@ -58,7 +58,7 @@ func (n *notices) tell(news []watch.News, steps int, now book.Clock) {
 
 func event(n *watch.News, steps int, now book.Clock) notice.Event {
 	e := notice.Event{
-		Kind: notice.Kind(n.Kind), Prefix: n.Source, Cause: n.Cause.String(), Tier: n.Step, Last: n.Step == steps, Proto: n.Proto, Port: n.Port,
+		Kind: n.Kind, Prefix: n.Source, Cause: n.Cause.String(), Tier: n.Step, Last: n.Step == steps, Proto: n.Proto, Port: n.Port,
 		Offences: n.Offences, Time: now.Wall, Forever: n.Forever, Reason: n.Comment, Wrong: n.What, Count: n.Count,
 	}
 	if n.Until != 0 {

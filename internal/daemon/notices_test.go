@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// TestNotice has a command run for an offence, and for one that takes its source up the ladder.
+// TestNotice has a command run for an offence, and for one that takes its
+// source up the ladder.
 func TestNotice(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, "2s", "2h")
@@ -29,7 +30,8 @@ func TestNotice(t *testing.T) {
 	}
 	p.stop()
 
-	// Within a minute there is one notice, so another daemon sends the next. It goes on where the last one stopped.
+	// Within a minute there is one notice, so another daemon sends the next. It
+	// goes on where the last one stopped.
 	dir = l.notices(roleNote)
 	p = l.start()
 	l.awaitFree(offender)
@@ -54,7 +56,8 @@ func TestNotice(t *testing.T) {
 	p.stop()
 }
 
-// wantFields fails the test unless a notice has these fields, some for people, and no others.
+// wantFields fails the test unless a notice has these fields, some for people,
+// and no others.
 func wantFields(t testing.TB, n, want map[string]string) {
 	t.Helper()
 	for name, v := range want {
@@ -79,7 +82,8 @@ func wantFields(t testing.TB, n, want map[string]string) {
 	}
 }
 
-// wantUntil fails the test unless a notice that has just come tells of a ban of that length.
+// wantUntil fails the test unless a notice that has just come tells of a ban of
+// that length.
 func wantUntil(t testing.TB, n map[string]string, length time.Duration) {
 	t.Helper()
 	until, err := time.Parse(time.RFC3339, n["PORTMON_UNTIL"])
@@ -92,7 +96,8 @@ func wantUntil(t testing.TB, n map[string]string, length time.Duration) {
 	}
 }
 
-// TestHangingCommand has a command that never ends hold up nothing else: neither bans nor metrics nor the end.
+// TestHangingCommand has a command that never ends hold up nothing else:
+// neither bans nor metrics nor the end.
 func TestHangingCommand(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, "2s", "1h")
@@ -125,7 +130,8 @@ func TestHangingCommand(t *testing.T) {
 	}
 }
 
-// TestLastNotice has a notice sent at the end that waits for others to come with it.
+// TestLastNotice has a notice sent at the end that waits for others to come
+// with it.
 func TestLastNotice(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -72,7 +72,8 @@ func TestReload(t *testing.T) {
 	p.stop()
 }
 
-// TestWrongReload refuses what is wrong and what cannot change, and all goes on as it was.
+// TestWrongReload refuses what is wrong and what cannot change, and all goes on
+// as it was.
 func TestWrongReload(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, "2s", "3h")
@@ -145,8 +146,9 @@ func (s *systemd) list() []string {
 	return slices.Clone(s.told)
 }
 
-// within runs a daemon in this process, where the race detector sees it, until it is told to end. It listens to nothing but its
-// socket, as its goroutines are in another namespace than the one that this is called for.
+// within runs a daemon in this process, where the race detector sees it, until
+// it is told to end. It listens to nothing but its socket, as its goroutines
+// are in another namespace than the one that this is called for.
 func (l *lab) within(load func() (*config.Config, error), reload <-chan struct{}) (s *systemd, stop func()) {
 	l.t.Helper()
 	conf, err := config.Load(l.file())
@@ -177,7 +179,8 @@ func (l *lab) within(load func() (*config.Config, error), reload <-chan struct{}
 	return s, stop
 }
 
-// TestReloadBeforeReady has a wrong configuration to be read as soon as it begins: to be ready after that is not to be ready.
+// TestReloadBeforeReady has a wrong configuration to be read as soon as it
+// begins: to be ready after that is not to be ready.
 func TestReloadBeforeReady(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -32,7 +32,8 @@ func saved(t testing.TB, path string) map[string]int {
 	return got
 }
 
-// TestReady has bans made before there is a watcher, which it must know of when it says that it is ready, and one right after that.
+// TestReady has bans made before there is a watcher, which it must know of when
+// it says that it is ready, and one right after that.
 func TestReady(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -85,7 +86,8 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
-// TestSecond has another daemon in the same network namespace, and one elsewhere that keeps its state in the same directory.
+// TestSecond has another daemon in the same network namespace, and one
+// elsewhere that keeps its state in the same directory.
 func TestSecond(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -119,7 +121,8 @@ func TestSecond(t *testing.T) {
 	first.stop()
 }
 
-// TestNoSocket has something in the way of the socket, without which all else goes on.
+// TestNoSocket has something in the way of the socket, without which all else
+// goes on.
 func TestNoSocket(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -136,7 +139,8 @@ func TestNoSocket(t *testing.T) {
 	}
 }
 
-// TestAnswersInAStorm asks while packets pour in, which they do until all has been asked.
+// TestAnswersInAStorm asks while packets pour in, which they do until all has
+// been asked.
 func TestAnswersInAStorm(t *testing.T) {
 	t.Parallel()
 	const most, each, questions = 8_000, 200, 10

@@ -196,8 +196,8 @@ func TestSocketComesBack(t *testing.T) {
 	}
 }
 
-// TestSlowConnections has 1,500 connections that say nothing, or not enough, kept
-// open for as long as they are let, to the metrics and to the socket.
+// TestSlowConnections has 1,500 connections that say nothing, or not enough,
+// kept open for as long as they are let, to the metrics and to the socket.
 func TestSlowConnections(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -43,8 +43,8 @@ func (s Socket) Takes(to netip.AddrPort, device string) bool {
 	return a.Is4() == to.Addr().Is4() || a.Is6() && !s.Only6
 }
 
-// tables are the files that list sockets, for kernels that say no more. state is
-// that of a socket which waits.
+// tables are the files that list sockets, for kernels that say no more. state
+// is that of a socket which waits.
 var tables = []struct{ file, proto, state string }{
 	{"tcp", "tcp", "0A"},
 	{"tcp6", "tcp", "0A"},
@@ -111,8 +111,8 @@ func parse(r io.Reader, proto, state string) ([]Socket, error) {
 	return sockets, lines.Err()
 }
 
-// parseAddr reads "0100007F:0016": the address as words of 32 bits, each in host
-// byte order, and the port as a number.
+// parseAddr reads "0100007F:0016": the address as words of 32 bits, each in
+// host byte order, and the port as a number.
 func parseAddr(s string) (netip.AddrPort, error) {
 	fault := fmt.Errorf("not an address: %q", s)
 	host, port, _ := strings.Cut(s, ":")

@@ -63,7 +63,8 @@ func TestReadIsOfTheThread(t *testing.T) {
 	}
 }
 
-// Connections are no listeners, neither those that came in nor those that went out, TCP or UDP.
+// Connections are no listeners, neither those that came in nor those that went
+// out, TCP or UDP.
 func TestReadLeavesOutConnections(t *testing.T) {
 	client, server := netnstest.NewHost(t, "client"), netnstest.NewHost(t, "server")
 	link := netnstest.Connect(t, client, server, "192.0.2.0/24")
@@ -170,7 +171,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// A kernel without IPv6 has no tables for it; a table that cannot be read is an error.
+// A kernel without IPv6 has no tables for it; a table that cannot be read is an
+// error.
 func TestReadWithoutIPv6(t *testing.T) {
 	dir := t.TempDir()
 	if got, err := read(dir); err != nil || len(got) != 0 {

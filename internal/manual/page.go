@@ -1,5 +1,6 @@
-// Package manual writes manual pages in the language of man(7), out of the texts that the program has anyway, so that no command,
-// flag or key can be missing.
+// Package manual writes manual pages in the language of man(7), out of the
+// texts that the program has anyway, so that no command, flag or key can be
+// missing.
 package manual
 
 import (
@@ -26,14 +27,15 @@ func (p *Page) Bytes() []byte { return p.b.Bytes() }
 func (p *Page) Section(title string)    { p.macro("SH", title) }
 func (p *Page) Subsection(title string) { p.macro("SS", title) }
 
-// Item begins an item of a list with its term, which may have a part in bold and one that is not.
+// Item begins an item of a list with its term, which may have a part in bold
+// and one that is not.
 func (p *Page) Item(bold, rest string) {
 	p.line(".TP")
 	p.line(`\fB` + escape(bold) + `\fR` + escape(rest))
 }
 
-// Text writes paragraphs, which empty lines divide. Lines that begin with two blanks are shown as they are. In an item, all of it
-// belongs to the item.
+// Text writes paragraphs, which empty lines divide. Lines that begin with two
+// blanks are shown as they are. In an item, all of it belongs to the item.
 func (p *Page) Text(text string, inItem bool) {
 	paragraph := "PP"
 	if inItem {

@@ -9,7 +9,8 @@ import (
 )
 
 const (
-	// gathering is how long the first event after a quiet time waits for others that belong to it.
+	// gathering is how long the first event after a quiet time waits for others
+	// that belong to it.
 	gathering = time.Second
 	// farewell is how long sending goes on after the context has ended.
 	farewell = 5 * time.Second
@@ -22,7 +23,8 @@ type plan struct {
 	report func(error)
 }
 
-// channel is one way to send notices. Each has events of its own, so that one that hangs is not in the way of the other.
+// channel is one way to send notices. Each has events of its own, so that one
+// that hangs is not in the way of the other.
 type channel struct {
 	plan
 	send func(context.Context, *notice) error
@@ -105,13 +107,15 @@ func (c *channel) run(ctx context.Context) {
 			c.deliver(ctx, sending, &n)
 		}
 	}
-	// What came while a notice was sent that the end of the context caught on its way.
+	// What came while a notice was sent that the end of the context caught on
+	// its way.
 	if n, ok := c.take(); ok {
 		c.deliver(ctx, sending, &n)
 	}
 }
 
-// deliver sends a notice, if need be again and again until the context ends, and then once more.
+// deliver sends a notice, if need be again and again until the context ends,
+// and then once more.
 func (c *channel) deliver(ctx, sending context.Context, n *notice) {
 	for try := 1; ; try++ {
 		last := ctx.Err() != nil
@@ -143,7 +147,8 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// lingering returns a context that ends some time after another does, or when it is cancelled.
+// lingering returns a context that ends some time after another does, or when
+// it is cancelled.
 func lingering(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {

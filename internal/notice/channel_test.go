@@ -27,7 +27,8 @@ type rehearsal struct {
 	answer  func(ctx context.Context, try int) error // what becomes of a try, the first being 1
 }
 
-// rehearse runs a test of a channel in a bubble where time passes when all wait.
+// rehearse runs a test of a channel in a bubble where time passes when all
+// wait.
 func rehearse(t *testing.T, test func(r *rehearsal, ctx context.Context, end func())) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -60,8 +61,8 @@ func (r *rehearsal) want(t *testing.T, want ...delivery) {
 	}
 }
 
-// The first event goes out after a second, with what came meanwhile. Then there is one notice a minute. After a quiet time there is one
-// after a second again.
+// The first event goes out after a second, with what came meanwhile. Then there
+// is one notice a minute. After a quiet time there is one after a second again.
 func TestWindow(t *testing.T) {
 	rehearse(t, func(r *rehearsal, _ context.Context, _ func()) {
 		r.tell([]Event{banned(host(1), 23)})
@@ -107,7 +108,8 @@ func TestStream(t *testing.T) {
 	})
 }
 
-// What may pass is tried again, at greater and greater intervals, while others wait. Two reports are made of it.
+// What may pass is tried again, at greater and greater intervals, while others
+// wait. Two reports are made of it.
 func TestRetry(t *testing.T) {
 	rehearse(t, func(r *rehearsal, _ context.Context, _ func()) {
 		r.answer = func(_ context.Context, try int) error {
@@ -154,7 +156,8 @@ func TestFinal(t *testing.T) {
 	})
 }
 
-// A server gets the pause that it asks for, if that is longer than ours, and not too long.
+// A server gets the pause that it asks for, if that is longer than ours, and
+// not too long.
 func TestDelay(t *testing.T) {
 	tests := []struct {
 		after time.Duration
@@ -186,7 +189,8 @@ func TestEnd(t *testing.T) {
 	})
 }
 
-// The end comes while a notice waits to be tried again: that is tried once more, and so is what came since.
+// The end comes while a notice waits to be tried again: that is tried once
+// more, and so is what came since.
 func TestEndOfRetry(t *testing.T) {
 	rehearse(t, func(r *rehearsal, _ context.Context, end func()) {
 		r.answer = func(context.Context, int) error { return &tryAgain{err: errors.New("no network")} }
@@ -208,7 +212,8 @@ func TestEndOfRetry(t *testing.T) {
 	})
 }
 
-// The end comes while a notice is on its way to somebody who never answers. It is not broken off at once, and not waited for long.
+// The end comes while a notice is on its way to somebody who never answers. It
+// is not broken off at once, and not waited for long.
 func TestEndOfHanging(t *testing.T) {
 	rehearse(t, func(r *rehearsal, _ context.Context, end func()) {
 		r.answer = func(ctx context.Context, _ int) error {
@@ -229,7 +234,8 @@ func TestEndOfHanging(t *testing.T) {
 	})
 }
 
-// Events are taken in while a notice is being sent, and whoever tells does not wait.
+// Events are taken in while a notice is being sent, and whoever tells does not
+// wait.
 func TestTellWhileSending(t *testing.T) {
 	rehearse(t, func(r *rehearsal, _ context.Context, _ func()) {
 		answer := make(chan error)

@@ -14,7 +14,8 @@ import (
 const (
 	// commandTimeout is how long a program may run.
 	commandTimeout = 30 * time.Second
-	// maxStderr is how many bytes are told of what it writes to stderr, the last.
+	// maxStderr is how many bytes are told of what it writes to stderr, the
+	// last.
 	maxStderr = 500
 )
 
@@ -27,7 +28,8 @@ type command struct {
 	timeout time.Duration
 }
 
-// send runs the program and waits for its end. It is not run again if it fails: nobody knows how far it came.
+// send runs the program and waits for its end. It is not run again if it fails:
+// nobody knows how far it came.
 func (c *command) send(ctx context.Context, n *notice) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, errTimeout)
 	defer cancel()

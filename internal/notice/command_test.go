@@ -14,9 +14,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/watch"
 )
 
-// script returns a command that runs a script of the shell, with arguments from $1 on.
+// script returns a command that runs a script of the shell, with arguments from
+// $1 on.
 func script(text string, args ...string) []string {
 	return append([]string{"/bin/sh", "-c", text, "sh"}, args...)
 }
@@ -41,7 +44,8 @@ func environment(t *testing.T, file string) []string {
 	return vars
 }
 
-// A program finds everything in its environment, and nothing there that is the watcher's own. It is not parallel, as it changes ours.
+// A program finds everything in its environment, and nothing there that is the
+// watcher's own. It is not parallel, as it changes ours.
 func TestCommandEnvironment(t *testing.T) {
 	base := t.TempDir() // before TMPDIR is another
 	for _, name := range passed {
@@ -72,7 +76,7 @@ func TestCommandEnvironment(t *testing.T) {
 			},
 		},
 		{
-			"for ever", "", []Event{{Kind: ByHand, Prefix: host(1), Cause: "hand", Forever: true, Until: noon}},
+			"for ever", "", []Event{{Kind: watch.ByHand, Prefix: host(1), Cause: "hand", Forever: true, Until: noon}},
 			[]string{
 				"PORTMON_EVENT=banned by hand", "PORTMON_TITLE=198.51.0.1 banned by hand", "PORTMON_MESSAGE=198.51.0.1 banned by hand for ever",
 				"PORTMON_PRIORITY=3", "PORTMON_COUNT=1", "PORTMON_ADDRESS=198.51.0.1", "PORTMON_CAUSE=hand",
@@ -226,7 +230,8 @@ func TestCommandKilled(t *testing.T) {
 	}
 }
 
-// A program that ends well has done so, whatever it leaves behind, and that lives on.
+// A program that ends well has done so, whatever it leaves behind, and that
+// lives on.
 func TestCommandLeavesBehind(t *testing.T) {
 	t.Parallel()
 	path := fifo(t)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/watch"
 )
 
 // notice is what is sent.
@@ -18,7 +19,8 @@ type notice struct {
 	event          *Event // if it is only one
 }
 
-// compose turns what was kept into a notice from a host, whose name may be empty.
+// compose turns what was kept into a notice from a host, whose name may be
+// empty.
 func (d *digest) compose(host string) notice {
 	n := notice{host: host, count: d.total, priority: d.priority(), tags: []string{d.emoji(), "portmon"}}
 	if d.total == 1 {
@@ -36,15 +38,15 @@ func (d *digest) compose(host string) notice {
 // headline returns "203.0.113.7 banned" and the like.
 func (e *Event) headline() string {
 	switch e.Kind {
-	case Full:
+	case watch.Full:
 		return "no room for bans"
-	case Repaired:
+	case watch.Repaired:
 		return "table repaired"
-	case Restored:
+	case watch.Restored:
 		return count(max(1, e.Count)) + " restored"
-	case TableGone:
+	case watch.TableGone:
 		return "table gone"
-	case Removed:
+	case watch.Removed:
 		return "table removed"
 	default:
 		return strings.TrimSpace(e.subject() + " " + e.Kind.String())
@@ -62,30 +64,30 @@ const (
 func (e *Event) sentence() string {
 	var b strings.Builder
 	switch e.Kind {
-	case Full:
+	case watch.Full:
 		return plural(max(1, e.Count), "offence") + fullText
-	case Repaired:
+	case watch.Repaired:
 		return repairedText + optional(": ", e.Wrong)
-	case TableGone:
+	case watch.TableGone:
 		return goneText
-	case Removed:
+	case watch.Removed:
 		return removedText
-	case Restored:
+	case watch.Restored:
 		return plural(max(1, e.Count), "ban") + " restored"
-	case Escalated:
+	case watch.Escalated:
 		b.WriteString(e.subject() + " escalated to tier " + count(e.Tier) + ", banned" + e.duration())
 		if e.Offences > 0 {
 			b.WriteString(" after " + plural(e.Offences, "offence"))
 		}
-	case Lifted:
+	case watch.Lifted:
 		b.WriteString(e.headline())
-	case Whitelisted:
+	case watch.Whitelisted:
 		b.WriteString(e.headline() + ": its ban was lifted")
 	default:
 		b.WriteString(e.headline() + e.duration())
 	}
 	b.WriteString(optional(": ", portName(e.Proto, e.Port)))
-	if e.Kind == ByHand || e.Kind == Lifted {
+	if e.Kind == watch.ByHand || e.Kind == watch.Lifted {
 		b.WriteString(optional(": ", e.Reason))
 	}
 	return b.String()

@@ -1,7 +1,6 @@
 package notice
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -9,6 +8,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/portmon/portmon/internal/watch"
 )
 
 // One event is told in full.
@@ -22,22 +23,22 @@ func TestOne(t *testing.T) {
 		emoji          string
 	}{
 		{banned(four, 23), "203.0.113.7 banned", "203.0.113.7 banned for 8h: tcp port 23", 2, "no_entry"},
-		{Event{Kind: Banned, Prefix: six, Proto: 17, Port: 53, Time: noon, Until: until}, "2001:db8:0:1::/64 banned", "2001:db8:0:1::/64 banned for 8h: udp port 53", 2, "no_entry"},
-		{Event{Kind: Banned, Prefix: four, Time: noon, Until: until}, "203.0.113.7 banned", "203.0.113.7 banned for 8h", 2, "no_entry"},
-		{Event{Kind: Banned, Prefix: four, Time: noon, Until: noon, Proto: 132, Port: 7}, "203.0.113.7 banned", "203.0.113.7 banned: 132 port 7", 2, "no_entry"},
+		{Event{Kind: watch.Banned, Prefix: six, Proto: 17, Port: 53, Time: noon, Until: until}, "2001:db8:0:1::/64 banned", "2001:db8:0:1::/64 banned for 8h: udp port 53", 2, "no_entry"},
+		{Event{Kind: watch.Banned, Prefix: four, Time: noon, Until: until}, "203.0.113.7 banned", "203.0.113.7 banned for 8h", 2, "no_entry"},
+		{Event{Kind: watch.Banned, Prefix: four, Time: noon, Until: noon, Proto: 132, Port: 7}, "203.0.113.7 banned", "203.0.113.7 banned: 132 port 7", 2, "no_entry"},
 		{escalated(four, 2), "203.0.113.7 escalated", "203.0.113.7 escalated to tier 2, banned for 3d after 2 offences: tcp port 23", 2, "no_entry"},
 		{escalated(four, 3), "203.0.113.7 escalated", "203.0.113.7 escalated to tier 3, banned for 3d after 3 offences: tcp port 23", 3, "no_entry"},
-		{Event{Kind: Escalated, Prefix: four, Tier: 2, Offences: 1}, "203.0.113.7 escalated", "203.0.113.7 escalated to tier 2, banned after 1 offence", 2, "no_entry"},
-		{Event{Kind: ByHand, Prefix: prefix("198.51.100.0/24"), Forever: true, Reason: "a bad network"}, "198.51.100.0/24 banned by hand", "198.51.100.0/24 banned by hand for ever: a bad network", 3, "no_entry_sign"},
-		{Event{Kind: ByHand, Time: noon, Until: noon.Add(90 * time.Second)}, "banned by hand", "banned by hand for 1m30s", 3, "no_entry_sign"},
-		{Event{Kind: Lifted, Prefix: four, Time: noon, Until: until}, "203.0.113.7 lifted", "203.0.113.7 lifted", 3, "unlock"},
-		{Event{Kind: Full, Count: 7}, "no room for bans", "7 offences banned nobody, as a set is full: the packets are still dropped", 4, "warning"},
-		{Event{Kind: Restored, Count: 1204}, "1204 restored", "1204 bans restored", 3, "recycle"},
-		{Event{Kind: Restored, Count: 1}, "1 restored", "1 ban restored", 3, "recycle"},
-		{Event{Kind: Whitelisted, Prefix: four, Time: noon}, "203.0.113.7 whitelisted", "203.0.113.7 whitelisted: its ban was lifted", 3, "unlock"},
-		{Event{Kind: Repaired, Wrong: "chain guard"}, "table repaired", "the table was not what the configuration says, and was put right: chain guard", 3, "warning"},
-		{Event{Kind: TableGone}, "table gone", "the table was deleted: until it is back nobody is banned; the bans are remembered", 4, "rotating_light"},
-		{Event{Kind: Removed}, "table removed", "the table was deleted by portmon remove: nobody is banned", 3, "warning"},
+		{Event{Kind: watch.Escalated, Prefix: four, Tier: 2, Offences: 1}, "203.0.113.7 escalated", "203.0.113.7 escalated to tier 2, banned after 1 offence", 2, "no_entry"},
+		{Event{Kind: watch.ByHand, Prefix: prefix("198.51.100.0/24"), Forever: true, Reason: "a bad network"}, "198.51.100.0/24 banned by hand", "198.51.100.0/24 banned by hand for ever: a bad network", 3, "no_entry_sign"},
+		{Event{Kind: watch.ByHand, Time: noon, Until: noon.Add(90 * time.Second)}, "banned by hand", "banned by hand for 1m30s", 3, "no_entry_sign"},
+		{Event{Kind: watch.Lifted, Prefix: four, Time: noon, Until: until}, "203.0.113.7 lifted", "203.0.113.7 lifted", 3, "unlock"},
+		{Event{Kind: watch.Full, Count: 7}, "no room for bans", "7 offences banned nobody, as a set is full: the packets are still dropped", 4, "warning"},
+		{Event{Kind: watch.Restored, Count: 1204}, "1204 restored", "1204 bans restored", 3, "recycle"},
+		{Event{Kind: watch.Restored, Count: 1}, "1 restored", "1 ban restored", 3, "recycle"},
+		{Event{Kind: watch.Whitelisted, Prefix: four, Time: noon}, "203.0.113.7 whitelisted", "203.0.113.7 whitelisted: its ban was lifted", 3, "unlock"},
+		{Event{Kind: watch.Repaired, Wrong: "chain guard"}, "table repaired", "the table was not what the configuration says, and was put right: chain guard", 3, "warning"},
+		{Event{Kind: watch.TableGone}, "table gone", "the table was deleted: until it is back nobody is banned; the bans are remembered", 4, "rotating_light"},
+		{Event{Kind: watch.Removed}, "table removed", "the table was deleted by portmon remove: nobody is banned", 3, "warning"},
 	}
 	for _, tt := range tests {
 		got := composed(tt.event)
@@ -47,13 +48,14 @@ func TestOne(t *testing.T) {
 		}
 	}
 	var d digest
-	d.add(Event{Kind: TableGone})
+	d.add(Event{Kind: watch.TableGone})
 	if n := d.compose(""); n.title != "table gone" {
 		t.Errorf("without the name of a host: %q", n.title)
 	}
 }
 
-// A ban is told to last as long as it was meant to, although it takes a moment until it is known.
+// A ban is told to last as long as it was meant to, although it takes a moment
+// until it is known.
 func TestDuration(t *testing.T) {
 	tests := []struct {
 		left time.Duration
@@ -107,29 +109,29 @@ func TestSummary(t *testing.T) {
 			}, low, "no_entry",
 		},
 		{
-			"ports not known", []Event{{Kind: Banned, Prefix: host(1)}, {Kind: Banned, Prefix: host(2)}}, "2 banned",
+			"ports not known", []Event{{Kind: watch.Banned, Prefix: host(1)}, {Kind: watch.Banned, Prefix: host(2)}}, "2 banned",
 			[]string{"2 banned: 198.51.0.1, 198.51.0.2"}, low, "no_entry",
 		},
 		{
 			"the same port of two protocols, and some not known",
-			[]Event{{Kind: Banned, Prefix: host(1), Proto: 17, Port: 53}, banned(host(2), 53), {Kind: Banned, Prefix: host(3), Proto: 17, Port: 53}, {Kind: Banned, Prefix: host(4)}}, "4 banned",
+			[]Event{{Kind: watch.Banned, Prefix: host(1), Proto: 17, Port: 53}, banned(host(2), 53), {Kind: watch.Banned, Prefix: host(3), Proto: 17, Port: 53}, {Kind: watch.Banned, Prefix: host(4)}}, "4 banned",
 			[]string{"4 banned: 198.51.0.1, 198.51.0.2, 198.51.0.3, 198.51.0.4", "offences at udp port 53 (2), tcp port 53 (1), others (1)"}, low, "no_entry",
 		},
 		{
 			"the worst of the escalated",
 			[]Event{
 				escalated(host(1), 2), escalated(host(2), 2), escalated(host(3), 2), escalated(host(4), 2), escalated(host(5), 2),
-				{Kind: Escalated, Prefix: host(6), Tier: 2, Offences: 9}, escalated(host(7), 3),
+				{Kind: watch.Escalated, Prefix: host(6), Tier: 2, Offences: 9}, escalated(host(7), 3),
 			}, "7 escalated",
 			[]string{"7 escalated: 198.51.0.7 to tier 3, 198.51.0.6 to tier 2, 198.51.0.1 to tier 2, 198.51.0.2 to tier 2, 198.51.0.3 to tier 2 and 2 more", "offences at tcp port 23 (6), others (1)"}, standard, "no_entry",
 		},
 		{
 			"all sorts",
 			[]Event{
-				banned(host(1), 23), {Kind: Lifted, Prefix: host(2)}, {Kind: ByHand, Prefix: prefix("198.51.100.0/24")}, escalated(host(3), 2),
-				{Kind: TableGone}, {Kind: Full, Count: 3}, {Kind: Full, Count: 1}, {Kind: Full},
-				{Kind: Restored, Count: 1200}, {Kind: Restored, Count: 4}, {Kind: Removed},
-				{Kind: Repaired, Wrong: "chain guard"}, {Kind: Repaired, Wrong: "set ban4"}, {Kind: Repaired, Wrong: "chain guard"}, {Kind: Whitelisted, Prefix: host(4)},
+				banned(host(1), 23), {Kind: watch.Lifted, Prefix: host(2)}, {Kind: watch.ByHand, Prefix: prefix("198.51.100.0/24")}, escalated(host(3), 2),
+				{Kind: watch.TableGone}, {Kind: watch.Full, Count: 3}, {Kind: watch.Full, Count: 1}, {Kind: watch.Full},
+				{Kind: watch.Restored, Count: 1200}, {Kind: watch.Restored, Count: 4}, {Kind: watch.Removed},
+				{Kind: watch.Repaired, Wrong: "chain guard"}, {Kind: watch.Repaired, Wrong: "set ban4"}, {Kind: watch.Repaired, Wrong: "chain guard"}, {Kind: watch.Whitelisted, Prefix: host(4)},
 			},
 			"table gone, table removed, table repaired, no room for bans, 1204 restored, 1 escalated, 1 banned by hand, 1 whitelisted, 1 lifted, 1 banned",
 			[]string{
@@ -147,7 +149,8 @@ func TestSummary(t *testing.T) {
 	}
 }
 
-// Whatever comes, a notice is short enough for ntfy, which makes a file of a message of more than 4096 bytes; and its title is a line.
+// Whatever comes, a notice is short enough for ntfy, which makes a file of a
+// message of more than 4096 bytes; and its title is a line.
 func TestShort(t *testing.T) {
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -166,7 +169,7 @@ func TestShort(t *testing.T) {
 				a[i] = byte(rng.Uint32())
 			}
 			d.add(Event{
-				Kind: Kind(rng.IntN(int(kindCount)+2) - 1), Prefix: netip.PrefixFrom(netip.AddrFrom16(a), rng.IntN(130)-1), Cause: random(), Reason: random(), Wrong: random(),
+				Kind: watch.Kind(rng.IntN(int(watch.Kinds)+2) - 1), Prefix: netip.PrefixFrom(netip.AddrFrom16(a), rng.IntN(130)-1), Cause: random(), Reason: random(), Wrong: random(),
 				Tier: rng.Int(), Offences: rng.Int(), Count: rng.Int(), Proto: uint8(rng.Uint32()), Port: uint16(rng.Uint32()),
 				Time: time.Unix(rng.Int64(), 0), Until: time.Unix(rng.Int64(), 0), Last: rng.IntN(2) == 0, Forever: rng.IntN(2) == 0,
 			})
@@ -207,13 +210,10 @@ func TestPrintable(t *testing.T) {
 
 func TestKinds(t *testing.T) {
 	var seen []string
-	for k := range kindCount {
+	for k := range watch.Kinds {
 		if k.String() == "" || slices.Contains(seen, k.String()) || emojis[k] == "" || !slices.Contains(ranking[:], k) {
 			t.Errorf("kind %d has no name, no sign or no rank: %q", k, k)
 		}
 		seen = append(seen, k.String())
-	}
-	if got := fmt.Sprint(Kind(-1), kindCount); got != "Kind(-1) Kind(10)" {
-		t.Errorf("others: %s", got)
 	}
 }

@@ -4,9 +4,12 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/portmon/portmon/internal/watch"
 )
 
-// Who scans chooses sources and ports, and others choose reasons. The memory that they take has an end.
+// Who scans chooses sources and ports, and others choose reasons. The memory
+// that they take has an end.
 func TestBounded(t *testing.T) {
 	var d digest
 	reason := strings.Repeat("x", 10_000)
@@ -15,9 +18,9 @@ func TestBounded(t *testing.T) {
 			e := banned(host(i), uint16(i))
 			e.Proto = uint8(i >> 16)
 			e.Reason = reason
-			e.Kind = Kind(i % int(kindCount))
+			e.Kind = watch.Kind(i % int(watch.Kinds))
 			if i%2 == 0 {
-				e.Kind = Banned
+				e.Kind = watch.Banned
 			}
 			d.add(e)
 		}
@@ -33,7 +36,7 @@ func TestBounded(t *testing.T) {
 	}
 	for k, g := range d.groups {
 		if len(g.named) > maxNamed {
-			t.Errorf("%d are named of %v", len(g.named), Kind(k))
+			t.Errorf("%d are named of %v", len(g.named), watch.Kind(k))
 		}
 	}
 	runtime.KeepAlive(&d)

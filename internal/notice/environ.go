@@ -2,8 +2,8 @@ package notice
 
 import "time"
 
-// passed are the variables that a command gets of our own environment. That of a service holds things that are for it alone, such as
-// NOTIFY_SOCKET.
+// passed are the variables that a command gets of our own environment. That of
+// a service holds things that are for it alone, such as NOTIFY_SOCKET.
 var passed = []string{"HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "CREDENTIALS_DIRECTORY"}
 
 // standardPath is the PATH of a command if we have none.
@@ -23,7 +23,8 @@ func inherited(lookup func(string) (string, bool)) []string {
 	return env
 }
 
-// environ returns what a command learns of a notice. What is not known is left out.
+// environ returns what a command learns of a notice. What is not known is left
+// out.
 func environ(n *notice) []string {
 	var env []string
 	set := func(name, value string) {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/portmon/portmon/internal/watch"
 )
 
 const day = 24 * time.Hour
@@ -27,12 +29,12 @@ func diff(want, got any) string {
 
 // banned is a ban as the packet path makes it.
 func banned(source netip.Prefix, port uint16) Event {
-	return Event{Kind: Banned, Prefix: source, Cause: "trap", Tier: 1, Proto: 6, Port: port, Offences: 1, Time: noon, Until: noon.Add(8 * time.Hour)}
+	return Event{Kind: watch.Banned, Prefix: source, Cause: "trap", Tier: 1, Proto: 6, Port: port, Offences: 1, Time: noon, Until: noon.Add(8 * time.Hour)}
 }
 
 func escalated(source netip.Prefix, tier int) Event {
 	return Event{
-		Kind: Escalated, Prefix: source, Cause: "trap", Tier: tier, Last: tier == 3, Proto: 6, Port: 23, Offences: tier,
+		Kind: watch.Escalated, Prefix: source, Cause: "trap", Tier: tier, Last: tier == 3, Proto: 6, Port: 23, Offences: tier,
 		Time: noon, Until: noon.Add(3 * day),
 	}
 }
@@ -45,7 +47,8 @@ func composed(events ...Event) notice {
 	return d.compose("web1")
 }
 
-// run lets a Sender run until the function that is returned, or the test, ends it. What it reports goes to the channel.
+// run lets a Sender run until the function that is returned, or the test, ends
+// it. What it reports goes to the channel.
 func run(t *testing.T, config Config) (s *Sender, reports chan error, end func()) {
 	t.Helper()
 	reports = make(chan error, 100)
@@ -55,15 +58,11 @@ func run(t *testing.T, config Config) (s *Sender, reports chan error, end func()
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
+	done := make(chan struct{})
+	go func() { s.Run(ctx); close(done) }()
 	end = func() {
-		t.Helper()
 		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-		done <- nil // so that it can be ended again
+		<-done
 	}
 	t.Cleanup(end)
 	return s, reports, end

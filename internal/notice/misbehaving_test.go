@@ -107,7 +107,8 @@ func hijack(w http.ResponseWriter) net.Conn {
 	return conn
 }
 
-// A redirect is not followed, neither to another server nor to the same: whoever it leads to would get the token.
+// A redirect is not followed, neither to another server nor to the same:
+// whoever it leads to would get the token.
 func TestRedirect(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{301, 302, 303, 307, 308} {
@@ -140,7 +141,8 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
-// A server that accepts and says nothing, one that begins to answer and goes on for ever, and one that stops in the middle of it.
+// A server that accepts and says nothing, one that begins to answer and goes on
+// for ever, and one that stops in the middle of it.
 func TestSlowServer(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// postTimeout is how long one try may take, from the look-up of the name to the last byte of the answer.
+	// postTimeout is how long one try may take, from the look-up of the name to
+	// the last byte of the answer.
 	postTimeout = 20 * time.Second
 	// maxAnswer is how many bytes are read of an answer.
 	maxAnswer = 4096
@@ -29,7 +30,8 @@ type ntfy struct {
 
 func newNtfy(topic *url.URL, tokenFile string) *ntfy {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	// There is a notice a minute at most: a connection that is kept so long is one that is lost half of the time.
+	// There is a notice a minute at most: a connection that is kept so long is
+	// one that is lost half of the time.
 	transport.DisableKeepAlives = true
 	transport.MaxResponseHeaderBytes = 64 << 10
 	server := url.URL{Scheme: topic.Scheme, Host: topic.Host}
@@ -38,13 +40,15 @@ func newNtfy(topic *url.URL, tokenFile string) *ntfy {
 		client: &http.Client{
 			Transport: transport,
 			Timeout:   postTimeout,
-			// A redirected POST becomes a GET as a rule, and its token would go to somebody else.
+			// A redirected POST becomes a GET as a rule, and its token would go
+			// to somebody else.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
 }
 
-// send posts a notice. Neither the topic nor the token is in the error, which is a *tryAgain if the fault may pass.
+// send posts a notice. Neither the topic nor the token is in the error, which
+// is a *tryAgain if the fault may pass.
 func (n *ntfy) send(ctx context.Context, what *notice) error {
 	if err := n.post(ctx, what); err != nil {
 		return fmt.Errorf("post notice to ntfy at %s: %w", n.server, err)
@@ -77,8 +81,10 @@ func (n *ntfy) post(ctx context.Context, what *notice) error {
 	return refusal(resp, body)
 }
 
-// setHeaders sets what ntfy wants to know besides the message. The names are those with an X, as Priority is a header of HTTP by now
-// (RFC 9218), which proxies set as they like. What is not ASCII is encoded as in mail (RFC 2047); ntfy decodes it since its version 2.4.
+// setHeaders sets what ntfy wants to know besides the message. The names are
+// those with an X, as Priority is a header of HTTP by now (RFC 9218), which
+// proxies set as they like. What is not ASCII is encoded as in mail (RFC 2047);
+// ntfy decodes it since its version 2.4.
 func (n *ntfy) setHeaders(h http.Header, what *notice) {
 	h.Set("X-Title", mime.QEncoding.Encode("utf-8", what.title))
 	h.Set("X-Priority", strconv.Itoa(what.priority))
@@ -87,7 +93,8 @@ func (n *ntfy) setHeaders(h http.Header, what *notice) {
 	h.Set("User-Agent", "portmon")
 }
 
-// withoutURL returns the cause of an error of net/http, which as a rule says the URL before it.
+// withoutURL returns the cause of an error of net/http, which as a rule says
+// the URL before it.
 func withoutURL(err error) error {
 	var e *url.Error
 	switch {
@@ -100,7 +107,8 @@ func withoutURL(err error) error {
 	}
 }
 
-// legibleError is an error with a text that may hold whatever a server has sent.
+// legibleError is an error with a text that may hold whatever a server has
+// sent.
 type legibleError struct{ err error }
 
 func (e *legibleError) Error() string { return printable(e.err.Error(), maxSaid) }

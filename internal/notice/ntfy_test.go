@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/portmon/portmon/internal/watch"
 )
 
 // newTopic returns the name of a topic that nobody else uses.
@@ -18,9 +20,10 @@ func newTopic() string { return "portmon-" + rand.Text() }
 // topicAt returns the URL of a topic.
 func topicAt(addr, topic string) string { return "http://" + addr + "/" + topic }
 
-// What is published reaches who subscribes: title, message, priority and tags, and a title that is not ASCII.
+// What is published reaches who subscribes: title, message, priority and tags,
+// and a title that is not ASCII.
 func TestPublish(t *testing.T) {
-	gone := Event{Kind: TableGone}
+	gone := Event{Kind: watch.TableGone}
 	tests := []struct {
 		name, host string
 		query      string
@@ -43,7 +46,7 @@ func TestPublish(t *testing.T) {
 			message{Title: strings.Repeat("bücher-", 9) + ": table gone", Message: goneText, Priority: 4, Tags: []string{"rotating_light", "portmon"}},
 		},
 		{
-			"what looks like headers", "web1\r\nX-Priority: 5\r\n\r\n", "", []Event{{Kind: ByHand, Prefix: host(1), Reason: "x\r\nX-Tags: skull\r\n\r\nbody"}},
+			"what looks like headers", "web1\r\nX-Priority: 5\r\n\r\n", "", []Event{{Kind: watch.ByHand, Prefix: host(1), Reason: "x\r\nX-Tags: skull\r\n\r\nbody"}},
 			message{Title: "web1  X-Priority: 5: 198.51.0.1 banned by hand", Message: "198.51.0.1 banned by hand: x  X-Tags: skull    body", Priority: 3, Tags: []string{"no_entry_sign", "portmon"}},
 		},
 		{
@@ -74,7 +77,8 @@ func TestPublish(t *testing.T) {
 	})
 }
 
-// A thousand events in a moment are one notice, sent without waiting for the end.
+// A thousand events in a moment are one notice, sent without waiting for the
+// end.
 func TestThousand(t *testing.T) {
 	eachServer(t, false, func(t *testing.T, d *ntfyd, addr string) {
 		d.serve(addr)
@@ -92,13 +96,14 @@ func TestThousand(t *testing.T) {
 	})
 }
 
-// A notice as long as can be is a message all the same, and no attachment, which a server may refuse.
+// A notice as long as can be is a message all the same, and no attachment,
+// which a server may refuse.
 func TestLongest(t *testing.T) {
 	eachServer(t, false, func(t *testing.T, d *ntfyd, addr string) {
 		d.serve(addr)
 		topic := topicAt(addr, newTopic())
 		s, _, end := run(t, Config{Ntfy: topic, Host: strings.Repeat("ü", 1000)})
-		for kind := range kindCount {
+		for kind := range watch.Kinds {
 			for i := range 2 * maxNamed {
 				e := Event{Kind: kind, Prefix: prefix(fmt.Sprintf("2001:db8:ffff:ffff:ffff:ffff:ffff:%x/128", 0xfff0+i)), Wrong: fmt.Sprint(strings.Repeat("ü", 1000), i)}
 				s.Tell(e)
@@ -112,8 +117,8 @@ func TestLongest(t *testing.T) {
 	})
 }
 
-// A server takes the right token, and refuses a wrong one and one that it took before. A new token in the file counts from the next
-// notice on.
+// A server takes the right token, and refuses a wrong one and one that it took
+// before. A new token in the file counts from the next notice on.
 func TestToken(t *testing.T) {
 	eachServer(t, true, func(t *testing.T, d *ntfyd, addr string) {
 		d.serve(addr)
@@ -188,7 +193,8 @@ func TestNoToken(t *testing.T) {
 	})
 }
 
-// A server that is not there yet gets the notice when it is. The token file is not there yet either.
+// A server that is not there yet gets the notice when it is. The token file is
+// not there yet either.
 func TestLateServer(t *testing.T) {
 	eachServer(t, true, func(t *testing.T, d *ntfyd, addr string) {
 		topic := topicAt(addr, newTopic())
@@ -213,7 +219,8 @@ func TestLateServer(t *testing.T) {
 	})
 }
 
-// Nobody listens: that may pass, and the topic is not in the error. At the end it is tried at once.
+// Nobody listens: that may pass, and the topic is not in the error. At the end
+// it is tried at once.
 func TestRefusedConnection(t *testing.T) {
 	eachServer(t, false, func(t *testing.T, d *ntfyd, addr string) {
 		topic := topicAt(addr, newTopic())

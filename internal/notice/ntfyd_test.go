@@ -19,10 +19,12 @@ type ntfyd struct {
 	reader string             // a token that may read; "" if everybody may
 }
 
-// servers make servers of each kind, which either everybody or only tokens may use.
+// servers make servers of each kind, which either everybody or only tokens may
+// use.
 var servers = map[string]func(t *testing.T, private bool) *ntfyd{"stand-in": newStandIn, "ntfy": newRealNtfy}
 
-// eachServer runs a test with a server of each kind, which does not serve yet, and an address for it.
+// eachServer runs a test with a server of each kind, which does not serve yet,
+// and an address for it.
 func eachServer(t *testing.T, private bool, test func(t *testing.T, d *ntfyd, addr string)) {
 	t.Parallel()
 	for kind, make := range servers {
@@ -77,8 +79,10 @@ func poll(t *testing.T, topic, token string) []message {
 	return messages
 }
 
-// reserve returns an address of this host where nobody listens. Until the end of the test anybody may who asks for this very port, and
-// nobody gets it who asks for any: a socket is bound to it that allows others beside it and never listens.
+// reserve returns an address of this host where nobody listens. Until the end
+// of the test anybody may who asks for this very port, and nobody gets it who
+// asks for any: a socket is bound to it that allows others beside it and never
+// listens.
 func reserve(t *testing.T) string {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -99,7 +103,8 @@ func reserve(t *testing.T) string {
 	return (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: name.(*unix.SockaddrInet4).Port}).String()
 }
 
-// eventually returns when a condition holds, which has no event to wait for: that of another process, or of counters.
+// eventually returns when a condition holds, which has no event to wait for:
+// that of another process, or of counters.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {

@@ -9,7 +9,8 @@ import (
 )
 
 const (
-	// maxPorts is how many ports are counted one by one. Who scans chooses them, so there must be an end.
+	// maxPorts is how many ports are counted one by one. Who scans chooses
+	// them, so there must be an end.
 	maxPorts = 4096
 	// maxShown is how many are shown.
 	maxShown = 5
@@ -38,7 +39,8 @@ func (c *portCounts) add(proto uint8, number uint16) {
 	c.by[p]++
 }
 
-// String returns "tcp port 23 (600), udp port 53 (50), others (7)", the most frequent first; "" if no port is known.
+// String returns "tcp port 23 (600), udp port 53 (50), others (7)", the most
+// frequent first; "" if no port is known.
 func (c *portCounts) String() string {
 	if len(c.by) == 0 {
 		return ""

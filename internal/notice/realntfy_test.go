@@ -17,14 +17,17 @@ import (
 )
 
 const (
-	// binaryVariable may hold the path of an ntfy server's program, such as .ci/ntfy prints. Without it, PATH is searched.
+	// binaryVariable may hold the path of an ntfy server's program, such as
+	// .ci/ntfy prints. Without it, PATH is searched.
 	binaryVariable = "PORTMON_NTFY"
-	// requireVariable names, between spaces, what must be there: tests of it fail otherwise. CI sets it.
+	// requireVariable names, between spaces, what must be there: tests of it
+	// fail otherwise. CI sets it.
 	requireVariable = "PORTMON_REQUIRE"
 )
 
-// ntfyBinary returns the path of an ntfy server's program. It is the one thing that few systems have and whose absence skips tests: the
-// stand-in is tested in its stead.
+// ntfyBinary returns the path of an ntfy server's program. It is the one thing
+// that few systems have and whose absence skips tests: the stand-in is tested
+// in its stead.
 func ntfyBinary(t *testing.T) string {
 	t.Helper()
 	if path := os.Getenv(binaryVariable); path != "" {
@@ -41,7 +44,8 @@ func ntfyBinary(t *testing.T) string {
 	return ""
 }
 
-// newRealNtfy prepares a real server, with files of its own. If it is private, there are two users: one may publish, and one may all.
+// newRealNtfy prepares a real server, with files of its own. If it is private,
+// there are two users: one may publish, and one may all.
 func newRealNtfy(t *testing.T, private bool) *ntfyd {
 	r := &realNtfy{binary: ntfyBinary(t), dir: t.TempDir()}
 	config := fmt.Sprintf("cache-file: %q\nweb-root: disable\n", r.path("cache.db"))
@@ -73,7 +77,8 @@ type realNtfy struct{ binary, dir string }
 
 func (r *realNtfy) path(name string) string { return filepath.Join(r.dir, name) }
 
-// command returns a command of ntfy, which knows nothing of whatever this user has configured.
+// command returns a command of ntfy, which knows nothing of whatever this user
+// has configured.
 func (r *realNtfy) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(r.binary, append([]string{name, "--config", r.path("server.yml")}, args...)...)
 	cmd.Dir = r.dir
@@ -102,7 +107,8 @@ func (r *realNtfy) token(t *testing.T, user string) string {
 	return token
 }
 
-// serve starts the server, waits until it is healthy, and kills it at the end of the test.
+// serve starts the server, waits until it is healthy, and kills it at the end
+// of the test.
 func (r *realNtfy) serve(t *testing.T, addr string) {
 	t.Helper()
 	var log bytes.Buffer

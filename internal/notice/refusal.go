@@ -24,7 +24,8 @@ func (e *StatusError) Error() string {
 	return strings.TrimSpace(fmt.Sprintf("status %d %s", e.Code, text)) + optional(": ", e.Said)
 }
 
-// refusal turns an answer other than success into an error, a *tryAgain if the server may do better later.
+// refusal turns an answer other than success into an error, a *tryAgain if the
+// server may do better later.
 func refusal(resp *http.Response, body []byte) error {
 	err := &StatusError{Code: resp.StatusCode, Said: said(body)}
 	switch code := resp.StatusCode; {
@@ -42,7 +43,8 @@ func refusal(resp *http.Response, body []byte) error {
 	}
 }
 
-// said returns what a server said: ntfy the value of "error" in an object, others a text.
+// said returns what a server said: ntfy the value of "error" in an object,
+// others a text.
 func said(body []byte) string {
 	var answer struct{ Error string }
 	if json.Unmarshal(body, &answer) == nil && answer.Error != "" {
@@ -51,7 +53,8 @@ func said(body []byte) string {
 	return printable(string(body), maxSaid)
 }
 
-// retryAfter returns the time in the header of that name: seconds, or a date. It is 0 if there is none.
+// retryAfter returns the time in the header of that name: seconds, or a date.
+// It is 0 if there is none.
 func retryAfter(header string, now time.Time) time.Duration {
 	if seconds, err := strconv.ParseUint(header, 10, 31); err == nil {
 		return time.Duration(seconds) * time.Second

@@ -16,20 +16,25 @@ import (
 type Config struct {
 	// Ntfy is the http or https URL of an ntfy topic; empty for none.
 	Ntfy string
-	// TokenFile holds the access token for it; empty for none. It is read each time.
+	// TokenFile holds the access token for it; empty for none. It is read each
+	// time.
 	TokenFile string
 
-	// Command is the absolute path of a program, and its arguments; empty for none.
+	// Command is the absolute path of a program, and its arguments; empty for
+	// none.
 	Command []string
 
 	// Host is the name of this host, for people; it may be empty.
 	Host string
 
-	// Window is the time in which there is at most one notice; 0 means a minute.
+	// Window is the time in which there is at most one notice; 0 means a
+	// minute.
 	Window time.Duration
 
-	// Report, unless nil, gets what went wrong. The goroutines of Run call it, one at a time, and send nothing until it returns. Of a
-	// notice it gets at most two errors: one when it will be tried again, and one when it was given up.
+	// Report, unless nil, gets what went wrong. The goroutines of Run call it,
+	// one at a time, and send nothing until it returns. Of a notice it gets at
+	// most two errors: one when it will be tried again, and one when it was
+	// given up.
 	Report func(error)
 }
 
@@ -38,7 +43,8 @@ type Sender struct {
 	ntfy, command *channel // nil if it is not wanted
 }
 
-// New returns a Sender, which sends nothing until it runs. The error tells what is wrong with the Config.
+// New returns a Sender, which sends nothing until it runs. The error tells what
+// is wrong with the Config.
 func New(config Config) (*Sender, error) {
 	if config.Window < 0 {
 		return nil, fmt.Errorf("send notices once in %v: want no negative time", config.Window)
@@ -59,7 +65,8 @@ func New(config Config) (*Sender, error) {
 	if config.Ntfy != "" {
 		topic, err := url.Parse(config.Ntfy)
 		if err != nil || topic.Scheme != "http" && topic.Scheme != "https" || topic.Host == "" {
-			// The URL is not shown: the topic is all that one must know to read it.
+			// The URL is not shown: the topic is all that one must know to read
+			// it.
 			return nil, errors.New("send notices to ntfy: not the http or https URL of a topic")
 		}
 		s.ntfy = newChannel(plan, newNtfy(topic, config.TokenFile).send)
@@ -73,7 +80,8 @@ func New(config Config) (*Sender, error) {
 	return s, nil
 }
 
-// Tell takes in what happened. It never blocks, and the memory in which events wait has an end: what cannot be told in full is counted.
+// Tell takes in what happened. It never blocks, and the memory in which events
+// wait has an end: what cannot be told in full is counted.
 func (s *Sender) Tell(events ...Event) {
 	for _, c := range s.channels() {
 		if c != nil {
@@ -82,8 +90,9 @@ func (s *Sender) Tell(events ...Event) {
 	}
 }
 
-// Run sends until the context ends, and then tries once more, for some seconds in all, to send what waits. The error is always nil.
-func (s *Sender) Run(ctx context.Context) error {
+// Run sends until the context ends, and then tries once more, for some seconds
+// in all, to send what waits.
+func (s *Sender) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	for _, c := range s.channels() {
 		if c != nil {
@@ -92,12 +101,12 @@ func (s *Sender) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	running.Wait()
-	return nil
 }
 
 func (s *Sender) channels() [2]*channel { return [...]*channel{s.ntfy, s.command} }
 
-// Stats counts what became of events, since the beginning. What is not configured has only zeros.
+// Stats counts what became of events, since the beginning. What is not
+// configured has only zeros.
 type Stats struct{ Ntfy, Command ChannelStats }
 
 // ChannelStats are the Stats of one way to send notices.

@@ -47,7 +47,8 @@ func TestNowhere(t *testing.T) {
 	end()
 }
 
-// Before it runs and after it has ended, a Sender keeps what it is told, within bounds.
+// Before it runs and after it has ended, a Sender keeps what it is told, within
+// bounds.
 func TestNotRunning(t *testing.T) {
 	t.Parallel()
 	s, err := New(Config{Command: []string{"/bin/true"}})

@@ -15,9 +15,11 @@ import (
 	"unicode/utf8"
 )
 
-// standIn behaves as an ntfy server does, as far as its documentation and source say and notices need: what it takes from which headers,
-// how it decodes them, what it refuses and in which words, and how a topic is polled. It is none: what is tested with it is tested with
-// a real one too, but for headers in UTF-8, which only the real one takes as such.
+// standIn behaves as an ntfy server does, as far as its documentation and
+// source say and notices need: what it takes from which headers, how it decodes
+// them, what it refuses and in which words, and how a topic is polled. It is
+// none: what is tested with it is tested with a real one too, but for headers
+// in UTF-8, which only the real one takes as such.
 type standIn struct {
 	private bool // only tokens may use topics
 
@@ -125,7 +127,8 @@ func (s *standIn) publish(w http.ResponseWriter, r *http.Request, topic string) 
 	json.NewEncoder(w).Encode(m)
 }
 
-// param returns a parameter by the first of its names that has a value, in the headers or, failing that, in the URL.
+// param returns a parameter by the first of its names that has a value, in the
+// headers or, failing that, in the URL.
 func param(r *http.Request, names ...string) string {
 	for _, name := range names {
 		value := latin1(r.Header.Get(name))
@@ -144,7 +147,8 @@ func param(r *http.Request, names ...string) string {
 	return ""
 }
 
-// latin1 returns what a header means to who sticks to the letter: ntfy itself takes UTF-8, what stands before it may not.
+// latin1 returns what a header means to who sticks to the letter: ntfy itself
+// takes UTF-8, what stands before it may not.
 func latin1(header string) string {
 	var b strings.Builder
 	for i := range len(header) {

@@ -1,14 +1,19 @@
 package notice
 
-import "strings"
+import (
+	"strings"
 
-// ranking is the order in which a summary tells of the kinds: what is most pressing first.
-var ranking = [kindCount]Kind{TableGone, Removed, Repaired, Full, Restored, Escalated, ByHand, Whitelisted, Lifted, Banned}
+	"github.com/portmon/portmon/internal/watch"
+)
+
+// ranking is the order in which a summary tells of the kinds: what is most
+// pressing first.
+var ranking = [watch.Kinds]watch.Kind{watch.TableGone, watch.Removed, watch.Repaired, watch.Full, watch.Restored, watch.Escalated, watch.ByHand, watch.Whitelisted, watch.Lifted, watch.Banned}
 
 // emojis are the names by which ntfy knows them.
-var emojis = [kindCount]string{
-	Banned: "no_entry", Escalated: "no_entry", ByHand: "no_entry_sign", Lifted: "unlock", Whitelisted: "unlock",
-	Full: "warning", Restored: "recycle", TableGone: "rotating_light", Repaired: "warning", Removed: "warning",
+var emojis = [watch.Kinds]string{
+	watch.Banned: "no_entry", watch.Escalated: "no_entry", watch.ByHand: "no_entry_sign", watch.Lifted: "unlock", watch.Whitelisted: "unlock",
+	watch.Full: "warning", watch.Restored: "recycle", watch.TableGone: "rotating_light", watch.Repaired: "warning", watch.Removed: "warning",
 }
 
 // headline returns "3 escalated, 1000 banned" and the like.
@@ -17,7 +22,7 @@ func (d *digest) headline() string {
 	for _, k := range ranking {
 		switch g := &d.groups[k]; {
 		case g.count == 0:
-		case k == TableGone, k == Removed, k == Repaired, k == Full:
+		case k == watch.TableGone, k == watch.Removed, k == watch.Repaired, k == watch.Full:
 			parts = append(parts, g.named[0].headline())
 		default:
 			parts = append(parts, count(g.count)+" "+k.String())
@@ -40,15 +45,15 @@ func (d *digest) summary() string {
 	return strings.Join(lines, "\n")
 }
 
-func (g *group) summary(k Kind) string {
+func (g *group) summary(k watch.Kind) string {
 	var names []string
 	for i := range g.named {
 		e := &g.named[i]
 		name := e.subject()
 		switch k {
-		case Repaired:
+		case watch.Repaired:
 			name = e.Wrong
-		case Escalated:
+		case watch.Escalated:
 			name += " to tier " + count(e.Tier)
 		}
 		if name != "" {
@@ -56,42 +61,44 @@ func (g *group) summary(k Kind) string {
 		}
 	}
 	switch k {
-	case TableGone:
+	case watch.TableGone:
 		return goneText
-	case Removed:
+	case watch.Removed:
 		return removedText
-	case Repaired:
+	case watch.Repaired:
 		return repairedText + optional(": ", strings.Join(names, "; "))
-	case Full:
+	case watch.Full:
 		return plural(g.count, "offence") + fullText
-	case Restored:
+	case watch.Restored:
 		return count(g.count) + " restored"
 	default:
 		return count(g.count) + " " + k.String() + optional(": ", enumerate(names, g.count))
 	}
 }
 
-// The priorities that are used. Whoever has ntfy on a telephone sees the first on looking, hears the second, and is shaken by the third.
+// The priorities that are used. Whoever has ntfy on a telephone sees the first
+// on looking, hears the second, and is shaken by the third.
 const (
 	low      = 2
 	standard = 3
 	high     = 4
 )
 
-// priority returns the highest that any event deserves. Hosts on the internet are probed all day: that is nothing to be disturbed for.
+// priority returns the highest that any event deserves. Hosts on the internet
+// are probed all day: that is nothing to be disturbed for.
 func (d *digest) priority() int {
 	p := low
 	for k := range d.groups {
 		g := &d.groups[k]
-		switch Kind(k) {
-		case Banned:
-		case Escalated:
+		switch watch.Kind(k) {
+		case watch.Banned:
+		case watch.Escalated:
 			for _, e := range g.named { // among the worst are those that have come to the last tier
 				if e.Last {
 					p = max(p, standard)
 				}
 			}
-		case Full, TableGone:
+		case watch.Full, watch.TableGone:
 			if g.count > 0 {
 				p = high
 			}
@@ -111,5 +118,5 @@ func (d *digest) emoji() string {
 			return emojis[k]
 		}
 	}
-	return emojis[Banned]
+	return emojis[watch.Banned]
 }

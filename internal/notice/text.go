@@ -11,8 +11,10 @@ const (
 	maxReason = 200 // of what somebody wrote
 )
 
-// printable returns the first characters of a text, without line ends, NULs, escape sequences and what else is not text: it goes to
-// headers, the environment of a program, people's telephones and the journal, and others may have written it.
+// printable returns the first characters of a text, without line ends, NULs,
+// escape sequences and what else is not text: it goes to headers, the
+// environment of a program, people's telephones and the journal, and others may
+// have written it.
 func printable(s string, limit int) string {
 	s = strings.TrimSpace(s)
 	if len(s) <= limit && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {

@@ -13,7 +13,8 @@ import (
 // maxToken is the longest token, in bytes; those of ntfy have 32.
 const maxToken = 4096
 
-// readToken returns the token in a file. The error names the file, and shows nothing of what is in it.
+// readToken returns the token in a file. The error names the file, and shows
+// nothing of what is in it.
 func readToken(path string) (string, error) {
 	// Nobody writes into a named pipe, so that to open it must not block.
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)

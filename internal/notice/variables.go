@@ -3,7 +3,8 @@ package notice
 // Variable is one that a command finds in its environment.
 type Variable struct{ Name, Meaning string }
 
-// Variables are all of them but those that every program has. The last eight are of a notice of one event.
+// Variables are all of them but those that every program has. The last eight
+// are of a notice of one event.
 var Variables = []Variable{
 	{"PORTMON_EVENT", `"summary", or what happened: "banned", "escalated", "banned by hand", "lifted", "full", "whitelisted", "restored", "table gone", "repaired", "removed".`},
 	{"PORTMON_TITLE", "A line."},

@@ -22,9 +22,9 @@ type Answer struct {
 	Local  netip.Addr
 }
 
-// Back asks how an answer to an address would leave the network namespace of the
-// calling thread, and whether that is by the interface iif; by any if that is
-// "". It is what the packet path asks, for a packet without a mark.
+// Back asks how an answer to an address would leave the network namespace of
+// the calling thread, and whether that is by the interface iif; by any if that
+// is "". It is what the packet path asks, for a packet without a mark.
 func Back(to netip.Addr, iif string) (Answer, error) {
 	want := 0
 	if iif != "" {

@@ -74,7 +74,8 @@ func TestRouteBack(t *testing.T) {
 			Ways{Devices: both, Marks: true}, false, "in prerouting before priority -99",
 		},
 		{
-			// Packets on the way in have no mark yet: this is why there is a doubt.
+			// Packets on the way in have no mark yet: this is why there is a
+			// doubt.
 			"by mark, set in output", func(l *lab, f int) { twoTables(byMark)(l, f); l.mark(false) },
 			[2]outcome{{0, byEth0}, {strangers, byEth1}},
 			Ways{Devices: both, Marks: true}, false, "meta mark, not ct mark alone",

@@ -93,8 +93,8 @@ func (r *reader) list(what string, kind netlink.HeaderType, family byte, header 
 			return fmt.Errorf("list %s: %w", what, err)
 		}
 		r.interrupted = r.interrupted || m.Header.Flags&netlink.DumpInterrupted != 0
-		// A kernel without a family lists all the others in its place. There are
-		// a million routes on some hosts, and nearly all end here.
+		// A kernel without a family lists all the others in its place. There
+		// are a million routes on some hosts, and nearly all end here.
 		if len(m.Data) < header || m.Data[0] != family || kind == unix.RTM_GETROUTE && !matters(m.Data) {
 			continue
 		}
@@ -212,8 +212,8 @@ func (r *reader) facts() Facts {
 			f.OnLink6 = append(f.OnLink6, p.Masked())
 		}
 	}
-	// An address by DHCPv6 has 128 bits. That its network is on the link is told
-	// by the router, and is a route.
+	// An address by DHCPv6 has 128 bits. That its network is on the link is
+	// told by the router, and is a route.
 	for _, p := range r.onLink {
 		if slices.ContainsFunc(r.own, func(own netip.Prefix) bool { return p.Contains(own.Addr()) }) {
 			f.OnLink6 = append(f.OnLink6, p)

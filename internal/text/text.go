@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Prefix writes a prefix the short way: a single address without its length, and
-// "" for the zero value.
+// Prefix writes a prefix the short way: a single address without its length,
+// and "" for the zero value.
 func Prefix(p netip.Prefix) string {
 	switch {
 	case !p.IsValid():

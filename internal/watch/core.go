@@ -11,8 +11,8 @@ import (
 )
 
 // core decides. It has no socket and no clock: reports come in by the methods
-// that begin with "on", and what is to be done goes out by those that begin with
-// "next" and "take".
+// that begin with "on", and what is to be done goes out by those that begin
+// with "next" and "take".
 type core struct {
 	spec  ruleset.Spec
 	book  *book.Book
@@ -43,8 +43,9 @@ type core struct {
 	changedAt book.Moment // when the last change was done
 
 	freed map[netip.Prefix]freeing // sources that others lifted a moment ago
-	// due are the steps that sources deserve which were found banned by less in a
-	// new table, if the log tells that this is for an offence, and not a copy.
+	// due are the steps that sources deserve which were found banned by less in
+	// a new table, if the log tells that this is for an offence, and not a
+	// copy.
 	due     map[netip.Prefix]int
 	inNets  map[netip.Prefix]struct{} // what the sets of prefixes held when they were read last
 	sweptAt book.Moment
@@ -70,9 +71,9 @@ const (
 	sweepEvery = time.Minute
 )
 
-// newCore returns a core that has not heard anything. known is the handle of the
-// table that the book is about, which nobody has removed so that it should be
-// there; 0 if there was none since the host has booted.
+// newCore returns a core that has not heard anything. known is the handle of
+// the table that the book is about, which nobody has removed so that it should
+// be there; 0 if there was none since the host has booted.
 func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book.Clock) *core {
 	t := table{layout: &ruleset.State{}, known: known}
 	if known != 0 {
@@ -94,8 +95,8 @@ func (k *core) reconfigure(spec ruleset.Spec, maxRows int, now book.Clock) {
 	k.table.suspect(now)
 }
 
-// onLogMessage takes in a message of the log group: the packet path has banned a
-// source.
+// onLogMessage takes in a message of the log group: the packet path has banned
+// a source.
 func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Clock) {
 	cause, step, ok := ruleset.ParseLogPrefix(m.Prefix)
 	if !ok || !source.IsValid() {
@@ -159,8 +160,8 @@ func (k *core) atStep(source netip.Prefix, step int, at book.Moment) book.Row {
 	}
 }
 
-// stepAfter returns the step that a source deserves which offends at a moment. A
-// step that is about to be forgotten does not count: the kernel's clock is
+// stepAfter returns the step that a source deserves which offends at a moment.
+// A step that is about to be forgotten does not count: the kernel's clock is
 // another one.
 func (k *core) stepAfter(r book.Row, at book.Moment) int {
 	return min(r.StepAt(at.Add(slack))+1, len(k.spec.BanTime))
@@ -171,8 +172,8 @@ func begins(r book.Row, at book.Moment) bool {
 	return r.Banned && r.Timeout > 0 && r.Until.Add(-r.Timeout).Sub(at).Abs() < slack
 }
 
-// touch notes that something was heard of a source: what is being read of it may
-// be older.
+// touch notes that something was heard of a source: what is being read of it
+// may be older.
 func (k *core) touch(source netip.Prefix) {
 	delete(k.doubtful, source)
 	if k.reading != nil {
@@ -207,8 +208,8 @@ func (k *core) lifted(source netip.Prefix) {
 	}
 }
 
-// settleFreed lifts the ban of a source that others have lifted, where the kernel
-// cannot be asked whether it has another one by now.
+// settleFreed lifts the ban of a source that others have lifted, where the
+// kernel cannot be asked whether it has another one by now.
 func (k *core) settleFreed(source netip.Prefix) {
 	if _, freed := k.freed[source]; freed && k.inDoubt(source) {
 		k.lifted(source)
@@ -241,8 +242,8 @@ func (k *core) takeNews() []News {
 	return news
 }
 
-// unbanned takes in that the user has lifted the bans of prefixes and all within
-// them. It returns the sources of which something was remembered.
+// unbanned takes in that the user has lifted the bans of prefixes and all
+// within them. It returns the sources of which something was remembered.
 func (k *core) unbanned(ps []netip.Prefix, now book.Clock) (had []netip.Prefix) {
 	free := func(p netip.Prefix) {
 		if k.book.Free(p) {

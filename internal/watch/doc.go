@@ -17,9 +17,9 @@
 // # How it is built
 //
 // [core] decides and does nothing: it takes reports with the time, keeps the
-// book, and says what is to be asked, changed and told. The loop carries reports
-// to it and its wishes from it. What takes time runs beside the loop: one
-// goroutine reads the kernel, one changes it, one waits for the disk. Each has
-// at most one piece of work, and the next is made up when it is done, so that
-// there is no queue between them that could grow.
+// book, and says what is to be asked, changed and told. [Watcher] carries
+// reports to it and its wishes from it, in a loop. What takes time runs beside
+// that: one goroutine reads the kernel, one changes it, one waits for the disk.
+// Each has at most one piece of work, and the next is made up when it is done,
+// so that there is no queue between them that could grow.
 package watch

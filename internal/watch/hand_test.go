@@ -72,9 +72,9 @@ func TestUnbanned(t *testing.T) {
 	l.served(offenders...)
 	l.cut(kept...)
 	// Nor does it come back if the table cannot be asked to forget it.
-	if err := w.order(t.Context(), func(loop *loop) {
+	if err := w.order(t.Context(), func() {
 		l.nft("delete table inet portmon")
-		loop.core.unbanned(l.prefixes(kept[0]), now())
+		w.core.unbanned(l.prefixes(kept[0]), now())
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -114,9 +114,16 @@ func TestFlushSet(t *testing.T) {
 	}
 	l.nft("flush ruleset")
 	l.apply()
-	for a := range want { // each set is filled by a transaction of its own
-		await(t, "the steps are back", func() bool { return l.look(a).Step == 2 })
-		if st := l.look(a); len(st.Bans) > 0 {
+	await(t, "the steps are back", func() bool {
+		for a := range want {
+			if l.look(a).Step != 2 {
+				return false
+			}
+		}
+		return true
+	})
+	for a := range want {
+		if st := l.look(a); len(st.Bans) > 0 || st.Step != 2 {
 			t.Errorf("%v is %+v, want its step and no ban", a, st)
 			break
 		}
@@ -190,7 +197,7 @@ func TestPrefixesOfOthers(t *testing.T) {
 		l.nft(fmt.Sprintf("delete element inet portmon %s { %v }; add element inet portmon %[1]s { %[3]v }",
 			ruleset.RoleNet.Set(p.Addr(), 0), p, half))
 		l.wantPrefix(w, ByHand, half, "")
-		l.wantPrefix(w, Lifted, p, book.HandComment)
+		l.wantPrefix(w, Lifted, p, book.HandComment) // with which it was put back
 	}
 	l.served(bystanders...)
 	w.quiet()
@@ -241,8 +248,8 @@ func TestBansBeforeTheStart(t *testing.T) {
 	l.served(l.pair()...)
 }
 
-// What is lifted while no watcher runs stays lifted, in the table and over a new
-// one.
+// What is lifted while no watcher runs stays lifted, in the table and over a
+// new one.
 func TestLiftedUnwatched(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 2*time.Second, time.Hour)

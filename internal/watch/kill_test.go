@@ -109,8 +109,8 @@ func (l *lab) saved(path string) map[netip.Prefix]book.Row {
 	return rows
 }
 
-// However often the watcher is killed, and for however long there is none, every
-// source climbs by one step for each offence, and is remembered with it.
+// However often the watcher is killed, and for however long there is none,
+// every source climbs by one step for each offence, and is remembered with it.
 func TestKilled(t *testing.T) {
 	const kills, repeaters = 100, 8
 	l := newLab(t, killLadder...)

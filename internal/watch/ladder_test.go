@@ -124,8 +124,8 @@ func (l *lab) probe(port uint16, sources ...netip.Addr) {
 	}
 }
 
-// A ban that another program makes, and that is one for an offence, climbs; with
-// or without its mark, once there is a step on record.
+// A ban that another program makes, and that is one for an offence, climbs;
+// with or without its mark, once there is a step on record.
 func TestOffencesOfOthers(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 2*time.Second, 4*time.Second, time.Hour)
@@ -167,8 +167,8 @@ func TestOffencesOfOthers(t *testing.T) {
 	l.served(bystanders...)
 }
 
-// A ban that says who made it is by hand, and lasts as long as it was asked for,
-// whatever its source has done.
+// A ban that says who made it is by hand, and lasts as long as it was asked
+// for, whatever its source has done.
 func TestBansByHandDoNotClimb(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, time.Second, time.Hour)

@@ -307,8 +307,8 @@ func (w *watcher) next() (News, error) {
 	}
 }
 
-// want fails the test unless the next news are of this kind, one for each of the
-// sources.
+// want fails the test unless the next news are of this kind, one for each of
+// the sources.
 func (w *watcher) want(kind Kind, step, offences int, sources ...netip.Addr) {
 	w.t.Helper()
 	left := w.lab.prefixes(sources...)
@@ -339,8 +339,8 @@ func (w *watcher) awaitNews(kind Kind, n int) {
 	}
 }
 
-// quiet fails the test if there are news that nobody has asked for, all that has
-// happened being taken in.
+// quiet fails the test if there are news that nobody has asked for, all that
+// has happened being taken in.
 func (w *watcher) quiet() {
 	w.t.Helper()
 	if err := w.Save(w.t.Context()); err != nil && !errors.Is(err, ErrEnded) {

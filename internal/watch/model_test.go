@@ -145,8 +145,9 @@ func (m *model) act() {
 		delete(m.wantStep, p)
 	case n < 14: // an element deleted by hand
 		// Not while the watcher lengthens that very ban, which is the matter of
-		// TestLiftedWhileItClimbs; not while the table is filled again; nor right after an unban, as a report that
-		// comes then is not counted before the kernel was asked for it.
+		// TestLiftedWhileItClimbs; not while the table is filled again; nor
+		// right after an unban, as a report that comes then is not counted
+		// before the kernel was asked for it.
 		_, owed := m.core.owed[p]
 		_, putting := m.core.putting[p]
 		if banned && !m.core.freed[p].told && !owed && !putting && len(m.events) == 0 && m.core.table.known == m.handle {
@@ -157,8 +158,8 @@ func (m *model) act() {
 			delete(m.wantBans, p)
 		}
 	case n < 15: // another table
-		// An offence right after an unban and right before the table goes, which
-		// is heard in another order: nobody could tell what came of it.
+		// An offence right after an unban and right before the table goes,
+		// which is heard in another order: nobody could tell what came of it.
 		if len(m.events) > 0 || len(m.core.freed) > 0 {
 			return
 		}
@@ -176,8 +177,8 @@ func (m *model) act() {
 	}
 }
 
-// carry brings something from the kernel to the core, or the other way, if there
-// is something to carry.
+// carry brings something from the kernel to the core, or the other way, if
+// there is something to carry.
 func (m *model) carry() bool {
 	k := m.core
 	k.tidy(m.now)
@@ -357,8 +358,8 @@ func (m *model) check() {
 	m.trace = nil
 }
 
-// However late and in whatever order things are heard, read and done, in the end
-// the kernel and the book hold what they should.
+// However late and in whatever order things are heard, read and done, in the
+// end the kernel and the book hold what they should.
 func TestModel(t *testing.T) {
 	const runs = 1000
 	for seed := range uint64(runs) {

@@ -47,6 +47,7 @@ const (
 	Repaired                // the table was not what it must be, and was put right
 	Removed                 // portmon remove deleted the table
 	Full                    // offences banned nobody, because a set had no room
+	Kinds                   // is how many kinds there are
 )
 
 var kinds = [...]string{

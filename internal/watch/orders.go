@@ -13,13 +13,13 @@ import (
 var ErrEnded = errors.New("the watcher has ended")
 
 // order has the loop call a function, and returns when it has.
-func (w *Watcher) order(ctx context.Context, f func(*loop)) error {
+func (w *Watcher) order(ctx context.Context, f func()) error {
 	called := make(chan struct{})
 	select {
-	case w.l.orders <- func() { f(w.l); close(called) }:
+	case w.orders <- func() { f(); close(called) }:
 		<-called
 		return nil
-	case <-w.l.ended:
+	case <-w.ended:
 		return ErrEnded
 	case <-ctx.Done():
 		return ctx.Err()
@@ -28,37 +28,37 @@ func (w *Watcher) order(ctx context.Context, f func(*loop)) error {
 
 // Stats returns what there is to tell. It asks nothing of the kernel.
 func (w *Watcher) Stats(ctx context.Context) (s Stats, err error) {
-	err = w.order(ctx, func(l *loop) {
-		s = l.core.stats(book.ReadClock())
-		s.Saves, s.SaveFailures, s.SaveError = l.saves, l.failures, l.saveError
+	err = w.order(ctx, func() {
+		s = w.core.stats(book.ReadClock())
+		s.Saves, s.SaveFailures, s.SaveError = w.saves, w.failures, w.saveError
 	})
 	return s, err
 }
 
 // Origin returns which table the rows of [Watcher.Rows] are about.
 func (w *Watcher) Origin(ctx context.Context) (o book.Origin, err error) {
-	err = w.order(ctx, func(l *loop) { o = l.core.origin() })
+	err = w.order(ctx, func() { o = w.core.origin() })
 	return o, err
 }
 
 // Rows yields what is remembered of sources, or all if none are named. The loop
-// is asked for a few at a time, so that it goes on meanwhile, and no row that is
-// there from the first to the last is missing. It may end with an error.
+// is asked for a few at a time, so that it goes on meanwhile, and no row that
+// is there from the first to the last is missing. It may end with an error.
 func (w *Watcher) Rows(ctx context.Context, of ...netip.Prefix) iter.Seq2[book.Row, error] {
 	const few = 4096
 	return func(yield func(book.Row, error) bool) {
 		var next func() (book.Row, bool)
 		var stop func()
 		defer func() {
-			if stop != nil && w.order(context.WithoutCancel(ctx), func(*loop) { stop() }) != nil {
+			if stop != nil && w.order(context.WithoutCancel(ctx), func() { stop() }) != nil {
 				stop() // the loop has ended
 			}
 		}()
 		for more := true; more; {
 			var rows []book.Row
-			err := w.order(ctx, func(l *loop) {
+			err := w.order(ctx, func() {
 				if next == nil {
-					next, stop = iter.Pull(l.core.rows(of))
+					next, stop = iter.Pull(w.core.rows(of))
 				}
 				for len(rows) < few && more {
 					var row book.Row
@@ -83,8 +83,8 @@ func (w *Watcher) Rows(ctx context.Context, of ...netip.Prefix) iter.Seq2[book.R
 // Save returns when all that has happened until now is on the disk.
 func (w *Watcher) Save(ctx context.Context) error {
 	saved := make(chan error, 1)
-	err := w.order(ctx, func(l *loop) {
-		l.waiting = append(l.waiting, save{book.ReadClock().Boot.Add(heldBack), saved})
+	err := w.order(ctx, func() {
+		w.waiting = append(w.waiting, save{book.ReadClock().Boot.Add(heldBack), saved})
 	})
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func (w *Watcher) Save(ctx context.Context) error {
 	select {
 	case err := <-saved:
 		return err
-	case <-w.l.ended:
+	case <-w.ended:
 		select {
 		case err := <-saved:
 			return err
@@ -108,19 +108,19 @@ func (w *Watcher) Save(ctx context.Context) error {
 // within them: they are forgotten for good. It returns the sources of which
 // something was remembered.
 func (w *Watcher) Unbanned(ctx context.Context, ps ...netip.Prefix) (had []netip.Prefix, err error) {
-	err = w.order(ctx, func(l *loop) { had = l.core.unbanned(ps, book.ReadClock()) })
+	err = w.order(ctx, func() { had = w.core.unbanned(ps, book.ReadClock()) })
 	return had, err
 }
 
 // Applying takes in that the user is about to change the table: it is not
 // repaired until the next reload, or for ten seconds.
 func (w *Watcher) Applying(ctx context.Context) error {
-	return w.order(ctx, func(l *loop) { l.core.onApplying(book.ReadClock()) })
+	return w.order(ctx, func() { w.core.onApplying(book.ReadClock()) })
 }
 
 // Removing takes in that the user is about to delete the table, within ten
 // seconds: it is not made again then, and its bans are forgotten. The steps of
 // the ladder are not.
 func (w *Watcher) Removing(ctx context.Context) error {
-	return w.order(ctx, func(l *loop) { l.core.onRemoving(book.ReadClock()) })
+	return w.order(ctx, func() { w.core.onRemoving(book.ReadClock()) })
 }

@@ -11,12 +11,12 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// hang keeps the loop from hearing anything, as one that is not scheduled, until
-// the function that it returns is called.
+// hang keeps the loop from hearing anything, as one that is not scheduled,
+// until the function that it returns is called.
 func (w *watcher) hang() (release func()) {
 	w.t.Helper()
 	hangs, hold, done := make(chan struct{}), make(chan struct{}), make(chan error)
-	go func() { done <- w.order(w.t.Context(), func(*loop) { close(hangs); <-hold }) }()
+	go func() { done <- w.order(w.t.Context(), func() { close(hangs); <-hold }) }()
 	<-hangs
 	return func() {
 		w.t.Helper()
@@ -143,7 +143,7 @@ func TestSwapUnheard(t *testing.T) {
 		}
 	}
 	n := 0
-	await(t, "no more is taken from the socket", func() bool { n++; add(n); return len(w.l.reports) == backlog })
+	await(t, "no more is taken from the socket", func() bool { n++; add(n); return len(w.reports) == backlog })
 	for range 50 {
 		n++
 		add(n) // until its buffer is full
@@ -177,13 +177,13 @@ func TestBesideAReading(t *testing.T) {
 	}
 	offenders := l.pairs(10)
 	reads := func() (running bool, count uint64) {
-		if err := w.order(t.Context(), func(l *loop) { running, count = l.core.reading != nil, l.core.counters.Resyncs }); err != nil {
+		if err := w.order(t.Context(), func() { running, count = w.core.reading != nil, w.core.counters.Resyncs }); err != nil {
 			t.Fatal(err)
 		}
 		return running, count
 	}
 	_, before := reads()
-	if err := w.order(t.Context(), func(l *loop) { l.core.resync(now()) }); err != nil {
+	if err := w.order(t.Context(), func() { w.core.resync(now()) }); err != nil {
 		t.Fatal(err)
 	}
 	asked := 0

@@ -91,8 +91,8 @@ func (k *core) onChanged(c changed, now book.Clock) {
 	case c.apply:
 		k.onApplied(c.err, now)
 	case c.err != nil:
-		// What was to be put is in the book, and what was to be lifted is not: a
-		// reading finds the difference.
+		// What was to be put is in the book, and what was to be lifted is not:
+		// a reading finds the difference.
 		k.table.restoring = false
 		k.readAt = now.Boot.Add(pause)
 	case c.lift != nil:

@@ -103,8 +103,8 @@ func (k *core) nextQuestion(now book.Clock) (q question, ok bool) {
 	return r.question, true
 }
 
-// expected returns what the table should show of a row. What has little left may
-// be over by the kernel's clock.
+// expected returns what the table should show of a row. What has little left
+// may be over by the kernel's clock.
 func (k *core) expected(row book.Row, now book.Moment) (u unseen) {
 	if row.BannedAt(now.Add(settling)) {
 		u |= unseenBan

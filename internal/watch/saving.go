@@ -9,8 +9,8 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// heldBack is how long the kernel may hold log messages back, to send several at
-// once, and how long it may take until they are here.
+// heldBack is how long the kernel may hold log messages back, to send several
+// at once, and how long it may take until they are here.
 const heldBack = 30 * time.Millisecond
 
 // save is somebody who waits until all that has happened is on the disk.
@@ -20,37 +20,37 @@ type save struct {
 }
 
 // begin opens the book, and the core on top of it.
-func (l *loop) begin() error {
-	s, err := ruleset.Read(l.editor, l.config.Spec.Table)
+func (w *Watcher) begin() error {
+	s, err := ruleset.Read(w.editor, w.config.Spec.Table)
 	if err != nil {
 		return err
 	}
 	now := book.ReadClock()
-	b, last := l.openBook(book.Here(s.Handle), now)
+	b, last := w.openBook(book.Here(s.Handle), now)
 	known := uint64(0)
 	if last.SameTable(book.Here(last.Table)) {
 		known = last.Table
 	}
-	l.core = newCore(l.config.Spec, b, l.editor.PortID(), known, now)
+	w.core = newCore(w.config.Spec, b, w.editor.PortID(), known, now)
 	return nil
 }
 
 // openBook returns the book, and which table it is about. Without its file all
 // else goes on, in memory.
-func (l *loop) openBook(here book.Origin, now book.Clock) (*book.Book, book.Origin) {
-	rows := l.config.maxRows()
-	if l.config.State == "" {
+func (w *Watcher) openBook(here book.Origin, now book.Clock) (*book.Book, book.Origin) {
+	rows := w.config.maxRows()
+	if w.config.State == "" {
 		return book.New(rows), book.Origin{}
 	}
 	// A command may have it for a moment.
 	const wait = 5 * time.Second
-	b, report, err := book.Open(book.Config{Path: l.config.State, MaxRows: rows, Here: here, Now: now, Wait: wait})
+	b, report, err := book.Open(book.Config{Path: w.config.State, MaxRows: rows, Here: here, Now: now, Wait: wait})
 	if err == nil && report.Origin != nil {
-		// What was written on another machine is of no use here, as after this one
-		// was cloned: the file is kept aside. Another network namespace may still
-		// need its own.
+		// What was written on another machine is of no use here, as after this
+		// one was cloned: the file is kept aside. Another network namespace may
+		// still need its own.
 		if other, _ := errors.AsType[*book.OriginError](report.Origin); other != nil && other.What == "machine" {
-			l.fault(report.Origin)
+			w.fault(report.Origin)
 			b.Clear()
 			return b, book.Origin{}
 		}
@@ -58,32 +58,32 @@ func (l *loop) openBook(here book.Origin, now book.Clock) (*book.Book, book.Orig
 		err = report.Origin
 	}
 	if err != nil {
-		l.saveError = err
-		l.fault(err)
+		w.saveError = err
+		w.fault(err)
 		return book.New(rows), book.Origin{}
 	}
 	if damage := report.String(); damage != "" {
-		l.fault(errors.New(damage))
+		w.fault(errors.New(damage))
 	}
 	return b, report.Saved.Origin()
 }
 
 // sync writes what has changed in the book, if that is due.
-func (l *loop) sync(now book.Clock) {
-	if l.syncing {
+func (w *Watcher) sync(now book.Clock) {
+	if w.syncing {
 		return
 	}
-	asked := l.dueSaves(now)
-	if len(asked) == 0 && l.core.untilSync(now) > 0 {
+	asked := w.dueSaves(now)
+	if len(asked) == 0 && w.core.untilSync(now) > 0 {
 		return
 	}
-	wait, err := l.core.flush(now)
+	wait, err := w.core.flush(now)
 	if wait == nil {
-		l.onSynced(synced{err, err == nil, asked})
+		w.onSynced(synced{err, err == nil, asked})
 		return
 	}
-	l.syncing = true
-	l.readers.Go(func() { l.synced <- synced{wait(), false, asked} })
+	w.syncing = true
+	w.readers.Go(func() { w.synced <- synced{wait(), false, asked} })
 }
 
 // synced is the outcome of writing the book.
@@ -93,19 +93,19 @@ type synced struct {
 	asked   []save
 }
 
-func (l *loop) onSynced(s synced) {
-	l.syncing = false
+func (w *Watcher) onSynced(s synced) {
+	w.syncing = false
 	switch {
 	case s.err != nil:
-		l.failures++
-		l.saveError = s.err
-		l.fault(s.err)
+		w.failures++
+		w.saveError = s.err
+		w.fault(s.err)
 	case !s.nothing:
-		l.saves++
-		l.saveError = nil
-		l.freed()
-	case s.err == nil && l.saveError != nil && len(s.asked) > 0:
-		s.err = l.saveError // there is no file to write to
+		w.saves++
+		w.saveError = nil
+		w.freed()
+	case s.err == nil && w.saveError != nil && len(s.asked) > 0:
+		s.err = w.saveError // there is no file to write to
 	}
 	for _, a := range s.asked {
 		a.saved <- s.err
@@ -113,26 +113,26 @@ func (l *loop) onSynced(s synced) {
 }
 
 // untilSync returns how long there is nothing to write.
-func (l *loop) untilSync(now book.Clock) time.Duration {
+func (w *Watcher) untilSync(now book.Clock) time.Duration {
 	d := time.Hour
-	if l.syncing {
+	if w.syncing {
 		return d
 	}
-	for _, s := range l.waiting {
-		if l.core.quiet() {
+	for _, s := range w.waiting {
+		if w.core.quiet() {
 			d = min(d, s.due.Sub(now.Boot))
 		}
 	}
-	return min(d, l.core.untilSync(now))
+	return min(d, w.core.untilSync(now))
 }
 
-// dueSaves returns those who wait for a save, once all that happened before they
-// asked has been taken in.
-func (l *loop) dueSaves(now book.Clock) (due []save) {
-	if !l.core.quiet() {
+// dueSaves returns those who wait for a save, once all that happened before
+// they asked has been taken in.
+func (w *Watcher) dueSaves(now book.Clock) (due []save) {
+	if !w.core.quiet() {
 		return nil
 	}
-	l.waiting = slices.DeleteFunc(l.waiting, func(s save) bool {
+	w.waiting = slices.DeleteFunc(w.waiting, func(s save) bool {
 		if now.Boot < s.due {
 			return false
 		}
@@ -143,34 +143,34 @@ func (l *loop) dueSaves(now book.Clock) (due []save) {
 }
 
 // end takes in what was heard until now, and writes the book.
-func (l *loop) end() error {
+func (w *Watcher) end() error {
 	for wait := time.After(heldBack); wait != nil; {
 		select {
-		case r := <-l.reports:
-			l.take(r)
+		case r := <-w.reports:
+			w.take(r)
 		case <-wait:
 			wait = nil
 		}
 	}
-	l.drain()
-	if l.changing {
-		l.onChanged(<-l.changes)
+	w.drain()
+	if w.changing {
+		w.onChanged(<-w.changes)
 	}
 	now := book.ReadClock()
-	if todo, ok := l.core.nextChange(now); ok && todo.put != nil {
-		l.onChanged(do(l.editor, todo))
+	if todo, ok := w.core.nextChange(now); ok && todo.put != nil {
+		w.onChanged(do(w.editor, todo))
 	}
-	if news := l.core.takeNews(); len(news) > 0 && l.config.News != nil {
-		l.config.News(news)
+	if news := w.core.takeNews(); len(news) > 0 && w.config.News != nil {
+		w.config.News(news)
 	}
-	if l.syncing {
-		l.onSynced(<-l.synced)
+	if w.syncing {
+		w.onSynced(<-w.synced)
 	}
-	err := l.core.close(now)
-	for _, s := range l.waiting {
+	err := w.core.close(now)
+	for _, s := range w.waiting {
 		s.saved <- err
 	}
-	l.waiting = nil
-	l.freed()
+	w.waiting = nil
+	w.freed()
 	return err
 }

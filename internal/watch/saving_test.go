@@ -13,8 +13,8 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// What was banned before somebody asks to save is saved, although the kernel may
-// hold the news of it back.
+// What was banned before somebody asks to save is saved, although the kernel
+// may hold the news of it back.
 func TestSavedAtOnce(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -59,7 +59,7 @@ func TestSavedByItself(t *testing.T) {
 	await(t, "the offences are saved", func() bool { return len(l.saved(path)) == len(offenders) })
 	await(t, "all is written", func() bool {
 		var idle bool
-		if err := w.order(t.Context(), func(l *loop) { idle = !l.syncing && l.core.untilSync(now()) == time.Hour }); err != nil {
+		if err := w.order(t.Context(), func() { idle = !w.syncing && w.core.untilSync(now()) == time.Hour }); err != nil {
 			t.Fatal(err)
 		}
 		return idle
@@ -70,7 +70,7 @@ func TestSavedByItself(t *testing.T) {
 	}
 	saves := w.stats().Saves
 	resyncs := w.stats().Resyncs
-	w.order(t.Context(), func(l *loop) { l.core.resync(now()) }) // a reading finds nothing new
+	w.order(t.Context(), func() { w.core.resync(now()) }) // a reading finds nothing new
 	await(t, "the sets are read twice", func() bool { return w.stats().Resyncs >= resyncs+2 })
 	w.Save(t.Context())
 	after, err := os.Stat(path)
@@ -203,11 +203,11 @@ func TestRows(t *testing.T) {
 	const n = 10_000
 	var rows []book.Row
 	w := l.watch()
-	if err := w.order(t.Context(), func(l *loop) {
+	if err := w.order(t.Context(), func() {
 		for i := range n {
 			a := netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})
 			row := book.Row{Source: netip.PrefixFrom(a, 32), Banned: true, ByHand: true}
-			l.core.book.Put(row)
+			w.core.book.Put(row)
 			rows = append(rows, row)
 		}
 	}); err != nil {

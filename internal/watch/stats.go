@@ -22,8 +22,8 @@ type Stats struct {
 	// Steps is how many the ladder has.
 	Steps int
 	// Rows is how many sources are remembered, Bans are those that are banned,
-	// and Offenders those whose step is on record. The last two are counted every
-	// few seconds only if they are very many.
+	// and Offenders those whose step is on record. The last two are counted
+	// every few seconds only if they are very many.
 	Rows, Offenders int
 	Bans            map[Place]int
 	// Saves and SaveFailures are of the book's file; SaveError is why it cannot

@@ -12,9 +12,9 @@ type table struct {
 	state  tableState
 	layout *ruleset.State // as it was read last, to decode elements by
 	handle uint64         // the kernel's number of this incarnation; 0 if it is not known
-	// known is the handle of the table that the book is about. Of another table,
-	// what the book has and the table lacks is put back; of this one, it has
-	// been lifted.
+	// known is the handle of the table that the book is about. Of another
+	// table, what the book has and the table lacks is put back; of this one, it
+	// has been lifted.
 	known     uint64
 	restoring bool        // what is to be put back has been found
 	since     book.Moment // when it went away
@@ -102,8 +102,8 @@ func (k *core) onTableGone(now book.Clock) {
 	k.tell(News{Kind: Removed})
 }
 
-// onTableNew takes in that there is a table, or that sets were made anew: it has
-// to be read, and what it lacks to be put back.
+// onTableNew takes in that there is a table, or that sets were made anew: it
+// has to be read, and what it lacks to be put back.
 func (k *core) onTableNew(now book.Clock) {
 	k.interrupt()
 	k.table.state, k.table.handle, k.table.known, k.table.newAt = standing, 0, 0, now.Boot
@@ -153,7 +153,8 @@ func (k *core) onLook(l look, now book.Clock) {
 	if !l.closely {
 		if l.generation != t.closely.generation {
 			// Somebody has changed the ruleset. It need not be this table: on a
-			// host where that happens all the time, not every change is followed.
+			// host where that happens all the time, not every change is
+			// followed.
 			t.closelyAt = min(t.closelyAt, t.closely.at.Add(max(lookEvery, lookShare*t.closely.took)))
 		}
 		return

@@ -130,8 +130,9 @@ func TestSwapped(t *testing.T) {
 	}
 }
 
-// A table that the watcher makes again knows the networks of this host: a ban of
-// a neighbour is not one of all of them, be it by hand or by the packet path.
+// A table that the watcher makes again knows the networks of this host: a ban
+// of a neighbour is not one of all of them, be it by hand or by the packet
+// path.
 func TestNeighboursAfterFlush(t *testing.T) {
 	t.Parallel()
 	l := newBareLab(t)
@@ -226,7 +227,7 @@ func TestOffenceInNewTable(t *testing.T) {
 	// offence in it.
 	hold := make(chan struct{})
 	held := make(chan error)
-	go func() { held <- w.order(t.Context(), func(*loop) { <-hold }) }()
+	go func() { held <- w.order(t.Context(), func() { <-hold }) }()
 	l.nft("flush ruleset")
 	l.apply()
 	l.offend(offenders...)
@@ -371,7 +372,7 @@ func TestNothingToRepair(t *testing.T) {
 	}
 	for generation := uint32(0); ; { // until it has looked at what has become of it
 		var at uint32
-		if err := w.order(t.Context(), func(l *loop) { at = l.core.table.closely.generation }); err != nil {
+		if err := w.order(t.Context(), func() { at = w.core.table.closely.generation }); err != nil {
 			t.Fatal(err)
 		}
 		if generation == 0 {

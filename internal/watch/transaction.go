@@ -9,8 +9,8 @@ import (
 )
 
 // onEvent takes in an event. Events count with the end of their transaction:
-// until then it may say otherwise, as that of a program which deletes an element
-// in order to add it anew.
+// until then it may say otherwise, as that of a program which deletes an
+// element in order to add it anew.
 func (k *core) onEvent(ev nftset.Event, now book.Clock) {
 	switch ev.Kind {
 	case nftset.Commit:
@@ -50,8 +50,8 @@ func (k *core) onTransaction(events []nftset.Event, end nftset.Event, now book.C
 	case deleted && !there:
 		k.onTableGone(now)
 	case deleted || there && (t.state != standing || gone):
-		// What the transaction has put into it may be a copy from when the rules
-		// were saved. We know better how long those bans last.
+		// What the transaction has put into it may be a copy from when the
+		// rules were saved. We know better how long those bans last.
 		k.onTableNew(now)
 	case t.state == standing:
 		k.onElements(events, now)
@@ -105,8 +105,8 @@ func (k *core) onElements(events []nftset.Event, now book.Clock) {
 	}
 }
 
-// step is a step of the ladder, and until when it is remembered; 0 is none. scan
-// tells that its offence was a scan.
+// step is a step of the ladder, and until when it is remembered; 0 is none.
+// scan tells that its offence was a scan.
 type step struct {
 	step  int
 	until book.Moment
@@ -143,8 +143,8 @@ func (k *core) decode(set string, el nftset.Element) (e ruleset.Entry, source ne
 	return e, source, ok
 }
 
-// onForeignLift takes in that another program has deleted an element. The source
-// may be banned by another set, or again by now.
+// onForeignLift takes in that another program has deleted an element. The
+// source may be banned by another set, or again by now.
 func (k *core) onForeignLift(e ruleset.Entry, source netip.Prefix, now book.Clock) {
 	_, owed := k.owed[source]
 	_, putting := k.putting[source]
@@ -159,8 +159,8 @@ func (k *core) onForeignLift(e ruleset.Entry, source netip.Prefix, now book.Cloc
 	}
 }
 
-// onForeignBan takes in a ban that another program has made. climbed is the step
-// that the program has taken the source up to itself.
+// onForeignBan takes in a ban that another program has made. climbed is the
+// step that the program has taken the source up to itself.
 func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, now book.Clock) {
 	if k.freed[source].told {
 		k.doubt(source) // the ban may be one that was lifted
@@ -197,16 +197,16 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, 
 }
 
 // climbs reports whether a ban that another program has made counts as an
-// offence. One with a comment of its own is by hand, and lasts as long as it was
-// asked for; one without, of a source that has offended before, is taken for the
-// work of a program that saw it do so again.
+// offence. One with a comment of its own is by hand, and lasts as long as it
+// was asked for; one without, of a source that has offended before, is taken
+// for the work of a program that saw it do so again.
 func (k *core) climbs(row, before book.Row, climbed step, now book.Clock) bool {
 	return row.Cause == ruleset.CauseOther &&
 		(!row.ByHand || climbed.step > 0 || before.StepAt(now.Boot.Add(slack)) > 0)
 }
 
-// climb makes a row that of a ban by the next step of the ladder, which lasts at
-// least as long as the program asked for, and has the table get it.
+// climb makes a row that of a ban by the next step of the ladder, which lasts
+// at least as long as the program asked for, and has the table get it.
 func (k *core) climb(row *book.Row, before book.Row, now book.Clock) {
 	step := k.stepAfter(before, now.Boot)
 	if d := k.spec.BanTime[step-1]; row.Timeout < d {

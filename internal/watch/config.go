@@ -1,7 +1,6 @@
 package watch
 
 import (
-	"context"
 	"time"
 
 	"github.com/portmon/portmon/ruleset"
@@ -28,10 +27,11 @@ type Config struct {
 	// the book and what it lacked has been put back.
 	Ready func()
 
-	// News and Fault, unless nil, get what happened, and what went wrong without
-	// an end to the watch. The loop calls them, and while they run it hears
-	// nothing: they must not block, and must not keep the slice. Whoever passes
-	// news on to something that can stall needs a bounded queue of its own.
+	// News and Fault, unless nil, get what happened, and what went wrong
+	// without an end to the watch. The loop calls them, and while they run it
+	// hears nothing: they must not block, and must not keep the slice. Whoever
+	// passes news on to something that can stall needs a bounded queue of its
+	// own.
 	News  func([]News)
 	Fault func(error)
 
@@ -48,29 +48,3 @@ type Config struct {
 // maxRows is how many sources the book remembers: twice as many as the sets of
 // both families that remember the first step.
 func (c *Config) maxRows() int { return 8 * int(c.Spec.Size) }
-
-// Watcher listens to the kernel from the moment it is opened, and acts while it
-// runs.
-type Watcher struct{ l *loop }
-
-// Open subscribes to all that there is to hear. The error is [nflog.ErrBusy] if
-// another watcher runs in this network namespace.
-func Open(config Config) (*Watcher, error) {
-	l, err := open(config)
-	if err != nil {
-		return nil, err
-	}
-	return &Watcher{l}, nil
-}
-
-// Run watches until the context ends, for which the error is nil unless the book
-// could not be written; the kernel is left as it is. It can be called once. Of a
-// Config from reload only the Spec counts.
-func (w *Watcher) Run(ctx context.Context, reload <-chan Config) error {
-	defer close(w.l.ended)
-	return w.l.run(ctx, reload)
-}
-
-// Close ends the subscriptions. Run must have returned, or never have been
-// called.
-func (w *Watcher) Close() { w.l.close() }

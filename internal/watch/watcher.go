@@ -1,0 +1,248 @@
+package watch
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/nflog"
+	"github.com/portmon/portmon/nftset"
+)
+
+// Watcher listens to the kernel from the moment it is opened, and acts while it
+// runs. It carries reports to the core, and does what that asks for. One
+// goroutine, that of Run, owns all of it but the connections, which belong to
+// those that read and change the kernel.
+type Watcher struct {
+	config Config
+	core   *core
+
+	log     *nflog.Conn
+	monitor *nftset.Monitor
+	sources *nftset.Conn // for the reader of the log
+	reader  *nftset.Conn // for questions
+	editor  *nftset.Conn // for changes
+
+	reports chan report
+	answers chan answer
+	changes chan changed
+	synced  chan synced
+	orders  chan func()   // to be called by the loop
+	ended   chan struct{} // closed when nobody reads orders any more
+	done    chan struct{} // closed when nobody reads reports and answers any more
+	readers sync.WaitGroup
+
+	changing, syncing bool
+	waiting           []save // those who have asked for it
+	ready             bool
+	overran           bool // the count of the messages lost in an overrun is still to come
+	saves, failures   uint64
+	saveError         error
+}
+
+// Open subscribes to the log group and to changes of the table. The error is
+// [nflog.ErrBusy] if another watcher runs in this network namespace.
+func Open(config Config) (_ *Watcher, err error) {
+	w := &Watcher{
+		config: config, reports: make(chan report, backlog), answers: make(chan answer), changes: make(chan changed, 1),
+		synced: make(chan synced, 1), orders: make(chan func()), ended: make(chan struct{}), done: make(chan struct{}),
+	}
+	defer func() {
+		if err != nil {
+			w.Close()
+		}
+	}()
+	for _, c := range []**nftset.Conn{&w.sources, &w.reader, &w.editor} {
+		if *c, err = nftset.Dial(&nftset.Config{NetNS: config.NetNS}); err != nil {
+			return nil, err
+		}
+	}
+	w.log, err = nflog.Dial(&nflog.Config{Group: config.Spec.LogGroup, NetNS: config.NetNS, ReadBuffer: config.ReadBuffer})
+	if err != nil {
+		return nil, err
+	}
+	table := nftset.Table{Family: nftset.FamilyINet, Name: config.Spec.Table}
+	w.monitor, err = nftset.Listen(&nftset.MonitorConfig{
+		NetNS: config.NetNS, Table: table, Sets: remembering(table), ReadBuffer: config.ReadBuffer,
+	})
+	if err != nil {
+		return nil, err
+	}
+	sources := &sources{conn: w.sources, table: config.Spec.Table}
+	w.readers.Go(func() { readLog(w.log, sources, w.reports, w.done) })
+	w.readers.Go(func() { readEvents(w.monitor, w.reports, w.done) })
+	return w, nil
+}
+
+// Close ends the subscriptions. Run must have returned, or never have been
+// called.
+func (w *Watcher) Close() {
+	close(w.done)
+	if w.log != nil {
+		w.log.Close()
+	}
+	if w.monitor != nil {
+		w.monitor.Close()
+	}
+	for _, c := range []*nftset.Conn{w.sources, w.reader, w.editor} {
+		if c != nil {
+			c.Close() // whoever reads a long dump ends with an error
+		}
+	}
+	w.readers.Wait()
+}
+
+// Run watches until the context ends, for which the error is nil unless the
+// book could not be written; the kernel is left as it is. It can be called
+// once. Of a Config from reload only the Spec counts.
+func (w *Watcher) Run(ctx context.Context, reload <-chan Config) error {
+	defer close(w.ended)
+	if err := w.begin(); err != nil {
+		return err
+	}
+	beat := time.NewTicker(cmp.Or(w.config.BeatEvery, 10*time.Second))
+	defer beat.Stop()
+	for {
+		w.tend()
+		wake := time.NewTimer(w.idle())
+		select {
+		case <-ctx.Done():
+			wake.Stop()
+			return w.end()
+		case config := <-reload:
+			if err := w.reconfigure(config); err != nil {
+				w.fault(err)
+			}
+		case r := <-w.reports:
+			w.take(r)
+			w.drain()
+		case a := <-w.answers:
+			w.onAnswer(a)
+		case c := <-w.changes:
+			w.onChanged(c)
+		case s := <-w.synced:
+			w.onSynced(s)
+		case f := <-w.orders:
+			f()
+		case <-beat.C:
+		case <-wake.C:
+		}
+		wake.Stop()
+		if w.config.Beat != nil {
+			w.config.Beat()
+		}
+	}
+}
+
+// tend has done what is to be done, beside the loop, and passes on the news.
+func (w *Watcher) tend() {
+	now := book.ReadClock()
+	w.core.tidy(now)
+	if q, ok := w.core.nextQuestion(now); ok {
+		w.readers.Go(func() {
+			ask(w.reader, w.config.Spec.Table, q, func(a answer) bool { return send(w.answers, a, w.done) })
+		})
+	}
+	if todo, ok := w.core.nextChange(now); ok {
+		w.changing = true
+		w.readers.Go(func() { w.changes <- do(w.editor, todo) })
+	}
+	w.sync(now)
+	if news := w.core.takeNews(); len(news) > 0 && w.config.News != nil {
+		w.config.News(news)
+	}
+	if !w.ready && w.core.settled() {
+		w.ready = true
+		w.freed()
+		if w.config.Ready != nil {
+			w.config.Ready()
+		}
+	}
+}
+
+// idle returns how long there will be nothing to do unless something is heard.
+func (w *Watcher) idle() time.Duration {
+	now := book.ReadClock()
+	return max(0, min(w.core.idle(now), w.untilSync(now)))
+}
+
+func (w *Watcher) onAnswer(a answer) {
+	w.core.onAnswer(a)
+	if a.err != nil && !gone(a.err) {
+		w.fault(a.err)
+	}
+	if a.last {
+		w.freed()
+	}
+}
+
+func (w *Watcher) onChanged(c changed) {
+	w.changing = false
+	w.core.onChanged(c, book.ReadClock())
+	if c.err != nil && !gone(c.err) {
+		w.fault(c.err)
+	}
+}
+
+// drain takes in what waits already, so that it is answered together. It ends,
+// although more may come all the time.
+func (w *Watcher) drain() {
+	for range backlog {
+		select {
+		case r := <-w.reports:
+			w.take(r)
+		default:
+			return
+		}
+	}
+}
+
+func (w *Watcher) take(r report) {
+	now := book.ReadClock()
+	for i := range r.messages {
+		w.core.onLogMessage(&r.messages[i].Message, r.messages[i].source, now)
+	}
+	// After an overrun, the next message tells how many were lost in it. Other
+	// gaps are no overrun, and say it all.
+	known := r.lost.Messages > 0 && w.overran
+	if known || r.lost.Overrun {
+		w.overran = r.lost.Overrun
+	}
+	if w.core.onLost(r.lost, now); r.lost.Messages > 0 && !known {
+		w.core.resync(now)
+	}
+	for _, ev := range r.events {
+		w.core.onEvent(ev, now)
+	}
+	if r.err != nil {
+		w.fault(r.err)
+	}
+}
+
+func (w *Watcher) reconfigure(config Config) error {
+	if err := config.Spec.Validate(); err != nil {
+		return err
+	}
+	if have, want := w.config.Spec, config.Spec; want.Table != have.Table || want.LogGroup != have.LogGroup {
+		return errors.New("the name of the table and the log group cannot change while it is watched")
+	}
+	w.config.Spec = config.Spec
+	w.core.reconfigure(config.Spec, w.config.maxRows(), book.ReadClock())
+	return nil
+}
+
+func (w *Watcher) freed() {
+	if w.config.Freed != nil {
+		w.config.Freed()
+	}
+}
+
+func (w *Watcher) fault(err error) {
+	if w.config.Fault != nil {
+		w.config.Fault(fmt.Errorf("watch table inet %s: %w", w.config.Spec.Table, err))
+	}
+}
