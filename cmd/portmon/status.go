@@ -208,9 +208,9 @@ func (r *report) compare(c *nftset.Conn, conf *config.Config) error {
 		return err
 	}
 	r.FeaturesMissing = append(r.FeaturesMissing, plan.Features.Missing()...)
-	r.Current = new(plan.Empty())
-	r.InForce = new(r.Present && !r.Dormant && plan.Empty())
-	if r.Present {
+	r.Current = new(plan.Current())
+	r.InForce = new(r.Present && !r.Dormant && plan.Current())
+	if r.Present && !plan.Current() {
 		r.Differences = append(r.Differences, plan.Summary()...)
 	}
 	return nil
