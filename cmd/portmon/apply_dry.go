@@ -24,7 +24,7 @@ func (p *cli) applyCheck(c *nftset.Conn, conf *config.Config, facts route.Facts)
 	}
 	p.adviseOn(r, conf, facts)
 	switch {
-	case r.Empty():
+	case r.Current():
 		p.print("inet %s: in force, as configured\n", tableName)
 		return nil
 	case r.Created:

@@ -208,11 +208,9 @@ func (r *report) compare(c *nftset.Conn, conf *config.Config) error {
 		return err
 	}
 	r.FeaturesMissing = append(r.FeaturesMissing, plan.Features.Missing()...)
-	// Addresses come and go; that is no fault of the table.
-	current := plan.Empty() || plan.OnlyLearns()
-	r.Current = new(current)
-	r.InForce = new(r.Present && !r.Dormant && current)
-	if r.Present && !current {
+	r.Current = new(plan.Current())
+	r.InForce = new(r.Present && !r.Dormant && plan.Current())
+	if r.Present && !plan.Current() {
 		r.Differences = append(r.Differences, plan.Summary()...)
 	}
 	return nil
