@@ -11,6 +11,7 @@ import (
 
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/route"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -110,7 +111,7 @@ func summary(plan *ruleset.Plan, conf *config.Config) string {
 	t := trapsOf(plan.Table)
 	scan := "scans not counted"
 	if n := conf.Spec.Scan.Ports; n > 0 {
-		scan = plural(n, "closed port") + " make a scan"
+		scan = text.Plural(n, "closed port") + " make a scan"
 		if n == 1 {
 			scan = "any closed port makes a scan"
 		}
@@ -142,7 +143,7 @@ func kept(h *ruleset.Handle) string {
 	if err != nil {
 		return ""
 	}
-	return "; kept " + plural(n, "ban")
+	return "; kept " + text.Plural(n, "ban")
 }
 
 func lifted(plan *ruleset.Plan) string {
@@ -154,11 +155,4 @@ func lifted(plan *ruleset.Plan) string {
 	default:
 		return fmt.Sprintf("; lifted %d bans of whitelisted sources", n)
 	}
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

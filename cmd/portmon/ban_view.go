@@ -52,7 +52,7 @@ func (b *ban) comment() string {
 	if b.text != "" || b.known == nil || b.known.Offences == 0 {
 		return b.text
 	}
-	text := plural(b.known.Offences, "offence")
+	text := text.Plural(b.known.Offences, "offence")
 	if port := portName(b.known.Proto, b.known.Port); port != "" {
 		return port + ", " + text
 	}

@@ -63,8 +63,8 @@ held_back  7         420         first offences dropped, but not banned: too man
 		t.Errorf("got\n%swant%s", stdout, want)
 	}
 	for _, text := range []string{
-		"portmon: warning: full: ban4: ", "portmon: hint: raise size", "portmon: warning: 2 offences banned nobody",
-		"portmon: warning: 7 first offences banned nobody", "warning: the watcher cannot save its state: disk full",
+		"portmon: warning: full: ban4: ", "portmon: hint: raise size", "portmon: warning: 2 offences led to no ban",
+		"portmon: warning: 7 first offences led to no ban", "warning: the watcher cannot save its state: disk full",
 	} {
 		if !strings.Contains(stderr.String(), text) {
 			t.Errorf("stderr: no %q in\n%s", text, stderr)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -74,7 +75,7 @@ func (r *report) printWatcher(u *ui) {
 		u.print("watcher: not running\n")
 		return
 	}
-	u.print("watcher: running since %s, pid %d; remembers %s\n", w.Since.In(r.zone).Format(clockLayout), w.PID, plural(w.Rows, "source"))
+	u.print("watcher: running since %s, pid %d; remembers %s\n", w.Since.In(r.zone).Format(clockLayout), w.PID, text.Plural(w.Rows, "source"))
 	if w.SaveError != "" {
 		u.warn("the watcher cannot save its state: %s", w.SaveError)
 	}
@@ -120,12 +121,11 @@ func (r *report) printCounters(u *ui) {
 	}
 	u.print("\n")
 	u.table(rows)
-	lost := r.Counters[ruleset.CounterFull].Packets
-	if lost > 0 {
-		u.warn("%s banned nobody, because a set was full: dropped all the same", plural(int(lost), "offence"))
+	if n := r.Counters[ruleset.CounterFull].Packets; n > 0 {
+		u.warn("%s led to no ban, because a set was full: dropped all the same", text.Plural(int(n), "offence"))
 	}
 	if n := r.Counters[ruleset.CounterHeldBack].Packets; n > 0 {
-		u.warn("%s banned nobody, because there were too many at a time, as in a flood of forged packets: dropped all the same",
-			plural(int(n), "first offence"))
+		u.warn("%s led to no ban, because there were too many at a time, as in a flood of forged packets: dropped all the same",
+			text.Plural(int(n), "first offence"))
 	}
 }
