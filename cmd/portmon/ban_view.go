@@ -36,14 +36,14 @@ func newBan(e ruleset.Entry, prefix netip.Prefix, now time.Time) ban {
 	return b
 }
 
-// since returns when the ban was made. ok is false if nobody can tell: the
+// since returns when the ban was made. ok is false if that is not known: the
 // kernel only keeps the time that is left, which says nothing of a ban for
 // ever.
 func (b *ban) since() (t time.Time, ok bool) {
 	return b.read.Add(b.remaining - b.timeout), b.remaining > 0 && b.timeout >= b.remaining
 }
 
-// comment returns what somebody noted beside the ban, or what is known of the
+// comment returns the comment of the ban, or what is known of the
 // offences: "tcp/23, 2 offences".
 func (b *ban) comment() string {
 	if b.text == book.HandComment && b.cause == ruleset.CauseHand {

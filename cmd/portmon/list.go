@@ -131,7 +131,7 @@ func (p *cli) listJSON(bans iter.Seq2[ban, error]) error {
 		}
 		p.print("%s", separator)
 		if enc.Encode(b.view()) != nil {
-			return said(exitFailed) // told when the rest is flushed
+			return said(exitFailed) // reported when the rest is flushed
 		}
 		separator = ",\n"
 	}
@@ -154,7 +154,7 @@ func of(only []target) string {
 	return " of " + strings.Join(slices.Compact(texts), ", ")
 }
 
-// newestFirst puts bans of which nobody knows the age last.
+// newestFirst puts bans of unknown age last.
 func newestFirst(a, b ban) int {
 	sinceA, okA := a.since()
 	sinceB, okB := b.since()

@@ -171,7 +171,7 @@ func (p *cli) unbanAll(h *ruleset.Handle) error {
 	return err
 }
 
-// unbanReason lifts the bans that somebody made with that reason.
+// unbanReason lifts the bans that were made with that reason.
 func (p *cli) unbanReason(h *ruleset.Handle, reason string) error {
 	var sources []netip.Prefix
 	n, err := h.UnbanWhere(func(e ruleset.Entry) bool {

@@ -120,7 +120,7 @@ func do(c *nftset.Conn, todo change) changed {
 }
 
 // lookAt looks at the table. before is what was seen when it was looked at
-// closely last, and closely tells to do so again.
+// closely last, and closely asks to do so again.
 func lookAt(c *nftset.Conn, spec ruleset.Spec, before look) (l look, err error) {
 	start := time.Now()
 	l = before
@@ -155,7 +155,7 @@ func compare(c *nftset.Conn, spec ruleset.Spec) (current bool, wrong string, err
 		return true, "", nil
 	}
 	// Rules that ask a set of prefixes stay behind when the last of these is
-	// over. To lift nothing drops them, and nobody has to hear of it.
+	// over. To lift nothing drops them, and that is not news.
 	if h, err := ruleset.Open(c, spec.Table); err == nil && h.Exists {
 		if _, _, err := h.Unban(); err != nil {
 			return false, err.Error(), err
