@@ -89,7 +89,7 @@ func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts) erro
 	case r.Empty():
 		p.print("inet %s: nothing to change\n", tableName)
 	case r.Created:
-		p.print("inet %s: installed, %s\n", tableName, summary(r.Plan, conf))
+		p.print("inet %s: installed, %s\n", tableName, summary(&conf.Spec))
 	default:
 		p.print("inet %s: changed: %s%s%s\n", tableName, strings.Join(changes(r.Plan), ", "), kept(h), lifted(r.Plan))
 	}
@@ -107,17 +107,16 @@ func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts) erro
 
 // summary says what a configuration is about: "44 TCP and 0 UDP trap ports, 5
 // closed ports make a scan, ladder 10m 8h 30d".
-func summary(plan *ruleset.Plan, conf *config.Config) string {
-	t := trapsOf(plan.Table)
+func summary(s *ruleset.Spec) string {
 	scan := "scans not counted"
-	if n := conf.Spec.Scan.Ports; n > 0 {
+	if n := s.Scan.Ports; n > 0 {
 		scan = text.Plural(n, "closed port") + " make a scan"
 		if n == 1 {
 			scan = "any closed port makes a scan"
 		}
 	}
 	return fmt.Sprintf("%d TCP and %d UDP trap ports, %s, ladder %s",
-		countPorts(t.tcp), countPorts(t.udp), scan, durations(conf.Spec.BanTime))
+		countPorts(s.TrapTCP), countPorts(s.TrapUDP), scan, durations(s.BanTime))
 }
 
 func durations(ds []time.Duration) string {

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"io"
 	"net/netip"
 	"strconv"
 	"time"
@@ -60,8 +58,8 @@ func (b *ban) comment() string {
 }
 
 // cells are those of its line in a list.
-func (b *ban) cells() [6]string {
-	cells := [6]string{text.Prefix(b.prefix), "-", b.cause.String(), "-", "forever", printable(b.comment())}
+func (b *ban) cells() []string {
+	cells := []string{text.Prefix(b.prefix), "-", b.cause.String(), "-", "forever", printable(b.comment())}
 	if b.step > 0 {
 		cells[1] = strconv.Itoa(b.step)
 	}
@@ -192,12 +190,4 @@ func short(d time.Duration) string {
 		return text
 	}
 	return strconv.FormatInt(int64(d.Round(time.Second)/time.Second), 10) + "s"
-}
-
-// trimmed drops the line feed that an encoder ends with.
-type trimmed struct{ w io.Writer }
-
-func (t trimmed) Write(b []byte) (int, error) {
-	_, err := t.w.Write(bytes.TrimSuffix(b, []byte("\n")))
-	return len(b), err
 }

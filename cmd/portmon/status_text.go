@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,7 +106,7 @@ func (r *report) printSets(u *ui) {
 		rows = append(rows, row)
 	}
 	u.print("\n")
-	u.table(rows)
+	u.table(slices.Values(rows), 0)
 	if full != nil {
 		u.warn("full: %s: what finds no room there is dropped, but not banned or counted", strings.Join(full, ", "))
 		u.hint("raise size in [ban] of the configuration, then run `portmon apply`")
@@ -120,7 +121,7 @@ func (r *report) printCounters(u *ui) {
 		}
 	}
 	u.print("\n")
-	u.table(rows)
+	u.table(slices.Values(rows), 0)
 	if n := r.Counters[ruleset.CounterFull].Packets; n > 0 {
 		u.warn("%s led to no ban, because a set was full: dropped all the same", text.Plural(int(n), "offence"))
 	}
