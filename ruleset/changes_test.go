@@ -119,6 +119,14 @@ var configChanges = []change{
 			l.served(addr("2001:db8:6:6::2"))
 		}
 	}},
+	{"Own6", func(s *Spec) { s.Own6 = []netip.Prefix{prefix("2001:db8:5:5::/64")} }, func(l *lab, f family) {
+		l.offendAndCut(f)
+		if f.is6() {
+			l.offend(addr("2001:db8:5:5::1"))
+			l.cut(addr("2001:db8:5:5::1"))
+			l.served(addr("2001:db8:5:5::2"))
+		}
+	}},
 	{"Subnet4 and Subnet6", func(s *Spec) { s.Subnet4, s.Subnet6 = 2, 2 }, func(l *lab, f family) {
 		crowd := [][]string{
 			{"198.51.99.1", "198.51.99.2", "198.51.99.3", "198.51.98.1"},

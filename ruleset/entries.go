@@ -166,8 +166,12 @@ func (h history) with(e Entry) history {
 	return h
 }
 
-// explain fills in Step and Cause of a ban.
-func (e *Entry) explain(h history) {
+func (e *Entry) explain(h history) { e.Explain(int(h.step), h.scanner) }
+
+// Explain fills in Step and Cause of a ban, from what is remembered of its
+// source: the step that it was banned by last, 0 if there is none, and whether
+// it is among the scanners.
+func (e *Entry) Explain(step int, scanner bool) {
 	_, offence := Offence(e.Comment)
 	switch {
 	case e.Role == RoleSubnet:
@@ -177,15 +181,15 @@ func (e *Entry) explain(h history) {
 		e.Cause = CauseOther
 	case e.Comment != "" || e.Role == RoleNet:
 		e.Cause = CauseHand
-	case h.step == 0:
+	case step == 0:
 		e.Cause = CauseOther // nobody but the packet path adds to a step without a comment
-	case h.scanner:
+	case scanner:
 		e.Cause = CauseScan
 	default:
 		e.Cause = CauseTrap
 	}
 	if e.Role == RoleBan {
-		e.Step = int(h.step)
+		e.Step = step
 	}
 }
 

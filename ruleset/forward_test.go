@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -115,4 +116,21 @@ func (l *lab) outsideAddr(src netip.Addr) netip.Addr {
 		return l.link.A.IPv4
 	}
 	return l.link.A.IPv6
+}
+
+// TestRoutedDiscoveryIsCut has a banned source from afar call its packets neighbour discovery, which passes.
+func TestRoutedDiscoveryIsCut(t *testing.T) {
+	l := newTrap(t, trapSpec())
+	l.newContainer()
+	src := l.source(families[1])
+	l.offend(src)
+	for _, dst := range []netip.Addr{l.link.B.IPv6, container(src)} {
+		for typ := uint8(133); typ <= 136; typ++ {
+			before := l.counters()[CounterDropped]
+			l.outside.Send(netnstest.Packet{
+				Proto: netnstest.ICMP, Src: netip.AddrPortFrom(src, 0), Dst: netip.AddrPortFrom(dst, 0), Type: typ, TTL: 254, Payload: make([]byte, 16),
+			})
+			await(t, fmt.Sprintf("type %d for %s to be dropped", typ, dst), func() bool { return l.counters()[CounterDropped] > before })
+		}
+	}
 }

@@ -120,33 +120,33 @@ const (
 // Bans reports whether what a set of the role holds is banned.
 func (r Role) Bans() bool { return r == RoleBan || r == RoleNet || r == RoleSubnet }
 
+// roles are the roles of all sets that have one, by name. They are asked for with
+// each element that is read.
+var roles = func() map[string]place {
+	all := make(map[string]place)
+	for _, f := range families {
+		for _, role := range []Role{RoleBan, RoleNet, RoleSubnet, RoleScanner} {
+			all[role.of(f, 0)] = place{f.key, role, 0}
+		}
+		for step := 1; step <= MaxSteps; step++ {
+			all[f.tier(step)] = place{f.key, RoleStep, step}
+		}
+	}
+	return all
+}()
+
 // RoleOf returns the role of a set by its name, and of a RoleStep the step, from
 // 1.
 func RoleOf(set string) (role Role, step int) {
-	for _, f := range families {
-		switch set {
-		case f.ban():
-			return RoleBan, 0
-		case f.net():
-			return RoleNet, 0
-		case f.subnet():
-			return RoleSubnet, 0
-		case f.scanner():
-			return RoleScanner, 0
-		}
-		for step := 1; step <= MaxSteps; step++ {
-			if set == f.tier(step) {
-				return RoleStep, step
-			}
-		}
-	}
-	return RoleNone, 0
+	p := roles[set]
+	return p.role, p.step
 }
 
 // Set returns the name of the set of the role that holds addresses like a; step
 // counts for a RoleStep only.
-func (r Role) Set(a netip.Addr, step int) string {
-	f := familyOfAddr(a)
+func (r Role) Set(a netip.Addr, step int) string { return r.of(familyOfAddr(a), step) }
+
+func (r Role) of(f family, step int) string {
 	switch r {
 	case RoleBan:
 		return f.ban()

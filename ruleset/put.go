@@ -3,6 +3,7 @@ package ruleset
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"time"
@@ -75,11 +76,19 @@ func checkSource(p netip.Prefix) error {
 // Forever is the duration of a ban that does not end.
 const Forever time.Duration = -1
 
-// edit collects what is to become of the sets, by their names.
+// edit collects what is to become of the sets.
 type edit struct {
-	h     *Handle
-	elems map[string][]nftset.Element // of sets of single keys
-	nets  map[family][]span           // of the sets of prefixes
+	h       *Handle
+	records []Record
+	in      map[place][]int32 // which records a set of single keys is to hold
+	nets    map[family][]span // of the sets of prefixes
+}
+
+// place is one of the sets that have a role, in fewer words than its name.
+type place struct {
+	key  nftset.KeyType
+	role Role
+	step int
 }
 
 // Put gives the table what the records say, whether it is there or not: bans
@@ -96,10 +105,10 @@ func (h *Handle) Put(records []Record) (refused []error, err error) {
 	if refused, err = h.Check(records); err != nil {
 		return nil, err
 	}
-	e := edit{h, make(map[string][]nftset.Element), make(map[family][]span)}
+	e := edit{h, records, make(map[place][]int32), make(map[family][]span)}
 	for i := range records {
 		if refused == nil || refused[i] == nil {
-			e.put(&records[i])
+			e.put(int32(i))
 		}
 	}
 	return refused, e.commit()
@@ -136,10 +145,13 @@ func (h *Handle) Check(records []Record) ([]error, error) {
 	return refused, nil
 }
 
+// few is up to how many questions are put to the kernel one by one, in place of
+// finding out about the set first.
+const few = 64
+
 // whitelists returns a function that tells which interval of the whitelist
 // covers another. For many questions it reads the whitelist at once.
 func (h *Handle) whitelists(questions int) (func(nftset.Interval) (nftset.Interval, bool, error), error) {
-	const few = 64
 	if questions <= few {
 		return h.Whitelisted, nil
 	}
@@ -163,30 +175,50 @@ func (h *Handle) whitelists(questions int) (func(nftset.Interval) (nftset.Interv
 	}, nil
 }
 
-// put notes what is to become of a source.
-func (e *edit) put(r *Record) {
-	f, key := familyOfAddr(r.Source.Addr()), nftset.AddrKey(r.Source.Addr())
-	timed := nftset.Element{Interval: nftset.Single(key), Timeout: max(r.Timeout, r.Remaining), Expires: r.Remaining, Comment: r.Comment}
+// put notes in which sets a record belongs.
+func (e *edit) put(i int32) {
+	r := &e.records[i]
+	f := familyOfAddr(r.Source.Addr())
 	if r.Banned {
 		switch {
 		case r.Remaining > 0 && e.h.isKey(r.Source):
-			e.add(f.ban(), timed)
+			e.add(place{f.key, RoleBan, 0}, i)
 		case r.Remaining > 0 && r.Cause == CauseSubnet && r.Source.Bits() == f.subnetLen && e.h.Set(f.subnet()) != nil:
-			e.add(f.subnet(), timed)
+			e.add(place{f.key, RoleSubnet, 0}, i)
 		default:
 			e.nets[f] = append(e.nets[f], spanOf(nftset.FromPrefix(r.Source), r.Timeout, r.Remaining, r.Comment))
 		}
 	}
 	if r.Step > 0 && r.StepRemaining > 0 {
-		remembered := nftset.Element{Interval: nftset.Single(key), Timeout: r.StepRemaining}
-		e.add(f.tier(min(r.Step, e.h.steps(f))), remembered)
+		e.add(place{f.key, RoleStep, min(r.Step, e.h.steps(f))}, i)
 		if r.Cause == CauseScan {
-			e.add(f.scanner(), remembered)
+			e.add(place{f.key, RoleScanner, 0}, i)
 		}
 	}
 }
 
-func (e *edit) add(set string, el nftset.Element) { e.elems[set] = append(e.elems[set], el) }
+func (e *edit) add(at place, i int32) { e.in[at] = append(e.in[at], i) }
+
+// key returns the key by which a record stands in sets of single keys.
+func (e *edit) key(i int32) nftset.Key { return nftset.AddrKey(e.records[i].Source.Addr()) }
+
+// elements yields the elements of some records for a set of a role. There can be
+// very many, so they are made as they are sent.
+func (e *edit) elements(role Role, records []int32) iter.Seq[nftset.Element] {
+	return func(yield func(nftset.Element) bool) {
+		for _, i := range records {
+			r, el := &e.records[i], nftset.Element{Interval: nftset.Single(e.key(i))}
+			if role.Bans() {
+				el.Timeout, el.Expires, el.Comment = max(r.Timeout, r.Remaining), r.Remaining, r.Comment
+			} else {
+				el.Timeout = r.StepRemaining
+			}
+			if !yield(el) {
+				return
+			}
+		}
+	}
+}
 
 // steps returns how many steps the ladder of the table has, at least 1.
 func (s *State) steps(f family) int {
@@ -210,17 +242,19 @@ func (e *edit) commit() error {
 	if !e.h.Exists {
 		return fmt.Errorf("table %s: %w", e.h.Table, unix.ENOENT)
 	}
-	for name := range e.elems {
+	for at := range e.in {
 		// Who scanned is remembered only where scans are offences. The others are
 		// in every table, but somebody may be making it just now.
-		if role, _ := RoleOf(name); role != RoleScanner && e.h.Set(name) == nil {
+		name := at.role.Set(at.key.Max().Addr(), at.step)
+		if at.role != RoleScanner && e.h.Set(name) == nil {
 			return fmt.Errorf("set %s %s: %w", e.h.Table, name, unix.ENOENT)
 		}
 	}
 	var errs []error
 	for _, set := range e.h.roleSets(allRoles...) {
-		if elems := e.elems[set.Name]; len(elems) > 0 {
-			errs = append(errs, e.addAll(set, elems))
+		role, step := RoleOf(set.Name)
+		if records := e.in[place{set.Type, role, step}]; len(records) > 0 {
+			errs = append(errs, e.addAll(set, records))
 		}
 	}
 	for _, f := range families {
@@ -231,52 +265,87 @@ func (e *edit) commit() error {
 	return errors.Join(errs...)
 }
 
-// addAll adds elements to a set of single keys. Those that are there get the new
+// addAll adds records to a set of single keys. Those that are there get the new
 // time; there being few of them as a rule, they are asked for first, as to renew
 // an element on every kernel takes three times as long as to add one.
-func (e *edit) addAll(set *nftset.Set, elems []nftset.Element) error {
-	for batch := range slices.Chunk(elems, nftset.BatchSize) {
-		have := make(map[nftset.Key]bool)
-		keys := func(yield func(nftset.Key) bool) {
-			for i := range batch {
-				if !yield(batch[i].From) {
-					return
-				}
-			}
-		}
-		for el, err := range e.h.c.GetMany(set, keys) {
-			if err != nil {
-				return err
-			}
-			have[el.From] = true
-		}
-		var old, more []nftset.Element
-		for _, el := range batch {
-			if have[el.From] {
-				old = append(old, el)
-			} else {
-				more = append(more, el)
-			}
-		}
-		tx := &nftset.Tx{}
-		tx.Renew(set, slices.Values(old))
-		tx.AddElements(set, slices.Values(more))
-		err := e.h.c.Commit(tx)
-		if role, _ := RoleOf(set.Name); errors.Is(err, unix.ENFILE) && role.Bans() {
-			// Full. To renew takes no room, and the set of prefixes has no bound
-			// of that kind.
-			f := familyOf(set.Type)
-			for _, el := range more {
-				entry, _ := e.h.Entry(set.Name, el)
-				e.nets[f] = append(e.nets[f], spanOf(entry.Interval, el.Timeout, el.Expires, el.Comment))
-			}
-			renew := &nftset.Tx{}
-			renew.Renew(set, slices.Values(old))
-			err = e.h.c.Commit(renew)
-		}
+func (e *edit) addAll(set *nftset.Set, records []int32) error {
+	empty := false
+	if len(records) > few {
+		// Where the kernel does not tell the number, to ask for the keys is
+		// cheaper than to read what may be a full set.
+		now, err := e.h.c.Set(set.Table, set.Name)
 		if err != nil {
+			return err
+		}
+		empty = now.Count == 0
+	}
+	for batch := range slices.Chunk(records, nftset.BatchSize) {
+		if err := e.addBatch(set, batch, empty); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (e *edit) addBatch(set *nftset.Set, batch []int32, empty bool) error {
+	var old []int32
+	more := batch
+	if !empty {
+		var err error
+		if old, more, err = e.divide(set, batch); err != nil {
+			return err
+		}
+	}
+	role, _ := RoleOf(set.Name)
+	tx := &nftset.Tx{}
+	tx.Renew(set, e.elements(role, old))
+	tx.AddElements(set, e.elements(role, more))
+	err := e.h.c.Commit(tx)
+	switch half := len(batch) / 2; {
+	case errors.Is(err, unix.EMSGSIZE) && half > 0: // without privilege, or with long comments
+		if err = e.addBatch(set, batch[:half], empty); err == nil {
+			err = e.addBatch(set, batch[half:], empty)
+		}
+	case errors.Is(err, unix.ENFILE) && role.Bans():
+		// To renew takes no room, and the set of prefixes has no bound of that
+		// kind.
+		f := familyOf(set.Type)
+		for el := range e.elements(role, more) {
+			entry, _ := e.h.Entry(set.Name, el)
+			e.nets[f] = append(e.nets[f], spanOf(entry.Interval, el.Timeout, el.Expires, el.Comment))
+		}
+		renew := &nftset.Tx{}
+		renew.Renew(set, e.elements(role, old))
+		err = e.h.c.Commit(renew)
+	}
+	return err
+}
+
+// divide tells the records that a set has from those that it lacks.
+func (e *edit) divide(set *nftset.Set, batch []int32) (old, more []int32, err error) {
+	have := make(map[nftset.Key]bool)
+	keys := func(yield func(nftset.Key) bool) {
+		for _, i := range batch {
+			if !yield(e.key(i)) {
+				return
+			}
+		}
+	}
+	for el, err := range e.h.c.GetMany(set, keys) {
+		if err != nil {
+			return nil, nil, err
+		}
+		have[el.From] = true
+	}
+	if len(have) == 0 {
+		return nil, batch, nil
+	}
+	for _, i := range batch {
+		if have[e.key(i)] {
+			old = append(old, i)
+		} else {
+			more = append(more, i)
+		}
+	}
+	return old, more, nil
 }

@@ -290,6 +290,45 @@ func TestPutIntoAFullSet(t *testing.T) {
 	})
 }
 
+// TestPutManyIntoAFullSet puts more at once than goes into one transaction, and
+// into the set: it takes what it has room for, but for the rest of one
+// transaction, and all are banned.
+func TestPutManyIntoAFullSet(t *testing.T) {
+	const n, held, size = 2*nftset.BatchSize + 5000, 1000, 12_000
+	spec := trapSpec()
+	spec.Size = size
+	l := newTrap(t, spec)
+	record := func(i int, d time.Duration) Record {
+		a := netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)})
+		return Record{Source: netip.PrefixFrom(a, 32), Banned: true, Timeout: d, Remaining: d, Comment: "by hand", Cause: CauseHand}
+	}
+	for _, first := range []int{held, 0} { // into a set that holds something, and again into one that is full
+		var records []Record
+		for i := range n {
+			if i >= n-first {
+				l.put(record(i, time.Hour))
+			}
+			records = append(records, record(i, 2*time.Hour))
+		}
+		l.put(records...)
+		bans, in := l.bans(), 0
+		for i := range n {
+			b, banned := bans[record(i, 0).Source.Addr().String()]
+			if !banned || b.Timeout != 2*time.Hour {
+				t.Fatalf("the ban of %v is %s", record(i, 0).Source, b.text())
+			}
+			if b.Set == "ban4" {
+				in++
+			}
+		}
+		if in < size-nftset.BatchSize || in > size {
+			t.Errorf("%d bans are in the set, which has room for %d", in, size)
+		}
+	}
+	l.cut(addr("203.0.0.1"), addr("203.0.50.1"))
+	l.served(addr("203.1.0.1"))
+}
+
 // TestPutMany gives 5,000 records at once, as a watcher does that comes back.
 func TestPutMany(t *testing.T) {
 	const n = 5000

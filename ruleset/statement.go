@@ -133,9 +133,12 @@ func transport(offset, length uint32) *expr.Payload {
 const portAt = 2
 
 // isNeighbourDiscovery matches router and neighbour solicitations and
-// advertisements: ICMPv6 types 133 to 136.
+// advertisements, ICMPv6 types 133 to 136. Those of a neighbour have a hop limit
+// of 255, which no router has lowered; whoever receives others ignores them.
 func isNeighbourDiscovery() statement {
-	return statement{"icmpv6 type 133-136", []expr.Any{transport(0, 1),
+	return statement{"ip6 hoplimit 255 icmpv6 type 133-136", []expr.Any{
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 7, Len: 1}, eq(255),
+		transport(0, 1),
 		&expr.Cmp{Op: expr.CmpOpGte, Register: register, Data: []byte{133}},
 		&expr.Cmp{Op: expr.CmpOpLte, Register: register, Data: []byte{136}},
 	}, unix.NFPROTO_IPV6, unix.IPPROTO_ICMPV6}

@@ -39,6 +39,11 @@ func (p *cli) hostFacts(spec *ruleset.Spec) (route.Facts, error) {
 	}
 	spec.Own6 = facts.OnLink6
 	spec.NoReversePath4, spec.NoReversePath6 = facts.NoReversePath4, facts.NoReversePath6
+	for _, p := range facts.OnLink6 {
+		if p.Bits() < 64 { // of which own6 would have to hold thousands
+			spec.Single6 = append(spec.Single6, p)
+		}
+	}
 	ports, portErr := localPorts("/proc/sys/net/ipv4/ip_local_port_range")
 	if portErr == nil {
 		spec.LocalPorts = ports

@@ -71,7 +71,11 @@ func (p *cli) readTargets(cmd *cobra.Command, args []string, o targetOptions) (*
 		in = f
 	}
 	var wrong []error
-	for e, err := range config.ReadList(io.LimitReader(in, maxListed)) {
+	limited := &io.LimitedReader{R: in, N: maxListed + 1}
+	for e, err := range config.ReadList(limited) {
+		if err == nil && limited.N == 0 {
+			err = fmt.Errorf("larger than %d MiB", maxListed>>20)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", name, err)
 		}

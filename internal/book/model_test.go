@@ -167,7 +167,9 @@ func (m *model) row(rng *rand.Rand, source netip.Prefix) Row {
 		r.Step, r.StepUntil = 1+rng.IntN(8), soon(1000)
 		r.Offences = r.Step + rng.IntN(3)
 		r.Last = now.Add(-time.Duration(1+rng.IntN(100)) * time.Minute)
-		r.First = r.Last.Add(-time.Duration(rng.IntN(2)) * time.Hour)
+		if r.First = r.Last.Add(-time.Duration(rng.IntN(2)) * time.Hour); r.First == 0 {
+			r.First = r.Last // 0 is not known
+		}
 		r.Proto, r.Port = uint8(rng.IntN(20)), 0
 		if r.Proto != 0 {
 			r.Port = uint16(rng.IntN(65536))

@@ -22,31 +22,57 @@ type Entry struct {
 
 // ReadList reads a list of addresses, one a line, as [ParseEntry] reads them.
 // What follows "#", ";" or "//" is a comment, and empty lines are passed over.
-// The error is that of r.
+// A line that is too long for an entry is an entry with an error. The error of the
+// iterator is that of r.
 func ReadList(r io.Reader) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		lines := bufio.NewScanner(r)
-		for n := 1; lines.Scan(); n++ {
-			text := lines.Text()
+		lines := bufio.NewReaderSize(r, longestLine)
+		var err error
+		for n := 1; err == nil; n++ {
+			var line []byte
+			line, err = lines.ReadSlice('\n')
 			if n == 1 {
-				text = string(withoutBOM([]byte(text)))
+				line = withoutBOM(line)
 			}
-			for _, mark := range []string{"#", ";", "//"} {
-				text, _, _ = strings.Cut(text, mark)
+			text, comment := cutComment(string(line))
+			long := errors.Is(err, bufio.ErrBufferFull) && !comment
+			for errors.Is(err, bufio.ErrBufferFull) {
+				_, err = lines.ReadSlice('\n')
 			}
-			if text = strings.TrimSpace(text); text == "" {
-				continue
+			if err != nil && !errors.Is(err, io.EOF) {
+				yield(Entry{}, err)
+				return
 			}
 			e := Entry{Line: n, Text: text}
-			e.Prefixes, e.Err = ParseEntry(text)
+			switch {
+			case long:
+				e.Text, e.Err = text[:min(len(text), 40)]+"…", errors.New("the line is too long")
+			case text == "":
+				continue
+			default:
+				e.Prefixes, e.Err = ParseEntry(text)
+			}
 			if !yield(e, nil) {
 				return
 			}
 		}
-		if err := lines.Err(); err != nil {
-			yield(Entry{}, err)
-		}
 	}
+}
+
+// longestLine is up to where a line is looked at, in bytes, which is far more
+// than any entry has.
+const longestLine = 4096
+
+// cutComment returns what stands before a comment, without blanks around it, and
+// whether there is a comment.
+func cutComment(line string) (text string, found bool) {
+	text = line
+	for _, mark := range []string{"#", ";", "//"} {
+		var here bool
+		text, _, here = strings.Cut(text, mark)
+		found = found || here
+	}
+	return strings.TrimSpace(text), found
 }
 
 // ParseEntry reads an address, a prefix such as 192.0.2.0/24, the same as

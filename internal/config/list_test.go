@@ -36,6 +36,28 @@ func TestReadList(t *testing.T) {
 	if got.String() != want {
 		t.Errorf("got\n%swant\n%s", &got, want)
 	}
+	// Nor does a long line keep others from being read.
+	x := strings.Repeat("x", 100_000)
+	for text, want := range map[string]string{
+		"192.0.2.1\n" + x + "\n192.0.2.2":                        "192.0.2.1 " + x[:40] + "…! 192.0.2.2",
+		"192.0.2.1 # " + x + "\n192.0.2.2 ; " + x:                "192.0.2.1 192.0.2.2",
+		"# " + x + "\n192.0.2.2":                                 "192.0.2.2",
+		"192.0.2.1" + strings.Repeat(" ", 100_000) + "192.0.2.2": "192.0.2.1…!",
+	} {
+		var got []string
+		for e, err := range ReadList(strings.NewReader(text)) {
+			if err != nil {
+				t.Error(err)
+			}
+			if e.Err != nil {
+				e.Text += "!"
+			}
+			got = append(got, e.Text)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
 	broken := errors.New("broken")
 	for _, err := range ReadList(iotest.ErrReader(broken)) {
 		if !errors.Is(err, broken) {

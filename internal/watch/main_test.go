@@ -225,18 +225,6 @@ func (l *lab) nft(script string) {
 	})
 }
 
-// rules returns the table as nft lists it.
-func (l *lab) rules() (out string) {
-	l.t.Helper()
-	l.host.Do(func() {
-		b, err := exec.Command("nft", "list", "table", "inet", l.spec.Table).Output()
-		if out = string(b); err != nil {
-			l.t.Fatal(err)
-		}
-	})
-	return out
-}
-
 // watcher is one that runs, and what it has told.
 type watcher struct {
 	*Watcher

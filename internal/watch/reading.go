@@ -283,19 +283,12 @@ func same(a, b book.Row) bool {
 // explained returns the ban of an entry, with the step that was shown of its
 // source; with none, that on record. The cause is that on record if the ban is.
 func (k *core) explained(e ruleset.Entry, source netip.Prefix, before book.Row, shown step, now book.Clock) book.Row {
-	row := k.banOf(e, source, now)
-	row.Step, row.StepUntil = shown.step, shown.until
-	if row.Step == 0 && before.StepAt(now.Boot) > 0 {
-		row.Step, row.StepUntil = before.Step, before.StepUntil
+	if shown.step == 0 && before.StepAt(now.Boot) > 0 {
+		shown = step{before.Step, before.StepUntil, before.Cause == ruleset.CauseScan}
 	}
-	switch {
-	case before.BannedAt(now.Boot) && same(before, row):
+	row := k.banOf(e, source, shown, now)
+	if before.BannedAt(now.Boot) && same(before, row) {
 		row.Timeout, row.ByHand, row.Cause = before.Timeout, before.ByHand, before.Cause
-	case e.Role == ruleset.RoleBan && e.Comment == "" && row.Step > 0:
-		row.ByHand, row.Cause = false, ruleset.CauseTrap
-		if shown.scan || shown.step == 0 && before.Cause == ruleset.CauseScan {
-			row.Cause = ruleset.CauseScan
-		}
 	}
 	return row
 }
@@ -341,7 +334,7 @@ func (k *core) onStanding(s standingOf, now book.Clock) {
 	for _, e := range s.Bans {
 		covered = covered || e.Covers(nftset.FromPrefix(s.source))
 		for _, p := range e.Interval.Prefixes() {
-			there = there || p == s.source && (!lately || same(before, k.banOf(e, p, now)))
+			there = there || p == s.source && (!lately || same(before, k.banOf(e, p, step{}, now)))
 		}
 	}
 	if before.BannedAt(now.Boot) && !there {

@@ -170,7 +170,7 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, 
 	before, _ := k.book.Get(source)
 	was := before.BannedAt(now.Boot.Add(slack))
 	_, offence := ruleset.Offence(e.Comment)
-	row := k.banOf(e, source, now)
+	row := k.banOf(e, source, step{}, now)
 	k.touch(source)
 	if _, putting := k.putting[source]; putting || !k.table.restored() {
 		k.owe(source, false) // what we are putting may come after it, or its step is missing
@@ -223,21 +223,14 @@ func (k *core) climb(row *book.Row, before book.Row, now book.Clock) {
 // maxComment is what an element of a set can have.
 const maxComment = 251
 
-// banOf returns the ban of an entry as a row. Who made it is known by its
-// comment: the packet path makes none.
-func (k *core) banOf(e ruleset.Entry, source netip.Prefix, now book.Clock) book.Row {
-	row := book.Row{
-		Source: source, Banned: true, Timeout: e.Timeout, Until: now.Boot.Add(e.Remaining), Comment: e.Comment,
-		ByHand: true, Cause: ruleset.CauseHand,
-	}
+// banOf returns the ban of an entry as a row, with what is remembered of the
+// steps of its source.
+func (k *core) banOf(e ruleset.Entry, source netip.Prefix, of step, now book.Clock) book.Row {
+	e.Explain(of.step, of.scan)
 	_, offence := ruleset.Offence(e.Comment)
-	switch {
-	case e.Role == ruleset.RoleSubnet:
-		row.ByHand, row.Cause = false, ruleset.CauseSubnet
-	case offence:
-		row.ByHand, row.Cause = false, ruleset.CauseOther
-	case e.Comment == "" && e.Role == ruleset.RoleBan:
-		row.Cause = ruleset.CauseOther
+	return book.Row{
+		Source: source, Banned: true, Timeout: e.Timeout, Until: now.Boot.Add(e.Remaining), Comment: e.Comment,
+		Step: of.step, StepUntil: of.until, Cause: e.Cause,
+		ByHand: e.Cause == ruleset.CauseHand || e.Cause == ruleset.CauseOther && !offence,
 	}
-	return row
 }
