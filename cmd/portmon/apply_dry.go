@@ -48,7 +48,7 @@ func (p *cli) applyDryRun(c *nftset.Conn, conf *config.Config, facts route.Facts
 	err = errors.Join(r.Plan.Write(&commentWriter{w: p.out}), r.Table.Write(p.out))
 	p.adviseOn(r, conf, facts)
 	if err != nil {
-		return said(exitFailed) // told when the rest is flushed
+		return said(exitFailed) // reported when the rest is flushed
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"time"
 
@@ -130,7 +131,7 @@ func (p *cli) ban(h *ruleset.Handle, list *targetList, o banOptions) error {
 	}
 	p.rememberBans(h, kept)
 	if len(kept) > fewTargets {
-		p.print("banned %s\n", plural(len(kept), "source"))
+		p.print("banned %s\n", text.Plural(len(kept), "source"))
 		return nil
 	}
 	for i := range kept {
@@ -265,7 +266,7 @@ func (p *cli) withoutLonger(h *ruleset.Handle, list *targetList, records []rules
 		if err != nil {
 			return nil, err
 		}
-		if lasting == nil || lasting.Remaining > 0 && (records[i].Timeout == 0 || lasting.Remaining < records[i].Timeout) {
+		if lasting == nil || endless(lasting.Remaining) < endless(records[i].Timeout) {
 			kept, targets = append(kept, records[i]), append(targets, list.targets[i])
 			continue
 		}
@@ -279,7 +280,7 @@ func (p *cli) withoutLonger(h *ruleset.Handle, list *targetList, records []rules
 func (p *cli) noteLonger(h *ruleset.Handle, made *ruleset.Record) error {
 	const slack = time.Second
 	e, err := longest(h, made)
-	if err == nil && e != nil && made.Timeout > 0 && (e.Remaining == 0 || e.Remaining > made.Timeout+slack) {
+	if err == nil && e != nil && endless(e.Remaining)-slack > endless(made.Timeout) {
 		p.note("%s is banned for longer already: %s", text.Prefix(made.Source), timeLeft(e))
 	}
 	return err
@@ -291,11 +292,19 @@ func longest(h *ruleset.Handle, r *ruleset.Record) (found *ruleset.Entry, err er
 	st, err := h.Lookup(r.Source.Addr())
 	for i := range st.Bans {
 		e := &st.Bans[i]
-		if e.Covers(nftset.FromPrefix(r.Source)) && (found == nil || e.Remaining == 0 || found.Remaining > 0 && e.Remaining > found.Remaining) {
+		if e.Covers(nftset.FromPrefix(r.Source)) && (found == nil || endless(e.Remaining) > endless(found.Remaining)) {
 			found = e
 		}
 	}
 	return found, err
+}
+
+// endless returns the time of a ban, 0 being for ever, so that times compare.
+func endless(d time.Duration) time.Duration {
+	if d == 0 {
+		return math.MaxInt64
+	}
+	return d
 }
 
 // timeLeft says how long a ban still lasts.

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -54,7 +55,7 @@ offences are still remembered.`,
 			case !existed:
 				p.note("there was no table inet %s", tableName)
 			default:
-				p.print("inet %s: removed, and %s with it\n", tableName, plural(n, "ban"))
+				p.print("inet %s: removed, and %s with it\n", tableName, text.Plural(n, "ban"))
 			}
 			if w == nil && pathErr == nil {
 				pathErr = p.forgetBans(path)

@@ -56,13 +56,13 @@ known.`,
 type report struct {
 	Version int    `json:"version"`
 	Table   string `json:"table"`
-	// Present reports that there is such a table, and Dormant that somebody has
-	// switched it off.
+	// Present reports that there is such a table, and Dormant that it is
+	// switched off.
 	Present bool `json:"present"`
 	Dormant bool `json:"dormant,omitempty"`
 	// InForce reports that the kernel does what the configuration says, and
 	// Current that it holds that; Differences are where it does not. Both are
-	// nil if nobody can tell.
+	// nil if that is not known.
 	InForce     *bool    `json:"in_force,omitempty"`
 	Current     *bool    `json:"current,omitempty"`
 	Differences []string `json:"differences"`

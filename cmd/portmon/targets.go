@@ -127,7 +127,7 @@ func (p *cli) skip(list *targetList, wrong []error, verb string) error {
 		fatal = append(fatal[:fewTargets], fmt.Errorf("and %d more", len(fatal)-fewTargets))
 	}
 	if list.skipped > max(skipped, fewTargets) {
-		p.note("skipped %s in all", plural(list.skipped, "line"))
+		p.note("skipped %s in all", text.Plural(list.skipped, "line"))
 	}
 	return p.failEach(fatal)
 }

@@ -18,9 +18,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"unicode"
 )
 
@@ -78,24 +78,28 @@ func (u *ui) json(v any) error {
 	return enc.Encode(v)
 }
 
-// table writes data in columns, the first row as their heading. Only the last
-// cell of a row may have colours.
-func (u *ui) table(rows [][]string) {
-	longest := 0
-	for _, row := range rows {
-		longest = max(longest, len(row))
+// table writes data in columns, the first row as their heading. It goes through
+// the rows twice instead of keeping them. All cells are ASCII but the last of a
+// row, which may have colours, and is cut if there are that many columns.
+func (u *ui) table(rows iter.Seq[[]string], columns int) {
+	var widths []int
+	for row := range rows {
+		widths = append(widths, make([]int, max(0, len(row)-len(widths)))...)
+		for i, cell := range row {
+			widths[i] = max(widths[i], len(cell))
+		}
 	}
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	for _, row := range rows {
-		// A column is one only where the cells before it end in a tab in every
-		// row.
-		fmt.Fprintln(w, strings.Join(row, "\t")+strings.Repeat("\t", longest-len(row)))
-	}
-	w.Flush()
 	as := bold
-	for line := range strings.Lines(b.String()) {
-		u.print("%s\n", paint(u.outColour, strings.TrimRight(line, " \n"), as))
+	for row := range rows {
+		line, last := "", len(row)-1
+		for i, cell := range row[:last] {
+			line += cell + strings.Repeat(" ", widths[i]-len(cell)+2)
+		}
+		end := []rune(row[last])
+		if room := columns - len(line); columns > 0 && len(end) > room {
+			end = append(end[:max(room-1, 0)], '…')
+		}
+		u.print("%s\n", paint(u.outColour, strings.TrimRight(line+string(end), " "), as))
 		as = plain
 	}
 }

@@ -127,7 +127,7 @@ func (p *cli) unban(h *ruleset.Handle, list *targetList) error {
 			}
 		}
 	} else {
-		p.print("unbanned %s of %s\n", plural(len(lifted), "source"), plural(len(sources), "source"))
+		p.print("unbanned %s of %s\n", text.Plural(len(lifted), "source"), text.Plural(len(sources), "source"))
 	}
 	var errs []error
 	for i, t := range list.targets {
@@ -166,12 +166,12 @@ func (p *cli) unbanAll(h *ruleset.Handle) error {
 	if err != nil {
 		return fmt.Errorf("unban all: %w", err)
 	}
-	p.print("unbanned all: %s\n", plural(n, "ban"))
+	p.print("unbanned all: %s\n", text.Plural(n, "ban"))
 	_, err = p.forget(h, everything...)
 	return err
 }
 
-// unbanReason lifts the bans that somebody made with that reason.
+// unbanReason lifts the bans that were made with that reason.
 func (p *cli) unbanReason(h *ruleset.Handle, reason string) error {
 	var sources []netip.Prefix
 	n, err := h.UnbanWhere(func(e ruleset.Entry) bool {
@@ -184,7 +184,7 @@ func (p *cli) unbanReason(h *ruleset.Handle, reason string) error {
 	if err != nil {
 		return fmt.Errorf("unban all with reason %q: %w", reason, err)
 	}
-	p.print("unbanned all with reason %q: %s\n", reason, plural(n, "ban"))
+	p.print("unbanned all with reason %q: %s\n", reason, text.Plural(n, "ban"))
 	_, err = p.forget(h, sources...)
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/text"
 )
 
 // print writes the answer for people.
@@ -46,7 +47,7 @@ func (a *answer) print(p *cli) {
 func (a *answer) past() []string {
 	var lines []string
 	if a.Offences > 0 {
-		text := plural(a.Offences, "offence") + " on record, the last"
+		text := text.Plural(a.Offences, "offence") + " on record, the last"
 		if port := portName(a.known.Proto, a.known.Port); port != "" {
 			text += " at " + port
 		}

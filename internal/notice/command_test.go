@@ -179,7 +179,7 @@ func TestCommandGivenUp(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "runs")
 	s, reports, end := run(t, Config{Command: script(`echo >>"$1"; exit 1`, file)})
 	s.Tell(banned(host(1), 23), banned(host(2), 23))
-	if err := <-reports; err.Error() != "run /bin/sh: exit status 1 (try 1, given up: 2 events untold)" {
+	if err := <-reports; err.Error() != "run /bin/sh: exit status 1 (try 1, given up: 2 events not sent)" {
 		t.Errorf("reported %v", err)
 	}
 	end()
