@@ -140,12 +140,12 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
-// A server that accepts and says nothing, one that begins to answer and goes on for ever, and one that stops in the middle of it.
+// A server that accepts and says nothing, one that begins to answer and goes on forever, and one that stops in the middle of it.
 func TestSlowServer(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		status  int
-		body    string // once, or for ever
+		body    string // once, or forever
 		loop    bool
 		timeout time.Duration
 		want    string
