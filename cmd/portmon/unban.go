@@ -166,7 +166,7 @@ func (p *cli) unbanAll(h *ruleset.Handle) error {
 	if err != nil {
 		return fmt.Errorf("unban all: %w", err)
 	}
-	p.print("unbanned all: %s\n", plural(n, "ban"))
+	p.print("lifted all %s\n", plural(n, "ban"))
 	_, err = p.forget(h, everything...)
 	return err
 }
@@ -184,7 +184,7 @@ func (p *cli) unbanReason(h *ruleset.Handle, reason string) error {
 	if err != nil {
 		return fmt.Errorf("unban all with reason %q: %w", reason, err)
 	}
-	p.print("unbanned all with reason %q: %s\n", reason, plural(n, "ban"))
+	p.print("lifted %s with reason %q\n", plural(n, "ban"), reason)
 	_, err = p.forget(h, sources...)
 	return err
 }

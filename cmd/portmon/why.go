@@ -10,6 +10,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/route"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
@@ -139,6 +140,9 @@ type answer struct {
 	zone     *time.Location
 	retries  time.Duration // within which more than one packet to a trap must come
 	scans    bool          // closed ports count
+
+	scanWindow time.Duration // within which they must come; 0 if one is enough
+	unroutable bool          // no route leads back: packets of it ban nobody
 }
 
 func (p *cli) explain(c *nftset.Conn, h *ruleset.Handle, q query) (*answer, error) {
@@ -182,7 +186,13 @@ func (p *cli) explain(c *nftset.Conn, h *ruleset.Handle, q query) (*answer, erro
 		a.Verdict = ownAddress
 	default:
 		a.Verdict = notBanned
-		a.WouldBanSeconds = a.NextBanSeconds
+		back, err := route.Back(q.from, "")
+		if err != nil {
+			return nil, err
+		}
+		if a.unroutable = !back.Found; !a.unroutable {
+			a.WouldBanSeconds = a.NextBanSeconds
+		}
 	}
 	if q.port > 0 {
 		a.Packet, err = p.follow(c, h, a, q)
@@ -219,6 +229,9 @@ func (a *answer) foresee(p *cli, h *ruleset.Handle) {
 	if n := len(ladder.BanTime); n > 0 && (a.scans || a.traps.String() != "") {
 		a.NextTier = min(a.Tier+1, n)
 		a.NextBanSeconds = seconds(ladder.BanTime[a.NextTier-1])
+	}
+	if probed := h.Set("probed4"); probed != nil {
+		a.scanWindow = probed.Timeout
 	}
 	if hits := h.Set("hits4"); hits != nil {
 		a.retries = hits.Timeout
