@@ -63,6 +63,7 @@ see what nftables rules of others, DNAT, or a packet mark would change.`,
 				}
 			}
 			return p.withTable(func(c *nftset.Conn, h *ruleset.Handle) error {
+				p.warnIdle(h)
 				a, err := p.explain(c, h, q)
 				switch {
 				case err != nil:
@@ -142,6 +143,7 @@ type answer struct {
 	scans    bool          // closed ports count
 
 	scanWindow time.Duration // within which they must come; 0 if one is enough
+	idle       string        // why the table is not in force, if it is not
 	unroutable bool          // no route leads back: packets of it ban nobody
 }
 
@@ -151,7 +153,7 @@ func (p *cli) explain(c *nftset.Conn, h *ruleset.Handle, q query) (*answer, erro
 		return nil, err
 	}
 	a := &answer{
-		Version: 1, Table: h.Table.String(), Address: q.from, Source: st.Source, Bans: []banJSON{}, standing: st,
+		Version: 1, Table: h.Table.String(), Address: q.from, Source: st.Source, Bans: []banJSON{}, standing: st, idle: idle(h),
 		Tier: st.Step, TierExpiresSeconds: seconds(st.StepRemaining), zone: p.now().Location(),
 	}
 	if st.Suspect {

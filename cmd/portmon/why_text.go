@@ -16,6 +16,10 @@ func (a *answer) print(p *cli) {
 	case whitelisted:
 		colour, line = green, " by "+a.WhitelistedBy+": it is never banned, and no ban has an effect"
 	case banned:
+		if a.idle != "" {
+			line = ", but the table is not in force"
+			break
+		}
 		line = ": packets from it are dropped, except replies to what this host asked"
 	case ownAddress:
 		colour, line = green, ": it is never banned"
