@@ -112,11 +112,9 @@ func (p *cli) ban(h *ruleset.Handle, list *targetList, o banOptions) error {
 	kept := records[:0]
 	for i := range records {
 		if refused[i] == nil {
-			list.targets[len(kept)] = list.targets[i]
 			kept = append(kept, records[i])
 		}
 	}
-	list.targets = list.targets[:len(kept)]
 	if len(kept) == 0 {
 		return errors.New("nothing to ban")
 	}

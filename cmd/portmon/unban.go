@@ -86,6 +86,21 @@ as portmon ban reads it.`,
 }
 
 func (p *cli) unban(h *ruleset.Handle, list *targetList) error {
+	if list.name != "" {
+		// What no list of bans can hold is a mistake in a file.
+		refused, some := make([]error, len(list.targets)), len(list.targets)+len(list.wrong) > 0
+		for i, t := range list.targets {
+			if t.line > 0 {
+				refused[i] = ruleset.CheckSource(t.prefix)
+			}
+		}
+		if err := p.skip(list, refused, "unban"); err != nil {
+			return err
+		}
+		if some && len(list.targets) == 0 {
+			return errors.New("nothing to unban")
+		}
+	}
 	var sources []netip.Prefix
 	remembered := make(map[netip.Prefix]bool)
 	few := len(list.targets) <= fewTargets
