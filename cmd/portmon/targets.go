@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -98,6 +99,9 @@ func (p *cli) readTargets(cmd *cobra.Command, args []string, o targetOptions) (*
 // openRegular opens a file that has an end.
 func openRegular(name string) (*os.File, error) {
 	info, err := os.Stat(name)
+	if failed, ok := errors.AsType[*fs.PathError](err); ok {
+		failed.Op = "open" // which is what the user wants
+	}
 	if err == nil && info.IsDir() {
 		err = fmt.Errorf("%s is a directory", name)
 	}

@@ -40,7 +40,7 @@ see what nftables rules of others, DNAT, or a packet mark would change.`,
 			case len(args) != 1:
 				return usage(cmd, "expected one address, got %d arguments", len(args))
 			case q.port == 0 && cmd.Flags().Changed("port"):
-				return usage(cmd, "--port must be 1 to 65535")
+				return usage(cmd, "--port: \"0\" is not a port (1 to 65535)")
 			case q.proto != "tcp" && q.proto != "udp":
 				return usage(cmd, "--proto must be tcp or udp")
 			case q.port == 0 && (cmd.Flags().Changed("proto") || q.iif != "" || cmd.Flags().Changed("to")):
