@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -93,6 +95,9 @@ func (p *cli) open() (c *nftset.Conn, h *ruleset.Handle, err error) {
 	}
 	if h, err = ruleset.Open(c, tableName); err != nil {
 		c.Close()
+		if errors.Is(err, os.ErrPermission) { // which request was refused says nothing
+			err = &hinted{fmt.Errorf("read table inet %s: %w", tableName, os.ErrPermission), "needs CAP_NET_ADMIN: run with sudo"}
+		}
 		return nil, nil, err
 	}
 	return c, h, nil
