@@ -22,13 +22,19 @@ func (p *cli) applyCheck(c *nftset.Conn, conf *config.Config, facts route.Facts)
 	if err != nil {
 		return err
 	}
+	h, err := ruleset.Open(c, tableName)
+	if err != nil {
+		return err
+	}
 	p.adviseOn(r, conf, facts)
 	switch {
 	case r.Current():
 		p.print("inet %s: in force, as configured\n", tableName)
 		return nil
-	case r.Created:
+	case !h.Exists:
 		p.print("inet %s: not in force: there is no such table\n", tableName)
+	case idle(h) != "":
+		p.print("inet %s: not in force: %s\n", tableName, idle(h))
 	default:
 		p.print("inet %s: differs: %s\n", tableName, strings.Join(r.Summary(), ", "))
 	}

@@ -16,7 +16,7 @@ type ban struct {
 	set                string
 	step               int // of the ladder; 0 if it is not of that
 	cause              ruleset.Cause
-	timeout, remaining time.Duration // both 0: for ever
+	timeout, remaining time.Duration // both 0: forever
 	text               string        // what was noted beside it
 	read               time.Time     // when the kernel said so
 
@@ -35,8 +35,7 @@ func newBan(e ruleset.Entry, prefix netip.Prefix, now time.Time) ban {
 }
 
 // since returns when the ban was made. ok is false if that is not known: the
-// kernel only keeps the time that is left, which says nothing of a ban for
-// ever.
+// kernel only keeps the time that is left, which says nothing of a ban forever.
 func (b *ban) since() (t time.Time, ok bool) {
 	return b.read.Add(b.remaining - b.timeout), b.remaining > 0 && b.timeout >= b.remaining
 }
@@ -59,7 +58,7 @@ func (b *ban) comment() string {
 
 // cells are those of its line in a list.
 func (b *ban) cells() []string {
-	cells := []string{text.Prefix(b.prefix), "-", b.cause.String(), "-", "forever", printable(b.comment())}
+	cells := []string{text.Prefix(b.prefix), "-", b.cause.String(), "-", forever, printable(b.comment())}
 	if b.step > 0 {
 		cells[1] = strconv.Itoa(b.step)
 	}
@@ -112,7 +111,7 @@ func (b *ban) view() banJSON {
 	return v
 }
 
-// describe says all about a ban: "198.51.100.0/24 in net4, for ever, by hand:
+// describe says all about a ban: "198.51.100.0/24 in net4, forever, by hand:
 // spam wave".
 func (b *ban) describe() string {
 	text := text.Prefix(b.prefix) + " in " + b.set
@@ -120,10 +119,10 @@ func (b *ban) describe() string {
 		text += ", tier " + strconv.Itoa(b.step)
 	}
 	if b.remaining == 0 {
-		text += ", for ever"
+		text += ", " + forever
 	} else {
 		if b.timeout > 0 {
-			text += ", for " + banTime(b.timeout)
+			text += ", " + banTime(b.timeout)
 		}
 		if since, ok := b.since(); ok {
 			text += " since " + since.Format(clockLayout)

@@ -43,7 +43,10 @@ is not an error if there are none. With --json the bans are not sorted.`,
 			if o.only, err = parseTargets(cmd, args); err != nil {
 				return err
 			}
-			return p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error { return p.list(h, o) })
+			return p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error {
+				p.warnIdle(h)
+				return p.list(h, o)
+			})
 		},
 	}
 	cmd.Flags().BoolVar(&o.json, "json", false, "write JSON, version 1")

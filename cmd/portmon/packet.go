@@ -293,7 +293,7 @@ func ownAddrs() (own []netip.Addr, err error) {
 func (a *packetAnswer) print(p *cli) {
 	by := ""
 	if a.Interface != "" {
-		by = " by " + printable(a.Interface)
+		by = " on " + printable(a.Interface)
 	}
 	kind := map[string]string{"tcp": "a TCP SYN", "udp": "a UDP packet"}[a.Protocol]
 	is := map[string]string{packetPasses: "passes", packetDropped: "is dropped", packetBans: "is dropped, and bans"}[a.Verdict]

@@ -68,7 +68,8 @@ offences are still remembered.`,
 	}
 }
 
-// forgetBans keeps the next apply from putting back what was removed.
+// forgetBans keeps the next apply from putting back what was removed, and the
+// next watcher from taking the table for one that others deleted.
 func (p *cli) forgetBans(path string) error {
 	report, err := lookAtBook(path, nil)
 	if err != nil || report.Missing {
@@ -78,6 +79,7 @@ func (p *cli) forgetBans(path string) error {
 		for row := range b.Rows() {
 			b.Lift(row.Source)
 		}
+		b.SetTable(0)
 	})
 }
 

@@ -77,6 +77,7 @@ type report struct {
 	Listeners       []listenerReport   `json:"listeners"`
 	Watcher         watcherReport      `json:"watcher"`
 
+	idle   string // why a table that is there is not in force
 	traps  traps
 	served []listener
 	zone   *time.Location
@@ -124,7 +125,10 @@ func (p *cli) report() (*report, error) {
 		Differences: []string{}, FeaturesMissing: []string{}, Sets: []setReport{}, Counters: map[string]traffic{},
 		TrapTCP: []string{}, TrapUDP: []string{}, Listeners: []listenerReport{}, zone: p.now().Location(),
 	}
-	if !h.Exists || h.Dormant {
+	if h.Exists {
+		r.idle = idle(h)
+	}
+	if !h.Exists || r.idle != "" {
 		r.InForce = new(false)
 	}
 	if h.Exists {
@@ -201,6 +205,7 @@ func (r *report) compare(c *nftset.Conn, conf *config.Config) error {
 		for _, conflict := range conflicts {
 			r.Differences = append(r.Differences, conflict.Error())
 		}
+		r.idle = "" // that is the lesser trouble
 		r.Current, r.InForce = new(false), new(false)
 		return nil
 	}
@@ -209,7 +214,7 @@ func (r *report) compare(c *nftset.Conn, conf *config.Config) error {
 	}
 	r.FeaturesMissing = append(r.FeaturesMissing, plan.Features.Missing()...)
 	r.Current = new(plan.Current())
-	r.InForce = new(r.Present && !r.Dormant && plan.Current())
+	r.InForce = new(r.Present && r.idle == "" && plan.Current())
 	if r.Present && !plan.Current() {
 		r.Differences = append(r.Differences, plan.Summary()...)
 	}

@@ -92,7 +92,7 @@ func TestStatusInForce(t *testing.T) {
 	for want, r := range map[string]*report{
 		"in force, as configured\ntraps: none\n":                                 {Present: true, InForce: new(true), Current: new(true)},
 		"not in force: there is no such table\nwatcher: not running\n":           {InForce: new(false), Current: new(false)},
-		"not in force: the table is dormant, and sees no packets\ntraps: none\n": {Present: true, Dormant: true, InForce: new(false), Current: new(true)},
+		"not in force: the table is dormant, and sees no packets\ntraps: none\n": {Present: true, Dormant: true, idle: "the table is dormant, and sees no packets", InForce: new(false), Current: new(true)},
 		"installed; whether as configured is not known\ntraps: none\n":           {Present: true},
 		"not as configured: rules\ntraps: none\n":                                {Present: true, InForce: new(false), Differences: []string{"rules"}},
 	} {

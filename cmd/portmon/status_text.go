@@ -42,8 +42,8 @@ func (r *report) printForce(u *ui) {
 	switch {
 	case !r.Present:
 		u.print("%s: %s: there is no such table\n", r.Table, bad("not in force"))
-	case r.Dormant:
-		u.print("%s: %s: the table is dormant, and sees no packets\n", r.Table, bad("not in force"))
+	case r.idle != "":
+		u.print("%s: %s: %s\n", r.Table, bad("not in force"), r.idle)
 	case r.InForce == nil:
 		u.print("%s: installed; whether as configured is not known\n", r.Table)
 	case *r.InForce:

@@ -20,6 +20,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"regexp"
 	"strings"
 	"unicode"
 )
@@ -30,7 +31,8 @@ type ui struct {
 	err       io.Writer     // all else
 	outColour bool
 	errColour bool
-	columns   int // of the terminal that data goes to; 0 if it goes elsewhere
+	config    *string // --config, which commands in hints repeat
+	columns   int     // of the terminal that data goes to; 0 if it goes elsewhere
 }
 
 func newUI(e env) ui {
@@ -124,7 +126,27 @@ func (u *ui) note(format string, args ...any) { u.say("", plain, fmt.Sprintf(for
 func (u *ui) warn(format string, args ...any) { u.say("warning", yellow, fmt.Sprintf(format, args...)) }
 
 // hint says what to do next.
-func (u *ui) hint(format string, args ...any) { u.say("hint", bold, fmt.Sprintf(format, args...)) }
+func (u *ui) hint(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if u.config != nil && *u.config != "" {
+		text = hintedCommand.ReplaceAllString(text, "$1 --config "+strings.ReplaceAll(shellWord(*u.config), "$", "$$"))
+	}
+	u.say("hint", bold, text)
+}
+
+// hintedCommand finds the commands in hints that another configuration would
+// lead elsewhere.
+var hintedCommand = regexp.MustCompile("(portmon (?:apply|remove|(?:list|unban) [0-9a-fA-F.:/-]+))")
+
+// shellWord quotes a word for a shell, if it has to be.
+func shellWord(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("/._-+:@,", r)
+	}) {
+		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	}
+	return s
+}
 
 // fail says what went wrong, and what to do about it.
 func (u *ui) fail(err error) {

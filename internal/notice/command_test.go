@@ -76,9 +76,9 @@ func TestCommandEnvironment(t *testing.T) {
 			},
 		},
 		{
-			"for ever", "", []Event{{Kind: watch.ByHand, Prefix: host(1), Cause: "hand", Forever: true, Until: noon}},
+			"forever", "", []Event{{Kind: watch.ByHand, Prefix: host(1), Cause: "hand", Forever: true, Until: noon}},
 			[]string{
-				"PORTMON_EVENT=banned by hand", "PORTMON_TITLE=198.51.0.1 banned by hand", "PORTMON_MESSAGE=198.51.0.1 banned by hand for ever",
+				"PORTMON_EVENT=banned by hand", "PORTMON_TITLE=198.51.0.1 banned by hand", "PORTMON_MESSAGE=198.51.0.1 banned by hand forever",
 				"PORTMON_PRIORITY=3", "PORTMON_COUNT=1", "PORTMON_ADDRESS=198.51.0.1", "PORTMON_CAUSE=hand",
 			},
 		},

@@ -94,12 +94,12 @@ func (e *Event) sentence() string {
 	return b.String()
 }
 
-// duration returns " for 8h", " for ever", or "" if that is not known.
+// duration returns " for 8h", " forever", or "" if that is not known.
 func (e *Event) duration() string {
 	d := e.Until.Sub(e.Time)
 	switch {
 	case e.Forever:
-		return " for ever"
+		return " forever"
 	case e.Until.IsZero() || d <= 0:
 		return ""
 	case d >= 24*time.Hour:
