@@ -143,8 +143,9 @@ func (w *Watcher) tend() {
 	now := book.ReadClock()
 	w.core.tidy(now)
 	if q, ok := w.core.nextQuestion(now); ok {
+		table := w.config.Spec.Table // a reload replaces the Spec meanwhile
 		w.readers.Go(func() {
-			ask(w.reader, w.config.Spec.Table, q, func(a answer) bool { return send(w.answers, a, w.done) })
+			ask(w.reader, table, q, func(a answer) bool { return send(w.answers, a, w.done) })
 		})
 	}
 	if todo, ok := w.core.nextChange(now); ok {
