@@ -55,6 +55,17 @@ func Diff(spec Spec, f Features, s *State, c Contents) (*Plan, error) {
 			asked.set(of)
 		}
 	}
+	p, err := diff(spec, f, s, c, m, asked)
+	if still := (Asked{asked.Net4 || s.asked().Net4, asked.Net6 || s.asked().Net6}); err == nil && still != asked {
+		if same, err := diff(spec, f, s, c, m, still); err == nil {
+			p.tidies = same.Empty()
+		}
+	}
+	return p, err
+}
+
+// diff is Diff, with what is displaced and what is to be asked.
+func diff(spec Spec, f Features, s *State, c Contents, m displacement, asked Asked) (*Plan, error) {
 	p := &Plan{Table: Compile(spec, f, asked), generation: s.Generation, Created: !s.Exists}
 	if !s.Exists || s.Dormant {
 		p.addTable()

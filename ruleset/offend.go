@@ -32,7 +32,7 @@ func (h *Handle) Offend(spec Spec, addrs []netip.Addr, comment string) (put []Re
 		case len(st.Bans) > 0:
 			continue
 		}
-		if refused[i] = checkSource(st.Source); refused[i] == nil {
+		if refused[i] = CheckSource(st.Source); refused[i] == nil {
 			put = append(put, spec.nextBan(st, OffenceMark+comment))
 		}
 	}

@@ -27,6 +27,8 @@ type Plan struct {
 	// Lifted are the bans that the plan takes back because their source is
 	// whitelisted now.
 	Lifted []Entry
+
+	tidies bool
 }
 
 // operation is one change, which can be encoded and written.
@@ -39,6 +41,12 @@ type operation struct {
 
 // Empty reports whether there is nothing to do.
 func (p *Plan) Empty() bool { return len(p.ops) == 0 }
+
+// Current reports whether the kernel's table does what it is to do. It does also
+// while rules ask a set of prefixes whose last ban is over: no one is there to
+// drop them at that moment, and they do nothing but take time. And it does while
+// it lacks a network of this host: addresses come and go.
+func (p *Plan) Current() bool { return p.Empty() || p.tidies || p.OnlyLearns() }
 
 // Summary names what the plan changes, each thing once.
 func (p *Plan) Summary() []string {

@@ -59,8 +59,8 @@ func (e *SourceError) Error() string {
 	return fmt.Sprintf("%s %s", nftset.FromPrefix(e.Prefix), e.Reason)
 }
 
-// checkSource returns a *SourceError for a prefix that cannot be a source.
-func checkSource(p netip.Prefix) error {
+// CheckSource returns a *SourceError for a prefix that cannot be a source.
+func CheckSource(p netip.Prefix) error {
 	a := p.Addr()
 	switch {
 	case p.Bits() == 0:
@@ -124,7 +124,7 @@ func (h *Handle) Check(records []Record) ([]error, error) {
 	var refused []error
 	for i := range records {
 		p := records[i].Source
-		err := checkSource(p)
+		err := CheckSource(p)
 		if err == nil {
 			iv := nftset.FromPrefix(p)
 			entry, ok, failure := whitelists(iv)

@@ -34,7 +34,8 @@ func TestEveryKeyUnderTraffic(t *testing.T) {
 						t.Errorf("%s: %v", change.name, err)
 						return
 					}
-					if r.Empty() != (change.name == "nothing") {
+					learnt := change.name == "Own6" && applies%(2*rounds) > 0 // once, and for good
+					if r.Empty() != (change.name == "nothing" || learnt) {
 						t.Errorf("%s: apply changed %v", change.name, r.Summary())
 						return
 					}

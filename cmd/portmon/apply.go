@@ -11,6 +11,7 @@ import (
 
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/route"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -88,7 +89,7 @@ func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts) erro
 	case r.Empty():
 		p.print("inet %s: nothing to change\n", tableName)
 	case r.Created:
-		p.print("inet %s: installed, %s\n", tableName, summary(r.Plan, conf))
+		p.print("inet %s: installed, %s\n", tableName, summary(&conf.Spec))
 	default:
 		p.print("inet %s: changed: %s%s%s\n", tableName, strings.Join(changes(r.Plan), ", "), kept(h), lifted(r.Plan))
 	}
@@ -106,17 +107,16 @@ func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts) erro
 
 // summary says what a configuration is about: "44 TCP and 0 UDP trap ports, 5
 // closed ports make a scan, ladder 10m 8h 30d".
-func summary(plan *ruleset.Plan, conf *config.Config) string {
-	t := trapsOf(plan.Table)
+func summary(s *ruleset.Spec) string {
 	scan := "scans not counted"
-	if n := conf.Spec.Scan.Ports; n > 0 {
-		scan = plural(n, "closed port") + " make a scan"
+	if n := s.Scan.Ports; n > 0 {
+		scan = text.Plural(n, "closed port") + " make a scan"
 		if n == 1 {
 			scan = "any closed port makes a scan"
 		}
 	}
 	return fmt.Sprintf("%d TCP and %d UDP trap ports, %s, ladder %s",
-		countPorts(t.tcp), countPorts(t.udp), scan, durations(conf.Spec.BanTime))
+		countPorts(s.TrapTCP), countPorts(s.TrapUDP), scan, durations(s.BanTime))
 }
 
 func durations(ds []time.Duration) string {
@@ -142,7 +142,7 @@ func kept(h *ruleset.Handle) string {
 	if err != nil {
 		return ""
 	}
-	return "; kept " + plural(n, "ban")
+	return "; kept " + text.Plural(n, "ban")
 }
 
 func lifted(plan *ruleset.Plan) string {
@@ -154,11 +154,4 @@ func lifted(plan *ruleset.Plan) string {
 	default:
 		return fmt.Sprintf("; lifted %d bans of whitelisted sources", n)
 	}
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

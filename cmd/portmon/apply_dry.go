@@ -22,13 +22,19 @@ func (p *cli) applyCheck(c *nftset.Conn, conf *config.Config, facts route.Facts)
 	if err != nil {
 		return err
 	}
+	h, err := ruleset.Open(c, tableName)
+	if err != nil {
+		return err
+	}
 	p.adviseOn(r, conf, facts)
 	switch {
-	case r.Empty():
+	case r.Current():
 		p.print("inet %s: in force, as configured\n", tableName)
 		return nil
-	case r.Created:
+	case !h.Exists:
 		p.print("inet %s: not in force: there is no such table\n", tableName)
+	case idle(h) != "":
+		p.print("inet %s: not in force: %s\n", tableName, idle(h))
 	default:
 		p.print("inet %s: differs: %s\n", tableName, strings.Join(r.Summary(), ", "))
 	}
@@ -48,7 +54,7 @@ func (p *cli) applyDryRun(c *nftset.Conn, conf *config.Config, facts route.Facts
 	err = errors.Join(r.Plan.Write(&commentWriter{w: p.out}), r.Table.Write(p.out))
 	p.adviseOn(r, conf, facts)
 	if err != nil {
-		return said(exitFailed) // told when the rest is flushed
+		return said(exitFailed) // reported when the rest is flushed
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"github.com/portmon/portmon/internal/text"
 )
 
 func TestComments(t *testing.T) {
@@ -44,7 +46,7 @@ func TestCommentsAreFolded(t *testing.T) {
 
 func TestPlural(t *testing.T) {
 	for n, want := range map[int]string{0: "0 bans", 1: "1 ban", 2: "2 bans"} {
-		if got := plural(n, "ban"); got != want {
+		if got := text.Plural(n, "ban"); got != want {
 			t.Errorf("%d: %s", n, got)
 		}
 	}

@@ -20,6 +20,8 @@ type target struct {
 	prefix netip.Prefix
 	// address reports that it was an address: prefix holds it alone.
 	address bool
+	// line is where it stands in the list that it is from; 0 for an argument.
+	line int
 }
 
 // parseTarget reads an address, a prefix, or a range, which stands for several
@@ -30,7 +32,7 @@ func parseTarget(s string) ([]target, error) {
 		if err != nil {
 			return nil, err
 		}
-		return []target{{s, netip.PrefixFrom(addr, addr.BitLen()), true}}, nil
+		return []target{{text: s, prefix: netip.PrefixFrom(addr, addr.BitLen()), address: true}}, nil
 	}
 	prefixes, err := config.ParseEntry(s)
 	if err != nil {
@@ -38,7 +40,7 @@ func parseTarget(s string) ([]target, error) {
 	}
 	var all []target
 	for _, p := range prefixes {
-		all = append(all, target{s, p, false})
+		all = append(all, target{text: s, prefix: p})
 	}
 	return all, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,8 +35,9 @@ func banCommand(p *cli) *cobra.Command {
 		Long: `Ban bans addresses, prefixes and ranges, for as long as the first tier of the
 ladder lasts, or as --for says. An IPv6 address stands for the network that it
 would be banned by, usually its /64; to ban it alone, write it with /128. A
-source that is banned already gets the new duration, or, with --extend, the
-longer one. The ban is remembered and outlasts a reboot.
+source that is banned already gets the duration of --for, also if that is
+shorter. Without --for, or with --extend, a ban that lasts as long or longer is
+left alone. The ban is remembered and outlasts a reboot.
 
 With --offence each ban counts as an offence: addresses that have offended
 before are banned for longer, as the ladder says. This is for programs that have
@@ -45,8 +47,9 @@ With --file the list comes from a file, or from standard input if FILE is "-":
 one entry per line, comments after "#", ";" or "//". Lines that are malformed or
 whitelisted are skipped, counted and reported; --strict refuses the whole list.
 
-Whitelisted sources cannot be banned; nor can, without --force, the address that
-you are connected from by SSH. Arguments are all checked before any is banned.`,
+Whitelisted sources cannot be banned, and neither can addresses of this host;
+nor, without --force, the address that you are connected from by SSH. Arguments
+are all checked before any is banned.`,
 		Example: `  portmon ban 203.0.113.7 --for 3d --reason "guesses passwords"
   portmon ban 198.51.100.0/24 2001:db8:5:6::7 --for forever
   echo '192.0.2.0 - 192.0.2.31 ; spam' | portmon ban --file - --for 30d`,
@@ -82,7 +85,7 @@ you are connected from by SSH. Arguments are all checked before any is banned.`,
 		},
 	}
 	cmd.Flags().StringVar(&length, "for", "", `ban for a `+"`DURATION`"+` such as 90s, 8h, 3d or 1w, or "forever"`)
-	cmd.Flags().StringVar(&o.reason, "reason", book.HandComment, "keep a `TEXT` with the ban, which list and why show")
+	cmd.Flags().StringVar(&o.reason, "reason", "", "keep a `TEXT` with the ban, which list and why show")
 	cmd.Flags().BoolVar(&o.extend, "extend", false, "leave a ban alone that lasts as long or longer")
 	cmd.Flags().BoolVar(&o.offence, "offence", false, "count it as an offence, and ban by the ladder; not with --for")
 	cmd.Flags().BoolVar(&o.force, "force", false, "ban even the address that you are connected from by SSH")
@@ -109,34 +112,48 @@ func (p *cli) ban(h *ruleset.Handle, list *targetList, o banOptions) error {
 	kept := records[:0]
 	for i := range records {
 		if refused[i] == nil {
-			list.targets[len(kept)] = list.targets[i]
 			kept = append(kept, records[i])
 		}
 	}
-	list.targets = list.targets[:len(kept)]
 	if len(kept) == 0 {
 		return errors.New("nothing to ban")
 	}
 	if o.offence {
 		return p.banOffenders(h, list, o)
 	}
-	if o.extend {
-		if kept, err = p.withoutLonger(h, list, kept); err != nil || len(kept) == 0 {
-			return err
+	held, err := heldBans(h, kept)
+	if err != nil {
+		return err
+	}
+	if o.extend || o.length == 0 {
+		if kept = p.withoutLonger(held, list, kept); len(kept) == 0 {
+			return nil
 		}
+	}
+	for i := range kept {
+		kept[i].Comment = cmp.Or(o.reason, held(&kept[i]).reason, book.HandComment)
 	}
 	if _, err := h.Put(kept); err != nil {
 		return fmt.Errorf("ban: %w", err)
 	}
 	p.rememberBans(h, kept)
 	if len(kept) > fewTargets {
-		p.print("banned %s\n", plural(len(kept), "source"))
+		p.print("banned %s\n", text.Plural(len(kept), "source"))
 		return nil
 	}
 	for i := range kept {
-		p.print("banned %s%s for %s\n", text.Prefix(kept[i].Source), list.targets[i].meaning(kept[i].Source), banTime(kept[i].Timeout))
-		if err := p.noteLonger(h, &kept[i]); err != nil {
+		made := &kept[i]
+		before, now := held(made), lasting{}
+		if err := now.ask(h, made); err != nil {
 			return err
+		}
+		was := ""
+		if before.longerThan(made.Timeout) && !now.longerThan(made.Timeout) {
+			was = " (was: " + before.left() + ")"
+		}
+		p.print("banned %s%s %s%s\n", text.Prefix(made.Source), list.targets[i].meaning(made.Source), banTime(made.Timeout), was)
+		if now.longerThan(made.Timeout) {
+			p.note("%s is banned for longer already: %s, in %s", text.Prefix(made.Source), now.left(), now.set)
 		}
 	}
 	return nil
@@ -151,7 +168,7 @@ func (p *cli) records(h *ruleset.Handle, list *targetList, o banOptions) ([]rule
 			return nil, err
 		}
 		r := ruleset.Record{
-			Source: source, Banned: true, Comment: cmp.Or(o.reason, book.HandComment), Cause: ruleset.CauseHand,
+			Source: source, Banned: true, Cause: ruleset.CauseHand,
 		}
 		switch {
 		case o.length > 0:
@@ -186,18 +203,25 @@ func (p *cli) refusals(h *ruleset.Handle, list *targetList, records []ruleset.Re
 		}
 		fromSSH = !whitelisted
 	}
+	own, err := ownAddrs()
+	if err != nil {
+		return nil, err
+	}
 	for i := range records {
 		source := records[i].Source
 		if refused[i] == nil && list.targets[i].address && !source.IsSingleIP() {
 			// The network may be banned, but not that address of it.
-			own := list.targets[i].prefix
-			entry, whitelisted, err := h.Whitelisted(nftset.FromPrefix(own))
+			alone := list.targets[i].prefix
+			entry, whitelisted, err := h.Whitelisted(nftset.FromPrefix(alone))
 			if err != nil {
 				return nil, err
 			}
 			if whitelisted {
-				refused[i] = &ruleset.WhitelistedError{Prefix: own, Entry: entry}
+				refused[i] = &ruleset.WhitelistedError{Prefix: alone, Entry: entry}
 			}
+		}
+		if named := list.targets[i].prefix; refused[i] == nil && named.IsSingleIP() && slices.Contains(own, named.Addr()) {
+			refused[i] = fmt.Errorf("%s is an address of this host", named.Addr())
 		}
 		if refused[i] == nil && fromSSH && !force && source.Contains(peer) {
 			refused[i] = &hinted{
@@ -232,9 +256,9 @@ func (p *cli) banOffenders(h *ruleset.Handle, list *targetList, o banOptions) er
 		case err != nil || refused[i] != nil:
 			errs = append(errs, fmt.Errorf("ban %s: %w", t.text, cmp.Or(err, refused[i])))
 		case ok:
-			p.print("banned %s%s for %s (tier %d)\n", text.Prefix(source), t.meaning(source), banTime(r.Timeout), r.Step)
+			p.print("banned %s%s %s (tier %d)\n", text.Prefix(source), t.meaning(source), banTime(r.Timeout), r.Step)
 		default:
-			p.note("%s%s is banned already", text.Prefix(source), t.meaning(source))
+			p.note("%s%s is already banned", text.Prefix(source), t.meaning(source))
 		}
 	}
 	return p.failEach(errs)
@@ -257,64 +281,113 @@ func ladderOf(h *ruleset.Handle) (s ruleset.Spec) {
 	return s
 }
 
-// withoutLonger leaves out what is banned for as long already.
-func (p *cli) withoutLonger(h *ruleset.Handle, list *targetList, records []ruleset.Record) ([]ruleset.Record, error) {
-	kept, targets := records[:0], list.targets[:0]
-	for i := range records {
-		lasting, err := longest(h, &records[i])
+// lasting is the ban that a source is under already, and that lasts longest.
+type lasting struct {
+	found     bool
+	remaining time.Duration // 0: forever
+	set       string        // where it is, if the kernel was asked about this source
+	reason    string        // of the ban of exactly this source
+}
+
+// heldBans returns a function that tells under what bans sources are. About a
+// few sources the kernel is asked now; for many all bans are read, and those of
+// larger prefixes around a source are not looked for.
+func heldBans(h *ruleset.Handle, records []ruleset.Record) (func(*ruleset.Record) lasting, error) {
+	const few = 1000
+	held := make(map[netip.Prefix]lasting)
+	if len(records) <= few {
+		for i := range records {
+			var l lasting
+			if err := l.ask(h, &records[i]); err != nil {
+				return nil, err
+			}
+			held[records[i].Source] = l
+		}
+	} else {
+		rows, err := readKernel(h)
 		if err != nil {
 			return nil, err
 		}
-		if lasting == nil || lasting.Remaining > 0 && (records[i].Timeout == 0 || lasting.Remaining < records[i].Timeout) {
-			kept, targets = append(kept, records[i]), append(targets, list.targets[i])
-			continue
+		now := book.ReadClock().Boot
+		for source, row := range rows {
+			if row.BannedAt(now) {
+				reason, _ := ruleset.Offence(row.Comment)
+				held[source] = lasting{found: true, remaining: row.Remaining(now), reason: reason}
+			}
 		}
-		p.note("%s%s is banned already, %s", text.Prefix(records[i].Source), list.targets[i].meaning(records[i].Source), timeLeft(lasting))
 	}
-	list.targets = targets
-	return kept, nil
+	return func(r *ruleset.Record) lasting { return held[r.Source] }, nil
 }
 
-// noteLonger says that a source is banned beyond the ban that was just made.
-func (p *cli) noteLonger(h *ruleset.Handle, made *ruleset.Record) error {
-	const slack = time.Second
-	e, err := longest(h, made)
-	if err == nil && e != nil && made.Timeout > 0 && (e.Remaining == 0 || e.Remaining > made.Timeout+slack) {
-		p.note("%s is banned for longer already: %s", text.Prefix(made.Source), timeLeft(e))
-	}
-	return err
-}
-
-// longest returns the ban of all of a source that lasts longest, nil if there
-// is none.
-func longest(h *ruleset.Handle, r *ruleset.Record) (found *ruleset.Entry, err error) {
+// ask asks the kernel about a source.
+func (l *lasting) ask(h *ruleset.Handle, r *ruleset.Record) error {
 	st, err := h.Lookup(r.Source.Addr())
+	if err != nil {
+		return err
+	}
+	source := nftset.FromPrefix(r.Source)
 	for i := range st.Bans {
 		e := &st.Bans[i]
-		if e.Covers(nftset.FromPrefix(r.Source)) && (found == nil || e.Remaining == 0 || found.Remaining > 0 && e.Remaining > found.Remaining) {
-			found = e
+		if e.Interval == source && l.reason == "" {
+			l.reason, _ = ruleset.Offence(e.Comment)
+		}
+		if e.Covers(source) && (!l.found || e.Remaining == 0 || l.remaining > 0 && e.Remaining > l.remaining) {
+			l.found, l.remaining, l.set = true, e.Remaining, e.Set
 		}
 	}
-	return found, err
+	return nil
 }
 
-// timeLeft says how long a ban still lasts.
-func timeLeft(e *ruleset.Entry) string {
-	if e.Remaining == 0 {
-		return "for ever, in " + e.Set
+// longerThan reports whether it lasts longer than a ban that is made now; d <= 0
+// is forever.
+func (l lasting) longerThan(d time.Duration) bool {
+	const slack = time.Second
+	return l.found && d > 0 && (l.remaining == 0 || l.remaining > d+slack)
+}
+
+// left says how much of it is left.
+func (l lasting) left() string {
+	if l.remaining == 0 {
+		return forever
 	}
-	return fmt.Sprintf("%s left, in %s", short(e.Remaining), e.Set)
+	return short(l.remaining) + " left"
 }
 
+// withoutLonger leaves out what is banned for as long already.
+func (p *cli) withoutLonger(held func(*ruleset.Record) lasting, list *targetList, records []ruleset.Record) []ruleset.Record {
+	kept, targets, said := records[:0], list.targets[:0], 0
+	for i := range records {
+		r, l := &records[i], held(&records[i])
+		if !l.found || l.remaining > 0 && (r.Timeout <= 0 || l.remaining < r.Timeout) {
+			kept, targets = append(kept, *r), append(targets, list.targets[i])
+			continue
+		}
+		if said++; said > fewTargets {
+			continue
+		}
+		how := forever
+		if l.remaining > 0 {
+			how = "for " + short(l.remaining)
+		}
+		p.note("%s%s is already banned %s", text.Prefix(r.Source), list.targets[i].meaning(r.Source), how)
+	}
+	if said > fewTargets {
+		p.note("%s already banned for as long or longer", text.Plural(said, "source"))
+	}
+	list.targets = targets
+	return kept
+}
+
+// banTime says for how long a ban is.
 func banTime(d time.Duration) string {
 	if d <= 0 {
-		return "ever"
+		return forever
 	}
-	return config.FormatDuration(d)
+	return "for " + config.FormatDuration(d)
 }
 
-// failEach reports errors that have nothing to do with each other, each with
-// its hint.
+// failEach reports errors that have nothing to do with each other, each with its
+// hint.
 func (p *cli) failEach(errs []error) error {
 	if len(errs) == 0 {
 		return nil

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"io"
 	"net/netip"
 	"strconv"
 	"time"
@@ -18,7 +16,7 @@ type ban struct {
 	set                string
 	step               int // of the ladder; 0 if it is not of that
 	cause              ruleset.Cause
-	timeout, remaining time.Duration // both 0: for ever
+	timeout, remaining time.Duration // both 0: forever
 	text               string        // what was noted beside it
 	read               time.Time     // when the kernel said so
 
@@ -36,14 +34,13 @@ func newBan(e ruleset.Entry, prefix netip.Prefix, now time.Time) ban {
 	return b
 }
 
-// since returns when the ban was made. ok is false if nobody can tell: the
-// kernel only keeps the time that is left, which says nothing of a ban for
-// ever.
+// since returns when the ban was made. ok is false if that is not known: the
+// kernel only keeps the time that is left, which says nothing of a ban forever.
 func (b *ban) since() (t time.Time, ok bool) {
 	return b.read.Add(b.remaining - b.timeout), b.remaining > 0 && b.timeout >= b.remaining
 }
 
-// comment returns what somebody noted beside the ban, or what is known of the
+// comment returns the comment of the ban, or what is known of the
 // offences: "tcp/23, 2 offences".
 func (b *ban) comment() string {
 	if b.text == book.HandComment && b.cause == ruleset.CauseHand {
@@ -52,7 +49,7 @@ func (b *ban) comment() string {
 	if b.text != "" || b.known == nil || b.known.Offences == 0 {
 		return b.text
 	}
-	text := plural(b.known.Offences, "offence")
+	text := text.Plural(b.known.Offences, "offence")
 	if port := portName(b.known.Proto, b.known.Port); port != "" {
 		return port + ", " + text
 	}
@@ -60,8 +57,8 @@ func (b *ban) comment() string {
 }
 
 // cells are those of its line in a list.
-func (b *ban) cells() [6]string {
-	cells := [6]string{text.Prefix(b.prefix), "-", b.cause.String(), "-", "forever", printable(b.comment())}
+func (b *ban) cells() []string {
+	cells := []string{text.Prefix(b.prefix), "-", b.cause.String(), "-", forever, printable(b.comment())}
 	if b.step > 0 {
 		cells[1] = strconv.Itoa(b.step)
 	}
@@ -114,7 +111,7 @@ func (b *ban) view() banJSON {
 	return v
 }
 
-// describe says all about a ban: "198.51.100.0/24 in net4, for ever, by hand:
+// describe says all about a ban: "198.51.100.0/24 in net4, forever, by hand:
 // spam wave".
 func (b *ban) describe() string {
 	text := text.Prefix(b.prefix) + " in " + b.set
@@ -122,10 +119,10 @@ func (b *ban) describe() string {
 		text += ", tier " + strconv.Itoa(b.step)
 	}
 	if b.remaining == 0 {
-		text += ", for ever"
+		text += ", " + forever
 	} else {
 		if b.timeout > 0 {
-			text += ", for " + banTime(b.timeout)
+			text += ", " + banTime(b.timeout)
 		}
 		if since, ok := b.since(); ok {
 			text += " since " + since.Format(clockLayout)
@@ -192,12 +189,4 @@ func short(d time.Duration) string {
 		return text
 	}
 	return strconv.FormatInt(int64(d.Round(time.Second)/time.Second), 10) + "s"
-}
-
-// trimmed drops the line feed that an encoder ends with.
-type trimmed struct{ w io.Writer }
-
-func (t trimmed) Write(b []byte) (int, error) {
-	_, err := t.w.Write(bytes.TrimSuffix(b, []byte("\n")))
-	return len(b), err
 }

@@ -52,7 +52,7 @@ const (
 )
 
 // completeBanned offers the addresses that are banned. Whatever goes wrong, it
-// is silent: errors from the tab key help nobody.
+// is silent: errors from the tab key are of no help.
 func (p *cli) completeBanned(_ *cobra.Command, args []string, start string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	var found []cobra.Completion
 	_ = p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error {

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -92,9 +95,38 @@ func (p *cli) open() (c *nftset.Conn, h *ruleset.Handle, err error) {
 	}
 	if h, err = ruleset.Open(c, tableName); err != nil {
 		c.Close()
+		if errors.Is(err, os.ErrPermission) { // which request was refused says nothing
+			err = &hinted{fmt.Errorf("read table inet %s: %w", tableName, os.ErrPermission), "needs CAP_NET_ADMIN: run with sudo"}
+		}
 		return nil, nil, err
 	}
 	return c, h, nil
+}
+
+// idle says why a table that is there drops nothing, "" if it is in force as far
+// as that can be told without the configuration.
+func idle(h *ruleset.Handle) string {
+	if h.Dormant {
+		return "the table is dormant, and sees no packets"
+	}
+	for _, name := range []string{"early", "early_opening", "guard", "banned"} {
+		i := slices.IndexFunc(h.Chains, func(c ruleset.ChainState) bool { return c.Name == name })
+		switch {
+		case i < 0:
+			return "chain " + name + " is missing"
+		case len(h.Chains[i].Rules) == 0:
+			return "chain " + name + " has no rules"
+		}
+	}
+	return ""
+}
+
+// warnIdle says that the bans of a table that is there are not enforced.
+func (p *cli) warnIdle(h *ruleset.Handle) {
+	if why := idle(h); why != "" {
+		p.warn("inet %s: not in force: %s", tableName, why)
+		p.hint("run `portmon apply`")
+	}
 }
 
 // withTable calls f with the table. That there is none is errNoTable.

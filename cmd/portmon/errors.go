@@ -71,7 +71,7 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// hintFor returns what to do about an error, or "" where nobody knows.
+// hintFor returns what to do about an error, or "" if that is not known.
 func hintFor(err error) string {
 	var (
 		wrong    *usageError

@@ -52,8 +52,8 @@ func (p *cli) hostFacts(spec *ruleset.Spec) (route.Facts, error) {
 }
 
 // localPorts reads the range from which the kernel chooses the ports of
-// outgoing connections. The file is that of the network namespace of whoever
-// opens it.
+// outgoing connections. The file is that of the network namespace of the
+// thread that opens it.
 func localPorts(file string) (ports ruleset.Ports, err error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 type knowledge struct {
 	*book.Book
 	clock   book.Clock
-	watched bool // a watcher has told it; otherwise it is what the file says
+	watched bool // it comes from a watcher rather than from the file
 }
 
 // maxKnown is for how many bans a list says what is remembered of them. To read

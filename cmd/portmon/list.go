@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"iter"
 	"net/netip"
 	"runtime/debug"
@@ -41,7 +43,10 @@ is not an error if there are none. With --json the bans are not sorted.`,
 			if o.only, err = parseTargets(cmd, args); err != nil {
 				return err
 			}
-			return p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error { return p.list(h, o) })
+			return p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error {
+				p.warnIdle(h)
+				return p.list(h, o)
+			})
 		},
 	}
 	cmd.Flags().BoolVar(&o.json, "json", false, "write JSON, version 1")
@@ -123,15 +128,19 @@ func (p *cli) listJSON(bans iter.Seq2[ban, error]) error {
 	head := `{"version":1,"table":"inet ` + tableName + `","bans":[`
 	separator := "\n"
 	p.print("%s", head)
-	enc := json.NewEncoder(trimmed{p.out})
+	var line bytes.Buffer
+	enc := json.NewEncoder(&line)
 	enc.SetEscapeHTML(false)
 	for b, err := range bans {
 		if err != nil {
 			return err
 		}
-		p.print("%s", separator)
-		if enc.Encode(b.view()) != nil {
-			return said(exitFailed) // told when the rest is flushed
+		line.Reset()
+		if err := enc.Encode(b.view()); err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(p.out, "%s%s", separator, bytes.TrimSpace(line.Bytes())); err != nil {
+			return said(exitFailed) // reported when the rest is flushed
 		}
 		separator = ",\n"
 	}
@@ -154,7 +163,7 @@ func of(only []target) string {
 	return " of " + strings.Join(slices.Compact(texts), ", ")
 }
 
-// newestFirst puts bans of which nobody knows the age last.
+// newestFirst puts bans of unknown age last.
 func newestFirst(a, b ban) int {
 	sinceA, okA := a.since()
 	sinceB, okB := b.since()
@@ -169,41 +178,21 @@ func newestFirst(a, b ban) int {
 	return a.prefix.Compare(b.prefix)
 }
 
-// listTable writes bans in columns. All are ASCII but the last, which is cut
-// where a terminal ends.
+// listTable writes bans in columns. The last is left out if there are no
+// comments.
 func (p *cli) listTable(all []ban) {
-	heading := [...]string{"ADDRESS", "TIER", "CAUSE", "AGE", "LEFT", "COMMENT"}
-	var widths [len(heading)]int
-	for i := range heading {
-		widths[i] = len(heading[i])
+	heading := []string{"ADDRESS", "TIER", "CAUSE", "AGE", "LEFT", ""}
+	if slices.ContainsFunc(all, func(b ban) bool { return b.comment() != "" }) {
+		heading[5] = "COMMENT"
 	}
-	comments := false
-	for i := range all {
-		cells := all[i].cells()
-		for j := range cells {
-			widths[j] = max(widths[j], len(cells[j]))
+	p.table(func(yield func([]string) bool) {
+		if !yield(heading) {
+			return
 		}
-		comments = comments || cells[5] != ""
-	}
-	if !comments {
-		heading[5] = ""
-	}
-	p.print("%s\n", paint(p.outColour, row(heading, widths, 0), bold))
-	for i := range all {
-		p.print("%s\n", row(all[i].cells(), widths, p.columns))
-	}
-}
-
-// row pads cells to their widths, and cuts the last if there are too many
-// columns; 0 is any number.
-func row(cells [6]string, widths [6]int, columns int) string {
-	line := ""
-	for i, cell := range cells[:5] {
-		line += cell + strings.Repeat(" ", widths[i]-len(cell)+2)
-	}
-	last := []rune(cells[5])
-	if room := columns - len(line); columns > 0 && len(last) > room {
-		last = append(last[:max(room-1, 0)], '…')
-	}
-	return strings.TrimRight(line+string(last), " ")
+		for i := range all {
+			if !yield(all[i].cells()) {
+				return
+			}
+		}
+	}, p.columns)
 }

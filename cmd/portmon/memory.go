@@ -115,7 +115,7 @@ func (p *cli) rememberBans(h *ruleset.Handle, records []ruleset.Record) {
 		err = p.amendBook(path, h, rows, nil)
 	}
 	if err != nil {
-		p.warn("a reboot or a flush of nftables ends what was banned: it is not remembered: %v", err)
+		p.warn("the ban is not remembered, and ends with a reboot or a flush of nftables: %v", err)
 	}
 }
 
@@ -132,15 +132,14 @@ func readKernel(h *ruleset.Handle) (inKernel, error) {
 			return nil, fmt.Errorf("read bans: %w", err)
 		}
 		row := book.RowOf(&r, start.Add(time.Since(begun)))
-		old := held[r.Source]
-		if old.Banned && (!row.Banned || old.Timeout == 0 || row.Timeout > 0 && old.Until >= row.Until) {
-			step, until := row.Step, row.StepUntil
-			if row = old; step > row.Step {
-				row.Step, row.StepUntil = step, until
-			}
-		} else if old.Step > row.Step {
-			row.Step, row.StepUntil = old.Step, old.StepUntil
+		old, step := held[r.Source], row
+		if old.Step > step.Step {
+			step = old
 		}
+		if old.Banned && (!row.Banned || old.Timeout == 0 || row.Timeout > 0 && old.Until >= row.Until) {
+			row = old
+		}
+		row.Step, row.StepUntil = step.Step, step.StepUntil
 		held[r.Source] = row
 	}
 	return held, nil

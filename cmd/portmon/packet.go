@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,7 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// query is a packet that somebody asks about: the first of a connection.
+// query is the packet to explain: the first of a connection.
 type query struct {
 	from, to netip.Addr
 	port     uint16 // 0: none in particular
@@ -100,7 +101,7 @@ func (p *cli) follow(c *nftset.Conn, h *ruleset.Handle, a *answer, q query) (*pa
 	}
 	w := &walk{&packetAnswer{Protocol: q.proto, To: q.to, Port: q.port, Interface: q.iif}, c, h, a, q}
 	if h.Dormant {
-		w.ask("dormant", true, "somebody has switched the table off")
+		w.ask("dormant", true, "the table is switched off")
 		return w.packetAnswer, w.end(packetPasses, "dormant", "the table is dormant: it sees no packets")
 	}
 	if w.ask("banned", len(a.bans) > 0, shortBans(a.bans)) {
@@ -208,7 +209,7 @@ func (w *walk) exempt(p *cli, back route.Answer) (done bool, err error) {
 	}
 	w.ask("listener", false, "")
 	if !w.ask("route_back", back.Found, back.Device) {
-		return true, w.end(packetDropped, "unroutable", "it has no route back by the interface it came in by, and may be forged: it bans nobody")
+		return true, w.end(packetDropped, "unroutable", "it has no route back by the interface it came in by, and may be forged: no ban is made")
 	}
 	number := uint8(unix.IPPROTO_TCP)
 	if w.q.proto == "udp" {
@@ -292,7 +293,7 @@ func ownAddrs() (own []netip.Addr, err error) {
 func (a *packetAnswer) print(p *cli) {
 	by := ""
 	if a.Interface != "" {
-		by = " by " + printable(a.Interface)
+		by = " on " + printable(a.Interface)
 	}
 	kind := map[string]string{"tcp": "a TCP SYN", "udp": "a UDP packet"}[a.Protocol]
 	is := map[string]string{packetPasses: "passes", packetDropped: "is dropped", packetBans: "is dropped, and bans"}[a.Verdict]
@@ -302,13 +303,6 @@ func (a *packetAnswer) print(p *cli) {
 	}
 	p.print("%s to %s port %d%s %s: %s\n", kind, a.To, a.Port, by, paint(p.outColour, is, colour), a.Text)
 	for _, q := range a.Asked {
-		p.print("  %-16s%s\n", questionText[q.Question], printable(q.Answer))
+		p.print("  %-16s%s\n", strings.ReplaceAll(q.Question, "_", " ")+"?", printable(q.Answer))
 	}
-}
-
-var questionText = map[string]string{
-	"dormant": "dormant?", "banned": "banned?", "loopback": "loopback?", "whitelisted": "whitelisted?", "trap_port": "trap port?",
-	"scans_counted": "scans counted?", "to_this_host": "to this host?", "own_address": "own address?", "listener": "listener?",
-	"route_back": "route back?", "served": "served?", "starting": "still starting?", "grace": "grace?", "retries_needed": "retries needed?",
-	"ignored": "ignored port?", "probed_before": "asked before?", "score": "enough ports?",
 }

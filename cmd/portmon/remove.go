@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -54,7 +55,7 @@ offences are still remembered.`,
 			case !existed:
 				p.note("there was no table inet %s", tableName)
 			default:
-				p.print("inet %s: removed, and %s with it\n", tableName, plural(n, "ban"))
+				p.print("inet %s: removed, and %s with it\n", tableName, text.Plural(n, "ban"))
 			}
 			if w == nil && pathErr == nil {
 				pathErr = p.forgetBans(path)
@@ -67,7 +68,8 @@ offences are still remembered.`,
 	}
 }
 
-// forgetBans keeps the next apply from putting back what was removed.
+// forgetBans keeps the next apply from putting back what was removed, and the
+// next watcher from taking the table for one that others deleted.
 func (p *cli) forgetBans(path string) error {
 	report, err := lookAtBook(path, nil)
 	if err != nil || report.Missing {
@@ -77,6 +79,7 @@ func (p *cli) forgetBans(path string) error {
 		for row := range b.Rows() {
 			b.Lift(row.Source)
 		}
+		b.SetTable(0)
 	})
 }
 

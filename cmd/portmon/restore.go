@@ -5,6 +5,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -58,7 +59,7 @@ func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
 		}
 	}
 	if bans > 0 {
-		p.print("inet %s: put back %s\n", tableName, plural(bans, "ban"))
+		p.print("inet %s: put back %s\n", tableName, text.Plural(bans, "ban"))
 	}
 	return nil
 }

@@ -48,6 +48,7 @@ back are banned for longer. The kernel does all that: no program has to run.`,
 	root.Flags().BoolVar(&version, "version", false, "print the version and exit")
 	root.PersistentFlags().BoolP("help", "h", false, "explain the command and exit")
 	root.PersistentFlags().StringVar(&p.configFile, "config", "", "read the configuration from `FILE` (default /etc/portmon/portmon.toml)")
+	p.ui.config = &p.configFile
 	cobra.CheckErr(root.MarkPersistentFlagFilename("config", "toml"))
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { p.help(cmd) })
@@ -95,6 +96,9 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 // meant.
 func flagError(cmd *cobra.Command, err error) error {
 	wrong := &usageError{err, "see " + cmd.CommandPath() + " --help"}
+	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok && invalid.GetFlag().Name == "port" {
+		wrong.err = fmt.Errorf("--port: %q is not a port (1 to 65535)", invalid.GetValue())
+	}
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) || unknown.GetSpecifiedShortnames() != "" {
 		return wrong

@@ -7,6 +7,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -88,7 +89,7 @@ func (p *cli) save(path string, h *ruleset.Handle) error {
 			bans++
 		}
 	}
-	p.print("%s: saved %s\n", path, plural(bans, "ban"))
+	p.print("%s: saved %s\n", path, text.Plural(bans, "ban"))
 	return nil
 }
 

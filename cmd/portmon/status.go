@@ -56,13 +56,13 @@ known.`,
 type report struct {
 	Version int    `json:"version"`
 	Table   string `json:"table"`
-	// Present reports that there is such a table, and Dormant that somebody has
-	// switched it off.
+	// Present reports that there is such a table, and Dormant that it is
+	// switched off.
 	Present bool `json:"present"`
 	Dormant bool `json:"dormant,omitempty"`
 	// InForce reports that the kernel does what the configuration says, and
 	// Current that it holds that; Differences are where it does not. Both are
-	// nil if nobody can tell.
+	// nil if that is not known.
 	InForce     *bool    `json:"in_force,omitempty"`
 	Current     *bool    `json:"current,omitempty"`
 	Differences []string `json:"differences"`
@@ -77,6 +77,7 @@ type report struct {
 	Listeners       []listenerReport   `json:"listeners"`
 	Watcher         watcherReport      `json:"watcher"`
 
+	idle   string // why a table that is there is not in force
 	traps  traps
 	served []listener
 	zone   *time.Location
@@ -124,7 +125,10 @@ func (p *cli) report() (*report, error) {
 		Differences: []string{}, FeaturesMissing: []string{}, Sets: []setReport{}, Counters: map[string]traffic{},
 		TrapTCP: []string{}, TrapUDP: []string{}, Listeners: []listenerReport{}, zone: p.now().Location(),
 	}
-	if !h.Exists || h.Dormant {
+	if h.Exists {
+		r.idle = idle(h)
+	}
+	if !h.Exists || r.idle != "" {
 		r.InForce = new(false)
 	}
 	if h.Exists {
@@ -201,6 +205,7 @@ func (r *report) compare(c *nftset.Conn, conf *config.Config) error {
 		for _, conflict := range conflicts {
 			r.Differences = append(r.Differences, conflict.Error())
 		}
+		r.idle = "" // that is the lesser trouble
 		r.Current, r.InForce = new(false), new(false)
 		return nil
 	}
@@ -208,11 +213,9 @@ func (r *report) compare(c *nftset.Conn, conf *config.Config) error {
 		return err
 	}
 	r.FeaturesMissing = append(r.FeaturesMissing, plan.Features.Missing()...)
-	// Addresses come and go; that is no fault of the table.
-	current := plan.Empty() || plan.OnlyLearns()
-	r.Current = new(current)
-	r.InForce = new(r.Present && !r.Dormant && current)
-	if r.Present && !current {
+	r.Current = new(plan.Current())
+	r.InForce = new(r.Present && r.idle == "" && plan.Current())
+	if r.Present && !plan.Current() {
 		r.Differences = append(r.Differences, plan.Summary()...)
 	}
 	return nil

@@ -2,10 +2,12 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -40,8 +42,8 @@ func (r *report) printForce(u *ui) {
 	switch {
 	case !r.Present:
 		u.print("%s: %s: there is no such table\n", r.Table, bad("not in force"))
-	case r.Dormant:
-		u.print("%s: %s: the table is dormant, and sees no packets\n", r.Table, bad("not in force"))
+	case r.idle != "":
+		u.print("%s: %s: %s\n", r.Table, bad("not in force"), r.idle)
 	case r.InForce == nil:
 		u.print("%s: installed; whether as configured is not known\n", r.Table)
 	case *r.InForce:
@@ -74,7 +76,7 @@ func (r *report) printWatcher(u *ui) {
 		u.print("watcher: not running\n")
 		return
 	}
-	u.print("watcher: running since %s, pid %d; remembers %s\n", w.Since.In(r.zone).Format(clockLayout), w.PID, plural(w.Rows, "source"))
+	u.print("watcher: running since %s, pid %d; remembers %s\n", w.Since.In(r.zone).Format(clockLayout), w.PID, text.Plural(w.Rows, "source"))
 	if w.SaveError != "" {
 		u.warn("the watcher cannot save its state: %s", w.SaveError)
 	}
@@ -104,7 +106,7 @@ func (r *report) printSets(u *ui) {
 		rows = append(rows, row)
 	}
 	u.print("\n")
-	u.table(rows)
+	u.table(slices.Values(rows), 0)
 	if full != nil {
 		u.warn("full: %s: what finds no room there is dropped, but not banned or counted", strings.Join(full, ", "))
 		u.hint("raise size in [ban] of the configuration, then run `portmon apply`")
@@ -119,13 +121,12 @@ func (r *report) printCounters(u *ui) {
 		}
 	}
 	u.print("\n")
-	u.table(rows)
-	lost := r.Counters[ruleset.CounterFull].Packets
-	if lost > 0 {
-		u.warn("%s banned nobody, because a set was full: dropped all the same", plural(int(lost), "offence"))
+	u.table(slices.Values(rows), 0)
+	if n := r.Counters[ruleset.CounterFull].Packets; n > 0 {
+		u.warn("%s led to no ban, because a set was full: dropped all the same", text.Plural(int(n), "offence"))
 	}
 	if n := r.Counters[ruleset.CounterHeldBack].Packets; n > 0 {
-		u.warn("%s banned nobody, because there were too many at a time, as in a flood of forged packets: dropped all the same",
-			plural(int(n), "first offence"))
+		u.warn("%s led to no ban, because there were too many at a time, as in a flood of forged packets: dropped all the same",
+			text.Plural(int(n), "first offence"))
 	}
 }

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -33,11 +36,15 @@ func (o *targetOptions) addFlags(cmd *cobra.Command, verb string) {
 // targetList is what the user named: the arguments first, and then a file.
 type targetList struct {
 	targets []target
-	// named is how many of them are arguments, of which none is skipped.
-	named   int
-	skipped int
+	name    string // of the file
+	wrong   []fault
 	strict  bool
-	said    int
+}
+
+// fault is what is wrong with a line of a list, or with an argument.
+type fault struct {
+	line int
+	err  error
 }
 
 const (
@@ -53,7 +60,7 @@ func (p *cli) readTargets(cmd *cobra.Command, args []string, o targetOptions) (*
 	if err != nil {
 		return nil, err
 	}
-	list := &targetList{targets: targets, named: len(targets), strict: o.strict}
+	list := &targetList{targets: targets, strict: o.strict}
 	if o.file == "" {
 		if o.strict {
 			return nil, usage(cmd, "--strict requires --file")
@@ -70,7 +77,7 @@ func (p *cli) readTargets(cmd *cobra.Command, args []string, o targetOptions) (*
 		defer f.Close()
 		in = f
 	}
-	var wrong []error
+	list.name = name
 	limited := &io.LimitedReader{R: in, N: maxListed + 1}
 	for e, err := range config.ReadList(limited) {
 		if err == nil && limited.N == 0 {
@@ -80,18 +87,21 @@ func (p *cli) readTargets(cmd *cobra.Command, args []string, o targetOptions) (*
 			return nil, fmt.Errorf("read %s: %w", name, err)
 		}
 		if e.Err != nil {
-			wrong = append(wrong, fmt.Errorf("%s:%d: %w", name, e.Line, badTarget(e.Text, e.Err)))
+			list.wrong = append(list.wrong, list.faultOf(e.Line, e.Text, badTarget(e.Text, e.Err)))
 		}
 		for _, prefix := range e.Prefixes {
-			list.targets = append(list.targets, target{e.Text, prefix, !strings.ContainsAny(e.Text, "/-")})
+			list.targets = append(list.targets, target{e.Text, prefix, !strings.ContainsAny(e.Text, "/-"), e.Line})
 		}
 	}
-	return list, p.skip(list, wrong, "read")
+	return list, nil
 }
 
 // openRegular opens a file that has an end.
 func openRegular(name string) (*os.File, error) {
 	info, err := os.Stat(name)
+	if failed, ok := errors.AsType[*fs.PathError](err); ok {
+		failed.Op = "open" // which is what the user wants
+	}
 	if err == nil && info.IsDir() {
 		err = fmt.Errorf("%s is a directory", name)
 	}
@@ -101,33 +111,62 @@ func openRegular(name string) (*os.File, error) {
 	return os.Open(name)
 }
 
-// skip reports what is wrong with a list. It returns an error if the rest is
+// faultOf says where a line is and what is wrong with it: "list.txt:8: 10.1.2.3:
+// whitelisted by 10.0.0.0/8".
+func (l *targetList) faultOf(line int, entry string, err error) fault {
+	reason := err.Error()
+	for _, subject := range []string{entry, strconv.Quote(entry)} {
+		reason = strings.TrimPrefix(reason, subject+" is ")
+	}
+	text := fmt.Sprintf("%s:%d: %s: %s", l.name, line, entry, reason)
+	if h := hintFor(err); h != "" {
+		return fault{line, &hinted{errors.New(text), h}}
+	}
+	return fault{line, errors.New(text)}
+}
+
+// skip takes out of a list what is refused, an error for each target, and
+// reports that and the lines that are none. It returns an error if the rest is
 // not to be done either: if it is wrong with an argument, or with --strict.
-// Errors belong to the targets, or to lines that are none.
-func (p *cli) skip(list *targetList, wrong []error, verb string) error {
+func (p *cli) skip(list *targetList, refused []error, verb string) error {
+	wrong := list.wrong
+	kept := list.targets[:0]
+	for i, err := range refused {
+		t := list.targets[i]
+		switch {
+		case err == nil:
+			kept = append(kept, t)
+		case t.line == 0:
+			wrong = append(wrong, fault{0, fmt.Errorf("%s %s: %w", verb, t.text, withHint(err))})
+		default:
+			wrong = append(wrong, list.faultOf(t.line, t.text, withHint(err)))
+		}
+	}
+	list.targets = kept
+	slices.SortStableFunc(wrong, func(a, b fault) int { return cmp.Compare(a.line, b.line) })
 	var fatal []error
-	skipped := list.skipped
-	for i, err := range wrong {
-		if err == nil {
+	skipped, last := 0, 0
+	for _, w := range wrong {
+		if list.strict || w.line == 0 {
+			fatal = append(fatal, w.err)
 			continue
 		}
-		if verb != "read" {
-			err = fmt.Errorf("%s %s: %w", verb, list.targets[i].text, withHint(err))
+		if w.line == last {
+			continue // another prefix of a range
 		}
-		if list.strict || verb != "read" && i < list.named {
-			fatal = append(fatal, err)
-			continue
-		}
-		list.skipped++
-		if list.said++; list.said <= fewTargets {
-			p.note("skipped: %v", err)
+		last = w.line
+		if skipped++; skipped <= fewTargets {
+			p.note("skipped: %v", w.err)
 		}
 	}
 	if len(fatal) > fewTargets {
 		fatal = append(fatal[:fewTargets], fmt.Errorf("and %d more", len(fatal)-fewTargets))
 	}
-	if list.skipped > max(skipped, fewTargets) {
-		p.note("skipped %s in all", plural(list.skipped, "line"))
+	if skipped > 0 {
+		p.note("%s skipped", text.Plural(skipped, "line"))
+	}
+	if len(fatal) > 0 && list.name != "" {
+		fatal = append(fatal, fmt.Errorf("nothing was %sned", verb))
 	}
 	return p.failEach(fatal)
 }

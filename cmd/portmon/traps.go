@@ -95,10 +95,9 @@ func hasPort(ports []nftset.Interval, port uint16) bool {
 	return ok
 }
 
-func countPorts(ports []nftset.Interval) int {
-	n := 0
-	for _, iv := range ports {
-		n += int(iv.To.Port()-iv.From.Port()) + 1
+func countPorts(ports []ruleset.Ports) (n int) {
+	for _, p := range ports {
+		n += int(p.To-p.From) + 1
 	}
 	return n
 }

@@ -18,9 +18,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"os"
+	"regexp"
 	"strings"
-	"text/tabwriter"
 	"unicode"
 )
 
@@ -30,7 +31,8 @@ type ui struct {
 	err       io.Writer     // all else
 	outColour bool
 	errColour bool
-	columns   int // of the terminal that data goes to; 0 if it goes elsewhere
+	config    *string // --config, which commands in hints repeat
+	columns   int     // of the terminal that data goes to; 0 if it goes elsewhere
 }
 
 func newUI(e env) ui {
@@ -78,24 +80,28 @@ func (u *ui) json(v any) error {
 	return enc.Encode(v)
 }
 
-// table writes data in columns, the first row as their heading. Only the last
-// cell of a row may have colours.
-func (u *ui) table(rows [][]string) {
-	longest := 0
-	for _, row := range rows {
-		longest = max(longest, len(row))
+// table writes data in columns, the first row as their heading. It goes through
+// the rows twice instead of keeping them. All cells are ASCII but the last of a
+// row, which may have colours, and is cut if there are that many columns.
+func (u *ui) table(rows iter.Seq[[]string], columns int) {
+	var widths []int
+	for row := range rows {
+		widths = append(widths, make([]int, max(0, len(row)-len(widths)))...)
+		for i, cell := range row {
+			widths[i] = max(widths[i], len(cell))
+		}
 	}
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	for _, row := range rows {
-		// A column is one only where the cells before it end in a tab in every
-		// row.
-		fmt.Fprintln(w, strings.Join(row, "\t")+strings.Repeat("\t", longest-len(row)))
-	}
-	w.Flush()
 	as := bold
-	for line := range strings.Lines(b.String()) {
-		u.print("%s\n", paint(u.outColour, strings.TrimRight(line, " \n"), as))
+	for row := range rows {
+		line, last := "", len(row)-1
+		for i, cell := range row[:last] {
+			line += cell + strings.Repeat(" ", widths[i]-len(cell)+2)
+		}
+		end := []rune(row[last])
+		if room := columns - len(line); columns > 0 && len(end) > room {
+			end = append(end[:max(room-1, 0)], '…')
+		}
+		u.print("%s\n", paint(u.outColour, strings.TrimRight(line+string(end), " "), as))
 		as = plain
 	}
 }
@@ -120,7 +126,27 @@ func (u *ui) note(format string, args ...any) { u.say("", plain, fmt.Sprintf(for
 func (u *ui) warn(format string, args ...any) { u.say("warning", yellow, fmt.Sprintf(format, args...)) }
 
 // hint says what to do next.
-func (u *ui) hint(format string, args ...any) { u.say("hint", bold, fmt.Sprintf(format, args...)) }
+func (u *ui) hint(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if u.config != nil && *u.config != "" {
+		text = hintedCommand.ReplaceAllString(text, "$1 --config "+strings.ReplaceAll(shellWord(*u.config), "$", "$$"))
+	}
+	u.say("hint", bold, text)
+}
+
+// hintedCommand finds the commands in hints that another configuration would
+// lead elsewhere.
+var hintedCommand = regexp.MustCompile("(portmon (?:apply|remove|(?:list|unban) [0-9a-fA-F.:/-]+))")
+
+// shellWord quotes a word for a shell, if it has to be.
+func shellWord(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("/._-+:@,", r)
+	}) {
+		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	}
+	return s
+}
 
 // fail says what went wrong, and what to do about it.
 func (u *ui) fail(err error) {

@@ -27,7 +27,8 @@ and forgets their offences: the next one is the first again. An IPv6 address
 stands for the network that it would be banned by, usually its /64. What was
 unbanned stays unbanned after a reboot or a flush of nftables.
 
-It is not an error if there is nothing to lift. It is one if a source is still
+Without a table, what is remembered of bans is forgotten all the same. It is not
+an error if there is nothing to lift. It is one if a source is still
 banned afterwards, because the ban is of a larger prefix.
 
 With --file the list comes from a file, or from standard input if FILE is "-",
@@ -64,6 +65,9 @@ as portmon ban reads it.`,
 				return err
 			}
 			defer c.Close()
+			if !h.Exists && reason == "" {
+				return p.unbanRemembered(h, list, all)
+			}
 			switch {
 			case reason != "":
 				err = p.unbanReason(h, reason)
@@ -86,6 +90,9 @@ as portmon ban reads it.`,
 }
 
 func (p *cli) unban(h *ruleset.Handle, list *targetList) error {
+	if err := p.skipImpossible(list); err != nil {
+		return err
+	}
 	var sources []netip.Prefix
 	remembered := make(map[netip.Prefix]bool)
 	few := len(list.targets) <= fewTargets
@@ -127,7 +134,7 @@ func (p *cli) unban(h *ruleset.Handle, list *targetList) error {
 			}
 		}
 	} else {
-		p.print("unbanned %s of %s\n", plural(len(lifted), "source"), plural(len(sources), "source"))
+		p.print("unbanned %s of %s\n", text.Plural(len(lifted), "source"), text.Plural(len(sources), "source"))
 	}
 	var errs []error
 	for i, t := range list.targets {
@@ -155,6 +162,75 @@ func (p *cli) unban(h *ruleset.Handle, list *targetList) error {
 	return p.failEach(errs)
 }
 
+// skipImpossible takes out of a file what cannot be banned, and so is a mistake.
+func (p *cli) skipImpossible(list *targetList) error {
+	refused, some := make([]error, len(list.targets)), len(list.targets)+len(list.wrong) > 0
+	for i, t := range list.targets {
+		if t.line > 0 {
+			refused[i] = ruleset.CheckSource(t.prefix)
+		}
+	}
+	if err := p.skip(list, refused, "unban"); err != nil {
+		return err
+	}
+	if some && len(list.targets) == 0 {
+		return errors.New("nothing to unban")
+	}
+	return nil
+}
+
+// unbanRemembered takes bans out of what is remembered, without a table to lift
+// them from. That there are none is errNoTable.
+func (p *cli) unbanRemembered(h *ruleset.Handle, list *targetList, all bool) error {
+	prefixes := everything
+	if !all {
+		if err := p.skipImpossible(list); err != nil {
+			return err
+		}
+		prefixes = nil
+		for _, t := range list.targets {
+			source, err := t.source(h)
+			if err != nil {
+				return err
+			}
+			prefixes = append(prefixes, source)
+		}
+	}
+	k, err := p.knowledge(h)
+	if err != nil {
+		return err
+	}
+	now := k.clock.Boot
+	var had []netip.Prefix
+	in := make(map[netip.Prefix]bool) // so that long lists are not gone through for each row
+	for _, prefix := range prefixes {
+		in[prefix] = true
+	}
+	for row := range k.Rows() {
+		for bits := row.Source.Bits(); row.BannedAt(now) && bits >= 0; bits-- {
+			if around, err := row.Source.Addr().Prefix(bits); err == nil && in[around] {
+				had = append(had, row.Source)
+				break
+			}
+		}
+	}
+	if _, err := p.forget(h, prefixes...); err != nil {
+		return err
+	}
+	switch {
+	case len(had) == 0:
+		return errNoTable
+	case all || len(had) > fewTargets:
+		p.print("forgot %s\n", text.Plural(len(had), "remembered ban"))
+		return nil
+	}
+	slices.SortFunc(had, netip.Prefix.Compare)
+	for _, source := range had {
+		p.print("forgot the remembered ban of %s\n", text.Prefix(source))
+	}
+	return nil
+}
+
 // everything is what --all is about.
 var everything = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
 
@@ -166,7 +242,7 @@ func (p *cli) unbanAll(h *ruleset.Handle) error {
 	if err != nil {
 		return fmt.Errorf("unban all: %w", err)
 	}
-	p.print("unbanned all: %s\n", plural(n, "ban"))
+	p.print("lifted all %s\n", text.Plural(n, "ban"))
 	_, err = p.forget(h, everything...)
 	return err
 }
@@ -184,7 +260,7 @@ func (p *cli) unbanReason(h *ruleset.Handle, reason string) error {
 	if err != nil {
 		return fmt.Errorf("unban all with reason %q: %w", reason, err)
 	}
-	p.print("unbanned all with reason %q: %s\n", reason, plural(n, "ban"))
+	p.print("lifted %s with reason %q\n", text.Plural(n, "ban"), reason)
 	_, err = p.forget(h, sources...)
 	return err
 }
@@ -231,8 +307,8 @@ func (p *cli) forgetInBook(path string, h *ruleset.Handle, prefixes []netip.Pref
 	if alone {
 		return p.amendBook(path, h, nil, prefixes)
 	}
-	// What was banned as one prefix is several in the kernel if a part of it
-	// was banned for another time: the book is to say what is left.
+	// What was banned as one prefix is several in the kernel if a part of it was
+	// banned for another time: the book is to say what is left.
 	var held inKernel
 	current := sameTable(report, h)
 	if current {

@@ -49,7 +49,7 @@ func (p *cli) findWatcher(statePath string) (watcher, control.Status, error) {
 		status control.Status
 		err    error
 	}
-	answers := make(chan answer, 1) // for the goroutine to end when nobody listens
+	answers := make(chan answer, 1) // for the goroutine to end after the wait is given up
 	here := book.Here(0).NetNS      // of this thread
 	go func() {
 		var a answer

@@ -10,6 +10,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/route"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
@@ -39,7 +40,7 @@ see what nftables rules of others, DNAT, or a packet mark would change.`,
 			case len(args) != 1:
 				return usage(cmd, "expected one address, got %d arguments", len(args))
 			case q.port == 0 && cmd.Flags().Changed("port"):
-				return usage(cmd, "--port must be 1 to 65535")
+				return usage(cmd, "--port: \"0\" is not a port (1 to 65535)")
 			case q.proto != "tcp" && q.proto != "udp":
 				return usage(cmd, "--proto must be tcp or udp")
 			case q.port == 0 && (cmd.Flags().Changed("proto") || q.iif != "" || cmd.Flags().Changed("to")):
@@ -62,6 +63,7 @@ see what nftables rules of others, DNAT, or a packet mark would change.`,
 				}
 			}
 			return p.withTable(func(c *nftset.Conn, h *ruleset.Handle) error {
+				p.warnIdle(h)
 				a, err := p.explain(c, h, q)
 				switch {
 				case err != nil:
@@ -139,6 +141,10 @@ type answer struct {
 	zone     *time.Location
 	retries  time.Duration // within which more than one packet to a trap must come
 	scans    bool          // closed ports count
+
+	scanWindow time.Duration // within which they must come; 0 if one is enough
+	idle       string        // why the table is not in force, if it is not
+	unroutable bool          // no route leads back: packets of it ban nobody
 }
 
 func (p *cli) explain(c *nftset.Conn, h *ruleset.Handle, q query) (*answer, error) {
@@ -147,7 +153,7 @@ func (p *cli) explain(c *nftset.Conn, h *ruleset.Handle, q query) (*answer, erro
 		return nil, err
 	}
 	a := &answer{
-		Version: 1, Table: h.Table.String(), Address: q.from, Source: st.Source, Bans: []banJSON{}, standing: st,
+		Version: 1, Table: h.Table.String(), Address: q.from, Source: st.Source, Bans: []banJSON{}, standing: st, idle: idle(h),
 		Tier: st.Step, TierExpiresSeconds: seconds(st.StepRemaining), zone: p.now().Location(),
 	}
 	if st.Suspect {
@@ -182,7 +188,13 @@ func (p *cli) explain(c *nftset.Conn, h *ruleset.Handle, q query) (*answer, erro
 		a.Verdict = ownAddress
 	default:
 		a.Verdict = notBanned
-		a.WouldBanSeconds = a.NextBanSeconds
+		back, err := route.Back(q.from, "")
+		if err != nil {
+			return nil, err
+		}
+		if a.unroutable = !back.Found; !a.unroutable {
+			a.WouldBanSeconds = a.NextBanSeconds
+		}
 	}
 	if q.port > 0 {
 		a.Packet, err = p.follow(c, h, a, q)
@@ -219,6 +231,9 @@ func (a *answer) foresee(p *cli, h *ruleset.Handle) {
 	if n := len(ladder.BanTime); n > 0 && (a.scans || a.traps.String() != "") {
 		a.NextTier = min(a.Tier+1, n)
 		a.NextBanSeconds = seconds(ladder.BanTime[a.NextTier-1])
+	}
+	if probed := h.Set("probed4"); probed != nil {
+		a.scanWindow = probed.Timeout
 	}
 	if hits := h.Set("hits4"); hits != nil {
 		a.retries = hits.Timeout

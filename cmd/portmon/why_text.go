@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/text"
 )
 
 // print writes the answer for people.
@@ -16,6 +17,10 @@ func (a *answer) print(p *cli) {
 	case whitelisted:
 		colour, line = green, " by "+a.WhitelistedBy+": it is never banned, and no ban has an effect"
 	case banned:
+		if a.idle != "" {
+			line = ", but the table is not in force"
+			break
+		}
 		line = ": packets from it are dropped, except replies to what this host asked"
 	case ownAddress:
 		colour, line = green, ": it is never banned"
@@ -46,7 +51,7 @@ func (a *answer) print(p *cli) {
 func (a *answer) past() []string {
 	var lines []string
 	if a.Offences > 0 {
-		text := plural(a.Offences, "offence") + " on record, the last"
+		text := text.Plural(a.Offences, "offence") + " on record, the last"
 		if port := portName(a.known.Proto, a.known.Port); port != "" {
 			text += " at " + port
 		}
@@ -76,7 +81,10 @@ func (a *answer) prospect() []string {
 		return []string{"nothing would ban it: there are no trap ports, and scans are not counted"}
 	}
 	if a.Verdict == banned {
-		return []string{fmt.Sprintf("the next ban is by tier %d, for %s", a.NextTier, config.FormatDuration(next))}
+		return []string{fmt.Sprintf("the next ban would be tier %d, for %s", a.NextTier, config.FormatDuration(next))}
+	}
+	if a.unroutable {
+		return []string{"nothing would ban it: it has no route back, so that what it sends may be forged, and bans nobody"}
 	}
 	what := "it"
 	if !a.Source.IsSingleIP() {
@@ -104,12 +112,18 @@ func (a *answer) prospect() []string {
 
 // nextProbe says what packets to closed ports would do.
 func (a *answer) nextProbe(what, how string) string {
+	within := ""
+	if a.scanWindow > 0 {
+		within = " within " + config.FormatDuration(a.scanWindow)
+	}
 	switch left := a.ScanPorts - len(a.ProbedPorts); {
 	case a.ScanPorts == 0:
-		return "so would packets to several closed ports"
+		return "so would packets to several closed ports" + within
 	case left <= 1:
 		return fmt.Sprintf("a packet to one more closed port would ban %s for %s (tier %d)", what, how, a.NextTier)
+	case len(a.ProbedPorts) > 0:
+		return fmt.Sprintf("so would packets to %d more closed ports%s", left, within)
 	default:
-		return fmt.Sprintf("so would packets to %d more closed ports", left)
+		return fmt.Sprintf("so would packets to %d different closed ports%s", left, within)
 	}
 }

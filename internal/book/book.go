@@ -167,8 +167,8 @@ func (b *Book) Clear() {
 
 // Sweep forgets the bans and steps that are over, and the rows that have
 // neither then. It returns how many of those there were. Nothing is written,
-// because whoever reads the file forgets them as well, unless the wall clock
-// was set, by which the file tells how much time passes over a reboot.
+// because readers of the file forget them as well, unless the wall clock
+// was set, by which the file shows how much time passes over a reboot.
 func (b *Book) Sweep(now Clock) (n int) {
 	for k, i := range b.index {
 		if c := &b.rows[i]; !c.sweep(now.Boot) {

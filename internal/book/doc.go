@@ -25,10 +25,10 @@
 //
 // # Time
 //
-// Rows have dates, which people can read and edit. A header tells both clocks,
+// Rows have dates, which people can read and edit. A header has both clocks,
 // so each date is also a moment since boot, whatever was done to the wall clock
 // afterwards. When the two drift apart another header follows. Over a reboot
-// the wall clock tells how much time has passed. If it shows a time before the
+// the wall clock shows how much time has passed. If it shows a time before the
 // last header, as it does on a host without a battery, then none has. No ban
 // is given more time than its timeout.
 //

@@ -75,7 +75,7 @@ func appendSeconds(b []byte, d time.Duration) []byte {
 	return strconv.AppendFloat(b, d.Round(time.Millisecond).Seconds(), 'f', -1, 64)
 }
 
-// Encode writes rows for somebody who reads them with [Decode].
+// Encode writes rows for [Decode].
 func Encode(w io.Writer, o Origin, now Clock, rows iter.Seq[Row]) error {
 	return encode(w, newHeader(o, now), rows)
 }

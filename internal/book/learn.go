@@ -10,9 +10,9 @@ import "github.com/portmon/portmon/ruleset"
 //
 // It reports whether an offence was counted. A banned source cannot offend, so
 // a ban that begins while the one on record runs is of the same offence, which
-// counts once even if it is heard in the log and found in a dump, in any order.
-// Bans by hand and by other programs are not offences unless they have a step.
-// A source at step n has at least n offences.
+// counts once even if it is reported in the log and found in a dump, in any
+// order. Bans by hand and by other programs are not offences unless they have a
+// step. A source at step n has at least n offences.
 func (b *Book) Learn(r Row) (now Row, counted bool) {
 	r, k, ok := r.normalize()
 	if !ok {

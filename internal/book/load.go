@@ -128,7 +128,7 @@ func (l *loader) lines(r *bufio.Reader) error {
 
 func isBlank(b []byte) bool { return len(bytes.Trim(b, "\x00 \t\r\n")) == 0 }
 
-// line takes in a line, and reports whether it is bad.
+// line handles a line, and reports whether it is bad.
 func (l *loader) line(line []byte, number int) (bad bool, err error) {
 	source, isRow := bytes.CutPrefix(line, []byte(rowStart))
 	if isRow && l.only != nil {
@@ -156,7 +156,7 @@ func (l *loader) line(line []byte, number int) (bad bool, err error) {
 	return false, nil
 }
 
-// row takes in a row and reports whether it is one.
+// row handles a row and reports whether it is one.
 func (l *loader) row(raw *rawRow) bool {
 	row, k, ok := raw.row(Clock{l.at, l.Saved.Saved})
 	if !ok {
@@ -181,7 +181,7 @@ func (l *loader) row(raw *rawRow) bool {
 	return true
 }
 
-// header takes in a header. The axis goes on from the one before.
+// header handles a header. The axis goes on from the one before.
 func (l *loader) header(h Header, first bool) {
 	switch before := l.Saved; {
 	case !l.ours:

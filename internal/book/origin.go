@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Origin tells which table a book is about. What is not known is zero, and
-// equals nothing.
+// Origin identifies the table that a book is about. What is not known is zero,
+// and equals nothing.
 type Origin struct {
 	Machine string // stands for the host's machine id, which cannot be told from it
 	Boot    string // the kernel's random id of this boot
@@ -37,7 +37,7 @@ func (o Origin) SameTable(p Origin) bool {
 }
 
 // check returns an *OriginError if what was saved is known not to be about
-// here. Over a reboot nobody can tell network namespaces apart.
+// here. Over a reboot network namespaces cannot be told apart.
 func (o Origin) check(here Origin) error {
 	switch {
 	case o.Machine != "" && here.Machine != "" && o.Machine != here.Machine:

@@ -101,7 +101,7 @@ func (s *store) load(c Config) (b *Book, report Report, err error) {
 	s.keep = report.BadLines > 0 || report.Origin != nil
 	s.rewrite = report.Missing || report.Torn || s.keep || report.first.Version < Version || !report.first.Origin().SameBoot(c.Here)
 	if s.rewrite {
-		s.head = newHeader(c.Here, c.Now) // by which the time that has passed was told
+		s.head = newHeader(c.Here, c.Now) // the old one has served to tell how much time has passed
 	}
 	b.store = s
 	return b, report, nil

@@ -124,7 +124,7 @@ func openFile(name string) (io.ReadCloser, error) {
 
 // StatePath returns [Watch.State] of the configuration that [Load] would read.
 // Commands that need nothing else of it can do with one that has faults, as
-// long as it tells this. Every error is that of Load.
+// long as it says this. Every error is that of Load.
 func StatePath(path string) (string, error) {
 	conf, err := Load(path)
 	if err == nil {

@@ -137,7 +137,7 @@ func (l *Listener) listen() error {
 	return nil
 }
 
-// clear removes a socket that nobody listens on.
+// clear removes a socket without a listener.
 func (l *Listener) clear(name string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

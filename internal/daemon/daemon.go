@@ -40,7 +40,7 @@ type Config struct {
 	Stderr io.Writer
 	Times  bool
 
-	// Version and Host are what others are told.
+	// Version and Host are shown in metrics and notices.
 	Version, Host string
 
 	// Dial connects to the kernel.
@@ -65,8 +65,8 @@ type daemon struct {
 	parts   sync.WaitGroup // all that runs beside the watcher
 	reload  chan watch.Config
 	isReady chan struct{} // closed when it is
-	beaten  book.Moment   // when systemd heard from us last; the loop's
-	beating atomic.Bool   // it is being told
+	beaten  book.Moment   // when systemd was last notified; the loop's
+	beating atomic.Bool   // a notification is being sent
 
 	reloading sync.Mutex // held while the configuration changes
 
@@ -207,7 +207,7 @@ func (d *daemon) onBeat() {
 	}
 }
 
-// status returns what commands are told.
+// status returns what commands ask for.
 func (d *daemon) status(ctx context.Context) (control.Status, error) {
 	w, err := d.watcher.Stats(ctx)
 	d.mu.Lock()

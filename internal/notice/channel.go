@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/portmon/portmon/internal/text"
 )
 
 const (
@@ -127,7 +129,7 @@ func (c *channel) deliver(ctx, sending context.Context, n *notice) {
 		var again *tryAgain
 		if !errors.As(err, &again) || last || try > len(backoff) {
 			c.settle(n, err)
-			c.report(fmt.Errorf("%w (try %d, given up: %s untold)", err, try, plural(n.count, "event")))
+			c.report(fmt.Errorf("%w (try %d, given up: %s not sent)", err, try, text.Plural(n.count, "event")))
 			return
 		}
 		if try == 1 {

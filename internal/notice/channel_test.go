@@ -134,7 +134,7 @@ func TestRetry(t *testing.T) {
 		if got := r.stats(); got != (ChannelStats{Sent: 1, Failed: 1, Dropped: 2}) {
 			t.Errorf("%+v", got)
 		}
-		if d := diff([]string{"no network (will be tried again)", "no network (try 6, given up: 2 events untold)"}, r.reports); d != "" {
+		if d := diff([]string{"no network (will be tried again)", "no network (try 6, given up: 2 events not sent)"}, r.reports); d != "" {
 			t.Errorf("(-want +reported)\n%s", d)
 		}
 	})
@@ -150,7 +150,7 @@ func TestFinal(t *testing.T) {
 		if got := r.stats(); got != (ChannelStats{Failed: 1, Dropped: 1}) {
 			t.Errorf("%+v", got)
 		}
-		if d := diff([]string{"status 401 Unauthorized (try 1, given up: 1 event untold)"}, r.reports); d != "" {
+		if d := diff([]string{"status 401 Unauthorized (try 1, given up: 1 event not sent)"}, r.reports); d != "" {
 			t.Errorf("(-want +reported)\n%s", d)
 		}
 	})
@@ -206,7 +206,7 @@ func TestEndOfRetry(t *testing.T) {
 		if got := r.stats(); got != (ChannelStats{Failed: 2, Dropped: 2}) {
 			t.Errorf("%+v", got)
 		}
-		if len(r.reports) != 3 || !strings.Contains(r.reports[2], "1 event untold") {
+		if len(r.reports) != 3 || !strings.Contains(r.reports[2], "1 event not sent") {
 			t.Errorf("reported %q", r.reports)
 		}
 	})

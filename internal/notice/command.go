@@ -14,7 +14,7 @@ import (
 const (
 	// commandTimeout is how long a program may run.
 	commandTimeout = 30 * time.Second
-	// maxStderr is how many bytes are told of what it writes to stderr, the
+	// maxStderr is how many bytes are quoted of what it writes to stderr, the
 	// last.
 	maxStderr = 500
 )

@@ -76,9 +76,9 @@ func TestCommandEnvironment(t *testing.T) {
 			},
 		},
 		{
-			"for ever", "", []Event{{Kind: watch.ByHand, Prefix: host(1), Cause: "hand", Forever: true, Until: noon}},
+			"forever", "", []Event{{Kind: watch.ByHand, Prefix: host(1), Cause: "hand", Forever: true, Until: noon}},
 			[]string{
-				"PORTMON_EVENT=banned by hand", "PORTMON_TITLE=198.51.0.1 banned by hand", "PORTMON_MESSAGE=198.51.0.1 banned by hand for ever",
+				"PORTMON_EVENT=banned by hand", "PORTMON_TITLE=198.51.0.1 banned by hand", "PORTMON_MESSAGE=198.51.0.1 banned by hand forever",
 				"PORTMON_PRIORITY=3", "PORTMON_COUNT=1", "PORTMON_ADDRESS=198.51.0.1", "PORTMON_CAUSE=hand",
 			},
 		},
@@ -179,7 +179,7 @@ func TestCommandGivenUp(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "runs")
 	s, reports, end := run(t, Config{Command: script(`echo >>"$1"; exit 1`, file)})
 	s.Tell(banned(host(1), 23), banned(host(2), 23))
-	if err := <-reports; err.Error() != "run /bin/sh: exit status 1 (try 1, given up: 2 events untold)" {
+	if err := <-reports; err.Error() != "run /bin/sh: exit status 1 (try 1, given up: 2 events not sent)" {
 		t.Errorf("reported %v", err)
 	}
 	end()

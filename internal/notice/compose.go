@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/internal/watch"
 )
 
@@ -65,7 +66,7 @@ func (e *Event) sentence() string {
 	var b strings.Builder
 	switch e.Kind {
 	case watch.Full:
-		return plural(max(1, e.Count), "offence") + fullText
+		return text.Plural(max(1, e.Count), "offence") + fullText
 	case watch.Repaired:
 		return repairedText + optional(": ", e.Wrong)
 	case watch.TableGone:
@@ -73,11 +74,11 @@ func (e *Event) sentence() string {
 	case watch.Removed:
 		return removedText
 	case watch.Restored:
-		return plural(max(1, e.Count), "ban") + " restored"
+		return text.Plural(max(1, e.Count), "ban") + " restored"
 	case watch.Escalated:
 		b.WriteString(e.subject() + " escalated to tier " + count(e.Tier) + ", banned" + e.duration())
 		if e.Offences > 0 {
-			b.WriteString(" after " + plural(e.Offences, "offence"))
+			b.WriteString(" after " + text.Plural(e.Offences, "offence"))
 		}
 	case watch.Lifted:
 		b.WriteString(e.headline())
@@ -93,12 +94,12 @@ func (e *Event) sentence() string {
 	return b.String()
 }
 
-// duration returns " for 8h", " for ever", or "" if that is not known.
+// duration returns " for 8h", " forever", or "" if that is not known.
 func (e *Event) duration() string {
 	d := e.Until.Sub(e.Time)
 	switch {
 	case e.Forever:
-		return " for ever"
+		return " forever"
 	case e.Until.IsZero() || d <= 0:
 		return ""
 	case d >= 24*time.Hour:
@@ -120,10 +121,3 @@ func optional(before, s string) string {
 }
 
 func count(n int) string { return strconv.Itoa(n) }
-
-func plural(n int, thing string) string {
-	if n != 1 {
-		thing += "s"
-	}
-	return count(n) + " " + thing
-}

@@ -29,7 +29,7 @@ func TestOne(t *testing.T) {
 		{escalated(four, 2), "203.0.113.7 escalated", "203.0.113.7 escalated to tier 2, banned for 3d after 2 offences: tcp port 23", 2, "no_entry"},
 		{escalated(four, 3), "203.0.113.7 escalated", "203.0.113.7 escalated to tier 3, banned for 3d after 3 offences: tcp port 23", 3, "no_entry"},
 		{Event{Kind: watch.Escalated, Prefix: four, Tier: 2, Offences: 1}, "203.0.113.7 escalated", "203.0.113.7 escalated to tier 2, banned after 1 offence", 2, "no_entry"},
-		{Event{Kind: watch.ByHand, Prefix: prefix("198.51.100.0/24"), Forever: true, Reason: "a bad network"}, "198.51.100.0/24 banned by hand", "198.51.100.0/24 banned by hand for ever: a bad network", 3, "no_entry_sign"},
+		{Event{Kind: watch.ByHand, Prefix: prefix("198.51.100.0/24"), Forever: true, Reason: "a bad network"}, "198.51.100.0/24 banned by hand", "198.51.100.0/24 banned by hand forever: a bad network", 3, "no_entry_sign"},
 		{Event{Kind: watch.ByHand, Time: noon, Until: noon.Add(90 * time.Second)}, "banned by hand", "banned by hand for 1m30s", 3, "no_entry_sign"},
 		{Event{Kind: watch.Lifted, Prefix: four, Time: noon, Until: until}, "203.0.113.7 lifted", "203.0.113.7 lifted", 3, "unlock"},
 		{Event{Kind: watch.Full, Count: 7}, "no room for bans", "7 offences banned nobody, as a set is full: the packets are still dropped", 4, "warning"},

@@ -10,7 +10,7 @@ import (
 // maxNamed is how many of a kind are named in a summary.
 const maxNamed = 5
 
-// digest is what is kept of events until they are told. Its size has an end,
+// digest is what is kept of events until they are sent. Its size has an end,
 // whatever comes.
 type digest struct {
 	total  int // events
@@ -25,7 +25,7 @@ type group struct {
 	named []Event
 }
 
-// add takes in an event.
+// add adds an event.
 func (d *digest) add(e Event) {
 	if e.Kind < 0 || e.Kind >= watch.Kinds {
 		return

@@ -1,9 +1,9 @@
-// Package notice tells people what the watcher has seen: by ntfy, by a command,
-// by both or by neither.
+// Package notice notifies people of what the watcher has seen: by ntfy, by a
+// command, by both or by neither.
 //
 // # Gathering
 //
-// The first event after a quiet time is told a second later, with what else
+// The first event after a quiet time is sent a second later, with what else
 // came in that second. From then on there is at most one notice in a window, a
 // minute by default, however many events there are. A notice of one event tells
 // it in full:
@@ -43,7 +43,7 @@
 // s, 30 s, 1 min and 2 min, or later if Retry-After asks for that, up to 15
 // min. What happens meanwhile waits for the next notice. Other answers,
 // redirects among them, are final: a redirect is not followed, as the token
-// would go to whoever it leads to. A notice that is given up is reported, and
+// would go wherever it leads. A notice that is given up is reported, and
 // its events count as dropped.
 //
 // # Command

@@ -21,12 +21,12 @@ type Event struct {
 	Proto    uint8 // an IP protocol number, of the offence
 	Port     uint16
 	Offences int // how many count
-	// Time is when it happened; zero means when it was told.
+	// Time is when it happened; zero means when Tell was called.
 	Time time.Time
 	// Until is when the ban ends, unless it is Forever.
 	Until   time.Time
 	Forever bool
-	// Reason is what somebody noted beside a ban. It is shown as text whatever
+	// Reason is the comment of a ban. It is shown as text whatever
 	// is in it, and cut if it is long.
 	Reason string
 	// Wrong is what was wrong with a table that was Repaired.

@@ -143,7 +143,7 @@ func TestToken(t *testing.T) {
 			if !errors.As(err, &status) || status.Code != http.StatusUnauthorized || status.Said != "unauthorized" {
 				t.Errorf("with %s token: %v", what, err)
 			}
-			want := "post notice to ntfy at http://" + addr + ": status 401 Unauthorized: unauthorized (try 1, given up: 1 event untold)"
+			want := "post notice to ntfy at http://" + addr + ": status 401 Unauthorized: unauthorized (try 1, given up: 1 event not sent)"
 			if err.Error() != want {
 				t.Errorf("with %s token: got %v\nwant %s", what, err, want)
 			}

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// maxSaid is how many characters are told of what a server or a program said.
+// maxSaid is how many characters are quoted of what a server or a program said.
 const maxSaid = 300
 
-// StatusError tells that a server did not take a notice.
+// StatusError means that a server did not accept a notice.
 type StatusError struct {
 	Code int    // of HTTP
 	Said string // by the server, as printable text; it may be empty

@@ -43,7 +43,7 @@ type Sender struct {
 	ntfy, command *channel // nil if it is not wanted
 }
 
-// New returns a Sender, which sends nothing until it runs. The error tells what
+// New returns a Sender, which sends nothing until it runs. The error says what
 // is wrong with the Config.
 func New(config Config) (*Sender, error) {
 	if config.Window < 0 {
@@ -80,8 +80,8 @@ func New(config Config) (*Sender, error) {
 	return s, nil
 }
 
-// Tell takes in what happened. It never blocks, and the memory in which events
-// wait has an end: what cannot be told in full is counted.
+// Tell queues events. It never blocks, and the memory in which events
+// wait has an end: what cannot be kept in full is counted.
 func (s *Sender) Tell(events ...Event) {
 	for _, c := range s.channels() {
 		if c != nil {

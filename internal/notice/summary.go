@@ -3,6 +3,7 @@ package notice
 import (
 	"strings"
 
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/internal/watch"
 )
 
@@ -68,7 +69,7 @@ func (g *group) summary(k watch.Kind) string {
 	case watch.Repaired:
 		return repairedText + optional(": ", strings.Join(names, "; "))
 	case watch.Full:
-		return plural(g.count, "offence") + fullText
+		return text.Plural(g.count, "offence") + fullText
 	case watch.Restored:
 		return count(g.count) + " restored"
 	default:

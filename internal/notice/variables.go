@@ -11,7 +11,7 @@ var Variables = []Variable{
 	{"PORTMON_MESSAGE", "A line, or several."},
 	{"PORTMON_PRIORITY", "2 (low), 3 or 4 (high), as ntfy has them."},
 	{"PORTMON_HOST", "The name of the host."},
-	{"PORTMON_COUNT", "How many events are told."},
+	{"PORTMON_COUNT", "How many events the notice is about."},
 	{"PORTMON_ADDRESS", `Who is banned, if it is one event: an address, or a prefix such as "2001:db8::/64".`},
 	{"PORTMON_TIER", "The step of the ladder, from 1."},
 	{"PORTMON_CAUSE", `Why it is banned: "trap", "scan", "subnet", "hand" or "other".`},
@@ -19,5 +19,5 @@ var Variables = []Variable{
 	{"PORTMON_PORT", "The port of the offence."},
 	{"PORTMON_OFFENCES", "How many offences count."},
 	{"PORTMON_UNTIL", "The end of the ban, such as 2026-01-18T19:04:26Z; not set if that is never."},
-	{"PORTMON_REASON", "What somebody noted beside the ban: text of others, without control characters."},
+	{"PORTMON_REASON", "The comment of the ban, without control characters."},
 }

@@ -155,11 +155,11 @@ func (r *reader) route(h []byte, a attributes) {
 		return
 	}
 	by := hops{netip.PrefixFrom(addr, int(h[1])), table, a.number(unix.RTA_PRIORITY, 0), nil}
-	by.add(a[unix.RTA_OIF])
-	for b := a[unix.RTA_MULTIPATH]; len(b) >= unix.SizeofRtNexthop; {
-		by.add(b[4:8]) // of a struct rtnexthop, which attributes follow
-		size := (int(native.Uint16(b)) + 3) &^ 3
-		b = b[min(max(size, unix.SizeofRtNexthop), len(b)):]
+	if a.have(unix.RTA_OIF) {
+		by.add(a.number(unix.RTA_OIF, 0))
+	}
+	for _, device := range nexthops(a[unix.RTA_MULTIPATH]) {
+		by.add(device)
 	}
 	// Where net.ipv4.nexthop_compat_mode is off, all we hear is the number of a
 	// nexthop object, which can be several.
@@ -177,9 +177,9 @@ func (r *reader) route(h []byte, a attributes) {
 	}
 }
 
-func (h *hops) add(device []byte) {
-	if len(device) == 4 && !slices.Contains(h.devices, native.Uint32(device)) {
-		h.devices = append(h.devices, native.Uint32(device))
+func (h *hops) add(device uint32) {
+	if !slices.Contains(h.devices, device) {
+		h.devices = append(h.devices, device)
 	}
 }
 

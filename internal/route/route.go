@@ -76,7 +76,7 @@ func (w Ways) blind(family byte) string {
 	case w.Equal && family == unix.AF_INET:
 		return "several default routes of one metric" // answers take any, the test the first
 	case w.Ports && len(w.Devices) > 1:
-		return "routing rules by port" // and the test tells no port
+		return "routing rules by port" // and the test has no port
 	}
 	return ""
 }

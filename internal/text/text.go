@@ -21,6 +21,14 @@ func Prefix(p netip.Prefix) string {
 	return p.String()
 }
 
+// Plural returns "1 ban", "2 bans".
+func Plural(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return strconv.Itoa(n) + " " + thing
+}
+
 // Protocol returns "tcp", "udp", the number of any other IP protocol, or "" for
 // 0, which is one that is not known.
 func Protocol(proto uint8) string {

@@ -71,7 +71,7 @@ const (
 	sweepEvery = time.Minute
 )
 
-// newCore returns a core that has not heard anything. known is the handle of
+// newCore returns a core that has received nothing yet. known is the handle of
 // the table that the book is about, which nobody has removed so that it should
 // be there; 0 if there was none since the host has booted.
 func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book.Clock) *core {
@@ -95,7 +95,7 @@ func (k *core) reconfigure(spec ruleset.Spec, maxRows int, now book.Clock) {
 	k.table.suspect(now)
 }
 
-// onLogMessage takes in a message of the log group: the packet path has banned
+// onLogMessage handles a message of the log group: the packet path has banned
 // a source.
 func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Clock) {
 	cause, step, ok := ruleset.ParseLogPrefix(m.Prefix)
@@ -110,7 +110,7 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 	freed, lately := k.freed[source]
 	if cause == ruleset.CauseSubnet || step > len(k.spec.BanTime) || lately && at <= freed.at {
 		// The message does not say which subnet and for how long, or the table
-		// is of another ladder, or nobody knows which came first.
+		// is of another ladder, or it is not known which came first.
 		k.doubt(source)
 		return
 	}
@@ -172,7 +172,7 @@ func begins(r book.Row, at book.Moment) bool {
 	return r.Banned && r.Timeout > 0 && r.Until.Add(-r.Timeout).Sub(at).Abs() < slack
 }
 
-// touch notes that something was heard of a source: what is being read of it
+// touch notes a report about a source: what is being read of it
 // may be older.
 func (k *core) touch(source netip.Prefix) {
 	delete(k.doubtful, source)
@@ -200,7 +200,7 @@ func (k *core) inDoubt(source netip.Prefix) bool {
 	return doubtful
 }
 
-// lifted takes in that somebody has lifted a ban. The step is another thing.
+// lifted records that a ban was lifted. The step stays.
 func (k *core) lifted(source netip.Prefix) {
 	if r, _ := k.book.Get(source); r.Banned {
 		k.book.Lift(source)
@@ -221,7 +221,7 @@ func (k *core) owe(source netip.Prefix, back bool) {
 	k.owed[source] = back || k.owed[source]
 }
 
-// onLost takes in how many log messages were lost.
+// onLost records how many log messages were lost.
 func (k *core) onLost(lost nflog.Lost, now book.Clock) {
 	k.counters.LostMessages += uint64(max(lost.Messages, 0))
 	if lost.Overrun {
@@ -242,7 +242,7 @@ func (k *core) takeNews() []News {
 	return news
 }
 
-// unbanned takes in that the user has lifted the bans of prefixes and all
+// unbanned records that the user has lifted the bans of prefixes and all
 // within them. It returns the sources of which something was remembered.
 func (k *core) unbanned(ps []netip.Prefix, now book.Clock) (had []netip.Prefix) {
 	free := func(p netip.Prefix) {
@@ -284,7 +284,7 @@ func (k *core) settled() bool {
 	return k.begun && !k.table.restoring && k.readAt == 0 && k.quiet()
 }
 
-// quiet reports whether all that was heard has been dealt with.
+// quiet reports whether all reports have been dealt with.
 func (k *core) quiet() bool {
 	return k.reading == nil && !k.changing && len(k.owed)+len(k.unwanted) == 0 &&
 		(k.table.state != standing || len(k.doubtful)+len(k.foreign) == 0 && !k.nets)
@@ -300,7 +300,7 @@ func (k *core) idle(now book.Clock) time.Duration {
 		next = min(next, k.readAt)
 	}
 	if k.changing {
-		return lookEvery // its end will be heard
+		return lookEvery // its end will be reported
 	}
 	return next.Sub(now.Boot)
 }

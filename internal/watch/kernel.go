@@ -120,7 +120,7 @@ func do(c *nftset.Conn, todo change) changed {
 }
 
 // lookAt looks at the table. before is what was seen when it was looked at
-// closely last, and closely tells to do so again.
+// closely last, and closely asks to do so again.
 func lookAt(c *nftset.Conn, spec ruleset.Spec, before look) (l look, err error) {
 	start := time.Now()
 	l = before
@@ -146,25 +146,15 @@ func compare(c *nftset.Conn, spec ruleset.Spec) (current bool, wrong string, err
 	if err != nil {
 		return false, err.Error(), err
 	}
-	if plan.OnlyLearns() {
-		// The host has an address that it did not have when the table was made.
-		_, err := ruleset.Apply(c, spec)
-		return err == nil, strings.Join(plan.Summary(), ", "), err
-	}
-	if plan.Empty() {
-		return true, "", nil
-	}
-	// Rules that ask a set of prefixes stay behind when the last of these is
-	// over. To lift nothing drops them, and nobody has to hear of it.
-	if h, err := ruleset.Open(c, spec.Table); err == nil && h.Exists {
-		if _, _, err := h.Unban(); err != nil {
-			return false, err.Error(), err
+	if plan.Current() {
+		if !plan.Empty() {
+			// A rule or a network of this host more or less, of which no one has
+			// to hear.
+			_, err = ruleset.Apply(c, spec)
 		}
+		return err == nil, "", err
 	}
-	if plan, err = ruleset.Prepare(c, spec); err != nil {
-		return false, err.Error(), err
-	}
-	return plan.Empty(), strings.Join(plan.Summary(), ", "), nil
+	return false, strings.Join(plan.Summary(), ", "), nil
 }
 
 // gone reports whether an error is of a table or a set that is not there:

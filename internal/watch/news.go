@@ -7,7 +7,7 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// News is one thing worth telling.
+// News is one thing worth reporting.
 type News struct {
 	Kind   Kind
 	Source netip.Prefix
@@ -32,7 +32,7 @@ type News struct {
 	What string
 }
 
-// Kind says what the news are.
+// Kind says what the news is.
 type Kind int
 
 // The kinds of news.
@@ -46,7 +46,7 @@ const (
 	TableGone               // another program deleted the table
 	Repaired                // the table was not what it must be, and was put right
 	Removed                 // portmon remove deleted the table
-	Full                    // offences banned nobody, because a set had no room
+	Full                    // offences led to no ban, because a set had no room
 	Kinds                   // is how many kinds there are
 )
 

@@ -9,7 +9,7 @@ import (
 	"github.com/portmon/portmon/internal/book"
 )
 
-// ErrEnded tells that the watcher does not run any more.
+// ErrEnded means that the watcher has ended.
 var ErrEnded = errors.New("the watcher has ended")
 
 // order has the loop call a function, and returns when it has.
@@ -104,7 +104,7 @@ func (w *Watcher) Save(ctx context.Context) error {
 	}
 }
 
-// Unbanned takes in that the user has lifted the bans of prefixes, and of all
+// Unbanned records that the user has lifted the bans of prefixes, and of all
 // within them: they are forgotten for good. It returns the sources of which
 // something was remembered.
 func (w *Watcher) Unbanned(ctx context.Context, ps ...netip.Prefix) (had []netip.Prefix, err error) {
@@ -112,13 +112,13 @@ func (w *Watcher) Unbanned(ctx context.Context, ps ...netip.Prefix) (had []netip
 	return had, err
 }
 
-// Applying takes in that the user is about to change the table: it is not
+// Applying records that the user is about to change the table: it is not
 // repaired until the next reload, or for ten seconds.
 func (w *Watcher) Applying(ctx context.Context) error {
 	return w.order(ctx, func() { w.core.onApplying(book.ReadClock()) })
 }
 
-// Removing takes in that the user is about to delete the table, within ten
+// Removing records that the user is about to delete the table, within ten
 // seconds: it is not made again then, and its bans are forgotten. The steps of
 // the ladder are not.
 func (w *Watcher) Removing(ctx context.Context) error {

@@ -78,7 +78,7 @@ func (k *core) records(now book.Moment) (out []ruleset.Record, back int) {
 	return out, back
 }
 
-// onChanged takes in the outcome of a change.
+// onChanged handles the outcome of a change.
 func (k *core) onChanged(c changed, now book.Clock) {
 	k.changing = false
 	switch {

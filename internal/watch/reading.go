@@ -115,7 +115,7 @@ func (k *core) expected(row book.Row, now book.Moment) (u unseen) {
 	return u
 }
 
-// onAnswer takes in a part of the answer to the question that is being asked.
+// onAnswer handles a part of the answer to the current question.
 func (k *core) onAnswer(a answer) {
 	r := k.reading
 	if a.layout != nil && !r.void {
@@ -140,7 +140,7 @@ func (k *core) onAnswer(a answer) {
 	}
 }
 
-// onLayout takes in what table there is.
+// onLayout handles the state of the table.
 func (k *core) onLayout(r *reading, s *ruleset.State, now book.Clock) {
 	t := &k.table
 	t.layout, r.began = s, now.Boot
@@ -159,8 +159,8 @@ func (k *core) onLayout(r *reading, s *ruleset.State, now book.Clock) {
 	}
 }
 
-// conclude takes in the end of an answer. What was not shown is of meaning only
-// if it was the same table all the time: else it went with the table.
+// conclude handles the end of an answer. What was not shown means something
+// only if it was the same table all the time: else it went with the table.
 func (k *core) conclude(r *reading, a answer) {
 	if a.err != nil || !r.void && !a.same {
 		k.readAt = a.at.Boot.Add(pause)
@@ -209,7 +209,7 @@ func (k *core) settle() {
 	}
 }
 
-// onEntry takes in an element that a reading shows.
+// onEntry handles an element that a reading shows.
 func (k *core) onEntry(r *reading, e ruleset.Entry, now book.Clock) {
 	if e.Role == ruleset.RoleNet {
 		for _, p := range e.Interval.Prefixes() {
@@ -293,8 +293,9 @@ func (k *core) explained(e ruleset.Entry, source netip.Prefix, before book.Row, 
 	return row
 }
 
-// onShownBan takes in a ban that the kernel has, whoever made it. Whether what
-// others did by hand is news depends on whether it can have been done just now.
+// onShownBan handles a ban that the kernel has, made by any program. Whether
+// what others did by hand is news depends on whether it can have been done just
+// now.
 func (k *core) onShownBan(row, before book.Row, lately bool, now book.Clock) {
 	known := before.BannedAt(now.Boot.Add(slack)) && same(before, row)
 	if _, offence := ruleset.Offence(row.Comment); offence && !before.BannedAt(now.Boot.Add(slack)) && !k.climbed(row) {
@@ -321,7 +322,7 @@ func (k *core) climbed(row book.Row) bool {
 	return end.Sub(row.Until).Abs() < settling || begin.Sub(row.Until.Add(-row.Timeout)).Abs() < settling
 }
 
-// onStanding takes in what the kernel says of a source that was in doubt.
+// onStanding handles what the kernel says of a source that was in doubt.
 func (k *core) onStanding(s standingOf, now book.Clock) {
 	var shown step
 	if s.Source == s.source && s.Step > 0 {

@@ -13,7 +13,7 @@ import (
 // at once, and how long it may take until they are here.
 const heldBack = 30 * time.Millisecond
 
-// save is somebody who waits until all that has happened is on the disk.
+// save is a request that is answered once all that has happened is on the disk.
 type save struct {
 	due   book.Moment // not before that
 	saved chan<- error
@@ -142,7 +142,7 @@ func (w *Watcher) dueSaves(now book.Clock) (due []save) {
 	return due
 }
 
-// end takes in what was heard until now, and writes the book.
+// end handles the reports received until now, and writes the book.
 func (w *Watcher) end() error {
 	for wait := time.After(heldBack); wait != nil; {
 		select {

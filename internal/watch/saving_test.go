@@ -24,7 +24,9 @@ func TestSavedAtOnce(t *testing.T) {
 	check := func(when string) {
 		rows := l.saved(path)
 		for _, src := range all {
-			if row := rows[l.source(src)]; !row.Banned || row.Offences != 1 || row.Port != trapTCP {
+			// On a busy machine the sets may show a ban before the log tells of it,
+			// which alone knows the port.
+			if row := rows[l.source(src)]; !row.Banned || row.Offences != 1 || row.Port != 0 && row.Port != trapTCP {
 				t.Fatalf("%s %v is saved as %+v", when, src, row)
 			}
 		}

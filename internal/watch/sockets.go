@@ -65,7 +65,7 @@ func send[T any](out chan<- T, v T, done <-chan struct{}) bool {
 	}
 }
 
-// sources tells by which prefix an address is banned. Of IPv6 the kernel is
+// sources finds the prefix by which an address is banned. Of IPv6 the kernel is
 // asked, which is why this is done beside the loop.
 type sources struct {
 	conn   *nftset.Conn

@@ -15,7 +15,7 @@ import (
 type Stats struct {
 	counters
 
-	// Table tells that there is a table, TableCurrent that it is what the
+	// Table reports that there is a table, TableCurrent that it is what the
 	// configuration says; Wrong is what is not.
 	Table, TableCurrent bool
 	Wrong               string
@@ -46,7 +46,7 @@ type Port struct {
 
 // counters only grow, but for Lag.
 type counters struct {
-	// Offences by port. No more than [maxPorts] are told apart.
+	// Offences by port. No more than [maxPorts] are counted apart.
 	Offences map[Port]uint64
 	// Escalations by the step that a source came to.
 	Escalations [ruleset.MaxSteps + 1]uint64

@@ -18,7 +18,7 @@ type table struct {
 	known     uint64
 	restoring bool        // what is to be put back has been found
 	since     book.Moment // when it went away
-	newAt     book.Moment // when it was heard that it is another one
+	newAt     book.Moment // when we learned that it is another one
 	removal   book.Moment // until when its end is portmon remove's work
 
 	// Whether it is what it must be.
@@ -36,7 +36,7 @@ type table struct {
 		took       time.Duration
 		generation uint32 // of the ruleset; 0: there was none
 	}
-	full uint64 // offences that have banned nobody, as it counts
+	full uint64 // offences that led to no ban, as the table counts them
 }
 
 type tableState int
@@ -47,7 +47,7 @@ const (
 	resting tableState = iota
 	// standing: there is a table.
 	standing
-	// away: somebody deleted the table, and is likely to be making it again.
+	// away: the table was deleted, and is likely to be made again soon.
 	away
 )
 
@@ -75,13 +75,13 @@ func (t *table) restored() bool { return t.handle != 0 && t.known == t.handle }
 // have come too early.
 func (t *table) suspect(now book.Clock) { t.closelyAt, t.suspected = now.Boot, true }
 
-// onRemoving takes in that the user is about to delete the table.
+// onRemoving records that the user is about to delete the table.
 func (k *core) onRemoving(now book.Clock) { k.table.removal = now.Boot.Add(grace) }
 
-// onApplying takes in that the user is about to change the table.
+// onApplying records that the user is about to change the table.
 func (k *core) onApplying(now book.Clock) { k.table.held = now.Boot.Add(grace) }
 
-// onTableGone takes in that the table is gone, and all sets with it.
+// onTableGone handles the end of the table, and of all its sets.
 func (k *core) onTableGone(now book.Clock) {
 	t := &k.table
 	if t.state != standing {
@@ -102,8 +102,8 @@ func (k *core) onTableGone(now book.Clock) {
 	k.tell(News{Kind: Removed})
 }
 
-// onTableNew takes in that there is a table, or that sets were made anew: it
-// has to be read, and what it lacks to be put back.
+// onTableNew handles a new table, or new sets: they have to be read, and what
+// they lack to be put back.
 func (k *core) onTableNew(now book.Clock) {
 	k.interrupt()
 	k.table.state, k.table.handle, k.table.known, k.table.newAt = standing, 0, 0, now.Boot
@@ -146,7 +146,7 @@ func (t *table) nextLook() (at book.Moment, closely bool) {
 	return t.lookedAt.Add(lookEvery), false
 }
 
-// onLook takes in a look at the table.
+// onLook handles the outcome of a look at the table.
 func (k *core) onLook(l look, now book.Clock) {
 	t := &k.table
 	t.lookedAt = now.Boot
@@ -184,7 +184,7 @@ func (k *core) onLook(l look, now book.Clock) {
 	}
 }
 
-// onApplied takes in that the table was made or put right, or that this failed.
+// onApplied handles the outcome of making or repairing the table.
 // If it does not help, the next attempts come later and later.
 func (k *core) onApplied(err error, now book.Clock) {
 	t := &k.table

@@ -8,7 +8,7 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// onEvent takes in an event. Events count with the end of their transaction:
+// onEvent handles an event. Events count with the end of their transaction:
 // until then it may say otherwise, as that of a program which deletes an
 // element in order to add it anew.
 func (k *core) onEvent(ev nftset.Event, now book.Clock) {
@@ -25,7 +25,7 @@ func (k *core) onEvent(ev nftset.Event, now book.Clock) {
 	}
 }
 
-// onTransaction takes in what a transaction has done.
+// onTransaction handles the events of a transaction.
 func (k *core) onTransaction(events []nftset.Event, end nftset.Event, now book.Clock) {
 	t := &k.table
 	deleted, there := false, false
@@ -64,7 +64,7 @@ type place struct {
 	key nftset.Interval
 }
 
-// onElements takes in what a transaction has done to the elements of a table
+// onElements handles what a transaction has done to the elements of a table
 // that stays.
 func (k *core) onElements(events []nftset.Event, now book.Clock) {
 	last := make(map[place]int)            // the last word of others on each element
@@ -106,16 +106,16 @@ func (k *core) onElements(events []nftset.Event, now book.Clock) {
 }
 
 // step is a step of the ladder, and until when it is remembered; 0 is none.
-// scan tells that its offence was a scan.
+// scan reports that its offence was a scan.
 type step struct {
 	step  int
 	until book.Moment
 	scan  bool
 }
 
-// onOwnElement takes in that the kernel tells of a change of our own. What we
-// put may have been lifted by somebody after it was noted and before it was
-// done; the kernel tells in which order it came.
+// onOwnElement handles the event of a change of our own. What we put may have
+// been lifted by others after we decided on it and before it was committed; the
+// order of the events shows which came first.
 func (k *core) onOwnElement(ev nftset.Event, role ruleset.Role) {
 	if role == ruleset.RoleNet {
 		k.nets = true // prefixes that overlap are cut
@@ -134,7 +134,7 @@ func (k *core) onOwnElement(ev nftset.Event, role ruleset.Role) {
 }
 
 // decode returns the entry that an element is, and the source that it is about;
-// ok is false if that is no prefix.
+// ok is false if that is not a prefix.
 func (k *core) decode(set string, el nftset.Element) (e ruleset.Entry, source netip.Prefix, ok bool) {
 	if e, ok = k.table.layout.Entry(set, el); !ok {
 		return e, source, false
@@ -143,7 +143,7 @@ func (k *core) decode(set string, el nftset.Element) (e ruleset.Entry, source ne
 	return e, source, ok
 }
 
-// onForeignLift takes in that another program has deleted an element. The
+// onForeignLift handles an element that another program has deleted. The
 // source may be banned by another set, or again by now.
 func (k *core) onForeignLift(e ruleset.Entry, source netip.Prefix, now book.Clock) {
 	_, owed := k.owed[source]
@@ -159,7 +159,7 @@ func (k *core) onForeignLift(e ruleset.Entry, source netip.Prefix, now book.Cloc
 	}
 }
 
-// onForeignBan takes in a ban that another program has made. climbed is the
+// onForeignBan handles a ban that another program has made. climbed is the
 // step that the program has taken the source up to itself.
 func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, now book.Clock) {
 	if k.freed[source].told {
@@ -177,7 +177,7 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, 
 	}
 	switch {
 	case was && same(before, row):
-		k.book.Learn(row) // put back by somebody who remembers it as we do
+		k.book.Learn(row) // put back by a program that remembers it as we do
 	case was && offence && (before.Timeout == 0 || row.Until < before.Until):
 		k.owe(source, false) // it has done nothing to deserve less
 	case e.Role == ruleset.RoleBan && !was && k.climbs(row, before, climbed, now):
@@ -215,7 +215,7 @@ func (k *core) climb(row *book.Row, before book.Row, now book.Clock) {
 	row.Step, row.StepUntil = step, row.Until.Add(k.spec.Forget)
 	_, offence := ruleset.Offence(row.Comment)
 	if marked := ruleset.OffenceMark + row.Comment; !offence && len(marked) <= maxComment {
-		row.Comment = marked // so that the table tells what it is as well
+		row.Comment = marked // so that the table says what it is as well
 	}
 	k.owe(row.Source, false)
 }

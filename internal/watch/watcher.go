@@ -32,8 +32,8 @@ type Watcher struct {
 	changes chan changed
 	synced  chan synced
 	orders  chan func()   // to be called by the loop
-	ended   chan struct{} // closed when nobody reads orders any more
-	done    chan struct{} // closed when nobody reads reports and answers any more
+	ended   chan struct{} // closed when orders are not read any more
+	done    chan struct{} // closed when reports and answers are not read any more
 	readers sync.WaitGroup
 
 	changing, syncing bool
@@ -90,7 +90,7 @@ func (w *Watcher) Close() {
 	}
 	for _, c := range []*nftset.Conn{w.sources, w.reader, w.editor} {
 		if c != nil {
-			c.Close() // whoever reads a long dump ends with an error
+			c.Close() // ends a long dump with an error
 		}
 	}
 	w.readers.Wait()
@@ -143,8 +143,9 @@ func (w *Watcher) tend() {
 	now := book.ReadClock()
 	w.core.tidy(now)
 	if q, ok := w.core.nextQuestion(now); ok {
+		table := w.config.Spec.Table // a reload replaces the Spec meanwhile
 		w.readers.Go(func() {
-			ask(w.reader, w.config.Spec.Table, q, func(a answer) bool { return send(w.answers, a, w.done) })
+			ask(w.reader, table, q, func(a answer) bool { return send(w.answers, a, w.done) })
 		})
 	}
 	if todo, ok := w.core.nextChange(now); ok {
@@ -164,7 +165,7 @@ func (w *Watcher) tend() {
 	}
 }
 
-// idle returns how long there will be nothing to do unless something is heard.
+// idle returns how long there will be nothing to do unless a report comes.
 func (w *Watcher) idle() time.Duration {
 	now := book.ReadClock()
 	return max(0, min(w.core.idle(now), w.untilSync(now)))
@@ -188,8 +189,8 @@ func (w *Watcher) onChanged(c changed) {
 	}
 }
 
-// drain takes in what waits already, so that it is answered together. It ends,
-// although more may come all the time.
+// drain handles the reports that wait already, so that they are answered
+// together. It ends, although more may come all the time.
 func (w *Watcher) drain() {
 	for range backlog {
 		select {
@@ -206,7 +207,7 @@ func (w *Watcher) take(r report) {
 	for i := range r.messages {
 		w.core.onLogMessage(&r.messages[i].Message, r.messages[i].source, now)
 	}
-	// After an overrun, the next message tells how many were lost in it. Other
+	// After an overrun, the next message says how many were lost in it. Other
 	// gaps are no overrun, and say it all.
 	known := r.lost.Messages > 0 && w.overran
 	if known || r.lost.Overrun {
