@@ -106,7 +106,7 @@ func (c compiler) inNoBan(f family) statement {
 // bannedRules are asked only once a ban matched: the innocent do not pay for
 // them.
 func (c compiler) bannedRules() []Rule {
-	rules := []Rule{rule(isReply(), accept())}
+	var rules []Rule
 	for _, f := range families {
 		// An error about somebody else's connection: without "packet too big"
 		// from a banned router, an innocent visitor behind it would get nothing.
@@ -116,11 +116,27 @@ func (c compiler) bannedRules() []Rule {
 	for _, f := range families {
 		rules = append(rules, rule(f.whole().in(f.whitelist()), accept()))
 	}
-	return append(rules,
+	for _, f := range families {
+		rules = append(rules, rule(f.cutKey().is(f.cut()), count(CounterDropped), drop()))
+	}
+	rules = append(rules,
+		rule(isReply(), accept()),
 		// Where conntrack was told not to track, nobody knows what is a reply.
 		// A connected socket, on a port that the kernel has chosen, is one that
 		// this host has opened.
 		rule(ctState("untracked", ctUntracked), dportWithin(c.LocalPorts), toBoundSocket(), accept()),
-		rule(count(CounterDropped), drop()),
 	)
+	for _, f := range families {
+		// A service that the source was connected to. conntrack sees the resets
+		// that we drop, and forgets the connection for them. What the service
+		// sends then begins another one, by which the source would answer.
+		e := element{key: f.cutKey(), set: f.cut(), timeout: c.BanTime[len(c.BanTime)-1], renew: true}
+		rules = append(rules, rule(ctState("established", ctEstablished), e.statement(), count(CounterDropped), drop()))
+	}
+	return append(rules, rule(count(CounterDropped), drop()))
+}
+
+// cutKey loads the source and the TCP port that it sends to.
+func (f family) cutKey() statement {
+	return f.whole().pair("saddr", f.saddrAt, unix.IPPROTO_TCP)
 }

@@ -140,6 +140,7 @@ func (t *Table) compileSets(s Spec) {
 	for _, f := range families {
 		t.dynamic(f.ban(), f.key, s.BanTime[0], s.Size)
 		t.add(nftset.Set{Name: f.net(), Type: f.key, Flags: nftset.FlagInterval | nftset.FlagTimeout})
+		t.dynamic(f.cut(), f.pair, s.BanTime[len(s.BanTime)-1], s.Size)
 		if s.subnetOf(f) > 0 {
 			t.dynamic(f.subnet(), f.key, subnetTime, min(s.Size, maxSubnets))
 			t.dynamic(f.crowd(), f.key, crowdTime, s.Size)

@@ -247,7 +247,7 @@ func isOurs(set string) bool {
 	}
 	for _, f := range families {
 		if slices.Contains([]string{
-			f.whitelist(), f.crowd(), f.hits(), f.probed(), f.score(), f.served(), f.grace(unix.IPPROTO_TCP), f.grace(unix.IPPROTO_UDP),
+			f.whitelist(), f.cut(), f.crowd(), f.hits(), f.probed(), f.score(), f.served(), f.grace(unix.IPPROTO_TCP), f.grace(unix.IPPROTO_UDP),
 		}, set) {
 			return true
 		}

@@ -84,6 +84,7 @@ func (f family) ban() string             { return "ban" + f.suffix }
 func (f family) net() string             { return "net" + f.suffix }
 func (f family) subnet() string          { return "subnet" + f.suffix }
 func (f family) crowd() string           { return "crowd" + f.suffix }
+func (f family) cut() string             { return "cut" + f.suffix }
 func (f family) scanner() string         { return "scanner" + f.suffix }
 func (f family) hits() string            { return "hits" + f.suffix }
 func (f family) probed() string          { return "probed" + f.suffix }

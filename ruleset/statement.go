@@ -94,9 +94,10 @@ func isReply() statement {
 // NF_CT_STATE_UNTRACKED_BIT of include/uapi/linux/netfilter/nf_conntrack_common.h
 // and IPS_DST_NAT of the same file.
 const (
-	ctRelated   = 1 << (1 + 1) // IP_CT_RELATED is 1
-	ctUntracked = 1 << 6
-	ctDNAT      = 1 << 5
+	ctEstablished = 1 << (0 + 1) // IP_CT_ESTABLISHED is 0
+	ctRelated     = 1 << (1 + 1) // IP_CT_RELATED is 1
+	ctUntracked   = 1 << 6
+	ctDNAT        = 1 << 5
 )
 
 // ctState matches packets whose connection is in a state.
