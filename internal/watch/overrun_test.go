@@ -106,7 +106,10 @@ func TestEventsLost(t *testing.T) {
 	for _, src := range offenders {
 		tx.DeleteElements(h.Set(ruleset.RoleBan.Set(src, 0)), nftset.Singles(nftset.AddrKey(l.source(src).Addr())))
 	}
-	if err := l.conn.Commit(tx); err != nil {
+	release := w.hang()
+	err := l.conn.Commit(tx)
+	release()
+	if err != nil {
 		t.Fatal(err)
 	}
 	w.awaitNews(Lifted, len(offenders))
