@@ -177,15 +177,3 @@ func TestWhitelistAlwaysHoldsNobodyLoopbackAndLinkLocal(t *testing.T) {
 		}
 	}
 }
-
-func TestNftDuration(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		0: "0s", time.Millisecond: "1ms", 1: "1ms", 999 * time.Millisecond: "999ms", time.Second: "1s", 1500 * time.Millisecond: "1s500ms", 90 * time.Second: "1m30s",
-		time.Hour: "1h", 8 * time.Hour: "8h", 24 * time.Hour: "1d", 30 * 24 * time.Hour: "30d", 25*time.Hour + 61*time.Second + 5*time.Millisecond: "1d1h1m1s5ms",
-		MaxBanTime: "3650d",
-	} {
-		if got := nftDuration(d); got != want {
-			t.Errorf("%v: got %q, want %q", d, got, want)
-		}
-	}
-}

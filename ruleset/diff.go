@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -181,7 +182,7 @@ func apart(a, b []nftset.Interval) (onlyA, onlyB []nftset.Interval) {
 func stuck(have *nftset.Set, want *Set) string {
 	if !sameTimeout(have.Timeout, want.Timeout) {
 		return fmt.Sprintf("set %s keeps the timeout %s: this kernel does not change that of a live set (new bans get %s all the same)",
-			have.Name, nftDuration(have.Timeout), nftDuration(want.Timeout))
+			have.Name, text.Duration(have.Timeout), text.Duration(want.Timeout))
 	}
 	return fmt.Sprintf("set %s keeps the size %d instead of %d: this kernel does not change that of a live set",
 		have.Name, have.Size, want.Size)

@@ -6,6 +6,8 @@ import (
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/text"
 )
 
 // rate is a limit: so many packets in a unit of time, and a burst before it
@@ -84,16 +86,16 @@ func (e element) statement() statement {
 	if e.remove {
 		verb, dyn.Operation = "delete", dynsetDelete
 	}
-	text := fmt.Sprintf("%s @%s { %s", verb, e.set, e.key.text)
+	nft := fmt.Sprintf("%s @%s { %s", verb, e.set, e.key.text)
 	if e.timeout > 0 {
-		text += " timeout " + nftDuration(e.timeout)
+		nft += " timeout " + text.Duration(e.timeout)
 	}
 	if e.threshold > 1 {
 		l := rate{1, expr.LimitTimeWeek, uint32(e.threshold - 1)}.exceeded()
 		dyn.Exprs = l.exprs
-		text += " " + l.text
+		nft += " " + l.text
 	}
 	st := e.key
-	st.text, st.exprs = text+" }", append(st.exprs[:len(st.exprs):len(st.exprs)], dyn)
+	st.text, st.exprs = nft+" }", append(st.exprs[:len(st.exprs):len(st.exprs)], dyn)
 	return st
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -36,7 +37,7 @@ func TestNftLoadsWhatTablesSay(t *testing.T) {
 			}
 			loaded.nft(r.Table.String())
 			if spec.Grace > 0 { // which is no part of the table, but of its creation
-				loaded.nft(fmt.Sprintf("add element inet portmon starting { tcp timeout %v, udp timeout %[1]v }", nftDuration(spec.Grace)))
+				loaded.nft(fmt.Sprintf("add element inet portmon starting { tcp timeout %v, udp timeout %[1]v }", text.Duration(spec.Grace)))
 			}
 			if own := spec.own(); len(own) > 0 {
 				loaded.nft(fmt.Sprintf("add element inet portmon own6 { %v, %v }", own[0], own[1]))

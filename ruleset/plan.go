@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -112,7 +113,7 @@ func (p *Plan) putSet(what string, s *nftset.Set) {
 		props += fmt.Sprintf(" flags %s;", flagsText(s.Flags))
 	}
 	if s.Timeout > 0 {
-		props += " timeout " + nftDuration(s.Timeout) + ";"
+		props += " timeout " + text.Duration(s.Timeout) + ";"
 	}
 	if s.Size > 0 {
 		props += fmt.Sprintf(" size %d;", s.Size)
@@ -203,10 +204,10 @@ func elementsText(elems []nftset.Element) string {
 func elementText(el nftset.Element) string {
 	s := el.Interval.String()
 	if el.Timeout > 0 {
-		s += " timeout " + nftDuration(el.Timeout)
+		s += " timeout " + text.Duration(el.Timeout)
 	}
 	if el.Expires > 0 && el.Expires != el.Timeout {
-		s += " expires " + nftDuration(el.Expires)
+		s += " expires " + text.Duration(el.Expires)
 	}
 	if el.Comment != "" {
 		s += fmt.Sprintf(" comment %q", el.Comment)

@@ -2,7 +2,6 @@ package ruleset
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
@@ -248,25 +247,6 @@ func logTo(prefix string, group, threshold uint16) statement {
 		text:  fmt.Sprintf("log prefix %q group %d snaplen %d queue-threshold %d", prefix, group, logSnaplen, threshold),
 		exprs: []expr.Any{&expr.Log{Key: key, Group: group, QThreshold: threshold, Snaplen: logSnaplen, Data: []byte(prefix)}},
 	}
-}
-
-// nftDuration writes a duration as nft does: 1d2h3m4s5ms.
-func nftDuration(d time.Duration) string {
-	ms := int64((d + time.Millisecond - 1) / time.Millisecond)
-	s := ""
-	for _, u := range []struct {
-		ms   int64
-		name string
-	}{{86400_000, "d"}, {3600_000, "h"}, {60_000, "m"}, {1000, "s"}, {1, "ms"}} {
-		if n := ms / u.ms; n > 0 {
-			s += fmt.Sprintf("%d%s", n, u.name)
-			ms -= n * u.ms
-		}
-	}
-	if s == "" {
-		return "0s"
-	}
-	return s
 }
 
 // number returns NFPROTO_IPV4 or NFPROTO_IPV6.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -108,7 +109,7 @@ func (s *Set) write(w *errWriter) {
 		w.printf("\t\tflags %s\n", flagsText(s.Flags))
 	}
 	if s.Timeout > 0 {
-		w.printf("\t\ttimeout %s\n", nftDuration(s.Timeout))
+		w.printf("\t\ttimeout %s\n", text.Duration(s.Timeout))
 	}
 	if len(s.Elements) > 0 {
 		w.printf("\t\telements = { ")

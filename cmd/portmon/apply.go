@@ -94,7 +94,7 @@ func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts) erro
 		p.print("inet %s: changed: %s%s%s\n", tableName, strings.Join(changes(r.Plan), ", "), kept(h), lifted(r.Plan))
 	}
 	if r.Created && conf.Spec.Grace > 0 {
-		p.note("traps are armed in %s, so that services can start", config.FormatDuration(conf.Spec.Grace))
+		p.note("traps are armed in %s, so that services can start", text.Duration(conf.Spec.Grace))
 	}
 	if w == nil {
 		if err := p.restore(h, conf); err != nil {
@@ -122,7 +122,7 @@ func summary(s *ruleset.Spec) string {
 func durations(ds []time.Duration) string {
 	var all []string
 	for _, d := range ds {
-		all = append(all, config.FormatDuration(d))
+		all = append(all, text.Duration(d))
 	}
 	return strings.Join(all, " ")
 }

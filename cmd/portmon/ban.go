@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/book"
-	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
@@ -350,7 +349,7 @@ func (l lasting) left() string {
 	if l.remaining == 0 {
 		return forever
 	}
-	return short(l.remaining) + " left"
+	return text.ShortDuration(l.remaining) + " left"
 }
 
 // withoutLonger leaves out what is banned for as long already.
@@ -367,7 +366,7 @@ func (p *cli) withoutLonger(held func(*ruleset.Record) lasting, list *targetList
 		}
 		how := forever
 		if l.remaining > 0 {
-			how = "for " + short(l.remaining)
+			how = "for " + text.ShortDuration(l.remaining)
 		}
 		p.note("%s%s is already banned %s", text.Prefix(r.Source), list.targets[i].meaning(r.Source), how)
 	}
@@ -383,7 +382,7 @@ func banTime(d time.Duration) string {
 	if d <= 0 {
 		return forever
 	}
-	return "for " + config.FormatDuration(d)
+	return "for " + text.Duration(d)
 }
 
 // failEach reports errors that have nothing to do with each other, each with its

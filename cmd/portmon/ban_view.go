@@ -49,24 +49,24 @@ func (b *ban) comment() string {
 	if b.text != "" || b.known == nil || b.known.Offences == 0 {
 		return b.text
 	}
-	text := text.Plural(b.known.Offences, "offence")
-	if port := portName(b.known.Proto, b.known.Port); port != "" {
-		return port + ", " + text
+	offences := text.Plural(b.known.Offences, "offence")
+	if port := text.Port(b.known.Proto, b.known.Port); port != "" {
+		return port + ", " + offences
 	}
-	return text
+	return offences
 }
 
 // cells are those of its line in a list.
 func (b *ban) cells() []string {
-	cells := []string{text.Prefix(b.prefix), "-", b.cause.String(), "-", forever, printable(b.comment())}
+	cells := []string{text.Prefix(b.prefix), "-", b.cause.String(), "-", forever, text.Printable(b.comment())}
 	if b.step > 0 {
 		cells[1] = strconv.Itoa(b.step)
 	}
 	if since, ok := b.since(); ok {
-		cells[3] = short(b.read.Sub(since))
+		cells[3] = text.ShortDuration(b.read.Sub(since))
 	}
 	if b.remaining > 0 {
-		cells[4] = short(b.remaining)
+		cells[4] = text.ShortDuration(b.remaining)
 	}
 	return cells
 }
@@ -114,30 +114,30 @@ func (b *ban) view() banJSON {
 // describe says all about a ban: "198.51.100.0/24 in net4, forever, by hand:
 // spam wave".
 func (b *ban) describe() string {
-	text := text.Prefix(b.prefix) + " in " + b.set
+	line := text.Prefix(b.prefix) + " in " + b.set
 	if b.step > 0 {
-		text += ", tier " + strconv.Itoa(b.step)
+		line += ", tier " + strconv.Itoa(b.step)
 	}
 	if b.remaining == 0 {
-		text += ", " + forever
+		line += ", " + forever
 	} else {
 		if b.timeout > 0 {
-			text += ", " + banTime(b.timeout)
+			line += ", " + banTime(b.timeout)
 		}
 		if since, ok := b.since(); ok {
-			text += " since " + since.Format(clockLayout)
+			line += " since " + since.Format(clockLayout)
 		}
-		text += ", " + short(b.remaining) + " left"
+		line += ", " + text.ShortDuration(b.remaining) + " left"
 	}
-	text += map[ruleset.Cause]string{
+	line += map[ruleset.Cause]string{
 		ruleset.CauseTrap: ", for a packet to a trap port", ruleset.CauseScan: ", for a scan",
 		ruleset.CauseSubnet: ", as many of its sources offended", ruleset.CauseHand: ", by hand",
 		ruleset.CauseOther: ", by another program",
 	}[b.cause]
 	if comment := b.comment(); comment != "" {
-		text += ": " + printable(comment)
+		line += ": " + text.Printable(comment)
 	}
-	return text
+	return line
 }
 
 // clockLayout is how moments are written for people, in local time.
@@ -158,35 +158,4 @@ func moment(c book.Clock, m book.Moment) string {
 		return ""
 	}
 	return stamp(c.Time(m))
-}
-
-// portName returns "tcp/23", or "" if it is not known.
-func portName(proto uint8, port uint16) string {
-	if proto == 0 || port == 0 {
-		return text.Protocol(proto)
-	}
-	return text.Protocol(proto) + "/" + strconv.Itoa(int(port))
-}
-
-// short writes a duration so that it can be read at a glance: rounded to its
-// two largest units.
-func short(d time.Duration) string {
-	const day = 24 * time.Hour
-	units := [...]struct {
-		size time.Duration
-		name string
-	}{{day, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}}
-	for i, u := range units[:3] {
-		next, afterNext := units[i+1], units[min(i+2, len(units)-1)]
-		if d < u.size-afterNext.size/2 {
-			continue // even rounded, it is shorter
-		}
-		d = d.Round(next.size)
-		text := strconv.FormatInt(int64(d/u.size), 10) + u.name
-		if n := d % u.size / next.size; n > 0 {
-			text += strconv.FormatInt(int64(n), 10) + next.name
-		}
-		return text
-	}
-	return strconv.FormatInt(int64(d.Round(time.Second)/time.Second), 10) + "s"
 }

@@ -29,7 +29,7 @@ in a root shell also banned addresses. The shell reads it at its start from
 			if len(args) == 1 && slices.Contains(shells, args[0]) {
 				return nil
 			}
-			return usage(cmd, "expected the name of a shell: %s", enumerate(shells))
+			return usage(cmd, "expected the name of a shell: %s", text.Enumerate(shells, "or"))
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch root := cmd.Root(); args[0] {

@@ -127,32 +127,6 @@ func TestListJSON(t *testing.T) {
 	}
 }
 
-func TestShortDurations(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		0:                                     "0s",
-		400 * time.Millisecond:                "0s",
-		500 * time.Millisecond:                "1s",
-		59 * time.Second:                      "59s",
-		59*time.Second + 600*time.Millisecond: "1m",
-		61 * time.Second:                      "1m1s",
-		time.Hour - time.Second:               "59m59s",
-		time.Hour - time.Millisecond:          "1h",
-		time.Hour + 29*time.Second:            "1h",
-		time.Hour + 31*time.Second:            "1h1m",
-		8*time.Hour - 20*time.Millisecond:     "8h",
-		day - 29*time.Second:                  "1d",
-		day - 31*time.Second:                  "23h59m",
-		day + 29*time.Minute:                  "1d",
-		3*day - 40*time.Minute:                "2d23h",
-		3*day - 20*time.Minute:                "3d",
-		3649*day + 23*time.Hour:               "3649d23h",
-	} {
-		if got := short(d); got != want {
-			t.Errorf("%v: got %s, want %s", d, got, want)
-		}
-	}
-}
-
 func TestSeconds(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		8 * time.Hour:               "28800",

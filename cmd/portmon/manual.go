@@ -11,6 +11,7 @@ import (
 	"github.com/portmon/portmon/internal/daemon"
 	"github.com/portmon/portmon/internal/manual"
 	"github.com/portmon/portmon/internal/notice"
+	"github.com/portmon/portmon/internal/text"
 )
 
 // manualCommand is for packagers, who call it when they build.
@@ -30,7 +31,7 @@ portmon.toml.5.`,
 			case "portmon.toml.5":
 				p.print("%s", manualOfConfig())
 			default:
-				return usage(cmd, "expected the name of a page: %s", enumerate(cmd.ValidArgs))
+				return usage(cmd, "expected the name of a page: %s", text.Enumerate(cmd.ValidArgs, "or"))
 			}
 			return nil
 		},

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/route"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
@@ -142,7 +141,7 @@ func (w *walk) trap(p *cli, back route.Answer) error {
 		return err
 	}
 	if w.ask("retries_needed", w.a.retries > 0, "") {
-		return w.end(packetDropped, "retries", "it is dropped, and bans once enough such packets came within %s", config.FormatDuration(w.a.retries))
+		return w.end(packetDropped, "retries", "it is dropped, and bans once enough such packets came within %s", text.Duration(w.a.retries))
 	}
 	return w.offence("trap", "it is a packet to a trap port")
 }
@@ -225,7 +224,7 @@ func (w *walk) exempt(p *cli, back route.Answer) (done bool, err error) {
 // offence ends with a ban.
 func (w *walk) offence(because, reason string) error {
 	return w.end(packetBans, because, "%s: it would ban %s for %s (tier %d)",
-		reason, text.Prefix(w.a.Source), config.FormatDuration(time.Duration(w.a.NextBanSeconds)), w.a.NextTier)
+		reason, text.Prefix(w.a.Source), text.Duration(time.Duration(w.a.NextBanSeconds)), w.a.NextTier)
 }
 
 // spared asks a set of the services where a program was seen listening.
@@ -245,7 +244,7 @@ func graceLeft(d time.Duration) string {
 	if d <= 0 {
 		return ""
 	}
-	return short(d) + " left"
+	return text.ShortDuration(d) + " left"
 }
 
 // get asks for an element of a set, which need not be there.
@@ -293,7 +292,7 @@ func ownAddrs() (own []netip.Addr, err error) {
 func (a *packetAnswer) print(p *cli) {
 	by := ""
 	if a.Interface != "" {
-		by = " on " + printable(a.Interface)
+		by = " on " + text.Printable(a.Interface)
 	}
 	kind := map[string]string{"tcp": "a TCP SYN", "udp": "a UDP packet"}[a.Protocol]
 	is := map[string]string{packetPasses: "passes", packetDropped: "is dropped", packetBans: "is dropped, and bans"}[a.Verdict]
@@ -303,6 +302,6 @@ func (a *packetAnswer) print(p *cli) {
 	}
 	p.print("%s to %s port %d%s %s: %s\n", kind, a.To, a.Port, by, paint(p.outColour, is, colour), a.Text)
 	for _, q := range a.Asked {
-		p.print("  %-16s%s\n", strings.ReplaceAll(q.Question, "_", " ")+"?", printable(q.Answer))
+		p.print("  %-16s%s\n", strings.ReplaceAll(q.Question, "_", " ")+"?", text.Printable(q.Answer))
 	}
 }

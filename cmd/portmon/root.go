@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/portmon/portmon/internal/text"
 )
 
 // run is the program: it does what the arguments say and returns the exit code.
@@ -62,7 +64,7 @@ back are banned for longer. The kernel does all that: no program has to run.`,
 
 // noCommand is the error of a command that only has subcommands, without one.
 func noCommand(cmd *cobra.Command) error {
-	return usage(cmd, "missing command: %s", enumerate(names(cmd)))
+	return usage(cmd, "missing command: %s", text.Enumerate(names(cmd), "or"))
 }
 
 // names returns the names of the commands that a command has.
@@ -120,13 +122,4 @@ func suggest(s string, words []string) []string {
 		c.AddCommand(&cobra.Command{Use: w, Run: func(*cobra.Command, []string) {}})
 	}
 	return c.SuggestionsFor(s)
-}
-
-// enumerate writes a list as in a sentence.
-func enumerate(words []string) string {
-	if len(words) < 2 {
-		return strings.Join(words, "")
-	}
-	last := len(words) - 1
-	return strings.Join(words[:last], ", ") + " or " + words[last]
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -63,7 +62,7 @@ func (r *report) printTraps(u *ui) {
 	}
 	u.print("traps: %s\n", ports)
 	if r.ArmedInSeconds > 0 {
-		u.print("  armed in %s\n", short(time.Duration(r.ArmedInSeconds)))
+		u.print("  armed in %s\n", text.ShortDuration(time.Duration(r.ArmedInSeconds)))
 	}
 	for _, l := range r.served {
 		u.print("  %s\n", l)
@@ -97,7 +96,7 @@ func (r *report) printSets(u *ui) {
 			row[2] = fmt.Sprint(s.Size)
 		}
 		if s.TimeoutSeconds > 0 {
-			row[3] = config.FormatDuration(time.Duration(s.TimeoutSeconds))
+			row[3] = text.Duration(time.Duration(s.TimeoutSeconds))
 		}
 		if s.Full {
 			full = append(full, s.Name)

@@ -23,6 +23,8 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
+
+	"github.com/portmon/portmon/internal/text"
 )
 
 // ui is the program's voice.
@@ -109,13 +111,13 @@ func (u *ui) table(rows iter.Seq[[]string], columns int) {
 // say writes to standard error, each line behind the program's name. Data that
 // is still buffered comes first, so that a terminal that gets both shows them
 // in order.
-func (u *ui) say(label string, as style, text string) {
+func (u *ui) say(label string, as style, message string) {
 	u.out.Flush()
 	if label != "" {
 		label = paint(u.errColour, label, as) + ": "
 	}
-	for line := range strings.Lines(text) {
-		fmt.Fprintf(u.err, "portmon: %s%s\n", label, printable(strings.TrimSuffix(line, "\n")))
+	for line := range strings.Lines(message) {
+		fmt.Fprintf(u.err, "portmon: %s%s\n", label, text.Printable(strings.TrimSuffix(line, "\n")))
 	}
 }
 
@@ -127,11 +129,11 @@ func (u *ui) warn(format string, args ...any) { u.say("warning", yellow, fmt.Spr
 
 // hint says what to do next.
 func (u *ui) hint(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
+	message := fmt.Sprintf(format, args...)
 	if u.config != nil && *u.config != "" {
-		text = hintedCommand.ReplaceAllString(text, "$1 --config "+strings.ReplaceAll(shellWord(*u.config), "$", "$$"))
+		message = hintedCommand.ReplaceAllString(message, "$1 --config "+strings.ReplaceAll(shellWord(*u.config), "$", "$$"))
 	}
-	u.say("hint", bold, text)
+	u.say("hint", bold, message)
 }
 
 // hintedCommand finds the commands in hints that another configuration would
@@ -169,17 +171,6 @@ func (u *ui) finish(err error) int {
 		code = max(code, exitFailed)
 	}
 	return code
-}
-
-// printable returns text of others with what is not text replaced, such as the
-// escape sequences that a terminal would obey.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) || r == '\t' {
-			return r
-		}
-		return unicode.ReplacementChar
-	}, s)
 }
 
 func exit(code int) { os.Exit(code) }

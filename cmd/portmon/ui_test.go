@@ -67,7 +67,7 @@ func TestMessagesOfOthersAreOnlyText(t *testing.T) {
 	u := newUI(e)
 	stderr.Reset()
 	u.note("one\x1b[2Jtwo\nthree\r\n")
-	if got, want := stderr.String(), "portmon: one\ufffd[2Jtwo\nportmon: three\ufffd\n"; got != want {
+	if got, want := stderr.String(), "portmon: one\ufffd[2Jtwo\nportmon: three \n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/text"
 )
 
@@ -51,14 +50,14 @@ func (a *answer) print(p *cli) {
 func (a *answer) past() []string {
 	var lines []string
 	if a.Offences > 0 {
-		text := text.Plural(a.Offences, "offence") + " on record, the last"
-		if port := portName(a.known.Proto, a.known.Port); port != "" {
-			text += " at " + port
+		line := text.Plural(a.Offences, "offence") + " on record, the last"
+		if port := text.Port(a.known.Proto, a.known.Port); port != "" {
+			line += " at " + port
 		}
-		lines = append(lines, text+" on "+a.clock.Time(a.known.Last).In(a.zone).Format(clockLayout))
+		lines = append(lines, line+" on "+a.clock.Time(a.known.Last).In(a.zone).Format(clockLayout))
 	}
 	if a.Tier > 0 {
-		lines = append(lines, fmt.Sprintf("last banned by tier %d, which is remembered for %s more", a.Tier, short(time.Duration(a.TierExpiresSeconds))))
+		lines = append(lines, fmt.Sprintf("last banned by tier %d, which is remembered for %s more", a.Tier, text.ShortDuration(time.Duration(a.TierExpiresSeconds))))
 	}
 	if n := len(a.ProbedPorts); n > 0 {
 		of := ""
@@ -81,7 +80,7 @@ func (a *answer) prospect() []string {
 		return []string{"nothing would ban it: there are no trap ports, and scans are not counted"}
 	}
 	if a.Verdict == banned {
-		return []string{fmt.Sprintf("the next ban would be tier %d, for %s", a.NextTier, config.FormatDuration(next))}
+		return []string{fmt.Sprintf("the next ban would be tier %d, for %s", a.NextTier, text.Duration(next))}
 	}
 	if a.unroutable {
 		return []string{"nothing would ban it: it has no route back, so that what it sends may be forged, and bans nobody"}
@@ -92,17 +91,17 @@ func (a *answer) prospect() []string {
 	}
 	how := "a packet to a trap port"
 	if a.retries > 0 {
-		how = "trap packets within " + config.FormatDuration(a.retries)
+		how = "trap packets within " + text.Duration(a.retries)
 	}
-	lines := []string{fmt.Sprintf("%s would ban %s for %s (tier %d)", how, what, config.FormatDuration(next), a.NextTier)}
+	lines := []string{fmt.Sprintf("%s would ban %s for %s (tier %d)", how, what, text.Duration(next), a.NextTier)}
 	if a.traps.String() == "" {
 		lines = nil
 	}
 	if a.scans {
-		lines = append(lines, a.nextProbe(what, config.FormatDuration(next)))
+		lines = append(lines, a.nextProbe(what, text.Duration(next)))
 	}
 	if a.ArmedInSeconds > 0 {
-		lines = append(lines, fmt.Sprintf("but nothing bans before the traps are armed, in %s", short(time.Duration(a.ArmedInSeconds))))
+		lines = append(lines, fmt.Sprintf("but nothing bans before the traps are armed, in %s", text.ShortDuration(time.Duration(a.ArmedInSeconds))))
 	}
 	if ports := a.traps.String(); ports != "" {
 		lines = append(lines, "traps: "+ports)
@@ -114,7 +113,7 @@ func (a *answer) prospect() []string {
 func (a *answer) nextProbe(what, how string) string {
 	within := ""
 	if a.scanWindow > 0 {
-		within = " within " + config.FormatDuration(a.scanWindow)
+		within = " within " + text.Duration(a.scanWindow)
 	}
 	switch left := a.ScanPorts - len(a.ProbedPorts); {
 	case a.ScanPorts == 0:

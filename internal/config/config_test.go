@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -68,11 +69,11 @@ func TestReferenceHasEveryKey(t *testing.T) {
 // The ranges which the reference file promises are those of a Spec.
 func TestReferenceHasRanges(t *testing.T) {
 	for _, want := range []string{
-		"from " + FormatDuration(minDuration) + " to " + FormatDuration(maxDuration),
+		"from " + text.Duration(minDuration) + " to " + text.Duration(maxDuration),
 		"an offence, 1 to " + strconv.Itoa(ruleset.MaxRetryLimit),
 		"an offence, 0 to " + strconv.Itoa(ruleset.MaxRetryLimit),
-		"from 0s to " + FormatDuration(ruleset.MaxGrace),
-		"from 1s to " + FormatDuration(ruleset.MaxFindTime),
+		"from 0s to " + text.Duration(ruleset.MaxGrace),
+		"from 1s to " + text.Duration(ruleset.MaxFindTime),
 		"1 to " + strconv.Itoa(ruleset.MaxSteps) + " durations",
 		"1 to " + strconv.Itoa(ruleset.MaxSize),
 		"1 to 128",

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -40,7 +41,7 @@ func errDuration(low, high time.Duration) error {
 	}
 	last := len(examples) - 1
 	return fmt.Errorf("want a duration from %s to %s, such as %s or %s",
-		FormatDuration(low), FormatDuration(high), strings.Join(examples[:last], ", "), examples[last])
+		text.Duration(low), text.Duration(high), strings.Join(examples[:last], ", "), examples[last])
 }
 
 // ParseDuration reads a duration from 1s to 3650d: whole numbers of w, d, h, m
@@ -99,23 +100,6 @@ func scanDuration(s string, high time.Duration) (d time.Duration, err error) {
 	return d, nil
 }
 
-// FormatDuration writes a duration of zero or more the way a configuration
-// does: "8h", "3d", "1d12h". Weeks are written as days, and what is below a
-// second is left out.
-func FormatDuration(d time.Duration) string {
-	var b strings.Builder
-	for _, unit := range units[1:] {
-		if n := d / unit.size; n > 0 {
-			fmt.Fprintf(&b, "%d%c", n, unit.name)
-			d %= unit.size
-		}
-	}
-	if b.Len() == 0 {
-		return "0s"
-	}
-	return b.String()
-}
-
 // duration returns a duration from low to high: a string, or seconds as an
 // integer.
 func (r *reader) duration(v value, low, high time.Duration) (time.Duration, bool) {
@@ -160,7 +144,7 @@ func (r *reader) ladder(v value) ([]time.Duration, bool) {
 			continue
 		}
 		if n := len(tiers); n > 0 && d <= tiers[n-1] {
-			r.fault(item.place(), "each tier must be longer than the one before, which is %s", FormatDuration(tiers[n-1]))
+			r.fault(item.place(), "each tier must be longer than the one before, which is %s", text.Duration(tiers[n-1]))
 		}
 		tiers = append(tiers, d)
 	}

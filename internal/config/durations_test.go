@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -85,38 +86,16 @@ func TestParseDurationFaults(t *testing.T) {
 	}
 }
 
-func TestFormatDuration(t *testing.T) {
-	tests := []struct {
-		d    time.Duration
-		want string
-	}{
-		{0, "0s"},
-		{999 * time.Millisecond, "0s"},
-		{time.Second, "1s"},
-		{90 * time.Second, "1m30s"},
-		{8 * time.Hour, "8h"},
-		{36 * time.Hour, "1d12h"},
-		{30 * day, "30d"},
-		{day + time.Second, "1d1s"},
-		{ruleset.MaxBanTime, "3650d"},
-	}
-	for _, tt := range tests {
-		if got := FormatDuration(tt.d); got != tt.want {
-			t.Errorf("FormatDuration(%v) = %q: want %q", tt.d, got, tt.want)
-		}
-	}
-}
-
-// What FormatDuration writes, ParseDuration reads.
+// What text.Duration writes, ParseDuration reads.
 func TestDurationRoundTrip(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 10_000 {
 		// As many short ones as long ones: a random number of random bits.
 		limit := min(int64(1)<<random.IntN(30), int64(maxDuration/time.Second))
 		want := time.Duration(1+random.Int64N(limit)) * time.Second
-		text := FormatDuration(want)
+		text := text.Duration(want)
 		if got, err := ParseDuration(text); got != want || err != nil {
-			t.Fatalf("ParseDuration(FormatDuration(%v)) = %v, %v, by way of %q", want, got, err, text)
+			t.Fatalf("ParseDuration(text.Duration(%v)) = %v, %v, by way of %q", want, got, err, text)
 		}
 	}
 }
@@ -210,7 +189,7 @@ func TestLadderFaults(t *testing.T) {
 func TestLadderOfMaxSteps(t *testing.T) {
 	tiers := strings.TrimSuffix(strings.Repeat("X, ", ruleset.MaxSteps), ", ")
 	for i := range ruleset.MaxSteps {
-		tiers = strings.Replace(tiers, "X", FormatDuration(time.Duration(1+i)*time.Hour), 1)
+		tiers = strings.Replace(tiers, "X", text.Duration(time.Duration(1+i)*time.Hour), 1)
 	}
 	tiers = `["` + strings.ReplaceAll(tiers, ", ", `", "`) + `"]`
 	if got := len(mustParse(t, "[ban]\nbantime = "+tiers).Spec.BanTime); got != ruleset.MaxSteps {

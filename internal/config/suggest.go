@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"strings"
+
+	"github.com/portmon/portmon/internal/text"
 )
 
 // suggestKey says which of the known keys an unknown one may have been meant to
@@ -29,11 +31,11 @@ func suggestKey(key string, known []string) string {
 	}
 	switch {
 	case best == nil && table == "":
-		return fmt.Sprintf("above the first [table] there are %s", enumerate(siblings))
+		return fmt.Sprintf("above the first [table] there are %s", text.Enumerate(siblings, "and"))
 	case best == nil && siblings == nil:
 		return fmt.Sprintf("there is no table [%s]", table)
 	case best == nil:
-		return fmt.Sprintf("[%s] has %s", table, enumerate(siblings))
+		return fmt.Sprintf("[%s] has %s", table, text.Enumerate(siblings, "and"))
 	case best[0] == table:
 		return fmt.Sprintf("did you mean %s?", best[1])
 	case best[0] == "":
@@ -55,7 +57,7 @@ func suggestTable(name string, known []string) string {
 		}
 	}
 	if best == "" {
-		return "there are " + enumerate(all)
+		return "there are " + text.Enumerate(all, "and")
 	}
 	return fmt.Sprintf("did you mean [%s]?", best)
 }
@@ -100,13 +102,4 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
-}
-
-// enumerate writes a list as a sentence does.
-func enumerate(words []string) string {
-	if len(words) < 2 {
-		return strings.Join(words, "")
-	}
-	last := len(words) - 1
-	return strings.Join(words[:last], ", ") + " and " + words[last]
 }

@@ -144,7 +144,7 @@ func attrs(n *watch.News, now book.Clock) []slog.Attr {
 	str("cause", n.Cause.String())
 	number("tier", n.Step)
 	if n.Port > 0 {
-		str("port", fmt.Sprintf("%s/%d", text.Protocol(n.Proto), n.Port))
+		str("port", text.Port(n.Proto, n.Port))
 	}
 	if n.Kind == watch.Full {
 		number("offences", n.Count)

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/internal/watch"
 )
@@ -109,7 +108,7 @@ func (e *Event) duration() string {
 	default:
 		d = max(d.Round(time.Second), time.Second)
 	}
-	return " for " + config.FormatDuration(d)
+	return " for " + text.Duration(d)
 }
 
 // optional returns s behind a text that belongs to it, or nothing.

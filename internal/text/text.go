@@ -1,13 +1,71 @@
-// Package text writes what several parts of portmon show to people, so that it
-// looks the same everywhere.
+// Package text writes durations, lists, prefixes, ports and foreign text the
+// same way wherever portmon shows them. It imports nothing of portmon, so that
+// every other package may use it.
 package text
 
 import (
 	"net/netip"
 	"strconv"
+	"strings"
+	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
+
+const day = 24 * time.Hour
+
+var units = [...]struct {
+	size time.Duration
+	name string
+}{{day, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}, {time.Millisecond, "ms"}}
+
+// Duration writes a duration in full, as nft and the configuration do:
+// "1d2h3m4s5ms", or "0s". A fraction of a millisecond is rounded up, because a
+// timeout of 0 means "never" to the kernel.
+func Duration(d time.Duration) string {
+	d += time.Millisecond - 1
+	s := ""
+	for _, u := range units {
+		if n := d / u.size; n > 0 {
+			s += strconv.FormatInt(int64(n), 10) + u.name
+			d %= u.size
+		}
+	}
+	if s == "" {
+		return "0s"
+	}
+	return s
+}
+
+// ShortDuration writes a duration that people read at a glance, rounded to
+// seconds and to its two largest units: "2d20h", "59m1s", "0s".
+func ShortDuration(d time.Duration) string {
+	for i, u := range units[:3] {
+		next, afterNext := units[i+1].size, units[min(i+2, 3)].size
+		if d >= u.size-afterNext/2 { // or it does not even round up to this unit
+			return Duration(d.Round(next))
+		}
+	}
+	return Duration(d.Round(time.Second))
+}
+
+// Plural returns "1 ban", "2 bans".
+func Plural(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return strconv.Itoa(n) + " " + noun
+}
+
+// Enumerate writes a list as a sentence does: "a, b or c".
+func Enumerate(words []string, conjunction string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " " + conjunction + " " + words[last]
+}
 
 // Prefix writes a prefix the short way: a single address without its length,
 // and "" for the zero value.
@@ -21,16 +79,8 @@ func Prefix(p netip.Prefix) string {
 	return p.String()
 }
 
-// Plural returns "1 ban", "2 bans".
-func Plural(n int, thing string) string {
-	if n != 1 {
-		thing += "s"
-	}
-	return strconv.Itoa(n) + " " + thing
-}
-
 // Protocol returns "tcp", "udp", the number of any other IP protocol, or "" for
-// 0, which is one that is not known.
+// 0, which means that it is not known.
 func Protocol(proto uint8) string {
 	switch proto {
 	case 0:
@@ -41,4 +91,38 @@ func Protocol(proto uint8) string {
 		return "udp"
 	}
 	return strconv.Itoa(int(proto))
+}
+
+// Port returns "tcp/23", "tcp" without a port, or "" if neither is known.
+func Port(proto uint8, port uint16) string {
+	if proto == 0 || port == 0 {
+		return Protocol(proto)
+	}
+	return Protocol(proto) + "/" + strconv.Itoa(int(port))
+}
+
+// Printable makes foreign text safe for a terminal, a log, a header or an
+// environment: one line, white space as blanks, and U+FFFD for what is neither,
+// such as the start of an escape sequence.
+func Printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case unicode.IsPrint(r):
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
+}
+
+// Shorten returns s, or its first characters and "…" if it has more than limit.
+func Shorten(s string, limit int) string {
+	n := 0
+	for i := range s {
+		if n++; n > limit {
+			return s[:i] + "…"
+		}
+	}
+	return s
 }
