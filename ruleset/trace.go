@@ -1,0 +1,456 @@
+package ruleset
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/nftset"
+)
+
+// Packet is the first packet of a connection that nothing has translated or
+// marked, and what the host would answer if the packet path asked about it.
+type Packet struct {
+	From, To netip.Addr
+	Port     uint16 // destination
+	Proto    uint8  // unix.IPPROTO_TCP, which stands for a SYN, or unix.IPPROTO_UDP
+
+	Loopback         bool // it comes in by lo
+	FromSelf, ToSelf bool // the routes say that the address is one of this host
+	Listener         bool // a socket would get it
+	RouteBack        bool // a route to From leads by the interface that it came in by
+}
+
+// Names of the questions of a [Trace].
+const (
+	AskDormant     = "dormant"
+	AskBanned      = "banned"
+	AskServed      = "served"
+	AskTrapPort    = "trap_port"
+	AskIgnored     = "ignored"
+	AskProbed      = "probed_before"
+	AskToThisHost  = "to_this_host"
+	AskLoopback    = "loopback"
+	AskWhitelisted = "whitelisted"
+	AskOwnAddress  = "own_address"
+	AskListener    = "listener"
+	AskRouteBack   = "route_back"
+	AskStarting    = "starting"
+	AskGrace       = "grace"
+	AskScore       = "score"          // enough distinct closed ports?
+	AskRetries     = "retries_needed" // is one packet to a trap not enough?
+)
+
+// Question is a question of the packet path, and the answer to it.
+type Question struct {
+	Name    string
+	Yes     bool
+	Element nftset.Element // that was found, if it was a set that was asked
+}
+
+// Trace is what the rules in the kernel do to a packet.
+type Trace struct {
+	Asked   []Question // each name once, in the order of the kernel
+	Dropped bool
+	// Because is the name of the question that settled it, if there was one.
+	Because string
+	// Ban is the ban that the packet leads to, and Step that of the ladder; nil
+	// if there is none. Cause is why: a trap or a scan.
+	Ban   *Entry
+	Step  int
+	Cause Cause
+	// Probes counts the distinct closed ports of the source, that of the packet
+	// included, of which ScanPorts are an offence; 0 if they were not counted.
+	Probes, ScanPorts int
+}
+
+// Trace follows a packet through the rules that the kernel holds, whoever made
+// them, and asks the kernel for the elements that they look up. It changes
+// nothing. Rate limits and full sets are taken to let the packet through, and
+// of packets to traps and of sources in a subnet none are taken to have come
+// before: the kernel does not report those numbers.
+func (h *Handle) Trace(p Packet) (Trace, error) {
+	t := tracer{h: h, p: p, added: make(map[setElement]bool)}
+	if h.Dormant {
+		t.ask(AskDormant, true, nftset.Element{})
+		t.Because = AskDormant
+		return t.Trace, nil
+	}
+	var base []ChainState
+	for _, ch := range h.Chains {
+		if ch.Hook != nil && ch.Hook.Number == unix.NF_INET_PRE_ROUTING {
+			base = append(base, ch)
+		}
+	}
+	slices.SortStableFunc(base, func(a, b ChainState) int { return cmp.Compare(a.Hook.Priority, b.Hook.Priority) })
+	for _, ch := range base {
+		verdict, err := t.follow(ch.Name)
+		if t.Dropped = verdict == expr.VerdictDrop; t.Dropped || err != nil {
+			return t.Trace, err
+		}
+	}
+	return t.Trace, nil
+}
+
+// tracer is a packet on its way.
+type tracer struct {
+	h *Handle
+	p Packet
+	Trace
+	added map[setElement]bool // elements that the packet has added
+	reg   [80]byte
+	about string // the question that the loaded value answers; "" for none
+	yes   bool
+	asked string // by the rule, last
+}
+
+// setElement is one element of a set.
+type setElement struct {
+	set string
+	key nftset.Key
+}
+
+// ask notes a question. One that is asked again, about another prefix length or
+// by another chain, is one question, and yes if any answer is.
+func (t *tracer) ask(name string, yes bool, el nftset.Element) {
+	if name == "" {
+		return
+	}
+	t.asked = name
+	i := slices.IndexFunc(t.Asked, func(q Question) bool { return q.Name == name })
+	switch {
+	case i < 0:
+		t.Asked = append(t.Asked, Question{name, yes, el})
+	case yes && !t.Asked[i].Yes:
+		t.Asked[i] = Question{name, yes, el}
+	}
+}
+
+// follow goes through a chain, and returns VerdictContinue at its end.
+func (t *tracer) follow(chain string) (expr.VerdictKind, error) {
+	ch := t.h.chain(chain)
+	if ch == nil {
+		return expr.VerdictContinue, nil
+	}
+	last := t.asked
+	for _, rule := range ch.Rules {
+		t.asked = ""
+		v, err := t.rule(rule.Exprs)
+		last = cmp.Or(t.asked, last)
+		if err != nil {
+			return 0, err
+		}
+		switch v.Kind {
+		case expr.VerdictAccept, expr.VerdictDrop:
+			if t.Because = last; chain == chainListens {
+				t.Because = AskListener
+			}
+			return v.Kind, nil
+		case expr.VerdictGoto:
+			t.asked = last
+			return t.follow(v.Chain)
+		case expr.VerdictJump:
+			t.asked = last
+			if kind, err := t.follow(v.Chain); kind != expr.VerdictContinue || err != nil {
+				return kind, err
+			}
+			last = t.asked
+		case expr.VerdictReturn:
+			return expr.VerdictContinue, nil
+		}
+	}
+	t.asked = last
+	return expr.VerdictContinue, nil
+}
+
+// rule returns the verdict of a rule, VerdictContinue if it has none or does not
+// match.
+func (t *tracer) rule(exprs [][]byte) (expr.Verdict, error) {
+	t.about = ""
+	for _, b := range exprs {
+		e, err := decodeExpr(t.h.Family, b)
+		if err != nil {
+			return expr.Verdict{}, err
+		}
+		if v, ok := e.(*expr.Verdict); ok {
+			return *v, nil
+		}
+		if matches, err := t.evaluate(e); !matches || err != nil {
+			return expr.Verdict{Kind: expr.VerdictContinue}, err
+		}
+	}
+	return expr.Verdict{Kind: expr.VerdictContinue}, nil
+}
+
+// decodeExpr returns an expression of a rule, nil for one that only other rules
+// than ours have.
+func decodeExpr(family nftset.Family, b []byte) (expr.Any, error) {
+	attrs, err := netlink.UnmarshalAttributes(b)
+	if err != nil {
+		return nil, err
+	}
+	e := map[string]expr.Any{
+		"payload": &expr.Payload{}, "meta": &expr.Meta{}, "cmp": &expr.Cmp{}, "lookup": &expr.Lookup{}, "bitwise": &expr.Bitwise{},
+		"ct": &expr.Ct{}, "fib": &expr.Fib{}, "socket": &expr.Socket{}, "dynset": &expr.Dynset{}, "limit": &expr.Limit{},
+		"objref": &expr.Objref{}, "immediate": &expr.Verdict{}, "log": &expr.Log{},
+	}[string(bytes.TrimRight(find(attrs, unix.NFTA_EXPR_NAME), "\x00"))]
+	if e == nil {
+		return nil, nil
+	}
+	return e, expr.Unmarshal(byte(family), find(attrs, unix.NFTA_EXPR_DATA), e)
+}
+
+// evaluate runs an expression, and reports whether the rule goes on behind it.
+func (t *tracer) evaluate(e expr.Any) (matches bool, err error) {
+	switch e := e.(type) {
+	case *expr.Payload:
+		header := t.network()
+		if e.Base == expr.PayloadBaseTransportHeader {
+			header = t.transport()
+		}
+		if int(e.Offset+e.Len) > len(header) {
+			return false, nil
+		}
+		t.load(e.DestRegister, header[e.Offset:][:e.Len])
+	case *expr.Meta:
+		switch e.Key {
+		case expr.MetaKeyNFPROTO:
+			t.load(e.Register, []byte{familyOfAddr(t.p.From).number()})
+		case expr.MetaKeyL4PROTO:
+			t.load(e.Register, []byte{t.p.Proto})
+		case expr.MetaKeyIIF:
+			index := uint32(2) // any but that of lo
+			if t.p.Loopback {
+				index = 1
+			}
+			t.load(e.Register, hostOrder(index))
+			t.about, t.yes = AskLoopback, t.p.Loopback
+		default:
+			return false, nil
+		}
+	case *expr.Ct: // of a new connection
+		value := map[expr.CtKey]uint32{expr.CtKeySTATE: 1 << (2 + 1)}[e.Key] // IP_CT_NEW is 2
+		t.load(e.Register, hostOrder(value))
+	case *expr.Fib:
+		t.fib(e)
+	case *expr.Socket:
+		t.ask(AskListener, t.p.Listener, nftset.Element{})
+		t.load(e.Register, make([]byte, 4)) // not transparent, and on any address
+		return t.p.Listener, nil
+	case *expr.Bitwise:
+		value := slices.Clone(t.at(e.SourceRegister)[:e.Len])
+		for i := range value {
+			value[i] = value[i]&e.Mask[i] ^ e.Xor[i]
+		}
+		t.load(e.DestRegister, value)
+	case *expr.Cmp:
+		t.ask(t.about, t.yes, nftset.Element{})
+		c := bytes.Compare(t.at(e.Register)[:len(e.Data)], e.Data)
+		switch e.Op {
+		case expr.CmpOpEq:
+			return c == 0, nil
+		case expr.CmpOpNeq:
+			return c != 0, nil
+		case expr.CmpOpGte:
+			return c >= 0, nil
+		case expr.CmpOpLte:
+			return c <= 0, nil
+		}
+		return false, nil
+	case *expr.Lookup:
+		return t.lookup(e)
+	case *expr.Dynset:
+		return t.dynset(e)
+	case *expr.Limit:
+		return !e.Over, nil
+	case *expr.Objref:
+		switch e.Name {
+		case CounterTrapped:
+			t.Cause = CauseTrap
+		case CounterScanned:
+			t.Cause = CauseScan
+		case CounterDropped:
+			t.asked = AskBanned
+		}
+	case *expr.Log:
+	default:
+		return false, nil
+	}
+	return true, nil
+}
+
+// at returns a register and those behind it. The first four of 16 bytes each are
+// also numbered as words of 4 bytes.
+func (t *tracer) at(register uint32) []byte {
+	if register >= unix.NFT_REG32_00 {
+		return t.reg[4*(register-unix.NFT_REG32_00):]
+	}
+	return t.reg[16*(register-unix.NFT_REG_1):]
+}
+
+func (t *tracer) load(register uint32, value []byte) {
+	copy(t.at(register), value)
+	t.about = ""
+}
+
+// network returns the header of IPv4 or IPv6, as far as rules read it.
+func (t *tracer) network() []byte {
+	f := familyOfAddr(t.p.From)
+	header := make([]byte, f.daddrAt)
+	copy(header[f.saddrAt:], t.p.From.AsSlice())
+	return append(header, t.p.To.AsSlice()...)
+}
+
+// transport returns the header of TCP or UDP, as far as rules read it.
+func (t *tracer) transport() []byte {
+	header := make([]byte, 20)
+	binary.BigEndian.PutUint16(header[portAt:], t.p.Port)
+	if t.p.Proto == unix.IPPROTO_TCP {
+		header[13] = tcpSYN
+	}
+	return header
+}
+
+func (t *tracer) fib(e *expr.Fib) {
+	value, name, yes := uint32(0), AskRouteBack, t.p.RouteBack
+	switch {
+	case e.ResultADDRTYPE && e.FlagDADDR:
+		value, name, yes = unix.RTN_UNICAST, AskToThisHost, t.p.ToSelf
+	case e.ResultADDRTYPE:
+		value, name, yes = unix.RTN_UNICAST, AskOwnAddress, t.p.FromSelf
+	case yes:
+		value = 1
+	}
+	if e.ResultADDRTYPE && yes {
+		value = unix.RTN_LOCAL
+	}
+	t.load(e.Register, hostOrder(value))
+	t.about, t.yes = name, yes
+}
+
+// key returns the key for a set that a register holds.
+func (t *tracer) key(set *nftset.Set, register uint32) nftset.Key {
+	b := t.at(register)
+	addr := func(n int) netip.Addr {
+		a, _ := netip.AddrFromSlice(b[:n])
+		return a
+	}
+	switch set.Type {
+	case nftset.IPv4Addr:
+		return nftset.AddrKey(addr(4))
+	case nftset.IPv6Addr:
+		return nftset.AddrKey(addr(16))
+	case nftset.IPv4AddrPort:
+		return nftset.AddrPortKey(netip.AddrPortFrom(addr(4), binary.BigEndian.Uint16(b[4:])))
+	case nftset.IPv6AddrPort:
+		return nftset.AddrPortKey(netip.AddrPortFrom(addr(16), binary.BigEndian.Uint16(b[16:])))
+	case nftset.InetProto:
+		return nftset.ProtoKey(b[0])
+	}
+	return nftset.PortKey(binary.BigEndian.Uint16(b))
+}
+
+// questionOf returns the question that a set answers, "" for one that is of no
+// interest to users.
+func questionOf(set string) string {
+	if role, _ := RoleOf(set); role.Bans() {
+		return AskBanned
+	}
+	for _, q := range []struct{ prefix, name string }{
+		{"served_", AskServed}, {"trap_", AskTrapPort}, {setIgnoreTCP, AskIgnored}, {"probed", AskProbed},
+		{"whitelist", AskWhitelisted}, {"grace_", AskGrace}, {setStarting, AskStarting},
+	} {
+		if strings.HasPrefix(set, q.prefix) {
+			return q.name
+		}
+	}
+	return ""
+}
+
+func (t *tracer) lookup(e *expr.Lookup) (matches bool, err error) {
+	set := t.h.Set(e.SetName)
+	if set == nil {
+		return false, nil
+	}
+	key := t.key(set, e.SourceRegister)
+	if t.added[setElement{set.Name, key}] {
+		return !e.Invert, nil // by this packet: no question about it
+	}
+	el, _, found, err := t.h.get(set.Name, key)
+	t.ask(questionOf(set.Name), found, el)
+	return found != e.Invert, err
+}
+
+func (t *tracer) dynset(e *expr.Dynset) (matches bool, err error) {
+	set := t.h.Set(e.SetName)
+	if set == nil || e.Operation == dynsetDelete {
+		return set != nil, nil
+	}
+	key := t.key(set, e.SrcRegKey)
+	t.added[setElement{set.Name, key}] = true
+	if need := threshold(e); need > 1 {
+		switch f := familyOf(set.Type); set.Name {
+		case f.score():
+			probed, err := t.h.Probed(netip.PrefixFrom(key.Addr(), key.Addr().BitLen()))
+			if err != nil {
+				return false, err
+			}
+			t.Probes, t.ScanPorts = len(probed)+1, need
+			t.ask(AskScore, t.Probes >= need, nftset.Element{})
+			return t.Probes >= need, nil
+		case f.hits():
+			t.ask(AskRetries, true, nftset.Element{})
+		}
+		return false, nil
+	}
+	switch role, step := RoleOf(set.Name); role {
+	case RoleBan:
+		el := nftset.Element{Interval: nftset.Single(key), Timeout: cmp.Or(e.Timeout, set.Timeout)}
+		if ban, ok := t.h.Entry(set.Name, el); ok {
+			t.Ban = &ban
+		}
+	case RoleStep:
+		t.Step = step
+	}
+	return true, nil
+}
+
+// threshold returns for the packet of which number a rule goes on behind a
+// dynset: 1 without a limit.
+func threshold(e *expr.Dynset) int {
+	for _, inner := range e.Exprs {
+		if l, ok := inner.(*expr.Limit); ok && l.Over {
+			return int(l.Burst) + 1
+		}
+	}
+	return 1
+}
+
+// ScanPorts returns how many distinct closed ports within a time are an offence
+// by the rules that the kernel holds: 0 if none are, 1 and no time if any is.
+func (h *Handle) ScanPorts() (n int, within time.Duration) {
+	if h.Set(setIgnoreTCP) == nil {
+		return 0, 0
+	}
+	score := h.Set(families[0].score())
+	if ch := h.chain(chainScan); ch != nil && score != nil {
+		for _, rule := range ch.Rules {
+			for _, b := range rule.Exprs {
+				if e, err := decodeExpr(h.Family, b); err == nil {
+					if d, ok := e.(*expr.Dynset); ok && d.SetName == score.Name {
+						return threshold(d), score.Timeout
+					}
+				}
+			}
+		}
+	}
+	return 1, 0
+}
