@@ -159,16 +159,19 @@ func TestDashboardIsWhole(t *testing.T) {
 	}
 }
 
-// TestOperationsNamesMetricsThatThereAre looks for metrics in the manual, where
-// alerts are made of them.
-func TestOperationsNamesMetricsThatThereAre(t *testing.T) {
+// TestDocumentedMetricsExist looks for the metrics that the alerts and the
+// manual name.
+func TestDocumentedMetricsExist(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../../docs/operations.md")
-	if err != nil {
-		t.Fatal(err)
+	var found []string
+	for _, file := range []string{"../../docs/operations.md", "../../docs/alerts.yml"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, metricName.FindAllString(string(text), -1)...)
 	}
 	labels := labelsOf(t)
-	found := metricName.FindAllString(string(text), -1)
 	if len(found) < 5 {
 		t.Errorf("only %v", found)
 	}
