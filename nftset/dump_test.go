@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 // firstError returns the error that ends the elements of a set, and how many came before it.
@@ -459,7 +461,7 @@ func TestElementsTooFast(t *testing.T) {
 		}
 		return writer.Commit(&tx)
 	})
-	await(t, "ErrChanged", func() bool {
+	lab.Await(t, "ErrChanged", func() bool {
 		n, err := firstError(l.Conn, s)
 		if err == nil && n < len(elems)-1 {
 			t.Errorf("read %d elements of %d or one less", n, len(elems))
@@ -486,7 +488,7 @@ func TestOrphanedEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	orphans := 0
-	await(t, "three intervals expire", func() bool {
+	lab.Await(t, "three intervals expire", func() bool {
 		starts, ends := 0, 0
 		if _, err := l.dumpElements(s, func(l listed) bool {
 			if l.end {

@@ -10,7 +10,7 @@ import (
 
 // checkGet asks for the ends of intervals, for keys inside of them and for their neighbours, and compares with a search through all
 // elements.
-func checkGet(t testing.TB, l *lab, s *Set, elems []Element, more ...Key) {
+func checkGet(t testing.TB, l *fixture, s *Set, elems []Element, more ...Key) {
 	t.Helper()
 	keys := append([]Key{{typ: s.Type}, s.Type.Max()}, more...)
 	for _, el := range elems {

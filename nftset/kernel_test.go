@@ -13,6 +13,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 // jiffy is the longest that a kernel's unit of time can be.
@@ -256,7 +258,7 @@ func TestExpiry(t *testing.T) {
 				}
 				continue
 			}
-			await(t, fmt.Sprint(f.el, " expires"), func() bool {
+			lab.Await(t, fmt.Sprint(f.el, " expires"), func() bool {
 				got, err := l.Get(s, f.el.From)
 				if err != nil && !errors.Is(err, os.ErrNotExist) {
 					t.Fatal(err)
@@ -480,7 +482,7 @@ func TestDiscardExpired(t *testing.T) {
 		if err := l.Add(s, Each(brief)); err != nil {
 			t.Fatal(err)
 		}
-		await(t, "it expires", func() bool {
+		lab.Await(t, "it expires", func() bool {
 			_, err := l.Get(s, brief.From)
 			return errors.Is(err, os.ErrNotExist)
 		})

@@ -1,20 +1,18 @@
 package nftset
 
 import (
-	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netns"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -44,18 +42,18 @@ func (i isolated) Run() int {
 	return i.m.Run()
 }
 
-// lab is a network namespace with an empty table in it, and a connection to its kernel.
-type lab struct {
+// fixture is a network namespace with an empty table in it, and a connection to its kernel.
+type fixture struct {
 	*Conn
 	t     testing.TB
 	host  *netnstest.Host
 	table Table
 }
 
-func newLab(t testing.TB) *lab {
+func newLab(t testing.TB) *fixture {
 	t.Helper()
 	host := netnstest.NewHost(t, "lab")
-	l := &lab{t: t, host: host, table: Table{FamilyINet, "lab"}}
+	l := &fixture{t: t, host: host, table: Table{FamilyINet, "lab"}}
 	l.Conn = l.dial()
 	var tx Tx
 	tx.AddTable(l.table)
@@ -64,7 +62,7 @@ func newLab(t testing.TB) *lab {
 }
 
 // dial opens one more connection to the lab's kernel.
-func (l *lab) dial() *Conn {
+func (l *fixture) dial() *Conn {
 	l.t.Helper()
 	c, err := Dial(&Config{NetNS: l.host.FD()})
 	if err != nil {
@@ -78,7 +76,7 @@ func (l *lab) dial() *Conn {
 	return c
 }
 
-func (l *lab) commit(tx *Tx) {
+func (l *fixture) commit(tx *Tx) {
 	l.t.Helper()
 	if err := l.Commit(tx); err != nil {
 		l.t.Fatal(err)
@@ -86,13 +84,13 @@ func (l *lab) commit(tx *Tx) {
 }
 
 // set adds a set with these elements.
-func (l *lab) set(name string, typ KeyType, flags Flags, elems ...Element) *Set {
+func (l *fixture) set(name string, typ KeyType, flags Flags, elems ...Element) *Set {
 	l.t.Helper()
 	return l.addSet(&Set{Name: name, Type: typ, Flags: flags}, elems...)
 }
 
 // addSet adds a set to the lab's table.
-func (l *lab) addSet(s *Set, elems ...Element) *Set {
+func (l *fixture) addSet(s *Set, elems ...Element) *Set {
 	l.t.Helper()
 	s.Table = l.table
 	var tx Tx
@@ -105,7 +103,7 @@ func (l *lab) addSet(s *Set, elems ...Element) *Set {
 }
 
 // read returns the elements of a set, sorted.
-func (l *lab) read(s *Set) []Element {
+func (l *fixture) read(s *Set) []Element {
 	l.t.Helper()
 	return readAll(l.t, l.Conn, s)
 }
@@ -124,7 +122,7 @@ func readAll(t testing.TB, c *Conn, s *Set) []Element {
 }
 
 // intervals returns what a set holds, sorted.
-func (l *lab) intervals(s *Set) []Interval {
+func (l *fixture) intervals(s *Set) []Interval {
 	l.t.Helper()
 	return intervalsOf(l.read(s))
 }
@@ -137,47 +135,15 @@ func intervalsOf(elems []Element) []Interval {
 	return out
 }
 
-// nft runs the oracle in the lab, with a script on its standard input unless there are arguments, and returns what it prints.
-func (l *lab) nft(script string, args ...string) string {
+// nft runs the oracle in the lab; see lab.NFT.
+func (l *fixture) nft(script string, args ...string) string {
 	l.t.Helper()
-	out, err := l.tryNft(script, args...)
-	if err != nil {
-		l.t.Fatalf("nft %s%s: %v", script, strings.Join(args, " "), err)
-	}
-	return out
+	return lab.NFT(l.t, l.host, script, args...)
 }
 
-func (l *lab) tryNft(script string, args ...string) (string, error) {
+func (l *fixture) tryNft(script string, args ...string) (string, error) {
 	l.t.Helper()
-	path, err := exec.LookPath("nft")
-	if err != nil {
-		l.t.Fatal("install nftables: these tests compare with what nft says")
-	}
-	if len(args) == 0 {
-		args = []string{"-f", "-"}
-	}
-	var stdout, stderr bytes.Buffer
-	l.host.Do(func() {
-		cmd := exec.Command(path, args...)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(script), &stdout, &stderr
-		err = cmd.Run()
-	})
-	if err != nil {
-		err = fmt.Errorf("%w: %s", err, stderr.String())
-	}
-	return stdout.String(), err
-}
-
-// await polls until f is true.
-func await(t testing.TB, what string, f func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !f() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 20 s: %s", what)
-		}
-		runtime.Gosched()
-	}
+	return lab.TryNFT(l.t, l.host, script, args...)
 }
 
 // raceDetector reports whether the tests run with it. It allocates for ends of its own.

@@ -16,11 +16,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
 // listen opens a monitor for the lab's table, which waits 20 s at most.
-func (l *lab) listen(config MonitorConfig) *Monitor {
+func (l *fixture) listen(config MonitorConfig) *Monitor {
 	l.t.Helper()
 	config.NetNS, config.Table = l.host.FD(), l.table
 	m, err := Listen(&config)
@@ -39,7 +40,7 @@ func (l *lab) listen(config MonitorConfig) *Monitor {
 }
 
 // describe returns a set of the lab's table, which need not exist.
-func (l *lab) describe(name string, typ KeyType) Set {
+func (l *fixture) describe(name string, typ KeyType) Set {
 	return Set{Table: l.table, Name: name, Type: typ}
 }
 
@@ -88,11 +89,12 @@ func briefly(events []Event) []string {
 }
 
 // runNft runs nft with a script in the lab, and returns the id of its process.
-func (l *lab) runNft(script string) (pid int) {
+func (l *fixture) runNft(script string) (pid int) {
 	l.t.Helper()
+	path := lab.Program(l.t, "nft")
 	l.host.Do(func() {
 		var stderr bytes.Buffer
-		cmd := exec.Command("nft", "-f", "-")
+		cmd := exec.Command(path, "-f", "-")
 		cmd.Stdin, cmd.Stderr = strings.NewReader(script+"\n"), &stderr
 		if err := cmd.Run(); err != nil {
 			l.t.Fatalf("nft: %s: %v: %s", script, err, &stderr)
@@ -326,7 +328,7 @@ func TestMonitorIsDeafToPackets(t *testing.T) {
 	if got := len(l.read(&ban4)); got != n {
 		t.Fatalf("%d elements, want %d", got, n)
 	}
-	await(t, "the elements of brief expire and are collected", func() bool {
+	lab.Await(t, "the elements of brief expire and are collected", func() bool {
 		sets, err := l.Sets(l.table)
 		if err != nil {
 			t.Fatal(err)
@@ -373,7 +375,7 @@ func TestMonitorIsDeafToTheEndOfAnOwner(t *testing.T) {
 	if err := owner.Close(); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the table is gone", func() bool { return !strings.Contains(l.nft("", "list", "tables"), "own") })
+	lab.Await(t, "the table is gone", func() bool { return !strings.Contains(l.nft("", "list", "tables"), "own") })
 	l.runNft("add table inet own")
 	if events, _ := hear(t, m); !slices.Equal(briefly(events), []string{"table added"}) {
 		t.Errorf("heard %q", briefly(events))
@@ -452,7 +454,7 @@ func TestListenRefuses(t *testing.T) {
 }
 
 // listenWithoutPrivilege calls Listen from a thread that has not CAP_NET_ADMIN.
-func (l *lab) listenWithoutPrivilege() (err error) {
+func (l *fixture) listenWithoutPrivilege() (err error) {
 	l.t.Helper()
 	l.host.Do(func() {
 		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
@@ -490,7 +492,7 @@ func receiving(t *testing.T, m *Monitor) <-chan error {
 		result <- err
 	}()
 	stacks := make([]byte, 1<<20)
-	await(t, "a goroutine waits in Receive", func() bool {
+	lab.Await(t, "a goroutine waits in Receive", func() bool {
 		for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
 			if strings.Contains(stack, "[IO wait") && strings.Contains(stack, "nftset.(*Monitor).Receive(") {
 				return true
@@ -564,5 +566,5 @@ func TestMonitorLeaksNothing(t *testing.T) {
 	if n := files(); n > filesBefore {
 		t.Errorf("%d file descriptors, %d before", n, filesBefore)
 	}
-	await(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= goroutinesBefore })
+	lab.Await(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= goroutinesBefore })
 }

@@ -90,7 +90,7 @@ func (e *nftElem) UnmarshalJSON(b []byte) error {
 }
 
 // listJSON asks nft for a set.
-func (l *lab) listJSON(name string) nftSet {
+func (l *fixture) listJSON(name string) nftSet {
 	l.t.Helper()
 	out := l.nft("", "--json", "--numeric-protocol", "list", "set", "inet", l.table.Name, name)
 	var doc struct {

@@ -12,7 +12,7 @@ import (
 )
 
 // rules returns the attributes of a chain's rules, fit for adding them again.
-func (l *lab) rules(chain string) (all [][]byte) {
+func (l *fixture) rules(chain string) (all [][]byte) {
 	l.t.Helper()
 	for attrs, err := range l.Dump(unix.NFT_MSG_GETRULE, l.table.Family, nil) {
 		if err != nil {
@@ -43,7 +43,7 @@ func (l *lab) rules(chain string) (all [][]byte) {
 
 // replaceSet deletes a set with the rules of a chain, and adds another set of the
 // same name and the same rules.
-func (l *lab) replaceSet(tx *Tx, chain string, from, to *Set, elems ...Element) {
+func (l *fixture) replaceSet(tx *Tx, chain string, from, to *Set, elems ...Element) {
 	l.t.Helper()
 	rules := l.rules(chain)
 	var e encoder

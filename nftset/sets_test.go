@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 // TestCount counts sets of all kinds, also as on a kernel that does not count.
@@ -72,7 +74,7 @@ func TestCountExpired(t *testing.T) {
 	s := l.set("s", IPv4Addr, FlagInterval|FlagTimeout,
 		Element{Interval: iv("10.0.0.0/8"), Timeout: 20 * time.Millisecond},
 		Element{Interval: iv("192.0.2.0/24")}, Element{Interval: iv("224.0.0.0/3")})
-	await(t, "an interval expires", func() bool {
+	lab.Await(t, "an interval expires", func() bool {
 		n, err := l.Count(s)
 		if err != nil || n < 2 || n > 3 {
 			t.Fatalf("%d, %v", n, err)

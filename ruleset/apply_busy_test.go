@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 )
@@ -58,9 +59,9 @@ func TestApplyBesideBusyProgram(t *testing.T) {
 		}
 	}()
 	offender, bystander := l.source(families[0]), l.source(families[0])
-	l.offend(offender)
+	l.Offend(offender)
 	for i := range 20 {
-		spec.TrapTCP = []Ports{{trapTCP, trapTCP}, {uint16(1000 + i), uint16(1000 + i)}}
+		spec.TrapTCP = []Ports{{lab.TrapTCP, lab.TrapTCP}, {uint16(1000 + i), uint16(1000 + i)}}
 		spec.Whitelist = spec.Whitelist[1:] // not only the rules change
 		if r, err := Apply(l.conn, spec); err != nil || r.Empty() {
 			t.Fatalf("apply %d of 20: %v", i+1, err)
@@ -73,7 +74,7 @@ func TestApplyBesideBusyProgram(t *testing.T) {
 	if r := l.prepare(spec); !r.Empty() {
 		t.Errorf("after it, this was still to be changed:\n%.500s", r.Plan)
 	}
-	l.cut(offender)
-	l.served(bystander)
-	l.want(l.syn(l.source(families[0]), 1019), netnstest.NoAnswer)
+	l.Cut(offender)
+	l.Served(bystander)
+	l.Want(l.SYN(l.source(families[0]), 1019), netnstest.NoAnswer)
 }

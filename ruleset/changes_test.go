@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -18,144 +19,144 @@ import (
 type change struct {
 	name   string // the field of Spec that it is about, and what becomes of it
 	change func(*Spec)
-	check  func(l *lab, f family) // that it is in force
+	check  func(l *fixture, f family) // that it is in force
 }
 
 // configChanges are at least one of each field of a Spec but for those that have tests
 // of their own.
 var configChanges = []change{
-	{"nothing", func(*Spec) {}, (*lab).offendAndCut},
-	{"TrapTCP and TrapUDP", func(s *Spec) { s.TrapTCP, s.TrapUDP = []Ports{{4444, 4444}}, nil }, func(l *lab, f family) {
+	{"nothing", func(*Spec) {}, (*fixture).offendAndCut},
+	{"TrapTCP and TrapUDP", func(s *Spec) { s.TrapTCP, s.TrapUDP = []Ports{{4444, 4444}}, nil }, func(l *fixture, f family) {
 		src := l.source(f)
-		l.want(l.syn(src, trapTCP), netnstest.AnswerRST)
-		l.want(l.udp(src, trapUDP), netnstest.AnswerPortUnreachable)
-		l.want(l.syn(src, 4444), netnstest.NoAnswer)
-		l.cut(src)
+		l.Want(l.SYN(src, lab.TrapTCP), netnstest.AnswerRST)
+		l.Want(l.UDP(src, trapUDP), netnstest.AnswerPortUnreachable)
+		l.Want(l.SYN(src, 4444), netnstest.NoAnswer)
+		l.Cut(src)
 	}},
-	{"TrapTCP: more than a bitmap", func(s *Spec) { s.TrapTCP = []Ports{{1, 79}, {10000, 20000}} }, func(l *lab, f family) {
+	{"TrapTCP: more than a bitmap", func(s *Spec) { s.TrapTCP = []Ports{{1, 79}, {10000, 20000}} }, func(l *fixture, f family) {
 		src := l.source(f)
-		l.want(l.syn(src, closed), netnstest.AnswerRST)
-		l.want(l.syn(src, 9999), netnstest.AnswerRST)
-		l.want(l.syn(src, 20000), netnstest.NoAnswer)
-		l.cut(src)
+		l.Want(l.SYN(src, lab.Closed), netnstest.AnswerRST)
+		l.Want(l.SYN(src, 9999), netnstest.AnswerRST)
+		l.Want(l.SYN(src, 20000), netnstest.NoAnswer)
+		l.Cut(src)
 	}},
-	{"Whitelist", func(s *Spec) { s.Whitelist = []netip.Prefix{prefix("198.51.100.9/32"), prefix("2001:db8:9::/48")} }, func(l *lab, f family) {
+	{"Whitelist", func(s *Spec) { s.Whitelist = []netip.Prefix{prefix("198.51.100.9/32"), prefix("2001:db8:9::/48")} }, func(l *fixture, f family) {
 		src := [...]netip.Addr{addr("198.51.100.9"), addr("2001:db8:9::9")}[index(f)]
-		l.want(l.syn(src, trapTCP), netnstest.AnswerRST)
+		l.Want(l.SYN(src, lab.TrapTCP), netnstest.AnswerRST)
 		l.offendAndCut(f)
 	}},
-	{"BanTime: longer", func(s *Spec) { s.BanTime = []time.Duration{24 * time.Hour, 7 * 24 * time.Hour, 60 * 24 * time.Hour} }, func(l *lab, f family) {
+	{"BanTime: longer", func(s *Spec) { s.BanTime = []time.Duration{24 * time.Hour, 7 * 24 * time.Hour, 60 * 24 * time.Hour} }, func(l *fixture, f family) {
 		l.bannedFor(f, 0, 24*time.Hour)
 		l.bannedFor(f, 1, 7*24*time.Hour)
 		l.bannedFor(f, 3, 60*24*time.Hour)
 	}},
-	{"BanTime: shorter", func(s *Spec) { s.BanTime = []time.Duration{time.Minute, time.Hour, 2 * time.Hour} }, func(l *lab, f family) {
+	{"BanTime: shorter", func(s *Spec) { s.BanTime = []time.Duration{time.Minute, time.Hour, 2 * time.Hour} }, func(l *fixture, f family) {
 		l.bannedFor(f, 0, time.Minute)
 		l.bannedFor(f, 2, 2*time.Hour)
 	}},
-	{"BanTime: more steps", func(s *Spec) { s.BanTime = append(slices.Clone(s.BanTime), 31*24*time.Hour, 32*24*time.Hour) }, func(l *lab, f family) {
+	{"BanTime: more steps", func(s *Spec) { s.BanTime = append(slices.Clone(s.BanTime), 31*24*time.Hour, 32*24*time.Hour) }, func(l *fixture, f family) {
 		l.bannedFor(f, 3, 31*24*time.Hour)
 		l.bannedFor(f, 4, 32*24*time.Hour)
 		l.bannedFor(f, 5, 32*24*time.Hour)
 	}},
-	{"Forget", func(s *Spec) { s.Forget = time.Hour }, func(l *lab, f family) {
+	{"Forget", func(s *Spec) { s.Forget = time.Hour }, func(l *fixture, f family) {
 		src := l.source(f)
-		l.offend(src)
-		l.cut(src)
+		l.Offend(src)
+		l.Cut(src)
 		st, err := l.open().Lookup(src)
-		if want := time.Hour + 10*time.Minute; err != nil || st.Step != 1 || st.StepRemaining > want || st.StepRemaining < want-patience {
-			l.t.Errorf("step %d is remembered for %v, want step 1 for %v (%v)", st.Step, st.StepRemaining, want, err)
+		if want := time.Hour + 10*time.Minute; err != nil || st.Step != 1 || st.StepRemaining > want || st.StepRemaining < want-lab.Patience {
+			l.T.Errorf("step %d is remembered for %v, want step 1 for %v (%v)", st.Step, st.StepRemaining, want, err)
 		}
 	}},
-	{"Size: smaller", func(s *Spec) { s.Size = fullSize }, func(l *lab, f family) {
+	{"Size: smaller", func(s *Spec) { s.Size = fullSize }, func(l *fixture, f family) {
 		l.offendAndCut(f)
 		l.fill(f.ban(), f, fullSize, l.size(f.ban()))
 		before, src := l.counters(), l.source(f)
-		l.offend(src)
-		l.served(src)
+		l.Offend(src)
+		l.Served(src)
 		l.wantCounts(before, map[string]uint64{CounterTrapped: 1, CounterFull: 1})
 	}},
-	{"Size: larger", func(s *Spec) { s.Size = 1 << 20 }, (*lab).offendAndCut},
-	{"MaxRetry and FindTime", func(s *Spec) { s.MaxRetry, s.FindTime = 2, time.Hour }, func(l *lab, f family) {
+	{"Size: larger", func(s *Spec) { s.Size = 1 << 20 }, (*fixture).offendAndCut},
+	{"MaxRetry and FindTime", func(s *Spec) { s.MaxRetry, s.FindTime = 2, time.Hour }, func(l *fixture, f family) {
 		src := l.source(f)
-		l.offend(src)
-		l.served(src)
-		l.offend(src)
-		l.cut(src)
+		l.Offend(src)
+		l.Served(src)
+		l.Offend(src)
+		l.Cut(src)
 	}},
-	{"Grace", func(s *Spec) { s.Grace = time.Minute }, func(l *lab, f family) {
+	{"Grace", func(s *Spec) { s.Grace = time.Minute }, func(l *fixture, f family) {
 		l.offendAndCut(f) // the table is not new
 		src := l.source(f)
-		server := l.host.ListenTCP(fmt.Sprintf("[::]:%d", trapTCP))
-		l.want(l.syn(src, trapTCP), netnstest.AnswerSYNACK)
+		server := l.Host.ListenTCP(fmt.Sprintf("[::]:%d", lab.TrapTCP))
+		l.Want(l.SYN(src, lab.TrapTCP), netnstest.AnswerSYNACK)
 		server.Close()
-		l.want(l.syn(src, trapTCP), netnstest.AnswerRST)
-		l.served(src)
-		l.nft("flush set inet portmon " + f.grace(unix.IPPROTO_TCP)) // a minute later
-		l.offend(src)
-		l.cut(src)
+		l.Want(l.SYN(src, lab.TrapTCP), netnstest.AnswerRST)
+		l.Served(src)
+		l.NFT("flush set inet portmon " + f.grace(unix.IPPROTO_TCP)) // a minute later
+		l.Offend(src)
+		l.Cut(src)
 	}},
-	{"Scan: off", func(s *Spec) { s.Scan.Ports = 0 }, func(l *lab, f family) {
+	{"Scan: off", func(s *Spec) { s.Scan.Ports = 0 }, func(l *fixture, f family) {
 		l.scannedAt(f, 0)
 		l.offendAndCut(f)
 	}},
-	{"Scan: strict", func(s *Spec) { s.Scan.Ports = 1; s.Scan.Ignore = []Ports{{closed, closed}} }, func(l *lab, f family) {
+	{"Scan: strict", func(s *Spec) { s.Scan.Ports = 1; s.Scan.Ignore = []Ports{{lab.Closed, lab.Closed}} }, func(l *fixture, f family) {
 		l.scannedAt(f, 1)
 		l.offendAndCut(f)
 	}},
-	{"Scan: ports and findtime", func(s *Spec) { s.Scan.Ports, s.Scan.FindTime = 3, time.Hour }, func(l *lab, f family) {
+	{"Scan: ports and findtime", func(s *Spec) { s.Scan.Ports, s.Scan.FindTime = 3, time.Hour }, func(l *fixture, f family) {
 		l.scannedAt(f, 3)
 		l.offendAndCut(f)
 	}},
-	{"Scan: ignored ports", func(s *Spec) { s.Scan.Ignore = []Ports{{200, 299}} }, func(l *lab, f family) {
+	{"Scan: ignored ports", func(s *Spec) { s.Scan.Ignore = []Ports{{200, 299}} }, func(l *fixture, f family) {
 		l.scannedAt(f, 0)
 		l.offendAndCut(f)
 	}},
-	{"Single6", func(s *Spec) { s.Single6 = []netip.Prefix{prefix("2001:db8:6::/48")} }, func(l *lab, f family) {
+	{"Single6", func(s *Spec) { s.Single6 = []netip.Prefix{prefix("2001:db8:6::/48")} }, func(l *fixture, f family) {
 		l.offendAndCut(f)
 		if f.is6() {
-			l.offend(addr("2001:db8:6:6::1"))
-			l.cut(addr("2001:db8:6:6::1"))
-			l.served(addr("2001:db8:6:6::2"))
+			l.Offend(addr("2001:db8:6:6::1"))
+			l.Cut(addr("2001:db8:6:6::1"))
+			l.Served(addr("2001:db8:6:6::2"))
 		}
 	}},
-	{"Own6", func(s *Spec) { s.Own6 = []netip.Prefix{prefix("2001:db8:5:5::/64")} }, func(l *lab, f family) {
+	{"Own6", func(s *Spec) { s.Own6 = []netip.Prefix{prefix("2001:db8:5:5::/64")} }, func(l *fixture, f family) {
 		l.offendAndCut(f)
 		if f.is6() {
-			l.offend(addr("2001:db8:5:5::1"))
-			l.cut(addr("2001:db8:5:5::1"))
-			l.served(addr("2001:db8:5:5::2"))
+			l.Offend(addr("2001:db8:5:5::1"))
+			l.Cut(addr("2001:db8:5:5::1"))
+			l.Served(addr("2001:db8:5:5::2"))
 		}
 	}},
-	{"Subnet4 and Subnet6", func(s *Spec) { s.Subnet4, s.Subnet6 = 2, 2 }, func(l *lab, f family) {
+	{"Subnet4 and Subnet6", func(s *Spec) { s.Subnet4, s.Subnet6 = 2, 2 }, func(l *fixture, f family) {
 		crowd := [][]string{
 			{"198.51.99.1", "198.51.99.2", "198.51.99.3", "198.51.98.1"},
 			{"2001:db8:99:1::1", "2001:db8:99:2::1", "2001:db8:99:3::1", "2001:db8:98:1::1"},
 		}[index(f)]
-		l.offend(addr(crowd[0]))
-		l.served(addr(crowd[2]))
-		l.offend(addr(crowd[1]))
-		l.cut(addr(crowd[0]), addr(crowd[1]), addr(crowd[2]))
-		l.served(addr(crowd[3]))
+		l.Offend(addr(crowd[0]))
+		l.Served(addr(crowd[2]))
+		l.Offend(addr(crowd[1]))
+		l.Cut(addr(crowd[0]), addr(crowd[1]), addr(crowd[2]))
+		l.Served(addr(crowd[3]))
 	}},
-	{"NoReversePath4 and NoReversePath6", func(s *Spec) { s.NoReversePath4, s.NoReversePath6 = true, true }, func(l *lab, f family) {
+	{"NoReversePath4 and NoReversePath6", func(s *Spec) { s.NoReversePath4, s.NoReversePath6 = true, true }, func(l *fixture, f family) {
 		l.offendAndCut(f)
 		src := []string{"198.51.97.9", "2001:db8:97::9"}[index(f)]
-		l.host.AddRoute([]string{"198.51.97.0/24", "2001:db8:97::/48"}[index(f)], "lo")
-		l.offend(addr(src))
+		l.Host.AddRoute([]string{"198.51.97.0/24", "2001:db8:97::/48"}[index(f)], "lo")
+		l.Offend(addr(src))
 		if _, banned := l.bans()[banOf(addr(src))]; !banned {
-			l.t.Errorf("%s is not banned, as no route leads back", src)
+			l.T.Errorf("%s is not banned, as no route leads back", src)
 		}
 	}},
-	{"LocalPorts", func(s *Spec) { s.LocalPorts = Ports{1024, 2048} }, func(l *lab, f family) {
+	{"LocalPorts", func(s *Spec) { s.LocalPorts = Ports{1024, 2048} }, func(l *fixture, f family) {
 		if list := l.list(); !strings.Contains(list, "th dport 1024-2048 socket wildcard 0 accept") {
-			l.t.Errorf("the ports did not change:\n%s", list)
+			l.T.Errorf("the ports did not change:\n%s", list)
 		}
 		l.offendAndCut(f)
 	}},
-	{"LogGroup and LogThreshold", func(s *Spec) { s.LogGroup, s.LogThreshold = 700, 7 }, func(l *lab, f family) {
+	{"LogGroup and LogThreshold", func(s *Spec) { s.LogGroup, s.LogThreshold = 700, 7 }, func(l *fixture, f family) {
 		if list := l.list(); strings.Count(list, `group 700 snaplen 64 queue-threshold 7`) != 10 {
-			l.t.Errorf("the log statements did not change:\n%s", list)
+			l.T.Errorf("the log statements did not change:\n%s", list)
 		}
 		l.offendAndCut(f)
 	}},
@@ -178,42 +179,42 @@ func TestEveryFieldChanges(t *testing.T) {
 	}
 }
 
-func (l *lab) offendAndCut(f family) {
-	l.t.Helper()
+func (l *fixture) offendAndCut(f family) {
+	l.T.Helper()
 	src, bystander := l.source(f), l.source(f)
-	l.offend(src)
-	l.cut(src)
-	l.served(bystander)
+	l.Offend(src)
+	l.Cut(src)
+	l.Served(bystander)
 }
 
 // bannedFor fails the test unless a source that has offended so often is banned
 // for d.
-func (l *lab) bannedFor(f family, offences int, d time.Duration) {
-	l.t.Helper()
+func (l *fixture) bannedFor(f family, offences int, d time.Duration) {
+	l.T.Helper()
 	src := l.source(f)
 	if offences > 0 {
 		l.put(Record{Source: prefix(cidr(banOf(src))), Step: offences, StepRemaining: time.Hour})
 	}
-	l.offend(src)
-	l.cut(src)
-	if b := l.bans()[banOf(src)]; b.Timeout != d || b.Remaining > d || b.Remaining < d-patience {
-		l.t.Errorf("after %d offences, a new ban is for %v with %v left, want %v", offences, b.Timeout, b.Remaining, d)
+	l.Offend(src)
+	l.Cut(src)
+	if b := l.bans()[banOf(src)]; b.Timeout != d || b.Remaining > d || b.Remaining < d-lab.Patience {
+		l.T.Errorf("after %d offences, a new ban is for %v with %v left, want %v", offences, b.Timeout, b.Remaining, d)
 	}
 }
 
 // scannedAt fails the test unless the nth of ten closed ports is an offence; 0
 // is none.
-func (l *lab) scannedAt(f family, n int) {
-	l.t.Helper()
+func (l *fixture) scannedAt(f family, n int) {
+	l.T.Helper()
 	src := l.source(f)
 	for i := range 10 {
-		p := l.syn(src, uint16(200+i))
+		p := l.SYN(src, uint16(200+i))
 		if i+1 == n {
-			l.want(p, netnstest.NoAnswer)
-			l.cut(src)
+			l.Want(p, netnstest.NoAnswer)
+			l.Cut(src)
 			return
 		}
-		l.want(p, netnstest.AnswerRST)
+		l.Want(p, netnstest.AnswerRST)
 	}
 }
 
@@ -223,15 +224,15 @@ func TestReapplyChangesOnlyWhatChanged(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			l := newTrap(t, trapSpec())
-			l.nft(foreign)
+			l.NFT(foreign)
 			l.put(someBans()...)
 			banned := slices.Clone(someBanned)
-			l.families(func(l *lab, f family) {
+			l.families(func(l *fixture, f family) {
 				banned = append(banned, l.source(f), l.source(f))
-				l.offend(banned[len(banned)-2:]...)
+				l.Offend(banned[len(banned)-2:]...)
 			})
-			l.cut(banned...)
-			theirs, table := l.theirs(), l.nft("", "-t", "list", "table", "inet", "portmon")
+			l.Cut(banned...)
+			theirs, table := l.theirs(), l.NFT("", "-t", "list", "table", "inet", "portmon")
 
 			changed := trapSpec()
 			tt.change(&changed)
@@ -242,18 +243,18 @@ func TestReapplyChangesOnlyWhatChanged(t *testing.T) {
 			if p := l.prepare(changed); !p.Empty() {
 				t.Errorf("there is more to do:\n%s", p)
 			}
-			l.cut(banned...)
+			l.Cut(banned...)
 			l.families(tt.check)
 
 			l.keeps(func() { l.apply(trapSpec()) })
-			if d := difference(canonical(l.nft("", "-t", "list", "table", "inet", "portmon")), canonical(table)); d != "" {
+			if d := difference(canonical(l.NFT("", "-t", "list", "table", "inet", "portmon")), canonical(table)); d != "" {
 				t.Errorf("taken back, the table is another:\n%s", d)
 			}
 			if p := l.prepare(trapSpec()); !p.Empty() {
 				t.Errorf("taken back, there is more to do:\n%s", p)
 			}
-			l.cut(banned...)
-			l.families(func(l *lab, f family) {
+			l.Cut(banned...)
+			l.families(func(l *fixture, f family) {
 				l.bannedFor(f, 0, 10*time.Minute)
 				l.bannedFor(f, 2, 30*24*time.Hour)
 			})

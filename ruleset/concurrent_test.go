@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -21,7 +22,7 @@ func TestConcurrentApplies(t *testing.T) {
 
 	var applying, editing sync.WaitGroup
 	stop := make(chan struct{})
-	l.nft(foreign)
+	l.NFT(foreign)
 	editing.Go(func() {
 		for i := 0; ; i++ {
 			select {
@@ -29,7 +30,7 @@ func TestConcurrentApplies(t *testing.T) {
 				return
 			default:
 			}
-			if _, err := nft(t, l.host, fmt.Sprintf("add element ip portmon ban4 { 198.51.%d.%d }", i>>8, i&255)); err != nil {
+			if _, err := lab.TryNFT(t, l.Host, fmt.Sprintf("add element ip portmon ban4 { 198.51.%d.%d }", i>>8, i&255)); err != nil {
 				t.Error(err)
 				return
 			}
@@ -66,8 +67,8 @@ func TestConcurrentApplies(t *testing.T) {
 	if p.Empty() == q.Empty() {
 		t.Errorf("the table is that of neither Spec:\n%s\n%s", p, q)
 	}
-	l.cut(banned...)
-	l.served(bystanders...)
+	l.Cut(banned...)
+	l.Served(bystanders...)
 	if n := len(l.bans()); n != len(banned) {
 		t.Errorf("%d bans, want %d", n, len(banned))
 	}
@@ -90,11 +91,11 @@ func TestApplyAgainstChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.nft("add table ip theirs")
+	l.NFT("add table ip theirs")
 	if err := l.conn.Commit(tx); !errors.Is(err, nftset.ErrChanged) {
 		t.Fatalf("a plan of yesterday: got %v, want ErrChanged", err)
 	}
-	l.nft("delete table ip theirs")
+	l.NFT("delete table ip theirs")
 	if d := difference(l.list("-t"), before); d != "" {
 		t.Errorf("it changed something:\n%s", d)
 	}
@@ -107,7 +108,7 @@ func TestApplyAgainstChanges(t *testing.T) {
 // Whoever applies while somebody else removes gets a table, and no error.
 func TestApplyBesideRemove(t *testing.T) {
 	l := newLab(t)
-	other, err := nftset.Dial(&nftset.Config{NetNS: l.host.FD()})
+	other, err := nftset.Dial(&nftset.Config{NetNS: l.Host.FD()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ func TestConflictChangesNothing(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newLab(t)
-			l.nft(tt.script + "\n" + foreign)
+			l.NFT(tt.script + "\n" + foreign)
 			before, generation := l.list("-a"), l.generation()
 			for name, f := range map[string]func(*nftset.Conn, Spec) (Result, error){"Apply": Apply, "Prepare": Prepare} {
 				_, err := f(l.conn, trapSpec())
@@ -66,10 +66,10 @@ func TestConflictChangesNothing(t *testing.T) {
 func TestFailureInTheTransactionChangesNothing(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	// A chain of somebody in our table, which a map of theirs leads to: it cannot be deleted.
-	l.nft(`
+	l.NFT(`
 add chain inet portmon theirs
 add map inet portmon verdicts { type ipv4_addr : verdict; elements = { 203.0.113.9 : jump theirs }; }`)
-	l.families(func(l *lab, f family) { l.offend(l.source(f)) })
+	l.families(func(l *fixture, f family) { l.Offend(l.source(f)) })
 	other := trapSpec()
 	other.TrapTCP, other.TrapUDP = []Ports{{4444, 4444}}, nil
 	other.Whitelist = []netip.Prefix{prefix("198.18.0.0/15"), prefix("2001:db8::/32")}
@@ -92,9 +92,9 @@ add map inet portmon verdicts { type ipv4_addr : verdict; elements = { 203.0.113
 	if g := l.generation(); g != generation {
 		t.Errorf("generation %d, was %d", g, generation)
 	}
-	l.families(func(l *lab, f family) { l.offendAndCut(f) })
+	l.families(func(l *fixture, f family) { l.offendAndCut(f) })
 
-	l.nft("delete map inet portmon verdicts")
+	l.NFT("delete map inet portmon verdicts")
 	l.apply(other)
 	if p := l.prepare(other); !p.Empty() {
 		t.Errorf("there is more to do:\n%s", p)
@@ -117,16 +117,16 @@ func TestInvalidSpecChangesNothing(t *testing.T) {
 
 func TestRemove(t *testing.T) {
 	l := newLab(t)
-	l.nft(foreign)
+	l.NFT(foreign)
 	theirs := l.list("-a")
 	if existed, err := Remove(l.conn, "portmon"); existed || err != nil {
 		t.Errorf("there is none: got %v, %v", existed, err)
 	}
 	l.apply(trapSpec())
 	var banned []netip.Addr
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		banned = append(banned, l.source(f))
-		l.offend(banned...)
+		l.Offend(banned...)
 	})
 	s := l.open()
 	for i, want := range []bool{true, false} {
@@ -137,7 +137,7 @@ func TestRemove(t *testing.T) {
 	if got := l.list("-a"); got != theirs {
 		t.Errorf("the ruleset changed:\n%s", difference(got, theirs))
 	}
-	l.served(banned...)
+	l.Served(banned...)
 	if after := l.open(); after.Exists || after.Handle != 0 || len(after.Sets)+len(after.Chains)+len(after.Counters) != 0 {
 		t.Errorf("Read of a table that is not there: %+v", after)
 	}

@@ -5,35 +5,36 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
 // TestDriftIsRepaired has somebody edit the table.
 func TestDriftIsRepaired(t *testing.T) {
-	handle := func(l *lab, chain, rule string) string { // of the first rule with that text
-		l.t.Helper()
-		for line := range strings.Lines(l.nft("", "-a", "list", "chain", "inet", "portmon", chain)) {
+	handle := func(l *fixture, chain, rule string) string { // of the first rule with that text
+		l.T.Helper()
+		for line := range strings.Lines(l.NFT("", "-a", "list", "chain", "inet", "portmon", chain)) {
 			if text, h, ok := strings.Cut(strings.TrimSpace(line), " # handle "); ok && strings.Contains(text, rule) {
 				return h
 			}
 		}
-		l.t.Fatalf("no rule of chain %s has %q", chain, rule)
+		l.T.Fatalf("no rule of chain %s has %q", chain, rule)
 		return ""
 	}
-	run := func(script string) func(*lab) { return func(l *lab) { l.nft(script) } }
-	deleteRule := func(chain, rule string) func(*lab) {
-		return func(l *lab) {
-			l.nft(fmt.Sprintf("delete rule inet portmon %s handle %s", chain, handle(l, chain, rule)))
+	run := func(script string) func(*fixture) { return func(l *fixture) { l.NFT(script) } }
+	deleteRule := func(chain, rule string) func(*fixture) {
+		return func(l *fixture) {
+			l.NFT(fmt.Sprintf("delete rule inet portmon %s handle %s", chain, handle(l, chain, rule)))
 		}
 	}
-	replaceRule := func(chain, rule, by string) func(*lab) {
-		return func(l *lab) {
-			l.nft(fmt.Sprintf("replace rule inet portmon %s handle %s %s", chain, handle(l, chain, rule), by))
+	replaceRule := func(chain, rule, by string) func(*fixture) {
+		return func(l *fixture) {
+			l.NFT(fmt.Sprintf("replace rule inet portmon %s handle %s %s", chain, handle(l, chain, rule), by))
 		}
 	}
 	const full = `add @ban4 { ip saddr timeout 10m } counter` // the rule for when there is no room to remember
 	for name, tt := range map[string]struct {
-		drift  func(l *lab)
+		drift  func(l *fixture)
 		lost   bool // are bans lost with it?
 		silent bool // is it nothing that Apply sees?
 	}{
@@ -63,14 +64,14 @@ func TestDriftIsRepaired(t *testing.T) {
 		"a rule more, at the beginning": {drift: run("insert rule inet portmon guard accept")},
 		"a rule more, at the end":       {drift: run("add rule inet portmon ban_1 accept")},
 		"a comment":                     {drift: replaceRule(chainGuard, "goto banned", `goto banned comment "portmon 0123456789abcdef /64"`)},
-		"rules in another order": {drift: func(l *lab) {
+		"rules in another order": {drift: func(l *fixture) {
 			deleteRule(chainExempt, "iif")(l)
-			l.nft(fmt.Sprintf(`add rule inet portmon exempt handle %s iif "lo" accept`, handle(l, chainExempt, "ct direction")))
+			l.NFT(fmt.Sprintf(`add rule inet portmon exempt handle %s iif "lo" accept`, handle(l, chainExempt, "ct direction")))
 		}},
 		"a question that nobody asked":     {drift: run("insert rule inet portmon guard ip saddr @net4 goto banned")},
 		"a base chain is flushed":          {drift: run("flush chain inet portmon guard")},
 		"a base chain is deleted":          {drift: run("flush chain inet portmon early; delete chain inet portmon early")},
-		"all chains are deleted":           {drift: func(l *lab) { l.deleteChains() }},
+		"all chains are deleted":           {drift: func(l *fixture) { l.deleteChains() }},
 		"a base chain at another priority": {drift: run("flush chain inet portmon guard; delete chain inet portmon guard; add chain inet portmon guard { type filter hook prerouting priority 10; policy accept; }")},
 		"a base chain at another hook":     {drift: run("flush chain inet portmon guard; delete chain inet portmon guard; add chain inet portmon guard { type filter hook forward priority -99; policy accept; }")},
 		"a base chain of another type":     {drift: run("flush chain inet portmon guard; delete chain inet portmon guard; add chain inet portmon guard { type nat hook prerouting priority -99; policy accept; }")},
@@ -86,23 +87,26 @@ func TestDriftIsRepaired(t *testing.T) {
 		"a trap port more":                 {drift: run("add element inet portmon trap_udp { 7, 8, 9 }")},
 		"an ignored port more":             {drift: run("add element inet portmon ignore_tcp { 22 }")},
 		"a prefix of single addresses":     {drift: run("add element inet portmon single6 { 2001:db8::/32 }")},
-		"the trap ports are intervals": {drift: func(l *lab) {
+		"the trap ports are intervals": {drift: func(l *fixture) {
 			l.deleteChains()
-			l.nft("delete set inet portmon trap_tcp; add set inet portmon trap_tcp { type inet_service; flags interval; elements = { 23, 5900-5910 }; }")
+			l.NFT("delete set inet portmon trap_tcp; add set inet portmon trap_tcp { type inet_service; flags interval; elements = { 23, 5900-5910 }; }")
 		}},
-		"the whitelist has timeouts": {drift: func(l *lab) {
+		"the whitelist has timeouts": {drift: func(l *fixture) {
 			l.deleteChains()
-			l.nft("delete set inet portmon whitelist4; add set inet portmon whitelist4 { type ipv4_addr; flags timeout; elements = { 203.0.113.7 timeout 1h }; }")
+			l.NFT("delete set inet portmon whitelist4; add set inet portmon whitelist4 { type ipv4_addr; flags timeout; elements = { 203.0.113.7 timeout 1h }; }")
 		}},
-		"the memory of a step is deleted":  {drift: func(l *lab) { l.deleteChains(); l.nft("delete set inet portmon tier6_3") }},
-		"the sets of prefixes are deleted": {drift: func(l *lab) { l.deleteChains(); l.nft("delete set inet portmon net4; delete set inet portmon net6") }},
-		"a counter is deleted":             {drift: func(l *lab) { l.deleteChains(); l.nft("delete counter inet portmon trapped") }},
-		"all bans are deleted":             {drift: run("flush set inet portmon ban4; flush set inet portmon ban6"), lost: true, silent: true},
-		"all memory is deleted":            {drift: run("flush set inet portmon tier4_1; flush set inet portmon tier6_1"), silent: true},
-		"the table is made dormant":        {drift: run("add table inet portmon { flags dormant; }")},
-		"dormant, and without a chain": {drift: func(l *lab) {
-			l.nft("flush chain inet portmon early; delete chain inet portmon early")
-			l.nft("add table inet portmon { flags dormant; }")
+		"the memory of a step is deleted": {drift: func(l *fixture) { l.deleteChains(); l.NFT("delete set inet portmon tier6_3") }},
+		"the sets of prefixes are deleted": {drift: func(l *fixture) {
+			l.deleteChains()
+			l.NFT("delete set inet portmon net4; delete set inet portmon net6")
+		}},
+		"a counter is deleted":      {drift: func(l *fixture) { l.deleteChains(); l.NFT("delete counter inet portmon trapped") }},
+		"all bans are deleted":      {drift: run("flush set inet portmon ban4; flush set inet portmon ban6"), lost: true, silent: true},
+		"all memory is deleted":     {drift: run("flush set inet portmon tier4_1; flush set inet portmon tier6_1"), silent: true},
+		"the table is made dormant": {drift: run("add table inet portmon { flags dormant; }")},
+		"dormant, and without a chain": {drift: func(l *fixture) {
+			l.NFT("flush chain inet portmon early; delete chain inet portmon early")
+			l.NFT("add table inet portmon { flags dormant; }")
 		}},
 		"the table is deleted":           {drift: run("delete table inet portmon"), lost: true},
 		"nft flush ruleset":              {drift: run("flush ruleset"), lost: true},
@@ -113,7 +117,7 @@ func TestDriftIsRepaired(t *testing.T) {
 			t.Parallel()
 			l := newTrap(t, trapSpec())
 			want := l.list("-t")
-			l.families(func(l *lab, f family) { l.offend(l.source(f)) })
+			l.families(func(l *fixture, f family) { l.Offend(l.source(f)) })
 			bans := len(l.bans())
 			tt.drift(l)
 
@@ -133,8 +137,8 @@ func TestDriftIsRepaired(t *testing.T) {
 			if n := len(l.bans()); n != bans {
 				t.Errorf("%d bans, want %d", n, bans)
 			}
-			l.families(func(l *lab, f family) { l.offendAndCut(f) })
-			l.want(l.syn(addr("172.17.0.9"), trapTCP), netnstest.AnswerRST) // whitelisted
+			l.families(func(l *fixture, f family) { l.offendAndCut(f) })
+			l.Want(l.SYN(addr("172.17.0.9"), lab.TrapTCP), netnstest.AnswerRST) // whitelisted
 			generation := l.generation()
 			l.apply(trapSpec())
 			if g := l.generation(); g != generation {
@@ -145,21 +149,21 @@ func TestDriftIsRepaired(t *testing.T) {
 }
 
 // deleteChains deletes all chains of the table, so that what they refer to can be deleted.
-func (l *lab) deleteChains() {
-	l.t.Helper()
+func (l *fixture) deleteChains() {
+	l.T.Helper()
 	var script strings.Builder
 	for _, verb := range []string{"flush", "delete"} {
 		for _, c := range l.open().Chains {
 			fmt.Fprintf(&script, "%s chain inet portmon %s\n", verb, c.Name)
 		}
 	}
-	l.nft(script.String())
+	l.NFT(script.String())
 }
 
 // TestWhatIsNotOursStays has sets, maps and objects of somebody in our table. Chains are ours.
 func TestWhatIsNotOursStays(t *testing.T) {
 	l := newTrap(t, trapSpec())
-	l.nft(`
+	l.NFT(`
 add set inet portmon mine { type ipv4_addr; flags timeout; elements = { 198.51.100.7 }; }
 add set inet portmon ban4_2 { type ipv4_addr; flags timeout; elements = { 198.51.100.22 }; }
 add set inet portmon tier4_9 { type ipv4_addr; flags timeout; elements = { 198.51.100.9 }; }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"maps"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 // TestNftChecksPlans has nft check what Prepare writes, as an administrator does
@@ -22,7 +24,7 @@ func TestNftChecksPlans(t *testing.T) {
 	other := Default()
 	other.Prefix6, other.Subnet6, other.MaxRetry, other.BanTime = 56, 0, 3, other.BanTime[:1]
 	other.Whitelist = append(slices.Clone(other.Whitelist), prefix("198.51.100.0/24"))
-	bans := func(l *lab) {
+	bans := func(l *fixture) {
 		l.apply(Default())
 		l.put(someBans()...)
 		l.put(Record{Source: prefix("2001:db8:77::/48"), Banned: true, Timeout: time.Hour, Remaining: time.Hour, Cause: CauseSubnet})
@@ -30,31 +32,31 @@ func TestNftChecksPlans(t *testing.T) {
 			l.put(Record{Source: prefix(p), Step: step + 1, StepRemaining: time.Hour})
 		}
 	}
-	inForce := map[string]func(l *lab){
-		"nothing":           func(*lab) {},
-		"tables of others":  func(l *lab) { l.nft(foreign) },
-		"an empty table":    func(l *lab) { l.nft("add table inet portmon") },
-		"the first edition": func(l *lab) { l.nft(string(first)) },
+	inForce := map[string]func(l *fixture){
+		"nothing":           func(*fixture) {},
+		"tables of others":  func(l *fixture) { l.NFT(foreign) },
+		"an empty table":    func(l *fixture) { l.NFT("add table inet portmon") },
+		"the first edition": func(l *fixture) { l.NFT(string(first)) },
 		"bans and steps":    bans,
-		"large port sets":   func(l *lab) { l.apply(large) },
-		"no chains":         func(l *lab) { bans(l); l.deleteChains() },
-		"flushed chains": func(l *lab) {
+		"large port sets":   func(l *fixture) { l.apply(large) },
+		"no chains":         func(l *fixture) { bans(l); l.deleteChains() },
+		"flushed chains": func(l *fixture) {
 			bans(l)
-			l.nft("flush chain inet portmon guard; flush chain inet portmon early_opening; flush chain inet portmon exempt")
+			l.NFT("flush chain inet portmon guard; flush chain inet portmon early_opening; flush chain inet portmon exempt")
 		},
-		"a dormant table": func(l *lab) { bans(l); l.nft("add table inet portmon { flags dormant; }") },
-		"somebody's chain": func(l *lab) {
+		"a dormant table": func(l *fixture) { bans(l); l.NFT("add table inet portmon { flags dormant; }") },
+		"somebody's chain": func(l *fixture) {
 			bans(l)
-			l.nft("add chain inet portmon mine; add rule inet portmon mine accept; insert rule inet portmon guard jump mine")
+			l.NFT("add chain inet portmon mine; add rule inet portmon mine accept; insert rule inet portmon guard jump mine")
 		},
-		"a set of other flags": func(l *lab) {
+		"a set of other flags": func(l *fixture) {
 			bans(l)
 			l.deleteChains()
-			l.nft("delete set inet portmon whitelist6; add set inet portmon whitelist6 { type ipv6_addr; flags timeout; }; delete set inet portmon trap_tcp; add set inet portmon trap_tcp { type inet_service; flags interval; }")
+			l.NFT("delete set inet portmon whitelist6; add set inet portmon whitelist6 { type ipv6_addr; flags timeout; }; delete set inet portmon trap_tcp; add set inet portmon trap_tcp { type inet_service; flags interval; }")
 		},
 	}
 	for name, spec := range specs() {
-		inForce[name] = func(l *lab) { l.apply(spec) }
+		inForce[name] = func(l *fixture) { l.apply(spec) }
 	}
 	for _, name := range slices.Sorted(maps.Keys(inForce)) {
 		t.Run(name, func(t *testing.T) {
@@ -64,7 +66,7 @@ func TestNftChecksPlans(t *testing.T) {
 			before, generation := l.rules("-a"), l.generation()
 			for to, spec := range map[string]Spec{"default": Default(), "large": large, "other": other} {
 				plan := l.prepare(spec).String()
-				if out, err := nft(t, l.host, plan, "--check", "-f", "-"); err != nil {
+				if out, err := lab.TryNFT(t, l.Host, plan, "--check", "-f", "-"); err != nil {
 					t.Errorf("to %s: %v\n%s\nof the plan\n%s", to, err, out, plan)
 				}
 			}
@@ -83,15 +85,15 @@ func TestFromTheFirstEdition(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := newLab(t)
-	l.nft(string(first))
-	l.offend(addr("198.51.100.1"), addr("2001:db8:1:1::1"))
-	l.nft(`
+	l.NFT(string(first))
+	l.Offend(addr("198.51.100.1"), addr("2001:db8:1:1::1"))
+	l.NFT(`
 add element inet portmon net4 { 203.0.113.0/24 timeout 1h }
 add element inet portmon net6 { 2001:db8:2::/48 timeout 1h }`)
 	l.apply(trapSpec())
 	l.wantBans("198.51.100.1", "2001:db8:1:1::/64", "203.0.113.0/24", "2001:db8:2::/48")
-	l.cut(addr("198.51.100.1"), addr("2001:db8:1:1::9"), addr("203.0.113.9"), addr("2001:db8:2:2::2"))
-	l.families((*lab).offendAndCut)
+	l.Cut(addr("198.51.100.1"), addr("2001:db8:1:1::9"), addr("203.0.113.9"), addr("2001:db8:2:2::2"))
+	l.families((*fixture).offendAndCut)
 	if p := l.prepare(trapSpec()); !p.Empty() {
 		t.Errorf("there is more to do:\n%s", p)
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -16,13 +17,13 @@ type inbox struct {
 	got []netip.AddrPort
 }
 
-func (l *lab) inbox(network string, port int) *inbox {
-	l.t.Helper()
+func (l *fixture) inbox(network string, port int) *inbox {
+	l.T.Helper()
 	var conn *net.UDPConn
 	var err error
-	l.host.Do(func() { conn, err = net.ListenUDP(network, &net.UDPAddr{Port: port}) })
+	l.Host.Do(func() { conn, err = net.ListenUDP(network, &net.UDPAddr{Port: port}) })
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	b := new(inbox)
 	var reading sync.WaitGroup
@@ -38,7 +39,7 @@ func (l *lab) inbox(network string, port int) *inbox {
 			b.mu.Unlock()
 		}
 	})
-	l.t.Cleanup(func() {
+	l.T.Cleanup(func() {
 		conn.Close()
 		reading.Wait()
 	})
@@ -52,20 +53,20 @@ func (b *inbox) count() int {
 }
 
 // joinGroup has the host take packets to a multicast group.
-func (l *lab) joinGroup(group string) {
-	l.t.Helper()
+func (l *fixture) joinGroup(group string) {
+	l.T.Helper()
 	var conn *net.UDPConn
 	var err error
-	l.host.Do(func() {
+	l.Host.Do(func() {
 		var dev *net.Interface
-		if dev, err = net.InterfaceByName(l.link.B.Dev); err == nil {
+		if dev, err = net.InterfaceByName(l.Link.B.Dev); err == nil {
 			conn, err = net.ListenMulticastUDP("udp", dev, &net.UDPAddr{IP: net.ParseIP(group), Port: 9})
 		}
 	})
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
-	l.t.Cleanup(func() { conn.Close() })
+	l.T.Cleanup(func() { conn.Close() })
 }
 
 // TestToManyIsNotAnOffence sends to trap ports and closed ports, but not to the
@@ -79,7 +80,7 @@ func TestToManyIsNotAnOffence(t *testing.T) {
 	l.joinGroup("224.0.0.251")
 	l.joinGroup("239.1.2.3")
 	l.joinGroup("ff02::fb")
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		to := []string{"255.255.255.255", "192.0.2.255", "224.0.0.1", "224.0.0.251", "239.1.2.3", "239.9.9.9"}
 		if f.is6() {
 			to = []string{"ff02::1", "ff02::fb", "ff02::1:ff00:2", "ff0e::99"}
@@ -88,15 +89,15 @@ func TestToManyIsNotAnOffence(t *testing.T) {
 		for _, dst := range to {
 			sender := l.source(f)
 			before := l.counters()
-			for _, port := range []uint16{trapTCP, 200} {
+			for _, port := range []uint16{lab.TrapTCP, 200} {
 				for _, flags := range []netnstest.TCPFlags{netnstest.FlagSYN, 0, netnstest.FlagFIN} {
-					p := l.tcp(sender, port, flags)
+					p := l.TCP(sender, port, flags)
 					p.Src, p.Dst = at(sender, 4000), at(addr(dst), port)
-					l.outside.Send(p)
+					l.Internet.Send(p)
 				}
 			}
 			for _, port := range []uint16{trapUDP, 5353, 1000} {
-				l.outside.Send(netnstest.Datagram(sender, at(addr(dst), port), "hello"))
+				l.Internet.Send(netnstest.Datagram(sender, at(addr(dst), port), "hello"))
 			}
 			l.wantCounts(before, nil)
 			l.visit(sender, bystander)
@@ -104,7 +105,7 @@ func TestToManyIsNotAnOffence(t *testing.T) {
 		}
 		// To the host itself the same is one.
 		offender := l.source(f)
-		l.want(l.udp(offender, 5353), netnstest.NoAnswer)
+		l.Want(l.UDP(offender, 5353), netnstest.NoAnswer)
 		l.wantStanding(offender, 1, CauseTrap)
 		l.visit(bystander)
 	})
@@ -126,14 +127,14 @@ func TestNobodyIsServed(t *testing.T) {
 	offend := func() {
 		before := l.counters()
 		for _, src := range nobody {
-			for _, port := range []uint16{trapTCP, 200} {
-				p := l.syn(src, port)
+			for _, port := range []uint16{lab.TrapTCP, 200} {
+				p := l.SYN(src, port)
 				p.Src = at(src, 4000)
-				l.outside.Send(p)
+				l.Internet.Send(p)
 			}
-			l.outside.Send(l.udp(src, trapUDP))
+			l.Internet.Send(l.UDP(src, trapUDP))
 		}
-		l.outside.Send(discover)
+		l.Internet.Send(discover)
 		l.wantCounts(before, nil)
 	}
 	offend()
@@ -141,7 +142,7 @@ func TestNobodyIsServed(t *testing.T) {
 
 	server := l.inbox("udp4", dhcp)
 	offend()
-	await(t, "the discover", func() bool { return server.count() == 1 })
+	lab.Await(t, "the discover", func() bool { return server.count() == 1 })
 
 	// It goes on with a ban of everything around.
 	covering := []string{"0.0.0.0/1", "::/8", "0.0.0.0/8", "::/128"}
@@ -158,22 +159,22 @@ func TestNobodyIsServed(t *testing.T) {
 			t.Errorf("a ban of %s: %v, want an error: %v", p, refused[i], want)
 		}
 	}
-	l.cut(addr("1.2.3.4"), addr("64:ff9b::1.2.3.4"))
+	l.Cut(addr("1.2.3.4"), addr("64:ff9b::1.2.3.4"))
 	l.visit(addr("198.18.99.1"), addr("2001:db8:1:99::1"))
 	for n := 2; n <= 4; n++ {
 		offend()
-		await(t, "the discover", func() bool { return server.count() == n })
+		lab.Await(t, "the discover", func() bool { return server.count() == n })
 	}
 	// Duplicate address detection asks from nowhere, and is answered.
-	sniffer := l.outside.Sniff(l.link.A.Dev)
-	target := l.link.B.IPv6.As16()
-	l.outside.Send(netnstest.Packet{
+	sniffer := l.Internet.Sniff(l.Link.A.Dev)
+	target := l.Link.B.IPv6.As16()
+	l.Internet.Send(netnstest.Packet{
 		Proto: netnstest.ICMP, Type: 135, TTL: 255, Payload: target[:],
 		Src: at(addr("::"), 0), Dst: at(addr("ff02::1:ff00:2"), 0),
 	})
 	if _, err := sniffer.Await(func(p netnstest.Packet) bool {
-		return p.Proto == netnstest.ICMP && p.Type == 136 && p.Src.Addr() == l.link.B.IPv6
-	}, patience); err != nil {
+		return p.Proto == netnstest.ICMP && p.Type == 136 && p.Src.Addr() == l.Link.B.IPv6
+	}, lab.Patience); err != nil {
 		t.Errorf("nobody answers duplicate address detection: %v", err)
 	}
 	for _, f := range families {
@@ -196,15 +197,15 @@ func TestNeighbourDiscoveryWithABannedNetwork(t *testing.T) {
 		t.Fatal(refused, err)
 	}
 	for range 3 {
-		l.link.LearnNeighbours()
-		l.served(bystanders...)
-		l.cut(l.link.A.IPv4, l.link.A.IPv6)
+		l.Link.LearnNeighbours()
+		l.Served(bystanders...)
+		l.Cut(l.Link.A.IPv4, l.Link.A.IPv6)
 	}
 	// And it is reachable by us.
-	l.outside.ListenTCP("[::]:443")
-	l.link.LearnNeighbours()
-	for _, a := range []netip.Addr{l.link.A.IPv4, l.link.A.IPv6} {
-		if err := l.host.DialTCP(netip.Addr{}, at(a, 443), oneSecond); err != nil {
+	l.Internet.ListenTCP("[::]:443")
+	l.Link.LearnNeighbours()
+	for _, a := range []netip.Addr{l.Link.A.IPv4, l.Link.A.IPv6} {
+		if err := l.Host.DialTCP(netip.Addr{}, at(a, 443), time.Second); err != nil {
 			t.Errorf("from the host to a neighbour that is banned: %v", err)
 		}
 	}

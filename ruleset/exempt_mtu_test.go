@@ -8,6 +8,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -31,15 +32,15 @@ func setMTU(t testing.TB, l *netnstest.Link, mtu int) {
 // download is what the host sends to everybody who connects to port 21.
 const download = 2 << 20
 
-func (l *lab) serveDownload() {
-	l.t.Helper()
+func (l *fixture) serveDownload() {
+	l.T.Helper()
 	var listener net.Listener
 	var err error
-	l.host.Do(func() { listener, err = net.Listen("tcp", "[::]:21") })
+	l.Host.Do(func() { listener, err = net.Listen("tcp", "[::]:21") })
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
-	l.t.Cleanup(func() { listener.Close() })
+	l.T.Cleanup(func() { listener.Close() })
 	go func() {
 		for {
 			conn, err := listener.Accept()
@@ -48,7 +49,7 @@ func (l *lab) serveDownload() {
 			}
 			go func() {
 				defer conn.Close()
-				_ = conn.SetDeadline(time.Now().Add(patience))
+				_ = conn.SetDeadline(time.Now().Add(lab.Patience))
 				_, _ = conn.Write(make([]byte, download))
 			}()
 		}
@@ -63,50 +64,50 @@ func (l *lab) serveDownload() {
 func TestPathMTUThroughABannedRouter(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	far, visitor := netnstest.NewHost(t, "far"), netnstest.NewHost(t, "visitor")
-	narrow := netnstest.Connect(t, far, l.outside, "198.51.100.0/30", "2001:db8:f0::/64")
+	narrow := netnstest.Connect(t, far, l.Internet, "198.51.100.0/30", "2001:db8:f0::/64")
 	last := netnstest.Connect(t, visitor, far, "203.0.113.0/24", "2001:db8:f1::/64")
 	setMTU(t, narrow, 1280)
-	l.outside.Forward()
+	l.Internet.Forward()
 	far.Forward()
 	visitor.DefaultVia(last.B.IPv4, last.B.IPv6)
 	far.DefaultVia(narrow.B.IPv4, narrow.B.IPv6)
-	l.outside.AddRoute("203.0.113.0/24", narrow.A.IPv4.String())
-	l.outside.AddRoute("2001:db8:f1::/64", narrow.A.IPv6.String())
+	l.Internet.AddRoute("203.0.113.0/24", narrow.A.IPv4.String())
+	l.Internet.AddRoute("2001:db8:f1::/64", narrow.A.IPv6.String())
 	l.serveDownload()
 
-	l.families(func(l *lab, f family) {
-		from, router := last.A.IPv4, l.link.A.IPv4
+	l.families(func(l *fixture, f family) {
+		from, router := last.A.IPv4, l.Link.A.IPv4
 		if f.is6() {
-			from, router = last.A.IPv6, l.link.A.IPv6
+			from, router = last.A.IPv6, l.Link.A.IPv6
 		}
-		if got := l.outside.Probe(l.syn(router, trapTCP)); got.Kind != netnstest.NoAnswer {
-			l.t.Fatalf("the router asks for a trap port and gets %v", got)
+		if got := l.Internet.Probe(l.SYN(router, lab.TrapTCP)); got.Kind != netnstest.NoAnswer {
+			l.T.Fatalf("the router asks for a trap port and gets %v", got)
 		}
 		l.wantBans(router.String())
-		l.cut(router)
+		l.Cut(router)
 
-		sniffer := l.host.Sniff(l.link.B.Dev)
-		conn, err := visitor.With(l.t).Dial("tcp", from, l.to(from, 21), oneSecond)
+		sniffer := l.Host.Sniff(l.Link.B.Dev)
+		conn, err := visitor.With(l.T).Dial("tcp", from, l.To(from, 21), time.Second)
 		if err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
-		if err := conn.SetDeadline(time.Now().Add(patience / 4)); err != nil {
-			l.t.Fatal(err)
+		if err := conn.SetDeadline(time.Now().Add(lab.Patience / 4)); err != nil {
+			l.T.Fatal(err)
 		}
 		n, err := io.Copy(io.Discard, conn)
 		if n != download || err != nil {
-			l.t.Errorf("of %d bytes the visitor got %d: %v", download, n, err)
+			l.T.Errorf("of %d bytes the visitor got %d: %v", download, n, err)
 		}
 		if _, err := sniffer.Await(func(p netnstest.Packet) bool {
 			return p.Proto == netnstest.ICMP && p.Src.Addr() == router && (p.Type == 3 && p.Code == 4 || p.Type == 2)
 		}, 0); err != nil {
-			l.t.Errorf("the router has not told of the MTU, so this test shows nothing: %v", err)
+			l.T.Errorf("the router has not told of the MTU, so this test shows nothing: %v", err)
 		}
 		l.wantBans(router.String())
-		l.cut(router)
-		l.served(l.source(f))
+		l.Cut(router)
+		l.Served(l.source(f))
 		if err := l.open().UnbanAll(); err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 	})
 }
@@ -115,11 +116,11 @@ func TestPathMTUThroughABannedRouter(t *testing.T) {
 func TestErrorsOfABannedRouter(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	l.newBehind()
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		router, visitor, target := l.source(f), l.source(f), l.source(f)
-		l.offend(router)
+		l.Offend(router)
 		behind := behindAddr[index(f)]
-		inbound := l.udp(visitor, openUDP)
+		inbound := l.UDP(visitor, lab.OpenUDP)
 		inbound.Src = at(visitor, 4000)
 		for _, tt := range []struct {
 			what    string
@@ -127,19 +128,19 @@ func TestErrorsOfABannedRouter(t *testing.T) {
 			tracked bool
 		}{
 			{"our answer to a visitor", netnstest.Packet{Proto: netnstest.UDP, Src: inbound.Dst, Dst: inbound.Src}, true},
-			{"nothing we ever sent", netnstest.Packet{Proto: netnstest.UDP, Src: l.to(router, 4001), Dst: at(target, 53)}, false},
+			{"nothing we ever sent", netnstest.Packet{Proto: netnstest.UDP, Src: l.To(router, 4001), Dst: at(target, 53)}, false},
 			{"nothing that a container sent", netnstest.Packet{Proto: netnstest.UDP, Src: at(behind, 4001), Dst: at(target, 53)}, false},
 		} {
-			l.outside.Send(inbound)
+			l.Internet.Send(inbound)
 			before := l.counters()
-			l.outside.Send(netnstest.PortUnreachable(router, tt.about))
+			l.Internet.Send(netnstest.PortUnreachable(router, tt.about))
 			want := map[string]uint64{CounterDropped: 1}
 			if tt.tracked {
 				want = nil
 			}
 			l.wantCounts(before, want)
 		}
-		l.cut(router)
-		l.served(visitor, target)
+		l.Cut(router)
+		l.Served(visitor, target)
 	})
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 // TestConnectionsOlderThanTheTable has the host open connections before there is
@@ -20,13 +22,13 @@ func TestConnectionsOlderThanTheTable(t *testing.T) {
 			l.newNameServer()
 			var listener net.Listener
 			var err error
-			l.outside.Do(func() { listener, err = net.Listen("tcp", at(server, 54).String()) })
+			l.Internet.Do(func() { listener, err = net.Listen("tcp", at(server, 54).String()) })
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { listener.Close() })
 			open := func() (near, far net.Conn) {
-				near, err := l.host.Dial("tcp", netip.Addr{}, at(server, 54), oneSecond)
+				near, err := l.Host.Dial("tcp", netip.Addr{}, at(server, 54), time.Second)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -40,7 +42,7 @@ func TestConnectionsOlderThanTheTable(t *testing.T) {
 			send := func(from, to net.Conn) {
 				t.Helper()
 				_, err := from.Write([]byte("x"))
-				to.SetReadDeadline(time.Now().Add(patience))
+				to.SetReadDeadline(time.Now().Add(lab.Patience))
 				_, readErr := to.Read(make([]byte, 1))
 				if err := errors.Join(err, readErr); err != nil {
 					t.Error(err)
@@ -53,7 +55,7 @@ func TestConnectionsOlderThanTheTable(t *testing.T) {
 			send(ourNear, ourFar)
 			send(theirFar, theirNear)
 
-			l.offend(server)
+			l.Offend(server)
 			send(ourFar, ourNear)
 			send(quietNear, quietFar)
 			send(quietFar, quietNear)
@@ -61,12 +63,12 @@ func TestConnectionsOlderThanTheTable(t *testing.T) {
 			if _, err := theirFar.Write([]byte("x")); err != nil {
 				t.Fatal(err)
 			}
-			await(t, "the packet to be dropped", func() bool { return l.counters()[CounterDropped] > before })
+			lab.Await(t, "the packet to be dropped", func() bool { return l.counters()[CounterDropped] > before })
 			theirNear.SetReadDeadline(time.Now().Add(50 * time.Millisecond)) // it would take some µs
 			if n, err := theirNear.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("the far end sent first, and is banned: read %d bytes, %v", n, err)
 			}
-			l.served(l.source(ofAddr(server)))
+			l.Served(l.source(ofAddr(server)))
 		})
 	}
 }

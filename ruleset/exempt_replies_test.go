@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -16,51 +17,51 @@ import (
 // somebody gets banned by packets in its name.
 var nameServer = [...]netip.Addr{addr("198.51.100.53"), addr("2001:db8:53::53")}
 
-func (l *lab) newNameServer() {
-	l.outside.AddAddr("lo", "198.51.100.53/32")
-	l.outside.AddAddr("lo", "2001:db8:53::53/128")
-	l.outside.ListenUDP("[::]:53")
-	l.outside.ListenTCP("[::]:53")
+func (l *fixture) newNameServer() {
+	l.Internet.AddAddr("lo", "198.51.100.53/32")
+	l.Internet.AddAddr("lo", "2001:db8:53::53/128")
+	l.Internet.ListenUDP("[::]:53")
+	l.Internet.ListenTCP("[::]:53")
 }
 
 // ask fails the test unless a host gets answers of a server.
-func (l *lab) ask(from *netnstest.Host, server netip.Addr) {
-	l.t.Helper()
-	from = from.With(l.t)
+func (l *fixture) ask(from *netnstest.Host, server netip.Addr) {
+	l.T.Helper()
+	from = from.With(l.T)
 	for range 3 {
-		if err := from.ExchangeUDP(netip.Addr{}, at(server, 53), oneSecond); err != nil {
-			l.t.Errorf("%s asks %v by UDP: %v", from.Name(), server, err)
+		if err := from.ExchangeUDP(netip.Addr{}, at(server, 53), time.Second); err != nil {
+			l.T.Errorf("%s asks %v by UDP: %v", from.Name(), server, err)
 		}
-		if err := from.DialTCP(netip.Addr{}, at(server, 53), oneSecond); err != nil {
-			l.t.Errorf("%s asks %v by TCP: %v", from.Name(), server, err)
+		if err := from.DialTCP(netip.Addr{}, at(server, 53), time.Second); err != nil {
+			l.T.Errorf("%s asks %v by TCP: %v", from.Name(), server, err)
 		}
 	}
 }
 
 // connect opens a connection from an address of the outside to the host.
-func (l *lab) connect(src netip.Addr, port uint16) net.Conn {
-	l.t.Helper()
-	conn, err := l.outside.Dial("tcp", src, l.to(src, port), oneSecond)
+func (l *fixture) connect(src netip.Addr, port uint16) net.Conn {
+	l.T.Helper()
+	conn, err := l.Internet.Dial("tcp", src, l.To(src, port), time.Second)
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
-	if err := errors.Join(conn.SetDeadline(time.Now().Add(patience)), netnstest.Echo(conn)); err != nil {
-		l.t.Fatal(err)
+	if err := errors.Join(conn.SetDeadline(time.Now().Add(lab.Patience)), netnstest.Echo(conn)); err != nil {
+		l.T.Fatal(err)
 	}
 	return conn
 }
 
 // silent fails the test unless what a connection sends is dropped.
-func (l *lab) silent(conn net.Conn) {
-	l.t.Helper()
+func (l *fixture) silent(conn net.Conn) {
+	l.T.Helper()
 	before := l.counters()[CounterDropped]
 	if _, err := conn.Write([]byte("anybody there?")); err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
-	await(l.t, "the packet to be dropped", func() bool { return l.counters()[CounterDropped] > before })
+	lab.Await(l.T, "the packet to be dropped", func() bool { return l.counters()[CounterDropped] > before })
 	conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond)) // an answer takes some µs
 	if n, err := conn.Read(make([]byte, 100)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		l.t.Errorf("a banned client's connection from before: read %d bytes, %v", n, err)
+		l.T.Errorf("a banned client's connection from before: read %d bytes, %v", n, err)
 	}
 }
 
@@ -88,37 +89,37 @@ func TestRepliesOfABannedServer(t *testing.T) {
 			l.newNameServer()
 			behind := l.newBehind()
 			if rules != "" {
-				l.nft(rules)
+				l.NFT(rules)
 			}
-			l.families(func(l *lab, f family) {
+			l.families(func(l *fixture, f family) {
 				server, bystander := nameServer[index(f)], l.source(f)
-				l.ask(l.host, server)
-				in := l.connect(server, openTCP)
-				out, err := l.host.Dial("tcp", netip.Addr{}, at(server, 53), oneSecond)
+				l.ask(l.Host, server)
+				in := l.connect(server, lab.OpenTCP)
+				out, err := l.Host.Dial("tcp", netip.Addr{}, at(server, 53), time.Second)
 				if err == nil {
-					err = errors.Join(out.SetDeadline(time.Now().Add(patience)), netnstest.Echo(out))
+					err = errors.Join(out.SetDeadline(time.Now().Add(lab.Patience)), netnstest.Echo(out))
 				}
 				if err != nil {
-					l.t.Fatal(err)
+					l.T.Fatal(err)
 				}
 
-				l.offend(server)
+				l.Offend(server)
 				l.wantStanding(server, 1, CauseTrap)
 				if err := netnstest.Echo(out); err != nil {
-					l.t.Errorf("a connection of the host from before: %v", err)
+					l.T.Errorf("a connection of the host from before: %v", err)
 				}
-				l.ask(l.host, server)
+				l.ask(l.Host, server)
 				if rules == "" { // whose answer a forwarded one is, only conntrack knows
 					l.ask(behind, server)
 				}
 				l.silent(in)
-				l.cut(server)
+				l.Cut(server)
 				// From its port of names, as from any other.
-				p := l.udp(server, openUDP)
+				p := l.UDP(server, lab.OpenUDP)
 				p.Src = at(server, 53)
-				l.want(p, netnstest.NoAnswer)
-				l.served(bystander)
-				l.ask(l.host, server)
+				l.Want(p, netnstest.NoAnswer)
+				l.Served(bystander)
+				l.ask(l.Host, server)
 			})
 		})
 	}
@@ -128,56 +129,56 @@ func TestRepliesOfABannedServer(t *testing.T) {
 // banned source, to sockets on ports that the kernel chooses from.
 func TestUntrackedRepliesNeedAConnectedSocket(t *testing.T) {
 	l := newTrap(t, trapSpec())
-	l.nft(`table inet untracked {
+	l.NFT(`table inet untracked {
 	chain prerouting {
 		type filter hook prerouting priority raw; policy accept;
 		notrack
 	}
 }`)
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		server, bystander := l.source(f), l.source(f)
-		l.offend(server)
-		local := l.to(server, 40000)
+		l.Offend(server)
+		local := l.To(server, 40000)
 		open := func(network string, to netip.AddrPort) {
-			l.t.Helper()
+			l.T.Helper()
 			var conn net.Conn
 			var err error
 			dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(local)}
-			l.host.Do(func() { conn, err = dialer.Dial(network, to.String()) })
+			l.Host.Do(func() { conn, err = dialer.Dial(network, to.String()) })
 			if err != nil {
-				l.t.Fatal(err)
+				l.T.Fatal(err)
 			}
 			defer conn.Close()
 			answer := netnstest.Packet{Proto: netnstest.UDP, Src: to, Dst: local, Payload: []byte("answer")}
 			stranger := answer
 			stranger.Src = at(server, to.Port()+1)
 			before := l.counters()
-			l.outside.Send(answer)
+			l.Internet.Send(answer)
 			l.wantCounts(before, nil)
-			_ = conn.SetReadDeadline(time.Now().Add(patience))
+			_ = conn.SetReadDeadline(time.Now().Add(lab.Patience))
 			buf := make([]byte, 10)
 			if n, err := conn.Read(buf); string(buf[:n]) != "answer" {
-				l.t.Errorf("the connected socket got %q, %v", buf[:n], err)
+				l.T.Errorf("the connected socket got %q, %v", buf[:n], err)
 			}
 			// Of a port that nobody asked, and to one where nobody is: dropped.
-			l.outside.Send(stranger)
+			l.Internet.Send(stranger)
 			answer.Dst = at(local.Addr(), 40001)
-			l.outside.Send(answer)
+			l.Internet.Send(answer)
 			l.wantCounts(before, map[string]uint64{CounterDropped: 2})
 		}
 		open("udp", at(server, 53))
 		// A server on such a port is not connected to anybody.
-		service := l.host.ListenUDP("[::]:40000")
-		l.want(l.udp(server, 40000), netnstest.NoAnswer)
-		l.want(l.udp(bystander, 40000), netnstest.AnswerUDP)
+		service := l.Host.ListenUDP("[::]:40000")
+		l.Want(l.UDP(server, 40000), netnstest.NoAnswer)
+		l.Want(l.UDP(bystander, 40000), netnstest.AnswerUDP)
 		service.Close()
-		tcp := l.host.ListenTCP("[::]:40000")
-		l.want(l.tcp(server, 40000, netnstest.FlagACK), netnstest.NoAnswer)
-		l.want(l.syn(server, 40000), netnstest.NoAnswer)
-		l.want(l.syn(bystander, 40000), netnstest.AnswerSYNACK)
+		tcp := l.Host.ListenTCP("[::]:40000")
+		l.Want(l.TCP(server, 40000, netnstest.FlagACK), netnstest.NoAnswer)
+		l.Want(l.SYN(server, 40000), netnstest.NoAnswer)
+		l.Want(l.SYN(bystander, 40000), netnstest.AnswerSYNACK)
 		tcp.Close()
-		l.cut(server)
-		l.served(bystander)
+		l.Cut(server)
+		l.Served(bystander)
 	})
 }
 
@@ -189,28 +190,28 @@ func TestLateRepliesAreNotAnOffence(t *testing.T) {
 	l := newTrap(t, spec)
 	l.newNameServer()
 	for _, server := range nameServer {
-		local := l.to(server, trapUDP)
+		local := l.To(server, trapUDP)
 		var conn net.Conn
 		var err error
 		dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(local)}
-		l.host.Do(func() { conn, err = dialer.Dial("udp", at(server, 53).String()) })
+		l.Host.Do(func() { conn, err = dialer.Dial("udp", at(server, 53).String()) })
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(conn.SetDeadline(time.Now().Add(patience)), netnstest.Echo(conn), conn.Close()); err != nil {
+		if err := errors.Join(conn.SetDeadline(time.Now().Add(lab.Patience)), netnstest.Echo(conn), conn.Close()); err != nil {
 			t.Fatal(err)
 		}
 		late := netnstest.Packet{Proto: netnstest.UDP, Src: at(server, 53), Dst: local, Payload: []byte("late")}
-		l.want(late, netnstest.AnswerPortUnreachable)
+		l.Want(late, netnstest.AnswerPortUnreachable)
 		l.wantStanding(server, 0, CauseUnknown)
 		l.visit(server)
 		stranger := l.source(ofAddr(server))
 		late.Src = at(stranger, 53)
-		l.want(late, netnstest.NoAnswer)
+		l.Want(late, netnstest.NoAnswer)
 		l.wantStanding(stranger, 1, CauseTrap)
 
 		// And TCP: a connection that the server resets, or that has timed out.
-		if err := l.host.DialTCP(netip.Addr{}, at(server, 54), oneSecond); !errors.Is(err, syscall.ECONNREFUSED) {
+		if err := l.Host.DialTCP(netip.Addr{}, at(server, 54), time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("a closed port of the server: %v", err)
 		}
 		l.wantStanding(server, 0, CauseUnknown)

@@ -21,36 +21,36 @@ import (
 func TestConnectionIsNotRevived(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	l.newNameServer()
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		var listener net.Listener
 		var err error
-		l.host.Do(func() { listener, err = net.Listen("tcp", "[::]:8000") })
+		l.Host.Do(func() { listener, err = net.Listen("tcp", "[::]:8000") })
 		if err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 		defer listener.Close()
 		client := nameServer[index(f)]
-		sniffer := l.outside.SniffBothWays(l.link.A.Dev)
-		far, err := l.outside.Dial("tcp", client, l.to(client, 8000), oneSecond)
+		sniffer := l.Internet.SniffBothWays(l.Link.A.Dev)
+		far, err := l.Internet.Dial("tcp", client, l.To(client, 8000), time.Second)
 		if err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 		defer far.Close()
 		near, err := listener.Accept()
 		if err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 		defer near.Close()
 		send := func(from, to net.Conn) error {
 			_, err := from.Write([]byte("x"))
-			to.SetReadDeadline(time.Now().Add(oneSecond))
+			to.SetReadDeadline(time.Now().Add(time.Second))
 			_, readErr := to.Read(make([]byte, 1))
 			return errors.Join(err, readErr)
 		}
 		if err := errors.Join(send(far, near), send(near, far)); err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
-		l.outside.Fence()
+		l.Internet.Fence()
 		var acked uint32
 		for p, ok := sniffer.Next(0); ok; p, ok = sniffer.Next(0) {
 			if !p.Frame.Outgoing && p.Proto == netnstest.TCP && p.Src.Port() == 8000 {
@@ -58,26 +58,26 @@ func TestConnectionIsNotRevived(t *testing.T) {
 			}
 		}
 		bystander := l.source(f)
-		l.offend(client)
+		l.Offend(client)
 
-		reset := l.tcp(client, 8000, rst)
+		reset := l.TCP(client, 8000, rst)
 		reset.Src, reset.Seq = far.LocalAddr().(*net.TCPAddr).AddrPort(), acked
-		l.want(reset, netnstest.NoAnswer)
+		l.Want(reset, netnstest.NoAnswer)
 		if _, ok := l.element(f.cut(), nftset.AddrPortKey(at(client, 8000))); !ok {
-			l.t.Error("the service that the client was connected to is not noted")
+			l.T.Error("the service that the client was connected to is not noted")
 		}
 		// In ten seconds conntrack would have forgotten the connection by itself.
-		l.host.Do(func() { err = netlink.ConntrackTableFlush(netlink.ConntrackTable) })
+		l.Host.Do(func() { err = netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 		if err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 		if err := send(near, far); err != nil {
-			l.t.Fatal(err) // bans are no matter of what this host sends
+			l.T.Fatal(err) // bans are no matter of what this host sends
 		}
 		if err := send(far, near); !errors.Is(err, os.ErrDeadlineExceeded) {
-			l.t.Errorf("the service got what a banned client sent: error %v", err)
+			l.T.Errorf("the service got what a banned client sent: error %v", err)
 		}
-		l.ask(l.host, client) // which is answered all the same
-		l.served(bystander)
+		l.ask(l.Host, client) // which is answered all the same
+		l.Served(bystander)
 	})
 }

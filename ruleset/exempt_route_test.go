@@ -7,16 +7,17 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
 // routed makes a lab whose host has a route to the sources, and to no others.
-func routed(t *testing.T, spec Spec) *lab {
+func routed(t *testing.T, spec Spec) *fixture {
 	l := newBareLab(t)
-	l.host.ListenTCP("[::]:80")
-	l.host.ListenUDP("[::]:53")
-	l.host.AddRoute(sources4, l.link.A.IPv4.String())
-	l.host.AddRoute(sources6, l.link.A.IPv6.String())
+	l.Host.ListenTCP("[::]:80")
+	l.Host.ListenUDP("[::]:53")
+	l.Host.AddRoute(lab.Sources4, l.Link.A.IPv4.String())
+	l.Host.AddRoute(lab.Sources6, l.Link.A.IPv6.String())
 	l.apply(spec)
 	return l
 }
@@ -31,28 +32,28 @@ func TestNoRouteBack(t *testing.T) {
 	spec.Scan.Ports = 1
 	l := routed(t, spec)
 	elsewhere := netnstest.NewHost(t, "elsewhere")
-	link := netnstest.Connect(t, elsewhere, l.host, "192.0.3.0/24", "2001:db8:3::/64")
-	l.host.AddRoute("203.0.112.0/24", link.A.IPv4.String())
-	l.host.AddRoute("2001:db8:112::/48", link.A.IPv6.String())
-	l.families(func(l *lab, f family) {
+	link := netnstest.Connect(t, elsewhere, l.Host, "192.0.3.0/24", "2001:db8:3::/64")
+	l.Host.AddRoute("203.0.112.0/24", link.A.IPv4.String())
+	l.Host.AddRoute("2001:db8:112::/48", link.A.IPv6.String())
+	l.families(func(l *fixture, f family) {
 		bystander, other := l.source(f), [...]netip.Addr{addr("203.0.112.9"), addr("2001:db8:112::9")}[index(f)]
 		for _, src := range []netip.Addr{stranger[index(f)], other} { // nowhere, and by the other interface
 			before := l.counters()
 			for _, p := range []netnstest.Packet{
-				l.syn(src, trapTCP), l.tcp(src, trapTCP, 0), l.udp(src, trapUDP), l.syn(src, 200), l.tcp(src, 200, netnstest.FlagFIN),
+				l.SYN(src, lab.TrapTCP), l.TCP(src, lab.TrapTCP, 0), l.UDP(src, trapUDP), l.SYN(src, 200), l.TCP(src, 200, netnstest.FlagFIN),
 			} {
-				l.want(p, netnstest.NoAnswer)
+				l.Want(p, netnstest.NoAnswer)
 			}
 			l.wantCounts(before, map[string]uint64{CounterUnroutable: 5})
 			l.wantStanding(src, 0, CauseUnknown)
 		}
-		if got := elsewhere.With(l.t).Probe(l.syn(other, trapTCP)); got.Kind != netnstest.NoAnswer {
-			l.t.Errorf("a trap packet by the right interface gets %v", got)
+		if got := elsewhere.With(l.T).Probe(l.SYN(other, lab.TrapTCP)); got.Kind != netnstest.NoAnswer {
+			l.T.Errorf("a trap packet by the right interface gets %v", got)
 		}
 		l.wantStanding(other, 1, CauseTrap)
 		l.visit(bystander)
 		if err := l.open().UnbanAll(); err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 	})
 }
@@ -70,7 +71,7 @@ func TestRouteByMark(t *testing.T) {
 			family = netlink.FAMILY_V6
 		}
 		var err error
-		l.host.Do(func() {
+		l.Host.Do(func() {
 			rule := netlink.NewRule()
 			rule.Family, rule.Mark, rule.Table = family, mark, table
 			if err = netlink.RuleAdd(rule); err != nil {
@@ -85,28 +86,28 @@ func TestRouteByMark(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		src, bystander := stranger[index(f)], l.source(f)
 		before := l.counters()
-		l.want(l.syn(src, trapTCP), netnstest.NoAnswer)
+		l.Want(l.SYN(src, lab.TrapTCP), netnstest.NoAnswer)
 		l.wantCounts(before, map[string]uint64{CounterUnroutable: 1})
 		l.wantStanding(src, 0, CauseUnknown)
-		l.served(bystander)
+		l.Served(bystander)
 	})
-	l.nft(`table inet marks {
+	l.NFT(`table inet marks {
 	chain prerouting {
 		type filter hook prerouting priority mangle; policy accept;
 		ip saddr 203.0.113.0/24 meta mark set 7
 		ip6 saddr 2001:db8:113::/48 meta mark set 7
 	}
 }`)
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		src, bystander := stranger[index(f)], l.source(f)
 		before := l.counters()
-		l.want(l.syn(src, trapTCP), netnstest.NoAnswer)
+		l.Want(l.SYN(src, lab.TrapTCP), netnstest.NoAnswer)
 		l.wantCounts(before, map[string]uint64{CounterTrapped: 1, CounterBanned: 1})
 		l.wantStanding(src, 1, CauseTrap)
-		l.served(bystander)
+		l.Served(bystander)
 	})
 }
 
@@ -117,10 +118,10 @@ func TestWithoutReversePath(t *testing.T) {
 			spec := trapSpec()
 			spec.NoReversePath4, spec.NoReversePath6 = without[0], without[1]
 			l := routed(t, spec)
-			l.families(func(l *lab, f family) {
+			l.families(func(l *fixture, f family) {
 				src := stranger[index(f)]
 				before := l.counters()
-				l.want(l.syn(src, trapTCP), netnstest.NoAnswer)
+				l.Want(l.SYN(src, lab.TrapTCP), netnstest.NoAnswer)
 				if without[index(f)] {
 					l.wantCounts(before, map[string]uint64{CounterTrapped: 1, CounterBanned: 1})
 					l.wantStanding(src, 1, CauseTrap)
@@ -128,7 +129,7 @@ func TestWithoutReversePath(t *testing.T) {
 					l.wantCounts(before, map[string]uint64{CounterUnroutable: 1})
 					l.wantStanding(src, 0, CauseUnknown)
 				}
-				l.served(l.source(f))
+				l.Served(l.source(f))
 			})
 		})
 	}

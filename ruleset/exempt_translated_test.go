@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -13,14 +14,14 @@ var behindAddr = [...]netip.Addr{addr("198.19.7.1"), addr("2001:db8:c7::1")}
 
 // newBehind adds a container: a host that reaches everything by the lab's host,
 // and serves the open ports.
-func (l *lab) newBehind() *netnstest.Host {
-	l.t.Helper()
-	c := netnstest.NewHost(l.t, "behind")
-	link := netnstest.Connect(l.t, c, l.host, "198.19.7.0/24", "2001:db8:c7::/64")
-	l.host.Forward()
+func (l *fixture) newBehind() *netnstest.Host {
+	l.T.Helper()
+	c := netnstest.NewHost(l.T, "behind")
+	link := netnstest.Connect(l.T, c, l.Host, "198.19.7.0/24", "2001:db8:c7::/64")
+	l.Host.Forward()
 	c.DefaultVia(link.B.IPv4, link.B.IPv6)
-	l.outside.AddRoute("198.19.7.0/24", l.link.B.IPv4.String())
-	l.outside.AddRoute("2001:db8:c7::/64", l.link.B.IPv6.String())
+	l.Internet.AddRoute("198.19.7.0/24", l.Link.B.IPv4.String())
+	l.Internet.AddRoute("2001:db8:c7::/64", l.Link.B.IPv6.String())
 	c.ListenTCP("[::]:80")
 	c.ListenUDP("[::]:53")
 	return c
@@ -41,12 +42,12 @@ func TestTranslatedIsNotAnOffence(t *testing.T) {
 			l := newTrap(t, spec)
 			l.newBehind()
 			for _, c := range behindAddr {
-				l.host.DNAT("tcp", 445, at(c, openTCP))
-				l.host.DNAT("tcp", 8081, at(c, openTCP))
-				l.host.DNAT("tcp", 8082, at(c, closed)) // published, and nobody serves it
-				l.host.DNAT("udp", 1000, at(c, openUDP))
+				l.Host.DNAT("tcp", 445, at(c, lab.OpenTCP))
+				l.Host.DNAT("tcp", 8081, at(c, lab.OpenTCP))
+				l.Host.DNAT("tcp", 8082, at(c, lab.Closed)) // published, and nobody serves it
+				l.Host.DNAT("udp", 1000, at(c, lab.OpenUDP))
 			}
-			l.nft(`table inet redirects {
+			l.NFT(`table inet redirects {
 	chain prerouting {
 		type nat hook prerouting priority dstnat - 1; policy accept;
 		fib daddr type local tcp dport { 1433, 8083 } redirect to :80
@@ -55,23 +56,23 @@ func TestTranslatedIsNotAnOffence(t *testing.T) {
 		fib daddr type local udp dport 1001 redirect to :53
 	}
 }`)
-			l.families(func(l *lab, f family) {
+			l.families(func(l *fixture, f family) {
 				c := behindAddr[index(f)]
 				packets := func(src netip.Addr) []asked {
 					return []asked{
-						{l.syn(src, 445), netnstest.AnswerSYNACK},
-						{l.syn(src, 8081), netnstest.AnswerSYNACK},
-						{l.syn(src, 8082), netnstest.AnswerRST},
-						{l.udp(src, 1000), netnstest.AnswerUDP},
-						{l.syn(src, 1433), netnstest.AnswerSYNACK},
-						{l.syn(src, 8083), netnstest.AnswerSYNACK},
-						{l.syn(src, 8084), netnstest.AnswerRST}, // nobody serves what they are redirected to
-						{l.syn(src, 8085), netnstest.AnswerRST},
-						{l.udp(src, 1001), netnstest.AnswerUDP},
-						{netnstest.SYN(src, at(c, openTCP)), netnstest.AnswerSYNACK},
-						{netnstest.SYN(src, at(c, trapTCP)), netnstest.AnswerRST},
-						{netnstest.SYN(src, at(c, closed)), netnstest.AnswerRST},
-						{netnstest.Datagram(src, at(c, openUDP), "hello"), netnstest.AnswerUDP},
+						{l.SYN(src, 445), netnstest.AnswerSYNACK},
+						{l.SYN(src, 8081), netnstest.AnswerSYNACK},
+						{l.SYN(src, 8082), netnstest.AnswerRST},
+						{l.UDP(src, 1000), netnstest.AnswerUDP},
+						{l.SYN(src, 1433), netnstest.AnswerSYNACK},
+						{l.SYN(src, 8083), netnstest.AnswerSYNACK},
+						{l.SYN(src, 8084), netnstest.AnswerRST}, // nobody serves what they are redirected to
+						{l.SYN(src, 8085), netnstest.AnswerRST},
+						{l.UDP(src, 1001), netnstest.AnswerUDP},
+						{netnstest.SYN(src, at(c, lab.OpenTCP)), netnstest.AnswerSYNACK},
+						{netnstest.SYN(src, at(c, lab.TrapTCP)), netnstest.AnswerRST},
+						{netnstest.SYN(src, at(c, lab.Closed)), netnstest.AnswerRST},
+						{netnstest.Datagram(src, at(c, lab.OpenUDP), "hello"), netnstest.AnswerUDP},
 						{netnstest.Datagram(src, at(c, trapUDP), "hello"), netnstest.AnswerPortUnreachable},
 						{netnstest.Ping(src, c, 7), netnstest.AnswerEcho},
 					}
@@ -80,28 +81,28 @@ func TestTranslatedIsNotAnOffence(t *testing.T) {
 				before := l.counters()
 				for _, src := range []netip.Addr{offender, bystander, bystander} {
 					for _, a := range packets(src) {
-						l.want(a.packet, a.want)
+						l.Want(a.packet, a.want)
 					}
 					l.visit(src)
 				}
 				l.wantCounts(before, nil)
 				l.wantBans()
 
-				l.want(l.syn(offender, trapTCP), netnstest.NoAnswer)
+				l.Want(l.SYN(offender, lab.TrapTCP), netnstest.NoAnswer)
 				for _, a := range packets(offender) {
-					l.want(a.packet, netnstest.NoAnswer)
+					l.Want(a.packet, netnstest.NoAnswer)
 				}
-				l.cut(offender)
+				l.Cut(offender)
 				for _, a := range packets(bystander) {
-					l.want(a.packet, a.want)
+					l.Want(a.packet, a.want)
 				}
 				l.visit(bystander)
 				l.wantBans(banOf(offender))
 				if err := l.open().UnbanAll(); err != nil {
-					l.t.Fatal(err)
+					l.T.Fatal(err)
 				}
 				for _, a := range packets(offender) {
-					l.want(a.packet, a.want)
+					l.Want(a.packet, a.want)
 				}
 			})
 		})
@@ -113,7 +114,7 @@ func TestTranslatedIsNotAnOffence(t *testing.T) {
 func TestForwardedIsCutForEveryKindOfBan(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	l.newBehind()
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		c := behindAddr[index(f)]
 		bits, covering := 32, 24
 		if f.is6() {
@@ -129,20 +130,20 @@ func TestForwardedIsCutForEveryKindOfBan(t *testing.T) {
 			for _, cause := range []Cause{CauseHand, CauseSubnet} {
 				r := Record{Source: source, Banned: true, Timeout: time.Hour, Remaining: time.Hour, Cause: cause}
 				if refused, err := l.open().Put([]Record{r}); err != nil || refused != nil {
-					l.t.Fatal(refused, err)
+					l.T.Fatal(refused, err)
 				}
-				for _, to := range []netip.AddrPort{at(c, openTCP), at(c, trapTCP)} {
-					l.want(netnstest.SYN(src, to), netnstest.NoAnswer)
+				for _, to := range []netip.AddrPort{at(c, lab.OpenTCP), at(c, lab.TrapTCP)} {
+					l.Want(netnstest.SYN(src, to), netnstest.NoAnswer)
 				}
-				l.want(netnstest.Datagram(src, at(c, openUDP), "hello"), netnstest.NoAnswer)
-				l.want(netnstest.Ping(src, c, 7), netnstest.NoAnswer)
-				l.cut(src)
-				l.want(netnstest.SYN(bystander, at(c, openTCP)), netnstest.AnswerSYNACK)
-				l.served(bystander)
+				l.Want(netnstest.Datagram(src, at(c, lab.OpenUDP), "hello"), netnstest.NoAnswer)
+				l.Want(netnstest.Ping(src, c, 7), netnstest.NoAnswer)
+				l.Cut(src)
+				l.Want(netnstest.SYN(bystander, at(c, lab.OpenTCP)), netnstest.AnswerSYNACK)
+				l.Served(bystander)
 				if err := l.open().UnbanAll(); err != nil {
-					l.t.Fatal(err)
+					l.T.Fatal(err)
 				}
-				l.want(netnstest.SYN(src, at(c, openTCP)), netnstest.AnswerSYNACK)
+				l.Want(netnstest.SYN(src, at(c, lab.OpenTCP)), netnstest.AnswerSYNACK)
 			}
 		}
 	})

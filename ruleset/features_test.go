@@ -11,13 +11,14 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/nftset"
 )
 
 // TestProbe is for the kernels that these tests run on: on one that is new enough, what is missing is a fault of ours.
 func TestProbe(t *testing.T) {
 	l := newBareLab(t)
-	l.nft(foreign)
+	l.NFT(foreign)
 	before, generation := l.list("-a"), l.generation()
 	f, err := Probe(l.conn)
 	if err != nil {
@@ -123,18 +124,18 @@ func TestRefusedRule(t *testing.T) {
 }
 
 // applyWith makes the table that a kernel with only these features would get.
-func (l *lab) applyWith(spec Spec, f Features) {
-	l.t.Helper()
+func (l *fixture) applyWith(spec Spec, f Features) {
+	l.T.Helper()
 	p, err := prepare(l.conn, spec, f)
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	_, tx, err := p.transactions()
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	if err := l.conn.Commit(tx); err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 }
 
@@ -145,7 +146,7 @@ func TestLesserKernelsBanAllTheSame(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
-			l.nft("") // nothing but to see that nft is there
+			l.NFT("") // nothing but to see that nft is there
 			l.applyWith(trapSpec(), f)
 			list := l.list()
 			if !strings.Contains(list, "fib saddr . mark . iif ") {
@@ -154,32 +155,32 @@ func TestLesserKernelsBanAllTheSame(t *testing.T) {
 			if got := strings.Contains(list, "log prefix"); got != f.Log {
 				t.Errorf("are bans logged? %v, want %v", got, f.Log)
 			}
-			l.families(func(l *lab, f family) {
+			l.families(func(l *fixture, f family) {
 				src, bystander := l.source(f), l.source(f)
-				l.offend(src)
-				l.cut(src)
-				l.served(bystander)
+				l.Offend(src)
+				l.Cut(src)
+				l.Served(bystander)
 				udp := l.source(f)
-				l.want(l.udp(udp, trapUDP), 0)
-				l.cut(udp)
+				l.Want(l.UDP(udp, trapUDP), 0)
+				l.Cut(udp)
 			})
 			if n := len(l.bans()); n != 4 {
 				t.Errorf("%d bans, want 4", n)
 			}
 			// The host is not, by whoever sends in its name; the kernel itself refuses that for IPv4.
-			l.outside.Send(l.syn(l.link.B.IPv6, trapTCP))
-			l.outside.Send(l.udp(l.link.B.IPv6, trapUDP))
+			l.Internet.Send(l.SYN(l.Link.B.IPv6, lab.TrapTCP))
+			l.Internet.Send(l.UDP(l.Link.B.IPv6, trapUDP))
 			for what := range l.bans() {
-				if prefix(cidr(what)).Contains(l.link.B.IPv6) {
+				if prefix(cidr(what)).Contains(l.Link.B.IPv6) {
 					t.Errorf("the host has banned itself: %s", what)
 				}
 			}
 			// A source without a way back is banned by none.
 			for _, cmd := range []string{"198.51.100.0/24", "2001:db8:51::/48"} {
-				l.host.AddRoute(cmd, "lo")
+				l.Host.AddRoute(cmd, "lo")
 			}
 			for _, src := range []string{"198.51.100.9", "2001:db8:51::9"} {
-				l.offend(addr(src))
+				l.Offend(addr(src))
 				if _, banned := l.bans()[banOf(addr(src))]; banned {
 					t.Errorf("%s is banned, to which no route leads back", src)
 				}

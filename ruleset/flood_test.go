@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 )
@@ -29,17 +30,17 @@ func (f *forgery) next() netip.Addr {
 }
 
 // flood sends n SYNs from forged sources to ports that port chooses.
-func (l *lab) flood(f *forgery, n int, port func(i int) uint16) {
-	l.t.Helper()
-	dst := l.to(l.ours(f.next()), 0).Addr()
-	l.outside.Sender("").Burst(n, func(i int) netnstest.Packet {
+func (l *fixture) flood(f *forgery, n int, port func(i int) uint16) {
+	l.T.Helper()
+	dst := l.To(l.ours(f.next()), 0).Addr()
+	l.Internet.Sender("").Burst(n, func(i int) netnstest.Packet {
 		p := netnstest.SYN(f.next(), at(dst, port(i)))
 		p.Src = netip.AddrPortFrom(p.Src.Addr(), uint16(1024+i%60000))
 		return p
 	})
 }
 
-func toTrap(int) uint16 { return trapTCP }
+func toTrap(int) uint16 { return lab.TrapTCP }
 
 // toClosed are ports of which none is a trap.
 func toClosed(i int) uint16 { return 12000 + uint16(i*7919%5000) }
@@ -53,10 +54,10 @@ func floodSpec() Spec {
 }
 
 // filled fails the test unless a set holds something, and has room.
-func (l *lab) filled(set string, most uint32) {
-	l.t.Helper()
+func (l *fixture) filled(set string, most uint32) {
+	l.T.Helper()
 	if n := l.size(set); n == 0 || n > int(most) {
-		l.t.Errorf("%s holds %d elements, want some and at most %d", set, n, most)
+		l.T.Errorf("%s holds %d elements, want some and at most %d", set, n, most)
 	}
 }
 
@@ -67,7 +68,7 @@ func TestFloodOfTrapPackets(t *testing.T) {
 	const waves, wave = 5, 5000
 	spec := floodSpec()
 	spec.BanTime[0] = time.Minute
-	separately(t, spec, func(l *lab, f family) {
+	separately(t, spec, func(l *fixture, f family) {
 		forged := &forgery{family: f}
 		bystander := l.source(f)
 		var repeaters, scanners, byHand []netip.Addr
@@ -81,45 +82,45 @@ func TestFloodOfTrapPackets(t *testing.T) {
 			}
 		}
 		if refused, err := l.open().Put(records); err != nil || refused != nil {
-			l.t.Fatal(refused, err)
+			l.T.Fatal(refused, err)
 		}
 		before := l.counters()
 		start := time.Now()
 		for i := range waves {
 			l.flood(forged, wave, toTrap)
 			if i < len(repeaters) {
-				l.offend(repeaters[i])
+				l.Offend(repeaters[i])
 				l.wantStanding(repeaters[i], 2, CauseTrap)
-				l.cut(repeaters[i])
+				l.Cut(repeaters[i])
 				r := Record{Source: netip.PrefixFrom(byHand[i], byHand[i].BitLen()), Banned: true, Comment: "by hand"}
 				if refused, err := l.open().Put([]Record{r}); err != nil || refused != nil {
-					l.t.Fatal(refused, err)
+					l.T.Fatal(refused, err)
 				}
-				l.cut(byHand[i])
+				l.Cut(byHand[i])
 			}
-			l.served(bystander)
+			l.Served(bystander)
 		}
 		for i, scanner := range scanners {
-			await(l.t, fmt.Sprintf("scanner %d to be banned", i), func() bool {
-				l.offend(scanner) // whatever becomes of it
+			lab.Await(l.T, fmt.Sprintf("scanner %d to be banned", i), func() bool {
+				l.Offend(scanner) // whatever becomes of it
 				return len(l.lookup(scanner).Bans) > 0
 			})
-			l.cut(scanner)
+			l.Cut(scanner)
 		}
 		after := l.counters()
 		trapped, held := after[CounterTrapped]-before[CounterTrapped], after[CounterHeldBack]-before[CounterHeldBack]
 		banned, full := after[CounterBanned]-before[CounterBanned], after[CounterFull]-before[CounterFull]
-		l.t.Logf("%d packets in %v: %d bans, %d held back, %d found the set full", trapped, time.Since(start), banned, held, full)
+		l.T.Logf("%d packets in %v: %d bans, %d held back, %d found the set full", trapped, time.Since(start), banned, held, full)
 		if trapped < waves*wave || trapped != banned+held {
-			l.t.Errorf("of %d trap packets %d banned and %d were held back: want at least %d, and each of them one or the other",
+			l.T.Errorf("of %d trap packets %d banned and %d were held back: want at least %d, and each of them one or the other",
 				trapped, banned, held, waves*wave)
 		}
 		if full != 0 {
-			l.t.Errorf("%d found no room", full)
+			l.T.Errorf("%d found no room", full)
 		}
 		l.filled(f.ban(), spec.Size*7/8+uint32(len(repeaters)+len(byHand)))
 		l.filled(f.tier(1), 2*spec.Size)
-		l.served(bystander)
+		l.Served(bystander)
 		l.wantStanding(bystander, 0, CauseUnknown)
 	})
 }
@@ -131,40 +132,40 @@ func TestFloodOfClosedPorts(t *testing.T) {
 	const waves, wave = 5, 5000
 	spec := floodSpec()
 	spec.Subnet6 = 0 // the sources of a lab are of one /48
-	separately(t, spec, func(l *lab, f family) {
+	separately(t, spec, func(l *fixture, f family) {
 		forged := &forgery{family: f}
 		bystander := l.source(f)
 		before := l.counters()
 		for range waves {
 			l.flood(forged, wave, toClosed)
 			knocker := l.source(f) // traps are another matter
-			l.offend(knocker)
+			l.Offend(knocker)
 			l.wantStanding(knocker, 1, CauseTrap)
-			l.served(bystander)
+			l.Served(bystander)
 		}
 		uncounted := l.counters()[CounterUncounted] - before[CounterUncounted]
 		if uncounted < waves*wave-uint64(2*spec.Size) {
-			l.t.Errorf("%d of %d forged probes were not counted: the others have filled the set", uncounted, waves*wave)
+			l.T.Errorf("%d of %d forged probes were not counted: the others have filled the set", uncounted, waves*wave)
 		}
 		for range 3 {
 			scanner, port := l.source(f), uint16(200)
-			await(l.t, "a scanner to be banned", func() bool {
+			lab.Await(l.T, "a scanner to be banned", func() bool {
 				port++
-				l.outside.Send(l.syn(scanner, port))
+				l.Internet.Send(l.SYN(scanner, port))
 				return len(l.lookup(scanner).Bans) > 0
 			})
 			l.wantStanding(scanner, 1, CauseScan)
 			if got := l.probed(scanner); len(got) != spec.Scan.Ports {
-				l.t.Errorf("it was caught with the ports %v, want %d", got, spec.Scan.Ports)
+				l.T.Errorf("it was caught with the ports %v, want %d", got, spec.Scan.Ports)
 			}
-			l.cut(scanner)
+			l.Cut(scanner)
 		}
 		l.filled(f.probed(), 4*spec.Size-1)
 		l.filled(f.score(), 4*spec.Size-1)
-		l.served(bystander)
+		l.Served(bystander)
 		l.wantStanding(bystander, 0, CauseUnknown)
 		if n := l.size(f.ban()); n != waves+3 {
-			l.t.Errorf("%d sources are banned, want those that are to blame: %d", n, waves+3)
+			l.T.Errorf("%d sources are banned, want those that are to blame: %d", n, waves+3)
 		}
 	})
 }
@@ -174,8 +175,8 @@ func TestFloodOfClosedPorts(t *testing.T) {
 func TestFloodFromOneNetwork(t *testing.T) {
 	l := newTrap(t, floodSpec())
 	bystander := l.source(families[1])
-	l.outside.Sender("").Burst(20000, func(i int) netnstest.Packet {
-		p := l.syn(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0x66, 0x66, byte(i >> 8), byte(i), 15: 1}), trapTCP)
+	l.Internet.Sender("").Burst(20000, func(i int) netnstest.Packet {
+		p := l.SYN(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0x66, 0x66, byte(i >> 8), byte(i), 15: 1}), lab.TrapTCP)
 		p.Src = netip.AddrPortFrom(p.Src.Addr(), 4000)
 		return p
 	})
@@ -188,8 +189,8 @@ func TestFloodFromOneNetwork(t *testing.T) {
 	if n := l.counters()[CounterHeldBack]; n != 0 {
 		t.Errorf("%d were held back, want none: the first eight were enough", n)
 	}
-	l.cut(addr("2001:db8:6666:ffff::1"))
-	l.served(bystander)
+	l.Cut(addr("2001:db8:6666:ffff::1"))
+	l.Served(bystander)
 }
 
 // TestBanByHandFindsRoom fills the set to the last element.
@@ -197,7 +198,7 @@ func TestBanByHandFindsRoom(t *testing.T) {
 	spec := floodSpec()
 	spec.Size = 64
 	l := newTrap(t, spec)
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		forged := &forgery{family: f}
 		var elems []nftset.Element
 		for range spec.Size {
@@ -206,19 +207,19 @@ func TestBanByHandFindsRoom(t *testing.T) {
 		l.addMany(f.ban(), elems)
 		byHand, late, bystander := l.source(f), l.source(f), l.source(f)
 		before := l.counters()
-		l.offend(late) // dropped, but not banned
+		l.Offend(late) // dropped, but not banned
 		l.wantCounts(before, map[string]uint64{CounterTrapped: 1, CounterFull: 1})
-		l.served(late)
+		l.Served(late)
 		source := netip.PrefixFrom(byHand, 32)
 		if f.is6() {
 			source = netip.PrefixFrom(byHand, 64).Masked()
 		}
 		r := Record{Source: source, Banned: true, Timeout: time.Hour, Remaining: time.Hour, Comment: "by hand"}
 		if refused, err := l.open().Put([]Record{r}); err != nil || refused != nil {
-			l.t.Fatal(refused, err)
+			l.T.Fatal(refused, err)
 		}
-		l.cut(byHand)
-		l.served(bystander)
+		l.Cut(byHand)
+		l.Served(bystander)
 	})
 }
 
@@ -287,14 +288,14 @@ func TestSmallSets(t *testing.T) {
 			if r := l.apply(spec); !r.Empty() {
 				t.Errorf("a second apply would change %v", r.Summary())
 			}
-			l.nft(l.list("-s"), "-c", "-f", "-")
-			l.families(func(l *lab, f family) {
+			l.NFT(l.list("-s"), "-c", "-f", "-")
+			l.families(func(l *fixture, f family) {
 				for range min(size, 6) { // a few at a time are never held back
 					src := l.source(f)
-					l.offend(src)
+					l.Offend(src)
 					l.wantStanding(src, 1, CauseTrap)
 				}
-				l.served(l.source(f))
+				l.Served(l.source(f))
 			})
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 )
@@ -16,8 +17,8 @@ const fullSize = 128
 
 // fill fills a set with sources that nothing else in a test has, but for so many
 // places.
-func (l *lab) fill(set string, f family, size, room int) {
-	l.t.Helper()
+func (l *fixture) fill(set string, f family, size, room int) {
+	l.T.Helper()
 	var elems []nftset.Element
 	for i := range size - room {
 		a := netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})
@@ -34,32 +35,32 @@ func TestFullSetStillDrops(t *testing.T) {
 	spec := trapSpec()
 	spec.Size = fullSize
 	l := newTrap(t, spec)
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		first, second, third, bystander := l.source(f), l.source(f), l.source(f), l.source(f)
 		l.fill(f.ban(), f, fullSize, 2)
-		l.offend(first, second)
+		l.Offend(first, second)
 		before := l.counters()
 
 		// A closed port would answer with a reset, or port unreachable.
-		for _, p := range []netnstest.Packet{l.syn(third, trapTCP), l.tcp(third, trapTCP, fin), l.udp(third, trapUDP)} {
-			l.want(p, netnstest.NoAnswer)
+		for _, p := range []netnstest.Packet{l.SYN(third, lab.TrapTCP), l.TCP(third, lab.TrapTCP, fin), l.UDP(third, trapUDP)} {
+			l.Want(p, netnstest.NoAnswer)
 		}
 		l.wantCounts(before, map[string]uint64{CounterFull: 3, CounterTrapped: 3})
-		l.cut(first, second)
-		l.served(third, bystander)
+		l.Cut(first, second)
+		l.Served(third, bystander)
 		if _, ok := l.bans()[banOf(third)]; ok {
-			l.t.Errorf("%v is banned: was there room?", third)
+			l.T.Errorf("%v is banned: was there room?", third)
 		}
 
 		// With room again, it is banned as everybody.
 		if _, _, err := l.open().Unban(prefix(cidr(banOf(second)))); err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 		before = l.counters()
-		l.offend(third)
+		l.Offend(third)
 		l.wantCounts(before, map[string]uint64{CounterTrapped: 1, CounterBanned: 1})
-		l.cut(first, third)
-		l.served(second, bystander)
+		l.Cut(first, third)
+		l.Served(second, bystander)
 	})
 }
 
@@ -78,7 +79,7 @@ func TestFirstOffencesAreHeldBack(t *testing.T) {
 	spec := trapSpec()
 	spec.Size, spec.Subnet6 = fullSize, 0
 	l := newTrap(t, spec)
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		burst := uint64(fullSize / 8)
 		if f.is6() {
 			burst -= burst / 8 // for sources that are banned one by one
@@ -89,21 +90,21 @@ func TestFirstOffencesAreHeldBack(t *testing.T) {
 		var late []netip.Addr
 		for i := range burst + 4 {
 			src := l.source(f)
-			l.offend(src)
+			l.Offend(src)
 			if i < burst {
-				l.want(l.syn(src, openTCP), netnstest.NoAnswer)
+				l.Want(l.SYN(src, lab.OpenTCP), netnstest.NoAnswer)
 			} else {
 				late = append(late, src)
 			}
 		}
 		l.wantCounts(before, map[string]uint64{CounterTrapped: burst + 4, CounterBanned: burst, CounterHeldBack: 4, CounterDropped: burst})
-		l.served(late...)
-		l.served(bystander)
+		l.Served(late...)
+		l.Served(bystander)
 
-		l.offend(repeater)
-		l.cut(repeater)
+		l.Offend(repeater)
+		l.Cut(repeater)
 		if b := l.bans()[banOf(repeater)]; b.Step != 2 {
-			l.t.Errorf("the ban is %+v, want one by step 2", b)
+			l.T.Errorf("the ban is %+v, want one by step 2", b)
 		}
 	})
 }
@@ -114,16 +115,16 @@ func TestFullMemoryStillBans(t *testing.T) {
 	spec := trapSpec()
 	spec.Size = fullSize
 	l := newTrap(t, spec)
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		src, bystander := l.source(f), l.source(f)
 		l.fill(f.tier(1), f, 2*fullSize, 0)
 		before := l.counters()
-		l.offend(src)
+		l.Offend(src)
 		l.wantCounts(before, map[string]uint64{CounterTrapped: 1, CounterBanned: 1})
-		l.cut(src)
-		l.served(bystander)
+		l.Cut(src)
+		l.Served(bystander)
 		if b := l.bans()[banOf(src)]; b.Timeout != spec.BanTime[0] {
-			l.t.Errorf("the ban is for %v, want %v", b.Timeout, spec.BanTime[0])
+			l.T.Errorf("the ban is for %v, want %v", b.Timeout, spec.BanTime[0])
 		}
 	})
 }
@@ -135,18 +136,18 @@ func TestFullSetHasRoomAfterExpiry(t *testing.T) {
 	spec.Size, spec.Subnet6 = 1, 0
 	spec.BanTime = []time.Duration{500 * time.Millisecond}
 	l := newTrap(t, spec)
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		l.ban(500*time.Millisecond, cidr(banOf(l.source(f))))
 		next := l.source(f)
 		// The kernel collects what has expired when it comes to it, within a
 		// second or two. A source that is remembered is not held back.
 		l.put(Record{Source: prefix(cidr(banOf(next))), Step: 1, StepRemaining: time.Hour})
-		await(l.t, "room for the next", func() bool {
-			l.offend(next)
+		lab.Await(l.T, "room for the next", func() bool {
+			l.Offend(next)
 			_, banned := l.bans()[banOf(next)]
 			return banned
 		})
-		l.cut(next)
-		await(l.t, "its ban to expire", func() bool { return len(l.bans()) == 0 })
+		l.Cut(next)
+		lab.Await(l.T, "its ban to expire", func() bool { return len(l.bans()) == 0 })
 	})
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 )
@@ -17,20 +18,20 @@ type trapPort struct {
 	name         string
 	port         uint16
 	open, closed netnstest.AnswerKind
-	packet       func(l *lab, src netip.Addr) netnstest.Packet
+	packet       func(l *fixture, src netip.Addr) netnstest.Packet
 	listen       func(h *netnstest.Host, addr string) *netnstest.Server
 	served       func(f family) string
 }
 
 var trapPorts = []trapPort{
 	{
-		"TCP", trapTCP, netnstest.AnswerSYNACK, netnstest.AnswerRST,
-		func(l *lab, src netip.Addr) netnstest.Packet { return l.syn(src, trapTCP) },
+		"TCP", lab.TrapTCP, netnstest.AnswerSYNACK, netnstest.AnswerRST,
+		func(l *fixture, src netip.Addr) netnstest.Packet { return l.SYN(src, lab.TrapTCP) },
 		(*netnstest.Host).ListenTCP, func(f family) string { return f.grace(unix.IPPROTO_TCP) },
 	},
 	{
 		"UDP", trapUDP, netnstest.AnswerUDP, netnstest.AnswerPortUnreachable,
-		func(l *lab, src netip.Addr) netnstest.Packet { return l.udp(src, trapUDP) },
+		func(l *fixture, src netip.Addr) netnstest.Packet { return l.UDP(src, trapUDP) },
 		(*netnstest.Host).ListenUDP, func(f family) string { return f.grace(unix.IPPROTO_UDP) },
 	},
 }
@@ -50,38 +51,38 @@ func TestGrace(t *testing.T) {
 			t.Parallel()
 			spec := trapSpec()
 			spec.Grace = grace
-			separately(t, spec, func(l *lab, f family) {
+			separately(t, spec, func(l *fixture, f family) {
 				l.armed()
-				server := trap.listen(l.host, fmt.Sprintf("[::]:%d", trap.port))
+				server := trap.listen(l.Host, fmt.Sprintf("[::]:%d", trap.port))
 				first, second, late, bystander := l.source(f), l.source(f), l.source(f), l.source(f)
 				left := func() time.Duration {
-					el, _ := l.element(trap.served(f), nftset.AddrPortKey(l.to(first, trap.port)))
+					el, _ := l.element(trap.served(f), nftset.AddrPortKey(l.To(first, trap.port)))
 					return el.Expires
 				}
-				l.want(trap.packet(l, first), trap.open)
+				l.Want(trap.packet(l, first), trap.open)
 				if d := left(); d < grace/2 {
-					l.t.Errorf("after a client of the service %v of the grace are left", d)
+					l.T.Errorf("after a client of the service %v of the grace are left", d)
 				}
-				await(l.t, "half of the grace", func() bool { return left() < grace/2 })
+				lab.Await(l.T, "half of the grace", func() bool { return left() < grace/2 })
 				begin := time.Now()
-				l.want(trap.packet(l, second), trap.open) // begins it anew
+				l.Want(trap.packet(l, second), trap.open) // begins it anew
 				if d := left(); d < grace/2 {
-					l.t.Errorf("after the second client %v of the grace are left", d)
+					l.T.Errorf("after the second client %v of the grace are left", d)
 				}
 				server.Close()
-				l.want(trap.packet(l, first), trap.closed)
-				l.served(first, second, bystander)
+				l.Want(trap.packet(l, first), trap.closed)
+				l.Served(first, second, bystander)
 				// Those that ask meanwhile do not keep the trap from being one.
-				await(l.t, "the grace to end", func() bool {
-					a := l.outside.Probe(trap.packet(l, late))
+				lab.Await(l.T, "the grace to end", func() bool {
+					a := l.Internet.Probe(trap.packet(l, late))
 					return a.Kind == netnstest.NoAnswer
 				})
 				if d := time.Since(begin); d < grace-tick {
-					l.t.Errorf("the port was a trap %v after a client, want %v", d, grace)
+					l.T.Errorf("the port was a trap %v after a client, want %v", d, grace)
 				}
 				l.wantStanding(late, 1, CauseTrap)
-				l.cut(late)
-				l.served(first, second, bystander)
+				l.Cut(late)
+				l.Served(first, second, bystander)
 				l.wantBans(banOf(late))
 			})
 		})
@@ -96,23 +97,23 @@ func TestGraceIsOfOneAddress(t *testing.T) {
 	spec.Grace = grace
 	l := newTrap(t, spec)
 	l.armed()
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		other := addr("203.0.113.99")
 		if f.is6() {
 			other = addr("2001:db8:113::99")
 		}
-		l.host.AddAddr("lo", netip.PrefixFrom(other, other.BitLen()).String())
+		l.Host.AddAddr("lo", netip.PrefixFrom(other, other.BitLen()).String())
 		for _, trap := range trapPorts {
 			client, offender := l.source(f), l.source(f)
-			server := trap.listen(l.host, at(l.to(client, 0).Addr(), trap.port).String())
-			l.want(trap.packet(l, client), trap.open)
+			server := trap.listen(l.Host, at(l.To(client, 0).Addr(), trap.port).String())
+			l.Want(trap.packet(l, client), trap.open)
 			p := trap.packet(l, offender)
 			p.Dst = at(other, trap.port)
-			l.want(p, netnstest.NoAnswer)
+			l.Want(p, netnstest.NoAnswer)
 			l.wantStanding(offender, 1, CauseTrap)
 			server.Close()
-			l.want(trap.packet(l, client), trap.closed)
-			l.served(client)
+			l.Want(trap.packet(l, client), trap.closed)
+			l.Served(client)
 		}
 	})
 }
@@ -124,24 +125,24 @@ func TestStrictScanGrace(t *testing.T) {
 	const port = 3001
 	spec := scanSpec(1)
 	spec.Grace = grace
-	separately(t, spec, func(l *lab, f family) {
+	separately(t, spec, func(l *fixture, f family) {
 		l.armed()
-		server := l.host.ListenTCP(fmt.Sprintf("[::]:%d", port))
+		server := l.Host.ListenTCP(fmt.Sprintf("[::]:%d", port))
 		first, second, bystander := l.source(f), l.source(f), l.source(f)
-		l.want(l.syn(first, port), netnstest.AnswerSYNACK)
+		l.Want(l.SYN(first, port), netnstest.AnswerSYNACK)
 		begun := time.Now()
-		await(l.t, "most of the grace", func() bool {
-			el, _ := l.element(f.grace(unix.IPPROTO_TCP), nftset.AddrPortKey(l.to(first, port)))
+		lab.Await(l.T, "most of the grace", func() bool {
+			el, _ := l.element(f.grace(unix.IPPROTO_TCP), nftset.AddrPortKey(l.To(first, port)))
 			return el.Expires < grace/3
 		})
-		l.want(l.syn(second, port), netnstest.AnswerSYNACK)
+		l.Want(l.SYN(second, port), netnstest.AnswerSYNACK)
 		server.Close()
-		await(l.t, "the end of the first client's grace", func() bool { return time.Since(begun) > grace })
-		l.want(l.syn(second, port), netnstest.AnswerRST)
+		lab.Await(l.T, "the end of the first client's grace", func() bool { return time.Since(begun) > grace })
+		l.Want(l.SYN(second, port), netnstest.AnswerRST)
 		l.visit(first, second, bystander)
 		l.wantBans()
-		await(l.t, "the grace to end", func() bool {
-			a := l.outside.Probe(l.syn(first, port))
+		lab.Await(l.T, "the grace to end", func() bool {
+			a := l.Internet.Probe(l.SYN(first, port))
 			return a.Kind == netnstest.NoAnswer
 		})
 		l.wantBans(banOf(first))
@@ -166,8 +167,8 @@ func TestNewTableArmsNothing(t *testing.T) {
 			spec.LogGroup++
 			l.apply(spec)
 			for _, src := range early {
-				l.want(l.syn(src, trapTCP), netnstest.AnswerRST)
-				l.want(l.udp(src, trapUDP), netnstest.AnswerPortUnreachable)
+				l.Want(l.SYN(src, lab.TrapTCP), netnstest.AnswerRST)
+				l.Want(l.UDP(src, trapUDP), netnstest.AnswerPortUnreachable)
 				l.probe(src, ports(200, 6)...)
 				l.visit(src)
 			}
@@ -187,16 +188,16 @@ func TestNewTableArmsNothing(t *testing.T) {
 				change()
 				l.apply(spec)
 				for _, src := range l.both() {
-					l.offend(src)
+					l.Offend(src)
 					l.wantStanding(src, 1, CauseTrap)
 				}
 				for _, src := range l.both() {
-					l.want(l.udp(src, trapUDP), netnstest.NoAnswer)
+					l.Want(l.UDP(src, trapUDP), netnstest.NoAnswer)
 					l.wantStanding(src, 1, CauseTrap)
 				}
 				for _, src := range l.both() {
 					l.probe(src, ports(200, spec.Scan.Ports-1)...)
-					l.want(l.syn(src, 300), netnstest.NoAnswer)
+					l.Want(l.SYN(src, 300), netnstest.NoAnswer)
 					l.wantStanding(src, 1, CauseScan)
 				}
 				l.visit(early...)

@@ -16,11 +16,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 // daemon is a real program that listens on the trap port, of both families.
 type daemon struct {
-	l      *lab
+	l      *fixture
 	args   []string
 	cmd    *exec.Cmd
 	stderr *os.File
@@ -29,12 +31,12 @@ type daemon struct {
 // daemons make the programs, with their files in a directory.
 var daemons = map[string]func(t *testing.T, dir string) (args []string){
 	"sshd": func(t *testing.T, dir string) []string {
-		sshd, keygen := program(t, "sshd"), program(t, "ssh-keygen")
+		sshd, keygen := lab.Program(t, "sshd"), lab.Program(t, "ssh-keygen")
 		key, config := filepath.Join(dir, "key"), filepath.Join(dir, "config")
 		if out, err := exec.Command(keygen, "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		write(t, config, fmt.Sprintf("Port %d\nHostKey %s\nPidFile none\nUsePAM no\nLogLevel ERROR\n", trapTCP, key))
+		write(t, config, fmt.Sprintf("Port %d\nHostKey %s\nPidFile none\nUsePAM no\nLogLevel ERROR\n", lab.TrapTCP, key))
 		// It wants an empty directory that the system makes at boot.
 		const prepare = `mount -t tmpfs none /run && mkdir -m 755 /run/sshd && exec "$0" "$@"`
 		return []string{"/bin/sh", "-c", prepare, sshd, "-D", "-e", "-f", config}
@@ -48,8 +50,8 @@ http {
 	client_body_temp_path %[1]s/1; proxy_temp_path %[1]s/2; fastcgi_temp_path %[1]s/3; uwsgi_temp_path %[1]s/4; scgi_temp_path %[1]s/5;
 	server { listen %[2]d; listen [::]:%[2]d; }
 }
-`, dir, trapTCP))
-		return []string{program(t, "nginx"), "-e", "stderr", "-p", dir, "-c", config}
+`, dir, lab.TrapTCP))
+		return []string{lab.Program(t, "nginx"), "-e", "stderr", "-p", dir, "-c", config}
 	},
 }
 
@@ -61,27 +63,27 @@ func write(t *testing.T, path, text string) {
 }
 
 func (d *daemon) start() {
-	d.l.t.Helper()
+	d.l.T.Helper()
 	d.cmd = exec.Command(d.args[0], d.args[1:]...)
 	d.cmd.Stderr = d.stderr // a file, so that nothing waits for what a session keeps open
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Setpgid: true}
 	var err error
-	d.l.host.Do(func() { err = d.cmd.Start() })
+	d.l.Host.Do(func() { err = d.cmd.Start() })
 	if err != nil {
-		d.l.t.Fatal(err)
+		d.l.T.Fatal(err)
 	}
 }
 
 // stop ends the program, and what it has started.
 func (d *daemon) stop() {
-	d.l.t.Helper()
+	d.l.T.Helper()
 	if d.cmd == nil {
 		return
 	}
 	err := errors.Join(d.cmd.Process.Signal(syscall.SIGTERM), d.wait())
 	d.cmd = nil
 	if err != nil {
-		d.l.t.Errorf("%v: %v\n%s", d.args, err, d.said())
+		d.l.T.Errorf("%v: %v\n%s", d.args, err, d.said())
 	}
 }
 
@@ -106,7 +108,7 @@ func (d *daemon) wait() error {
 			return nil
 		}
 		return err
-	case <-time.After(patience):
+	case <-time.After(lab.Patience):
 		_ = syscall.Kill(-pid, syscall.SIGKILL)
 		return errors.Join(errors.New("it did not end when told to"), <-ended)
 	}
@@ -119,7 +121,7 @@ type client struct {
 	last                      atomic.Value // the other error
 }
 
-func (c *client) run(l *lab, ctx context.Context) {
+func (c *client) run(l *fixture, ctx context.Context) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -130,8 +132,8 @@ func (c *client) run(l *lab, ctx context.Context) {
 		}
 		var conn net.Conn
 		var err error
-		dialer := net.Dialer{Timeout: patience / 4} // the kernel tries again after a second
-		l.outside.Do(func() { conn, err = dialer.DialContext(ctx, "tcp", c.to.String()) })
+		dialer := net.Dialer{Timeout: lab.Patience / 4} // the kernel tries again after a second
+		l.Internet.Do(func() { conn, err = dialer.DialContext(ctx, "tcp", c.to.String()) })
 		switch {
 		case ctx.Err() != nil:
 			if err == nil {
@@ -153,24 +155,24 @@ func (c *client) run(l *lab, ctx context.Context) {
 // restart restarts a program as often, while a client of each family connects
 // every 20 ms: each of them finds it running, and not running, each time. It
 // ends early if stop says so.
-func (l *lab) restart(args []string, times int, stop func(clients []*client) bool) (clients []*client, done int) {
-	l.t.Helper()
-	stderr, err := os.Create(filepath.Join(l.t.TempDir(), "stderr"))
+func (l *fixture) restart(args []string, times int, stop func(clients []*client) bool) (clients []*client, done int) {
+	l.T.Helper()
+	stderr, err := os.Create(filepath.Join(l.T.TempDir(), "stderr"))
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	defer stderr.Close()
 	d := &daemon{l: l, args: args, stderr: stderr}
 	defer d.stop()
-	ctx, cancel := context.WithCancel(l.t.Context())
+	ctx, cancel := context.WithCancel(l.T.Context())
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
 	d.start() // before there are clients: that of a program which never ran offends
 	for _, src := range l.both() {
-		c := &client{to: l.to(src, trapTCP)}
+		c := &client{to: l.To(src, lab.TrapTCP)}
 		clients = append(clients, c)
-		await(l.t, "the program to listen", func() bool { return l.listening(c.to) })
+		lab.Await(l.T, "the program to listen", func() bool { return l.listening(c.to) })
 		running.Go(func() { c.run(l, ctx) })
 	}
 	all := func(count func(c *client) *atomic.Int64) {
@@ -178,7 +180,7 @@ func (l *lab) restart(args []string, times int, stop func(clients []*client) boo
 		for i, c := range clients {
 			before[i] = count(c).Load()
 		}
-		await(l.t, "all clients to have come", func() bool {
+		lab.Await(l.T, "all clients to have come", func() bool {
 			if stop(clients) {
 				return true
 			}
@@ -200,10 +202,10 @@ func (l *lab) restart(args []string, times int, stop func(clients []*client) boo
 }
 
 // listening reports whether somebody takes connections of the host itself.
-func (l *lab) listening(to netip.AddrPort) bool {
+func (l *fixture) listening(to netip.AddrPort) bool {
 	var conn net.Conn
 	var err error
-	l.host.Do(func() { conn, err = net.DialTimeout("tcp", to.String(), oneSecond) })
+	l.Host.Do(func() { conn, err = net.DialTimeout("tcp", to.String(), time.Second) })
 	if err == nil {
 		_ = conn.Close()
 	}
@@ -228,7 +230,7 @@ func TestRestarts(t *testing.T) {
 					return clients[0].other.Load()+clients[len(clients)-1].other.Load() > 0
 				}
 				clients, done := l.restart(args, 100, lost)
-				l.served(bystanders...)
+				l.Served(bystanders...)
 				l.wantBans()
 				for _, c := range clients {
 					t.Logf("%d restarts: a client of %v was served %d times and refused %d times",
@@ -238,9 +240,9 @@ func TestRestarts(t *testing.T) {
 					}
 				}
 				// The port is a trap, all the same.
-				await(t, "the grace to end", func() bool { return l.size("grace_tcp4")+l.size("grace_tcp6") == 0 })
+				lab.Await(t, "the grace to end", func() bool { return l.size("grace_tcp4")+l.size("grace_tcp6") == 0 })
 				for _, src := range l.both() {
-					l.offend(src)
+					l.Offend(src)
 					l.wantStanding(src, 1, CauseTrap)
 				}
 			})
@@ -249,8 +251,8 @@ func TestRestarts(t *testing.T) {
 				l := newTrap(t, trapSpec())
 				bystanders := l.both()
 				l.restart(args, 100, func([]*client) bool { return len(l.bans()) == 2 })
-				l.wantBans(l.link.A.IPv4.String(), l.link.A.IPv6.String())
-				l.served(bystanders...)
+				l.wantBans(l.Link.A.IPv4.String(), l.Link.A.IPv6.String())
+				l.Served(bystanders...)
 			})
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -20,18 +21,18 @@ func steps(n int) []time.Duration {
 
 // offendAt offends and wants a ban by a step, and no other packet to be served
 // until that has ended.
-func (l *lab) offendAt(spec Spec, src, bystander netip.Addr, step int) {
-	l.t.Helper()
+func (l *fixture) offendAt(spec Spec, src, bystander netip.Addr, step int) {
+	l.T.Helper()
 	before := l.counters()
-	l.offend(src)
+	l.Offend(src)
 	l.wantCounts(before, map[string]uint64{CounterTrapped: 1, CounterBanned: 1})
 	b, ok := l.bans()[banOf(src)]
 	if want := spec.BanTime[step-1]; !ok || b.Step != step || b.Cause != CauseTrap || !sameTimeout(b.Timeout, want) {
-		l.t.Errorf("the ban is one of %v by step %d for a %v, want one of %v by step %d", b.Timeout, b.Step, b.Cause, want, step)
+		l.T.Errorf("the ban is one of %v by step %d for a %v, want one of %v by step %d", b.Timeout, b.Step, b.Cause, want, step)
 	}
-	l.served(bystander)
+	l.Served(bystander)
 	l.hammer(src, ofAddr(src).ban())
-	l.served(src, bystander)
+	l.Served(src, bystander)
 }
 
 // TestLadder lets each ban expire and offends again, with no program running.
@@ -42,7 +43,7 @@ func TestLadder(t *testing.T) {
 			t.Parallel()
 			spec := trapSpec()
 			spec.BanTime = steps(n)
-			separately(t, spec, func(l *lab, f family) {
+			separately(t, spec, func(l *fixture, f family) {
 				offender, bystander := l.source(f), l.source(f)
 				for step := 1; step <= n+1; step++ { // the last step is also that of all after it
 					l.offendAt(spec, offender, bystander, min(step, n))
@@ -60,17 +61,17 @@ func TestLadderForgets(t *testing.T) {
 	spec := trapSpec()
 	spec.BanTime = []time.Duration{200 * time.Millisecond, 300 * time.Millisecond, 400 * time.Millisecond}
 	spec.Forget = time.Second
-	separately(t, spec, func(l *lab, f family) {
+	separately(t, spec, func(l *fixture, f family) {
 		offender, bystander := l.source(f), l.source(f)
 		key := nftset.AddrKey(network(offender))
 		l.offendAt(spec, offender, bystander, 1)
 		l.offendAt(spec, offender, bystander, 2)
-		await(l.t, "the first step to be forgotten", func() bool { _, ok := l.element(f.tier(1), key); return !ok })
+		lab.Await(l.T, "the first step to be forgotten", func() bool { _, ok := l.element(f.tier(1), key); return !ok })
 		if el, ok := l.element(f.tier(2), key); !ok || el.Expires > spec.memoryTime(2) {
-			l.t.Fatalf("the second step is remembered as %+v, %v", el, ok)
+			l.T.Fatalf("the second step is remembered as %+v, %v", el, ok)
 		}
 		l.offendAt(spec, offender, bystander, 3)
-		await(l.t, "all to be forgotten", func() bool { return l.lookup(offender).Step == 0 })
+		lab.Await(l.T, "all to be forgotten", func() bool { return l.lookup(offender).Step == 0 })
 		l.offendAt(spec, offender, bystander, 1)
 	})
 }
@@ -81,17 +82,17 @@ func TestLadderOfBothCauses(t *testing.T) {
 	spec := trapSpec()
 	spec.BanTime = steps(3)
 	spec.Scan.Ports = 2
-	separately(t, spec, func(l *lab, f family) {
+	separately(t, spec, func(l *fixture, f family) {
 		offender, bystander := l.source(f), l.source(f)
 		l.offendAt(spec, offender, bystander, 1) // counts a closed port against both at the end
-		l.want(l.syn(offender, 201), 0)
+		l.Want(l.SYN(offender, 201), 0)
 		l.wantStanding(offender, 2, CauseScan)
 		l.hammer(offender, f.ban())
-		l.served(bystander)
-		l.offend(offender)
-		l.cut(offender)
+		l.Served(bystander)
+		l.Offend(offender)
+		l.Cut(offender)
 		l.wantStanding(offender, 3, CauseTrap) // that it has scanned before is forgotten
-		l.served(bystander)
-		await(l.t, "the ban to expire", func() bool { return len(l.lookup(offender).Bans) == 0 })
+		l.Served(bystander)
+		lab.Await(l.T, "the ban to expire", func() bool { return len(l.lookup(offender).Bans) == 0 })
 	})
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -36,33 +37,33 @@ func TestListenerIsNoTrap(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			l := newTrap(t, trapSpec())
-			l.host.AddAddr("eth0", "192.0.2.77/24")
-			knock, answer := func(l *lab, src netip.Addr) netnstest.Packet { return l.syn(src, trapTCP) }, netnstest.AnswerSYNACK
+			l.Host.AddAddr("eth0", "192.0.2.77/24")
+			knock, answer := func(l *fixture, src netip.Addr) netnstest.Packet { return l.SYN(src, lab.TrapTCP) }, netnstest.AnswerSYNACK
 			if tt.network[:3] == "udp" {
-				knock, answer = func(l *lab, src netip.Addr) netnstest.Packet { return l.udp(src, trapUDP) }, netnstest.AnswerUDP
+				knock, answer = func(l *fixture, src netip.Addr) netnstest.Packet { return l.UDP(src, trapUDP) }, netnstest.AnswerUDP
 			}
 			var banned []string
-			offend := func(l *lab, src netip.Addr) {
-				l.want(knock(l, src), netnstest.NoAnswer)
-				l.cut(src)
+			offend := func(l *fixture, src netip.Addr) {
+				l.Want(knock(l, src), netnstest.NoAnswer)
+				l.Cut(src)
 				banned = append(banned, banOf(src))
 			}
 			for range 2 { // the second time as the first
-				server := l.host.Listen(tt.network, tt.addr)
-				l.families(func(l *lab, f family) {
+				server := l.Host.Listen(tt.network, tt.addr)
+				l.families(func(l *fixture, f family) {
 					visitor := l.source(f)
 					if !tt.serves[index(f)] {
 						offend(l, visitor)
 						return
 					}
 					for range 3 {
-						l.want(knock(l, visitor), answer)
+						l.Want(knock(l, visitor), answer)
 					}
-					l.served(visitor)
+					l.Served(visitor)
 				})
 				l.wantBans(banned...)
 				server.Close()
-				l.families(func(l *lab, f family) { offend(l, l.source(f)) })
+				l.families(func(l *fixture, f family) { offend(l, l.source(f)) })
 				l.wantBans(banned...)
 			}
 		})
@@ -85,8 +86,8 @@ func TestTransparentListenerIsNoTrap(t *testing.T) {
 	var stream net.Listener
 	var packets net.PacketConn
 	var err, udpErr error
-	l.host.Do(func() {
-		stream, err = transparent.Listen(t.Context(), "tcp", fmt.Sprintf("[::]:%d", trapTCP))
+	l.Host.Do(func() {
+		stream, err = transparent.Listen(t.Context(), "tcp", fmt.Sprintf("[::]:%d", lab.TrapTCP))
 		packets, udpErr = transparent.ListenPacket(t.Context(), "udp", fmt.Sprintf("[::]:%d", trapUDP))
 	})
 	if err := errors.Join(err, udpErr); err != nil {
@@ -94,24 +95,24 @@ func TestTransparentListenerIsNoTrap(t *testing.T) {
 	}
 	defer stream.Close()
 	defer packets.Close()
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		src := l.source(f)
-		l.want(l.syn(src, trapTCP), netnstest.AnswerSYNACK)
-		l.want(l.udp(src, trapUDP), netnstest.NoAnswer) // it took it, and says nothing
-		l.served(src)
+		l.Want(l.SYN(src, lab.TrapTCP), netnstest.AnswerSYNACK)
+		l.Want(l.UDP(src, trapUDP), netnstest.NoAnswer) // it took it, and says nothing
+		l.Served(src)
 	})
 	l.wantBans()
 }
 
 func TestListenerDoesNotPardon(t *testing.T) {
 	l := newTrap(t, trapSpec())
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		offender, visitor := l.source(f), l.source(f)
-		l.offend(offender)
-		server := l.host.ListenTCP("[::]:23")
-		l.want(l.syn(offender, trapTCP), netnstest.NoAnswer)
-		l.want(l.syn(visitor, trapTCP), netnstest.AnswerSYNACK)
-		l.cut(offender)
+		l.Offend(offender)
+		server := l.Host.ListenTCP("[::]:23")
+		l.Want(l.SYN(offender, lab.TrapTCP), netnstest.NoAnswer)
+		l.Want(l.SYN(visitor, lab.TrapTCP), netnstest.AnswerSYNACK)
+		l.Cut(offender)
 		server.Close()
 	})
 	if n := len(l.bans()); n != 2 {
@@ -122,14 +123,14 @@ func TestListenerDoesNotPardon(t *testing.T) {
 // TestListenerOnOnePortIsNoneOnAnother has a service on one trap port, and a client of it that is an offender at the next.
 func TestListenerOnOnePortIsNoneOnAnother(t *testing.T) {
 	l := newTrap(t, trapSpec())
-	l.host.ListenTCP("[::]:5900")
-	l.host.ListenUDP("[::]:5901")
-	l.families(func(l *lab, f family) {
+	l.Host.ListenTCP("[::]:5900")
+	l.Host.ListenUDP("[::]:5901")
+	l.families(func(l *fixture, f family) {
 		src := l.source(f)
-		l.want(l.syn(src, 5900), netnstest.AnswerSYNACK)
-		l.served(src)
-		l.want(l.syn(src, 5901), netnstest.NoAnswer) // somebody listens there, but not by TCP
-		l.cut(src)
+		l.Want(l.SYN(src, 5900), netnstest.AnswerSYNACK)
+		l.Served(src)
+		l.Want(l.SYN(src, 5901), netnstest.NoAnswer) // somebody listens there, but not by TCP
+		l.Cut(src)
 	})
 	if n := len(l.bans()); n != 2 {
 		t.Errorf("%d bans, want 2", n)

@@ -6,19 +6,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 )
 
 // bannedBy returns what Lookup says of an address, and its bans in short: their
 // sets, and what is banned.
-func (l *lab) bannedBy(a string) (sets []string, st Standing) {
-	l.t.Helper()
+func (l *fixture) bannedBy(a string) (sets []string, st Standing) {
+	l.T.Helper()
 	st = l.lookup(addr(a))
 	for _, b := range st.Bans {
 		sets = append(sets, b.Set+" "+b.Interval.String())
 		if !b.Contains(nftset.AddrKey(addr(a))) {
-			l.t.Errorf("Lookup(%s) gives the ban of %v", a, b.Interval)
+			l.T.Errorf("Lookup(%s) gives the ban of %v", a, b.Interval)
 		}
 	}
 	return sets, st
@@ -42,7 +43,7 @@ func TestLookupSaysWhatThePacketPathDoes(t *testing.T) {
 		hour("2001:db8:4::/48", 0, CauseSubnet), hour("2001:db8:4:4::/64", 1, CauseTrap),
 		Record{Source: prefix("198.51.100.9/32"), Step: 2, StepRemaining: time.Hour, Cause: CauseScan},
 	)
-	l.nft("add element inet portmon ban4 { 203.0.113.77, 198.51.100.7 timeout 1h comment \"offence: sshd\" }")
+	l.NFT("add element inet portmon ban4 { 203.0.113.77, 198.51.100.7 timeout 1h comment \"offence: sshd\" }")
 	for _, tt := range []struct {
 		addr        string
 		sets        []string
@@ -92,9 +93,9 @@ func TestLookupSaysWhatThePacketPathDoes(t *testing.T) {
 			t.Errorf("%s is whitelisted by %q, want %q", tt.addr, whitelisted, tt.whitelisted)
 		}
 		if st.Banned() {
-			l.cut(addr(tt.addr))
+			l.Cut(addr(tt.addr))
 		} else {
-			l.served(addr(tt.addr))
+			l.Served(addr(tt.addr))
 		}
 		if want := len(tt.sets) > 0 && tt.whitelisted == ""; st.Banned() != want {
 			t.Errorf("%s: Banned() = %v", tt.addr, !want)
@@ -121,18 +122,18 @@ func TestLookupSaysWhatThePacketPathDoes(t *testing.T) {
 // TestProbed asks for closed ports, some of them twice.
 func TestProbed(t *testing.T) {
 	l := newTrap(t, trapSpec())
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		src, bystander := l.source(f), l.source(f)
-		for _, port := range []uint16{300, closed, 200, 300} {
-			l.want(l.syn(src, port), netnstest.AnswerRST)
+		for _, port := range []uint16{300, lab.Closed, 200, 300} {
+			l.Want(l.SYN(src, port), netnstest.AnswerRST)
 		}
-		l.served(bystander) // which asks for a closed port as well
+		l.Served(bystander) // which asks for a closed port as well
 		if st := l.lookup(src); !st.Suspect || st.Banned() || st.Step != 0 {
-			l.t.Errorf("%v stands at %+v", src, st)
+			l.T.Errorf("%v stands at %+v", src, st)
 		}
-		for a, want := range map[netip.Addr][]uint16{src: {closed, 200, 300}, bystander: {closed}, l.source(f): nil} {
+		for a, want := range map[netip.Addr][]uint16{src: {lab.Closed, 200, 300}, bystander: {lab.Closed}, l.source(f): nil} {
 			if got := l.probed(a); !slices.Equal(got, want) {
-				l.t.Errorf("%v has probed %v, want %v", a, got, want)
+				l.T.Errorf("%v has probed %v, want %v", a, got, want)
 			}
 		}
 	})
@@ -146,12 +147,12 @@ func TestCauseOfASingleSource(t *testing.T) {
 	for _, a := range []string{"2001:db8::7", "2001:db8:6:6::6", "2001:db8:7:7::7"} {
 		src := addr(a)
 		if a == "2001:db8::7" {
-			l.outside.AddAddr("eth0", a+"/64") // somebody must answer for it
+			l.Internet.AddAddr("eth0", a+"/64") // somebody must answer for it
 		}
 		for port := uint16(200); port < 205; port++ {
-			l.outside.Send(l.syn(src, port))
+			l.Internet.Send(l.SYN(src, port))
 		}
-		l.want(l.syn(src, openTCP), netnstest.NoAnswer)
+		l.Want(l.SYN(src, lab.OpenTCP), netnstest.NoAnswer)
 		st := l.lookup(src)
 		if len(st.Bans) != 1 || st.Bans[0].Cause != CauseScan || st.Bans[0].Step != 1 || !st.Scanner {
 			t.Errorf("%s: the ban is %v, scanner %v, want one for a scan", a, st.Bans, st.Scanner)
@@ -163,5 +164,5 @@ func TestCauseOfASingleSource(t *testing.T) {
 		}
 	}
 	l.wantBans("2001:db8::7", "2001:db8:6:6::6", "2001:db8:7:7::/64")
-	l.served(addr("2001:db8:6:6::7"))
+	l.Served(addr("2001:db8:6:6::7"))
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 )
@@ -18,42 +19,42 @@ func retrySpec(findTime time.Duration) Spec {
 func TestMaxRetry(t *testing.T) {
 	l := newTrap(t, retrySpec(time.Hour))
 	var want []string
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		offender, bystander, once := l.source(f), l.source(f), l.source(f)
 		before := l.counters()
-		l.offend(once)
-		for _, p := range []netnstest.Packet{l.syn(offender, trapTCP), l.udp(offender, trapUDP)} {
-			l.want(p, netnstest.NoAnswer) // dropped, whether it bans or not
-			l.served(offender)
+		l.Offend(once)
+		for _, p := range []netnstest.Packet{l.SYN(offender, lab.TrapTCP), l.UDP(offender, trapUDP)} {
+			l.Want(p, netnstest.NoAnswer) // dropped, whether it bans or not
+			l.Served(offender)
 			l.wantBans(want...)
 		}
-		l.offend(offender)
+		l.Offend(offender)
 		want = append(want, banOf(offender))
 		l.wantBans(want...)
-		l.cut(offender)
-		l.served(bystander, once)
+		l.Cut(offender)
+		l.Served(bystander, once)
 
 		after := l.counters()
 		for counter, n := range map[string]uint64{CounterTrapped: 4, CounterBanned: 1, CounterFull: 0} {
 			if got := after[counter] - before[counter]; got != n {
-				l.t.Errorf("counter %s went up by %d, want %d", counter, got, n)
+				l.T.Errorf("counter %s went up by %d, want %d", counter, got, n)
 			}
 		}
 		if b := l.bans()[banOf(offender)]; b.Timeout != 10*time.Minute {
-			l.t.Errorf("banned for %v, want 10m", b.Timeout)
+			l.T.Errorf("banned for %v, want 10m", b.Timeout)
 		}
 		// Connections to what is closed, or open, do not count.
 		for range 5 {
-			l.served(once)
+			l.Served(once)
 		}
 		l.wantBans(want...)
 	})
 	t.Run("a /64 is one source", func(t *testing.T) {
 		l := l.with(t)
-		l.offend(addr("2001:db8:9:9::1"), addr("2001:db8:9:9::2"))
-		l.served(addr("2001:db8:9:9::1"))
-		l.offend(addr("2001:db8:9:9::3"))
-		l.cut(addr("2001:db8:9:9::1"))
+		l.Offend(addr("2001:db8:9:9::1"), addr("2001:db8:9:9::2"))
+		l.Served(addr("2001:db8:9:9::1"))
+		l.Offend(addr("2001:db8:9:9::3"))
+		l.Cut(addr("2001:db8:9:9::1"))
 		l.wantBans(append(want, "2001:db8:9:9::/64")...)
 	})
 }
@@ -63,13 +64,13 @@ func TestMaxRetryHighest(t *testing.T) {
 	spec := retrySpec(MaxFindTime)
 	spec.MaxRetry = MaxRetryLimit
 	l := newTrap(t, spec)
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		src := l.source(f)
-		sender := l.outside.Sender("")
-		sender.Burst(MaxRetryLimit-1, func(int) netnstest.Packet { return l.syn(src, trapTCP) })
-		l.served(src)
-		l.offend(src)
-		l.cut(src)
+		sender := l.Internet.Sender("")
+		sender.Burst(MaxRetryLimit-1, func(int) netnstest.Packet { return l.SYN(src, lab.TrapTCP) })
+		l.Served(src)
+		l.Offend(src)
+		l.Cut(src)
 	})
 }
 
@@ -78,24 +79,24 @@ func TestFindTime(t *testing.T) {
 	t.Parallel()
 	spec := retrySpec(2 * time.Second)
 	l := newTrap(t, spec)
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		src, quick := l.source(f), l.source(f)
 		key := l.key(src)
 		for range 2 {
 			start := time.Now()
-			l.offend(src, src)
-			await(l.t, "the packets to be forgotten", func() bool { return !l.has(f.hits(), key) })
+			l.Offend(src, src)
+			lab.Await(l.T, "the packets to be forgotten", func() bool { return !l.has(f.hits(), key) })
 			if d := time.Since(start); d < spec.FindTime-100*time.Millisecond {
-				l.t.Errorf("forgotten after %v, want %v", d, spec.FindTime)
+				l.T.Errorf("forgotten after %v, want %v", d, spec.FindTime)
 			}
-			l.served(src)
+			l.Served(src)
 		}
 		l.wantBans()
-		l.offend(src, src)
-		l.served(src)
-		l.offend(quick, quick, quick)
-		l.offend(src)
-		l.cut(src, quick)
+		l.Offend(src, src)
+		l.Served(src)
+		l.Offend(quick, quick, quick)
+		l.Offend(src)
+		l.Cut(src, quick)
 		l.wantBans(banOf(src), banOf(quick))
 		l.forgive()
 	})
@@ -108,25 +109,25 @@ func TestFindTime(t *testing.T) {
 func TestFindTimeCountsFromTheFirst(t *testing.T) {
 	spec := retrySpec(2 * time.Second)
 	l := newTrap(t, spec)
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		src := l.source(f)
 		left := func() time.Duration {
-			l.t.Helper()
+			l.T.Helper()
 			el, err := l.conn.Get(l.open().Set(f.hits()), nftset.AddrKey(l.key(src)))
 			if err != nil {
-				l.t.Fatal(err)
+				l.T.Fatal(err)
 			}
 			return el.Expires
 		}
-		l.offend(src)
+		l.Offend(src)
 		first := time.Now()
-		await(l.t, "some of the time to pass", func() bool { return left() < spec.FindTime-200*time.Millisecond })
-		l.offend(src)
+		lab.Await(l.T, "some of the time to pass", func() bool { return left() < spec.FindTime-200*time.Millisecond })
+		l.Offend(src)
 		passed := time.Since(first)
 		if d := left(); d > spec.FindTime-passed+50*time.Millisecond {
-			l.t.Errorf("%v after the first packet, the second gave it %v more", passed, d)
+			l.T.Errorf("%v after the first packet, the second gave it %v more", passed, d)
 		}
-		l.served(src)
+		l.Served(src)
 	})
 }
 
@@ -135,25 +136,25 @@ func TestFullHitsStillDrop(t *testing.T) {
 	spec := retrySpec(time.Hour)
 	spec.Size = fullSize
 	l := newTrap(t, spec)
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		first, second, third := l.source(f), l.source(f), l.source(f)
 		l.fill(f.hits(), f, fullSize, 2)
-		l.offend(first, second)
+		l.Offend(first, second)
 		before := l.counters()
 		for range 5 {
-			l.want(l.syn(third, trapTCP), netnstest.NoAnswer)
-			l.want(l.udp(third, trapUDP), netnstest.NoAnswer)
+			l.Want(l.SYN(third, lab.TrapTCP), netnstest.NoAnswer)
+			l.Want(l.UDP(third, trapUDP), netnstest.NoAnswer)
 		}
 		if got := l.counters()[CounterFull] - before[CounterFull]; got != 10 {
-			l.t.Errorf("counter full went up by %d, want 10", got)
+			l.T.Errorf("counter full went up by %d, want 10", got)
 		}
-		l.served(first, second, third)
-		l.offend(first, second)
-		l.offend(first, second) // they are counted as before
-		l.cut(first, second)
-		l.served(third)
+		l.Served(first, second, third)
+		l.Offend(first, second)
+		l.Offend(first, second) // they are counted as before
+		l.Cut(first, second)
+		l.Served(third)
 		if bans := l.bans(); bans[banOf(first)].Step != 1 || bans[banOf(second)].Step != 1 || bans[banOf(third)].Step != 0 {
-			l.t.Errorf("banned is %v, want the first two", bans)
+			l.T.Errorf("banned is %v, want the first two", bans)
 		}
 	})
 }

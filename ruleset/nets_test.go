@@ -4,14 +4,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 // asked returns how many rules ask the set of prefixes of a family.
-func (l *lab) asked(f family) int {
-	l.t.Helper()
+func (l *fixture) asked(f family) int {
+	l.T.Helper()
 	n := 0
 	for _, chain := range []string{chainGuard, chainEarlyOpening} {
-		n += strings.Count(l.nft("", "list", "chain", "inet", "portmon", chain), "saddr @"+f.net()+" ")
+		n += strings.Count(l.NFT("", "list", "chain", "inet", "portmon", chain), "saddr @"+f.net()+" ")
 	}
 	return n
 }
@@ -21,15 +23,15 @@ func (l *lab) asked(f family) int {
 func TestNetsAreAskedOnlyWhileTheyHoldSomething(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	other := l.dial() // another program
-	open := func(l *lab) *Handle {
-		l.t.Helper()
+	open := func(l *fixture) *Handle {
+		l.T.Helper()
 		h, err := Open(other, "portmon")
 		if err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 		return h
 	}
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		first, second := prefix("203.0.112.0/24"), prefix("203.0.114.0/24")
 		other4 := families[1-index(f)]
 		if f.is6() {
@@ -38,22 +40,22 @@ func TestNetsAreAskedOnlyWhileTheyHoldSomething(t *testing.T) {
 		bystander := l.source(f)
 		inFirst, inSecond := first.Addr().Next(), second.Addr().Next()
 		wantAsked := func(when string, n int) {
-			l.t.Helper()
+			l.T.Helper()
 			if got := l.asked(f); got != n {
-				l.t.Errorf("%s, %d rules ask for prefixes, want %d", when, got, n)
+				l.T.Errorf("%s, %d rules ask for prefixes, want %d", when, got, n)
 			}
 			if got := l.asked(other4); got != 0 {
-				l.t.Errorf("%s, %d rules ask for prefixes of the other family", when, got)
+				l.T.Errorf("%s, %d rules ask for prefixes of the other family", when, got)
 			}
 			if p := l.prepare(trapSpec()); !p.Empty() {
-				l.t.Errorf("%s, apply has this to do:\n%s", when, p)
+				l.T.Errorf("%s, apply has this to do:\n%s", when, p)
 			}
-			l.served(bystander)
+			l.Served(bystander)
 		}
 		put := func(h *Handle, r Record) {
-			l.t.Helper()
+			l.T.Helper()
 			if refused, err := h.Put([]Record{r}); refused != nil || err != nil {
-				l.t.Fatal(refused, err)
+				l.T.Fatal(refused, err)
 			}
 		}
 		wantAsked("before", 0)
@@ -64,58 +66,58 @@ func TestNetsAreAskedOnlyWhileTheyHoldSomething(t *testing.T) {
 		wantAsked("with another by the same handle", 2)
 		put(stale, byHand(second, 2*time.Hour))
 		wantAsked("with one by a handle from before", 2)
-		l.cut(inFirst, inSecond)
+		l.Cut(inFirst, inSecond)
 
 		if _, _, err := h.Unban(first); err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 		wantAsked("with one less", 2)
-		l.served(inFirst)
-		l.cut(inSecond)
+		l.Served(inFirst)
+		l.Cut(inSecond)
 		if _, _, err := open(l).Unban(second); err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 		wantAsked("with none", 0)
-		l.served(inFirst, inSecond)
+		l.Served(inFirst, inSecond)
 
 		// h knows nothing of what somebody else has taken away.
 		put(h, byHand(first, time.Hour))
 		wantAsked("with one again", 2)
-		l.cut(inFirst)
+		l.Cut(inFirst)
 		if err := open(l).UnbanAll(); err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 		wantAsked("when all are free", 0)
 		put(h, byHand(first, time.Hour))
 		wantAsked("with one once more", 2)
-		l.cut(inFirst)
+		l.Cut(inFirst)
 		if n, err := h.UnbanWhere(func(e Entry) bool { return e.Cause == CauseHand }); n != 1 || err != nil {
-			l.t.Fatal(n, err)
+			l.T.Fatal(n, err)
 		}
 		wantAsked("with none of a cause", 0)
-		l.served(inFirst)
+		l.Served(inFirst)
 
 		// The rules stay when the last ban expires, until somebody applies.
 		put(h, byHand(first, 200*time.Millisecond))
-		await(l.t, "the ban to expire", func() bool { return len(l.bans()) == 0 })
-		l.served(inFirst)
+		lab.Await(l.T, "the ban to expire", func() bool { return len(l.bans()) == 0 })
+		l.Served(inFirst)
 		if got := l.asked(f); got != 2 {
-			l.t.Errorf("after it expired %d rules ask, want 2", got)
+			l.T.Errorf("after it expired %d rules ask, want 2", got)
 		}
 		l.keeps(func() { l.apply(trapSpec()) })
 		wantAsked("after apply", 0)
 		put(stale, byHand(second, time.Hour))
 		wantAsked("with one after that", 2)
-		l.cut(inSecond)
+		l.Cut(inSecond)
 
 		// With another configuration they stay as they are.
 		spec := trapSpec()
 		spec.MaxRetry = 3
 		l.keeps(func() { l.apply(spec) })
-		l.cut(inSecond)
+		l.Cut(inSecond)
 		l.keeps(func() { l.apply(trapSpec()) })
 		wantAsked("by another configuration and back", 2)
-		l.cut(inSecond)
+		l.Cut(inSecond)
 		l.forgive()
 	})
 }
@@ -131,10 +133,10 @@ func TestNetsOfBothFamilies(t *testing.T) {
 			for i, f := range families {
 				inside, want := prefix(prefixes[i]).Addr().Next(), 0
 				if banned&(1<<i) != 0 {
-					l.cut(inside)
+					l.Cut(inside)
 					want = 2
 				} else {
-					l.served(inside)
+					l.Served(inside)
 				}
 				if got := l.asked(f); got != want {
 					t.Errorf("%d rules ask %s, want %d", got, f.net(), want)
@@ -174,15 +176,15 @@ func TestNetsDriftIsRepaired(t *testing.T) {
 			t.Parallel()
 			l := newTrap(t, trapSpec())
 			l.ban(time.Hour, "203.0.113.0/24", "2001:db8:a::/48")
-			l.nft(script)
+			l.NFT(script)
 			l.apply(trapSpec())
 			want := 2
 			if name == "the set is flushed" {
 				want = 0
 				l.wantBans()
-				l.served(addr("203.0.113.1"), addr("2001:db8:a::1"))
+				l.Served(addr("203.0.113.1"), addr("2001:db8:a::1"))
 			} else {
-				l.cut(addr("203.0.113.1"), addr("2001:db8:a::1"))
+				l.Cut(addr("203.0.113.1"), addr("2001:db8:a::1"))
 			}
 			for _, f := range families {
 				if got := l.asked(f); got != want {
@@ -192,7 +194,7 @@ func TestNetsDriftIsRepaired(t *testing.T) {
 			if p := l.prepare(trapSpec()); !p.Empty() {
 				t.Errorf("there is more to do:\n%s", p)
 			}
-			l.families(func(l *lab, f family) { l.served(l.source(f)) })
+			l.families(func(l *fixture, f family) { l.Served(l.source(f)) })
 		})
 	}
 }
@@ -216,18 +218,18 @@ func TestPrefixesExpire(t *testing.T) {
 			check := func(alive ...string) {
 				t.Helper()
 				for _, p := range alive {
-					l.cut(prefix(p).Addr().Next())
+					l.Cut(prefix(p).Addr().Next())
 				}
 				l.wantBans(alive...)
-				l.served(addr("198.51.98.1"), addr("198.51.105.1"), addr("203.0.111.1"), addr("203.0.114.1"), addr("2001:db8:3::1"), addr("2001:db8:9::1"))
+				l.Served(addr("198.51.98.1"), addr("198.51.105.1"), addr("203.0.111.1"), addr("203.0.114.1"), addr("2001:db8:3::1"), addr("2001:db8:9::1"))
 			}
-			await(t, "the short ones end", func() bool { return len(l.bans()) == len(long) })
+			lab.Await(t, "the short ones end", func() bool { return len(l.bans()) == len(long) })
 			if wait {
 				time.Sleep(3 * time.Second)
 			}
 			check(long...)
 			for _, p := range short {
-				l.served(prefix(p).Addr().Next())
+				l.Served(prefix(p).Addr().Next())
 			}
 			l.ban(time.Hour, short[1], "198.51.104.0/24", "2001:db8:6::/48")
 			alive := append(long, short[1], "198.51.104.0/24", "2001:db8:6::/48")

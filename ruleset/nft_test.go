@@ -1,58 +1,23 @@
 package ruleset
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/portmon/portmon/netnstest"
 )
 
-// nft runs nft on the host, with a script on its standard input unless there are arguments, and returns what it prints.
-func (l *lab) nft(script string, args ...string) string {
-	l.t.Helper()
-	out, err := nft(l.t, l.host, script, args...)
-	if err != nil {
-		l.t.Fatalf("nft %.1000s%s: %v", script, strings.Join(args, " "), err)
-	}
-	return out
-}
-
 // list returns the ruleset of the host as nft prints it, options first.
-func (l *lab) list(options ...string) string {
-	l.t.Helper()
-	return countComment.ReplaceAllString(l.nft("", append(options, "list", "ruleset")...), "")
+func (l *fixture) list(options ...string) string {
+	l.T.Helper()
+	return countComment.ReplaceAllString(l.NFT("", append(options, "list", "ruleset")...), "")
 }
 
 // countComment is how newer versions of nft tell the number of elements.
 var countComment = regexp.MustCompile(`\t# count \d+`)
-
-func nft(t testing.TB, h *netnstest.Host, script string, args ...string) (string, error) {
-	t.Helper()
-	path, err := exec.LookPath("nft")
-	if err != nil {
-		t.Fatal("install nftables: these tests compare with what nft says")
-	}
-	if len(args) == 0 {
-		args = []string{"-f", "-"}
-	}
-	var stdout, stderr bytes.Buffer
-	h.Do(func() {
-		cmd := exec.Command(path, args...)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(script), &stdout, &stderr
-		err = cmd.Run()
-	})
-	if err != nil {
-		err = fmt.Errorf("%w: %s", err, stderr.String())
-	}
-	return stdout.String(), err
-}
 
 // canonical returns what nft prints of one table without the values of counters, and its objects sorted: the kernel keeps them in
 // the order in which they were made, which means nothing.
@@ -118,10 +83,10 @@ table netdev portmon { chain offence { }; }
 `
 
 // theirs returns all that nft knows of the foreign tables.
-func (l *lab) theirs() string {
-	l.t.Helper()
-	return l.nft("", "-a", "-j", "list", "table", "ip", "portmon") +
-		l.nft("", "-a", "-j", "list", "table", "inet", "portmon2") + l.nft("", "-a", "-j", "list", "table", "netdev", "portmon")
+func (l *fixture) theirs() string {
+	l.T.Helper()
+	return l.NFT("", "-a", "-j", "list", "table", "ip", "portmon") +
+		l.NFT("", "-a", "-j", "list", "table", "inet", "portmon2") + l.NFT("", "-a", "-j", "list", "table", "netdev", "portmon")
 }
 
 // listedByNft is what nft -j says of an element, in seconds.

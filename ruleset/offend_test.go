@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 // TestOffend has another program tell of offences, beside those that the packet
@@ -12,7 +14,7 @@ import (
 func TestOffend(t *testing.T) {
 	spec := trapSpec()
 	l := newTrap(t, spec)
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		src, bystander := l.source(f), l.source(f)
 		other := src.Next() // of IPv6, the same source
 		for step := 1; step <= 4; step++ {
@@ -21,38 +23,38 @@ func TestOffend(t *testing.T) {
 			if byProgram {
 				put, refused, err := l.open().Offend(spec, []netip.Addr{src}, "sshd: too many failures")
 				if err := errors.Join(append(refused, err)...); err != nil {
-					l.t.Fatal(err)
+					l.T.Fatal(err)
 				}
 				if len(put) != 1 || put[0].Source.String() != cidr(banOf(src)) || put[0].Step != want || put[0].Timeout != spec.BanTime[want-1] || !put[0].Banned {
-					l.t.Errorf("offence %d put %+v", step, put)
+					l.T.Errorf("offence %d put %+v", step, put)
 				}
 			} else {
-				l.offend(src)
+				l.Offend(src)
 			}
-			l.cut(src)
+			l.Cut(src)
 			if f.is6() {
-				l.cut(other)
+				l.Cut(other)
 			} else {
-				l.served(other)
+				l.Served(other)
 			}
-			l.served(bystander)
+			l.Served(bystander)
 			b := l.bans()[banOf(src)]
 			d := spec.BanTime[want-1]
-			if b.Step != want || b.Timeout != d || b.Remaining > d || b.Remaining < d-patience {
-				l.t.Errorf("offence %d: the ban is %s, want %v by step %d", step, b.text(), d, want)
+			if b.Step != want || b.Timeout != d || b.Remaining > d || b.Remaining < d-lab.Patience {
+				l.T.Errorf("offence %d: the ban is %s, want %v by step %d", step, b.text(), d, want)
 			}
 			if wantCause := map[bool]Cause{true: CauseOther, false: CauseTrap}[byProgram]; b.Cause != wantCause {
-				l.t.Errorf("offence %d: the cause is %q, want %q", step, b.Cause, wantCause)
+				l.T.Errorf("offence %d: the cause is %q, want %q", step, b.Cause, wantCause)
 			}
 			if reason, _ := Offence(b.Comment); byProgram && reason != "sshd: too many failures" {
-				l.t.Errorf("offence %d: the comment is %q", step, b.Comment)
+				l.T.Errorf("offence %d: the comment is %q", step, b.Comment)
 			}
-			if st := l.lookup(src); st.StepRemaining > spec.memoryTime(want) || st.StepRemaining < spec.memoryTime(want)-patience {
-				l.t.Errorf("offence %d is remembered for %v, want %v", step, st.StepRemaining, spec.memoryTime(want))
+			if st := l.lookup(src); st.StepRemaining > spec.memoryTime(want) || st.StepRemaining < spec.memoryTime(want)-lab.Patience {
+				l.T.Errorf("offence %d is remembered for %v, want %v", step, st.StepRemaining, spec.memoryTime(want))
 			}
 			// The ban ends, and is not forgiven.
-			l.nft("flush set inet portmon " + f.ban())
-			l.served(src)
+			l.NFT("flush set inet portmon " + f.ban())
+			l.Served(src)
 		}
 	})
 }
@@ -62,7 +64,7 @@ func TestOffendLeavesAlone(t *testing.T) {
 	spec := trapSpec()
 	l := newTrap(t, spec)
 	l.ban(time.Hour, "198.51.100.0/24", "2001:db8:2::/48")
-	l.offend(addr("198.51.101.1"), addr("2001:db8:1:1::1"))
+	l.Offend(addr("198.51.101.1"), addr("2001:db8:1:1::1"))
 	addrs := []netip.Addr{
 		addr("198.51.100.1"), addr("198.51.101.1"), addr("2001:db8:2:2::2"), addr("2001:db8:1:1::2"), // banned
 		addr("10.0.0.1"), addr("fe80::1"), addr("127.0.0.1"), // whitelisted
@@ -96,9 +98,9 @@ func TestOffendLeavesAlone(t *testing.T) {
 		}
 	}
 	l.wantBans("198.51.100.0/24", "198.51.101.1", "2001:db8:1:1::/64", "2001:db8:2::/48", "203.0.113.1", "2001:db8:3:3::/64")
-	l.cut(addr("203.0.113.1"), addr("2001:db8:3:3::9"))
+	l.Cut(addr("203.0.113.1"), addr("2001:db8:3:3::9"))
 	if got := l.step("203.0.113.1"); got != 1 {
 		t.Errorf("one offence counts as %d", got)
 	}
-	l.families(func(l *lab, f family) { l.served(l.source(f)) })
+	l.families(func(l *fixture, f family) { l.Served(l.source(f)) })
 }

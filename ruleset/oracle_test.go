@@ -10,14 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 )
 
 // rules returns the ruleset of the host as nft prints it, but for the time that
 // elements have left.
-func (l *lab) rules(options ...string) string {
-	l.t.Helper()
+func (l *fixture) rules(options ...string) string {
+	l.T.Helper()
 	return mustReplace(` expires [0-9a-z]+`, l.list(options...), "")
 }
 
@@ -35,16 +36,16 @@ func TestNftLoadsWhatTablesSay(t *testing.T) {
 			if plan.String() != r.String() {
 				t.Errorf("Prepare made another plan than Apply:\n%s", difference(plan.String(), r.String()))
 			}
-			loaded.nft(r.Table.String())
+			loaded.NFT(r.Table.String())
 			if spec.Grace > 0 { // which is no part of the table, but of its creation
-				loaded.nft(fmt.Sprintf("add element inet portmon starting { tcp timeout %v, udp timeout %[1]v }", text.Duration(spec.Grace)))
+				loaded.NFT(fmt.Sprintf("add element inet portmon starting { tcp timeout %v, udp timeout %[1]v }", text.Duration(spec.Grace)))
 			}
 			if own := spec.own(); len(own) > 0 {
-				loaded.nft(fmt.Sprintf("add element inet portmon own6 { %v, %v }", own[0], own[1]))
+				loaded.NFT(fmt.Sprintf("add element inet portmon own6 { %v, %v }", own[0], own[1]))
 			}
-			planned.nft(plan.String())
+			planned.NFT(plan.String())
 			want := applied.rules()
-			for how, l := range map[string]*lab{"table": loaded, "plan": planned} {
+			for how, l := range map[string]*fixture{"table": loaded, "plan": planned} {
 				if d := difference(l.rules(), want); d != "" {
 					t.Errorf("nft makes something else of the %s than Apply does:\n%s", how, d)
 				}
@@ -69,12 +70,12 @@ func TestNftRunsPlans(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			applied, planned := newBareLab(t), newBareLab(t)
-			for _, l := range []*lab{applied, planned} {
+			for _, l := range []*fixture{applied, planned} {
 				l.apply(Default())
 			}
 			for _, to := range []Spec{spec, Default()} {
 				plan := applied.prepare(to)
-				planned.nft(plan.String())
+				planned.NFT(plan.String())
 				applied.apply(to)
 				if got, want := planned.rules(), applied.rules(); got != want {
 					t.Fatalf("nft makes something else of the plan\n%s\nthan Apply does:\n%s", plan, difference(got, want))
@@ -88,7 +89,7 @@ func TestNftRunsPlans(t *testing.T) {
 // lifted, others that move to the set of prefixes, and steps that move.
 func TestNftRunsPlansThatMoveBans(t *testing.T) {
 	applied, planned := newBareLab(t), newBareLab(t)
-	for _, l := range []*lab{applied, planned} {
+	for _, l := range []*fixture{applied, planned} {
 		l.apply(Default())
 		l.put(someBans()...)
 		l.put(Record{Source: prefix("2001:db8:77::/48"), Banned: true, Timeout: time.Hour, Remaining: time.Hour, Cause: CauseSubnet})
@@ -99,7 +100,7 @@ func TestNftRunsPlansThatMoveBans(t *testing.T) {
 	spec.Whitelist = append(spec.Whitelist, prefix("198.51.100.0/24"))
 	spec.Prefix6, spec.Subnet6, spec.BanTime = 56, 0, spec.BanTime[:2]
 	plan := applied.prepare(spec)
-	planned.nft(plan.String())
+	planned.NFT(plan.String())
 	applied.apply(spec)
 	want := applied.entries()
 	if len(want) < 10 {
@@ -108,7 +109,7 @@ func TestNftRunsPlansThatMoveBans(t *testing.T) {
 	got := planned.entries()
 	for what, e := range want {
 		g := got[what]
-		if g.Set != e.Set || g.Comment != e.Comment || (g.Remaining-e.Remaining).Abs() > patience {
+		if g.Set != e.Set || g.Comment != e.Comment || (g.Remaining-e.Remaining).Abs() > lab.Patience {
 			t.Errorf("%s is %+v, Apply has it as %+v", what, g, e)
 		}
 		delete(got, what)
@@ -122,16 +123,16 @@ func TestNftRunsPlansThatMoveBans(t *testing.T) {
 }
 
 // entries returns all elements that Handle.Entries gives, by set and interval.
-func (l *lab) entries() map[string]Entry {
-	l.t.Helper()
+func (l *fixture) entries() map[string]Entry {
+	l.T.Helper()
 	out := make(map[string]Entry)
 	for e, err := range l.open().Entries() {
 		if err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 		key := e.Set + " " + e.key().String()
 		if _, twice := out[key]; twice {
-			l.t.Errorf("Handle.Entries gives %s twice", key)
+			l.T.Errorf("Handle.Entries gives %s twice", key)
 		}
 		out[key] = e
 	}
@@ -195,7 +196,7 @@ func TestNftAgreesOnEntries(t *testing.T) {
 	entries := l.entries()
 	listed := make(map[string]listedByNft)
 	for _, set := range sets {
-		for key, el := range parseNftSet(t, l.nft("", "-j", "list", "set", "inet", "portmon", set)) {
+		for key, el := range parseNftSet(t, l.NFT("", "-j", "list", "set", "inet", "portmon", set)) {
 			listed[set+" "+key] = el
 		}
 	}

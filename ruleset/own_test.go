@@ -10,38 +10,38 @@ import (
 )
 
 // source returns by which prefix an address is banned.
-func (l *lab) sourceOf(a string) netip.Prefix {
-	l.t.Helper()
+func (l *fixture) sourceOf(a string) netip.Prefix {
+	l.T.Helper()
 	p, err := l.open().Source(addr(a))
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	return p
 }
 
-func (l *lab) knows(own ...string) {
-	l.t.Helper()
-	got := parseNftSet(l.t.(*testing.T), l.nft("", "-j", "list", "set", "inet", "portmon", setOwn6))
+func (l *fixture) knows(own ...string) {
+	l.T.Helper()
+	got := parseNftSet(l.T.(*testing.T), l.NFT("", "-j", "list", "set", "inet", "portmon", setOwn6))
 	for _, a := range own {
 		if _, ok := got[a]; !ok {
-			l.t.Errorf("%s is not among the networks of this host, which are %v", a, got)
+			l.T.Errorf("%s is not among the networks of this host, which are %v", a, got)
 		}
 		delete(got, a)
 	}
 	if len(got) > 0 {
-		l.t.Errorf("more networks than wanted: %v", got)
+		l.T.Errorf("more networks than wanted: %v", got)
 	}
 }
 
 // TestOwn6 tells the table of the host's own networks before anybody offends:
 // when it is made, and when it is there.
 func TestOwn6(t *testing.T) {
-	for name, before := range map[string]func(l *lab){
-		"new":            func(*lab) {},
-		"there":          func(l *lab) { l.apply(trapSpec()) },
-		"away":           func(l *lab) { l.apply(trapSpec()); l.nft("flush ruleset") },
-		"all one by one": func(l *lab) { s := trapSpec(); s.Prefix6 = 128; l.apply(s) },
-		"dormant":        func(l *lab) { l.apply(trapSpec()); l.nft("add table inet portmon { flags dormant; }") },
+	for name, before := range map[string]func(l *fixture){
+		"new":            func(*fixture) {},
+		"there":          func(l *fixture) { l.apply(trapSpec()) },
+		"away":           func(l *fixture) { l.apply(trapSpec()); l.NFT("flush ruleset") },
+		"all one by one": func(l *fixture) { s := trapSpec(); s.Prefix6 = 128; l.apply(s) },
+		"dormant":        func(l *fixture) { l.apply(trapSpec()); l.NFT("add table inet portmon { flags dormant; }") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
@@ -64,14 +64,14 @@ func TestOwn6(t *testing.T) {
 					t.Errorf("the source of %s is %v, want %s", a, p, want)
 				}
 			}
-			l.offend(addr("2001:db8:c::1"))
+			l.Offend(addr("2001:db8:c::1"))
 			l.wantBans("2001:db8:c::1")
-			l.cut(addr("2001:db8:c::1"))
-			l.served(addr("2001:db8:c::2"))
-			l.offend(addr("2001:db8:e::1"))
+			l.Cut(addr("2001:db8:c::1"))
+			l.Served(addr("2001:db8:c::2"))
+			l.Offend(addr("2001:db8:e::1"))
 			l.wantBans("2001:db8:c::1", "2001:db8:e::/64")
 			// What the packet path has learnt stays, whatever is applied.
-			own := netip.PrefixFrom(l.link.B.IPv6, ownLen).Masked().Addr().String()
+			own := netip.PrefixFrom(l.Link.B.IPv6, ownLen).Masked().Addr().String()
 			l.knows("2001:db8:b::", "2001:db8:c::", own)
 			spec.Own6 = spec.Own6[1:2]
 			l.apply(spec)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -34,15 +35,15 @@ func TestIPv6IsBannedByPrefix(t *testing.T) {
 			spec.Prefix6 = tt.bits
 			l := newTrap(t, spec)
 			offender := addr("2001:db8:1:280::bad")
-			l.offend(offender)
+			l.Offend(offender)
 			l.wantBans(tt.ban)
-			l.cut(offender)
+			l.Cut(offender)
 			for _, a := range tt.inside {
-				l.cut(addr(a))
-				l.offend(addr(a)) // changes nothing
+				l.Cut(addr(a))
+				l.Offend(addr(a)) // changes nothing
 			}
 			for _, a := range tt.beyond {
-				l.served(addr(a))
+				l.Served(addr(a))
 			}
 			l.wantBans(tt.ban)
 			if n := l.counters()[CounterBanned]; n != 1 {
@@ -50,8 +51,8 @@ func TestIPv6IsBannedByPrefix(t *testing.T) {
 			}
 			// IPv4 is banned by address whatever the prefix.
 			v4, next := l.source(families[0]), l.source(families[0])
-			l.offend(v4)
-			l.served(next)
+			l.Offend(v4)
+			l.Served(next)
 			l.wantBans(tt.ban, v4.String())
 		})
 	}
@@ -61,10 +62,10 @@ func TestIPv6IsBannedByPrefix(t *testing.T) {
 // own link.
 func TestNeighbourDiscoveryPasses(t *testing.T) {
 	l := newTrap(t, trapSpec())
-	l.outside.ListenTCP("[::]:443")
-	l.outside.ListenUDP("[::]:53")
-	host, router := l.link.B.IPv6, l.link.A.IPv6
-	l.offend(router)
+	l.Internet.ListenTCP("[::]:443")
+	l.Internet.ListenUDP("[::]:53")
+	host, router := l.Link.B.IPv6, l.Link.A.IPv6
+	l.Offend(router)
 	l.wantBans("2001:db8::1") // by itself: its network is one of the host's own
 	discovery := func(from netip.Addr, typ uint8) func(netnstest.Packet) bool {
 		return func(p netnstest.Packet) bool {
@@ -76,24 +77,24 @@ func TestNeighbourDiscoveryPasses(t *testing.T) {
 			l.ban(time.Hour, ban)
 		}
 		// The host asks for the router, and is answered.
-		l.link.LearnNeighbours()
-		answers := l.host.Sniff("eth0")
-		if err := l.host.DialTCP(netip.Addr{}, at(router, 443), 3*oneSecond); err != nil {
+		l.Link.LearnNeighbours()
+		answers := l.Host.Sniff("eth0")
+		if err := l.Host.DialTCP(netip.Addr{}, at(router, 443), 3*time.Second); err != nil {
 			t.Errorf("connect to a host of the banned link: %v", err)
 		}
-		if err := l.host.ExchangeUDP(netip.Addr{}, at(router, 53), oneSecond); err != nil {
+		if err := l.Host.ExchangeUDP(netip.Addr{}, at(router, 53), time.Second); err != nil {
 			t.Errorf("send to a host of the banned link: %v", err)
 		}
-		if _, err := answers.Await(discovery(router, 136), oneSecond); err != nil {
+		if _, err := answers.Await(discovery(router, 136), time.Second); err != nil {
 			t.Errorf("the router advertised itself by another address than that which is banned; what does this prove? %v", err)
 		}
 		answers.Close()
 
 		// The router asks for the host, and is answered; what it has to say then is dropped.
-		l.link.LearnNeighbours()
-		answers = l.outside.Sniff("eth0")
-		questions := l.host.Sniff("eth0")
-		conn, err := l.outside.Dial("udp", router, at(host, openUDP), oneSecond)
+		l.Link.LearnNeighbours()
+		answers = l.Internet.Sniff("eth0")
+		questions := l.Host.Sniff("eth0")
+		conn, err := l.Internet.Dial("udp", router, at(host, lab.OpenUDP), time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,13 +102,13 @@ func TestNeighbourDiscoveryPasses(t *testing.T) {
 		if _, err := conn.Write([]byte("hello")); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := questions.Await(discovery(router, 135), oneSecond); err != nil {
+		if _, err := questions.Await(discovery(router, 135), time.Second); err != nil {
 			t.Errorf("the router did not ask by its banned address: %v", err)
 		}
-		if _, err := answers.Await(discovery(host, 136), oneSecond); err != nil {
+		if _, err := answers.Await(discovery(host, 136), time.Second); err != nil {
 			t.Errorf("the host did not answer: %v", err)
 		}
-		await(t, "the datagram to be dropped", func() bool { return l.counters()[CounterDropped] > before })
+		lab.Await(t, "the datagram to be dropped", func() bool { return l.counters()[CounterDropped] > before })
 		conn.Close()
 		answers.Close()
 		questions.Close()

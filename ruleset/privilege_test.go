@@ -75,7 +75,7 @@ func TestWithoutPrivilege(t *testing.T) {
 			before := l.list("-a")
 			var out []byte
 			var err error
-			l.host.Do(func() {
+			l.Host.Do(func() {
 				cmd := exec.Command("/proc/self/exe")
 				cmd.Env = append(os.Environ(), roleVariable+"="+tt.role)
 				cmd.SysProcAttr = tt.attr

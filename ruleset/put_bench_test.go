@@ -63,7 +63,7 @@ func BenchmarkPut(b *testing.B) {
 		b.Run(kind.name+"/nft -f", func(b *testing.B) {
 			for b.Loop() {
 				fresh(b)
-				l.nft("", "-f", file)
+				l.NFT("", "-f", file)
 			}
 		})
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -111,7 +112,7 @@ func TestBanByHand(t *testing.T) {
 			got := l.bans()
 			for _, b := range got {
 				d, ok := tt.want[b.Set+" "+b.Interval.String()]
-				if !ok || b.Timeout != d || (b.Remaining-d).Abs() > patience || (b.Remaining == 0) != (d == 0) || b.Comment != "by hand" || b.Cause != CauseHand {
+				if !ok || b.Timeout != d || (b.Remaining-d).Abs() > lab.Patience || (b.Remaining == 0) != (d == 0) || b.Comment != "by hand" || b.Cause != CauseHand {
 					t.Errorf("banned is %s, want %v", b.text(), tt.want)
 				}
 			}
@@ -119,10 +120,10 @@ func TestBanByHand(t *testing.T) {
 				t.Errorf("%d bans, want %d", len(got), len(tt.want))
 			}
 			for _, a := range tt.in {
-				l.cut(addr(a))
+				l.Cut(addr(a))
 			}
 			for _, a := range tt.out {
-				l.served(addr(a))
+				l.Served(addr(a))
 			}
 		})
 	}
@@ -132,21 +133,21 @@ func TestBanByHand(t *testing.T) {
 // itself: the last says how long.
 func TestBanByHandAgain(t *testing.T) {
 	l := newTrap(t, trapSpec())
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		src, bystander := l.source(f), l.source(f)
-		l.offend(src)
+		l.Offend(src)
 		h := l.open()
 		for i, d := range []time.Duration{time.Minute, 30 * 24 * time.Hour, time.Hour} {
 			r := Record{Source: prefix(cidr(banOf(src))), Banned: true, Timeout: d, Remaining: d - 10*time.Second, Comment: fmt.Sprint(i)}
 			if refused, err := h.Put([]Record{r}); refused != nil || err != nil {
-				l.t.Fatal(refused, err)
+				l.T.Fatal(refused, err)
 			}
 			b := l.bans()[banOf(src)]
-			if b.Timeout != d || b.Remaining > r.Remaining || b.Remaining < r.Remaining-patience || b.Step != 1 || b.Cause != CauseHand || b.Comment != fmt.Sprint(i) {
-				l.t.Errorf("banned again for %v, it is %s", d, b.text())
+			if b.Timeout != d || b.Remaining > r.Remaining || b.Remaining < r.Remaining-lab.Patience || b.Step != 1 || b.Cause != CauseHand || b.Comment != fmt.Sprint(i) {
+				l.T.Errorf("banned again for %v, it is %s", d, b.text())
 			}
-			l.cut(src)
-			l.served(bystander)
+			l.Cut(src)
+			l.Served(bystander)
 		}
 	})
 }
@@ -214,14 +215,14 @@ func TestPutGivesStepsAndCauses(t *testing.T) {
 			}
 			continue
 		}
-		if !banned || b.Step != r.Step || b.Cause != r.Cause || b.Timeout != time.Hour || b.Remaining > time.Minute || b.Remaining < time.Minute-patience {
+		if !banned || b.Step != r.Step || b.Cause != r.Cause || b.Timeout != time.Hour || b.Remaining > time.Minute || b.Remaining < time.Minute-lab.Patience {
 			t.Errorf("the ban of %s is %s, want step %d and cause %q", what, b.text(), r.Step, r.Cause)
 		}
 	}
-	l.cut(addr("198.51.100.1"), addr("198.51.101.9"), addr("2001:db8:1:1::9"), addr("2001:db8:2:2::2"), addr("2001:db8:3:9::9"))
-	l.served(addr("198.51.100.4"), addr("2001:db8:2:2::3"), addr("2001:db8:4:4::4"))
+	l.Cut(addr("198.51.100.1"), addr("198.51.101.9"), addr("2001:db8:1:1::9"), addr("2001:db8:2:2::2"), addr("2001:db8:3:9::9"))
+	l.Served(addr("198.51.100.4"), addr("2001:db8:2:2::3"), addr("2001:db8:4:4::4"))
 	// Who is known begins where he left off.
-	l.offend(addr("198.51.100.4"), addr("2001:db8:4:4::4"))
+	l.Offend(addr("198.51.100.4"), addr("2001:db8:4:4::4"))
 	for a, step := range map[string]int{"198.51.100.4": 3, "2001:db8:4:4::/64": 3} {
 		if b := l.bans()[a]; b.Step != step || b.Timeout != spec.BanTime[step-1] {
 			t.Errorf("the next ban of %s is %s, want step %d", a, b.text(), step)
@@ -232,13 +233,13 @@ func TestPutGivesStepsAndCauses(t *testing.T) {
 // TestPutRenewsSteps gives a source another time to be remembered.
 func TestPutRenewsSteps(t *testing.T) {
 	l := newTrap(t, trapSpec())
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		src := l.source(f)
 		for _, d := range []time.Duration{time.Hour, 100 * time.Hour, time.Minute} {
 			l.put(Record{Source: prefix(cidr(banOf(src))), Step: 2, StepRemaining: d})
 			st, err := l.open().Lookup(src)
-			if err != nil || st.Step != 2 || st.StepRemaining > d || st.StepRemaining < d-patience {
-				l.t.Errorf("step %d is remembered for %v, want step 2 for %v (%v)", st.Step, st.StepRemaining, d, err)
+			if err != nil || st.Step != 2 || st.StepRemaining > d || st.StepRemaining < d-lab.Patience {
+				l.T.Errorf("step %d is remembered for %v, want step 2 for %v (%v)", st.Step, st.StepRemaining, d, err)
 			}
 		}
 	})
@@ -250,7 +251,7 @@ func TestPutIntoAFullSet(t *testing.T) {
 	spec := trapSpec()
 	spec.Size = fullSize
 	l := newTrap(t, spec)
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		inside, first, second, bystander := l.source(f), l.source(f), l.source(f), l.source(f)
 		record := func(a netip.Addr) Record {
 			return Record{
@@ -261,15 +262,15 @@ func TestPutIntoAFullSet(t *testing.T) {
 		l.put(record(inside))
 		l.fill(f.ban(), f, fullSize, 2) // one more, and that is all
 		l.put(record(first), record(second), record(inside))
-		l.cut(inside, first, second)
-		l.served(bystander)
+		l.Cut(inside, first, second)
+		l.Served(bystander)
 		bans := l.bans()
 		for _, a := range []netip.Addr{inside, first, second} {
-			if b := bans[banOf(a)]; b.Timeout != 720*time.Hour || b.Remaining > time.Hour || b.Remaining < time.Hour-patience || b.Comment != "restored" {
-				l.t.Errorf("the ban of %v is %s", a, b.text())
+			if b := bans[banOf(a)]; b.Timeout != 720*time.Hour || b.Remaining > time.Hour || b.Remaining < time.Hour-lab.Patience || b.Comment != "restored" {
+				l.T.Errorf("the ban of %v is %s", a, b.text())
 			}
 			if st, err := l.open().Lookup(a); err != nil || st.Step != 2 {
-				l.t.Errorf("of %v step %d is remembered, want 2 (%v)", a, st.Step, err)
+				l.T.Errorf("of %v step %d is remembered, want 2 (%v)", a, st.Step, err)
 			}
 		}
 		// To renew one takes no room, and it must be as it is told.
@@ -277,16 +278,16 @@ func TestPutIntoAFullSet(t *testing.T) {
 		again.Timeout, again.Remaining = time.Minute, time.Minute
 		l.put(again)
 		if got := l.lasts(inside.String()); got > time.Minute {
-			l.t.Errorf("banned again for a minute, %v is banned for %v", inside, got)
+			l.T.Errorf("banned again for a minute, %v is banned for %v", inside, got)
 		}
-		l.cut(inside)
+		l.Cut(inside)
 		// Forgiven, it is free, whatever set it was in.
 		for _, a := range []netip.Addr{first, second} {
 			if _, _, err := l.open().Unban(prefix(cidr(banOf(a)))); err != nil {
-				l.t.Fatal(err)
+				l.T.Fatal(err)
 			}
 		}
-		l.served(first, second)
+		l.Served(first, second)
 	})
 }
 
@@ -325,8 +326,8 @@ func TestPutManyIntoAFullSet(t *testing.T) {
 			t.Errorf("%d bans are in the set, which has room for %d", in, size)
 		}
 	}
-	l.cut(addr("203.0.0.1"), addr("203.0.50.1"))
-	l.served(addr("203.1.0.1"))
+	l.Cut(addr("203.0.0.1"), addr("203.0.50.1"))
+	l.Served(addr("203.1.0.1"))
 }
 
 // TestPutMany gives 5,000 records at once, as a watcher does that comes back.
@@ -361,7 +362,7 @@ func TestPutMany(t *testing.T) {
 				t.Errorf("record %d: %v", i, refused[i])
 			}
 		}
-		if d := time.Since(start); d > patience {
+		if d := time.Since(start); d > lab.Patience {
 			t.Errorf("it took %v", d)
 		}
 		bans := l.bans()
@@ -370,7 +371,7 @@ func TestPutMany(t *testing.T) {
 		}
 		for _, r := range records {
 			b, ok := bans[nftset.FromPrefix(r.Source).String()]
-			if ok && (b.Timeout != r.Timeout || b.Remaining > r.Remaining || b.Remaining < r.Remaining-patience || b.Step != r.Step) {
+			if ok && (b.Timeout != r.Timeout || b.Remaining > r.Remaining || b.Remaining < r.Remaining-lab.Patience || b.Step != r.Step) {
 				t.Fatalf("round %d: the ban of %v is %s", round, r.Source, b.text())
 			}
 		}
@@ -378,8 +379,8 @@ func TestPutMany(t *testing.T) {
 			records[i].Timeout, records[i].Remaining = records[i].Timeout/2+time.Hour, 30*time.Minute
 		}
 	}
-	l.cut(addr("203.0.0.1"), addr("203.0.16.15"), addr("2001:db8:f:2::2"), addr("2001:db8:2004:9::"), addr("2001:db8:3382::"))
-	l.served(addr("203.0.0.2"), addr("2001:db8:f:1::"), addr("2001:db8:2003::"))
+	l.Cut(addr("203.0.0.1"), addr("203.0.16.15"), addr("2001:db8:f:2::2"), addr("2001:db8:2004:9::"), addr("2001:db8:3382::"))
+	l.Served(addr("203.0.0.2"), addr("2001:db8:f:1::"), addr("2001:db8:2003::"))
 }
 
 // TestPutWithoutTable has none, or one that is gone.
@@ -411,7 +412,7 @@ func TestPutWithoutTable(t *testing.T) {
 // TestPutIntoHalfATable has a table that somebody is still making.
 func TestPutIntoHalfATable(t *testing.T) {
 	l := newLab(t)
-	l.nft("add table inet portmon")
+	l.NFT("add table inet portmon")
 	for what, r := range map[string]Record{
 		"a ban":           {Source: prefix("198.18.0.1/32"), Banned: true, Timeout: time.Hour, Remaining: time.Hour},
 		"a ban of a /24":  {Source: prefix("198.18.0.0/24"), Banned: true, Timeout: time.Hour, Remaining: time.Hour},

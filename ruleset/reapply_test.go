@@ -17,8 +17,8 @@ import (
 // left, and the counters are what they were. What there is no place for any more
 // is another matter: a higher step is the highest now, and bans of subnets are
 // among those of prefixes.
-func (l *lab) keeps(f func()) {
-	l.t.Helper()
+func (l *fixture) keeps(f func()) {
+	l.T.Helper()
 	start := time.Now()
 	before, counters := l.bans(), l.counters()
 	f()
@@ -39,7 +39,7 @@ func (l *lab) keeps(f func()) {
 		before[key] = b
 	}
 	if got, want := slices.Sorted(maps.Keys(after)), slices.Sorted(maps.Keys(before)); !slices.Equal(got, want) {
-		l.t.Errorf("banned is %q, was %q", got, want)
+		l.T.Errorf("banned is %q, was %q", got, want)
 	}
 	for key, was := range before {
 		is, ok := after[key]
@@ -47,14 +47,14 @@ func (l *lab) keeps(f func()) {
 			continue
 		}
 		if is.Set != was.Set || is.Step != was.Step || is.Cause != was.Cause || is.Timeout != was.Timeout || is.Comment != was.Comment {
-			l.t.Errorf("the ban of %s is %s, was %s", key, is.text(), was.text())
+			l.T.Errorf("the ban of %s is %s, was %s", key, is.text(), was.text())
 		}
 		if is.Remaining > was.Remaining || is.Remaining < was.Remaining-elapsed {
-			l.t.Errorf("the ban of %s ends in %v, %v before that it was %v", key, is.Remaining, elapsed, was.Remaining)
+			l.T.Errorf("the ban of %s ends in %v, %v before that it was %v", key, is.Remaining, elapsed, was.Remaining)
 		}
 	}
 	if got := l.counters(); !maps.Equal(got, counters) {
-		l.t.Errorf("counters are %v, were %v", got, counters)
+		l.T.Errorf("counters are %v, were %v", got, counters)
 	}
 }
 
@@ -91,32 +91,32 @@ var someBanned = []netip.Addr{
 // TestReapplyMaxRetry changes how many packets make a ban, and within which time.
 func TestReapplyMaxRetry(t *testing.T) {
 	l := newTrap(t, retrySpec(time.Hour))
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		findTime := func(want time.Duration) {
-			l.t.Helper()
+			l.T.Helper()
 			src := l.source(f)
-			l.offend(src)
+			l.Offend(src)
 			s := l.open()
 			el, err := l.conn.Get(s.Set(f.hits()), nftset.AddrKey(l.key(src)))
 			if err != nil {
-				l.t.Fatal(err)
+				l.T.Fatal(err)
 			}
 			if el.Timeout == 0 { // not told, as it is that of the set
 				el.Timeout = s.Set(f.hits()).Timeout
 			}
 			if el.Timeout != want || el.Expires > want {
-				l.t.Errorf("a trap packet is remembered for %v, want %v", el.Timeout, want)
+				l.T.Errorf("a trap packet is remembered for %v, want %v", el.Timeout, want)
 			}
 		}
 		bansAt := func(n int) {
-			l.t.Helper()
+			l.T.Helper()
 			src := l.source(f)
 			for range n - 1 {
-				l.offend(src)
-				l.served(src)
+				l.Offend(src)
+				l.Served(src)
 			}
-			l.offend(src)
-			l.cut(src)
+			l.Offend(src)
+			l.Cut(src)
 		}
 		findTime(time.Hour)
 		spec := retrySpec(time.Minute)
@@ -130,7 +130,7 @@ func TestReapplyMaxRetry(t *testing.T) {
 		l.apply(spec)
 		bansAt(1)
 		if s := l.open(); s.Set("hits4") != nil || s.Set("hits6") != nil {
-			l.t.Errorf("sets of hits are still there: %v", s.Sets)
+			l.T.Errorf("sets of hits are still there: %v", s.Sets)
 		}
 		l.apply(retrySpec(time.Hour))
 		findTime(time.Hour)

@@ -6,15 +6,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/nftset"
 )
 
 // lasts returns when the last of the bans of an address ends, as the time from now.
-func (l *lab) lasts(a string) time.Duration {
-	l.t.Helper()
+func (l *fixture) lasts(a string) time.Duration {
+	l.T.Helper()
 	st, err := l.open().Lookup(addr(a))
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	var longest time.Duration
 	for _, b := range st.Bans {
@@ -33,7 +34,7 @@ func TestReapplyPrefix6KeepsBans(t *testing.T) {
 			t.Parallel()
 			spec := trapSpec()
 			l := newTrap(t, spec)
-			l.offend(addr("2001:db8:1:10::bad"), addr("198.51.100.7"))
+			l.Offend(addr("2001:db8:1:10::bad"), addr("198.51.100.7"))
 			l.put(
 				Record{Source: prefix("2001:db8:1:21::/64"), Banned: true, Timeout: time.Hour, Remaining: time.Hour},
 				Record{Source: prefix("2001:db8:1:30::/64"), Banned: true, Timeout: 720 * time.Hour, Remaining: 24 * time.Hour, Comment: "third"},
@@ -50,20 +51,20 @@ func TestReapplyPrefix6KeepsBans(t *testing.T) {
 			l.apply(spec)
 			l.wantBans("198.51.100.7", "2001:db8:1:10::/64", "2001:db8:1:21::/64", "2001:db8:1:30::/64", "2001:db8:1:40::4", "2001:db8:77::/48", "2001:db8:f00::/40")
 			for a, d := range want {
-				l.cut(addr(a))
-				if got := l.lasts(a); got > d || got < d-patience {
+				l.Cut(addr(a))
+				if got := l.lasts(a); got > d || got < d-lab.Patience {
 					t.Errorf("the ban of %s has %v left, want %v", a, got, d)
 				}
 			}
 			if c := l.bans()["2001:db8:1:30::/64"].Comment; c != "third" {
 				t.Errorf("comment %q, want %q", c, "third")
 			}
-			l.served(addr("2001:db8:1:11::1"), addr("2001:db8:1:20::1"), addr("2001:db8:1:31::1"), addr("2001:db8:1:40::5"))
+			l.Served(addr("2001:db8:1:11::1"), addr("2001:db8:1:20::1"), addr("2001:db8:1:31::1"), addr("2001:db8:1:40::5"))
 			if p := l.prepare(spec); !p.Empty() {
 				t.Errorf("there is more to do:\n%s", p)
 			}
 			// New bans are by the new length.
-			l.offend(addr("2001:db8:2:10::bad"))
+			l.Offend(addr("2001:db8:2:10::bad"))
 			if b := prefix(fmt.Sprintf("2001:db8:2:10::bad/%d", to)).Masked(); l.bans()[trimSingle(b.String())].Step != 1 {
 				t.Errorf("%v is not banned", b)
 			}
@@ -106,8 +107,8 @@ func TestReapplyPrefix6KeepsSteps(t *testing.T) {
 			}
 			tt.want["198.51.100.7"], tt.want["2001:db8:6::6"] = 3, 3
 			for a, step := range tt.want {
-				l.offend(addr(a))
-				l.cut(addr(a))
+				l.Offend(addr(a))
+				l.Cut(addr(a))
 				st, err := l.open().Lookup(addr(a))
 				if err != nil {
 					t.Fatal(err)
@@ -116,7 +117,7 @@ func TestReapplyPrefix6KeepsSteps(t *testing.T) {
 					t.Errorf("the next ban of %s is by step %d, want %d: %+v", a, st.Step, step, st)
 				}
 			}
-			l.served(addr("2001:db8:8::1"))
+			l.Served(addr("2001:db8:8::1"))
 		})
 	}
 }
@@ -153,17 +154,17 @@ func TestReapplyPrefix6Overlaps(t *testing.T) {
 			spec := trapSpec()
 			spec.Prefix6 = 56
 			l := newTrap(t, spec)
-			l.nft(fmt.Sprintf("add element inet portmon ban6 { %s }\nadd element inet portmon net6 { %s }", tt.ban, tt.net))
+			l.NFT(fmt.Sprintf("add element inet portmon ban6 { %s }\nadd element inet portmon net6 { %s }", tt.ban, tt.net))
 			l.ban(time.Hour, "2001:db8:fff::/48") // the rule that asks the set comes with it
 			check := func(when string) {
 				t.Helper()
 				for a, d := range tt.want {
-					l.cut(addr(a))
-					if got := l.lasts(a); got < d-patience {
+					l.Cut(addr(a))
+					if got := l.lasts(a); got < d-lab.Patience {
 						t.Errorf("%s, %s is banned for %v, want %v", when, a, got, d)
 					}
 				}
-				l.served(addr(tt.free))
+				l.Served(addr(tt.free))
 				if t.Failed() {
 					t.FailNow()
 				}
@@ -207,7 +208,7 @@ func TestManyBansMoveAndGo(t *testing.T) {
 		t.Errorf("%d bans were lifted, want %d", len(r.Lifted), n)
 	}
 	l.wantBans()
-	if d := time.Since(start); d > patience {
+	if d := time.Since(start); d > lab.Patience {
 		t.Errorf("it took %v", d)
 	}
 }

@@ -4,40 +4,13 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 )
-
-// requireVariable names, between spaces, the programs that must be there: tests
-// that run one of them fail without it. CI sets it.
-const requireVariable = "PORTMON_REQUIRE"
-
-// program returns the path of an outside program. Without it the test is skipped
-// unless the program is required.
-func program(t testing.TB, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err == nil {
-		return path
-	}
-	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/local/sbin"} { // not in everybody's PATH
-		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return path
-		}
-	}
-	if slices.Contains(strings.Fields(os.Getenv(requireVariable)), name) {
-		t.Fatalf("no %s, which %s asks for", name, requireVariable)
-	}
-	t.Skipf("NOT TESTED with a real %s, as there is none", name)
-	return ""
-}
 
 // scanSpec is trapSpec without trap ports: only scans are an offence.
 func scanSpec(ports int) Spec {
@@ -49,7 +22,7 @@ func scanSpec(ports int) Spec {
 
 // separately runs f for each family at the same time, with a lab for each: for
 // tests that wait.
-func separately(t *testing.T, spec Spec, f func(l *lab, f family)) {
+func separately(t *testing.T, spec Spec, f func(l *fixture, f family)) {
 	t.Helper()
 	for i, name := range []string{"IPv4", "IPv6"} {
 		t.Run(name, func(t *testing.T) {
@@ -60,7 +33,9 @@ func separately(t *testing.T, spec Spec, f func(l *lab, f family)) {
 }
 
 // both returns a new source of each family.
-func (l *lab) both() []netip.Addr { return []netip.Addr{l.source(families[0]), l.source(families[1])} }
+func (l *fixture) both() []netip.Addr {
+	return []netip.Addr{l.source(families[0]), l.source(families[1])}
+}
 
 // network returns the address that stands for a source in the sets, by the
 // default Spec.
@@ -72,45 +47,45 @@ func network(a netip.Addr) netip.Addr {
 }
 
 // probe asks for closed ports, each of which must answer.
-func (l *lab) probe(src netip.Addr, ports ...uint16) {
-	l.t.Helper()
+func (l *fixture) probe(src netip.Addr, ports ...uint16) {
+	l.T.Helper()
 	for _, port := range ports {
-		l.want(l.syn(src, port), netnstest.AnswerRST)
+		l.Want(l.SYN(src, port), netnstest.AnswerRST)
 	}
 }
 
 // visit is served without the closed port, which is one too many where scans are
 // counted strictly.
-func (l *lab) visit(sources ...netip.Addr) {
-	l.t.Helper()
+func (l *fixture) visit(sources ...netip.Addr) {
+	l.T.Helper()
 	for _, src := range sources {
-		l.want(l.syn(src, openTCP), netnstest.AnswerSYNACK)
-		l.want(l.udp(src, openUDP), netnstest.AnswerUDP)
-		l.want(netnstest.Ping(src, l.to(src, 0).Addr(), 7), netnstest.AnswerEcho)
+		l.Want(l.SYN(src, lab.OpenTCP), netnstest.AnswerSYNACK)
+		l.Want(l.UDP(src, lab.OpenUDP), netnstest.AnswerUDP)
+		l.Want(netnstest.Ping(src, l.To(src, 0).Addr(), 7), netnstest.AnswerEcho)
 	}
 }
 
 // element asks the kernel for an element of a set.
-func (l *lab) element(set string, key nftset.Key) (nftset.Element, bool) {
-	l.t.Helper()
+func (l *fixture) element(set string, key nftset.Key) (nftset.Element, bool) {
+	l.T.Helper()
 	s := l.open().Set(set)
 	if s == nil {
-		l.t.Fatalf("there is no set %s", set)
+		l.T.Fatalf("there is no set %s", set)
 	}
 	el, err := l.conn.Get(s, key)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	return el, err == nil
 }
 
 // size returns how many elements a set has.
-func (l *lab) size(set string) int {
-	l.t.Helper()
+func (l *fixture) size(set string) int {
+	l.T.Helper()
 	n := 0
 	for _, err := range l.conn.Elements(l.open().Set(set)) {
 		if err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 		n++
 	}
@@ -118,80 +93,80 @@ func (l *lab) size(set string) int {
 }
 
 // lookup returns what the table has to say about an address.
-func (l *lab) lookup(a netip.Addr) Standing {
-	l.t.Helper()
+func (l *fixture) lookup(a netip.Addr) Standing {
+	l.T.Helper()
 	st, err := l.open().Lookup(a)
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	return st
 }
 
 // probed returns the closed ports that count against an address.
-func (l *lab) probed(a netip.Addr) []uint16 {
-	l.t.Helper()
+func (l *fixture) probed(a netip.Addr) []uint16 {
+	l.T.Helper()
 	h := l.open()
 	st, err := h.Lookup(a)
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	ports, err := h.Probed(st.Source)
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	if st.Suspect != (len(ports) > 0) {
-		l.t.Errorf("is %v a suspect? %v, with the ports %v", a, st.Suspect, ports)
+		l.T.Errorf("is %v a suspect? %v, with the ports %v", a, st.Suspect, ports)
 	}
 	return ports
 }
 
 // wantStanding fails the test unless a source is banned by a step, for a cause;
 // step 0 is not at all.
-func (l *lab) wantStanding(a netip.Addr, step int, cause Cause) {
-	l.t.Helper()
+func (l *fixture) wantStanding(a netip.Addr, step int, cause Cause) {
+	l.T.Helper()
 	st := l.lookup(a)
 	switch {
 	case step == 0 && (len(st.Bans) > 0 || st.Step > 0):
-		l.t.Errorf("%v stands at %+v, want no ban and no step", a, st)
+		l.T.Errorf("%v stands at %+v, want no ban and no step", a, st)
 	case step > 0 && (len(st.Bans) != 1 || st.Bans[0].Step != step || st.Bans[0].Cause != cause):
-		l.t.Errorf("%v stands at %+v, want a ban by step %d for a %v", a, st, step, cause)
+		l.T.Errorf("%v stands at %+v, want a ban by step %d for a %v", a, st, step, cause)
 	}
 }
 
 // wantCounts fails the test unless the counters went up by so much; those that
 // are not named by nothing.
-func (l *lab) wantCounts(before map[string]uint64, want map[string]uint64) {
-	l.t.Helper()
+func (l *fixture) wantCounts(before map[string]uint64, want map[string]uint64) {
+	l.T.Helper()
 	after := l.counters()
 	for _, name := range counters {
 		if got := after[name] - before[name]; got != want[name] {
-			l.t.Errorf("counter %s went up by %d, want %d", name, got, want[name])
+			l.T.Errorf("counter %s went up by %d, want %d", name, got, want[name])
 		}
 	}
 }
 
 // armed waits until the traps of a new table are.
-func (l *lab) armed() {
-	l.t.Helper()
-	await(l.t, "the traps to be armed", func() bool { return l.size(setStarting) == 0 })
+func (l *fixture) armed() {
+	l.T.Helper()
+	lab.Await(l.T, "the traps to be armed", func() bool { return l.size(setStarting) == 0 })
 }
 
 // hammer sends datagrams to an open port for as long as a source is in a set,
 // and fails the test if one of them is answered.
-func (l *lab) hammer(src netip.Addr, set string) {
-	l.t.Helper()
+func (l *fixture) hammer(src netip.Addr, set string) {
+	l.T.Helper()
 	key := nftset.AddrKey(network(src))
-	for deadline := time.Now().Add(patience); ; {
-		a := l.outside.Probe(l.udp(src, openUDP))
+	for deadline := time.Now().Add(lab.Patience); ; {
+		a := l.Internet.Probe(l.UDP(src, lab.OpenUDP))
 		_, banned := l.element(set, key)
 		switch {
 		case !banned:
 			return
 		case a.Kind != netnstest.NoAnswer:
-			l.t.Errorf("%v is banned and got answer %v", src, a)
+			l.T.Errorf("%v is banned and got answer %v", src, a)
 			return
 		case time.Now().After(deadline):
-			l.t.Fatalf("%v is still banned", src)
+			l.T.Fatalf("%v is still banned", src)
 		}
 	}
 }

@@ -11,29 +11,29 @@ import (
 
 // probeSource is a source that sends.
 type probeSource struct {
-	l    *lab
+	l    *fixture
 	addr netip.Addr
 }
 
 // send sends a packet with these flags to each port, and wants an answer.
 func (src probeSource) send(flags netnstest.TCPFlags, want netnstest.AnswerKind, ports ...uint16) {
-	src.l.t.Helper()
+	src.l.T.Helper()
 	for _, port := range ports {
-		src.l.want(src.l.tcp(src.addr, port, flags), want)
+		src.l.Want(src.l.TCP(src.addr, port, flags), want)
 	}
 }
 
 // innocent runs do, and fails the test if a source has come nearer to a ban by
 // that, or a counter has moved.
-func (l *lab) innocent(f family, what string, do func(src probeSource)) {
-	l.t.Helper()
+func (l *fixture) innocent(f family, what string, do func(src probeSource)) {
+	l.T.Helper()
 	src := probeSource{l, l.source(f)}
 	before := l.counters()
 	do(src)
 	l.wantCounts(before, nil)
 	l.visit(src.addr)
 	if st := l.lookup(src.addr); len(st.Bans) > 0 || st.Suspect {
-		l.t.Errorf("%s: %v stands at %+v", what, src.addr, st)
+		l.T.Errorf("%s: %v stands at %+v", what, src.addr, st)
 	}
 }
 
@@ -45,9 +45,9 @@ func TestWhatIsNotAScan(t *testing.T) {
 		spec.Scan.Ignore = []Ports{{80, 80}, {443, 443}, {30000, 30100}}
 		l := newTrap(t, spec)
 		for port := 3001; port <= 3012; port++ {
-			l.host.ListenTCP(fmt.Sprintf("[::]:%d", port))
+			l.Host.ListenTCP(fmt.Sprintf("[::]:%d", port))
 		}
-		l.families(func(l *lab, f family) {
+		l.families(func(l *fixture, f family) {
 			bystander := l.source(f)
 			l.innocent(f, "open ports", func(src probeSource) {
 				src.send(syn, netnstest.AnswerSYNACK, ports(3001, 12)...)
@@ -72,13 +72,13 @@ func TestWhatIsNotAScan(t *testing.T) {
 			})
 			l.innocent(f, "UDP", func(src probeSource) {
 				for _, port := range ports(200, 10) {
-					l.want(l.udp(src.addr, port), netnstest.AnswerPortUnreachable)
+					l.Want(l.UDP(src.addr, port), netnstest.AnswerPortUnreachable)
 				}
 			})
 			for _, port := range []uint16{29999, 30101} { // beside a range
 				scanner := l.source(f)
 				l.probe(scanner, ports(200, n-1)...)
-				l.want(l.syn(scanner, port), netnstest.NoAnswer)
+				l.Want(l.SYN(scanner, port), netnstest.NoAnswer)
 				l.wantStanding(scanner, 1, CauseScan)
 			}
 			l.visit(bystander)
@@ -92,27 +92,27 @@ func TestScanOfRestartingServices(t *testing.T) {
 	t.Parallel()
 	spec := scanSpec(5)
 	spec.Grace = time.Second
-	separately(t, spec, func(l *lab, f family) {
+	separately(t, spec, func(l *fixture, f family) {
 		l.armed()
 		client, bystander := l.source(f), l.source(f)
 		var services []*netnstest.Server
 		for _, port := range ports(3001, 10) {
-			services = append(services, l.host.ListenTCP(fmt.Sprintf("[::]:%d", port)))
-			l.want(l.syn(client, port), netnstest.AnswerSYNACK)
+			services = append(services, l.Host.ListenTCP(fmt.Sprintf("[::]:%d", port)))
+			l.Want(l.SYN(client, port), netnstest.AnswerSYNACK)
 		}
 		for _, s := range services {
 			s.Close()
 		}
 		l.probe(client, ports(3001, 10)...)
-		l.served(bystander)
+		l.Served(bystander)
 		for _, port := range ports(3001, 10) {
-			l.host.ListenTCP(fmt.Sprintf("[::]:%d", port))
-			l.want(l.syn(client, port), netnstest.AnswerSYNACK)
+			l.Host.ListenTCP(fmt.Sprintf("[::]:%d", port))
+			l.Want(l.SYN(client, port), netnstest.AnswerSYNACK)
 		}
 		l.visit(client)
 		l.wantStanding(client, 0, CauseUnknown)
 		if got := l.probed(client); len(got) > 0 {
-			l.t.Errorf("the ports %v count against a client", got)
+			l.T.Errorf("the ports %v count against a client", got)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 )
@@ -24,7 +25,7 @@ func TestScan(t *testing.T) {
 	for _, n := range []int{1, 2, 5, 8} {
 		t.Run(fmt.Sprintf("%d ports", n), func(t *testing.T) {
 			l := newTrap(t, scanSpec(n))
-			l.families(func(l *lab, f family) {
+			l.families(func(l *fixture, f family) {
 				scanner, bystander := l.source(f), l.source(f)
 				for range 3 { // retries count once
 					l.probe(scanner, ports(200, n-1)...)
@@ -32,10 +33,10 @@ func TestScan(t *testing.T) {
 				l.visit(scanner, bystander)
 				l.wantStanding(scanner, 0, CauseUnknown)
 				before := l.counters()
-				l.want(l.syn(scanner, 300), netnstest.NoAnswer)
+				l.Want(l.SYN(scanner, 300), netnstest.NoAnswer)
 				l.wantCounts(before, map[string]uint64{CounterScanned: 1, CounterBanned: 1})
 				l.wantStanding(scanner, 1, CauseScan)
-				l.cut(scanner)
+				l.Cut(scanner)
 				l.visit(bystander)
 				l.wantStanding(bystander, 0, CauseUnknown)
 			})
@@ -47,19 +48,19 @@ func TestScan(t *testing.T) {
 func TestScanOfAnyKind(t *testing.T) {
 	l := newTrap(t, scanSpec(5))
 	const fin, syn, psh, urg = netnstest.FlagFIN, netnstest.FlagSYN, netnstest.FlagPSH, netnstest.FlagURG
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		bystander := l.source(f)
 		for _, last := range []netnstest.TCPFlags{0, fin, fin | psh | urg, syn | fin, syn | netnstest.FlagECE | netnstest.FlagCWR, urg} {
 			scanner := l.source(f)
 			for i, flags := range []netnstest.TCPFlags{0, fin, fin | psh | urg, syn} {
 				for range 2 {
-					l.want(l.tcp(scanner, 200+uint16(i), flags), netnstest.AnswerRST)
+					l.Want(l.TCP(scanner, 200+uint16(i), flags), netnstest.AnswerRST)
 				}
 			}
-			l.want(l.tcp(scanner, 210, last), netnstest.NoAnswer)
+			l.Want(l.TCP(scanner, 210, last), netnstest.NoAnswer)
 			l.wantStanding(scanner, 1, CauseScan)
-			l.cut(scanner)
-			l.served(bystander)
+			l.Cut(scanner)
+			l.Served(bystander)
 		}
 	})
 }
@@ -68,18 +69,18 @@ func TestScanOfAnyKind(t *testing.T) {
 // socket, where most answer nothing to these even when they are let through.
 func TestBannedIsCutWhateverTheFlags(t *testing.T) {
 	l := newTrap(t, trapSpec())
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		offender, bystander := l.source(f), l.source(f)
-		l.offend(offender)
-		for _, port := range []uint16{openTCP, closed, trapTCP} {
+		l.Offend(offender)
+		for _, port := range []uint16{lab.OpenTCP, lab.Closed, lab.TrapTCP} {
 			for flags := range netnstest.TCPFlags(1 << 6) {
 				before := l.counters()
-				l.outside.Send(l.tcp(offender, port, flags))
+				l.Internet.Send(l.TCP(offender, port, flags))
 				if n := l.counters()[CounterDropped] - before[CounterDropped]; n != 1 {
-					l.t.Errorf("of one packet with flags %v to port %d, %d were dropped", flags, port, n)
+					l.T.Errorf("of one packet with flags %v to port %d, %d were dropped", flags, port, n)
 				}
 			}
-			l.served(bystander)
+			l.Served(bystander)
 		}
 	})
 }
@@ -87,15 +88,15 @@ func TestBannedIsCutWhateverTheFlags(t *testing.T) {
 // TestRetriesAreNotAScan asks for four ports, thirty times.
 func TestRetriesAreNotAScan(t *testing.T) {
 	l := newTrap(t, scanSpec(5))
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		patient, bystander := l.source(f), l.source(f)
 		for range 30 {
 			l.probe(patient, 200, 201, 202, 203)
 		}
-		l.served(bystander)
+		l.Served(bystander)
 		l.visit(patient)
 		l.wantStanding(patient, 0, CauseUnknown)
-		l.want(l.syn(patient, 204), netnstest.NoAnswer) // it had not to be forgotten
+		l.Want(l.SYN(patient, 204), netnstest.NoAnswer) // it had not to be forgotten
 		l.wantStanding(patient, 1, CauseScan)
 	})
 }
@@ -107,24 +108,24 @@ func TestScanWindow(t *testing.T) {
 	t.Parallel()
 	spec := scanSpec(3)
 	spec.Scan.FindTime = 200 * time.Millisecond
-	separately(t, spec, func(l *lab, f family) {
+	separately(t, spec, func(l *fixture, f family) {
 		one, two, bystander := l.source(f), l.source(f), l.source(f)
 		key := func(src netip.Addr, port uint16) nftset.Key { return nftset.AddrPortKey(at(network(src), port)) }
 		for i := range 30 {
 			l.probe(one, 200)
 			l.probe(two, 200)
-			await(l.t, "half of the window", func() bool {
+			lab.Await(l.T, "half of the window", func() bool {
 				el, _ := l.element(f.probed(), key(two, 200))
 				return el.Expires < spec.Scan.FindTime/2
 			})
 			l.probe(two, 201)
-			await(l.t, "the end of the window", func() bool {
+			lab.Await(l.T, "the end of the window", func() bool {
 				_, first := l.element(f.probed(), key(one, 200))
 				_, second := l.element(f.probed(), key(two, 200))
 				return !first && !second
 			})
 			if i%10 == 0 {
-				l.served(bystander)
+				l.Served(bystander)
 			}
 		}
 		l.visit(one, two)
@@ -150,9 +151,9 @@ func TestCrawl(t *testing.T) {
 			if i >= n-1 {
 				want = netnstest.NoAnswer
 			}
-			l.want(l.syn(crawler, 1000+uint16(i)), want)
+			l.Want(l.SYN(crawler, 1000+uint16(i)), want)
 		}
-		l.served(bystanders...)
+		l.Served(bystanders...)
 		<-tick.C
 	}
 	for _, crawler := range crawlers {
@@ -168,7 +169,7 @@ func TestFullProbedBansNobody(t *testing.T) {
 	spec := scanSpec(2)
 	spec.Size = 64
 	l := newTrap(t, spec)
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		var elems []nftset.Element
 		for i := range 4 * spec.Size {
 			other := addr("203.0.113.7")
@@ -182,15 +183,15 @@ func TestFullProbedBansNobody(t *testing.T) {
 		before := l.counters()
 		l.probe(scanner, ports(200, 10)...)
 		l.wantCounts(before, map[string]uint64{CounterUncounted: 10})
-		l.served(scanner, bystander)
+		l.Served(scanner, bystander)
 		l.wantStanding(scanner, 0, CauseUnknown)
 		// Traps are another matter. With room again, so are closed ports.
 		if err := l.conn.Delete(l.open().Set(f.probed()), nftset.Each(elems...)); err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 		l.probe(scanner, 200)
-		l.want(l.syn(scanner, 201), netnstest.NoAnswer)
+		l.Want(l.SYN(scanner, 201), netnstest.NoAnswer)
 		l.wantStanding(scanner, 1, CauseScan)
-		l.served(bystander)
+		l.Served(bystander)
 	})
 }

@@ -13,11 +13,11 @@ func host6(network string, n int) netip.Addr { return addr(fmt.Sprintf("%s::%x",
 
 // scanBy has each address in turn ask for one more closed port, and returns the
 // one that was banned by it, the zero Addr if none was.
-func (l *lab) scanBy(ports []uint16, addrs ...netip.Addr) (banned netip.Addr) {
-	l.t.Helper()
+func (l *fixture) scanBy(ports []uint16, addrs ...netip.Addr) (banned netip.Addr) {
+	l.T.Helper()
 	for i, port := range ports {
 		src := addrs[i%len(addrs)]
-		if got := l.outside.Probe(l.syn(src, port)); got.Kind == netnstest.NoAnswer {
+		if got := l.Internet.Probe(l.SYN(src, port)); got.Kind == netnstest.NoAnswer {
 			return src
 		}
 	}
@@ -37,12 +37,12 @@ func TestScanByNetwork(t *testing.T) {
 		t.Errorf("the fifth address of a /64 asked for the fifth port, and %v was banned", got)
 	}
 	l.wantBans("2001:db8:5:a::/64")
-	l.cut(same...)
-	l.served(next...)
+	l.Cut(same...)
+	l.Served(next...)
 	if got := l.scanBy(ports(200, 5), next...); got.IsValid() {
 		t.Errorf("five /64s asked for one port each, and %v was banned", got)
 	}
-	l.served(next...)
+	l.Served(next...)
 }
 
 // TestScanBySingleAddress counts and bans the addresses one by one that are known
@@ -64,22 +64,22 @@ func TestScanBySingleAddress(t *testing.T) {
 			// The outside has the addresses of our own network too, so that the
 			// host need not ask who does.
 			for i := 0x11; i < 0x1a; i++ {
-				l.outside.AddAddr("eth0", host6("2001:db8:0:0", i).String()+"/64")
+				l.Internet.AddAddr("eth0", host6("2001:db8:0:0", i).String()+"/64")
 			}
-			to := l.link.B.IPv6
+			to := l.Link.B.IPv6
 			switch name {
 			case "another of ours":
-				l.host.AddAddr("eth0", "2001:db8:99:1::2/64")
+				l.Host.AddAddr("eth0", "2001:db8:99:1::2/64")
 				to = addr("2001:db8:99:1::2")
 				for i := 0x11; i < 0x1a; i++ {
-					l.outside.AddAddr("eth0", host6("2001:db8:99:1", i).String()+"/64")
+					l.Internet.AddAddr("eth0", host6("2001:db8:99:1", i).String()+"/64")
 				}
 			case "that of a service":
-				l.host.AddAddr("lo", "2001:db8:98:1::2/128")
-				l.outside.AddRoute("2001:db8:98:1::2/128", l.link.B.IPv6.String())
+				l.Host.AddAddr("lo", "2001:db8:98:1::2/128")
+				l.Internet.AddRoute("2001:db8:98:1::2/128", l.Link.B.IPv6.String())
 				to = addr("2001:db8:98:1::2")
 			}
-			l.link.B.IPv6 = to // what packets go to
+			l.Link.B.IPv6 = to // what packets go to
 			host := func(n int) netip.Addr {
 				if name == "NAT64" {
 					return addr(fmt.Sprintf("64:ff9b::198.51.100.%d", n))
@@ -92,17 +92,17 @@ func TestScanBySingleAddress(t *testing.T) {
 			if got := l.scanBy(ports(200, 5), crowd...); got.IsValid() {
 				t.Errorf("five hosts asked for one port each, and %v was banned", got)
 			}
-			l.served(innocent)
+			l.Served(innocent)
 			if got := l.scanBy(ports(200, 9), guilty); got != guilty || len(l.probed(guilty)) != 5 {
 				t.Errorf("%v asked for five ports, and %v was banned: %+v", guilty, got, l.lookup(guilty))
 			}
-			l.offend(knocker)
+			l.Offend(knocker)
 			l.wantStanding(guilty, 1, CauseScan)
 			l.wantStanding(knocker, 1, CauseTrap)
 			l.wantBans(guilty.String(), knocker.String())
-			l.cut(guilty, knocker)
-			l.served(innocent)
-			l.served(crowd...)
+			l.Cut(guilty, knocker)
+			l.Served(innocent)
+			l.Served(crowd...)
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -187,7 +188,7 @@ func TestFlattenMany(t *testing.T) {
 	if flat := flatten(spans); len(flat) < n {
 		t.Errorf("%d spans are left of %d", len(flat), n)
 	}
-	if d := time.Since(start); d > patience {
+	if d := time.Since(start); d > lab.Patience {
 		t.Errorf("it took %v", d)
 	}
 }

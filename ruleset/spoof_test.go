@@ -3,31 +3,32 @@ package ruleset
 import (
 	"testing"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
 // TestNoRouteBackNoBan sends trap packets from sources that the host would answer by another interface, or not at all.
 func TestNoRouteBackNoBan(t *testing.T) {
 	l := newBareLab(t)
-	l.host.ListenTCP("[::]:80")
-	l.host.ListenUDP("[::]:53")
+	l.Host.ListenTCP("[::]:80")
+	l.Host.ListenUDP("[::]:53")
 	elsewhere := netnstest.NewHost(t, "elsewhere")
-	link := netnstest.Connect(t, elsewhere, l.host, "192.0.3.0/24", "2001:db8:3::/64")
-	l.host.AddRoute(sources4, l.link.A.IPv4.String())
-	l.host.AddRoute(sources6, l.link.A.IPv6.String())
-	l.host.AddRoute("203.0.113.0/24", link.A.IPv4.String())
-	l.host.AddRoute("2001:db8:113::/48", link.A.IPv6.String())
+	link := netnstest.Connect(t, elsewhere, l.Host, "192.0.3.0/24", "2001:db8:3::/64")
+	l.Host.AddRoute(lab.Sources4, l.Link.A.IPv4.String())
+	l.Host.AddRoute(lab.Sources6, l.Link.A.IPv6.String())
+	l.Host.AddRoute("203.0.113.0/24", link.A.IPv4.String())
+	l.Host.AddRoute("2001:db8:113::/48", link.A.IPv6.String())
 	l.apply(trapSpec())
 
 	for _, src := range []string{"203.0.113.9", "2001:db8:113::9", "198.51.100.9", "2001:db8:51::9"} {
 		spoofed := addr(src)
 		sniffer := elsewhere.Sniff("eth0")
-		for _, p := range []netnstest.Packet{l.syn(spoofed, trapTCP), l.tcp(spoofed, trapTCP, 0), l.udp(spoofed, trapUDP)} {
-			l.want(p, netnstest.NoAnswer)
+		for _, p := range []netnstest.Packet{l.SYN(spoofed, lab.TrapTCP), l.TCP(spoofed, lab.TrapTCP, 0), l.UDP(spoofed, trapUDP)} {
+			l.Want(p, netnstest.NoAnswer)
 		}
 		l.wantBans()
 		// Dropped, rather than answered by the other interface.
-		l.outside.Fence()
+		l.Internet.Fence()
 		elsewhere.Fence()
 		for {
 			p, ok := sniffer.Next(0)
@@ -53,16 +54,16 @@ func TestNoRouteBackNoBan(t *testing.T) {
 	// The same sources by the interface that leads to them, and others by this one, are offenders.
 	var want []string
 	for _, src := range []string{"203.0.113.9", "2001:db8:113::9"} {
-		if got := elsewhere.Probe(l.syn(addr(src), trapTCP)); got.Kind != netnstest.NoAnswer {
+		if got := elsewhere.Probe(l.SYN(addr(src), lab.TrapTCP)); got.Kind != netnstest.NoAnswer {
 			t.Errorf("SYN of %s by its own interface: got answer %v", src, got)
 		}
 		want = append(want, banOf(addr(src)))
 	}
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		offender, bystander := l.source(f), l.source(f)
-		l.offend(offender)
-		l.cut(offender)
-		l.served(bystander)
+		l.Offend(offender)
+		l.Cut(offender)
+		l.Served(bystander)
 		want = append(want, banOf(offender))
 	})
 	l.wantBans(want...)

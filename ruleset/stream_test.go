@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 )
@@ -25,14 +26,14 @@ type arrivals struct {
 	from map[netip.Addr]int
 }
 
-func (l *lab) countArrivals(port uint16) *arrivals {
-	l.t.Helper()
+func (l *fixture) countArrivals(port uint16) *arrivals {
+	l.T.Helper()
 	a := &arrivals{port: port, from: make(map[netip.Addr]int)}
 	var conn *net.UDPConn
 	var err error
-	l.host.Do(func() { conn, err = net.ListenUDP("udp", &net.UDPAddr{Port: int(port)}) })
+	l.Host.Do(func() { conn, err = net.ListenUDP("udp", &net.UDPAddr{Port: int(port)}) })
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	var reading sync.WaitGroup
 	reading.Go(func() {
@@ -47,7 +48,7 @@ func (l *lab) countArrivals(port uint16) *arrivals {
 			a.mu.Unlock()
 		}
 	})
-	l.t.Cleanup(func() {
+	l.T.Cleanup(func() {
 		conn.Close()
 		reading.Wait()
 	})
@@ -62,18 +63,18 @@ func (a *arrivals) count(src netip.Addr) int {
 
 // stream sends from all sources in turn, as fast as it goes, until done is closed, and fails the test unless every datagram of the
 // bystanders has come through and none of the banned. It returns how many each source sent.
-func (l *lab) stream(done <-chan struct{}, banned, bystanders []netip.Addr) int {
-	l.t.Helper()
+func (l *fixture) stream(done <-chan struct{}, banned, bystanders []netip.Addr) int {
+	l.T.Helper()
 	a := l.countArrivals(4000)
 	sources := append(append([]netip.Addr(nil), banned...), bystanders...)
 	// The queue of a CPU holds 1000 packets, of all namespaces together.
 	burst := max(1, 100/len(sources))
 	window := 2 * burst // of each source's, on the way at the same time
-	sender := l.outside.Sender("")
-	dropped, overrun := l.counters()[CounterDropped], queueOverruns(l.t)
+	sender := l.Internet.Sender("")
+	dropped, overrun := l.counters()[CounterDropped], queueOverruns(l.T)
 	sent, lost := 0, false
 	settle := func(missing int) {
-		for deadline := time.Now().Add(patience); !lost; runtime.Gosched() {
+		for deadline := time.Now().Add(lab.Patience); !lost; runtime.Gosched() {
 			behind := 0
 			for _, src := range bystanders {
 				behind = max(behind, sent-a.count(src))
@@ -90,20 +91,20 @@ func (l *lab) stream(done <-chan struct{}, banned, bystanders []netip.Addr) int 
 			stop = true // once more, with what came last
 		default:
 		}
-		sender.Burst(burst*len(sources), func(i int) netnstest.Packet { return l.udp(sources[i%len(sources)], a.port) })
+		sender.Burst(burst*len(sources), func(i int) netnstest.Packet { return l.UDP(sources[i%len(sources)], a.port) })
 		sent += burst
 		settle(window - burst)
 	}
 	settle(0)
 	for _, src := range bystanders {
 		if n := a.count(src); n != sent {
-			l.t.Errorf("of %d datagrams of the bystander %v came %d; of %d of the banned the table dropped %d, and the queues of the CPUs %d of anybody",
-				sent, src, n, sent*len(banned), l.counters()[CounterDropped]-dropped, queueOverruns(l.t)-overrun)
+			l.T.Errorf("of %d datagrams of the bystander %v came %d; of %d of the banned the table dropped %d, and the queues of the CPUs %d of anybody",
+				sent, src, n, sent*len(banned), l.counters()[CounterDropped]-dropped, queueOverruns(l.T)-overrun)
 		}
 	}
 	for _, src := range banned {
 		if n := a.count(src); n != 0 {
-			l.t.Errorf("of %d datagrams of %v, which is banned, %d came through", sent, src, n)
+			l.T.Errorf("of %d datagrams of %v, which is banned, %d came through", sent, src, n)
 		}
 	}
 	return sent
@@ -128,13 +129,13 @@ func queueOverruns(t testing.TB) (n uint64) {
 }
 
 // meanwhile runs f with a connection of its own, in a goroutine that closes done in the end.
-func (l *lab) meanwhile(f func(c *nftset.Conn)) (done chan struct{}) {
+func (l *fixture) meanwhile(f func(c *nftset.Conn)) (done chan struct{}) {
 	done = make(chan struct{})
 	go func() {
 		defer close(done)
 		c, err := nftsetDial(l)
 		if err != nil {
-			l.t.Error(err)
+			l.T.Error(err)
 			return
 		}
 		defer c.Close()
@@ -144,15 +145,15 @@ func (l *lab) meanwhile(f func(c *nftset.Conn)) (done chan struct{}) {
 }
 
 // everywhere bans sources in every set that bans.
-func (l *lab) everywhere() (banned, bystanders []netip.Addr) {
-	l.t.Helper()
-	l.families(func(l *lab, f family) {
+func (l *fixture) everywhere() (banned, bystanders []netip.Addr) {
+	l.T.Helper()
+	l.families(func(l *fixture, f family) {
 		knocked, put, single := l.source(f), l.source(f), l.source(f)
 		network, subnet := addr("203.0.113.77"), addr("198.51.77.7")
 		if f.is6() {
 			network, subnet = addr("2001:db8:78:7::bad"), addr("2001:db8:77:7::bad")
 		}
-		l.offend(knocked)
+		l.Offend(knocked)
 		l.ban(time.Hour, cidr(banOf(put)), netip.PrefixFrom(single, single.BitLen()).String())
 		l.ban(time.Hour, netip.PrefixFrom(network, f.subnetLen+4).Masked().String())
 		l.put(Record{
@@ -161,8 +162,8 @@ func (l *lab) everywhere() (banned, bystanders []netip.Addr) {
 		banned = append(banned, knocked, put, network, single, subnet)
 		bystanders = append(bystanders, l.source(f), l.source(f))
 	})
-	l.cut(banned...)
-	l.served(bystanders...)
+	l.Cut(banned...)
+	l.Served(bystanders...)
 	return banned, bystanders
 }
 
@@ -238,7 +239,7 @@ func TestWhitelistChangesUnderTraffic(t *testing.T) {
 	}
 	l := newTrap(t, single)
 	banned, bystanders := l.everywhere()
-	l.nft(`add element inet portmon net4 { 198.18.4.0/24 timeout 1h }
+	l.NFT(`add element inet portmon net4 { 198.18.4.0/24 timeout 1h }
 add element inet portmon net6 { 2001:db8:4::/48 timeout 1h }`)
 	done := l.meanwhile(func(c *nftset.Conn) {
 		for i := range applies {

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/nflog"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
@@ -44,36 +45,36 @@ func TestSubnet(t *testing.T) {
 			spec := trapSpec()
 			spec.Subnet4, spec.Subnet6 = n, n
 			l := newTrap(t, spec)
-			l.families(func(l *lab, f family) {
+			l.families(func(l *fixture, f family) {
 				c := subnetCases[index(f)]
 				inside := c.source(200)
 				for i := range n - 1 {
-					l.offend(c.source(i), c.neighbour(i))
+					l.Offend(c.source(i), c.neighbour(i))
 					l.wantStanding(c.source(i), 1, CauseTrap)
-					l.served(inside)
+					l.Served(inside)
 				}
 				if n > 1 { // they count for a week
 					el, _ := l.element(f.crowd(), nftset.AddrKey(prefix(c.subnet).Addr()))
 					if !sameTimeout(el.Expires.Round(time.Minute), crowdTime) {
-						l.t.Errorf("sources of the subnet are counted for %v, want %v", el.Expires, crowdTime)
+						l.T.Errorf("sources of the subnet are counted for %v, want %v", el.Expires, crowdTime)
 					}
 				}
 				before := l.counters()
-				l.offend(c.source(n - 1))
+				l.Offend(c.source(n - 1))
 				l.wantCounts(before, map[string]uint64{CounterTrapped: 1, CounterBanned: 1})
 				b := l.bans()[c.subnet]
 				if b.Set != f.subnet() || b.Cause != CauseSubnet || !sameTimeout(b.Timeout, subnetTime) {
-					l.t.Errorf("the ban is one of %v for a %v in %q, want one of %v of the subnet", b.Timeout, b.Cause, b.Set, subnetTime)
+					l.T.Errorf("the ban is one of %v for a %v in %q, want one of %v of the subnet", b.Timeout, b.Cause, b.Set, subnetTime)
 				}
-				l.cut(inside, c.source(n-1))
-				l.served(c.neighbour(200))
+				l.Cut(inside, c.source(n-1))
+				l.Served(c.neighbour(200))
 				if n > 1 { // those beside were one less
 					l.wantStanding(c.neighbour(0), 1, CauseTrap)
 				}
 				if _, _, err := l.open().Unban(prefix(c.subnet)); err != nil {
-					l.t.Fatal(err)
+					l.T.Fatal(err)
 				}
-				l.served(inside)
+				l.Served(inside)
 			})
 		})
 	}
@@ -87,27 +88,27 @@ func TestSubnetCountsSourcesOnce(t *testing.T) {
 	spec.Subnet4, spec.Subnet6 = 3, 3
 	spec.BanTime = []time.Duration{100 * time.Millisecond, 150 * time.Millisecond, time.Hour}
 	spec.Scan.Ports = 2
-	separately(t, spec, func(l *lab, f family) {
+	separately(t, spec, func(l *fixture, f family) {
 		c := subnetCases[index(f)]
 		for i := range 2 {
-			l.offend(c.single(i))
-			await(l.t, "the ban to expire", func() bool { return len(l.lookup(c.single(i)).Bans) == 0 })
+			l.Offend(c.single(i))
+			lab.Await(l.T, "the ban to expire", func() bool { return len(l.lookup(c.single(i)).Bans) == 0 })
 		}
 		for i := range 5 {
-			l.offend(c.single(i + 2)) // banned for an hour
+			l.Offend(c.single(i + 2)) // banned for an hour
 		}
 		l.wantStanding(c.single(0), 3, CauseTrap)
-		l.served(c.source(200))
+		l.Served(c.source(200))
 		l.probe(c.source(1), 201)
-		l.want(l.syn(c.source(1), 202), netnstest.NoAnswer)
-		l.served(c.source(201))
+		l.Want(l.SYN(c.source(1), 202), netnstest.NoAnswer)
+		l.Served(c.source(201))
 		l.probe(c.source(2), 201)
-		l.want(l.syn(c.source(2), 202), netnstest.NoAnswer)
-		l.cut(c.source(202))
+		l.Want(l.SYN(c.source(2), 202), netnstest.NoAnswer)
+		l.Cut(c.source(202))
 		if _, ok := l.bans()[c.subnet]; !ok {
-			l.t.Errorf("banned is %v, want %s to be", l.bans(), c.subnet)
+			l.T.Errorf("banned is %v, want %s to be", l.bans(), c.subnet)
 		}
-		l.served(c.neighbour(1))
+		l.Served(c.neighbour(1))
 	})
 }
 
@@ -119,22 +120,22 @@ func TestSubnetSparesTheWhitelist(t *testing.T) {
 	spec.Whitelist = prefixes("203.0.113.202/32", "2001:db8:113:c9::/64")
 	spec.Single6 = prefixes("2001:db8:114::/48")
 	l := newTrap(t, spec)
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		c := subnetCases[index(f)]
 		friend := c.source(201)
 		for range 3 { // a trap is nothing to a friend, and counts for nothing
-			l.want(l.syn(friend, trapTCP), netnstest.AnswerRST)
+			l.Want(l.SYN(friend, lab.TrapTCP), netnstest.AnswerRST)
 		}
-		l.offend(c.source(0))
-		l.served(c.source(210), friend)
-		l.offend(c.source(1))
-		l.cut(c.source(210))
-		l.served(friend)
+		l.Offend(c.source(0))
+		l.Served(c.source(210), friend)
+		l.Offend(c.source(1))
+		l.Cut(c.source(210))
+		l.Served(friend)
 	})
 	for i := range 5 {
-		l.offend(subnetCases[1].neighbour(i))
+		l.Offend(subnetCases[1].neighbour(i))
 	}
-	l.served(subnetCases[1].neighbour(200))
+	l.Served(subnetCases[1].neighbour(200))
 }
 
 // TestSubnetIsOff bans no subnet by default in IPv4, nor where it is the source.
@@ -142,19 +143,19 @@ func TestSubnetIsOff(t *testing.T) {
 	spec := trapSpec()
 	spec.Prefix6 = 48
 	l := newTrap(t, spec)
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		c := subnetCases[index(f)]
 		for i := range 12 {
 			if src := c.source(i); src.Is4() || i == 0 {
-				l.offend(src)
+				l.Offend(src)
 			} else {
-				l.cut(src)
+				l.Cut(src)
 			}
 		}
 		if b := l.bans()[c.subnet]; b.Cause == CauseSubnet {
-			l.t.Errorf("%s is banned", c.subnet)
+			l.T.Errorf("%s is banned", c.subnet)
 		}
-		l.served(c.neighbour(1))
+		l.Served(c.neighbour(1))
 	})
 }
 
@@ -165,68 +166,68 @@ func TestLogPrefixes(t *testing.T) {
 	spec.BanTime = []time.Duration{200 * time.Millisecond, 300 * time.Millisecond, 400 * time.Millisecond}
 	spec.Scan.Ports, spec.LogThreshold, spec.LogGroup = 2, 1, 77
 	spec.Subnet4, spec.Subnet6 = 3, 3
-	separately(t, spec, func(l *lab, f family) {
+	separately(t, spec, func(l *fixture, f family) {
 		c := subnetCases[index(f)]
-		conn, err := nflog.Dial(&nflog.Config{Group: spec.LogGroup, NetNS: l.host.FD()})
+		conn, err := nflog.Dial(&nflog.Config{Group: spec.LogGroup, NetNS: l.Host.FD()})
 		if err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 		defer conn.Close()
 		want := func(src netip.Addr, proto uint8, port uint16, cause Cause, step int) {
-			l.t.Helper()
-			if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
-				l.t.Fatal(err)
+			l.T.Helper()
+			if err := conn.SetReadDeadline(time.Now().Add(lab.Patience)); err != nil {
+				l.T.Fatal(err)
 			}
 			got, lost, err := conn.Receive(nil)
 			if err != nil || len(got) != 1 || lost != (nflog.Lost{}) {
-				l.t.Fatalf("got the messages %v, lost %v, %v", got, lost, err)
+				l.T.Fatalf("got the messages %v, lost %v, %v", got, lost, err)
 			}
 			m := got[0]
 			if is, at, ok := ParseLogPrefix(m.Prefix); !ok || is != cause || at != step {
-				l.t.Errorf("the prefix is %q, want a %v and step %d", m.Prefix, cause, step)
+				l.T.Errorf("the prefix is %q, want a %v and step %d", m.Prefix, cause, step)
 			}
-			if m.Src != src || m.Dst != l.to(src, 0).Addr() || m.Proto != proto || m.DstPort != port {
-				l.t.Errorf("the message is %+v, want one of a packet from %v to port %d of protocol %d", m, src, port, proto)
+			if m.Src != src || m.Dst != l.To(src, 0).Addr() || m.Proto != proto || m.DstPort != port {
+				l.T.Errorf("the message is %+v, want one of a packet from %v to port %d of protocol %d", m, src, port, proto)
 			}
 		}
 		free := func(src netip.Addr) {
-			l.t.Helper()
-			await(l.t, "the ban to expire", func() bool { return len(l.lookup(src).Bans) == 0 })
+			l.T.Helper()
+			lab.Await(l.T, "the ban to expire", func() bool { return len(l.lookup(src).Bans) == 0 })
 		}
 		trap, scan := c.source(1), c.source(2)
-		l.offend(trap)
-		want(trap, unix.IPPROTO_TCP, trapTCP, CauseTrap, 1)
-		l.cut(trap) // says nothing
+		l.Offend(trap)
+		want(trap, unix.IPPROTO_TCP, lab.TrapTCP, CauseTrap, 1)
+		l.Cut(trap) // says nothing
 		free(trap)
-		l.want(l.udp(trap, trapUDP), netnstest.NoAnswer)
+		l.Want(l.UDP(trap, trapUDP), netnstest.NoAnswer)
 		want(trap, unix.IPPROTO_UDP, trapUDP, CauseTrap, 2)
 		free(trap)
 		l.probe(trap, 201)
-		l.want(l.tcp(trap, 202, netnstest.FlagFIN), netnstest.NoAnswer)
+		l.Want(l.TCP(trap, 202, netnstest.FlagFIN), netnstest.NoAnswer)
 		want(trap, unix.IPPROTO_TCP, 202, CauseScan, 3)
 		free(trap)
-		l.want(l.tcp(trap, trapTCP, 0), netnstest.NoAnswer)
-		want(trap, unix.IPPROTO_TCP, trapTCP, CauseTrap, 3)
+		l.Want(l.TCP(trap, lab.TrapTCP, 0), netnstest.NoAnswer)
+		want(trap, unix.IPPROTO_TCP, lab.TrapTCP, CauseTrap, 3)
 
 		for i, step := range []int{1, 2, 3} { // the first port counts for all of the time
 			if i == 0 {
 				l.probe(scan, 300)
 			}
-			l.want(l.syn(scan, 301+uint16(i)), netnstest.NoAnswer)
+			l.Want(l.SYN(scan, 301+uint16(i)), netnstest.NoAnswer)
 			want(scan, unix.IPPROTO_TCP, 301+uint16(i), CauseScan, step)
 			free(scan)
 		}
 		third := c.source(3)
-		l.offend(third)
-		want(third, unix.IPPROTO_TCP, trapTCP, CauseSubnet, 0)
-		l.cut(third, scan, trap)
-		l.served(l.source(f))
+		l.Offend(third)
+		want(third, unix.IPPROTO_TCP, lab.TrapTCP, CauseSubnet, 0)
+		l.Cut(third, scan, trap)
+		l.Served(l.source(f))
 		// Nothing more has been told.
 		if err := conn.SetReadDeadline(time.Now().Add(tick)); err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 		if got, _, err := conn.Receive(nil); err == nil || len(got) > 0 {
-			l.t.Errorf("got one more message: %+v", got)
+			l.T.Errorf("got one more message: %+v", got)
 		}
 	})
 }

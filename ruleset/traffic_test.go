@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 )
@@ -50,8 +51,8 @@ func TestEveryKeyUnderTraffic(t *testing.T) {
 		t.Errorf("banned is %q, was %q", got, bans)
 	}
 	l.wantCounts(before, map[string]uint64{CounterDropped: uint64(sent * len(banned))})
-	l.cut(banned...)
-	l.served(bystanders...)
+	l.Cut(banned...)
+	l.Served(bystanders...)
 }
 
 // TestTrapsHoldWhileTheyGrow goes from a bitmap of trap ports to intervals and
@@ -92,17 +93,17 @@ func TestTrapsHoldWhileTheyGrow(t *testing.T) {
 		default:
 		}
 		for _, f := range families {
-			for _, p := range []netnstest.Packet{l.syn(l.source(f), trapTCP), l.udp(l.source(f), trapUDP)} {
+			for _, p := range []netnstest.Packet{l.SYN(l.source(f), lab.TrapTCP), l.UDP(l.source(f), trapUDP)} {
 				src := p.Src.Addr()
-				if a := l.outside.Probe(p); a.Kind != netnstest.NoAnswer {
+				if a := l.Internet.Probe(p); a.Kind != netnstest.NoAnswer {
 					missed++
-					await(t, "the trap to hold again", func() bool { return l.outside.Probe(p).Kind == netnstest.NoAnswer })
+					lab.Await(t, "the trap to hold again", func() bool { return l.Internet.Probe(p).Kind == netnstest.NoAnswer })
 				}
-				l.want(l.syn(src, openTCP), netnstest.NoAnswer)
+				l.Want(l.SYN(src, lab.OpenTCP), netnstest.NoAnswer)
 				offenders++
 			}
 		}
-		l.served(bystanders...)
+		l.Served(bystanders...)
 	}
 	t.Logf("%d applies, %d offenders, of whom %d had to come twice", applies, offenders, missed)
 	if missed > applies { // two for each time that the intervals come
@@ -119,7 +120,7 @@ func TestTrapsHoldWhileTheyGrow(t *testing.T) {
 	if n := len(l.bans()); n != len(banned)+offenders {
 		t.Errorf("%d bans, want %d", n, len(banned)+offenders)
 	}
-	l.cut(banned...)
+	l.Cut(banned...)
 }
 
 // TestSubnetsUnderTraffic switches the bans of subnets off, on and off while
@@ -206,11 +207,11 @@ func TestLaddersUnderTraffic(t *testing.T) {
 		}
 		for _, f := range families {
 			src := l.source(f)
-			l.offend(src)
-			l.want(l.syn(src, openTCP), netnstest.NoAnswer)
+			l.Offend(src)
+			l.Want(l.SYN(src, lab.OpenTCP), netnstest.NoAnswer)
 			offenders = append(offenders, src)
 		}
-		l.served(bystander)
+		l.Served(bystander)
 	}
 	l.apply(long)
 	for _, src := range offenders {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 )
@@ -22,8 +23,8 @@ func names(entries []Entry) []string {
 }
 
 // step returns the step that the table remembers of an address.
-func (l *lab) step(a string) int {
-	l.t.Helper()
+func (l *fixture) step(a string) int {
+	l.T.Helper()
 	return l.lookup(addr(a)).Step
 }
 
@@ -48,10 +49,10 @@ func TestUnban(t *testing.T) {
 	// Another that nests in one of them, and splits it.
 	l.ban(Forever, "203.0.113.64/26")
 	// Once more, and they are banned; or two more closed ports.
-	l.offend(addr("198.51.100.9"), addr("198.51.100.9"), addr("2001:db8:1:9::9"), addr("2001:db8:1:9::9"))
+	l.Offend(addr("198.51.100.9"), addr("198.51.100.9"), addr("2001:db8:1:9::9"), addr("2001:db8:1:9::9"))
 	for _, a := range []string{"198.51.100.9", "2001:db8:1:9::9"} {
 		for port := uint16(200); port < 203; port++ {
-			l.want(l.syn(addr(a), port), netnstest.AnswerRST)
+			l.Want(l.SYN(addr(a), port), netnstest.AnswerRST)
 		}
 	}
 	h := l.open()
@@ -93,10 +94,10 @@ func TestUnban(t *testing.T) {
 			t.Errorf("unban %s: %q stay, want %q", tt.unban, got, tt.covered)
 		}
 		for _, a := range tt.free {
-			l.served(addr(a))
+			l.Served(addr(a))
 		}
 		for _, a := range tt.banned {
-			l.cut(addr(a))
+			l.Cut(addr(a))
 		}
 	}
 	for a, want := range map[string]int{
@@ -108,12 +109,12 @@ func TestUnban(t *testing.T) {
 		}
 	}
 	l.wantBans("198.51.102.1", "2001:db8:2:1::/64", "2001:db8:4::/48", "2001:db8:8000::/33")
-	l.cut(addr("198.51.102.1"), addr("2001:db8:2:1::1"), addr("2001:db8:4:4::4"), addr("2001:db8:8001::1"))
+	l.Cut(addr("198.51.102.1"), addr("2001:db8:2:1::1"), addr("2001:db8:4:4::4"), addr("2001:db8:8001::1"))
 	for _, a := range []string{"198.51.100.9", "2001:db8:1:9::9"} {
-		l.offend(addr(a), addr(a))
-		l.want(l.syn(addr(a), 203), netnstest.AnswerRST)
-		l.want(l.syn(addr(a), 204), netnstest.AnswerRST)
-		l.served(addr(a)) // they began anew
+		l.Offend(addr(a), addr(a))
+		l.Want(l.SYN(addr(a), 203), netnstest.AnswerRST)
+		l.Want(l.SYN(addr(a), 204), netnstest.AnswerRST)
+		l.Served(addr(a)) // they began anew
 	}
 
 	if err := h.UnbanAll(); err != nil {
@@ -124,19 +125,19 @@ func TestUnban(t *testing.T) {
 		t.Errorf("all are forgiven, but for %v", left)
 	}
 	for _, a := range []string{"198.51.102.1", "203.0.113.1", "2001:db8:2:1::1", "2001:db8:4:4::4", "2001:db8:8001::1"} {
-		l.served(addr(a))
+		l.Served(addr(a))
 	}
 	for _, a := range []string{"198.51.100.9", "2001:db8:1:9::9"} {
-		l.offend(addr(a))
-		l.served(addr(a))
-		l.offend(addr(a))
-		l.offend(addr(a))
-		l.cut(addr(a))
+		l.Offend(addr(a))
+		l.Served(addr(a))
+		l.Offend(addr(a))
+		l.Offend(addr(a))
+		l.Cut(addr(a))
 		if got := l.bans()[banOf(addr(a))]; got.Step != 1 {
 			t.Errorf("the ban is %s, want one by step 1", got.text())
 		}
 	}
-	l.want(l.syn(addr("172.17.0.9"), trapTCP), netnstest.AnswerRST) // the whitelist is no set of bans
+	l.Want(l.SYN(addr("172.17.0.9"), lab.TrapTCP), netnstest.AnswerRST) // the whitelist is no set of bans
 }
 
 // TestUnbanSeveralAtOnce names more than one, of both families, some of which
@@ -154,43 +155,43 @@ func TestUnbanSeveralAtOnce(t *testing.T) {
 	if got, want := names(covered), []string{"net6 2001:db8:2::/48"}; !slices.Equal(got, want) {
 		t.Errorf("%q stay, want %q", got, want)
 	}
-	l.served(addr("198.51.100.1"), addr("2001:db8:1:1::1"))
-	l.cut(addr("198.51.100.2"), addr("2001:db8:2:2::2"))
+	l.Served(addr("198.51.100.1"), addr("2001:db8:1:1::1"))
+	l.Cut(addr("198.51.100.2"), addr("2001:db8:2:2::2"))
 }
 
 // TestUnbanForgetsOffences has a source offend, be forgiven and offend again.
 func TestUnbanForgetsOffences(t *testing.T) {
 	l := newTrap(t, trapSpec())
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		forgiven, other := l.source(f), l.source(f)
 		for range 2 {
-			l.offend(forgiven)
-			l.cut(forgiven)
+			l.Offend(forgiven)
+			l.Cut(forgiven)
 			if b := l.bans()[banOf(forgiven)]; b.Step != 1 || b.Timeout != 10*time.Minute {
-				l.t.Errorf("the ban is %s, want one by step 1", b.text())
+				l.T.Errorf("the ban is %s, want one by step 1", b.text())
 			}
 			if _, _, err := l.open().Unban(prefix(cidr(banOf(forgiven)))); err != nil {
-				l.t.Fatal(err)
+				l.T.Fatal(err)
 			}
-			l.served(forgiven)
+			l.Served(forgiven)
 		}
-		l.offend(other)
-		l.cut(other)
+		l.Offend(other)
+		l.Cut(other)
 	})
 }
 
 // TestUnbanWhere lifts the bans of one kind.
 func TestUnbanWhere(t *testing.T) {
 	l := newTrap(t, trapSpec())
-	l.families(func(l *lab, f family) {
+	l.families(func(l *fixture, f family) {
 		knocker, scanner, named, bystander := l.source(f), l.source(f), l.source(f), l.source(f)
-		l.offend(knocker)
+		l.Offend(knocker)
 		l.put(
 			Record{Source: prefix(cidr(banOf(scanner))), Banned: true, Timeout: time.Hour, Remaining: time.Hour, Step: 2, StepRemaining: 2 * time.Hour, Cause: CauseScan},
 			byHand(prefix(cidr(banOf(named))), time.Hour),
 			byHand(netip.PrefixFrom(named, named.BitLen()-1).Masked(), Forever),
 		)
-		l.cut(knocker, scanner, named)
+		l.Cut(knocker, scanner, named)
 		for _, tt := range []struct {
 			cause Cause
 			n     int
@@ -198,18 +199,18 @@ func TestUnbanWhere(t *testing.T) {
 		}{{CauseHand, 2, named}, {CauseScan, 1, scanner}, {CauseSubnet, 0, bystander}, {CauseTrap, 1, knocker}} {
 			n, err := l.open().UnbanWhere(func(e Entry) bool { return e.Cause == tt.cause })
 			if err != nil || n != tt.n {
-				l.t.Errorf("cause %q: lifted %d bans, want %d (%v)", tt.cause, n, tt.n, err)
+				l.T.Errorf("cause %q: lifted %d bans, want %d (%v)", tt.cause, n, tt.n, err)
 			}
-			l.served(tt.free)
+			l.Served(tt.free)
 			if got := l.step(tt.free.String()); got != 0 {
-				l.t.Errorf("step %d of %v is remembered", got, tt.free)
+				l.T.Errorf("step %d of %v is remembered", got, tt.free)
 			}
 		}
 		l.wantBans()
-		l.served(bystander)
-		l.offend(scanner)
+		l.Served(bystander)
+		l.Offend(scanner)
 		if b := l.bans()[banOf(scanner)]; b.Step != 1 || b.Cause != CauseTrap {
-			l.t.Errorf("the ban is %s, want one by step 1 for a trap", b.text())
+			l.T.Errorf("the ban is %s, want one by step 1 for a trap", b.text())
 		}
 		l.forgive()
 	})
@@ -218,7 +219,7 @@ func TestUnbanWhere(t *testing.T) {
 // TestUnbanOfWhatExpired deletes bans of which some are gone by then.
 func TestUnbanOfWhatExpired(t *testing.T) {
 	l := newTrap(t, trapSpec())
-	l.nft(`
+	l.NFT(`
 add element inet portmon ban4 { 198.51.100.1, 198.51.100.3, 198.51.100.5 }
 add element inet portmon net6 { 2001:db8:1::/48, 2001:db8:3::/48 }`)
 	h := l.open()

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -31,17 +32,17 @@ func TestWhitelistedAreNeverBanned(t *testing.T) {
 			in, out := addr(tt.in), addr(tt.out)
 			before := l.counters()
 			for range 20 {
-				l.want(l.syn(in, trapTCP), netnstest.AnswerRST)
-				l.want(l.tcp(in, trapTCP, fin|psh|urg), netnstest.AnswerRST)
-				l.want(l.udp(in, trapUDP), netnstest.AnswerPortUnreachable)
+				l.Want(l.SYN(in, lab.TrapTCP), netnstest.AnswerRST)
+				l.Want(l.TCP(in, lab.TrapTCP, fin|psh|urg), netnstest.AnswerRST)
+				l.Want(l.UDP(in, trapUDP), netnstest.AnswerPortUnreachable)
 			}
-			l.served(in)
+			l.Served(in)
 			if after := l.counters(); after[CounterTrapped] != before[CounterTrapped] {
 				t.Errorf("counter trapped went from %d to %d", before[CounterTrapped], after[CounterTrapped])
 			}
-			l.offend(out)
-			l.cut(out)
-			l.served(in)
+			l.Offend(out)
+			l.Cut(out)
+			l.Served(in)
 			if bans := l.bans(); bans[tt.banned].Step != 1 {
 				t.Errorf("%s is not banned", tt.banned)
 			}
@@ -57,10 +58,10 @@ func TestDefaultSpecSparesPrivateNetworks(t *testing.T) {
 	spec.Whitelist = Default().Whitelist
 	l := newTrap(t, spec)
 	for _, src := range []string{"10.1.2.3", "172.17.0.2", "192.168.1.7", "100.64.0.9", "fd00:17::2", "169.254.3.4"} {
-		l.want(l.syn(addr(src), trapTCP), netnstest.AnswerRST)
+		l.Want(l.SYN(addr(src), lab.TrapTCP), netnstest.AnswerRST)
 	}
 	l.wantBans()
-	l.offend(addr("172.32.0.2"), addr("2001:db8:17::2"))
+	l.Offend(addr("172.32.0.2"), addr("2001:db8:17::2"))
 	l.wantBans("172.32.0.2", "2001:db8:17::/64")
 }
 
@@ -68,13 +69,13 @@ func TestDefaultSpecSparesPrivateNetworks(t *testing.T) {
 func TestWhitelistLiftsBans(t *testing.T) {
 	spec := trapSpec()
 	l := newTrap(t, spec)
-	l.offend(addr("198.51.100.9"), addr("198.51.101.9"), addr("2001:db8:5:6::9"), addr("2001:db8:6:6::9"), addr("2001:db8:7:7::9"))
+	l.Offend(addr("198.51.100.9"), addr("198.51.101.9"), addr("2001:db8:5:6::9"), addr("2001:db8:6:6::9"), addr("2001:db8:7:7::9"))
 	l.ban(Forever, "198.51.100.128/25", "2001:db8:8::/48", "198.51.100.9/32")
 	l.ban(24*time.Hour, "203.0.113.0/24", "2001:db8:5:8000::/49", "2001:db8:5:6::7/128")
 	l.put(Record{Source: prefix("2001:db8:5::/48"), Banned: true, Timeout: time.Hour, Remaining: time.Hour, Cause: CauseSubnet})
 	all := []string{"198.51.100.9", "198.51.100.200", "203.0.113.9", "203.0.113.10", "2001:db8:5:6::9", "2001:db8:5:8001::9", "2001:db8:7:7::9"}
 	for _, a := range all {
-		l.cut(addr(a))
+		l.Cut(addr(a))
 	}
 
 	spec.Whitelist = []netip.Prefix{prefix("198.51.100.0/24"), prefix("203.0.113.9/32"), prefix("2001:db8:5::/48"), prefix("2001:db8:7:7::9/128")}
@@ -99,11 +100,11 @@ func TestWhitelistLiftsBans(t *testing.T) {
 	// Who is banned by more than what is whitelisted stays banned, but for what is.
 	l.wantBans("198.51.101.9", "203.0.113.0/24", "2001:db8:6:6::/64", "2001:db8:7:7::/64", "2001:db8:8::/48")
 	for _, a := range []string{"198.51.100.9", "198.51.100.200", "203.0.113.9", "2001:db8:5:6::9", "2001:db8:5:8001::9", "2001:db8:7:7::9"} {
-		l.served(addr(a))
-		l.want(l.syn(addr(a), trapTCP), netnstest.AnswerRST)
+		l.Served(addr(a))
+		l.Want(l.SYN(addr(a), lab.TrapTCP), netnstest.AnswerRST)
 	}
 	for _, a := range []string{"198.51.101.9", "203.0.113.10", "2001:db8:6:6::9", "2001:db8:7:7::8", "2001:db8:8::9"} {
-		l.cut(addr(a))
+		l.Cut(addr(a))
 	}
 	if p := l.prepare(spec); !p.Empty() {
 		t.Errorf("there is more to do:\n%s", p)
@@ -112,10 +113,10 @@ func TestWhitelistLiftsBans(t *testing.T) {
 	// Who is not whitelisted any more is free.
 	spec.Whitelist = nil
 	l.apply(spec)
-	l.served(addr("198.51.100.9"), addr("2001:db8:5:6::9"))
-	l.cut(addr("203.0.113.9"), addr("2001:db8:7:7::9"))
-	l.offend(addr("198.51.100.9"), addr("2001:db8:5:6::9"))
-	l.cut(addr("198.51.100.9"), addr("2001:db8:5:6::9"))
+	l.Served(addr("198.51.100.9"), addr("2001:db8:5:6::9"))
+	l.Cut(addr("203.0.113.9"), addr("2001:db8:7:7::9"))
+	l.Offend(addr("198.51.100.9"), addr("2001:db8:5:6::9"))
+	l.Cut(addr("198.51.100.9"), addr("2001:db8:5:6::9"))
 }
 
 // TestHostMayKnockOnItself connects the host to its own traps, by every address that it has.
@@ -123,18 +124,18 @@ func TestHostMayKnockOnItself(t *testing.T) {
 	spec := trapSpec()
 	spec.Whitelist = nil
 	l := newTrap(t, spec)
-	l.host.AddAddr("lo", "203.0.113.77/32")
-	own := []netip.Addr{addr("127.0.0.1"), addr("127.7.7.7"), addr("::1"), l.link.B.IPv4, l.link.B.IPv6, addr("203.0.113.77")}
+	l.Host.AddAddr("lo", "203.0.113.77/32")
+	own := []netip.Addr{addr("127.0.0.1"), addr("127.7.7.7"), addr("::1"), l.Link.B.IPv4, l.Link.B.IPv6, addr("203.0.113.77")}
 	knock := func() {
 		t.Helper()
 		for _, a := range own {
-			if err := l.host.DialTCP(a, at(a, trapTCP), 3*oneSecond); !errors.Is(err, syscall.ECONNREFUSED) {
+			if err := l.Host.DialTCP(a, at(a, lab.TrapTCP), 3*time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
 				t.Fatalf("TCP from %v to its own trap: %v, want ECONNREFUSED", a, err)
 			}
-			if err := l.host.ExchangeUDP(a, at(a, trapUDP), 3*oneSecond); !errors.Is(err, syscall.ECONNREFUSED) {
+			if err := l.Host.ExchangeUDP(a, at(a, trapUDP), 3*time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
 				t.Fatalf("UDP from %v to its own trap: %v, want ECONNREFUSED", a, err)
 			}
-			if err := l.host.DialTCP(a, at(a, openTCP), 3*oneSecond); err != nil {
+			if err := l.Host.DialTCP(a, at(a, lab.OpenTCP), 3*time.Second); err != nil {
 				t.Fatalf("from %v to the open port: %v", a, err)
 			}
 		}
@@ -143,13 +144,13 @@ func TestHostMayKnockOnItself(t *testing.T) {
 	l.wantBans()
 
 	// In the name of the host from outside: the kernel itself refuses this for IPv4. It must not ban the host.
-	l.outside.Send(l.syn(l.link.B.IPv4, trapTCP))
-	l.outside.Send(l.syn(l.link.B.IPv6, trapTCP))
-	l.outside.Send(l.udp(l.link.B.IPv6, trapUDP))
+	l.Internet.Send(l.SYN(l.Link.B.IPv4, lab.TrapTCP))
+	l.Internet.Send(l.SYN(l.Link.B.IPv6, lab.TrapTCP))
+	l.Internet.Send(l.UDP(l.Link.B.IPv6, trapUDP))
 	l.wantBans()
 
 	// Even banned by hand, it can talk to itself.
-	l.nft(`
+	l.NFT(`
 add element inet portmon ban4 { 192.0.2.2, 203.0.113.77, 127.0.0.1 }
 add element inet portmon ban6 { 2001:db8:: }`)
 	knock()
@@ -166,7 +167,7 @@ func TestWhitelistLiftsAllPrefixes(t *testing.T) {
 		t.Errorf("%d bans were lifted, want 3", len(r.Lifted))
 	}
 	l.wantBans()
-	l.served(addr("198.51.100.1"), addr("198.51.100.193"), addr("2001:db8:5:8000::1"))
+	l.Served(addr("198.51.100.1"), addr("198.51.100.193"), addr("2001:db8:5:8000::1"))
 	for _, f := range families {
 		if n := l.asked(f); n != 0 {
 			t.Errorf("%d rules ask %s", n, f.net())

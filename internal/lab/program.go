@@ -1,0 +1,129 @@
+package lab
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/portmon/portmon/netnstest"
+)
+
+// RequireVariable names, between spaces, the outside programs that must be
+// there: tests fail without them rather than being skipped. "all" is every one.
+const RequireVariable = "PORTMON_REQUIRE"
+
+// Outside is a program that tests run and that not every machine has.
+type Outside struct {
+	Name    string
+	Package string // of Debian
+	Tests   string // what is not tested without it
+}
+
+// Programs are all outside programs that tests run, by name.
+var Programs = []Outside{
+	{"bash", "bash", "command lines in portmon's scripts and documents"},
+	{"dpkg-deb", "dpkg", "the deb"},
+	{"fail2ban-client", "fail2ban", "the fail2ban action and jails"},
+	{"fail2ban-python", "fail2ban", "how fail2ban reads the action"},
+	{"fail2ban-server", "fail2ban", "the fail2ban action"},
+	{"groff", "groff-base", "how the manual pages are rendered"},
+	{"ip", "iproute2", "scripts that change links and routes"},
+	{"jq", "jq", "scripts that read JSON"},
+	{"masscan", "masscan", "scans by masscan"},
+	{"nft", "nftables", "what nft reads and writes, and edits by other programs"},
+	{"nginx", "nginx-light", "reloads and restarts of nginx"},
+	{"nix-instantiate", "nix-bin", "the Nix package and module"},
+	{"nmap", "nmap", "scans by nmap"},
+	{"ntfy", "", "notices to a real ntfy server (.ci/ntfy fetches one)"},
+	{"rpm", "rpm", "the rpm"},
+	{"rpmbuild", "rpm", "the rpm"},
+	{"setpriv", "util-linux", "commands of an unprivileged user"},
+	{"sh", "dash", "the packages and their scripts"},
+	{"shellcheck", "shellcheck", "the shell scripts"},
+	{"ssh-keygen", "openssh-client", "restarts of sshd"},
+	{"sshd", "openssh-server", "restarts of sshd"},
+	{"sysctl", "procps", "scripts that change kernel settings"},
+	{"systemd-analyze", "systemd", "the units"},
+	{"tar", "tar", "the tar"},
+	{"unshare", "util-linux", "installation of the packages"},
+}
+
+// Find returns the path of an outside program: that of the variable
+// PORTMON_NAME, or from PATH and from the folders of system programs, which are
+// not in everybody's PATH.
+func Find(name string) (string, error) {
+	if path := os.Getenv("PORTMON_" + strings.ToUpper(name)); path != "" {
+		return exec.LookPath(path)
+	}
+	path, err := exec.LookPath(name)
+	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/local/sbin"} {
+		if err != nil {
+			if system, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+				return system, nil
+			}
+		}
+	}
+	return path, err
+}
+
+// Program returns the path of an outside program, which must be one of
+// Programs. Where there is none, the test is skipped, or fails if
+// RequireVariable asks for the program.
+func Program(t testing.TB, name string) string {
+	t.Helper()
+	i := slices.IndexFunc(Programs, func(p Outside) bool { return p.Name == name })
+	if i < 0 {
+		t.Fatalf("%s is not in lab.Programs", name)
+	}
+	path, err := Find(name)
+	if err == nil {
+		return path
+	}
+	required := strings.Fields(os.Getenv(RequireVariable))
+	if slices.Contains(required, "all") || slices.Contains(required, name) {
+		t.Fatalf("no %s, which %s asks for: install %s", name, RequireVariable, Programs[i].Package)
+	}
+	t.Skipf("no %s: not tested: %s", name, Programs[i].Tests)
+	return ""
+}
+
+// Run runs a command in the host's namespace, with stdin, and returns what it
+// writes to stdout. What it writes to stderr is in the error if it fails.
+func Run(h *netnstest.Host, stdin, path string, args ...string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	var err error
+	h.Do(func() {
+		cmd := exec.Command(path, args...)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
+		err = cmd.Run()
+	})
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, &stderr)
+	}
+	return stdout.String(), err
+}
+
+// TryNFT runs nft on a host, with a script on its standard input unless there
+// are arguments, and returns what it prints.
+func TryNFT(t testing.TB, h *netnstest.Host, script string, args ...string) (string, error) {
+	t.Helper()
+	if len(args) == 0 {
+		args = []string{"-f", "-"}
+	}
+	return Run(h, script, Program(t, "nft"), args...)
+}
+
+// NFT is TryNFT for what must succeed.
+func NFT(t testing.TB, h *netnstest.Host, script string, args ...string) string {
+	t.Helper()
+	out, err := TryNFT(t, h, script, args...)
+	if err != nil {
+		t.Fatalf("nft %.1000s%s: %v", script, strings.Join(args, " "), err)
+	}
+	return out
+}
