@@ -104,7 +104,7 @@ func BenchmarkAdd(b *testing.B) {
 			elems := slices.Collect(spread(uint64(kind.n)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := l.Add(s, Each(elems...)); err != nil {
+				if err := l.AddSeq(s, each(elems...)); err != nil {
 					b.Fatal(err)
 				}
 				b.StopTimer()

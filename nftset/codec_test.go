@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -39,7 +38,7 @@ func randomElements(r *rand.Rand, s *Set, n int) []Element {
 		if s.Flags&FlagTimeout != 0 && r.IntN(3) > 0 {
 			el.Timeout = time.Duration(10+r.Int64N(1e10)) * time.Millisecond
 			if r.IntN(2) == 0 {
-				el.Expires = min(el.Timeout, time.Duration(10+r.Int64N(1e10))*time.Millisecond)
+				el.Remaining = min(el.Timeout, time.Duration(10+r.Int64N(1e10))*time.Millisecond)
 			}
 		}
 		if r.IntN(4) == 0 {
@@ -102,7 +101,7 @@ func TestElementRoundTrip(t *testing.T) {
 				s := &Set{Table: Table{FamilyIPv6, "filter"}, Name: "s", Type: typ, Flags: flags}
 				want := randomElements(r, s, n)
 				var tx Tx
-				tx.AddElements(s, Each(want...))
+				tx.AddSeq(s, each(want...))
 				if tx.err != nil {
 					t.Fatal(tx.err)
 				}
@@ -135,10 +134,10 @@ func TestMessageLimit(t *testing.T) {
 		var elems []Element
 		for i := range uint64(2000) {
 			k := Key{hi: i, lo: 0, typ: IPv6Addr}
-			elems = append(elems, Element{Interval: Interval{k, Key{hi: i, lo: 5, typ: IPv6Addr}}, Timeout: time.Hour, Expires: time.Minute, Comment: strings.Repeat("x", comment)})
+			elems = append(elems, Element{Interval: Interval{k, Key{hi: i, lo: 5, typ: IPv6Addr}}, Timeout: time.Hour, Remaining: time.Minute, Comment: strings.Repeat("x", comment)})
 		}
 		var tx Tx
-		tx.AddElements(s, Each(elems...))
+		tx.AddSeq(s, each(elems...))
 		var got []Element
 		messages := messagesOf(t, &tx)
 		for i, m := range messages {
@@ -165,7 +164,7 @@ func TestMessageLimit(t *testing.T) {
 func TestElementBytes(t *testing.T) {
 	var tx Tx
 	s := &Set{Table: Table{FamilyINet, "t"}, Name: "abc", Type: InetService, Flags: FlagInterval | FlagTimeout}
-	tx.AddElements(s, Each(Element{Interval: FromPorts(80, 90), Timeout: time.Second, Expires: 999 * time.Millisecond, Comment: "hi"}))
+	tx.AddSeq(s, each(Element{Interval: Ports(80, 90).Interval, Timeout: time.Second, Remaining: 999 * time.Millisecond, Comment: "hi"}))
 	u16 := func(v int) []byte { return binary.NativeEndian.AppendUint16(nil, uint16(v)) }
 	attr := func(typ int, data ...[]byte) []byte {
 		b := slices.Concat(data...)
@@ -228,14 +227,14 @@ func TestTimeoutEncoding(t *testing.T) {
 	} {
 		s := &Set{Type: InetService, Flags: FlagTimeout, Timeout: tt.set}
 		var tx Tx
-		tx.AddElements(s, Each(Element{Interval: iv("22"), Timeout: tt.timeout, Expires: tt.expires}))
+		tx.AddSeq(s, each(Element{Interval: iv("22"), Timeout: tt.timeout, Remaining: tt.expires}))
 		if tx.err != nil {
 			t.Fatal(tx.err)
 		}
 		got := decodeMessage(t, s, messagesOf(t, &tx)[0])[0]
-		if got.Timeout != tt.wantTimeout || got.Expires != tt.wantExpires {
+		if got.Timeout != tt.wantTimeout || got.Remaining != tt.wantExpires {
 			t.Errorf("set's timeout %v, element's %v, expires %v: became %v, expires %v; want %v, expires %v",
-				tt.set, tt.timeout, tt.expires, got.Timeout, got.Expires, tt.wantTimeout, tt.wantExpires)
+				tt.set, tt.timeout, tt.expires, got.Timeout, got.Remaining, tt.wantTimeout, tt.wantExpires)
 		}
 	}
 }
@@ -244,7 +243,7 @@ func TestTimeoutEncoding(t *testing.T) {
 func TestDeleteIsBare(t *testing.T) {
 	s := &Set{Type: IPv4Addr, Flags: FlagInterval | FlagTimeout}
 	var tx Tx
-	tx.DeleteElements(s, Each(Element{Interval: iv("10.0.0.0/8"), Timeout: time.Hour, Expires: time.Minute, Comment: "x"}))
+	tx.DeleteSeq(s, each(Element{Interval: iv("10.0.0.0/8"), Timeout: time.Hour, Remaining: time.Minute, Comment: "x"}))
 	m := messagesOf(t, &tx)[0]
 	if got, want := decodeMessage(t, s, m), (Element{Interval: iv("10.0.0.0/8")}); len(got) != 1 || got[0] != want {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -306,9 +305,9 @@ func TestElementAt(t *testing.T) {
 	for _, flags := range []Flags{0, FlagInterval} {
 		s := &Set{Table: Table{FamilyINet, "t"}, Name: "s", Type: IPv4Addr, Flags: flags | FlagTimeout}
 		elems := randomElements(r, s, 1600)
-		elems = append(elems, Element{Interval: Single(IPv4Addr.Max())}) // has no end; if it is there already, no matter
+		elems = append(elems, Single(IPv4Addr.Max())) // has no end; if it is there already, no matter
 		var tx Tx
-		tx.AddElements(s, Each(elems...))
+		tx.AddSeq(s, each(elems...))
 		n := 0
 		for _, op := range tx.ops {
 			msg := tx.enc.b[op.at:] // with what follows, as in describe
@@ -429,14 +428,14 @@ func TestSingles(t *testing.T) {
 	keys := []Key{addr("10.0.0.1"), PortKey(22), addr("::1")}
 	for stop := range len(keys) + 1 {
 		var got []Element
-		for el := range Singles(keys...) {
+		for el := range singles(keys...) {
 			if len(got) == stop {
 				break
 			}
 			got = append(got, el)
 		}
 		for i, el := range got {
-			if el != (Element{Interval: Single(keys[i])}) {
+			if el != (Single(keys[i])) {
 				t.Errorf("element %d: %s", i, show(el))
 			}
 		}
@@ -462,19 +461,7 @@ func TestDuration(t *testing.T) {
 	}
 }
 
-// oneShot yields its elements the first time only, as a sequence that drains a channel does.
-func oneShot(elems ...Element) iter.Seq[Element] {
-	return func(yield func(Element) bool) {
-		for _, el := range elems {
-			elems = nil
-			if !yield(el) {
-				return
-			}
-		}
-	}
-}
-
-// TestRenewEncoding checks what Discard and Renew are made of, with keys that come twice, from sequences that can be read once.
+// TestRenewEncoding checks what Discard and Renew are made of, with keys that come twice.
 func TestRenewEncoding(t *testing.T) {
 	s := &Set{Type: IPv4Addr, Flags: FlagTimeout}
 	in := []Element{
@@ -490,9 +477,9 @@ func TestRenewEncoding(t *testing.T) {
 		types  []uint16
 		elems  [][]Element
 	}{
-		"Discard": {func(tx *Tx) { tx.Discard(s, oneShot(in...)) }, []uint16{add, del}, [][]Element{added, deleted}},
-		"Renew":   {func(tx *Tx) { tx.Renew(s, oneShot(in...)) }, []uint16{add, del, add}, [][]Element{added, deleted, added}},
-		"none":    {func(tx *Tx) { tx.Renew(s, oneShot()) }, nil, nil},
+		"Discard": {func(tx *Tx) { tx.Discard(s, in...) }, []uint16{add, del}, [][]Element{added, deleted}},
+		"Renew":   {func(tx *Tx) { tx.Renew(s, in...) }, []uint16{add, del, add}, [][]Element{added, deleted, added}},
+		"none":    {func(tx *Tx) { tx.Renew(s) }, nil, nil},
 	} {
 		var tx Tx
 		tt.encode(&tx)
@@ -517,11 +504,11 @@ func TestEncodeAllocs(t *testing.T) {
 	s := &Set{Table: Table{FamilyINet, "t"}, Name: "s", Type: IPv4Addr, Flags: FlagInterval | FlagTimeout}
 	var elems []Element
 	for i := range uint64(10_000) {
-		elems = append(elems, Element{Interval: Single(Key{lo: 2 * i, typ: IPv4Addr}), Timeout: time.Hour, Comment: "a comment"})
+		elems = append(elems, Element{Interval: Single(Key{lo: 2 * i, typ: IPv4Addr}).Interval, Timeout: time.Hour, Comment: "a comment"})
 	}
 	tx := &Tx{}
-	seq := Each(elems...)
-	tx.AddElements(s, seq)
+	seq := each(elems...)
+	tx.AddSeq(s, seq)
 	messages := float64(tx.Len())
 	limit := 3 * messages
 	if raceDetector() {
@@ -529,7 +516,7 @@ func TestEncodeAllocs(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(3, func() {
 		tx.reset()
-		tx.AddElements(s, seq)
+		tx.AddSeq(s, seq)
 	}); n > limit {
 		t.Errorf("%v allocations for %d elements in %v messages", n, len(elems), messages)
 	}

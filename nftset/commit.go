@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BatchSize is the number of elements that [Conn.Add], [Conn.Renew] and [Conn.Delete] put into one transaction, at most.
+// BatchSize is the number of elements that [Conn.AddSeq], [Conn.RenewSeq] and [Conn.DeleteSeq] put into one transaction, at most.
 const BatchSize = 8192
 
 // Commit runs a transaction: all of it, or nothing. A failure is an *OpError for the first operation that failed. An empty
@@ -97,20 +97,22 @@ func (c *Conn) drain() {
 	_ = c.pending(func([]byte) error { return nil }) // a fault of the socket comes again
 }
 
-// Add adds elements in transactions of at most [BatchSize]. After an error the transactions before it stand.
-func (c *Conn) Add(s *Set, elems iter.Seq[Element]) error {
-	return c.batches(BatchSize, elems, func(tx *Tx, batch []Element) { tx.AddElements(s, Each(batch...)) })
+// AddSeq adds elements in transactions of at most [BatchSize]. After an error, the
+// transactions before it have taken effect.
+func (c *Conn) AddSeq(s *Set, elems iter.Seq[Element]) error {
+	return c.batches(BatchSize, elems, func(tx *Tx, batch []Element) { tx.Add(s, batch...) })
 }
 
-// Renew adds elements as [Tx.Renew] does, in transactions of at most [BatchSize]. After an error the transactions before it stand.
-func (c *Conn) Renew(s *Set, elems iter.Seq[Element]) error {
-	return c.batches(BatchSize, elems, func(tx *Tx, batch []Element) { tx.renew(s, batch) })
+// RenewSeq is AddSeq by [Tx.Renew].
+func (c *Conn) RenewSeq(s *Set, elems iter.Seq[Element]) error {
+	return c.batches(BatchSize, elems, func(tx *Tx, batch []Element) { tx.Renew(s, batch...) })
 }
 
-// Delete deletes elements, absent ones included, in transactions of at most [BatchSize]. After an error the
-// transactions before it stand.
-func (c *Conn) Delete(s *Set, elems iter.Seq[Element]) error {
-	return c.batches(BatchSize, elems, func(tx *Tx, batch []Element) { tx.discard(s, batch) })
+// DeleteSeq deletes elements, absent ones included, by [Tx.Discard], in
+// transactions of at most [BatchSize]. After an error, the transactions before it
+// have taken effect.
+func (c *Conn) DeleteSeq(s *Set, elems iter.Seq[Element]) error {
+	return c.batches(BatchSize, elems, func(tx *Tx, batch []Element) { tx.Discard(s, batch...) })
 }
 
 // batches runs a transaction for each size elements, or fewer where the send buffer does not take so many: without privilege, and with
@@ -143,12 +145,12 @@ func (c *Conn) batches(size int, elems iter.Seq[Element], encode func(*Tx, []Ele
 	return commit(batch)
 }
 
-// Replace makes elems the only elements of a set, in one transaction: no packet sees the set empty or half full. In a set of intervals
+// ReplaceSeq makes elems the only elements of a set, in one transaction: no packet sees the set empty or half full. In a set of intervals
 // that is true from about Linux 6.18 on. Before (seen on 5.10, 6.1 and 6.12), look-ups may miss, and in 6.12 find, what they should not,
 // until the transaction is done: where that matters, delete and add only what differs.
-func (c *Conn) Replace(s *Set, elems iter.Seq[Element]) error {
+func (c *Conn) ReplaceSeq(s *Set, elems iter.Seq[Element]) error {
 	var tx Tx
 	tx.FlushSet(s)
-	tx.AddElements(s, elems)
+	tx.AddSeq(s, elems)
 	return c.Commit(&tx)
 }

@@ -36,14 +36,14 @@ func TestPacketPathAddsPairs(t *testing.T) {
 			outside.Send(netnstest.Datagram(src6, netip.AddrPortFrom(link.B.IPv6, port), ""))
 		}
 	}
-	if err := l.Add(starting, Each(Element{Interval: iv("udp"), Timeout: time.Hour})); err != nil {
+	if err := l.AddSeq(starting, each(Element{Interval: iv("udp"), Timeout: time.Hour})); err != nil {
 		t.Fatal(err)
 	}
 	send(9)
-	if err := l.Delete(starting, Singles(ProtoKey(unix.IPPROTO_UDP))); err != nil {
+	if err := l.DeleteSeq(starting, singles(ProtoKey(unix.IPPROTO_UDP))); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Add(served4, Singles(AddrPortKey(netip.AddrPortFrom(link.B.IPv4, 53)))); err != nil {
+	if err := l.AddSeq(served4, singles(AddrPortKey(netip.AddrPortFrom(link.B.IPv4, 53)))); err != nil {
 		t.Fatal(err)
 	}
 	send(53, 65535, 123, 123)
@@ -59,11 +59,11 @@ func TestPacketPathAddsPairs(t *testing.T) {
 			t.Errorf("%v holds %v, want %v", tt.set, got, tt.want)
 		}
 		for _, x := range tt.want {
-			if got, err := l.Get(tt.set, x.From); err != nil || got.Interval != x || got.Expires == 0 {
+			if got, err := l.Get(tt.set, x.From); err != nil || got.Interval != x || got.Remaining == 0 {
 				t.Errorf("Get(%v): %s, %v", x, show(got), err)
 			}
 		}
-		if err := l.Delete(tt.set, Singles(tt.want[0].From)); err != nil {
+		if err := l.DeleteSeq(tt.set, singles(tt.want[0].From)); err != nil {
 			t.Error(err)
 		}
 		if got := l.intervals(tt.set); !slices.Equal(got, tt.want[1:]) {
@@ -92,7 +92,7 @@ func TestIntervalsOfPairs(t *testing.T) {
 			"add set " + s.String():  l.Commit(&add),
 			"read set " + s.String(): read,
 			"get element " + s.Type.Max().String() + " of " + s.String(): get,
-			"add element " + s.Type.Max().String() + " of " + s.String(): l.Add(s, Singles(s.Type.Max())),
+			"add element " + s.Type.Max().String() + " of " + s.String(): l.AddSeq(s, singles(s.Type.Max())),
 		} {
 			if err == nil || err.Error() != what+": "+want {
 				t.Errorf("got %v, want %s: %s", err, what, want)
@@ -119,16 +119,16 @@ func TestPairErrors(t *testing.T) {
 			keys = append(keys, Key{lo: i / 3, port: uint16(i), typ: typ})
 		}
 		s := l.addSet(&Set{Name: typ.String(), Type: typ, Size: n - 1})
-		full := Single(keys[n-1])
-		checkOpError(t, l.Add(s, Singles(keys...)), "add element", s.String(), &full, unix.ENFILE)
-		if err := l.Add(s, Singles(keys[1:]...)); err != nil {
+		full := Single(keys[n-1]).Interval
+		checkOpError(t, l.AddSeq(s, singles(keys...)), "add element", s.String(), &full, unix.ENFILE)
+		if err := l.AddSeq(s, singles(keys[1:]...)); err != nil {
 			t.Fatal(err)
 		}
 		for _, at := range positions(n) {
 			list := slices.Concat(keys[1:at+1], keys[:1], keys[at+1:])
-			absent := Single(keys[0])
+			absent := Single(keys[0]).Interval
 			var tx Tx
-			tx.DeleteElements(s, Singles(list...))
+			tx.DeleteSeq(s, singles(list...))
 			if tx.Len() < 2 {
 				t.Fatalf("%d messages", tx.Len())
 			}
@@ -140,7 +140,7 @@ func TestPairErrors(t *testing.T) {
 	}
 	s := l.set("s", IPv4AddrPort, 0)
 	want := "add element 192.0.2.1 of inet lab s: a ipv4_addr does not fit a set of ipv4_addr . inet_service"
-	if err := l.Add(s, Singles(addr("192.0.2.1"))); err == nil || err.Error() != want {
+	if err := l.AddSeq(s, singles(addr("192.0.2.1"))); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }

@@ -36,7 +36,7 @@ func TestDial(t *testing.T) {
 	if _, err := firstError(c, s); err == nil {
 		t.Error("read with a closed connection")
 	}
-	if err := c.Add(s, Singles(addr("10.0.0.1"))); err == nil {
+	if err := c.AddSeq(s, singles(addr("10.0.0.1"))); err == nil {
 		t.Error("wrote with a closed connection")
 	}
 }
@@ -97,7 +97,7 @@ var children = map[string]func() error{
 		_, generation := c.Generation()
 		var tx Tx
 		tx.AddTable(s.Table)
-		for _, err := range []error{read, get, sets, generation, c.Check(&tx), c.Commit(&tx), c.Add(s, Singles(addr("10.0.0.1")))} {
+		for _, err := range []error{read, get, sets, generation, c.Check(&tx), c.Commit(&tx), c.AddSeq(s, singles(addr("10.0.0.1")))} {
 			fmt.Printf("%v: %v\n", errors.Is(err, os.ErrPermission), err)
 		}
 		return nil
@@ -121,7 +121,7 @@ var children = map[string]func() error{
 			return err
 		}
 		elems := bulky(limit)
-		err = c.Replace(s, Each(elems...))
+		err = c.ReplaceSeq(s, each(elems...))
 		fmt.Printf("%v: %v\n", errors.Is(err, unix.EMSGSIZE), err)
 		left := 0
 		for _, err := range c.Elements(s) {
@@ -132,7 +132,7 @@ var children = map[string]func() error{
 		}
 		fmt.Printf("%d elements\n", left)
 		// In batches it works, however large they are meant to be.
-		if err := c.batches(len(elems), Each(elems...), func(tx *Tx, batch []Element) { tx.AddElements(s, Each(batch...)) }); err != nil {
+		if err := c.batches(len(elems), each(elems...), func(tx *Tx, batch []Element) { tx.AddSeq(s, each(batch...)) }); err != nil {
 			return err
 		}
 		left = 0
@@ -228,7 +228,7 @@ func TestLargeTransaction(t *testing.T) {
 	l := newLab(t)
 	elems := bulky(all)
 	s := l.set("s", IPv4Addr, 0)
-	err = l.Replace(s, Each(elems...))
+	err = l.ReplaceSeq(s, each(elems...))
 	if own <= all {
 		if !errors.Is(err, unix.EMSGSIZE) {
 			t.Errorf("without privilege: %v", err)

@@ -76,7 +76,7 @@ func parseElement(t KeyType, b []byte) (l listed, ok bool, err error) {
 			l.el.Timeout = duration(a.u64())
 		case unix.NFTA_SET_ELEM_EXPIRATION:
 			// An element at its end has 0 left. What lives for ever does not have the attribute.
-			l.el.Expires = max(duration(a.u64()), time.Millisecond)
+			l.el.Remaining = max(duration(a.u64()), time.Millisecond)
 		case unix.NFTA_SET_ELEM_USERDATA:
 			l.el.Comment = userDataString(a.data, udataElemComment)
 		case unix.NFTA_SET_ELEM_EXPR:

@@ -106,8 +106,8 @@ func TestLeaveEarly(t *testing.T) {
 		"Get":        func() error { _, err := l.Get(s, Key{lo: 0, typ: IPv4Addr}); return err },
 		"Sets":       func() error { _, err := l.Sets(l.table); return err },
 		"Generation": func() error { _, err := l.Generation(); return err },
-		"Add":        func() error { return l.Add(s, Singles(addr("10.0.0.1"))) },
-		"Delete":     func() error { return l.Delete(s, Singles(addr("10.0.0.1"))) },
+		"Add":        func() error { return l.AddSeq(s, singles(addr("10.0.0.1"))) },
+		"Delete":     func() error { return l.DeleteSeq(s, singles(addr("10.0.0.1"))) },
 	}
 	for how, leave := range leave {
 		for what, next := range next {
@@ -119,7 +119,7 @@ func TestLeaveEarly(t *testing.T) {
 			}
 		}
 	}
-	if err := l.Delete(s, Singles(addr("10.0.0.1"))); err != nil { // it is there if that was the last that came next
+	if err := l.DeleteSeq(s, singles(addr("10.0.0.1"))); err != nil { // it is there if that was the last that came next
 		t.Fatal(err)
 	}
 	if got := len(l.read(s)); got != n {
@@ -154,7 +154,7 @@ func TestUseInsideLoop(t *testing.T) {
 		_, set := l.Set(l.table, s.Name)
 		_, count := l.Count(s)
 		_, generation := l.Generation()
-		for i, err := range []error{inner, get, sets, set, count, generation, l.Add(s, Each(el)), l.Replace(s, Each(el))} {
+		for i, err := range []error{inner, get, sets, set, count, generation, l.AddSeq(s, each(el)), l.ReplaceSeq(s, each(el))} {
 			if !errors.Is(err, errDumped) {
 				t.Errorf("call %d: %v", i, err)
 			}
@@ -186,7 +186,7 @@ func TestElementsAfterGrowth(t *testing.T) {
 	for _, size := range []uint32{0, 1_000_000} { // grows; shrinks
 		for round := range 4 {
 			s := l.addSet(&Set{Name: fmt.Sprint(size, "_", round), Type: IPv4Addr, Flags: FlagTimeout, Size: size})
-			if err := l.Add(s, spread(n)); err != nil {
+			if err := l.AddSeq(s, spread(n)); err != nil {
 				t.Fatal(err)
 			}
 			var seen keySet
@@ -273,7 +273,7 @@ func TestElementsDuringEdits(t *testing.T) {
 	coming := slices.Collect(spread(stay + come))[stay:]
 	writer := l.dial()
 	stop := until(t, func(int) error {
-		return errors.Join(writer.Add(s, Each(coming...)), writer.Delete(s, Each(coming...)))
+		return errors.Join(writer.AddSeq(s, each(coming...)), writer.DeleteSeq(s, each(coming...)))
 	})
 	read := 0
 	for range 30 {
@@ -316,9 +316,9 @@ func TestElementsAroundEdits(t *testing.T) {
 	}()
 	defer close(start)
 	for i := range 40 {
-		edit := func() error { return writer.Add(s, Each(coming...)) }
+		edit := func() error { return writer.AddSeq(s, each(coming...)) }
 		if i%2 == 1 {
-			edit = func() error { return writer.Delete(s, Each(coming...)) }
+			edit = func() error { return writer.DeleteSeq(s, each(coming...)) }
 		}
 		var seen keySet
 		n, at := 0, r.IntN(stay)
@@ -356,14 +356,14 @@ func TestReplaceIsAtomic(t *testing.T) {
 	for i := range uint64(1500) {
 		k := func(n uint64) Key { return Key{lo: i<<10 + n, typ: IPv4Addr} }
 		lists[0] = append(lists[0], Element{Interval: Interval{k(100), k(200)}})
-		lists[1] = append(lists[1], Element{Interval: Interval{k(150), k(300)}}, Element{Interval: Single(k(400))})
+		lists[1] = append(lists[1], Element{Interval: Interval{k(150), k(300)}}, Single(k(400)))
 		common = append(common, k(100+50+i%51))
 	}
 	s := l.set("s", IPv4Addr, FlagInterval, lists[0]...)
 	want := [2][]Interval{intervalsOf(lists[0]), intervalsOf(lists[1])}
 
 	writer := l.dial()
-	stop := until(t, func(i int) error { return writer.Replace(s, Each(lists[(i+1)%2]...)) })
+	stop := until(t, func(i int) error { return writer.ReplaceSeq(s, each(lists[(i+1)%2]...)) })
 	var read [2]int
 	busy := 0
 	for i := range 20 {
@@ -411,7 +411,7 @@ func TestReadDuringOtherEdits(t *testing.T) {
 	slices.SortFunc(want, func(a, b Element) int { return a.Compare(b.Interval) })
 	other := l.set("other", IPv4Addr, 0)
 	writer := l.dial()
-	stop := until(t, func(int) error { return writer.Renew(other, Singles(addr("10.0.0.1"))) })
+	stop := until(t, func(int) error { return writer.RenewSeq(other, singles(addr("10.0.0.1"))) })
 	for range 20 {
 		if got := l.intervals(s); !slices.Equal(got, intervalsOf(want)) {
 			t.Fatalf("read %d intervals, want %d", len(got), len(want))
@@ -432,7 +432,7 @@ func TestSteady(t *testing.T) {
 	steady, err := l.dumpElements(s, func(listed) bool {
 		if entries++; entries%700 == 0 {
 			var tx Tx
-			tx.DeleteElements(s, Each(elems[entries/700]))
+			tx.DeleteSeq(s, each(elems[entries/700]))
 			if err := writer.Commit(&tx); err != nil {
 				t.Error(err)
 			}
@@ -455,9 +455,9 @@ func TestElementsTooFast(t *testing.T) {
 	writer := l.dial()
 	stop := until(t, func(i int) error {
 		var tx Tx
-		tx.DeleteElements(s, Each(elems[i%len(elems)]))
+		tx.DeleteSeq(s, each(elems[i%len(elems)]))
 		if i > 0 {
-			tx.AddElements(s, Each(elems[(i-1)%len(elems)]))
+			tx.AddSeq(s, each(elems[(i-1)%len(elems)]))
 		}
 		return writer.Commit(&tx)
 	})
@@ -479,7 +479,7 @@ func TestOrphanedEnd(t *testing.T) {
 	l := newLab(t)
 	l.nft("add set inet lab s { type ipv4_addr; flags interval,timeout; gc-interval 1h; }")
 	s := &Set{Table: l.table, Name: "s", Type: IPv4Addr, Flags: FlagInterval | FlagTimeout}
-	if err := l.Add(s, Each(
+	if err := l.AddSeq(s, each(
 		Element{Interval: iv("10.0.0.0/24"), Timeout: 50 * time.Millisecond},
 		Element{Interval: iv("10.0.1.0/24")},
 		Element{Interval: iv("10.0.3.0/24"), Timeout: 50 * time.Millisecond},

@@ -94,14 +94,14 @@ func (e *encoder) element(s *Set, el *Element, bare bool) {
 	e.key(el.From)
 	if !bare {
 		timeout := el.Timeout
-		if el.Expires > cmp.Or(timeout, s.Timeout) {
-			timeout = el.Expires // ERANGE otherwise
+		if el.Remaining > cmp.Or(timeout, s.Timeout) {
+			timeout = el.Remaining // ERANGE otherwise
 		}
 		if timeout > 0 {
 			e.u64(unix.NFTA_SET_ELEM_TIMEOUT, milliseconds(timeout))
 		}
-		if el.Expires > 0 {
-			e.u64(unix.NFTA_SET_ELEM_EXPIRATION, milliseconds(el.Expires))
+		if el.Remaining > 0 {
+			e.u64(unix.NFTA_SET_ELEM_EXPIRATION, milliseconds(el.Remaining))
 		}
 		if el.Comment != "" {
 			e.bytes(unix.NFTA_SET_ELEM_USERDATA, appendUserData(nil, udataElemComment, el.Comment))

@@ -47,7 +47,7 @@ func TestOverlap(t *testing.T) {
 			}
 			elems[at].Interval = overlap
 			var tx Tx
-			tx.AddElements(s, Each(elems...))
+			tx.AddSeq(s, each(elems...))
 			if tx.Len() < 3 {
 				t.Fatalf("%d messages", tx.Len())
 			}
@@ -59,7 +59,7 @@ func TestOverlap(t *testing.T) {
 		}
 	}
 	// The same bounds are no overlap, nor are neighbours.
-	if err := l.Add(s, Each(there, Element{Interval: iv("10.0.0.99")}, Element{Interval: iv("10.0.0.201")})); err != nil {
+	if err := l.AddSeq(s, each(there, Element{Interval: iv("10.0.0.99")}, Element{Interval: iv("10.0.0.201")})); err != nil {
 		t.Error(err)
 	}
 	if got := l.intervals(s); !slices.Equal(got, ivs("10.0.0.99", "10.0.0.100-10.0.0.200", "10.0.0.201")) {
@@ -71,7 +71,7 @@ func TestOverlap(t *testing.T) {
 func TestOverlapWithin(t *testing.T) {
 	l := newLab(t)
 	s := l.set("s", IPv4Addr, FlagInterval)
-	err := l.Add(s, Each(Element{Interval: iv("10.0.0.0/8")}, Element{Interval: iv("10.1.0.0/16")}))
+	err := l.AddSeq(s, each(Element{Interval: iv("10.0.0.0/8")}, Element{Interval: iv("10.1.0.0/16")}))
 	second := iv("10.1.0.0/16")
 	checkOpError(t, err, "add element", s.String(), &second, unix.EEXIST)
 	if got := l.read(s); len(got) != 0 {
@@ -84,13 +84,13 @@ func TestFull(t *testing.T) {
 	l := newLab(t)
 	const size = 6000
 	for _, flags := range []Flags{0, FlagTimeout} {
-		s := l.addSet(&Set{Name: fmt.Sprint("s", flags), Type: IPv6Addr, Flags: flags, Size: size})
+		s := l.addSet(&Set{Name: fmt.Sprint("s", uint32(flags)), Type: IPv6Addr, Flags: flags, Size: size})
 		var elems []Element
 		for i := range uint64(size + 10) {
-			elems = append(elems, Element{Interval: Single(Key{hi: i, lo: i, typ: IPv6Addr})})
+			elems = append(elems, Single(Key{hi: i, lo: i, typ: IPv6Addr}))
 		}
 		var tx Tx
-		tx.AddElements(s, Each(elems...))
+		tx.AddSeq(s, each(elems...))
 		err := l.Commit(&tx)
 		checkOpError(t, err, "add element", s.String(), &elems[size].Interval, unix.ENFILE)
 		if want := fmt.Sprintf("add element %v of %v: the set is full", elems[size], s); err != nil && !strings.HasPrefix(err.Error(), want) {
@@ -99,7 +99,7 @@ func TestFull(t *testing.T) {
 		if got := l.read(s); len(got) != 0 {
 			t.Errorf("%d elements of the transaction are there", len(got))
 		}
-		if err := l.Add(s, Each(elems[:size]...)); err != nil {
+		if err := l.AddSeq(s, each(elems[:size]...)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -111,14 +111,14 @@ func TestDeleteAbsent(t *testing.T) {
 	for _, flags := range []Flags{0, FlagTimeout, FlagInterval} {
 		const n = 9000
 		elems := slices.Collect(spread(n))
-		s := l.set(fmt.Sprint("s", flags), IPv4Addr, flags, elems...)
-		other := l.set(fmt.Sprint("other", flags), IPv4Addr, flags)
+		s := l.set(fmt.Sprint("s", uint32(flags)), IPv4Addr, flags, elems...)
+		other := l.set(fmt.Sprint("other", uint32(flags)), IPv4Addr, flags)
 		for _, at := range positions(n) {
 			list := slices.Clone(elems)
 			list[at].Interval = iv("1.2.3.4")
 			var tx Tx
-			tx.AddElements(other, Singles(addr("10.0.0.1")))
-			tx.DeleteElements(s, Each(list...))
+			tx.AddSeq(other, singles(addr("10.0.0.1")))
+			tx.DeleteSeq(s, each(list...))
 			err := l.Commit(&tx)
 			checkOpError(t, err, "delete element", s.String(), &list[at].Interval, os.ErrNotExist)
 			if want := fmt.Sprintf("delete element 1.2.3.4 of %v: there is none", s); err == nil || err.Error() != want {
@@ -132,7 +132,7 @@ func TestDeleteAbsent(t *testing.T) {
 	s := l.set("part", IPv4Addr, FlagInterval, Element{Interval: iv("10.0.0.0/8")})
 	for _, part := range ivs("10.0.0.0/9", "10.0.0.0", "10.255.255.255", "10.0.0.0/7") {
 		var tx Tx
-		tx.DeleteElements(s, Each(Element{Interval: part}))
+		tx.DeleteSeq(s, each(Element{Interval: part}))
 		checkOpError(t, l.Commit(&tx), "delete element", s.String(), &part, os.ErrNotExist)
 	}
 }
@@ -142,14 +142,14 @@ func TestAbsentObjects(t *testing.T) {
 	l := newLab(t)
 	none := &Set{Table: l.table, Name: "none", Type: IPv4Addr}
 	nowhere := &Set{Table: Table{FamilyINet, "none"}, Name: "s", Type: IPv4Addr}
-	element := Singles(addr("10.0.0.1"))
+	element := singles(addr("10.0.0.1"))
 	for _, tt := range []struct {
 		op, object string
 		do         func(*Tx)
 	}{
-		{"add element", none.String(), func(tx *Tx) { tx.AddElements(none, element) }},
-		{"add element", nowhere.String(), func(tx *Tx) { tx.AddElements(nowhere, element) }},
-		{"delete element", none.String(), func(tx *Tx) { tx.DeleteElements(none, element) }},
+		{"add element", none.String(), func(tx *Tx) { tx.AddSeq(none, element) }},
+		{"add element", nowhere.String(), func(tx *Tx) { tx.AddSeq(nowhere, element) }},
+		{"delete element", none.String(), func(tx *Tx) { tx.DeleteSeq(none, element) }},
 		{"flush set", none.String(), func(tx *Tx) { tx.FlushSet(none) }},
 		{"delete set", none.String(), func(tx *Tx) { tx.DeleteSet(none) }},
 		{"add set", nowhere.String(), func(tx *Tx) { tx.AddSet(nowhere) }},
@@ -205,7 +205,7 @@ func TestManyFailures(t *testing.T) {
 	s := l.set("s", IPv4Addr, 0)
 	for _, n := range []int{2, 100, 300, 1000, 7000} {
 		var tx Tx
-		tx.AddElements(s, Singles(addr("10.0.0.1")))
+		tx.AddSeq(s, singles(addr("10.0.0.1")))
 		for i := range n {
 			tx.DeleteSet(&Set{Table: l.table, Name: fmt.Sprint("none", i), Type: IPv4Addr})
 		}
@@ -223,10 +223,10 @@ func TestManyFailures(t *testing.T) {
 		if got := l.read(s); len(got) != 0 {
 			t.Errorf("%d operations fail: %v was added", n, got)
 		}
-		if err := l.Add(s, Singles(addr("10.0.0.2"))); err != nil {
+		if err := l.AddSeq(s, singles(addr("10.0.0.2"))); err != nil {
 			t.Errorf("after %d failures: %v", n, err)
 		}
-		if err := l.Delete(s, Singles(addr("10.0.0.2"))); err != nil {
+		if err := l.DeleteSeq(s, singles(addr("10.0.0.2"))); err != nil {
 			t.Errorf("after %d failures: %v", n, err)
 		}
 	}
@@ -257,7 +257,7 @@ func TestChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	tx := &Tx{Generation: generation}
-	tx.AddElements(s, Singles(addr("10.0.0.1")))
+	tx.AddSeq(s, singles(addr("10.0.0.1")))
 	if err := l.Check(tx); err != nil {
 		t.Errorf("check: %v", err)
 	}
@@ -266,7 +266,7 @@ func TestChanged(t *testing.T) {
 	}
 	// Now it was us who changed it.
 	tx = &Tx{Generation: generation}
-	tx.AddElements(s, Singles(addr("10.0.0.2")))
+	tx.AddSeq(s, singles(addr("10.0.0.2")))
 	for _, err := range []error{l.Check(tx), l.Commit(tx)} {
 		checkOpError(t, err, "commit transaction", "", nil, ErrChanged)
 		if want := "commit transaction: the ruleset changed meanwhile"; err == nil || err.Error() != want {
@@ -292,14 +292,14 @@ func TestCheck(t *testing.T) {
 	}
 	var good, bad Tx
 	good.FlushSet(s)
-	good.AddElements(s, Singles(addr("10.0.0.1")))
+	good.AddSeq(s, singles(addr("10.0.0.1")))
 	good.AddSet(&Set{Table: l.table, Name: "new", Type: IPv4Addr})
 	good.DeleteTable(l.table)
 	if err := l.Check(&good); err != nil {
 		t.Error(err)
 	}
 	inside := iv("10.0.0.1")
-	bad.AddElements(s, Singles(inside.From))
+	bad.AddSeq(s, singles(inside.From))
 	checkOpError(t, l.Check(&bad), "add element", s.String(), &inside, unix.EEXIST)
 	after, err := l.Generation()
 	if err != nil || after != before {
@@ -317,7 +317,7 @@ func TestCheck(t *testing.T) {
 	if err := l.Check(&good); err != nil {
 		t.Error(err)
 	}
-	good.AddElements(s, Singles(addr("10.0.0.2")))
+	good.AddSeq(s, singles(addr("10.0.0.2")))
 	l.commit(&good)
 	if got := l.intervals(s); !slices.Equal(got, ivs("10.0.0.2")) {
 		t.Errorf("left: %v", got)
@@ -349,22 +349,22 @@ func TestArguments(t *testing.T) {
 		{nets, Element{Interval: Interval{addr("10.0.0.9"), addr("10.0.0.1")}}, "add element 10.0.0.9-10.0.0.1 of inet lab nets: it ends before it begins"},
 		{hash, Element{Interval: iv("10.0.0.0/8")}, "add element 10.0.0.0/8 of inet lab hash: the set takes single keys, no intervals"},
 		{hash, Element{Interval: one, Timeout: time.Hour}, "add element 10.0.0.1 of inet lab hash: the set takes no timeouts"},
-		{hash, Element{Interval: one, Expires: time.Hour}, "add element 10.0.0.1 of inet lab hash: the set takes no timeouts"},
+		{hash, Element{Interval: one, Remaining: time.Hour}, "add element 10.0.0.1 of inet lab hash: the set takes no timeouts"},
 		{timed, Element{Interval: one, Timeout: -1}, "add element 10.0.0.1 of inet lab timed: negative timeout"},
-		{timed, Element{Interval: one, Expires: -1}, "add element 10.0.0.1 of inet lab timed: negative timeout"},
+		{timed, Element{Interval: one, Remaining: -1}, "add element 10.0.0.1 of inet lab timed: negative timeout"},
 		{hash, Element{Interval: one, Comment: long[:252]}, "add element 10.0.0.1 of inet lab hash: comment of 252 bytes, at most 251 are allowed"},
 		{unknown, Element{Interval: one}, "add element 10.0.0.1 of inet lab unknown: unknown key type type 19"},
 	} {
 		first := Element{Interval: iv("10.0.0.7")}
 		checks := map[string]error{
-			"Add":     l.Add(tt.set, Each(first, tt.el)),
-			"Renew":   l.Renew(tt.set, Each(first, tt.el)),
-			"Delete":  l.Delete(tt.set, Each(first, tt.el)),
-			"Replace": l.Replace(tt.set, Each(first, tt.el)),
+			"Add":     l.AddSeq(tt.set, each(first, tt.el)),
+			"Renew":   l.RenewSeq(tt.set, each(first, tt.el)),
+			"Delete":  l.DeleteSeq(tt.set, each(first, tt.el)),
+			"Replace": l.ReplaceSeq(tt.set, each(first, tt.el)),
 		}
 		// The first fault is the one that counts.
 		var tx Tx
-		tx.AddElements(tt.set, Each(tt.el))
+		tx.AddSeq(tt.set, each(tt.el))
 		tx.AddSet(&Set{Table: l.table, Name: "later", Type: 20})
 		checks["Check"] = l.Check(&tx)
 		for name, err := range checks {

@@ -16,7 +16,7 @@ type Event struct {
 	Set string
 
 	// Element is what was added or deleted, as one entry of the kernel's list: From and To are the same key. In an interval set it is
-	// the first key, or if End is set, the key behind the last; each comes as an event of its own, in any order. Expires is, when it
+	// the first key, or if End is set, the key behind the last; each comes as an event of its own, in any order. Remaining is, when it
 	// was deleted, the time that it had left.
 	Element Element
 	End     bool
@@ -125,6 +125,10 @@ func (d *eventDecoder) decode(batch []Event, b []byte) ([]Event, error) {
 func (d *eventDecoder) message(batch []Event, m message, port uint32) ([]Event, error) {
 	if uint8(m.typ) == unix.NFT_MSG_NEWGEN {
 		return d.commit(batch, m, port)
+	}
+	if d.table == (Table{}) {
+		d.touched = true
+		return batch, nil
 	}
 	table, object, err := names(m.attrs())
 	if err != nil || Family(m.body[0]) != d.table.Family || string(table) != d.table.Name {

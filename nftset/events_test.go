@@ -151,10 +151,10 @@ func TestDecodeEvents(t *testing.T) {
 	ban4, net6, trap := d.sets["ban4"], d.sets["net6"], d.sets["trap"]
 	other := &Set{Table: d.table, Name: "ban40", Type: IPv4Addr, Flags: FlagTimeout}
 	elsewhere := &Set{Table: Table{FamilyIPv4, "lab"}, Name: "ban4", Type: IPv4Addr, Flags: FlagTimeout}
-	ban := Element{Interval: Single(Key{lo: 1, typ: IPv4Addr}), Timeout: time.Hour, Expires: time.Minute, Comment: "x"}
+	ban := Element{Interval: Single(Key{lo: 1, typ: IPv4Addr}).Interval, Timeout: time.Hour, Remaining: time.Minute, Comment: "x"}
 	v6 := Element{Interval: Interval{Key{hi: 1, typ: IPv6Addr}, Key{hi: 1, lo: 9, typ: IPv6Addr}}}
 	commit := Event{Kind: Commit, PortID: testPort, Generation: 7, PID: 815, Process: "nft"}
-	single := func(k Key) Element { return Element{Interval: Single(k)} }
+	single := func(k Key) Element { return Single(k) }
 
 	for _, tt := range []struct {
 		name string
@@ -170,7 +170,7 @@ func TestDecodeEvents(t *testing.T) {
 		},
 		{
 			"elements in one message",
-			func(tx *Tx) { tx.AddElements(ban4, Each(ban, single(Key{lo: 2, typ: IPv4Addr}))) },
+			func(tx *Tx) { tx.AddSeq(ban4, each(ban, single(Key{lo: 2, typ: IPv4Addr}))) },
 			[]Event{
 				{Kind: ElementAdded, Set: "ban4", Element: ban},
 				{Kind: ElementAdded, Set: "ban4", Element: single(Key{lo: 2, typ: IPv4Addr})},
@@ -179,12 +179,12 @@ func TestDecodeEvents(t *testing.T) {
 		},
 		{
 			"elements deleted",
-			func(tx *Tx) { tx.DeleteElements(trap, Singles(PortKey(23))) },
+			func(tx *Tx) { tx.DeleteSeq(trap, singles(PortKey(23))) },
 			[]Event{{Kind: ElementDeleted, Set: "trap", Element: single(PortKey(23))}, commit},
 		},
 		{
 			"interval",
-			func(tx *Tx) { tx.AddElements(net6, Each(v6)) },
+			func(tx *Tx) { tx.AddSeq(net6, each(v6)) },
 			[]Event{
 				{Kind: ElementAdded, Set: "net6", Element: single(v6.From)},
 				{Kind: ElementAdded, Set: "net6", Element: single(Key{hi: 1, lo: 10, typ: IPv6Addr}), End: true},
@@ -196,10 +196,10 @@ func TestDecodeEvents(t *testing.T) {
 			func(tx *Tx) { tx.Message(unix.NFT_MSG_NEWSETELEM, 0, FamilyINet, catchAll("lab", "ban4"), "", "") },
 			[]Event{commit},
 		},
-		{"another set", func(tx *Tx) { tx.AddElements(other, Each(ban)) }, []Event{commit}},
+		{"another set", func(tx *Tx) { tx.AddSeq(other, each(ban)) }, []Event{commit}},
 		{"another kind", func(tx *Tx) { tx.Message(unix.NFT_MSG_NEWCHAIN, 0, FamilyINet, tableName("lab"), "", "") }, []Event{commit}},
 		{"another table", func(tx *Tx) { tx.Message(unix.NFT_MSG_NEWCHAIN, 0, FamilyINet, tableName("labs"), "", "") }, nil},
-		{"another family", func(tx *Tx) { tx.AddTable(elsewhere.Table); tx.AddSet(elsewhere); tx.AddElements(elsewhere, Each(ban)) }, nil},
+		{"another family", func(tx *Tx) { tx.AddTable(elsewhere.Table); tx.AddSet(elsewhere); tx.AddSeq(elsewhere, each(ban)) }, nil},
 		{"no table", func(tx *Tx) { tx.Message(unix.NFT_MSG_NEWSET, 0, FamilyINet, nil, "", "") }, nil},
 	} {
 		var tx Tx
@@ -243,7 +243,7 @@ func TestDecodeFaultyEvents(t *testing.T) {
 	one := func(s Set, typ KeyType) []byte {
 		var tx Tx
 		s.Type = typ
-		tx.AddElements(&s, Singles(Key{lo: 1, typ: typ}))
+		tx.AddSeq(&s, singles(Key{lo: 1, typ: typ}))
 		return tx.enc.b
 	}
 	good, wrong := one(*d.sets["ban4"], IPv4Addr), one(*d.sets["trap"], IPv4Addr)
@@ -298,7 +298,7 @@ func elementEvents(n int) []byte {
 	var b []byte
 	for _, k := range manyKeys(n) {
 		var tx Tx
-		tx.AddElements(newTestDecoder().sets["ban4"], Each(Element{Interval: Single(k), Timeout: time.Hour, Expires: time.Hour}))
+		tx.AddSeq(newTestDecoder().sets["ban4"], each(Element{Interval: Single(k).Interval, Timeout: time.Hour, Remaining: time.Hour}))
 		b = append(b, tx.enc.b...)
 	}
 	return b
@@ -338,7 +338,7 @@ func eventSeeds() [][]byte {
 	tx.AddTable(d.table)
 	for _, s := range d.sets {
 		tx.AddSet(s)
-		tx.AddElements(s, Singles(Key{lo: 1, typ: s.Type}))
+		tx.AddSeq(s, singles(Key{lo: 1, typ: s.Type}))
 		tx.FlushSet(s)
 		tx.DeleteSet(s)
 	}

@@ -22,8 +22,8 @@ func TestExpiresAtItsEnd(t *testing.T) {
 		e.key(PortKey(22))
 		f.add(&e)
 		l, ok, err := parseElement(InetService, e.b)
-		if err != nil || !ok || l.el.Expires != f.want {
-			t.Errorf("%s: expires in %v, want %v (%v, %v)", f.name, l.el.Expires, f.want, ok, err)
+		if err != nil || !ok || l.el.Remaining != f.want {
+			t.Errorf("%s: expires in %v, want %v (%v, %v)", f.name, l.el.Remaining, f.want, ok, err)
 		}
 	}
 }

@@ -98,7 +98,7 @@ func FuzzMerge(f *testing.F) {
 			if x.From.Type() == InetService {
 				continue
 			}
-			if first, last := prefixes[0], prefixes[len(prefixes)-1]; FromPrefix(first).From.Addr() != x.From.Addr().Unmap() || lastOf(last) != x.To.Addr() {
+			if first, last := prefixes[0], prefixes[len(prefixes)-1]; Prefix(first).Interval.From.Addr() != x.From.Addr().Unmap() || lastOf(last) != x.To.Addr() {
 				t.Fatalf("prefixes of %v: %v", x, prefixes)
 			}
 		}
@@ -118,7 +118,7 @@ var elementListSeeds = []struct {
 	{IPv4Addr, []byte{8, 0, 3, 0, 4, 0, 1, 0}},
 	{IPv4Addr, []byte{3, 0, 3, 0}},
 	{InetService, encoded(&Set{Type: InetService, Flags: FlagInterval | FlagTimeout},
-		Element{Interval: FromPorts(5900, 5910), Timeout: time.Hour, Expires: time.Minute, Comment: "vnc"}, Element{Interval: FromPorts(0, 65535)})},
+		Element{Interval: Ports(5900, 5910).Interval, Timeout: time.Hour, Remaining: time.Minute, Comment: "vnc"}, Element{Interval: Ports(0, 65535).Interval})},
 	{InetProto, encoded(&Set{Type: InetProto}, Element{Interval: iv("tcp")})},
 	{IPv4AddrPort, encoded(&Set{Type: IPv4AddrPort}, Element{Interval: iv("192.0.2.1 . 23")}, Element{Interval: iv("0.0.0.0 . 23")})},
 	{IPv6AddrPort, encoded(&Set{Type: IPv6AddrPort}, Element{Interval: iv("2001:db8::1 . 23")})},
@@ -127,19 +127,19 @@ var elementListSeeds = []struct {
 // encoded returns the attributes of the message that adds elements.
 func encoded(s *Set, elems ...Element) []byte {
 	var tx Tx
-	tx.AddElements(s, Each(elems...))
+	tx.AddSeq(s, each(elems...))
 	return attrsOf(tx.enc.b)
 }
 
 // rewritten is what an element is after it was written and read again. Counters are not written.
 func rewritten(el Element) Element {
 	el.Packets, el.Bytes, el.HasCounter = 0, 0, false
-	for _, d := range []*time.Duration{&el.Timeout, &el.Expires} {
+	for _, d := range []*time.Duration{&el.Timeout, &el.Remaining} {
 		if *d > 0 {
 			*d = max(*d, 10*time.Millisecond)
 		}
 	}
-	el.Timeout = max(el.Timeout, el.Expires)
+	el.Timeout = max(el.Timeout, el.Remaining)
 	return el
 }
 
@@ -173,7 +173,7 @@ func FuzzElementList(f *testing.F) {
 				continue
 			}
 			var tx Tx
-			tx.AddElements(s, Each(l.el))
+			tx.AddSeq(s, each(l.el))
 			if tx.err != nil {
 				t.Fatalf("%+v: %v", l.el, tx.err)
 			}

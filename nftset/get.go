@@ -11,7 +11,7 @@ import (
 // top of the key space, and for the first key of one that touches the one before (with kernels before the 6.18 series, of any), an
 // interval set is read as a whole.
 func (c *Conn) Get(s *Set, k Key) (Element, error) {
-	iv := Single(k)
+	iv := Single(k).Interval
 	fail := func(err error) (Element, error) {
 		return Element{}, &OpError{Op: "get element", Object: s.String(), Element: &iv, Err: err}
 	}

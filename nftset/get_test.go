@@ -35,7 +35,7 @@ func checkGet(t testing.TB, l *fixture, s *Set, elems []Element, more ...Key) {
 			continue
 		}
 		want := elems[i]
-		if err != nil || got.Interval != want.Interval || got.Comment != want.Comment || got.Timeout != want.Timeout || (want.Timeout > 0) != (got.Expires > 0) {
+		if err != nil || got.Interval != want.Interval || got.Comment != want.Comment || got.Timeout != want.Timeout || (want.Timeout > 0) != (got.Remaining > 0) {
 			t.Errorf("Get(%v): %s, %v; want %s", k, show(got), err, show(want))
 		}
 	}
@@ -79,7 +79,7 @@ func TestGet(t *testing.T) {
 				}
 				elems = append(elems, el)
 			}
-			if err := l.Add(s, Each(elems...)); err != nil {
+			if err := l.AddSeq(s, each(elems...)); err != nil {
 				t.Fatal(err)
 			}
 			checkGet(t, l, s, elems)
@@ -119,7 +119,7 @@ func TestGetRandom(t *testing.T) {
 		}
 		shuffled := slices.Clone(elems)
 		r.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-		if err := l.Add(s, Each(shuffled...)); err != nil {
+		if err := l.AddSeq(s, each(shuffled...)); err != nil {
 			t.Fatal(err)
 		}
 		if got := l.intervals(s); !slices.Equal(got, intervalsOf(elems)) {

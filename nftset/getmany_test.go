@@ -50,7 +50,7 @@ func TestGetMany(t *testing.T) {
 			elems := randomElements(r, s, 1000)
 			keep(elems)
 			for i := range elems {
-				elems[i].Expires = 0 // it would differ by the time that passes
+				elems[i].Remaining = 0 // it would differ by the time that passes
 			}
 			begin := time.Now()
 			l.addSet(s, elems...)
@@ -131,7 +131,7 @@ func TestGetManyLoop(t *testing.T) {
 			if again, err := getMany(l.Conn, s, el.From, elems[0].From); err != nil || !slices.Equal(again, []Element{el, elems[0]}) {
 				t.Fatalf("inside of the loop: %v, %v", again, err)
 			}
-			if err := l.Delete(s, Each(el)); err != nil {
+			if err := l.DeleteSeq(s, each(el)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -218,7 +218,7 @@ func TestGetManyDuringEdits(t *testing.T) {
 	s := l.set("s", IPv4Addr, 0, elems[:stay]...)
 	writer := l.dial()
 	stop := until(t, func(int) error {
-		return errors.Join(writer.Add(s, Each(elems[stay:]...)), writer.Delete(s, Each(elems[stay:]...)))
+		return errors.Join(writer.AddSeq(s, each(elems[stay:]...)), writer.DeleteSeq(s, each(elems[stay:]...)))
 	})
 	for round := range 50 {
 		n := 0

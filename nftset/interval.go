@@ -13,19 +13,6 @@ import (
 // keys that follow each other, and this package neither reads nor writes those.
 type Interval struct{ From, To Key }
 
-// Single returns the interval that holds k alone.
-func Single(k Key) Interval { return Interval{k, k} }
-
-// FromPrefix returns the addresses of a prefix, which must be valid. Host bits are ignored.
-func FromPrefix(p netip.Prefix) Interval {
-	p = p.Masked()
-	from := AddrKey(p.Addr())
-	return Interval{from, from.setLow(p.Addr().BitLen() - p.Bits())}
-}
-
-// FromPorts returns the ports from first to last, which must not be lower.
-func FromPorts(first, last uint16) Interval { return Interval{PortKey(first), PortKey(last)} }
-
 // setLow returns k with its n lowest bits set.
 func (k Key) setLow(n int) Key {
 	if n > 64 {

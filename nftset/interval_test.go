@@ -32,11 +32,11 @@ func iv(s string) Interval {
 		return addr(s)
 	}
 	if strings.Contains(s, "/") {
-		return FromPrefix(netip.MustParsePrefix(s))
+		return Prefix(netip.MustParsePrefix(s)).Interval
 	}
 	from, to, ok := strings.Cut(s, "-")
 	if !ok {
-		return Single(key(s))
+		return Single(key(s)).Interval
 	}
 	return Interval{key(from), key(to)}
 }
@@ -66,17 +66,17 @@ func TestFromPrefix(t *testing.T) {
 		{"::ffff:192.0.2.0/120", "192.0.2.0", "192.0.2.255"}, // mapped
 		{"::ffff:0.0.0.0/96", "0.0.0.0", "255.255.255.255"},
 	} {
-		got := FromPrefix(netip.MustParsePrefix(tt.prefix))
+		got := Prefix(netip.MustParsePrefix(tt.prefix)).Interval
 		if want := (Interval{addr(tt.from), addr(tt.to)}); got != want {
 			t.Errorf("%s: got %v to %v, want %v to %v", tt.prefix, got.From, got.To, want.From, want.To)
 		}
 	}
 	// The smallest prefix with all mapped addresses and others is one of IPv6.
-	got := FromPrefix(netip.MustParsePrefix("::ffff:0.0.0.0/95"))
+	got := Prefix(netip.MustParsePrefix("::ffff:0.0.0.0/95")).Interval
 	if want := (Interval{Key{lo: 0xfffe_0000_0000, typ: IPv6Addr}, Key{lo: 0xffff_ffff_ffff, typ: IPv6Addr}}); got != want {
 		t.Errorf("::fffe:0:0/95: got %v to %v", got.From, got.To)
 	}
-	if got, want := FromPorts(80, 90), (Interval{PortKey(80), PortKey(90)}); got != want {
+	if got, want := Ports(80, 90).Interval, (Interval{PortKey(80), PortKey(90)}); got != want {
 		t.Errorf("ports: got %v, want %v", got, want)
 	}
 }
@@ -86,7 +86,7 @@ func TestIntervalRelations(t *testing.T) {
 	const n = 7
 	for a := range n {
 		for b := a; b < n; b++ {
-			x := FromPorts(uint16(a), uint16(b))
+			x := Ports(uint16(a), uint16(b)).Interval
 			if got, want := x.IsSingle(), a == b; got != want {
 				t.Errorf("%v.IsSingle(): got %v", x, got)
 			}
@@ -97,7 +97,7 @@ func TestIntervalRelations(t *testing.T) {
 			}
 			for c := range n {
 				for d := c; d < n; d++ {
-					y := FromPorts(uint16(c), uint16(d))
+					y := Ports(uint16(c), uint16(d)).Interval
 					common := 0
 					for k := range n {
 						if a <= k && k <= b && c <= k && k <= d {
@@ -136,7 +136,7 @@ func TestIntervalString(t *testing.T) {
 		iv   Interval
 		want string
 	}{
-		{Single(addr("192.0.2.1")), "192.0.2.1"},
+		{Single(addr("192.0.2.1")).Interval, "192.0.2.1"},
 		{Interval{addr("192.0.2.0"), addr("192.0.2.255")}, "192.0.2.0/24"},
 		{Interval{addr("192.0.2.1"), addr("192.0.2.2")}, "192.0.2.1-192.0.2.2"},
 		{Interval{addr("192.0.2.2"), addr("192.0.2.3")}, "192.0.2.2/31"},
@@ -145,19 +145,19 @@ func TestIntervalString(t *testing.T) {
 		{Interval{addr("::"), IPv6Addr.Max()}, "::/0"},
 		{Interval{addr("2001:db8::"), addr("2001:db8::ffff")}, "2001:db8::/112"},
 		{Interval{addr("2001:db8::1"), addr("2001:db8::ffff")}, "2001:db8::1-2001:db8::ffff"},
-		{FromPorts(22, 22), "22"},
+		{Ports(22, 22).Interval, "22"},
 		{iv("192.0.2.1 . 23"), "192.0.2.1 . 23"},
 		{iv("2001:db8::1 . 23"), "2001:db8::1 . 23"},
 		{iv("tcp"), "tcp"},
-		{FromPorts(0, 65535), "0-65535"},
-		{FromPorts(5900, 5910), "5900-5910"},
+		{Ports(0, 65535).Interval, "0-65535"},
+		{Ports(5900, 5910).Interval, "5900-5910"},
 		// What must not be is printed all the same: errors name it.
 		{Interval{addr("192.0.2.9"), addr("192.0.2.1")}, "192.0.2.9-192.0.2.1"},
 		{Interval{addr("192.0.2.8"), addr("192.0.2.0")}, "192.0.2.8-192.0.2.0"},
 		{Interval{addr("::9"), addr("::1")}, "::9-::1"},
 		{Interval{addr("::"), addr("192.0.2.1")}, "::-192.0.2.1"},
 		{Interval{addr("192.0.2.1"), addr("::")}, "192.0.2.1-::"},
-		{FromPorts(9, 1), "9-1"},
+		{Ports(9, 1).Interval, "9-1"},
 	} {
 		if got := tt.iv.String(); got != tt.want {
 			t.Errorf("got %s, want %s", got, tt.want)
@@ -355,7 +355,7 @@ func TestMergePorts(t *testing.T) {
 			for port := from; port <= to; port++ {
 				model[port] = true
 			}
-			in = append(in, FromPorts(uint16(from), uint16(to)))
+			in = append(in, Ports(uint16(from), uint16(to)).Interval)
 		}
 		var want []Interval
 		for port, is := range model {
@@ -365,7 +365,7 @@ func TestMergePorts(t *testing.T) {
 			if n := len(want) - 1; n >= 0 && int(want[n].To.Port()) == port-1 {
 				want[n].To = PortKey(uint16(port))
 			} else {
-				want = append(want, FromPorts(uint16(port), uint16(port)))
+				want = append(want, Ports(uint16(port), uint16(port)).Interval)
 			}
 		}
 		before := slices.Clone(in)

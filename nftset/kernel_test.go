@@ -39,15 +39,15 @@ func checkElements(t testing.TB, s *Set, got, want []Element, since time.Time) {
 		if g.Timeout > w.Timeout || g.Timeout < w.Timeout-jiffy {
 			t.Fatalf("%v: %v: timeout %v, want %v", s, g, g.Timeout, w.Timeout)
 		}
-		left := w.Expires
+		left := w.Remaining
 		if left == 0 {
 			left = w.Timeout
 		}
 		if left == 0 {
 			left = s.Timeout
 		}
-		if g.Expires > left || left > 0 && g.Expires < left-elapsed-2*jiffy || left > 0 && g.Expires == 0 {
-			t.Fatalf("%v: %v: expires %v, want %v less %v", s, g, g.Expires, left, elapsed)
+		if g.Remaining > left || left > 0 && g.Remaining < left-elapsed-2*jiffy || left > 0 && g.Remaining == 0 {
+			t.Fatalf("%v: %v: expires %v, want %v less %v", s, g, g.Remaining, left, elapsed)
 		}
 	}
 }
@@ -58,8 +58,8 @@ func keep(elems []Element) {
 		if elems[i].Timeout > 0 {
 			elems[i].Timeout += time.Hour
 		}
-		if elems[i].Expires > 0 {
-			elems[i].Expires += time.Hour
+		if elems[i].Remaining > 0 {
+			elems[i].Remaining += time.Hour
 		}
 	}
 }
@@ -69,7 +69,7 @@ func show(elems ...Element) string {
 	var b strings.Builder
 	for _, el := range elems {
 		fmt.Fprintf(&b, "{%v timeout %v expires %v comment %q counter %v: %d packets, %d bytes} ",
-			el.Interval, el.Timeout, el.Expires, el.Comment, el.HasCounter, el.Packets, el.Bytes)
+			el.Interval, el.Timeout, el.Remaining, el.Comment, el.HasCounter, el.Packets, el.Bytes)
 	}
 	return b.String()
 }
@@ -91,25 +91,25 @@ func TestEdit(t *testing.T) {
 				elems := randomElements(r, s, 2000)
 				keep(elems)
 				begin := time.Now()
-				if err := l.Add(s, Each(elems...)); err != nil {
+				if err := l.AddSeq(s, each(elems...)); err != nil {
 					t.Fatal(err)
 				}
 				checkElements(t, s, l.read(s), elems, begin)
 
 				half := len(elems) / 2
-				if err := l.Delete(s, Each(elems[:half]...)); err != nil {
+				if err := l.DeleteSeq(s, each(elems[:half]...)); err != nil {
 					t.Fatal(err)
 				}
 				checkElements(t, s, l.read(s), elems[half:], begin)
 
 				others := slices.Concat(elems[half/2:half], elems[half+half/2:])
 				begin = time.Now()
-				if err := l.Replace(s, Each(others...)); err != nil {
+				if err := l.ReplaceSeq(s, each(others...)); err != nil {
 					t.Fatal(err)
 				}
 				checkElements(t, s, l.read(s), others, begin)
 
-				if err := l.Replace(s, Each()); err != nil {
+				if err := l.ReplaceSeq(s, each()); err != nil {
 					t.Fatal(err)
 				}
 				checkElements(t, s, l.read(s), nil, begin)
@@ -122,7 +122,7 @@ func TestEdit(t *testing.T) {
 func spread(n uint64) iter.Seq[Element] {
 	return func(yield func(Element) bool) {
 		for i := range n {
-			if !yield(Element{Interval: Single(Key{lo: i * 2654435761 % (1 << 32), typ: IPv4Addr})}) {
+			if !yield(Single(Key{lo: i * 2654435761 % (1 << 32), typ: IPv4Addr})) {
 				return
 			}
 		}
@@ -152,7 +152,7 @@ func TestReplaceManyPrefixes(t *testing.T) {
 				want = append(want, x)
 				elems = append(elems, Element{Interval: x})
 			}
-			if err := l.Replace(s, Each(elems...)); err != nil {
+			if err := l.ReplaceSeq(s, each(elems...)); err != nil {
 				t.Fatal(err)
 			}
 			if got := l.intervals(s); !slices.Equal(got, want) {
@@ -172,7 +172,7 @@ func TestAddMillion(t *testing.T) {
 	}
 	l := newLab(t)
 	s := l.addSet(&Set{Name: "many", Type: IPv4Addr, Size: uint32(n)})
-	if err := l.Add(s, spread(n)); err != nil {
+	if err := l.AddSeq(s, spread(n)); err != nil {
 		t.Fatal(err)
 	}
 	var wanted keySet
@@ -192,7 +192,7 @@ func TestAddMillion(t *testing.T) {
 	if got != n {
 		t.Errorf("wrote %d addresses, read %d", n, got)
 	}
-	if err := l.Add(s, Singles(addr("0.0.0.1"))); !errors.Is(err, unix.ENFILE) {
+	if err := l.AddSeq(s, singles(addr("0.0.0.1"))); !errors.Is(err, unix.ENFILE) {
 		t.Errorf("one more than the size of the set: %v", err)
 	}
 }
@@ -206,7 +206,7 @@ func TestBatches(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := l.Add(s, spread(n)); err != nil {
+		if err := l.AddSeq(s, spread(n)); err != nil {
 			t.Fatal(err)
 		}
 		after, err := l.Generation()
@@ -219,7 +219,7 @@ func TestBatches(t *testing.T) {
 		if got := len(l.read(s)); uint64(got) != n {
 			t.Errorf("added %d, read %d", n, got)
 		}
-		if err := l.Delete(s, spread(n)); err != nil {
+		if err := l.DeleteSeq(s, spread(n)); err != nil {
 			t.Fatal(err)
 		}
 		if got := len(l.read(s)); got != 0 {
@@ -232,7 +232,7 @@ func TestBatches(t *testing.T) {
 func TestExpiry(t *testing.T) {
 	l := newLab(t)
 	for _, flags := range []Flags{FlagTimeout, FlagTimeout | FlagInterval} {
-		s := l.addSet(&Set{Name: fmt.Sprint("s", flags), Type: IPv4Addr, Flags: flags, Timeout: 300 * time.Millisecond})
+		s := l.addSet(&Set{Name: fmt.Sprint("s", uint32(flags)), Type: IPv4Addr, Flags: flags, Timeout: 300 * time.Millisecond})
 		type fate struct {
 			el    Element
 			lives time.Duration
@@ -240,20 +240,20 @@ func TestExpiry(t *testing.T) {
 		fates := []fate{
 			{Element{Interval: iv("10.0.0.1")}, 300 * time.Millisecond},
 			{Element{Interval: iv("10.0.0.2"), Timeout: 100 * time.Millisecond}, 100 * time.Millisecond},
-			{Element{Interval: iv("10.0.0.3"), Timeout: time.Hour, Expires: 200 * time.Millisecond}, 200 * time.Millisecond},
-			{Element{Interval: iv("10.0.0.4"), Expires: 50 * time.Millisecond}, 50 * time.Millisecond},
+			{Element{Interval: iv("10.0.0.3"), Timeout: time.Hour, Remaining: 200 * time.Millisecond}, 200 * time.Millisecond},
+			{Element{Interval: iv("10.0.0.4"), Remaining: 50 * time.Millisecond}, 50 * time.Millisecond},
 			{Element{Interval: iv("10.0.0.5"), Timeout: 1}, 10 * time.Millisecond}, // and not for ever
 			{Element{Interval: iv("10.0.0.6"), Timeout: time.Hour}, time.Hour},
 		}
 		begin := time.Now()
 		for _, f := range fates {
-			if err := l.Add(s, Each(f.el)); err != nil {
+			if err := l.AddSeq(s, each(f.el)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		for _, f := range fates {
 			if f.lives == time.Hour {
-				if got, err := l.Get(s, f.el.From); err != nil || got.Expires > time.Hour || got.Expires < time.Hour-time.Minute {
+				if got, err := l.Get(s, f.el.From); err != nil || got.Remaining > time.Hour || got.Remaining < time.Hour-time.Minute {
 					t.Errorf("%v: %s, %v", f.el, show(got), err)
 				}
 				continue
@@ -263,8 +263,8 @@ func TestExpiry(t *testing.T) {
 				if err != nil && !errors.Is(err, os.ErrNotExist) {
 					t.Fatal(err)
 				}
-				if err == nil && (got.Expires <= 0 || got.Expires > f.lives) {
-					t.Fatalf("%v lives %v and expires in %v", f.el, f.lives, got.Expires)
+				if err == nil && (got.Remaining <= 0 || got.Remaining > f.lives) {
+					t.Fatalf("%v lives %v and expires in %v", f.el, f.lives, got.Remaining)
 				}
 				return err != nil
 			})
@@ -278,7 +278,7 @@ func TestExpiry(t *testing.T) {
 	}
 	// Without a default timeout, elements stay.
 	s := l.set("stay", IPv4Addr, FlagTimeout, Element{Interval: iv("10.0.0.1")})
-	if got, err := l.Get(s, addr("10.0.0.1")); err != nil || got.Timeout != 0 || got.Expires != 0 {
+	if got, err := l.Get(s, addr("10.0.0.1")); err != nil || got.Timeout != 0 || got.Remaining != 0 {
 		t.Errorf("%s, %v", show(got), err)
 	}
 }
@@ -297,7 +297,7 @@ func TestCounter(t *testing.T) {
 	c := &Set{Table: l.table, Name: "c", Type: IPv4Addr}
 	n := &Set{Table: l.table, Name: "n", Type: IPv4Addr, Flags: FlagInterval}
 	for _, s := range []*Set{c, n} {
-		if err := l.Add(s, Singles(addr("127.1.0.9"))); err != nil {
+		if err := l.AddSeq(s, singles(addr("127.1.0.9"))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -342,8 +342,8 @@ func TestCounter(t *testing.T) {
 	for _, tt := range []struct {
 		do   func(*Set, iter.Seq[Element]) error
 		want uint64
-	}{{l.Add, 3}, {l.Renew, 0}} {
-		if err := tt.do(c, Singles(ten)); err != nil {
+	}{{l.AddSeq, 3}, {l.RenewSeq, 0}} {
+		if err := tt.do(c, singles(ten)); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := l.Get(c, ten); err != nil || got.Packets != tt.want {
@@ -361,30 +361,30 @@ func TestRenew(t *testing.T) {
 	l := newLab(t)
 	for _, flags := range []Flags{FlagTimeout, FlagTimeout | FlagInterval} {
 		for _, timeout := range []time.Duration{0, time.Hour} {
-			s := l.addSet(&Set{Name: fmt.Sprint("s", flags, timeout > 0), Type: IPv4Addr, Flags: flags, Timeout: timeout})
+			s := l.addSet(&Set{Name: fmt.Sprint("s", uint32(flags), timeout > 0), Type: IPv4Addr, Flags: flags, Timeout: timeout})
 			old := []Element{
-				{Interval: iv("10.0.0.1"), Timeout: 2 * time.Hour, Expires: time.Hour, Comment: "old"},
+				{Interval: iv("10.0.0.1"), Timeout: 2 * time.Hour, Remaining: time.Hour, Comment: "old"},
 				{Interval: iv("10.0.0.2"), Timeout: 3 * time.Hour},
 				{Interval: iv("10.0.0.3")},
 				{Interval: iv("10.0.0.4"), Timeout: 4 * time.Hour},
 				{Interval: iv("10.0.0.9"), Timeout: 5 * time.Hour}, // not to be touched
 			}
 			renewed := []Element{
-				{Interval: iv("10.0.0.1"), Timeout: 2 * time.Hour, Expires: 119 * time.Minute, Comment: "new"},
+				{Interval: iv("10.0.0.1"), Timeout: 2 * time.Hour, Remaining: 119 * time.Minute, Comment: "new"},
 				{Interval: iv("10.0.0.2"), Timeout: 30 * time.Minute},
-				{Interval: iv("10.0.0.3"), Timeout: 6 * time.Hour, Expires: time.Minute},
+				{Interval: iv("10.0.0.3"), Timeout: 6 * time.Hour, Remaining: time.Minute},
 				{Interval: iv("10.0.0.4")},                         // back to the default
 				{Interval: iv("10.0.0.5"), Timeout: time.Hour * 7}, // absent
-				{Interval: iv("10.0.0.6"), Expires: time.Minute * 8},
+				{Interval: iv("10.0.0.6"), Remaining: time.Minute * 8},
 			}
 			if timeout == 0 {
 				renewed = renewed[:5] // there is no default to have 8 minutes left of
 			}
 			begin := time.Now()
-			if err := l.Add(s, Each(old...)); err != nil {
+			if err := l.AddSeq(s, each(old...)); err != nil {
 				t.Fatal(err)
 			}
-			if err := l.Renew(s, Each(renewed...)); err != nil {
+			if err := l.RenewSeq(s, each(renewed...)); err != nil {
 				t.Fatal(err)
 			}
 			checkElements(t, s, l.read(s), append(renewed, old[4]), begin)
@@ -397,20 +397,20 @@ func TestRenewRead(t *testing.T) {
 	r := random(t)
 	l := newLab(t)
 	for _, flags := range []Flags{FlagTimeout, FlagTimeout | FlagInterval} {
-		s := l.addSet(&Set{Name: fmt.Sprint("s", flags), Type: IPv4Addr, Flags: flags, Timeout: time.Hour})
+		s := l.addSet(&Set{Name: fmt.Sprint("s", uint32(flags)), Type: IPv4Addr, Flags: flags, Timeout: time.Hour})
 		elems := randomElements(r, s, 500)
 		keep(elems)
 		for i := range elems {
 			if elems[i].Timeout == 0 {
-				elems[i].Expires = time.Minute + time.Duration(r.IntN(3000_000))*time.Millisecond // left of the default
+				elems[i].Remaining = time.Minute + time.Duration(r.IntN(3000_000))*time.Millisecond // left of the default
 			}
 		}
 		begin := time.Now()
-		if err := l.Add(s, Each(elems...)); err != nil {
+		if err := l.AddSeq(s, each(elems...)); err != nil {
 			t.Fatal(err)
 		}
 		read := l.read(s)
-		if err := l.Renew(s, Each(read...)); err != nil {
+		if err := l.RenewSeq(s, each(read...)); err != nil {
 			t.Fatal(err)
 		}
 		checkElements(t, s, l.read(s), elems, begin)
@@ -419,11 +419,11 @@ func TestRenewRead(t *testing.T) {
 		tx.FlushSet(s)
 		l.commit(&tx)
 		bare := &Set{Table: s.Table, Name: s.Name, Type: s.Type, Flags: s.Flags}
-		if err := l.Renew(bare, Each(read...)); err != nil {
+		if err := l.RenewSeq(bare, each(read...)); err != nil {
 			t.Fatal(err)
 		}
 		for i, el := range l.read(s) {
-			if left := read[i].Expires; el.Interval != read[i].Interval || el.Expires > left || el.Expires < left-time.Since(begin)-2*jiffy {
+			if left := read[i].Remaining; el.Interval != read[i].Interval || el.Remaining > left || el.Remaining < left-time.Since(begin)-2*jiffy {
 				t.Fatalf("%s became %s", show(read[i]), show(el))
 			}
 		}
@@ -434,22 +434,22 @@ func TestRenewRead(t *testing.T) {
 func TestDiscard(t *testing.T) {
 	l := newLab(t)
 	for _, flags := range []Flags{0, FlagTimeout, FlagInterval, FlagInterval | FlagTimeout} {
-		s := l.set(fmt.Sprint("s", flags), IPv4Addr, flags)
-		there := Singles(addr("10.0.0.1"), addr("10.0.0.2"), addr("10.0.0.3"), addr("255.255.255.255"))
-		gone := Singles(addr("10.0.0.2"), addr("10.0.0.7"), addr("255.255.255.255"), addr("0.0.0.0"), addr("10.0.0.2"))
-		if err := l.Add(s, there); err != nil {
+		s := l.set(fmt.Sprint("s", uint32(flags)), IPv4Addr, flags)
+		there := singles(addr("10.0.0.1"), addr("10.0.0.2"), addr("10.0.0.3"), addr("255.255.255.255"))
+		gone := singles(addr("10.0.0.2"), addr("10.0.0.7"), addr("255.255.255.255"), addr("0.0.0.0"), addr("10.0.0.2"))
+		if err := l.AddSeq(s, there); err != nil {
 			t.Fatal(err)
 		}
 		var tx Tx
-		tx.Discard(s, gone)
+		tx.Discard(s, slices.Collect(gone)...)
 		l.commit(&tx)
 		if got := l.intervals(s); !slices.Equal(got, ivs("10.0.0.1", "10.0.0.3")) {
 			t.Errorf("flags %d: left %v", flags, got)
 		}
-		if err := l.Add(s, there); err != nil {
+		if err := l.AddSeq(s, there); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.Delete(s, gone); err != nil {
+		if err := l.DeleteSeq(s, gone); err != nil {
 			t.Fatal(err)
 		}
 		if got := l.intervals(s); !slices.Equal(got, ivs("10.0.0.1", "10.0.0.3")) {
@@ -457,11 +457,11 @@ func TestDiscard(t *testing.T) {
 		}
 	}
 	s := l.set("n", IPv4Addr, FlagInterval, Element{Interval: iv("10.0.0.0/8")}, Element{Interval: iv("224.0.0.0/3")})
-	if err := l.Delete(s, Each(Element{Interval: iv("224.0.0.0/3")}, Element{Interval: iv("192.0.2.0/24")})); err != nil {
+	if err := l.DeleteSeq(s, each(Element{Interval: iv("224.0.0.0/3")}, Element{Interval: iv("192.0.2.0/24")})); err != nil {
 		t.Fatal(err)
 	}
 	// Part of an interval is not an element.
-	if err := l.Delete(s, Each(Element{Interval: iv("10.0.0.0/9")})); !errors.Is(err, unix.EEXIST) {
+	if err := l.DeleteSeq(s, each(Element{Interval: iv("10.0.0.0/9")})); !errors.Is(err, unix.EEXIST) {
 		t.Errorf("delete part of an interval: %v", err)
 	}
 	if got := l.intervals(s); !slices.Equal(got, ivs("10.0.0.0/8")) {
@@ -475,11 +475,11 @@ func TestDiscardExpired(t *testing.T) {
 	l.nft("add set inet lab s { type ipv4_addr; flags timeout; gc-interval 1h; }")
 	s := &Set{Table: l.table, Name: "s", Type: IPv4Addr, Flags: FlagTimeout}
 	for _, do := range []func(elems iter.Seq[Element]) error{
-		func(elems iter.Seq[Element]) error { return l.Delete(s, elems) },
-		func(elems iter.Seq[Element]) error { return l.Renew(s, elems) },
+		func(elems iter.Seq[Element]) error { return l.DeleteSeq(s, elems) },
+		func(elems iter.Seq[Element]) error { return l.RenewSeq(s, elems) },
 	} {
 		brief := Element{Interval: iv("10.0.0.1"), Timeout: 20 * time.Millisecond}
-		if err := l.Add(s, Each(brief)); err != nil {
+		if err := l.AddSeq(s, each(brief)); err != nil {
 			t.Fatal(err)
 		}
 		lab.Await(t, "it expires", func() bool {
@@ -487,15 +487,15 @@ func TestDiscardExpired(t *testing.T) {
 			return errors.Is(err, os.ErrNotExist)
 		})
 		var tx Tx
-		tx.DeleteElements(s, Each(brief))
+		tx.DeleteSeq(s, each(brief))
 		if err := l.Commit(&tx); !errors.Is(err, unix.ENOENT) {
 			t.Errorf("plain deletion: %v", err)
 		}
-		if err := do(Singles(brief.From)); err != nil {
+		if err := do(singles(brief.From)); err != nil {
 			t.Error(err)
 		}
 	}
-	if got := l.read(s); len(got) != 1 || got[0].Expires != 0 {
+	if got := l.read(s); len(got) != 1 || got[0].Remaining != 0 {
 		t.Errorf("renewed: %s", show(got...))
 	}
 }
@@ -512,7 +512,7 @@ func TestListener(t *testing.T) {
 	if err := listener.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Add(s, Singles(addr("0.0.0.1"))); err != nil {
+	if err := l.AddSeq(s, singles(addr("0.0.0.1"))); err != nil {
 		t.Fatal(err)
 	}
 	events, err := listener.Receive()
@@ -525,13 +525,13 @@ func TestListener(t *testing.T) {
 		}
 	}
 	const n = 3*BatchSize + 1
-	if err := l.Add(s, spread(n)); err != nil {
+	if err := l.AddSeq(s, spread(n)); err != nil {
 		t.Error(err)
 	}
 	if got := len(l.read(s)); got != n+1 {
 		t.Errorf("added %d, read %d", n+1, got)
 	}
-	if err := l.Delete(s, spread(n)); err != nil {
+	if err := l.DeleteSeq(s, spread(n)); err != nil {
 		t.Error(err)
 	}
 	if got := l.intervals(s); !slices.Equal(got, ivs("0.0.0.1")) {

@@ -124,7 +124,7 @@ func TestAddrPortKey(t *testing.T) {
 		if k.Type() != tt.typ || k.Addr() != netip.MustParseAddr(tt.addr) || k.Port() != tt.port || k.String() != tt.want || k.Proto() != 0 {
 			t.Errorf("%s: got %v (%v, port %d, protocol %d) of %v, want %s of %v", tt.in, k, k.Addr(), k.Port(), k.Proto(), k.Type(), tt.want, tt.typ)
 		}
-		if _, ok := Single(k).Prefix(); ok || Single(k).Prefixes() != nil {
+		if _, ok := Single(k).Interval.Prefix(); ok || Single(k).Interval.Prefixes() != nil {
 			t.Errorf("%v passes for a prefix", k)
 		}
 	}

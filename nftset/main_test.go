@@ -2,6 +2,7 @@ package nftset
 
 import (
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -96,7 +97,7 @@ func (l *fixture) addSet(s *Set, elems ...Element) *Set {
 	var tx Tx
 	tx.AddSet(s)
 	l.commit(&tx)
-	if err := l.Add(s, Each(elems...)); err != nil {
+	if err := l.AddSeq(s, each(elems...)); err != nil {
 		l.t.Fatal(err)
 	}
 	return s
@@ -157,4 +158,17 @@ func random(t testing.TB) *rand.Rand {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// each and singles yield elements.
+func each(elems ...Element) iter.Seq[Element] { return slices.Values(elems) }
+
+func singles(keys ...Key) iter.Seq[Element] {
+	return func(yield func(Element) bool) {
+		for _, k := range keys {
+			if !yield(Single(k)) {
+				return
+			}
+		}
+	}
 }

@@ -19,7 +19,8 @@ type MonitorConfig struct {
 	// NetNS is the file descriptor of the network namespace, or 0 for that of the calling thread. It is needed only during [Listen].
 	NetNS int
 
-	// Table is the table whose events come.
+	// Table is the table whose events come. The zero Table stands for all of
+	// them; then there are events of the kinds Commit and Overrun alone.
 	Table Table
 
 	// Sets are the sets of the table whose events come, and those of their elements. They need not exist.
@@ -42,9 +43,12 @@ type Monitor struct {
 	closed  atomic.Bool
 }
 
-// Listen opens a monitor, which hears of every transaction that begins after it has returned. The error is os.ErrPermission without
+// Listen opens a monitor; nil stands for the zero MonitorConfig. The monitor hears of every transaction that begins after it has returned. The error is os.ErrPermission without
 // CAP_NET_ADMIN in the user namespace that owns the network namespace.
 func Listen(config *MonitorConfig) (*Monitor, error) {
+	if config == nil {
+		config = &MonitorConfig{}
+	}
 	m := &Monitor{events: eventDecoder{table: config.Table, sets: make(map[string]*Set)}}
 	for _, s := range config.Sets {
 		err := s.fault()

@@ -75,8 +75,8 @@ func briefly(events []Event) []string {
 			if el.Timeout > 0 {
 				line += fmt.Sprintf(" timeout %v", el.Timeout)
 			}
-			if el.Expires > 0 {
-				line += fmt.Sprintf(" left %vh", el.Expires.Round(time.Hour).Hours())
+			if el.Remaining > 0 {
+				line += fmt.Sprintf(" left %vh", el.Remaining.Round(time.Hour).Hours())
 			}
 			if el.Comment != "" {
 				line += fmt.Sprintf(" %q", el.Comment)
@@ -197,7 +197,7 @@ func inInitialPIDNamespace(t *testing.T) bool {
 func TestMonitorHearsOfChanges(t *testing.T) {
 	l := newLab(t)
 	addr := AddrKey(netip.MustParseAddr("192.0.2.1"))
-	ban := Element{Interval: Single(addr), Timeout: time.Hour}
+	ban := Element{Interval: Single(addr).Interval, Timeout: time.Hour}
 	s := l.set("ban4", IPv4Addr, FlagTimeout, ban)
 	m := l.listen(MonitorConfig{Sets: []Set{*s}})
 	expect := func(want string) {
@@ -218,7 +218,7 @@ func TestMonitorHearsOfChanges(t *testing.T) {
 
 	ban.Timeout = 2 * time.Hour
 	for range 2 { // the second changes nothing on any kernel
-		if err := l.Add(s, Each(ban)); err != nil {
+		if err := l.AddSeq(s, each(ban)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -231,7 +231,7 @@ func TestMonitorHearsOfChanges(t *testing.T) {
 	}
 
 	tx.reset()
-	tx.DeleteElements(s, Singles(addr))
+	tx.DeleteSeq(s, singles(addr))
 	l.commit(&tx)
 	expect(fmt.Sprintf("element deleted ban4 192.0.2.1 timeout %v left %vh", now.Timeout, now.Timeout.Hours()))
 }
@@ -268,10 +268,10 @@ func TestMonitorHearsOwnEdits(t *testing.T) {
 			t.Errorf("%+v, want process %q, port %d", commit, comm, l.PortID())
 		}
 	}
-	edit(ElementAdded, n, func() error { return l.Add(s, Singles(manyKeys(n)...)) })
+	edit(ElementAdded, n, func() error { return l.AddSeq(s, singles(manyKeys(n)...)) })
 	edit(ElementDeleted, n/2, func() error {
 		var tx Tx
-		tx.DeleteElements(s, Singles(manyKeys(n/2)...))
+		tx.DeleteSeq(s, singles(manyKeys(n/2)...))
 		return l.Commit(&tx)
 	})
 	edit(ElementDeleted, n/2, func() error {
@@ -336,7 +336,7 @@ func TestMonitorIsDeafToPackets(t *testing.T) {
 		i := slices.IndexFunc(sets, func(s Set) bool { return s.Name == short.Name })
 		return sets[i].Count <= 0 && len(l.read(&short)) == 0
 	})
-	if err := l.Add(&ban4, Singles(manyKeys(1)...)); err != nil {
+	if err := l.AddSeq(&ban4, singles(manyKeys(1)...)); err != nil {
 		t.Fatal(err)
 	}
 	events, _ := hear(t, m)
@@ -388,7 +388,7 @@ func TestMonitorOverrun(t *testing.T) {
 	s := l.set("ban4", IPv4Addr, 0)
 	m := l.listen(MonitorConfig{Sets: []Set{*s}, ReadBuffer: 32 << 10})
 	const n = 20_000
-	if err := l.Add(s, Singles(manyKeys(n)...)); err != nil {
+	if err := l.AddSeq(s, singles(manyKeys(n)...)); err != nil {
 		t.Fatal(err)
 	}
 	heard := 0
@@ -567,4 +567,32 @@ func TestMonitorLeaksNothing(t *testing.T) {
 		t.Errorf("%d file descriptors, %d before", n, filesBefore)
 	}
 	lab.Await(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= goroutinesBefore })
+}
+
+// TestListenToAll checks that a monitor without a configuration receives every
+// commit, and nothing else.
+func TestListenToAll(t *testing.T) {
+	l := newLab(t)
+	var m *Monitor
+	var err error
+	l.host.Do(func() { m, err = Listen(nil) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	s := l.set("s", IPv4Addr, FlagTimeout, Element{Interval: iv("10.0.0.1")}) // two transactions
+	if err := m.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	var events []Event
+	for len(events) < 2 {
+		if events, err = m.Receive(events); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, ev := range events {
+		if ev.Kind != Commit || ev.PortID != l.PortID() {
+			t.Errorf("after edits of %v: %+v", s, ev)
+		}
+	}
 }

@@ -58,7 +58,7 @@ func (e *nftElem) UnmarshalJSON(b []byte) error {
 	switch b[0] {
 	case '"':
 		a, err := netip.ParseAddr(strings.Trim(string(b), `"`))
-		e.Interval = Single(AddrKey(a))
+		e.Interval = Single(AddrKey(a)).Interval
 		return err
 	case '{':
 		if err := json.Unmarshal(b, &full); err != nil {
@@ -67,22 +67,22 @@ func (e *nftElem) UnmarshalJSON(b []byte) error {
 	default:
 		var port uint16
 		err := json.Unmarshal(b, &port)
-		e.Interval = Single(PortKey(port))
+		e.Interval = Single(PortKey(port)).Interval
 		return err
 	}
 	switch {
 	case full.Elem != nil:
 		e.Interval, e.Comment = full.Elem.Val.Interval, full.Elem.Comment
-		e.Timeout, e.Expires = time.Duration(full.Elem.Timeout)*time.Second, time.Duration(full.Elem.Expires)*time.Second
+		e.Timeout, e.Remaining = time.Duration(full.Elem.Timeout)*time.Second, time.Duration(full.Elem.Expires)*time.Second
 		if c := full.Elem.Counter; c != nil {
 			e.HasCounter, e.Packets, e.Bytes = true, c.Packets, c.Bytes
 		}
 	case full.Prefix != nil:
-		e.Interval = FromPrefix(netip.PrefixFrom(full.Prefix.Addr, full.Prefix.Len))
+		e.Interval = Prefix(netip.PrefixFrom(full.Prefix.Addr, full.Prefix.Len)).Interval
 	case len(full.Range) == 2:
 		e.Interval = Interval{full.Range[0].From, full.Range[1].To}
 	case len(full.Concat) == 2:
-		e.Interval = Single(AddrPortKey(netip.AddrPortFrom(full.Concat[0].From.Addr(), full.Concat[1].From.Port())))
+		e.Interval = Single(AddrPortKey(netip.AddrPortFrom(full.Concat[0].From.Addr(), full.Concat[1].From.Port()))).Interval
 	default:
 		return fmt.Errorf("an element unlike the others: %s", b)
 	}
@@ -104,7 +104,7 @@ func (l *fixture) listJSON(name string) nftSet {
 			s := object.Set
 			for i := range s.Elem {
 				if el := &s.Elem[i]; s.Type == nftType(InetProto.String()) {
-					el.Interval = Single(ProtoKey(uint8(el.From.Port())))
+					el.Interval = Single(ProtoKey(uint8(el.From.Port()))).Interval
 				}
 			}
 			return *s
@@ -133,7 +133,7 @@ func TestNftReads(t *testing.T) {
 				elems[i].Comment = elems[i].Comment[:min(len(elems[i].Comment), 128)] // NFTNL_UDATA_COMMENT_MAXLEN: more than that nft does not read
 				// nft tells whole seconds.
 				elems[i].Timeout = elems[i].Timeout.Truncate(time.Second)
-				elems[i].Expires = min(elems[i].Expires.Truncate(time.Second), elems[i].Timeout)
+				elems[i].Remaining = min(elems[i].Remaining.Truncate(time.Second), elems[i].Timeout)
 			}
 			begin := time.Now()
 			l.addSet(s, elems...)
@@ -157,7 +157,7 @@ func TestNftReads(t *testing.T) {
 			slack := time.Since(begin) + 2*time.Second
 			for i, g := range got {
 				w := read[i]
-				if d := w.Timeout - g.Timeout; g.Interval != w.Interval || g.Comment != w.Comment || d < 0 || d >= time.Second || (w.Expires-g.Expires).Abs() > slack {
+				if d := w.Timeout - g.Timeout; g.Interval != w.Interval || g.Comment != w.Comment || d < 0 || d >= time.Second || (w.Remaining-g.Remaining).Abs() > slack {
 					t.Fatalf("%v: nft says %s, we %s", s, show(g), show(w))
 				}
 			}
@@ -183,7 +183,7 @@ func TestNftWrites(t *testing.T) {
 		{IPv6Addr, FlagInterval, "::/0", ivs("::/0")},
 		{IPv6Addr, FlagInterval, "fe80::/10, ff00::/8, ::1", ivs("::1", "fe80::/10", "ff00::/8")},
 		{InetService, 0, "22, 0, 65535", ivs("0", "22", "65535")},
-		{InetProto, 0, "udp, tcp, 132", []Interval{iv("tcp"), iv("udp"), Single(ProtoKey(132))}},
+		{InetProto, 0, "udp, tcp, 132", []Interval{iv("tcp"), iv("udp"), Single(ProtoKey(132)).Interval}},
 		{IPv4AddrPort, 0, "192.0.2.1 . 23, 192.0.2.1 . 22, 0.0.0.0 . 0", ivs("0.0.0.0 . 0", "192.0.2.1 . 22", "192.0.2.1 . 23")},
 		{IPv6AddrPort, 0, "2001:db8::1 . 23, ::1 . 65535", ivs("::1 . 65535", "2001:db8::1 . 23")},
 		{InetService, FlagInterval, "0-65535", ivs("0-65535")},
@@ -211,7 +211,7 @@ func TestNftWrites(t *testing.T) {
 			elems = append(elems, Element{Interval: x})
 		}
 		var tx Tx
-		tx.DeleteElements(s, Each(elems...))
+		tx.DeleteSeq(s, each(elems...))
 		l.commit(&tx)
 		if out := l.listJSON("s"); len(out.Elem) != 0 {
 			t.Errorf("%s: deleted, yet nft says %v", tt.text, out.Elem)
@@ -229,8 +229,8 @@ func TestCommentLimits(t *testing.T) {
 				continue
 			}
 			s := l.addSet(&Set{Name: fmt.Sprint("s", typ, flags), Type: typ, Flags: flags, Timeout: time.Hour, Comment: strings.Repeat("s", maxSetComment)})
-			el := Element{Interval: Single(typ.Max().prev()), Timeout: 2 * time.Hour, Comment: strings.Repeat("e", maxElemComment)}
-			if err := l.Add(s, Each(el)); err != nil {
+			el := Element{Interval: Single(typ.Max().prev()).Interval, Timeout: 2 * time.Hour, Comment: strings.Repeat("e", maxElemComment)}
+			if err := l.AddSeq(s, each(el)); err != nil {
 				t.Errorf("comment of %d: %v", len(el.Comment), err)
 			}
 			if got := l.read(s); len(got) != 1 || got[0].Comment != el.Comment {

@@ -52,7 +52,7 @@ func (l *fixture) replaceSet(tx *Tx, chain string, from, to *Set, elems ...Eleme
 	tx.Message(unix.NFT_MSG_DELRULE, 0, l.table.Family, e.b, "flush chain", chain)
 	tx.DeleteSet(from)
 	tx.AddSet(to)
-	tx.AddElements(to, Each(elems...))
+	tx.AddSeq(to, each(elems...))
 	for _, rule := range rules {
 		tx.Message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, l.table.Family, rule, "add rule", chain)
 	}
@@ -127,7 +127,7 @@ func TestReplaceSetOfOtherKind(t *testing.T) {
 	var tx Tx
 	tx.DeleteSet(old)
 	tx.AddSet(now)
-	tx.AddElements(now, Each(elems...))
+	tx.AddSeq(now, each(elems...))
 	checkOpError(t, l.Commit(&tx), "delete set", old.String(), nil, unix.EBUSY)
 	if got, err := l.Set(l.table, "s"); err != nil || got.Flags != old.Flags {
 		t.Errorf("%+v, %v", got, err)
@@ -144,14 +144,14 @@ func TestReplaceSetOrder(t *testing.T) {
 	third := &Set{Table: l.table, Name: "s", Type: IPv4Addr, Flags: FlagInterval}
 
 	var tx Tx
-	tx.AddElements(first, Each(Element{Interval: iv("10.0.0.2")}))
+	tx.AddSeq(first, each(Element{Interval: iv("10.0.0.2")}))
 	tx.DeleteSet(first)
 	tx.AddSet(second)
-	tx.Renew(second, Each(Element{Interval: iv("10.0.0.3 . 23"), Timeout: time.Hour}))
+	tx.Renew(second, Element{Interval: iv("10.0.0.3 . 23"), Timeout: time.Hour})
 	tx.DeleteSet(second)
 	tx.AddSet(third)
-	tx.AddElements(third, Each(Element{Interval: iv("10.0.0.0/30")}, Element{Interval: iv("10.0.0.9")}))
-	tx.DeleteElements(third, Each(Element{Interval: iv("10.0.0.9")}))
+	tx.AddSeq(third, each(Element{Interval: iv("10.0.0.0/30")}, Element{Interval: iv("10.0.0.9")}))
+	tx.DeleteSeq(third, each(Element{Interval: iv("10.0.0.9")}))
 	l.commit(&tx)
 	if got := l.intervals(third); !slices.Equal(got, ivs("10.0.0.0/30")) {
 		t.Errorf("holds %v", got)
@@ -163,8 +163,8 @@ func TestReplaceSetOrder(t *testing.T) {
 	tx = Tx{}
 	tx.DeleteSet(third)
 	tx.AddSet(&full)
-	tx.AddElements(&full, Singles(pairOf("10.0.0.1:1"), pairOf("10.0.0.1:2")))
-	refused := Single(pairOf("10.0.0.1:2"))
+	tx.AddSeq(&full, singles(pairOf("10.0.0.1:1"), pairOf("10.0.0.1:2")))
+	refused := Single(pairOf("10.0.0.1:2")).Interval
 	checkOpError(t, l.Commit(&tx), "add element", full.String(), &refused, unix.ENFILE)
 	if got := l.intervals(third); !slices.Equal(got, ivs("10.0.0.0/30")) {
 		t.Errorf("holds %v", got)
@@ -181,7 +181,7 @@ func TestMonitorHearsOfReplacedSet(t *testing.T) {
 	var tx Tx
 	tx.DeleteSet(old)
 	tx.AddSet(now)
-	tx.AddElements(now, Each(Element{Interval: iv("10.0.0.2")}))
+	tx.AddSeq(now, each(Element{Interval: iv("10.0.0.2")}))
 	l.commit(&tx)
 	events, _ := hear(t, m)
 	var kinds []EventKind

@@ -2,6 +2,7 @@ package nftset
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,6 +51,20 @@ const (
 	FlagDynamic  Flags = unix.NFT_SET_EVAL     // the packet path adds elements; excludes FlagInterval
 )
 
+// String returns the flags as nft writes them: "interval,timeout".
+func (f Flags) String() string {
+	var names []string
+	for _, n := range []struct {
+		flag Flags
+		name string
+	}{{FlagDynamic, "dynamic"}, {FlagInterval, "interval"}, {FlagTimeout, "timeout"}} {
+		if f&n.flag != 0 {
+			names = append(names, n.name)
+		}
+	}
+	return strings.Join(names, ",")
+}
+
 // Set describes a named set.
 type Set struct {
 	Table Table
@@ -85,26 +100,4 @@ func (s *Set) fault() error {
 		return fmt.Errorf("intervals of %v are not supported", s.Type)
 	}
 	return nil
-}
-
-// Element is one element of a set.
-type Element struct {
-	// Interval holds the keys. In a set without FlagInterval From and To are the same.
-	Interval
-
-	// Timeout is the element's own timeout; 0 means the set's default, and in a set without one, for ever. The kernel leaves it
-	// out of what it tells when it equals the default. It counts in jiffies, of 1 to 10 ms; what is shorter becomes 10 ms.
-	Timeout time.Duration
-
-	// Expires is the time left. When adding, it says how much of the timeout is left, and 0 means all of it; a timeout that is
-	// shorter is raised to it. When read, 0 means for ever, and it may exceed Timeout: rules that update an element renew only
-	// this one.
-	Expires time.Duration
-
-	// Comment is at most 251 bytes. It cannot be changed without deleting the element.
-	Comment string
-
-	// Packets and Bytes are the element's counter, in sets that count; HasCounter tells whether there is one. Never written.
-	Packets, Bytes uint64
-	HasCounter     bool
 }

@@ -27,7 +27,7 @@ func TestCount(t *testing.T) {
 			}
 			elems := randomElements(r, s, 1000)
 			keep(elems)
-			if err := l.Add(s, Each(elems...)); err != nil {
+			if err := l.AddSeq(s, each(elems...)); err != nil {
 				t.Fatal(err)
 			}
 			named := &Set{Table: s.Table, Name: s.Name}
@@ -167,7 +167,7 @@ func TestAddSetAgain(t *testing.T) {
 	again := *s
 	again.Timeout, again.Size = 2*time.Hour, 20
 	l.addSet(&again)
-	if err := l.Add(&again, Singles(addr("10.0.0.2"))); err != nil {
+	if err := l.AddSeq(&again, singles(addr("10.0.0.2"))); err != nil {
 		t.Fatal(err)
 	}
 	got, err := l.Sets(l.table)
@@ -179,7 +179,7 @@ func TestAddSetAgain(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, again)
 	}
 	elems := l.read(s)
-	if len(elems) != 2 || elems[0].Expires > time.Hour || elems[1].Expires <= time.Hour {
+	if len(elems) != 2 || elems[0].Remaining > time.Hour || elems[1].Remaining <= time.Hour {
 		t.Errorf("elements: %s", show(elems...))
 	}
 }

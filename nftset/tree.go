@@ -65,7 +65,7 @@ func (t *tree) reset() { t.entries, t.rest = t.entries[:0], t.rest[:0] }
 
 func (t *tree) add(l *listed) {
 	e := entry{l.el.From, l.end, -1}
-	if l.el.Timeout != 0 || l.el.Expires != 0 || l.el.Comment != "" || l.el.HasCounter {
+	if l.el.Timeout != 0 || l.el.Remaining != 0 || l.el.Comment != "" || l.el.HasCounter {
 		e.rest = int32(len(t.rest))
 		t.rest = append(t.rest, l.el)
 	}

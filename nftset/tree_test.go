@@ -86,7 +86,7 @@ func TestPair(t *testing.T) {
 func TestTreeEqual(t *testing.T) {
 	a := entries("1", "-3", "5", "-9")
 	b := slices.Clone(a)
-	b[0].el.Expires = time.Hour
+	b[0].el.Remaining = time.Hour
 	slices.Reverse(b)
 	if !treeOf(a...).equal(treeOf(b...)) {
 		t.Error("the same in another order is not equal")
@@ -114,14 +114,14 @@ func TestPairRandom(t *testing.T) {
 				in = append(in, listed{el: el})
 			}
 			if open {
-				in = append(in, slices.Repeat([]listed{{Element{Interval: Single(end)}, true}}, 1+r.IntN(2))...)
+				in = append(in, slices.Repeat([]listed{{Single(end), true}}, 1+r.IntN(2))...)
 			}
 		}
 		// An orphan lies in a gap, or where an interval begins.
 		for range r.IntN(5) {
 			k := randomKey(r, s.Type)
 			if !slices.ContainsFunc(want, func(el Element) bool { return el.Contains(k) && el.From != k }) {
-				in = append(in, listed{Element{Interval: Single(k)}, true})
+				in = append(in, listed{Single(k), true})
 			}
 		}
 		r.Shuffle(len(in), func(i, j int) { in[i], in[j] = in[j], in[i] })

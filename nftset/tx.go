@@ -123,54 +123,64 @@ func (tx *Tx) FlushSet(s *Set) {
 	tx.enc.finish(at)
 }
 
-// AddElements adds elements. One that is there already, with the same bounds, is not changed before Linux 6.12. From then on it gets
-// the new one's timeout, and if that brings none, the set's default, which may be none: then it lives for ever. Use Renew to be sure. An interval that overlaps another is refused with EEXIST, but one that reaches the top of the key
-// space is not (seen on 6.18): what it overlaps then cuts it short. Where that can be, ask the set before, or replace it by what
-// [Merge] makes.
-func (tx *Tx) AddElements(s *Set, elems iter.Seq[Element]) {
+// Add adds elements. One that is there already, with the same bounds, is not
+// changed before Linux 6.12. From then on it gets the new one's timeout, and if
+// that has none, the set's default, which may be none: then it never expires.
+// Use Renew to be sure. An interval that overlaps another is refused with EEXIST,
+// but one that reaches the top of the key space is not (seen on 6.18): what it
+// overlaps then cuts it short. Where that can be, ask the set before, or replace
+// it by what [Merge] makes.
+func (tx *Tx) Add(s *Set, elems ...Element) { tx.AddSeq(s, slices.Values(elems)) }
+
+// AddSeq is Add for elements that need not be in memory at once.
+func (tx *Tx) AddSeq(s *Set, elems iter.Seq[Element]) {
 	tx.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, "add element", s, elems, false)
 }
 
-// DeleteElements deletes elements, whose bounds must be given exactly. The kernel answers ENOENT for one that is absent.
-func (tx *Tx) DeleteElements(s *Set, elems iter.Seq[Element]) {
+// Delete deletes elements, whose bounds must be given exactly. The kernel answers
+// ENOENT for one that is absent.
+func (tx *Tx) Delete(s *Set, elems ...Element) { tx.DeleteSeq(s, slices.Values(elems)) }
+
+// DeleteSeq is Delete for elements that need not be in memory at once.
+func (tx *Tx) DeleteSeq(s *Set, elems iter.Seq[Element]) {
 	tx.elements(unix.NFT_MSG_DELSETELEM, 0, "delete element", s, elems, true)
 }
 
-// Discard deletes elements that may be absent, or may have expired by the time of the commit: it adds each and deletes it again.
-// (NFT_MSG_DESTROYSETELEM does this in one step, from Linux 6.3 on.) For those that are absent this fails with ENFILE in a full set,
-// and with EEXIST where an interval overlaps another.
-func (tx *Tx) Discard(s *Set, elems iter.Seq[Element]) { tx.discard(s, slices.Collect(elems)) }
-
-func (tx *Tx) discard(s *Set, elems []Element) []Element {
+// Discard deletes elements that may be absent, or may have expired by the time of
+// the commit: it adds each and deletes it again. (NFT_MSG_DESTROYSETELEM does this
+// in one step, from Linux 6.3 on.) For those that are absent this fails with
+// ENFILE in a full set, and with EEXIST where an interval overlaps another.
+func (tx *Tx) Discard(s *Set, elems ...Element) {
 	elems = distinct(elems)
-	tx.AddElements(s, slices.Values(elems))
-	tx.DeleteElements(s, slices.Values(elems))
-	return elems
+	tx.Add(s, elems...)
+	tx.Delete(s, elems...)
 }
 
-// Renew adds elements so that they have the Timeout and Expires that are given whether they are there or not, on every kernel:
-// those before 6.12 do not change an element that exists. So each is added, deleted and added again, and its counter begins anew. Of
-// several with the same keys the last counts.
-func (tx *Tx) Renew(s *Set, elems iter.Seq[Element]) { tx.renew(s, slices.Collect(elems)) }
-
-func (tx *Tx) renew(s *Set, elems []Element) {
-	tx.AddElements(s, slices.Values(tx.discard(s, elems)))
+// Renew adds elements so that they have the Timeout and Remaining that are given,
+// whether they are there or not, on every kernel: those before 6.12 do not change
+// an element that exists. So each is added, deleted and added again, and its
+// counter begins anew. Of several with the same keys, the last counts.
+func (tx *Tx) Renew(s *Set, elems ...Element) {
+	elems = distinct(elems)
+	tx.Add(s, elems...)
+	tx.Delete(s, elems...)
+	tx.Add(s, elems...)
 }
 
-// distinct leaves of elements with the same keys the last: the second deletion would be one of what is absent. It may change elems.
+// distinct returns the elements with the last of those with the same keys in
+// place of the first: the second deletion would be one of what is absent.
 func distinct(elems []Element) []Element {
 	index := make(map[Interval]int, len(elems))
-	n := 0
+	out := make([]Element, 0, len(elems))
 	for _, el := range elems {
-		i, ok := index[el.Interval]
-		if !ok {
-			i = n
-			index[el.Interval] = i
-			n++
+		if i, ok := index[el.Interval]; ok {
+			out[i] = el
+			continue
 		}
-		elems[i] = el
+		index[el.Interval] = len(out)
+		out = append(out, el)
 	}
-	return elems[:n]
+	return out
 }
 
 // elements cuts the list into messages: the attribute that holds a list ends at 65,535 bytes.
@@ -213,9 +223,9 @@ func (s *Set) check(el *Element) error {
 		return fmt.Errorf("it ends before it begins")
 	case s.Flags&FlagInterval == 0 && !el.IsSingle():
 		return fmt.Errorf("the set takes single keys, no intervals")
-	case s.Flags&FlagTimeout == 0 && (el.Timeout != 0 || el.Expires != 0):
+	case s.Flags&FlagTimeout == 0 && (el.Timeout != 0 || el.Remaining != 0):
 		return fmt.Errorf("the set takes no timeouts")
-	case el.Timeout < 0 || el.Expires < 0:
+	case el.Timeout < 0 || el.Remaining < 0:
 		return fmt.Errorf("negative timeout")
 	case len(el.Comment) > maxElemComment:
 		return fmt.Errorf("comment of %d bytes, at most %d are allowed", len(el.Comment), maxElemComment)
@@ -254,17 +264,3 @@ func batchFrame(typ uint16, generation uint32) []byte {
 	e.finish(at)
 	return e.b
 }
-
-// Singles yields an element without timeout for each key.
-func Singles(keys ...Key) iter.Seq[Element] {
-	return func(yield func(Element) bool) {
-		for _, k := range keys {
-			if !yield(Element{Interval: Single(k)}) {
-				return
-			}
-		}
-	}
-}
-
-// Each yields the elements given.
-func Each(elems ...Element) iter.Seq[Element] { return slices.Values(elems) }

@@ -49,9 +49,9 @@ func TestApplyBesideBusyProgram(t *testing.T) {
 			}
 			tx := &nftset.Tx{}
 			el := nftset.Element{
-				Interval: nftset.Single(nftset.AddrKey(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}))), Timeout: time.Minute,
+				Interval: nftset.Addr(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})).Interval, Timeout: time.Minute,
 			}
-			tx.AddElements(set, nftset.Each(el))
+			tx.Add(set, el)
 			if err := other.Commit(tx); err != nil {
 				stopped <- err
 				return

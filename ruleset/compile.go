@@ -188,7 +188,7 @@ func (t *Table) dynamic(name string, key nftset.KeyType, timeout time.Duration, 
 func (t *Table) prefixes(name string, f family, list []netip.Prefix) {
 	var ivs []nftset.Interval
 	for _, p := range list {
-		if iv := nftset.FromPrefix(p); iv.From.Type() == f.key {
+		if iv := nftset.Prefix(p).Interval; iv.From.Type() == f.key {
 			ivs = append(ivs, iv)
 		}
 	}

@@ -128,8 +128,8 @@ func (p *Plan) diffSets(s *State, c Contents) error {
 		case have.Type != want.Type || have.Flags != want.Flags:
 			errs = append(errs, &ConflictError{
 				Object: "set " + have.String(),
-				Have:   fmt.Sprintf("type %s, flags %s", have.Type, flagsText(have.Flags)),
-				Want:   fmt.Sprintf("type %s, flags %s", want.Type, flagsText(want.Flags)),
+				Have:   fmt.Sprintf("type %s, flags %s", have.Type, have.Flags),
+				Want:   fmt.Sprintf("type %s, flags %s", want.Type, want.Flags),
 			})
 			continue
 		case sameTimeout(have.Timeout, want.Timeout) && have.Size == want.Size:

@@ -76,12 +76,12 @@ func TestDiffSaysWhatItChanges(t *testing.T) {
 		"size": {func(s *State, _ *Contents) { s.Digest = ""; set(s, "tier4_2").Size = 7 },
 			"add set inet portmon tier4_2 { type ipv4_addr; flags dynamic,timeout; timeout 30d8h; size 131072; }\n", "size of tier4_2"},
 		"timeout within the ticks": {func(s *State, _ *Contents) { s.Digest = ""; set(s, "ban4").Timeout += 9 * time.Millisecond }, "", ""},
-		"static set": {func(_ *State, c *Contents) { c.Static["trap_udp"] = []nftset.Interval{nftset.FromPorts(1, 2)} },
+		"static set": {func(_ *State, c *Contents) { c.Static["trap_udp"] = []nftset.Interval{nftset.Ports(1, 2).Interval} },
 			"delete element inet portmon trap_udp { 1-2 }\n", "trap_udp"},
 		"part of a static set": {func(_ *State, c *Contents) {
 			w := slices.Clone(c.Static["whitelist4"])
-			w[1] = nftset.FromPrefix(prefix("10.0.0.0/9"))
-			c.Static["whitelist4"] = slices.Delete(append(w, nftset.FromPrefix(prefix("203.0.113.9/32"))), 3, 4)
+			w[1] = nftset.Prefix(prefix("10.0.0.0/9")).Interval
+			c.Static["whitelist4"] = slices.Delete(append(w, nftset.Prefix(prefix("203.0.113.9/32")).Interval), 3, 4)
 		},
 			"delete element inet portmon whitelist4 { 10.0.0.0/9, 203.0.113.9 }\n" +
 				"add element inet portmon whitelist4 { 10.0.0.0/8, 127.0.0.0/8 }\n", "whitelist4"},
@@ -182,7 +182,7 @@ func TestDiffLiftsWhitelisted(t *testing.T) {
 	s, c := kernelState(t, Compile(spec, allFeatures, Asked{}))
 	ban := func(set, p string) Entry {
 		role, step := RoleOf(set)
-		return Entry{Interval: nftset.FromPrefix(prefix(p)), Set: set, Role: role, Step: step, Timeout: time.Hour, Remaining: time.Hour}
+		return Entry{Interval: nftset.Prefix(prefix(p)).Interval, Set: set, Role: role, Step: step, Timeout: time.Hour, Remaining: time.Hour}
 	}
 	lifted := []Entry{
 		ban("ban4", "198.51.100.255/32"),

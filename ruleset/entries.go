@@ -66,7 +66,7 @@ func (s *State) Entry(set string, el nftset.Element) (e Entry, ok bool) {
 	}
 	e = Entry{
 		Interval: el.Interval, Set: set, Role: role, Step: step,
-		Timeout: el.Timeout, Remaining: el.Expires, Comment: el.Comment,
+		Timeout: el.Timeout, Remaining: el.Remaining, Comment: el.Comment,
 	}
 	if known := s.Set(set); e.Timeout == 0 && e.Remaining > 0 && known != nil {
 		e.Timeout = known.Timeout
@@ -75,10 +75,10 @@ func (s *State) Entry(set string, el nftset.Element) (e Entry, ok bool) {
 	switch f := familyOf(el.From.Type()); {
 	case role == RoleNet:
 	case role == RoleSubnet:
-		e.Interval = nftset.FromPrefix(netip.PrefixFrom(a, f.subnetLen))
+		e.Interval = nftset.Prefix(netip.PrefixFrom(a, f.subnetLen)).Interval
 	case s.network(a).Addr() == a:
 		// The address of a network stands for the network.
-		e.Interval = nftset.FromPrefix(s.network(a))
+		e.Interval = nftset.Prefix(s.network(a)).Interval
 	}
 	return e, true
 }

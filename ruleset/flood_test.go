@@ -202,7 +202,7 @@ func TestBanByHandFindsRoom(t *testing.T) {
 		forged := &forgery{family: f}
 		var elems []nftset.Element
 		for range spec.Size {
-			elems = append(elems, nftset.Element{Interval: nftset.Single(nftset.AddrKey(network(forged.next())))})
+			elems = append(elems, nftset.Addr(network(forged.next())))
 		}
 		l.addMany(f.ban(), elems)
 		byHand, late, bystander := l.source(f), l.source(f), l.source(f)

@@ -25,7 +25,7 @@ func (l *fixture) fill(set string, f family, size, room int) {
 		if f.is6() {
 			a = addr(fmt.Sprintf("2001:db8:f:%x::", i))
 		}
-		elems = append(elems, nftset.Element{Interval: nftset.Single(nftset.AddrKey(a)), Timeout: time.Hour})
+		elems = append(elems, nftset.Element{Interval: nftset.Addr(a).Interval, Timeout: time.Hour})
 	}
 	l.addMany(set, elems)
 }

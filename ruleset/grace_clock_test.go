@@ -57,7 +57,7 @@ func TestGrace(t *testing.T) {
 				first, second, late, bystander := l.source(f), l.source(f), l.source(f), l.source(f)
 				left := func() time.Duration {
 					el, _ := l.element(trap.served(f), nftset.AddrPortKey(l.To(first, trap.port)))
-					return el.Expires
+					return el.Remaining
 				}
 				l.Want(trap.packet(l, first), trap.open)
 				if d := left(); d < grace/2 {
@@ -133,7 +133,7 @@ func TestStrictScanGrace(t *testing.T) {
 		begun := time.Now()
 		lab.Await(l.T, "most of the grace", func() bool {
 			el, _ := l.element(f.grace(unix.IPPROTO_TCP), nftset.AddrPortKey(l.To(first, port)))
-			return el.Expires < grace/3
+			return el.Remaining < grace/3
 		})
 		l.Want(l.SYN(second, port), netnstest.AnswerSYNACK)
 		server.Close()

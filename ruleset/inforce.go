@@ -60,7 +60,7 @@ func (h *Handle) ArmedIn() (d time.Duration, err error) {
 		if err != nil {
 			return 0, err
 		}
-		d = max(d, el.Expires)
+		d = max(d, el.Remaining)
 	}
 	return d, nil
 }

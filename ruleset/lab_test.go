@@ -266,7 +266,7 @@ func (l *fixture) addMany(set string, elems []nftset.Element) {
 	l.T.Helper()
 	s := l.open().Set(set)
 	for batch := range slices.Chunk(elems, 1000) {
-		if err := l.conn.Add(s, slices.Values(batch)); err != nil {
+		if err := l.conn.AddSeq(s, slices.Values(batch)); err != nil {
 			l.T.Fatal(err)
 		}
 	}

@@ -67,7 +67,7 @@ func TestLadderForgets(t *testing.T) {
 		l.offendAt(spec, offender, bystander, 1)
 		l.offendAt(spec, offender, bystander, 2)
 		lab.Await(l.T, "the first step to be forgotten", func() bool { _, ok := l.element(f.tier(1), key); return !ok })
-		if el, ok := l.element(f.tier(2), key); !ok || el.Expires > spec.memoryTime(2) {
+		if el, ok := l.element(f.tier(2), key); !ok || el.Remaining > spec.memoryTime(2) {
 			l.T.Fatalf("the second step is remembered as %+v, %v", el, ok)
 		}
 		l.offendAt(spec, offender, bystander, 3)

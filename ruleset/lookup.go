@@ -42,7 +42,7 @@ func (h *Handle) Lookup(a netip.Addr) (Standing, error) {
 		return st, err
 	}
 	own := nftset.AddrKey(a)
-	whitelisted, ok, err := h.Whitelisted(nftset.Single(own))
+	whitelisted, ok, err := h.Whitelisted(nftset.Single(own).Interval)
 	if err != nil {
 		return st, err
 	}

@@ -117,7 +117,7 @@ func TestFindTimeCountsFromTheFirst(t *testing.T) {
 			if err != nil {
 				l.T.Fatal(err)
 			}
-			return el.Expires
+			return el.Remaining
 		}
 		l.Offend(src)
 		first := time.Now()

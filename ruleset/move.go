@@ -30,7 +30,7 @@ func (s Spec) displaced(have *State, c Contents) displacement {
 	rekeyed := have.rekeyed(s)
 	whitelist := make(map[nftset.KeyType][]nftset.Interval)
 	for _, p := range slices.Concat(alwaysWhitelisted, s.Whitelist) {
-		iv := nftset.FromPrefix(p)
+		iv := nftset.Prefix(p).Interval
 		whitelist[iv.From.Type()] = append(whitelist[iv.From.Type()], iv)
 	}
 	for t := range whitelist {
@@ -64,7 +64,7 @@ func (s Spec) displaced(have *State, c Contents) displacement {
 			if s.Prefix6 > p.Bits() {
 				continue // nobody knows which of the smaller networks it was
 			}
-			moved.Interval = nftset.FromPrefix(netip.PrefixFrom(p.Addr(), s.Prefix6))
+			moved.Interval = nftset.Prefix(netip.PrefixFrom(p.Addr(), s.Prefix6)).Interval
 		}
 		d.steps = append(d.steps, moved)
 	}
@@ -182,7 +182,7 @@ func (p *Plan) moveSteps(spec Spec, s *State, d displacement) {
 		if have[at] >= remaining {
 			continue
 		}
-		iv := nftset.Single(at.key)
+		iv := nftset.Single(at.key).Interval
 		longer[at.set] = append(longer[at.set], nftset.Element{Interval: iv, Timeout: remaining})
 		if have[at] > 0 {
 			known[at.set] = append(known[at.set], iv)
@@ -219,5 +219,5 @@ func (e Entry) key() nftset.Interval {
 	if e.Role == RoleNet {
 		return e.Interval
 	}
-	return nftset.Single(e.From)
+	return nftset.Single(e.From).Interval
 }

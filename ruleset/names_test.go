@@ -130,7 +130,7 @@ func TestPortSet(t *testing.T) {
 		}
 	}
 	ivs, flags := portSet([]Ports{{1, 2048}, {60000, 62047}})
-	if len(ivs) != maxSinglePorts || flags != 0 || ivs[2048] != nftset.Single(nftset.PortKey(60000)) {
+	if len(ivs) != maxSinglePorts || flags != 0 || ivs[2048] != nftset.Single(nftset.PortKey(60000)).Interval {
 		t.Errorf("of 4,096 ports it made %d elements, with flags %v", len(ivs), flags)
 	}
 }

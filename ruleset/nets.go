@@ -28,8 +28,8 @@ func (h *Handle) addNets(f family, added []span) error {
 			return err
 		}
 		gone, more := changes(have, replace(have, added))
-		tx.Discard(set, elements(gone))
-		tx.AddElements(set, elements(more))
+		tx.Discard(set, slices.Collect(elements(gone))...)
+		tx.AddSeq(set, elements(more))
 		asked := h.asked()
 		asked.set(f)
 		return h.ask(tx, asked)
@@ -82,7 +82,7 @@ func (h *Handle) spans(set *nftset.Set) ([]span, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, spanOf(el.Interval, el.Timeout, el.Expires, el.Comment))
+		out = append(out, spanOf(el.Interval, el.Timeout, el.Remaining, el.Comment))
 	}
 	return out, nil
 }

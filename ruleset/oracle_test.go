@@ -167,11 +167,11 @@ func TestNftAgreesOnEntries(t *testing.T) {
 			Comment: []string{"", "a comment", `with "quotes"`}[random.IntN(3)],
 		}
 		if el.Timeout > 0 && random.IntN(2) == 0 {
-			el.Expires = el.Timeout/2 + 10*time.Second
+			el.Remaining = el.Timeout/2 + 10*time.Second
 		}
 		switch set {
 		case "net4":
-			el.Interval = nftset.FromPrefix(netip.PrefixFrom(v4, 28+random.IntN(5)))
+			el.Interval = nftset.Prefix(netip.PrefixFrom(v4, 28+random.IntN(5))).Interval
 			if random.IntN(4) == 0 {
 				el.From, _ = el.From.Next()
 				if el.To.Compare(el.From) < 0 {
@@ -179,11 +179,11 @@ func TestNftAgreesOnEntries(t *testing.T) {
 				}
 			}
 		case "net6":
-			el.Interval = nftset.FromPrefix(netip.PrefixFrom(v6, 48+random.IntN(81)))
+			el.Interval = nftset.Prefix(netip.PrefixFrom(v6, 48+random.IntN(81))).Interval
 		default:
-			el.Interval = nftset.Single(nftset.AddrKey(v4))
+			el.Interval = nftset.Addr(v4).Interval
 			if strings.Contains(set, "6") {
-				el.Interval = nftset.Single(nftset.AddrKey(v6))
+				el.Interval = nftset.Addr(v6).Interval
 			}
 		}
 		elements[set] = append(elements[set], el)

@@ -13,7 +13,7 @@ func (s Spec) own() []nftset.Interval {
 	var out []nftset.Interval
 	for _, p := range s.Own6 {
 		if p.Bits() <= ownLen {
-			out = append(out, nftset.Single(nftset.AddrKey(p.Addr())))
+			out = append(out, nftset.Addr(p.Addr()).Interval)
 		}
 	}
 	slices.SortFunc(out, nftset.Interval.Compare)
@@ -22,7 +22,7 @@ func (s Spec) own() []nftset.Interval {
 
 // isOwn reports whether an address is in a network of this host.
 func (s Spec) isOwn(a netip.Addr) bool {
-	key := nftset.Single(nftset.AddrKey(netip.PrefixFrom(a, ownLen).Masked().Addr()))
+	key := nftset.Addr(netip.PrefixFrom(a, ownLen).Masked().Addr()).Interval
 	_, found := slices.BinarySearchFunc(s.own(), key, nftset.Interval.Compare)
 	return found
 }

@@ -88,7 +88,7 @@ func TestOwn6OfAFullSet(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	var held []nftset.Element
 	for i := range ownSize - 1 {
-		held = append(held, nftset.Element{Interval: nftset.Single(nftset.AddrKey(addr(fmt.Sprintf("2001:db8:f:%x::", i))))})
+		held = append(held, nftset.Addr(addr(fmt.Sprintf("2001:db8:f:%x::", i))))
 	}
 	l.addMany(setOwn6, held)
 	spec := trapSpec()

@@ -110,7 +110,7 @@ func (p *Plan) addCounter(name string) {
 func (p *Plan) putSet(what string, s *nftset.Set) {
 	props := fmt.Sprintf("type %s;", s.Type)
 	if s.Flags != 0 {
-		props += fmt.Sprintf(" flags %s;", flagsText(s.Flags))
+		props += fmt.Sprintf(" flags %s;", s.Flags)
 	}
 	if s.Timeout > 0 {
 		props += " timeout " + text.Duration(s.Timeout) + ";"
@@ -126,11 +126,11 @@ func (p *Plan) deleteSet(s *nftset.Set) {
 }
 
 func (p *Plan) addIntervals(s *nftset.Set, ivs []nftset.Interval) {
-	p.intervals("add", s, ivs, func(tx *nftset.Tx, elems iter.Seq[nftset.Element]) { tx.AddElements(s, elems) })
+	p.intervals("add", s, ivs, func(tx *nftset.Tx, elems iter.Seq[nftset.Element]) { tx.AddSeq(s, elems) })
 }
 
 func (p *Plan) deleteIntervals(s *nftset.Set, ivs []nftset.Interval) {
-	p.intervals("delete", s, ivs, func(tx *nftset.Tx, elems iter.Seq[nftset.Element]) { tx.DeleteElements(s, elems) })
+	p.intervals("delete", s, ivs, func(tx *nftset.Tx, elems iter.Seq[nftset.Element]) { tx.DeleteSeq(s, elems) })
 }
 
 func (p *Plan) intervals(verb string, s *nftset.Set, ivs []nftset.Interval, encode func(*nftset.Tx, iter.Seq[nftset.Element])) {
@@ -160,7 +160,7 @@ func (p *Plan) addElements(what string, to *nftset.Set, elems []nftset.Element) 
 	if len(elems) == 0 {
 		return
 	}
-	p.do(what, func(tx *nftset.Tx) error { tx.AddElements(to, slices.Values(elems)); return nil },
+	p.do(what, func(tx *nftset.Tx) error { tx.Add(to, elems...); return nil },
 		"add element %s { %s }", to, elementsText(elems))
 }
 
@@ -175,7 +175,7 @@ func (p *Plan) discard(what string, from *nftset.Set, keys []nftset.Interval) {
 		elems[i] = nftset.Element{Interval: key}
 	}
 	text := elementsText(elems)
-	p.do(what, func(tx *nftset.Tx) error { tx.Discard(from, slices.Values(elems)); return nil },
+	p.do(what, func(tx *nftset.Tx) error { tx.Discard(from, elems...); return nil },
 		"add element %s { %s }\ndelete element %s { %s }", from, text, from, text)
 }
 
@@ -188,7 +188,7 @@ func (p *Plan) delayTraps(d time.Duration) {
 	set := &p.Table.set(setStarting).Set
 	var elems []nftset.Element
 	for _, proto := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-		elems = append(elems, nftset.Element{Interval: nftset.Single(nftset.ProtoKey(proto)), Timeout: d})
+		elems = append(elems, nftset.Element{Interval: nftset.Single(nftset.ProtoKey(proto)).Interval, Timeout: d})
 	}
 	p.addElements(setStarting, set, elems)
 }
@@ -206,8 +206,8 @@ func elementText(el nftset.Element) string {
 	if el.Timeout > 0 {
 		s += " timeout " + text.Duration(el.Timeout)
 	}
-	if el.Expires > 0 && el.Expires != el.Timeout {
-		s += " expires " + text.Duration(el.Expires)
+	if el.Remaining > 0 && el.Remaining != el.Timeout {
+		s += " expires " + text.Duration(el.Remaining)
 	}
 	if el.Comment != "" {
 		s += fmt.Sprintf(" comment %q", el.Comment)

@@ -34,7 +34,7 @@ func portSet(ports []Ports) ([]nftset.Interval, nftset.Flags) {
 	}
 	var ivs []nftset.Interval
 	for _, p := range ports {
-		ivs = append(ivs, nftset.FromPorts(p.From, p.To))
+		ivs = append(ivs, nftset.Ports(p.From, p.To).Interval)
 	}
 	ivs = nftset.Merge(ivs)
 	if n > maxSinglePorts {
@@ -43,7 +43,7 @@ func portSet(ports []Ports) ([]nftset.Interval, nftset.Flags) {
 	single := make([]nftset.Interval, 0, n)
 	for _, iv := range ivs {
 		for port := int(iv.From.Port()); port <= int(iv.To.Port()); port++ {
-			single = append(single, nftset.Single(nftset.PortKey(uint16(port))))
+			single = append(single, nftset.Single(nftset.PortKey(uint16(port))).Interval)
 		}
 	}
 	return single, 0

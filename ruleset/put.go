@@ -45,7 +45,7 @@ type WhitelistedError struct {
 }
 
 func (e *WhitelistedError) Error() string {
-	return fmt.Sprintf("%s is whitelisted by %s", nftset.FromPrefix(e.Prefix), e.Entry)
+	return fmt.Sprintf("%s is whitelisted by %s", nftset.Prefix(e.Prefix).Interval, e.Entry)
 }
 
 // SourceError tells that a prefix cannot be banned because no host sends from
@@ -56,7 +56,7 @@ type SourceError struct {
 }
 
 func (e *SourceError) Error() string {
-	return fmt.Sprintf("%s %s", nftset.FromPrefix(e.Prefix), e.Reason)
+	return fmt.Sprintf("%s %s", nftset.Prefix(e.Prefix).Interval, e.Reason)
 }
 
 // CheckSource returns a *SourceError for a prefix that cannot be a source.
@@ -126,7 +126,7 @@ func (h *Handle) Check(records []Record) ([]error, error) {
 		p := records[i].Source
 		err := CheckSource(p)
 		if err == nil {
-			iv := nftset.FromPrefix(p)
+			iv := nftset.Prefix(p).Interval
 			entry, ok, failure := whitelists(iv)
 			switch {
 			case failure != nil:
@@ -186,7 +186,7 @@ func (e *edit) put(i int32) {
 		case r.Remaining > 0 && r.Cause == CauseSubnet && r.Source.Bits() == f.subnetLen && e.h.Set(f.subnet()) != nil:
 			e.add(place{f.key, RoleSubnet, 0}, i)
 		default:
-			e.nets[f] = append(e.nets[f], spanOf(nftset.FromPrefix(r.Source), r.Timeout, r.Remaining, r.Comment))
+			e.nets[f] = append(e.nets[f], spanOf(nftset.Prefix(r.Source).Interval, r.Timeout, r.Remaining, r.Comment))
 		}
 	}
 	if r.Step > 0 && r.StepRemaining > 0 {
@@ -207,9 +207,9 @@ func (e *edit) key(i int32) nftset.Key { return nftset.AddrKey(e.records[i].Sour
 func (e *edit) elements(role Role, records []int32) iter.Seq[nftset.Element] {
 	return func(yield func(nftset.Element) bool) {
 		for _, i := range records {
-			r, el := &e.records[i], nftset.Element{Interval: nftset.Single(e.key(i))}
+			r, el := &e.records[i], nftset.Single(e.key(i))
 			if role.Bans() {
-				el.Timeout, el.Expires, el.Comment = max(r.Timeout, r.Remaining), r.Remaining, r.Comment
+				el.Timeout, el.Remaining, el.Comment = max(r.Timeout, r.Remaining), r.Remaining, r.Comment
 			} else {
 				el.Timeout = r.StepRemaining
 			}
@@ -298,8 +298,8 @@ func (e *edit) addBatch(set *nftset.Set, batch []int32, empty bool) error {
 	}
 	role, _ := RoleOf(set.Name)
 	tx := &nftset.Tx{}
-	tx.Renew(set, e.elements(role, old))
-	tx.AddElements(set, e.elements(role, more))
+	tx.Renew(set, slices.Collect(e.elements(role, old))...)
+	tx.AddSeq(set, e.elements(role, more))
 	err := e.h.c.Commit(tx)
 	switch half := len(batch) / 2; {
 	case errors.Is(err, unix.EMSGSIZE) && half > 0: // without privilege, or with long comments
@@ -312,10 +312,10 @@ func (e *edit) addBatch(set *nftset.Set, batch []int32, empty bool) error {
 		f := familyOf(set.Type)
 		for el := range e.elements(role, more) {
 			entry, _ := e.h.Entry(set.Name, el)
-			e.nets[f] = append(e.nets[f], spanOf(entry.Interval, el.Timeout, el.Expires, el.Comment))
+			e.nets[f] = append(e.nets[f], spanOf(entry.Interval, el.Timeout, el.Remaining, el.Comment))
 		}
 		renew := &nftset.Tx{}
-		renew.Renew(set, e.elements(role, old))
+		renew.Renew(set, slices.Collect(e.elements(role, old))...)
 		err = e.h.c.Commit(renew)
 	}
 	return err

@@ -34,7 +34,7 @@ func BenchmarkPut(b *testing.B) {
 		for i := range records {
 			p := kind.of(i)
 			records[i] = Record{Source: p, Banned: true, Timeout: time.Hour, Remaining: time.Hour, Comment: "by hand", Cause: CauseHand}
-			fmt.Fprintf(&script, " %s timeout 1h comment \"by hand\",", nftset.FromPrefix(p))
+			fmt.Fprintf(&script, " %s timeout 1h comment \"by hand\",", nftset.Prefix(p).Interval)
 		}
 		script.WriteString(" }\n")
 		file := filepath.Join(b.TempDir(), "bans.nft")

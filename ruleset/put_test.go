@@ -207,7 +207,7 @@ func TestPutGivesStepsAndCauses(t *testing.T) {
 	}
 	bans := l.bans()
 	for _, r := range records {
-		what := nftset.FromPrefix(r.Source).String()
+		what := nftset.Prefix(r.Source).Interval.String()
 		b, banned := bans[what]
 		if i := slices.Index(records, r); !r.Banned || refused[i] != nil {
 			if banned {
@@ -370,7 +370,7 @@ func TestPutMany(t *testing.T) {
 			t.Errorf("%d bans, want %d", len(bans), n-n/1000)
 		}
 		for _, r := range records {
-			b, ok := bans[nftset.FromPrefix(r.Source).String()]
+			b, ok := bans[nftset.Prefix(r.Source).Interval.String()]
 			if ok && (b.Timeout != r.Timeout || b.Remaining > r.Remaining || b.Remaining < r.Remaining-lab.Patience || b.Step != r.Step) {
 				t.Fatalf("round %d: the ban of %v is %s", round, r.Source, b.text())
 			}

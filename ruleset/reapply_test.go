@@ -104,7 +104,7 @@ func TestReapplyMaxRetry(t *testing.T) {
 			if el.Timeout == 0 { // not told, as it is that of the set
 				el.Timeout = s.Set(f.hits()).Timeout
 			}
-			if el.Timeout != want || el.Expires > want {
+			if el.Timeout != want || el.Remaining > want {
 				l.T.Errorf("a trap packet is remembered for %v, want %v", el.Timeout, want)
 			}
 		}

@@ -50,7 +50,7 @@ func (h *Handle) Records() iter.Seq2[Record, error] {
 			}
 		}
 		for key, m := range known {
-			e, _ := h.Entry(RoleBan.Set(key.Addr(), 0), nftset.Element{Interval: nftset.Single(key)})
+			e, _ := h.Entry(RoleBan.Set(key.Addr(), 0), nftset.Single(key))
 			p, ok := e.Prefix()
 			if !ok {
 				continue
@@ -86,7 +86,7 @@ func (h *Handle) BansIn(ps ...netip.Prefix) iter.Seq2[Entry, error] {
 			if set == nil {
 				continue
 			}
-			if _, few := h.fewKeys(set, nftset.FromPrefix(p)); !few {
+			if _, few := h.fewKeys(set, nftset.Prefix(p).Interval); !few {
 				h.bansAmong(ps, yield)
 				return
 			}
@@ -124,7 +124,7 @@ func (h *Handle) bansAmong(ps []netip.Prefix, yield func(Entry, error) bool) {
 	for e, err := range h.Bans() {
 		wanted := err != nil
 		for _, p := range ps {
-			wanted = wanted || e.Overlaps(nftset.FromPrefix(p))
+			wanted = wanted || e.Overlaps(nftset.Prefix(p).Interval)
 		}
 		if wanted && !yield(e, err) || err != nil {
 			return
@@ -135,7 +135,7 @@ func (h *Handle) bansAmong(ps []netip.Prefix, yield func(Entry, error) bool) {
 // overlapping yields the bans of one set that overlap a prefix of few addresses.
 func (h *Handle) overlapping(set *nftset.Set, p netip.Prefix) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		elements := h.within(set, nftset.FromPrefix(p))
+		elements := h.within(set, nftset.Prefix(p).Interval)
 		if set.Flags&nftset.FlagInterval != 0 && p.IsSingleIP() {
 			elements = func(yield func(nftset.Element, error) bool) {
 				if el, _, ok, err := h.get(set.Name, nftset.AddrKey(p.Addr())); ok || err != nil {

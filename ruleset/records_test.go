@@ -75,7 +75,7 @@ func TestBansIn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if slices.ContainsFunc(ps, func(p netip.Prefix) bool { return e.Overlaps(nftset.FromPrefix(p)) }) {
+			if slices.ContainsFunc(ps, func(p netip.Prefix) bool { return e.Overlaps(nftset.Prefix(p).Interval) }) {
 				want = append(want, fmt.Sprintln(e.Interval, e.Set, e.Step, e.Cause))
 			}
 		}

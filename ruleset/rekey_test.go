@@ -194,7 +194,7 @@ func TestManyBansMoveAndGo(t *testing.T) {
 	var bans []nftset.Element
 	for i := range n {
 		key := nftset.AddrKey(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i >> 16), byte(i >> 8), byte(i)}))
-		bans = append(bans, nftset.Element{Interval: nftset.Single(key)})
+		bans = append(bans, nftset.Single(key))
 	}
 	l.addMany("ban6", bans)
 	start := time.Now()

@@ -3,6 +3,7 @@ package ruleset
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -116,7 +117,7 @@ func TestScanWindow(t *testing.T) {
 			l.probe(two, 200)
 			lab.Await(l.T, "half of the window", func() bool {
 				el, _ := l.element(f.probed(), key(two, 200))
-				return el.Expires < spec.Scan.FindTime/2
+				return el.Remaining < spec.Scan.FindTime/2
 			})
 			l.probe(two, 201)
 			lab.Await(l.T, "the end of the window", func() bool {
@@ -176,7 +177,7 @@ func TestFullProbedBansNobody(t *testing.T) {
 			if f.is6() {
 				other = addr("2001:db8:113::")
 			}
-			elems = append(elems, nftset.Element{Interval: nftset.Single(nftset.AddrPortKey(at(other, uint16(i)+1)))})
+			elems = append(elems, nftset.Single(nftset.AddrPortKey(at(other, uint16(i)+1))))
 		}
 		l.addMany(f.probed(), elems)
 		scanner, bystander := l.source(f), l.source(f)
@@ -186,7 +187,7 @@ func TestFullProbedBansNobody(t *testing.T) {
 		l.Served(scanner, bystander)
 		l.wantStanding(scanner, 0, CauseUnknown)
 		// Traps are another matter. With room again, so are closed ports.
-		if err := l.conn.Delete(l.open().Set(f.probed()), nftset.Each(elems...)); err != nil {
+		if err := l.conn.DeleteSeq(l.open().Set(f.probed()), slices.Values(elems)); err != nil {
 			l.T.Fatal(err)
 		}
 		l.probe(scanner, 200)

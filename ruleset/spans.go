@@ -32,7 +32,7 @@ func spanOf(iv nftset.Interval, timeout, remaining time.Duration, comment string
 func (s span) element() nftset.Element {
 	el := nftset.Element{Interval: s.Interval, Comment: s.comment}
 	if s.remaining != forever {
-		el.Timeout, el.Expires = s.timeout, s.remaining
+		el.Timeout, el.Remaining = s.timeout, s.remaining
 	}
 	return el
 }

@@ -179,9 +179,9 @@ func TestFlattenMany(t *testing.T) {
 	var spans []span
 	for i := range n {
 		a := netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 0})
-		spans = append(spans, spanOf(nftset.FromPrefix(netip.PrefixFrom(a, 24)), time.Hour, time.Duration(i%7)*time.Minute, ""))
+		spans = append(spans, spanOf(nftset.Prefix(netip.PrefixFrom(a, 24)).Interval, time.Hour, time.Duration(i%7)*time.Minute, ""))
 		if i%100 == 0 {
-			spans = append(spans, spanOf(nftset.FromPrefix(netip.PrefixFrom(a, 8+i%16)), time.Hour, time.Second, ""))
+			spans = append(spans, spanOf(nftset.Prefix(netip.PrefixFrom(a, 8+i%16)).Interval, time.Hour, time.Second, ""))
 		}
 	}
 	start := time.Now()

@@ -304,8 +304,8 @@ func moveBack(c *nftset.Conn) error {
 			continue // no source of the packet path's
 		}
 		var add, remove nftset.Tx
-		add.AddElements(first, nftset.Singles(el.From))
-		remove.DeleteElements(net, nftset.Each(nftset.Element{Interval: el.Interval}))
+		add.Add(first, nftset.Single(el.From))
+		remove.Delete(net, nftset.Element{Interval: el.Interval})
 		if err := errors.Join(c.Commit(&add), c.Commit(&remove)); err != nil {
 			return err
 		}

@@ -55,8 +55,8 @@ func TestSubnet(t *testing.T) {
 				}
 				if n > 1 { // they count for a week
 					el, _ := l.element(f.crowd(), nftset.AddrKey(prefix(c.subnet).Addr()))
-					if !sameTimeout(el.Expires.Round(time.Minute), crowdTime) {
-						l.T.Errorf("sources of the subnet are counted for %v, want %v", el.Expires, crowdTime)
+					if !sameTimeout(el.Remaining.Round(time.Minute), crowdTime) {
+						l.T.Errorf("sources of the subnet are counted for %v, want %v", el.Remaining, crowdTime)
 					}
 				}
 				before := l.counters()

@@ -106,7 +106,7 @@ func (s *Set) write(w *errWriter) {
 		w.printf("\t\tsize %d\n", s.Size)
 	}
 	if s.Flags != 0 {
-		w.printf("\t\tflags %s\n", flagsText(s.Flags))
+		w.printf("\t\tflags %s\n", s.Flags)
 	}
 	if s.Timeout > 0 {
 		w.printf("\t\ttimeout %s\n", text.Duration(s.Timeout))
@@ -137,19 +137,6 @@ func writeIntervals(w *errWriter, ivs []nftset.Interval, separator string) {
 		}
 		w.printf("%s", iv)
 	}
-}
-
-func flagsText(f nftset.Flags) string {
-	var names []string
-	for _, n := range []struct {
-		flag nftset.Flags
-		name string
-	}{{nftset.FlagDynamic, "dynamic"}, {nftset.FlagInterval, "interval"}, {nftset.FlagTimeout, "timeout"}} {
-		if f&n.flag != 0 {
-			names = append(names, n.name)
-		}
-	}
-	return strings.Join(names, ",")
 }
 
 // errWriter keeps the first error of many writes.

@@ -413,7 +413,7 @@ func (t *tracer) dynset(e *expr.Dynset) (matches bool, err error) {
 	}
 	switch role, step := RoleOf(set.Name); role {
 	case RoleBan:
-		el := nftset.Element{Interval: nftset.Single(key), Timeout: cmp.Or(e.Timeout, set.Timeout)}
+		el := nftset.Element{Interval: nftset.Single(key).Interval, Timeout: cmp.Or(e.Timeout, set.Timeout)}
 		if ban, ok := t.h.Entry(set.Name, el); ok {
 			t.Ban = &ban
 		}

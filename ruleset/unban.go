@@ -21,7 +21,7 @@ const fewAddresses = 4096
 func (h *Handle) Unban(ps ...netip.Prefix) (lifted, covered []Entry, err error) {
 	wanted := make(map[family][]nftset.Interval)
 	for _, p := range ps {
-		iv := nftset.FromPrefix(p)
+		iv := nftset.Prefix(p).Interval
 		f := familyOf(iv.From.Type())
 		wanted[f] = append(wanted[f], iv)
 	}
@@ -122,7 +122,7 @@ func overlapsAny(merged []nftset.Interval, iv nftset.Interval) bool {
 // about.
 func (s *State) memoryOf(el nftset.Element) nftset.Interval {
 	if a := el.From.Addr(); s.network(a).Addr() == a {
-		return nftset.FromPrefix(s.network(a))
+		return nftset.Prefix(s.network(a)).Interval
 	}
 	return el.Interval
 }
@@ -176,7 +176,7 @@ func (h *Handle) remove(set *nftset.Set, keys []nftset.Interval) error {
 
 func (h *Handle) delete(set *nftset.Set, keys []nftset.Interval) error {
 	tx := &nftset.Tx{}
-	tx.DeleteElements(set, func(yield func(nftset.Element) bool) {
+	tx.DeleteSeq(set, func(yield func(nftset.Element) bool) {
 		for _, key := range keys {
 			if !yield(nftset.Element{Interval: key}) {
 				return

@@ -230,7 +230,7 @@ add element inet portmon net6 { 2001:db8:1::/48, 2001:db8:3::/48 }`)
 			if set == "net6" {
 				p = prefix(fmt.Sprintf("2001:db8:%d::/48", i))
 			}
-			keys = append(keys, nftset.FromPrefix(p))
+			keys = append(keys, nftset.Prefix(p).Interval)
 		}
 		if err := h.remove(h.Set(set), keys); err != nil {
 			t.Errorf("%s: %v", set, err)

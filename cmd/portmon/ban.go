@@ -196,7 +196,7 @@ func (p *cli) refusals(h *ruleset.Handle, list *targetList, records []ruleset.Re
 	}
 	peer, fromSSH := p.sshPeer()
 	if fromSSH && !force {
-		_, whitelisted, err := h.Whitelisted(nftset.Single(nftset.AddrKey(peer)))
+		_, whitelisted, err := h.Whitelisted(nftset.Addr(peer).Interval)
 		if err != nil {
 			return nil, err
 		}
@@ -211,7 +211,7 @@ func (p *cli) refusals(h *ruleset.Handle, list *targetList, records []ruleset.Re
 		if refused[i] == nil && list.targets[i].address && !source.IsSingleIP() {
 			// The network may be banned, but not that address of it.
 			alone := list.targets[i].prefix
-			entry, whitelisted, err := h.Whitelisted(nftset.FromPrefix(alone))
+			entry, whitelisted, err := h.Whitelisted(nftset.Prefix(alone).Interval)
 			if err != nil {
 				return nil, err
 			}
@@ -324,7 +324,7 @@ func (l *lasting) ask(h *ruleset.Handle, r *ruleset.Record) error {
 	if err != nil {
 		return err
 	}
-	source := nftset.FromPrefix(r.Source)
+	source := nftset.Prefix(r.Source).Interval
 	for i := range st.Bans {
 		e := &st.Bans[i]
 		if e.Interval == source && l.reason == "" {

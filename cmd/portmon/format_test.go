@@ -20,7 +20,7 @@ const day = 24 * time.Hour
 func aBan(set string, step int, cause ruleset.Cause, prefix string, timeout, remaining time.Duration, comment string) ban {
 	p := netip.MustParsePrefix(prefix)
 	return newBan(ruleset.Entry{
-		Interval: nftset.FromPrefix(p), Set: set, Step: step, Cause: cause, Timeout: timeout, Remaining: remaining, Comment: comment,
+		Interval: nftset.Prefix(p).Interval, Set: set, Step: step, Cause: cause, Timeout: timeout, Remaining: remaining, Comment: comment,
 	}, p, testNow)
 }
 

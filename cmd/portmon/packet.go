@@ -215,7 +215,7 @@ func (w *walk) exempt(p *cli, back route.Answer) (done bool, err error) {
 		number = unix.IPPROTO_UDP
 	}
 	el, starting, err := w.get(setStarting, nftset.ProtoKey(number))
-	if w.ask("starting", starting, graceLeft(el.Expires)) {
+	if w.ask("starting", starting, graceLeft(el.Remaining)) {
 		return true, w.end(packetPasses, "starting", "the traps are not armed yet")
 	}
 	return false, err
@@ -234,7 +234,7 @@ func (w *walk) spared(set, question string) (bool, error) {
 		name = set + w.q.proto + "6"
 	}
 	el, ok, err := w.get(name, nftset.AddrPortKey(netip.AddrPortFrom(w.q.to, w.q.port)))
-	if err != nil || !w.ask(question, ok, graceLeft(el.Expires)) {
+	if err != nil || !w.ask(question, ok, graceLeft(el.Remaining)) {
 		return false, err
 	}
 	return true, w.end(packetPasses, question, "a program listens on the port, or did a moment ago")

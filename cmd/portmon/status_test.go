@@ -32,7 +32,7 @@ func TestStatusText(t *testing.T) {
 		},
 		Watcher: watcherReport{true, &control.Status{PID: 4321, Since: testNow.Add(-2 * time.Hour), Rows: 12, SaveError: "disk full"}},
 		zone:    testNow.Location(),
-		traps:   traps{tcp: []nftset.Interval{nftset.FromPorts(23, 23), nftset.FromPorts(5900, 5910)}},
+		traps:   traps{tcp: []nftset.Interval{nftset.Ports(23, 23).Interval, nftset.Ports(5900, 5910).Interval}},
 		served:  []listener{{Proto: "tcp", Addr: netip.MustParseAddrPort("0.0.0.0:5900"), Device: "eth1"}},
 	}
 	const want = `
@@ -122,9 +122,9 @@ func TestListenersOnTraps(t *testing.T) {
 	}
 	ports := traps{
 		tcp: []nftset.Interval{
-			nftset.FromPorts(23, 23), nftset.FromPorts(445, 445), nftset.FromPorts(3389, 3389), nftset.FromPorts(5900, 5910), nftset.FromPorts(6379, 6379),
+			nftset.Ports(23, 23).Interval, nftset.Ports(445, 445).Interval, nftset.Ports(3389, 3389).Interval, nftset.Ports(5900, 5910).Interval, nftset.Ports(6379, 6379).Interval,
 		},
-		udp: []nftset.Interval{nftset.FromPorts(5060, 5061)},
+		udp: []nftset.Interval{nftset.Ports(5060, 5061).Interval},
 	}
 	var got []string
 	for _, l := range ports.served(sockets) {

@@ -121,7 +121,7 @@ func (p *cli) unban(h *ruleset.Handle, list *targetList) error {
 	if few {
 		// In the order of what was asked for; the kernel has none.
 		asked := func(e ruleset.Entry) int {
-			return slices.IndexFunc(sources, func(p netip.Prefix) bool { return nftset.FromPrefix(p).Covers(e.Interval) })
+			return slices.IndexFunc(sources, func(p netip.Prefix) bool { return nftset.Prefix(p).Interval.Covers(e.Interval) })
 		}
 		slices.SortStableFunc(lifted, func(a, b ruleset.Entry) int { return cmp.Compare(asked(a), asked(b)) })
 		var texts []string // a source can be under several bans
@@ -138,7 +138,7 @@ func (p *cli) unban(h *ruleset.Handle, list *targetList) error {
 	}
 	var errs []error
 	for i, t := range list.targets {
-		iv := nftset.FromPrefix(sources[i])
+		iv := nftset.Prefix(sources[i]).Interval
 		banned := false
 		for _, e := range covered {
 			if banned = e.Covers(iv); banned {

@@ -259,7 +259,7 @@ func armedIn(c *nftset.Conn, h *ruleset.Handle) (d time.Duration, err error) {
 		if err != nil {
 			return 0, err
 		}
-		d = max(d, el.Expires)
+		d = max(d, el.Remaining)
 	}
 	return d, nil
 }

@@ -38,7 +38,7 @@ func ban(b *bench, t *scope) (*table, error) {
 	}
 	return tab, tab.contest("65,536 bans", b.count, []runner{
 		{"`nft -f`", g.host(), fresh, pipeline("nft", "-f", nft), nil},
-		{"`nftset`, Add", g.host(), fresh, nil, with((*nftset.Conn).Add)},
-		{"`nftset`, Renew", g.host(), fresh, nil, with((*nftset.Conn).Renew)},
+		{"`nftset`, Add", g.host(), fresh, nil, with((*nftset.Conn).AddSeq)},
+		{"`nftset`, Renew", g.host(), fresh, nil, with((*nftset.Conn).RenewSeq)},
 	})
 }

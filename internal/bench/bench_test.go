@@ -81,7 +81,7 @@ func TestRandomPrefixesAreDisjoint(t *testing.T) {
 	prefixes := randomPrefixes(n)
 	var ivs []nftset.Interval
 	for _, p := range prefixes {
-		ivs = append(ivs, nftset.FromPrefix(p))
+		ivs = append(ivs, nftset.Prefix(p).Interval)
 	}
 	slices.SortFunc(ivs, nftset.Interval.Compare)
 	for i, iv := range ivs[1:] {

@@ -79,7 +79,7 @@ func distinct(r *rand.Rand, n int, limit uint32) iter.Seq[uint32] {
 const banTime = 100 * time.Hour
 
 func element(a netip.Addr) nftset.Element {
-	return nftset.Element{Interval: nftset.Single(key(a)), Timeout: banTime}
+	return nftset.Element{Interval: nftset.Single(key(a)).Interval, Timeout: banTime}
 }
 
 // key is what an address is banned by: of IPv6 the address of its /64.

@@ -59,5 +59,5 @@ func withBans(t *scope, n int) (*netnstest.Host, error) {
 	if _, err := ruleset.Apply(c, spec); err != nil {
 		return nil, err
 	}
-	return h, c.Add(banSet(false), elements(randomAddrs(n)))
+	return h, c.AddSeq(banSet(false), elements(randomAddrs(n)))
 }

@@ -46,7 +46,7 @@ func (g *target) fill(set *nftset.Set, addrs []netip.Addr) error {
 	if ok, err := g.has(set); !ok {
 		return err
 	}
-	return g.conn.Add(set, elements(addrs))
+	return g.conn.AddSeq(set, elements(addrs))
 }
 
 // has tells whether the table has a set.

@@ -201,9 +201,9 @@ func TestAppendRangeIsExact(t *testing.T) {
 					t.Fatalf("%v-%v: %v and %v could be %v", from, to, got[i-1], p, wider)
 				}
 			}
-			next = nftset.FromPrefix(p).To.Addr().Next()
+			next = nftset.Prefix(p).Interval.To.Addr().Next()
 		}
-		if end := nftset.FromPrefix(got[len(got)-1]).To.Addr(); end != to {
+		if end := nftset.Prefix(got[len(got)-1]).Interval.To.Addr(); end != to {
 			t.Fatalf("%v-%v ends at %v", from, to, end)
 		}
 	}

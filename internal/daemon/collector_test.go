@@ -447,10 +447,10 @@ func TestNoDump(t *testing.T) {
 	if set.Count < 0 {
 		t.Skip("this kernel does not say how many elements a set has")
 	}
-	err := s.conn.Add(set, func(yield func(nftset.Element) bool) {
+	err := s.conn.AddSeq(set, func(yield func(nftset.Element) bool) {
 		for i := range n {
 			a := netip.AddrFrom4([4]byte{198, 18 + byte(i>>16), byte(i >> 8), byte(i)})
-			if !yield(nftset.Element{Interval: nftset.Single(nftset.AddrKey(a)), Timeout: time.Hour}) {
+			if !yield(nftset.Element{Interval: nftset.Addr(a).Interval, Timeout: time.Hour}) {
 				return
 			}
 		}

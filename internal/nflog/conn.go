@@ -47,9 +47,12 @@ type Conn struct {
 	overrun bool     // the buffer was full, and what is in it has not all been read yet
 }
 
-// Dial listens to a group. The error is [ErrBusy] if the group has a listener, and os.ErrPermission without CAP_NET_ADMIN in the
+// Dial listens to a group; nil stands for the zero Config, with group 0. The error is [ErrBusy] if the group has a listener, and os.ErrPermission without CAP_NET_ADMIN in the
 // user namespace that owns the network namespace.
 func Dial(config *Config) (*Conn, error) {
+	if config == nil {
+		config = &Config{}
+	}
 	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: config.NetNS})
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)

@@ -226,3 +226,18 @@ func openFiles(t *testing.T) int {
 	}
 	return len(files)
 }
+
+// TestDialNil listens to group 0 of the calling thread's network namespace.
+func TestDialNil(t *testing.T) {
+	l := newLab(t)
+	l.host.Do(func() {
+		c, err := Dial(nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}

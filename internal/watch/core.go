@@ -261,7 +261,7 @@ func (k *core) unbanned(ps []netip.Prefix, now book.Clock) (had []netip.Prefix) 
 	var wide []nftset.Interval
 	for _, p := range ps {
 		if free(p.Masked()); !p.IsSingleIP() {
-			wide = append(wide, nftset.FromPrefix(p))
+			wide = append(wide, nftset.Prefix(p).Interval)
 		}
 	}
 	if len(wide) == 0 {
@@ -271,7 +271,7 @@ func (k *core) unbanned(ps []netip.Prefix, now book.Clock) (had []netip.Prefix) 
 		k.resync(now) // what is being read may be older
 	}
 	for r := range k.book.Rows() {
-		if iv, ok := nftset.Find(wide, nftset.AddrKey(r.Source.Addr())); ok && iv.Covers(nftset.FromPrefix(r.Source)) {
+		if iv, ok := nftset.Find(wide, nftset.AddrKey(r.Source.Addr())); ok && iv.Covers(nftset.Prefix(r.Source).Interval) {
 			free(r.Source)
 		}
 	}

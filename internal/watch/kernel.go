@@ -70,7 +70,7 @@ func askAll(c *nftset.Conn, table string, q question, out func(answer) bool) (sa
 		}
 	}
 	for _, source := range q.foreign {
-		_, whitelisted, err := h.Whitelisted(nftset.FromPrefix(source))
+		_, whitelisted, err := h.Whitelisted(nftset.Prefix(source).Interval)
 		if err != nil {
 			return false, fmt.Errorf("look up %v in the whitelist: %w", source, err)
 		}

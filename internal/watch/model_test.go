@@ -80,7 +80,7 @@ func (m *model) commit(port uint32, events ...nftset.Event) {
 
 func (m *model) element(kind nftset.EventKind, role ruleset.Role, p netip.Prefix, e timed) nftset.Event {
 	return nftset.Event{Kind: kind, Set: role.Set(p.Addr(), e.step), Element: nftset.Element{
-		Interval: nftset.Single(nftset.AddrKey(p.Addr())), Timeout: e.timeout, Expires: max(0, e.until.Sub(m.now.Boot)), Comment: e.comment,
+		Interval: nftset.Addr(p.Addr()).Interval, Timeout: e.timeout, Remaining: max(0, e.until.Sub(m.now.Boot)), Comment: e.comment,
 	}}
 }
 
@@ -227,7 +227,7 @@ func (m *model) notice() bool {
 
 func (m *model) entry(role ruleset.Role, p netip.Prefix, e timed) ruleset.Entry {
 	return ruleset.Entry{
-		Interval: nftset.FromPrefix(p), Set: role.Set(p.Addr(), e.step), Role: role, Step: e.step, Timeout: e.timeout,
+		Interval: nftset.Prefix(p).Interval, Set: role.Set(p.Addr(), e.step), Role: role, Step: e.step, Timeout: e.timeout,
 		Remaining: e.until.Sub(m.now.Boot), Comment: e.comment,
 	}
 }

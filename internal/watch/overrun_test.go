@@ -95,16 +95,16 @@ func TestEventsLost(t *testing.T) {
 	// One transaction with more elements than the buffer takes, which ends with
 	// what matters.
 	tx := &nftset.Tx{}
-	tx.AddElements(h.Set("ban4"), func(yield func(nftset.Element) bool) {
+	tx.AddSeq(h.Set("ban4"), func(yield func(nftset.Element) bool) {
 		for i := range 5_000 {
 			a := netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})
-			if !yield(nftset.Element{Interval: nftset.Single(nftset.AddrKey(a))}) {
+			if !yield(nftset.Addr(a)) {
 				return
 			}
 		}
 	})
 	for _, src := range offenders {
-		tx.DeleteElements(h.Set(ruleset.RoleBan.Set(src, 0)), nftset.Singles(nftset.AddrKey(l.source(src).Addr())))
+		tx.Delete(h.Set(ruleset.RoleBan.Set(src, 0)), nftset.Addr(l.source(src).Addr()))
 	}
 	release := w.hang()
 	err := l.conn.Commit(tx)
@@ -133,10 +133,10 @@ func TestSwapUnheard(t *testing.T) {
 	add := func(i int) {
 		t.Helper()
 		tx := &nftset.Tx{}
-		tx.AddElements(set, func(yield func(nftset.Element) bool) {
+		tx.AddSeq(set, func(yield func(nftset.Element) bool) {
 			for j := range 50 {
 				a := netip.AddrFrom4([4]byte{203, byte(i >> 8), byte(i), byte(j)})
-				if !yield(nftset.Element{Interval: nftset.Single(nftset.AddrKey(a)), Timeout: time.Second}) {
+				if !yield(nftset.Element{Interval: nftset.Addr(a).Interval, Timeout: time.Second}) {
 					return
 				}
 			}

@@ -332,7 +332,7 @@ func (k *core) onStanding(s standingOf, now book.Clock) {
 	before, _ := k.book.Get(s.source)
 	there, covered := false, false // this ban; one that is at least as large
 	for _, e := range s.Bans {
-		covered = covered || e.Covers(nftset.FromPrefix(s.source))
+		covered = covered || e.Covers(nftset.Prefix(s.source).Interval)
 		for _, p := range e.Interval.Prefixes() {
 			there = there || p == s.source && (!lately || same(before, k.banOf(e, p, step{}, now)))
 		}

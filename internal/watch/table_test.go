@@ -150,7 +150,7 @@ func TestNeighboursAfterFlush(t *testing.T) {
 	}
 	l.offend(guilty)
 	w.awaitNews(Banned, 1)
-	if st := l.look(guilty); len(st.Bans) != 1 || st.Bans[0].Interval != nftset.FromPrefix(alone) {
+	if st := l.look(guilty); len(st.Bans) != 1 || st.Bans[0].Interval != nftset.Prefix(alone).Interval {
 		t.Errorf("it has %+v, want %v banned", st, alone)
 	}
 	l.cut(guilty)
