@@ -39,7 +39,7 @@ type Lab struct {
 	Host, Internet *netnstest.Host
 	Link           *netnstest.Link // its end A is the internet's, B the host's
 
-	sources *int // handed out
+	sources *[2]int // handed out, of IPv4 and of IPv6
 }
 
 // New makes a lab that is taken down when t ends.
@@ -53,7 +53,7 @@ func New(t testing.TB) *Lab {
 // NewWithoutRoute makes a lab whose host has no route but that of the link.
 func NewWithoutRoute(t testing.TB) *Lab {
 	t.Helper()
-	l := &Lab{T: t, Host: netnstest.NewHost(t, "host"), Internet: netnstest.NewHost(t, "internet"), sources: new(int)}
+	l := &Lab{T: t, Host: netnstest.NewHost(t, "host"), Internet: netnstest.NewHost(t, "internet"), sources: new([2]int)}
 	l.Link = netnstest.Connect(t, l.Internet, l.Host, "192.0.2.0/24", "2001:db8::/64")
 	return l
 }
@@ -74,15 +74,17 @@ func (l *Lab) With(t testing.TB) *Lab {
 
 // Source4 returns an IPv4 source that was not handed out before.
 func (l *Lab) Source4() netip.Addr {
-	*l.sources++
-	return netip.AddrFrom4([4]byte{198, 18, byte(*l.sources >> 8), byte(*l.sources)})
+	l.sources[0]++
+	n := l.sources[0]
+	return netip.AddrFrom4([4]byte{198, 18, byte(n >> 8), byte(n)})
 }
 
 // Source6 returns an IPv6 source in a /48 that was not handed out before, so
 // that the offences of two sources do not add up to a ban of their /48.
 func (l *Lab) Source6() netip.Addr {
-	*l.sources++
-	return netip.MustParseAddr(fmt.Sprintf("2001:db8:%x:%x::bad", 0x1000+*l.sources, *l.sources))
+	l.sources[1]++
+	n := l.sources[1]
+	return netip.MustParseAddr(fmt.Sprintf("2001:db8:%x:%x::bad", 0x1000+n, n))
 }
 
 // Sources returns n new sources of each family.

@@ -7,14 +7,15 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/ruleset"
 )
 
-func (l *lab) unban(sources ...netip.Addr) {
-	l.t.Helper()
+func (l *fixture) unban(sources ...netip.Addr) {
+	l.T.Helper()
 	for _, src := range sources {
-		if lifted, _, err := l.open().Unban(l.source(src)); err != nil || len(lifted) == 0 {
-			l.t.Fatalf("unban %v: lifted %v, error %v", src, lifted, err)
+		if lifted, _, err := l.Open().Unban(l.source(src)); err != nil || len(lifted) == 0 {
+			l.T.Fatalf("unban %v: lifted %v, error %v", src, lifted, err)
 		}
 	}
 }
@@ -24,7 +25,7 @@ func TestUnban(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 2*time.Second, time.Hour, 2*time.Hour)
 	w := l.watch()
-	offenders, bystanders := l.pair(), l.pair()
+	offenders, bystanders := l.Sources(1), l.Sources(1)
 	l.second(w, offenders...)
 	for _, src := range offenders {
 		l.unban(src)
@@ -37,10 +38,10 @@ func TestUnban(t *testing.T) {
 	if rows := w.rows(); len(rows) != 0 {
 		t.Errorf("remembered are %v", rows)
 	}
-	l.served(offenders...)
-	l.offend(offenders...)
+	l.Served(offenders...)
+	l.Offend(offenders...)
 	w.want(Banned, 1, 1, offenders...)
-	l.served(bystanders...)
+	l.Served(bystanders...)
 	w.quiet()
 }
 
@@ -52,47 +53,47 @@ func TestUnbanned(t *testing.T) {
 	path := t.TempDir() + "/state.jsonl"
 	saves := func(c *Config) { c.State = path }
 	w := l.watch(saves)
-	offenders, kept := l.pair(), l.pair()
+	offenders, kept := l.Sources(1), l.Sources(1)
 	l.second(w, append(offenders, kept...)...)
 	l.unban(offenders...)
-	had, err := w.Unbanned(t.Context(), l.prefixes(append(offenders, l.pair()...)...)...)
+	had, err := w.Unbanned(t.Context(), l.prefixes(append(offenders, l.Sources(1)...)...)...)
 	if err != nil || len(had) > len(offenders) { // fewer, if the watcher has heard of it before
 		t.Errorf("had %v, error %v, want at most %v", had, err, offenders)
 	}
-	l.nft("flush ruleset")
+	l.NFT("flush ruleset")
 	l.apply()
 	w.awaitNews(Restored, len(kept))
-	l.served(offenders...)
-	l.cut(kept...)
+	l.Served(offenders...)
+	l.Cut(kept...)
 	w.stop()
-	l.nft("flush ruleset")
+	l.NFT("flush ruleset")
 	l.apply()
 	w = l.watch(saves)
 	w.awaitNews(Restored, len(kept))
-	l.served(offenders...)
-	l.cut(kept...)
+	l.Served(offenders...)
+	l.Cut(kept...)
 	// Nor does it come back if the table cannot be asked to forget it.
 	if err := w.order(t.Context(), func() {
-		l.nft("delete table inet portmon")
+		l.NFT("delete table inet portmon")
 		w.core.unbanned(l.prefixes(kept[0]), now())
 	}); err != nil {
 		t.Fatal(err)
 	}
 	w.awaitNews(Restored, 1)
-	l.served(kept[0])
-	l.cut(kept[1])
+	l.Served(kept[0])
+	l.Cut(kept[1])
 	// All of them, by two prefixes.
-	if err := l.open().UnbanAll(); err != nil {
+	if err := l.Open().UnbanAll(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.Unbanned(t.Context(), netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")); err != nil {
 		t.Fatal(err)
 	}
-	l.nft("flush ruleset")
+	l.NFT("flush ruleset")
 	l.apply()
 	w.awaitNews(TableGone, 1)
-	await(t, "the table is there", func() bool { return w.stats().Table && w.stats().TableCurrent })
-	l.served(kept...)
+	lab.Await(t, "the table is there", func() bool { return w.stats().Table && w.stats().TableCurrent })
+	l.Served(kept...)
 	if rows := w.rows(); len(rows) != 0 {
 		t.Errorf("remembered are %v", rows)
 	}
@@ -105,25 +106,25 @@ func TestFlushSet(t *testing.T) {
 	want := l.many(300, 2)
 	w := l.watch()
 	w.awaitNews(Escalated, len(want))
-	l.nft("flush set inet portmon ban4; flush set inet portmon ban6")
+	l.NFT("flush set inet portmon ban4; flush set inet portmon ban6")
 	w.awaitNews(Lifted, len(want))
 	for _, row := range w.rows() {
 		if row.Banned || row.Step != 2 {
 			t.Fatalf("remembered is %+v, want its step and no ban", row)
 		}
 	}
-	l.nft("flush ruleset")
+	l.NFT("flush ruleset")
 	l.apply()
-	await(t, "the steps are back", func() bool {
+	lab.Await(t, "the steps are back", func() bool {
 		for a := range want {
-			if l.look(a).Step != 2 {
+			if l.Lookup(a).Step != 2 {
 				return false
 			}
 		}
 		return true
 	})
 	for a := range want {
-		if st := l.look(a); len(st.Bans) > 0 || st.Step != 2 {
+		if st := l.Lookup(a); len(st.Bans) > 0 || st.Step != 2 {
 			t.Errorf("%v is %+v, want its step and no ban", a, st)
 			break
 		}
@@ -136,28 +137,28 @@ func TestEditsOfOthers(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 2*time.Second, time.Hour)
 	w := l.watch()
-	bystanders := l.pair()
-	for i, src := range l.pair() {
+	bystanders := l.Sources(1)
+	for i, src := range l.Sources(1) {
 		set, key := ruleset.RoleBan.Set(src, 0), l.source(src)
-		l.nft(fmt.Sprintf("add element inet portmon %s { %v timeout 1h comment \"seen %d\" }", set, key.Addr(), i))
+		l.NFT(fmt.Sprintf("add element inet portmon %s { %v timeout 1h comment \"seen %d\" }", set, key.Addr(), i))
 		w.want(ByHand, 0, 0, src)
-		l.cut(src)
+		l.Cut(src)
 		l.put(ruleset.Record{Source: key, Banned: true, Timeout: 2 * time.Hour, Remaining: 2 * time.Hour, Comment: "again"})
 		w.want(ByHand, 0, 0, src)
 		row := w.rows(src)[key]
-		if left := row.Remaining(book.ReadClock().Boot); left > 2*time.Hour+slack || left < 2*time.Hour-deadline || row.Comment != "again" || !row.ByHand || row.Cause != ruleset.CauseHand {
+		if left := row.Remaining(book.ReadClock().Boot); left > 2*time.Hour+slack || left < 2*time.Hour-lab.Patience || row.Comment != "again" || !row.ByHand || row.Cause != ruleset.CauseHand {
 			t.Errorf("%v is remembered as %+v", src, row)
 		}
-		l.nft(fmt.Sprintf("delete element inet portmon %s { %v }", set, key.Addr()))
+		l.NFT(fmt.Sprintf("delete element inet portmon %s { %v }", set, key.Addr()))
 		w.want(Lifted, 0, 0, src)
-		l.served(src)
-		l.offend(src) // the ban by hand was no offence
+		l.Served(src)
+		l.Offend(src) // the ban by hand was no offence
 		w.want(Banned, 1, 1, src)
 		// In one transaction only the end counts.
 		other := netip.MustParseAddr(fmt.Sprintf("203.0.113.%d", i))
-		l.nft(fmt.Sprintf("add element inet portmon ban4 { %[1]v }; delete element inet portmon ban4 { %[1]v }", other))
+		l.NFT(fmt.Sprintf("add element inet portmon ban4 { %[1]v }; delete element inet portmon ban4 { %[1]v }", other))
 	}
-	l.served(bystanders...)
+	l.Served(bystanders...)
 	w.quiet()
 }
 
@@ -167,14 +168,14 @@ func TestPrefixesOfOthers(t *testing.T) {
 	path := t.TempDir() + "/state.jsonl"
 	saves := func(c *Config) { c.State = path }
 	w := l.watch(saves)
-	bystanders := l.pair()
+	bystanders := l.Sources(1)
 	var forever []netip.Prefix
-	for _, src := range l.pair() {
+	for _, src := range l.Sources(1) {
 		p, _ := src.Prefix(map[bool]int{true: 24, false: 48}[src.Is4()])
 		l.put(ruleset.Record{Source: p, Banned: true, Timeout: time.Hour, Remaining: time.Hour, Comment: "net"})
 		l.wantPrefix(w, ByHand, p, "net")
-		l.cut(src)
-		if _, _, err := l.open().Unban(p); err != nil {
+		l.Cut(src)
+		if _, _, err := l.Open().Unban(p); err != nil {
 			t.Fatal(err)
 		}
 		l.wantPrefix(w, Lifted, p, "net")
@@ -184,30 +185,30 @@ func TestPrefixesOfOthers(t *testing.T) {
 		forever = append(forever, far)
 	}
 	w.stop()
-	l.nft("flush ruleset")
+	l.NFT("flush ruleset")
 	l.apply()
 	w = l.watch(saves)
 	w.awaitNews(Restored, len(forever))
 	for _, p := range forever {
-		l.cut(p.Addr().Next())
+		l.Cut(p.Addr().Next())
 	}
 	// Others are cut by what overlaps them, and nothing of that is lifted.
 	for _, p := range forever {
 		half := netip.PrefixFrom(p.Addr(), p.Bits()+1)
-		l.nft(fmt.Sprintf("delete element inet portmon %s { %v }; add element inet portmon %[1]s { %[3]v }",
+		l.NFT(fmt.Sprintf("delete element inet portmon %s { %v }; add element inet portmon %[1]s { %[3]v }",
 			ruleset.RoleNet.Set(p.Addr(), 0), p, half))
 		l.wantPrefix(w, ByHand, half, "")
 		l.wantPrefix(w, Lifted, p, book.HandComment) // with which it was put back
 	}
-	l.served(bystanders...)
+	l.Served(bystanders...)
 	w.quiet()
 }
 
-func (l *lab) wantPrefix(w *watcher, kind Kind, p netip.Prefix, comment string) {
-	l.t.Helper()
+func (l *fixture) wantPrefix(w *watcher, kind Kind, p netip.Prefix, comment string) {
+	l.T.Helper()
 	n, err := w.next()
 	if err != nil || n.Kind != kind || n.Source != p || n.Step != 0 || n.Comment != comment {
-		l.t.Fatalf("got %v %+v, error %v; want %v of %v", n.Kind, n, err, kind, p)
+		l.T.Fatalf("got %v %+v, error %v; want %v of %v", n.Kind, n, err, kind, p)
 	}
 }
 
@@ -215,8 +216,8 @@ func (l *lab) wantPrefix(w *watcher, kind Kind, p netip.Prefix, comment string) 
 func TestBansBeforeTheStart(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 3*time.Second, time.Hour)
-	offenders, byHand, prefix := l.pair(), l.pair(), netip.MustParsePrefix("203.0.113.0/24")
-	l.offend(offenders...)
+	offenders, byHand, prefix := l.Sources(1), l.Sources(1), netip.MustParsePrefix("203.0.113.0/24")
+	l.Offend(offenders...)
 	for _, p := range append(l.prefixes(byHand...), prefix) {
 		l.put(ruleset.Record{Source: p, Banned: true, Timeout: time.Hour, Remaining: time.Hour, Comment: "by hand"})
 	}
@@ -225,8 +226,8 @@ func TestBansBeforeTheStart(t *testing.T) {
 	w := l.watch(saves)
 	w.want(Banned, 1, 1, offenders...)
 	w.quiet()
-	l.awaitFree(offenders...)
-	l.offend(offenders...)
+	l.AwaitFree(offenders...)
+	l.Offend(offenders...)
 	w.want(Escalated, 2, 2, offenders...)
 	for range 2 {
 		w.stop()
@@ -238,14 +239,14 @@ func TestBansBeforeTheStart(t *testing.T) {
 			}
 		}
 		for src, row := range w.rows(offenders...) {
-			if row.Step != 2 || row.Offences != 2 || row.Port != trapTCP {
+			if row.Step != 2 || row.Offences != 2 || row.Port != lab.TrapTCP {
 				t.Errorf("%v is remembered as %+v", src, row)
 			}
 		}
 	}
-	l.cut(offenders...)
-	l.cut(byHand...)
-	l.served(l.pair()...)
+	l.Cut(offenders...)
+	l.Cut(byHand...)
+	l.Served(l.Sources(1)...)
 }
 
 // What is lifted while no watcher runs stays lifted, in the table and over a
@@ -256,22 +257,22 @@ func TestLiftedUnwatched(t *testing.T) {
 	path := t.TempDir() + "/state.jsonl"
 	saves := func(c *Config) { c.State = path }
 	w := l.watch(saves)
-	offenders, lifted, bystanders := l.pair(), l.pair(), l.pair()
+	offenders, lifted, bystanders := l.Sources(1), l.Sources(1), l.Sources(1)
 	l.second(w, append(offenders, lifted...)...)
 	w.stop()
 	l.unban(lifted...)
 	w = l.watch(saves) // learns that
 	w.want(Lifted, 2, 0, lifted...)
 	w.stop()
-	l.nft("flush ruleset")
+	l.NFT("flush ruleset")
 	l.apply()
 	w = l.watch(saves)
 	w.awaitNews(Restored, len(offenders))
-	l.cut(offenders...)
-	l.served(lifted...)
-	l.offend(lifted...)
+	l.Cut(offenders...)
+	l.Served(lifted...)
+	l.Offend(lifted...)
 	w.want(Banned, 1, 1, lifted...)
-	l.served(bystanders...)
+	l.Served(bystanders...)
 	w.quiet()
 }
 
@@ -281,18 +282,18 @@ func TestLiftedWhileItClimbs(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 2*time.Second, time.Hour)
 	w := l.watch()
-	for _, src := range l.pair() {
+	for _, src := range l.Sources(1) {
 		for range 20 {
-			l.nft(fmt.Sprintf("add element inet portmon %s { %v timeout 1m comment \"offence: x\" }", ruleset.RoleBan.Set(src, 0), l.source(src).Addr()))
-			if _, _, err := l.open().Unban(l.source(src)); err != nil {
+			l.NFT(fmt.Sprintf("add element inet portmon %s { %v timeout 1m comment \"offence: x\" }", ruleset.RoleBan.Set(src, 0), l.source(src).Addr()))
+			if _, _, err := l.Open().Unban(l.source(src)); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := w.Unbanned(t.Context(), l.source(src)); err != nil {
 				t.Fatal(err)
 			}
-			await(t, "it is free", func() bool {
+			lab.Await(t, "it is free", func() bool {
 				w.Save(t.Context()) // all is taken in
-				return len(l.look(src).Bans) == 0
+				return len(l.Lookup(src).Bans) == 0
 			})
 		}
 	}

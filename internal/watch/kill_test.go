@@ -51,25 +51,25 @@ type process struct {
 	stderr strings.Builder
 }
 
-func (l *lab) start(path string) *process {
-	l.t.Helper()
+func (l *fixture) start(path string) *process {
+	l.T.Helper()
 	self, err := os.Executable()
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
-	p := &process{Cmd: exec.Command(self), t: l.t}
+	p := &process{Cmd: exec.Command(self), t: l.T}
 	p.Env = append(os.Environ(), stateVariable+"="+path)
 	p.Stderr = &p.stderr
 	out, err := p.StdoutPipe()
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	p.out = bufio.NewReader(out)
-	l.host.Do(func() { err = p.Start() })
+	l.Host.Do(func() { err = p.Start() })
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
-	l.t.Cleanup(func() { p.Process.Kill() })
+	l.T.Cleanup(func() { p.Process.Kill() })
 	return p
 }
 
@@ -93,14 +93,14 @@ func (p *process) end(s syscall.Signal) {
 }
 
 // saved returns the rows of a state file.
-func (l *lab) saved(path string) map[netip.Prefix]book.Row {
-	l.t.Helper()
+func (l *fixture) saved(path string) map[netip.Prefix]book.Row {
+	l.T.Helper()
 	b, report, err := book.Read(book.Config{Path: path, Here: book.Here(0), Now: book.ReadClock()})
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	if text := report.String(); text != "" {
-		l.t.Error(text)
+		l.T.Error(text)
 	}
 	rows := make(map[netip.Prefix]book.Row)
 	for row := range b.Rows() {
@@ -116,8 +116,8 @@ func TestKilled(t *testing.T) {
 	l := newLab(t, killLadder...)
 	path := t.TempDir() + "/state.jsonl"
 	offences := make(map[netip.Addr]int)
-	bystanders := l.pair()
-	again := l.pairs(repeaters)
+	bystanders := l.Sources(1)
+	again := l.Sources(repeaters)
 	moment := func() time.Duration { return time.Duration(rand.IntN(60_000)) * time.Microsecond }
 	for cycle := range kills {
 		p := l.start(path)
@@ -126,25 +126,25 @@ func TestKilled(t *testing.T) {
 		} else {
 			time.Sleep(moment()) // it may be killed at any point of its start
 		}
-		sources := l.pair()
+		sources := l.Sources(1)
 		for _, src := range again {
-			if offences[src] < 3 && len(l.look(src).Bans) == 0 {
+			if offences[src] < 3 && len(l.Lookup(src).Bans) == 0 {
 				sources = append(sources, src)
 			}
 		}
 		for _, src := range sources {
 			offences[src]++
 		}
-		l.offend(sources...)
+		l.Offend(sources...)
 		time.Sleep(moment() / 4)
 		p.end(syscall.SIGKILL)
-		l.cut(sources...)
-		l.served(bystanders...)
+		l.Cut(sources...)
+		l.Served(bystanders...)
 	}
 	for _, src := range again {
 		for offences[src] < 3 {
-			l.awaitFree(src)
-			l.offend(src)
+			l.AwaitFree(src)
+			l.Offend(src)
 			offences[src]++
 		}
 	}
@@ -156,10 +156,10 @@ func TestKilled(t *testing.T) {
 		t.Errorf("the book has %d sources, want %d", len(rows), len(offences))
 	}
 	for src, n := range offences {
-		row, st := rows[l.source(src)], l.look(src)
+		row, st := rows[l.source(src)], l.Lookup(src)
 		if row.Step != n || st.Step != n || row.Offences != n || slices.Contains(again, src) && (!row.Banned || len(st.Bans) != 1) {
 			t.Errorf("%v has offended %d times: %+v, in the kernel %+v", src, n, row, st)
 		}
 	}
-	l.served(bystanders...)
+	l.Served(bystanders...)
 }

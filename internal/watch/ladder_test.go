@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -15,12 +16,12 @@ import (
 var ladder = []time.Duration{2 * time.Second, 9 * time.Hour, 30 * time.Hour}
 
 // second makes sources repeat offenders. The first step must be short.
-func (l *lab) second(w *watcher, sources ...netip.Addr) {
-	l.t.Helper()
-	l.offend(sources...)
+func (l *fixture) second(w *watcher, sources ...netip.Addr) {
+	l.T.Helper()
+	l.Offend(sources...)
 	w.want(Banned, 1, 1, sources...)
-	l.awaitFree(sources...)
-	l.offend(sources...)
+	l.AwaitFree(sources...)
+	l.Offend(sources...)
 	w.want(Escalated, 2, 2, sources...)
 }
 
@@ -29,10 +30,10 @@ func TestPacketPath(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 2*time.Second, 3*time.Second, time.Hour)
 	w := l.watch()
-	offenders, bystanders := l.pair(), l.pair()
+	offenders, bystanders := l.Sources(1), l.Sources(1)
 	for i, step := range []int{1, 2, 3} {
-		l.offend(offenders...)
-		l.cut(offenders...)
+		l.Offend(offenders...)
+		l.Cut(offenders...)
 		kind := Escalated
 		if step == 1 {
 			kind = Banned
@@ -43,19 +44,19 @@ func TestPacketPath(t *testing.T) {
 			if off := row.Remaining(book.ReadClock().Boot) - left; off.Abs() > slack {
 				t.Errorf("%v has %v left in the kernel, and the book is %v off", src, left, off)
 			}
-			if row.Step != step || row.Offences != i+1 || row.Cause != ruleset.CauseTrap || row.Port != trapTCP || row.Proto != 6 || row.ByHand {
+			if row.Step != step || row.Offences != i+1 || row.Cause != ruleset.CauseTrap || row.Port != lab.TrapTCP || row.Proto != 6 || row.ByHand {
 				t.Errorf("%v is remembered as %+v, want step %d", src, row, step)
 			}
 		}
-		l.served(bystanders...)
+		l.Served(bystanders...)
 		if step < 3 {
-			l.awaitFree(offenders...)
-			l.served(offenders...)
+			l.AwaitFree(offenders...)
+			l.Served(offenders...)
 		}
 	}
 	w.quiet()
 	s := w.stats()
-	if s.Offences[Port{6, trapTCP}] != 6 || s.Escalations[2] != 2 || s.Escalations[3] != 2 || s.Bans[Place{4, 3}] != 1 || s.Bans[Place{6, 3}] != 1 {
+	if s.Offences[Port{6, lab.TrapTCP}] != 6 || s.Escalations[2] != 2 || s.Escalations[3] != 2 || s.Bans[Place{4, 3}] != 1 || s.Bans[Place{6, 3}] != 1 {
 		t.Errorf("stats are %+v", s)
 	}
 }
@@ -65,7 +66,7 @@ func TestScan(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	w := l.watch()
-	scanners, bystanders := l.pair(), l.pair()
+	scanners, bystanders := l.Sources(1), l.Sources(1)
 	for port := range uint16(l.spec.Scan.Ports) {
 		l.probe(1000+port, scanners...)
 	}
@@ -83,8 +84,8 @@ func TestScan(t *testing.T) {
 			t.Errorf("%v is found as %+v, want a scan", src, row)
 		}
 	}
-	l.cut(scanners...)
-	l.served(bystanders...)
+	l.Cut(scanners...)
+	l.Served(bystanders...)
 }
 
 // A subnet is told by its prefix.
@@ -94,7 +95,7 @@ func TestSubnet(t *testing.T) {
 	l.spec.Subnet4, l.spec.Subnet6 = 3, 3
 	l.apply()
 	w := l.watch()
-	bystanders := l.pair()
+	bystanders := l.Sources(1)
 	for _, of := range [][]string{
 		{"203.0.113.1", "203.0.113.2", "203.0.113.3"}, {"2001:db8:7:1::1", "2001:db8:7:2::1", "2001:db8:7:3::1"},
 	} {
@@ -102,25 +103,25 @@ func TestSubnet(t *testing.T) {
 		for _, text := range of {
 			sources = append(sources, netip.MustParseAddr(text))
 		}
-		l.offend(sources[:2]...)
+		l.Offend(sources[:2]...)
 		w.want(Banned, 1, 1, sources[:2]...)
-		l.offend(sources[2])
+		l.Offend(sources[2])
 		bits := map[bool]int{true: 24, false: 48}[sources[0].Is4()]
 		want := netip.PrefixFrom(sources[0], bits).Masked()
 		if n, err := w.next(); err != nil || n.Kind != Banned || n.Source != want || n.Cause != ruleset.CauseSubnet || n.Step != 0 {
 			t.Fatalf("got %v %+v, error %v, want the ban of %v", n.Kind, n, err, want)
 		}
-		l.cut(sources...)
+		l.Cut(sources...)
 	}
-	l.served(bystanders...)
+	l.Served(bystanders...)
 	w.quiet()
 }
 
 // probe sends a SYN to a port that is closed.
-func (l *lab) probe(port uint16, sources ...netip.Addr) {
-	l.t.Helper()
+func (l *fixture) probe(port uint16, sources ...netip.Addr) {
+	l.T.Helper()
 	for _, src := range sources {
-		l.outside.Send(netnstest.SYN(src, l.to(src, port)))
+		l.Internet.Send(netnstest.SYN(src, l.To(src, port)))
 	}
 }
 
@@ -130,33 +131,33 @@ func TestOffencesOfOthers(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 2*time.Second, 4*time.Second, time.Hour)
 	w := l.watch()
-	bystanders, sources := l.pair(), l.pair()
+	bystanders, sources := l.Sources(1), l.Sources(1)
 	add := func(src netip.Addr, props string) {
-		l.nft(fmt.Sprintf("add element inet portmon %s { %v %s }", ruleset.RoleBan.Set(src, 0), l.source(src).Addr(), props))
+		l.NFT(fmt.Sprintf("add element inet portmon %s { %v %s }", ruleset.RoleBan.Set(src, 0), l.source(src).Addr(), props))
 	}
 	for _, src := range sources {
 		add(src, `timeout 1s comment "offence: guesses passwords"`)
 		w.want(Banned, 1, 1, src)
 		l.awaitStep(1, src)
-		l.cut(src)
+		l.Cut(src)
 	}
-	l.awaitFree(sources...)
+	l.AwaitFree(sources...)
 	for _, src := range sources {
 		add(src, "timeout 1s")
 		w.want(Escalated, 2, 2, src)
 		l.awaitStep(2, src)
 	}
-	l.awaitFree(sources...)
+	l.AwaitFree(sources...)
 	for _, src := range sources {
 		add(src, "timeout 2h") // longer than the step deserves
 		w.want(Escalated, 3, 3, src)
 		l.awaitStep(3, src)
-		if left := l.left(src); left < 2*time.Hour-deadline {
+		if left := l.left(src); left < 2*time.Hour-lab.Patience {
 			t.Errorf("%v is banned for %v, want the 2 h that were asked for", src, left)
 		}
 		// Again while it is banned: it has done nothing to deserve less.
 		add(src, `timeout 1m comment "offence: again"`)
-		await(t, "the longer ban is back", func() bool { return l.left(src) > 2*time.Hour-deadline })
+		lab.Await(t, "the longer ban is back", func() bool { return l.left(src) > 2*time.Hour-lab.Patience })
 	}
 	w.quiet()
 	for src, row := range w.rows(sources...) {
@@ -164,7 +165,7 @@ func TestOffencesOfOthers(t *testing.T) {
 			t.Errorf("%v is remembered as %+v", src, row)
 		}
 	}
-	l.served(bystanders...)
+	l.Served(bystanders...)
 }
 
 // A ban that says who made it is by hand, and lasts as long as it was asked
@@ -173,21 +174,21 @@ func TestBansByHandDoNotClimb(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, time.Second, time.Hour)
 	w := l.watch()
-	bystanders, sources := l.pair(), l.pair()
+	bystanders, sources := l.Sources(1), l.Sources(1)
 	for _, src := range sources {
-		l.offend(src)
+		l.Offend(src)
 		w.want(Banned, 1, 1, src)
 	}
-	l.awaitFree(sources...)
+	l.AwaitFree(sources...)
 	for _, src := range sources {
-		l.nft(fmt.Sprintf("add element inet portmon %s { %v timeout 10m comment \"the boss\" }", ruleset.RoleBan.Set(src, 0), l.source(src).Addr()))
+		l.NFT(fmt.Sprintf("add element inet portmon %s { %v timeout 10m comment \"the boss\" }", ruleset.RoleBan.Set(src, 0), l.source(src).Addr()))
 		if n, err := w.next(); err != nil || n.Kind != ByHand || n.Source != l.source(src) {
 			t.Errorf("got %v %+v, error %v, want a ban by hand of %v", n.Kind, n, err, src)
 		}
 		if left := l.left(src); left > 10*time.Minute {
 			t.Errorf("%v is banned for %v, want 10 minutes", src, left)
 		}
-		l.cut(src)
+		l.Cut(src)
 	}
 	w.quiet()
 	for src, row := range w.rows(sources...) {
@@ -195,7 +196,7 @@ func TestBansByHandDoNotClimb(t *testing.T) {
 			t.Errorf("%v is remembered as %+v", src, row)
 		}
 	}
-	l.served(bystanders...)
+	l.Served(bystanders...)
 }
 
 // `portmon ban --offence` climbs by itself, and the watcher makes it no more.
@@ -203,29 +204,29 @@ func TestOffend(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 2*time.Second, time.Hour, 2*time.Hour)
 	w := l.watch()
-	bystanders, sources := l.pair(), l.pair()
+	bystanders, sources := l.Sources(1), l.Sources(1)
 	for step := 1; step <= 2; step++ {
-		if _, _, err := l.open().Offend(l.spec, sources, "guesses passwords"); err != nil {
+		if _, _, err := l.Open().Offend(l.spec, sources, "guesses passwords"); err != nil {
 			t.Fatal(err)
 		}
 		w.want(map[int]Kind{1: Banned, 2: Escalated}[step], step, step, sources...)
 		w.quiet()
 		l.awaitStep(step, sources...)
-		l.cut(sources...)
+		l.Cut(sources...)
 		if step == 1 {
-			l.awaitFree(sources...)
+			l.AwaitFree(sources...)
 		}
 	}
-	l.served(bystanders...)
+	l.Served(bystanders...)
 }
 
 // Offences that a program has reported while no watcher ran are found.
 func TestOffencesUnheard(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 2*time.Second, time.Hour, 2*time.Hour)
-	sources, bystanders := l.pair(), l.pair()
+	sources, bystanders := l.Sources(1), l.Sources(1)
 	for _, src := range sources {
-		l.nft(fmt.Sprintf("add element inet portmon %s { %v timeout 1m comment \"offence: x\" }", ruleset.RoleBan.Set(src, 0), l.source(src).Addr()))
+		l.NFT(fmt.Sprintf("add element inet portmon %s { %v timeout 1m comment \"offence: x\" }", ruleset.RoleBan.Set(src, 0), l.source(src).Addr()))
 	}
 	for range 2 {
 		w := l.watch()
@@ -234,29 +235,29 @@ func TestOffencesUnheard(t *testing.T) {
 		w.stop()
 	}
 	l.awaitStep(1, sources...)
-	l.cut(sources...)
-	l.served(bystanders...)
+	l.Cut(sources...)
+	l.Served(bystanders...)
 }
 
 // What is whitelisted is lifted, and told.
 func TestWhitelistedByOthers(t *testing.T) {
 	t.Parallel()
 	l := newBareLab(t)
-	friends, strangers := l.pair(), l.pair()
+	friends, strangers := l.Sources(1), l.Sources(1)
 	l.spec.Whitelist = append(l.spec.Whitelist, l.prefixes(friends...)...)
 	l.apply()
 	w := l.watch()
 	for i, src := range friends {
 		for _, props := range []string{"", `comment "offence: x"`} {
-			l.nft(fmt.Sprintf("add element inet portmon %s { %v %s }", ruleset.RoleBan.Set(src, 0), l.source(src).Addr(), props))
+			l.NFT(fmt.Sprintf("add element inet portmon %s { %v %s }", ruleset.RoleBan.Set(src, 0), l.source(src).Addr(), props))
 			w.awaitNews(Whitelisted, 1)
-			await(t, "it is lifted", func() bool { return len(l.look(src).Bans) == 0 })
+			lab.Await(t, "it is lifted", func() bool { return len(l.Lookup(src).Bans) == 0 })
 		}
-		l.nft(fmt.Sprintf("add element inet portmon %s { %v timeout 1h }", ruleset.RoleBan.Set(strangers[i], 0), l.source(strangers[i]).Addr()))
+		l.NFT(fmt.Sprintf("add element inet portmon %s { %v timeout 1h }", ruleset.RoleBan.Set(strangers[i], 0), l.source(strangers[i]).Addr()))
 		w.want(ByHand, 0, 0, strangers[i])
 	}
-	l.served(friends...)
-	l.cut(strangers...)
+	l.Served(friends...)
+	l.Cut(strangers...)
 	if rows := w.rows(friends...); len(rows) > 0 {
 		t.Errorf("remembered are %v", rows)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
@@ -33,7 +34,7 @@ func TestBurst(t *testing.T) {
 	const n = 8_000
 	l := newLab(t)
 	w := l.watch(func(c *Config) { c.ReadBuffer = 8192 })
-	bystanders := l.pair()
+	bystanders := l.Sources(1)
 	source := func(i int) netip.Addr {
 		if i%2 == 0 {
 			return netip.AddrFrom4([4]byte{198, 19, byte(i / 2 >> 8), byte(i / 2)})
@@ -44,7 +45,7 @@ func TestBurst(t *testing.T) {
 	}
 	release := w.hang()
 	start := time.Now()
-	l.outside.Sender("").Burst(n, func(i int) netnstest.Packet { return netnstest.SYN(source(i), l.to(source(i), trapTCP)) })
+	l.Internet.Sender("").Burst(n, func(i int) netnstest.Packet { return netnstest.SYN(source(i), l.To(source(i), lab.TrapTCP)) })
 	burst := time.Since(start)
 	release()
 	told := make(map[netip.Prefix]int)
@@ -65,12 +66,12 @@ func TestBurst(t *testing.T) {
 	if found == 0 {
 		t.Error("nothing was lost: this was no test")
 	}
-	l.served(bystanders...)
-	l.cut(source(0), source(1), source(n-2), source(n-1))
-	next := l.pair() // how many were lost comes with the next message
-	l.offend(next...)
+	l.Served(bystanders...)
+	l.Cut(source(0), source(1), source(n-2), source(n-1))
+	next := l.Sources(1) // how many were lost comes with the next message
+	l.Offend(next...)
 	w.want(Banned, 1, 1, next...)
-	await(t, "the sets are read again", func() bool { return w.stats().Resyncs >= 3 })
+	lab.Await(t, "the sets are read again", func() bool { return w.stats().Resyncs >= 3 })
 	s := w.stats()
 	counted := uint64(0)
 	for _, n := range s.Offences {
@@ -88,10 +89,10 @@ func TestEventsLost(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	w := l.watch(func(c *Config) { c.ReadBuffer = 4096 })
-	offenders, kept := l.pair(), l.pair()
-	l.offend(append(offenders, kept...)...)
+	offenders, kept := l.Sources(1), l.Sources(1)
+	l.Offend(append(offenders, kept...)...)
 	w.want(Banned, 1, 1, append(offenders, kept...)...)
-	h := l.open()
+	h := l.Open()
 	// One transaction with more elements than the buffer takes, which ends with
 	// what matters.
 	tx := &nftset.Tx{}
@@ -107,7 +108,7 @@ func TestEventsLost(t *testing.T) {
 		tx.Delete(h.Set(ruleset.RoleBan.Set(src, 0)), nftset.Addr(l.source(src).Addr()))
 	}
 	release := w.hang()
-	err := l.conn.Commit(tx)
+	err := l.Conn.Commit(tx)
 	release()
 	if err != nil {
 		t.Fatal(err)
@@ -116,9 +117,9 @@ func TestEventsLost(t *testing.T) {
 	if s := w.stats(); s.EventOverruns == 0 {
 		t.Error("nothing was lost: this was no test")
 	}
-	l.served(offenders...)
-	l.cut(kept...)
-	await(t, "all are known", func() bool { return len(w.rows()) == 5_000+len(offenders)+len(kept) })
+	l.Served(offenders...)
+	l.Cut(kept...)
+	lab.Await(t, "all are known", func() bool { return len(w.rows()) == 5_000+len(offenders)+len(kept) })
 }
 
 // A table that is deleted and made again unheard is found to be another one.
@@ -129,7 +130,7 @@ func TestSwapUnheard(t *testing.T) {
 	w := l.watch(func(c *Config) { c.ReadBuffer = 4096 })
 	w.awaitNews(Escalated, len(want))
 	release := w.hang()
-	set := l.open().Set("ban4")
+	set := l.Open().Set("ban4")
 	add := func(i int) {
 		t.Helper()
 		tx := &nftset.Tx{}
@@ -141,18 +142,18 @@ func TestSwapUnheard(t *testing.T) {
 				}
 			}
 		})
-		if err := l.conn.Commit(tx); err != nil {
+		if err := l.Conn.Commit(tx); err != nil {
 			t.Fatal(err)
 		}
 	}
 	n := 0
-	await(t, "no more is taken from the socket", func() bool { n++; add(n); return len(w.reports) == backlog })
+	lab.Await(t, "no more is taken from the socket", func() bool { n++; add(n); return len(w.reports) == backlog })
 	for range 50 {
 		n++
 		add(n) // until its buffer is full
 	}
 	for range 20 { // these are lost for certain
-		l.nft("flush ruleset")
+		l.NFT("flush ruleset")
 		l.apply()
 	}
 	release()
@@ -161,7 +162,7 @@ func TestSwapUnheard(t *testing.T) {
 		t.Errorf("%d overruns, and the table was heard to be gone %d times: this was no test", s.EventOverruns, s.TableGone)
 	}
 	l.wantAll(want, 2)
-	l.served(l.pair()...)
+	l.Served(l.Sources(1)...)
 }
 
 // While the sets are read, everything else goes on, and what changes meanwhile
@@ -178,7 +179,7 @@ func TestBesideAReading(t *testing.T) {
 			break
 		}
 	}
-	offenders := l.pairs(10)
+	offenders := l.Sources(10)
 	reads := func() (running bool, count uint64) {
 		if err := w.order(t.Context(), func() { running, count = w.core.reading != nil, w.core.counters.Resyncs }); err != nil {
 			t.Fatal(err)
@@ -192,7 +193,7 @@ func TestBesideAReading(t *testing.T) {
 	asked := 0
 	for i, src := range offenders {
 		l.unban(lifted[i])
-		l.offend(src)
+		l.Offend(src)
 		if running, n := reads(); running && n < before+2 {
 			asked++
 		}
@@ -200,12 +201,12 @@ func TestBesideAReading(t *testing.T) {
 	if asked == 0 {
 		t.Error("nothing could be asked while the sets were read")
 	}
-	await(t, "they are read twice", func() bool { _, n := reads(); return n >= before+2 })
+	lab.Await(t, "they are read twice", func() bool { _, n := reads(); return n >= before+2 })
 	w.awaitNews(Banned, len(offenders))
 	for _, a := range lifted[:len(offenders)] {
 		delete(want, a)
 	}
-	await(t, "the book is what the kernel has", func() bool { w.Save(t.Context()); return len(w.rows()) == len(want)+len(offenders) })
+	lab.Await(t, "the book is what the kernel has", func() bool { w.Save(t.Context()); return len(w.rows()) == len(want)+len(offenders) })
 	banned := make(map[netip.Prefix]bool)
 	for a := range want {
 		banned[l.source(a)] = true
@@ -215,5 +216,5 @@ func TestBesideAReading(t *testing.T) {
 			t.Errorf("%v is remembered as %+v", src, row)
 		}
 	}
-	l.served(lifted[:len(offenders)]...)
+	l.Served(lifted[:len(offenders)]...)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -26,22 +27,22 @@ func TestSavedAtOnce(t *testing.T) {
 		for _, src := range all {
 			// On a busy machine the sets may show a ban before the log tells of it,
 			// which alone knows the port.
-			if row := rows[l.source(src)]; !row.Banned || row.Offences != 1 || row.Port != 0 && row.Port != trapTCP {
+			if row := rows[l.source(src)]; !row.Banned || row.Offences != 1 || row.Port != 0 && row.Port != lab.TrapTCP {
 				t.Fatalf("%s %v is saved as %+v", when, src, row)
 			}
 		}
 	}
 	for range 20 {
-		offenders := l.pair()
+		offenders := l.Sources(1)
 		all = append(all, offenders...)
-		l.offend(offenders...)
+		l.Offend(offenders...)
 		if err := w.Save(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		check("when asked")
 	}
-	last := l.pair()
-	l.offend(last...)
+	last := l.Sources(1)
+	l.Offend(last...)
 	all = append(all, last...)
 	w.stop()
 	check("at its end")
@@ -55,11 +56,11 @@ func TestSavedByItself(t *testing.T) {
 	l := newLab(t)
 	path := t.TempDir() + "/state.jsonl"
 	w := l.watch(func(c *Config) { c.State = path })
-	offenders := l.pair()
-	l.offend(offenders...)
+	offenders := l.Sources(1)
+	l.Offend(offenders...)
 	w.want(Banned, 1, 1, offenders...)
-	await(t, "the offences are saved", func() bool { return len(l.saved(path)) == len(offenders) })
-	await(t, "all is written", func() bool {
+	lab.Await(t, "the offences are saved", func() bool { return len(l.saved(path)) == len(offenders) })
+	lab.Await(t, "all is written", func() bool {
 		var idle bool
 		if err := w.order(t.Context(), func() { idle = !w.syncing && w.core.untilSync(now()) == time.Hour }); err != nil {
 			t.Fatal(err)
@@ -73,7 +74,7 @@ func TestSavedByItself(t *testing.T) {
 	saves := w.stats().Saves
 	resyncs := w.stats().Resyncs
 	w.order(t.Context(), func() { w.core.resync(now()) }) // a reading finds nothing new
-	await(t, "the sets are read twice", func() bool { return w.stats().Resyncs >= resyncs+2 })
+	lab.Await(t, "the sets are read twice", func() bool { return w.stats().Resyncs >= resyncs+2 })
 	w.Save(t.Context())
 	after, err := os.Stat(path)
 	if err != nil {
@@ -92,8 +93,8 @@ func TestFolderVanishes(t *testing.T) {
 	path := filepath.Join(folder, "state.jsonl")
 	var faults atomic.Int32
 	w := l.watch(func(c *Config) { c.State, c.Fault = path, func(error) { faults.Add(1) } })
-	first, second := l.pair(), l.pair()
-	l.offend(first...)
+	first, second := l.Sources(1), l.Sources(1)
+	l.Offend(first...)
 	w.want(Banned, 1, 1, first...)
 	if err := w.Save(t.Context()); err != nil {
 		t.Fatal(err)
@@ -101,14 +102,14 @@ func TestFolderVanishes(t *testing.T) {
 	if err := os.Rename(folder, folder+".away"); err != nil {
 		t.Fatal(err)
 	}
-	l.offend(second...)
+	l.Offend(second...)
 	w.want(Banned, 1, 1, second...)
-	await(t, "all are saved again", func() bool {
+	lab.Await(t, "all are saved again", func() bool {
 		_, err := os.Stat(path)
 		return err == nil && len(l.saved(path)) == len(first)+len(second)
 	})
-	l.cut(first...)
-	l.served(l.pair()...)
+	l.Cut(first...)
+	l.Served(l.Sources(1)...)
 }
 
 // Without a file that can be used, all else goes on, and whoever asks is told.
@@ -121,8 +122,8 @@ func TestUnusableState(t *testing.T) {
 	}
 	var faults atomic.Int32
 	w := l.watch(func(c *Config) { c.State, c.Fault = path, func(error) { faults.Add(1) } })
-	offenders := l.pair()
-	l.offend(offenders...)
+	offenders := l.Sources(1)
+	l.Offend(offenders...)
 	w.want(Banned, 1, 1, offenders...)
 	if err := w.Save(t.Context()); err == nil || faults.Load() == 0 {
 		t.Errorf("saving ended with %v, and %d faults were told", err, faults.Load())
@@ -141,8 +142,8 @@ func TestReconfigure(t *testing.T) {
 	l := newLab(t, 2*time.Second, time.Hour, 2*time.Hour)
 	faults := make(chan error, 1)
 	w := l.watch(func(c *Config) { c.Fault = func(err error) { faults <- err } })
-	offenders, bystanders := l.pair(), l.pair()
-	l.offend(offenders...)
+	offenders, bystanders := l.Sources(1), l.Sources(1)
+	l.Offend(offenders...)
 	w.want(Banned, 1, 1, offenders...)
 	for name, bad := range map[string]func(*ruleset.Spec){
 		"no ladder": func(s *ruleset.Spec) { s.BanTime = nil },
@@ -154,22 +155,22 @@ func TestReconfigure(t *testing.T) {
 		w.reload <- Config{Spec: spec}
 		select {
 		case <-faults:
-		case <-time.After(deadline):
+		case <-time.After(lab.Patience):
 			t.Fatalf("%s: not refused", name)
 		}
 	}
 	l.spec.BanTime = []time.Duration{2 * time.Second, 3 * time.Hour, 4 * time.Hour}
 	w.reload <- Config{Spec: l.spec} // the table becomes what it says
 	w.awaitNews(Repaired, 1)
-	l.awaitFree(offenders...)
-	l.offend(offenders...)
+	l.AwaitFree(offenders...)
+	l.Offend(offenders...)
 	w.want(Escalated, 2, 2, offenders...)
 	for src, row := range w.rows(offenders...) {
-		if left := l.left(src.Addr()); row.Timeout != 3*time.Hour || left > 3*time.Hour || left < 3*time.Hour-deadline {
+		if left := l.left(src.Addr()); row.Timeout != 3*time.Hour || left > 3*time.Hour || left < 3*time.Hour-lab.Patience {
 			t.Errorf("%v is banned for %v and remembered as %+v", src, left, row)
 		}
 	}
-	l.served(bystanders...)
+	l.Served(bystanders...)
 	w.quiet()
 }
 
@@ -183,19 +184,19 @@ func TestShorterLadder(t *testing.T) {
 	w := l.watch(func(c *Config) { c.State = path })
 	w.awaitNews(Escalated, len(want))
 	w.stop()
-	l.nft("flush ruleset")
+	l.NFT("flush ruleset")
 	const longest = 30 * time.Minute
 	l.spec.BanTime = []time.Duration{2 * time.Second, longest}
 	l.apply()
 	w = l.watch(func(c *Config) { c.State = path })
 	w.awaitNews(Restored, len(want))
 	for a := range want {
-		if st, left := l.look(a), l.left(a); st.Step != 2 || left > longest || left < longest-deadline {
+		if st, left := l.Lookup(a), l.left(a); st.Step != 2 || left > longest || left < longest-lab.Patience {
 			t.Errorf("%v is banned for %v at step %d, want %v at step 2", a, left, st.Step, longest)
 		}
-		l.cut(a)
+		l.Cut(a)
 	}
-	l.served(l.pair()...)
+	l.Served(l.Sources(1)...)
 }
 
 // Rows come in pieces, while the book changes.

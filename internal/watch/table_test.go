@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -17,11 +18,11 @@ type ends map[netip.Addr]time.Time
 
 // many bans that many sources of both families at a step, as the packet path
 // would have done it some time ago.
-func (l *lab) many(n, step int) ends {
-	l.t.Helper()
+func (l *fixture) many(n, step int) ends {
+	l.T.Helper()
 	out := make(ends)
 	var records []ruleset.Record
-	for _, first := range l.pair() {
+	for _, first := range l.Sources(1) {
 		for i := range n / 2 {
 			a := first.As16()
 			at := len(a) - 4
@@ -38,57 +39,57 @@ func (l *lab) many(n, step int) ends {
 			out[addr] = time.Now().Add(left)
 		}
 	}
-	if refused, err := l.open().Put(records); err != nil || refused != nil {
-		l.t.Fatal(err, refused)
+	if refused, err := l.Open().Put(records); err != nil || refused != nil {
+		l.T.Fatal(err, refused)
 	}
 	return out
 }
 
 // wantAll fails the test unless all these are banned, until these moments, and
 // at that step.
-func (l *lab) wantAll(want ends, step int) {
-	l.t.Helper()
+func (l *fixture) wantAll(want ends, step int) {
+	l.T.Helper()
 	const tolerance = 3 * time.Second // on a busy machine it takes that long from the one clock to the other
 	wrong := 0
-	h := l.open()
+	h := l.Open()
 	for a, end := range want {
 		st, err := h.Lookup(a)
 		if err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 		if len(st.Bans) != 1 || st.Step != step || (time.Until(end)-st.Bans[0].Remaining).Abs() > tolerance {
 			if wrong++; wrong < 5 {
-				l.t.Errorf("%v is %+v, want it banned for %v at step %d", a, st, time.Until(end), step)
+				l.T.Errorf("%v is %+v, want it banned for %v at step %d", a, st, time.Until(end), step)
 			}
 		}
 	}
 	if wrong > 0 {
-		l.t.Errorf("%d of %d bans are wrong", wrong, len(want))
+		l.T.Errorf("%d of %d bans are wrong", wrong, len(want))
 	}
 }
 
 // swaps are ways to lose all that the table has, with the table there at the
 // end.
-var swaps = map[string]func(*lab){
-	"flush, then apply": func(l *lab) {
-		l.nft("flush ruleset")
+var swaps = map[string]func(*fixture){
+	"flush, then apply": func(l *fixture) {
+		l.NFT("flush ruleset")
 		l.apply()
 	},
-	"one transaction": func(l *lab) { l.nft("flush ruleset\n" + l.compiled()) },
-	"in pieces": func(l *lab) {
-		l.nft("flush ruleset")
-		l.nft("add table inet portmon")
+	"one transaction": func(l *fixture) { l.NFT("flush ruleset\n" + l.compiled()) },
+	"in pieces": func(l *fixture) {
+		l.NFT("flush ruleset")
+		l.NFT("add table inet portmon")
 		l.apply()
 	},
-	"deleted, nobody makes it again": func(l *lab) { l.nft("delete table inet portmon") },
+	"deleted, nobody makes it again": func(l *fixture) { l.NFT("delete table inet portmon") },
 }
 
 // compiled returns the table in nft's words.
-func (l *lab) compiled() string {
-	l.t.Helper()
-	f, err := ruleset.Probe(l.conn)
+func (l *fixture) compiled() string {
+	l.T.Helper()
+	f, err := ruleset.Probe(l.Conn)
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	return ruleset.Compile(l.spec, f, ruleset.Asked{}).String()
 }
@@ -104,28 +105,28 @@ func TestSwapped(t *testing.T) {
 			want := l.many(bans, 2)
 			w := l.watch()
 			w.awaitNews(Escalated, bans)
-			offenders, bystanders := l.pair(), l.pair()
+			offenders, bystanders := l.Sources(1), l.Sources(1)
 			l.second(w, offenders...)
-			once := l.pair() // have a step, and no ban
-			l.offend(once...)
+			once := l.Sources(1) // have a step, and no ban
+			l.Offend(once...)
 			w.want(Banned, 1, 1, once...)
 			prefix := netip.MustParsePrefix("203.0.113.0/24")
 			l.put(ruleset.Record{Source: prefix, Banned: true, Comment: "net"})
 			w.awaitNews(ByHand, 1)
-			l.awaitFree(once...)
+			l.AwaitFree(once...)
 			for range 2 {
 				swap(l)
 				w.awaitNews(Restored, bans+len(offenders)+1)
 				l.wantAll(want, 2)
-				l.cut(offenders...)
-				l.cut(netip.MustParseAddr("203.0.113.9"))
-				l.served(bystanders...)
-				l.served(once...)
+				l.Cut(offenders...)
+				l.Cut(netip.MustParseAddr("203.0.113.9"))
+				l.Served(bystanders...)
+				l.Served(once...)
 			}
-			l.offend(once...)
+			l.Offend(once...)
 			w.awaitNews(Escalated, len(once))
 			l.awaitStep(2, once...)
-			await(t, "the table is what it must be", func() bool { return w.stats().TableCurrent })
+			lab.Await(t, "the table is what it must be", func() bool { return w.stats().TableCurrent })
 		})
 	}
 }
@@ -140,21 +141,21 @@ func TestNeighboursAfterFlush(t *testing.T) {
 	l.spec.Own6 = []netip.Prefix{neighbours}
 	l.apply()
 	w := l.watch()
-	await(t, "it is current", func() bool { return w.stats().TableCurrent })
+	lab.Await(t, "it is current", func() bool { return w.stats().TableCurrent })
 	guilty, innocent := netip.MustParseAddr("2001:db8:aa::1"), netip.MustParseAddr("2001:db8:aa::2")
 	alone := netip.PrefixFrom(guilty, 128)
-	l.nft("flush ruleset")
-	await(t, "the table is back", func() bool { return l.open().Exists })
-	if source, err := l.open().Source(guilty); err != nil || source != alone {
+	l.NFT("flush ruleset")
+	lab.Await(t, "the table is back", func() bool { return l.Open().Exists })
+	if source, err := l.Open().Source(guilty); err != nil || source != alone {
 		t.Errorf("%v would be banned as %v (error %v), want it alone", guilty, source, err)
 	}
-	l.offend(guilty)
+	l.Offend(guilty)
 	w.awaitNews(Banned, 1)
-	if st := l.look(guilty); len(st.Bans) != 1 || st.Bans[0].Interval != nftset.Prefix(alone).Interval {
+	if st := l.Lookup(guilty); len(st.Bans) != 1 || st.Bans[0].Interval != nftset.Prefix(alone).Interval {
 		t.Errorf("it has %+v, want %v banned", st, alone)
 	}
-	l.cut(guilty)
-	l.served(innocent)
+	l.Cut(guilty)
+	l.Served(innocent)
 	w.quiet()
 }
 
@@ -163,24 +164,24 @@ func TestNewNeighbours(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	w := l.watch()
-	await(t, "it is current", func() bool { return w.stats().TableCurrent })
+	lab.Await(t, "it is current", func() bool { return w.stats().TableCurrent })
 	l.spec.Own6 = []netip.Prefix{netip.MustParsePrefix("2001:db8:aa::/64")}
 	w.reload <- Config{Spec: l.spec}
-	await(t, "the table knows it", func() bool {
-		source, err := l.open().Source(netip.MustParseAddr("2001:db8:aa::1"))
+	lab.Await(t, "the table knows it", func() bool {
+		source, err := l.Open().Source(netip.MustParseAddr("2001:db8:aa::1"))
 		return err == nil && source.IsSingleIP()
 	})
-	await(t, "it is current", func() bool { return w.stats().TableCurrent })
+	lab.Await(t, "it is current", func() bool { return w.stats().TableCurrent })
 	if s := w.stats(); s.Repaired != 0 {
 		t.Errorf("%d repairs, want none", s.Repaired)
 	}
 	w.quiet()
 }
 
-func (l *lab) put(records ...ruleset.Record) {
-	l.t.Helper()
-	if refused, err := l.open().Put(records); err != nil || refused != nil {
-		l.t.Fatal(err, refused)
+func (l *fixture) put(records ...ruleset.Record) {
+	l.T.Helper()
+	if refused, err := l.Open().Put(records); err != nil || refused != nil {
+		l.T.Fatal(err, refused)
 	}
 }
 
@@ -190,22 +191,22 @@ func TestOldCopies(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 2*time.Second, time.Hour)
 	w := l.watch()
-	offenders, copies, bystanders := l.pair(), l.pair(), l.pair()
+	offenders, copies, bystanders := l.Sources(1), l.Sources(1), l.Sources(1)
 	l.second(w, offenders...)
 	script := "flush ruleset\n" + l.compiled()
 	for i, src := range append(offenders, copies...) {
 		left := []string{"8h", "5m"}[i%2]
 		script += fmt.Sprintf("add element inet portmon %s { %v timeout 9h expires %s }\n", ruleset.RoleBan.Set(src, 0), l.source(src).Addr(), left)
 	}
-	l.nft(script)
+	l.NFT(script)
 	w.awaitNews(Restored, len(offenders))
 	for _, src := range offenders {
-		if left := l.left(src); left > time.Hour || left < time.Hour-deadline {
+		if left := l.left(src); left > time.Hour || left < time.Hour-lab.Patience {
 			t.Errorf("%v is banned for %v, want an hour", src, left)
 		}
 	}
-	l.cut(copies...) // somebody wants that, for all we know
-	l.served(bystanders...)
+	l.Cut(copies...) // somebody wants that, for all we know
+	l.Served(bystanders...)
 	for _, src := range offenders {
 		if row := w.rows(src)[l.source(src)]; row.Offences != 2 || row.Step != 2 {
 			t.Errorf("%v is remembered as %+v, want 2 offences", src, row)
@@ -219,26 +220,26 @@ func TestOffenceInNewTable(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, ladder...)
 	w := l.watch()
-	offenders, bystanders := l.pair(), l.pair()
-	l.offend(offenders...)
+	offenders, bystanders := l.Sources(1), l.Sources(1)
+	l.Offend(offenders...)
 	w.want(Banned, 1, 1, offenders...)
-	l.awaitFree(offenders...)
+	l.AwaitFree(offenders...)
 	// The watcher does not hear of the new table before it has heard of the
 	// offence in it.
 	hold := make(chan struct{})
 	held := make(chan error)
 	go func() { held <- w.order(t.Context(), func() { <-hold }) }()
-	l.nft("flush ruleset")
+	l.NFT("flush ruleset")
 	l.apply()
-	l.offend(offenders...)
+	l.Offend(offenders...)
 	close(hold)
 	if err := <-held; err != nil {
 		t.Fatal(err)
 	}
 	w.awaitNews(Escalated, len(offenders))
 	l.awaitStep(2, offenders...)
-	l.cut(offenders...)
-	l.served(bystanders...)
+	l.Cut(offenders...)
+	l.Served(bystanders...)
 }
 
 // `portmon remove` announces itself, whatever the program is called: nothing is
@@ -248,12 +249,12 @@ func TestRemove(t *testing.T) {
 	l := newLab(t, ladder...)
 	path := t.TempDir() + "/state.jsonl"
 	w := l.watch(func(c *Config) { c.State = path })
-	offenders, bystanders := l.pair(), l.pair()
+	offenders, bystanders := l.Sources(1), l.Sources(1)
 	l.second(w, offenders...)
 	if err := w.Removing(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ruleset.Remove(l.conn, l.spec.Table); err != nil {
+	if _, err := ruleset.Remove(l.Conn, l.spec.Table); err != nil {
 		t.Fatal(err)
 	}
 	w.awaitNews(Removed, 1)
@@ -263,52 +264,52 @@ func TestRemove(t *testing.T) {
 		}
 	}
 	var looked book.Moment
-	await(t, "patience is over", func() bool {
+	lab.Await(t, "patience is over", func() bool {
 		now := book.ReadClock().Boot
 		if looked == 0 {
 			looked = now
 		}
 		return now.Sub(looked) > patience+patience/2
 	})
-	if l.open().Exists {
+	if l.Open().Exists {
 		t.Fatal("the watcher made a table that its owner had removed")
 	}
 	w.stop()
 	w = l.watch(func(c *Config) { c.State = path }) // nor does the next one
-	if l.open().Exists || w.stats().Table {
+	if l.Open().Exists || w.stats().Table {
 		t.Fatal("the next watcher made a table that its owner had removed")
 	}
 	l.apply()
-	await(t, "the table is heard of", func() bool { return w.stats().Table })
-	l.served(offenders...)
-	await(t, "the steps are back", func() bool { return l.look(offenders[0]).Step == 2 && l.look(offenders[1]).Step == 2 })
-	l.offend(offenders...)
+	lab.Await(t, "the table is heard of", func() bool { return w.stats().Table })
+	l.Served(offenders...)
+	lab.Await(t, "the steps are back", func() bool { return l.Lookup(offenders[0]).Step == 2 && l.Lookup(offenders[1]).Step == 2 })
+	l.Offend(offenders...)
 	w.want(Escalated, 3, 3, offenders...)
-	l.served(bystanders...)
+	l.Served(bystanders...)
 	w.quiet()
 }
 
 // A table that is there but wrong is put right within two seconds.
 func TestRepair(t *testing.T) {
-	for name, spoil := range map[string]func(*lab){
-		"flushed": func(l *lab) { l.nft("flush table inet portmon") },
-		"a chain": func(l *lab) { l.nft("flush chain inet portmon guard") },
-		"dormant": func(l *lab) { l.nft("add table inet portmon { flags dormant; }") },
-		"doubled": func(l *lab) { l.nft(l.compiled()) },
-		"ports":   func(l *lab) { l.nft("flush set inet portmon trap_tcp") },
-		"old rules": func(l *lab) {
+	for name, spoil := range map[string]func(*fixture){
+		"flushed": func(l *fixture) { l.NFT("flush table inet portmon") },
+		"a chain": func(l *fixture) { l.NFT("flush chain inet portmon guard") },
+		"dormant": func(l *fixture) { l.NFT("add table inet portmon { flags dormant; }") },
+		"doubled": func(l *fixture) { l.NFT(l.compiled()) },
+		"ports":   func(l *fixture) { l.NFT("flush set inet portmon trap_tcp") },
+		"old rules": func(l *fixture) {
 			old := *l
 			old.spec.TrapTCP = []ruleset.Ports{{From: 99, To: 99}}
 			old.spec.Scan.Ports = 0
-			l.nft("flush ruleset\n" + old.compiled())
+			l.NFT("flush ruleset\n" + old.compiled())
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := newLab(t)
 			w := l.watch()
-			await(t, "it is current", func() bool { return w.stats().TableCurrent })
-			offenders, bystanders := l.pair(), l.pair()
+			lab.Await(t, "it is current", func() bool { return w.stats().TableCurrent })
+			offenders, bystanders := l.Sources(1), l.Sources(1)
 			start := time.Now()
 			spoil(l)
 			n, err := w.next()
@@ -318,15 +319,15 @@ func TestRepair(t *testing.T) {
 			if took := time.Since(start); err != nil || took > 2*time.Second || n.What == "" {
 				t.Errorf("repaired after %v: %+v, error %v", took, n, err)
 			}
-			l.offend(offenders...)
+			l.Offend(offenders...)
 			w.want(Banned, 1, 1, offenders...)
-			l.cut(offenders...)
-			l.served(bystanders...)
-			await(t, "it is current", func() bool { return w.stats().TableCurrent })
+			l.Cut(offenders...)
+			l.Served(bystanders...)
+			lab.Await(t, "it is current", func() bool { return w.stats().TableCurrent })
 			if s := w.stats(); s.Repaired != 1 {
 				t.Errorf("%d repairs, want 1", s.Repaired)
 			}
-			if r, err := ruleset.Prepare(l.conn, l.spec); err != nil || !r.Empty() {
+			if r, err := ruleset.Prepare(l.Conn, l.spec); err != nil || !r.Empty() {
 				t.Errorf("it is not what it must be: %v, error %v", r.Summary(), err)
 			}
 			w.quiet()
@@ -340,16 +341,16 @@ func TestApplying(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	w := l.watch()
-	await(t, "it is current", func() bool { return w.stats().TableCurrent })
+	lab.Await(t, "it is current", func() bool { return w.stats().TableCurrent })
 	if err := w.Applying(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	l.spec.TrapTCP = []ruleset.Ports{{From: 99, To: 99}}
 	l.apply()
-	await(t, "it is seen to differ", func() bool { return !w.stats().TableCurrent })
+	lab.Await(t, "it is seen to differ", func() bool { return !w.stats().TableCurrent })
 	w.reload <- Config{Spec: l.spec}
-	await(t, "it is current", func() bool { return w.stats().TableCurrent })
-	if r, err := ruleset.Prepare(l.conn, l.spec); err != nil || !r.Empty() {
+	lab.Await(t, "it is current", func() bool { return w.stats().TableCurrent })
+	if r, err := ruleset.Prepare(l.Conn, l.spec); err != nil || !r.Empty() {
 		t.Errorf("what was applied was undone: %v, error %v", r.Summary(), err)
 	}
 	w.quiet()
@@ -361,14 +362,14 @@ func TestNothingToRepair(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	w := l.watch()
-	await(t, "it is current", func() bool { return w.stats().TableCurrent })
-	for _, src := range l.pair() {
+	lab.Await(t, "it is current", func() bool { return w.stats().TableCurrent })
+	for _, src := range l.Sources(1) {
 		wide, _ := src.Prefix(map[bool]int{true: 24, false: 48}[src.Is4()])
 		l.put(ruleset.Record{Source: wide, Banned: true, Timeout: time.Second, Remaining: time.Second})
 		w.awaitNews(ByHand, 1)
-		l.cut(src)
-		l.awaitFree(src)
-		l.nft("add table inet other; add chain inet other c; delete table inet other")
+		l.Cut(src)
+		l.AwaitFree(src)
+		l.NFT("add table inet other; add chain inet other c; delete table inet other")
 	}
 	for generation := uint32(0); ; { // until it has looked at what has become of it
 		var at uint32
@@ -378,7 +379,7 @@ func TestNothingToRepair(t *testing.T) {
 		if generation == 0 {
 			generation = at
 		}
-		if now, err := l.conn.Generation(); err != nil || at == now {
+		if now, err := l.Conn.Generation(); err != nil || at == now {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -396,15 +397,15 @@ func TestTableGoneBeforeStart(t *testing.T) {
 	path := t.TempDir() + "/state.jsonl"
 	saves := func(c *Config) { c.State = path }
 	want := l.many(10, 2)
-	offenders := l.pair()
+	offenders := l.Sources(1)
 	w := l.watch(saves)
 	w.awaitNews(Escalated, len(want))
 	l.second(w, offenders...)
 	w.stop()
-	l.nft("flush ruleset")
+	l.NFT("flush ruleset")
 	w = l.watch(saves)
 	w.awaitNews(Restored, len(offenders)+len(want))
-	l.cut(offenders...)
+	l.Cut(offenders...)
 	l.wantAll(want, 2)
-	l.served(l.pair()...)
+	l.Served(l.Sources(1)...)
 }
