@@ -1,8 +1,11 @@
 package ruleset
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // OffenceMark begins the comment of a ban that counts as an offence although a
@@ -16,9 +19,14 @@ const OffenceMark = "offence: "
 func Offence(comment string) (reason string, ok bool) { return strings.CutPrefix(comment, OffenceMark) }
 
 // Offend bans addresses as if they had offended in the packet path: each by the
-// step that is next for its source. It returns what it has put into the table;
-// sources that are banned already, and those that cannot be, are left alone.
-func (h *Handle) Offend(spec Spec, addrs []netip.Addr, comment string) (put []Record, refused []error, err error) {
+// step of the table's ladder that is next for its source. It returns what it
+// has put into the table; sources that are banned already, and those that cannot
+// be, are left alone. Without a table err is os.ErrNotExist.
+func (h *Handle) Offend(addrs []netip.Addr, comment string) (put []Record, refused []error, err error) {
+	var ladder Spec
+	if ladder.BanTime, ladder.Forget = h.Ladder(); len(ladder.BanTime) == 0 {
+		return nil, nil, fmt.Errorf("ladder of table %s: %w", h.Table, unix.ENOENT)
+	}
 	refused = make([]error, len(addrs))
 	for i, a := range addrs {
 		st, err := h.Lookup(a)
@@ -32,20 +40,16 @@ func (h *Handle) Offend(spec Spec, addrs []netip.Addr, comment string) (put []Re
 		case len(st.Bans) > 0:
 			continue
 		}
-		if refused[i] = CheckSource(st.Source); refused[i] == nil {
-			put = append(put, spec.nextBan(st, OffenceMark+comment))
+		if refused[i] = CheckSource(st.Source); refused[i] != nil {
+			continue
 		}
+		step := ladder.after(st.Step)
+		d := ladder.BanTime[step-1]
+		put = append(put, Record{
+			Source: st.Source, Banned: true, Timeout: d, Remaining: d, Comment: OffenceMark + comment,
+			Step: step, StepRemaining: ladder.memoryTime(step), Cause: CauseOther,
+		})
 	}
 	_, err = h.Put(put)
 	return put, refused, err
-}
-
-// nextBan returns the ban that is next for a source.
-func (s Spec) nextBan(st Standing, comment string) Record {
-	step := s.after(st.Step)
-	d := s.BanTime[step-1]
-	return Record{
-		Source: st.Source, Banned: true, Timeout: d, Remaining: d, Comment: comment,
-		Step: step, StepRemaining: s.memoryTime(step), Cause: CauseOther,
-	}
 }

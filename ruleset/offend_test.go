@@ -21,7 +21,7 @@ func TestOffend(t *testing.T) {
 			want := min(step, len(spec.BanTime))
 			byProgram := step%2 == 1
 			if byProgram {
-				put, refused, err := l.open().Offend(spec, []netip.Addr{src}, "sshd: too many failures")
+				put, refused, err := l.open().Offend([]netip.Addr{src}, "sshd: too many failures")
 				if err := errors.Join(append(refused, err)...); err != nil {
 					l.T.Fatal(err)
 				}
@@ -72,7 +72,7 @@ func TestOffendLeavesAlone(t *testing.T) {
 		addr("203.0.113.1"), addr("2001:db8:3:3::3"), // the only ones that can be
 		addr("2001:db8:3:3::4"), addr("::ffff:203.0.113.1"), // which are the same
 	}
-	put, refused, err := l.open().Offend(spec, addrs, "")
+	put, refused, err := l.open().Offend(addrs, "")
 	if err != nil {
 		t.Fatal(err)
 	}

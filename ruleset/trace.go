@@ -92,6 +92,7 @@ func (h *Handle) Trace(p Packet) (Trace, error) {
 	}
 	slices.SortStableFunc(base, func(a, b ChainState) int { return cmp.Compare(a.Hook.Priority, b.Hook.Priority) })
 	for _, ch := range base {
+		t.Because, t.asked = "", ""
 		verdict, err := t.follow(ch.Name)
 		if t.Dropped = verdict == expr.VerdictDrop; t.Dropped || err != nil {
 			return t.Trace, err

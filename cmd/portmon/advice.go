@@ -1,8 +1,6 @@
 package main
 
 import (
-	"net/netip"
-
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/route"
 	"github.com/portmon/portmon/nftset"
@@ -22,11 +20,11 @@ func (p *cli) adviseOn(r ruleset.Result, conf *config.Config, facts route.Facts)
 	if err != nil {
 		p.warn("look for listeners on trap ports: %v", err)
 	}
-	for _, l := range trapsOf(r.Table).served(sockets) {
+	for _, l := range listenersOn(r.Table.Traps(), sockets) {
 		p.warn("%s", l)
 	}
 	peer, ok := p.sshPeer()
-	if !ok || whitelists(r.Table, peer) {
+	if !ok || r.Table.Whitelists(nftset.Addr(peer).Interval) {
 		return
 	}
 	p.warn("you are connected by SSH from %s, which is not whitelisted: one packet from there to a trap port locks you out", peer)
@@ -35,19 +33,4 @@ func (p *cli) adviseOn(r ruleset.Result, conf *config.Config, facts route.Facts)
 	} else {
 		p.hint("add %q to whitelist in %s", peer, conf.Source)
 	}
-}
-
-// whitelists reports whether a table whitelists an address.
-func whitelists(t *ruleset.Table, addr netip.Addr) bool {
-	name := "whitelist4"
-	if addr.Is6() {
-		name = "whitelist6"
-	}
-	for i := range t.Sets {
-		if t.Sets[i].Name == name {
-			_, ok := nftset.Find(t.Sets[i].Elements, nftset.AddrKey(addr))
-			return ok
-		}
-	}
-	return false
 }

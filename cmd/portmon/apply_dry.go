@@ -33,8 +33,8 @@ func (p *cli) applyCheck(c *nftset.Conn, conf *config.Config, facts route.Facts)
 		return nil
 	case !h.Exists:
 		p.print("inet %s: not in force: there is no such table\n", tableName)
-	case idle(h) != "":
-		p.print("inet %s: not in force: %s\n", tableName, idle(h))
+	case h.Idle() != "":
+		p.print("inet %s: not in force: %s\n", tableName, h.Idle())
 	default:
 		p.print("inet %s: differs: %s\n", tableName, strings.Join(r.Summary(), ", "))
 	}

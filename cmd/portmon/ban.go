@@ -238,7 +238,7 @@ func (p *cli) banOffenders(h *ruleset.Handle, list *targetList, o banOptions) er
 	for _, t := range list.targets {
 		addrs = append(addrs, t.prefix.Addr())
 	}
-	put, refused, err := h.Offend(ladderOf(h), addrs, o.reason)
+	put, refused, err := h.Offend(addrs, o.reason)
 	if err != nil {
 		return fmt.Errorf("ban: %w", err)
 	}
@@ -261,23 +261,6 @@ func (p *cli) banOffenders(h *ruleset.Handle, list *targetList, o banOptions) er
 		}
 	}
 	return p.failEach(errs)
-}
-
-// ladderOf reads the ladder off a table, and how long steps are remembered. It
-// is that of the packet path, whatever the configuration says by now.
-func ladderOf(h *ruleset.Handle) (s ruleset.Spec) {
-	v4 := netip.IPv4Unspecified()
-	ban, first := h.Set(ruleset.RoleBan.Set(v4, 0)), h.Set(ruleset.RoleStep.Set(v4, 1))
-	if ban == nil || first == nil {
-		return s
-	}
-	s.Forget = first.Timeout - ban.Timeout
-	for step := 1; step <= ruleset.MaxSteps; step++ {
-		if set := h.Set(ruleset.RoleStep.Set(v4, step)); set != nil {
-			s.BanTime = append(s.BanTime, set.Timeout-s.Forget)
-		}
-	}
-	return s
 }
 
 // lasting is the ban that a source is under already, and that lasts longest.
@@ -375,14 +358,6 @@ func (p *cli) withoutLonger(held func(*ruleset.Record) lasting, list *targetList
 	}
 	list.targets = targets
 	return kept
-}
-
-// banTime says for how long a ban is.
-func banTime(d time.Duration) string {
-	if d <= 0 {
-		return forever
-	}
-	return "for " + text.Duration(d)
 }
 
 // failEach reports errors that have nothing to do with each other, each with its

@@ -14,13 +14,13 @@ import (
 type ban struct {
 	prefix             netip.Prefix
 	set                string
-	step               int // of the ladder; 0 if it is not of that
+	step               int // of the ladder; 0 for none
 	cause              ruleset.Cause
 	timeout, remaining time.Duration // both 0: forever
-	text               string        // what was noted beside it
-	read               time.Time     // when the kernel said so
+	reason             string        // what was noted beside it
+	read               time.Time     // when the kernel reported it
 
-	known *book.Row // what is known of its source besides, or nil
+	known *book.Row // what is remembered of its source besides, or nil
 	clock book.Clock
 }
 
@@ -30,24 +30,27 @@ func newBan(e ruleset.Entry, prefix netip.Prefix, now time.Time) ban {
 	if b.cause != ruleset.CauseHand {
 		b.step = e.Step
 	}
-	b.text, _ = ruleset.Offence(e.Comment)
+	b.reason, _ = ruleset.Offence(e.Comment)
 	return b
 }
 
-// since returns when the ban was made. ok is false if that is not known: the
-// kernel only keeps the time that is left, which says nothing of a ban forever.
-func (b *ban) since() (t time.Time, ok bool) {
-	return b.read.Add(b.remaining - b.timeout), b.remaining > 0 && b.timeout >= b.remaining
+// since returns when the ban was made, the zero time if that is not known: the
+// kernel only keeps the time that is left, which is none for a ban forever.
+func (b *ban) since() (t time.Time) {
+	if b.remaining > 0 && b.timeout >= b.remaining {
+		t = b.read.Add(b.remaining - b.timeout)
+	}
+	return t
 }
 
-// comment returns the comment of the ban, or what is known of the
-// offences: "tcp/23, 2 offences".
+// comment returns the reason of the ban or, without one, what is remembered of
+// the offences: "tcp/23, 2 offences".
 func (b *ban) comment() string {
-	if b.text == book.HandComment && b.cause == ruleset.CauseHand {
-		return "" // the cause says it
-	}
-	if b.text != "" || b.known == nil || b.known.Offences == 0 {
-		return b.text
+	switch {
+	case b.reason == book.HandComment && b.cause == ruleset.CauseHand:
+		return "" // the cause says the same
+	case b.reason != "" || b.known == nil || b.known.Offences == 0:
+		return text.Printable(b.reason)
 	}
 	offences := text.Plural(b.known.Offences, "offence")
 	if port := text.Port(b.known.Proto, b.known.Port); port != "" {
@@ -56,19 +59,46 @@ func (b *ban) comment() string {
 	return offences
 }
 
-// cells are those of its line in a list.
+// cells returns the cells of the ban's line in a list.
 func (b *ban) cells() []string {
-	cells := []string{text.Prefix(b.prefix), "-", b.cause.String(), "-", forever, text.Printable(b.comment())}
+	cells := []string{text.Prefix(b.prefix), "-", b.cause.String(), "-", forever, b.comment()}
 	if b.step > 0 {
 		cells[1] = strconv.Itoa(b.step)
 	}
-	if since, ok := b.since(); ok {
-		cells[3] = text.ShortDuration(b.read.Sub(since))
+	if !b.since().IsZero() {
+		cells[3] = text.ShortDuration(b.timeout - b.remaining)
 	}
 	if b.remaining > 0 {
 		cells[4] = text.ShortDuration(b.remaining)
 	}
 	return cells
+}
+
+// describe returns a sentence about the ban: "198.51.100.0/24 in net4, forever,
+// by hand: spam wave".
+func (b *ban) describe() string {
+	line := text.Prefix(b.prefix) + " in " + b.set
+	if b.step > 0 {
+		line += ", tier " + strconv.Itoa(b.step)
+	}
+	if b.remaining == 0 || b.timeout > 0 {
+		line += ", " + banTime(b.timeout)
+	}
+	if since := b.since(); !since.IsZero() {
+		line += " since " + since.Format(clockLayout)
+	}
+	if b.remaining > 0 {
+		line += ", " + text.ShortDuration(b.remaining) + " left"
+	}
+	line += map[ruleset.Cause]string{
+		ruleset.CauseTrap: ", for a packet to a trap port", ruleset.CauseScan: ", for a scan",
+		ruleset.CauseSubnet: ", as many of its sources offended", ruleset.CauseHand: ", by hand",
+		ruleset.CauseOther: ", by another program",
+	}[b.cause]
+	if comment := b.comment(); comment != "" {
+		line += ": " + comment
+	}
+	return line
 }
 
 // banJSON is a ban in JSON. What is not known is left out.
@@ -82,18 +112,14 @@ type banJSON struct {
 	ExpiresSeconds seconds      `json:"expires_seconds,omitempty"`
 	Until          string       `json:"until,omitempty"`
 	Since          string       `json:"since,omitempty"`
-	Offences       int          `json:"offences,omitempty"`
-	FirstOffence   string       `json:"first_offence,omitempty"`
-	LastOffence    string       `json:"last_offence,omitempty"`
-	LastProtocol   string       `json:"last_protocol,omitempty"`
-	LastPort       uint16       `json:"last_port,omitempty"`
-	Reason         string       `json:"reason,omitempty"`
+	offencesJSON
+	Reason string `json:"reason,omitempty"`
 }
 
 func (b *ban) view() banJSON {
 	v := banJSON{
-		Prefix: b.prefix, Family: "ip", Set: b.set, Tier: b.step, Cause: b.cause.String(),
-		TimeoutSeconds: seconds(b.timeout), ExpiresSeconds: seconds(b.remaining), Reason: b.text,
+		Prefix: b.prefix, Family: "ip", Set: b.set, Tier: b.step, Cause: b.cause.String(), Reason: b.reason, Since: stamp(b.since()),
+		TimeoutSeconds: seconds(b.timeout), ExpiresSeconds: seconds(b.remaining), offencesJSON: offencesOf(b.known, b.clock),
 	}
 	if b.prefix.Addr().Is6() {
 		v.Family = "ip6"
@@ -101,61 +127,5 @@ func (b *ban) view() banJSON {
 	if b.remaining > 0 {
 		v.Until = stamp(b.read.Add(b.remaining))
 	}
-	if since, ok := b.since(); ok {
-		v.Since = stamp(since)
-	}
-	if k := b.known; k != nil && k.Offences > 0 {
-		v.Offences, v.LastProtocol, v.LastPort = k.Offences, text.Protocol(k.Proto), k.Port
-		v.FirstOffence, v.LastOffence = moment(b.clock, k.First), moment(b.clock, k.Last)
-	}
 	return v
-}
-
-// describe says all about a ban: "198.51.100.0/24 in net4, forever, by hand:
-// spam wave".
-func (b *ban) describe() string {
-	line := text.Prefix(b.prefix) + " in " + b.set
-	if b.step > 0 {
-		line += ", tier " + strconv.Itoa(b.step)
-	}
-	if b.remaining == 0 {
-		line += ", " + forever
-	} else {
-		if b.timeout > 0 {
-			line += ", " + banTime(b.timeout)
-		}
-		if since, ok := b.since(); ok {
-			line += " since " + since.Format(clockLayout)
-		}
-		line += ", " + text.ShortDuration(b.remaining) + " left"
-	}
-	line += map[ruleset.Cause]string{
-		ruleset.CauseTrap: ", for a packet to a trap port", ruleset.CauseScan: ", for a scan",
-		ruleset.CauseSubnet: ", as many of its sources offended", ruleset.CauseHand: ", by hand",
-		ruleset.CauseOther: ", by another program",
-	}[b.cause]
-	if comment := b.comment(); comment != "" {
-		line += ": " + text.Printable(comment)
-	}
-	return line
-}
-
-// clockLayout is how moments are written for people, in local time.
-const clockLayout = "2006-01-02 15:04:05"
-
-// seconds is a duration in JSON: a number with at most three decimals.
-type seconds time.Duration
-
-func (s seconds) MarshalJSON() ([]byte, error) {
-	return strconv.AppendFloat(nil, time.Duration(s).Round(time.Millisecond).Seconds(), 'f', -1, 64), nil
-}
-
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// moment is stamp for a moment of the book, "" if it is not known.
-func moment(c book.Clock, m book.Moment) string {
-	if m == 0 {
-		return ""
-	}
-	return stamp(c.Time(m))
 }

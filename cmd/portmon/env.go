@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -103,27 +102,9 @@ func (p *cli) open() (c *nftset.Conn, h *ruleset.Handle, err error) {
 	return c, h, nil
 }
 
-// idle says why a table that is there drops nothing, "" if it is in force as far
-// as that can be told without the configuration.
-func idle(h *ruleset.Handle) string {
-	if h.Dormant {
-		return "the table is dormant, and sees no packets"
-	}
-	for _, name := range []string{"early", "early_opening", "guard", "banned"} {
-		i := slices.IndexFunc(h.Chains, func(c ruleset.ChainState) bool { return c.Name == name })
-		switch {
-		case i < 0:
-			return "chain " + name + " is missing"
-		case len(h.Chains[i].Rules) == 0:
-			return "chain " + name + " has no rules"
-		}
-	}
-	return ""
-}
-
 // warnIdle says that the bans of a table that is there are not enforced.
 func (p *cli) warnIdle(h *ruleset.Handle) {
-	if why := idle(h); why != "" {
+	if why := h.Idle(); why != "" {
 		p.warn("inet %s: not in force: %s", tableName, why)
 		p.hint("run `portmon apply`")
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"io"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,19 +49,13 @@ func listed(t *testing.T, columns int, asJSON bool, bans ...ban) (stdout, stderr
 		e.getenv = func(key string) string { return map[string]string{"NO_COLOR": "1"}[key] }
 	}
 	p := &cli{env: e, ui: newUI(e)}
-	var err error
-	if asJSON {
-		err = p.listJSON(func(yield func(ban, error) bool) {
-			for _, b := range bans {
-				if !yield(b, nil) {
-					return
-				}
+	err := p.list(func(yield func(ban, error) bool) {
+		for _, b := range bans {
+			if !yield(b, nil) {
+				return
 			}
-		})
-	} else {
-		slices.SortFunc(bans, newestFirst)
-		p.listTable(bans)
-	}
+		}
+	}, nil, asJSON, false)
 	if code := p.finish(err); code != 0 {
 		t.Fatalf("exit code %d", code)
 	}

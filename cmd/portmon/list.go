@@ -1,9 +1,8 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"encoding/json"
-	"fmt"
 	"iter"
 	"net/netip"
 	"runtime/debug"
@@ -16,13 +15,8 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-type listOptions struct {
-	json, count bool
-	only        []target
-}
-
 func listCommand(p *cli) *cobra.Command {
-	var o listOptions
+	var asJSON, count bool
 	cmd := &cobra.Command{
 		Use:   "list [ADDR|PREFIX...]",
 		Short: "list bans",
@@ -39,69 +33,41 @@ is not an error if there are none. With --json the bans are not sorted.`,
   portmon list --json | jq '.bans | sort_by(-.timeout_seconds)[:5]'`,
 		ValidArgsFunction: p.completeBanned,
 		Args:              func(cmd *cobra.Command, args []string) error { return noTwoOf(cmd, "count", "json") },
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if o.only, err = parseTargets(cmd, args); err != nil {
-				return err
-			}
-			return p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error {
-				p.warnIdle(h)
-				return p.list(h, o)
-			})
-		},
-	}
-	cmd.Flags().BoolVar(&o.json, "json", false, "write JSON, version 1")
-	cmd.Flags().BoolVar(&o.count, "count", false, "write only the number of bans")
-	return cmd
-}
-
-func (p *cli) list(h *ruleset.Handle, o listOptions) error {
-	// There may be a million bans, and most of what is allocated for them is
-	// garbage at once.
-	defer debug.SetGCPercent(debug.SetGCPercent(10))
-	if o.count {
-		n := 0
-		for _, err := range p.bans(h, nil, o.only) {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			only, err := parseTargets(cmd, args)
 			if err != nil {
 				return err
 			}
-			n++
-		}
-		p.print("%d\n", n)
-		return nil
+			// There may be a million bans, and most of what is allocated for them
+			// is garbage at once.
+			defer debug.SetGCPercent(debug.SetGCPercent(10))
+			return p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error {
+				p.warnIdle(h)
+				var k *knowledge
+				if !count {
+					if k, err = p.knowledgeOf(h, only); err != nil {
+						return err
+					}
+				}
+				return p.list(p.bans(h, k, only), only, asJSON, count)
+			})
+		},
 	}
-	k, err := p.knowledgeOf(h, o.only)
-	if err != nil {
-		return err
-	}
-	if o.json {
-		return p.listJSON(p.bans(h, k, o.only))
-	}
-	var all []ban
-	for b, err := range p.bans(h, k, o.only) {
-		if err != nil {
-			return err
-		}
-		all = append(all, b)
-	}
-	if len(all) == 0 {
-		p.note("no bans%s", of(o.only))
-		return nil
-	}
-	slices.SortFunc(all, newestFirst)
-	p.listTable(all)
-	return nil
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
+	cmd.Flags().BoolVar(&count, "count", false, "write only the number of bans")
+	return cmd
 }
 
-// bans streams the bans of a table that overlap one of the targets, all of them
-// if there is none. One of a range that is not a prefix becomes several.
+// bans streams the bans of a table that overlap one of the targets, all bans if
+// there is no target. A range that is not a prefix becomes several bans.
 func (p *cli) bans(h *ruleset.Handle, k *knowledge, only []target) iter.Seq2[ban, error] {
+	var wanted []netip.Prefix
+	for _, t := range only {
+		wanted = append(wanted, t.prefix)
+	}
 	entries := h.Bans()
 	if len(only) > 0 {
-		var prefixes []netip.Prefix
-		for _, t := range only {
-			prefixes = append(prefixes, t.prefix)
-		}
-		entries = h.BansIn(prefixes...)
+		entries = h.BansIn(wanted...)
 	}
 	return func(yield func(ban, error) bool) {
 		for e, err := range entries {
@@ -111,8 +77,7 @@ func (p *cli) bans(h *ruleset.Handle, k *knowledge, only []target) iter.Seq2[ban
 			}
 			now := p.now()
 			for _, prefix := range e.Prefixes() {
-				overlaps := func(t target) bool { return t.prefix.Overlaps(prefix) }
-				if len(only) > 0 && !slices.ContainsFunc(only, overlaps) {
+				if len(only) > 0 && !slices.ContainsFunc(wanted, prefix.Overlaps) {
 					continue
 				}
 				if !yield(k.explain(newBan(e, prefix, now)), nil) {
@@ -123,76 +88,60 @@ func (p *cli) bans(h *ruleset.Handle, k *knowledge, only []target) iter.Seq2[ban
 	}
 }
 
-// listJSON writes bans as they come, one on a line.
-func (p *cli) listJSON(bans iter.Seq2[ban, error]) error {
-	head := `{"version":1,"table":"inet ` + tableName + `","bans":[`
-	separator := "\n"
-	p.print("%s", head)
-	var line bytes.Buffer
-	enc := json.NewEncoder(&line)
-	enc.SetEscapeHTML(false)
+// list writes what comes of a stream of bans: their number, JSON with a ban on
+// each line as it comes, or text.
+func (p *cli) list(bans iter.Seq2[ban, error], only []target, asJSON, count bool) error {
+	var all []ban
+	n, separator := 0, "\n"
+	if asJSON {
+		p.print(`{"version":1,"table":"inet %s","bans":[`, tableName)
+	}
 	for b, err := range bans {
-		if err != nil {
+		switch n++; {
+		case err != nil:
 			return err
+		case asJSON:
+			line, err := json.Marshal(b.view())
+			if err != nil {
+				return err
+			}
+			p.print("%s%s", separator, line)
+			separator = ",\n"
+		case !count:
+			all = append(all, b)
 		}
-		line.Reset()
-		if err := enc.Encode(b.view()); err != nil {
-			return err
-		}
-		if _, err := fmt.Fprintf(p.out, "%s%s", separator, bytes.TrimSpace(line.Bytes())); err != nil {
-			return said(exitFailed) // reported when the rest is flushed
-		}
-		separator = ",\n"
 	}
-	if separator != "\n" {
-		p.print("\n")
+	switch {
+	case asJSON:
+		p.print("%s]}\n", strings.Repeat("\n", min(n, 1)))
+	case count:
+		p.print("%d\n", n)
+	case n > 0:
+		p.listText(all)
+	default:
+		var texts []string
+		for _, t := range only {
+			texts = append(texts, t.text)
+		}
+		p.note("%s", strings.TrimSuffix("no bans of "+strings.Join(slices.Compact(texts), ", "), " of "))
 	}
-	p.print("]}\n")
 	return nil
 }
 
-// of says which targets something is about.
-func of(only []target) string {
-	if len(only) == 0 {
-		return ""
-	}
-	var texts []string
-	for _, t := range only {
-		texts = append(texts, t.text)
-	}
-	return " of " + strings.Join(slices.Compact(texts), ", ")
-}
-
-// newestFirst puts bans of unknown age last.
-func newestFirst(a, b ban) int {
-	sinceA, okA := a.since()
-	sinceB, okB := b.since()
-	switch {
-	case okA && okB && !sinceA.Equal(sinceB):
-		return sinceB.Compare(sinceA)
-	case okA != okB && okA:
-		return -1
-	case okA != okB:
-		return 1
-	}
-	return a.prefix.Compare(b.prefix)
-}
-
-// listTable writes bans in columns. The last is left out if there are no
-// comments.
-func (p *cli) listTable(all []ban) {
+// listText writes bans in columns, the newest first and those of unknown age
+// last. Without comments, their column has no heading.
+func (p *cli) listText(all []ban) {
 	heading := []string{"ADDRESS", "TIER", "CAUSE", "AGE", "LEFT", ""}
 	if slices.ContainsFunc(all, func(b ban) bool { return b.comment() != "" }) {
 		heading[5] = "COMMENT"
 	}
+	slices.SortFunc(all, func(a, b ban) int {
+		return cmp.Or(b.since().Compare(a.since()), a.prefix.Compare(b.prefix))
+	})
 	p.table(func(yield func([]string) bool) {
-		if !yield(heading) {
-			return
-		}
-		for i := range all {
-			if !yield(all[i].cells()) {
-				return
-			}
+		ok := yield(heading)
+		for i := 0; ok && i < len(all); i++ {
+			ok = yield(all[i].cells())
 		}
 	}, p.columns)
 }

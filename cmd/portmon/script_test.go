@@ -143,7 +143,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"probe":     scriptProbe,
 	"listen":    scriptListen,
 	"arm": func(ts *testscript.TestScript, neg bool, _ []string) {
-		runOnHost(ts, neg, 0, "nft", "flush", "set", "inet", tableName, setStarting)
+		runOnHost(ts, neg, 0, "nft", "flush", "set", "inet", tableName, "starting")
 	},
 	"json":   scriptJSON,
 	"fields": scriptFields,

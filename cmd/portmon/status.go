@@ -67,18 +67,15 @@ type report struct {
 	Current     *bool    `json:"current,omitempty"`
 	Differences []string `json:"differences"`
 	// Config is the file; empty if it is the built-in default.
-	Config          string             `json:"config"`
-	FeaturesMissing []string           `json:"features_missing"`
-	ArmedInSeconds  seconds            `json:"armed_in_seconds,omitempty"`
-	Sets            []setReport        `json:"sets"`
-	Counters        map[string]traffic `json:"counters"`
-	TrapTCP         []string           `json:"trap_tcp"`
-	TrapUDP         []string           `json:"trap_udp"`
-	Listeners       []listenerReport   `json:"listeners"`
-	Watcher         watcherReport      `json:"watcher"`
+	Config          string   `json:"config"`
+	FeaturesMissing []string `json:"features_missing"`
+	trapReport
+	Sets      []setReport        `json:"sets"`
+	Counters  map[string]traffic `json:"counters"`
+	Listeners []listenerReport   `json:"listeners"`
+	Watcher   watcherReport      `json:"watcher"`
 
 	idle   string // why a table that is there is not in force
-	traps  traps
 	served []listener
 	zone   *time.Location
 }
@@ -123,10 +120,10 @@ func (p *cli) report() (*report, error) {
 	r := &report{
 		Version: 1, Table: h.Table.String(), Present: h.Exists, Dormant: h.Dormant,
 		Differences: []string{}, FeaturesMissing: []string{}, Sets: []setReport{}, Counters: map[string]traffic{},
-		TrapTCP: []string{}, TrapUDP: []string{}, Listeners: []listenerReport{}, zone: p.now().Location(),
+		trapReport: trapReport{TrapTCP: []string{}, TrapUDP: []string{}}, Listeners: []listenerReport{}, zone: p.now().Location(),
 	}
 	if h.Exists {
-		r.idle = idle(h)
+		r.idle = h.Idle()
 	}
 	if !h.Exists || r.idle != "" {
 		r.InForce = new(false)
@@ -162,20 +159,14 @@ func (r *report) read(p *cli, c *nftset.Conn, h *ruleset.Handle) error {
 	for name, counter := range h.Counters {
 		r.Counters[name] = traffic(counter)
 	}
-	armed, err := armedIn(c, h)
-	if err != nil {
+	if r.trapReport, err = readTraps(h); err != nil {
 		return err
 	}
-	r.ArmedInSeconds = seconds(armed)
-	if r.traps, err = readTraps(c, h); err != nil {
-		return err
-	}
-	r.TrapTCP, r.TrapUDP = portTexts(r.traps.tcp), portTexts(r.traps.udp)
 	sockets, err := p.listeners()
 	if err != nil {
 		p.warn("look for listeners on trap ports: %v", err)
 	}
-	r.served = r.traps.served(sockets)
+	r.served = listenersOn(r.traps, sockets)
 	for _, l := range r.served {
 		r.Listeners = append(r.Listeners, listenerReport{l.Proto, l.Addr.Port(), l.Addr.Addr().String(), l.families(), l.Device})
 	}

@@ -20,7 +20,7 @@ func TestStatusText(t *testing.T) {
 		Table: "inet portmon", Present: true, InForce: new(false), Current: new(false),
 		Differences:     []string{"whitelist4", "rules"},
 		FeaturesMissing: []string{"no moonlight"},
-		ArmedInSeconds:  seconds(40 * time.Second),
+		trapReport:      trapReport{TrapTCP: []string{"23", "5900-5910"}, ArmedInSeconds: seconds(40 * time.Second)},
 		Sets: []setReport{
 			{Name: "ban4", Count: 65536, Size: 65536, Full: true, TimeoutSeconds: seconds(10 * time.Minute)},
 			{Name: "net4", Count: 1},
@@ -32,7 +32,6 @@ func TestStatusText(t *testing.T) {
 		},
 		Watcher: watcherReport{true, &control.Status{PID: 4321, Since: testNow.Add(-2 * time.Hour), Rows: 12, SaveError: "disk full"}},
 		zone:    testNow.Location(),
-		traps:   traps{tcp: []nftset.Interval{nftset.Ports(23, 23).Interval, nftset.Ports(5900, 5910).Interval}},
 		served:  []listener{{Proto: "tcp", Addr: netip.MustParseAddrPort("0.0.0.0:5900"), Device: "eth1"}},
 	}
 	const want = `
@@ -120,14 +119,14 @@ func TestListenersOnTraps(t *testing.T) {
 		}
 		sockets = append(sockets, l)
 	}
-	ports := traps{
-		tcp: []nftset.Interval{
+	ports := ruleset.Traps{
+		TCP: []nftset.Interval{
 			nftset.Ports(23, 23).Interval, nftset.Ports(445, 445).Interval, nftset.Ports(3389, 3389).Interval, nftset.Ports(5900, 5910).Interval, nftset.Ports(6379, 6379).Interval,
 		},
-		udp: []nftset.Interval{nftset.Ports(5060, 5061).Interval},
+		UDP: []nftset.Interval{nftset.Ports(5060, 5061).Interval},
 	}
 	var got []string
-	for _, l := range ports.served(sockets) {
+	for _, l := range listenersOn(ports, sockets) {
 		text, _, _ := strings.Cut(l.String(), ": not a trap there while it listens")
 		got = append(got, text)
 	}
@@ -141,7 +140,8 @@ udp 5060 has a listener for IPv4 on eth1`
 	if text := strings.Join(got, "\n"); text != want {
 		t.Errorf("got\n%s\nwant\n%s", text, want)
 	}
-	if got := ports.String(); got != "tcp 23, 445, 3389, 5900-5910, 6379; udp 5060-5061" {
+	report := trapReport{TrapTCP: portTexts(ports.TCP), TrapUDP: portTexts(ports.UDP)}
+	if got := report.String(); got != "tcp 23, 445, 3389, 5900-5910, 6379; udp 5060-5061" {
 		t.Errorf("traps: %s", got)
 	}
 	if n := countPorts([]ruleset.Ports{{From: 23, To: 23}, {From: 1, To: 65535}}); n != 65536 {

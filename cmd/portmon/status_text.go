@@ -56,7 +56,7 @@ func (r *report) printForce(u *ui) {
 }
 
 func (r *report) printTraps(u *ui) {
-	ports := r.traps.String()
+	ports := r.trapReport.String()
 	if ports == "" {
 		ports = "none"
 	}

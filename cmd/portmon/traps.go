@@ -11,73 +11,34 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// Sets and chains whose names a packet's fate depends on. They are part of
-// portmon's interface.
-const (
-	setTrapTCP   = "trap_tcp"
-	setTrapUDP   = "trap_udp"
-	setIgnoreTCP = "ignore_tcp" // there if scans count
-	setStarting  = "starting"   // holds the protocols whose traps are not armed yet
-)
+// trapReport is what status and why report about the traps of a table.
+type trapReport struct {
+	TrapTCP []string `json:"trap_tcp"`
+	TrapUDP []string `json:"trap_udp"`
+	// ArmedInSeconds is when the traps are armed; 0 if they are.
+	ArmedInSeconds seconds `json:"armed_in_seconds,omitempty"`
 
-// traps are the trap ports.
-type traps struct{ tcp, udp []nftset.Interval }
-
-// trapsOf returns the trap ports of a table that is to be.
-func trapsOf(t *ruleset.Table) traps {
-	var ports traps
-	for i := range t.Sets {
-		switch t.Sets[i].Name {
-		case setTrapTCP:
-			ports.tcp = t.Sets[i].Elements
-		case setTrapUDP:
-			ports.udp = t.Sets[i].Elements
-		}
-	}
-	return ports
+	traps ruleset.Traps
 }
 
-// readTraps asks the kernel for the trap ports that are in force.
-func readTraps(c *nftset.Conn, h *ruleset.Handle) (ports traps, err error) {
-	ports.tcp, err = readPorts(c, h, setTrapTCP)
-	if err == nil {
-		ports.udp, err = readPorts(c, h, setTrapUDP)
+func readTraps(h *ruleset.Handle) (r trapReport, err error) {
+	if r.traps, err = h.Traps(); err != nil {
+		return r, err
 	}
-	return ports, err
+	r.TrapTCP, r.TrapUDP = portTexts(r.traps.TCP), portTexts(r.traps.UDP)
+	armed, err := h.ArmedIn()
+	r.ArmedInSeconds = seconds(armed)
+	return r, err
 }
 
-// readPorts reads a set of ports, in order and with neighbours joined. There is
-// nothing in one that is not there.
-func readPorts(c *nftset.Conn, h *ruleset.Handle, name string) ([]nftset.Interval, error) {
-	set := h.Set(name)
-	if set == nil {
-		return nil, nil
-	}
-	var ports []nftset.Interval
-	for el, err := range c.Elements(set) {
-		if err != nil {
-			return nil, err
-		}
-		ports = append(ports, el.Interval)
-	}
-	return nftset.Merge(ports), nil
-}
-
-// of returns the trap ports of a protocol.
-func (t traps) of(proto string) []nftset.Interval {
-	if proto == "udp" {
-		return t.udp
-	}
-	return t.tcp
-}
-
-// String names the ports: "tcp 23, 445, 5900-5910; udp 5060".
-func (t traps) String() string {
+// String lists the ports: "tcp 23, 445, 5900-5910; udp 5060".
+func (r trapReport) String() string {
 	var all []string
-	for _, proto := range []string{"tcp", "udp"} {
-		if ports := t.of(proto); len(ports) > 0 {
-			all = append(all, proto+" "+strings.Join(portTexts(ports), ", "))
-		}
+	if len(r.TrapTCP) > 0 {
+		all = append(all, "tcp "+strings.Join(r.TrapTCP, ", "))
+	}
+	if len(r.TrapUDP) > 0 {
+		all = append(all, "udp "+strings.Join(r.TrapUDP, ", "))
 	}
 	return strings.Join(all, "; ")
 }
@@ -90,11 +51,6 @@ func portTexts(ports []nftset.Interval) []string {
 	return texts
 }
 
-func hasPort(ports []nftset.Interval, port uint16) bool {
-	_, ok := nftset.Find(ports, nftset.PortKey(port))
-	return ok
-}
-
 func countPorts(ports []ruleset.Ports) (n int) {
 	for _, p := range ports {
 		n += int(p.To-p.From) + 1
@@ -102,15 +58,20 @@ func countPorts(ports []ruleset.Ports) (n int) {
 	return n
 }
 
-// listener is a program that takes packets to a trap port from elsewhere. Where
+// listener is a socket that gets packets to a trap port from other hosts. Where
 // it does, the port is not a trap.
 type listener listeners.Socket
 
-// served returns the listeners on trap ports, in order.
-func (t traps) served(sockets []listeners.Socket) []listener {
+// listenersOn returns the listeners on trap ports, in order.
+func listenersOn(traps ruleset.Traps, sockets []listeners.Socket) []listener {
 	var all []listener
 	for _, s := range sockets {
-		if hasPort(t.of(s.Proto), s.Addr.Port()) && !s.Addr.Addr().IsLoopback() && s.Device != "lo" {
+		ports := traps.TCP
+		if s.Proto == "udp" {
+			ports = traps.UDP
+		}
+		_, trap := nftset.Find(ports, nftset.PortKey(s.Addr.Port()))
+		if trap && !s.Addr.Addr().IsLoopback() && s.Device != "lo" {
 			all = append(all, listener(s))
 		}
 	}
@@ -123,7 +84,7 @@ func (t traps) served(sockets []listeners.Socket) []listener {
 	return slices.Compact(all) // sockets may share a port
 }
 
-// families returns the families of the packets that the listener takes.
+// families returns the families of the packets that the listener gets.
 func (l listener) families() []string {
 	switch a := l.Addr.Addr(); {
 	case a.Is4():
@@ -134,14 +95,11 @@ func (l listener) families() []string {
 	return []string{"ip6"}
 }
 
-// where says which packets the listener takes: "IPv4 on eth1", "192.0.2.2".
+// where returns which packets the listener gets: "IPv4 on eth1", "192.0.2.2".
 func (l listener) where() string {
 	where := l.Addr.Addr().String()
 	if l.Addr.Addr().IsUnspecified() {
-		where = map[string]string{"ip": "IPv4", "ip6": "IPv6"}[l.families()[0]]
-		if len(l.families()) > 1 {
-			where = "IPv4 and IPv6"
-		}
+		where = map[string]string{"ip": "IPv4", "ip ip6": "IPv4 and IPv6", "ip6": "IPv6"}[strings.Join(l.families(), " ")]
 	}
 	if l.Device != "" {
 		where += " on " + l.Device
@@ -149,8 +107,8 @@ func (l listener) where() string {
 	return where
 }
 
-// String says where the trap is none: "tcp 3389 has a listener for IPv4 on
-// eth1, and is not a trap there while it listens".
+// String returns where the port is not a trap: "tcp 3389 has a listener for IPv4
+// on eth1: not a trap there while it listens".
 func (l listener) String() string {
 	preposition := "at"
 	if l.Addr.Addr().IsUnspecified() {

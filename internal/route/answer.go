@@ -63,6 +63,22 @@ func Back(to netip.Addr, iif string) (Answer, error) {
 	return a, nil
 }
 
+// IsLocal reports whether the routes of the network namespace of the calling
+// thread take an address for one of this host. Routes of type local do so for
+// addresses that no interface has, and the packet path asks the routes.
+func IsLocal(addr netip.Addr) (bool, error) {
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return false, fmt.Errorf("open netlink socket: %w", err)
+	}
+	defer conn.Close()
+	found, err := askRoute(conn, addr, 0, 0)
+	if err != nil && !unreachable(err) {
+		return false, fmt.Errorf("look for a route to %s: %w", addr, err)
+	}
+	return found.kind == unix.RTN_LOCAL, nil
+}
+
 // unreachable reports whether an error says that there is no route.
 func unreachable(err error) bool {
 	for _, e := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL} {
@@ -75,6 +91,7 @@ func unreachable(err error) bool {
 
 // found is what the kernel says of a route.
 type found struct {
+	kind    byte // RTN_*
 	devices []uint32
 	local   netip.Addr
 }
@@ -105,7 +122,7 @@ func askRoute(conn *netlink.Conn, to netip.Addr, oif int, flags uint32) (f found
 	if err != nil || len(msgs) == 0 || len(msgs[0].Data) < unix.SizeofRtMsg {
 		return f, err
 	}
-	switch msgs[0].Data[7] {
+	switch f.kind = msgs[0].Data[7]; f.kind {
 	case unix.RTN_UNREACHABLE, unix.RTN_BLACKHOLE, unix.RTN_PROHIBIT:
 		return f, unix.ENETUNREACH
 	}

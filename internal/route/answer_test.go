@@ -1,8 +1,10 @@
 package route
 
 import (
+	"net/netip"
 	"testing"
 
+	vnl "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,6 +49,25 @@ func TestAnswer(t *testing.T) {
 					t.Error("a device that is not there: no error")
 				}
 			})
+		})
+	}
+}
+
+// IsLocal answers as the routes do: for addresses of interfaces, and for those
+// that only a route of type local has.
+func TestIsLocal(t *testing.T) {
+	l := newLab(t)
+	l.check(l.rtnl.RouteAdd(&vnl.Route{Dst: network("198.18.0.0/24"), Type: unix.RTN_LOCAL, Scope: vnl.SCOPE_HOST, Table: unix.RT_TABLE_LOCAL, LinkIndex: 1}))
+	l.check(l.rtnl.RouteAdd(&vnl.Route{Dst: network("2001:db8:a::/64"), Type: unix.RTN_LOCAL, Scope: vnl.SCOPE_HOST, Table: unix.RT_TABLE_LOCAL, LinkIndex: 1}))
+	for text, want := range map[string]bool{
+		l.up[0].B.IPv4.String(): true, l.up[0].B.IPv6.String(): true, "127.0.0.1": true, "::1": true,
+		"198.18.0.7": true, "2001:db8:a::7": true,
+		l.up[0].A.IPv4.String(): false, l.up[0].A.IPv6.String(): false, "198.18.1.7": false, "2001:db8:b::7": false,
+	} {
+		l.host.Do(func() {
+			if got, err := IsLocal(netip.MustParseAddr(text)); got != want || err != nil {
+				t.Errorf("%s: got %v, %v; want %v", text, got, err, want)
+			}
 		})
 	}
 }

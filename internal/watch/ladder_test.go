@@ -206,7 +206,7 @@ func TestOffend(t *testing.T) {
 	w := l.watch()
 	bystanders, sources := l.Sources(1), l.Sources(1)
 	for step := 1; step <= 2; step++ {
-		if _, _, err := l.Open().Offend(l.spec, sources, "guesses passwords"); err != nil {
+		if _, _, err := l.Open().Offend(sources, "guesses passwords"); err != nil {
 			t.Fatal(err)
 		}
 		w.want(map[int]Kind{1: Banned, 2: Escalated}[step], step, step, sources...)
