@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/lab"
 )
 
 var offender = netip.MustParsePrefix("198.51.100.7/32")
@@ -36,7 +37,7 @@ var answers = []string{"ask the watcher how it is", "ask the watcher what it rem
 // client of theirs that has not much patience.
 func pretend(t *testing.T, serve func(net.Conn)) *Client {
 	t.Helper()
-	path := filepath.Join(tempFolder(t), "sock")
+	path := filepath.Join(lab.ShortDir(t), "sock")
 	l, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)

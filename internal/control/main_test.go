@@ -24,18 +24,6 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// tempFolder returns a directory with a short name: that of a socket must not
-// be long.
-func tempFolder(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "control")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 func TestPath(t *testing.T) {
 	if got, want := Path("/var/lib/portmon/state.jsonl"), filepath.Join("/var/lib/portmon", "watch.sock"); got != want {
 		t.Errorf("got %s, want %s", got, want)

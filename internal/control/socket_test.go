@@ -12,10 +12,12 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 func TestStaleSocketIsReplaced(t *testing.T) {
-	path := filepath.Join(tempFolder(t), "sock")
+	path := filepath.Join(lab.ShortDir(t), "sock")
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +62,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 }
 
 func TestLivingSocketIsLeftAlone(t *testing.T) {
-	path := filepath.Join(tempFolder(t), "sock")
+	path := filepath.Join(lab.ShortDir(t), "sock")
 	l, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +81,7 @@ func TestLivingSocketIsLeftAlone(t *testing.T) {
 }
 
 func TestNoSocketIsLeftAlone(t *testing.T) {
-	dir := tempFolder(t)
+	dir := lab.ShortDir(t)
 	real := filepath.Join(dir, "real")
 	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: real})
 	if err != nil {
@@ -126,7 +128,7 @@ func TestNoSocketIsLeftAlone(t *testing.T) {
 // The umask is that of all tests, so this one is not parallel.
 func TestModes(t *testing.T) {
 	defer unix.Umask(unix.Umask(0))
-	dir := filepath.Join(tempFolder(t), "new", "state")
+	dir := filepath.Join(lab.ShortDir(t), "new", "state")
 	path := filepath.Join(dir, "sock")
 	l, err := Listen(path)
 	if err != nil {
@@ -147,7 +149,7 @@ func TestModes(t *testing.T) {
 // TestLongPath has a socket whose path is longer than the 107 bytes that
 // connect(2) takes.
 func TestLongPath(t *testing.T) {
-	path := filepath.Join(tempFolder(t), strings.Repeat("x", 120), "sock")
+	path := filepath.Join(lab.ShortDir(t), strings.Repeat("x", 120), "sock")
 	l, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +163,7 @@ func TestLongPath(t *testing.T) {
 // TestLinksAreNotFollowed has the owner of the folder lead root to another
 // socket.
 func TestLinksAreNotFollowed(t *testing.T) {
-	dir := tempFolder(t)
+	dir := lab.ShortDir(t)
 	l, err := Listen(filepath.Join(dir, "real"))
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +181,7 @@ func TestLinksAreNotFollowed(t *testing.T) {
 // TestInPlace has the socket, and then its folder, deleted and made again. The
 // listener that is not in place any more must not remove what is there now.
 func TestInPlace(t *testing.T) {
-	dir := filepath.Join(tempFolder(t), "state")
+	dir := filepath.Join(lab.ShortDir(t), "state")
 	path := filepath.Join(dir, "sock")
 	listen := func() *Listener {
 		t.Helper()
@@ -217,7 +219,7 @@ func TestInPlace(t *testing.T) {
 }
 
 func TestNobodyListens(t *testing.T) {
-	dir := tempFolder(t)
+	dir := lab.ShortDir(t)
 	file := filepath.Join(dir, "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)

@@ -20,6 +20,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/lab"
+	"github.com/portmon/portmon/internal/lab/banlab"
 	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
@@ -29,12 +31,9 @@ import (
 // scraped is a host whose metrics are asked for without HTTP.
 type scraped struct {
 	*collector
-	t             testing.TB
-	host, outside *netnstest.Host
-	link          *netnstest.Link
-	conn          *nftset.Conn
-	spec          ruleset.Spec
-	end           func() // of the watcher
+	*banlab.Lab
+	spec ruleset.Spec
+	end  func() // of the watcher
 }
 
 // testSpec is the default with traps that are armed at once, and no bans of
@@ -48,23 +47,17 @@ func testSpec() ruleset.Spec {
 // newScraped returns a host with a watcher, and with the table if it is wanted.
 func newScraped(t testing.TB, spec ruleset.Spec, table bool) *scraped {
 	t.Helper()
-	s := &scraped{t: t, host: netnstest.NewHost(t, "host"), outside: netnstest.NewHost(t, "outside"), spec: spec}
-	s.link = netnstest.Connect(t, s.outside, s.host, "192.0.2.0/24", "2001:db8::/64")
-	s.host.DefaultVia(s.link.A.IPv4, s.link.A.IPv6)
-	dial := func() (*nftset.Conn, error) { return nftset.Dial(&nftset.Config{NetNS: s.host.FD()}) }
+	s := &scraped{Lab: banlab.New(t), spec: spec}
 	var err error
-	if s.conn, err = dial(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.conn.Close() })
+	dial := func() (*nftset.Conn, error) { return nftset.Dial(&nftset.Config{NetNS: s.Host.FD()}) }
 	if table {
-		s.apply()
+		s.Apply(s.spec)
 	}
 	d := newDaemon(Config{Config: &config.Config{Spec: spec}, Stderr: io.Discard, Version: "1.2.3", Dial: dial})
 	t.Cleanup(d.stderr.close)
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	d.watcher, err = watch.Open(watch.Config{
-		NetNS: s.host.FD(), Spec: spec, State: filepath.Join(t.TempDir(), "state.jsonl"),
+		NetNS: s.Host.FD(), Spec: spec, State: filepath.Join(t.TempDir(), "state.jsonl"),
 		Ready: func() { close(ready) }, News: d.onNews, Fault: func(err error) { t.Error(err) },
 	})
 	if err != nil {
@@ -82,51 +75,23 @@ func newScraped(t testing.TB, spec ruleset.Spec, table bool) *scraped {
 	})
 	select {
 	case <-ready:
-	case <-time.After(deadline):
+	case <-time.After(lab.Patience):
 		t.Fatal("the watcher is not ready")
 	}
 	s.collector = &collector{daemon: d}
 	return s
 }
 
-func (s *scraped) apply() {
-	s.t.Helper()
-	if _, err := ruleset.Apply(s.conn, s.spec); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-func (s *scraped) handle() *ruleset.Handle {
-	s.t.Helper()
-	h, err := ruleset.Open(s.conn, s.spec.Table)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return h
-}
-
-// to returns a port of the host, at its address of the source's family.
-func (s *scraped) to(src netip.Addr, port uint16) netip.AddrPort {
-	if src.Is4() {
-		return netip.AddrPortFrom(s.link.B.IPv4, port)
-	}
-	return netip.AddrPortFrom(s.link.B.IPv6, port)
-}
-
-func (s *scraped) syn(src netip.Addr, port uint16) netnstest.Packet {
-	return netnstest.SYN(src, s.to(src, port))
-}
-
 // gather returns what a scrape gets. The registry checks that it is described.
 func (s *scraped) gather() []*dto.MetricFamily {
-	s.t.Helper()
+	s.T.Helper()
 	r := prometheus.NewPedanticRegistry()
 	if err := r.Register(s.collector); err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	families, err := r.Gather()
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return families
 }
@@ -134,7 +99,7 @@ func (s *scraped) gather() []*dto.MetricFamily {
 // values returns what a scrape gets, by name and labels as Prometheus writes
 // them: `portmon_bans{family="ip",tier="1"}`.
 func (s *scraped) values() map[string]float64 {
-	s.t.Helper()
+	s.T.Helper()
 	got := make(map[string]float64)
 	for _, f := range s.gather() {
 		for _, m := range f.GetMetric() {
@@ -158,8 +123,8 @@ func (s *scraped) values() map[string]float64 {
 
 // await scrapes until these values are there.
 func (s *scraped) await(want map[string]float64) (got map[string]float64) {
-	s.t.Helper()
-	for end := time.Now().Add(deadline); ; time.Sleep(5 * time.Millisecond) {
+	s.T.Helper()
+	for end := time.Now().Add(lab.Patience); ; time.Sleep(5 * time.Millisecond) {
 		got = s.values()
 		missing := ""
 		for name, v := range want {
@@ -171,7 +136,7 @@ func (s *scraped) await(want map[string]float64) (got map[string]float64) {
 			return got
 		}
 		if time.Now().After(end) {
-			s.t.Fatal("not within ", deadline, ":", missing)
+			s.T.Fatal("not within ", lab.Patience, ":", missing)
 		}
 	}
 }
@@ -186,24 +151,24 @@ func TestValues(t *testing.T) {
 	spec.Size = 1234
 	s := newScraped(t, spec, true)
 	var trapped, dropped []netnstest.Packet
-	offend := func(p netnstest.Packet) { s.outside.Send(p); trapped = append(trapped, p) }
-	knock := func(p netnstest.Packet) { s.outside.Send(p); dropped = append(dropped, p) }
+	offend := func(p netnstest.Packet) { s.Internet.Send(p); trapped = append(trapped, p) }
+	knock := func(p netnstest.Packet) { s.Internet.Send(p); dropped = append(dropped, p) }
 
-	offend(s.syn(first, 23))
-	offend(s.syn(first6, 5901))
-	offend(netnstest.Datagram(second, s.to(second, 5060), "INVITE"))
-	h := s.handle()
+	offend(s.SYN(first, 23))
+	offend(s.SYN(first6, 5901))
+	offend(netnstest.Datagram(second, s.To(second, 5060), "INVITE"))
+	h := s.Open()
 	free := func(src netip.Addr) {
-		await(t, src.String()+" is free", func() bool { st, err := h.Lookup(src); return err == nil && !st.Banned() })
+		lab.Await(t, src.String()+" is free", func() bool { st, err := h.Lookup(src); return err == nil && !st.Banned() })
 	}
 	for _, src := range []netip.Addr{first, first6} {
 		free(src)
-		offend(s.syn(src, 23)) // takes it up the ladder
+		offend(s.SYN(src, 23)) // takes it up the ladder
 	}
 	s.await(map[string]float64{`portmon_escalations_total{tier="2"}`: 2})
-	knock(s.syn(first, 80))
-	knock(netnstest.Datagram(first, s.to(first, 53), strings.Repeat("x", 500)))
-	knock(s.syn(first6, 23))
+	knock(s.SYN(first, 80))
+	knock(netnstest.Datagram(first, s.To(first, 53), strings.Repeat("x", 500)))
+	knock(s.SYN(first6, 23))
 
 	prefix := netip.MustParsePrefix("203.0.113.0/24")
 	_, err := h.Put([]ruleset.Record{
@@ -312,7 +277,7 @@ func TestFull(t *testing.T) {
 	spec.Size = 1
 	s := newScraped(t, spec, true)
 	for _, src := range []netip.Addr{source(1), source(2), source(2)} {
-		s.outside.Send(s.syn(src, 23))
+		s.Internet.Send(s.SYN(src, 23))
 	}
 	got := s.await(map[string]float64{
 		`portmon_packets_total{outcome="trapped"}`: 3, `portmon_packets_total{outcome="banned"}`: 1,
@@ -335,11 +300,11 @@ func TestValuesWithoutTable(t *testing.T) {
 			}
 		}
 	}
-	s.apply()
+	s.Apply(s.spec)
 	s.await(map[string]float64{
 		`portmon_table_present`: 1, `portmon_table_current`: 1, `portmon_scrape_errors`: 0, `portmon_bans{family="ip",tier="1"}`: 0,
 	})
-	if _, err := ruleset.Remove(s.conn, s.spec.Table); err != nil {
+	if _, err := ruleset.Remove(s.Conn, s.spec.Table); err != nil {
 		t.Fatal(err)
 	}
 	s.await(map[string]float64{`portmon_table_gone_total`: 1, `portmon_table_present`: 1, `portmon_table_current`: 1})
@@ -353,7 +318,7 @@ func TestRepairIsCounted(t *testing.T) {
 	s.await(map[string]float64{`portmon_table_current`: 1})
 	start := time.Now()
 	s.spec.TrapTCP = []ruleset.Ports{{From: 1, To: 1}}
-	s.apply() // of another configuration than the watcher's
+	s.Apply(s.spec) // of another configuration than the watcher's
 	s.await(map[string]float64{`portmon_table_present`: 1, `portmon_table_current`: 0})
 	s.await(map[string]float64{`portmon_table_current`: 1, `portmon_table_repairs_total`: 1})
 	t.Logf("it took %v", time.Since(start))
@@ -389,7 +354,7 @@ func TestManyPorts(t *testing.T) {
 	spec := testSpec()
 	spec.TrapTCP = []ruleset.Ports{{From: 10_000, To: 10_000 + hit}}
 	s := newScraped(t, spec, true)
-	s.outside.Sender(s.link.A.Dev).Burst(hit, func(i int) netnstest.Packet { return s.syn(source(i), 10_000+uint16(i)) })
+	s.Internet.Sender(s.Link.A.Dev).Burst(hit, func(i int) netnstest.Packet { return s.SYN(source(i), 10_000+uint16(i)) })
 	got := s.await(map[string]float64{
 		`portmon_packets_total{outcome="trapped"}`: hit, `portmon_offenders`: hit,
 		`portmon_offences_total{port="0",protocol="tcp"}`: hit - apart,
@@ -417,7 +382,7 @@ func TestForeignSet(t *testing.T) {
 	tx.AddSet(&nftset.Set{
 		Table: nftset.Table{Family: nftset.FamilyINet, Name: s.spec.Table}, Name: "mine", Type: nftset.IPv4Addr, Flags: nftset.FlagDynamic, Size: 5,
 	})
-	if err := s.conn.Commit(&tx); err != nil {
+	if err := s.Conn.Commit(&tx); err != nil {
 		t.Fatal(err)
 	}
 	for series := range s.values() {
@@ -443,11 +408,11 @@ func TestNoDump(t *testing.T) {
 	if empty == 0 {
 		t.Fatal("the kernel keeps no account of what a thread reads: the test says nothing")
 	}
-	set := s.handle().State.Set("ban4")
+	set := s.Open().State.Set("ban4")
 	if set.Count < 0 {
 		t.Skip("this kernel does not say how many elements a set has")
 	}
-	err := s.conn.AddSeq(set, func(yield func(nftset.Element) bool) {
+	err := s.Conn.AddSeq(set, func(yield func(nftset.Element) bool) {
 		for i := range n {
 			a := netip.AddrFrom4([4]byte{198, 18 + byte(i>>16), byte(i >> 8), byte(i)})
 			if !yield(nftset.Element{Interval: nftset.Addr(a).Interval, Timeout: time.Hour}) {
@@ -461,7 +426,7 @@ func TestNoDump(t *testing.T) {
 	s.await(map[string]float64{`portmon_bans{family="ip",tier="0"}`: n, `portmon_set_elements{set="ban4"}`: n})
 	full := received(t, scrape)
 	dump := received(t, func() {
-		for _, err := range s.conn.Elements(set) {
+		for _, err := range s.Conn.Elements(set) {
 			if err != nil {
 				t.Error(err)
 				return

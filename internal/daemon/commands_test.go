@@ -24,6 +24,7 @@ import (
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/ruleset"
@@ -37,14 +38,14 @@ func prefixOf(a netip.Addr) netip.Prefix {
 }
 
 // put has the table get records, as commands do.
-func (l *lab) put(records ...ruleset.Record) {
-	l.t.Helper()
-	h, err := ruleset.Open(l.conn, ruleset.Default().Table)
+func (l *fixture) put(records ...ruleset.Record) {
+	l.T.Helper()
+	h, err := ruleset.Open(l.Conn, ruleset.Default().Table)
 	if err == nil {
 		_, err = h.Put(records)
 	}
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 }
 
@@ -57,14 +58,14 @@ func TestBook(t *testing.T) {
 	if err != nil || b.Len() != 0 {
 		t.Errorf("nobody has offended: %d rows, error %v", b.Len(), err)
 	}
-	l.offend(offender, offender6)
+	l.Offend(offender, offender6)
 	byHand := netip.MustParsePrefix("203.0.113.0/24")
 	l.put(ruleset.Record{Source: byHand, Banned: true, Timeout: time.Hour, Remaining: time.Hour, Cause: ruleset.CauseHand, Comment: "by \"me\"\n"})
 	p.awaitRows(3)
 	src, src6, stranger := prefixOf(offender), prefixOf(offender6), netip.MustParsePrefix("203.0.113.9/32")
 	trapped := func(src netip.Prefix) book.Row {
 		return book.Row{
-			Source: src, Banned: true, Step: 1, Timeout: 8 * time.Hour, Cause: ruleset.CauseTrap, Offences: 1, Proto: unix.IPPROTO_TCP, Port: trapTCP,
+			Source: src, Banned: true, Step: 1, Timeout: 8 * time.Hour, Cause: ruleset.CauseTrap, Offences: 1, Proto: unix.IPPROTO_TCP, Port: lab.TrapTCP,
 		}
 	}
 	want := map[netip.Prefix]book.Row{
@@ -85,7 +86,7 @@ func TestBook(t *testing.T) {
 			}
 			n++
 			have, _ := b.Get(source)
-			if left := have.Remaining(book.ReadClock().Boot); left <= row.Timeout-deadline || left > row.Timeout {
+			if left := have.Remaining(book.ReadClock().Boot); left <= row.Timeout-lab.Patience || left > row.Timeout {
 				t.Errorf("%s: %v is banned for %v more", name, source, left)
 			}
 			have.Until, have.StepUntil, have.First, have.Last = 0, 0, 0, 0
@@ -106,14 +107,14 @@ func TestStatus(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	p := l.start()
-	l.offend(offender)
+	l.Offend(offender)
 	p.awaitRows(1)
 	got := p.status()
-	if age := time.Since(got.Since); age < 0 || age > deadline {
+	if age := time.Since(got.Since); age < 0 || age > lab.Patience {
 		t.Errorf("it runs since %v", got.Since)
 	}
 	netns := uint64(0)
-	l.host.Do(func() { netns = book.Here(0).NetNS })
+	l.Host.Do(func() { netns = book.Here(0).NetNS })
 	want := control.Status{
 		PID: p.Process.Pid, NetNS: netns, Since: got.Since, Config: l.file(), Table: true, TableCurrent: true,
 		Rows: 1, Offenders: 1, Resyncs: got.Resyncs,
@@ -128,9 +129,9 @@ func TestUnbanned(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	p := l.start()
-	l.offend(offender, offender6)
+	l.Offend(offender, offender6)
 	p.awaitRows(2)
-	h, err := ruleset.Open(l.conn, ruleset.Default().Table)
+	h, err := ruleset.Open(l.Conn, ruleset.Default().Table)
 	if err == nil {
 		_, _, err = h.Unban(prefixOf(offender6))
 	}
@@ -145,11 +146,11 @@ func TestUnbanned(t *testing.T) {
 	if had, err := p.ask().Unbanned(); err != nil || len(had) != 0 {
 		t.Errorf("nobody: got %v, error %v", had, err)
 	}
-	if _, err := ruleset.Remove(l.conn, h.Table.Name); err != nil {
+	if _, err := ruleset.Remove(l.Conn, h.Table.Name); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the other one is put back", func() bool { return l.standing(offender).Banned() })
-	if st := l.standing(offender6); st.Banned() || st.Step > 0 {
+	lab.Await(t, "the other one is put back", func() bool { return l.Lookup(offender).Banned() })
+	if st := l.Lookup(offender6); st.Banned() || st.Step > 0 {
 		t.Errorf("it is banned again: %+v", st)
 	}
 }
@@ -160,12 +161,12 @@ func TestRemoving(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	p := l.start()
-	l.offend(offender)
+	l.Offend(offender)
 	p.awaitRows(1)
 	if err := p.ask().Removing(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ruleset.Remove(l.conn, ruleset.Default().Table); err != nil {
+	if _, err := ruleset.Remove(l.Conn, ruleset.Default().Table); err != nil {
 		t.Fatal(err)
 	}
 	p.awaitJournal("level=WARN", "msg=removed")
@@ -189,7 +190,7 @@ func TestApplying(t *testing.T) {
 	l.ladder = []string{"1h", "2h"}
 	l.write()
 	l.apply()
-	await(t, "it knows that the table is another", func() bool { return !p.status().TableCurrent })
+	lab.Await(t, "it knows that the table is another", func() bool { return !p.status().TableCurrent })
 	if s := p.status(); !s.Table || s.TableWrong == "" {
 		t.Errorf("the status is %+v", s)
 	}
@@ -202,7 +203,7 @@ func TestApplying(t *testing.T) {
 	if err := p.ask().Reload(); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "it knows that this is right", func() bool { return p.status().TableCurrent })
+	lab.Await(t, "it knows that this is right", func() bool { return p.status().TableCurrent })
 	if lines := p.journal("repaired"); len(lines) > 0 {
 		t.Errorf("the journal says %q", lines)
 	}
@@ -212,7 +213,7 @@ func TestSave(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	p := l.start()
-	l.offend(offender)
+	l.Offend(offender)
 	p.awaitRows(1)
 	if err := p.ask().Save(); err != nil {
 		t.Fatal(err)
@@ -225,7 +226,7 @@ func TestSave(t *testing.T) {
 	if err := errors.Join(os.Remove(l.state), os.MkdirAll(filepath.Join(l.state, "in the way"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	l.offend(offender6)
+	l.Offend(offender6)
 	p.awaitRows(2)
 	err := p.ask().Save()
 	if err == nil || !strings.HasPrefix(err.Error(), "have the watcher save: ") || !strings.Contains(err.Error(), l.state) {
@@ -242,7 +243,7 @@ func TestLongRequest(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	p := l.start()
-	l.offend(offender)
+	l.Offend(offender)
 	p.awaitRows(1)
 	client := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
 		return net.Dial("unix", p.socket)
@@ -327,7 +328,7 @@ func TestEndedWatcher(t *testing.T) {
 	if err := w.Run(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
-	socket := control.Path(filepath.Join(tempFolder(t), "state"))
+	socket := control.Path(filepath.Join(lab.ShortDir(t), "state"))
 	defer answers(t, socket, nil, w)()
 	c := dial(t, socket)
 	for name, ask := range map[string]func() error{
@@ -352,11 +353,11 @@ func TestBookCutShort(t *testing.T) {
 	for i := range records {
 		records[i] = ruleset.Record{Source: prefixOf(source(i)), Banned: true, Timeout: time.Hour, Remaining: time.Hour, Comment: strings.Repeat("x", 100)}
 	}
-	if _, err := s.handle().Put(records); err != nil {
+	if _, err := s.Open().Put(records); err != nil {
 		t.Fatal(err)
 	}
 	s.await(map[string]float64{`portmon_book_rows`: n})
-	socket := control.Path(filepath.Join(tempFolder(t), "state"))
+	socket := control.Path(filepath.Join(lab.ShortDir(t), "state"))
 	defer answers(t, socket, nil, s.watcher)()
 	ask := func(after func()) (rows int, err error) {
 		conn, err := net.Dial("unix", socket)
@@ -381,22 +382,11 @@ func TestBookCutShort(t *testing.T) {
 	}
 }
 
-// tempFolder returns a directory with a short name.
-func tempFolder(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "daemon")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 // TestEnd has the end come with connections that have asked for nothing yet,
 // and with one that is being answered. It looks at all goroutines, so it is not
 // parallel.
 func TestEnd(t *testing.T) {
-	socket := control.Path(filepath.Join(tempFolder(t), "state"))
+	socket := control.Path(filepath.Join(lab.ShortDir(t), "state"))
 	asked, release := make(chan struct{}), make(chan struct{})
 	var answered bool // is read after the end: the race detector checks that it was written before
 	end := answers(t, socket, func() (*config.Config, error) {
@@ -433,7 +423,7 @@ func TestEnd(t *testing.T) {
 	if _, err := os.Lstat(socket); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the socket is still there: %v", err)
 	}
-	await(t, "no goroutine is left", func() bool {
+	lab.Await(t, "no goroutine is left", func() bool {
 		buf := make([]byte, 1<<20)
 		return !strings.Contains(string(buf[:runtime.Stack(buf, true)]), "daemon.(*commands)")
 	})

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -55,7 +56,7 @@ func TestFootprint(t *testing.T) {
 			t.Fatal(err)
 		}
 		used := 0
-		await(t, fmt.Sprintf("no more than %d bytes", most), func() bool {
+		lab.Await(t, fmt.Sprintf("no more than %d bytes", most), func() bool {
 			used = anonymous(t, p.Process.Pid)
 			return used <= most
 		})

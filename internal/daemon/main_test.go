@@ -30,10 +30,7 @@ const (
 	roleHang = "hang-on-the-notice"
 )
 
-const (
-	hostName = "gate.example"
-	deadline = 20 * time.Second // ends a test that fails
-)
+const hostName = "gate.example"
 
 func TestMain(m *testing.M) {
 	var err error
@@ -120,13 +117,4 @@ func notes(t testing.TB, dir string) (all []map[string]string) {
 		all = append(all, got)
 	}
 	return all
-}
-
-func await(t testing.TB, what string, f func() bool) {
-	t.Helper()
-	for end := time.Now().Add(deadline); !f(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", deadline, what)
-		}
-	}
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 const metricsAddr = "127.0.0.1:9713"
@@ -17,7 +19,7 @@ func TestMetrics(t *testing.T) {
 	dir := l.notices(roleNote)
 	p := l.start()
 	p.awaitJournal("level=INFO", "msg=metrics", "address="+metricsAddr)
-	l.offend(offender, offender6)
+	l.Offend(offender, offender6)
 	for series, want := range map[string]string{
 		`portmon_packets_total{outcome="banned"}`:                "2",
 		`portmon_offences_total{port="23",protocol="tcp"}`:       "2",
@@ -26,7 +28,7 @@ func TestMetrics(t *testing.T) {
 		`portmon_scrape_errors`:                                  "0",
 		`portmon_notices_total{channel="command",result="sent"}`: "1",
 	} {
-		await(t, series+" "+want, func() bool { v, _ := l.value(metricsAddr, series); return v == want })
+		lab.Await(t, series+" "+want, func() bool { v, _ := l.value(metricsAddr, series); return v == want })
 	}
 	if n := len(notes(t, dir)); n != 1 {
 		t.Errorf("%d notices were sent", n)
@@ -49,17 +51,17 @@ func TestMetrics(t *testing.T) {
 func TestMetricsPortInUse(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	other := l.host.ListenTCP(metricsAddr)
+	other := l.Host.ListenTCP(metricsAddr)
 	l.metrics = metricsAddr
 	p := l.start()
 	p.awaitJournal("level=WARN", "no metrics", metricsAddr, "in use")
 	if s := p.status(); s.Metrics != metricsAddr || !strings.Contains(s.MetricsError, "in use") {
 		t.Errorf("the status is %+v", s)
 	}
-	l.offend(offender)
+	l.Offend(offender)
 	p.awaitRows(1)
 	other.Close()
-	await(t, "they are served", func() bool { v, _ := l.value(metricsAddr, "portmon_offenders"); return v == "1" })
+	lab.Await(t, "they are served", func() bool { v, _ := l.value(metricsAddr, "portmon_offenders"); return v == "1" })
 	if s := p.status(); s.MetricsError != "" {
 		t.Errorf("the status is %+v", s)
 	}
@@ -78,8 +80,8 @@ func TestMetricsAddressComesLate(t *testing.T) {
 	l.metrics = late + ":9713"
 	p := l.start()
 	p.awaitJournal("level=WARN", "no metrics", "assign")
-	l.host.AddAddr("lo", late+"/32")
-	await(t, "they are served", func() bool { v, _ := l.value(l.metrics, "portmon_offenders"); return v == "0" })
+	l.Host.AddAddr("lo", late+"/32")
+	lab.Await(t, "they are served", func() bool { v, _ := l.value(l.metrics, "portmon_offenders"); return v == "0" })
 	p.stop()
 }
 
@@ -88,10 +90,10 @@ func TestMetricsForAll(t *testing.T) {
 	l := newLab(t)
 	l.metrics = "0.0.0.0:9713"
 	p := l.start()
-	if _, ok := l.value(l.link.B.IPv4.String()+":9713", "portmon_offenders"); !ok {
+	if _, ok := l.value(l.Link.B.IPv4.String()+":9713", "portmon_offenders"); !ok {
 		t.Error("they are not served")
 	}
-	if _, err := l.get("[" + l.link.B.IPv6.String() + "]:9713"); !errors.Is(err, unix.ECONNREFUSED) {
+	if _, err := l.get("[" + l.Link.B.IPv6.String() + "]:9713"); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("they are served by IPv6 too: error %v", err)
 	}
 	p.stop()

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 // TestNotice has a command run for an offence, and for one that takes its
@@ -15,8 +17,8 @@ func TestNotice(t *testing.T) {
 	l := newLab(t, "2s", "2h")
 	dir := l.notices(roleNote)
 	p := l.start()
-	l.offend(offender)
-	await(t, "a notice", func() bool { return len(notes(t, dir)) == 1 })
+	l.Offend(offender)
+	lab.Await(t, "a notice", func() bool { return len(notes(t, dir)) == 1 })
 	n := notes(t, dir)[0]
 	wantFields(t, n, map[string]string{
 		"EVENT": "banned", "ADDRESS": "198.18.0.1", "CAUSE": "trap", "TIER": "1", "PROTOCOL": "tcp", "PORT": "23", "OFFENCES": "1",
@@ -34,9 +36,9 @@ func TestNotice(t *testing.T) {
 	// goes on where the last one stopped.
 	dir = l.notices(roleNote)
 	p = l.start()
-	l.awaitFree(offender)
-	l.offend(offender)
-	await(t, "a notice", func() bool { return len(notes(t, dir)) == 1 })
+	l.AwaitFree(offender)
+	l.Offend(offender)
+	lab.Await(t, "a notice", func() bool { return len(notes(t, dir)) == 1 })
 	n = notes(t, dir)[0]
 	wantFields(t, n, map[string]string{
 		"EVENT": "escalated", "ADDRESS": "198.18.0.1", "CAUSE": "trap", "TIER": "2", "PROTOCOL": "tcp", "PORT": "23", "OFFENCES": "2",
@@ -47,8 +49,8 @@ func TestNotice(t *testing.T) {
 
 	dir = l.notices(roleNote)
 	p = l.start()
-	l.offend(offender6)
-	await(t, "a notice", func() bool { return len(notes(t, dir)) == 1 })
+	l.Offend(offender6)
+	lab.Await(t, "a notice", func() bool { return len(notes(t, dir)) == 1 })
 	wantFields(t, notes(t, dir)[0], map[string]string{
 		"EVENT": "banned", "ADDRESS": "2001:db8:1:1::/64", "CAUSE": "trap", "TIER": "1", "PROTOCOL": "tcp", "PORT": "23", "OFFENCES": "1",
 		"HOST": hostName, "COUNT": "1",
@@ -91,7 +93,7 @@ func wantUntil(t testing.TB, n map[string]string, length time.Duration) {
 		t.Error(err)
 	}
 	// The time has no fractions of a second.
-	if left := time.Until(until); left > length || left < length-deadline-time.Second {
+	if left := time.Until(until); left > length || left < length-lab.Patience-time.Second {
 		t.Errorf("the ban ends in %v, want %v less what has passed", left, length)
 	}
 }
@@ -104,10 +106,10 @@ func TestHangingCommand(t *testing.T) {
 	l.metrics = metricsAddr
 	dir := l.notices(roleHang)
 	p := l.start()
-	l.offend(offender)
-	await(t, "the command runs", func() bool { return len(notes(t, dir)) == 1 })
-	l.awaitFree(offender)
-	l.offend(offender, offender6)
+	l.Offend(offender)
+	lab.Await(t, "the command runs", func() bool { return len(notes(t, dir)) == 1 })
+	l.AwaitFree(offender)
+	l.Offend(offender, offender6)
 	p.awaitRows(2)
 	p.awaitJournal("msg=escalated")
 	for series, want := range map[string]string{
@@ -137,7 +139,7 @@ func TestLastNotice(t *testing.T) {
 	l := newLab(t)
 	dir := l.notices(roleNote)
 	p := l.start()
-	l.offend(offender)
+	l.Offend(offender)
 	p.awaitRows(1)
 	p.stop()
 	if got := notes(t, dir); len(got) != 1 || got[0]["PORTMON_ADDRESS"] != "198.18.0.1" {
@@ -151,7 +153,7 @@ func TestBrokenCommand(t *testing.T) {
 	l := newLab(t)
 	l.command = []string{"/nonexistent/notify"}
 	p := l.start()
-	l.offend(offender)
+	l.Offend(offender)
 	p.awaitJournal("level=WARN", "send a notice", "/nonexistent/notify", "no such file")
 	p.awaitRows(1)
 	p.stop()

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -26,8 +27,8 @@ func TestReload(t *testing.T) {
 	l.metrics = metricsAddr
 	before := l.notices(roleNote)
 	p := l.start()
-	l.offend(offender)
-	await(t, "a notice by the old command", func() bool { return len(notes(t, before)) == 1 })
+	l.Offend(offender)
+	lab.Await(t, "a notice by the old command", func() bool { return len(notes(t, before)) == 1 })
 
 	const elsewhere = "127.0.0.1:9714"
 	l.ladder, l.metrics = []string{"2s", "5h"}, elsewhere
@@ -43,9 +44,9 @@ func TestReload(t *testing.T) {
 	if told := p.seen(&p.told)[1]; !strings.HasPrefix(told, `"RELOADING=1\nMONOTONIC_USEC=`) {
 		t.Errorf("it told systemd %s", told)
 	}
-	l.awaitFree(offender)
-	l.offend(offender)
-	await(t, "a notice by the new command", func() bool { return len(notes(t, after)) == 1 })
+	l.AwaitFree(offender)
+	l.Offend(offender)
+	lab.Await(t, "a notice by the new command", func() bool { return len(notes(t, after)) == 1 })
 	if n := notes(t, after)[0]; n["PORTMON_TITLE"] != hostName+": table repaired, 1 escalated" {
 		t.Errorf("the notice is %v", n)
 	}
@@ -80,7 +81,7 @@ func TestWrongReload(t *testing.T) {
 	l.metrics = metricsAddr
 	dir := l.notices(roleNote)
 	p := l.start()
-	l.offend(offender)
+	l.Offend(offender)
 	p.awaitRows(1)
 	right := l.settings
 	for name, tt := range map[string]struct {
@@ -108,11 +109,11 @@ func TestWrongReload(t *testing.T) {
 		reloads := len(p.notified())
 		p.hangUp()
 		p.awaitJournal(append(tt.words, "level=ERROR", "the configuration stays as it was")...)
-		await(t, "it is ready again", func() bool { return len(p.notified()) == reloads+2 })
+		lab.Await(t, "it is ready again", func() bool { return len(p.notified()) == reloads+2 })
 	}
-	l.awaitFree(offender)
-	l.offend(offender)
-	if got := l.standing(offender).Bans[0].Timeout; got != 3*time.Hour {
+	l.AwaitFree(offender)
+	l.Offend(offender)
+	if got := l.Lookup(offender).Bans[0].Timeout; got != 3*time.Hour {
 		t.Errorf("the offender is banned for %v, want 3h", got)
 	}
 	if v, _ := l.value(metricsAddr, "portmon_offenders"); v != "1" {
@@ -149,19 +150,19 @@ func (s *systemd) list() []string {
 // within runs a daemon in this process, where the race detector sees it, until
 // it is told to end. It listens to nothing but its socket, as its goroutines
 // are in another namespace than the one that this is called for.
-func (l *lab) within(load func() (*config.Config, error), reload <-chan struct{}) (s *systemd, stop func()) {
-	l.t.Helper()
+func (l *fixture) within(load func() (*config.Config, error), reload <-chan struct{}) (s *systemd, stop func()) {
+	l.T.Helper()
 	conf, err := config.Load(l.file())
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	s = new(systemd)
-	ctx, cancel := context.WithCancel(l.t.Context())
+	ctx, cancel := context.WithCancel(l.T.Context())
 	ended := make(chan error, 1)
-	go l.host.Do(func() {
+	go l.Host.Do(func() {
 		ended <- Run(ctx, Config{
 			Config: conf, Load: load, Stderr: io.Discard, Notify: s.notify,
-			Dial: func() (*nftset.Conn, error) { return nftset.Dial(&nftset.Config{NetNS: l.host.FD()}) },
+			Dial: func() (*nftset.Conn, error) { return nftset.Dial(&nftset.Config{NetNS: l.Host.FD()}) },
 		}, reload)
 	})
 	stop = sync.OnceFunc(func() {
@@ -169,13 +170,13 @@ func (l *lab) within(load func() (*config.Config, error), reload <-chan struct{}
 		select {
 		case err := <-ended:
 			if err != nil {
-				l.t.Error(err)
+				l.T.Error(err)
 			}
-		case <-time.After(deadline):
-			l.t.Error("it does not end")
+		case <-time.After(lab.Patience):
+			l.T.Error("it does not end")
 		}
 	})
-	l.t.Cleanup(stop)
+	l.T.Cleanup(stop)
 	return s, stop
 }
 
@@ -187,7 +188,7 @@ func TestReloadBeforeReady(t *testing.T) {
 	reload := make(chan struct{}, 1)
 	reload <- struct{}{}
 	s, stop := l.within(func() (*config.Config, error) { return nil, errors.New("on purpose") }, reload)
-	await(t, "it has reloaded", func() bool { return len(s.list()) >= 3 })
+	lab.Await(t, "it has reloaded", func() bool { return len(s.list()) >= 3 })
 	stop()
 	if got, want := s.list(), []string{"READY", "RELOADING", "READY", "STOPPING"}; !slices.Equal(got, want) {
 		t.Errorf("it told systemd %v, want %v", got, want)
@@ -210,12 +211,12 @@ func TestReloadAtOnce(t *testing.T) {
 	for range 20 {
 		select {
 		case reload <- struct{}{}:
-		case <-time.After(deadline):
+		case <-time.After(lab.Patience):
 			t.Fatal("it does not reload")
 		}
 	}
 	// Each daemon of this process has one. A hundred goroutines fit in here.
-	await(t, "there is one sender of notices, and not twenty", func() bool {
+	lab.Await(t, "there is one sender of notices, and not twenty", func() bool {
 		buf := make([]byte, 1<<20)
 		return strings.Count(string(buf[:runtime.Stack(buf, true)]), "notice.(*Sender).Run(") < 5
 	})
@@ -236,7 +237,7 @@ func TestEndWhileReloading(t *testing.T) {
 	<-reading
 	go func() {
 		defer close(goOn)
-		for end := time.Now().Add(deadline / 2); !slices.Contains(s.list(), "STOPPING"); time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(lab.Patience / 2); !slices.Contains(s.list(), "STOPPING"); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Error("the end has not begun")
 				return

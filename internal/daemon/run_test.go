@@ -13,6 +13,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -38,11 +39,11 @@ func TestReady(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	const before = 3000
-	l.outside.Sender(l.link.A.Dev).Burst(before, func(i int) netnstest.Packet {
-		return netnstest.SYN(source(i), netip.AddrPortFrom(l.link.B.IPv4, trapTCP))
+	l.Internet.Sender(l.Link.A.Dev).Burst(before, func(i int) netnstest.Packet {
+		return netnstest.SYN(source(i), netip.AddrPortFrom(l.Link.B.IPv4, lab.TrapTCP))
 	})
 	p := l.start()
-	l.offend(offender6)
+	l.Offend(offender6)
 	p.awaitRows(before + 1)
 	p.awaitJournal("msg=watching", `table="inet portmon"`)
 	p.stop()
@@ -65,7 +66,7 @@ func TestNoTable(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	host := netnstest.NewHost(t, "bare")
-	l.host = host
+	l.Host = host
 	p := l.start()
 	p.awaitJournal("level=WARN", "no table inet portmon", "portmon apply")
 	p.stop()
@@ -77,7 +78,7 @@ func TestWatchdog(t *testing.T) {
 	p := l.run(200 * time.Millisecond)
 	p.awaitNotified("WATCHDOG", 1)
 	p.awaitNotified("WATCHDOG", 6)
-	l.offend(offender)
+	l.Offend(offender)
 	p.awaitRows(1)
 	p.awaitNotified("WATCHDOG", len(p.notified())+3)
 	p.stop()
@@ -112,7 +113,7 @@ func TestSecond(t *testing.T) {
 	mine := l.state
 	l.state = filepath.Join(l.dir, "other", "state.jsonl")
 	refused("in the same namespace", "log group 513")
-	l.host, l.state = netnstest.NewHost(t, "other host"), mine
+	l.Host, l.state = netnstest.NewHost(t, "other host"), mine
 	refused("with the same state", control.Path(mine), "another watcher")
 	if first.hasEnded() {
 		t.Error("the first one has ended")
@@ -131,7 +132,7 @@ func TestNoSocket(t *testing.T) {
 	}
 	p := l.start()
 	p.awaitJournal("level=WARN", "commands cannot ask this watcher", "not a socket")
-	l.offend(offender)
+	l.Offend(offender)
 	p.awaitJournal("msg=banned", "address=198.18.0.1")
 	p.stop()
 	if text, err := os.ReadFile(control.Path(l.state)); string(text) != "precious" {
@@ -148,7 +149,7 @@ func TestAnswersInAStorm(t *testing.T) {
 	p := l.start()
 	asked, poured := make(chan struct{}), make(chan int)
 	go func() {
-		sender := l.outside.Sender(l.link.A.Dev)
+		sender := l.Internet.Sender(l.Link.A.Dev)
 		for sent := 0; ; sent += each {
 			select {
 			case <-asked:
@@ -157,7 +158,7 @@ func TestAnswersInAStorm(t *testing.T) {
 			default:
 			}
 			sender.Burst(each, func(i int) netnstest.Packet {
-				return netnstest.SYN(source((sent+i)%most), netip.AddrPortFrom(l.link.B.IPv4, trapTCP))
+				return netnstest.SYN(source((sent+i)%most), netip.AddrPortFrom(l.Link.B.IPv4, lab.TrapTCP))
 			})
 		}
 	}()
@@ -190,7 +191,7 @@ func TestRestart(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	p := l.start()
-	l.offend(offender, offender6)
+	l.Offend(offender, offender6)
 	p.awaitRows(2)
 	p.awaitJournal("msg=banned", "address=2001:db8:1:1::/64", "cause=trap", "tier=1", "port=tcp/23", "offences=1")
 	p.Process.Signal(unix.SIGKILL)

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -37,21 +38,21 @@ func pipe(t testing.TB) (read, write *os.File) {
 }
 
 // goesOn fails the test unless bans are learned, saved and put back.
-func (l *lab) goesOn(p *process) {
-	l.t.Helper()
-	l.offend(offender, offender6)
+func (l *fixture) goesOn(p *process) {
+	l.T.Helper()
+	l.Offend(offender, offender6)
 	p.awaitRows(2)
 	if err := p.ask().Save(); err != nil {
-		l.t.Error(err)
+		l.T.Error(err)
 	}
-	if n := len(saved(l.t, l.state)); n != 2 {
-		l.t.Errorf("%d sources are saved, want 2", n)
+	if n := len(saved(l.T, l.state)); n != 2 {
+		l.T.Errorf("%d sources are saved, want 2", n)
 	}
-	if _, err := ruleset.Remove(l.conn, ruleset.Default().Table); err != nil {
-		l.t.Fatal(err)
+	if _, err := ruleset.Remove(l.Conn, ruleset.Default().Table); err != nil {
+		l.T.Fatal(err)
 	}
-	await(l.t, "the bans are put back", func() bool {
-		return l.standing(offender).Banned() && l.standing(offender6).Banned()
+	lab.Await(l.T, "the bans are put back", func() bool {
+		return l.Lookup(offender).Banned() && l.Lookup(offender6).Banned()
 	})
 }
 
@@ -84,13 +85,13 @@ func TestStalledStderr(t *testing.T) {
 	p := l.runWith(write, 200*time.Millisecond)
 	write.Close()
 	p.awaitReady()
-	l.outside.Sender(l.link.A.Dev).Burst(burst, func(i int) netnstest.Packet { return l.syn(source(1000 + i)) })
+	l.Internet.Sender(l.Link.A.Dev).Burst(burst, func(i int) netnstest.Packet { return l.SYN(source(1000+i), lab.TrapTCP) })
 	p.awaitRows(burst)
-	await(t, "the pipe is full", func() bool {
+	lab.Await(t, "the pipe is full", func() bool {
 		n, err := unix.IoctlGetInt(int(read.Fd()), unix.TIOCINQ)
 		return err == nil && n > 4096-200
 	})
-	l.offend(offender)
+	l.Offend(offender)
 	p.awaitRows(burst + 1)
 	if err := p.ask().Save(); err != nil {
 		t.Error(err)
@@ -123,7 +124,7 @@ func TestQueue(t *testing.T) {
 		b, _ := io.ReadAll(read)
 		got <- b
 	}()
-	await(t, "the queue is empty", func() bool { return len(q.lines) == 0 })
+	lab.Await(t, "the queue is empty", func() bool { return len(q.lines) == 0 })
 	fmt.Fprintln(q, long)
 	q.close()
 	write.Close()
@@ -172,7 +173,7 @@ func TestSocketComesBack(t *testing.T) {
 		if _, err := control.Dial(p.socket); !errors.Is(err, control.ErrNone) {
 			t.Fatalf("%s has not vanished: %v", name, err)
 		}
-		await(t, name+" comes back", func() bool {
+		lab.Await(t, name+" comes back", func() bool {
 			c, err := control.Dial(p.socket)
 			if err != nil {
 				return false
@@ -182,7 +183,7 @@ func TestSocketComesBack(t *testing.T) {
 			return err == nil && s.PID == p.Process.Pid
 		})
 	}
-	l.offend(offender)
+	l.Offend(offender)
 	p.awaitRows(1)
 	if err := p.ask().Save(); err != nil {
 		t.Error(err)
@@ -213,7 +214,7 @@ func TestSlowConnections(t *testing.T) {
 	before := files()
 	for name, dial := range map[string]func() (net.Conn, error){
 		"metrics": func() (net.Conn, error) {
-			return l.host.Dial("tcp", netip.Addr{}, netip.MustParseAddrPort(metricsAddr), deadline)
+			return l.Host.Dial("tcp", netip.Addr{}, netip.MustParseAddrPort(metricsAddr), lab.Patience)
 		},
 		"socket": func() (net.Conn, error) { return net.Dial("unix", p.socket) },
 	} {
@@ -244,13 +245,13 @@ func TestSlowConnections(t *testing.T) {
 		var closing sync.WaitGroup
 		for _, conn := range conns {
 			closing.Go(func() {
-				conn.SetReadDeadline(time.Now().Add(deadline))
+				conn.SetReadDeadline(time.Now().Add(lab.Patience))
 				io.Copy(io.Discard, conn)
 				conn.Close()
 			})
 		}
 		closing.Wait()
-		if took := time.Since(start); took > deadline {
+		if took := time.Since(start); took > lab.Patience {
 			t.Errorf("%s: some are open after %v", name, took)
 		}
 	}

@@ -9,6 +9,7 @@ package lab
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -185,4 +186,16 @@ func Await(t testing.TB, what string, f func() bool) {
 			t.Fatalf("not within %v: %s", Patience, what)
 		}
 	}
+}
+
+// ShortDir returns a folder that is removed when t ends. Its path is shorter
+// than that of t.TempDir, as the path of a socket must be.
+func ShortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
