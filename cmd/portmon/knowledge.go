@@ -60,9 +60,10 @@ func (p *cli) knowledge(h *ruleset.Handle, sources ...netip.Prefix) (*knowledge,
 		p.warn("what is remembered of offences is left out: %v", err)
 		return k, nil
 	}
+	conf := bookConfig(path, h)
 	if w := p.runningWatcher(path); w != nil {
 		defer w.Close()
-		b, err := w.Book(sources...)
+		b, err := w.Book(conf.MaxRows, sources...)
 		if err == nil {
 			return &knowledge{b, k.clock, true}, nil
 		}
@@ -72,7 +73,7 @@ func (p *cli) knowledge(h *ruleset.Handle, sources ...netip.Prefix) (*knowledge,
 	if len(sources) > 0 {
 		read = func(c book.Config) (*book.Book, book.Report, error) { return book.Lookup(c, sources...) }
 	}
-	b, report, err := read(bookConfig(path, h))
+	b, report, err := read(conf)
 	if err := cmp.Or(err, originError(report)); err != nil {
 		p.warn("what is remembered of offences is left out: %v", err)
 		return k, nil

@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
-	"os"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
@@ -81,23 +79,6 @@ func (p *cli) changeBook(path string, h *ruleset.Handle, f func(b *book.Book)) e
 	return b.Compact(book.ReadClock())
 }
 
-// amendBook notes what became of some sources. A new book is about this table
-// from the start: nothing is missing from it.
-func (p *cli) amendBook(path string, h *ruleset.Handle, learn []book.Row, free []netip.Prefix) error {
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		return book.Amend(bookConfig(path, h), learn, free)
-	}
-	if len(learn) == 0 {
-		return nil
-	}
-	return p.changeBook(path, h, func(b *book.Book) {
-		b.SetTable(h.Handle)
-		for _, r := range learn {
-			b.Learn(r)
-		}
-	})
-}
-
 // rememberBans notes bans that were just made, unless a watcher does. That it
 // cannot be done is only said, because the bans are in force.
 func (p *cli) rememberBans(h *ruleset.Handle, records []ruleset.Record) {
@@ -107,12 +88,15 @@ func (p *cli) rememberBans(h *ruleset.Handle, records []ruleset.Record) {
 			w.Close()
 			return
 		}
-		now := book.ReadClock().Boot
-		rows := make([]book.Row, len(records))
+		conf, sources := bookConfig(path, h), make([]netip.Prefix, len(records))
 		for i := range records {
-			rows[i] = book.RowOf(&records[i], now)
+			sources[i] = records[i].Source
 		}
-		err = p.amendBook(path, h, rows, nil)
+		err = book.Amend(conf, sources, func(b *book.Book) {
+			for i := range records {
+				b.Learn(book.RowOf(&records[i], conf.Now.Boot))
+			}
+		})
 	}
 	if err != nil {
 		p.warn("the ban is not remembered, and ends with a reboot or a flush of nftables: %v", err)

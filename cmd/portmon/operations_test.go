@@ -12,8 +12,6 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
-
-	"github.com/portmon/portmon/internal/lab"
 )
 
 // operations is the manual for whoever runs portmon. What stands in it between
@@ -88,7 +86,7 @@ func TestOperationsCanBeTyped(t *testing.T) {
 		}
 	}
 	for _, shell := range []string{"sh", "bash"} {
-		cmd := exec.Command(lab.Program(t, shell), "-n")
+		cmd := exec.Command(shell, "-n")
 		cmd.Stdin = strings.NewReader(script)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", shell, err, out)

@@ -305,7 +305,11 @@ func (p *cli) forgetInBook(path string, h *ruleset.Handle, prefixes []netip.Pref
 		alone = alone && (prefix == source || prefix.IsSingleIP())
 	}
 	if alone {
-		return p.amendBook(path, h, nil, prefixes)
+		return book.Amend(bookConfig(path, h), prefixes, func(b *book.Book) {
+			for _, prefix := range prefixes {
+				b.Free(prefix)
+			}
+		})
 	}
 	// What was banned as one prefix is several in the kernel if a part of it was
 	// banned for another time: the book is to say what is left.

@@ -16,7 +16,7 @@ type watcher interface {
 	Status() (control.Status, error)
 	// Book returns what it remembers: of these sources, or of all if none is
 	// named.
-	Book(sources ...netip.Prefix) (*book.Book, error)
+	Book(maxRows int, sources ...netip.Prefix) (*book.Book, error)
 	// Save has everything that happened until now written to the disk.
 	Save() error
 	// Applying and Removing announce what is about to be done to the table, so

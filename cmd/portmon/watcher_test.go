@@ -41,7 +41,7 @@ func (w *pretender) Status() (control.Status, error) {
 	return control.Status{NetNS: w.netNS, PID: 42, Since: testNow, Rows: 3}, w.note("status")
 }
 
-func (w *pretender) Book(sources ...netip.Prefix) (*book.Book, error) {
+func (w *pretender) Book(_ int, sources ...netip.Prefix) (*book.Book, error) {
 	b := book.New(0)
 	if w.known.Source.IsValid() {
 		b.Put(w.known)
@@ -66,9 +66,9 @@ func (w *pretender) Unbanned(ps ...netip.Prefix) ([]netip.Prefix, error) {
 // watched runs a command on a host on which a pretender watches.
 func watched(t *testing.T, s *site, w *pretender, config string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	e, out, errs := hostEnv(s.Host)
+	e, out, errs := hostEnv(s.host)
 	e.watcher = func(string) (watcher, error) { return w, nil }
-	s.Host.Do(func() {
+	s.host.Do(func() {
 		if w.netNS == 0 {
 			w.netNS = book.Here(0).NetNS
 		}
@@ -183,10 +183,10 @@ func TestRemoveNeedsTheWatcher(t *testing.T) {
 	site, config := newSite(t), testConfig(t)
 	site.run(t, config, "apply")
 	w := &pretender{}
-	e, _, _ := hostEnv(site.Host)
+	e, _, _ := hostEnv(site.host)
 	e.watcher = func(string) (watcher, error) { return refusing{w}, nil }
 	var code int
-	site.Host.Do(func() {
+	site.host.Do(func() {
 		w.netNS = book.Here(0).NetNS
 		code = run(e, []string{"remove", "--config", config})
 	})

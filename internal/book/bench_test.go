@@ -61,7 +61,7 @@ func BenchmarkAmend(b *testing.B) {
 	source := netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 1, 2, 3}), 32)
 	defer cpu(b)()
 	for b.Loop() {
-		if err := Amend(config(path, 0), nil, []netip.Prefix{source}); err != nil {
+		if err := amend(config(path, 0), nil, []netip.Prefix{source}); err != nil {
 			b.Fatal(err)
 		}
 	}

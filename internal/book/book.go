@@ -1,12 +1,14 @@
 package book
 
 import (
+	"cmp"
 	"iter"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
-// DefaultMaxRows is the bound of a book whose owner names none; as many rows
+// DefaultMaxRows is how many rows a book holds if its owner does not say; they
 // take some 115 MB.
 const DefaultMaxRows = 1_000_000
 
@@ -21,11 +23,23 @@ type Book struct {
 	store    *store // nil: in memory only
 }
 
-// New returns an empty book without a file, for at most maxRows rows.
+// New returns an empty book without a file, for at most maxRows rows; 0 means
+// [DefaultMaxRows].
 func New(maxRows int) *Book {
 	b := &Book{index: make(map[key]uint32), comments: make(map[key]string)}
 	b.SetMaxRows(maxRows)
 	return b
+}
+
+// SetMaxRows bounds the number of rows; 0 means [DefaultMaxRows]. If there are
+// more, those that matter least are forgotten.
+func (b *Book) SetMaxRows(n int) {
+	if n <= 0 {
+		n = DefaultMaxRows
+	}
+	if b.max = n; b.Len() > n {
+		b.evict(worthMost)
+	}
 }
 
 // Len returns the number of rows.
@@ -90,7 +104,7 @@ func (b *Book) set(k key, r *Row) bool {
 	} else {
 		delete(b.comments, k)
 	}
-	b.store.append(b, r, false)
+	b.store.note(b, k)
 	return true
 }
 
@@ -112,47 +126,43 @@ func (b *Book) Lift(source netip.Prefix) bool {
 // reports whether there was one.
 func (b *Book) Free(source netip.Prefix) bool {
 	k, ok := keyOf(source)
-	if _, known := b.index[k]; !ok || !known {
-		return false
+	return ok && b.free(k)
+}
+
+func (b *Book) free(k key) bool {
+	removed := b.remove(k)
+	if removed {
+		b.store.note(b, k)
 	}
-	b.drop(k)
-	return true
+	return removed
 }
 
 // FreeWithin removes the rows of all sources within a prefix and returns how
 // many.
 func (b *Book) FreeWithin(p netip.Prefix) (n int) {
 	outer, ok := keyOf(p)
-	if !ok {
+	if p = outer.prefix(); !ok || p.IsSingleIP() && !b.Free(p) {
 		return 0
-	}
-	p = outer.prefix()
-	if p.IsSingleIP() {
-		if b.Free(p) {
-			n++
-		}
-		return n
+	} else if p.IsSingleIP() {
+		return 1
 	}
 	for k := range b.index {
-		if source := k.prefix(); source.Bits() >= p.Bits() && p.Contains(source.Addr()) {
-			b.drop(k)
+		if source := k.prefix(); source.Bits() >= p.Bits() && p.Contains(source.Addr()) && b.free(k) {
 			n++
 		}
 	}
 	return n
 }
 
-func (b *Book) drop(k key) {
-	b.remove(k)
-	b.store.append(b, &Row{Source: k.prefix()}, true)
-}
-
-func (b *Book) remove(k key) {
-	if i, ok := b.index[k]; ok {
+// remove removes a row without a word in the file.
+func (b *Book) remove(k key) bool {
+	i, ok := b.index[k]
+	if ok {
 		b.spare = append(b.spare, i)
 		delete(b.index, k)
 		delete(b.comments, k)
 	}
+	return ok
 }
 
 // Clear removes all rows.
@@ -166,9 +176,9 @@ func (b *Book) Clear() {
 }
 
 // Sweep forgets the bans and steps that are over, and the rows that have
-// neither then. It returns how many of those there were. Nothing is written,
-// because readers of the file forget them as well, unless the wall clock
-// was set, by which the file shows how much time passes over a reboot.
+// neither then. It returns how many rows went. Nothing is written, because
+// readers of the file forget them as well, unless the wall clock was set: over
+// a reboot the file shows by it how much time has passed.
 func (b *Book) Sweep(now Clock) (n int) {
 	for k, i := range b.index {
 		if c := &b.rows[i]; !c.sweep(now.Boot) {
@@ -180,4 +190,29 @@ func (b *Book) Sweep(now Clock) (n int) {
 	}
 	b.store.noteDrift(b, now)
 	return n
+}
+
+// evict makes room for a row of that worth, and reports whether it did: not at
+// the cost of rows that are worth more. Rows are in no order, so it removes a
+// sixteenth at once, the least worth and the oldest offences first, in order
+// not to search for each.
+func (b *Book) evict(worth int) bool {
+	type victim struct {
+		key   key
+		worth int
+		last  Moment
+	}
+	var victims []victim
+	for k, i := range b.index {
+		if c := &b.rows[i]; c.worth() <= worth {
+			victims = append(victims, victim{k, c.worth(), c.last})
+		}
+	}
+	slices.SortFunc(victims, func(v, w victim) int {
+		return cmp.Or(cmp.Compare(v.worth, w.worth), cmp.Compare(v.last, w.last))
+	})
+	for _, v := range victims[:min(len(victims), max(1, b.max/16, b.Len()-b.max))] {
+		b.free(v.key)
+	}
+	return len(victims) > 0
 }

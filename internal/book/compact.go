@@ -16,7 +16,7 @@ type key struct {
 
 const bits4in6 = 96
 
-// keyOf returns the key of a prefix, whose host bits do not matter. It reports
+// keyOf returns the key of a prefix, whose host bits do not matter. It returns
 // false if the prefix is not valid.
 func keyOf(p netip.Prefix) (key, bool) {
 	p = p.Masked()
@@ -38,19 +38,17 @@ func (k key) prefix() netip.Prefix {
 	return netip.PrefixFrom(a, int(k.bits))
 }
 
-// compact is a Row without its source and its comment, in 48 bytes, which is
-// what Go's allocator has a size for: 65,536 rows in 7.5 MB rather than 15.
+// compact is a normalized Row without its source and its comment, in 48 bytes:
+// 65,536 rows take 7 MB rather than 15.
 type compact struct {
+	timeout                       time.Duration
 	until, stepUntil, first, last Moment
 
-	seconds  uint32 // the timeout
-	offences uint32
-	millis   uint16 // and what it has beyond them
-	port     uint16
-	step     uint8
-	cause    ruleset.Cause
-	proto    uint8
-	ban      uint8 // none, by the table or by another program, by hand
+	offences, port uint16
+	step           uint8
+	cause          ruleset.Cause
+	proto          uint8
+	ban            uint8 // none, by the table or by another program, by hand
 }
 
 const (
@@ -58,12 +56,10 @@ const (
 	bannedByHand
 )
 
-// pack returns a normalized row without its source and comment.
 func (r *Row) pack() compact {
 	c := compact{
-		until: r.Until, stepUntil: r.StepUntil, first: r.First, last: r.Last,
-		seconds: uint32(r.Timeout / time.Second), millis: uint16(r.Timeout % time.Second / time.Millisecond),
-		offences: uint32(r.Offences), port: r.Port, step: uint8(r.Step), cause: r.Cause, proto: r.Proto,
+		timeout: r.Timeout, until: r.Until, stepUntil: r.StepUntil, first: r.First, last: r.Last,
+		offences: uint16(r.Offences), port: r.Port, step: uint8(r.Step), cause: r.Cause, proto: r.Proto,
 	}
 	if r.ByHand {
 		c.ban = bannedByHand
@@ -75,24 +71,36 @@ func (r *Row) pack() compact {
 
 func (c *compact) unpack(k key, comment string) Row {
 	return Row{
-		Source: k.prefix(), Comment: comment,
-		Banned: c.ban != 0, ByHand: c.ban == bannedByHand,
-		Timeout: c.timeout(), Until: c.until, StepUntil: c.stepUntil, First: c.first, Last: c.last,
-		Step: int(c.step), Cause: c.cause, Offences: int(c.offences), Proto: c.proto, Port: c.port,
+		Source: k.prefix(), Comment: comment, Banned: c.ban != 0, ByHand: c.ban == bannedByHand,
+		Timeout: c.timeout, Until: c.until, Step: int(c.step), StepUntil: c.stepUntil,
+		Cause: c.cause, Offences: int(c.offences), First: c.first, Last: c.last, Proto: c.proto, Port: c.port,
 	}
-}
-
-func (c *compact) timeout() time.Duration {
-	return time.Duration(c.seconds)*time.Second + time.Duration(c.millis)*time.Millisecond
 }
 
 // sweep forgets what is over, and reports whether anything remains.
 func (c *compact) sweep(now Moment) bool {
-	if c.timeout() > 0 && c.until <= now {
-		c.ban, c.until, c.seconds, c.millis = 0, 0, 0, 0
+	if c.timeout > 0 && c.until <= now {
+		c.ban, c.until, c.timeout = 0, 0, 0
 	}
 	if c.step != 0 && c.stepUntil <= now {
 		c.step, c.stepUntil = 0, 0
 	}
 	return c.ban != 0 || c.step != 0
 }
+
+// worth ranks rows by how much would be lost with them. First-timers that are
+// free go first: a flood of sources that come once does not wash out those that
+// come back.
+func (c *compact) worth() int {
+	switch {
+	case c.ban == bannedByHand:
+		return worthMost
+	case c.ban == banned:
+		return 2
+	case c.step > 1:
+		return 1
+	}
+	return 0
+}
+
+const worthMost = 3

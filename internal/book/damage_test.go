@@ -39,7 +39,7 @@ func TestTorn(t *testing.T) {
 	}
 	// Nor does what Amend appends.
 	overwrite(t, path, whole[:len(whole)-5])
-	if err := Amend(config(path, 0), []Row{hourly(1)}, nil); err != nil {
+	if err := amend(config(path, 0), []Row{hourly(1)}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if after, report, _ := Read(config(path, 0)); report.BadLines > 0 || after.Len() != len(sample) {
@@ -121,7 +121,7 @@ func TestTooLarge(t *testing.T) {
 	}
 	_, _, openErr := Open(config(path, 1000))
 	_, _, readErr := Read(config(path, 1000))
-	for _, err := range []error{openErr, readErr, Amend(config(path, 1000), sample[:1], nil)} {
+	for _, err := range []error{openErr, readErr, amend(config(path, 1000), sample[:1], nil)} {
 		if refusal(err) != path+" is too large" {
 			t.Error(err)
 		}
@@ -148,7 +148,7 @@ func TestOrigin(t *testing.T) {
 			t.Errorf("%s: %d rows, %v", what, b.Len(), report.Origin)
 		}
 		b.Close()
-		if err := Amend(c, sample[:1], nil); err == nil || contents(t, path) != before {
+		if err := amend(c, sample[:1], nil); err == nil || contents(t, path) != before {
 			t.Errorf("%s: amended", what)
 		}
 		b = open(t, c)

@@ -1,5 +1,5 @@
 // Package book keeps what is remembered of each source: its ban, its step of
-// the ladder, and what only the watcher hears, such as its last port. The
+// the ladder, and what only the watcher learns, such as its last port. The
 // kernel's sets are the truth; the book is a copy that outlives them.
 //
 // A [Book] is one row per source in a map. It has no clock and no goroutine:
@@ -9,10 +9,10 @@
 // # The file
 //
 // JSON lines: a header, then rows. A later row replaces an earlier one of the
-// same source, "merge" adds to it, and "free" says that the source is unbanned
-// and forgotten. Changes are appended and synced at most once a second. The
-// file is rewritten when more than half of its lines are dead, and when its
-// owner asks for it at an orderly end; if nothing changed, nothing is written.
+// same source, and "free" says that the source is unbanned and forgotten.
+// Changes are appended and synced at most once a second. The file is rewritten
+// when more than half of its lines are dead, and when its owner asks for it at
+// an orderly end; if nothing changed, nothing is written.
 //
 //	{"format":"portmon-state","version":2,"saved":"2026-01-18T11:04:26.123Z",…}
 //	{"prefix":"203.0.113.7/32","timeout_seconds":600,"until":"2026-01-18T11:…}
@@ -34,7 +34,6 @@
 //
 // # Who may write
 //
-// The folder may belong to an unprivileged user while root works in it. So
-// everything is opened beneath a folder that is held open, no link is followed
-// and nothing is given away but files that were made just now.
+// The folder may belong to an unprivileged user while root works in it, which
+// package folder makes safe.
 package book

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/folder"
 )
 
 // Error says that a state file could not be read or written.
@@ -44,15 +46,12 @@ func (e *Error) Hint() string {
 	return ""
 }
 
-// ErrLocked says that another process owns the file, as a running watcher does.
-var ErrLocked = errors.New("locked by another process")
+// ErrLocked means that another process owns the file, as a running watcher
+// does.
+var ErrLocked = folder.ErrLocked
 
-// RefusedError says that there is something that portmon will neither read nor
-// write: it is not its own, or somebody may have put it there for root to
-// follow, or a newer portmon wrote it.
-type RefusedError struct{ Reason, Hint string }
-
-func (e *RefusedError) Error() string { return e.Reason }
+// RefusedError means that a file is neither read nor written.
+type RefusedError = folder.RefusedError
 
 // OriginError says that a file is about another machine or another network
 // namespace. A cloned image, for one, would ban on every copy of it whoever

@@ -71,11 +71,11 @@ func TestTricks(t *testing.T) {
 				start := time.Now()
 				for what, do := range map[string]func() error{
 					"open":  func() error { _, err := rewrite(config(path, 0)); return err },
-					"amend": func() error { c := config(path, 0); c.Here.Boot = "next"; return Amend(c, []Row{hourly(5)}, nil) },
+					"amend": func() error { c := config(path, 0); c.Here.Boot = "next"; return amend(c, []Row{hourly(5)}, nil) },
 					"read": func() error {
 						_, _, err := Read(config(path, 0))
 						if suffix != "" {
-							return &RefusedError{path + suffix, ""} // it has nothing to do with it
+							return &RefusedError{Reason: path + suffix, Hint: ""} // it has nothing to do with it
 						}
 						return err
 					},
@@ -154,7 +154,7 @@ func TestTrickedWhileOpen(t *testing.T) {
 // What root makes belongs to the owner of the folder, who can go on with it.
 func TestOwner(t *testing.T) {
 	path := theirs(t)
-	if err := Amend(config(path, 0), sample, nil); err != nil {
+	if err := amend(config(path, 0), sample, nil); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -191,7 +191,7 @@ func useBook(path string) error {
 	}
 	b.Free(address(2))
 	b.Close()
-	return errors.Join(Amend(c, nil, []netip.Prefix{address(2)}), second(rewrite(c)))
+	return errors.Join(amend(c, nil, []netip.Prefix{address(2)}), second(rewrite(c)))
 }
 
 func second(_ *Book, err error) error { return err }
@@ -208,7 +208,7 @@ func TestPath(t *testing.T) {
 	}
 	for _, path := range []string{"portmon/state.jsonl", "new/and/deep/state.jsonl"} {
 		path = filepath.Join(dir, path)
-		if err := Amend(config(path, 0), sample, nil); err != nil {
+		if err := amend(config(path, 0), sample, nil); err != nil {
 			t.Fatal(err)
 		}
 		mustRead(t, config(path, 0), sample...)

@@ -2,7 +2,6 @@ package book
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"os"
 	"slices"
@@ -50,15 +49,10 @@ func TestRoundTrip(t *testing.T) {
 		if !strings.HasPrefix(line, rowStart) {
 			continue
 		}
-		var fast, slow rawRow
-		if err := fast.decode(line); err != nil {
-			t.Error(err)
-		}
-		if err := json.Unmarshal([]byte(line), &slow); err != nil {
-			t.Error(err)
-		}
-		if d := cmp.Diff(slow, fast, cmp.Comparer(func(a, b rawRow) bool { return a == b })); d != "" {
-			t.Errorf("%s: %s", line, d)
+		fast, slow := parsed{clock: clock}, parsed{clock: clock}
+		escaped := strings.Contains(line, `\`)
+		if fast.parse(line) == escaped || !slow.parseJSON([]byte(line)) || !escaped && fast != slow {
+			t.Errorf("%s: %+v and %+v", line, fast, slow)
 		}
 	}
 	var pipe bytes.Buffer
@@ -140,7 +134,7 @@ func TestNewerVersion(t *testing.T) {
 			}
 		}
 		if data == newer {
-			if err := Amend(config(path, 0), sample[:1], nil); refusal(err) == "" {
+			if err := amend(config(path, 0), sample[:1], nil); refusal(err) == "" {
 				t.Errorf("amend: %v", err)
 			}
 		}
@@ -159,7 +153,7 @@ func TestForeign(t *testing.T) {
 		overwrite(t, path, data)
 		_, _, openErr := Open(config(path, 0))
 		_, _, readErr := Read(config(path, 0))
-		for _, err := range []error{openErr, readErr, Amend(config(path, 0), sample[:1], nil)} {
+		for _, err := range []error{openErr, readErr, amend(config(path, 0), sample[:1], nil)} {
 			if refusal(err) != "not written by portmon" {
 				t.Errorf("%.20q: %v", data, err)
 			}

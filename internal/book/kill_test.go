@@ -141,7 +141,7 @@ func TestLocked(t *testing.T) {
 	if e, ok := err.(*Error); !ok || e.Hint() != "find who holds it: fuser -v "+path+".lock" {
 		t.Errorf("hint of %v", err)
 	}
-	if err := Amend(config(path, 0), sample[:1], nil); err == nil {
+	if err := amend(config(path, 0), sample[:1], nil); err == nil {
 		t.Error("amended")
 	}
 	time.AfterFunc(20*time.Millisecond, func() { cmd.Process.Kill() })

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"time"
 )
 
@@ -30,7 +31,7 @@ type Report struct {
 	Origin error
 	// ClockBehind is by how much the wall clock would have to be set forward to
 	// show when the file was written. If it is not 0 then it is not known how
-	// much time has passed, and none is taken to have.
+	// much time has passed, and the rows are read as if none had.
 	ClockBehind time.Duration
 
 	lines int    // the first header is not counted
@@ -45,38 +46,68 @@ func (r Report) String() string {
 	return fmt.Sprintf("state %s is damaged: lines skipped: %d, the first of them line %d; rows read: %d", r.Path, r.BadLines, r.FirstBad, r.Rows)
 }
 
-// Decode reads what [Encode] wrote. Of a Config it needs Here, Now and MaxRows.
+// Decode reads what [Encode] wrote, up to as many bytes as MaxRows rows can
+// have. Of a Config it needs Here, Now and MaxRows.
 func Decode(r io.Reader, c Config) (*Book, Report, error) {
 	b := New(c.MaxRows)
-	report, err := b.load(r, c, c.Now.Wall, nil)
+	report, err := b.load(io.LimitReader(r, maxBytes(b.max)), c, c.Now.Wall, nil)
 	return b, report, err
 }
 
 // loader reads lines into a book. While it does, moments are on an axis of its
 // own, which goes on over reboots.
 type loader struct {
-	*Report
+	Report
 	book *Book
-	only map[string]bool // the sources wanted; nil: all
-	at   Moment          // of the last header on the axis
-	ours bool            // there was something that only portmon writes
+	only [][]byte // how the lines of the sources wanted begin; nil: all
+	at   Moment   // of the last header on the axis
+	ours bool     // there was something that only portmon writes
+}
+
+// fewSources is up to how many sources are looked for line by line.
+const fewSources = 16
+
+// rowsOf returns how the lines about sources begin, as they are written.
+func rowsOf(sources []netip.Prefix) [][]byte {
+	starts := make([][]byte, 0, len(sources))
+	for _, p := range sources {
+		if k, ok := keyOf(p); ok {
+			starts = append(starts, rowStartOf(k.prefix()))
+		}
+	}
+	return starts
+}
+
+func rowStartOf(source netip.Prefix) []byte { return append(source.AppendTo([]byte(rowStart)), '"') }
+
+// wants reports whether a line that begins like this may be of a source wanted.
+func (l *loader) wants(line []byte) bool {
+	if l.only == nil || !bytes.HasPrefix(line, []byte(rowStart)) {
+		return true
+	}
+	for _, start := range l.only {
+		if bytes.HasPrefix(line, start) {
+			return true
+		}
+	}
+	return false
 }
 
 // load reads a file that was last written at that time.
-func (b *Book) load(r io.Reader, c Config, written time.Time, only map[string]bool) (Report, error) {
+func (b *Book) load(r io.Reader, c Config, written time.Time, only [][]byte) (Report, error) {
 	if !isDate(written) {
 		written = time.Unix(0, 0)
 	}
-	l := loader{&Report{Path: c.Path, Missing: true, Saved: Header{Saved: written}}, b, only, 0, false}
-	if err := l.lines(bufio.NewReaderSize(r, 256<<10)); err != nil {
-		return *l.Report, err
+	l := loader{Report: Report{Path: c.Path, Missing: true, Saved: Header{Saved: written}}, book: b, only: only}
+	if err := l.readAll(bufio.NewReaderSize(r, 256<<10)); err != nil {
+		return l.Report, err
 	}
 	if l.Missing {
 		l.BadLines = 0
-		return *l.Report, nil
+		return l.Report, nil
 	}
 	if !l.ours {
-		return *l.Report, &RefusedError{"not written by portmon", "move it away, or name another file as state under [watch]"}
+		return l.Report, &RefusedError{Reason: "not written by portmon", Hint: "move it away, or name another file as state under [watch]"}
 	}
 	l.Origin = l.Saved.Origin().check(c.Here)
 	elapsed := c.Now.Wall.Sub(l.Saved.Saved)
@@ -87,13 +118,13 @@ func (b *Book) load(r io.Reader, c Config, written time.Time, only map[string]bo
 	l.rebase(l.at.Add(min(max(0, elapsed), horizon)), c.Now.Boot)
 	b.Sweep(c.Now)
 	l.Rows = b.Len()
-	return *l.Report, nil
+	return l.Report, nil
 }
 
-func (l *loader) lines(r *bufio.Reader) error {
+func (l *loader) readAll(r *bufio.Reader) error {
 	for number := 1; ; number++ {
 		line, err := r.ReadSlice('\n')
-		if len(line) == 0 && errors.Is(err, io.EOF) {
+		if len(line) == 0 && err == io.EOF {
 			return nil
 		}
 		l.Missing = l.Missing && isBlank(line)
@@ -102,11 +133,10 @@ func (l *loader) lines(r *bufio.Reader) error {
 			line, err = r.ReadSlice('\n')
 			l.Missing = l.Missing && isBlank(line)
 		}
-		l.Torn = errors.Is(err, io.EOF)
-		if err != nil && !l.Torn {
+		if l.Torn = err == io.EOF; err != nil && !l.Torn {
 			return err
 		}
-		if !bad {
+		if !bad && l.wants(line) {
 			if bad, err = l.line(line, number); err != nil {
 				return err
 			}
@@ -121,7 +151,7 @@ func (l *loader) lines(r *bufio.Reader) error {
 			}
 		}
 		if number > 1 {
-			l.Report.lines++
+			l.lines++
 		}
 	}
 }
@@ -130,14 +160,7 @@ func isBlank(b []byte) bool { return len(bytes.Trim(b, "\x00 \t\r\n")) == 0 }
 
 // line handles a line, and reports whether it is bad.
 func (l *loader) line(line []byte, number int) (bad bool, err error) {
-	source, isRow := bytes.CutPrefix(line, []byte(rowStart))
-	if isRow && l.only != nil {
-		source, _, _ = bytes.Cut(source, []byte{'"'})
-		if l.ours = true; !l.only[string(source)] {
-			return false, nil
-		}
-	}
-	if !isRow {
+	if !bytes.HasPrefix(line, []byte(rowStart)) {
 		var h Header
 		if err := h.parse(line); err == nil {
 			l.header(h, number == 1)
@@ -146,39 +169,18 @@ func (l *loader) line(line []byte, number int) (bad bool, err error) {
 			return true, err
 		}
 	}
-	var raw rawRow
-	if raw.decode(string(line)) != nil || !l.row(&raw) {
+	row, k, free, ok := parseRow(line, Clock{l.at, l.Saved.Saved})
+	switch {
+	case !ok:
 		return len(bytes.TrimSpace(line)) > 0 || number == 1, nil
-	}
-	if number == 1 {
-		return true, nil // it is read, but where is the header?
-	}
-	return false, nil
-}
-
-// row handles a row and reports whether it is one.
-func (l *loader) row(raw *rawRow) bool {
-	row, k, ok := raw.row(Clock{l.at, l.Saved.Saved})
-	if !ok {
-		return false
+	case !l.wants(rowStartOf(row.Source)):
+	case free:
+		l.book.remove(k)
+	default:
+		l.book.set(k, &row)
 	}
 	l.ours = true
-	switch {
-	case l.only != nil && !l.only[row.Source.String()]:
-		return true
-	case raw.Free:
-		l.book.remove(k)
-		return true
-	case raw.Merge:
-		if i, ok := l.book.index[k]; ok && !l.book.rows[i].sweep(l.at) {
-			l.book.remove(k) // was forgotten by then
-		}
-		old, _ := l.book.get(k)
-		row, _ = merge(old, row)
-		row, _, _ = row.normalize()
-	}
-	l.book.set(k, &row)
-	return true
+	return number == 1, nil // it is read, but where is the header?
 }
 
 // header handles a header. The axis goes on from the one before.
@@ -192,9 +194,6 @@ func (l *loader) header(h Header, first bool) {
 		l.at = l.at.Add(max(0, h.Saved.Sub(before.Saved)))
 	}
 	l.at = min(max(l.at, -Moment(horizon)), Moment(horizon))
-	if h.Table == nil {
-		h.Table = l.Saved.Table
-	}
 	if l.Saved, l.ours = h, true; first {
 		l.first = h
 	}
@@ -206,8 +205,8 @@ func (l *loader) rebase(now, boot Moment) {
 	move := func(m Moment) Moment { return min(max(m.Add(boot.Sub(now)), boot.Add(-horizon)), boot.Add(horizon)) }
 	for i := range l.book.rows {
 		c := &l.book.rows[i]
-		if timeout := c.timeout(); timeout > 0 {
-			c.until = min(move(c.until), boot.Add(timeout))
+		if c.timeout > 0 {
+			c.until = min(move(c.until), boot.Add(c.timeout))
 		}
 		if c.step > 0 {
 			c.stepUntil = move(c.stepUntil)

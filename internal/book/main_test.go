@@ -115,6 +115,22 @@ func written(t testing.TB, rows ...Row) string {
 	return path
 }
 
+// amend merges rows into a book, and frees sources.
+func amend(c Config, learn []Row, free []netip.Prefix) error {
+	sources := slices.Clone(free)
+	for _, r := range learn {
+		sources = append(sources, r.Source)
+	}
+	return Amend(c, sources, func(b *Book) {
+		for _, p := range free {
+			b.Free(p)
+		}
+		for _, r := range learn {
+			b.Learn(r)
+		}
+	})
+}
+
 func put(t testing.TB, b *Book, rows ...Row) {
 	t.Helper()
 	for _, r := range rows {

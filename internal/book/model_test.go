@@ -102,7 +102,7 @@ func (m *model) reopen(rng *rand.Rand) {
 	m.b.Close()
 	learn, free := m.row(rng, address(rng.IntN(40))), address(rng.IntN(40))
 	if rng.IntN(2) == 0 {
-		if err := Amend(m.c, []Row{learn}, []netip.Prefix{free}); err != nil {
+		if err := amend(m.c, []Row{learn}, []netip.Prefix{free}); err != nil {
 			m.Fatal(err)
 		}
 		delete(m.rows, free)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/folder"
 )
 
 // Config says where a book is, and who opens it when.
@@ -22,48 +24,90 @@ type Config struct {
 }
 
 // Open makes this process the owner of a book and reads it; its folder is made
-// if it is missing. The file is not written until there is a change. That it is
-// about another machine or network namespace is reported, and for the caller to
-// refuse: if it calls Clear, the file is kept as .bad.
+// if it is missing. The file is not written until there is a change. If it is
+// about another machine or network namespace, the Report says so, and the
+// caller refuses it: after Clear, the file is kept as .bad.
 //
 // The error is an [*Error]. It wraps [ErrLocked], a [*RefusedError] or what the
 // system says.
-func Open(c Config) (*Book, Report, error) {
+func Open(c Config) (*Book, Report, error) { return openRows(c, nil) }
+
+func openRows(c Config, only [][]byte) (*Book, Report, error) {
 	s, err := openStore(c)
 	if err != nil {
 		return nil, Report{}, wrap("open", c.Path, err)
 	}
-	b, report, err := s.load(c)
+	b, report := New(c.MaxRows), Report{Path: c.Path, Missing: true}
+	if s.file != nil {
+		report, err = b.loadFile(s.file, c, only)
+	}
 	if err != nil {
 		s.close()
 		return nil, Report{}, wrap("read", c.Path, err)
 	}
+	b.store, b.table = s, report.Saved.Table
+	s.head, s.lines = report.Saved, report.lines
+	s.keep = report.BadLines > 0 || report.Origin != nil
+	s.rewrite = report.Missing || report.Torn || s.keep || report.first.Version < Version || !report.first.Origin().SameBoot(c.Here)
+	if s.rewrite {
+		s.head = newHeader(c.Here, c.Now) // the old one has served to tell how much time has passed
+	}
 	return b, report, nil
+}
+
+// Amend has change change the rows of some sources in a book that has no owner
+// at the moment. A new book is about the table of c.Here from the start. The
+// error may wrap an [*OriginError]; nothing is changed then.
+//
+// Of a large book, only the rows of these sources are read and lines about them
+// appended, which takes a few milliseconds, unless it needs to be rewritten.
+func Amend(c Config, sources []netip.Prefix, change func(*Book)) error {
+	var only [][]byte
+	if len(sources) <= fewSources {
+		only = rowsOf(sources)
+	}
+	b, report, err := openRows(c, only)
+	if err != nil {
+		return err
+	}
+	if b.store.partial = only != nil; b.store.partial && (b.store.rewrite || report.lines > 2*report.first.Rows+fewLines) {
+		b.Close()
+		if b, report, err = openRows(c, nil); err != nil {
+			return err
+		}
+	}
+	defer b.Close()
+	if report.Origin != nil {
+		return wrap("read", c.Path, report.Origin)
+	}
+	if report.Missing {
+		b.table = c.Here.Table
+	}
+	change(b)
+	return b.Sync(c.Now)
 }
 
 // Read reads the book of another owner, or of none, without a lock, as it is on
 // the disk. Changes stay in memory.
 func Read(c Config) (*Book, Report, error) { return read(c, nil) }
 
-// Lookup is Read for some sources alone, in a fraction of the time.
+// Lookup is Read for some sources only, in a fraction of the time.
+// If there are many, it is Read.
 func Lookup(c Config, sources ...netip.Prefix) (*Book, Report, error) {
-	only := make(map[string]bool, len(sources))
-	for _, p := range sources {
-		if k, ok := keyOf(p); ok {
-			only[k.prefix().String()] = true
-		}
+	if len(sources) > fewSources {
+		return Read(c)
 	}
-	return read(c, only)
+	return read(c, rowsOf(sources))
 }
 
-func read(c Config, only map[string]bool) (*Book, Report, error) {
+func read(c Config, only [][]byte) (*Book, Report, error) {
 	b := New(c.MaxRows)
 	report := Report{Path: c.Path, Missing: true}
-	d, err := openFolder(filepath.Dir(c.Path))
+	d, err := folder.Open(filepath.Dir(c.Path))
 	if err == nil {
-		defer d.dir.Close()
+		defer d.Close()
 		var f *os.File
-		if f, err = d.open(filepath.Base(c.Path), unix.O_RDONLY); err == nil {
+		if f, err = d.Open(filepath.Base(c.Path), unix.O_RDONLY); err == nil {
 			defer f.Close()
 			report, err = b.loadFile(f, c, only)
 		}
@@ -74,15 +118,23 @@ func read(c Config, only map[string]bool) (*Book, Report, error) {
 	return b, report, nil
 }
 
-// loadFile reads a file as large as it is now. What is larger than portmon
-// makes it is refused, because it would take very long to read.
-func (b *Book) loadFile(f *os.File, c Config, only map[string]bool) (Report, error) {
+// maxBytes bounds what is read of a book: portmon writes no file that is
+// larger, and to read one would take very long.
+func maxBytes(rows int) int64 { return 64<<20 + int64(rows)*maxLine }
+
+// loadFile reads a file as large as it is now.
+func (b *Book) loadFile(f *os.File, c Config, only [][]byte) (Report, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return Report{}, err
 	}
-	if info.Size() > 64<<20+int64(b.max)*maxLine {
-		return Report{}, &RefusedError{f.Name() + " is too large", "move it away"}
+	if info.Size() > maxBytes(b.max) {
+		return Report{}, &RefusedError{Reason: f.Name() + " is too large", Hint: "move it away"}
+	}
+	if only == nil {
+		const line = 256 // bytes, about
+		n := min(int(info.Size()/line), b.max)
+		b.index, b.rows = make(map[key]uint32, n), make([]compact, 0, n)
 	}
 	return b.load(io.LimitReader(f, info.Size()), c, info.ModTime(), only)
 }

@@ -1,6 +1,7 @@
 package book
 
 import (
+	"math"
 	"net/netip"
 	"strings"
 	"time"
@@ -48,7 +49,7 @@ func (r Row) Remaining(now Moment) time.Duration {
 	return max(0, r.Until.Sub(now))
 }
 
-// StepRemaining returns in what time the step is forgotten.
+// StepRemaining returns how long the step will still be remembered.
 func (r Row) StepRemaining(now Moment) time.Duration {
 	if r.Step == 0 {
 		return 0
@@ -59,35 +60,39 @@ func (r Row) StepRemaining(now Moment) time.Duration {
 // begin returns when the ban of a row began.
 func (r *Row) begin() Moment { return r.Until.Add(-r.Timeout) }
 
-// slack is how much the moments of a row may differ from what the kernel says
-// of the same source: a dump takes time, and timeouts are rounded to jiffies.
+// slack is how much the moments of a row may differ from those that the kernel
+// reports for the same source: a dump takes time, and timeouts are rounded to
+// jiffies.
 const slack = time.Second
 
 func near(m, n Moment) bool { return m.Sub(n).Abs() < slack }
 
-// same reports whether there is nothing new in a row.
+// moments returns the moments of a row.
+func (r *Row) moments() [4]*Moment { return [...]*Moment{&r.Until, &r.StepUntil, &r.First, &r.Last} }
+
+// same reports whether s has nothing new.
 func (r *Row) same(s *Row) bool {
-	a, b := *r, *s
-	for _, p := range [...][2]*Moment{{&a.Until, &b.Until}, {&a.StepUntil, &b.StepUntil}, {&a.First, &b.First}, {&a.Last, &b.Last}} {
-		if !near(*p[0], *p[1]) {
+	a := *r
+	for i, m := range s.moments() {
+		if !near(*a.moments()[i], *m) {
 			return false
 		}
-		*p[0] = *p[1]
+		*a.moments()[i] = *m
 	}
-	return a == b
+	return a == *s
 }
 
 const (
 	maxComment  = 253 // bytes that the kernel takes
-	maxOffences = 1<<31 - 1
+	maxOffences = math.MaxUint16
 )
 
 // normalize returns a row as the book keeps it, to the millisecond and without
-// what means nothing, and the key of its source. It reports false for what
+// what means nothing, and the key of its source. It returns false for what
 // cannot be a row.
 func (r Row) normalize() (Row, key, bool) {
 	k, ok := keyOf(r.Source)
-	if !ok || r.Timeout < 0 || r.Timeout > horizon || r.Step < 0 || r.Step > 255 {
+	if !ok || r.Timeout < 0 || r.Timeout > horizon || r.Step < 0 || r.Step > math.MaxUint8 {
 		return Row{}, key{}, false
 	}
 	r.Source = k.prefix()
@@ -111,7 +116,7 @@ func (r Row) normalize() (Row, key, bool) {
 	if r.Proto == 0 {
 		r.Port = 0
 	}
-	for _, m := range [...]*Moment{&r.Until, &r.StepUntil, &r.First, &r.Last} {
+	for _, m := range r.moments() {
 		*m = Moment(min(max(time.Duration(*m), -horizon), 2*horizon).Round(time.Millisecond))
 	}
 	r.Comment = strings.ToValidUTF8(r.Comment, "\uFFFD")
@@ -119,4 +124,45 @@ func (r Row) normalize() (Row, key, bool) {
 		r.Comment = strings.ToValidUTF8(r.Comment[:maxComment], "")
 	}
 	return r, k, true
+}
+
+// HandComment is the comment of a ban by hand that came with none. In the set
+// of bans only the comment tells it from one that the packet path made.
+const HandComment = "by hand"
+
+// RowOf returns the row of a record that was read just now.
+func RowOf(r *ruleset.Record, now Moment) Row {
+	row := Row{Source: r.Source, Cause: r.Cause}
+	if r.Banned {
+		row.Banned, row.Timeout, row.Until = true, r.Timeout, now.Add(r.Remaining)
+		row.ByHand, row.Comment = r.Cause == ruleset.CauseHand, r.Comment
+	}
+	if r.Step > 0 {
+		row.Step, row.StepUntil = r.Step, now.Add(r.StepRemaining)
+	}
+	return row
+}
+
+// Record returns what a table is to have of a row; ok is false if that is
+// nothing. The row may be of another ladder than that of the spec: a ban by the
+// packet path is put back for no longer than it would ban today.
+func (r *Row) Record(spec *ruleset.Spec, now Moment) (rec ruleset.Record, ok bool) {
+	rec = ruleset.Record{Source: r.Source, Cause: r.Cause}
+	// A shorter timeout could be rounded to "never expires".
+	if remaining := r.StepRemaining(now); remaining >= ruleset.MinBanTime {
+		rec.Step, rec.StepRemaining = min(r.Step, len(spec.BanTime)), remaining
+	}
+	remaining := r.Remaining(now)
+	if !r.BannedAt(now) || r.Timeout > 0 && remaining < ruleset.MinBanTime {
+		return rec, rec.Step > 0
+	}
+	rec.Banned, rec.Timeout, rec.Remaining, rec.Comment = true, r.Timeout, remaining, r.Comment
+	if rec.Cause == ruleset.CauseHand && rec.Comment == "" {
+		rec.Comment = HandComment
+	}
+	if r.Step > 0 && (r.Cause == ruleset.CauseTrap || r.Cause == ruleset.CauseScan) {
+		longest := spec.BanTime[min(r.Step, len(spec.BanTime))-1]
+		rec.Timeout, rec.Remaining = min(rec.Timeout, longest), min(remaining, longest)
+	}
+	return rec, true
 }

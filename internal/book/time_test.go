@@ -166,7 +166,7 @@ func TestBoots(t *testing.T) {
 	b.Close()
 	check(9 * time.Hour)
 	c.Now.Boot, c.Now.Wall = c.Now.Boot.Add(time.Hour), c.Now.Wall.Add(300*day)
-	if err := Amend(c, []Row{hourly(3)}, nil); err != nil {
+	if err := amend(c, []Row{hourly(3)}, nil); err != nil {
 		t.Fatal(err)
 	}
 	check(8 * time.Hour)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -20,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/folder"
 )
 
 // Client talks to a watcher. Every question ends with an error soon if the
@@ -48,15 +48,15 @@ func Dial(socket string) (*Client, error) {
 }
 
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
-	d, err := openFolder(c.socket)
+	d, err := folder.Open(filepath.Dir(c.socket))
 	if err == nil {
 		defer d.Close()
 		var conn net.Conn
-		if conn, err = d.connect(ctx, filepath.Base(c.socket)); err == nil {
+		if conn, err = d.Connect(ctx, filepath.Base(c.socket)); err == nil {
 			return conn, nil
 		}
 	}
-	for _, none := range []error{fs.ErrNotExist, unix.ENOTDIR, unix.ECONNREFUSED, errNotSocket} {
+	for _, none := range []error{fs.ErrNotExist, unix.ENOTDIR, unix.ECONNREFUSED, folder.ErrNotSocket} {
 		if errors.Is(err, none) {
 			return nil, ErrNone
 		}
@@ -105,8 +105,8 @@ func (c *Client) Unbanned(prefixes ...netip.Prefix) (had []netip.Prefix, err err
 }
 
 // Book returns what is remembered: of these sources, or of all if none is
-// named.
-func (c *Client) Book(sources ...netip.Prefix) (*book.Book, error) {
+// named. Of more than maxRows rows, those that matter least are left out.
+func (c *Client) Book(maxRows int, sources ...netip.Prefix) (*book.Book, error) {
 	const what = "ask the watcher what it remembers"
 	query := url.Values{}
 	for _, p := range sources {
@@ -115,7 +115,7 @@ func (c *Client) Book(sources ...netip.Prefix) (*book.Book, error) {
 	var b *book.Book
 	err := c.do(what, c.longer, http.MethodGet, BookPath+"?"+query.Encode(), nil, func(answer io.Reader) (err error) {
 		var report book.Report
-		b, report, err = book.Decode(answer, book.Config{MaxRows: math.MaxInt32, Here: book.Here(0), Now: book.ReadClock()})
+		b, report, err = book.Decode(answer, book.Config{MaxRows: maxRows, Here: book.Here(0), Now: book.ReadClock()})
 		if err == nil && (report.Missing || report.Torn || report.BadLines > 0) {
 			err = errors.New("the answer is damaged")
 		}

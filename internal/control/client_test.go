@@ -22,7 +22,7 @@ var offender = netip.MustParsePrefix("198.51.100.7/32")
 // questions are all that can be asked, and how an error says so.
 var questions = map[string]func(*Client) error{
 	"ask the watcher how it is":               func(c *Client) error { _, err := c.Status(); return err },
-	"ask the watcher what it remembers":       func(c *Client) error { _, err := c.Book(); return err },
+	"ask the watcher what it remembers":       func(c *Client) error { _, err := c.Book(0); return err },
 	"have the watcher save":                   (*Client).Save,
 	"have the watcher forget":                 func(c *Client) error { _, err := c.Unbanned(offender); return err },
 	"have the watcher read its configuration": (*Client).Reload,
@@ -166,8 +166,31 @@ func TestNoWatcher(t *testing.T) {
 			}
 		})
 	}
-	b, err := pretend(t, says(body(whole.String()))).Book()
+	b, err := pretend(t, says(body(whole.String()))).Book(0)
 	if err != nil || b.Len() != len(rows) {
 		t.Errorf("all of the rows: %d, error %v", b.Len(), err)
 	}
+}
+
+// TestBookIsBounded has one who poses as the watcher feed rows without end.
+func TestBookIsBounded(t *testing.T) {
+	const rows = 100
+	c := pretend(t, func(conn net.Conn) {
+		defer conn.Close()
+		heard(conn)
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
+		book.Encode(conn, book.Here(0), book.ReadClock(), func(yield func(book.Row) bool) {
+			for n := uint32(0); yield(book.Row{Source: source(n), Banned: true}) && n < 1<<20; n++ {
+			}
+		})
+	})
+	c.longer = time.Minute
+	if b, err := c.Book(rows); err == nil && b.Len() > rows {
+		t.Errorf("%d rows were taken", b.Len())
+	}
+}
+
+// source returns one of many.
+func source(n uint32) netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}), 32)
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -14,6 +16,9 @@ const listenVariable = "PORTMON_CONTROL_TEST_LISTEN"
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(listenVariable); path != "" {
+		if uid, err := strconv.Atoi(os.Getenv(listenVariable + "_AS")); err == nil {
+			syscall.Setuid(uid)
+		}
 		if _, err := Listen(path); err != nil {
 			fmt.Println(err)
 			os.Exit(1)

@@ -124,6 +124,48 @@ func TestNoSocketIsLeftAlone(t *testing.T) {
 	}
 }
 
+// TestSocketOfAnotherUser has somebody listen who can neither be the watcher nor
+// give the folder away.
+func TestSocketOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := lab.ShortDir(t)
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "sock")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), listenVariable+"="+path, listenVariable+"_AS=4242")
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "listening\n" {
+		t.Fatalf("the other process said %q, error %v", line, err)
+	}
+	if _, err := Dial(path); err == nil || !strings.Contains(err.Error(), "belongs to user 4242") {
+		t.Errorf("dial: %v", err)
+	}
+	if err := os.Chown(dir, 4242, 4242); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Dial(path)
+	if err != nil {
+		t.Fatalf("the owner of the folder is refused: %v", err)
+	}
+	c.Close()
+}
+
 // TestModes has no sockets for others, whatever the process lets others have.
 // The umask is that of all tests, so this one is not parallel.
 func TestModes(t *testing.T) {

@@ -54,7 +54,7 @@ func TestBook(t *testing.T) {
 	l := newLab(t)
 	p := l.start()
 	ask := p.ask()
-	b, err := ask.Book()
+	b, err := ask.Book(0)
 	if err != nil || b.Len() != 0 {
 		t.Errorf("nobody has offended: %d rows, error %v", b.Len(), err)
 	}
@@ -75,7 +75,7 @@ func TestBook(t *testing.T) {
 	for name, of := range map[string][]netip.Prefix{
 		"all": nil, "one": {src}, "two": {src6, byHand}, "none": {stranger}, "some": {stranger, src6},
 	} {
-		b, err := ask.Book(of...)
+		b, err := ask.Book(0, of...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -333,7 +333,7 @@ func TestEndedWatcher(t *testing.T) {
 	c := dial(t, socket)
 	for name, ask := range map[string]func() error{
 		"status":   func() error { _, err := c.Status(); return err },
-		"book":     func() error { _, err := c.Book(); return err },
+		"book":     func() error { _, err := c.Book(0); return err },
 		"unbanned": func() error { _, err := c.Unbanned(); return err },
 		"save":     c.Save, "applying": c.Applying, "removing": c.Removing,
 	} {

@@ -7,8 +7,8 @@ import (
 )
 
 // Moment is a point in time on CLOCK_BOOTTIME, in nanoseconds since the host
-// booted, negative before that. Nobody can set this clock, and it goes on while
-// the host sleeps. The file keeps moments to the millisecond.
+// booted, negative before that. This clock cannot be set, and goes on while the
+// host sleeps. The file keeps moments to the millisecond.
 type Moment int64
 
 // horizon bounds how far a moment may be from now, so that sums do not
@@ -39,6 +39,6 @@ func ReadClock() Clock {
 // Time returns what the wall clock shows at m, as it runs now.
 func (c Clock) Time(m Moment) time.Time { return c.Wall.Add(m.Sub(c.Boot)) }
 
-// Moment returns when the wall clock showed t, provided that it was not set
-// since. A time in the future is taken as now.
+// Moment returns when the wall clock showed t, if it was not set since. A time
+// in the future is taken as now.
 func (c Clock) Moment(t time.Time) Moment { return c.Boot.Add(-max(0, c.Wall.Sub(t))) }
