@@ -90,7 +90,7 @@ func manualOfCommands(root *cobra.Command) []byte {
 	}
 	m.Section("NOTICES")
 	m.Text("If command in [watch] names a program, portmon watch runs it for each notice with these variables. Those that do not apply are not set.", false)
-	for _, v := range notice.Variables {
+	for _, v := range notice.Variables() {
 		m.Item(v.Name, "")
 		m.Text(v.Meaning, true)
 	}

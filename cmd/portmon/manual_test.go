@@ -59,7 +59,7 @@ func TestManualOfCommands(t *testing.T) {
 		}
 		cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { want = append(want, "\n--"+f.Name) })
 	}
-	for _, v := range notice.Variables {
+	for _, v := range notice.Variables() {
 		want = append(want, "\n"+v.Name+"\n")
 	}
 	for _, m := range daemon.Metrics() {

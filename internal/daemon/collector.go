@@ -101,12 +101,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	out.gauge(buildInfo, 1, c.config.Version)
 	out.gauge(scrapeErrors, boolean(!c.collectWatcher(out))+boolean(!c.collectTable(out)))
 	c.made.Collect(ch)
-	sent, failed := c.noticeStats()
-	for channel, n := range sent {
-		out.counter(notified, n, channel, "sent")
-	}
-	for channel, n := range failed {
-		out.counter(notified, n, channel, "failed")
+	for channel, n := range c.noticeStats() {
+		out.counter(notified, n.Sent, channel, "sent")
+		out.counter(notified, n.Failed, channel, "failed")
 	}
 	out.counter(dropped, c.stderr.dropped.Load())
 }

@@ -185,7 +185,7 @@ func (d *daemon) onNews(news []watch.News) {
 	d.journal.news(news, now)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.notices.tell(news, len(d.current.Spec.BanTime), now)
+	d.notices.Tell(news, len(d.current.Spec.BanTime), now)
 }
 
 func (d *daemon) onFault(err error) { d.journal.fault(err) }

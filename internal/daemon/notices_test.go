@@ -123,7 +123,7 @@ func TestHangingCommand(t *testing.T) {
 		}
 	}
 	p.stop()
-	p.awaitJournal("level=WARN", "send a notice", "killed at the end of the watch")
+	p.awaitJournal("level=WARN", "send a notice", "stopped because the watcher ended")
 	if lines := p.seen(&p.lines); !strings.Contains(lines[len(lines)-1], "msg=ended") {
 		t.Errorf("the last line is %q", lines[len(lines)-1])
 	}

@@ -8,14 +8,15 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/portmon/portmon/internal/watch"
 )
 
 // delivery is a notice that a channel sent, and when.
 type delivery struct {
-	at      time.Duration // since the beginning
-	title   string
-	count   int
-	waiting int // of the channel, at that time
+	at    time.Duration // since the beginning
+	title string
+	count int
 }
 
 // rehearsal is a channel that sends into memory.
@@ -33,11 +34,14 @@ func rehearse(t *testing.T, test func(r *rehearsal, ctx context.Context, end fun
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := &rehearsal{start: time.Now(), answer: func(context.Context, int) error { return nil }}
-		p := plan{window: time.Minute, report: func(err error) { r.reports = append(r.reports, err.Error()) }}
-		r.channel = newChannel(p, func(ctx context.Context, n *notice) error {
-			r.got = append(r.got, delivery{time.Since(r.start), n.title, n.count, r.stats().Waiting})
-			return r.answer(ctx, len(r.got))
-		})
+		r.channel = &channel{
+			window: time.Minute, wake: make(chan struct{}, 1),
+			report: func(err error) { r.reports = append(r.reports, err.Error()) },
+			send: func(ctx context.Context, n *notice) error {
+				r.got = append(r.got, delivery{time.Since(r.start), n.title, n.count})
+				return r.answer(ctx, len(r.got))
+			},
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
@@ -53,6 +57,16 @@ func rehearse(t *testing.T, test func(r *rehearsal, ctx context.Context, end fun
 	})
 }
 
+func (r *rehearsal) tell(news ...watch.News) { r.add(news, steps, clock) }
+
+func (r *rehearsal) wantStats(t *testing.T, want Stats) {
+	t.Helper()
+	synctest.Wait()
+	if got := (Stats{r.sent.Load(), r.failed.Load()}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
 func (r *rehearsal) want(t *testing.T, want ...delivery) {
 	t.Helper()
 	synctest.Wait()
@@ -65,27 +79,25 @@ func (r *rehearsal) want(t *testing.T, want ...delivery) {
 // is one notice a minute. After a quiet time there is one after a second again.
 func TestWindow(t *testing.T) {
 	rehearse(t, func(r *rehearsal, _ context.Context, _ func()) {
-		r.tell([]Event{banned(host(1), 23)})
+		r.tell(banned(host(1), 23))
 		time.Sleep(500 * time.Millisecond)
-		r.tell([]Event{banned(host(2), 23)})
+		r.tell(banned(host(2), 23))
 		time.Sleep(time.Second)
 		for i := range 1000 {
-			r.tell([]Event{banned(host(i), 23)})
+			r.tell(banned(host(i), 23))
 		}
 		time.Sleep(10 * time.Minute)
-		r.tell([]Event{banned(host(3), 23)})
+		r.tell(banned(host(3), 23))
 		time.Sleep(59 * time.Second)
-		r.tell([]Event{banned(host(4), 23)})
+		r.tell(banned(host(4), 23))
 		time.Sleep(10 * time.Minute)
 		r.want(t,
-			delivery{time.Second, "2 banned", 2, 2},
-			delivery{61 * time.Second, "1000 banned", 1000, 1000},
-			delivery{10*time.Minute + 2500*time.Millisecond, "198.51.0.3 banned", 1, 1},
-			delivery{11*time.Minute + 2500*time.Millisecond, "198.51.0.4 banned", 1, 1},
+			delivery{time.Second, "2 banned", 2},
+			delivery{61 * time.Second, "1000 banned", 1000},
+			delivery{10*time.Minute + 2500*time.Millisecond, "198.51.0.3 banned", 1},
+			delivery{11*time.Minute + 2500*time.Millisecond, "198.51.0.4 banned", 1},
 		)
-		if got := r.stats(); got != (ChannelStats{Sent: 4}) {
-			t.Errorf("%+v", got)
-		}
+		r.wantStats(t, Stats{Sent: 4})
 	})
 }
 
@@ -93,7 +105,7 @@ func TestWindow(t *testing.T) {
 func TestStream(t *testing.T) {
 	rehearse(t, func(r *rehearsal, _ context.Context, _ func()) {
 		for i := range 600 {
-			r.tell([]Event{banned(host(i), 23)})
+			r.tell(banned(host(i), 23))
 			time.Sleep(time.Second)
 		}
 		synctest.Wait()
@@ -114,27 +126,25 @@ func TestRetry(t *testing.T) {
 	rehearse(t, func(r *rehearsal, _ context.Context, _ func()) {
 		r.answer = func(_ context.Context, try int) error {
 			if try <= 6 {
-				return &tryAgain{err: errors.New("no network")}
+				return &temporaryError{error: errors.New("no network")}
 			}
 			return nil
 		}
-		r.tell([]Event{banned(host(1), 23), banned(host(2), 23)})
+		r.tell(banned(host(1), 23), banned(host(2), 23))
 		time.Sleep(20 * time.Second)
-		r.tell([]Event{banned(host(3), 23)})
+		r.tell(banned(host(3), 23))
 		time.Sleep(time.Hour)
 		r.want(t,
-			delivery{1 * time.Second, "2 banned", 2, 2},
-			delivery{3 * time.Second, "2 banned", 2, 2},
-			delivery{13 * time.Second, "2 banned", 2, 2},
-			delivery{43 * time.Second, "2 banned", 2, 3},
-			delivery{103 * time.Second, "2 banned", 2, 3},
-			delivery{223 * time.Second, "2 banned", 2, 3},
-			delivery{224 * time.Second, "198.51.0.3 banned", 1, 1},
+			delivery{1 * time.Second, "2 banned", 2},
+			delivery{3 * time.Second, "2 banned", 2},
+			delivery{13 * time.Second, "2 banned", 2},
+			delivery{43 * time.Second, "2 banned", 2},
+			delivery{103 * time.Second, "2 banned", 2},
+			delivery{223 * time.Second, "2 banned", 2},
+			delivery{224 * time.Second, "198.51.0.3 banned", 1},
 		)
-		if got := r.stats(); got != (ChannelStats{Sent: 1, Failed: 1, Dropped: 2}) {
-			t.Errorf("%+v", got)
-		}
-		if d := diff([]string{"no network (will be tried again)", "no network (try 6, given up: 2 events not sent)"}, r.reports); d != "" {
+		r.wantStats(t, Stats{Sent: 1, Failed: 1})
+		if d := diff([]string{"no network (will be tried again)", "no network (attempt 6, given up: 2 events not sent)"}, r.reports); d != "" {
 			t.Errorf("(-want +reported)\n%s", d)
 		}
 	})
@@ -143,14 +153,12 @@ func TestRetry(t *testing.T) {
 // What will not pass is not tried again.
 func TestFinal(t *testing.T) {
 	rehearse(t, func(r *rehearsal, _ context.Context, _ func()) {
-		r.answer = func(context.Context, int) error { return &StatusError{Code: 401} }
-		r.tell([]Event{banned(host(1), 23)})
+		r.answer = func(context.Context, int) error { return errors.New("status 401 Unauthorized") }
+		r.tell(banned(host(1), 23))
 		time.Sleep(time.Hour)
-		r.want(t, delivery{time.Second, "198.51.0.1 banned", 1, 1})
-		if got := r.stats(); got != (ChannelStats{Failed: 1, Dropped: 1}) {
-			t.Errorf("%+v", got)
-		}
-		if d := diff([]string{"status 401 Unauthorized (try 1, given up: 1 event not sent)"}, r.reports); d != "" {
+		r.want(t, delivery{time.Second, "198.51.0.1 banned", 1})
+		r.wantStats(t, Stats{Failed: 1})
+		if d := diff([]string{"status 401 Unauthorized (attempt 1, given up: 1 event not sent)"}, r.reports); d != "" {
 			t.Errorf("(-want +reported)\n%s", d)
 		}
 	})
@@ -159,33 +167,32 @@ func TestFinal(t *testing.T) {
 // A server gets the pause that it asks for, if that is longer than ours, and
 // not too long.
 func TestDelay(t *testing.T) {
-	tests := []struct {
-		after time.Duration
-		try   int
-		want  time.Duration
-	}{
-		{0, 1, 2 * time.Second},
-		{time.Second, 1, 2 * time.Second},
-		{time.Minute, 1, time.Minute},
-		{time.Minute, 5, 2 * time.Minute},
-		{time.Hour, 1, 15 * time.Minute},
-	}
-	for _, tt := range tests {
-		if got := (&tryAgain{after: tt.after}).delay(tt.try); got != tt.want {
-			t.Errorf("try %d, asked for %v: got %v, want %v", tt.try, tt.after, got, tt.want)
-		}
+	for after, want := range map[time.Duration]time.Duration{
+		0: 2 * time.Second, time.Second: 2 * time.Second, time.Minute: time.Minute, time.Hour: 15 * time.Minute,
+	} {
+		rehearse(t, func(r *rehearsal, _ context.Context, _ func()) {
+			r.answer = func(_ context.Context, try int) error {
+				if try == 1 {
+					return &temporaryError{errors.New("busy"), after}
+				}
+				return nil
+			}
+			r.tell(banned(host(1), 23))
+			time.Sleep(time.Hour)
+			r.want(t, delivery{time.Second, "198.51.0.1 banned", 1}, delivery{time.Second + want, "198.51.0.1 banned", 1})
+		})
 	}
 }
 
 // The end comes while events wait for the window: they are sent at once.
 func TestEnd(t *testing.T) {
 	rehearse(t, func(r *rehearsal, _ context.Context, end func()) {
-		r.tell([]Event{banned(host(1), 23)})
+		r.tell(banned(host(1), 23))
 		time.Sleep(2 * time.Second)
-		r.tell([]Event{banned(host(2), 23)})
+		r.tell(banned(host(2), 23))
 		time.Sleep(time.Second)
 		end()
-		r.want(t, delivery{time.Second, "198.51.0.1 banned", 1, 1}, delivery{3 * time.Second, "198.51.0.2 banned", 1, 1})
+		r.want(t, delivery{time.Second, "198.51.0.1 banned", 1}, delivery{3 * time.Second, "198.51.0.2 banned", 1})
 	})
 }
 
@@ -193,19 +200,17 @@ func TestEnd(t *testing.T) {
 // more, and so is what came since.
 func TestEndOfRetry(t *testing.T) {
 	rehearse(t, func(r *rehearsal, _ context.Context, end func()) {
-		r.answer = func(context.Context, int) error { return &tryAgain{err: errors.New("no network")} }
-		r.tell([]Event{banned(host(1), 23)})
+		r.answer = func(context.Context, int) error { return &temporaryError{error: errors.New("no network")} }
+		r.tell(banned(host(1), 23))
 		time.Sleep(5 * time.Second) // tried after 1 s and 3 s
-		r.tell([]Event{banned(host(2), 23)})
+		r.tell(banned(host(2), 23))
 		time.Sleep(time.Second)
 		end()
 		r.want(t,
-			delivery{1 * time.Second, "198.51.0.1 banned", 1, 1}, delivery{3 * time.Second, "198.51.0.1 banned", 1, 1},
-			delivery{6 * time.Second, "198.51.0.1 banned", 1, 2}, delivery{6 * time.Second, "198.51.0.2 banned", 1, 1},
+			delivery{1 * time.Second, "198.51.0.1 banned", 1}, delivery{3 * time.Second, "198.51.0.1 banned", 1},
+			delivery{6 * time.Second, "198.51.0.1 banned", 1}, delivery{6 * time.Second, "198.51.0.2 banned", 1},
 		)
-		if got := r.stats(); got != (ChannelStats{Failed: 2, Dropped: 2}) {
-			t.Errorf("%+v", got)
-		}
+		r.wantStats(t, Stats{Failed: 2})
 		if len(r.reports) != 3 || !strings.Contains(r.reports[2], "1 event not sent") {
 			t.Errorf("reported %q", r.reports)
 		}
@@ -218,19 +223,17 @@ func TestEndOfHanging(t *testing.T) {
 	rehearse(t, func(r *rehearsal, _ context.Context, end func()) {
 		r.answer = func(ctx context.Context, _ int) error {
 			<-ctx.Done()
-			return &tryAgain{err: ctx.Err()}
+			return &temporaryError{error: ctx.Err()}
 		}
-		r.tell([]Event{banned(host(1), 23)})
+		r.tell(banned(host(1), 23))
 		time.Sleep(2 * time.Second)
-		r.tell([]Event{banned(host(2), 23)})
+		r.tell(banned(host(2), 23))
 		begin := time.Now()
 		end()
-		if took := time.Since(begin); took != farewell {
-			t.Errorf("ended after %v, want %v", took, farewell)
+		if took := time.Since(begin); took != lastAttempt {
+			t.Errorf("ended after %v, want %v", took, lastAttempt)
 		}
-		if got := r.stats(); got != (ChannelStats{Failed: 2, Dropped: 2}) {
-			t.Errorf("%+v", got)
-		}
+		r.wantStats(t, Stats{Failed: 2})
 	})
 }
 
@@ -240,19 +243,17 @@ func TestTellWhileSending(t *testing.T) {
 	rehearse(t, func(r *rehearsal, _ context.Context, _ func()) {
 		answer := make(chan error)
 		r.answer = func(context.Context, int) error { return <-answer }
-		r.tell([]Event{banned(host(1), 23)})
+		r.tell(banned(host(1), 23))
 		time.Sleep(time.Hour)
 		for i := range 1000 {
-			r.tell([]Event{banned(host(i), 23)})
+			r.tell(banned(host(i), 23))
 		}
 		if time.Since(r.start) != time.Hour {
 			t.Error("telling took time")
 		}
-		if got := r.stats(); got != (ChannelStats{Waiting: 1001}) {
-			t.Errorf("%+v", got)
-		}
+		r.wantStats(t, Stats{})
 		answer <- nil
 		answer <- nil
-		r.want(t, delivery{time.Second, "198.51.0.1 banned", 1, 1}, delivery{time.Hour + time.Second, "1000 banned", 1000, 1000})
+		r.want(t, delivery{time.Second, "198.51.0.1 banned", 1}, delivery{time.Hour + time.Second, "1000 banned", 1000})
 	})
 }

@@ -1,26 +1,95 @@
 package notice
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/text"
+)
+
+var (
+	errTimeout = errors.New("killed because it ran too long")
+	errEnded   = errors.New("stopped because the watcher ended")
 )
 
 const (
 	// commandTimeout is how long a program may run.
 	commandTimeout = 30 * time.Second
-	// maxStderr is how many bytes are quoted of what it writes to stderr, the
-	// last.
+	// maxStderr is how much is quoted of what it writes to stderr, in bytes
+	// from the end.
 	maxStderr = 500
+	// standardPath is the PATH of a command if the watcher has none.
+	standardPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
-// errTimeout is why a program was killed that ran too long.
-var errTimeout = errors.New("killed as it ran too long")
+// Variable is one that a command finds in its environment, unless it does not
+// apply or its value is not known.
+type Variable struct{ Name, Meaning, value string }
+
+// Variables returns those that describe a notice. The last eight are only set
+// for a notice of one event.
+func Variables() []Variable { return new(notice).variables() }
+
+func (n *notice) variables() []Variable {
+	e, kind, until := &n.event, "summary", ""
+	if n.count == 1 {
+		kind = e.Kind.String()
+	}
+	if !e.Forever && e.Until != 0 {
+		until = e.at.Time(e.Until).UTC().Format(time.RFC3339)
+	}
+	return []Variable{
+		{"PORTMON_EVENT", `"summary", or what happened: "banned", "escalated", "banned by hand", "lifted", ` +
+			`"whitelisted", "restored", "table gone", "repaired", "removed" or "full".`, kind},
+		{"PORTMON_TITLE", "One line.", n.title},
+		{"PORTMON_MESSAGE", "One or more lines.", n.message},
+		{"PORTMON_PRIORITY", "2 (low), 3 or 4 (high), as in ntfy.", positive(n.priority)},
+		{"PORTMON_HOST", "The name of the host.", n.host},
+		{"PORTMON_COUNT", "How many events the notice is about.", positive(n.count)},
+		{"PORTMON_ADDRESS", `The source: an address, or a prefix such as "2001:db8::/64".`, text.Prefix(e.Source)},
+		{"PORTMON_TIER", "The step of the ladder, from 1.", positive(e.Step)},
+		{"PORTMON_CAUSE", `Why it is banned: "trap", "scan", "subnet", "hand" or "other".`, e.Cause.String()},
+		{"PORTMON_PROTOCOL", `The protocol of the offence: "tcp", "udp", or a number.`, text.Protocol(e.Proto)},
+		{"PORTMON_PORT", "The port of the offence.", positive(int(e.Port))},
+		{"PORTMON_OFFENCES", "How many offences of the source are on record.", positive(e.Offences)},
+		{"PORTMON_UNTIL", "When the ban ends, such as 2026-01-18T19:04:26Z; not set if it does not end.", until},
+		{"PORTMON_REASON", "The comment of the ban, without control characters.", e.Comment},
+	}
+}
+
+func positive(n int) string {
+	if n <= 0 {
+		return ""
+	}
+	return strconv.Itoa(n)
+}
+
+// inherited are the variables that a command has from the watcher. Others in
+// the environment of a service are for the service alone, such as NOTIFY_SOCKET.
+var inherited = []string{"HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "CREDENTIALS_DIRECTORY"}
+
+func environment(n *notice) []string {
+	env := []string{"PATH=" + cmp.Or(os.Getenv("PATH"), standardPath)}
+	for _, name := range inherited {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	for _, v := range n.variables() {
+		if v.value != "" {
+			env = append(env, v.Name+"="+v.value)
+		}
+	}
+	return env
+}
 
 // command runs a program for each notice.
 type command struct {
@@ -28,50 +97,48 @@ type command struct {
 	timeout time.Duration
 }
 
-// send runs the program and waits for its end. It is not run again if it fails:
-// nobody knows how far it came.
+// send runs the program and waits for its end. A program that fails is not run
+// again, because it may have done a part of its work.
 func (c *command) send(ctx context.Context, n *notice) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, errTimeout)
 	defer cancel()
 	var stderr tail
 	cmd := exec.CommandContext(ctx, c.argv[0], c.argv[1:]...)
 	cmd.Dir = "/"
-	cmd.Env = append(inherited(os.LookupEnv), environ(n)...)
+	cmd.Env = environment(n)
 	cmd.Stderr = &stderr
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error {
-		// Of a shell, what it waits for must die with it.
+		// The whole group: what a shell waits for must die with it.
 		if err := unix.Kill(-cmd.Process.Pid, unix.SIGKILL); !errors.Is(err, unix.ESRCH) {
 			return err
 		}
 		return os.ErrProcessDone
 	}
-	// What a program leaves behind may hold its stderr open.
+	// What a program leaves in the background may hold its stderr open.
 	cmd.WaitDelay = time.Second
 	err := cmd.Run()
 	var path *os.PathError
 	switch {
 	case err == nil, errors.Is(err, exec.ErrWaitDelay):
 		return nil
-	case errors.Is(context.Cause(ctx), errTimeout):
-		err = errTimeout
 	case ctx.Err() != nil:
-		err = errors.New("killed at the end of the watch")
+		err = context.Cause(ctx)
 	case errors.As(err, &path):
-		err = path.Err // it is said which program
+		err = path.Err // which names the program once more
 	}
-	return fmt.Errorf("run %s: %w%s", c.argv[0], err, optional(": ", printable(stderr.String(), maxStderr)))
+	err = fmt.Errorf("run %s: %w", c.argv[0], err)
+	if said := clean(string(stderr), maxStderr); said != "" {
+		err = fmt.Errorf("%w: %s", err, said)
+	}
+	return err
 }
 
 // tail keeps the last bytes that are written to it.
-type tail struct{ b []byte }
+type tail []byte
 
 func (t *tail) Write(p []byte) (int, error) {
-	t.b = append(t.b, p[max(0, len(p)-maxStderr):]...)
-	if over := len(t.b) - maxStderr; over > 0 {
-		t.b = t.b[:copy(t.b, t.b[over:])]
-	}
+	*t = append(*t, p[max(0, len(p)-maxStderr):]...)
+	*t = append((*t)[:0], (*t)[max(0, len(*t)-maxStderr):]...)
 	return len(p), nil
 }
-
-func (t *tail) String() string { return string(t.b) }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/watch"
+	"github.com/portmon/portmon/ruleset"
 )
 
 // script returns a command that runs a script of the shell, with arguments from
@@ -33,7 +34,7 @@ func fifo(t *testing.T) string {
 	return path
 }
 
-func environment(t *testing.T, file string) []string {
+func readEnvironment(t *testing.T, file string) []string {
 	t.Helper()
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -48,44 +49,44 @@ func environment(t *testing.T, file string) []string {
 // watcher's own. It is not parallel, as it changes ours.
 func TestCommandEnvironment(t *testing.T) {
 	base := t.TempDir() // before TMPDIR is another
-	for _, name := range passed {
+	for _, name := range inherited {
 		t.Setenv(name, "of "+name)
 	}
 	t.Setenv("PATH", "/bin:/usr/bin")
 	t.Setenv("NOTIFY_SOCKET", "/run/systemd/notify")
 	t.Setenv("PORTMON_ADDRESS", "from outside")
 	ours := []string{"PATH=/bin:/usr/bin"}
-	for _, name := range passed {
+	for _, name := range inherited {
 		ours = append(ours, name+"=of "+name)
 	}
 	event := escalated(prefix("2001:db8::/64"), 2)
-	event.Reason = "a\x00b\nc"
+	event.Comment = "a\x00b\nc"
 	tests := []struct {
 		name   string
 		host   string
-		events []Event
+		events []watch.News
 		want   []string
 	}{
 		{
-			"one event", "web1", []Event{event},
+			"one event", "web1", []watch.News{event},
 			[]string{
 				"PORTMON_EVENT=escalated", "PORTMON_TITLE=web1: 2001:db8::/64 escalated",
-				"PORTMON_MESSAGE=2001:db8::/64 escalated to tier 2, banned for 3d after 2 offences: tcp port 23",
+				"PORTMON_MESSAGE=2001:db8::/64 escalated to tier 2, banned for 3d after 2 offences: tcp/23: a�b c",
 				"PORTMON_PRIORITY=2", "PORTMON_HOST=web1", "PORTMON_COUNT=1", "PORTMON_ADDRESS=2001:db8::/64", "PORTMON_TIER=2", "PORTMON_CAUSE=trap",
 				"PORTMON_PROTOCOL=tcp", "PORTMON_PORT=23", "PORTMON_OFFENCES=2", "PORTMON_UNTIL=2026-01-21T12:00:00Z", "PORTMON_REASON=a�b c",
 			},
 		},
 		{
-			"forever", "", []Event{{Kind: watch.ByHand, Prefix: host(1), Cause: "hand", Forever: true, Until: noon}},
+			"forever", "", []watch.News{{Kind: watch.ByHand, Source: host(1), Cause: ruleset.CauseHand, Forever: true, Until: in(0)}},
 			[]string{
 				"PORTMON_EVENT=banned by hand", "PORTMON_TITLE=198.51.0.1 banned by hand", "PORTMON_MESSAGE=198.51.0.1 banned by hand forever",
 				"PORTMON_PRIORITY=3", "PORTMON_COUNT=1", "PORTMON_ADDRESS=198.51.0.1", "PORTMON_CAUSE=hand",
 			},
 		},
 		{
-			"a summary", "web1", []Event{banned(host(1), 23), banned(host(2), 23)},
+			"a summary", "web1", []watch.News{banned(host(1), 23), banned(host(2), 23)},
 			[]string{
-				"PORTMON_EVENT=summary", "PORTMON_TITLE=web1: 2 banned", "PORTMON_MESSAGE=2 banned: 198.51.0.1, 198.51.0.2\noffences at tcp port 23 (2)",
+				"PORTMON_EVENT=summary", "PORTMON_TITLE=web1: 2 banned", "PORTMON_MESSAGE=198.51.0.2 banned for 8h: tcp/23\n198.51.0.1 banned for 8h: tcp/23",
 				"PORTMON_PRIORITY=2", "PORTMON_HOST=web1", "PORTMON_COUNT=2",
 			},
 		},
@@ -96,21 +97,21 @@ func TestCommandEnvironment(t *testing.T) {
 			if err := os.Mkdir(dir, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			s, reports, end := run(t, Config{
-				Command: script(`
+			s, reports, end := run(t, setup{
+				command: script(`
 					cat /proc/$$/environ >"$1/environ"
 					files=$(readlink /proc/$$/fd/0 /proc/$$/fd/1 /proc/$$/cwd)
 					printf '%s\n' "$files" >"$1/files"`, dir),
-				Host: tt.host,
+				host: tt.host,
 			})
-			s.Tell(tt.events...)
+			tell(s, tt.events...)
 			end()
-			if got := s.Stats(); got != (Stats{Command: ChannelStats{Sent: 1}}) {
+			if got := s.Stats()["command"]; got != (Stats{Sent: 1}) {
 				t.Fatalf("%+v: %v", got, <-reports)
 			}
 			want := slices.Concat(ours, tt.want)
 			slices.Sort(want)
-			if d := diff(want, environment(t, filepath.Join(dir, "environ"))); d != "" {
+			if d := diff(want, readEnvironment(t, filepath.Join(dir, "environ"))); d != "" {
 				t.Errorf("(-want +got)\n%s", d)
 			}
 			if got, err := os.ReadFile(filepath.Join(dir, "files")); err != nil || string(got) != "/dev/null\n/dev/null\n/\n" {
@@ -120,23 +121,38 @@ func TestCommandEnvironment(t *testing.T) {
 	}
 }
 
+// A command has a PATH in any case, and of the rest what is set, empty or not.
 func TestInherited(t *testing.T) {
-	tests := []struct{ ours, want []string }{
-		{nil, []string{"PATH=" + standardPath}},
-		{[]string{"PATH="}, []string{"PATH=" + standardPath}},
-		{[]string{"LISTEN_FDS=1", "TZ=", "PATH=/bin", "LANG=C.UTF-8", "LD_PRELOAD=/x"}, []string{"PATH=/bin", "LANG=C.UTF-8", "TZ="}},
+	for _, name := range inherited {
+		t.Setenv(name, "") // so that the test restores it
+		os.Unsetenv(name)
 	}
-	for _, tt := range tests {
-		got := inherited(func(name string) (string, bool) {
-			for _, v := range tt.ours {
-				if value, ok := strings.CutPrefix(v, name+"="); ok {
-					return value, true
-				}
-			}
-			return "", false
-		})
-		if d := diff(tt.want, got); d != "" {
-			t.Errorf("%q (-want +got)\n%s", tt.ours, d)
+	t.Setenv("LISTEN_FDS", "1")
+	t.Setenv("LD_PRELOAD", "/x")
+	t.Setenv("LANG", "C.UTF-8")
+	t.Setenv("TZ", "")
+	for path, want := range map[string]string{"": standardPath, "/bin": "/bin"} {
+		t.Setenv("PATH", path)
+		if d := diff([]string{"PATH=" + want, "LANG=C.UTF-8", "TZ=", "PORTMON_EVENT=summary"}, environment(new(notice))); d != "" {
+			t.Errorf("%q (-want +got)\n%s", path, d)
+		}
+	}
+}
+
+// Every variable that is documented has a value, in the notice of a ban that is
+// known in full.
+func TestVariables(t *testing.T) {
+	n := banned(host(1), 23)
+	n.Comment = "abuse"
+	documented := Variables()
+	for i, v := range composed(n).variables() {
+		if v.value == "" || v.Name != documented[i].Name || v.Meaning == "" {
+			t.Errorf("%q means %q, and is %q in a notice", v.Name, v.Meaning, v.value)
+		}
+	}
+	for kind := range watch.Kinds {
+		if !strings.Contains(documented[0].Meaning, `"`+kind.String()+`"`) {
+			t.Errorf("%s does not name %q", documented[0].Name, kind)
 		}
 	}
 }
@@ -160,12 +176,12 @@ func TestCommandFails(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			n := composed(banned(host(1), 23))
-			err := (&command{tt.argv, commandTimeout}).send(t.Context(), &n)
+			err := (&command{tt.argv, commandTimeout}).send(t.Context(), n)
 			got := ""
 			if err != nil {
 				got = err.Error()
 			}
-			var again *tryAgain
+			var again *temporaryError
 			if got != tt.want || errors.As(err, &again) {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
@@ -177,16 +193,16 @@ func TestCommandFails(t *testing.T) {
 func TestCommandGivenUp(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "runs")
-	s, reports, end := run(t, Config{Command: script(`echo >>"$1"; exit 1`, file)})
-	s.Tell(banned(host(1), 23), banned(host(2), 23))
-	if err := <-reports; err.Error() != "run /bin/sh: exit status 1 (try 1, given up: 2 events not sent)" {
+	s, reports, end := run(t, setup{command: script(`echo >>"$1"; exit 1`, file)})
+	tell(s, banned(host(1), 23), banned(host(2), 23))
+	if err := <-reports; err.Error() != "run /bin/sh: exit status 1 (attempt 1, given up: 2 events not sent)" {
 		t.Errorf("reported %v", err)
 	}
 	end()
 	if b, err := os.ReadFile(file); err != nil || string(b) != "\n" {
 		t.Errorf("ran %d times: %v", len(b), err)
 	}
-	if got := s.Stats().Command; got != (ChannelStats{Failed: 1, Dropped: 2}) {
+	if got := s.Stats()["command"]; got != (Stats{Failed: 1}) {
 		t.Errorf("%+v", got)
 	}
 }
@@ -194,7 +210,7 @@ func TestCommandGivenUp(t *testing.T) {
 func TestCommandTimeout(t *testing.T) {
 	t.Parallel()
 	n := composed(banned(host(1), 23))
-	err := (&command{[]string{"/bin/sleep", "1000"}, 50 * time.Millisecond}).send(t.Context(), &n)
+	err := (&command{[]string{"/bin/sleep", "1000"}, 50 * time.Millisecond}).send(t.Context(), n)
 	if !errors.Is(err, errTimeout) {
 		t.Errorf("got %v, want %v", err, errTimeout)
 	}
@@ -204,11 +220,11 @@ func TestCommandTimeout(t *testing.T) {
 func TestCommandKilled(t *testing.T) {
 	t.Parallel()
 	path := fifo(t)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancelCause(t.Context())
 	done := make(chan error, 1)
 	go func() {
 		n := composed(banned(host(1), 23))
-		done <- (&command{script(`exec 3>"$1"; sleep 1000 & echo started >&3; wait`, path), time.Hour}).send(ctx, &n)
+		done <- (&command{script(`exec 3>"$1"; sleep 1000 & echo started >&3; wait`, path), time.Hour}).send(ctx, n)
 	}()
 	f, err := os.Open(path)
 	if err != nil {
@@ -218,14 +234,14 @@ func TestCommandKilled(t *testing.T) {
 	if line, err := bufio.NewReader(f).ReadString('\n'); line != "started\n" {
 		t.Fatalf("the script wrote %q: %v", line, err)
 	}
-	cancel()
+	cancel(errEnded)
 	if err := f.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.Read(make([]byte, 1)); err != io.EOF { // nobody has it open any more
 		t.Errorf("the script wrote more: %v", err)
 	}
-	if err := <-done; err == nil || err.Error() != "run /bin/sh: killed at the end of the watch" {
+	if err := <-done; err == nil || err.Error() != "run /bin/sh: stopped because the watcher ended" {
 		t.Errorf("got %v", err)
 	}
 }
@@ -238,7 +254,7 @@ func TestCommandLeavesBehind(t *testing.T) {
 	result := path + ".copy"
 	n := composed(banned(host(1), 23))
 	c := &command{script(`{ cat "$1" >"$2.part" && mv "$2.part" "$2"; } & exit 0`, path, result), time.Hour}
-	if err := c.send(t.Context(), &n); err != nil {
+	if err := c.send(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
@@ -268,8 +284,8 @@ func TestTail(t *testing.T) {
 			t.Fatal(n, err)
 		}
 		want := whole.String()[max(0, whole.Len()-maxStderr):]
-		if got.String() != want {
-			t.Fatalf("after %d bytes: got %q, want %q", whole.Len(), &got, want)
+		if string(got) != want {
+			t.Fatalf("after %d bytes: got %q, want %q", whole.Len(), got, want)
 		}
 	}
 }

@@ -2,64 +2,177 @@ package notice
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
 
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/internal/watch"
 )
 
-// maxNamed is how many of a kind are named in a summary.
-const maxNamed = 5
+const (
+	maxEvents  = 5    // of a kind that are described
+	maxName    = 64   // characters of a host's name
+	maxReason  = 200  // characters of foreign text in an event
+	maxMessage = 1000 // characters; ntfy makes a file of more than 4096 bytes
 
-// digest is what is kept of events until they are sent. Its size has an end,
+	low, standard, high = 2, 3, 4 // the priorities of ntfy that are used
+)
+
+// kinds are what notices say about each kind of news: the priority, the emoji
+// by its name in ntfy, and a title if the news concerns no single source. The
+// most urgent are last. Hosts on the internet are probed all day, so a ban
+// disturbs nobody, unless it is one of the last step of the ladder.
+var kinds = [watch.Kinds]struct {
+	priority     int
+	emoji, title string
+}{
+	watch.Banned:      {low, "no_entry", ""},
+	watch.Escalated:   {low, "no_entry", ""},
+	watch.ByHand:      {standard, "no_entry_sign", ""},
+	watch.Lifted:      {standard, "unlock", ""},
+	watch.Whitelisted: {standard, "unlock", ""},
+	watch.Restored:    {standard, "recycle", "bans restored"},
+	watch.TableGone:   {high, "rotating_light", "table gone"},
+	watch.Repaired:    {standard, "warning", "table repaired"},
+	watch.Removed:     {standard, "warning", "table removed"},
+	watch.Full:        {high, "warning", "no room for bans"},
+}
+
+// clean makes foreign text fit for headers, the environment of a program,
+// telephones and the journal.
+func clean(s string, limit int) string {
+	return text.Printable(text.Shorten(strings.TrimSpace(s), limit))
+}
+
+// join joins what is known with colons.
+func join(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ": ")
+}
+
+// event is news, and when it was reported.
+type event struct {
+	watch.News
+	at book.Clock
+}
+
+// title returns "203.0.113.7 banned" or "table gone".
+func (e *event) title() string {
+	return cmp.Or(kinds[e.Kind].title, strings.TrimSpace(text.Prefix(e.Source)+" "+e.Kind.String()))
+}
+
+// describe says all about an event in one line.
+func (e *event) describe() string {
+	line := e.title()
+	switch e.Kind {
+	case watch.TableGone:
+		return "the table was deleted: no source is banned until it is back; the bans are remembered"
+	case watch.Removed:
+		return "portmon remove deleted the table: no source is banned"
+	case watch.Repaired:
+		return join("the table differed from the configuration and was repaired", e.What)
+	case watch.Full:
+		return text.Plural(e.Count, "offence") + " led to no ban, because a set is full; the packets are dropped all the same"
+	case watch.Restored:
+		return text.Plural(e.Count, "ban") + " restored"
+	case watch.Whitelisted:
+		line += ": its ban was lifted"
+	case watch.Escalated:
+		line += " to tier " + strconv.Itoa(e.Step) + ", banned" + e.duration()
+		if e.Offences > 0 {
+			line += " after " + text.Plural(e.Offences, "offence")
+		}
+	default:
+		line += e.duration()
+	}
+	return join(line, text.Port(e.Proto, e.Port), e.Comment)
+}
+
+// duration returns " for 8h", " forever", or "" if that is not known. It is
+// rounded, because a ban is reported a moment after it was made.
+func (e *event) duration() string {
+	switch d := e.Until.Sub(e.at.Boot); {
+	case e.Forever:
+		return " forever"
+	case e.Until == 0 || d <= 0:
+		return ""
+	default:
+		return " for " + text.ShortDuration(max(d, time.Second))
+	}
+}
+
+// digest is what is kept of events until they are sent. Its size is bounded,
 // whatever comes.
 type digest struct {
-	total  int // events
-	groups [watch.Kinds]group
-	ports  portCounts // of the bans that the packet path made
-	last   Event
+	count, priority int
+	groups          [watch.Kinds]group
+	last            event
 }
 
 // group is what is kept of the events of a kind.
 type group struct {
-	count int // events; bans if Restored, offences if Full
-	named []Event
+	count, sum int      // of events, and of their Count
+	title      string   // "203.0.113.7 banned", "2 banned"
+	lines      []string // describe the most recent, which come first
 }
 
-// add adds an event.
-func (d *digest) add(e Event) {
-	if e.Kind < 0 || e.Kind >= watch.Kinds {
-		return
-	}
-	e = e.bounded()
-	if e.Kind == watch.Banned || e.Kind == watch.Escalated {
-		d.ports.add(e.Proto, e.Port)
-	}
-	d.total++
-	g := &d.groups[e.Kind]
-	if e.Kind == watch.Restored || e.Kind == watch.Full {
-		g.count += max(1, e.Count)
-	} else {
-		g.count++
-	}
+func (d *digest) add(e event, steps int) {
+	e.Comment, e.What = clean(e.Comment, maxReason), clean(e.What, maxReason)
 	d.last = e
-	g.name(e)
+	d.count++
+	d.priority = max(d.priority, kinds[e.Kind].priority)
+	if e.Kind == watch.Escalated && e.Step == steps {
+		d.priority = max(d.priority, standard)
+	}
+	g := &d.groups[e.Kind]
+	g.count++
+	g.sum += e.Count
+	if g.title = e.title(); g.count > 1 && kinds[e.Kind].title == "" {
+		g.title = fmt.Sprint(g.count, " ", e.Kind)
+	}
+	if e.Kind == watch.Full || e.Kind == watch.Restored { // one line for all
+		e.Count, g.lines = g.sum, nil
+	}
+	if line := e.describe(); !slices.Contains(g.lines, line) {
+		g.lines = slices.Insert(g.lines, 0, line)
+		g.lines = g.lines[:min(len(g.lines), maxEvents)]
+	}
 }
 
-// name keeps the event if it is one of those to be named: the worst of the
-// escalated, of the others the first. What was wrong with the table is named
-// once.
-func (g *group) name(e Event) {
-	if e.Kind == watch.Repaired && slices.ContainsFunc(g.named, func(o Event) bool { return o.Wrong == e.Wrong }) {
-		return
+// notice is what is sent.
+type notice struct {
+	title, message string
+	priority       int      // 1 to 5, as ntfy has them
+	tags           []string // the first is the name of an emoji
+	host           string
+	count          int   // of events
+	event          event // if it is only one
+}
+
+// compose makes a notice from a host, whose name may be "".
+func (d *digest) compose(host string) *notice {
+	n := &notice{priority: d.priority, host: host, count: d.count}
+	if d.count == 1 {
+		n.event = d.last
 	}
-	at := len(g.named)
-	if e.Kind == watch.Escalated {
-		at, _ = slices.BinarySearchFunc(g.named, e, func(have, e Event) int {
-			// Never equal, so that of two that are as bad the first stays
-			// first.
-			return cmp.Or(e.Tier-have.Tier, e.Offences-have.Offences, -1)
-		})
+	var titles, lines []string
+	for kind, k := range slices.Backward(kinds[:]) {
+		g := &d.groups[kind]
+		if g.count == 0 {
+			continue
+		}
+		n.tags = append(n.tags, k.emoji)
+		lines = append(lines, g.lines...)
+		titles = append(titles, g.title)
+		if more := g.count - len(g.lines); more > 0 && k.title == "" {
+			lines = append(lines, fmt.Sprint("and ", more, " more ", watch.Kind(kind)))
+		}
 	}
-	g.named = slices.Insert(g.named, at, e)
-	g.named = g.named[:min(len(g.named), maxNamed)]
+	n.tags = []string{n.tags[0], "portmon"}
+	n.title = join(host, strings.Join(titles, ", "))
+	n.message = text.Shorten(strings.Join(lines, "\n"), maxMessage)
+	return n
 }

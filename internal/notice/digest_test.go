@@ -1,42 +1,179 @@
 package notice
 
 import (
+	"math/rand/v2"
+	"net/netip"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
+	"unicode/utf8"
 
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/watch"
 )
 
-// Who scans chooses sources and ports, and others choose reasons. The memory
-// that they take has an end.
-func TestBounded(t *testing.T) {
-	var d digest
-	reason := strings.Repeat("x", 10_000)
-	fill := func(from, to int) {
-		for i := from; i < to; i++ {
-			e := banned(host(i), uint16(i))
-			e.Proto = uint8(i >> 16)
-			e.Reason = reason
-			e.Kind = watch.Kind(i % int(watch.Kinds))
-			if i%2 == 0 {
-				e.Kind = watch.Banned
-			}
-			d.add(e)
+const (
+	goneText     = "the table was deleted: no source is banned until it is back; the bans are remembered"
+	removedText  = "portmon remove deleted the table: no source is banned"
+	repairedText = "the table differed from the configuration and was repaired"
+	fullText     = " led to no ban, because a set is full; the packets are dropped all the same"
+)
+
+// One event is described in full.
+func TestOne(t *testing.T) {
+	four, six := prefix("203.0.113.7/32"), prefix("2001:db8:0:1::/64")
+	until := in(8 * time.Hour)
+	tests := []struct {
+		news           watch.News
+		title, message string
+		priority       int
+		emoji          string
+	}{
+		{banned(four, 23), "203.0.113.7 banned", "203.0.113.7 banned for 8h: tcp/23", 2, "no_entry"},
+		{watch.News{Kind: watch.Banned, Source: six, Proto: 17, Port: 53, Until: until}, "2001:db8:0:1::/64 banned", "2001:db8:0:1::/64 banned for 8h: udp/53", 2, "no_entry"},
+		{watch.News{Kind: watch.Banned, Source: four, Until: until}, "203.0.113.7 banned", "203.0.113.7 banned for 8h", 2, "no_entry"},
+		{watch.News{Kind: watch.Banned, Source: four, Until: in(0), Proto: 132, Port: 7}, "203.0.113.7 banned", "203.0.113.7 banned: 132/7", 2, "no_entry"},
+		{escalated(four, 2), "203.0.113.7 escalated", "203.0.113.7 escalated to tier 2, banned for 3d after 2 offences: tcp/23", 2, "no_entry"},
+		{escalated(four, 3), "203.0.113.7 escalated", "203.0.113.7 escalated to tier 3, banned for 3d after 3 offences: tcp/23", 3, "no_entry"},
+		{watch.News{Kind: watch.Escalated, Source: four, Step: 2, Offences: 1, Comment: "offence: sshd"}, "203.0.113.7 escalated", "203.0.113.7 escalated to tier 2, banned after 1 offence: offence: sshd", 2, "no_entry"},
+		{watch.News{Kind: watch.ByHand, Source: prefix("198.51.100.0/24"), Forever: true, Comment: "a bad network"}, "198.51.100.0/24 banned by hand", "198.51.100.0/24 banned by hand forever: a bad network", 3, "no_entry_sign"},
+		{watch.News{Kind: watch.ByHand, Until: in(90 * time.Second)}, "banned by hand", "banned by hand for 1m30s", 3, "no_entry_sign"},
+		{watch.News{Kind: watch.Lifted, Source: four}, "203.0.113.7 lifted", "203.0.113.7 lifted", 3, "unlock"},
+		{watch.News{Kind: watch.Full, Count: 7}, "no room for bans", "7 offences" + fullText, 4, "warning"},
+		{watch.News{Kind: watch.Restored, Count: 1204}, "bans restored", "1204 bans restored", 3, "recycle"},
+		{watch.News{Kind: watch.Restored, Count: 1}, "bans restored", "1 ban restored", 3, "recycle"},
+		{watch.News{Kind: watch.Whitelisted, Source: four}, "203.0.113.7 whitelisted", "203.0.113.7 whitelisted: its ban was lifted", 3, "unlock"},
+		{watch.News{Kind: watch.Repaired, What: "chain guard"}, "table repaired", repairedText + ": chain guard", 3, "warning"},
+		{watch.News{Kind: watch.TableGone}, "table gone", goneText, 4, "rotating_light"},
+		{watch.News{Kind: watch.Removed}, "table removed", removedText, 3, "warning"},
+	}
+	for _, tt := range tests {
+		want := &notice{
+			title: "web1: " + tt.title, message: tt.message, priority: tt.priority, tags: []string{tt.emoji, "portmon"}, host: "web1", count: 1,
+			event: event{tt.news, clock},
+		}
+		if d := diff(want, composed(tt.news)); d != "" {
+			t.Errorf("%v (-want +got)\n%s", tt.news.Kind, d)
 		}
 	}
-	fill(0, 50_000)
-	before := heap()
-	fill(50_000, 200_000)
-	if grown := heap() - before; grown > 100_000 {
-		t.Errorf("150,000 events took %d bytes", grown)
+	var d digest
+	d.add(event{watch.News{Kind: watch.TableGone}, clock}, steps)
+	if n := d.compose(""); n.title != "table gone" {
+		t.Errorf("without the name of a host: %q", n.title)
 	}
-	if d.total != 200_000 || len(d.ports.by) != maxPorts {
-		t.Errorf("%d events, %d ports", d.total, len(d.ports.by))
+}
+
+// A ban lasts as long as it was meant to, although it takes a moment until it
+// is known.
+func TestDuration(t *testing.T) {
+	for remaining, want := range map[time.Duration]string{
+		8 * time.Hour:                       " for 8h",
+		8*time.Hour - 1700*time.Millisecond: " for 8h",
+		8*time.Hour - 61*time.Second:        " for 7h59m",
+		3*day - 10*time.Minute:              " for 3d",
+		90 * time.Second:                    " for 1m30s",
+		200 * time.Millisecond:              " for 1s",
+		0:                                   "",
+		-time.Hour:                          "",
+	} {
+		if got := (&event{watch.News{Until: in(remaining)}, clock}).duration(); got != want {
+			t.Errorf("%v: got %q, want %q", remaining, got, want)
+		}
+	}
+	if got := (&event{at: clock}).duration(); got != "" {
+		t.Errorf("if the end is not known: %q", got)
+	}
+}
+
+func TestSummary(t *testing.T) {
+	var bans []watch.News
+	for i := range 9 {
+		bans = append(bans, banned(host(i), uint16(20+i)))
+	}
+	tests := []struct {
+		name     string
+		news     []watch.News
+		title    string
+		lines    []string
+		priority int
+		emoji    string
+	}{
+		{
+			"two bans", []watch.News{banned(host(1), 23), {Kind: watch.Banned, Source: host(2), Until: in(time.Hour)}}, "2 banned",
+			[]string{"198.51.0.2 banned for 1h", "198.51.0.1 banned for 8h: tcp/23"}, low, "no_entry",
+		},
+		{
+			"more bans than are described", bans, "9 banned",
+			[]string{
+				"198.51.0.8 banned for 8h: tcp/28", "198.51.0.7 banned for 8h: tcp/27", "198.51.0.6 banned for 8h: tcp/26",
+				"198.51.0.5 banned for 8h: tcp/25", "198.51.0.4 banned for 8h: tcp/24", "and 4 more banned",
+			}, low, "no_entry",
+		},
+		{
+			"one of them to the last step", []watch.News{escalated(host(1), 3), escalated(host(2), 2), banned(host(3), 22)},
+			"2 escalated, 198.51.0.3 banned",
+			[]string{
+				"198.51.0.2 escalated to tier 2, banned for 3d after 2 offences: tcp/23",
+				"198.51.0.1 escalated to tier 3, banned for 3d after 3 offences: tcp/23",
+				"198.51.0.3 banned for 8h: tcp/22",
+			}, standard, "no_entry",
+		},
+		{
+			"all sorts",
+			[]watch.News{
+				banned(host(1), 23), {Kind: watch.Lifted, Source: host(2)}, {Kind: watch.ByHand, Source: prefix("198.51.100.0/24")}, escalated(host(3), 2),
+				{Kind: watch.TableGone}, {Kind: watch.TableGone}, {Kind: watch.Full, Count: 3}, {Kind: watch.Full, Count: 1}, {Kind: watch.Full, Count: 1},
+				{Kind: watch.Restored, Count: 1200}, {Kind: watch.Restored, Count: 4}, {Kind: watch.Removed},
+				{Kind: watch.Repaired, What: "chain guard"}, {Kind: watch.Repaired, What: "set ban4"}, {Kind: watch.Repaired, What: "chain guard"}, {Kind: watch.Whitelisted, Source: host(4)},
+			},
+			"no room for bans, table removed, table repaired, table gone, bans restored, 198.51.0.4 whitelisted, 198.51.0.2 lifted, 198.51.100.0/24 banned by hand, 198.51.0.3 escalated, 198.51.0.1 banned",
+			[]string{
+				"5 offences" + fullText, removedText, repairedText + ": set ban4", repairedText + ": chain guard", goneText, "1204 bans restored",
+				"198.51.0.4 whitelisted: its ban was lifted", "198.51.0.2 lifted", "198.51.100.0/24 banned by hand",
+				"198.51.0.3 escalated to tier 2, banned for 3d after 2 offences: tcp/23", "198.51.0.1 banned for 8h: tcp/23",
+			}, high, "warning",
+		},
+	}
+	for _, tt := range tests {
+		want := &notice{
+			title: "web1: " + tt.title, message: strings.Join(tt.lines, "\n"), priority: tt.priority, tags: []string{tt.emoji, "portmon"},
+			host: "web1", count: len(tt.news),
+		}
+		if d := diff(want, composed(tt.news...)); d != "" {
+			t.Errorf("%s (-want +got)\n%s", tt.name, d)
+		}
+	}
+}
+
+// Who scans chooses sources and ports, and others choose comments. The memory
+// that they take is bounded.
+func TestBounded(t *testing.T) {
+	var d digest
+	comment := strings.Repeat("x", 10_000)
+	fill := func(from, to int) {
+		for i := from; i < to; i++ {
+			n := banned(host(i), uint16(i))
+			n.Proto = uint8(i >> 16)
+			n.Comment = comment
+			if i%2 == 1 {
+				n.Kind = watch.Kind(i % int(watch.Kinds))
+			}
+			d.add(event{n, clock}, steps)
+		}
+	}
+	fill(0, 10_000)
+	before := heap()
+	fill(10_000, 100_000)
+	if grown := heap() - before; grown > 100_000 {
+		t.Errorf("90,000 events took %d bytes", grown)
+	}
+	if d.count != 100_000 {
+		t.Errorf("%d events", d.count)
 	}
 	for k, g := range d.groups {
-		if len(g.named) > maxNamed {
-			t.Errorf("%d are named of %v", len(g.named), watch.Kind(k))
+		if len(g.lines) > maxEvents {
+			t.Errorf("%d are described of %v", len(g.lines), watch.Kind(k))
 		}
 	}
 	runtime.KeepAlive(&d)
@@ -47,4 +184,71 @@ func heap() int64 {
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
+}
+
+// Whatever comes, a notice is short enough for ntfy, which makes a file of a
+// message of more than 4096 bytes; and its title is a line.
+func TestShort(t *testing.T) {
+	seed := rand.Uint64()
+	rng := rand.New(rand.NewPCG(seed, 0))
+	random := func() string {
+		b := make([]byte, rng.IntN(2000))
+		for i := range b {
+			b[i] = byte(rng.Uint32())
+		}
+		return string(b)
+	}
+	for range 50 {
+		var d digest
+		for range 1 + rng.IntN(300) {
+			var a [16]byte
+			for i := range a {
+				a[i] = byte(rng.Uint32())
+			}
+			d.add(event{watch.News{
+				Kind: watch.Kind(rng.IntN(int(watch.Kinds))), Source: netip.PrefixFrom(netip.AddrFrom16(a), rng.IntN(130)-1), Comment: random(), What: random(),
+				Step: rng.Int(), Offences: rng.Int(), Count: rng.Int(), Proto: uint8(rng.Uint32()), Port: uint16(rng.Uint32()),
+				Until: book.Moment(rng.Int64()), Forever: rng.IntN(2) == 0,
+			}, clock}, steps)
+		}
+		n := d.compose(clean(random(), maxName))
+		bad := func(r rune) bool { return r < ' ' && r != '\n' || r == 0x7f }
+		if len(n.message) > 4096 || !utf8.ValidString(n.message) || strings.ContainsFunc(n.message, bad) || len(n.title) > 1000 || strings.ContainsFunc(n.title, func(r rune) bool { return bad(r) || r == '\n' }) {
+			t.Fatalf("seed %d: %d bytes\n%q\n%q", seed, len(n.message), n.title, n.message)
+		}
+		for _, v := range environment(n) {
+			if strings.Contains(v, "\x00") {
+				t.Fatalf("seed %d: %q", seed, v)
+			}
+		}
+	}
+}
+
+func TestClean(t *testing.T) {
+	tests := []struct {
+		in    string
+		limit int
+		want  string
+	}{
+		{"fail2ban: sshd", 100, "fail2ban: sshd"},
+		{" ünknown & <others>\n", 100, "ünknown & <others>"},
+		{"a\r\nX-Priority: 5", 100, "a  X-Priority: 5"},
+		{"\x1b[31mred\x00\x7f\u202e\xff", 100, "�[31mred����"},
+		{"üüüü", 4, "üüüü"},
+		{"üüüüü", 4, "üüüü…"},
+		{"", 4, ""},
+	}
+	for _, tt := range tests {
+		if got := clean(tt.in, tt.limit); got != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.in, got, tt.want)
+		}
+	}
+}
+
+func TestKinds(t *testing.T) {
+	for k, says := range kinds {
+		if says.priority == 0 || says.emoji == "" {
+			t.Errorf("%v has no priority or no emoji", watch.Kind(k))
+		}
+	}
 }

@@ -1,15 +1,19 @@
 package notice
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/watch"
+	"github.com/portmon/portmon/ruleset"
 )
 
 const day = 24 * time.Hour
@@ -24,38 +28,57 @@ func host(n int) netip.Prefix {
 }
 
 func diff(want, got any) string {
-	return cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}), cmp.AllowUnexported(notice{}), cmpopts.EquateEmpty())
+	return gocmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}), gocmp.AllowUnexported(notice{}, event{}), cmpopts.EquateEmpty())
 }
+
+// clock is when things happen in tests of what is pure.
+var clock = book.Clock{Wall: noon, Boot: book.Moment(time.Hour)}
+
+// in returns the moment that is d after the clock.
+func in(d time.Duration) book.Moment { return clock.Boot.Add(d) }
 
 // banned is a ban as the packet path makes it.
-func banned(source netip.Prefix, port uint16) Event {
-	return Event{Kind: watch.Banned, Prefix: source, Cause: "trap", Tier: 1, Proto: 6, Port: port, Offences: 1, Time: noon, Until: noon.Add(8 * time.Hour)}
+func banned(source netip.Prefix, port uint16) watch.News {
+	return watch.News{Kind: watch.Banned, Source: source, Cause: ruleset.CauseTrap, Step: 1, Proto: 6, Port: port, Offences: 1, Until: in(8 * time.Hour)}
 }
 
-func escalated(source netip.Prefix, tier int) Event {
-	return Event{
-		Kind: watch.Escalated, Prefix: source, Cause: "trap", Tier: tier, Last: tier == 3, Proto: 6, Port: 23, Offences: tier,
-		Time: noon, Until: noon.Add(3 * day),
+func escalated(source netip.Prefix, step int) watch.News {
+	return watch.News{
+		Kind: watch.Escalated, Source: source, Cause: ruleset.CauseTrap, Step: step, Proto: 6, Port: 23, Offences: step, Until: in(3 * day),
 	}
 }
 
-func composed(events ...Event) notice {
+func composed(news ...watch.News) *notice {
 	var d digest
-	for _, e := range events {
-		d.add(e)
+	for _, n := range news {
+		d.add(event{n, clock}, steps)
 	}
 	return d.compose("web1")
 }
 
+// steps are those of the ladder.
+const steps = 3
+
+// tell tells a Sender of news.
+func tell(s *Sender, news ...watch.News) { s.Tell(news, steps, clock) }
+
+// setup says where notices go in a test.
+type setup struct {
+	ntfy, tokenFile string
+	command         []string
+	host            string
+	window          time.Duration // 0 means a minute
+}
+
 // run lets a Sender run until the function that is returned, or the test, ends
 // it. What it reports goes to the channel.
-func run(t *testing.T, config Config) (s *Sender, reports chan error, end func()) {
+func run(t *testing.T, conf setup) (s *Sender, reports chan error, end func()) {
 	t.Helper()
 	reports = make(chan error, 100)
-	config.Report = func(err error) { reports <- err }
-	s, err := New(config)
-	if err != nil {
-		t.Fatal(err)
+	w := &config.Watch{Ntfy: conf.ntfy, NtfyTokenFile: conf.tokenFile, Command: conf.command}
+	s = New(w, conf.host, func(err error) { reports <- err })
+	for _, c := range s.channels {
+		c.window = cmp.Or(conf.window, c.window)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

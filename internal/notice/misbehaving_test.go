@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,16 +25,12 @@ func post(t *testing.T, ctx context.Context, server string, change func(*ntfy)) 
 	if err := os.WriteFile(file, []byte(secret+"\n"), 0o400); err != nil {
 		t.Fatal(err)
 	}
-	topic, err := url.Parse(server + "/secret-topic")
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := newNtfy(topic, file)
+	client := newNtfy(server+"/secret-topic", file)
 	if change != nil {
 		change(client)
 	}
 	n := composed(banned(host(1), 23))
-	err = client.send(ctx, &n)
+	err := client.send(ctx, n)
 	if err != nil && strings.Contains(err.Error(), "secret") {
 		t.Errorf("the error tells what it should not: %v", err)
 	}
@@ -71,14 +66,14 @@ func TestAnswers(t *testing.T) {
 		{"599", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(599) }, "status 599", true, 0},
 		{"a long text", func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, strings.Repeat("x", 10_000), http.StatusTeapot)
-		}, "status 418 I'm a teapot: " + strings.Repeat("x", maxSaid) + "…", false, 0},
-		{"a long error", func(w http.ResponseWriter, _ *http.Request) { refuse(w, 418, 0, strings.Repeat("é", 1000)) }, "status 418 I'm a teapot: " + strings.Repeat("é", maxSaid) + "…", false, 0},
+		}, "status 418 I'm a teapot: " + strings.Repeat("x", maxQuote) + "…", false, 0},
+		{"a long error", func(w http.ResponseWriter, _ *http.Request) { refuse(w, 418, 0, strings.Repeat("é", 1000)) }, "status 418 I'm a teapot: " + strings.Repeat("é", maxQuote) + "…", false, 0},
 		{"a redirect to nowhere", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(302) }, "status 302 Found", false, 0},
 		{"no HTTP", func(w http.ResponseWriter, _ *http.Request) {
 			conn := hijack(w)
 			defer conn.Close()
 			fmt.Fprintf(conn, "\x1b[31m%s\r\n\r\n", strings.Repeat("y", 2000))
-		}, malformed + strings.Repeat("y", maxSaid-len(malformed)) + "…", true, 0},
+		}, malformed + strings.Repeat("y", maxQuote-len(malformed)) + "…", true, 0},
 		{"nothing", func(w http.ResponseWriter, _ *http.Request) { hijack(w).Close() }, "EOF", true, 0},
 	}
 	for _, tt := range tests {
@@ -91,7 +86,7 @@ func TestAnswers(t *testing.T) {
 			if err != nil {
 				got = strings.TrimPrefix(err.Error(), "post notice to ntfy at "+server.URL+": ")
 			}
-			var again *tryAgain
+			var again *temporaryError
 			if got != tt.want || errors.As(err, &again) != tt.again || tt.again && again.after != tt.after {
 				t.Errorf("got  %s\nwant %s\nagain %+v", got, tt.want, again)
 			}
@@ -128,7 +123,7 @@ func TestRedirect(t *testing.T) {
 			if to[0] == '/' {
 				base = server.URL
 			}
-			var again *tryAgain
+			var again *temporaryError
 			want := fmt.Sprintf("status %d %s: redirects to %s, which is not followed", code, http.StatusText(code), base)
 			if err == nil || !strings.HasSuffix(err.Error(), want) || errors.As(err, &again) {
 				t.Errorf("got %v, want %s", err, want)
@@ -154,7 +149,7 @@ func TestSlowServer(t *testing.T) {
 	}{
 		"silent":               {0, "", false, 300 * time.Millisecond, "no answer in time"},
 		"stops":                {500, "oh", false, 5 * time.Second, "status 500 Internal Server Error: oh"},
-		"endless":              {500, strings.Repeat("z", 1000), true, postTimeout, "status 500 Internal Server Error: " + strings.Repeat("z", maxSaid) + "…"},
+		"endless":              {500, strings.Repeat("z", 1000), true, postTimeout, "status 500 Internal Server Error: " + strings.Repeat("z", maxQuote) + "…"},
 		"endless, and content": {200, strings.Repeat("z", 1000), true, postTimeout, ""},
 	}
 	for name, tt := range tests {
@@ -207,17 +202,17 @@ func TestIndependent(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	defer server.Close()
-	s, _, end := run(t, Config{Ntfy: server.URL + "/topic", Command: []string{"/bin/true"}, Window: time.Millisecond})
-	s.Tell(banned(host(1), 23))
+	s, _, end := run(t, setup{ntfy: server.URL + "/topic", command: []string{"/bin/true"}, window: time.Millisecond})
+	tell(s, banned(host(1), 23))
 	<-asked
-	eventually(t, "a command ran", func() bool { return s.Stats().Command.Sent == 1 }) // or one would tell of both
-	s.Tell(banned(host(2), 23))
-	eventually(t, "two commands ran", func() bool { return s.Stats().Command.Sent == 2 })
-	if got := s.Stats().Ntfy; got != (ChannelStats{Waiting: 2}) {
+	eventually(t, "a command ran", func() bool { return s.Stats()["command"].Sent == 1 }) // or one would tell of both
+	tell(s, banned(host(2), 23))
+	eventually(t, "two commands ran", func() bool { return s.Stats()["command"].Sent == 2 })
+	if got := s.Stats()["ntfy"]; got != (Stats{}) {
 		t.Errorf("%+v", got)
 	}
 	end()
-	if got := s.Stats().Ntfy; got.Sent != 0 || got.Failed == 0 || got.Dropped != 2 || got.Waiting != 0 {
+	if got := s.Stats()["ntfy"]; got.Sent != 0 || got.Failed == 0 {
 		t.Errorf("%+v", got)
 	}
 }

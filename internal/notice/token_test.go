@@ -22,10 +22,10 @@ func TestReadToken(t *testing.T) {
 		{"long", strings.Repeat("x", maxToken+1), "", "longer than 4096 bytes"},
 		{"empty", "", "", "empty"},
 		{"blank", " \n", "", "empty"},
-		{"two", "secret1\nsecret2\n", "", "want a token and nothing else: there is a space, or what is not ASCII"},
-		{"injection", "secret\r\nX-Priority: 5", "", "want a token and nothing else: there is a space, or what is not ASCII"},
-		{"binary", "secret\x00", "", "want a token and nothing else: there is a space, or what is not ASCII"},
-		{"not ASCII", "sécret", "", "want a token and nothing else: there is a space, or what is not ASCII"},
+		{"two", "secret1\nsecret2\n", "", "not a token: it has white space or characters that are not ASCII"},
+		{"injection", "secret\r\nX-Priority: 5", "", "not a token: it has white space or characters that are not ASCII"},
+		{"binary", "secret\x00", "", "not a token: it has white space or characters that are not ASCII"},
+		{"not ASCII", "sécret", "", "not a token: it has white space or characters that are not ASCII"},
 	}
 	for _, tt := range tests {
 		path := filepath.Join(dir, tt.name)
