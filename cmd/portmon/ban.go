@@ -68,10 +68,7 @@ are all checked before any is banned.`,
 			if err := checkReason(o.reason, o.offence); err != nil {
 				return usage(cmd, "%w", err)
 			}
-			if _, err := p.statePath(); err != nil && p.configFile != "" {
-				return err
-			}
-			list, err := p.readTargets(cmd, args, o.targetOptions)
+			list, err := p.readListed(cmd, args, o.targetOptions)
 			if err != nil {
 				return err
 			}
@@ -95,11 +92,32 @@ are all checked before any is banned.`,
 	return cmd
 }
 
+// readListed reads what to ban or unban. What becomes of that is remembered, so
+// a --config that cannot be read is an error.
+func (p *cli) readListed(cmd *cobra.Command, args []string, o targetOptions) (*targetList, error) {
+	if _, err := p.statePath(); err != nil && p.configFile != "" {
+		return nil, err
+	}
+	return p.readTargets(cmd, args, o)
+}
+
 // ban bans what can be banned of a list, and reports the rest.
 func (p *cli) ban(h *ruleset.Handle, list *targetList, o banOptions) error {
-	records, err := p.records(h, list, o)
-	if err != nil {
-		return err
+	length := max(o.length, 0) // 0 is forever from here on
+	if o.length == 0 {
+		ladder, _ := h.Ladder()
+		if len(ladder) == 0 {
+			return &hinted{errors.New("the table has no set of bans"), "run `portmon apply`"}
+		}
+		length = ladder[0]
+	}
+	records := make([]ruleset.Record, len(list.targets))
+	for i, t := range list.targets {
+		source, err := t.source(h)
+		if err != nil {
+			return err
+		}
+		records[i] = ruleset.Record{Source: source, Banned: true, Timeout: length, Remaining: length, Cause: ruleset.CauseHand}
 	}
 	refused, err := p.refusals(h, list, records, o.force)
 	if err != nil {
@@ -114,23 +132,23 @@ func (p *cli) ban(h *ruleset.Handle, list *targetList, o banOptions) error {
 			kept = append(kept, records[i])
 		}
 	}
-	if len(kept) == 0 {
+	switch {
+	case len(kept) == 0:
 		return errors.New("nothing to ban")
+	case o.offence:
+		return p.banOffenders(h, list, kept, o.reason)
 	}
-	if o.offence {
-		return p.banOffenders(h, list, o)
-	}
-	held, err := heldBans(h, kept)
+	before, err := heldBans(h, kept)
 	if err != nil {
 		return err
 	}
 	if o.extend || o.length == 0 {
-		if kept = p.withoutLonger(held, list, kept); len(kept) == 0 {
+		if kept = p.withoutLonger(before, list, kept); len(kept) == 0 {
 			return nil
 		}
 	}
 	for i := range kept {
-		kept[i].Comment = cmp.Or(o.reason, held(&kept[i]).reason, book.HandComment)
+		kept[i].Comment = cmp.Or(o.reason, before[kept[i].Source].reason, book.HandComment)
 	}
 	if _, err := h.Put(kept); err != nil {
 		return fmt.Errorf("ban: %w", err)
@@ -140,53 +158,32 @@ func (p *cli) ban(h *ruleset.Handle, list *targetList, o banOptions) error {
 		p.print("banned %s\n", text.Plural(len(kept), "source"))
 		return nil
 	}
-	for i := range kept {
-		made := &kept[i]
-		before, now := held(made), lasting{}
-		if err := now.ask(h, made); err != nil {
-			return err
+	after, err := heldBans(h, kept)
+	if err != nil {
+		return err
+	}
+	for i, r := range kept {
+		// What is made now lasts a moment less when it is read.
+		longer := func(b lasting) bool { return r.Timeout > 0 && b.lasts(r.Timeout+time.Second) }
+		was, now := before[r.Source], after[r.Source]
+		shortened := ""
+		if longer(was) && !longer(now) {
+			shortened = " (was: " + was.left() + ")"
 		}
-		was := ""
-		if before.longerThan(made.Timeout) && !now.longerThan(made.Timeout) {
-			was = " (was: " + before.left() + ")"
-		}
-		p.print("banned %s%s %s%s\n", text.Prefix(made.Source), list.targets[i].meaning(made.Source), banTime(made.Timeout), was)
-		if now.longerThan(made.Timeout) {
-			p.note("%s is banned for longer already: %s, in %s", text.Prefix(made.Source), now.left(), now.set)
+		p.print("banned %s%s %s%s\n", text.Prefix(r.Source), list.targets[i].meaning(r.Source), banTime(r.Timeout), shortened)
+		if longer(now) {
+			p.note("%s is banned for longer already: %s, in %s", text.Prefix(r.Source), now.left(), now.set)
 		}
 	}
 	return nil
 }
 
-// records makes a record of the ban of each target, in order.
-func (p *cli) records(h *ruleset.Handle, list *targetList, o banOptions) ([]ruleset.Record, error) {
-	records := make([]ruleset.Record, len(list.targets))
-	for i, t := range list.targets {
-		source, err := t.source(h)
-		if err != nil {
-			return nil, err
-		}
-		r := ruleset.Record{
-			Source: source, Banned: true, Cause: ruleset.CauseHand,
-		}
-		switch {
-		case o.length > 0:
-			r.Timeout = o.length
-		case o.length == 0:
-			set := h.Set(ruleset.RoleBan.Set(source.Addr(), 0))
-			if set == nil || set.Timeout == 0 {
-				return nil, &hinted{errors.New("the table has no set of bans"), "run `portmon apply`"}
-			}
-			r.Timeout = set.Timeout
-		}
-		r.Remaining = r.Timeout
-		records[i] = r
-	}
-	return records, nil
-}
-
 // refusals returns for each record why it cannot be banned, nil if it can.
 func (p *cli) refusals(h *ruleset.Handle, list *targetList, records []ruleset.Record, force bool) ([]error, error) {
+	own, err := ownAddrs()
+	if err != nil {
+		return nil, err
+	}
 	refused, err := h.Check(records)
 	if err != nil {
 		return nil, err
@@ -194,35 +191,31 @@ func (p *cli) refusals(h *ruleset.Handle, list *targetList, records []ruleset.Re
 	if refused == nil {
 		refused = make([]error, len(records))
 	}
-	peer, fromSSH := p.sshPeer()
-	if fromSSH && !force {
+	peer, exposed := p.sshPeer()
+	if exposed = exposed && !force; exposed {
 		_, whitelisted, err := h.Whitelisted(nftset.Addr(peer).Interval)
 		if err != nil {
 			return nil, err
 		}
-		fromSSH = !whitelisted
+		exposed = !whitelisted
 	}
-	own, err := ownAddrs()
-	if err != nil {
-		return nil, err
-	}
-	for i := range records {
+	for i, t := range list.targets {
 		source := records[i].Source
-		if refused[i] == nil && list.targets[i].address && !source.IsSingleIP() {
+		if refused[i] == nil && t.prefix != source {
 			// The network may be banned, but not that address of it.
-			alone := list.targets[i].prefix
-			entry, whitelisted, err := h.Whitelisted(nftset.Prefix(alone).Interval)
+			entry, whitelisted, err := h.Whitelisted(nftset.Prefix(t.prefix).Interval)
 			if err != nil {
 				return nil, err
 			}
 			if whitelisted {
-				refused[i] = &ruleset.WhitelistedError{Prefix: alone, Entry: entry}
+				refused[i] = &ruleset.WhitelistedError{Prefix: t.prefix, Entry: entry}
 			}
 		}
-		if named := list.targets[i].prefix; refused[i] == nil && named.IsSingleIP() && slices.Contains(own, named.Addr()) {
-			refused[i] = fmt.Errorf("%s is an address of this host", named.Addr())
-		}
-		if refused[i] == nil && fromSSH && !force && source.Contains(peer) {
+		switch {
+		case refused[i] != nil:
+		case t.prefix.IsSingleIP() && slices.Contains(own, t.prefix.Addr()):
+			refused[i] = fmt.Errorf("%s is an address of this host", t.prefix.Addr())
+		case exposed && source.Contains(peer):
 			refused[i] = &hinted{
 				fmt.Errorf("you are connected by SSH from %s, and would be locked out", peer),
 				"to ban it all the same, add --force",
@@ -233,12 +226,12 @@ func (p *cli) refusals(h *ruleset.Handle, list *targetList, records []ruleset.Re
 }
 
 // banOffenders bans addresses as the packet path does.
-func (p *cli) banOffenders(h *ruleset.Handle, list *targetList, o banOptions) error {
+func (p *cli) banOffenders(h *ruleset.Handle, list *targetList, records []ruleset.Record, reason string) error {
 	var addrs []netip.Addr
 	for _, t := range list.targets {
 		addrs = append(addrs, t.prefix.Addr())
 	}
-	put, refused, err := h.Offend(addrs, o.reason)
+	put, refused, err := h.Offend(addrs, reason)
 	if err != nil {
 		return fmt.Errorf("ban: %w", err)
 	}
@@ -249,85 +242,33 @@ func (p *cli) banOffenders(h *ruleset.Handle, list *targetList, o banOptions) er
 	}
 	var errs []error
 	for i, t := range list.targets {
-		source, err := t.source(h)
-		r, ok := made[source]
-		switch {
-		case err != nil || refused[i] != nil:
-			errs = append(errs, fmt.Errorf("ban %s: %w", t.text, cmp.Or(err, refused[i])))
-		case ok:
-			p.print("banned %s%s %s (tier %d)\n", text.Prefix(source), t.meaning(source), banTime(r.Timeout), r.Step)
-		default:
-			p.note("%s%s is already banned", text.Prefix(source), t.meaning(source))
+		source := records[i].Source
+		name := text.Prefix(source) + t.meaning(source)
+		if r, ok := made[source]; refused[i] != nil {
+			errs = append(errs, fmt.Errorf("ban %s: %w", t.text, refused[i]))
+		} else if ok {
+			p.print("banned %s %s (tier %d)\n", name, banTime(r.Timeout), r.Step)
+		} else {
+			p.note("%s is already banned", name)
 		}
 	}
 	return p.failEach(errs)
 }
 
-// lasting is the ban that a source is under already, and that lasts longest.
+// lasting is the ban that a source is under and that lasts longest.
 type lasting struct {
 	found     bool
 	remaining time.Duration // 0: forever
-	set       string        // where it is, if the kernel was asked about this source
-	reason    string        // of the ban of exactly this source
+	set       string
+	reason    string // of the ban of exactly this source
 }
 
-// heldBans returns a function that tells under what bans sources are. About a
-// few sources the kernel is asked now; for many all bans are read, and those of
-// larger prefixes around a source are not looked for.
-func heldBans(h *ruleset.Handle, records []ruleset.Record) (func(*ruleset.Record) lasting, error) {
-	const few = 1000
-	held := make(map[netip.Prefix]lasting)
-	if len(records) <= few {
-		for i := range records {
-			var l lasting
-			if err := l.ask(h, &records[i]); err != nil {
-				return nil, err
-			}
-			held[records[i].Source] = l
-		}
-	} else {
-		rows, err := readKernel(h)
-		if err != nil {
-			return nil, err
-		}
-		now := book.ReadClock().Boot
-		for source, row := range rows {
-			if row.BannedAt(now) {
-				reason, _ := ruleset.Offence(row.Comment)
-				held[source] = lasting{found: true, remaining: row.Remaining(now), reason: reason}
-			}
-		}
-	}
-	return func(r *ruleset.Record) lasting { return held[r.Source] }, nil
+// lasts reports whether there is a ban for as long as d or longer; 0 is forever.
+func (l lasting) lasts(d time.Duration) bool {
+	return l.found && (l.remaining == 0 || d > 0 && l.remaining >= d)
 }
 
-// ask asks the kernel about a source.
-func (l *lasting) ask(h *ruleset.Handle, r *ruleset.Record) error {
-	st, err := h.Lookup(r.Source.Addr())
-	if err != nil {
-		return err
-	}
-	source := nftset.Prefix(r.Source).Interval
-	for i := range st.Bans {
-		e := &st.Bans[i]
-		if e.Interval == source && l.reason == "" {
-			l.reason, _ = ruleset.Offence(e.Comment)
-		}
-		if e.Covers(source) && (!l.found || e.Remaining == 0 || l.remaining > 0 && e.Remaining > l.remaining) {
-			l.found, l.remaining, l.set = true, e.Remaining, e.Set
-		}
-	}
-	return nil
-}
-
-// longerThan reports whether it lasts longer than a ban that is made now; d <= 0
-// is forever.
-func (l lasting) longerThan(d time.Duration) bool {
-	const slack = time.Second
-	return l.found && d > 0 && (l.remaining == 0 || l.remaining > d+slack)
-}
-
-// left says how much of it is left.
+// left returns how much of the ban is left.
 func (l lasting) left() string {
 	if l.remaining == 0 {
 		return forever
@@ -335,32 +276,75 @@ func (l lasting) left() string {
 	return text.ShortDuration(l.remaining) + " left"
 }
 
-// withoutLonger leaves out what is banned for as long already.
-func (p *cli) withoutLonger(held func(*ruleset.Record) lasting, list *targetList, records []ruleset.Record) []ruleset.Record {
-	kept, targets, said := records[:0], list.targets[:0], 0
+// heldBans returns the bans that sources are under. About a few sources the
+// kernel is asked; for many all bans are read, and those of larger prefixes
+// around a source are left out.
+func heldBans(h *ruleset.Handle, records []ruleset.Record) (map[netip.Prefix]lasting, error) {
+	const few = 1000
+	held := make(map[netip.Prefix]lasting, len(records))
 	for i := range records {
-		r, l := &records[i], held(&records[i])
-		if !l.found || l.remaining > 0 && (r.Timeout <= 0 || l.remaining < r.Timeout) {
-			kept, targets = append(kept, *r), append(targets, list.targets[i])
-			continue
-		}
-		if said++; said > fewTargets {
-			continue
-		}
-		how := forever
-		if l.remaining > 0 {
-			how = "for " + text.ShortDuration(l.remaining)
-		}
-		p.note("%s%s is already banned %s", text.Prefix(r.Source), list.targets[i].meaning(r.Source), how)
+		held[records[i].Source] = lasting{}
 	}
-	if said > fewTargets {
-		p.note("%s already banned for as long or longer", text.Plural(said, "source"))
+	note := func(source netip.Prefix, e *ruleset.Entry, exact bool) {
+		l, wanted := held[source]
+		if !wanted {
+			return
+		}
+		if exact && l.reason == "" {
+			l.reason, _ = ruleset.Offence(e.Comment)
+		}
+		if !l.lasts(e.Remaining) {
+			l.found, l.remaining, l.set = true, e.Remaining, e.Set
+		}
+		held[source] = l
+	}
+	if len(records) <= few {
+		for source := range held {
+			st, err := h.Lookup(source.Addr())
+			if err != nil {
+				return nil, err
+			}
+			for i := range st.Bans {
+				if e, iv := &st.Bans[i], nftset.Prefix(source).Interval; e.Covers(iv) {
+					note(source, e, e.Interval == iv)
+				}
+			}
+		}
+		return held, nil
+	}
+	for e, err := range h.Bans() {
+		if err != nil {
+			return nil, err
+		}
+		for _, prefix := range e.Prefixes() {
+			note(prefix, &e, true)
+		}
+	}
+	return held, nil
+}
+
+// withoutLonger leaves out what is banned for as long already.
+func (p *cli) withoutLonger(held map[netip.Prefix]lasting, list *targetList, records []ruleset.Record) []ruleset.Record {
+	kept, targets, longer := records[:0], list.targets[:0], 0
+	for i, r := range records {
+		if l := held[r.Source]; !l.lasts(r.Timeout) {
+			kept, targets = append(kept, r), append(targets, list.targets[i])
+		} else if longer++; longer <= fewTargets {
+			how := "forever"
+			if l.remaining > 0 {
+				how = "for " + text.ShortDuration(l.remaining)
+			}
+			p.note("%s%s is already banned %s", text.Prefix(r.Source), list.targets[i].meaning(r.Source), how)
+		}
+	}
+	if longer > fewTargets {
+		p.note("%s already banned for as long or longer", text.Plural(longer, "source"))
 	}
 	list.targets = targets
 	return kept
 }
 
-// failEach reports errors that have nothing to do with each other, each with its
+// failEach reports errors that are independent of each other, each with its
 // hint.
 func (p *cli) failEach(errs []error) error {
 	if len(errs) == 0 {

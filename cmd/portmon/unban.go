@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -53,10 +52,7 @@ as portmon ban reads it.`,
 			return noTwoOf(cmd, "all", "file")
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := p.statePath(); err != nil && p.configFile != "" {
-				return err
-			}
-			list, err := p.readTargets(cmd, args, o)
+			list, err := p.readListed(cmd, args, o)
 			if err != nil {
 				return err
 			}
@@ -65,16 +61,22 @@ as portmon ban reads it.`,
 				return err
 			}
 			defer c.Close()
-			if !h.Exists && reason == "" {
-				return p.unbanRemembered(h, list, all)
-			}
 			switch {
 			case reason != "":
 				err = p.unbanReason(h, reason)
+			case all && h.Exists:
+				return p.unbanAll(h)
 			case all:
-				err = p.unbanAll(h)
+				return p.unbanRemembered(h, everything, true)
 			default:
-				err = p.unban(h, list)
+				var sources []netip.Prefix
+				if sources, err = p.sourcesToUnban(h, list); err != nil {
+					return err
+				}
+				if h.Exists {
+					return p.unban(h, list.targets, sources)
+				}
+				return p.unbanRemembered(h, sources, false)
 			}
 			if err == nil && !h.Exists {
 				return errNoTable
@@ -89,25 +91,43 @@ as portmon ban reads it.`,
 	return cmd
 }
 
-func (p *cli) unban(h *ruleset.Handle, list *targetList) error {
-	if err := p.skipImpossible(list); err != nil {
-		return err
+// sourcesToUnban returns the source of each target. Entries of a file that
+// cannot be banned are mistakes, which it takes out of the list.
+func (p *cli) sourcesToUnban(h *ruleset.Handle, list *targetList) (sources []netip.Prefix, err error) {
+	refused := make([]error, len(list.targets))
+	for i, t := range list.targets {
+		if t.line > 0 {
+			refused[i] = ruleset.CheckSource(t.prefix)
+		}
 	}
-	var sources []netip.Prefix
-	remembered := make(map[netip.Prefix]bool)
-	few := len(list.targets) <= fewTargets
+	some := len(list.targets)+len(list.wrong) > 0
+	if err := p.skip(list, refused, "unban"); err != nil {
+		return nil, err
+	}
+	if some && len(list.targets) == 0 {
+		return nil, errors.New("nothing to unban")
+	}
 	for _, t := range list.targets {
 		source, err := t.source(h)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		sources = append(sources, source)
+	}
+	return sources, nil
+}
+
+// unban lifts the bans of targets, whose sources are given beside them.
+func (p *cli) unban(h *ruleset.Handle, targets []target, sources []netip.Prefix) error {
+	few := len(targets) <= fewTargets
+	remembered := make(map[netip.Prefix]bool)
+	for i, t := range targets {
 		if few && t.address {
 			st, err := h.Lookup(t.prefix.Addr())
 			if err != nil {
 				return err
 			}
-			remembered[source] = st.Step > 0 || st.Suspect
+			remembered[sources[i]] = st.Step > 0 || st.Suspect
 		}
 	}
 	lifted, covered, err := h.Unban(sources...)
@@ -118,43 +138,38 @@ func (p *cli) unban(h *ruleset.Handle, list *targetList) error {
 	for _, source := range had {
 		remembered[source] = true
 	}
-	if few {
-		// In the order of what was asked for; the kernel has none.
-		asked := func(e ruleset.Entry) int {
-			return slices.IndexFunc(sources, func(p netip.Prefix) bool { return nftset.Prefix(p).Interval.Covers(e.Interval) })
-		}
-		slices.SortStableFunc(lifted, func(a, b ruleset.Entry) int { return cmp.Compare(asked(a), asked(b)) })
-		var texts []string // a source can be under several bans
-		for _, e := range lifted {
-			texts = append(texts, e.Interval.String())
-		}
-		for i, text := range texts {
-			if !slices.Contains(texts[:i], text) {
-				p.print("unbanned %s\n", text)
-			}
-		}
-	} else {
+	if !few {
 		p.print("unbanned %s of %s\n", text.Plural(len(lifted), "source"), text.Plural(len(sources), "source"))
 	}
 	var errs []error
-	for i, t := range list.targets {
+	printed := make(map[nftset.Interval]bool) // a source can be under several bans
+	for i, t := range targets {
 		iv := nftset.Prefix(sources[i]).Interval
-		banned := false
-		for _, e := range covered {
-			if banned = e.Covers(iv); banned {
-				errs = append(errs, &hinted{
-					fmt.Errorf("%s is still banned: inside %s", text.Prefix(sources[i]), e.Interval), "lift that: " + unbanOf(e),
-				})
-				break
+		around := slices.IndexFunc(covered, func(e ruleset.Entry) bool { return e.Covers(iv) })
+		if around >= 0 {
+			errs = append(errs, &hinted{
+				fmt.Errorf("%s is still banned: inside %s", text.Prefix(sources[i]), covered[around].Interval),
+				"lift that: " + unbanOf(covered[around]),
+			})
+		}
+		if !few {
+			continue
+		}
+		found := false
+		for _, e := range lifted {
+			if found = found || iv.Covers(e.Interval); iv.Covers(e.Interval) && !printed[e.Interval] {
+				printed[e.Interval] = true
+				p.print("unbanned %s\n", e.Interval)
 			}
 		}
-		switch {
-		case banned || !few || slices.ContainsFunc(lifted, func(e ruleset.Entry) bool { return iv.Covers(e.Interval) }):
-		case remembered[sources[i]]:
-			p.note("%s%s was not banned; its offences are forgotten", text.Prefix(sources[i]), t.meaning(sources[i]))
-		default:
-			p.note("%s%s was not banned", text.Prefix(sources[i]), t.meaning(sources[i]))
+		if found || around >= 0 {
+			continue
 		}
+		forgotten := ""
+		if remembered[sources[i]] {
+			forgotten = "; its offences are forgotten"
+		}
+		p.note("%s%s was not banned%s", text.Prefix(sources[i]), t.meaning(sources[i]), forgotten)
 	}
 	if forgetErr != nil {
 		errs = append(errs, forgetErr)
@@ -162,56 +177,23 @@ func (p *cli) unban(h *ruleset.Handle, list *targetList) error {
 	return p.failEach(errs)
 }
 
-// skipImpossible takes out of a file what cannot be banned, and so is a mistake.
-func (p *cli) skipImpossible(list *targetList) error {
-	refused, some := make([]error, len(list.targets)), len(list.targets)+len(list.wrong) > 0
-	for i, t := range list.targets {
-		if t.line > 0 {
-			refused[i] = ruleset.CheckSource(t.prefix)
-		}
-	}
-	if err := p.skip(list, refused, "unban"); err != nil {
-		return err
-	}
-	if some && len(list.targets) == 0 {
-		return errors.New("nothing to unban")
-	}
-	return nil
-}
-
 // unbanRemembered takes bans out of what is remembered, without a table to lift
-// them from. That there are none is errNoTable.
-func (p *cli) unbanRemembered(h *ruleset.Handle, list *targetList, all bool) error {
-	prefixes := everything
-	if !all {
-		if err := p.skipImpossible(list); err != nil {
-			return err
-		}
-		prefixes = nil
-		for _, t := range list.targets {
-			source, err := t.source(h)
-			if err != nil {
-				return err
-			}
-			prefixes = append(prefixes, source)
-		}
-	}
+// them from. It returns errNoTable if there are none.
+func (p *cli) unbanRemembered(h *ruleset.Handle, prefixes []netip.Prefix, all bool) error {
 	k, err := p.knowledge(h)
 	if err != nil {
 		return err
 	}
-	now := k.clock.Boot
-	var had []netip.Prefix
-	in := make(map[netip.Prefix]bool) // so that long lists are not gone through for each row
+	var wanted []nftset.Interval
 	for _, prefix := range prefixes {
-		in[prefix] = true
+		wanted = append(wanted, nftset.Prefix(prefix).Interval)
 	}
+	wanted = nftset.Merge(wanted)
+	var had []netip.Prefix
 	for row := range k.Rows() {
-		for bits := row.Source.Bits(); row.BannedAt(now) && bits >= 0; bits-- {
-			if around, err := row.Source.Addr().Prefix(bits); err == nil && in[around] {
-				had = append(had, row.Source)
-				break
-			}
+		iv := nftset.Prefix(row.Source).Interval
+		if around, ok := nftset.Find(wanted, iv.From); ok && around.Covers(iv) && row.BannedAt(k.clock.Boot) {
+			had = append(had, row.Source)
 		}
 	}
 	if _, err := p.forget(h, prefixes...); err != nil {
@@ -236,10 +218,7 @@ var everything = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), ne
 
 func (p *cli) unbanAll(h *ruleset.Handle) error {
 	n, err := countBans(h)
-	if h.Exists {
-		err = errors.Join(err, h.UnbanAll())
-	}
-	if err != nil {
+	if err := errors.Join(err, h.UnbanAll()); err != nil {
 		return fmt.Errorf("unban all: %w", err)
 	}
 	p.print("lifted all %s\n", text.Plural(n, "ban"))
