@@ -1,8 +1,7 @@
 package main
 
 import (
-	"errors"
-	"io"
+	"fmt"
 	"strings"
 
 	"github.com/portmon/portmon/internal/config"
@@ -11,85 +10,70 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
+// applyCheck reports whether there is anything to apply, as status does.
 func (p *cli) applyCheck(c *nftset.Conn, conf *config.Config, facts route.Facts) error {
-	r, err := ruleset.Prepare(c, conf.Spec)
-	if conflicts := allOf[*ruleset.ConflictError](err); conflicts != nil {
-		for _, conflict := range conflicts {
-			p.print("inet %s: differs: %v\n", tableName, conflict)
-		}
-		return said(exitNotInForce)
-	}
-	if err != nil {
-		return err
-	}
 	h, err := ruleset.Open(c, tableName)
 	if err != nil {
 		return err
 	}
-	p.adviseOn(r, conf, facts)
-	switch {
-	case r.Current():
-		p.print("inet %s: in force, as configured\n", tableName)
-		return nil
-	case !h.Exists:
-		p.print("inet %s: not in force: there is no such table\n", tableName)
-	case h.Idle() != "":
-		p.print("inet %s: not in force: %s\n", tableName, h.Idle())
-	default:
-		p.print("inet %s: differs: %s\n", tableName, strings.Join(r.Summary(), ", "))
+	r := newReport(h, nil)
+	plan, err := r.compare(c, conf)
+	if err != nil {
+		return err
 	}
-	return said(exitNotInForce)
+	if plan.Plan != nil {
+		p.adviseOn(plan, conf, facts)
+	}
+	r.printForce(&p.ui)
+	if !*r.InForce {
+		return said(exitNotInForce)
+	}
+	return nil
 }
 
+// applyDryRun writes the table as nft reads it, and before it, as comments, what
+// would change.
 func (p *cli) applyDryRun(c *nftset.Conn, conf *config.Config, facts route.Facts) error {
 	r, err := ruleset.Prepare(c, conf.Spec)
 	if err != nil {
 		return err
 	}
-	if r.Empty() {
-		p.print("# inet %s: nothing would change\n", tableName)
-	} else {
-		p.print("# inet %s: this would change, in one transaction:\n", tableName)
+	heading := "nothing would change"
+	if !r.Empty() {
+		heading = "this would change, in one transaction:"
 	}
-	err = errors.Join(r.Plan.Write(&commentWriter{w: p.out}), r.Table.Write(p.out))
+	var changes strings.Builder
+	if err := r.Plan.Write(&changes); err != nil {
+		return fmt.Errorf("write what would change: %w", err)
+	}
+	p.print("# inet %s: %s\n%s", tableName, heading, comments(changes.String()))
+	if err = r.Table.Write(p.out); err != nil {
+		err = said(exitFailed) // reported when the rest is flushed
+	}
 	p.adviseOn(r, conf, facts)
-	if err != nil {
-		return said(exitFailed) // reported when the rest is flushed
-	}
-	return nil
+	return err
 }
 
-// commentWriter makes every line a comment of nft's. It folds lines that are
-// very long, such as the elements of a large set: the time that nft takes to
-// read a comment grows with the square of its length.
-type commentWriter struct {
-	w      io.Writer
-	column int
-	buf    []byte
-}
-
-// foldColumn is where the next blank ends a line. No command is that long but
-// those with elements.
+// foldColumn is where the next blank ends a line of comments. No command is that
+// long but those with elements.
 const foldColumn = 1000
 
-func (c *commentWriter) Write(b []byte) (int, error) {
-	c.buf = c.buf[:0]
-	for _, char := range b {
-		if c.column == 0 {
-			c.buf = append(c.buf, "# "...)
+// comments makes every line a comment of nft's, and folds long ones, such as the
+// elements of a large set: the time that nft takes to read a comment grows with
+// the square of its length.
+func comments(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		b.WriteString("# ")
+		for len(line) > foldColumn {
+			blank := strings.IndexByte(line[foldColumn:], ' ')
+			if blank < 0 {
+				break
+			}
+			b.WriteString(line[:foldColumn+blank+1] + "\n#   ")
+			line = line[foldColumn+blank+1:]
 		}
-		c.buf = append(c.buf, char)
-		c.column++
-		switch {
-		case char == '\n':
-			c.column = 0
-		case char == ' ' && c.column >= foldColumn:
-			c.buf = append(c.buf, "\n#   "...)
-			c.column = 1
-		}
+		b.WriteString(line)
 	}
-	if _, err := c.w.Write(c.buf); err != nil {
-		return 0, err
-	}
-	return len(b), nil
+	return b.String()
 }

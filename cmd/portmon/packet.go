@@ -96,7 +96,7 @@ func (p *cli) follow(h *ruleset.Handle, a *answer, q query) (*packetAnswer, erro
 	details := map[string]string{ruleset.AskToThisHost: q.to.String(), ruleset.AskRouteBack: back.Device}
 	for _, s := range sockets {
 		if s.Proto == q.proto && s.Takes(netip.AddrPortFrom(q.to, q.port), q.iif) {
-			packet.Listener, details[ruleset.AskListener] = true, listener(s).where()
+			packet.Listener, details[ruleset.AskListener] = true, newListener(s).where()
 		}
 	}
 	t, err := h.Trace(packet)

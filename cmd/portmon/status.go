@@ -72,12 +72,11 @@ type report struct {
 	trapReport
 	Sets      []setReport        `json:"sets"`
 	Counters  map[string]traffic `json:"counters"`
-	Listeners []listenerReport   `json:"listeners"`
+	Listeners []listener         `json:"listeners"`
 	Watcher   watcherReport      `json:"watcher"`
 
-	idle   string // why a table that is there is not in force
-	served []listener
-	zone   *time.Location
+	idle string // why a table that exists drops nothing
+	zone *time.Location
 }
 
 type setReport struct {
@@ -100,13 +99,20 @@ type watcherReport struct {
 	*control.Status
 }
 
-// listenerReport is a program that listens where a trap is configured.
-type listenerReport struct {
-	Protocol string   `json:"protocol"`
-	Port     uint16   `json:"port"`
-	Address  string   `json:"address"`
-	Families []string `json:"families"`
-	Device   string   `json:"device,omitempty"`
+// newReport returns a report about a table that nobody has looked into yet.
+func newReport(h *ruleset.Handle, zone *time.Location) *report {
+	r := &report{
+		Version: 1, Table: h.Table.String(), Present: h.Exists, Dormant: h.Dormant,
+		Differences: []string{}, FeaturesMissing: []string{}, Sets: []setReport{}, Counters: map[string]traffic{},
+		trapReport: trapReport{TrapTCP: []string{}, TrapUDP: []string{}}, Listeners: []listener{}, zone: zone,
+	}
+	if h.Exists {
+		r.idle = h.Idle()
+	}
+	if !h.Exists || r.idle != "" {
+		r.InForce = new(false)
+	}
+	return r
 }
 
 // report asks the kernel. With a wrong configuration there is both a report, of
@@ -117,19 +123,9 @@ func (p *cli) report() (*report, error) {
 		return nil, err
 	}
 	defer c.Close()
-	r := &report{
-		Version: 1, Table: h.Table.String(), Present: h.Exists, Dormant: h.Dormant,
-		Differences: []string{}, FeaturesMissing: []string{}, Sets: []setReport{}, Counters: map[string]traffic{},
-		trapReport: trapReport{TrapTCP: []string{}, TrapUDP: []string{}}, Listeners: []listenerReport{}, zone: p.now().Location(),
-	}
+	r := newReport(h, p.now().Location())
 	if h.Exists {
-		r.idle = h.Idle()
-	}
-	if !h.Exists || r.idle != "" {
-		r.InForce = new(false)
-	}
-	if h.Exists {
-		if err := r.read(p, c, h); err != nil {
+		if err := r.read(p, h); err != nil {
 			return nil, err
 		}
 	}
@@ -139,11 +135,12 @@ func (p *cli) report() (*report, error) {
 		return r, err
 	}
 	r.Config = conf.Source
-	return r, r.compare(c, conf)
+	_, err = r.compare(c, conf)
+	return r, err
 }
 
 // read fills in what the table holds.
-func (r *report) read(p *cli, c *nftset.Conn, h *ruleset.Handle) error {
+func (r *report) read(p *cli, h *ruleset.Handle) error {
 	fill, err := h.Fill()
 	if err != nil {
 		return err
@@ -166,10 +163,7 @@ func (r *report) read(p *cli, c *nftset.Conn, h *ruleset.Handle) error {
 	if err != nil {
 		p.warn("look for listeners on trap ports: %v", err)
 	}
-	r.served = listenersOn(r.traps, sockets)
-	for _, l := range r.served {
-		r.Listeners = append(r.Listeners, listenerReport{l.Proto, l.Addr.Port(), l.Addr.Addr().String(), l.families(), l.Device})
-	}
+	r.Listeners = listenersOn(r.traps, sockets)
 	return nil
 }
 
@@ -189,8 +183,9 @@ func (r *report) askWatcher(p *cli) {
 	}
 }
 
-// compare fills in how far the table is what the configuration says.
-func (r *report) compare(c *nftset.Conn, conf *config.Config) error {
+// compare fills in how far the table is what the configuration says. The plan to
+// make it so has no operations if a conflict stands in the way.
+func (r *report) compare(c *nftset.Conn, conf *config.Config) (ruleset.Result, error) {
 	plan, err := ruleset.Prepare(c, conf.Spec)
 	if conflicts := allOf[*ruleset.ConflictError](err); conflicts != nil {
 		for _, conflict := range conflicts {
@@ -198,10 +193,10 @@ func (r *report) compare(c *nftset.Conn, conf *config.Config) error {
 		}
 		r.idle = "" // that is the lesser trouble
 		r.Current, r.InForce = new(false), new(false)
-		return nil
+		return plan, nil
 	}
 	if err != nil {
-		return err
+		return plan, err
 	}
 	r.FeaturesMissing = append(r.FeaturesMissing, plan.Features.Missing()...)
 	r.Current = new(plan.Current())
@@ -209,5 +204,5 @@ func (r *report) compare(c *nftset.Conn, conf *config.Config) error {
 	if r.Present && !plan.Current() {
 		r.Differences = append(r.Differences, plan.Summary()...)
 	}
-	return nil
+	return plan, nil
 }

@@ -30,9 +30,9 @@ func TestStatusText(t *testing.T) {
 			"trapped": {1234567, 74074020}, "banned": {65536, 3932160}, "full": {2, 120}, "dropped": {98765432, 5925925920},
 			"held_back": {7, 420}, "mine": {1, 1},
 		},
-		Watcher: watcherReport{true, &control.Status{PID: 4321, Since: testNow.Add(-2 * time.Hour), Rows: 12, SaveError: "disk full"}},
-		zone:    testNow.Location(),
-		served:  []listener{{Proto: "tcp", Addr: netip.MustParseAddrPort("0.0.0.0:5900"), Device: "eth1"}},
+		Watcher:   watcherReport{true, &control.Status{PID: 4321, Since: testNow.Add(-2 * time.Hour), Rows: 12, SaveError: "disk full"}},
+		zone:      testNow.Location(),
+		Listeners: []listener{{"tcp", 5900, "0.0.0.0", []string{"ip"}, "eth1"}},
 	}
 	const want = `
 inet portmon: not as configured: whitelist4, rules

@@ -26,6 +26,9 @@ var counterMeaning = []struct{ name, what string }{
 // print writes the report for people.
 func (r *report) print(u *ui) {
 	r.printForce(u)
+	for _, missing := range r.FeaturesMissing {
+		u.print("missing: %s\n", missing)
+	}
 	if r.Present {
 		r.printTraps(u)
 	}
@@ -50,9 +53,6 @@ func (r *report) printForce(u *ui) {
 	default:
 		u.print("%s: %s: %s\n", r.Table, bad("not as configured"), strings.Join(r.Differences, ", "))
 	}
-	for _, missing := range r.FeaturesMissing {
-		u.print("missing: %s\n", missing)
-	}
 }
 
 func (r *report) printTraps(u *ui) {
@@ -64,7 +64,7 @@ func (r *report) printTraps(u *ui) {
 	if r.ArmedInSeconds > 0 {
 		u.print("  armed in %s\n", text.ShortDuration(time.Duration(r.ArmedInSeconds)))
 	}
-	for _, l := range r.served {
+	for _, l := range r.Listeners {
 		u.print("  %s\n", l)
 	}
 }

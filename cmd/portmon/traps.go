@@ -60,46 +60,55 @@ func countPorts(ports []ruleset.Ports) (n int) {
 
 // listener is a socket that gets packets to a trap port from other hosts. Where
 // it does, the port is not a trap.
-type listener listeners.Socket
+type listener struct {
+	Protocol string   `json:"protocol"`
+	Port     uint16   `json:"port"`
+	Address  string   `json:"address"`
+	Families []string `json:"families"` // of the packets that it gets: ip, ip6
+	Device   string   `json:"device,omitempty"`
+}
+
+func newListener(s listeners.Socket) listener {
+	a := s.Addr.Addr()
+	l := listener{s.Proto, s.Addr.Port(), a.String(), []string{"ip6"}, s.Device}
+	if a.Is4() {
+		l.Families = []string{"ip"}
+	} else if a.IsUnspecified() && !s.Only6 {
+		l.Families = []string{"ip", "ip6"}
+	}
+	return l
+}
 
 // listenersOn returns the listeners on trap ports, in order.
 func listenersOn(traps ruleset.Traps, sockets []listeners.Socket) []listener {
-	var all []listener
-	for _, s := range sockets {
+	sockets = slices.SortedFunc(slices.Values(sockets), func(a, b listeners.Socket) int {
+		return cmp.Or(
+			cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Addr.Port(), b.Addr.Port()),
+			a.Addr.Addr().Compare(b.Addr.Addr()), cmp.Compare(a.Device, b.Device),
+		)
+	})
+	all := []listener{}
+	for _, s := range slices.Compact(sockets) { // sockets may share a port
 		ports := traps.TCP
 		if s.Proto == "udp" {
 			ports = traps.UDP
 		}
 		_, trap := nftset.Find(ports, nftset.PortKey(s.Addr.Port()))
 		if trap && !s.Addr.Addr().IsLoopback() && s.Device != "lo" {
-			all = append(all, listener(s))
+			all = append(all, newListener(s))
 		}
 	}
-	slices.SortFunc(all, func(a, b listener) int {
-		return cmp.Or(
-			cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Addr.Port(), b.Addr.Port()),
-			a.Addr.Addr().Compare(b.Addr.Addr()), cmp.Compare(a.Device, b.Device),
-		)
-	})
-	return slices.Compact(all) // sockets may share a port
+	return all
 }
 
-// families returns the families of the packets that the listener gets.
-func (l listener) families() []string {
-	switch a := l.Addr.Addr(); {
-	case a.Is4():
-		return []string{"ip"}
-	case a.IsUnspecified() && !l.Only6:
-		return []string{"ip", "ip6"}
-	}
-	return []string{"ip6"}
-}
+// onAnyAddress reports whether the listener gets packets to any address.
+func (l listener) onAnyAddress() bool { return l.Address == "0.0.0.0" || l.Address == "::" }
 
 // where returns which packets the listener gets: "IPv4 on eth1", "192.0.2.2".
 func (l listener) where() string {
-	where := l.Addr.Addr().String()
-	if l.Addr.Addr().IsUnspecified() {
-		where = map[string]string{"ip": "IPv4", "ip ip6": "IPv4 and IPv6", "ip6": "IPv6"}[strings.Join(l.families(), " ")]
+	where := l.Address
+	if l.onAnyAddress() {
+		where = map[string]string{"ip": "IPv4", "ip ip6": "IPv4 and IPv6", "ip6": "IPv6"}[strings.Join(l.Families, " ")]
 	}
 	if l.Device != "" {
 		where += " on " + l.Device
@@ -111,8 +120,8 @@ func (l listener) where() string {
 // on eth1: not a trap there while it listens".
 func (l listener) String() string {
 	preposition := "at"
-	if l.Addr.Addr().IsUnspecified() {
+	if l.onAnyAddress() {
 		preposition = "for"
 	}
-	return fmt.Sprintf("%s %d has a listener %s %s: not a trap there while it listens", l.Proto, l.Addr.Port(), preposition, l.where())
+	return fmt.Sprintf("%s %d has a listener %s %s: not a trap there while it listens", l.Protocol, l.Port, preposition, l.where())
 }
