@@ -1,21 +1,24 @@
 package main
 
 import (
+	_ "embed"
 	"fmt"
+	"io"
 	"strings"
+	"text/template"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/daemon"
-	"github.com/portmon/portmon/internal/manual"
 	"github.com/portmon/portmon/internal/notice"
 	"github.com/portmon/portmon/internal/text"
 )
 
-// manualCommand is for packagers, who call it when they build.
+// manualCommand is for packagers, who run it when they build.
 func manualCommand(p *cli) *cobra.Command {
+	pages := map[string]func(io.Writer, *cobra.Command) error{"portmon.8": writeCommandPage, "portmon.toml.5": writeConfigPage}
 	return &cobra.Command{
 		Use:    "manual portmon.8|portmon.toml.5",
 		Short:  "write a manual page",
@@ -25,124 +28,141 @@ portmon.toml.5.`,
 		Example:   `  portmon manual portmon.8 > portmon.8`,
 		ValidArgs: []string{"portmon.8", "portmon.toml.5"},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			switch strings.Join(args, " ") {
-			case "portmon.8":
-				p.print("%s", manualOfCommands(cmd.Root()))
-			case "portmon.toml.5":
-				p.print("%s", manualOfConfig())
-			default:
+			write, ok := pages[strings.Join(args, " ")]
+			if !ok {
 				return usage(cmd, "expected the name of a page: %s", text.Enumerate(cmd.ValidArgs, "or"))
 			}
-			return nil
+			return write(p.out, cmd.Root())
 		},
 	}
 }
 
-func manualOfCommands(root *cobra.Command) []byte {
-	m := manual.NewPage("portmon", "8", version(), "System Administration")
-	m.Section("NAME")
-	m.Text("portmon - "+root.Short, false)
-	m.Section("SYNOPSIS")
-	var synopsis []string
-	each(root, func(cmd *cobra.Command) { synopsis = append(synopsis, usageLine(cmd)) })
-	m.Example(strings.Join(synopsis, "\n"))
-	m.Section("DESCRIPTION")
-	m.Text(root.Long, false)
-	m.Section("COMMANDS")
-	each(root, func(cmd *cobra.Command) {
-		m.Subsection(usageLine(cmd))
-		m.Text(cmd.Long, false)
-		cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { flagItem(m, f) })
-		m.Example(cmd.Example)
+// The page has in its own words only what the program does not know about
+// itself, so that no command, flag, variable or metric can be missing.
+//
+//go:embed portmon.8.tmpl
+var commandPage string
+
+func writeCommandPage(w io.Writer, root *cobra.Command) error {
+	var commands []*cobra.Command
+	eachLeaf(root, func(cmd *cobra.Command) { commands = append(commands, cmd) })
+	page := template.New("portmon.8").Funcs(template.FuncMap{
+		"text":       func(s string) string { return roff(s, ".PP") },
+		"item":       func(s string) string { return roff(s, ".IP") },
+		"usage":      usageLine,
+		"flags":      flagItems,
+		"commands":   func() []*cobra.Command { return commands },
+		"variables":  notice.Variables,
+		"metrics":    daemon.Metrics,
+		"version":    version,
+		"configFile": func() string { return config.DefaultPath },
+		"stateFile":  func() string { return config.Default().Watch.State },
 	})
-	m.Section("OPTIONS")
-	m.Text("These are for all commands.", false)
-	root.PersistentFlags().VisitAll(func(f *pflag.Flag) { flagItem(m, f) })
-	m.Section("EXIT STATUS")
-	for _, code := range []struct {
-		n    int
-		what string
-	}{
-		{exitDone, "Done."},
-		{exitFailed, "Something failed; standard error says what."},
-		{exitUsage, "Wrong usage, or a wrong configuration."},
-		{exitNotInForce, "There is no table, or it is not what the configuration says."},
-	} {
-		m.Item(fmt.Sprint(code.n), "")
-		m.Text(code.what, true)
-	}
-	m.Section("ENVIRONMENT")
-	for _, v := range [][2]string{
-		{"NO_COLOR", "If set, there are no colours. There are none either unless output goes to a terminal."},
-		{"SSH_CONNECTION", "The peer not to lock out: apply warns if it is not whitelisted, and ban refuses it without --force."},
-		{"NOTIFY_SOCKET, WATCHDOG_USEC", "Set by systemd for watch, which then reports when it is ready and that it is alive."},
-	} {
-		m.Item(v[0], "")
-		m.Text(v[1], true)
-	}
-	m.Section("FILES")
-	for _, f := range [][2]string{
-		{config.DefaultPath, "The configuration, see portmon.toml(5). Without it the built-in default holds."},
-		{config.Default().Watch.State, "Bans and offences that are remembered. Its directory also has watch.sock, by which commands talk to a running watcher."},
-	} {
-		m.Item(f[0], "")
-		m.Text(f[1], true)
-	}
-	m.Section("NOTICES")
-	m.Text("If command in [watch] names a program, portmon watch runs it for each notice with these variables. Those that do not apply are not set.", false)
-	for _, v := range notice.Variables() {
-		m.Item(v.Name, "")
-		m.Text(v.Meaning, true)
-	}
-	m.Section("METRICS")
-	m.Text("At /metrics, if metrics in [watch] names an address:", false)
-	for _, d := range daemon.Metrics() {
-		m.Item(d.Name, "")
-		m.Text(d.Help, true)
-	}
-	m.Section("SEE ALSO")
-	m.Text("portmon.toml(5), nft(8)", false)
-	return m.Bytes()
+	return template.Must(page.Parse(commandPage)).Execute(w, root)
 }
 
-// each calls f for all commands that do something, in the order of the help.
-func each(cmd *cobra.Command, f func(*cobra.Command)) {
+// eachLeaf calls f for each command that does something, in the order of the
+// help.
+func eachLeaf(cmd *cobra.Command, f func(*cobra.Command)) {
 	for _, c := range cmd.Commands() {
 		switch {
 		case !c.IsAvailableCommand() || c.Name() == "help":
 		case c.HasAvailableSubCommands():
-			each(c, f)
+			eachLeaf(c, f)
 		default:
 			f(c)
 		}
 	}
 }
 
-func flagItem(m *manual.Page, f *pflag.Flag) {
-	term := "--" + f.Name
-	if f.Shorthand != "" {
-		term = "-" + f.Shorthand + ", " + term
-	}
-	name, text := pflag.UnquoteUsage(f)
-	if name != "" {
-		name = " " + name
-	}
-	m.Item(term, name)
-	if f.DefValue != "" && f.Value.Type() == "string" {
-		text += fmt.Sprintf(" (default %q)", f.DefValue)
-	}
-	m.Text(text, true)
+// flagItem is a flag in a manual page: "-h, --help" or "--for", " DURATION".
+type flagItem struct{ Term, Value, Usage string }
+
+func flagItems(flags *pflag.FlagSet) []flagItem {
+	var items []flagItem
+	flags.VisitAll(func(f *pflag.Flag) {
+		item := flagItem{Term: "--" + f.Name}
+		if f.Shorthand != "" {
+			item.Term = "-" + f.Shorthand + ", " + item.Term
+		}
+		if item.Value, item.Usage = pflag.UnquoteUsage(f); item.Value != "" {
+			item.Value = " " + item.Value
+		}
+		if f.Value.Type() == "string" && f.DefValue != "" {
+			item.Usage += fmt.Sprintf(" (default %q)", f.DefValue)
+		}
+		items = append(items, item)
+	})
+	return items
 }
 
-func manualOfConfig() []byte {
-	m := manual.NewPage("portmon.toml", "5", version(), "File Formats")
-	m.Section("NAME")
-	m.Text("portmon.toml - the configuration of portmon", false)
-	m.Section("DESCRIPTION")
-	m.Config(string(config.Reference))
-	m.Section("FILES")
-	m.Text(config.DefaultPath, false)
-	m.Section("SEE ALSO")
-	m.Text("portmon(8)", false)
-	return m.Bytes()
+// writeConfigPage writes what the reference configuration says about each key.
+// It has paragraphs of comments, followed by a section or a key if they are
+// about one.
+func writeConfigPage(w io.Writer, _ *cobra.Command) error {
+	page := fmt.Sprintf(`.TH PORTMON.TOML 5 "" "portmon %s" "File Formats"
+.ad l
+.nr HY 0
+.SH NAME
+portmon.toml \- the configuration of portmon
+.SH DESCRIPTION
+`, roff(version(), ""))
+	for i, paragraph := range strings.Split(string(config.Reference), "\n\n") {
+		var comment, setting []string
+		for line := range strings.SplitSeq(strings.TrimSpace(paragraph), "\n") {
+			if about, ok := strings.CutPrefix(line, "#"); ok {
+				comment = append(comment, strings.TrimPrefix(about, " "))
+			} else {
+				setting = append(setting, strings.TrimSpace(line))
+			}
+		}
+		about := strings.Join(comment, "\n")
+		if i == 1 { // the first is about the whole file
+			page += ".SH KEYS\n"
+		}
+		switch name := strings.Join(setting, " "); {
+		case name == "":
+			page += ".PP\n" + roff(about, ".PP") + "\n"
+		case strings.HasPrefix(name, "["):
+			page += ".SS " + name + "\n" + roff(about, ".PP") + "\n"
+		default:
+			key, value, _ := strings.Cut(name, " ")
+			page += ".TP\n\\fB" + roff(key, "") + "\\fR " + roff(value, "") + "\n" + roff(about, ".IP") + "\n"
+		}
+	}
+	_, err := io.WriteString(w, page+".SH FILES\n"+roff(config.DefaultPath, "")+"\n.SH SEE ALSO\n.BR portmon (8)\n")
+	return err
+}
+
+// escapes keep text from being taken for requests, or for typographic quotes
+// and dashes.
+var escapes = strings.NewReplacer(`\`, `\e`, `-`, `\-`, "`", "\\`", `'`, `\(aq`, `^`, `\(ha`, `~`, `\(ti`, `"`, `\(dq`, "\n.", "\n\\&.")
+
+// roff writes text in the language of man(7). Empty lines divide paragraphs,
+// each of which a macro begins; lines that begin with two blanks are shown as
+// they are.
+func roff(s, paragraph string) string {
+	if s == "" {
+		return ""
+	}
+	var lines []string
+	literal := false
+	s = strings.TrimPrefix(escapes.Replace("\n"+strings.Trim(s, "\n")), "\n")
+	for line := range strings.SplitSeq(s, "\n") {
+		if indented := strings.HasPrefix(line, "  "); indented != literal && line != "" {
+			if literal = indented; literal {
+				lines = append(lines, ".EX")
+			} else {
+				lines = append(lines, ".EE", paragraph)
+			}
+		}
+		if line == "" && !literal {
+			line = paragraph
+		}
+		lines = append(lines, line)
+	}
+	if literal {
+		lines = append(lines, ".EE")
+	}
+	return strings.Join(lines, "\n")
 }
