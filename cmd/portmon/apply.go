@@ -52,11 +52,11 @@ With --check the exit code is 3 if the kernel holds something else.`,
 			defer c.Close()
 			switch {
 			case check:
-				return p.applyCheck(c, conf, facts)
+				return denied("read", p.applyCheck(c, conf, facts))
 			case dryRun:
-				return p.applyDryRun(c, conf, facts)
+				return denied("read", p.applyDryRun(c, conf, facts))
 			}
-			return p.apply(c, conf, facts)
+			return denied("install", p.apply(c, conf, facts))
 		},
 	}
 	cmd.Flags().BoolVar(&check, "check", false, "change nothing; report what differs, and exit 3 if anything does")

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"time"
@@ -94,10 +92,7 @@ func (p *cli) open() (c *nftset.Conn, h *ruleset.Handle, err error) {
 	}
 	if h, err = ruleset.Open(c, tableName); err != nil {
 		c.Close()
-		if errors.Is(err, os.ErrPermission) { // which request was refused says nothing
-			err = &hinted{fmt.Errorf("read table inet %s: %w", tableName, os.ErrPermission), "needs CAP_NET_ADMIN: run with sudo"}
-		}
-		return nil, nil, err
+		return nil, nil, denied("read", err)
 	}
 	return c, h, nil
 }

@@ -71,6 +71,19 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
+// needsPrivilege is what to do when the kernel refuses a request.
+const needsPrivilege = "run as root, or with CAP_NET_ADMIN"
+
+// denied returns an error for missing privilege that says what could not be done
+// to the table, in place of which request was refused first. Other errors it
+// returns as they are.
+func denied(verb string, err error) error {
+	if !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	return &hinted{fmt.Errorf("%s table inet %s: %w", verb, tableName, os.ErrPermission), needsPrivilege}
+}
+
 // hintFor returns what to do about an error, or "" if that is not known.
 func hintFor(err error) string {
 	var (
@@ -78,6 +91,7 @@ func hintFor(err error) string {
 		special  *hinted
 		fault    *config.Error
 		conflict *ruleset.ConflictError
+		white    *ruleset.WhitelistedError
 		kernel   *nftset.OpError
 		state    *book.Error
 	)
@@ -91,7 +105,7 @@ func hintFor(err error) string {
 		case errors.Is(err, fs.ErrNotExist) && fault.Line == 0:
 			return "`portmon config init " + fault.File + "` writes one"
 		case errors.Is(err, fs.ErrPermission):
-			return "run with sudo"
+			return "run as root"
 		}
 		return fault.Hint()
 	case errors.Is(err, errNoTable):
@@ -100,12 +114,17 @@ func hintFor(err error) string {
 		return state.Hint()
 	case errors.As(err, &conflict):
 		return "`portmon remove`, then `portmon apply`: all bans go with the table"
-	case errors.As(err, &kernel) && errors.Is(err, os.ErrPermission):
-		return "needs CAP_NET_ADMIN: run with sudo"
+	case errors.As(err, &white):
+		if a := white.Entry.From.Addr(); a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified() {
+			return "" // whitelisted by every table
+		}
+		return "remove " + white.Entry.String() + " from the whitelist, then run `portmon apply`"
+	case errors.Is(err, unix.EPERM):
+		return needsPrivilege
 	case errors.As(err, &kernel) && errors.Is(err, unix.ENFILE):
 		return "raise size in [ban] of the configuration, then run `portmon apply`"
 	case errors.Is(err, fs.ErrPermission):
-		return "run with sudo"
+		return "run as root"
 	}
 	return ""
 }

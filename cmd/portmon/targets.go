@@ -137,9 +137,9 @@ func (p *cli) skip(list *targetList, refused []error, verb string) error {
 		case err == nil:
 			kept = append(kept, t)
 		case t.line == 0:
-			wrong = append(wrong, fault{0, fmt.Errorf("%s %s: %w", verb, t.text, withHint(err))})
+			wrong = append(wrong, fault{0, fmt.Errorf("%s %s: %w", verb, t.text, err)})
 		default:
-			wrong = append(wrong, list.faultOf(t.line, t.text, withHint(err)))
+			wrong = append(wrong, list.faultOf(t.line, t.text, err))
 		}
 	}
 	list.targets = kept
@@ -169,19 +169,6 @@ func (p *cli) skip(list *targetList, refused []error, verb string) error {
 		fatal = append(fatal, fmt.Errorf("nothing was %sned", verb))
 	}
 	return p.failEach(fatal)
-}
-
-// withHint adds the next step to a refusal, where the administrator can take
-// one: loopback and the like are always whitelisted.
-func withHint(err error) error {
-	white, ok := errors.AsType[*ruleset.WhitelistedError](err)
-	if !ok {
-		return err
-	}
-	if a := white.Entry.From.Addr(); a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified() {
-		return err
-	}
-	return &hinted{err, "remove " + white.Entry.String() + " from the whitelist, then run `portmon apply`"}
 }
 
 // maxReason is the length of the longest comment that nft reads, in bytes.

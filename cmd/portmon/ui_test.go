@@ -96,8 +96,8 @@ func TestExitCodes(t *testing.T) {
 		{nil, 0, ""},
 		{errors.New("some failure"), 1, "portmon: some failure\n"},
 		{fmt.Errorf("list: %w", eperm), 1,
-			"portmon: list: read generation: operation not permitted\nportmon: hint: needs CAP_NET_ADMIN: run with sudo\n"},
-		{fmt.Errorf("write: %w", os.ErrPermission), 1, "portmon: write: permission denied\nportmon: hint: run with sudo\n"},
+			"portmon: list: read generation: operation not permitted\nportmon: hint: run as root, or with CAP_NET_ADMIN\n"},
+		{fmt.Errorf("write: %w", os.ErrPermission), 1, "portmon: write: permission denied\nportmon: hint: run as root\n"},
 		{&nftset.OpError{Op: "add element", Object: "inet portmon ban4", Err: unix.ENFILE}, 1,
 			"portmon: add element inet portmon ban4: the set is full\n" +
 				"portmon: hint: raise size in [ban] of the configuration, then run `portmon apply`\n"},
