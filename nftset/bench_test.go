@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // bareDump asks for a dump of a set and reads it with no look at the elements.
@@ -24,7 +26,7 @@ func bareDump(t testing.TB, fd int, buf []byte, s *Set) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for b := buf[:n]; len(b) >= nlHeaderLen; b = b[binary.NativeEndian.Uint32(b):] {
+		for b := buf[:n]; len(b) >= nfnl.HeaderLen; b = b[binary.NativeEndian.Uint32(b):] {
 			switch binary.NativeEndian.Uint16(b[4:]) {
 			case unix.NLMSG_DONE:
 				return
@@ -59,7 +61,7 @@ func BenchmarkElements(b *testing.B) {
 					}
 				})
 				defer unix.Close(fd)
-				buf := make([]byte, receiveBuffer)
+				buf := make([]byte, 64<<10)
 				if n := len(l.read(s)); n != len(elems) { // and the kernel's table is what it will be
 					b.Fatalf("%d elements", n)
 				}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // randomElements returns elements for a set that do not overlap, in no order.
@@ -51,10 +53,10 @@ func randomElements(r *rand.Rand, s *Set, n int) []Element {
 }
 
 // decodeMessage reads the elements of one message of ours: in an interval set those whose start and end are both in it.
-func decodeMessage(t testing.TB, s *Set, m message) []Element {
+func decodeMessage(t testing.TB, s *Set, m nfnl.Message) []Element {
 	t.Helper()
 	var entries []listed
-	more, err := elementList(s.Type, m.attrs(), func(l listed) bool {
+	more, err := elementList(s.Type, m.Attrs(), func(l listed) bool {
 		entries = append(entries, l)
 		return true
 	})
@@ -75,11 +77,11 @@ func decodeMessage(t testing.TB, s *Set, m message) []Element {
 }
 
 // messagesOf splits the operations of a transaction.
-func messagesOf(t testing.TB, tx *Tx) []message {
+func messagesOf(t testing.TB, tx *Tx) []nfnl.Message {
 	t.Helper()
-	var out []message
+	var out []nfnl.Message
 	for b := tx.enc.b; len(b) > 0; {
-		m, rest, err := nextMessage(b)
+		m, rest, err := nfnl.NextMessage(b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,8 +113,8 @@ func TestElementRoundTrip(t *testing.T) {
 				}
 				var got []Element
 				for i, m := range messages {
-					if m.seq != uint32(i+1) || m.typ != 10<<8|12 || m.flags != unix.NLM_F_REQUEST|unix.NLM_F_CREATE || m.body[0] != unix.NFPROTO_IPV6 {
-						t.Fatalf("message %d: sequence %d, type %#x, flags %#x, family %d", i, m.seq, m.typ, m.flags, m.body[0])
+					if m.Seq != uint32(i+1) || m.Type != 10<<8|12 || m.Flags != unix.NLM_F_REQUEST|unix.NLM_F_CREATE || m.Body[0] != unix.NFPROTO_IPV6 {
+						t.Fatalf("message %d: sequence %d, type %#x, flags %#x, family %d", i, m.Seq, m.Type, m.Flags, m.Body[0])
 					}
 					got = append(got, decodeMessage(t, s, m)...)
 				}
@@ -141,11 +143,11 @@ func TestMessageLimit(t *testing.T) {
 		var got []Element
 		messages := messagesOf(t, &tx)
 		for i, m := range messages {
-			for a, err := range attributes(m.attrs()) {
+			for a, err := range nfnl.Attrs(m.Attrs()) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if n := attrHeader + len(a.data); a.typ == unix.NFTA_SET_ELEM_LIST_ELEMENTS && i < len(messages)-1 && (n > maxAttr || n < maxAttr-1024) {
+				if n := nfnl.AttrHeaderLen + len(a.Data); a.Type == unix.NFTA_SET_ELEM_LIST_ELEMENTS && i < len(messages)-1 && (n > maxAttr || n < maxAttr-1024) {
 					t.Errorf("comments of %d: message %d has a list of %d bytes", comment, i, n)
 				}
 			}
@@ -248,8 +250,8 @@ func TestDeleteIsBare(t *testing.T) {
 	if got, want := decodeMessage(t, s, m), (Element{Interval: iv("10.0.0.0/8")}); len(got) != 1 || got[0] != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if m.typ != 10<<8|14 || m.flags != unix.NLM_F_REQUEST {
-		t.Errorf("type %#x, flags %#x", m.typ, m.flags)
+	if m.Type != 10<<8|14 || m.Flags != unix.NLM_F_REQUEST {
+		t.Errorf("type %#x, flags %#x", m.Type, m.Flags)
 	}
 }
 
@@ -311,27 +313,27 @@ func TestElementAt(t *testing.T) {
 		n := 0
 		for _, op := range tx.ops {
 			msg := tx.enc.b[op.at:] // with what follows, as in describe
-			m, _, _ := nextMessage(msg)
-			for a := range attributes(m.attrs()) {
-				if a.typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			m, _, _ := nfnl.NextMessage(msg)
+			for a := range nfnl.Attrs(m.Attrs()) {
+				if a.Type != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 					continue
 				}
-				at := bytes.Index(msg, a.data)
-				for list := a.data; len(list) > 0; {
-					start := at + len(a.data) - len(list)
-					entry, rest, err := nextAttr(list)
+				at := bytes.Index(msg, a.Data)
+				for list := a.Data; len(list) > 0; {
+					start := at + len(a.Data) - len(list)
+					entry, rest, err := nfnl.NextAttr(list)
 					if err != nil {
 						t.Fatal(err)
 					}
 					list = rest
-					l, _, err := parseElement(s.Type, entry.data)
+					l, _, err := parseElement(s.Type, entry.Data)
 					if err != nil {
 						t.Fatal(err)
 					}
 					if l.end {
 						n-- // of the interval before
 					}
-					for _, offset := range []int{start, start + 4, start + attrHeader + len(entry.data) - 1} {
+					for _, offset := range []int{start, start + 4, start + nfnl.AttrHeaderLen + len(entry.Data) - 1} {
 						if got := elementAt(s, msg, offset); got == nil || *got != elems[n].Interval {
 							t.Fatalf("flags %d: at %d: got %v, want %v", flags, offset, got, elems[n].Interval)
 						}
@@ -339,7 +341,7 @@ func TestElementAt(t *testing.T) {
 					n++
 				}
 			}
-			for _, offset := range []int{0, 4, nlHeaderLen, nlHeaderLen + nfHeaderLen, nlHeaderLen + nfHeaderLen + 8, nlHeaderLen + len(m.body), 1 << 30, -1} {
+			for _, offset := range []int{0, 4, nfnl.HeaderLen, nfnl.HeaderLen + nfnl.GenHeaderLen, nfnl.HeaderLen + nfnl.GenHeaderLen + 8, nfnl.HeaderLen + len(m.Body), 1 << 30, -1} {
 				if got := elementAt(s, msg, offset); got != nil {
 					t.Errorf("flags %d: at %d, which is no element: got %v", flags, offset, got)
 				}
@@ -411,13 +413,13 @@ func TestElementListErrors(t *testing.T) {
 				e.unnest(at)
 			},
 		} {
-			if got, err := read(IPv4Addr, list(build)); !errors.Is(err, errShort) {
+			if got, err := read(IPv4Addr, list(build)); !errors.Is(err, nfnl.ErrShort) {
 				t.Errorf("%s holds %x: %v, %v", what, b, got, err)
 			}
 		}
 	}
 	for n := range good {
-		if got, err := read(IPv4Addr, good[:n]); n > 0 && !errors.Is(err, errShort) || len(got) > 0 {
+		if got, err := read(IPv4Addr, good[:n]); n > 0 && !errors.Is(err, nfnl.ErrShort) || len(got) > 0 {
 			t.Errorf("first %d bytes: %v, %v", n, got, err)
 		}
 	}
@@ -489,8 +491,8 @@ func TestRenewEncoding(t *testing.T) {
 			continue
 		}
 		for i, m := range messages {
-			if got := decodeMessage(t, s, m); m.typ != tt.types[i] || !slices.Equal(got, tt.elems[i]) {
-				t.Errorf("%s: message %d: type %#x, %v; want %#x, %v", name, i, m.typ, got, tt.types[i], tt.elems[i])
+			if got := decodeMessage(t, s, m); m.Type != tt.types[i] || !slices.Equal(got, tt.elems[i]) {
+				t.Errorf("%s: message %d: type %#x, %v; want %#x, %v", name, i, m.Type, got, tt.types[i], tt.elems[i])
 			}
 		}
 	}

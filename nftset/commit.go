@@ -7,6 +7,8 @@ import (
 	"iter"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // BatchSize is the number of elements that [Conn.AddSeq], [Conn.RenewSeq] and [Conn.DeleteSeq] put into one transaction, at most.
@@ -40,53 +42,48 @@ func (c *Conn) run(tx *Tx, commit bool) error {
 		return &OpError{Op: "commit transaction", Err: errDumped}
 	}
 	c.drain()
-	if err := c.send(pieces...); err != nil {
+	if err := c.wire.Send(pieces...); err != nil {
 		return &OpError{Op: "commit transaction", Err: err}
 	}
 	return c.outcome(tx)
 }
 
-// outcome reads the answers to a transaction. The kernel queued all of them before send returned.
+// outcome reads the answers to a transaction. The kernel queued all of them before
+// Send returned. Errors that did not fit the receive buffer are lost, not the
+// first.
 func (c *Conn) outcome(tx *Tx) error {
 	var first *OpError
 	acked := false
-	for {
-		b, err := c.receive(false)
-		if errors.Is(err, unix.EAGAIN) {
-			break
-		}
-		if errors.Is(err, unix.ENOBUFS) {
-			continue // more errors than the buffer holds; those before still come
-		}
-		if err != nil {
-			return &OpError{Op: "commit transaction", Err: fmt.Errorf("read the outcome: %w", err)}
-		}
+	err := c.wire.Pending(func(b []byte) error {
 		for len(b) > 0 {
-			m, rest, err := nextMessage(b)
+			m, rest, err := nfnl.NextMessage(b)
 			if err != nil {
-				return &OpError{Op: "commit transaction", Err: err}
+				return err
 			}
 			b = rest
-			if m.typ != unix.NLMSG_ERROR {
+			if m.Type != unix.NLMSG_ERROR {
 				continue
 			}
-			r, err := parseReply(m)
+			r, err := nfnl.ParseReply(m)
 			switch {
 			case err != nil:
-				return &OpError{Op: "commit transaction", Err: err}
-			case r.errno == nil:
+				return err
+			case r.Errno == nil:
 				acked = true
 			case first == nil:
-				first = tx.describe(r.seq, r.offset, r.errno, r.text)
+				first = tx.describe(m.Seq, r)
 			default:
 				first.Others++
 			}
 		}
-	}
-	if first != nil {
+		return nil
+	})
+	switch {
+	case err != nil:
+		return &OpError{Op: "commit transaction", Err: fmt.Errorf("read the outcome: %w", err)}
+	case first != nil:
 		return first
-	}
-	if !acked {
+	case !acked:
 		return &OpError{Op: "commit transaction", Err: errors.New("the kernel gave no answer")}
 	}
 	return nil
@@ -94,7 +91,7 @@ func (c *Conn) outcome(tx *Tx) error {
 
 // drain throws away what an earlier exchange left unread.
 func (c *Conn) drain() {
-	_ = c.pending(func([]byte) error { return nil }) // a fault of the socket comes again
+	_ = c.wire.Pending(func([]byte) error { return nil }) // a fault of the socket comes again
 }
 
 // AddSeq adds elements in transactions of at most [BatchSize]. After an error, the

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // nftaSetElemKeyEnd is NFTA_SET_ELEM_KEY_END of
@@ -25,19 +27,19 @@ type listed struct {
 // elementList walks the elements of one NEWSETELEM message, without allocating. It stops at the first false, or with an error.
 func elementList(t KeyType, attrs []byte, yield func(listed) bool) (more bool, err error) {
 	for len(attrs) > 0 {
-		a, rest, err := nextAttr(attrs)
+		a, rest, err := nfnl.NextAttr(attrs)
 		if err != nil {
 			return false, err
 		}
 		attrs = rest
-		if a.typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+		if a.Type != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
 		}
-		for list := a.data; len(list) > 0; {
-			if a, list, err = nextAttr(list); err != nil {
+		for list := a.Data; len(list) > 0; {
+			if a, list, err = nfnl.NextAttr(list); err != nil {
 				return false, err
 			}
-			l, ok, err := parseElement(t, a.data)
+			l, ok, err := parseElement(t, a.Data)
 			if err != nil {
 				return false, err
 			}
@@ -52,35 +54,35 @@ func elementList(t KeyType, attrs []byte, yield func(listed) bool) (more bool, e
 // parseElement reads one list entry. ok is false for what has no key: the catch-all element.
 func parseElement(t KeyType, b []byte) (l listed, ok bool, err error) {
 	for len(b) > 0 {
-		a, rest, err := nextAttr(b)
+		a, rest, err := nfnl.NextAttr(b)
 		if err != nil {
 			return l, false, err
 		}
 		b = rest
-		switch a.typ {
+		switch a.Type {
 		case unix.NFTA_SET_ELEM_KEY:
-			v, _, err := nextAttr(a.data)
+			v, _, err := nfnl.NextAttr(a.Data)
 			if err != nil {
 				return l, false, err
 			}
 			var k Key
-			if k, ok = parseKey(t, v.data); !ok {
+			if k, ok = parseKey(t, v.Data); !ok {
 				return l, false, fmt.Errorf("its keys are not of type %v", t)
 			}
 			l.el.From, l.el.To = k, k
 		case nftaSetElemKeyEnd:
 			return l, false, errIntervals
 		case unix.NFTA_SET_ELEM_FLAGS:
-			l.end = a.u32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
+			l.end = a.Uint32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		case unix.NFTA_SET_ELEM_TIMEOUT:
-			l.el.Timeout = duration(a.u64())
+			l.el.Timeout = duration(a.Uint64())
 		case unix.NFTA_SET_ELEM_EXPIRATION:
 			// An element at its end has 0 left. What lives for ever does not have the attribute.
-			l.el.Remaining = max(duration(a.u64()), time.Millisecond)
+			l.el.Remaining = max(duration(a.Uint64()), time.Millisecond)
 		case unix.NFTA_SET_ELEM_USERDATA:
-			l.el.Comment = userDataString(a.data, udataElemComment)
+			l.el.Comment = userDataString(a.Data, udataElemComment)
 		case unix.NFTA_SET_ELEM_EXPR:
-			if err := parseCounter(a.data, &l.el); err != nil {
+			if err := parseCounter(a.Data, &l.el); err != nil {
 				return l, false, err
 			}
 		}
@@ -98,24 +100,24 @@ func duration(ms uint64) time.Duration {
 func parseCounter(b []byte, el *Element) error {
 	counter := false
 	for len(b) > 0 {
-		a, rest, err := nextAttr(b)
+		a, rest, err := nfnl.NextAttr(b)
 		if err != nil {
 			return err
 		}
 		b = rest
-		switch a.typ {
+		switch a.Type {
 		case unix.NFTA_EXPR_NAME:
-			counter = string(a.data) == "counter\x00"
+			counter = string(a.Data) == "counter\x00"
 		case unix.NFTA_EXPR_DATA:
-			for data := a.data; counter && len(data) > 0; {
-				if a, data, err = nextAttr(data); err != nil {
+			for data := a.Data; counter && len(data) > 0; {
+				if a, data, err = nfnl.NextAttr(data); err != nil {
 					return err
 				}
-				switch a.typ {
+				switch a.Type {
 				case unix.NFTA_COUNTER_BYTES:
-					el.Bytes = a.u64()
+					el.Bytes = a.Uint64()
 				case unix.NFTA_COUNTER_PACKETS:
-					el.Packets = a.u64()
+					el.Packets = a.Uint64()
 				}
 				el.HasCounter = true
 			}
@@ -127,25 +129,25 @@ func parseCounter(b []byte, el *Element) error {
 // elementAt finds the element of a message of ours that the kernel pointed at; nil if there is none. offset counts from the start of
 // the message and leads to an entry of the list, or into it; the end of an interval leads to the interval.
 func elementAt(s *Set, msg []byte, offset int) *Interval {
-	m, _, err := nextMessage(msg)
+	m, _, err := nfnl.NextMessage(msg)
 	if err != nil || offset == 0 {
 		return nil
 	}
 	var cur *Interval
 	hit := false
-	for a, err := range attributes(m.attrs()) {
-		if err != nil || a.typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+	for a, err := range nfnl.Attrs(m.Attrs()) {
+		if err != nil || a.Type != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
 		}
-		for list := a.data; len(list) > 0; {
+		for list := a.Data; len(list) > 0; {
 			// Slices of one array: what is left of the capacity tells the position.
 			start := cap(msg) - cap(list)
-			entry, rest, err := nextAttr(list)
+			entry, rest, err := nfnl.NextAttr(list)
 			if err != nil {
 				return nil
 			}
 			list = rest
-			l, ok, err := parseElement(s.Type, entry.data)
+			l, ok, err := parseElement(s.Type, entry.Data)
 			switch {
 			case err != nil || !ok:
 				return nil
@@ -159,7 +161,7 @@ func elementAt(s *Set, msg []byte, offset int) *Interval {
 					cur.To = s.Type.Max()
 				}
 			}
-			hit = hit || start <= offset && offset < start+attrHeader+len(entry.data)
+			hit = hit || start <= offset && offset < start+nfnl.AttrHeaderLen+len(entry.Data)
 		}
 	}
 	if hit {

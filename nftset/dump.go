@@ -3,8 +3,11 @@ package nftset
 import (
 	"fmt"
 	"iter"
+	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // Elements reads a set. Elements come in no particular order, except those of interval sets, which come sorted; each comes
@@ -75,8 +78,8 @@ func (c *Conn) dumpElements(s *Set, f func(listed) bool) (steady bool, err error
 	e.string(unix.NFTA_SET_ELEM_LIST_TABLE, s.Table.Name)
 	e.string(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 	ends := false
-	err = c.dump(unix.NFT_MSG_GETSETELEM, s.Table.Family, e.b, func(m message) error {
-		_, err := elementList(s.Type, m.attrs(), func(l listed) bool {
+	err = c.dump(unix.NFT_MSG_GETSETELEM, s.Table.Family, e.b, func(m nfnl.Message) error {
+		_, err := elementList(s.Type, m.Attrs(), func(l listed) bool {
 			ends = ends || l.end
 			return f(l)
 		})
@@ -100,11 +103,11 @@ func (c *Conn) settle() error {
 	if c.dumped {
 		return errDumped
 	}
-	return c.send(batchFrame(unix.NFNL_MSG_BATCH_BEGIN, 0), batchFrame(unix.NFNL_MSG_BATCH_END, 0))
+	return c.wire.Send(batchFrame(unix.NFNL_MSG_BATCH_BEGIN, 0), batchFrame(unix.NFNL_MSG_BATCH_END, 0))
 }
 
 // dump asks for a dump and calls f with each of its messages; after an error of f the rest is read all the same.
-func (c *Conn) dump(typ uint16, family Family, attrs []byte, f func(message) error) error {
+func (c *Conn) dump(typ uint16, family Family, attrs []byte, f func(nfnl.Message) error) error {
 	seq, err := c.request(typ, unix.NLM_F_DUMP, family, attrs)
 	if err != nil {
 		return err
@@ -113,11 +116,11 @@ func (c *Conn) dump(typ uint16, family Family, attrs []byte, f func(message) err
 	defer func() { c.dumped = false }()
 	var fault error
 	for done := false; !done; {
-		b, err := c.receive(true)
+		b, err := c.wire.Receive(true)
 		if err != nil {
 			return err
 		}
-		done, err = answers(b, seq, func(m message) {
+		done, err = answers(b, seq, func(m nfnl.Message) {
 			if fault == nil {
 				fault = f(m)
 			}
@@ -131,17 +134,17 @@ func (c *Conn) dump(typ uint16, family Family, attrs []byte, f func(message) err
 
 // answers calls f with the messages of a datagram that answer a request. It reports whether a dump is done, or why it failed, which
 // the kernel may say at its end only.
-func answers(b []byte, seq uint32, f func(message)) (done bool, err error) {
+func answers(b []byte, seq uint32, f func(nfnl.Message)) (done bool, err error) {
 	for len(b) > 0 {
-		var m message
-		if m, b, err = nextMessage(b); err != nil {
+		var m nfnl.Message
+		if m, b, err = nfnl.NextMessage(b); err != nil {
 			return false, err
 		}
 		switch {
-		case m.seq != seq:
-		case m.typ == unix.NLMSG_DONE || m.typ == unix.NLMSG_ERROR:
-			return true, errorOf(m)
-		case m.typ >= unix.NLMSG_MIN_TYPE:
+		case m.Seq != seq:
+		case m.Type == unix.NLMSG_DONE || m.Type == unix.NLMSG_ERROR:
+			return true, m.Errno()
+		case m.Type >= unix.NLMSG_MIN_TYPE:
 			f(m)
 		}
 	}
@@ -159,8 +162,25 @@ func (c *Conn) request(typ, flags uint16, family Family, attrs []byte) (uint32, 
 	at := e.begin(unix.NFNL_SUBSYS_NFTABLES<<8|typ, flags, family, c.seq)
 	e.b = append(e.b, attrs...)
 	e.finish(at)
-	if err := c.send(e.b); err != nil {
+	if err := c.wire.Send(e.b); err != nil {
 		return 0, fmt.Errorf("send request: %w", err)
 	}
 	return c.seq, nil
+}
+
+// Dump reads objects for which this package has no type: tables, chains, rules, counters. typ is one of unix.NFT_MSG_GET*, attrs
+// are the encoded attributes that narrow the request; the kernel may ignore them and send more. Each value is the attributes of
+// one object. Errors are plain errnos; absence is often just an empty sequence. As with [Conn.Elements], the connection is not free
+// inside of the loop.
+func (c *Conn) Dump(typ uint16, family Family, attrs []byte) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		stopped := false
+		err := c.dump(typ, family, attrs, func(m nfnl.Message) error {
+			stopped = stopped || !yield(slices.Clone(m.Attrs()), nil)
+			return nil
+		})
+		if err != nil && !stopped {
+			yield(nil, err)
+		}
+	}
 }

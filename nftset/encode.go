@@ -6,14 +6,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
-const (
-	nlHeaderLen = unix.SizeofNlMsghdr
-	nfHeaderLen = 4 // struct nfgenmsg: family, version, res_id (big endian)
-	attrHeader  = unix.SizeofNlAttr
-	maxAttr     = 65535 // the length of an attribute is a __u16
-)
+// maxAttr is the longest that an attribute can be: its length is a __u16.
+const maxAttr = 65535
 
 // encoder appends netlink messages and attributes to one buffer. Netlink aligns everything to 4 bytes.
 type encoder struct{ b []byte }
@@ -47,7 +45,7 @@ func (e *encoder) unnest(at int) {
 }
 
 func (e *encoder) head(typ uint16, n int) {
-	e.b = binary.NativeEndian.AppendUint16(e.b, uint16(attrHeader+n))
+	e.b = binary.NativeEndian.AppendUint16(e.b, uint16(nfnl.AttrHeaderLen+n))
 	e.b = binary.NativeEndian.AppendUint16(e.b, typ)
 }
 

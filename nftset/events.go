@@ -1,11 +1,11 @@
 package nftset
 
 import (
-	"bytes"
-	"encoding/binary"
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // Event is something that a program's transaction did, one of those that [Listen] was asked for.
@@ -107,13 +107,12 @@ type eventDecoder struct {
 func (d *eventDecoder) decode(batch []Event, b []byte) ([]Event, error) {
 	var fault error
 	for len(b) > 0 {
-		m, rest, err := nextMessage(b)
+		m, rest, err := nfnl.NextMessage(b)
 		if err != nil {
 			return batch, err
 		}
-		if m.typ>>8 == unix.NFNL_SUBSYS_NFTABLES {
-			port := binary.NativeEndian.Uint32(b[12:])
-			if batch, err = d.message(batch, m, port); err != nil && fault == nil {
+		if m.Type>>8 == unix.NFNL_SUBSYS_NFTABLES {
+			if batch, err = d.message(batch, m); err != nil && fault == nil {
 				fault = err
 			}
 		}
@@ -122,20 +121,20 @@ func (d *eventDecoder) decode(batch []Event, b []byte) ([]Event, error) {
 	return batch, fault
 }
 
-func (d *eventDecoder) message(batch []Event, m message, port uint32) ([]Event, error) {
-	if uint8(m.typ) == unix.NFT_MSG_NEWGEN {
-		return d.commit(batch, m, port)
+func (d *eventDecoder) message(batch []Event, m nfnl.Message) ([]Event, error) {
+	if uint8(m.Type) == unix.NFT_MSG_NEWGEN {
+		return d.commit(batch, m)
 	}
 	if d.table == (Table{}) {
 		d.touched = true
 		return batch, nil
 	}
-	table, object, err := names(m.attrs())
-	if err != nil || Family(m.body[0]) != d.table.Family || string(table) != d.table.Name {
+	table, object, err := names(m.Attrs())
+	if err != nil || Family(m.Body[0]) != d.table.Family || string(table) != d.table.Name {
 		return batch, err
 	}
 	d.touched = true
-	ev := Event{Kind: eventKind(uint8(m.typ)), PortID: port}
+	ev := Event{Kind: eventKind(uint8(m.Type)), PortID: m.Port}
 	switch ev.Kind {
 	case 0:
 		return batch, nil
@@ -150,7 +149,7 @@ func (d *eventDecoder) message(batch []Event, m message, port uint32) ([]Event, 
 	if ev.Kind == SetAdded || ev.Kind == SetDeleted {
 		return append(batch, ev), nil
 	}
-	_, err = elementList(s.Type, m.attrs(), func(l listed) bool {
+	_, err = elementList(s.Type, m.Attrs(), func(l listed) bool {
 		ev.Element, ev.End = l.el, l.end
 		batch = append(batch, ev)
 		return true
@@ -161,23 +160,23 @@ func (d *eventDecoder) message(batch []Event, m message, port uint32) ([]Event, 
 	return batch, err
 }
 
-func (d *eventDecoder) commit(batch []Event, m message, port uint32) ([]Event, error) {
+func (d *eventDecoder) commit(batch []Event, m nfnl.Message) ([]Event, error) {
 	if !d.touched {
 		return batch, nil
 	}
 	d.touched = false
-	ev := Event{Kind: Commit, PortID: port}
-	for a, err := range attributes(m.attrs()) {
+	ev := Event{Kind: Commit, PortID: m.Port}
+	for a, err := range nfnl.Attrs(m.Attrs()) {
 		if err != nil {
 			return batch, err
 		}
-		switch a.typ {
+		switch a.Type {
 		case unix.NFTA_GEN_ID:
-			ev.Generation = a.u32()
+			ev.Generation = a.Uint32()
 		case unix.NFTA_GEN_PROC_PID:
-			ev.PID = a.u32()
+			ev.PID = a.Uint32()
 		case unix.NFTA_GEN_PROC_NAME:
-			ev.Process = a.string()
+			ev.Process = string(a.Text())
 		}
 	}
 	return append(batch, ev), nil
@@ -186,15 +185,15 @@ func (d *eventDecoder) commit(batch []Event, m message, port uint32) ([]Event, e
 // names returns the table that a message is about, and the set, if it is about one or its elements.
 func names(attrs []byte) (table, set []byte, err error) {
 	for len(attrs) > 0 {
-		var a attribute
-		if a, attrs, err = nextAttr(attrs); err != nil {
+		var a nfnl.Attr
+		if a, attrs, err = nfnl.NextAttr(attrs); err != nil {
 			return nil, nil, err
 		}
-		switch a.typ {
+		switch a.Type {
 		case unix.NFTA_TABLE_NAME: // as NFTA_SET_TABLE, NFTA_SET_ELEM_LIST_TABLE, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE and NFTA_OBJ_TABLE
-			table = bytes.TrimSuffix(a.data, []byte{0})
+			table = a.Text()
 		case unix.NFTA_SET_NAME: // as NFTA_SET_ELEM_LIST_SET
-			set = bytes.TrimSuffix(a.data, []byte{0})
+			set = a.Text()
 		}
 	}
 	return table, set, nil

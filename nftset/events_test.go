@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // transcript is what Linux 6.18 told of four runs of nft 1.0.6, in datagrams as read from the socket of a little-endian machine:
@@ -248,7 +250,7 @@ func TestDecodeFaultyEvents(t *testing.T) {
 	}
 	good, wrong := one(*d.sets["ban4"], IPv4Addr), one(*d.sets["trap"], IPv4Addr)
 	short := bytes.Clone(good)
-	binary.NativeEndian.PutUint16(short[nlHeaderLen+nfHeaderLen:], 99) // the first attribute
+	binary.NativeEndian.PutUint16(short[nfnl.HeaderLen+nfnl.GenHeaderLen:], 99) // the first attribute
 	end := generation(1, "x")
 	for _, tt := range []struct {
 		name string
@@ -257,8 +259,8 @@ func TestDecodeFaultyEvents(t *testing.T) {
 		err  string
 	}{
 		{"wrong type", slices.Concat(good, wrong, good, end), []EventKind{ElementAdded, ElementAdded, Commit}, "read event of set inet lab trap: its keys are not of type inet_service"},
-		{"attribute cut off", slices.Concat(good, short, good, end), []EventKind{ElementAdded, ElementAdded, Commit}, errShort.Error()},
-		{"message cut off", slices.Concat(good, good[:len(good)-1]), []EventKind{ElementAdded}, errShort.Error()},
+		{"attribute cut off", slices.Concat(good, short, good, end), []EventKind{ElementAdded, ElementAdded, Commit}, nfnl.ErrShort.Error()},
+		{"message cut off", slices.Concat(good, good[:len(good)-1]), []EventKind{ElementAdded}, nfnl.ErrShort.Error()},
 		{"commit of what came before", end, []EventKind{Commit}, ""},
 		{"commit of nothing", slices.Concat(end, end), nil, ""},
 		{"of another subsystem", slices.Concat([]byte(nil), otherSubsystem(good), end), nil, ""},

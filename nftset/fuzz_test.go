@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // Two dumps of Linux 6.18, as read from the socket of a little-endian machine. nft 1.0.6 had made the sets:
@@ -47,11 +49,11 @@ func unhex(s string) []byte {
 
 // attrsOf returns the attributes of the first message of a datagram.
 func attrsOf(datagram []byte) []byte {
-	m, _, err := nextMessage(datagram)
+	m, _, err := nfnl.NextMessage(datagram)
 	if err != nil {
 		return nil
 	}
-	return m.attrs()
+	return m.Attrs()
 }
 
 // mergeSeeds are lists of intervals as fuzzMerge reads them: a byte for the type, a key, and a key or a number of low bits.
@@ -219,29 +221,27 @@ func FuzzMessages(f *testing.F) {
 	f.Fuzz(func(t *testing.T, datagram []byte) {
 		before := bytes.Clone(datagram)
 		for b := datagram; len(b) > 0; {
-			m, rest, err := nextMessage(b)
+			m, rest, err := nfnl.NextMessage(b)
 			if err != nil {
 				break
 			}
-			if len(rest) > len(b)-nlHeaderLen {
+			if len(rest) > len(b)-nfnl.HeaderLen {
 				t.Fatalf("no progress: %d of %d bytes left", len(rest), len(b))
 			}
 			n := int(binary.NativeEndian.Uint32(b))
-			if !bytes.Equal(m.body, b[16:n]) || m.typ != binary.NativeEndian.Uint16(b[4:]) || m.seq != binary.NativeEndian.Uint32(b[8:]) {
+			if !bytes.Equal(m.Body, b[16:n]) || m.Type != binary.NativeEndian.Uint16(b[4:]) || m.Seq != binary.NativeEndian.Uint32(b[8:]) {
 				t.Fatalf("%x read as %+v", b[:n], m)
 			}
-			if r, err := parseReply(m); err == nil && r.seq != m.seq {
-				t.Fatalf("reply of %d for message %d", r.seq, m.seq)
-			}
-			if m.typ >= unix.NLMSG_MIN_TYPE {
+			_, _ = nfnl.ParseReply(m)
+			if m.Type >= unix.NLMSG_MIN_TYPE {
 				sum := 0
-				for a, err := range attributes(m.attrs()) {
+				for a, err := range nfnl.Attrs(m.Attrs()) {
 					if err == nil {
-						sum += attrHeader + len(a.data)
+						sum += nfnl.AttrHeaderLen + len(a.Data)
 					}
 				}
-				if sum > len(m.attrs()) {
-					t.Fatalf("%d bytes of attributes in %d", sum, len(m.attrs()))
+				if sum > len(m.Attrs()) {
+					t.Fatalf("%d bytes of attributes in %d", sum, len(m.Attrs()))
 				}
 				if s, _, err := parseSet(m); err == nil && (s.Timeout < 0 || s.Flags&FlagInterval != 0 && s.Count != -1) {
 					t.Fatalf("%+v", s)
@@ -251,14 +251,14 @@ func FuzzMessages(f *testing.F) {
 		}
 		for _, seq := range []uint32{0, 1} {
 			elements := 0
-			done, err := answers(datagram, seq, func(m message) {
-				if m.seq != seq {
-					t.Fatalf("answer to %d given to %d", m.seq, seq)
+			done, err := answers(datagram, seq, func(m nfnl.Message) {
+				if m.Seq != seq {
+					t.Fatalf("answer to %d given to %d", m.Seq, seq)
 				}
-				m.generation()
-				_, _ = elementList(IPv4Addr, m.attrs(), func(listed) bool { elements++; return true })
+				m.Resource()
+				_, _ = elementList(IPv4Addr, m.Attrs(), func(listed) bool { elements++; return true })
 			})
-			if done && err == nil && len(datagram) < nlHeaderLen {
+			if done && err == nil && len(datagram) < nfnl.HeaderLen {
 				t.Fatal("done without a message")
 			}
 		}
@@ -278,14 +278,14 @@ func TestFuzzSeeds(t *testing.T) {
 	}
 	counts := map[string]int{}
 	for _, b := range messageSeeds {
-		_, _ = answers(b, 1, func(m message) {
+		_, _ = answers(b, 1, func(m nfnl.Message) {
 			if s, _, err := parseSet(m); err == nil && s.Name == "s" && s.Size == 65535 && s.Type == IPv4Addr && s.Flags == FlagInterval {
 				counts["set"]++
 			}
-			_, _ = elementList(IPv4Addr, m.attrs(), func(listed) bool { counts["element"]++; return true })
+			_, _ = elementList(IPv4Addr, m.Attrs(), func(listed) bool { counts["element"]++; return true })
 		})
-		if m, _, err := nextMessage(b); err == nil && m.typ == unix.NLMSG_ERROR {
-			if r, err := parseReply(m); err == nil && r.errno == unix.EEXIST && r.offset == 44 && r.text == "oops! " {
+		if m, _, err := nfnl.NextMessage(b); err == nil && m.Type == unix.NLMSG_ERROR {
+			if r, err := nfnl.ParseReply(m); err == nil && r.Errno == unix.EEXIST && r.Offset == 44 && r.Text == "oops! " {
 				counts["reply"]++
 			}
 		}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // Get returns the element of a set that holds k, which in an interval set is the interval around it. If there is none the error is
@@ -83,9 +85,9 @@ func (c *Conn) getEntry(s *Set, k Key, end bool) (found listed, generation uint1
 	var e encoder
 	e.question(s, k, end)
 	have := false
-	err = c.get(unix.NFT_MSG_GETSETELEM, s.Table.Family, e.b, func(m message) error {
-		generation = m.generation()
-		_, err := elementList(s.Type, m.attrs(), func(l listed) bool {
+	err = c.get(unix.NFT_MSG_GETSETELEM, s.Table.Family, e.b, func(m nfnl.Message) error {
+		generation = m.Resource()
+		_, err := elementList(s.Type, m.Attrs(), func(l listed) bool {
 			found, have = l, true
 			return false
 		})
@@ -121,13 +123,13 @@ func (c *Conn) Generation() (uint32, error) {
 }
 
 func (c *Conn) generation() (generation uint32, err error) {
-	err = c.get(unix.NFT_MSG_GETGEN, FamilyINet, nil, func(m message) error {
-		for a, err := range attributes(m.attrs()) {
+	err = c.get(unix.NFT_MSG_GETGEN, FamilyINet, nil, func(m nfnl.Message) error {
+		for a, err := range nfnl.Attrs(m.Attrs()) {
 			if err != nil {
 				return err
 			}
-			if a.typ == unix.NFTA_GEN_ID {
-				generation = a.u32()
+			if a.Type == unix.NFTA_GEN_ID {
+				generation = a.Uint32()
 			}
 		}
 		return nil
@@ -136,17 +138,17 @@ func (c *Conn) generation() (generation uint32, err error) {
 }
 
 // get asks for a single object and calls f with the answer. The kernel has answered by the time the request is sent.
-func (c *Conn) get(typ uint16, family Family, attrs []byte, f func(message) error) error {
+func (c *Conn) get(typ uint16, family Family, attrs []byte, f func(nfnl.Message) error) error {
 	seq, err := c.request(typ, 0, family, attrs)
 	if err != nil {
 		return err
 	}
-	b, err := c.receive(false)
+	b, err := c.wire.Receive(false)
 	if err != nil {
 		return fmt.Errorf("read the answer: %w", err)
 	}
 	var fault error
-	if _, err := answers(b, seq, func(m message) { fault = f(m) }); err != nil {
+	if _, err := answers(b, seq, func(m nfnl.Message) { fault = f(m) }); err != nil {
 		return err
 	}
 	return fault

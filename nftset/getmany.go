@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // pipeline is how many keys GetMany asks for at once. The answers wait in the
@@ -131,17 +133,17 @@ func (m *many) exchange() (n int, err error) {
 			m.enc.finish(at)
 		}
 	}
-	if err := c.send(m.enc.b); err != nil {
+	if err := c.wire.Send(m.enc.b); err != nil {
 		return 0, fmt.Errorf("send requests: %w", err)
 	}
-	err = c.pending(func(b []byte) error {
+	err = c.wire.Pending(func(b []byte) error {
 		for len(b) > 0 {
-			answer, rest, err := nextMessage(b)
+			answer, rest, err := nfnl.NextMessage(b)
 			if err != nil {
 				return err
 			}
 			b = rest
-			if i := answer.seq - first; i < uint32(len(m.keys)) {
+			if i := answer.Seq - first; i < uint32(len(m.keys)) {
 				w := &m.keys[i]
 				if err := w.take(m.s.Type, answer); err != nil {
 					return err
@@ -155,14 +157,14 @@ func (m *many) exchange() (n int, err error) {
 	return n, err
 }
 
-func (w *wanted) take(t KeyType, answer message) error {
-	if answer.typ == unix.NLMSG_ERROR {
-		if err := errorOf(answer); !errors.Is(err, unix.ENOENT) {
+func (w *wanted) take(t KeyType, answer nfnl.Message) error {
+	if answer.Type == unix.NLMSG_ERROR {
+		if err := answer.Errno(); !errors.Is(err, unix.ENOENT) {
 			return err
 		}
 		return nil
 	}
-	_, err := elementList(t, answer.attrs(), func(l listed) bool {
+	_, err := elementList(t, answer.Attrs(), func(l listed) bool {
 		w.el, w.there = l.el, true
 		return false
 	})

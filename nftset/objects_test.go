@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // TestObjects adds and deletes tables and sets, and a chain by Message, and reads them with Dump.
@@ -18,12 +20,12 @@ func TestObjects(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for a, err := range attributes(attrs) {
+			for a, err := range nfnl.Attrs(attrs) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if a.typ == name {
-					out = append(out, a.string())
+				if a.Type == name {
+					out = append(out, string(a.Text()))
 				}
 			}
 		}

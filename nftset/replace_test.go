@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/nfnl"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -20,18 +21,18 @@ func (l *fixture) rules(chain string) (all [][]byte) {
 		}
 		var e encoder
 		mine := false
-		for a, err := range attributes(attrs) {
+		for a, err := range nfnl.Attrs(attrs) {
 			if err != nil {
 				l.t.Fatal(err)
 			}
-			switch a.typ {
+			switch a.Type {
 			case unix.NFTA_RULE_CHAIN:
-				mine = a.string() == chain
-				e.string(a.typ, chain)
+				mine = string(a.Text()) == chain
+				e.string(a.Type, chain)
 			case unix.NFTA_RULE_TABLE:
-				e.bytes(a.typ, a.data)
+				e.bytes(a.Type, a.Data)
 			case unix.NFTA_RULE_EXPRESSIONS:
-				e.bytes(a.typ|unix.NLA_F_NESTED, a.data)
+				e.bytes(a.Type|unix.NLA_F_NESTED, a.Data)
 			}
 		}
 		if mine {

@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // nftaSetCount is NFTA_SET_COUNT of include/uapi/linux/netfilter/nf_tables.h, new in Linux 6.16.
@@ -16,7 +18,7 @@ func (c *Conn) Set(t Table, name string) (*Set, error) {
 	e.string(unix.NFTA_SET_TABLE, t.Name)
 	e.string(unix.NFTA_SET_NAME, name)
 	var s Set
-	err := c.get(unix.NFT_MSG_GETSET, t.Family, e.b, func(m message) (err error) {
+	err := c.get(unix.NFT_MSG_GETSET, t.Family, e.b, func(m nfnl.Message) (err error) {
 		var anonymous bool
 		if s, anonymous, err = parseSet(m); anonymous {
 			err = unix.ENOENT
@@ -34,7 +36,7 @@ func (c *Conn) Sets(t Table) ([]Set, error) {
 	var e encoder
 	e.string(unix.NFTA_SET_TABLE, t.Name)
 	var sets []Set
-	err := c.dump(unix.NFT_MSG_GETSET, t.Family, e.b, func(m message) error {
+	err := c.dump(unix.NFT_MSG_GETSET, t.Family, e.b, func(m nfnl.Message) error {
 		s, anonymous, err := parseSet(m)
 		if err == nil && s.Table == t && !anonymous {
 			sets = append(sets, s)
@@ -73,35 +75,35 @@ func (c *Conn) count(s *Set) (n int, err error) {
 	return n, nil
 }
 
-func parseSet(m message) (s Set, anonymous bool, err error) {
-	s.Table.Family, s.Count = Family(m.body[0]), -1
-	for a, err := range attributes(m.attrs()) {
+func parseSet(m nfnl.Message) (s Set, anonymous bool, err error) {
+	s.Table.Family, s.Count = Family(m.Body[0]), -1
+	for a, err := range nfnl.Attrs(m.Attrs()) {
 		if err != nil {
 			return s, false, err
 		}
-		switch a.typ {
+		switch a.Type {
 		case unix.NFTA_SET_TABLE:
-			s.Table.Name = a.string()
+			s.Table.Name = string(a.Text())
 		case unix.NFTA_SET_NAME:
-			s.Name = a.string()
+			s.Name = string(a.Text())
 		case unix.NFTA_SET_FLAGS:
-			anonymous = a.u32()&unix.NFT_SET_ANONYMOUS != 0
-			s.Flags = Flags(a.u32())
+			anonymous = a.Uint32()&unix.NFT_SET_ANONYMOUS != 0
+			s.Flags = Flags(a.Uint32())
 		case unix.NFTA_SET_KEY_TYPE:
-			s.Type = KeyType(a.u32())
+			s.Type = KeyType(a.Uint32())
 		case unix.NFTA_SET_TIMEOUT:
-			s.Timeout = duration(a.u64())
+			s.Timeout = duration(a.Uint64())
 		case unix.NFTA_SET_DESC:
-			for d, err := range attributes(a.data) {
+			for d, err := range nfnl.Attrs(a.Data) {
 				if err != nil {
 					return s, false, err
 				}
-				if d.typ == unix.NFTA_SET_DESC_SIZE {
-					s.Size = d.u32()
+				if d.Type == unix.NFTA_SET_DESC_SIZE {
+					s.Size = d.Uint32()
 				}
 			}
 		case nftaSetCount:
-			s.Count = int(a.u32())
+			s.Count = int(a.Uint32())
 		}
 	}
 	if s.Flags&FlagInterval != 0 {

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // Tx is a list of operations that [Conn.Commit] runs in one transaction: all of them, or none. The zero value is empty and ready.
@@ -185,7 +187,7 @@ func distinct(elems []Element) []Element {
 
 // elements cuts the list into messages: the attribute that holds a list ends at 65,535 bytes.
 func (tx *Tx) elements(typ uint8, flags uint16, op string, s *Set, elems iter.Seq[Element], bare bool) {
-	const room = 2*(6*attrHeader+20+8+8+4) + 256 // more than any element takes, with its end and its comment
+	const room = 2*(6*nfnl.AttrHeaderLen+20+8+8+4) + 256 // more than any element takes, with its end and its comment
 	e, msg, list := &tx.enc, -1, -1
 	for el := range elems {
 		if err := s.check(&el); err != nil {
@@ -239,16 +241,16 @@ func (tx *Tx) fail(op string, s *Set, iv *Interval, err error) {
 	}
 }
 
-// describe builds the error for the message with sequence number seq. offset is where in that message the kernel found the fault,
-// or 0 if it did not say.
-func (tx *Tx) describe(seq uint32, offset int, cause error, text string) *OpError {
+// describe builds the error for the message with sequence number seq.
+func (tx *Tx) describe(seq uint32, r nfnl.Reply) *OpError {
 	if seq < 1 || int(seq) > len(tx.ops) {
-		return &OpError{Op: "commit transaction", Err: cause, Text: text} // the frame of the batch: no right, no room
+		// The frame of the batch failed: no permission, or no memory.
+		return &OpError{Op: "commit transaction", Err: r.Errno, Text: r.Text}
 	}
 	op := tx.ops[seq-1]
-	err := &OpError{Op: op.op, Object: op.object, Err: cause, Text: text}
+	err := &OpError{Op: op.op, Object: op.object, Err: r.Errno, Text: r.Text}
 	if op.set != nil {
-		err.Element = elementAt(op.set, tx.enc.b[op.at:], offset)
+		err.Element = elementAt(op.set, tx.enc.b[op.at:], r.Offset)
 	}
 	return err
 }
@@ -257,7 +259,7 @@ func (tx *Tx) describe(seq uint32, offset int, cause error, text string) *OpErro
 func batchFrame(typ uint16, generation uint32) []byte {
 	var e encoder
 	at := e.begin(typ, 0, unix.AF_UNSPEC, 0)
-	binary.BigEndian.PutUint16(e.b[at+nlHeaderLen+2:], unix.NFNL_SUBSYS_NFTABLES)
+	binary.BigEndian.PutUint16(e.b[at+nfnl.HeaderLen+2:], unix.NFNL_SUBSYS_NFTABLES)
 	if generation != 0 {
 		e.u32(unix.NFNL_BATCH_GENID, generation)
 	}

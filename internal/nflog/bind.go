@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"syscall"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // Types of messages: enum nfulnl_msg_types of include/uapi/linux/netfilter/nfnetlink_log.h.
@@ -62,45 +63,44 @@ func (c *Conn) bind(group uint16) error {
 	if !errors.Is(err, unix.EPERM) {
 		return err
 	}
-	// The kernel says EPERM also if the group is another's. Whoever has the privilege gets another error for a message that only
-	// the kernel sends.
+	// The kernel says EPERM also if another socket has the group. A caller with
+	// the privilege gets another error for a message that only the kernel sends.
 	if errors.Is(c.request(msgPacket, group, nil), unix.EPERM) {
 		return err
 	}
 	return ErrBusy
 }
 
-// request sends a message and returns what the kernel says to it. Packets that are logged meanwhile are kept for Receive.
+// request sends a message and returns the kernel's verdict. Packets that are
+// logged meanwhile are kept for Receive.
 func (c *Conn) request(typ netlink.HeaderType, group uint16, attrs []byte) error {
-	nfgenmsg := []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, byte(group >> 8), byte(group)}
-	sent, err := c.nl.Send(netlink.Message{
+	m := netlink.Message{
 		Header: netlink.Header{Type: typ, Flags: netlink.Request | netlink.Acknowledge},
-		Data:   append(nfgenmsg, attrs...),
-	})
+		Data:   append([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, byte(group >> 8), byte(group)}, attrs...),
+	}
+	m.Header.Length = uint32(nfnl.HeaderLen + len(m.Data))
+	b, err := m.MarshalBinary()
 	if err != nil {
 		return err
 	}
+	if err := c.wire.Send(b); err != nil {
+		return err
+	}
 	for {
-		b, err := c.read(false) // the kernel has answered by the time the request is sent
+		b, err := c.wire.Receive(false) // the kernel has answered by the time the request is sent
 		if errors.Is(err, unix.EAGAIN) {
 			return errors.New("the kernel gave no answer")
 		}
 		if err != nil {
 			return err
 		}
-		m, _, err := nextMessage(b)
+		m, _, err := nfnl.NextMessage(b)
 		if err != nil {
 			return err
 		}
-		if m.typ != unix.NLMSG_ERROR {
-			c.early = append(c.early, bytes.Clone(b))
-			continue
+		if m.Type == unix.NLMSG_ERROR {
+			return m.Errno()
 		}
-		if m.seq == sent.Header.Sequence && len(m.body) >= 4 {
-			if n := int32(binary.NativeEndian.Uint32(m.body)); n != 0 {
-				return syscall.Errno(-n)
-			}
-			return nil
-		}
+		c.early = append(c.early, bytes.Clone(b))
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/netnstest"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 var update = flag.Bool("update", false, "write testdata anew, from what this kernel logs")
@@ -130,7 +132,7 @@ func TestSamplesAreLogged(t *testing.T) {
 	for i, s := range samples {
 		before := time.Now()
 		l.outside.Send(s.packet)
-		b, err := c.read(true)
+		b, err := c.wire.Receive(true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,11 +145,11 @@ func TestSamplesAreLogged(t *testing.T) {
 		if got[0].InIf != uint32(l.link.B.Index) {
 			t.Errorf("%s: interface %d, want %d", s.name, got[0].InIf, l.link.B.Index)
 		}
-		m, _, err := nextMessage(b)
+		m, _, err := nfnl.NextMessage(b)
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(&text, "# %s\n%s\n", s.name, dumpAttrs(t, m.body[nfgenmsgLen:]))
+		fmt.Fprintf(&text, "# %s\n%s\n", s.name, dumpAttrs(t, m.Attrs()))
 	}
 	if *update {
 		if err := os.WriteFile(messagesFile, []byte(text.String()), 0o644); err != nil {
@@ -160,11 +162,11 @@ func dumpAttrs(t *testing.T, attrs []byte) string {
 	t.Helper()
 	var text strings.Builder
 	for len(attrs) > 0 {
-		typ, v, rest, err := nextAttr(attrs)
+		a, rest, err := nfnl.NextAttr(attrs)
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(&text, "%d %x\n", typ, v)
+		fmt.Fprintf(&text, "%d %x\n", a.Type, a.Data)
 		attrs = rest
 	}
 	return text.String()

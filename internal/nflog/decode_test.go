@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // attr returns an attribute, padded.
@@ -20,9 +22,9 @@ func attr(typ uint16, value ...byte) []byte {
 func datagram(typ uint16, attrs ...[]byte) []byte {
 	var b []byte
 	for _, a := range attrs {
-		b = binary.NativeEndian.AppendUint32(b, uint32(unix.SizeofNlMsghdr+nfgenmsgLen+len(a)))
+		b = binary.NativeEndian.AppendUint32(b, uint32(unix.SizeofNlMsghdr+nfnl.GenHeaderLen+len(a)))
 		b = binary.NativeEndian.AppendUint16(b, typ)
-		b = append(b, make([]byte, 10+nfgenmsgLen)...)
+		b = append(b, make([]byte, 10+nfnl.GenHeaderLen)...)
 		b = append(b, a...)
 		b = append(b, make([]byte, -len(b)&3)...)
 	}
@@ -49,9 +51,9 @@ var oddAttrs = []struct {
 		"microseconds", attr(attrTimestamp, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 8),
 		Message{Time: time.Unix(9, 8000)}, nil,
 	},
-	{"header cut off", []byte{8, 0, 1}, Message{}, errShort},
-	{"value cut off", join(attr(attrSeq, 0, 0, 0, 5), attr(attrInDev, 0, 0, 0, 1)[:7]), Message{Seq: 5}, errShort},
-	{"length below that of the header", []byte{3, 0, 3, 0}, Message{}, errShort},
+	{"header cut off", []byte{8, 0, 1}, Message{}, nfnl.ErrShort},
+	{"value cut off", join(attr(attrSeq, 0, 0, 0, 5), attr(attrInDev, 0, 0, 0, 1)[:7]), Message{Seq: 5}, nfnl.ErrShort},
+	{"length below that of the header", []byte{3, 0, 3, 0}, Message{}, nfnl.ErrShort},
 }
 
 func TestDecode(t *testing.T) {
@@ -78,10 +80,10 @@ func TestDecodeDatagram(t *testing.T) {
 		{"nothing", nil, 0, 0, nil},
 		{"messages", whole, 3, 2, nil},
 		{"others between", join(datagram(unix.NLMSG_DONE, seq(9)), whole, datagram(unix.NLMSG_DONE, nil), datagram(msgConfig, seq(9))), 3, 2, nil},
-		{"a message without nfgenmsg", join(bare, whole), 3, 2, nil},
-		{"cut off in a header", join(whole, whole[:15]), 3, 2, errShort},
-		{"cut off in a message", whole[:len(whole)-1], 2, 0, errShort},
-		{"cut off in an attribute", join(datagram(msgPacket, seq(0)), datagram(msgPacket, seq(1)[:6])), 1, 0, errShort},
+		{"a message without nfgenmsg", join(bare, whole), 0, 0, nfnl.ErrShort},
+		{"cut off in a header", join(whole, whole[:15]), 3, 2, nfnl.ErrShort},
+		{"cut off in a message", whole[:len(whole)-1], 2, 0, nfnl.ErrShort},
+		{"cut off in an attribute", join(datagram(msgPacket, seq(0)), datagram(msgPacket, seq(1)[:6])), 1, 0, nfnl.ErrShort},
 	} {
 		c := Conn{}
 		kept := Message{Prefix: "kept"}

@@ -5,6 +5,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // What another program sends to the socket is no message of the kernel's,
@@ -22,7 +24,7 @@ func TestForgedMessage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := netlink.Message{Header: netlink.Header{Type: msgPacket}, Data: append(make([]byte, nfgenmsgLen), attrs...)}
+	m := netlink.Message{Header: netlink.Header{Type: msgPacket}, Data: append(make([]byte, nfnl.GenHeaderLen), attrs...)}
 	m.Header.Length = uint32(unix.SizeofNlMsghdr + len(m.Data))
 	b, err := m.MarshalBinary()
 	if err != nil {
@@ -36,7 +38,7 @@ func TestForgedMessage(t *testing.T) {
 		t.Helper()
 		var serr error
 		if err := raw.Write(func(fd uintptr) bool {
-			serr = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: c.nl.PID()})
+			serr = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: c.wire.PortID()})
 			return true
 		}); err != nil || serr != nil {
 			t.Fatal(err, serr)

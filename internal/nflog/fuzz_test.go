@@ -3,6 +3,8 @@ package nflog
 import (
 	"errors"
 	"testing"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // seeds returns attributes of messages: of a kernel, and odd ones.
@@ -32,7 +34,7 @@ func FuzzDecode(f *testing.F) {
 		dirty := Message{Prefix: "x", InIf: 1, Hook: 2, Proto: 3, SrcPort: 4, DstPort: 5, TCPFlags: 6, Seq: 7}
 		var clean Message
 		err, again := dirty.Decode(attrs), clean.Decode(attrs)
-		if err != nil && !errors.Is(err, errShort) || !errors.Is(again, err) || err == nil && dirty != clean {
+		if err != nil && !errors.Is(err, nfnl.ErrShort) || !errors.Is(again, err) || err == nil && dirty != clean {
 			t.Errorf("%x:\n%+v, error %v; from the zero Message\n%+v, error %v", attrs, dirty, err, clean, again)
 		}
 		for n := range attrs {
@@ -51,7 +53,7 @@ func FuzzDatagram(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c := Conn{}
 		got, lost, err := c.decode(nil, b)
-		if len(got) > len(b)/20 || lost.Messages < 0 || err != nil && !errors.Is(err, errShort) {
+		if len(got) > len(b)/20 || lost.Messages < 0 || err != nil && !errors.Is(err, nfnl.ErrShort) {
 			t.Errorf("%x: %d messages, lost %+v, error %v", b, len(got), lost, err)
 		}
 	})

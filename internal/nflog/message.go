@@ -1,10 +1,11 @@
 package nflog
 
 import (
-	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"time"
+
+	"github.com/portmon/portmon/internal/nfnl"
 )
 
 // Message is what the kernel tells of one packet that a rule logged. What the packet does not have is zero, and so is what the
@@ -57,12 +58,12 @@ func (m *Message) Decode(attrs []byte) error {
 	var prefix []byte
 	*m = Message{Prefix: m.Prefix}
 	for len(attrs) > 0 {
-		typ, v, rest, err := nextAttr(attrs)
+		a, rest, err := nfnl.NextAttr(attrs)
 		if err != nil {
 			return err
 		}
 		attrs = rest
-		switch typ {
+		switch v := a.Data; a.Type {
 		case attrPacketHeader:
 			if len(v) >= 3 {
 				m.Hook = v[2]
@@ -72,13 +73,13 @@ func (m *Message) Decode(attrs []byte) error {
 				m.Time = time.Unix(int64(binary.BigEndian.Uint64(v)), 1000*int64(binary.BigEndian.Uint64(v[8:])))
 			}
 		case attrInDev:
-			m.InIf = be32(v)
+			m.InIf = a.Uint32()
 		case attrPayload:
 			m.packet(v)
 		case attrPrefix:
-			prefix = bytes.TrimSuffix(v, []byte{0})
+			prefix = a.Text()
 		case attrSeq:
-			m.Seq = be32(v)
+			m.Seq = a.Uint32()
 		}
 	}
 	if m.Prefix != string(prefix) {
