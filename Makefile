@@ -13,8 +13,9 @@ help: ## show this help
 build: ## build the static binary ./portmon
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o portmon ./cmd/portmon
 
-test: ## run all tests; as root or not
+test: ## run all tests, as root or not, and list what was skipped for want of a program
 	$(GO) test -timeout 10m ./...
+	@$(GO) run ./internal/lab/programs
 
 race: ## run all tests with the race detector
 	$(GO) test -race -timeout 30m ./...

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 const (
@@ -45,11 +47,21 @@ func TestMain(m *testing.M) {
 // packageFile returns the path of the package of a format.
 func packageFile(t *testing.T, format string) string {
 	t.Helper()
+	needBuilt(t)
 	files, err := built()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return files[format]
+}
+
+// needBuilt passes over a test if the packages cannot be built for want of a
+// program.
+func needBuilt(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{"sh", "find", "gzip", "install", "sed", "tar"} {
+		lab.Program(t, name)
+	}
 }
 
 // buildCopy builds the packages from a copy of sources, in a folder of its own.
@@ -123,6 +135,7 @@ func TestReproducible(t *testing.T) {
 	if os.Getenv("PORTMON_DIST") != "" {
 		t.Skip("the packages were built elsewhere: this is tested there")
 	}
+	needBuilt(t)
 	first, err := built()
 	if err != nil {
 		t.Fatal(err)
@@ -143,20 +156,17 @@ func TestReproducible(t *testing.T) {
 	}
 }
 
-// tool runs a program that a Debian package brings, and returns what it wrote to both its outputs.
-func tool(t *testing.T, debianPackage, name string, args ...string) (string, error) {
+// tool runs an outside program, and returns what it wrote to both its outputs.
+func tool(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Fatalf("%v: install Debian's %s", err, debianPackage)
-	}
-	out, err := exec.Command(name, args...).CombinedOutput()
+	out, err := exec.Command(lab.Program(t, name), args...).CombinedOutput()
 	return string(out), err
 }
 
 // mustTool is tool, for a program that must succeed.
-func mustTool(t *testing.T, debianPackage, name string, args ...string) string {
+func mustTool(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	out, err := tool(t, debianPackage, name, args...)
+	out, err := tool(t, name, args...)
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 // file is a regular file in a package.
@@ -121,9 +123,9 @@ func checkLinks(t *testing.T, files map[string]file) {
 
 func TestDebContents(t *testing.T) {
 	deb := packageFile(t, "deb")
-	mustTool(t, "dpkg", "dpkg-deb", "--info", deb)
+	mustTool(t, "dpkg-deb", "--info", deb)
 	var stderr bytes.Buffer
-	fsys := exec.Command("dpkg-deb", "--fsys-tarfile", deb)
+	fsys := exec.Command(lab.Program(t, "dpkg-deb"), "--fsys-tarfile", deb)
 	fsys.Stderr = &stderr
 	data, err := fsys.Output()
 	if err != nil {
@@ -174,7 +176,7 @@ func TestDebContents(t *testing.T) {
 	}
 
 	// What dpkg must not overwrite is all that is in /etc.
-	conffiles := strings.Fields(mustTool(t, "dpkg", "dpkg-deb", "--info", deb, "conffiles"))
+	conffiles := strings.Fields(mustTool(t, "dpkg-deb", "--info", deb, "conffiles"))
 	var etc []string
 	for path := range files {
 		if strings.HasPrefix(path, "/etc/") {
@@ -185,7 +187,7 @@ func TestDebContents(t *testing.T) {
 		t.Errorf("conffiles are %q: want %q", conffiles, etc)
 	}
 	for field, want := range map[string]string{"Package": "portmon", "Version": "1.2.3-1", "Depends": "", "Pre-Depends": ""} {
-		if got := strings.TrimSpace(mustTool(t, "dpkg", "dpkg-deb", "--field", deb, field)); got != want {
+		if got := strings.TrimSpace(mustTool(t, "dpkg-deb", "--field", deb, field)); got != want {
 			t.Errorf("%s is %q: want %q", field, got, want)
 		}
 	}
@@ -220,7 +222,7 @@ func checkProgram(t *testing.T, program file) string {
 func TestRPMContents(t *testing.T) {
 	rpm := packageFile(t, "rpm")
 	query := func(args ...string) []string {
-		out := mustTool(t, "rpm", "rpm", append([]string{"--query", "--package", "--nosignature", rpm}, args...)...)
+		out := mustTool(t, "rpm", append([]string{"--query", "--package", "--nosignature", rpm}, args...)...)
 		return strings.Split(strings.TrimSpace(out), "\n")
 	}
 	list := query("--list")

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 // host is an empty root directory with a package database, in which shell scripts run as on a host of their own: with namespaces for
@@ -25,6 +27,7 @@ test ! -e /systemctl.fails
 
 func newHost(t *testing.T) host {
 	t.Helper()
+	lab.Program(t, "dpkg")
 	h := host{t.TempDir(), t}
 	for _, dir := range []string{
 		"bin", "sbin", "lib", "lib64", "proc", "dev", "tmp", "etc/systemd/system", "usr/local/bin", "run/systemd/system", "var/lib/dpkg/info",
@@ -83,7 +86,7 @@ func (h host) unshare(outer, script string) string {
 	if os.Geteuid() != 0 {
 		args = append(args, "--user", "--map-root-user")
 	}
-	cmd := exec.Command("unshare", append(args, "/bin/sh", "-c", outer, "sh", h.root, script)...)
+	cmd := exec.Command(lab.Program(h.t, "unshare"), append(args, "/bin/sh", "-c", outer, "sh", h.root, script)...)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive"}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -143,7 +146,7 @@ func (h host) wantCalled(when string, want ...string) {
 // enable makes the links of enabled units, as the real systemctl does.
 func (h host) enable() {
 	h.t.Helper()
-	mustTool(h.t, "systemd", "systemctl", "--root="+h.root, "--quiet", "enable", "portmon.service", "portmon-watch.service")
+	mustTool(h.t, "systemctl", "--root="+h.root, "--quiet", "enable", "portmon.service", "portmon-watch.service")
 }
 
 const (

@@ -12,9 +12,9 @@ func TestShellcheck(t *testing.T) {
 		t.Fatal(scripts, err)
 	}
 	for _, script := range append(scripts, "build") {
-		if out, err := tool(t, "shellcheck", "shellcheck", "--shell=sh", script); err != nil {
+		if out, err := tool(t, "shellcheck", "--shell=sh", script); err != nil {
 			t.Errorf("%s: %v\n%s", script, err, out)
 		}
-		mustTool(t, "dash", "sh", "-n", script)
+		mustTool(t, "sh", "-n", script)
 	}
 }

@@ -64,11 +64,11 @@ func installed(t *testing.T) string {
 func TestUnitsVerify(t *testing.T) {
 	t.Setenv("SYSTEMD_UNIT_PATH", installed(t)+":") // the colon adds the usual folders
 	for _, unit := range append(slices.Clone(units), "nftables.service") {
-		if out, err := tool(t, "systemd", "systemd-analyze", "verify", "--man=no", unit); err != nil || out != "" {
+		if out, err := tool(t, "systemd-analyze", "verify", "--man=no", unit); err != nil || out != "" {
 			t.Errorf("%s: %v\n%s", unit, err, out)
 		}
 	}
-	out, _ := tool(t, "systemd", "systemd-analyze", "verify", "--man=no", "multi-user.target") // what others get wrong is theirs
+	out, _ := tool(t, "systemd-analyze", "verify", "--man=no", "multi-user.target") // what others get wrong is theirs
 	for line := range strings.Lines(out) {
 		if strings.Contains(line, "portmon") || strings.Contains(line, "ordering cycle") {
 			t.Errorf("multi-user.target: %s", line)
@@ -79,7 +79,7 @@ func TestUnitsVerify(t *testing.T) {
 // What is left to the units by systemd's own count, in tenths; 100 is everything.
 func TestUnitsExposure(t *testing.T) {
 	for unit, most := range map[string]string{"portmon.service": "15", "portmon-watch.service": "15", "portmon-save.service": "25"} {
-		out, err := tool(t, "systemd", "systemd-analyze", "security", "--offline=true", "--threshold="+most, filepath.Join("systemd", unit))
+		out, err := tool(t, "systemd-analyze", "security", "--offline=true", "--threshold="+most, filepath.Join("systemd", unit))
 		if err != nil {
 			lines := strings.Split(strings.TrimSpace(out), "\n")
 			t.Errorf("%s: want at most %s: %v: %s", unit, most, err, lines[len(lines)-1])

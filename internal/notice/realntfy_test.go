@@ -9,45 +9,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
-)
 
-const (
-	// binaryVariable may hold the path of an ntfy server's program, such as
-	// .ci/ntfy prints. Without it, PATH is searched.
-	binaryVariable = "PORTMON_NTFY"
-	// requireVariable names, between spaces, what must be there: tests of it
-	// fail otherwise. CI sets it.
-	requireVariable = "PORTMON_REQUIRE"
+	"github.com/portmon/portmon/internal/lab"
 )
-
-// ntfyBinary returns the path of an ntfy server's program. It is the one thing
-// that few systems have and whose absence skips tests: the stand-in is tested
-// in its stead.
-func ntfyBinary(t *testing.T) string {
-	t.Helper()
-	if path := os.Getenv(binaryVariable); path != "" {
-		return path
-	}
-	path, err := exec.LookPath("ntfy")
-	switch {
-	case err == nil:
-		return path
-	case slices.Contains(strings.Fields(os.Getenv(requireVariable)), "ntfy"):
-		t.Fatalf("no ntfy server, which %s asks for: set %s to the path that .ci/ntfy prints", requireVariable, binaryVariable)
-	}
-	t.Skipf("NOT TESTED with a real ntfy server, as there is none: set %s to the path that .ci/ntfy prints", binaryVariable)
-	return ""
-}
 
 // newRealNtfy prepares a real server, with files of its own. If it is private,
 // there are two users: one may publish, and one may all.
 func newRealNtfy(t *testing.T, private bool) *ntfyd {
-	r := &realNtfy{binary: ntfyBinary(t), dir: t.TempDir()}
+	r := &realNtfy{binary: lab.Program(t, "ntfy"), dir: t.TempDir()}
 	config := fmt.Sprintf("cache-file: %q\nweb-root: disable\n", r.path("cache.db"))
 	if private {
 		config += fmt.Sprintf("auth-file: %q\nauth-default-access: deny-all\n", r.path("auth.db"))

@@ -1,11 +1,14 @@
 package fail2ban
 
 import (
+	"net/netip"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 const (
@@ -20,22 +23,22 @@ const (
 )
 
 // trap makes a source offend against a trap of portmon's.
-func (l *lab) trap(source string) {
-	l.t.Helper()
-	l.probe(source, 23)
+func (l *fixture) trap(source string) {
+	l.T.Helper()
+	l.Probe(netip.MustParseAddr(source), lab.TrapTCP)
 	l.awaitCut(source)
 }
 
-func (l *lab) wantBans(prefixes ...string) {
-	l.t.Helper()
+func (l *fixture) wantBans(prefixes ...string) {
+	l.T.Helper()
 	bans := l.bans()
 	for _, prefix := range prefixes {
 		if _, ok := bans[prefix]; !ok {
-			l.t.Errorf("%s is not banned: %v", prefix, bans)
+			l.T.Errorf("%s is not banned: %v", prefix, bans)
 		}
 	}
 	if len(bans) != len(prefixes) {
-		l.t.Errorf("want bans of %v, here are %v", prefixes, bans)
+		l.T.Errorf("want bans of %v, here are %v", prefixes, bans)
 	}
 }
 
@@ -163,12 +166,12 @@ func TestRestart(t *testing.T) {
 }
 
 // remembered returns how many bans fail2ban has in its file.
-func (l *lab) remembered() int {
+func (l *fixture) remembered() int {
 	out, err := exec.Command("fail2ban-python", "-c",
 		`import sqlite3, sys; print("x" * sqlite3.connect(sys.argv[1]).execute("select count(*) from bips").fetchone()[0])`,
 		l.dir+"/fail2ban.sqlite3").Output()
 	if err != nil {
-		l.t.Logf("read fail2ban's file: %v", err)
+		l.T.Logf("read fail2ban's file: %v", err)
 	}
 	return strings.Count(string(out), "x")
 }

@@ -6,11 +6,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 // The jails that fail2ban brings use the action as they use its own, with the parameters that they give all of them.
 func TestJailsOfTheDistribution(t *testing.T) {
 	t.Parallel()
+	client := lab.Program(t, "fail2ban-client")
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS("/etc/fail2ban")); err != nil {
 		t.Fatalf("copy fail2ban's configuration, which its package brings: %v", err)
@@ -27,7 +30,7 @@ func TestJailsOfTheDistribution(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, err := exec.Command("fail2ban-client", "-c", dir, "-d").CombinedOutput()
+	out, err := exec.Command(client, "-c", dir, "-d").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

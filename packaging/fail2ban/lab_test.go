@@ -11,17 +11,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
-// lab is a host with a service at port 80, the internet, and a fail2ban that is the host's own.
-type lab struct {
-	t              *testing.T
-	host, internet *netnstest.Host
-	link           *netnstest.Link
-	dir            string
-	server         *exec.Cmd
-	exited         chan struct{} // is closed when the server has ended
+// fixture is a lab whose host serves, and a fail2ban that is the host's own.
+type fixture struct {
+	*lab.Lab
+	dir    string
+	server *exec.Cmd
+	exited chan struct{} // is closed when the server has ended
 }
 
 const filter = `[Definition]
@@ -56,25 +55,21 @@ action = portmon[portmon="%s --config %s/portmon.toml", patience=60]
 `
 
 // newLab makes a lab with a table, and a fail2ban that does not run. Its jail, door, has further lines.
-func newLab(t *testing.T, lines string) *lab {
+func newLab(t *testing.T, lines string) *fixture {
 	t.Parallel()
-	l := &lab{t: t, host: netnstest.NewHost(t, "host"), internet: netnstest.NewHost(t, "internet")}
-	l.link = netnstest.Connect(t, l.internet, l.host, "192.0.2.0/24", "2001:db8::/64")
-	l.host.DefaultVia(l.link.A.IPv4, l.link.A.IPv6)
-	l.host.ListenTCP("[::]:80")
-	dir, err := os.MkdirTemp("", "f2b") // the path of a socket must be short
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"fail2ban-server", "fail2ban-client", "fail2ban-python"} {
+		lab.Program(t, name)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	l.dir = dir
+	dir := lab.ShortDir(t)
+	l := &fixture{Lab: lab.New(t), dir: dir}
+	l.Serve()
 	action, err := os.ReadFile("portmon.conf")
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.write("portmon.toml", l.settings(""))
 	l.write("fail2ban.conf", fmt.Sprintf(settings, dir))
-	l.write("jail.conf", fmt.Sprintf(jail, dir, program, dir))
+	l.write("jail.conf", fmt.Sprintf(jail, dir, l.program(), dir))
 	l.write("jail.local", "[door]\n"+lines)
 	l.write("filter.d/door.conf", filter)
 	l.write("action.d/portmon.conf", string(action))
@@ -84,52 +79,61 @@ func newLab(t *testing.T, lines string) *lab {
 }
 
 // settings returns a configuration of portmon's with further lines, whose traps are armed from the start.
-func (l *lab) settings(lines string) string {
+func (l *fixture) settings(lines string) string {
 	return fmt.Sprintf("%s\n[trap]\ngrace = \"0s\"\n[watch]\nstate = %q\n", lines, filepath.Join(l.dir, "state.jsonl"))
 }
 
-func (l *lab) write(name, text string) {
-	l.t.Helper()
+func (l *fixture) write(name, text string) {
+	l.T.Helper()
 	path := filepath.Join(l.dir, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 }
 
 // command returns a command on the host, once it has started.
-func (l *lab) command(start func(*exec.Cmd) error, name string, args ...string) *exec.Cmd {
-	l.t.Helper()
+func (l *fixture) command(start func(*exec.Cmd) error, name string, args ...string) *exec.Cmd {
+	l.T.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.dir, "LC_ALL=C"}
 	var err error
-	l.host.Do(func() { err = start(cmd) })
+	l.Host.Do(func() { err = start(cmd) })
 	if err != nil {
-		l.t.Fatalf("%s %s: %v", name, strings.Join(args, " "), err)
+		l.T.Fatalf("%s %s: %v", name, strings.Join(args, " "), err)
 	}
 	return cmd
 }
 
+func (l *fixture) program() string {
+	l.T.Helper()
+	program, err := portmon()
+	if err != nil {
+		l.T.Fatal(err)
+	}
+	return program
+}
+
 // portmon runs a command, which must succeed, and returns what it wrote.
-func (l *lab) portmon(args ...string) string {
-	l.t.Helper()
+func (l *fixture) portmon(args ...string) string {
+	l.T.Helper()
 	var out strings.Builder
 	l.command(func(c *exec.Cmd) error {
-		c.Stdout, c.Stderr = &out, l.t.Output()
+		c.Stdout, c.Stderr = &out, l.T.Output()
 		return c.Run()
-	}, program, append(args, "--config", filepath.Join(l.dir, "portmon.toml"))...)
+	}, l.program(), append(args, "--config", filepath.Join(l.dir, "portmon.toml"))...)
 	return out.String()
 }
 
-func (l *lab) fail2ban() []string {
+func (l *fixture) fail2ban() []string {
 	return []string{"-c", l.dir, "-s", l.dir + "/socket", "-p", l.dir + "/pid"}
 }
 
 // client runs a command of fail2ban-client, which must succeed.
-func (l *lab) client(args ...string) {
-	l.t.Helper()
+func (l *fixture) client(args ...string) {
+	l.T.Helper()
 	l.command(func(c *exec.Cmd) error {
 		if out, err := c.CombinedOutput(); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
@@ -139,12 +143,12 @@ func (l *lab) client(args ...string) {
 }
 
 // start starts fail2ban and waits until its jail is there.
-func (l *lab) start() {
-	l.t.Helper()
+func (l *fixture) start() {
+	l.T.Helper()
 	seen := strings.Count(l.log(), "Jail 'door' started")
 	l.exited = make(chan struct{})
 	l.server = l.command(func(c *exec.Cmd) error {
-		c.Stdout, c.Stderr = l.t.Output(), l.t.Output()
+		c.Stdout, c.Stderr = l.T.Output(), l.T.Output()
 		return c.Start()
 	}, "fail2ban-server", append(l.fail2ban(), "-x", "-f", "start")...)
 	server, exited := l.server, l.exited
@@ -152,90 +156,80 @@ func (l *lab) start() {
 		defer close(exited)
 		_ = server.Wait()
 	}()
-	l.t.Cleanup(func() {
+	l.T.Cleanup(func() {
 		_ = server.Process.Kill() // no error if it has ended
 		<-exited
-		if l.t.Failed() {
-			l.t.Log(l.log())
+		if l.T.Failed() {
+			l.T.Log(l.log())
 		}
 	})
 	l.eventually("the jail is there", func() bool { return strings.Count(l.log(), "Jail 'door' started") > seen })
 }
 
 // end ends fail2ban by a signal, and waits for its end.
-func (l *lab) end(s os.Signal) {
-	l.t.Helper()
+func (l *fixture) end(s os.Signal) {
+	l.T.Helper()
 	if err := l.server.Process.Signal(s); err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	<-l.exited
 }
 
-func (l *lab) log() string {
+func (l *fixture) log() string {
 	data, err := os.ReadFile(filepath.Join(l.dir, "fail2ban.log"))
 	if err != nil && !os.IsNotExist(err) {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	return string(data)
 }
 
 // faultless fails the test if fail2ban has met with an error when it acted.
-func (l *lab) faultless() {
-	l.t.Helper()
+func (l *fixture) faultless() {
+	l.T.Helper()
 	for line := range strings.Lines(l.log()) {
 		// It has a word to say about the socket that it has left behind when it was killed.
 		if (strings.Contains(line, " ERROR ") || strings.Contains(line, " CRITICAL ")) && !strings.Contains(line, "fail2ban.asyncserver") {
-			l.t.Errorf("fail2ban says: %s", line)
+			l.T.Errorf("fail2ban says: %s", line)
 		}
 	}
 }
 
 // knock writes a line for each source into the log that the jail reads.
-func (l *lab) knock(sources ...string) {
-	l.t.Helper()
+func (l *fixture) knock(sources ...string) {
+	l.T.Helper()
 	l.knocked(0, sources...)
 }
 
 // knocked writes lines about what was some time ago.
-func (l *lab) knocked(ago time.Duration, sources ...string) {
-	l.t.Helper()
+func (l *fixture) knocked(ago time.Duration, sources ...string) {
+	l.T.Helper()
 	f, err := os.OpenFile(filepath.Join(l.dir, "door.log"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	defer f.Close()
 	for _, src := range sources {
 		if _, err := fmt.Fprintf(f, "%d knock from %s\n", time.Now().Add(-ago).Unix(), src); err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 	}
 }
 
-// probe sends a SYN from a source to a port of the host, and tells the answer.
-func (l *lab) probe(source string, port uint16) netnstest.AnswerKind {
-	l.t.Helper()
-	src, dst := netip.MustParseAddr(source), l.link.B.IPv4
-	if src.Is6() {
-		dst = l.link.B.IPv6
-	}
-	return l.internet.Probe(netnstest.SYN(src, netip.AddrPortFrom(dst, port))).Kind
+// served reports whether packets from a source get an answer.
+func (l *fixture) served(source string) bool {
+	l.T.Helper()
+	return l.Probe(netip.MustParseAddr(source), lab.OpenTCP).Kind == netnstest.AnswerSYNACK
 }
 
-// served tells whether packets from a source get an answer.
-func (l *lab) served(source string) bool {
-	l.t.Helper()
-	return l.probe(source, 80) == netnstest.AnswerSYNACK
-}
-
-func (l *lab) awaitCut(sources ...string) {
-	l.t.Helper()
+func (l *fixture) awaitCut(sources ...string) {
+	l.T.Helper()
 	for _, src := range sources {
 		l.eventually(src+" gets no answer", func() bool { return !l.served(src) })
 	}
 }
 
-func (l *lab) awaitServed(sources ...string) {
-	l.t.Helper()
+func (l *fixture) awaitServed(sources ...string) {
+	l.T.Helper()
 	for _, src := range sources {
 		l.eventually(src+" is served", func() bool { return l.served(src) })
 	}
@@ -251,11 +245,11 @@ type ban struct {
 }
 
 // bans returns the bans by their prefix.
-func (l *lab) bans() map[string]ban {
-	l.t.Helper()
+func (l *fixture) bans() map[string]ban {
+	l.T.Helper()
 	var list struct{ Bans []ban }
 	if err := json.Unmarshal([]byte(l.portmon("list", "--json")), &list); err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	by := map[string]ban{}
 	for _, b := range list.Bans {
@@ -264,11 +258,11 @@ func (l *lab) bans() map[string]ban {
 	return by
 }
 
-func (l *lab) eventually(what string, condition func() bool) {
-	l.t.Helper()
+func (l *fixture) eventually(what string, condition func() bool) {
+	l.T.Helper()
 	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			l.t.Fatalf("in a minute, not: %s", what)
+			l.T.Fatalf("in a minute, not: %s", what)
 		}
 	}
 }

@@ -10,38 +10,38 @@ import (
 )
 
 // configure changes portmon's configuration and puts it in force.
-func (l *lab) configure(lines string) {
-	l.t.Helper()
+func (l *fixture) configure(lines string) {
+	l.T.Helper()
 	l.write("portmon.toml", l.settings(lines))
 	l.portmon("apply")
 }
 
 // watch starts a watcher that runs until the end of the test.
-func (l *lab) watch() {
-	l.t.Helper()
+func (l *fixture) watch() {
+	l.T.Helper()
 	watcher := l.command(func(c *exec.Cmd) error {
-		c.Stdout, c.Stderr = l.t.Output(), l.t.Output()
+		c.Stdout, c.Stderr = l.T.Output(), l.T.Output()
 		return c.Start()
-	}, program, "watch", "--config", filepath.Join(l.dir, "portmon.toml"))
-	l.t.Cleanup(func() {
+	}, l.program(), "watch", "--config", filepath.Join(l.dir, "portmon.toml"))
+	l.T.Cleanup(func() {
 		_ = watcher.Process.Signal(syscall.SIGTERM)
 		_ = watcher.Wait()
 	})
 	l.eventually("the watcher runs", func() bool {
 		var status struct{ Watcher struct{ Running bool } }
 		if err := json.Unmarshal([]byte(l.portmon("status", "--json")), &status); err != nil {
-			l.t.Fatal(err)
+			l.T.Fatal(err)
 		}
 		return status.Watcher.Running
 	})
 }
 
 // offences returns how many are remembered.
-func (l *lab) offences(source string) (n int) {
-	l.t.Helper()
+func (l *fixture) offences(source string) (n int) {
+	l.T.Helper()
 	var why struct{ Offences int }
 	if err := json.Unmarshal([]byte(l.portmon("why", "--json", source)), &why); err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
 	return why.Offences
 }

@@ -9,58 +9,49 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/portmon/portmon/netnstest"
 )
 
-// program is the path of portmon.
-var program string
-
 func TestMain(m *testing.M) { os.Exit(netnstest.Main(withProgram{m})) }
 
-// withProgram makes portmon before the tests.
+// folder is for portmon.
+var folder string
+
 type withProgram struct{ netnstest.Runner }
 
 func (w withProgram) Run() int {
-	for _, tool := range []string{"fail2ban-server", "fail2ban-client", "fail2ban-python"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			fmt.Fprintf(os.Stderr, "%v: install Debian's fail2ban, which these tests need\n", err)
-			return 1
-		}
-	}
-	dir, err := os.MkdirTemp("", "portmon-fail2ban-")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		program = filepath.Join(dir, "portmon")
-		err = makeProgram()
-	}
-	if err != nil {
+	var err error
+	if folder, err = os.MkdirTemp("", "portmon-fail2ban-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	defer os.RemoveAll(folder)
 	return w.Runner.Run()
 }
 
-// makeProgram builds portmon. Who has no Go caches, such as nobody in `make test-unprivileged`, names in PORTMON_DIST the folder where
-// somebody else built the tar.
-func makeProgram() error {
-	dist := os.Getenv("PORTMON_DIST")
+// portmon builds the program once, for the first test that runs, and returns
+// its path. A user without Go caches, such as nobody in `make
+// test-unprivileged`, names in PORTMON_DIST the folder that has a tar of it.
+var portmon = sync.OnceValues(func() (string, error) {
+	program, dist := filepath.Join(folder, "portmon"), os.Getenv("PORTMON_DIST")
 	if dist == "" {
 		out, err := exec.Command("go", "build", "-o", program, "../../cmd/portmon").CombinedOutput()
 		if err != nil {
-			return fmt.Errorf("go build portmon: %w\n%s", err, out)
+			return "", fmt.Errorf("go build portmon: %w\n%s", err, out)
 		}
-		return nil
+		return program, nil
 	}
 	found, err := filepath.Glob(filepath.Join(dist, "*.tar.gz"))
 	if err != nil || len(found) != 1 {
-		return fmt.Errorf("want one *.tar.gz in PORTMON_DIST, %s, here are %q: %w", dist, found, err)
+		return "", fmt.Errorf("want one *.tar.gz in PORTMON_DIST, %s, here are %q: %w", dist, found, err)
 	}
-	return unpackProgram(found[0])
-}
+	return program, unpackProgram(found[0], program)
+})
 
-func unpackProgram(archive string) error {
+func unpackProgram(archive, program string) error {
 	f, err := os.Open(archive)
 	if err != nil {
 		return err

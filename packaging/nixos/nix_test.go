@@ -10,16 +10,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 // nix runs nix-instantiate, which gets neither a store nor a network, and returns what it wrote.
 func nix(t *testing.T, args ...string) ([]byte, error) {
 	t.Helper()
-	if _, err := exec.LookPath("nix-instantiate"); err != nil {
-		t.Fatalf("%v: install Debian's nix-bin", err)
-	}
 	dir := t.TempDir()
-	cmd := exec.Command("nix-instantiate", append([]string{"--store", "dummy://"}, args...)...)
+	cmd := exec.Command(lab.Program(t, "nix-instantiate"), append([]string{"--store", "dummy://"}, args...)...)
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "NIX_CONF_DIR=" + dir, "NIX_STATE_DIR=" + dir,
 		"NIX_CONFIG=build-users-group =\nsubstitute = false",
