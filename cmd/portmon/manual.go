@@ -3,9 +3,7 @@ package main
 import (
 	_ "embed"
 	"fmt"
-	"io"
 	"strings"
-	"text/template"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -18,7 +16,7 @@ import (
 
 // manualCommand is for packagers, who run it when they build.
 func manualCommand(p *cli) *cobra.Command {
-	pages := map[string]func(io.Writer, *cobra.Command) error{"portmon.8": writeCommandPage, "portmon.toml.5": writeConfigPage}
+	pages := map[string]func(*cobra.Command) string{"portmon.8": commandPage, "portmon.toml.5": configPage}
 	return &cobra.Command{
 		Use:    "manual portmon.8|portmon.toml.5",
 		Short:  "write a manual page",
@@ -28,37 +26,43 @@ portmon.toml.5.`,
 		Example:   `  portmon manual portmon.8 > portmon.8`,
 		ValidArgs: []string{"portmon.8", "portmon.toml.5"},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			write, ok := pages[strings.Join(args, " ")]
+			page, ok := pages[strings.Join(args, " ")]
 			if !ok {
 				return usage(cmd, "expected the name of a page: %s", text.Enumerate(cmd.ValidArgs, "or"))
 			}
-			return write(p.out, cmd.Root())
+			p.print("%s", page(cmd.Root()))
+			return nil
 		},
 	}
 }
 
-// The page has in its own words only what the program does not know about
-// itself, so that no command, flag, variable or metric can be missing.
+// commandPageText has only what the program does not know about itself. The
+// rest is filled in, so that no command, flag, variable or metric can be missing.
 //
-//go:embed portmon.8.tmpl
-var commandPage string
+//go:embed portmon.8.in
+var commandPageText string
 
-func writeCommandPage(w io.Writer, root *cobra.Command) error {
-	var commands []*cobra.Command
-	eachLeaf(root, func(cmd *cobra.Command) { commands = append(commands, cmd) })
-	page := template.New("portmon.8").Funcs(template.FuncMap{
-		"text":       func(s string) string { return roff(s, ".PP") },
-		"item":       func(s string) string { return roff(s, ".IP") },
-		"usage":      usageLine,
-		"flags":      flagItems,
-		"commands":   func() []*cobra.Command { return commands },
-		"variables":  notice.Variables,
-		"metrics":    daemon.Metrics,
-		"version":    version,
-		"configFile": func() string { return config.DefaultPath },
-		"stateFile":  func() string { return config.Default().Watch.State },
+func commandPage(root *cobra.Command) string {
+	var synopsis []string
+	var commands, variables, metrics strings.Builder
+	eachLeaf(root, func(cmd *cobra.Command) {
+		line := roff(usageLine(cmd), "")
+		synopsis = append(synopsis, line)
+		fmt.Fprintf(&commands, ".SS \"%s\"\n%s\n%s.PP\n%s\n",
+			line, roff(cmd.Long, ".PP"), flagItems(cmd.LocalNonPersistentFlags()), roff(cmd.Example, ".PP"))
 	})
-	return template.Must(page.Parse(commandPage)).Execute(w, root)
+	for _, v := range notice.Variables() {
+		variables.WriteString(item(v.Name, "", v.Meaning))
+	}
+	for _, m := range daemon.Metrics() {
+		metrics.WriteString(item(m.Name, "", m.Help))
+	}
+	return strings.NewReplacer(
+		"@VERSION@", roff(version(), ""), "@SHORT@", roff(root.Short, ""), "@SYNOPSIS@", strings.Join(synopsis, "\n"),
+		"@LONG@", roff(root.Long, ".PP"), "@COMMANDS@", commands.String(), "@OPTIONS@", flagItems(root.PersistentFlags()),
+		"@CONFIG@", roff(config.DefaultPath, ""), "@STATE@", roff(config.Default().Watch.State, ""),
+		"@VARIABLES@", variables.String(), "@METRICS@", metrics.String(),
+	).Replace(commandPageText)
 }
 
 // eachLeaf calls f for each command that does something, in the order of the
@@ -75,31 +79,34 @@ func eachLeaf(cmd *cobra.Command, f func(*cobra.Command)) {
 	}
 }
 
-// flagItem is a flag in a manual page: "-h, --help" or "--for", " DURATION".
-type flagItem struct{ Term, Value, Usage string }
-
-func flagItems(flags *pflag.FlagSet) []flagItem {
-	var items []flagItem
+func flagItems(flags *pflag.FlagSet) string {
+	var items strings.Builder
 	flags.VisitAll(func(f *pflag.Flag) {
-		item := flagItem{Term: "--" + f.Name}
+		term := "--" + f.Name
 		if f.Shorthand != "" {
-			item.Term = "-" + f.Shorthand + ", " + item.Term
+			term = "-" + f.Shorthand + ", " + term
 		}
-		if item.Value, item.Usage = pflag.UnquoteUsage(f); item.Value != "" {
-			item.Value = " " + item.Value
+		value, about := pflag.UnquoteUsage(f)
+		if value != "" {
+			value = " " + value
 		}
 		if f.Value.Type() == "string" && f.DefValue != "" {
-			item.Usage += fmt.Sprintf(" (default %q)", f.DefValue)
+			about += fmt.Sprintf(" (default %q)", f.DefValue)
 		}
-		items = append(items, item)
+		items.WriteString(item(term, value, about))
 	})
-	return items
+	return items.String()
 }
 
-// writeConfigPage writes what the reference configuration says about each key.
+// item writes an item of a list, with a term of which a part is bold.
+func item(bold, rest, about string) string {
+	return fmt.Sprintf(".TP\n\\fB%s\\fR%s\n%s\n", roff(bold, ""), roff(rest, ""), roff(about, ".IP"))
+}
+
+// configPage writes what the reference configuration says about each key.
 // It has paragraphs of comments, followed by a section or a key if they are
 // about one.
-func writeConfigPage(w io.Writer, _ *cobra.Command) error {
+func configPage(*cobra.Command) string {
 	page := fmt.Sprintf(`.TH PORTMON.TOML 5 "" "portmon %s" "File Formats"
 .ad l
 .nr HY 0
@@ -127,11 +134,10 @@ portmon.toml \- the configuration of portmon
 			page += ".SS " + name + "\n" + roff(about, ".PP") + "\n"
 		default:
 			key, value, _ := strings.Cut(name, " ")
-			page += ".TP\n\\fB" + roff(key, "") + "\\fR " + roff(value, "") + "\n" + roff(about, ".IP") + "\n"
+			page += item(key, " "+value, about)
 		}
 	}
-	_, err := io.WriteString(w, page+".SH FILES\n"+roff(config.DefaultPath, "")+"\n.SH SEE ALSO\n.BR portmon (8)\n")
-	return err
+	return page + ".SH FILES\n" + roff(config.DefaultPath, "") + "\n.SH SEE ALSO\n.BR portmon (8)\n"
 }
 
 // escapes keep text from being taken for requests, or for typographic quotes
