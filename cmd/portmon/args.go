@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -20,6 +21,9 @@ type target struct {
 	prefix netip.Prefix
 	// address reports that it was an address: prefix holds it alone.
 	address bool
+	// source is the prefix to ban or unban: of an address the prefix by which it
+	// is banned. See resolve.
+	source netip.Prefix
 	// line is where it stands in the list that it is from; 0 for an argument.
 	line int
 }
@@ -83,25 +87,29 @@ func parseTargets(cmd *cobra.Command, args []string) ([]target, error) {
 	return targets, nil
 }
 
-// source returns the prefix to ban or unban for a target: for an address, the
-// prefix by which it is banned.
-func (t target) source(h *ruleset.Handle) (netip.Prefix, error) {
-	if t.address {
-		return h.Source(t.prefix.Addr())
+// resolve fills in the sources of targets.
+func resolve(h *ruleset.Handle, targets []target) (err error) {
+	for i := range targets {
+		t := &targets[i]
+		if t.source = t.prefix; t.address {
+			if t.source, err = h.Source(t.prefix.Addr()); err != nil {
+				return err
+			}
+		}
 	}
-	return t.prefix, nil
+	return nil
 }
 
-// meaning says why what is banned, or unbanned, is not what the user wrote.
-func (t target) meaning(prefix netip.Prefix) string {
+// name returns the source and, if that is not what the user wrote, why.
+func (t target) name() string {
 	p, err := netip.ParsePrefix(t.text)
 	switch {
-	case t.address && !prefix.IsSingleIP():
-		return ", the network of " + t.prefix.Addr().String() + ","
+	case t.address && !t.source.IsSingleIP():
+		return text.Prefix(t.source) + ", the network of " + t.prefix.Addr().String() + ","
 	case err == nil && p != p.Masked():
-		return ", the network of " + t.text + ","
+		return text.Prefix(t.source) + ", the network of " + t.text + ","
 	}
-	return ""
+	return text.Prefix(t.source)
 }
 
 // forever is a ban duration that the user may name in words.

@@ -10,24 +10,25 @@ import (
 
 func TestParseTarget(t *testing.T) {
 	for s, want := range map[string]string{
-		"192.0.2.7":               "192.0.2.7/32 address",
-		"192.0.2.7/32":            "192.0.2.7/32",
+		"192.0.2.7":               "192.0.2.7 address",
+		"192.0.2.7/32":            "192.0.2.7",
 		"192.0.2.7/24":            "192.0.2.0/24, the network of 192.0.2.7/24,",
-		"2001:DB8::7":             "2001:db8::7/128 address",
+		"2001:DB8::7":             "2001:db8::7 address",
 		"2001:db8::/48":           "2001:db8::/48",
-		"::ffff:192.0.2.7":        "192.0.2.7/32 address",
+		"::ffff:192.0.2.7":        "192.0.2.7 address",
 		"::ffff:192.0.2.0/120":    "192.0.2.0/24",
 		"0.0.0.0/0":               "0.0.0.0/0",
 		"::/0":                    "::/0",
 		"192.0.2.0/255.255.255.0": "192.0.2.0/24",
-		"192.0.2.1-192.0.2.3":     "192.0.2.1/32 192.0.2.2/31",
+		"192.0.2.1-192.0.2.3":     "192.0.2.1 192.0.2.2/31",
 		"192.0.2.0 - 192.0.2.7":   "192.0.2.0/29",
 		"2001:db8::-2001:db8::1":  "2001:db8::/127",
 	} {
 		got, err := parseTarget(s)
 		var texts []string
 		for _, one := range got {
-			text := one.prefix.String() + one.meaning(one.prefix)
+			one.source = one.prefix
+			text := one.name()
 			if one.address {
 				text += " address"
 			}

@@ -103,109 +103,103 @@ func (p *cli) readListed(cmd *cobra.Command, args []string, o targetOptions) (*t
 
 // ban bans what can be banned of a list, and reports the rest.
 func (p *cli) ban(h *ruleset.Handle, list *targetList, o banOptions) error {
+	if err := p.skipRefused(h, list, o.force); err != nil {
+		return err
+	}
+	switch {
+	case len(list.targets) == 0:
+		return errors.New("nothing to ban")
+	case o.offence:
+		return p.banOffenders(h, list.targets, o.reason)
+	}
 	length := max(o.length, 0) // 0 is forever from here on
 	if o.length == 0 {
 		ladder, _ := h.Ladder()
 		if len(ladder) == 0 {
-			return &hinted{errors.New("the table has no set of bans"), "run `portmon apply`"}
+			return &hinted{errors.New("the table has no ladder"), "run `portmon apply`"}
 		}
 		length = ladder[0]
 	}
-	records := make([]ruleset.Record, len(list.targets))
-	for i, t := range list.targets {
-		source, err := t.source(h)
-		if err != nil {
-			return err
-		}
-		records[i] = ruleset.Record{Source: source, Banned: true, Timeout: length, Remaining: length, Cause: ruleset.CauseHand}
-	}
-	refused, err := p.refusals(h, list, records, o.force)
+	before, err := heldBans(h, list.targets)
 	if err != nil {
 		return err
 	}
-	if err := p.skip(list, refused, "ban"); err != nil {
-		return err
-	}
-	kept := records[:0]
-	for i := range records {
-		if refused[i] == nil {
-			kept = append(kept, records[i])
-		}
-	}
-	switch {
-	case len(kept) == 0:
-		return errors.New("nothing to ban")
-	case o.offence:
-		return p.banOffenders(h, list, kept, o.reason)
-	}
-	before, err := heldBans(h, kept)
-	if err != nil {
-		return err
-	}
+	targets := list.targets
 	if o.extend || o.length == 0 {
-		if kept = p.withoutLonger(before, list, kept); len(kept) == 0 {
-			return nil
-		}
+		targets = p.withoutLonger(before, targets, length)
 	}
-	for i := range kept {
-		kept[i].Comment = cmp.Or(o.reason, before[kept[i].Source].reason, book.HandComment)
+	var records []ruleset.Record
+	for _, t := range targets {
+		records = append(records, ruleset.Record{
+			Source: t.source, Banned: true, Timeout: length, Remaining: length, Cause: ruleset.CauseHand,
+			Comment: cmp.Or(o.reason, before[t.source].reason, book.HandComment),
+		})
 	}
-	if _, err := h.Put(kept); err != nil {
-		return fmt.Errorf("ban: %w", err)
-	}
-	p.rememberBans(h, kept)
-	if len(kept) > fewTargets {
-		p.print("banned %s\n", text.Plural(len(kept), "source"))
+	if len(records) == 0 {
 		return nil
 	}
-	after, err := heldBans(h, kept)
+	if _, err := h.Put(records); err != nil {
+		return fmt.Errorf("ban: %w", err)
+	}
+	p.rememberBans(h, records)
+	if len(records) > fewTargets {
+		p.print("banned %s\n", text.Plural(len(records), "source"))
+		return nil
+	}
+	after, err := heldBans(h, targets)
 	if err != nil {
 		return err
 	}
-	for i, r := range kept {
-		// What is made now lasts a moment less when it is read.
-		longer := func(b lasting) bool { return r.Timeout > 0 && b.lasts(r.Timeout+time.Second) }
-		was, now := before[r.Source], after[r.Source]
-		shortened := ""
+	// What was made just now lasts a moment less when it is read.
+	longer := func(b lasting) bool { return length > 0 && b.lasts(length+time.Second) }
+	for _, t := range targets {
+		was, now, shortened := before[t.source], after[t.source], ""
 		if longer(was) && !longer(now) {
 			shortened = " (was: " + was.left() + ")"
 		}
-		p.print("banned %s%s %s%s\n", text.Prefix(r.Source), list.targets[i].meaning(r.Source), banTime(r.Timeout), shortened)
+		p.print("banned %s %s%s\n", t.name(), banTime(length), shortened)
 		if longer(now) {
-			p.note("%s is banned for longer already: %s, in %s", text.Prefix(r.Source), now.left(), now.set)
+			p.note("%s is banned for longer already: %s, in %s", text.Prefix(t.source), now.left(), now.set)
 		}
 	}
 	return nil
 }
 
-// refusals returns for each record why it cannot be banned, nil if it can.
-func (p *cli) refusals(h *ruleset.Handle, list *targetList, records []ruleset.Record, force bool) ([]error, error) {
+// skipRefused takes what cannot be banned out of a list, and reports it.
+func (p *cli) skipRefused(h *ruleset.Handle, list *targetList, force bool) error {
 	own, err := ownAddrs()
 	if err != nil {
-		return nil, err
+		return err
+	}
+	if err := resolve(h, list.targets); err != nil {
+		return err
+	}
+	records := make([]ruleset.Record, len(list.targets))
+	for i, t := range list.targets {
+		records[i].Source = t.source
 	}
 	refused, err := h.Check(records)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if refused == nil {
 		refused = make([]error, len(records))
 	}
 	peer, exposed := p.sshPeer()
-	if exposed = exposed && !force; exposed {
+	exposed = exposed && !force
+	if exposed {
 		_, whitelisted, err := h.Whitelisted(nftset.Addr(peer).Interval)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		exposed = !whitelisted
 	}
 	for i, t := range list.targets {
-		source := records[i].Source
-		if refused[i] == nil && t.prefix != source {
+		if refused[i] == nil && t.prefix != t.source {
 			// The network may be banned, but not that address of it.
 			entry, whitelisted, err := h.Whitelisted(nftset.Prefix(t.prefix).Interval)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			if whitelisted {
 				refused[i] = &ruleset.WhitelistedError{Prefix: t.prefix, Entry: entry}
@@ -215,20 +209,20 @@ func (p *cli) refusals(h *ruleset.Handle, list *targetList, records []ruleset.Re
 		case refused[i] != nil:
 		case t.prefix.IsSingleIP() && slices.Contains(own, t.prefix.Addr()):
 			refused[i] = fmt.Errorf("%s is an address of this host", t.prefix.Addr())
-		case exposed && source.Contains(peer):
+		case exposed && t.source.Contains(peer):
 			refused[i] = &hinted{
 				fmt.Errorf("you are connected by SSH from %s, and would be locked out", peer),
 				"to ban it all the same, add --force",
 			}
 		}
 	}
-	return refused, nil
+	return p.skip(list, refused, "ban")
 }
 
 // banOffenders bans addresses as the packet path does.
-func (p *cli) banOffenders(h *ruleset.Handle, list *targetList, records []ruleset.Record, reason string) error {
+func (p *cli) banOffenders(h *ruleset.Handle, targets []target, reason string) error {
 	var addrs []netip.Addr
-	for _, t := range list.targets {
+	for _, t := range targets {
 		addrs = append(addrs, t.prefix.Addr())
 	}
 	put, refused, err := h.Offend(addrs, reason)
@@ -241,15 +235,14 @@ func (p *cli) banOffenders(h *ruleset.Handle, list *targetList, records []rulese
 		made[r.Source] = r
 	}
 	var errs []error
-	for i, t := range list.targets {
-		source := records[i].Source
-		name := text.Prefix(source) + t.meaning(source)
-		if r, ok := made[source]; refused[i] != nil {
+	for i, t := range targets {
+		switch r, ok := made[t.source]; {
+		case refused[i] != nil:
 			errs = append(errs, fmt.Errorf("ban %s: %w", t.text, refused[i]))
-		} else if ok {
-			p.print("banned %s %s (tier %d)\n", name, banTime(r.Timeout), r.Step)
-		} else {
-			p.note("%s is already banned", name)
+		case ok:
+			p.print("banned %s %s (tier %d)\n", t.name(), banTime(r.Timeout), r.Step)
+		default:
+			p.note("%s is already banned", t.name())
 		}
 	}
 	return p.failEach(errs)
@@ -279,17 +272,11 @@ func (l lasting) left() string {
 // heldBans returns the bans that sources are under. About a few sources the
 // kernel is asked; for many all bans are read, and those of larger prefixes
 // around a source are left out.
-func heldBans(h *ruleset.Handle, records []ruleset.Record) (map[netip.Prefix]lasting, error) {
+func heldBans(h *ruleset.Handle, targets []target) (map[netip.Prefix]lasting, error) {
 	const few = 1000
-	held := make(map[netip.Prefix]lasting, len(records))
-	for i := range records {
-		held[records[i].Source] = lasting{}
-	}
+	held := make(map[netip.Prefix]lasting, len(targets))
 	note := func(source netip.Prefix, e *ruleset.Entry, exact bool) {
-		l, wanted := held[source]
-		if !wanted {
-			return
-		}
+		l := held[source]
 		if exact && l.reason == "" {
 			l.reason, _ = ruleset.Offence(e.Comment)
 		}
@@ -298,49 +285,51 @@ func heldBans(h *ruleset.Handle, records []ruleset.Record) (map[netip.Prefix]las
 		}
 		held[source] = l
 	}
-	if len(records) <= few {
-		for source := range held {
-			st, err := h.Lookup(source.Addr())
+	if len(targets) > few {
+		for e, err := range h.Bans() {
 			if err != nil {
 				return nil, err
 			}
-			for i := range st.Bans {
-				if e, iv := &st.Bans[i], nftset.Prefix(source).Interval; e.Covers(iv) {
-					note(source, e, e.Interval == iv)
-				}
+			for _, prefix := range e.Prefixes() {
+				note(prefix, &e, true)
 			}
 		}
 		return held, nil
 	}
-	for e, err := range h.Bans() {
+	for _, t := range targets {
+		st, err := h.Lookup(t.source.Addr())
 		if err != nil {
 			return nil, err
 		}
-		for _, prefix := range e.Prefixes() {
-			note(prefix, &e, true)
+		for i := range st.Bans {
+			if e, iv := &st.Bans[i], nftset.Prefix(t.source).Interval; e.Covers(iv) {
+				note(t.source, e, e.Interval == iv)
+			}
 		}
 	}
 	return held, nil
 }
 
 // withoutLonger leaves out what is banned for as long already.
-func (p *cli) withoutLonger(held map[netip.Prefix]lasting, list *targetList, records []ruleset.Record) []ruleset.Record {
-	kept, targets, longer := records[:0], list.targets[:0], 0
-	for i, r := range records {
-		if l := held[r.Source]; !l.lasts(r.Timeout) {
-			kept, targets = append(kept, r), append(targets, list.targets[i])
-		} else if longer++; longer <= fewTargets {
-			how := "forever"
-			if l.remaining > 0 {
-				how = "for " + text.ShortDuration(l.remaining)
-			}
-			p.note("%s%s is already banned %s", text.Prefix(r.Source), list.targets[i].meaning(r.Source), how)
+func (p *cli) withoutLonger(held map[netip.Prefix]lasting, targets []target, length time.Duration) []target {
+	kept, longer := targets[:0], 0
+	for _, t := range targets {
+		l := held[t.source]
+		if !l.lasts(length) {
+			kept = append(kept, t)
+			continue
+		}
+		switch longer++; {
+		case longer > fewTargets:
+		case l.remaining == 0:
+			p.note("%s is already banned forever", t.name())
+		default:
+			p.note("%s is already banned for %s", t.name(), text.ShortDuration(l.remaining))
 		}
 	}
 	if longer > fewTargets {
 		p.note("%s already banned for as long or longer", text.Plural(longer, "source"))
 	}
-	list.targets = targets
 	return kept
 }
 

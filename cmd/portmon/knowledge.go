@@ -33,16 +33,15 @@ func (p *cli) knowledgeOf(h *ruleset.Handle, only []target) (*knowledge, error) 
 		}
 		return p.knowledge(h)
 	}
+	if err := resolve(h, only); err != nil {
+		return nil, err
+	}
 	var sources []netip.Prefix
 	for _, t := range only {
 		if !t.address {
 			return p.knowledge(h)
 		}
-		source, err := t.source(h)
-		if err != nil {
-			return nil, err
-		}
-		sources = append(sources, source)
+		sources = append(sources, t.source)
 	}
 	return p.knowledge(h, sources...)
 }

@@ -90,7 +90,7 @@ func (p *cli) readTargets(cmd *cobra.Command, args []string, o targetOptions) (*
 			list.wrong = append(list.wrong, list.faultOf(e.Line, e.Text, badTarget(e.Text, e.Err)))
 		}
 		for _, prefix := range e.Prefixes {
-			list.targets = append(list.targets, target{e.Text, prefix, !strings.ContainsAny(e.Text, "/-"), e.Line})
+			list.targets = append(list.targets, target{text: e.Text, prefix: prefix, address: !strings.ContainsAny(e.Text, "/-"), line: e.Line})
 		}
 	}
 	return list, nil

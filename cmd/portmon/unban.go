@@ -69,14 +69,13 @@ as portmon ban reads it.`,
 			case all:
 				return p.unbanRemembered(h, everything, true)
 			default:
-				var sources []netip.Prefix
-				if sources, err = p.sourcesToUnban(h, list); err != nil {
+				if err := p.skipImpossible(h, list); err != nil {
 					return err
 				}
 				if h.Exists {
-					return p.unban(h, list.targets, sources)
+					return p.unban(h, list.targets)
 				}
-				return p.unbanRemembered(h, sources, false)
+				return p.unbanRemembered(h, sourcesOf(list.targets), false)
 			}
 			if err == nil && !h.Exists {
 				return errNoTable
@@ -91,9 +90,9 @@ as portmon ban reads it.`,
 	return cmd
 }
 
-// sourcesToUnban returns the source of each target. Entries of a file that
-// cannot be banned are mistakes, which it takes out of the list.
-func (p *cli) sourcesToUnban(h *ruleset.Handle, list *targetList) (sources []netip.Prefix, err error) {
+// skipImpossible takes out of a list the entries of a file that cannot be
+// banned, and so are mistakes.
+func (p *cli) skipImpossible(h *ruleset.Handle, list *targetList) error {
 	refused := make([]error, len(list.targets))
 	for i, t := range list.targets {
 		if t.line > 0 {
@@ -102,34 +101,27 @@ func (p *cli) sourcesToUnban(h *ruleset.Handle, list *targetList) (sources []net
 	}
 	some := len(list.targets)+len(list.wrong) > 0
 	if err := p.skip(list, refused, "unban"); err != nil {
-		return nil, err
+		return err
 	}
 	if some && len(list.targets) == 0 {
-		return nil, errors.New("nothing to unban")
+		return errors.New("nothing to unban")
 	}
-	for _, t := range list.targets {
-		source, err := t.source(h)
-		if err != nil {
-			return nil, err
-		}
-		sources = append(sources, source)
-	}
-	return sources, nil
+	return resolve(h, list.targets)
 }
 
-// unban lifts the bans of targets, whose sources are given beside them.
-func (p *cli) unban(h *ruleset.Handle, targets []target, sources []netip.Prefix) error {
+func (p *cli) unban(h *ruleset.Handle, targets []target) error {
 	few := len(targets) <= fewTargets
 	remembered := make(map[netip.Prefix]bool)
-	for i, t := range targets {
+	for _, t := range targets {
 		if few && t.address {
 			st, err := h.Lookup(t.prefix.Addr())
 			if err != nil {
 				return err
 			}
-			remembered[sources[i]] = st.Step > 0 || st.Suspect
+			remembered[t.source] = st.Step > 0 || st.Suspect
 		}
 	}
+	sources := sourcesOf(targets)
 	lifted, covered, err := h.Unban(sources...)
 	if err != nil {
 		return fmt.Errorf("unban: %w", err)
@@ -143,38 +135,42 @@ func (p *cli) unban(h *ruleset.Handle, targets []target, sources []netip.Prefix)
 	}
 	var errs []error
 	printed := make(map[nftset.Interval]bool) // a source can be under several bans
-	for i, t := range targets {
-		iv := nftset.Prefix(sources[i]).Interval
-		around := slices.IndexFunc(covered, func(e ruleset.Entry) bool { return e.Covers(iv) })
-		if around >= 0 {
-			errs = append(errs, &hinted{
-				fmt.Errorf("%s is still banned: inside %s", text.Prefix(sources[i]), covered[around].Interval),
-				"lift that: " + unbanOf(covered[around]),
-			})
-		}
-		if !few {
-			continue
-		}
+	for _, t := range targets {
+		iv := nftset.Prefix(t.source).Interval
 		found := false
-		for _, e := range lifted {
-			if found = found || iv.Covers(e.Interval); iv.Covers(e.Interval) && !printed[e.Interval] {
+		for i := 0; few && i < len(lifted); i++ {
+			if e := &lifted[i]; iv.Covers(e.Interval) {
+				if found = true; !printed[e.Interval] {
+					p.print("unbanned %s\n", e.Interval)
+				}
 				printed[e.Interval] = true
-				p.print("unbanned %s\n", e.Interval)
 			}
 		}
-		if found || around >= 0 {
-			continue
+		around := slices.IndexFunc(covered, func(e ruleset.Entry) bool { return e.Covers(iv) })
+		switch {
+		case around >= 0:
+			errs = append(errs, &hinted{
+				fmt.Errorf("%s is still banned: inside %s", text.Prefix(t.source), covered[around].Interval),
+				"lift that: " + unbanOf(covered[around]),
+			})
+		case found || !few:
+		case remembered[t.source]:
+			p.note("%s was not banned; its offences are forgotten", t.name())
+		default:
+			p.note("%s was not banned", t.name())
 		}
-		forgotten := ""
-		if remembered[sources[i]] {
-			forgotten = "; its offences are forgotten"
-		}
-		p.note("%s%s was not banned%s", text.Prefix(sources[i]), t.meaning(sources[i]), forgotten)
 	}
 	if forgetErr != nil {
 		errs = append(errs, forgetErr)
 	}
 	return p.failEach(errs)
+}
+
+func sourcesOf(targets []target) (sources []netip.Prefix) {
+	for _, t := range targets {
+		sources = append(sources, t.source)
+	}
+	return sources
 }
 
 // unbanRemembered takes bans out of what is remembered, without a table to lift
