@@ -91,6 +91,12 @@ func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book
 func (k *core) reconfigure(spec ruleset.Spec, maxRows int, now book.Clock) {
 	k.spec = spec
 	k.book.SetMaxRows(maxRows)
+	for row := range k.book.Rows() { // the table moves the steps that a shorter ladder lacks to its last
+		if row.Step > len(spec.BanTime) {
+			row.Step = len(spec.BanTime)
+			k.book.Put(row)
+		}
+	}
 	k.table.held, k.table.wrongSince, k.table.closely.generation = 0, 0, 0
 	k.table.suspect(now)
 }

@@ -62,7 +62,8 @@ func (k *core) nextChange(now book.Clock) (c change, ok bool) {
 }
 
 // records returns what the table is owed, as the book has it now, and how many
-// bans of it are put back.
+// bans of it are put back. What today's ladder makes shorter, the book has so
+// from now on.
 func (k *core) records(now book.Moment) (out []ruleset.Record, back int) {
 	out = make([]ruleset.Record, 0, len(k.owed))
 	for source, restored := range k.owed {
@@ -71,6 +72,11 @@ func (k *core) records(now book.Moment) (out []ruleset.Record, back int) {
 		if !ok {
 			continue // over, or unbanned meanwhile
 		}
+		row.Step = r.Step
+		if r.Banned {
+			row.Timeout, row.Until = r.Timeout, now.Add(r.Remaining)
+		}
+		k.book.Put(row)
 		if out = append(out, r); restored && r.Banned {
 			back++
 		}
