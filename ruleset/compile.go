@@ -106,7 +106,7 @@ func (a Asked) net(f family) bool { return *a.of(f) }
 func Compile(s Spec, f Features, asked Asked) *Table {
 	t := &Table{
 		Table:    nftset.Table{Family: nftset.FamilyINet, Name: s.Table},
-		Counters: slices.Clone(counters),
+		Counters: Counters(),
 		Prefix6:  s.Prefix6,
 	}
 	t.compileSets(s)

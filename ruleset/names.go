@@ -3,6 +3,7 @@ package ruleset
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,6 +25,9 @@ const (
 var counters = []string{
 	CounterTrapped, CounterScanned, CounterBanned, CounterFull, CounterHeldBack, CounterUncounted, CounterUnroutable, CounterDropped,
 }
+
+// Counters returns the names of all counters of the table.
+func Counters() []string { return slices.Clone(counters) }
 
 // Names of the chains.
 const (

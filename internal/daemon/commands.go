@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
@@ -22,17 +21,12 @@ const (
 	// answerTime bounds how long an answer may take, that with a million rows
 	// included.
 	answerTime = time.Minute
-	// lookAfterSocket is how often it is checked that commands find the socket.
-	lookAfterSocket = 2 * time.Second
 )
 
 // commands answers those that others run.
 type commands struct {
 	*daemon
 	parts context.Context
-
-	// gate is held by those who answer, and in the end for good.
-	gate sync.RWMutex
 }
 
 // startCommands answers commands until the context ends. If that is not
@@ -40,69 +34,21 @@ type commands struct {
 // another watcher answers.
 func (d *daemon) startCommands(parts context.Context) error {
 	socket := control.Path(d.current.Watch.State)
-	l, err := control.Listen(socket)
+	c := &commands{d, parts}
+	const down = "commands cannot ask this watcher"
+	s := d.newServer(http.MaxBytesHandler(c.handler(), maxBody), answerTime, "commands can ask this watcher", down,
+		func() (net.Listener, error) { return control.Listen(socket) })
+	s.BaseContext = func(net.Listener) context.Context { return parts }
+	l, err := s.listen()
 	switch {
 	case errors.Is(err, control.ErrBusy):
 		return err
 	case err != nil:
-		d.journal.Warn(fmt.Sprintf("commands cannot ask this watcher: %v", err))
+		d.journal.Warn(fmt.Sprintf("%s: %v", down, err))
+		l, s.err = nil, err
 	}
-	c := &commands{daemon: d, parts: parts}
-	d.parts.Go(func() { c.run(socket, l) })
+	d.parts.Go(func() { s.run(parts, l) })
 	return nil
-}
-
-// run serves, and makes the socket again when it is gone: somebody may delete
-// the folder of the state, or mount something over it.
-func (c *commands) run(socket string, l *control.Listener) {
-	server := c.newServer(http.MaxBytesHandler(c.gated(c.handler()), maxBody), answerTime)
-	server.BaseContext = func(net.Listener) context.Context { return c.parts }
-	var serving sync.WaitGroup
-	serve := func(l *control.Listener) {
-		serving.Go(func() {
-			if err := server.Serve(&bounded{Listener: l}); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-				c.journal.fault(fmt.Errorf("answer commands: %w", err))
-			}
-		})
-	}
-	if l != nil {
-		serve(l)
-	}
-	for {
-		if sleep(c.parts, lookAfterSocket); c.parts.Err() != nil {
-			break
-		}
-		if l != nil && l.InPlace() {
-			continue
-		}
-		again, err := control.Listen(socket)
-		if err != nil {
-			c.journal.fault(fmt.Errorf("commands cannot ask this watcher: %w", err))
-			continue
-		}
-		if l != nil {
-			l.Close()
-		}
-		l = again
-		serve(l)
-		c.journal.Info("commands can ask this watcher again", "socket", socket)
-	}
-	server.Close()
-	serving.Wait()
-	c.gate.Lock() // for good: late requests find it closed
-}
-
-// gated lets requests in until the gate is closed. Closing the connections, as
-// the server does in the end, ends no handler.
-func (c *commands) gated(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !c.gate.TryRLock() {
-			http.Error(w, "the watcher is ending", http.StatusServiceUnavailable)
-			return
-		}
-		defer c.gate.RUnlock()
-		h.ServeHTTP(w, r)
-	})
 }
 
 func (c *commands) handler() http.Handler {

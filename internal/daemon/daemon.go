@@ -13,12 +13,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/book"
@@ -59,8 +57,6 @@ type daemon struct {
 	journal *journal
 	watcher *watch.Watcher
 	since   time.Time
-	made    *prometheus.CounterVec
-	freed   chan struct{} // has room for one: memory may have become free
 
 	parts   sync.WaitGroup // all that runs beside the watcher
 	reload  chan watch.Config
@@ -73,7 +69,9 @@ type daemon struct {
 	mu      sync.Mutex // guards what follows
 	current *config.Config
 	notices *notices
-	metrics *metricsServer // nil if there is none
+	metrics *server // nil if there is none
+	// stopMetrics returns when they are not served any more.
+	stopMetrics func()
 }
 
 // Run runs until the context ends, for which the error is nil. Each value from
@@ -104,7 +102,7 @@ func Run(ctx context.Context, conf Config, reload <-chan struct{}) (err error) {
 	d.startNotices(parts, conf.Config)
 	d.startMetrics(parts, conf.Config)
 	d.parts.Go(func() { d.reloads(parts, reload) })
-	d.parts.Go(func() { d.giveBack(parts) })
+	d.parts.Go(func() { giveBack(parts) })
 	d.parts.Go(func() { d.notifyStopping(ctx, parts) })
 	err = d.watcher.Run(ctx, d.reload)
 	d.journal.close()
@@ -121,7 +119,7 @@ func newDaemon(conf Config) *daemon {
 		conf.Notify = func(string) {}
 	}
 	d := &daemon{
-		config: conf, current: conf.Config, since: time.Now(), made: newMade(), freed: make(chan struct{}, 1),
+		config: conf, current: conf.Config, since: time.Now(),
 		reload: make(chan watch.Config), isReady: make(chan struct{}),
 	}
 	d.stderr = newQueue(conf.Stderr, conf.Times)
@@ -144,7 +142,7 @@ func (d *daemon) notifyStopping(ctx, parts context.Context) {
 func (d *daemon) watchConfig(conf *config.Config) watch.Config {
 	return watch.Config{
 		Spec: conf.Spec, State: conf.Watch.State,
-		Ready: d.onReady, News: d.onNews, Fault: d.onFault, Freed: d.onFreed, Beat: d.onBeat, BeatEvery: d.beatEvery(),
+		Ready: d.onReady, News: d.onNews, Fault: d.journal.fault, Beat: d.onBeat, BeatEvery: d.beatEvery(),
 	}
 }
 
@@ -176,19 +174,11 @@ func (d *daemon) logStart() {
 
 func (d *daemon) onNews(news []watch.News) {
 	now := book.ReadClock()
-	for i := range news {
-		switch n := &news[i]; n.Kind {
-		case watch.Banned, watch.Escalated, watch.ByHand:
-			d.made.WithLabelValues(n.Cause.String(), strconv.Itoa(n.Step)).Inc()
-		}
-	}
 	d.journal.news(news, now)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.notices.Tell(news, len(d.current.Spec.BanTime), now)
 }
-
-func (d *daemon) onFault(err error) { d.journal.fault(err) }
 
 // beatEvery returns how often the watcher has to show that it lives: twice as
 // often as systemd asks for.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"runtime/debug"
+	"runtime/metrics"
 	"time"
 )
 
@@ -18,28 +19,21 @@ func collectSooner() (undo func()) {
 	return func() { debug.SetGCPercent(before) }
 }
 
-// onFreed is called by the watcher when it has read or written much.
-func (d *daemon) onFreed() {
-	select {
-	case d.freed <- struct{}{}:
-	default:
-	}
-}
-
-// giveBack gives memory that is not needed any more back to the system: Go
-// would keep for minutes what it took to read all bans at the start. With many
-// bans it takes some time, and so it is done beside the watcher, and in a
-// fiftieth of the time at most.
-func (d *daemon) giveBack(ctx context.Context) {
-	for {
-		select {
-		case <-d.freed:
-		case <-ctx.Done():
-			return
+// giveBack gives memory that is not needed any more back to the system, every
+// few seconds in which much was allocated: Go would keep for minutes what it
+// took to read all bans at the start. With many bans it takes some time, and so
+// it is done in a fiftieth of the time at most.
+func giveBack(ctx context.Context) {
+	const every, much = 5 * time.Second, 4 << 20
+	allocated := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	for before := uint64(0); ctx.Err() == nil; sleep(ctx, every) {
+		metrics.Read(allocated)
+		if now := allocated[0].Value.Uint64(); now-before > much {
+			before = now
+			start := time.Now()
+			debug.FreeOSMemory()
+			sleep(ctx, 50*time.Since(start))
 		}
-		start := time.Now()
-		debug.FreeOSMemory()
-		sleep(ctx, 50*time.Since(start))
 	}
 }
 

@@ -35,10 +35,6 @@ type Config struct {
 	News  func([]News)
 	Fault func(error)
 
-	// Freed, unless nil, is called when much memory may have become free. It
-	// must not block either.
-	Freed func()
-
 	// Beat, unless nil, is called again and again while all is well, at least
 	// every BeatEvery; 0 means every 10 seconds.
 	Beat      func()

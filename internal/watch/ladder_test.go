@@ -56,7 +56,7 @@ func TestPacketPath(t *testing.T) {
 	}
 	w.quiet()
 	s := w.stats()
-	if s.Offences[Port{6, lab.TrapTCP}] != 6 || s.Escalations[2] != 2 || s.Escalations[3] != 2 || s.Bans[Place{4, 3}] != 1 || s.Bans[Place{6, 3}] != 1 {
+	if s.Offences[Port{6, lab.TrapTCP}] != 6 || s.Escalations(2) != 2 || s.Escalations(3) != 2 || s.Bans[Place{4, 3}] != 1 || s.Bans[Place{6, 3}] != 1 {
 		t.Errorf("stats are %+v", s)
 	}
 }

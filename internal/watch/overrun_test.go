@@ -158,8 +158,8 @@ func TestSwapUnheard(t *testing.T) {
 	}
 	release()
 	w.awaitNews(Restored, len(want))
-	if s := w.stats(); s.EventOverruns == 0 || s.TableGone != 0 {
-		t.Errorf("%d overruns, and the table was heard to be gone %d times: this was no test", s.EventOverruns, s.TableGone)
+	if s := w.stats(); s.EventOverruns == 0 || s.News[TableGone] != 0 {
+		t.Errorf("%d overruns, and the table was heard to be gone %d times: this was no test", s.EventOverruns, s.News[TableGone])
 	}
 	l.wantAll(want, 2)
 	l.Served(l.Sources(1)...)

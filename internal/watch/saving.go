@@ -103,7 +103,6 @@ func (w *Watcher) onSynced(s synced) {
 	case !s.nothing:
 		w.saves++
 		w.saveError = nil
-		w.freed()
 	case s.err == nil && w.saveError != nil && len(s.asked) > 0:
 		s.err = w.saveError // there is no file to write to
 	}
@@ -171,6 +170,5 @@ func (w *Watcher) end() error {
 		s.saved <- err
 	}
 	w.waiting = nil
-	w.freed()
 	return err
 }

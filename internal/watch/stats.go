@@ -44,28 +44,39 @@ type Port struct {
 	Port  uint16 // 0 for one that is not known, or one too many to be counted apart
 }
 
+// Made is what bans are counted by as they are made.
+type Made struct {
+	Cause ruleset.Cause
+	Step  int // of the ladder; 0 for what it did not ban
+}
+
 // counters only grow, but for Lag.
 type counters struct {
+	// News counts news by kind; of Restored, the bans.
+	News [Kinds]uint64
+	// Made counts the bans that were made, for offences and by hand.
+	Made map[Made]uint64
 	// Offences by port. No more than [maxPorts] are counted apart.
 	Offences map[Port]uint64
-	// Escalations by the step that a source came to.
-	Escalations [ruleset.MaxSteps + 1]uint64
-	// ByHand and Lifted are bans that other programs made and lifted,
-	// Whitelisted those that the watcher lifted at once, Restored those that it
-	// put back.
-	ByHand, Lifted, Whitelisted, Restored uint64
-	// TableGone is how often the table was deleted, Repaired how often it was
-	// put right.
-	TableGone, Repaired uint64
 	// LostMessages are those of the log group of which the kernel says that it
 	// had no room for them. LogOverruns is how often the buffer of their socket
 	// was full, EventOverruns how often that of the events was.
 	LostMessages, LogOverruns, EventOverruns uint64
 	// Resyncs is how often all sets were read, the first time included.
 	Resyncs uint64
-	// Lag is how old the last ban was when it was taken in; 0 where the kernel
-	// does not tell.
+	// Lag is how old the last ban was when its message was received; 0 where
+	// the kernel does not say when it was sent.
 	Lag time.Duration
+}
+
+// Escalations returns how many sources came to a step, from 2.
+func (c *counters) Escalations(step int) (n uint64) {
+	for m := range c.Made {
+		if m.Step == step {
+			n += c.Made[m]
+		}
+	}
+	return n
 }
 
 // maxPorts bounds what is counted by port: of scans, any port may be the last.
@@ -73,35 +84,21 @@ const maxPorts = 200
 
 // count counts news.
 func (c *counters) count(n *News) {
+	if c.Made == nil {
+		c.Made, c.Offences = make(map[Made]uint64), make(map[Port]uint64)
+	}
+	c.News[n.Kind] += uint64(max(n.Count, 1))
 	switch n.Kind {
-	case Escalated:
-		c.Escalations[min(n.Step, ruleset.MaxSteps)]++
-		c.countOffence(Port{n.Proto, n.Port})
-	case Banned:
-		c.countOffence(Port{n.Proto, n.Port})
+	case Banned, Escalated:
+		c.Made[Made{n.Cause, n.Step}]++
+		p := Port{n.Proto, n.Port}
+		if _, known := c.Offences[p]; !known && len(c.Offences) >= maxPorts {
+			p.Port = 0
+		}
+		c.Offences[p]++
 	case ByHand:
-		c.ByHand++
-	case Lifted:
-		c.Lifted++
-	case Whitelisted:
-		c.Whitelisted++
-	case Restored:
-		c.Restored += uint64(n.Count)
-	case TableGone, Removed:
-		c.TableGone++
-	case Repaired:
-		c.Repaired++
+		c.Made[Made{Cause: n.Cause}]++
 	}
-}
-
-func (c *counters) countOffence(p Port) {
-	if c.Offences == nil {
-		c.Offences = make(map[Port]uint64)
-	}
-	if _, known := c.Offences[p]; !known && len(c.Offences) >= maxPorts {
-		p.Port = 0
-	}
-	c.Offences[p]++
 }
 
 // census is a count of the rows of the book.
@@ -141,7 +138,7 @@ func (k *core) stats(now book.Clock) Stats {
 		counters: k.counters, Table: k.table.state == standing, TableCurrent: k.table.current, Wrong: k.table.wrong,
 		Steps: len(k.spec.BanTime), Rows: k.book.Len(), Bans: maps.Clone(k.census.bans), Offenders: k.census.offenders,
 	}
-	s.Offences = maps.Clone(s.Offences)
+	s.Made, s.Offences = maps.Clone(s.Made), maps.Clone(s.Offences)
 	return s
 }
 

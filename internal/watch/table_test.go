@@ -172,8 +172,8 @@ func TestNewNeighbours(t *testing.T) {
 		return err == nil && source.IsSingleIP()
 	})
 	lab.Await(t, "it is current", func() bool { return w.stats().TableCurrent })
-	if s := w.stats(); s.Repaired != 0 {
-		t.Errorf("%d repairs, want none", s.Repaired)
+	if s := w.stats(); s.News[Repaired] != 0 {
+		t.Errorf("%d repairs, want none", s.News[Repaired])
 	}
 	w.quiet()
 }
@@ -324,8 +324,8 @@ func TestRepair(t *testing.T) {
 			l.Cut(offenders...)
 			l.Served(bystanders...)
 			lab.Await(t, "it is current", func() bool { return w.stats().TableCurrent })
-			if s := w.stats(); s.Repaired != 1 {
-				t.Errorf("%d repairs, want 1", s.Repaired)
+			if s := w.stats(); s.News[Repaired] != 1 {
+				t.Errorf("%d repairs, want 1", s.News[Repaired])
 			}
 			if r, err := ruleset.Prepare(l.Conn, l.spec); err != nil || !r.Empty() {
 				t.Errorf("it is not what it must be: %v, error %v", r.Summary(), err)
@@ -384,8 +384,8 @@ func TestNothingToRepair(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	if s := w.stats(); s.Repaired != 0 || !s.TableCurrent {
-		t.Errorf("repaired %d times, current %v", s.Repaired, s.TableCurrent)
+	if s := w.stats(); s.News[Repaired] != 0 || !s.TableCurrent {
+		t.Errorf("repaired %d times, current %v", s.News[Repaired], s.TableCurrent)
 	}
 	w.quiet()
 }

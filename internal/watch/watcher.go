@@ -158,7 +158,6 @@ func (w *Watcher) tend() {
 	}
 	if !w.ready && w.core.settled() {
 		w.ready = true
-		w.freed()
 		if w.config.Ready != nil {
 			w.config.Ready()
 		}
@@ -175,9 +174,6 @@ func (w *Watcher) onAnswer(a answer) {
 	w.core.onAnswer(a)
 	if a.err != nil && !gone(a.err) {
 		w.fault(a.err)
-	}
-	if a.last {
-		w.freed()
 	}
 }
 
@@ -234,12 +230,6 @@ func (w *Watcher) reconfigure(config Config) error {
 	w.config.Spec = config.Spec
 	w.core.reconfigure(config.Spec, w.config.maxRows(), book.ReadClock())
 	return nil
-}
-
-func (w *Watcher) freed() {
-	if w.config.Freed != nil {
-		w.config.Freed()
-	}
 }
 
 func (w *Watcher) fault(err error) {
