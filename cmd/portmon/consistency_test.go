@@ -339,7 +339,7 @@ func (s *storm) compare(climbers, lifted []netip.Addr) {
 		s.t.Fatal(err)
 	}
 	defer w.Close()
-	remembered, err := w.Book()
+	remembered, err := w.Book(0)
 	if err != nil {
 		s.t.Fatal(err)
 	}

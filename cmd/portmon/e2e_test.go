@@ -71,17 +71,17 @@ func TestScannerIsShutOut(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			site := newSite(t)
-			site.host.ListenTCP("[::]:80")
+			site.Host.ListenTCP("[::]:80")
 			scanner, bystander := netip.MustParseAddr(tt.scanner), netip.MustParseAddr(tt.bystander)
 			neighbour := netip.MustParseAddr(tt.neighbour) // the same source, as far as bans go
 			want := func(src netip.Addr, port uint16, want netnstest.AnswerKind) {
 				t.Helper()
-				if got := site.probe(src, port).Kind; got != want {
+				if got := site.Probe(src, port).Kind; got != want {
 					t.Errorf("SYN from %v to port %d: got %v, want %v", src, port, netnstest.Answer{Kind: got}, netnstest.Answer{Kind: want})
 				}
 			}
 			want(scanner, 23, netnstest.AnswerRST) // no trap yet
-			portmon(t, site.host, "apply")
+			portmon(t, site.Host, "apply")
 			want(scanner, 80, netnstest.AnswerSYNACK)
 			want(scanner, 82, netnstest.AnswerRST)
 
@@ -91,7 +91,7 @@ func TestScannerIsShutOut(t *testing.T) {
 			want(neighbour, 80, netnstest.NoAnswer)
 			want(bystander, 80, netnstest.AnswerSYNACK)
 
-			bans := listBans(t, site.host)
+			bans := listBans(t, site.Host)
 			if len(bans) != 1 {
 				t.Fatalf("%d bans: %v", len(bans), bans)
 			}
@@ -105,15 +105,15 @@ func TestScannerIsShutOut(t *testing.T) {
 			if b.Since.Before(before.Add(-2*time.Second)) || b.Since.After(time.Now()) {
 				t.Errorf("banned at %v, but the packet was sent at %v", b.Since, before)
 			}
-			if why := portmon(t, site.host, "why", neighbour.String()); !strings.HasPrefix(why, neighbour.String()+" is banned") {
+			if why := portmon(t, site.Host, "why", neighbour.String()); !strings.HasPrefix(why, neighbour.String()+" is banned") {
 				t.Errorf("why: %s", why)
 			}
-			if why := portmon(t, site.host, "why", bystander.String()); !strings.HasPrefix(why, bystander.String()+" is not banned") {
+			if why := portmon(t, site.Host, "why", bystander.String()); !strings.HasPrefix(why, bystander.String()+" is not banned") {
 				t.Errorf("why: %s", why)
 			}
 
-			portmon(t, site.host, "unban", neighbour.String())
-			if bans := listBans(t, site.host); len(bans) != 0 {
+			portmon(t, site.Host, "unban", neighbour.String())
+			if bans := listBans(t, site.Host); len(bans) != 0 {
 				t.Errorf("listed after it was lifted: %v", bans)
 			}
 			want(scanner, 80, netnstest.AnswerSYNACK)
@@ -126,23 +126,23 @@ func TestScannerIsShutOut(t *testing.T) {
 // about it.
 func TestStatusTellsOfListeners(t *testing.T) {
 	site := newSite(t)
-	portmon(t, site.host, "apply")
-	server := site.host.Listen("tcp4", "0.0.0.0:3389")
+	portmon(t, site.Host, "apply")
+	server := site.Host.Listen("tcp4", "0.0.0.0:3389")
 	const line = "  tcp 3389 has a listener for IPv4: not a trap there while it listens\n"
-	if got := portmon(t, site.host, "status"); !strings.Contains(got, line) {
+	if got := portmon(t, site.Host, "status"); !strings.Contains(got, line) {
 		t.Errorf("with a listener:\n%s", got)
 	}
-	if a := site.probe(netip.MustParseAddr("203.0.113.7"), 3389); a.Kind != netnstest.AnswerSYNACK {
+	if a := site.Probe(netip.MustParseAddr("203.0.113.7"), 3389); a.Kind != netnstest.AnswerSYNACK {
 		t.Errorf("the listener's client gets %v", a)
 	}
 	server.Close()
-	if got := portmon(t, site.host, "status"); strings.Contains(got, "listener") {
+	if got := portmon(t, site.Host, "status"); strings.Contains(got, "listener") {
 		t.Errorf("without a listener:\n%s", got)
 	}
-	if a := site.probe(netip.MustParseAddr("203.0.113.8"), 3389); a.Kind != netnstest.NoAnswer {
+	if a := site.Probe(netip.MustParseAddr("203.0.113.8"), 3389); a.Kind != netnstest.NoAnswer {
 		t.Errorf("the trap answers %v", a)
 	}
-	if bans := listBans(t, site.host); len(bans) != 1 || bans[0].Prefix.String() != "203.0.113.8/32" {
+	if bans := listBans(t, site.Host); len(bans) != 1 || bans[0].Prefix.String() != "203.0.113.8/32" {
 		t.Errorf("banned are %v", bans)
 	}
 }
@@ -150,11 +150,11 @@ func TestStatusTellsOfListeners(t *testing.T) {
 // However bans are counted, the number is that of the lines of the list.
 func TestCountIsThatOfTheList(t *testing.T) {
 	site := newSite(t)
-	portmon(t, site.host, "apply")
+	portmon(t, site.Host, "apply")
 	steps := []func(){
 		func() {},
-		func() { portmon(t, site.host, "ban", "203.0.113.1", "203.0.113.2", "2001:db8:5::/64") },
-		func() { portmon(t, site.host, "ban", "198.51.100.0/24", "2001:db8:7::/48", "--for", "forever") },
+		func() { portmon(t, site.Host, "ban", "203.0.113.1", "203.0.113.2", "2001:db8:5::/64") },
+		func() { portmon(t, site.Host, "ban", "198.51.100.0/24", "2001:db8:7::/48", "--for", "forever") },
 		func() { // a source with a step and no ban is not banned
 			site.addElement(t, "tier4_2", "203.0.113.1")
 			site.addElement(t, "tier4_2", "203.0.113.9")
@@ -167,10 +167,10 @@ func TestCountIsThatOfTheList(t *testing.T) {
 	wants := []int{0, 3, 5, 6, 8}
 	for i, step := range steps {
 		step()
-		if n := len(listBans(t, site.host)); n != wants[i] {
+		if n := len(listBans(t, site.Host)); n != wants[i] {
 			t.Errorf("step %d: %d listed, want %d", i, n, wants[i])
 		}
-		if n := portmon(t, site.host, "list", "--count"); n != fmt.Sprintln(wants[i]) {
+		if n := portmon(t, site.Host, "list", "--count"); n != fmt.Sprintln(wants[i]) {
 			t.Errorf("step %d: counted %s, want %d", i, n, wants[i])
 		}
 	}

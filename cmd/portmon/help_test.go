@@ -96,6 +96,7 @@ func TestExamplesRun(t *testing.T) {
 	for _, cmd := range allCommands() {
 		t.Run(cmd.Name(), func(t *testing.T) {
 			t.Parallel()
+			needPrograms(t, "bash", cmd.Example)
 			site, dir := newSite(t), t.TempDir()
 			for _, name := range []string{"etc", "lib"} {
 				if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
@@ -108,7 +109,7 @@ func TestExamplesRun(t *testing.T) {
 			}
 			var output bytes.Buffer
 			var err error
-			site.host.Do(func() {
+			site.Host.Do(func() {
 				c := exec.Command(filepath.Join(bin, "with-etc"), "bash", "-e", "-o", "pipefail", "-c", "portmon apply\n"+cmd.Example)
 				c.Dir = dir
 				c.Env = append(os.Environ(), "ETC="+filepath.Join(dir, "etc"), "VARLIB="+filepath.Join(dir, "lib"), "PATH="+bin+":"+os.Getenv("PATH"))

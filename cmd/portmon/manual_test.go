@@ -11,6 +11,7 @@ import (
 
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/daemon"
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/notice"
 )
 
@@ -21,11 +22,7 @@ var indentation = regexp.MustCompile(`(?m)^ +`)
 // test.
 func rendered(t *testing.T, page []byte) string {
 	t.Helper()
-	groff, err := exec.LookPath("groff")
-	if err != nil {
-		t.Fatal("install groff-base, which renders the manual: ", err)
-	}
-	cmd := exec.Command(groff, "-man", "-Tascii", "-ww", "-rLL=1000n", "-P-cbou")
+	cmd := exec.Command(lab.Program(t, "groff"), "-man", "-Tascii", "-ww", "-rLL=1000n", "-P-cbou")
 	cmd.Stdin = bytes.NewReader(page)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

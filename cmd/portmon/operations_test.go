@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 // operations is the manual for whoever runs portmon. What stands in it between
@@ -86,7 +88,7 @@ func TestOperationsCanBeTyped(t *testing.T) {
 		}
 	}
 	for _, shell := range []string{"sh", "bash"} {
-		cmd := exec.Command(shell, "-n")
+		cmd := exec.Command(lab.Program(t, shell), "-n")
 		cmd.Stdin = strings.NewReader(script)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", shell, err, out)

@@ -3,12 +3,12 @@ package main
 import (
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -17,17 +17,13 @@ import (
 // starts.
 func (s *site) flush(t *testing.T) {
 	t.Helper()
-	s.host.Do(func() {
-		if out, err := exec.Command("nft", "flush", "ruleset").CombinedOutput(); err != nil {
-			t.Fatalf("nft: %v\n%s", err, out)
-		}
-	})
+	lab.NFT(t, s.Host, "flush ruleset")
 }
 
 // records are what a table holds, as texts.
 func records(t *testing.T, s *site) (all []string) {
 	t.Helper()
-	c, err := nftset.Dial(&nftset.Config{NetNS: s.host.FD()})
+	c, err := nftset.Dial(&nftset.Config{NetNS: s.Host.FD()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,9 +99,9 @@ func TestEachSetOutlastsRestarts(t *testing.T) {
 // It must succeed.
 func (s *site) run(t *testing.T, config string, args ...string) (stdout, stderr string) {
 	t.Helper()
-	e, out, errs := hostEnv(s.host)
+	e, out, errs := hostEnv(s.Host)
 	var code int
-	s.host.Do(func() { code = run(e, append(slices.Clone(args), "--config", config)) })
+	s.Host.Do(func() { code = run(e, append(slices.Clone(args), "--config", config)) })
 	if code != exitDone {
 		t.Fatalf("portmon %s: exit code %d, %s", strings.Join(args, " "), code, errs)
 	}

@@ -9,13 +9,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/internal/lab"
+	"github.com/portmon/portmon/internal/lab/banlab"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
 )
 
 // TestScripts runs portmon as a user types it, each script on a host of its own
@@ -33,42 +38,19 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// site is what a script runs on: a host, and the internet that reaches it, from
-// any address.
+// site is what a script runs on: a lab, whose host has 192.0.2.2 and
+// 2001:db8::2, and a watcher in it.
 type site struct {
-	host, internet *netnstest.Host
-	link           *netnstest.Link
-	watcher        *watcherProcess // of a script
+	*lab.Lab
+	watcher *watcherProcess // of a script
 }
 
-// newSite connects a host to the internet. Its addresses are 192.0.2.2 and
-// 2001:db8::2.
-func newSite(t testing.TB) *site {
-	s := &site{host: netnstest.NewHost(t, "host"), internet: netnstest.NewHost(t, "internet")}
-	s.link = netnstest.Connect(t, s.internet, s.host, "192.0.2.0/24", "2001:db8::/64")
-	s.host.DefaultVia(s.link.A.IPv4, s.link.A.IPv6)
-	return s
-}
-
-// probe sends a SYN from any source to a port of the host, and tells the
-// answer.
-func (s *site) probe(src netip.Addr, port uint16) netnstest.Answer {
-	dst := s.link.B.IPv4
-	if src.Is6() {
-		dst = s.link.B.IPv6
-	}
-	return s.internet.Probe(netnstest.SYN(src, netip.AddrPortFrom(dst, port)))
-}
+func newSite(t testing.TB) *site { return &site{Lab: lab.New(t)} }
 
 // addElement adds to a set of the table as other programs do.
 func (s *site) addElement(t testing.TB, set, element string) {
 	t.Helper()
-	s.host.Do(func() {
-		out, err := exec.Command("nft", "add", "element", "inet", tableName, set, "{ "+element+" }").CombinedOutput()
-		if err != nil {
-			t.Fatalf("nft: %v\n%s", err, out)
-		}
-	})
+	lab.NFT(t, s.Host, "", "add", "element", "inet", tableName, set, "{ "+element+" }")
 }
 
 type (
@@ -142,11 +124,9 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"reboot":    scriptReboot,
 	"probe":     scriptProbe,
 	"listen":    scriptListen,
-	"arm": func(ts *testscript.TestScript, neg bool, _ []string) {
-		runOnHost(ts, neg, 0, "nft", "flush", "set", "inet", tableName, "starting")
-	},
-	"json":   scriptJSON,
-	"fields": scriptFields,
+	"arm":       scriptArm,
+	"json":      scriptJSON,
+	"fields":    scriptFields,
 }
 
 func code(ts *testscript.TestScript, args []string) int {
@@ -163,8 +143,9 @@ func runOnHost(ts *testscript.TestScript, neg bool, want int, args ...string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: a program, and no !: say which exit code is expected")
 	}
+	needPrograms(ts.Value(testKey{}).(testing.TB), args...)
 	var err error
-	ts.Value(siteKey{}).(*site).host.Do(func() { err = ts.Exec(args[0], args[1:]...) })
+	ts.Value(siteKey{}).(*site).Host.Do(func() { err = ts.Exec(args[0], args[1:]...) })
 	got := 0
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		got = exit.ExitCode()
@@ -176,6 +157,30 @@ func runOnHost(ts *testscript.TestScript, neg bool, want int, args ...string) {
 	}
 }
 
+// needPrograms passes over the rest of a test if a command line names an
+// outside program that is not there.
+func needPrograms(t testing.TB, args ...string) {
+	t.Helper()
+	words := word.FindAllString(strings.Join(args, " "), -1)
+	for _, p := range lab.Programs {
+		if slices.Contains(words, p.Name) {
+			lab.Program(t, p.Name)
+		}
+	}
+}
+
+var word = regexp.MustCompile(`[\w-]+`)
+
+// scriptArm takes out what keeps the traps of a new table from being armed.
+func scriptArm(ts *testscript.TestScript, neg bool, _ []string) {
+	conn := banlab.Dial(ts.Value(testKey{}).(testing.TB), ts.Value(siteKey{}).(*site).Host)
+	h, err := ruleset.Open(conn, tableName)
+	ts.Check(err)
+	var tx nftset.Tx
+	tx.FlushSet(h.Set("starting"))
+	ts.Check(conn.Commit(&tx))
+}
+
 func scriptProbe(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: probe SRC PORT ANSWER")
@@ -184,7 +189,7 @@ func scriptProbe(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	port, err := strconv.ParseUint(args[1], 10, 16)
 	ts.Check(err)
-	if got := ts.Value(siteKey{}).(*site).probe(src, uint16(port)).String(); got != args[2] {
+	if got := ts.Value(siteKey{}).(*site).Probe(src, uint16(port)).String(); got != args[2] {
 		ts.Fatalf("SYN from %s to port %d: answer is %s, want %s", src, port, got, args[2])
 	}
 }
@@ -193,7 +198,7 @@ func scriptListen(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: listen NETWORK ADDR")
 	}
-	ts.Value(siteKey{}).(*site).host.Listen(args[0], args[1])
+	ts.Value(siteKey{}).(*site).Host.Listen(args[0], args[1])
 }
 
 // find returns what stands in a JSON document at a path of names and numbers,

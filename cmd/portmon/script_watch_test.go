@@ -14,10 +14,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
-)
 
-// patience ends a script that waits for what does not happen.
-const patience = 20 * time.Second
+	"github.com/portmon/portmon/internal/lab"
+)
 
 // watcherProcess is `portmon watch` in the background of a script.
 type watcherProcess struct {
@@ -49,7 +48,7 @@ func scriptWatch(ts *testscript.TestScript, neg bool, args []string) {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+socket)
-	site.host.Do(func() { err = cmd.Start() })
+	site.Host.Do(func() { err = cmd.Start() })
 	ts.Check(err)
 	ts.Defer(func() { cmd.Process.Kill() })
 	site.watcher = &watcherProcess{cmd, notices}
@@ -58,7 +57,7 @@ func scriptWatch(ts *testscript.TestScript, neg bool, args []string) {
 
 // await returns when the watcher has told systemd something.
 func (w *watcherProcess) await(ts *testscript.TestScript, what string) {
-	ts.Check(w.notices.SetReadDeadline(time.Now().Add(patience)))
+	ts.Check(w.notices.SetReadDeadline(time.Now().Add(lab.Patience)))
 	b := make([]byte, 4096)
 	for {
 		n, _, err := w.notices.ReadFrom(b)
@@ -104,15 +103,16 @@ func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: await COMMAND")
 	}
 	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		ts.Value(siteKey{}).(*site).host.Do(func() {
+	needPrograms(ts.Value(testKey{}).(testing.TB), append(args, "bash")...)
+	for end := time.Now().Add(lab.Patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		ts.Value(siteKey{}).(*site).Host.Do(func() {
 			err = ts.Exec("with-etc", "bash", "-e", "-o", "pipefail", "-c", strings.Join(args, " "))
 		})
 		if err == nil {
 			return
 		}
 	}
-	ts.Fatalf("not within %v: %s: %v", patience, strings.Join(args, " "), err)
+	ts.Fatalf("not within %v: %s: %v", lab.Patience, strings.Join(args, " "), err)
 }
 
 // scriptReboot goes on with a host that has nothing of the one before but its
@@ -142,7 +142,7 @@ func scriptElsewhere(ts *testscript.TestScript, neg bool, args []string) {
 		want, args = code(ts, args), args[1:]
 	}
 	var err error
-	newSite(ts.Value(testKey{}).(testing.TB)).host.Do(func() { err = ts.Exec("with-etc", append([]string{"portmon"}, args...)...) })
+	newSite(ts.Value(testKey{}).(testing.TB)).Host.Do(func() { err = ts.Exec("with-etc", append([]string{"portmon"}, args...)...) })
 	got := 0
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		got = exit.ExitCode()

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -22,11 +23,11 @@ type session struct {
 
 func newSession(t *testing.T, s *site, src netip.Addr) session {
 	t.Helper()
-	conn, err := s.internet.Dial("tcp", src, netip.AddrPortFrom(s.link.B.IPv4, 22), patience)
+	conn, err := s.Internet.Dial("tcp", src, netip.AddrPortFrom(s.Link.B.IPv4, 22), lab.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(2 * patience))
+	conn.SetDeadline(time.Now().Add(2 * lab.Patience))
 	return session{t, s, conn}
 }
 
@@ -45,7 +46,7 @@ func (s *site) droppedPackets(t *testing.T) (n int) {
 	var status struct {
 		Counters map[string]struct{ Packets int }
 	}
-	if err := json.Unmarshal([]byte(portmon(t, s.host, "status", "--json")), &status); err != nil {
+	if err := json.Unmarshal([]byte(portmon(t, s.Host, "status", "--json")), &status); err != nil {
 		t.Fatal(err)
 	}
 	return status.Counters["dropped"].Packets
@@ -56,35 +57,31 @@ func (s *site) droppedPackets(t *testing.T) (n int) {
 func TestSessionOutlastsBan(t *testing.T) {
 	t.Parallel()
 	site := newSite(t)
-	site.host.ListenTCP("[::]:22")
-	src := site.link.A.IPv4
+	site.Host.ListenTCP("[::]:22")
+	src := site.Link.A.IPv4
 	early := newSession(t, site, src)
 	early.goesOn("before")
-	portmon(t, site.host, "apply")
+	portmon(t, site.Host, "apply")
 	early.goesOn("after the first apply")
 	late := newSession(t, site, src)
-	portmon(t, site.host, "apply")
+	portmon(t, site.Host, "apply")
 	late.goesOn("after the second apply")
 
-	if got := site.probe(src, 23); got.Kind != netnstest.NoAnswer {
+	if got := site.Probe(src, 23); got.Kind != netnstest.NoAnswer {
 		t.Fatalf("the trap answers %v", got)
 	}
 	before := site.droppedPackets(t)
 	if _, err := late.Write([]byte("unban")); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(patience); site.droppedPackets(t) == before; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("what a banned session sends is not dropped")
-		}
-	}
+	lab.Await(t, "what a banned session sends is dropped", func() bool { return site.droppedPackets(t) > before })
 	late.SetReadDeadline(time.Now().Add(50 * time.Millisecond)) // an answer takes some µs
 	if n, err := late.Read(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a banned session read %d bytes, %v", n, err)
 	}
 
-	portmon(t, site.host, "unban", src.String())
-	late.SetReadDeadline(time.Now().Add(2 * patience))
+	portmon(t, site.Host, "unban", src.String())
+	late.SetReadDeadline(time.Now().Add(2 * lab.Patience))
 	b := make([]byte, 5)
 	if n, err := late.Read(b); string(b[:n]) != "unban" {
 		t.Errorf("after the ban was lifted: read %q, %v", b[:n], err)

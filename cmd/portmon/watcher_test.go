@@ -66,9 +66,9 @@ func (w *pretender) Unbanned(ps ...netip.Prefix) ([]netip.Prefix, error) {
 // watched runs a command on a host on which a pretender watches.
 func watched(t *testing.T, s *site, w *pretender, config string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	e, out, errs := hostEnv(s.host)
+	e, out, errs := hostEnv(s.Host)
 	e.watcher = func(string) (watcher, error) { return w, nil }
-	s.host.Do(func() {
+	s.Host.Do(func() {
 		if w.netNS == 0 {
 			w.netNS = book.Here(0).NetNS
 		}
@@ -183,10 +183,10 @@ func TestRemoveNeedsTheWatcher(t *testing.T) {
 	site, config := newSite(t), testConfig(t)
 	site.run(t, config, "apply")
 	w := &pretender{}
-	e, _, _ := hostEnv(site.host)
+	e, _, _ := hostEnv(site.Host)
 	e.watcher = func(string) (watcher, error) { return refusing{w}, nil }
 	var code int
-	site.host.Do(func() {
+	site.Host.Do(func() {
 		w.netNS = book.Here(0).NetNS
 		code = run(e, []string{"remove", "--config", config})
 	})

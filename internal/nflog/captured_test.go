@@ -12,12 +12,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/portmon/portmon/netnstest"
-
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/nfnl"
+	"github.com/portmon/portmon/netnstest"
 )
 
 var update = flag.Bool("update", false, "write testdata anew, from what this kernel logs")
@@ -118,20 +120,18 @@ func check(t *testing.T, i int, got Message) {
 
 // TestSamplesAreLogged sends each sample and checks what the kernel tells of it.
 func TestSamplesAreLogged(t *testing.T) {
-	l := newBareLab(t)
-	l.nft(`table inet lab {
-		chain prerouting {
-			type filter hook prerouting priority -300
-			ip saddr 198.51.100.7 log prefix "portmon ban" group 513 snaplen 64 drop
-			ip6 saddr 2001:db8:1::7 log prefix "portmon ban" group 513 snaplen 64 drop
-		}
-	}
-	`)
+	l := &fixture{lab.New(t)}
+	src4, src6 := netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("2001:db8:1::7")
+	l.log(&nftables.Chain{Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRef(-300)}, &expr.Log{},
+		append(is(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, unix.NFPROTO_IPV4),
+			is(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}, src4.AsSlice()...)...),
+		append(is(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, unix.NFPROTO_IPV6),
+			is(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 16}, src6.AsSlice()...)...))
 	c := l.dial(0)
 	var text strings.Builder
 	for i, s := range samples {
 		before := time.Now()
-		l.outside.Send(s.packet)
+		l.Internet.Send(s.packet)
 		b, err := c.wire.Receive(true)
 		if err != nil {
 			t.Fatal(err)
@@ -142,8 +142,8 @@ func TestSamplesAreLogged(t *testing.T) {
 		}
 		check(t, i, got[0])
 		checkTime(t, got[0], before)
-		if got[0].InIf != uint32(l.link.B.Index) {
-			t.Errorf("%s: interface %d, want %d", s.name, got[0].InIf, l.link.B.Index)
+		if got[0].InIf != uint32(l.Link.B.Index) {
+			t.Errorf("%s: interface %d, want %d", s.name, got[0].InIf, l.Link.B.Index)
 		}
 		m, _, err := nfnl.NextMessage(b)
 		if err != nil {

@@ -10,19 +10,21 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 func TestGroupIsTaken(t *testing.T) {
 	l := newLab(t)
 	first := l.dial(0)
-	_, err := Dial(&Config{Group: group, NetNS: l.host.FD()})
+	_, err := Dial(&Config{Group: group, NetNS: l.Host.FD()})
 	if !errors.Is(err, ErrBusy) || errors.Is(err, os.ErrPermission) {
 		t.Fatalf("second listener: %v, want ErrBusy", err)
 	}
 	if got, want := err.Error(), "netlink log group 513 is taken: is another `portmon watch` running?"; got != want {
 		t.Errorf("error %q, want %q", got, want)
 	}
-	other, err := Dial(&Config{Group: group + 1, NetNS: l.host.FD()})
+	other, err := Dial(&Config{Group: group + 1, NetNS: l.Host.FD()})
 	if err != nil {
 		t.Fatalf("listen to another group: %v", err)
 	}
@@ -46,7 +48,7 @@ func TestDialWithoutPrivilege(t *testing.T) {
 			l.dial(0)
 		}
 		var err error
-		l.host.Do(func() {
+		l.Host.Do(func() {
 			withoutNetAdmin(t, func() { _, err = Dial(&Config{Group: group}) })
 		})
 		if !errors.Is(err, os.ErrPermission) || errors.Is(err, ErrBusy) {
@@ -115,12 +117,12 @@ func TestRequestKeepsMessages(t *testing.T) {
 }
 
 // dialOnce listens until the first messages come.
-func (l *lab) dialOnce() error {
-	c, err := Dial(&Config{Group: group, NetNS: l.host.FD()})
+func (l *fixture) dialOnce() error {
+	c, err := Dial(&Config{Group: group, NetNS: l.Host.FD()})
 	if err != nil {
 		return err
 	}
-	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(lab.Patience)); err != nil {
 		return err
 	}
 	batch, lost, err := c.Receive(nil)
@@ -177,7 +179,7 @@ func TestDeadlineEndsReceive(t *testing.T) {
 	if err := <-result; !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("Receive: %v, want os.ErrDeadlineExceeded", err)
 	}
-	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(lab.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	l.knock(1)
@@ -194,7 +196,7 @@ func TestNothingLeaks(t *testing.T) {
 			defer close(done)
 			c.Receive(nil)
 		}()
-		if _, err := Dial(&Config{Group: group, NetNS: l.host.FD()}); !errors.Is(err, ErrBusy) {
+		if _, err := Dial(&Config{Group: group, NetNS: l.Host.FD()}); !errors.Is(err, ErrBusy) {
 			t.Fatal(err)
 		}
 		if err := c.Close(); err != nil {
@@ -211,7 +213,7 @@ func TestNothingLeaks(t *testing.T) {
 		t.Errorf("%d file descriptors, %d before", n, files)
 	}
 	// Those that have done their work may take a moment to end.
-	for end := time.Now().Add(patience); runtime.NumGoroutine() > goroutines; runtime.Gosched() {
+	for end := time.Now().Add(lab.Patience); runtime.NumGoroutine() > goroutines; runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
 		}
@@ -230,7 +232,7 @@ func openFiles(t *testing.T) int {
 // TestDialNil listens to group 0 of the calling thread's network namespace.
 func TestDialNil(t *testing.T) {
 	l := newLab(t)
-	l.host.Do(func() {
+	l.Host.Do(func() {
 		c, err := Dial(nil)
 		if err != nil {
 			t.Error(err)

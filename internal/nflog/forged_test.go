@@ -14,7 +14,7 @@ import (
 func TestForgedMessage(t *testing.T) {
 	l := newLab(t)
 	c := l.dial(0)
-	other, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: l.host.FD()})
+	other, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: l.Host.FD()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
@@ -13,86 +12,85 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
 func TestMain(m *testing.M) { os.Exit(netnstest.Main(m)) }
 
-const (
-	group    = 513
-	patience = 20 * time.Second // ends a test that fails
-)
+const group = 513
 
-// lab is a host with a rule that logs every packet to port 9, and the outside, from which they come.
-type lab struct {
-	t             testing.TB
-	host, outside *netnstest.Host
-	link          *netnstest.Link // its end A is the outside's, B the host's
-}
+// fixture is a lab whose host logs packets.
+type fixture struct{ *lab.Lab }
 
-// rules logs as portmon's own table does, but more than once for each source.
-const rules = `table inet lab {
-	chain input {
-		type filter hook input priority -10
-		meta l4proto { tcp, udp } th dport 9 log prefix "portmon ban" group 513 snaplen 64 queue-threshold 16 drop
+// newLab makes a lab whose host logs and drops what is for TCP and UDP port 9,
+// in the way of portmon's own table, but more than once for each source.
+func newLab(t testing.TB) *fixture {
+	t.Helper()
+	l := &fixture{lab.New(t)}
+	port := func(proto byte) []expr.Any {
+		return append(is(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, proto),
+			is(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}, 0, 9)...)
 	}
-}
-`
-
-func newLab(t testing.TB) *lab {
-	t.Helper()
-	l := newBareLab(t)
-	l.nft(rules)
+	l.log(&nftables.Chain{Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityRef(-10)},
+		&expr.Log{QThreshold: 16, Key: 1 << unix.NFTA_LOG_QTHRESHOLD}, port(unix.IPPROTO_TCP), port(unix.IPPROTO_UDP))
 	return l
 }
 
-// newBareLab makes a lab without the rule.
-func newBareLab(t testing.TB) *lab {
-	t.Helper()
-	l := &lab{t: t, host: netnstest.NewHost(t, "host"), outside: netnstest.NewHost(t, "outside")}
-	l.link = netnstest.Connect(t, l.outside, l.host, "192.0.2.0/24", "2001:db8::/64")
-	return l
+// is loads something into register 1 and compares it with a value.
+func is(load expr.Any, value ...byte) []expr.Any {
+	return []expr.Any{load, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: value}}
 }
 
-// nft runs a script on the host.
-func (l *lab) nft(script string) {
-	l.t.Helper()
-	path, err := exec.LookPath("nft")
+// log adds a chain of rules, each of which logs and drops the packets that it
+// matches. They do not come from nft, which not every machine has.
+func (l *fixture) log(chain *nftables.Chain, log *expr.Log, matches ...[]expr.Any) {
+	l.T.Helper()
+	c, err := nftables.New(nftables.WithNetNSFd(l.Host.FD()))
 	if err != nil {
-		l.t.Fatal("install nftables: these tests log by rules that nft writes")
+		l.T.Fatal(err)
 	}
-	l.host.Do(func() {
-		cmd := exec.Command(path, "-f", "-")
-		cmd.Stdin = strings.NewReader(script)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			l.t.Fatalf("nft -f: %v: %s", err, out)
-		}
-	})
+	chain.Name, chain.Type = "log", nftables.ChainTypeFilter
+	chain.Table = c.AddTable(&nftables.Table{Name: "lab", Family: nftables.TableFamilyINet})
+	c.AddChain(chain)
+	log.Group, log.Snaplen, log.Data = group, 64, []byte("portmon ban")
+	log.Key |= 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_SNAPLEN | 1<<unix.NFTA_LOG_PREFIX
+	for _, match := range matches {
+		c.AddRule(&nftables.Rule{
+			Table: chain.Table, Chain: chain, Exprs: append(match, log, &expr.Verdict{Kind: expr.VerdictDrop}),
+		})
+	}
+	if err := c.Flush(); err != nil {
+		l.T.Fatal(err)
+	}
 }
 
 // dial listens to the host's group, and not longer than patience for a message.
-func (l *lab) dial(readBuffer int) *Conn {
-	l.t.Helper()
-	c, err := Dial(&Config{Group: group, NetNS: l.host.FD(), ReadBuffer: readBuffer})
+func (l *fixture) dial(readBuffer int) *Conn {
+	l.T.Helper()
+	c, err := Dial(&Config{Group: group, NetNS: l.Host.FD(), ReadBuffer: readBuffer})
 	if err != nil {
-		l.t.Fatal(err)
+		l.T.Fatal(err)
 	}
-	l.t.Cleanup(func() {
+	l.T.Cleanup(func() {
 		if err := c.Close(); err != nil {
-			l.t.Error(err)
+			l.T.Error(err)
 		}
 	})
-	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		l.t.Fatal(err)
+	if err := c.SetReadDeadline(time.Now().Add(lab.Patience)); err != nil {
+		l.T.Fatal(err)
 	}
 	return c
 }
 
 // knock sends n datagrams to the port that the rule logs, and returns when they have been logged.
-func (l *lab) knock(n int) {
-	l.t.Helper()
-	to := netip.AddrPortFrom(l.link.B.IPv4, 9)
-	l.outside.Sender("").Burst(n, func(int) netnstest.Packet { return netnstest.Datagram(l.link.A.IPv4, to, "") })
+func (l *fixture) knock(n int) {
+	l.T.Helper()
+	to := netip.AddrPortFrom(l.Link.B.IPv4, 9)
+	l.Internet.Sender("").Burst(n, func(int) netnstest.Packet { return netnstest.Datagram(l.Link.A.IPv4, to, "") })
 }
 
 // receive returns the next n messages, of which none must be lost, and the number of datagrams they came in.
@@ -135,7 +133,7 @@ func checkTime(t testing.TB, m Message, before time.Time) {
 // awaitBlocked returns when a goroutine waits in Receive.
 func awaitBlocked(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), lab.Patience)
 	defer cancel()
 	for stacks := make([]byte, 1<<20); ctx.Err() == nil; runtime.Gosched() {
 		for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {

@@ -7,38 +7,32 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/lab/banlab"
 	"github.com/portmon/portmon/netnstest"
-	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
 // TestBansAreTold has portmon's own table: one message for each source, however often it comes.
 func TestBansAreTold(t *testing.T) {
-	l := newBareLab(t)
-	conn, err := nftset.Dial(&nftset.Config{NetNS: l.host.FD()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	table := banlab.New(t)
+	l := &fixture{table.Lab}
 	spec := ruleset.Default()
 	spec.Grace = 0
 	spec.TrapUDP = []ruleset.Ports{{From: 161, To: 161}}
-	if _, err := ruleset.Apply(conn, spec); err != nil {
-		t.Fatal(err)
-	}
+	table.Apply(spec)
 	c := l.dial(0)
 
 	source := func(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 	packets := []netnstest.Packet{
-		{Proto: netnstest.TCP, Src: source("192.0.2.33:1024"), Dst: netip.AddrPortFrom(l.link.B.IPv4, 23), Flags: netnstest.FlagSYN},
-		{Proto: netnstest.TCP, Src: source("[2001:db8::33]:1025"), Dst: netip.AddrPortFrom(l.link.B.IPv6, 5910), Flags: netnstest.FlagSYN},
-		{Proto: netnstest.TCP, Src: source("192.0.2.34:1026"), Dst: netip.AddrPortFrom(l.link.B.IPv4, 6379), Flags: netnstest.FlagFIN | netnstest.FlagURG},
-		{Proto: netnstest.UDP, Src: source("192.0.2.35:1027"), Dst: netip.AddrPortFrom(l.link.B.IPv4, 161)},
+		{Proto: netnstest.TCP, Src: source("192.0.2.33:1024"), Dst: netip.AddrPortFrom(l.Link.B.IPv4, 23), Flags: netnstest.FlagSYN},
+		{Proto: netnstest.TCP, Src: source("[2001:db8::33]:1025"), Dst: netip.AddrPortFrom(l.Link.B.IPv6, 5910), Flags: netnstest.FlagSYN},
+		{Proto: netnstest.TCP, Src: source("192.0.2.34:1026"), Dst: netip.AddrPortFrom(l.Link.B.IPv4, 6379), Flags: netnstest.FlagFIN | netnstest.FlagURG},
+		{Proto: netnstest.UDP, Src: source("192.0.2.35:1027"), Dst: netip.AddrPortFrom(l.Link.B.IPv4, 161)},
 	}
 	before := time.Now()
 	for _, p := range packets {
-		l.outside.Send(p)
-		l.outside.Send(p)
+		l.Internet.Send(p)
+		l.Internet.Send(p)
 	}
 	got, _ := receive(t, c, len(packets))
 
@@ -47,7 +41,7 @@ func TestBansAreTold(t *testing.T) {
 		before = m.Time
 		p := packets[i]
 		want := Message{
-			Time: m.Time, Prefix: "portmon trap 1", InIf: uint32(l.link.B.Index), Hook: unix.NF_INET_PRE_ROUTING,
+			Time: m.Time, Prefix: "portmon trap 1", InIf: uint32(l.Link.B.Index), Hook: unix.NF_INET_PRE_ROUTING,
 			Src: p.Src.Addr(), SrcPort: p.Src.Port(), Dst: p.Dst.Addr(), DstPort: p.Dst.Port(),
 			Proto: uint8(p.Proto), TCPFlags: uint8(p.Flags), Seq: uint32(i),
 		}
