@@ -5,6 +5,8 @@ STATICCHECK  = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # other reason, so `check` counts.
 FUZZTIME    ?= 10s
 BENCHFLAGS  ?=
+# The packages that users build are the first; the others only test and measure, with modules that it does not need.
+MODULES     := . internal/bench
 SUITES      ?= bullseye bookworm trixie sid
 
 help: ## show this help
@@ -20,11 +22,10 @@ test: ## run all tests, as root or not, and list what was skipped for want of a 
 race: ## run all tests with the race detector
 	$(GO) test -race -timeout 30m ./...
 
-lint: ## gofmt, go vet, staticcheck, go mod tidy: report, change nothing
+lint: ## gofmt, go vet, staticcheck, go mod tidy in each module: report, change nothing
 	@out=$$(gofmt -l .); test -z "$$out" || { echo "gofmt would change: $$out"; exit 1; }
-	$(GO) vet ./...
-	$(STATICCHECK) ./...
-	$(GO) mod tidy -diff
+	@for module in $(MODULES); do echo "lint $$module" && $(GO) vet -C $$module ./... && \
+		(cd $$module && $(STATICCHECK) ./... && $(GO) mod tidy -diff) || exit 1; done
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r pkg dir; do \
@@ -40,8 +41,8 @@ check: lint race ## what CI runs: lint, race and a short run of each fuzz target
 test-unprivileged: ## run all tests as nobody, from a copy (needs root to become nobody)
 	sh .ci/unprivileged
 
-bench: ## measure beside nft and print tables (needs root, nft, jq; about ten minutes)
-	$(GO) run ./internal/bench $(BENCHFLAGS)
+bench: build ## measure beside nft and print tables (needs root, nft, jq; half an hour)
+	$(GO) test -C internal/bench -count 1 -timeout 0 -run '^$$' -bench . $(BENCHFLAGS) .
 
 deb: ## build dist/*.deb for amd64 and arm64
 	@packaging/build deb amd64 arm64
