@@ -138,7 +138,8 @@ func (p *cli) ban(h *ruleset.Handle, list *targetList, o banOptions) error {
 	if len(records) == 0 {
 		return nil
 	}
-	if _, err := h.Put(records); err != nil {
+	err = withSets(h, func() error { _, err := h.Put(records); return err })
+	if err != nil {
 		return fmt.Errorf("ban: %w", err)
 	}
 	p.rememberBans(h, records)
@@ -225,7 +226,12 @@ func (p *cli) banOffenders(h *ruleset.Handle, targets []target, reason string) e
 	for _, t := range targets {
 		addrs = append(addrs, t.prefix.Addr())
 	}
-	put, refused, err := h.Offend(addrs, reason)
+	var put []ruleset.Record
+	var refused []error
+	err := withSets(h, func() (err error) {
+		put, refused, err = h.Offend(addrs, reason)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("ban: %w", err)
 	}

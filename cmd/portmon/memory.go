@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"slices"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -103,17 +106,56 @@ func (p *cli) rememberBans(h *ruleset.Handle, records []ruleset.Record) {
 	}
 }
 
+// withSets calls f, and again with the table read anew if one of its sets is
+// not there: a `portmon apply` that changes the ladder makes and deletes some.
+func withSets(h *ruleset.Handle, f func() error) error {
+	const attempts = 5
+	for n := 1; ; n++ {
+		err := f()
+		if n == attempts || !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := h.Refresh(); err != nil {
+			return err
+		}
+		if !h.Exists {
+			return errNoTable
+		}
+	}
+}
+
 // inKernel is what a table holds, by source, as rows.
 type inKernel map[netip.Prefix]book.Row
 
-// readKernel reads all that a table holds. Of several bans of a source the
-// longest counts.
-func readKernel(h *ruleset.Handle) (inKernel, error) {
+// readKernel reads all that a table holds.
+func readKernel(h *ruleset.Handle) (held inKernel, err error) {
+	err = withSets(h, func() error {
+		before := h.State
+		if held, err = readSets(h); err != nil {
+			return err
+		}
+		if err := h.Refresh(); err != nil {
+			return err
+		}
+		// What was moved to another set meanwhile may have been missed.
+		if !slices.EqualFunc(before.Sets, h.Sets, func(a, b nftset.Set) bool { a.Count = b.Count; return a == b }) {
+			return fmt.Errorf("the sets were changed meanwhile: %w", os.ErrNotExist)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read bans: %w", err)
+	}
+	return held, nil
+}
+
+// readSets reads each set once. Of several bans of a source the longest counts.
+func readSets(h *ruleset.Handle) (inKernel, error) {
 	held := make(inKernel)
 	start, begun := book.ReadClock().Boot, time.Now()
 	for r, err := range h.Records() {
 		if err != nil {
-			return nil, fmt.Errorf("read bans: %w", err)
+			return nil, err
 		}
 		row := book.RowOf(&r, start.Add(time.Since(begun)))
 		old, step := held[r.Source], row

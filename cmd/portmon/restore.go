@@ -54,7 +54,7 @@ func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
 	}
 	b.Sweep(book.ReadClock())
 	if !locked { // otherwise the watcher goes on with it once it wakes up
-		if err := b.Compact(book.ReadClock()); err != nil {
+		if err := b.Sync(book.ReadClock()); err != nil {
 			return err
 		}
 	}

@@ -122,7 +122,12 @@ func (p *cli) unban(h *ruleset.Handle, targets []target) error {
 		}
 	}
 	sources := sourcesOf(targets)
-	lifted, covered, err := h.Unban(sources...)
+	var lifted, covered []ruleset.Entry
+	err := withSets(h, func() error {
+		more, stay, err := h.Unban(sources...)
+		lifted, covered = append(lifted, more...), stay
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("unban: %w", err)
 	}
@@ -214,7 +219,7 @@ var everything = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), ne
 
 func (p *cli) unbanAll(h *ruleset.Handle) error {
 	n, err := countBans(h)
-	if err := errors.Join(err, h.UnbanAll()); err != nil {
+	if err := errors.Join(err, withSets(h, h.UnbanAll)); err != nil {
 		return fmt.Errorf("unban all: %w", err)
 	}
 	p.print("lifted all %s\n", text.Plural(n, "ban"))
@@ -225,12 +230,17 @@ func (p *cli) unbanAll(h *ruleset.Handle) error {
 // unbanReason lifts the bans that somebody made with that reason.
 func (p *cli) unbanReason(h *ruleset.Handle, reason string) error {
 	var sources []netip.Prefix
-	n, err := h.UnbanWhere(func(e ruleset.Entry) bool {
-		text, _ := ruleset.Offence(e.Comment)
-		if text == reason {
-			sources = append(sources, e.Prefixes()...)
-		}
-		return text == reason
+	n := 0
+	err := withSets(h, func() error {
+		more, err := h.UnbanWhere(func(e ruleset.Entry) bool {
+			text, _ := ruleset.Offence(e.Comment)
+			if text == reason {
+				sources = append(sources, e.Prefixes()...)
+			}
+			return text == reason
+		})
+		n += more
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("unban all with reason %q: %w", reason, err)
