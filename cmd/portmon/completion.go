@@ -16,8 +16,8 @@ func completionCommand(p *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish",
 		Short: "write a completion script for a shell",
-		Long: `Completion writes a script with which a shell completes commands and flags, and
-in a root shell also banned addresses. The shell reads it at its start from
+		Long: `Completion writes a script that completes commands and flags, and in a root
+shell also banned addresses. Shells read it at their start from
 
   bash  /usr/share/bash-completion/completions/portmon
   zsh   /usr/share/zsh/site-functions/_portmon
@@ -44,15 +44,15 @@ in a root shell also banned addresses. The shell reads it at its start from
 	}
 }
 
-// maxOffered is how many addresses completion offers, and maxSearched up to how
-// many bans it reads for that.
+// Completion offers at most maxOffered addresses, and none if there are more
+// than maxSearched bans to read.
 const (
 	maxOffered  = 200
 	maxSearched = 100_000
 )
 
-// completeBanned offers the addresses that are banned. Whatever goes wrong, it
-// is silent: errors from the tab key are of no help.
+// completeBanned offers the addresses that are banned. Errors are ignored,
+// because the tab key is no place to report them.
 func (p *cli) completeBanned(_ *cobra.Command, args []string, start string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	var found []cobra.Completion
 	_ = p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error {

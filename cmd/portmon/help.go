@@ -1,18 +1,14 @@
 package main
 
 import (
-	"fmt"
-	"strings"
-
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 )
 
-// helpColumns is the width of the help, whatever that of the terminal is: the
-// texts are written for it.
+// helpColumns is the width that the help texts are written for.
 const helpColumns = 80
 
-// help writes what a command does. The example comes last, where the eye rests.
+// help prints the help of a command. The example comes last, next to the prompt.
+// Cobra's templates would keep text/template in the binary, 2.4 MB of it.
 func (p *cli) help(cmd *cobra.Command) {
 	p.print("%s\n\n%s\n", heading(&p.ui, "Usage: "+usageLine(cmd)), cmd.Long)
 	if cmd.HasAvailableSubCommands() {
@@ -23,7 +19,10 @@ func (p *cli) help(cmd *cobra.Command) {
 			}
 		}
 	}
-	p.print("\n%s\n%s", heading(&p.ui, "Flags:"), flagUsages(cmd))
+	if own := cmd.LocalNonPersistentFlags(); own.HasAvailableFlags() {
+		p.print("\n%s\n%s", heading(&p.ui, "Flags:"), own.FlagUsagesWrapped(helpColumns))
+	}
+	p.print("\n%s\n%s", heading(&p.ui, "Global flags:"), cmd.Root().PersistentFlags().FlagUsagesWrapped(helpColumns))
 	p.print("\n%s\n%s\n", heading(&p.ui, "Example:"), cmd.Example)
 }
 
@@ -39,53 +38,20 @@ func usageLine(cmd *cobra.Command) string {
 	return cmd.Use
 }
 
-// flagUsages lists the flags, the command's own before those that all commands
-// have.
-func flagUsages(cmd *cobra.Command) string {
-	all := pflag.NewFlagSet("", pflag.ContinueOnError)
-	all.SortFlags = false
-	for _, flags := range []*pflag.FlagSet{cmd.LocalNonPersistentFlags(), cmd.Root().PersistentFlags()} {
-		flags.VisitAll(func(f *pflag.Flag) {
-			if all.Lookup(f.Name) == nil {
-				all.AddFlag(f)
-			}
-		})
-	}
-	return all.FlagUsagesWrapped(helpColumns)
-}
-
-func helpCommand(p *cli) *cobra.Command {
-	return &cobra.Command{
-		Use:   "help [COMMAND]",
-		Short: "explain a command",
-		Long: `Help explains a command and its flags, as the flag --help does. Without a
-command it lists them all.`,
-		Example: `  portmon help ban`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			at := cmd.Root()
-			for _, arg := range args {
-				sub, rest, err := at.Find([]string{arg})
-				if err != nil || sub == at || len(rest) > 0 {
-					return unknownCommand(at, []string{arg})
-				}
-				at = sub
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			about, _, err := cmd.Root().Find(args)
-			if err != nil {
-				return fmt.Errorf("help %s: %w", strings.Join(args, " "), err)
-			}
-			p.help(about)
-			return nil
-		},
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			about, _, err := cmd.Root().Find(args)
-			if err != nil {
-				return nil, cobra.ShellCompDirectiveNoFileComp
-			}
-			return names(about), cobra.ShellCompDirectiveNoFileComp
-		},
+// addHelp gives root cobra's help command, with our words, and errors for what
+// is not a command.
+func (p *cli) addHelp(root *cobra.Command) {
+	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { p.help(cmd) })
+	root.InitDefaultHelpCmd()
+	help, _, err := root.Find([]string{"help"})
+	cobra.CheckErr(err)
+	help.Use, help.Short, help.Example = "help [COMMAND]", "explain a command", "  portmon help ban"
+	help.Long = `Help explains a command and its flags, as the flag --help does. Without a
+command it lists them all.`
+	help.Args = func(cmd *cobra.Command, args []string) error {
+		if about, rest, err := cmd.Root().Find(args); err != nil || len(rest) > 0 {
+			return unknownCommand(about, rest)
+		}
+		return nil
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/portmon/portmon/internal/text"
 )
 
-// run is the program: it does what the arguments say and returns the exit code.
+// run executes the command that the arguments name and returns the exit code.
 func run(e env, args []string) int {
 	p := &cli{env: e, ui: newUI(e)}
 	root := p.root()
@@ -21,17 +21,18 @@ func run(e env, args []string) int {
 	return p.finish(root.Execute())
 }
 
-// root makes the commands. Those that are named by a noun or a question (list,
-// why, status, version) change nothing.
+// root returns the root command with all others. Those named by a noun or a
+// question (list, why, status, version) change nothing.
 func (p *cli) root() *cobra.Command {
 	var version bool
 	root := &cobra.Command{
 		Use:   "portmon",
 		Short: "ban hosts that touch a trap port or scan for open ones",
-		Long: `Portmon keeps one nftables table, "inet portmon". A packet to a trap port (one
-that nobody has a reason to touch) bans its source, as do packets to several
-closed ports; everything that comes from there later is dropped. Those who come
-back are banned for longer. The kernel does all that: no program has to run.`,
+		Long: `Portmon installs one nftables table, "inet portmon". A packet to a trap port,
+which no legitimate client uses, bans its source, and so do packets to several
+closed ports. Later packets from a banned source are dropped, and repeat
+offenders are banned for longer. The kernel does all of this; no program has to
+run.`,
 		Example: `  # see what would be installed on this host, and then do it
   portmon apply --dry-run
   portmon apply
@@ -53,12 +54,11 @@ back are banned for longer. The kernel does all that: no program has to run.`,
 	p.ui.config = &p.configFile
 	cobra.CheckErr(root.MarkPersistentFlagFilename("config", "toml"))
 	root.SetFlagErrorFunc(flagError)
-	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { p.help(cmd) })
-	root.SetHelpCommand(helpCommand(p))
 	root.AddCommand(
 		applyCommand(p), listCommand(p), whyCommand(p), statusCommand(p), banCommand(p), unbanCommand(p),
 		watchCommand(p), saveCommand(p), removeCommand(p), configCommand(p), versionCommand(p), completionCommand(p), manualCommand(p),
 	)
+	p.addHelp(root)
 	return root
 }
 
@@ -78,8 +78,7 @@ func names(cmd *cobra.Command) []string {
 	return all
 }
 
-// unknownCommand is the check of arguments for a command that only has
-// subcommands.
+// unknownCommand rejects the arguments of a command that only has subcommands.
 func unknownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -94,8 +93,7 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 	return err
 }
 
-// flagError says what is wrong with a flag, and which one might have been
-// meant.
+// flagError adds to an error of pflag which flag may have been meant.
 func flagError(cmd *cobra.Command, err error) error {
 	wrong := &usageError{err, "see " + cmd.CommandPath() + " --help"}
 	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok && invalid.GetFlag().Name == "port" {
@@ -114,12 +112,13 @@ func flagError(cmd *cobra.Command, err error) error {
 	return wrong
 }
 
-// suggest returns those of the words that s may have been meant for. Cobra
-// knows how, but only for commands.
+// suggest returns the words that s may have been meant for.
 func suggest(s string, words []string) []string {
-	c := &cobra.Command{SuggestionsMinimumDistance: 2}
+	var near []string
 	for _, w := range words {
-		c.AddCommand(&cobra.Command{Use: w, Run: func(*cobra.Command, []string) {}})
+		if text.Distance(s, w) <= 2 || strings.HasPrefix(w, strings.ToLower(s)) {
+			near = append(near, w)
+		}
 	}
-	return c.SuggestionsFor(s)
+	return near
 }

@@ -4,14 +4,13 @@ package main
 //
 //   - Data, which is what a command was asked for, goes to standard output. All
 //     else goes to standard error behind "portmon: ".
-//   - An error says what was being done, to what, and why it failed, without a
-//     capital letter at its start and a full stop at its end. If there is a next
+//   - An error says what was being done, to what, and why it failed. It starts
+//     without a capital letter and ends without a full stop. If there is a next
 //     step, it follows as a hint on a line of its own.
 //   - Colours appear only on a terminal, and never with NO_COLOR or TERM=dumb.
 //     They say nothing that the words do not.
-//   - What others wrote, into a file or into the kernel, reaches a terminal as
-//     nothing but text.
-//   - Data is buffered; that it could not be written is an error like any other.
+//   - Foreign text, from a file or the kernel, is escaped before it is printed.
+//   - Data is buffered. A failure to write it is an error like any other.
 
 import (
 	"bufio"
@@ -27,7 +26,7 @@ import (
 	"github.com/portmon/portmon/internal/text"
 )
 
-// ui is the program's voice.
+// ui writes the output of a command.
 type ui struct {
 	out       *bufio.Writer // data
 	err       io.Writer     // all else
@@ -51,8 +50,7 @@ func newUI(e env) ui {
 	return u
 }
 
-// style is the parameter of an ANSI escape sequence that selects how characters
-// look.
+// style is the parameter of an ANSI escape sequence (SGR).
 type style string
 
 const (
@@ -63,7 +61,7 @@ const (
 	yellow style = "33"
 )
 
-// paint returns s in a style, if there are colours.
+// paint returns s in a style, if colours are on.
 func paint(colours bool, s string, as style) string {
 	if !colours || s == "" || as == plain {
 		return s
@@ -71,7 +69,7 @@ func paint(colours bool, s string, as style) string {
 	return "\x1b[" + string(as) + "m" + s + "\x1b[0m"
 }
 
-// print writes data. A failure shows when the data is flushed.
+// print writes data. Errors are returned when the data is flushed.
 func (u *ui) print(format string, args ...any) { fmt.Fprintf(u.out, format, args...) }
 
 // json writes data as JSON that people can read too.
@@ -82,9 +80,9 @@ func (u *ui) json(v any) error {
 	return enc.Encode(v)
 }
 
-// table writes data in columns, the first row as their heading. It goes through
-// the rows twice instead of keeping them. All cells are ASCII but the last of a
-// row, which may have colours, and is cut if there are that many columns.
+// table writes data in columns, the first row as their heading. It iterates over
+// the rows twice instead of keeping them. All cells are ASCII except the last of
+// a row, which is cut to fit that many columns (0: no limit).
 func (u *ui) table(rows iter.Seq[[]string], columns int) {
 	var widths []int
 	for row := range rows {
@@ -108,9 +106,8 @@ func (u *ui) table(rows iter.Seq[[]string], columns int) {
 	}
 }
 
-// say writes to standard error, each line behind the program's name. Data that
-// is still buffered comes first, so that a terminal that gets both shows them
-// in order.
+// say writes to standard error, each line behind the program's name. It flushes
+// buffered data first, so that a terminal shows both in order.
 func (u *ui) say(label string, as style, message string) {
 	u.out.Flush()
 	if label != "" {
@@ -121,13 +118,13 @@ func (u *ui) say(label string, as style, message string) {
 	}
 }
 
-// note says what the user should know and need not act upon.
+// note reports what needs no action.
 func (u *ui) note(format string, args ...any) { u.say("", plain, fmt.Sprintf(format, args...)) }
 
-// warn says what the user should look at.
+// warn reports what the user should look at.
 func (u *ui) warn(format string, args ...any) { u.say("warning", yellow, fmt.Sprintf(format, args...)) }
 
-// hint says what to do next.
+// hint prints the next step. Commands in it get --config if this one had it.
 func (u *ui) hint(format string, args ...any) {
 	message := fmt.Sprintf(format, args...)
 	if u.config != nil && *u.config != "" {
@@ -136,11 +133,11 @@ func (u *ui) hint(format string, args ...any) {
 	u.say("hint", bold, message)
 }
 
-// hintedCommand finds the commands in hints that another configuration would
-// lead elsewhere.
+// hintedCommand matches the commands in hints whose effect depends on the
+// configuration.
 var hintedCommand = regexp.MustCompile("(portmon (?:apply|remove|(?:list|unban) [0-9a-fA-F.:/-]+))")
 
-// shellWord quotes a word for a shell, if it has to be.
+// shellWord quotes a word for a shell, if necessary.
 func shellWord(s string) string {
 	if strings.ContainsFunc(s, func(r rune) bool {
 		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("/._-+:@,", r)
@@ -150,7 +147,7 @@ func shellWord(s string) string {
 	return s
 }
 
-// fail says what went wrong, and what to do about it.
+// fail reports an error and its hint.
 func (u *ui) fail(err error) {
 	for _, fault := range faults(err) {
 		u.say("", plain, fault.Error())
@@ -160,7 +157,7 @@ func (u *ui) fail(err error) {
 	}
 }
 
-// finish reports err, writes the data that is left, and returns the exit code.
+// finish reports err, flushes the data, and returns the exit code.
 func (u *ui) finish(err error) int {
 	code := exitCode(err)
 	if _, ok := err.(said); !ok && err != nil {

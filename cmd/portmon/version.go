@@ -7,8 +7,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Version is set by builds that know better than the build information, with
-// -ldflags "-X main.Version=v1.2.3".
+// Version overrides the version in the build information. Release builds set it
+// with -ldflags "-X main.Version=v1.2.3".
 var Version string
 
 func versionCommand(p *cli) *cobra.Command {
@@ -16,7 +16,7 @@ func versionCommand(p *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "version",
 		Short:             "print the version",
-		Long:              `Version prints the version of portmon, and of the Go that it was built with.`,
+		Long:              `Version prints the version of portmon and of the Go that built it.`,
 		Example:           `  portmon version`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Args:              noArgs,
@@ -48,8 +48,7 @@ func (p *cli) version(asJSON bool) error {
 	return nil
 }
 
-// version returns the version of this program: what the build has set, or else
-// that of the module.
+// version returns Version, or else the version of the module.
 func version() string {
 	if Version != "" {
 		return Version
