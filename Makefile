@@ -6,7 +6,7 @@ STATICCHECK  = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 10s
 BENCHFLAGS  ?=
 # The packages that users build are the first; the others only test and measure, with modules that it does not need.
-MODULES     := . internal/bench
+MODULES     := . internal/bench packaging
 SUITES      ?= bullseye bookworm trixie sid
 
 help: ## show this help
@@ -18,6 +18,10 @@ build: ## build the static binary ./portmon
 test: ## run all tests, as root or not, and list what was skipped for want of a program
 	$(GO) test -timeout 10m ./...
 	@$(GO) run ./internal/lab/programs
+
+test-modules: ## run the tests of the packages, which need rpm, shellcheck, nix and fail2ban, and of the benchmarks
+	$(GO) test -C packaging -timeout 20m ./...
+	$(GO) test -C internal/bench ./...
 
 race: ## run all tests with the race detector
 	$(GO) test -race -timeout 30m ./...
@@ -35,7 +39,7 @@ fuzz: ## run each fuzz target for FUZZTIME (10s)
 		done || exit 1; \
 	done
 
-check: lint race ## what CI runs: lint, race and a short run of each fuzz target
+check: lint race test-modules ## what CI runs: lint, race, the other modules, and a short run of each fuzz target
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=20000x
 
 test-unprivileged: ## run all tests as nobody, from a copy (needs root to become nobody)
@@ -65,5 +69,5 @@ demo: ## a host, a bystander and a scanner in namespaces: the scan, the ban, lis
 clean: ## remove what build made
 	rm -rf portmon dist
 
-.PHONY: help build test race lint fuzz check test-unprivileged bench deb rpm tar lint-deb test-vm demo clean
+.PHONY: help build test test-modules race lint fuzz check test-unprivileged bench deb rpm tar lint-deb test-vm demo clean
 .DEFAULT_GOAL := help

@@ -38,7 +38,7 @@ func (w withProgram) Run() int {
 var portmon = sync.OnceValues(func() (string, error) {
 	program, dist := filepath.Join(folder, "portmon"), os.Getenv("PORTMON_DIST")
 	if dist == "" {
-		out, err := exec.Command("go", "build", "-o", program, "../../cmd/portmon").CombinedOutput()
+		out, err := exec.Command("go", "build", "-C", "../..", "-o", program, "./cmd/portmon").CombinedOutput()
 		if err != nil {
 			return "", fmt.Errorf("go build portmon: %w\n%s", err, out)
 		}
