@@ -66,7 +66,7 @@ func parseElement(t KeyType, b []byte) (l listed, ok bool, err error) {
 				return l, false, err
 			}
 			var k Key
-			if k, ok = parseKey(t, v.Data); !ok {
+			if k, ok = ParseKey(t, v.Data); !ok {
 				return l, false, fmt.Errorf("its keys are not of type %v", t)
 			}
 			l.el.From, l.el.To = k, k

@@ -79,8 +79,8 @@ func FuzzMerge(f *testing.F) {
 			if b = b[1:]; len(b) < 2*n {
 				break
 			}
-			from, _ := parseKey(typ, b[:n])
-			to, _ := parseKey(typ, b[n:2*n])
+			from, _ := ParseKey(typ, b[:n])
+			to, _ := ParseKey(typ, b[n:2*n])
 			if to.Compare(from) < 0 {
 				from, to = to, from
 			}

@@ -159,8 +159,10 @@ func (k Key) append(b []byte) []byte {
 	return b
 }
 
-// parseKey reads a key as it travels. It returns false if b has not the length of the type.
-func parseKey(t KeyType, b []byte) (Key, bool) {
+// ParseKey reads a key as the kernel has it in an attribute or in registers: in
+// network byte order, each part of a concatenation padded to 4 bytes. It returns
+// false if b does not have the length of the type.
+func ParseKey(t KeyType, b []byte) (Key, bool) {
 	if len(b) != t.Len() {
 		return Key{}, false
 	}

@@ -34,7 +34,7 @@ func randomKey(r *rand.Rand, t KeyType) Key {
 			b[i] = [2]byte{0, 0xff}[r.IntN(2)]
 		}
 	}
-	k, _ := parseKey(t, b[:n])
+	k, _ := ParseKey(t, b[:n])
 	return k
 }
 
@@ -240,11 +240,11 @@ func TestKeyBytes(t *testing.T) {
 		if !bytes.Equal(got, append([]byte("x"), want...)) {
 			t.Errorf("%v: got bytes %x, want %x after the first", k, got, want)
 		}
-		if back, ok := parseKey(k.Type(), want); !ok || back != k {
+		if back, ok := ParseKey(k.Type(), want); !ok || back != k {
 			t.Errorf("parse %x as %v: got %v %v, want %v", want, k.Type(), back, ok, k)
 		}
 		for _, wrong := range [][]byte{want[1:], append(want[:len(want):len(want)], 0), nil} {
-			if back, ok := parseKey(k.Type(), wrong); ok {
+			if back, ok := ParseKey(k.Type(), wrong); ok {
 				t.Errorf("parse %x as %v: got %v, want nothing", wrong, k.Type(), back)
 			}
 		}
@@ -263,7 +263,7 @@ func TestKeyBytes(t *testing.T) {
 	check(pairOf("192.0.2.1:443"), []byte{192, 0, 2, 1, 0x01, 0xbb, 0, 0})
 	check(pairOf("[2001:db8::7]:443"), []byte{0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0x01, 0xbb, 0, 0})
 	for _, b := range [][]byte{nil, {1, 2}, {1, 2, 3, 4}} {
-		if k, ok := parseKey(1, b); ok {
+		if k, ok := ParseKey(1, b); ok {
 			t.Errorf("parse %x as a type that is unknown: got %v", b, k)
 		}
 	}

@@ -49,6 +49,9 @@ const (
 	AskRetries     = "retries_needed" // is one packet to a trap not enough?
 )
 
+// OtherRule stands for the question of a rule that is not portmon's.
+const OtherRule = "other_rule"
+
 // Question is a question of the packet path, and the answer to it.
 type Question struct {
 	Name    string
@@ -60,7 +63,8 @@ type Question struct {
 type Trace struct {
 	Asked   []Question // each name once, in the order of the kernel
 	Dropped bool
-	// Because is the name of the question that settled it, if there was one.
+	// Because is the name of the question that settled it, or [OtherRule]; "" if
+	// no rule did.
 	Because string
 	// Ban is the ban that the packet leads to, and Step that of the ladder; nil
 	// if there is none. Cause is why: a trap or a scan.
@@ -151,9 +155,7 @@ func (t *tracer) follow(chain string) (expr.VerdictKind, error) {
 		}
 		switch v.Kind {
 		case expr.VerdictAccept, expr.VerdictDrop:
-			if t.Because = last; chain == chainListens {
-				t.Because = AskListener
-			}
+			t.Because = t.because(chain, v.Kind, last)
 			return v.Kind, nil
 		case expr.VerdictGoto:
 			t.asked = last
@@ -170,6 +172,22 @@ func (t *tracer) follow(chain string) (expr.VerdictKind, error) {
 	}
 	t.asked = last
 	return expr.VerdictContinue, nil
+}
+
+// because returns the question that a verdict turned on: the last one of its
+// rule or, where a chain of ours ends in a verdict, the one before that.
+func (t *tracer) because(chain string, verdict expr.VerdictKind, last string) string {
+	switch {
+	case chain == chainListens:
+		return AskListener
+	case t.asked != "":
+		return t.asked
+	case strings.HasPrefix(chain, chainRetry) && verdict == expr.VerdictDrop:
+		return AskRetries
+	case verdict == expr.VerdictAccept && (last == AskTrapPort || last == AskScore):
+		return last
+	}
+	return OtherRule
 }
 
 // rule returns the verdict of a rule, VerdictContinue if it has none or does not
@@ -228,12 +246,7 @@ func (t *tracer) evaluate(e expr.Any) (matches bool, err error) {
 		case expr.MetaKeyL4PROTO:
 			t.load(e.Register, []byte{t.p.Proto})
 		case expr.MetaKeyIIF:
-			index := uint32(2) // any but that of lo
-			if t.p.Loopback {
-				index = 1
-			}
-			t.load(e.Register, hostOrder(index))
-			t.about, t.yes = AskLoopback, t.p.Loopback
+			t.loadAnswer(e.Register, AskLoopback, t.p.Loopback, 1, 2) // lo is 1, as always
 		default:
 			return false, nil
 		}
@@ -241,12 +254,22 @@ func (t *tracer) evaluate(e expr.Any) (matches bool, err error) {
 		value := map[expr.CtKey]uint32{expr.CtKeySTATE: 1 << (2 + 1)}[e.Key] // IP_CT_NEW is 2
 		t.load(e.Register, hostOrder(value))
 	case *expr.Fib:
-		t.fib(e)
+		switch {
+		case !e.ResultADDRTYPE:
+			t.loadAnswer(e.Register, AskRouteBack, t.p.RouteBack, 1, 0)
+		case e.FlagDADDR:
+			t.loadAnswer(e.Register, AskToThisHost, t.p.ToSelf, unix.RTN_LOCAL, unix.RTN_UNICAST)
+		default:
+			t.loadAnswer(e.Register, AskOwnAddress, t.p.FromSelf, unix.RTN_LOCAL, unix.RTN_UNICAST)
+		}
 	case *expr.Socket:
 		t.ask(AskListener, t.p.Listener, nftset.Element{})
 		t.load(e.Register, make([]byte, 4)) // not transparent, and on any address
 		return t.p.Listener, nil
 	case *expr.Bitwise:
+		if len(e.Mask) != int(e.Len) || len(e.Xor) != int(e.Len) {
+			return false, nil // a shift, which none of our rules has
+		}
 		value := slices.Clone(t.at(e.SourceRegister)[:e.Len])
 		for i := range value {
 			value[i] = value[i]&e.Mask[i] ^ e.Xor[i]
@@ -255,17 +278,8 @@ func (t *tracer) evaluate(e expr.Any) (matches bool, err error) {
 	case *expr.Cmp:
 		t.ask(t.about, t.yes, nftset.Element{})
 		c := bytes.Compare(t.at(e.Register)[:len(e.Data)], e.Data)
-		switch e.Op {
-		case expr.CmpOpEq:
-			return c == 0, nil
-		case expr.CmpOpNeq:
-			return c != 0, nil
-		case expr.CmpOpGte:
-			return c >= 0, nil
-		case expr.CmpOpLte:
-			return c <= 0, nil
-		}
-		return false, nil
+		return e.Op == expr.CmpOpEq && c == 0 || e.Op == expr.CmpOpNeq && c != 0 ||
+			e.Op == expr.CmpOpGte && c >= 0 || e.Op == expr.CmpOpLte && c <= 0, nil
 	case *expr.Lookup:
 		return t.lookup(e)
 	case *expr.Dynset:
@@ -302,6 +316,16 @@ func (t *tracer) load(register uint32, value []byte) {
 	t.about = ""
 }
 
+// loadAnswer loads what answers a question: one value for yes, another for no.
+func (t *tracer) loadAnswer(register uint32, question string, yes bool, ifYes, ifNo uint32) {
+	value := ifNo
+	if yes {
+		value = ifYes
+	}
+	t.load(register, hostOrder(value))
+	t.about, t.yes = question, yes
+}
+
 // network returns the header of IPv4 or IPv6, as far as rules read it.
 func (t *tracer) network() []byte {
 	f := familyOfAddr(t.p.From)
@@ -318,45 +342,6 @@ func (t *tracer) transport() []byte {
 		header[13] = tcpSYN
 	}
 	return header
-}
-
-func (t *tracer) fib(e *expr.Fib) {
-	value, name, yes := uint32(0), AskRouteBack, t.p.RouteBack
-	switch {
-	case e.ResultADDRTYPE && e.FlagDADDR:
-		value, name, yes = unix.RTN_UNICAST, AskToThisHost, t.p.ToSelf
-	case e.ResultADDRTYPE:
-		value, name, yes = unix.RTN_UNICAST, AskOwnAddress, t.p.FromSelf
-	case yes:
-		value = 1
-	}
-	if e.ResultADDRTYPE && yes {
-		value = unix.RTN_LOCAL
-	}
-	t.load(e.Register, hostOrder(value))
-	t.about, t.yes = name, yes
-}
-
-// key returns the key for a set that a register holds.
-func (t *tracer) key(set *nftset.Set, register uint32) nftset.Key {
-	b := t.at(register)
-	addr := func(n int) netip.Addr {
-		a, _ := netip.AddrFromSlice(b[:n])
-		return a
-	}
-	switch set.Type {
-	case nftset.IPv4Addr:
-		return nftset.AddrKey(addr(4))
-	case nftset.IPv6Addr:
-		return nftset.AddrKey(addr(16))
-	case nftset.IPv4AddrPort:
-		return nftset.AddrPortKey(netip.AddrPortFrom(addr(4), binary.BigEndian.Uint16(b[4:])))
-	case nftset.IPv6AddrPort:
-		return nftset.AddrPortKey(netip.AddrPortFrom(addr(16), binary.BigEndian.Uint16(b[16:])))
-	case nftset.InetProto:
-		return nftset.ProtoKey(b[0])
-	}
-	return nftset.PortKey(binary.BigEndian.Uint16(b))
 }
 
 // questionOf returns the question that a set answers, "" for one that is of no
@@ -381,7 +366,7 @@ func (t *tracer) lookup(e *expr.Lookup) (matches bool, err error) {
 	if set == nil {
 		return false, nil
 	}
-	key := t.key(set, e.SourceRegister)
+	key, _ := nftset.ParseKey(set.Type, t.at(e.SourceRegister)[:set.Type.Len()])
 	if t.added[setElement{set.Name, key}] {
 		return !e.Invert, nil // by this packet: no question about it
 	}
@@ -395,7 +380,7 @@ func (t *tracer) dynset(e *expr.Dynset) (matches bool, err error) {
 	if set == nil || e.Operation == dynsetDelete {
 		return set != nil, nil
 	}
-	key := t.key(set, e.SrcRegKey)
+	key, _ := nftset.ParseKey(set.Type, t.at(e.SrcRegKey)[:set.Type.Len()])
 	t.added[setElement{set.Name, key}] = true
 	if need := threshold(e); need > 1 {
 		switch f := familyOf(set.Type); set.Name {

@@ -66,6 +66,7 @@ var settled = map[string][2]string{
 	ruleset.AskListener:    {"listener", "a program listens on the port"},
 	ruleset.AskRouteBack:   {"unroutable", "it has no route back by the interface it came in by, and may be forged: no ban is made"},
 	ruleset.AskStarting:    {"starting", "the traps are not armed yet"},
+	ruleset.OtherRule:      {"other_rule", "a rule decides that is not portmon's: run `portmon apply`"},
 	"":                     {"not_in_force", "the rules of the table are missing"},
 }
 
