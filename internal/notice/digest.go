@@ -145,9 +145,8 @@ func (d *digest) add(e event, steps int) {
 // notice is what is sent.
 type notice struct {
 	title, message string
-	priority       int      // 1 to 5, as ntfy has them
-	tags           []string // the first is the name of an emoji
-	host           string
+	priority       int // 1 to 5, as ntfy has them
+	emoji, host    string
 	count          int   // of events
 	event          event // if it is only one
 }
@@ -164,14 +163,13 @@ func (d *digest) compose(host string) *notice {
 		if g.count == 0 {
 			continue
 		}
-		n.tags = append(n.tags, k.emoji)
+		n.emoji = cmp.Or(n.emoji, k.emoji)
 		lines = append(lines, g.lines...)
 		titles = append(titles, g.title)
 		if more := g.count - len(g.lines); more > 0 && k.title == "" {
 			lines = append(lines, fmt.Sprint("and ", more, " more ", watch.Kind(kind)))
 		}
 	}
-	n.tags = []string{n.tags[0], "portmon"}
 	n.title = join(host, strings.Join(titles, ", "))
 	n.message = text.Shorten(strings.Join(lines, "\n"), maxMessage)
 	return n

@@ -50,7 +50,7 @@ func TestOne(t *testing.T) {
 	}
 	for _, tt := range tests {
 		want := &notice{
-			title: "web1: " + tt.title, message: tt.message, priority: tt.priority, tags: []string{tt.emoji, "portmon"}, host: "web1", count: 1,
+			title: "web1: " + tt.title, message: tt.message, priority: tt.priority, emoji: tt.emoji, host: "web1", count: 1,
 			event: event{tt.news, clock},
 		}
 		if d := diff(want, composed(tt.news)); d != "" {
@@ -137,7 +137,7 @@ func TestSummary(t *testing.T) {
 	}
 	for _, tt := range tests {
 		want := &notice{
-			title: "web1: " + tt.title, message: strings.Join(tt.lines, "\n"), priority: tt.priority, tags: []string{tt.emoji, "portmon"},
+			title: "web1: " + tt.title, message: strings.Join(tt.lines, "\n"), priority: tt.priority, emoji: tt.emoji,
 			host: "web1", count: len(tt.news),
 		}
 		if d := diff(want, composed(tt.news...)); d != "" {

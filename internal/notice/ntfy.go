@@ -70,7 +70,7 @@ func (n *ntfy) post(req *http.Request, what *notice) error {
 	// 2047), which ntfy decodes since version 2.4.
 	req.Header.Set("X-Title", mime.QEncoding.Encode("utf-8", what.title))
 	req.Header.Set("X-Priority", strconv.Itoa(what.priority))
-	req.Header.Set("X-Tags", strings.Join(what.tags, ","))
+	req.Header.Set("X-Tags", what.emoji+",portmon")
 	req.Header.Set("Content-Type", "text/plain; charset=utf-8")
 	req.Header.Set("User-Agent", "portmon")
 	if n.tokenFile != "" {
