@@ -26,7 +26,7 @@ func (p *cli) applyCheck(c *nftset.Conn, conf *config.Config, facts route.Facts)
 	}
 	r.printForce(&p.ui)
 	if !*r.InForce {
-		return said(exitNotInForce)
+		return exitCodeError(exitNotInForce)
 	}
 	return nil
 }
@@ -48,7 +48,7 @@ func (p *cli) applyDryRun(c *nftset.Conn, conf *config.Config, facts route.Facts
 	}
 	p.print("# inet %s: %s\n%s", tableName, heading, comments(changes.String()))
 	if err = r.Table.Write(p.out); err != nil {
-		err = said(exitFailed) // reported when the rest is flushed
+		err = exitCodeError(exitFailed) // reported when the rest is flushed
 	}
 	p.adviseOn(r, conf, facts)
 	return err

@@ -348,5 +348,5 @@ func (p *cli) failEach(errs []error) error {
 	for _, err := range errs {
 		p.fail(err)
 	}
-	return said(exitFailed)
+	return exitCodeError(exitFailed)
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// Exit codes. They are part of the interface: scripts and units rely on them.
+// Exit codes. Scripts and units rely on them.
 const (
 	exitDone       = 0
 	exitFailed     = 1
@@ -23,7 +23,7 @@ const (
 	exitNotInForce = 3 // the table is not there, or it is not what the configuration says
 )
 
-// errNoTable is what commands that need the table return without it.
+// errNoTable is returned by commands that need the table when there is none.
 var errNoTable = errors.New("no table inet " + tableName)
 
 // usageError is a mistake on the command line.
@@ -35,17 +35,17 @@ type usageError struct {
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
-// usage makes a usageError whose hint points to the help.
+// usage returns a usageError whose hint points to the help.
 func usage(cmd *cobra.Command, format string, args ...any) error {
 	return &usageError{fmt.Errorf(format, args...), "see " + cmd.CommandPath() + " --help"}
 }
 
-// said is an exit code for which everything has been said already.
-type said int
+// exitCodeError is an exit code without a message: everything was reported.
+type exitCodeError int
 
-func (e said) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+func (e exitCodeError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-// hinted is an error with a next step that only its place of origin knows.
+// hinted is an error with a next step that hintFor cannot know.
 type hinted struct {
 	error
 	hint string
@@ -53,9 +53,9 @@ type hinted struct {
 
 func (e *hinted) Unwrap() error { return e.error }
 
-// exitCode returns the code that an error stands for.
+// exitCode returns the exit code for an error.
 func exitCode(err error) int {
-	var code said
+	var code exitCodeError
 	var wrong *usageError
 	var faults config.Errors
 	switch {
@@ -84,7 +84,7 @@ func denied(verb string, err error) error {
 	return &hinted{fmt.Errorf("%s table inet %s: %w", verb, tableName, os.ErrPermission), needsPrivilege}
 }
 
-// hintFor returns what to do about an error, or "" if that is not known.
+// hintFor returns the next step after an error, or "".
 func hintFor(err error) string {
 	var (
 		wrong    *usageError
@@ -129,8 +129,7 @@ func hintFor(err error) string {
 	return ""
 }
 
-// faults returns the errors that are reported one by one: those of a
-// configuration, or err itself.
+// faults splits the errors of a configuration, which are reported one by one.
 func faults(err error) []error {
 	var all config.Errors
 	if errors.As(err, &all) {
@@ -139,7 +138,7 @@ func faults(err error) []error {
 	return []error{err}
 }
 
-// allOf returns all errors of a type that an error is made of.
+// allOf returns the errors of a type in the tree of err.
 func allOf[T error](err error) []T {
 	if e, ok := err.(T); ok {
 		return []T{e}

@@ -45,7 +45,7 @@ known.`,
 			if !asJSON {
 				p.hint("run `portmon apply`")
 			}
-			return said(exitNotInForce)
+			return exitCodeError(exitNotInForce)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")

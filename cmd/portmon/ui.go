@@ -160,7 +160,7 @@ func (u *ui) fail(err error) {
 // finish reports err, flushes the data, and returns the exit code.
 func (u *ui) finish(err error) int {
 	code := exitCode(err)
-	if _, ok := err.(said); !ok && err != nil {
+	if _, ok := err.(exitCodeError); !ok && err != nil {
 		u.fail(err)
 	}
 	if err := u.out.Flush(); err != nil {

@@ -104,8 +104,8 @@ func TestExitCodes(t *testing.T) {
 		{unix.ENFILE, 1, "portmon: too many open files in system\n"},
 		{&usageError{errors.New("what?"), "so"}, 2, "portmon: what?\nportmon: hint: so\n"},
 		{fmt.Errorf("why: %w", errNoTable), 3, "portmon: why: no table inet portmon\nportmon: hint: run `portmon apply`\n"},
-		{said(3), 3, ""},
-		{said(1), 1, ""},
+		{exitCodeError(3), 3, ""},
+		{exitCodeError(1), 1, ""},
 		{&hinted{errors.New("odd"), "next"}, 1, "portmon: odd\nportmon: hint: next\n"},
 	} {
 		e, _, stderr := testEnv()
@@ -128,7 +128,7 @@ func TestDataThatCannotBeWritten(t *testing.T) {
 	}
 	u := newUI(e)
 	u.print("x")
-	if code := u.finish(said(exitNotInForce)); code != exitNotInForce {
+	if code := u.finish(exitCodeError(exitNotInForce)); code != exitNotInForce {
 		t.Errorf("exit code %d: the first failure counts", code)
 	}
 }
