@@ -14,10 +14,11 @@ import (
 // that begin with "on", and what is to be done goes out by those that begin
 // with "next" and "take".
 type core struct {
-	spec  ruleset.Spec
-	book  *book.Book
-	own   uint32 // the netlink port id of our own changes
-	table table
+	spec   ruleset.Spec
+	wanted *ruleset.Table // as spec says
+	book   *book.Book
+	own    uint32 // the netlink port id of our own changes
+	table  table
 
 	counters counters
 	census   census
@@ -31,28 +32,21 @@ type core struct {
 	readAt   book.Moment               // when all sets are to be read; 0: not
 	again    bool                      // and once more a moment later
 	nets     bool                      // the sets of prefixes have changed
-	doubtful map[netip.Prefix]struct{} // sources that only the kernel can tell of
-	foreign  []netip.Prefix            // bans by others, to be held against the whitelist
+	doubtful map[netip.Prefix]struct{} // sources about which the kernel must be asked
 
 	// What is to be changed in it.
-	changing bool                         // a change is being made
-	owed     map[netip.Prefix]bool        // sources to be put as the book has them; true: put back
-	putting  map[netip.Prefix]book.Moment // what is being put or lifted, or was a moment ago, and since when
-	unwanted map[netip.Prefix]struct{}    // sources whose bans are to be lifted
+	changing  bool                         // a change is being made
+	changedAt book.Moment                  // when the last one was done
+	owed      map[netip.Prefix]bool        // sources to be put as the book has them; true: put back
+	putting   map[netip.Prefix]book.Moment // what was put or lifted a moment ago, and when that began
+	unwanted  map[netip.Prefix]struct{}    // sources whose bans are to be lifted
+	freed     map[netip.Prefix]freeing     // sources that others lifted a moment ago
 
-	changedAt book.Moment // when the last change was done
-
-	freed map[netip.Prefix]freeing // sources that others lifted a moment ago
-	// due are the steps that sources deserve which were found banned by less in
-	// a new table, if the log tells that this is for an offence, and not a
-	// copy.
-	due     map[netip.Prefix]int
-	inNets  map[netip.Prefix]struct{} // what the sets of prefixes held when they were read last
 	sweptAt book.Moment
 }
 
-// freeing is when a source was lifted, as far as it was heard, and whether that
-// was told by the one who did it: then what is heard afterwards may be older.
+// freeing is when a source was lifted, as far as we know, and whether the
+// program that did it has told us: then a report that comes later may be older.
 type freeing struct {
 	at   book.Moment
 	told bool
@@ -77,19 +71,19 @@ const (
 func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book.Clock) *core {
 	t := table{layout: &ruleset.State{}, known: known}
 	if known != 0 {
-		t.state, t.since = away, now.Boot
+		t.state, t.since = missing, now.Boot
 	}
 	return &core{
-		spec: spec, book: b, own: own, table: t, readAt: now.Boot, sweptAt: now.Boot,
+		spec: spec, wanted: ruleset.Compile(spec, ruleset.Features{}, ruleset.Asked{}), book: b, own: own, table: t,
+		readAt: now.Boot, sweptAt: now.Boot,
 		doubtful: make(map[netip.Prefix]struct{}), owed: make(map[netip.Prefix]bool), unwanted: make(map[netip.Prefix]struct{}),
-		freed: make(map[netip.Prefix]freeing), inNets: make(map[netip.Prefix]struct{}),
-		due: make(map[netip.Prefix]int), putting: make(map[netip.Prefix]book.Moment),
+		freed: make(map[netip.Prefix]freeing), putting: make(map[netip.Prefix]book.Moment),
 	}
 }
 
 // reconfigure makes the core work by another configuration.
 func (k *core) reconfigure(spec ruleset.Spec, maxRows int, now book.Clock) {
-	k.spec = spec
+	k.spec, k.wanted = spec, ruleset.Compile(spec, ruleset.Features{}, ruleset.Asked{})
 	k.book.SetMaxRows(maxRows)
 	for row := range k.book.Rows() { // the table moves the steps that a shorter ladder lacks to its last
 		if row.Step > len(spec.BanTime) {
@@ -120,50 +114,43 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 		k.doubt(source)
 		return
 	}
-	row := k.atStep(source, step, at)
-	row.Cause, row.Proto, row.Port = cause, m.Proto, m.DstPort
+	row := k.atStep(book.Row{Source: source, Cause: cause, Proto: m.Proto, Port: m.DstPort}, step, at)
 	before, _ := k.book.Get(source)
-	late, isDue := k.due[source]
-	// Has a reading found this ban before its message came?
-	found := begins(before, at) && before.Cause != ruleset.CauseOther && (isDue || step == before.Step)
 	due := k.stepAfter(before, at)
-	if found {
-		due = late
-		delete(k.due, source)
-	}
+	// Has a reading found this ban before its message came?
+	found := before.Banned && before.Timeout > 0 && begin(before).Sub(at).Abs() < slack &&
+		before.Cause != ruleset.CauseOther && step == before.Step
 	switch {
-	case found && step >= due:
-		row.Timeout, row.Until, row.Step, row.StepUntil = before.Timeout, before.Until, before.Step, before.StepUntil
-	case !found && before.BannedAt(at.Add(slack)):
+	case found:
+		row.Timeout, row.Until, row.StepUntil = before.Timeout, before.Until, before.StepUntil
+	case before.BannedAt(at.Add(slack)):
 		k.doubt(source) // a banned source cannot offend
 		return
 	case step < due:
 		// The table has forgotten what we remember, as one that was made anew.
-		row.Timeout, row.Until = k.spec.BanTime[due-1], at.Add(k.spec.BanTime[due-1])
-		row.Step, row.StepUntil = due, row.Until.Add(k.spec.Forget)
+		row = k.atStep(row, due, at)
 		k.owe(source, false)
 	}
 	k.touch(source)
 	row, counted := k.book.Learn(row)
-	if k.table.state == resting && at <= k.table.since {
+	if k.table.state == absent && at <= k.table.since {
 		k.book.Lift(source) // this ban went with the table
 		return
 	}
 	if _, putting := k.putting[source]; putting || at <= k.table.newAt {
 		k.owe(source, false) // this ban may have gone with the table before this one, or by our hands
 	}
-	if counted || found && due > step {
+	if counted {
 		k.tell(offenceNews(row))
 	}
 }
 
-// atStep returns the row of a source that the packet path bans by a step.
-func (k *core) atStep(source netip.Prefix, step int, at book.Moment) book.Row {
-	timeout := k.spec.BanTime[step-1]
-	until := at.Add(timeout)
-	return book.Row{
-		Source: source, Banned: true, Timeout: timeout, Until: until, Step: step, StepUntil: until.Add(k.spec.Forget),
-	}
+// atStep makes a row that of a ban by a step of the ladder.
+func (k *core) atStep(row book.Row, step int, at book.Moment) book.Row {
+	row.Banned, row.Timeout, row.Step = true, k.spec.BanTime[step-1], step
+	row.Until = at.Add(row.Timeout)
+	row.StepUntil = row.Until.Add(k.spec.Forget)
+	return row
 }
 
 // stepAfter returns the step that a source deserves which offends at a moment.
@@ -171,11 +158,6 @@ func (k *core) atStep(source netip.Prefix, step int, at book.Moment) book.Row {
 // another one.
 func (k *core) stepAfter(r book.Row, at book.Moment) int {
 	return min(r.StepAt(at.Add(slack))+1, len(k.spec.BanTime))
-}
-
-// begins reports whether the ban in a row has begun at a moment.
-func begins(r book.Row, at book.Moment) bool {
-	return r.Banned && r.Timeout > 0 && r.Until.Add(-r.Timeout).Sub(at).Abs() < slack
 }
 
 // touch notes a report about a source: what is being read of it
@@ -206,8 +188,8 @@ func (k *core) inDoubt(source netip.Prefix) bool {
 	return doubtful
 }
 
-// lifted records that a ban was lifted. The step stays.
-func (k *core) lifted(source netip.Prefix) {
+// lift records that a ban was lifted. The step stays.
+func (k *core) lift(source netip.Prefix) {
 	if r, _ := k.book.Get(source); r.Banned {
 		k.book.Lift(source)
 		k.tell(News{Kind: Lifted, Source: source, Step: r.Step, Cause: r.Cause, Comment: r.Comment})
@@ -218,7 +200,7 @@ func (k *core) lifted(source netip.Prefix) {
 // kernel cannot be asked whether it has another one by now.
 func (k *core) settleFreed(source netip.Prefix) {
 	if _, freed := k.freed[source]; freed && k.inDoubt(source) {
-		k.lifted(source)
+		k.lift(source)
 	}
 }
 
@@ -239,6 +221,25 @@ func (k *core) onLost(lost nflog.Lost, now book.Clock) {
 func (k *core) tell(n News) {
 	k.counters.count(&n)
 	k.news = append(k.news, n)
+}
+
+// tellByHand reports a ban that another program made. One of a whitelisted
+// source is lifted.
+func (k *core) tellByHand(row book.Row) {
+	if k.whitelisted(row.Source) {
+		k.refuse(row)
+	} else {
+		k.tell(banNews(ByHand, row))
+	}
+}
+
+func (k *core) whitelisted(p netip.Prefix) bool { return k.wanted.Whitelists(nftset.Prefix(p).Interval) }
+
+// refuse lifts a ban that must not be.
+func (k *core) refuse(row book.Row) {
+	k.tell(News{Kind: Whitelisted, Source: row.Source, Comment: row.Comment, Cause: row.Cause})
+	k.book.Free(row.Source)
+	k.unwanted[row.Source] = struct{}{}
 }
 
 // takeNews returns the news since it was called last.
@@ -293,7 +294,7 @@ func (k *core) settled() bool {
 // quiet reports whether all reports have been dealt with.
 func (k *core) quiet() bool {
 	return k.reading == nil && !k.changing && len(k.owed)+len(k.unwanted) == 0 &&
-		(k.table.state != standing || len(k.doubtful)+len(k.foreign) == 0 && !k.nets)
+		(k.table.state != present || len(k.doubtful) == 0 && !k.nets)
 }
 
 // idle returns how long there is nothing to do.

@@ -3,6 +3,7 @@ package watch
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"strings"
 	"time"
@@ -14,10 +15,6 @@ import (
 
 // chunk is how many elements make a part of an answer.
 const chunk = 1024
-
-// roles are what is read of the table, in the order in which the core can make
-// sense of it: what is remembered of a source comes before its ban.
-var roles = []ruleset.Role{ruleset.RoleStep, ruleset.RoleScanner, ruleset.RoleBan, ruleset.RoleSubnet, ruleset.RoleNet}
 
 // ask asks the kernel, and passes on the parts of its answer until out returns
 // false.
@@ -38,44 +35,37 @@ func askAll(c *nftset.Conn, table string, q question, out func(answer) bool) (sa
 	if err != nil || !out(answer{layout: h.State}) || !h.Exists {
 		return false, err
 	}
-	read := q.sourcesRead()
-	for _, role := range read {
-		part := answer{}
-		for e, err := range h.Entries(role) {
+	var part answer
+	full := func(n int) (ok bool) {
+		if ok = true; len(part.records)+len(part.standings) >= n {
+			ok, part = out(part), answer{}
+		}
+		return ok
+	}
+	records := h.Records()
+	switch {
+	case q.nets:
+		records = nets(h)
+	case !q.all:
+		records = nil
+	}
+	if records != nil {
+		for rec, err := range records {
 			if err != nil {
 				return false, fmt.Errorf("read the bans: %w", err)
 			}
-			if part.entries = append(part.entries, e); len(part.entries) == chunk {
-				if !out(part) {
-					return false, nil
-				}
-				part = answer{}
+			if part.records = append(part.records, rec); !full(chunk) {
+				return false, nil
 			}
 		}
-		if !out(part) {
-			return false, nil
-		}
 	}
-	part := answer{}
 	for _, source := range q.sources {
 		st, err := h.Lookup(source.Addr())
 		if err != nil {
 			return false, fmt.Errorf("look up %v: %w", source, err)
 		}
-		if part.standings = append(part.standings, standingOf{source, st}); len(part.standings) == chunk/16 {
-			if !out(part) {
-				return false, nil
-			}
-			part = answer{}
-		}
-	}
-	for _, source := range q.foreign {
-		_, whitelisted, err := h.Whitelisted(nftset.Prefix(source).Interval)
-		if err != nil {
-			return false, fmt.Errorf("look up %v in the whitelist: %w", source, err)
-		}
-		if whitelisted {
-			part.whitelisted = append(part.whitelisted, source)
+		if part.standings = append(part.standings, standing{source, st}); !full(chunk / 16) {
+			return false, nil
 		}
 	}
 	out(part)
@@ -86,15 +76,22 @@ func askAll(c *nftset.Conn, table string, q question, out func(answer) bool) (sa
 	return h.Exists && h.Handle == handle, nil
 }
 
-// sourcesRead returns the roles of the sets to be read as a whole.
-func (q *question) sourcesRead() []ruleset.Role {
-	switch {
-	case q.all:
-		return roles
-	case q.nets:
-		return []ruleset.Role{ruleset.RoleNet}
+// nets yields the bans in the sets of prefixes.
+func nets(h *ruleset.Handle) iter.Seq2[ruleset.Record, error] {
+	return func(yield func(ruleset.Record, error) bool) {
+		for e, err := range h.Entries(ruleset.RoleNet) {
+			if err != nil {
+				yield(ruleset.Record{}, err)
+				return
+			}
+			e.Explain(0, false)
+			for _, p := range e.Prefixes() {
+				if !yield(recordOf(&e, p), nil) {
+					return
+				}
+			}
+		}
 	}
-	return nil
 }
 
 // do makes a change.

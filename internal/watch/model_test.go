@@ -2,8 +2,10 @@ package watch
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -239,14 +241,21 @@ func (m *model) answer() bool {
 	first := answer{at: m.now, layout: &ruleset.State{Exists: true, Handle: m.handle, Prefix6: 64}}
 	part := answer{at: m.now}
 	if q.all {
+		held := make(map[netip.Prefix]ruleset.Record)
 		for p, s := range m.steps {
-			part.entries = append(part.entries, m.entry(ruleset.RoleStep, p, s))
+			held[p] = ruleset.Record{Source: p, Step: s.step, StepRemaining: s.until.Sub(m.now.Boot)}
 		}
 		for p, b := range m.bans {
-			if b.at(m.now.Boot) {
-				part.entries = append(part.entries, m.entry(ruleset.RoleBan, p, b))
+			if r := held[p]; b.at(m.now.Boot) {
+				e := m.entry(ruleset.RoleBan, p, b)
+				e.Explain(r.Step, false)
+				held[p] = ruleset.Record{
+					Source: p, Banned: true, Timeout: e.Timeout, Remaining: e.Remaining, Comment: e.Comment, Cause: e.Cause,
+					Step: r.Step, StepRemaining: r.StepRemaining,
+				}
 			}
 		}
+		part.records = slices.Collect(maps.Values(held))
 	}
 	for _, p := range q.sources {
 		s := ruleset.Standing{Source: p, Step: m.steps[p].step}
@@ -254,9 +263,11 @@ func (m *model) answer() bool {
 			s.StepRemaining = m.steps[p].until.Sub(m.now.Boot)
 		}
 		if b := m.bans[p]; b.at(m.now.Boot) {
-			s.Bans = append(s.Bans, m.entry(ruleset.RoleBan, p, b))
+			e := m.entry(ruleset.RoleBan, p, b)
+			e.Explain(s.Step, false)
+			s.Bans = append(s.Bans, e)
 		}
-		part.standings = append(part.standings, standingOf{p, s})
+		part.standings = append(part.standings, standing{p, s})
 	}
 	m.question, m.answers = nil, append(m.answers, first, part, answer{at: m.now, last: true, same: true})
 	return true
@@ -269,7 +280,7 @@ func (m *model) tell() bool {
 	if a.last && m.core.reading != nil && !m.core.reading.void {
 		a.same = m.core.table.handle == m.handle
 	}
-	m.trace = append(m.trace, fmt.Sprintf("  told %d entries, %+v", len(a.entries), a.standings))
+	m.trace = append(m.trace, fmt.Sprintf("  told %d records, %+v", len(a.records), a.standings))
 	m.core.onAnswer(a)
 	return true
 }

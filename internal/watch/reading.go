@@ -12,24 +12,22 @@ import (
 type question struct {
 	all     bool           // what all sets hold
 	nets    bool           // what the sets of prefixes hold
-	sources []netip.Prefix // what there is of these
-	foreign []netip.Prefix // whether these are whitelisted
+	sources []netip.Prefix // what it has of these
 }
 
 // answer is a part of the kernel's answer.
 type answer struct {
-	at          book.Clock
-	layout      *ruleset.State // in the first part
-	entries     []ruleset.Entry
-	standings   []standingOf
-	whitelisted []netip.Prefix
-	last        bool
-	same        bool // in the last part: it was the same table all the time
-	err         error
+	at        book.Clock
+	layout    *ruleset.State // in the first part
+	records   []ruleset.Record
+	standings []standing
+	last      bool
+	same      bool // in the last part: it was the same table all the time
+	err       error
 }
 
-// standingOf is what there is of a source.
-type standingOf struct {
+// standing is what the kernel has of a source.
+type standing struct {
 	source netip.Prefix
 	ruleset.Standing
 }
@@ -37,16 +35,14 @@ type standingOf struct {
 // reading is a question that is being answered.
 type reading struct {
 	question
-	void   bool // what it says means nothing any more
+	void   bool // the answer is of a table that is gone
 	fresh  bool // the table is not the one that the book is about
 	first  bool // nothing was known before
+	again  bool // another reading must follow
 	began  book.Moment
-	again  bool                      // it is to be followed by another one
-	steps  map[netip.Prefix]step     // that were shown, of sources that have no such step in the book
 	unseen map[netip.Prefix]unseen   // what the book has and the answer has not shown
-	before map[netip.Prefix]struct{} // what the sets of prefixes held before
 	asked  map[netip.Prefix]struct{} // sources whose answers still count
-	stale  map[netip.Prefix]bool     // sources that were put meanwhile
+	stale  map[netip.Prefix]struct{} // sources that were put meanwhile
 }
 
 // unseen are the halves of a row that a reading has not shown yet.
@@ -57,41 +53,57 @@ const (
 	unseenStep
 )
 
-// resync has all sets read, and again: what is read while it grows may not be
-// all.
-func (k *core) resync(now book.Clock) {
-	if k.readAt == 0 {
-		k.readAt = now.Boot
+// see notes that a half of a row was shown.
+func (r *reading) see(source netip.Prefix, half unseen) {
+	if left := r.unseen[source] &^ half; left != 0 {
+		r.unseen[source] = left
+	} else {
+		delete(r.unseen, source)
 	}
+}
+
+// resync has all sets read, twice: what is read while it grows may not be all.
+func (k *core) resync(now book.Clock) {
+	k.readSoon(now.Boot)
 	k.again = true
+}
+
+// readSoon has all sets read at a moment, unless they are to be before that.
+func (k *core) readSoon(at book.Moment) {
+	if k.readAt == 0 {
+		k.readAt = at
+	}
 }
 
 // nextQuestion returns what to ask the kernel now, if there is something.
 func (k *core) nextQuestion(now book.Clock) (q question, ok bool) {
 	if k.reading != nil || k.changing || len(k.owed)+len(k.unwanted) > 0 {
-		return q, false // what is owed would be found missing
+		return q, false // what is to be put would be found missing
 	}
 	all := k.readAt != 0 && now.Boot >= k.readAt
-	if k.table.state != standing && !all {
+	if k.table.state != present && !all {
 		return q, false
 	}
-	r := &reading{first: k.counters.Resyncs == 0, stale: make(map[netip.Prefix]bool)}
+	r := &reading{
+		first: k.counters.Resyncs == 0, unseen: make(map[netip.Prefix]unseen), stale: make(map[netip.Prefix]struct{}),
+	}
 	switch {
 	case all:
 		k.readAt = 0
 		r.all, r.again, k.again, k.nets = true, k.again, false, false
-		r.unseen, r.steps = make(map[netip.Prefix]unseen), make(map[netip.Prefix]step)
 		for row := range k.book.Rows() {
-			if u := k.expected(row, now.Boot); u != 0 {
+			if u := expected(row, now.Boot); u != 0 {
 				r.unseen[row.Source] = u
 			}
 		}
-		clear(k.inNets)
 	case k.nets:
 		k.nets, r.nets = false, true
-		r.before, k.inNets = k.inNets, make(map[netip.Prefix]struct{})
-	case len(k.doubtful)+len(k.foreign) > 0:
-		r.foreign, k.foreign = k.foreign, nil
+		for row := range k.book.Rows() {
+			if k.isNet(row) && expected(row, now.Boot)&unseenBan != 0 {
+				r.unseen[row.Source] = unseenBan
+			}
+		}
+	case len(k.doubtful) > 0:
 		r.asked, k.doubtful = k.doubtful, make(map[netip.Prefix]struct{})
 		for source := range r.asked {
 			r.sources = append(r.sources, source)
@@ -103,9 +115,9 @@ func (k *core) nextQuestion(now book.Clock) (q question, ok bool) {
 	return r.question, true
 }
 
-// expected returns what the table should show of a row. What has little left
-// may be over by the kernel's clock.
-func (k *core) expected(row book.Row, now book.Moment) (u unseen) {
+// expected returns what the table should show of a row. What has little time
+// left may be over by the kernel's clock.
+func expected(row book.Row, now book.Moment) (u unseen) {
 	if row.BannedAt(now.Add(settling)) {
 		u |= unseenBan
 	}
@@ -115,6 +127,13 @@ func (k *core) expected(row book.Row, now book.Moment) (u unseen) {
 	return u
 }
 
+// isNet reports whether a ban is in a set of prefixes, rather than in one of
+// single keys.
+func (k *core) isNet(row book.Row) bool {
+	a, bits := row.Source.Addr(), row.Source.Bits()
+	return row.ByHand && (row.Timeout == 0 || bits != a.BitLen() && !(a.Is6() && bits == k.table.layout.Prefix6))
+}
+
 // onAnswer handles a part of the answer to the current question.
 func (k *core) onAnswer(a answer) {
 	r := k.reading
@@ -122,16 +141,13 @@ func (k *core) onAnswer(a answer) {
 		k.onLayout(r, a.layout, a.at)
 	}
 	if !r.void {
-		for _, e := range a.entries {
-			k.onEntry(r, e, a.at)
+		for i := range a.records {
+			k.onRecord(r, &a.records[i], a.at)
 		}
-		for _, s := range a.standings {
-			if _, counts := r.asked[s.source]; counts && !r.fresh {
-				k.onStanding(s, a.at)
+		for i := range a.standings {
+			if _, counts := r.asked[a.standings[i].source]; counts && !r.fresh {
+				k.onStanding(&a.standings[i], a.at)
 			}
-		}
-		for _, p := range a.whitelisted {
-			k.refuse(p)
 		}
 	}
 	if a.last {
@@ -148,13 +164,13 @@ func (k *core) onLayout(r *reading, s *ruleset.State, now book.Clock) {
 	case !s.Exists:
 		k.onTableGone(now)
 		r.void = true
-	case t.state == standing && t.handle != 0 && t.handle != s.Handle && !r.all:
+	case t.state == present && t.handle != 0 && t.handle != s.Handle && !r.all:
 		k.onTableNew(now)
 	default:
 		if t.handle != s.Handle { // the events come later, or are lost
 			t.newAt = now.Boot
 		}
-		t.state, t.handle = standing, s.Handle
+		t.state, t.handle = present, s.Handle
 		r.fresh = t.known != s.Handle
 	}
 }
@@ -170,33 +186,25 @@ func (k *core) conclude(r *reading, a answer) {
 	if r.void {
 		return // whatever made it void has seen to what comes next
 	}
-	for p := range r.before {
-		if _, still := k.inNets[p]; !still {
-			k.doubt(p)
-		}
-	}
-	if !r.all {
-		return
-	}
-	k.counters.Resyncs++
-	for source, s := range r.steps {
-		k.book.Learn(book.Row{Source: source, Step: s.step, StepUntil: s.until})
-	}
 	for source := range r.unseen {
 		row, ok := k.book.Get(source)
 		switch {
-		case !ok || k.expected(row, a.at.Boot) == 0:
-		case r.fresh:
+		case !ok || expected(row, a.at.Boot) == 0:
+		case r.fresh && r.all:
 			k.settleFreed(source)
 			k.owe(source, true)
 		default:
 			k.doubt(source) // a dump may miss what is there
 		}
 	}
+	if !r.all {
+		return
+	}
+	k.counters.Resyncs++
 	k.table.restoring = r.fresh
 	k.settle()
-	if r.again && k.readAt == 0 {
-		k.readAt = a.at.Boot.Add(pause)
+	if r.again {
+		k.readSoon(a.at.Boot.Add(pause))
 	}
 }
 
@@ -209,65 +217,38 @@ func (k *core) settle() {
 	}
 }
 
-// onEntry handles an element that a reading shows.
-func (k *core) onEntry(r *reading, e ruleset.Entry, now book.Clock) {
-	if e.Role == ruleset.RoleNet {
-		for _, p := range e.Interval.Prefixes() {
-			k.inNets[p] = struct{}{}
-			k.onShown(r, e, p, now)
-		}
-	} else if source, ok := e.Prefix(); ok {
-		k.onShown(r, e, source, now)
+// onRecord handles what a reading shows of a source.
+func (k *core) onRecord(r *reading, rec *ruleset.Record, now book.Clock) {
+	source := rec.Source
+	_, owed := k.owed[source]
+	if _, stale := r.stale[source]; owed || stale || k.inDoubt(source) {
+		return // it was changed, perhaps after it was read
 	}
-}
-
-func (k *core) onShown(r *reading, e ruleset.Entry, source netip.Prefix, now book.Clock) {
-	if _, owed := k.owed[source]; owed || r.stale[source] || k.inDoubt(source) {
-		return // it was changed, perhaps since it was read
+	before, _ := k.book.Get(source)
+	row, step := k.rowOf(rec, before, now), before.StepAt(now.Boot)
+	if rec.Step > 0 && rec.Step >= step {
+		r.see(source, unseenStep)
 	}
-	before, known := k.book.Get(source)
-	seen := func(u unseen) {
-		if left := r.unseen[source] &^ u; left != 0 {
-			r.unseen[source] = left
-		} else {
-			delete(r.unseen, source)
+	banned := before.BannedAt(now.Boot.Add(slack))
+	// It may be the packet path's work.
+	packet := rec.Banned && rec.Comment == "" && row.Cause != ruleset.CauseHand && row.Cause != ruleset.CauseSubnet
+	switch {
+	case !rec.Banned && rec.Step >= step:
+		if before.Port != 0 {
+			row.Cause = ruleset.CauseUnknown // that on record says more
 		}
-	}
-	switch e.Role {
-	case ruleset.RoleScanner:
-		if s, shown := r.steps[source]; shown {
-			s.scan = true
-			r.steps[source] = s
-		} else if known && before.Port == 0 {
-			k.book.Learn(book.Row{Source: source, Cause: ruleset.CauseScan})
-		}
-	case ruleset.RoleStep:
-		shown := step{step: e.Step, until: now.Boot.Add(e.Remaining)}
-		switch have := before.StepAt(now.Boot); {
-		case shown.step == have:
-			seen(unseenStep)
-			k.book.Learn(book.Row{Source: source, Step: shown.step, StepUntil: shown.until})
-		case shown.step > max(have, r.steps[source].step):
-			seen(unseenStep)
-			r.steps[source] = shown
-		}
+		k.book.Learn(row)
+	case !rec.Banned:
+	case r.fresh && banned && !same(before, row):
+		// We know better how long it lasts, and put that back.
+	case r.fresh && packet && !banned && step > 0 && rec.Step <= step:
+		// A copy of an old ban, or an offence in a table that does not know of
+		// those before: if so, its message is on its way, and makes it more.
+		r.again = true
+	case packet && begin(row) > r.began.Add(-slack) && !same(before, row):
+		k.doubt(source) // it is younger than what was read of its step
 	default:
-		row := k.explained(e, source, before, r.steps[source], now)
-		if r.fresh && before.BannedAt(now.Boot.Add(slack)) && !same(before, row) {
-			return // we know better how long it lasts, and put that back
-		}
-		packet := e.Role == ruleset.RoleBan && e.Comment == "" // it may be the packet path's work
-		if due := k.stepAfter(before, now.Boot); packet && !before.BannedAt(now.Boot) && row.Step < due && due > 1 {
-			k.due[source] = due
-		}
-		if packet && row.Until.Add(-row.Timeout) > r.began.Add(-slack) && !same(before, row) {
-			// It is younger than what was read of its step.
-			delete(r.steps, source)
-			k.doubt(source)
-			return
-		}
-		delete(r.steps, source)
-		seen(unseenBan)
+		r.see(source, unseenBan)
 		k.onShownBan(row, before, !r.first && !r.fresh, now)
 	}
 }
@@ -280,13 +261,28 @@ func same(a, b book.Row) bool {
 	return a.Until.Sub(b.Until).Abs() < slack
 }
 
-// explained returns the ban of an entry, with the step that was shown of its
-// source; with none, that on record. The cause is that on record if the ban is.
-func (k *core) explained(e ruleset.Entry, source netip.Prefix, before book.Row, shown step, now book.Clock) book.Row {
-	if shown.step == 0 && before.StepAt(now.Boot) > 0 {
-		shown = step{before.Step, before.StepUntil, before.Cause == ruleset.CauseScan}
+// begin returns when the ban of a row began.
+func begin(r book.Row) book.Moment { return r.Until.Add(-r.Timeout) }
+
+// rowOf returns what the kernel has of a source as a row. Where the table has
+// no step, that on record counts; and so does the cause if the ban is on
+// record.
+func (k *core) rowOf(rec *ruleset.Record, before book.Row, now book.Clock) book.Row {
+	row := book.RowOf(rec, now.Boot)
+	if !rec.Banned {
+		return row
 	}
-	row := k.banOf(e, source, shown, now)
+	_, offence := ruleset.Offence(rec.Comment)
+	other := rec.Cause == ruleset.CauseOther && !offence
+	row.ByHand = row.ByHand || other
+	if rec.Step == 0 && before.StepAt(now.Boot) > 0 {
+		if row.Step, row.StepUntil = before.Step, before.StepUntil; other {
+			row.ByHand, row.Cause = false, ruleset.CauseTrap
+			if before.Cause == ruleset.CauseScan {
+				row.Cause = ruleset.CauseScan
+			}
+		}
+	}
 	if before.BannedAt(now.Boot) && same(before, row) {
 		row.Timeout, row.ByHand, row.Cause = before.Timeout, before.ByHand, before.Cause
 	}
@@ -297,8 +293,9 @@ func (k *core) explained(e ruleset.Entry, source netip.Prefix, before book.Row, 
 // what others did by hand is news depends on whether it can have been done just
 // now.
 func (k *core) onShownBan(row, before book.Row, lately bool, now book.Clock) {
-	known := before.BannedAt(now.Boot.Add(slack)) && same(before, row)
-	if _, offence := ruleset.Offence(row.Comment); offence && !before.BannedAt(now.Boot.Add(slack)) && !k.climbed(row) {
+	banned := before.BannedAt(now.Boot.Add(slack))
+	known := banned && same(before, row)
+	if _, offence := ruleset.Offence(row.Comment); offence && !banned && !k.climbed(row) {
 		k.climb(&row, row, now) // it was made while no watcher ran
 	}
 	row, counted := k.book.Learn(row)
@@ -306,8 +303,7 @@ func (k *core) onShownBan(row, before book.Row, lately bool, now book.Clock) {
 	case counted:
 		k.tell(offenceNews(row))
 	case row.ByHand && !known && lately:
-		k.foreign = append(k.foreign, row.Source)
-		k.tell(banNews(ByHand, row))
+		k.tellByHand(row)
 	}
 }
 
@@ -317,52 +313,55 @@ func (k *core) climbed(row book.Row) bool {
 	if row.Step == 0 || row.Step > len(k.spec.BanTime) {
 		return row.Step > 0
 	}
-	end := row.StepUntil.Add(-k.spec.Forget)
-	begin := end.Add(-k.spec.BanTime[row.Step-1])
-	return end.Sub(row.Until).Abs() < settling || begin.Sub(row.Until.Add(-row.Timeout)).Abs() < settling
+	ends := row.StepUntil.Add(-k.spec.Forget)
+	begins := ends.Add(-k.spec.BanTime[row.Step-1])
+	return ends.Sub(row.Until).Abs() < settling || begins.Sub(begin(row)).Abs() < settling
 }
 
-// onStanding handles what the kernel says of a source that was in doubt.
-func (k *core) onStanding(s standingOf, now book.Clock) {
-	var shown step
-	if s.Source == s.source && s.Step > 0 {
-		shown = step{s.Step, now.Boot.Add(s.StepRemaining), s.Scanner}
-	}
+// onStanding handles what the kernel has of a source that was in doubt.
+func (k *core) onStanding(s *standing, now book.Clock) {
 	_, lately := k.freed[s.source]
 	before, _ := k.book.Get(s.source)
 	there, covered := false, false // this ban; one that is at least as large
+	var records []ruleset.Record
 	for _, e := range s.Bans {
 		covered = covered || e.Covers(nftset.Prefix(s.source).Interval)
 		for _, p := range e.Interval.Prefixes() {
-			there = there || p == s.source && (!lately || same(before, k.banOf(e, p, step{}, now)))
+			rec := recordOf(&e, p)
+			there = there || p == s.source && (!lately || same(before, book.RowOf(&rec, now.Boot)))
+			if p == s.source && s.Source == s.source {
+				rec.Step, rec.StepRemaining = s.Step, s.StepRemaining
+			}
+			records = append(records, rec)
 		}
 	}
 	if before.BannedAt(now.Boot) && !there {
 		if covered && !lately {
 			k.book.Lift(s.source) // a larger ban has taken its place
 		} else {
-			k.lifted(s.source)
+			k.lift(s.source)
 		}
 	}
-	for _, e := range s.Bans {
-		for _, p := range e.Interval.Prefixes() {
-			was, _ := k.book.Get(p)
-			of := step{}
-			if p == s.source {
-				of = shown
-			}
-			k.onShownBan(k.explained(e, p, was, of, now), was, true, now)
-		}
+	for i := range records {
+		was, _ := k.book.Get(records[i].Source)
+		k.onShownBan(k.rowOf(&records[i], was, now), was, true, now)
 	}
 	row, _ := k.book.Get(s.source)
 	if _, owed := k.owed[s.source]; owed || s.Source != s.source {
 		return // it is to get another step; or it is a prefix, which has none
 	}
-	if shown.step != row.StepAt(now.Boot.Add(slack)) {
-		row.Source, row.Step, row.StepUntil = s.source, shown.step, shown.until
+	if s.Step != row.StepAt(now.Boot.Add(slack)) {
+		row.Source, row.Step, row.StepUntil = s.source, s.Step, now.Boot.Add(s.StepRemaining)
 		k.book.Put(row)
 	}
 	if !row.Banned && row.Step == 0 {
 		k.book.Free(s.source)
+	}
+}
+
+// recordOf returns the ban of an entry as a record of one of its prefixes.
+func recordOf(e *ruleset.Entry, source netip.Prefix) ruleset.Record {
+	return ruleset.Record{
+		Source: source, Banned: true, Timeout: e.Timeout, Remaining: e.Remaining, Comment: e.Comment, Cause: e.Cause,
 	}
 }

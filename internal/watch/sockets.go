@@ -97,7 +97,7 @@ func remembering(table nftset.Table) []nftset.Set {
 		add := func(name string, flags nftset.Flags) {
 			sets = append(sets, nftset.Set{Table: table, Name: name, Type: nftset.AddrKey(any).Type(), Flags: flags})
 		}
-		for _, role := range roles {
+		for _, role := range [...]ruleset.Role{ruleset.RoleStep, ruleset.RoleScanner, ruleset.RoleBan, ruleset.RoleSubnet, ruleset.RoleNet} {
 			flags := nftset.FlagDynamic | nftset.FlagTimeout
 			if role == ruleset.RoleNet {
 				flags = nftset.FlagInterval | nftset.FlagTimeout

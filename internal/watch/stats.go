@@ -135,7 +135,7 @@ func (k *core) stats(now book.Clock) Stats {
 		c.took = time.Since(start)
 	}
 	s := Stats{
-		counters: k.counters, Table: k.table.state == standing, TableCurrent: k.table.current, Wrong: k.table.wrong,
+		counters: k.counters, Table: k.table.state == present, TableCurrent: k.table.current, Wrong: k.table.wrong,
 		Steps: len(k.spec.BanTime), Rows: k.book.Len(), Bans: maps.Clone(k.census.bans), Offenders: k.census.offenders,
 	}
 	s.Made, s.Offences = maps.Clone(s.Made), maps.Clone(s.Offences)

@@ -17,7 +17,7 @@ type table struct {
 	// has been lifted.
 	known     uint64
 	restoring bool        // what is to be put back has been found
-	since     book.Moment // when it went away
+	since     book.Moment // when it went missing
 	newAt     book.Moment // when we learned that it is another one
 	removal   book.Moment // until when its end is portmon remove's work
 
@@ -42,13 +42,13 @@ type table struct {
 type tableState int
 
 const (
-	// resting: there is no table, and there shall be none until somebody makes
+	// absent: there is no table, and there shall be none until somebody makes
 	// one.
-	resting tableState = iota
-	// standing: there is a table.
-	standing
-	// away: the table was deleted, and is likely to be made again soon.
-	away
+	absent tableState = iota
+	// present: there is a table.
+	present
+	// missing: the table was deleted, and is likely to be made again soon.
+	missing
 )
 
 const (
@@ -84,17 +84,17 @@ func (k *core) onApplying(now book.Clock) { k.table.held = now.Boot.Add(grace) }
 // onTableGone handles the end of the table, and of all its sets.
 func (k *core) onTableGone(now book.Clock) {
 	t := &k.table
-	if t.state != standing {
+	if t.state != present {
 		return
 	}
 	k.interrupt()
 	t.handle, t.known, t.since, t.current, t.wrongSince, t.repairAt = 0, 0, now.Boot, false, 0, 0
 	if now.Boot > t.removal {
-		t.state = away
+		t.state = missing
 		k.tell(News{Kind: TableGone})
 		return
 	}
-	t.state = resting
+	t.state = absent
 	k.book.SetTable(0)
 	for r := range k.book.Rows() {
 		k.book.Lift(r.Source) // the steps count on
@@ -106,7 +106,7 @@ func (k *core) onTableGone(now book.Clock) {
 // they lack to be put back.
 func (k *core) onTableNew(now book.Clock) {
 	k.interrupt()
-	k.table.state, k.table.handle, k.table.known, k.table.newAt = standing, 0, 0, now.Boot
+	k.table.state, k.table.handle, k.table.known, k.table.newAt = present, 0, 0, now.Boot
 	k.table.suspect(now)
 	k.readAt = now.Boot
 }
@@ -124,7 +124,6 @@ func (k *core) interrupt() {
 	clear(k.doubtful)
 	clear(k.owed)
 	clear(k.unwanted)
-	k.foreign = nil
 }
 
 // look is a look at the table, whether it is what it must be.
@@ -168,7 +167,7 @@ func (k *core) onLook(l look, now book.Clock) {
 	case !l.exists:
 		k.onTableGone(now)
 		return
-	case t.state != standing:
+	case t.state != present:
 		k.onTableNew(now)
 		return
 	}
@@ -194,7 +193,7 @@ func (k *core) onApplied(err error, now book.Clock) {
 	if err != nil {
 		return
 	}
-	if t.state == standing && t.wrongSince != 0 {
+	if t.state == present && t.wrongSince != 0 {
 		k.tell(News{Kind: Repaired, What: t.wrong})
 	}
 	t.wrongSince = 0
@@ -204,9 +203,9 @@ func (k *core) onApplied(err error, now book.Clock) {
 // is not.
 func (t *table) applyAt() (at book.Moment, ok bool) {
 	switch {
-	case t.state == away:
+	case t.state == missing:
 		at = t.since.Add(patience)
-	case t.state == standing && t.wrongSince != 0 && !t.suspected:
+	case t.state == present && t.wrongSince != 0 && !t.suspected:
 		at = t.wrongSince.Add(patience / 2)
 	default:
 		return 0, false

@@ -49,11 +49,11 @@ func (k *core) onTransaction(events []nftset.Event, end nftset.Event, now book.C
 	switch {
 	case deleted && !there:
 		k.onTableGone(now)
-	case deleted || there && (t.state != standing || gone):
+	case deleted || there && (t.state != present || gone):
 		// What the transaction has put into it may be a copy from when the
 		// rules were saved. We know better how long those bans last.
 		k.onTableNew(now)
-	case t.state == standing:
+	case t.state == present:
 		k.onElements(events, now)
 	}
 }
@@ -67,18 +67,20 @@ type place struct {
 // onElements handles what a transaction has done to the elements of a table
 // that stays.
 func (k *core) onElements(events []nftset.Event, now book.Clock) {
-	last := make(map[place]int)            // the last word of others on each element
-	climbed := make(map[netip.Prefix]step) // by others, in this transaction
+	last := make(map[place]int)                // the last event of others about each element
+	climbed := make(map[netip.Prefix]book.Row) // by others, in this transaction
 	for i, ev := range events {
 		role, _ := ruleset.RoleOf(ev.Set)
 		switch {
 		case role == ruleset.RoleNone || ev.Kind > nftset.ElementDeleted:
+		case role == ruleset.RoleNet:
+			k.onNetElement(ev)
 		case ev.PortID == k.own:
 			k.onOwnElement(ev, role)
 		default:
 			last[place{ev.Set, ev.Element.Interval}] = i
 			if e, source, ok := k.decode(ev.Set, ev.Element); ok && role == ruleset.RoleStep && ev.Kind == nftset.ElementAdded {
-				climbed[source] = step{step: e.Step, until: now.Boot.Add(e.Remaining)}
+				climbed[source] = book.Row{Source: source, Step: e.Step, StepUntil: now.Boot.Add(e.Remaining)}
 			}
 		}
 	}
@@ -88,39 +90,39 @@ func (k *core) onElements(events []nftset.Event, now book.Clock) {
 		}
 		e, source, ok := k.decode(ev.Set, ev.Element)
 		switch {
-		case e.Role == ruleset.RoleNet:
-			k.nets = true
 		case !ok || e.Role == ruleset.RoleScanner:
 		case ev.Kind == nftset.ElementDeleted:
 			k.onForeignLift(e, source, now)
 		case e.Role.Bans():
-			k.foreign = append(k.foreign, source)
 			k.onForeignBan(e, source, climbed[source], now)
 			delete(climbed, source)
 		}
 	}
-	for source, s := range climbed {
+	for source, row := range climbed {
 		k.touch(source)
-		k.book.Learn(book.Row{Source: source, Step: s.step, StepUntil: s.until})
+		k.book.Learn(row)
 	}
 }
 
-// step is a step of the ladder, and until when it is remembered; 0 is none.
-// scan reports that its offence was a scan.
-type step struct {
-	step  int
-	until book.Moment
-	scan  bool
+// onNetElement handles the event of an end of an interval. Which prefixes there
+// are is for a reading to find; a single address that is in such a set because
+// the set of bans was full looks like one in that set to us.
+func (k *core) onNetElement(ev nftset.Event) {
+	k.nets = true
+	if a := ev.Element.From.Addr(); ev.Kind == nftset.ElementDeleted && !ev.End && a.IsValid() {
+		for _, bits := range [...]int{a.BitLen(), k.table.layout.Prefix6} {
+			p, err := a.Prefix(bits)
+			if r, _ := k.book.Get(p); err == nil && r.Banned && !k.isNet(r) {
+				k.doubt(p)
+			}
+		}
+	}
 }
 
 // onOwnElement handles the event of a change of our own. What we put may have
 // been lifted by others after we decided on it and before it was committed; the
 // order of the events shows which came first.
 func (k *core) onOwnElement(ev nftset.Event, role ruleset.Role) {
-	if role == ruleset.RoleNet {
-		k.nets = true // prefixes that overlap are cut
-		return
-	}
 	e, source, ok := k.decode(ev.Set, ev.Element)
 	_, lately := k.freed[source]
 	if !ok || !lately || ev.Kind != nftset.ElementAdded {
@@ -151,7 +153,7 @@ func (k *core) onForeignLift(e ruleset.Entry, source netip.Prefix, now book.Cloc
 	if !k.freed[source].told {
 		k.freed[source] = freeing{at: now.Boot}
 		if (owed || putting) && e.Role == ruleset.RoleBan {
-			k.lifted(source) // if it is put after this, it is unwanted
+			k.lift(source) // if it is put after this, it is unwanted
 		}
 	}
 	if _, known := k.book.Get(source); known || k.reading != nil {
@@ -159,9 +161,9 @@ func (k *core) onForeignLift(e ruleset.Entry, source netip.Prefix, now book.Cloc
 	}
 }
 
-// onForeignBan handles a ban that another program has made. climbed is the
+// onForeignBan handles a ban that another program has made. climbed has the
 // step that the program has taken the source up to itself.
-func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, now book.Clock) {
+func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed book.Row, now book.Clock) {
 	if k.freed[source].told {
 		k.doubt(source) // the ban may be one that was lifted
 		return
@@ -170,8 +172,14 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, 
 	before, _ := k.book.Get(source)
 	was := before.BannedAt(now.Boot.Add(slack))
 	_, offence := ruleset.Offence(e.Comment)
-	row := k.banOf(e, source, step{}, now)
+	e.Explain(0, false)
+	rec := recordOf(&e, source)
+	row := k.rowOf(&rec, book.Row{}, now)
 	k.touch(source)
+	if k.whitelisted(source) {
+		k.refuse(row)
+		return
+	}
 	if _, putting := k.putting[source]; putting || !k.table.restored() {
 		k.owe(source, false) // what we are putting may come after it, or its step is missing
 	}
@@ -181,8 +189,8 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, 
 	case was && offence && (before.Timeout == 0 || row.Until < before.Until):
 		k.owe(source, false) // it has done nothing to deserve less
 	case e.Role == ruleset.RoleBan && !was && k.climbs(row, before, climbed, now):
-		if row.ByHand, row.Cause = false, ruleset.CauseOther; climbed.step > 0 {
-			row.Step, row.StepUntil = climbed.step, climbed.until
+		if row.ByHand, row.Cause = false, ruleset.CauseOther; climbed.Step > 0 {
+			row.Step, row.StepUntil = climbed.Step, climbed.StepUntil
 		} else {
 			k.climb(&row, before, now)
 		}
@@ -190,7 +198,7 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, 
 			k.tell(offenceNews(row))
 		}
 	default:
-		row.Step, row.StepUntil = climbed.step, climbed.until
+		row.Step, row.StepUntil = climbed.Step, climbed.StepUntil
 		row, _ := k.book.Learn(row)
 		k.tell(banNews(ByHand, row))
 	}
@@ -200,9 +208,9 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed step, 
 // offence. One with a comment of its own is by hand, and lasts as long as it
 // was asked for; one without, of a source that has offended before, is taken
 // for the work of a program that saw it do so again.
-func (k *core) climbs(row, before book.Row, climbed step, now book.Clock) bool {
+func (k *core) climbs(row, before, climbed book.Row, now book.Clock) bool {
 	return row.Cause == ruleset.CauseOther &&
-		(!row.ByHand || climbed.step > 0 || before.StepAt(now.Boot.Add(slack)) > 0)
+		(!row.ByHand || climbed.Step > 0 || before.StepAt(now.Boot.Add(slack)) > 0)
 }
 
 // climb makes a row that of a ban by the next step of the ladder, which lasts
@@ -222,15 +230,3 @@ func (k *core) climb(row *book.Row, before book.Row, now book.Clock) {
 
 // maxComment is what an element of a set can have.
 const maxComment = 251
-
-// banOf returns the ban of an entry as a row, with what is remembered of the
-// steps of its source.
-func (k *core) banOf(e ruleset.Entry, source netip.Prefix, of step, now book.Clock) book.Row {
-	e.Explain(of.step, of.scan)
-	_, offence := ruleset.Offence(e.Comment)
-	return book.Row{
-		Source: source, Banned: true, Timeout: e.Timeout, Until: now.Boot.Add(e.Remaining), Comment: e.Comment,
-		Step: of.step, StepUntil: of.until, Cause: e.Cause,
-		ByHand: e.Cause == ruleset.CauseHand || e.Cause == ruleset.CauseOther && !offence,
-	}
-}

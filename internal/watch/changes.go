@@ -35,19 +35,19 @@ func (k *core) nextChange(now book.Clock) (c change, ok bool) {
 		return c, false
 	case apply && now.Boot >= applyAt:
 		c.apply = true
-	case t.state == standing && len(k.unwanted) > 0:
+	case t.state == present && len(k.unwanted) > 0:
 		for source := range k.unwanted {
 			c.lift = append(c.lift, source)
 			k.putting[source] = now.Boot
 		}
 		clear(k.unwanted)
-	case t.state == standing && len(k.owed) > 0:
+	case t.state == present && len(k.owed) > 0:
 		c.put, c.back = k.records(now.Boot)
 		for source := range k.owed {
 			k.putting[source] = now.Boot
 			if k.reading != nil {
 				k.touch(source)
-				k.reading.stale[source] = true
+				k.reading.stale[source] = struct{}{}
 			}
 		}
 		clear(k.owed)
@@ -109,10 +109,13 @@ func (k *core) onChanged(c changed, now book.Clock) {
 		}
 	case c.put != nil:
 		for i, err := range c.refused {
-			if err != nil {
-				k.refuse(c.put[i].Source)
-				c.back--
+			if err == nil {
+				continue
 			}
+			if row, known := k.book.Get(c.put[i].Source); known {
+				k.refuse(row)
+			}
+			c.back--
 		}
 		if c.back > 0 {
 			k.tell(News{Kind: Restored, Count: c.back})
@@ -120,15 +123,6 @@ func (k *core) onChanged(c changed, now book.Clock) {
 	}
 	k.settle()
 	k.changedAt = now.Boot
-}
-
-// refuse lifts a ban that must not be.
-func (k *core) refuse(source netip.Prefix) {
-	if r, known := k.book.Get(source); known {
-		k.tell(News{Kind: Whitelisted, Source: source, Comment: r.Comment, Cause: r.Cause})
-	}
-	k.book.Free(source)
-	k.unwanted[source] = struct{}{}
 }
 
 // tidy drops what is over, once a second.
@@ -147,7 +141,6 @@ func (k *core) tidy(now book.Clock) {
 	}
 	if now.Boot.Sub(k.sweptAt) >= sweepEvery {
 		k.book.Sweep(now)
-		clear(k.due)
 		k.sweptAt = now.Boot
 	}
 }
