@@ -238,7 +238,7 @@ func TestCommandKilled(t *testing.T) {
 	if err := f.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Read(make([]byte, 1)); err != io.EOF { // nobody has it open any more
+	if _, err := f.Read(make([]byte, 1)); err != io.EOF { // no process has it open any more
 		t.Errorf("the script wrote more: %v", err)
 	}
 	if err := <-done; err == nil || err.Error() != "run /bin/sh: stopped because the watcher ended" {

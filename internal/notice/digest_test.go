@@ -111,7 +111,7 @@ func TestSummary(t *testing.T) {
 			}, low, "no_entry",
 		},
 		{
-			"one of them to the last step", []watch.News{escalated(host(1), 3), escalated(host(2), 2), banned(host(3), 22)},
+			"one by the last step", []watch.News{escalated(host(1), 3), escalated(host(2), 2), banned(host(3), 22)},
 			"2 escalated, 198.51.0.3 banned",
 			[]string{
 				"198.51.0.2 escalated to tier 2, banned for 3d after 2 offences: tcp/23",
@@ -146,8 +146,8 @@ func TestSummary(t *testing.T) {
 	}
 }
 
-// Who scans chooses sources and ports, and others choose comments. The memory
-// that they take is bounded.
+// Scanners choose sources and ports, and other programs choose comments. The
+// memory for them is bounded.
 func TestBounded(t *testing.T) {
 	var d digest
 	comment := strings.Repeat("x", 10_000)

@@ -59,7 +59,7 @@ func composed(news ...watch.News) *notice {
 // steps are those of the ladder.
 const steps = 3
 
-// tell tells a Sender of news.
+// tell queues news.
 func tell(s *Sender, news ...watch.News) { s.Tell(news, steps, clock) }
 
 // setup says where notices go in a test.

@@ -32,7 +32,7 @@ func post(t *testing.T, ctx context.Context, server string, change func(*ntfy)) 
 	n := composed(banned(host(1), 23))
 	err := client.send(ctx, n)
 	if err != nil && strings.Contains(err.Error(), "secret") {
-		t.Errorf("the error tells what it should not: %v", err)
+		t.Errorf("the error shows a secret: %v", err)
 	}
 	return err
 }
@@ -102,8 +102,8 @@ func hijack(w http.ResponseWriter) net.Conn {
 	return conn
 }
 
-// A redirect is not followed, neither to another server nor to the same:
-// whoever it leads to would get the token.
+// A redirect is not followed, neither to another server nor to the same: its
+// target would get the token.
 func TestRedirect(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{301, 302, 303, 307, 308} {

@@ -12,8 +12,8 @@
 //	...
 //	and 235 more banned
 //
-// Nothing else is kept of what waits, so that nobody who sends packets can make
-// it grow. The priority is the highest of any event: 4 (high) for a full set or
+// Nothing else is kept of what waits, so that no sender of packets can make it
+// grow. The priority is the highest of any event: 4 (high) for a full set or
 // a deleted table; 2 (low) for bans below the last step of the ladder; 3
 // (default) for the rest.
 //

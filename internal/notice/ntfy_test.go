@@ -13,7 +13,7 @@ import (
 	"github.com/portmon/portmon/internal/watch"
 )
 
-// newTopic returns the name of a topic that nobody else uses.
+// newTopic returns a topic name that is used once.
 func newTopic() string { return "portmon-" + rand.Text() }
 
 // topicAt returns the URL of a topic.
@@ -222,7 +222,7 @@ func TestRefusedConnection(t *testing.T) {
 		tell(s, banned(host(1), 23))
 		err := <-reports
 		if !strings.Contains(err.Error(), "connection refused (will be tried again)") || strings.Contains(err.Error(), "portmon-") {
-			t.Errorf("nobody listens: %v", err)
+			t.Errorf("without a server: %v", err)
 		}
 		d.serve(addr)
 		end()

@@ -79,10 +79,9 @@ func poll(t *testing.T, topic, token string) []message {
 	return messages
 }
 
-// reserve returns an address of this host where nobody listens. Until the end
-// of the test anybody may who asks for this very port, and nobody gets it who
-// asks for any: a socket is bound to it that allows others beside it and never
-// listens.
+// reserve returns an address of this host without a listener. A socket that
+// never listens keeps it until the end of the test: others can still bind this
+// very port, but none gets it by asking for any port.
 func reserve(t *testing.T) string {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

@@ -76,7 +76,7 @@ func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// admit returns how whoever sends this header is refused, if so.
+// admit returns how a request with this header is refused; 0 if it is not.
 func (s *standIn) admit(authorization string) (status, code int, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,8 +147,8 @@ func param(r *http.Request, names ...string) string {
 	return ""
 }
 
-// latin1 returns what a header means to who sticks to the letter: ntfy itself
-// takes UTF-8, what stands before it may not.
+// latin1 returns a header as the standard has it: ntfy itself takes UTF-8, a
+// proxy before it may not.
 func latin1(header string) string {
 	var b strings.Builder
 	for i := range len(header) {

@@ -46,7 +46,7 @@ func TestReadToken(t *testing.T) {
 	}
 	pipe := fifo(t)
 	if _, err := readToken(pipe); err == nil || err.Error() != "read token "+pipe+": not a regular file" {
-		t.Errorf("a pipe that nobody writes into: %v", err)
+		t.Errorf("a pipe without a writer: %v", err)
 	}
 	missing := filepath.Join(dir, "missing")
 	if _, err := readToken(missing); err == nil || err.Error() != "read token: open "+missing+": no such file or directory" {

@@ -19,8 +19,8 @@ type delivery struct {
 	count int
 }
 
-// rehearsal is a channel that sends into memory.
-type rehearsal struct {
+// fakeChannel is a channel that records what it sends.
+type fakeChannel struct {
 	*channel
 	start   time.Time
 	got     []delivery
@@ -28,12 +28,12 @@ type rehearsal struct {
 	answer  func(ctx context.Context, try int) error // what becomes of a try, the first being 1
 }
 
-// rehearse runs a test of a channel in a bubble where time passes when all
-// wait.
-func rehearse(t *testing.T, test func(r *rehearsal, ctx context.Context, end func())) {
+// testChannel runs a test of a channel in a bubble, where time passes when
+// everything waits.
+func testChannel(t *testing.T, test func(r *fakeChannel, ctx context.Context, end func())) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		r := &rehearsal{start: time.Now(), answer: func(context.Context, int) error { return nil }}
+		r := &fakeChannel{start: time.Now(), answer: func(context.Context, int) error { return nil }}
 		r.channel = &channel{
 			window: time.Minute, wake: make(chan struct{}, 1),
 			report: func(err error) { r.reports = append(r.reports, err.Error()) },
@@ -57,9 +57,9 @@ func rehearse(t *testing.T, test func(r *rehearsal, ctx context.Context, end fun
 	})
 }
 
-func (r *rehearsal) tell(news ...watch.News) { r.add(news, steps, clock) }
+func (r *fakeChannel) tell(news ...watch.News) { r.add(news, steps, clock) }
 
-func (r *rehearsal) wantStats(t *testing.T, want Stats) {
+func (r *fakeChannel) wantStats(t *testing.T, want Stats) {
 	t.Helper()
 	synctest.Wait()
 	if got := (Stats{r.sent.Load(), r.failed.Load()}); got != want {
@@ -67,7 +67,7 @@ func (r *rehearsal) wantStats(t *testing.T, want Stats) {
 	}
 }
 
-func (r *rehearsal) want(t *testing.T, want ...delivery) {
+func (r *fakeChannel) want(t *testing.T, want ...delivery) {
 	t.Helper()
 	synctest.Wait()
 	if got := fmt.Sprint(r.got); got != fmt.Sprint(want) {
@@ -75,10 +75,11 @@ func (r *rehearsal) want(t *testing.T, want ...delivery) {
 	}
 }
 
-// The first event goes out after a second, with what came meanwhile. Then there
-// is one notice a minute. After a quiet time there is one after a second again.
+// The first event is sent after a second, with what happened meanwhile. Then
+// there is one notice a minute. After a quiet time there is one after a second
+// again.
 func TestWindow(t *testing.T) {
-	rehearse(t, func(r *rehearsal, _ context.Context, _ func()) {
+	testChannel(t, func(r *fakeChannel, _ context.Context, _ func()) {
 		r.tell(banned(host(1), 23))
 		time.Sleep(500 * time.Millisecond)
 		r.tell(banned(host(2), 23))
@@ -103,7 +104,7 @@ func TestWindow(t *testing.T) {
 
 // A stream of events that never ends is a notice a minute.
 func TestStream(t *testing.T) {
-	rehearse(t, func(r *rehearsal, _ context.Context, _ func()) {
+	testChannel(t, func(r *fakeChannel, _ context.Context, _ func()) {
 		for i := range 600 {
 			r.tell(banned(host(i), 23))
 			time.Sleep(time.Second)
@@ -120,10 +121,10 @@ func TestStream(t *testing.T) {
 	})
 }
 
-// What may pass is tried again, at greater and greater intervals, while others
-// wait. Two reports are made of it.
+// A temporary failure is tried again, at growing intervals, while other events
+// wait. It is reported twice.
 func TestRetry(t *testing.T) {
-	rehearse(t, func(r *rehearsal, _ context.Context, _ func()) {
+	testChannel(t, func(r *fakeChannel, _ context.Context, _ func()) {
 		r.answer = func(_ context.Context, try int) error {
 			if try <= 6 {
 				return &temporaryError{error: errors.New("no network")}
@@ -150,9 +151,9 @@ func TestRetry(t *testing.T) {
 	})
 }
 
-// What will not pass is not tried again.
+// A final failure is not tried again.
 func TestFinal(t *testing.T) {
-	rehearse(t, func(r *rehearsal, _ context.Context, _ func()) {
+	testChannel(t, func(r *fakeChannel, _ context.Context, _ func()) {
 		r.answer = func(context.Context, int) error { return errors.New("status 401 Unauthorized") }
 		r.tell(banned(host(1), 23))
 		time.Sleep(time.Hour)
@@ -164,13 +165,13 @@ func TestFinal(t *testing.T) {
 	})
 }
 
-// A server gets the pause that it asks for, if that is longer than ours, and
-// not too long.
+// The pause is what the server asks for if that is longer than ours, within a
+// limit.
 func TestDelay(t *testing.T) {
 	for after, want := range map[time.Duration]time.Duration{
 		0: 2 * time.Second, time.Second: 2 * time.Second, time.Minute: time.Minute, time.Hour: 15 * time.Minute,
 	} {
-		rehearse(t, func(r *rehearsal, _ context.Context, _ func()) {
+		testChannel(t, func(r *fakeChannel, _ context.Context, _ func()) {
 			r.answer = func(_ context.Context, try int) error {
 				if try == 1 {
 					return &temporaryError{errors.New("busy"), after}
@@ -184,9 +185,9 @@ func TestDelay(t *testing.T) {
 	}
 }
 
-// The end comes while events wait for the window: they are sent at once.
+// Events that wait for the window are sent at once when the context ends.
 func TestEnd(t *testing.T) {
-	rehearse(t, func(r *rehearsal, _ context.Context, end func()) {
+	testChannel(t, func(r *fakeChannel, _ context.Context, end func()) {
 		r.tell(banned(host(1), 23))
 		time.Sleep(2 * time.Second)
 		r.tell(banned(host(2), 23))
@@ -196,10 +197,10 @@ func TestEnd(t *testing.T) {
 	})
 }
 
-// The end comes while a notice waits to be tried again: that is tried once
-// more, and so is what came since.
+// A notice that waits to be tried again is tried once more when the context
+// ends, and so is what happened since.
 func TestEndOfRetry(t *testing.T) {
-	rehearse(t, func(r *rehearsal, _ context.Context, end func()) {
+	testChannel(t, func(r *fakeChannel, _ context.Context, end func()) {
 		r.answer = func(context.Context, int) error { return &temporaryError{error: errors.New("no network")} }
 		r.tell(banned(host(1), 23))
 		time.Sleep(5 * time.Second) // tried after 1 s and 3 s
@@ -217,10 +218,10 @@ func TestEndOfRetry(t *testing.T) {
 	})
 }
 
-// The end comes while a notice is on its way to somebody who never answers. It
-// is not broken off at once, and not waited for long.
+// A notice on its way to a server that never answers is neither cancelled at
+// once when the context ends nor waited for long.
 func TestEndOfHanging(t *testing.T) {
-	rehearse(t, func(r *rehearsal, _ context.Context, end func()) {
+	testChannel(t, func(r *fakeChannel, _ context.Context, end func()) {
 		r.answer = func(ctx context.Context, _ int) error {
 			<-ctx.Done()
 			return &temporaryError{error: ctx.Err()}
@@ -237,10 +238,9 @@ func TestEndOfHanging(t *testing.T) {
 	})
 }
 
-// Events are taken in while a notice is being sent, and whoever tells does not
-// wait.
+// Events are queued while a notice is being sent, without blocking.
 func TestTellWhileSending(t *testing.T) {
-	rehearse(t, func(r *rehearsal, _ context.Context, _ func()) {
+	testChannel(t, func(r *fakeChannel, _ context.Context, _ func()) {
 		answer := make(chan error)
 		r.answer = func(context.Context, int) error { return <-answer }
 		r.tell(banned(host(1), 23))
