@@ -109,32 +109,28 @@ func (e *event) duration() string {
 type digest struct {
 	count, priority int
 	groups          [watch.Kinds]group
-	last            event
 }
 
 // group is what is kept of the events of a kind.
 type group struct {
-	count, sum int      // of events, and of their Count
-	title      string   // "203.0.113.7 banned", "2 banned"
-	lines      []string // describe the most recent, which come first
+	count int
+	last  event
+	lines []string // describe the most recent, which come first
 }
 
 func (d *digest) add(e event, steps int) {
 	e.Comment, e.What = clean(e.Comment, maxReason), clean(e.What, maxReason)
-	d.last = e
+	g := &d.groups[e.Kind]
+	if e.Kind == watch.Full || e.Kind == watch.Restored { // one line for all
+		e.Count += g.last.Count
+		g.lines = nil
+	}
+	g.last = e
+	g.count++
 	d.count++
 	d.priority = max(d.priority, kinds[e.Kind].priority)
 	if e.Kind == watch.Escalated && e.Step == steps {
 		d.priority = max(d.priority, standard)
-	}
-	g := &d.groups[e.Kind]
-	g.count++
-	g.sum += e.Count
-	if g.title = e.title(); g.count > 1 && kinds[e.Kind].title == "" {
-		g.title = fmt.Sprint(g.count, " ", e.Kind)
-	}
-	if e.Kind == watch.Full || e.Kind == watch.Restored { // one line for all
-		e.Count, g.lines = g.sum, nil
 	}
 	if line := e.describe(); !slices.Contains(g.lines, line) {
 		g.lines = slices.Insert(g.lines, 0, line)
@@ -154,20 +150,24 @@ type notice struct {
 // compose makes a notice from a host, whose name may be "".
 func (d *digest) compose(host string) *notice {
 	n := &notice{priority: d.priority, host: host, count: d.count}
-	if d.count == 1 {
-		n.event = d.last
-	}
 	var titles, lines []string
 	for kind, k := range slices.Backward(kinds[:]) {
-		g := &d.groups[kind]
+		g, name := &d.groups[kind], watch.Kind(kind).String()
 		if g.count == 0 {
 			continue
 		}
+		if d.count == 1 {
+			n.event = g.last
+		}
 		n.emoji = cmp.Or(n.emoji, k.emoji)
 		lines = append(lines, g.lines...)
-		titles = append(titles, g.title)
-		if more := g.count - len(g.lines); more > 0 && k.title == "" {
-			lines = append(lines, fmt.Sprint("and ", more, " more ", watch.Kind(kind)))
+		if g.count == 1 || k.title != "" {
+			titles = append(titles, g.last.title())
+			continue
+		}
+		titles = append(titles, fmt.Sprint(g.count, " ", name))
+		if more := g.count - len(g.lines); more > 0 {
+			lines = append(lines, fmt.Sprint("and ", more, " more ", name))
 		}
 	}
 	n.title = join(host, strings.Join(titles, ", "))
