@@ -77,6 +77,10 @@ func (c *compact) unpack(k key, comment string) Row {
 	}
 }
 
+func (c *compact) moments() [4]*Moment {
+	return [...]*Moment{&c.until, &c.stepUntil, &c.first, &c.last}
+}
+
 // sweep forgets what is over, and reports whether anything remains.
 func (c *compact) sweep(now Moment) bool {
 	if c.timeout > 0 && c.until <= now {

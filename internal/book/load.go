@@ -29,10 +29,6 @@ type Report struct {
 	// Origin is an *OriginError if the rows are not about this machine and
 	// network namespace. It is for the caller to refuse them.
 	Origin error
-	// ClockBehind is by how much the wall clock would have to be set forward to
-	// show when the file was written. If it is not 0 then it is not known how
-	// much time has passed, and the rows are read as if none had.
-	ClockBehind time.Duration
 
 	lines int    // the first header is not counted
 	first Header // zero if the first line is not one
@@ -54,13 +50,12 @@ func Decode(r io.Reader, c Config) (*Book, Report, error) {
 	return b, report, err
 }
 
-// loader reads lines into a book. While it does, moments are on an axis of its
-// own, which goes on over reboots.
+// loader reads lines into a book. While it does, moments are those of the boot
+// that the last header is of.
 type loader struct {
 	Report
 	book *Book
 	only [][]byte // how the lines of the sources wanted begin; nil: all
-	at   Moment   // of the last header on the axis
 	ours bool     // there was something that only portmon writes
 }
 
@@ -110,12 +105,14 @@ func (b *Book) load(r io.Reader, c Config, written time.Time, only [][]byte) (Re
 		return l.Report, &RefusedError{Reason: "not written by portmon", Hint: "move it away, or name another file as state under [watch]"}
 	}
 	l.Origin = l.Saved.Origin().check(c.Here)
-	elapsed := c.Now.Wall.Sub(l.Saved.Saved)
-	if last := l.Saved.Clock().Boot; l.Saved.Origin().SameBoot(c.Here) && c.Now.Boot >= last {
-		elapsed = c.Now.Boot.Sub(last)
+	l.moveTo(c.Here, c.Now)
+	for i := range b.rows { // nothing has happened in the future, and no ban gets more than its time
+		r := &b.rows[i]
+		r.first, r.last = min(r.first, c.Now.Boot), min(r.last, c.Now.Boot)
+		if r.timeout > 0 {
+			r.until = min(r.until, c.Now.Boot.Add(r.timeout))
+		}
 	}
-	l.ClockBehind = max(0, -elapsed)
-	l.rebase(l.at.Add(min(max(0, elapsed), horizon)), c.Now.Boot)
 	b.Sweep(c.Now)
 	l.Rows = b.Len()
 	return l.Report, nil
@@ -163,13 +160,16 @@ func (l *loader) line(line []byte, number int) (bad bool, err error) {
 	if !bytes.HasPrefix(line, []byte(rowStart)) {
 		var h Header
 		if err := h.parse(line); err == nil {
-			l.header(h, number == 1)
+			l.moveTo(h.Origin(), h.Clock())
+			if l.Saved, l.ours = h, true; number == 1 {
+				l.first = h
+			}
 			return false, nil
 		} else if !errors.Is(err, errNotHeader) {
 			return true, err
 		}
 	}
-	row, k, free, ok := parseRow(line, Clock{l.at, l.Saved.Saved})
+	row, k, free, ok := parseRow(line, l.Saved.Clock())
 	switch {
 	case !ok:
 		return len(bytes.TrimSpace(line)) > 0 || number == 1, nil
@@ -183,37 +183,18 @@ func (l *loader) line(line []byte, number int) (bad bool, err error) {
 	return number == 1, nil // it is read, but where is the header?
 }
 
-// header handles a header. The axis goes on from the one before.
-func (l *loader) header(h Header, first bool) {
-	switch before := l.Saved; {
-	case !l.ours:
-		l.at = h.Clock().Boot
-	case h.Origin().SameBoot(before.Origin()):
-		l.at = l.at.Add(h.Clock().Boot.Sub(before.Clock().Boot))
-	default:
-		l.at = l.at.Add(max(0, h.Saved.Sub(before.Saved)))
+// moveTo goes on to a later reading of both clocks. If that is of another boot,
+// only the wall clock shows how much time has passed: none if it shows less.
+func (l *loader) moveTo(o Origin, now Clock) {
+	before := l.Saved.Clock()
+	if l.Saved.Origin().SameBoot(o) && now.Boot >= before.Boot {
+		return
 	}
-	l.at = min(max(l.at, -Moment(horizon)), Moment(horizon))
-	if l.Saved, l.ours = h, true; first {
-		l.first = h
-	}
-}
-
-// rebase moves all moments from the axis, where it is now, to the clock since
-// boot. Nothing has happened in the future, and no ban gets more than its time.
-func (l *loader) rebase(now, boot Moment) {
-	move := func(m Moment) Moment { return min(max(m.Add(boot.Sub(now)), boot.Add(-horizon)), boot.Add(horizon)) }
+	elapsed := min(max(0, now.Wall.Sub(before.Wall)), horizon)
 	for i := range l.book.rows {
-		c := &l.book.rows[i]
-		if c.timeout > 0 {
-			c.until = min(move(c.until), boot.Add(c.timeout))
-		}
-		if c.step > 0 {
-			c.stepUntil = move(c.stepUntil)
-		}
-		for _, m := range [...]*Moment{&c.first, &c.last} {
+		for _, m := range l.book.rows[i].moments() {
 			if *m != 0 {
-				*m = min(move(*m), boot)
+				*m = clamp(m.Add(now.Boot.Sub(before.Boot) - elapsed))
 			}
 		}
 	}
