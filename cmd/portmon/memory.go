@@ -18,6 +18,10 @@ import (
 // statePath returns the file in which bans are remembered.
 func (p *cli) statePath() (string, error) { return config.StatePath(p.configFile) }
 
+// lockPatience is how long a command waits for the lock of the book. A watcher
+// holds it all the time, another command for some milliseconds.
+const lockPatience = 2 * time.Second
+
 // bookConfig says which book is meant. The table need not be there.
 func bookConfig(path string, h *ruleset.Handle) book.Config {
 	rows, handle := book.DefaultMaxRows, uint64(0)
@@ -30,7 +34,7 @@ func bookConfig(path string, h *ruleset.Handle) book.Config {
 		}
 		rows, handle = max(rows, size), h.Handle
 	}
-	return book.Config{Path: path, MaxRows: rows, Here: book.Here(handle), Now: book.ReadClock(), Wait: watcherPatience}
+	return book.Config{Path: path, MaxRows: rows, Here: book.Here(handle), Now: book.ReadClock(), Wait: lockPatience}
 }
 
 // lookAtBook reports what a book is about, without reading all of it. One of

@@ -69,7 +69,7 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Status asks what the watcher says of itself.
 func (c *Client) Status() (s Status, err error) {
-	err = c.do("ask the watcher how it is", c.patience, http.MethodGet, StatusPath, nil, into(&s))
+	err = c.do("ask the watcher for its status", c.patience, http.MethodGet, StatusPath, nil, into(&s))
 	return s, err
 }
 

@@ -21,7 +21,7 @@ var offender = netip.MustParsePrefix("198.51.100.7/32")
 
 // questions are all that can be asked, and how an error says so.
 var questions = map[string]func(*Client) error{
-	"ask the watcher how it is":               func(c *Client) error { _, err := c.Status(); return err },
+	"ask the watcher for its status":          func(c *Client) error { _, err := c.Status(); return err },
 	"ask the watcher what it remembers":       func(c *Client) error { _, err := c.Book(0); return err },
 	"have the watcher save":                   (*Client).Save,
 	"have the watcher forget":                 func(c *Client) error { _, err := c.Unbanned(offender); return err },
@@ -31,7 +31,7 @@ var questions = map[string]func(*Client) error{
 }
 
 // answers are those questions that have an answer but for "done".
-var answers = []string{"ask the watcher how it is", "ask the watcher what it remembers", "have the watcher forget"}
+var answers = []string{"ask the watcher for its status", "ask the watcher what it remembers", "have the watcher forget"}
 
 // pretend has somebody answer connections who is no watcher, and returns a
 // client of theirs that has not much patience.
