@@ -20,8 +20,8 @@ func steps(n int) []time.Duration {
 }
 
 // offendAt offends and wants a ban by a step, and no other packet to be served
-// until that has ended.
-func (l *fixture) offendAt(spec Spec, src, bystander netip.Addr, step int) {
+// until that has ended. It returns how many were sent until then; see hammer.
+func (l *fixture) offendAt(spec Spec, src, bystander netip.Addr, step int) (dropped int) {
 	l.T.Helper()
 	before := l.counters()
 	l.Offend(src)
@@ -31,8 +31,9 @@ func (l *fixture) offendAt(spec Spec, src, bystander netip.Addr, step int) {
 		l.T.Errorf("the ban is one of %v by step %d for a %v, want one of %v by step %d", b.Timeout, b.Step, b.Cause, want, step)
 	}
 	l.Served(bystander)
-	l.hammer(src, ofAddr(src).ban())
+	dropped = l.hammer(src, ofAddr(src).ban())
 	l.Served(src, bystander)
+	return dropped
 }
 
 // TestLadder lets each ban expire and offends again, with no program running.
@@ -45,8 +46,12 @@ func TestLadder(t *testing.T) {
 			spec.BanTime = steps(n)
 			separately(t, spec, func(l *fixture, f family) {
 				offender, bystander := l.source(f), l.source(f)
+				dropped := 0
 				for step := 1; step <= n+1; step++ { // the last step is also that of all after it
-					l.offendAt(spec, offender, bystander, min(step, n))
+					dropped += l.offendAt(spec, offender, bystander, min(step, n))
+				}
+				if dropped == 0 {
+					l.T.Error("every ban had ended before a packet came: nothing was checked")
 				}
 				l.wantStanding(bystander, 0, CauseUnknown)
 			})

@@ -152,8 +152,10 @@ func (l *fixture) armed() {
 }
 
 // hammer sends datagrams to an open port for as long as a source is in a set,
-// and fails the test if one of them is answered.
-func (l *fixture) hammer(src netip.Addr, set string) {
+// fails the test if one of them is answered, and returns how many were sent in
+// that time: none if the ban has ended already, as a short one may on a busy
+// machine.
+func (l *fixture) hammer(src netip.Addr, set string) (sent int) {
 	l.T.Helper()
 	key := nftset.AddrKey(network(src))
 	for deadline := time.Now().Add(lab.Patience); ; {
@@ -161,12 +163,13 @@ func (l *fixture) hammer(src netip.Addr, set string) {
 		_, banned := l.element(set, key)
 		switch {
 		case !banned:
-			return
+			return sent
 		case a.Kind != netnstest.NoAnswer:
 			l.T.Errorf("%v is banned and got answer %v", src, a)
-			return
+			return sent
 		case time.Now().After(deadline):
 			l.T.Fatalf("%v is still banned", src)
 		}
+		sent++
 	}
 }

@@ -124,21 +124,22 @@ func (s *scraped) values() map[string]float64 {
 // await scrapes until these values are there.
 func (s *scraped) await(want map[string]float64) (got map[string]float64) {
 	s.T.Helper()
-	for end := time.Now().Add(lab.Patience); ; time.Sleep(5 * time.Millisecond) {
-		got = s.values()
-		missing := ""
+	var missing string
+	defer func() {
+		if missing != "" {
+			s.T.Log(missing)
+		}
+	}()
+	lab.Await(s.T, "the values are there", func() bool {
+		got, missing = s.values(), ""
 		for name, v := range want {
 			if have, ok := got[name]; !ok || have != v {
 				missing += fmt.Sprintf("\n%s: got %v (there: %v), want %v", name, have, ok, v)
 			}
 		}
-		if missing == "" {
-			return got
-		}
-		if time.Now().After(end) {
-			s.T.Fatal("not within ", lab.Patience, ":", missing)
-		}
-	}
+		return missing == ""
+	})
+	return got
 }
 
 // TestValues has a bit of everything happen, and compares all of the values.

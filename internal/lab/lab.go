@@ -177,14 +177,16 @@ func (l *Lab) NFT(script string, args ...string) string {
 	return NFT(l.T, l.Host, script, args...)
 }
 
-// Await polls until f is true: for what the kernel does without an event, such
-// as letting an element expire.
+// Await polls until f is true, for a minute at most: for what happens without an
+// event, such as the end of an element. It asks less often the longer it waits.
 func Await(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(Patience); !f(); time.Sleep(2 * time.Millisecond) {
+	pause := time.Millisecond
+	for deadline := time.Now().Add(time.Minute); !f(); time.Sleep(pause) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", Patience, what)
+			t.Fatalf("not within a minute: %s", what)
 		}
+		pause = min(pause*3/2, 50*time.Millisecond)
 	}
 }
 

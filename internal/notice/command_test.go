@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -265,7 +266,7 @@ func TestCommandLeavesBehind(t *testing.T) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it has written what it was given", func() bool {
+	lab.Await(t, "it has written what it was given", func() bool {
 		b, err := os.ReadFile(result)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 const secret = "tk_secretsecretsecretsecretsecr"
@@ -205,9 +207,9 @@ func TestIndependent(t *testing.T) {
 	s, _, end := run(t, setup{ntfy: server.URL + "/topic", command: []string{"/bin/true"}, window: time.Millisecond})
 	tell(s, banned(host(1), 23))
 	<-asked
-	eventually(t, "a command ran", func() bool { return s.Stats()["command"].Sent == 1 }) // or one would tell of both
+	lab.Await(t, "a command ran", func() bool { return s.Stats()["command"].Sent == 1 }) // or one would tell of both
 	tell(s, banned(host(2), 23))
-	eventually(t, "two commands ran", func() bool { return s.Stats()["command"].Sent == 2 })
+	lab.Await(t, "two commands ran", func() bool { return s.Stats()["command"].Sent == 2 })
 	if got := s.Stats()["ntfy"]; got != (Stats{}) {
 		t.Errorf("%+v", got)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/watch"
 )
 
@@ -86,7 +87,7 @@ func TestThousand(t *testing.T) {
 		for i := range 1000 {
 			tell(s, banned(host(i), 23))
 		}
-		eventually(t, "a notice was sent", func() bool { return s.Stats()["ntfy"].Sent == 1 })
+		lab.Await(t, "a notice was sent", func() bool { return s.Stats()["ntfy"].Sent == 1 })
 		end()
 		got := poll(t, topic, "")
 		if len(got) != 1 || got[0].Title != "web1: 1000 banned" || !strings.HasSuffix(got[0].Message, "\nand 995 more banned") {
@@ -146,7 +147,7 @@ func TestToken(t *testing.T) {
 		taken := func(n int, sent uint64) {
 			t.Helper()
 			tell(s, banned(host(n), 23))
-			eventually(t, "a notice was sent", func() bool { return s.Stats()["ntfy"].Sent == sent })
+			lab.Await(t, "a notice was sent", func() bool { return s.Stats()["ntfy"].Sent == sent })
 		}
 		write(wrong + "\n")
 		refused("a wrong", 1)
@@ -202,7 +203,7 @@ func TestLateServer(t *testing.T) {
 		if err := os.WriteFile(file, []byte(d.grant()), 0o400); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the notice was sent", func() bool { return s.Stats()["ntfy"].Sent == 1 })
+		lab.Await(t, "the notice was sent", func() bool { return s.Stats()["ntfy"].Sent == 1 })
 		end()
 		if got := poll(t, topic, d.reader); len(got) != 1 {
 			t.Errorf("got %+v", got)

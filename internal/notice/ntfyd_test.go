@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -100,15 +99,4 @@ func reserve(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: name.(*unix.SockaddrInet4).Port}).String()
-}
-
-// eventually returns when a condition holds, which has no event to wait for:
-// that of another process, or of counters.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("in a minute, not: %s", what)
-		}
-	}
 }

@@ -101,7 +101,7 @@ func TestEnd(t *testing.T) {
 	l.knock(offender4, prober)
 	l.awaitCut(offender4)
 	l.awaitServed(offender4)
-	l.eventually("fail2ban has let go of both", func() bool { return strings.Count(l.log(), "] Unban ") == 2 })
+	lab.Await(l.T, "fail2ban has let go of both", func() bool { return strings.Count(l.log(), "] Unban ") == 2 })
 	if b := l.bans()[prefixProber]; l.served(prober) || b.Expires < 300 {
 		t.Errorf("the end of fail2ban's ban ended portmon's: %+v", b)
 	}
@@ -115,9 +115,9 @@ func TestIncrement(t *testing.T) {
 	l.knock(offender4)
 	l.awaitCut(offender4)
 	l.awaitServed(offender4)
-	l.eventually("fail2ban has let go", func() bool { return strings.Contains(l.log(), "] Unban ") })
+	lab.Await(l.T, "fail2ban has let go", func() bool { return strings.Contains(l.log(), "] Unban ") })
 	l.knock(offender4)
-	l.eventually("the ban is one of hours", func() bool { return l.bans()[prefix4].Expires > 3600 })
+	lab.Await(l.T, "the ban is one of hours", func() bool { return l.bans()[prefix4].Expires > 3600 })
 	l.faultless()
 }
 
@@ -145,7 +145,7 @@ func TestRestart(t *testing.T) {
 	l.knocked(200*time.Second, offender4, offender6)
 	l.awaitCut(offender4, offender6)
 	before := l.bans()
-	l.eventually("fail2ban remembers both", func() bool { return l.remembered() == 2 })
+	lab.Await(l.T, "fail2ban remembers both", func() bool { return l.remembered() == 2 })
 	l.end(syscall.SIGKILL)
 	l.write("door.log", "") // which it would read again
 	l.portmon("remove")
@@ -153,7 +153,7 @@ func TestRestart(t *testing.T) {
 	l.awaitServed(offender4)
 	for round := range 2 {
 		l.start()
-		l.eventually("both are restored", func() bool { return strings.Count(l.log(), "] Restore Ban ") == 2*(round+1) })
+		lab.Await(l.T, "both are restored", func() bool { return strings.Count(l.log(), "] Restore Ban ") == 2*(round+1) })
 		l.awaitCut(offender4, offender6)
 		for prefix, b := range l.bans() {
 			if d := b.Until.Sub(before[prefix].Until).Abs(); d > 30*time.Second || b.Reason != reason {
@@ -181,12 +181,12 @@ func TestNoTable(t *testing.T) {
 	l := newLab(t, byBantime)
 	l.portmon("remove")
 	l.start()
-	l.eventually("the start says that there is no table", func() bool { return strings.Contains(l.log(), "no table inet portmon") })
+	lab.Await(l.T, "the start says that there is no table", func() bool { return strings.Contains(l.log(), "no table inet portmon") })
 	l.knock(offender4)
-	l.eventually("it waits for the table", func() bool { return strings.Contains(l.log(), "Invariant check failed") })
+	lab.Await(l.T, "it waits for the table", func() bool { return strings.Contains(l.log(), "Invariant check failed") })
 	l.portmon("apply")
 	// On a busy machine an answer may be late, and look like none: who is unbanned before the ban is made stays banned.
-	l.eventually("the ban is made", func() bool { return len(l.bans()) == 1 })
+	lab.Await(l.T, "the ban is made", func() bool { return len(l.bans()) == 1 })
 	l.awaitCut(offender4)
 	l.client("set", "door", "unbanip", offender4)
 	l.awaitServed(offender4)

@@ -163,7 +163,7 @@ func (l *fixture) start() {
 			l.T.Log(l.log())
 		}
 	})
-	l.eventually("the jail is there", func() bool { return strings.Count(l.log(), "Jail 'door' started") > seen })
+	lab.Await(l.T, "the jail is there", func() bool { return strings.Count(l.log(), "Jail 'door' started") > seen })
 }
 
 // end ends fail2ban by a signal, and waits for its end.
@@ -224,14 +224,14 @@ func (l *fixture) served(source string) bool {
 func (l *fixture) awaitCut(sources ...string) {
 	l.T.Helper()
 	for _, src := range sources {
-		l.eventually(src+" gets no answer", func() bool { return !l.served(src) })
+		lab.Await(l.T, src+" gets no answer", func() bool { return !l.served(src) })
 	}
 }
 
 func (l *fixture) awaitServed(sources ...string) {
 	l.T.Helper()
 	for _, src := range sources {
-		l.eventually(src+" is served", func() bool { return l.served(src) })
+		lab.Await(l.T, src+" is served", func() bool { return l.served(src) })
 	}
 }
 
@@ -256,13 +256,4 @@ func (l *fixture) bans() map[string]ban {
 		by[b.Prefix.String()] = b
 	}
 	return by
-}
-
-func (l *fixture) eventually(what string, condition func() bool) {
-	l.T.Helper()
-	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			l.T.Fatalf("in a minute, not: %s", what)
-		}
-	}
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/portmon/portmon/internal/lab"
 )
 
 // configure changes portmon's configuration and puts it in force.
@@ -27,7 +29,7 @@ func (l *fixture) watch() {
 		_ = watcher.Process.Signal(syscall.SIGTERM)
 		_ = watcher.Wait()
 	})
-	l.eventually("the watcher runs", func() bool {
+	lab.Await(l.T, "the watcher runs", func() bool {
 		var status struct{ Watcher struct{ Running bool } }
 		if err := json.Unmarshal([]byte(l.portmon("status", "--json")), &status); err != nil {
 			l.T.Fatal(err)
@@ -62,11 +64,11 @@ func testLadder(t *testing.T, watched bool) {
 	l.start()
 	released := func(n int) {
 		t.Helper()
-		l.eventually("fail2ban has let go", func() bool { return strings.Count(l.log(), "] Unban ") == n })
+		lab.Await(l.T, "fail2ban has let go", func() bool { return strings.Count(l.log(), "] Unban ") == n })
 	}
 	second := func(prefix string) {
 		t.Helper()
-		l.eventually(prefix+" is in the second tier", func() bool { return l.bans()[prefix].Tier == 2 })
+		lab.Await(l.T, prefix+" is in the second tier", func() bool { return l.bans()[prefix].Tier == 2 })
 		if b := l.bans()[prefix]; b.Expires < 3000 || b.Expires > 3600 || !strings.HasSuffix(b.Reason, reason) {
 			t.Errorf("%s: %+v", prefix, b)
 		}
@@ -110,7 +112,7 @@ func TestOneLadder(t *testing.T) {
 	l.awaitServed(prober, offender4)
 	l.knock(prober)
 	l.trap(offender4)
-	l.eventually("both are in the second tier", func() bool {
+	lab.Await(l.T, "both are in the second tier", func() bool {
 		bans := l.bans()
 		return bans[prefixProber].Tier == 2 && bans[prefix4].Tier == 2
 	})
@@ -140,7 +142,7 @@ func TestLadderByHand(t *testing.T) {
 func TestLadderTooShort(t *testing.T) {
 	l := newLab(t, "bantime = 1d\n")
 	l.start()
-	l.eventually("the start says so", func() bool {
+	lab.Await(l.T, "the start says so", func() bool {
 		return strings.Contains(l.log(), "bantime 86400 is longer than the first step of the ladder, 600 s")
 	})
 	l.knock(offender4)
