@@ -10,11 +10,12 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// steps returns a ladder of n steps, the shortest that can be told separately.
+// steps returns a ladder of n steps, long enough for a busy machine to see
+// each ban before it ends.
 func steps(n int) []time.Duration {
 	var out []time.Duration
 	for i := range n {
-		out = append(out, 300*time.Millisecond+time.Duration(i)*50*time.Millisecond)
+		out = append(out, 600*time.Millisecond+time.Duration(i)*50*time.Millisecond)
 	}
 	return out
 }

@@ -55,6 +55,7 @@ func newScraped(t testing.TB, spec ruleset.Spec, table bool) *scraped {
 	}
 	d := newDaemon(Config{Config: &config.Config{Spec: spec}, Stderr: io.Discard, Version: "1.2.3", Dial: dial})
 	t.Cleanup(d.stderr.close)
+	d.startNotices(t.Context(), d.config.Config)
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	d.watcher, err = watch.Open(watch.Config{
 		NetNS: s.Host.FD(), Spec: spec, State: filepath.Join(t.TempDir(), "state.jsonl"),
