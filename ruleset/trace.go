@@ -63,8 +63,8 @@ type Question struct {
 type Trace struct {
 	Asked   []Question // each name once, in the order of the kernel
 	Dropped bool
-	// Because is the name of the question that settled it, or [OtherRule]; "" if
-	// no rule did.
+	// Because is the name of the question that settled it, or [OtherRule]; ""
+	// if no rule did.
 	Because string
 	// Ban is the ban that the packet leads to, and Step that of the ladder; nil
 	// if there is none. Cause is why: a trap or a scan.
@@ -76,8 +76,8 @@ type Trace struct {
 	Probes, ScanPorts int
 }
 
-// Trace follows a packet through the rules that the kernel holds, whoever made
-// them, and asks the kernel for the elements that they look up. It changes
+// Trace follows a packet through the rules that the kernel holds, those of
+// others included, and asks the kernel for the elements that they look up. It changes
 // nothing. Rate limits and full sets are taken to let the packet through, and
 // of packets to traps and of sources in a subnet none are taken to have come
 // before: the kernel does not report those numbers.
@@ -209,17 +209,17 @@ func (t *tracer) rule(exprs [][]byte) (expr.Verdict, error) {
 	return expr.Verdict{Kind: expr.VerdictContinue}, nil
 }
 
-// decodeExpr returns an expression of a rule, nil for one that only other rules
-// than ours have.
+// decodeExpr returns an expression of a rule, nil for a kind that our rules do
+// not have.
 func decodeExpr(family nftset.Family, b []byte) (expr.Any, error) {
 	attrs, err := netlink.UnmarshalAttributes(b)
 	if err != nil {
 		return nil, err
 	}
 	e := map[string]expr.Any{
-		"payload": &expr.Payload{}, "meta": &expr.Meta{}, "cmp": &expr.Cmp{}, "lookup": &expr.Lookup{}, "bitwise": &expr.Bitwise{},
-		"ct": &expr.Ct{}, "fib": &expr.Fib{}, "socket": &expr.Socket{}, "dynset": &expr.Dynset{}, "limit": &expr.Limit{},
-		"objref": &expr.Objref{}, "immediate": &expr.Verdict{}, "log": &expr.Log{},
+		"payload": &expr.Payload{}, "meta": &expr.Meta{}, "ct": &expr.Ct{}, "fib": &expr.Fib{}, "socket": &expr.Socket{},
+		"bitwise": &expr.Bitwise{}, "cmp": &expr.Cmp{}, "lookup": &expr.Lookup{}, "dynset": &expr.Dynset{},
+		"limit": &expr.Limit{}, "objref": &expr.Objref{}, "immediate": &expr.Verdict{}, "log": &expr.Log{},
 	}[string(bytes.TrimRight(find(attrs, unix.NFTA_EXPR_NAME), "\x00"))]
 	if e == nil {
 		return nil, nil
@@ -302,8 +302,8 @@ func (t *tracer) evaluate(e expr.Any) (matches bool, err error) {
 	return true, nil
 }
 
-// at returns a register and those behind it. The first four of 16 bytes each are
-// also numbered as words of 4 bytes.
+// at returns a register and those behind it. The first four, of 16 bytes each,
+// are also numbered as words of 4 bytes.
 func (t *tracer) at(register uint32) []byte {
 	if register >= unix.NFT_REG32_00 {
 		return t.reg[4*(register-unix.NFT_REG32_00):]

@@ -31,7 +31,7 @@ func (p *cli) applyCheck(c *nftset.Conn, conf *config.Config, facts route.Facts)
 	return nil
 }
 
-// applyDryRun writes the table as nft reads it, and before it, as comments, what
+// applyDryRun writes the table as nft reads it, and as comments before it what
 // would change.
 func (p *cli) applyDryRun(c *nftset.Conn, conf *config.Config, facts route.Facts) error {
 	r, err := ruleset.Prepare(c, conf.Spec)
@@ -54,13 +54,13 @@ func (p *cli) applyDryRun(c *nftset.Conn, conf *config.Config, facts route.Facts
 	return err
 }
 
-// foldColumn is where the next blank ends a line of comments. No command is that
-// long but those with elements.
+// foldColumn is where the next blank ends a line of comments. Only commands with
+// elements are that long.
 const foldColumn = 1000
 
-// comments makes every line a comment of nft's, and folds long ones, such as the
-// elements of a large set: the time that nft takes to read a comment grows with
-// the square of its length.
+// comments makes every line a comment of nft's, and folds long ones, such as
+// the elements of a large set: the time that nft takes to read a comment grows
+// with the square of its length.
 func comments(text string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {

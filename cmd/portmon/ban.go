@@ -77,7 +77,7 @@ are all checked before any is banned.`,
 					return usage(cmd, "ban %s: only addresses can offend", t.text)
 				}
 			}
-			return p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error { return p.ban(h, list, o) })
+			return p.withTable(func(h *ruleset.Handle) error { return p.ban(h, list, o) })
 		},
 	}
 	cmd.Flags().StringVar(&length, "for", "", `ban for a `+"`DURATION`"+` such as 90s, 8h, 3d or 1w, or "forever"`)
@@ -262,7 +262,7 @@ type lasting struct {
 	reason    string // of the ban of exactly this source
 }
 
-// lasts reports whether there is a ban for as long as d or longer; 0 is forever.
+// lasts reports whether there is a ban for d or longer; 0 is forever.
 func (l lasting) lasts(d time.Duration) bool {
 	return l.found && (l.remaining == 0 || d > 0 && l.remaining >= d)
 }

@@ -118,8 +118,9 @@ type banJSON struct {
 
 func (b *ban) view() banJSON {
 	v := banJSON{
-		Prefix: b.prefix, Family: "ip", Set: b.set, Tier: b.step, Cause: b.cause.String(), Reason: b.reason, Since: stamp(b.since()),
-		TimeoutSeconds: seconds(b.timeout), ExpiresSeconds: seconds(b.remaining), offencesJSON: offencesOf(b.known, b.clock),
+		Prefix: b.prefix, Family: "ip", Set: b.set, Tier: b.step, Cause: b.cause.String(), Reason: b.reason,
+		TimeoutSeconds: seconds(b.timeout), ExpiresSeconds: seconds(b.remaining), Since: stamp(b.since()),
+		offencesJSON: offencesOf(b.known, b.clock),
 	}
 	if b.prefix.Addr().Is6() {
 		v.Family = "ip6"

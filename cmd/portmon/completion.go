@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/text"
-	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -55,7 +54,7 @@ const (
 // because the tab key is no place to report them.
 func (p *cli) completeBanned(_ *cobra.Command, args []string, start string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	var found []cobra.Completion
-	_ = p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error {
+	_ = p.withTable(func(h *ruleset.Handle) error {
 		if n, err := countBans(h); err != nil || n > maxSearched {
 			return err
 		}

@@ -106,7 +106,7 @@ func (p *cli) warnIdle(h *ruleset.Handle) {
 }
 
 // withTable calls f with the table. That there is none is errNoTable.
-func (p *cli) withTable(f func(c *nftset.Conn, h *ruleset.Handle) error) error {
+func (p *cli) withTable(f func(h *ruleset.Handle) error) error {
 	c, h, err := p.open()
 	if err != nil {
 		return err
@@ -115,5 +115,5 @@ func (p *cli) withTable(f func(c *nftset.Conn, h *ruleset.Handle) error) error {
 	if !h.Exists {
 		return errNoTable
 	}
-	return f(c, h)
+	return f(h)
 }

@@ -86,7 +86,8 @@ func (p *cli) adviseOn(r ruleset.Result, conf *config.Config, facts route.Facts)
 	if !ok || r.Table.Whitelists(nftset.Addr(peer).Interval) {
 		return
 	}
-	p.warn("you are connected by SSH from %s, which is not whitelisted: one packet from there to a trap port locks you out", peer)
+	p.warn("you are connected by SSH from %s, which is not whitelisted: "+
+		"one packet from there to a trap port locks you out", peer)
 	if conf.Source == "" {
 		p.hint("`portmon config init`, then add %q to whitelist in %s", peer, config.DefaultPath)
 	} else {

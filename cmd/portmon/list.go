@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -38,10 +37,10 @@ is not an error if there are none. With --json the bans are not sorted.`,
 			if err != nil {
 				return err
 			}
-			// There may be a million bans, and most of what is allocated for them
-			// is garbage at once.
+			// There may be a million bans, and most of what is allocated for
+			// them is garbage at once.
 			defer debug.SetGCPercent(debug.SetGCPercent(10))
-			return p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error {
+			return p.withTable(func(h *ruleset.Handle) error {
 				p.warnIdle(h)
 				var k *knowledge
 				if !count {

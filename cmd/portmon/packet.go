@@ -64,7 +64,7 @@ var settled = map[string][2]string{
 	ruleset.AskWhitelisted: {"whitelisted", "its source is whitelisted"},
 	ruleset.AskOwnAddress:  {"own_address", "its source is an address of this host"},
 	ruleset.AskListener:    {"listener", "a program listens on the port"},
-	ruleset.AskRouteBack:   {"unroutable", "it has no route back by the interface it came in by, and may be forged: no ban is made"},
+	ruleset.AskRouteBack:   {"unroutable", "it has no route back by the interface it came in by, and may be forged"},
 	ruleset.AskStarting:    {"starting", "the traps are not armed yet"},
 	ruleset.OtherRule:      {"other_rule", "a rule decides that is not portmon's: run `portmon apply`"},
 	"":                     {"not_in_force", "the rules of the table are missing"},
@@ -83,7 +83,9 @@ func (p *cli) follow(h *ruleset.Handle, a *answer, q query) (*packetAnswer, erro
 			}
 		}
 	}
-	packet := ruleset.Packet{From: q.from, To: q.to, Port: q.port, Proto: unix.IPPROTO_TCP, Loopback: q.iif == "lo", RouteBack: back.Found}
+	packet := ruleset.Packet{
+		From: q.from, To: q.to, Port: q.port, Proto: unix.IPPROTO_TCP, Loopback: q.iif == "lo", RouteBack: back.Found,
+	}
 	if q.proto == "udp" {
 		packet.Proto = unix.IPPROTO_UDP
 	}
@@ -132,11 +134,12 @@ func (a *packetAnswer) settle(t ruleset.Trace, retries time.Duration) {
 			reason = fmt.Sprintf("it is distinct closed port %d of %d", t.Probes, t.ScanPorts)
 		}
 		a.Verdict, a.Because = packetBans, t.Cause.String()
-		a.Text = fmt.Sprintf("%s: it would ban %s for %s (tier %d)", reason, t.Ban.Interval, text.Duration(t.Ban.Timeout), t.Step)
+		a.Text = fmt.Sprintf("%s: it would ban %s %s (tier %d)", reason, t.Ban.Interval, banTime(t.Ban.Timeout), t.Step)
 	case t.Dropped && t.Because == ruleset.AskBanned:
 		a.Because, a.Text = "banned", "its source is banned"
 	case t.Because == ruleset.AskRetries:
-		a.Because, a.Text = "retries", "it bans once enough such packets have come within "+text.Duration(retries)
+		a.Because = "retries"
+		a.Text = "it bans once enough such packets have come within " + text.Duration(retries)
 	case t.Because == ruleset.AskScore:
 		a.Because = "counted"
 		a.Text = fmt.Sprintf("the port is closed: it is number %d of %d that count against its source", t.Probes, t.ScanPorts)
@@ -198,10 +201,12 @@ func (a *packetAnswer) print(p *cli) {
 		on = " on " + text.Printable(a.Interface)
 	}
 	kind := map[string]string{"tcp": "a TCP SYN", "udp": "a UDP packet"}[a.Protocol]
-	is := map[string]string{packetPasses: "passes", packetDropped: "is dropped", packetBans: "is dropped, and bans"}[a.Verdict]
-	colour := red
-	if a.Verdict == packetPasses {
-		colour = green
+	colour, is := red, "is dropped"
+	switch a.Verdict {
+	case packetPasses:
+		colour, is = green, "passes"
+	case packetBans:
+		is = "is dropped, and bans"
 	}
 	p.print("%s to %s port %d%s %s: %s\n", kind, a.To, a.Port, on, paint(p.outColour, is, colour), a.Text)
 	for _, q := range a.Asked {

@@ -8,7 +8,6 @@ import (
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/internal/text"
-	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -44,7 +43,7 @@ on disk. Without a table there is nothing to save, and the file stays as it is.`
 			case !errors.Is(err, control.ErrNone):
 				p.warn("going on without the watcher: %v", err)
 			}
-			err = p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error { return p.save(path, h) })
+			err = p.withTable(func(h *ruleset.Handle) error { return p.save(path, h) })
 			if errors.Is(err, errNoTable) {
 				p.note("no table inet %s: nothing to save", tableName)
 				return nil

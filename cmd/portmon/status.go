@@ -99,7 +99,7 @@ type watcherReport struct {
 	*control.Status
 }
 
-// newReport returns a report about a table that nobody has looked into yet.
+// newReport returns a report about a table whose sets are yet to be read.
 func newReport(h *ruleset.Handle, zone *time.Location) *report {
 	r := &report{
 		Version: 1, Table: h.Table.String(), Present: h.Exists, Dormant: h.Dormant,
@@ -183,8 +183,8 @@ func (r *report) askWatcher(p *cli) {
 	}
 }
 
-// compare fills in how far the table is what the configuration says. The plan to
-// make it so has no operations if a conflict stands in the way.
+// compare fills in how far the table is what the configuration says, and returns
+// the plan to make it so; without one if the two conflict.
 func (r *report) compare(c *nftset.Conn, conf *config.Config) (ruleset.Result, error) {
 	plan, err := ruleset.Prepare(c, conf.Spec)
 	if conflicts := allOf[*ruleset.ConflictError](err); conflicts != nil {

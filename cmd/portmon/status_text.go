@@ -75,7 +75,8 @@ func (r *report) printWatcher(u *ui) {
 		u.print("watcher: not running\n")
 		return
 	}
-	u.print("watcher: running since %s, pid %d; remembers %s\n", w.Since.In(r.zone).Format(clockLayout), w.PID, text.Plural(w.Rows, "source"))
+	since := w.Since.In(r.zone).Format(clockLayout)
+	u.print("watcher: running since %s, pid %d; remembers %s\n", since, w.PID, text.Plural(w.Rows, "source"))
 	if w.SaveError != "" {
 		u.warn("the watcher cannot save its state: %s", w.SaveError)
 	}
@@ -125,7 +126,7 @@ func (r *report) printCounters(u *ui) {
 		u.warn("%s led to no ban, because a set was full: dropped all the same", text.Plural(int(n), "offence"))
 	}
 	if n := r.Counters[ruleset.CounterHeldBack].Packets; n > 0 {
-		u.warn("%s led to no ban, because there were too many at a time, as in a flood of forged packets: dropped all the same",
-			text.Plural(int(n), "first offence"))
+		u.warn("%s led to no ban, because there were too many at a time, "+
+			"as in a flood of forged packets: dropped all the same", text.Plural(int(n), "first offence"))
 	}
 }

@@ -116,12 +116,13 @@ func (l listener) where() string {
 	return where
 }
 
-// String returns where the port is not a trap: "tcp 3389 has a listener for IPv4
-// on eth1: not a trap there while it listens".
+// String returns where the port is not a trap: "tcp 3389 has a listener for
+// IPv4 on eth1: not a trap there while it listens".
 func (l listener) String() string {
 	preposition := "at"
 	if l.onAnyAddress() {
 		preposition = "for"
 	}
-	return fmt.Sprintf("%s %d has a listener %s %s: not a trap there while it listens", l.Protocol, l.Port, preposition, l.where())
+	return fmt.Sprintf("%s %d has a listener %s %s: not a trap there while it listens",
+		l.Protocol, l.Port, preposition, l.where())
 }

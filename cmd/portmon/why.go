@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/route"
-	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -51,7 +50,10 @@ see what nftables rules of others, DNAT, or a packet mark would change.`,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if q.from, err = parseAddr(args[0]); err != nil {
 				if t, e := parseTarget(args[0]); e == nil {
-					return &usageError{fmt.Errorf("%s is not a single address", t[0].text), "`portmon list " + t[0].text + "` lists the bans in it"}
+					return &usageError{
+						fmt.Errorf("%s is not a single address", t[0].text),
+						"`portmon list " + t[0].text + "` lists the bans in it",
+					}
 				}
 				return usage(cmd, "%w", err)
 			}
@@ -62,7 +64,7 @@ see what nftables rules of others, DNAT, or a packet mark would change.`,
 					return usage(cmd, "--to %s is of the other family", q.to)
 				}
 			}
-			return p.withTable(func(_ *nftset.Conn, h *ruleset.Handle) error {
+			return p.withTable(func(h *ruleset.Handle) error {
 				p.warnIdle(h)
 				a, err := p.explain(h, q)
 				switch {
@@ -81,10 +83,13 @@ see what nftables rules of others, DNAT, or a packet mark would change.`,
 	}
 	cmd.Flags().Uint16Var(&q.port, "port", 0, "explain a packet to this `PORT`")
 	cmd.Flags().StringVar(&q.proto, "proto", q.proto, "with --port: `PROTOCOL`, tcp (a SYN) or udp")
-	cmd.Flags().StringVar(&q.iif, "iif", "", "with --port: it comes in by this `DEVICE` (default: by the one that leads to ADDR)")
-	cmd.Flags().StringVar(&to, "to", "", "with --port: it is sent to this `ADDR` (default: by which this host would answer)")
+	cmd.Flags().StringVar(&q.iif, "iif", "",
+		"with --port: it comes in by this `DEVICE` (default: by the one that leads to ADDR)")
+	cmd.Flags().StringVar(&to, "to", "",
+		"with --port: it is sent to this `ADDR` (default: by which this host would answer)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
-	for name, values := range map[string][]cobra.Completion{"port": nil, "proto": {"tcp", "udp"}, "iif": nil, "to": nil} {
+	values := map[string][]cobra.Completion{"port": nil, "proto": {"tcp", "udp"}, "iif": nil, "to": nil}
+	for name, values := range values {
 		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)))
 	}
 	return cmd
@@ -135,7 +140,7 @@ type answer struct {
 	last       time.Time     // the last offence, in local time
 	retries    time.Duration // within which more than one packet to a trap must come
 	scanWindow time.Duration // within which closed ports must be asked for; 0 if one is enough
-	unroutable bool          // no route leads back: packets from it ban nobody
+	unroutable bool          // no route leads back: its packets lead to no ban
 }
 
 func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {

@@ -60,7 +60,8 @@ func (a *answer) past() (lines []string) {
 		add("%s on record, the last%s on %s", text.Plural(a.Offences, "offence"), at, a.last.Format(clockLayout))
 	}
 	if a.Tier > 0 {
-		add("last banned by tier %d, which is remembered for %s more", a.Tier, text.ShortDuration(time.Duration(a.TierExpiresSeconds)))
+		left := text.ShortDuration(time.Duration(a.TierExpiresSeconds))
+		add("last banned by tier %d, which is remembered for %s more", a.Tier, left)
 	}
 	if n := len(a.ProbedPorts); n > 0 {
 		ports := strings.ReplaceAll(strings.Trim(fmt.Sprint(a.ProbedPorts), "[]"), " ", ", ")
@@ -81,7 +82,7 @@ func (a *answer) prospect() (lines []string) {
 	case a.Verdict == banned:
 		return []string{fmt.Sprintf("the next ban would be tier %d, for %s", a.NextTier, next)}
 	case a.unroutable:
-		return []string{"nothing would ban it: it has no route back, so what it sends may be forged, and bans nobody"}
+		return []string{"nothing would ban it: it has no route back, so its packets may be forged"}
 	}
 	what := "it"
 	if !a.Source.IsSingleIP() {
