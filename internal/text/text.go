@@ -4,7 +4,10 @@
 package text
 
 import (
+	"cmp"
+	"math"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -36,6 +39,28 @@ func Duration(d time.Duration) string {
 		return "0s"
 	}
 	return s
+}
+
+// durationForm has the units that [ParseDuration] reads, in their order.
+var durationForm = regexp.MustCompile(`^(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?$`)
+
+// ParseDuration reads a duration such as "90s", "8h" or "1d12h": whole numbers
+// of w, d, h, m and s, each unit at most once and the longest first. It returns
+// false for anything else, and for a number that does not fit.
+func ParseDuration(s string) (d time.Duration, ok bool) {
+	parts := durationForm.FindStringSubmatch(s)
+	if parts == nil || s == "" {
+		return 0, false
+	}
+	const longest = math.MaxInt64 / 5 // of a part, so that the sum does not overflow
+	for i, unit := range []time.Duration{7 * day, day, time.Hour, time.Minute, time.Second} {
+		n, err := strconv.ParseInt(cmp.Or(parts[i+1], "0"), 10, 64)
+		if err != nil || n > longest/int64(unit) {
+			return 0, false
+		}
+		d += time.Duration(n) * unit
+	}
+	return d, true
 }
 
 // ShortDuration writes a duration that people read at a glance, rounded to

@@ -1,0 +1,178 @@
+// Package addrlist reads lists of addresses, prefixes and ranges: the one
+// grammar of whitelists, and of what is banned and unbanned by hand.
+package addrlist
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/portmon/portmon/nftset"
+)
+
+// Entry is a line of a list.
+type Entry struct {
+	Line, Column int    // both from 1, the column in bytes
+	Text         string // without a comment, and without blanks around it
+
+	// Prefixes are what the line stands for, and Err is why it stands for
+	// nothing. The next entry overwrites the prefixes.
+	Prefixes []netip.Prefix
+	Err      error
+}
+
+// longestLine is how much of a line is looked at, in bytes: far more than any
+// entry has.
+const longestLine = 4096
+
+// Read reads a list of at most limit bytes, with one entry per line, as [Parse]
+// reads it. "#", ";" and "//" begin a comment, and empty lines are skipped. A
+// line that is not an entry, or too long for one, yields an Entry with an error.
+// The error of the iterator is that of r, or says that the list is too large.
+func Read(r io.Reader, limit int64) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		lines := bufio.NewReaderSize(LimitReader(r, limit), longestLine)
+		var prefixes []netip.Prefix
+		var err error
+		for n := 1; err == nil; n++ {
+			var line []byte
+			line, err = lines.ReadSlice('\n')
+			if n == 1 {
+				line = bytes.TrimPrefix(line, []byte("\uFEFF")) // which some editors put first
+			}
+			e := Entry{Line: n}
+			var comment bool
+			e.Text, e.Column, comment = cutComment(line)
+			if errors.Is(err, bufio.ErrBufferFull) && !comment {
+				e.Text, e.Err = e.Text[:min(len(e.Text), 40)]+"…", errors.New("the line is too long")
+			}
+			for errors.Is(err, bufio.ErrBufferFull) {
+				_, err = lines.ReadSlice('\n')
+			}
+			if err != nil && !errors.Is(err, io.EOF) {
+				yield(Entry{}, err)
+				return
+			}
+			if e.Text == "" {
+				continue
+			}
+			if e.Err == nil {
+				prefixes, e.Err = appendEntry(prefixes[:0], e.Text)
+				e.Prefixes = prefixes
+			}
+			if errors.Is(e.Err, ErrSyntax) && strings.ContainsAny(e.Text, " \t,;") {
+				e.Err = errors.New("want one entry per line")
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+// LimitReader returns a reader that fails beyond limit bytes, which is a number
+// of MiB.
+func LimitReader(r io.Reader, limit int64) io.Reader { return &limitReader{r, limit, limit} }
+
+type limitReader struct {
+	io.Reader
+	limit, left int64
+}
+
+func (l *limitReader) Read(b []byte) (int, error) {
+	n, err := l.Reader.Read(b)
+	if l.left -= int64(n); l.left < 0 {
+		return 0, fmt.Errorf("larger than %d MiB", l.limit>>20)
+	}
+	return n, err
+}
+
+// cutComment returns what comes before a comment, without blanks around it, the
+// column where that starts, and whether there is a comment. A semicolon between
+// two entries begins none: reading the first alone would drop the second.
+func cutComment(line []byte) (entry string, column int, found bool) {
+	s := strings.TrimLeft(string(line), " \t\r\n")
+	column = len(line) - len(s) + 1
+	for _, mark := range []string{"#", "//"} {
+		before, _, here := strings.Cut(s, mark)
+		s, found = before, found || here
+	}
+	if before, after, here := strings.Cut(s, ";"); here {
+		next, _, _ := strings.Cut(after, ";")
+		if _, err := Parse(strings.TrimSpace(next)); err != nil || before == "" {
+			s, found = before, true
+		}
+	}
+	return strings.TrimSpace(s), column, found
+}
+
+// ErrSyntax is the error of [Parse] for a text that is not an entry at all.
+var ErrSyntax = errors.New("want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, " +
+	"or a range such as 192.0.2.10-192.0.2.20")
+
+// Parse reads an address, a prefix such as 192.0.2.0/24, the same as
+// 192.0.2.0/255.255.255.0, or a range such as 192.0.2.10-192.0.2.20, and
+// returns the fewest prefixes that hold exactly its addresses. Host bits of a
+// prefix are dropped, and IPv4 written as IPv6 becomes IPv4. The error says what
+// is wrong or what is wanted, and does not repeat s.
+func Parse(s string) ([]netip.Prefix, error) { return appendEntry(nil, s) }
+
+func appendEntry(prefixes []netip.Prefix, s string) ([]netip.Prefix, error) {
+	if strings.Contains(s, "%") {
+		return prefixes, errors.New("zones are not supported: leave out the percent sign and what follows")
+	}
+	if first, last, ok := strings.Cut(s, "-"); ok {
+		return appendRange(prefixes, strings.TrimSpace(first), strings.TrimSpace(last))
+	}
+	host, length, hasLength := strings.Cut(s, "/")
+	addr, err := netip.ParseAddr(host)
+	switch {
+	case err != nil:
+		return prefixes, ErrSyntax
+	case !hasLength:
+		addr = addr.Unmap()
+		return append(prefixes, netip.PrefixFrom(addr, addr.BitLen())), nil
+	case addr.Is4() && strings.Contains(length, "."):
+		mask, _ := netip.ParseAddr(length)
+		bits, size := net.IPMask(mask.AsSlice()).Size()
+		if size != 32 {
+			return prefixes, errors.New("want a netmask such as 255.255.255.0 after the slash")
+		}
+		s = host + "/" + strconv.Itoa(bits)
+	}
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		return prefixes, fmt.Errorf("want a prefix length from 0 to %d after the slash", addr.BitLen())
+	case addr.Is4In6() && p.Bits() < 96:
+		return prefixes, errors.New("want a prefix length from 96 to 128 for IPv4 written as ::ffff:0:0/96")
+	case addr.Is4In6():
+		p = netip.PrefixFrom(addr.Unmap(), p.Bits()-96)
+	}
+	return append(prefixes, p.Masked()), nil
+}
+
+func appendRange(prefixes []netip.Prefix, first, last string) ([]netip.Prefix, error) {
+	from, err1 := netip.ParseAddr(first)
+	to, err2 := netip.ParseAddr(last)
+	if from.Is4In6() && to.Is4In6() {
+		from, to = from.Unmap(), to.Unmap()
+	}
+	switch {
+	case err1 != nil || err2 != nil:
+		return prefixes, ErrSyntax
+	case from.Is4() != to.Is4() || from.Is4In6() != to.Is4In6():
+		return prefixes, errors.New("want two addresses of the same family")
+	case to.Less(from):
+		return prefixes, fmt.Errorf("the range is reversed: want %s-%s", to, from)
+	}
+	all := nftset.Interval{From: nftset.AddrKey(from), To: nftset.AddrKey(to)}
+	return append(prefixes, all.Prefixes()...), nil
+}
