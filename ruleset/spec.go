@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/portmon/portmon/internal/text"
 )
 
 // Limits of a Spec. They are what the kernel, or a table of sane size, can
@@ -224,7 +226,8 @@ func (s Spec) Validate() error {
 	for i, d := range s.BanTime {
 		duration("BanTime", d, MinBanTime, MaxBanTime)
 		if i > 0 && d <= s.BanTime[i-1] {
-			bad("BanTime", "%v after %v: each step must be longer than the one before", d, s.BanTime[i-1])
+			bad("BanTime", "%s after %s: each step must be longer than the one before",
+				text.Duration(d), text.Duration(s.BanTime[i-1]))
 		}
 	}
 	duration("Forget", s.Forget, MinBanTime, MaxBanTime)

@@ -69,8 +69,8 @@ func TestValidateNamesEveryFault(t *testing.T) {
 		"9 steps":              {func(s *Spec) { s.BanTime = days(1, 2, 3, 4, 5, 6, 7, 8, 9) }, []string{"BanTime: 9 steps"}},
 		"shortest and longest": {func(s *Spec) { s.BanTime = []time.Duration{MinBanTime, MaxBanTime} }, nil},
 		"shorter and longer":   {func(s *Spec) { s.BanTime = []time.Duration{MinBanTime - 1, MaxBanTime + 1} }, []string{"BanTime: 99.", "BanTime: 87600h0m0."}},
-		"descending ladder":    {func(s *Spec) { s.BanTime = days(3, 2, 4) }, []string{"BanTime: 48h0m0s after 72h0m0s"}},
-		"level ladder":         {func(s *Spec) { s.BanTime = days(3, 3) }, []string{"BanTime: 72h0m0s after 72h0m0s"}},
+		"descending ladder":    {func(s *Spec) { s.BanTime = days(3, 2, 4) }, []string{"BanTime: 2d after 3d"}},
+		"level ladder":         {func(s *Spec) { s.BanTime = days(3, 3) }, []string{"BanTime: 3d after 3d"}},
 
 		"the shortest forget": {func(s *Spec) { s.Forget = MinBanTime }, nil},
 		"no forget":           {func(s *Spec) { s.Forget = 0 }, []string{"Forget: 0s "}},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portmon/portmon/internal/addrlist"
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
@@ -38,7 +39,7 @@ func parseTarget(s string) ([]target, error) {
 		}
 		return []target{{text: s, prefix: netip.PrefixFrom(addr, addr.BitLen()), address: true}}, nil
 	}
-	prefixes, err := config.ParseEntry(s)
+	prefixes, err := addrlist.Parse(s)
 	if err != nil {
 		return nil, badTarget(s, err)
 	}
@@ -49,10 +50,9 @@ func parseTarget(s string) ([]target, error) {
 	return all, nil
 }
 
-// badTarget says what is wrong with a prefix or a range. What the configuration
-// says of an entry that is neither goes on about whitelists.
+// badTarget explains an error of addrlist.
 func badTarget(s string, err error) error {
-	if what := "prefix"; strings.ContainsAny(s, "/-") && !config.IsMisspelled(err) {
+	if what := "prefix"; strings.ContainsAny(s, "/-") && !errors.Is(err, addrlist.ErrSyntax) {
 		if !strings.Contains(s, "/") {
 			what = "range"
 		}

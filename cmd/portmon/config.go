@@ -34,8 +34,8 @@ func configCheckCommand(p *cli) *cobra.Command {
 		Short: "report all faults of a configuration file",
 		Long: `Check reads a configuration file, ` + config.DefaultPath + ` if none is given,
 and its whitelist files. It reports all faults, and what looks doubtful, with
-file and line. It changes nothing and needs no privilege. The exit code is 2 if
-there is a fault.`,
+the file and the line of the key. It changes nothing and needs no privilege. The
+exit code is 2 if there is a fault.`,
 		Example: `  portmon config check`,
 		Args:    func(cmd *cobra.Command, args []string) error { return p.takeFile(cmd, args) },
 		RunE: func(*cobra.Command, []string) error {

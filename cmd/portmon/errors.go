@@ -107,7 +107,7 @@ func hintFor(err error) string {
 		case errors.Is(err, fs.ErrPermission):
 			return "run as root"
 		}
-		return fault.Hint()
+		return fault.Hint
 	case errors.Is(err, errNoTable):
 		return "run `portmon apply`"
 	case errors.As(err, &state):

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -15,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/addrlist"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
@@ -70,7 +69,7 @@ func (p *cli) readTargets(cmd *cobra.Command, args []string, o targetOptions) (*
 	in, name := p.stdin, "standard input"
 	if o.file != "-" {
 		name = o.file
-		f, err := openRegular(o.file)
+		f, err := openList(o.file)
 		if err != nil {
 			return nil, err
 		}
@@ -78,11 +77,7 @@ func (p *cli) readTargets(cmd *cobra.Command, args []string, o targetOptions) (*
 		in = f
 	}
 	list.name = name
-	limited := &io.LimitedReader{R: in, N: maxListed + 1}
-	for e, err := range config.ReadList(limited) {
-		if err == nil && limited.N == 0 {
-			err = fmt.Errorf("larger than %d MiB", maxListed>>20)
-		}
+	for e, err := range addrlist.Read(in, maxListed) {
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", name, err)
 		}
@@ -96,8 +91,8 @@ func (p *cli) readTargets(cmd *cobra.Command, args []string, o targetOptions) (*
 	return list, nil
 }
 
-// openRegular opens a file that has an end.
-func openRegular(name string) (*os.File, error) {
+// openList opens a file or a pipe. A folder would only fail when it is read.
+func openList(name string) (*os.File, error) {
 	info, err := os.Stat(name)
 	if failed, ok := errors.AsType[*fs.PathError](err); ok {
 		failed.Op = "open" // which is what the user wants

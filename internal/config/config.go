@@ -1,6 +1,19 @@
+// Package config reads portmon's configuration: TOML in, a [ruleset.Spec] and
+// the watcher's settings out; and lists of addresses.
+//
+// It is strict. An unknown key, a value of the wrong type or outside its
+// range, ports that overlap and a whitelist file that cannot be read are all
+// faults. [Parse] reports every fault of the file and of its whitelist files at
+// once, each with its line, as [Errors]; only a fault that keeps the file from
+// being read as TOML hides the others. What is accepted but probably not meant,
+// such as a whitelisted network with host bits set, becomes a [Warning].
+//
+// [Reference] is the default configuration as a file, with every key explained.
+// It is what a user should read.
 package config
 
 import (
+	"bytes"
 	"cmp"
 	_ "embed"
 	"errors"
@@ -12,6 +25,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/addrlist"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -37,9 +51,9 @@ type Config struct {
 	// Watch holds the settings of the watcher.
 	Watch Watch
 
-	// Warnings are what was accepted but should be looked at, ordered as
-	// [Errors] are.
-	Warnings []Warning
+	// Warnings are what was accepted but should be looked at, in the order of
+	// [Errors].
+	Warnings []*Error
 
 	// Source is the file that the configuration came from, or empty for the
 	// built-in default.
@@ -98,9 +112,9 @@ func loadOptional(path string) (*Config, error) {
 }
 
 func load(path string) (*Config, error) {
-	data, err := readFile(path, maxFileSize, openFile)
+	data, err := readFile(path)
 	if err != nil {
-		return nil, Errors{{Place: Place{File: path}, Err: withoutPath(err)}}
+		return nil, Errors{{File: path, Err: withoutPath(err)}}
 	}
 	return Parse(path, data, openFile)
 }
@@ -123,44 +137,44 @@ func openFile(name string) (io.ReadCloser, error) {
 }
 
 // StatePath returns [Watch.State] of the configuration that [Load] would read.
-// Commands that need nothing else of it can do with one that has faults, as
-// long as it says this. Every error is that of Load.
+// Commands that need nothing else of it can use a file with faults, as long as
+// that key has none. Every error is that of Load.
 func StatePath(path string) (string, error) {
 	conf, err := Load(path)
-	if err == nil {
+	if conf != nil {
 		return conf.Watch.State, nil
 	}
-	var faulty struct {
-		Watch struct{ State *string }
-	}
-	data, readErr := readFile(cmp.Or(path, DefaultPath), maxFileSize, openFile)
+	var faulty struct{ Watch struct{ State *string } }
+	data, readErr := readFile(cmp.Or(path, DefaultPath))
 	switch {
-	case readErr != nil || toml.Unmarshal(withoutBOM(data), &faulty) != nil:
+	case readErr != nil || toml.Unmarshal(data, &faulty) != nil:
 		return "", err
 	case faulty.Watch.State == nil:
 		return Default().Watch.State, nil
+	case !isFilePath(*faulty.Watch.State):
+		return "", err
 	}
 	return *faulty.Watch.State, nil
 }
 
-// readFile returns the contents of a file of at most limit bytes.
-func readFile(name string, limit int64, open func(string) (io.ReadCloser, error)) ([]byte, error) {
-	f, err := open(name)
+// readFile returns the contents of a configuration file.
+func readFile(name string) ([]byte, error) {
+	f, err := openFile(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	data, err := io.ReadAll(addrlist.LimitReader(f, maxFileSize))
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(data)) > limit {
-		return nil, &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("larger than the %d bytes allowed", limit)}
-	}
-	return data, nil
+	return withoutBOM(data), nil
 }
 
-// withoutPath drops the path from an error of package os, for a message which
+// withoutBOM drops the byte order mark that some editors put first.
+func withoutBOM(data []byte) []byte { return bytes.TrimPrefix(data, []byte("\uFEFF")) }
+
+// withoutPath drops the path from an error of package os, for a message that
 // begins with that path.
 func withoutPath(err error) error {
 	if perr, ok := errors.AsType[*fs.PathError](err); ok {

@@ -6,12 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/text"
@@ -40,29 +38,23 @@ func TestReferenceIsDefault(t *testing.T) {
 // Every key of the schema stands in the reference file, with its default, and
 // with something said about it.
 func TestReferenceHasEveryKey(t *testing.T) {
-	entries, fault := scan("portmon.toml", Reference)
+	d, fault := decode("portmon.toml", Reference)
 	if fault != nil {
 		t.Fatal(fault)
 	}
-	var got []string
+	r := reader{document: d, open: noFiles, config: Default()}
+	r.read()
 	text := strings.Split(string(Reference), "\n")
-	for _, e := range entries {
-		if e.value.kind == aTable {
-			continue
-		}
-		got = append(got, e.key.Key)
-		if before := text[e.key.Line-2]; !strings.HasPrefix(before, "# ") {
-			t.Errorf("%s has no comment: the line before it is %q", e.key.Key, before)
+	for _, key := range r.known {
+		at, found := d.keys[key]
+		if !found {
+			t.Errorf("the reference file does not have %s", key)
+		} else if before := text[at.line-2]; !strings.HasPrefix(before, "# ") {
+			t.Errorf("%s has no comment: the line before it is %q", key, before)
 		}
 	}
-	want := new(raw).slots().keys
-	if len(want) == 0 {
-		t.Fatal("the schema has no keys")
-	}
-	slices.Sort(got)
-	slices.Sort(want)
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("keys (-schema +reference)\n%s", diff)
+	if len(r.known) < 20 {
+		t.Errorf("the schema has %d keys", len(r.known))
 	}
 }
 
@@ -132,7 +124,7 @@ func TestLoadFaults(t *testing.T) {
 		{dir + "/missing.toml", dir + "/missing.toml: open: no such file or directory"},
 		{dir, dir + ": read: is a directory"},
 		{dir + "/large.toml/a.toml", dir + "/large.toml/a.toml: open: not a directory"},
-		{dir + "/large.toml", dir + "/large.toml: read: larger than the 1048576 bytes allowed"},
+		{dir + "/large.toml", dir + "/large.toml: larger than 1 MiB"},
 	}
 	for _, tt := range tests {
 		c, err := Load(tt.path)

@@ -116,10 +116,11 @@ func TestDurationInSeconds(t *testing.T) {
 		}
 	}
 	const want = `want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"`
-	for _, text := range []string{"0", "-1", "315360001", "9223372036854775807", "9223372036854775808"} {
-		wantFaults(t, "[ban]\nforget = "+text, "2:10: ban.forget: "+text+": "+want)
+	for _, text := range []string{"0", "-1", "315360001", "9223372036854775807"} {
+		wantFaults(t, "[ban]\nforget = "+text, "2:1: ban.forget: "+text+": "+want)
 	}
-	wantFaults(t, "[ban]\nforget = 1.5", "2:10: ban.forget: 1.5: "+want+", not a number with a fraction")
+	wantFaults(t, "[ban]\nforget = 9223372036854775808", "2:10: ban.forget: toml: decimal number is too large to fit in a 64-bit signed integer")
+	wantFaults(t, "[ban]\nforget = 1.5", "2:1: ban.forget: 1.5: "+want)
 }
 
 // Some keys have ranges of their own, the same for both spellings.
@@ -140,7 +141,7 @@ func TestDurationRanges(t *testing.T) {
 	}
 	for _, k := range keys {
 		line := "[" + k.table + "]\n" + k.key + " = "
-		place := fmt.Sprintf("2:%d: %s.%s: ", len(k.key)+4, k.table, k.key)
+		place := fmt.Sprintf("2:1: %s.%s: ", k.table, k.key)
 		for _, text := range k.good {
 			want, err := parseDuration(text, 0, maxDuration)
 			if err != nil {
@@ -165,21 +166,21 @@ func TestDurationRanges(t *testing.T) {
 			wantFaults(t, line+value, place+value+": "+k.want)
 		}
 		wantFaults(t, line+`"60"`, place+`"60": no unit: `+k.want)
-		wantFaults(t, line+`1.5`, place+`1.5: `+k.want+`, not a number with a fraction`)
+		wantFaults(t, line+`1.5`, place+`1.5: `+k.want)
 	}
 }
 
 func TestLadderFaults(t *testing.T) {
 	tests := []struct{ value, want string }{
-		{`[]`, `2:1: ban.bantime: []: 0 tiers: want 1 to 8`},
-		{`[1, 2, 3, 4, 5, 6, 7, 8, 9]`, `2:1: ban.bantime: [1, 2, 3, 4, …]: 9 tiers: want 1 to 8`},
-		{`["8h", "8h"]`, `2:18: ban.bantime: "8h": each tier must be longer than the one before, which is 8h`},
-		{`["1d", "24h"]`, `2:18: ban.bantime: "24h": each tier must be longer than the one before, which is 1d`},
-		{`["3d", "8h", "1w"]`, `2:18: ban.bantime: "8h": each tier must be longer than the one before, which is 3d`},
-		{`["3d", "0s", "1d"]`, `2:18: ban.bantime: "0s": want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"
-2:24: ban.bantime: "1d": each tier must be longer than the one before, which is 3d`},
-		{`"8"`, `2:11: ban.bantime: "8": no unit: want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"`},
-		{`true`, `2:11: ban.bantime: true: want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h", not a boolean`},
+		{`[]`, `2:1: ban.bantime: 0 steps: there must be 1 to 8`},
+		{`[1, 2, 3, 4, 5, 6, 7, 8, 9]`, `2:1: ban.bantime: 9 steps: there must be 1 to 8`},
+		{`["8h", "8h"]`, `2:1: ban.bantime: 8h after 8h: each step must be longer than the one before`},
+		{`["1d", "24h"]`, `2:1: ban.bantime: 1d after 1d: each step must be longer than the one before`},
+		{`["3d", "8h", "1w"]`, `2:1: ban.bantime: 8h after 3d: each step must be longer than the one before`},
+		{`["3d", "0s", "1d"]`, `2:1: ban.bantime: "0s": want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"
+2:1: ban.bantime: 1d after 3d: each step must be longer than the one before`},
+		{`"8"`, `2:1: ban.bantime: "8": no unit: want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"`},
+		{`true`, `2:1: ban.bantime: true: want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"`},
 	}
 	for _, tt := range tests {
 		wantFaults(t, "[ban]\nbantime = "+tt.value, tt.want)

@@ -1,24 +1,22 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/portmon/portmon/internal/text"
 )
 
-// What is reported of one file, faults and warnings counted apart. A list of
-// addresses in the wrong format is one mistake, not a hundred thousand; and so
-// is a wrong file given for the configuration, all of whose keys are unknown.
+// How many faults, and how many warnings, are reported of one file. A list of
+// addresses in the wrong format is one mistake, not a hundred thousand.
 const (
 	maxReports          = 100 // of the configuration file
 	maxWhitelistReports = 20
 )
 
-// Place says what an [Error] or a [Warning] is about.
-type Place struct {
+// Error is one fault of a configuration, or a [Config.Warnings] entry.
+type Error struct {
 	File string
 
 	// Line and Column count from 1, columns in bytes. They are 0 if the file as
@@ -32,18 +30,24 @@ type Place struct {
 	// Value is the value at fault as TOML would write it, shortened if need be.
 	// It is empty if the key itself is meant.
 	Value string
+
+	Err error // what is wrong, and what is wanted
+
+	// Hint is a guess at what was meant, phrased as a question, or "".
+	Hint string
 }
 
-// String returns what is known of "file:line:column: key: value".
-func (p Place) String() string {
+// Error returns "file:line:column: key: value: what is wrong", on one line,
+// without what is not known.
+func (e *Error) Error() string {
 	var b strings.Builder
-	b.WriteString(p.File)
-	for _, n := range []int{p.Line, p.Column} {
+	b.WriteString(e.File)
+	for _, n := range []int{e.Line, e.Column} {
 		if n > 0 {
 			b.WriteString(":" + strconv.Itoa(n))
 		}
 	}
-	for _, s := range []string{p.Key, p.Value} {
+	for _, s := range []string{e.Key, e.Value, e.Err.Error()} {
 		if s != "" {
 			b.WriteString(": " + s)
 		}
@@ -51,30 +55,13 @@ func (p Place) String() string {
 	return b.String()
 }
 
-// Error is one fault of a configuration.
-type Error struct {
-	Place
-	Err error // what is wrong, and what is allowed
-
-	hint string
-}
-
-// Error returns "file:line:column: key: value: what is wrong", on one line.
-func (e *Error) Error() string { return e.String() + ": " + e.Err.Error() }
-
 // Unwrap returns e.Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Hint returns a guess at what was meant, phrased as a question, or "" if there
-// is none. Only faults of syntax have hints: the others say in Err what is
-// allowed.
-func (e *Error) Hint() string { return e.hint }
-
-// Errors are all faults of a configuration: those of the configuration file
+// Errors are the faults of a configuration: those of the configuration file
 // first, then those of its whitelist files in the order in which they are
-// listed, each ordered by line. Of a whitelist file with more than 20 faults
-// the first 20 are here, and an entry which counts the rest; the limit of the
-// configuration file is 100.
+// listed, each ordered by line. Of one file there are at most 100, of a
+// whitelist file 20, and an entry which says that there are more.
 type Errors []*Error
 
 // Error returns all faults, one per line.
@@ -95,73 +82,25 @@ func (e Errors) Unwrap() []error {
 	return errs
 }
 
-// Warning is something that is accepted, but that the administrator should look
-// at.
-type Warning struct {
-	Place
-	Text string
-}
-
-// String returns "file:line:column: key: value: text", on one line.
-func (w Warning) String() string { return w.Place.String() + ": " + w.Text }
-
-// tidy puts what was found into its final order, and cuts what is too much of
-// one file. Files are in the order of the reports, the configuration file
-// first.
-func tidy(found Errors, files []string) Errors {
-	slices.SortStableFunc(found, func(a, b *Error) int {
-		return cmp.Or(
-			cmp.Compare(slices.Index(files, a.File), slices.Index(files, b.File)),
-			cmp.Compare(a.Line, b.Line),
-			cmp.Compare(a.Column, b.Column),
-		)
-	})
-	var kept Errors
-	for i, file := range files {
-		n := 0
-		for n < len(found) && found[n].File == file {
-			n++
-		}
-		limit := maxReports
-		if i > 0 {
-			limit = maxWhitelistReports
-		}
-		kept = append(kept, found[:min(n, limit)]...)
-		if n > limit {
-			at := Place{File: file, Line: found[limit].Line}
-			kept = append(kept, &Error{Place: at, Err: fmt.Errorf("and %d more", n-limit)})
-		}
-		found = found[n:]
+// limit cuts what was found in one file to n entries, and one which says that
+// there are more.
+func limit(found Errors, n int) Errors {
+	if len(found) <= n {
+		return found
 	}
-	return kept
+	next := found[n]
+	return append(found[:n:n], &Error{File: next.File, Line: next.Line, Err: fmt.Errorf("and more: only the first %d are shown", n)})
 }
 
-// quote returns s as a string on one line which is safe to print, shortened if
+// maxQuoted bounds a value in a message, in characters.
+const maxQuoted = 60
+
+// quote returns s as a string on one line that is safe to print, shortened if
 // it is long.
 func quote(s string) string {
-	short := cut(s)
-	if len(short) < len(s) {
-		return strconv.Quote(short) + "…"
+	short := text.Shorten(s, maxQuoted)
+	if len(short) == len(s) {
+		return strconv.Quote(s)
 	}
-	return strconv.Quote(s)
-}
-
-// shorten returns s, or its beginning if it is long.
-func shorten(s string) string {
-	if short := cut(s); len(short) < len(s) {
-		return short + "…"
-	}
-	return s
-}
-
-// cut returns the beginning of s, as much as a message has room for.
-func cut(s string) string {
-	limit := 60
-	if len(s) <= limit {
-		return s
-	}
-	for limit > 0 && !utf8.RuneStart(s[limit]) {
-		limit--
-	}
-	return s[:limit]
+	return strconv.Quote(strings.TrimSuffix(short, "…")) + "…"
 }

@@ -46,7 +46,7 @@ func checkParse(t *testing.T, text, whitelist string) bool {
 			t.Errorf("accepted, but %+v", c)
 		}
 		for _, w := range c.Warnings {
-			checkPlace(t, w.Place, w.String(), text, whitelist)
+			checkPlace(t, w, text, whitelist)
 		}
 		return true
 	}
@@ -58,7 +58,7 @@ func checkParse(t *testing.T, text, whitelist string) bool {
 		if fault.Err == nil {
 			t.Fatal("a fault without an error")
 		}
-		checkPlace(t, fault.Place, fault.Error(), text, whitelist)
+		checkPlace(t, fault, text, whitelist)
 	}
 	if !slices.IsSortedFunc(faults, func(a, b *Error) int {
 		if a.File != b.File {
@@ -72,8 +72,9 @@ func checkParse(t *testing.T, text, whitelist string) bool {
 }
 
 // checkPlace wants a place that exists, and a message that stays on one line.
-func checkPlace(t *testing.T, at Place, message, text, whitelist string) {
+func checkPlace(t *testing.T, at *Error, text, whitelist string) {
 	t.Helper()
+	message := at.Error()
 	if at.File == "w.txt" {
 		text = whitelist
 	}

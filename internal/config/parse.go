@@ -1,167 +1,181 @@
 package config
 
 import (
-	"bytes"
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 
 	"github.com/portmon/portmon/ruleset"
 )
 
 // Parse reads a configuration. What it does not mention keeps its default.
 //
-// Name is the name of the file, for messages, and the folder in it is the one
-// that relative names of whitelist files start from. Open opens the whitelist
-// files; it is called with those names joined.
+// Name is the name of the file, for messages; relative names of whitelist files
+// start from its folder. Open opens the whitelist files, each of them twice.
 //
 // Every error is of type [Errors].
 func Parse(name string, data []byte, open func(name string) (io.ReadCloser, error)) (*Config, error) {
-	data = withoutBOM(data)
-	r := reader{files: []string{name}, open: open, config: Default()}
-	r.config.Source = name
-
-	entries, fault := scan(name, data)
+	d, fault := decode(name, withoutBOM(data))
 	if fault != nil {
 		return nil, Errors{fault}
 	}
-	r.read(r.bind(entries))
-
-	// Only now, as our own words are better where both have found the same.
-	if len(r.faults) == 0 {
-		if fault := checkTOML(name, data); fault != nil {
-			return nil, Errors{fault}
-		}
+	r := reader{document: d, open: open, config: Default()}
+	r.config.Source = name
+	r.read()
+	if len(r.faults)+len(r.fileFaults) > 0 {
+		return nil, append(inOrder(r.faults), r.fileFaults...)
 	}
-	// Whatever the two have different opinions on, a Config is valid.
-	if len(r.faults) == 0 {
-		if err := r.config.Spec.Validate(); err != nil {
-			r.fault(Place{File: name}, "%w", err)
-		}
-	}
-	if len(r.faults) > 0 {
-		return nil, tidy(r.faults, r.files)
-	}
-	for _, w := range tidy(r.warnings, r.files) {
-		r.config.Warnings = append(r.config.Warnings, Warning{w.Place, w.Err.Error()})
-	}
+	r.config.Warnings = append(inOrder(r.warnings), r.fileWarnings...)
 	return r.config, nil
 }
 
-// reader turns a raw file into a Config. It goes on after a fault, to find them
+// inOrder sorts what was found in the configuration file, and limits it.
+func inOrder(found Errors) Errors {
+	slices.SortStableFunc(found, func(a, b *Error) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return limit(found, maxReports)
+}
+
+// reader turns a document into a Config. It goes on after a fault, to find them
 // all.
 type reader struct {
-	files  []string // the configuration file, and the whitelist files in the order in which they are listed
+	*document
 	open   func(name string) (io.ReadCloser, error)
 	config *Config
+	known  []string // the keys that were asked for, in full
 
-	faults, warnings Errors
+	faults, warnings         Errors // of the configuration file
+	fileFaults, fileWarnings Errors // of the whitelist files, in their final order
 }
 
-func (r *reader) fault(at Place, format string, args ...any) {
-	r.faults = append(r.faults, &Error{Place: at, Err: fmt.Errorf(format, args...)})
+// get returns the value of a key, and makes it one that the file may have.
+func (r *reader) get(key string) setting {
+	r.known = append(r.known, key)
+	table, name := split(key)
+	values := r.root
+	if table != "" {
+		values, _ = r.root[table].(map[string]any)
+	}
+	return setting{key, values[name]}
 }
 
-func (r *reader) warn(at Place, format string, args ...any) {
-	r.warnings = append(r.warnings, &Error{Place: at, Err: fmt.Errorf(format, args...)})
+func (r *reader) fault(s setting, format string, args ...any) {
+	r.faults = append(r.faults, r.report(s, fmt.Errorf(format, args...)))
 }
 
-func (r *reader) read(file raw) {
-	r.readWhitelists(file)
-	r.readTrap(file.Trap)
-	r.readScan(file.Scan)
-	r.checkOffences(file.Trap.TCP)
-	r.readBan(file.Ban)
-	r.readWatch(file.Watch)
+func (r *reader) warn(s setting, format string, args ...any) {
+	r.warnings = append(r.warnings, r.report(s, fmt.Errorf(format, args...)))
 }
 
-func (r *reader) readTrap(trap rawTrap) {
+func (r *reader) report(s setting, err error) *Error {
+	at := r.find(s.key)
+	return &Error{File: r.file, Line: at.line, Column: at.column, Key: s.key, Value: source(s.value), Err: err}
+}
+
+func (r *reader) read() {
+	r.readWhitelists()
+	r.readOffences()
+	r.readBan()
+	r.readWatch()
+	r.checkKeys()
+	r.validate()
+}
+
+// readOffences reads [trap] and [scan].
+func (r *reader) readOffences() {
 	spec := &r.config.Spec
-	if ports, ok := r.ports(trap.TCP); ok {
-		spec.TrapTCP = ports
-	}
-	if ports, ok := r.ports(trap.UDP); ok {
-		spec.TrapUDP = ports
-	}
-	if d, ok := r.duration(trap.Grace, 0, ruleset.MaxGrace); ok {
-		spec.Grace = d
-	}
-	if n, ok := r.integer(trap.MaxRetry, 1, ruleset.MaxRetryLimit); ok {
-		spec.MaxRetry = int(n)
-	}
-	if d, ok := r.duration(trap.FindTime, minDuration, ruleset.MaxFindTime); ok {
-		spec.FindTime = d
+	tcp := r.get("trap.tcp")
+	r.ports(tcp, &spec.TrapTCP)
+	r.ports(r.get("trap.udp"), &spec.TrapUDP)
+	r.duration(r.get("trap.grace"), &spec.Grace, 0, ruleset.MaxGrace)
+	r.integer(r.get("trap.maxretry"), &spec.MaxRetry, 1, ruleset.MaxRetryLimit)
+	r.duration(r.get("trap.findtime"), &spec.FindTime, minDuration, ruleset.MaxFindTime)
+
+	r.integer(r.get("scan.ports"), &spec.Scan.Ports, 0, ruleset.MaxRetryLimit)
+	r.duration(r.get("scan.findtime"), &spec.Scan.FindTime, minDuration, ruleset.MaxFindTime)
+	r.ports(r.get("scan.ignore"), &spec.Scan.Ignore)
+
+	// The default has TCP traps, so it was the file that emptied their list.
+	if len(spec.TrapTCP)+len(spec.TrapUDP)+spec.Scan.Ports == 0 && tcp.value != nil {
+		r.warn(tcp, "there are no traps and scan detection is off: nothing is banned except by hand")
 	}
 }
 
-func (r *reader) readScan(scan rawScan) {
-	spec := &r.config.Spec.Scan
-	if n, ok := r.integer(scan.Ports, 0, ruleset.MaxRetryLimit); ok {
-		spec.Ports = int(n)
-	}
-	if d, ok := r.duration(scan.FindTime, minDuration, ruleset.MaxFindTime); ok {
-		spec.FindTime = d
-	}
-	if ports, ok := r.ports(scan.Ignore); ok {
-		spec.Ignore = ports
-	}
-}
-
-// checkOffences warns if nothing is an offence. The default has TCP traps, so
-// it was the file that emptied their list.
-func (r *reader) checkOffences(tcp value) {
+func (r *reader) readBan() {
 	spec := &r.config.Spec
-	if len(spec.TrapTCP)+len(spec.TrapUDP)+spec.Scan.Ports == 0 && tcp.kind == aList {
-		r.warn(tcp.place(), "there are no traps and scan detection is off: nobody is banned except by hand")
-	}
-}
-
-func (r *reader) readBan(ban rawBan) {
-	spec := &r.config.Spec
-	if ladder, ok := r.ladder(ban.BanTime); ok {
-		spec.BanTime = ladder
-	}
-	if forget, ok := r.duration(ban.Forget, minDuration, maxDuration); ok {
-		spec.Forget = forget
-	}
-	if n, ok := r.integer(ban.Prefix6, 1, 128); ok {
-		spec.Prefix6 = int(n)
+	r.ladder(r.get("ban.bantime"), &spec.BanTime)
+	r.duration(r.get("ban.forget"), &spec.Forget, minDuration, maxDuration)
+	if s := r.get("ban.prefix6"); r.integer(s, &spec.Prefix6, 1, 128) {
 		switch {
-		case n > 64:
-			r.warn(ban.Prefix6.place(), "a host usually has a /64 to itself: it evades the ban with another address from it")
-		case n < 48:
-			r.warn(ban.Prefix6.place(), "a customer has at most a /48: one offence bans many customers")
+		case spec.Prefix6 > 64:
+			r.warn(s, "a host usually has a /64 to itself: it evades the ban with another address from it")
+		case spec.Prefix6 < 48:
+			r.warn(s, "a customer has at most a /48: one offence bans many customers")
 		}
 	}
-	if single, ok := r.singles(ban.Single6); ok {
-		spec.Single6 = single
+	r.singles(r.get("ban.single6"), &spec.Single6)
+	if s := r.get("ban.subnet4"); r.integer(s, &spec.Subnet4, 0, ruleset.MaxRetryLimit) && spec.Subnet4 == 1 {
+		r.warn(s, "one offence bans the whole /24")
 	}
-	r.readSubnets(ban)
-	if n, ok := r.integer(ban.Size, 1, ruleset.MaxSize); ok {
-		spec.Size = uint32(n)
+	if s := r.get("ban.subnet6"); r.integer(s, &spec.Subnet6, 0, ruleset.MaxRetryLimit) && spec.Subnet6 > 0 {
+		switch {
+		case spec.Prefix6 <= 48:
+			r.warn(s, "not used, as prefix6 is %d: every source is a /48 or more already", spec.Prefix6)
+		case spec.Subnet6 == 1:
+			r.warn(s, "one offence bans the whole /48")
+		}
+	}
+	size := int(spec.Size)
+	r.integer(r.get("ban.size"), &size, 1, ruleset.MaxSize)
+	spec.Size = uint32(size)
+}
+
+// checkKeys reports the keys and tables that were not asked for.
+func (r *reader) checkKeys() {
+	names := slices.Clone(r.known) // and the tables
+	for _, key := range r.known {
+		if table, _ := split(key); table != "" && !slices.Contains(names, table) {
+			names = append(names, table)
+		}
+	}
+	check := func(values map[string]any, table ...string) {
+		for _, name := range slices.Sorted(maps.Keys(values)) {
+			s := setting{key: fullName(append(table, name)...)}
+			what := "key"
+			if _, ok := values[name].(map[string]any); ok {
+				what = "table"
+			}
+			if !slices.Contains(names, s.key) {
+				r.fault(s, "unknown %s: %s", what, suggest(s.key, names))
+			}
+		}
+	}
+	check(r.root)
+	for _, table := range names[len(r.known):] {
+		values, _ := typed[map[string]any](r, setting{table, r.root[table]}, "a table, a line ["+table+"] with its keys below")
+		check(values, table)
 	}
 }
 
-// readSubnets reads what bans a whole network, and must come after prefix6.
-func (r *reader) readSubnets(ban rawBan) {
-	spec := &r.config.Spec
-	for _, key := range []struct {
-		value   value
-		field   *int
-		network string
-	}{{ban.Subnet4, &spec.Subnet4, "/24"}, {ban.Subnet6, &spec.Subnet6, "/48"}} {
-		n, ok := r.integer(key.value, 0, ruleset.MaxRetryLimit)
-		if !ok {
-			continue
-		}
-		*key.field = int(n)
-		if n == 1 {
-			r.warn(key.value.place(), "one offence bans the whole %s", key.network)
-		}
+// validate reports what only [ruleset.Spec.Validate] finds: a ladder that does
+// not rise, and ports that overlap.
+func (r *reader) validate() {
+	err := r.config.Spec.Validate()
+	if err == nil {
+		return
 	}
-	if ban.Subnet6.kind == anInteger && spec.Subnet6 > 0 && spec.Prefix6 <= 48 {
-		r.warn(ban.Subnet6.place(), "not used, as prefix6 is %d: every source is a /48 or more already", spec.Prefix6)
+	keys := map[string]string{
+		"TrapTCP": "trap.tcp", "TrapUDP": "trap.udp", "Scan.Ignore": "scan.ignore", "BanTime": "ban.bantime",
+	}
+	for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
+		key := ""
+		if e, ok := errors.AsType[*ruleset.SpecError](err); ok && keys[e.Field] != "" {
+			key, err = keys[e.Field], e.Err
+		}
+		r.fault(setting{key: key}, "%w", err)
 	}
 }
-
-// withoutBOM drops the byte order mark that some editors put first.
-func withoutBOM(data []byte) []byte { return bytes.TrimPrefix(data, []byte("\uFEFF")) }

@@ -1,112 +1,241 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/portmon/portmon/internal/addrlist"
+	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/ruleset"
 )
 
-// kind is the type of a TOML value, in the words of an error message.
-type kind string
-
+// What most keys accept: from the shortest duration that can be written to the
+// longest that a set can hold.
 const (
-	absent        kind = "" // the key is not in the file
-	aString       kind = "a string"
-	anInteger     kind = "an integer"
-	aFloat        kind = "a number with a fraction"
-	aBoolean      kind = "a boolean"
-	aDate         kind = "a date or time"
-	aList         kind = "a list"
-	aTable        kind = "a table"
-	aListOfTables kind = "a list of tables"
+	minDuration = time.Second
+	maxDuration = ruleset.MaxBanTime
 )
 
-// value is a TOML value and where it stands.
-type value struct {
-	at    Place // without Value, which source makes when it is needed
-	kind  kind
-	text  string  // what a string says; how any other scalar is written
-	items []value // of a list
+// setting is a value of the file, nil if it is not there; or an element of a
+// list, with the key of the list.
+type setting struct {
+	key   string
+	value any
 }
 
-// source returns the value as TOML would write it, on one line, shortened if it
-// is long.
-func (v value) source() string {
-	switch v.kind {
-	case aString:
-		return quote(v.text)
-	case aList:
-		const limit = 4
-		var items []string
-		for _, item := range v.items[:min(limit, len(v.items))] {
-			items = append(items, item.source())
+// The functions below read a value. Without a value, or with one that is wrong,
+// which they report, the default stays in place.
+
+// typed returns a value, and whether it has the type.
+func typed[T any](r *reader, s setting, want string) (T, bool) {
+	v, ok := s.value.(T)
+	if !ok && s.value != nil {
+		r.fault(s, "want %s", want)
+	}
+	return v, ok
+}
+
+// word returns a value that may be written as a string or as an integer, which
+// lacks the unit; or "", which is neither a duration nor a port.
+func word(v any, unit string) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case int64:
+		return strconv.FormatInt(v, 10) + unit
+	}
+	return ""
+}
+
+// list returns the elements of a list.
+func (r *reader) list(s setting, what string) (items []setting, ok bool) {
+	values, ok := typed[[]any](r, s, "a list of "+what+" in brackets")
+	for _, v := range values {
+		items = append(items, setting{s.key, v})
+	}
+	return items, ok
+}
+
+// text sets a string, and reports whether it did.
+func (r *reader) text(s setting, to *string, want string) bool {
+	v, ok := typed[string](r, s, want)
+	if ok {
+		*to = v
+	}
+	return ok
+}
+
+// integer sets an integer from low to high, and reports whether it did.
+func (r *reader) integer(s setting, n *int, low, high int64) bool {
+	v, ok := s.value.(int64)
+	ok = ok && v >= low && v <= high
+	if ok {
+		*n = int(v)
+	} else if s.value != nil {
+		r.fault(s, "want an integer from %d to %d", low, high)
+	}
+	return ok
+}
+
+// duration sets a duration from low to high, and reports whether it did.
+func (r *reader) duration(s setting, d *time.Duration, low, high time.Duration) bool {
+	if s.value == nil {
+		return false
+	}
+	v, err := parseDuration(word(s.value, "s"), low, high)
+	if err != nil {
+		r.fault(s, "%w", err)
+		return false
+	}
+	*d = v
+	return true
+}
+
+// ladder sets the durations of the bans: a list, or a single one. Whether they
+// rise is for [ruleset.Spec.Validate].
+func (r *reader) ladder(s setting, ladder *[]time.Duration) {
+	items := []setting{s}
+	if _, ok := s.value.([]any); ok {
+		items, _ = r.list(s, "durations")
+	}
+	var read []time.Duration
+	for _, item := range items {
+		var d time.Duration
+		if r.duration(item, &d, minDuration, maxDuration) {
+			read = append(read, d)
 		}
-		if len(v.items) > limit {
-			items = append(items, "…")
+	}
+	if len(read) > 0 || len(items) == 0 {
+		*ladder = read
+	}
+}
+
+// ParseDuration reads a duration from 1s to 3650d: whole numbers of w, d, h, m
+// and s, each unit at most once and the longest first, without spaces. The
+// error says what is wanted and does not repeat s.
+func ParseDuration(s string) (time.Duration, error) {
+	return parseDuration(s, minDuration, maxDuration)
+}
+
+// parseDuration is ParseDuration for another range.
+func parseDuration(s string, low, high time.Duration) (time.Duration, error) {
+	d, ok := text.ParseDuration(s)
+	switch _, err := strconv.ParseUint(s, 10, 64); {
+	case err == nil:
+		return 0, fmt.Errorf("no unit: %w", errDuration(low, high))
+	case strings.HasSuffix(s, "y") || strings.HasSuffix(s, "mo"):
+		return 0, fmt.Errorf("months and years have no fixed length: %w", errDuration(low, high))
+	case !ok || d < low || d > high:
+		return 0, errDuration(low, high)
+	}
+	return d, nil
+}
+
+func errDuration(low, high time.Duration) error {
+	examples := `"90s" or "10m"`
+	if high >= 7*24*time.Hour {
+		examples = `"90s", "10m", "8h", "3d", "1w" or "1d12h"`
+	}
+	return fmt.Errorf("want a duration from %s to %s, such as %s", text.Duration(low), text.Duration(high), examples)
+}
+
+var errPorts = errors.New(`want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"`)
+
+// ports sets a list of ports, in the order of the file. Overlaps are for
+// [ruleset.Spec.Validate].
+func (r *reader) ports(s setting, ports *[]ruleset.Ports) {
+	items, ok := r.list(s, "ports")
+	if !ok {
+		return
+	}
+	*ports = nil
+	for _, item := range items {
+		if p, err := parsePorts(word(item.value, "")); err != nil {
+			r.fault(item, "%w", err)
+		} else {
+			*ports = append(*ports, p)
 		}
-		return shorten("[" + strings.Join(items, ", ") + "]")
-	case aTable, aListOfTables:
-		return "" // its keys may be many, and have their own lines
-	default:
-		return shorten(v.text)
 	}
 }
 
-// place returns the value's place, with the value.
-func (v value) place() Place {
-	v.at.Value = v.source()
-	return v.at
-}
-
-// The methods of reader in this package which take a value return what it says.
-// They return false, and leave the default in place, if the key is not in the
-// file; and also if the value is bad, which they report.
-
-// list returns the elements of a list. What names them.
-func (r *reader) list(v value, what string) ([]value, bool) {
-	if v.kind != aList && v.kind != absent {
-		r.fault(v.place(), "want a list of %s in brackets, not %s", what, v.kind)
+// parsePorts reads "22" or "5900-5910". The error says what is wanted and does
+// not repeat s.
+func parsePorts(s string) (ruleset.Ports, error) {
+	first, last, isRange := strings.Cut(s, "-")
+	if !isRange {
+		last = first
 	}
-	return v.items, v.kind == aList
-}
-
-// text returns a string. What says what it should be.
-func (r *reader) text(v value, what string) (string, bool) {
-	if v.kind != aString && v.kind != absent {
-		r.fault(v.place(), "want %s, not %s", what, v.kind)
+	from, ok1 := parsePort(first)
+	to, ok2 := parsePort(last)
+	switch {
+	case !ok1 || !ok2:
+		return ruleset.Ports{}, errPorts
+	case to < from:
+		return ruleset.Ports{}, fmt.Errorf(`the range is reversed: want "%d-%d"`, to, from)
 	}
-	return v.text, v.kind == aString
+	return ruleset.Ports{From: from, To: to}, nil
 }
 
-// integer returns an integer from low to high.
-func (r *reader) integer(v value, low, high int64) (int64, bool) {
-	switch v.kind {
-	case absent:
-		return 0, false
-	case anInteger:
-		n, ok := parseInteger(v.text)
-		if !ok || n < low || n > high {
-			r.fault(v.place(), "want an integer from %d to %d", low, high)
-			return 0, false
+// parsePort reads the number of a port, from 1 to 65535, without sign or
+// leading zeros.
+func parsePort(s string) (uint16, bool) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return uint16(n), err == nil && s[0] != '0'
+}
+
+var errPrefix6 = errors.New("want an IPv6 prefix such as 2001:db8::/32")
+
+// singles sets a list of IPv6 prefixes.
+func (r *reader) singles(s setting, prefixes *[]netip.Prefix) {
+	items, ok := r.list(s, "IPv6 prefixes")
+	if !ok {
+		return
+	}
+	*prefixes = nil
+	for _, item := range items {
+		v, ok := typed[string](r, item, "an IPv6 prefix in quotes")
+		if !ok {
+			continue
 		}
-		return n, true
-	default:
-		r.fault(v.place(), "want an integer from %d to %d, not %s", low, high, v.kind)
-		return 0, false
+		all, err := addrlist.Parse(v)
+		switch {
+		case errors.Is(err, addrlist.ErrSyntax) || strings.ContainsAny(v, "-%"):
+			err = errPrefix6
+		case err == nil && all[0].Addr().Is4():
+			err = fmt.Errorf("IPv4 addresses are banned one by one anyway: %w", errPrefix6)
+		}
+		if err != nil {
+			r.fault(item, "%w", err)
+			continue
+		}
+		if all[0].Bits() == 0 {
+			r.warn(item, "this is all of IPv6: every source evades its ban with another address")
+		} else if note := doubt(v, all); note != "" {
+			r.warn(item, "%s", note)
+		}
+		*prefixes = append(*prefixes, all...)
 	}
 }
 
-// parseInteger reads an integer as TOML writes them: "65_536", "+1", "0xff". It
-// returns false if it does not fit.
-func parseInteger(s string) (int64, bool) {
-	n, err := strconv.ParseInt(s, 0, 64)
-	return n, err == nil
-}
-
-// position writes where in the file a place is.
-func position(p Place) string { return fmt.Sprintf("line %d, column %d", p.Line, p.Column) }
-
-// after reports whether a stands further down in the file than b.
-func after(a, b Place) bool {
-	return a.Line > b.Line || a.Line == b.Line && a.Column > b.Column
+// source writes a value as TOML does, on one line, shortened if it is long.
+func source(v any) string {
+	switch v := v.(type) {
+	case nil, map[string]any: // the keys of a table have their own lines
+		return ""
+	case []any:
+		if len(v) > 0 && source(v[0]) == "" {
+			return ""
+		}
+	case string:
+		return quote(v)
+	}
+	data, _ := toml.Marshal(map[string]any{"v": v}) // cannot fail: it has been decoded
+	s, _ := strings.CutPrefix(strings.TrimSpace(string(data)), "v = ")
+	return text.Shorten(text.Printable(s), maxQuoted)
 }

@@ -13,112 +13,78 @@ const (
 	wantToken   = `the absolute path of a file, or "" for none`
 	wantMetrics = `an address and a port, such as "127.0.0.1:9713", or "" for none`
 	wantNtfy    = `an http or https URL with a topic, such as "https://ntfy.sh/my-topic", or "" for none`
-	wantProgram = `the absolute path of a program first`
+	wantCommand = `strings, the program and its arguments,`
+	wantProgram = `the absolute path of a program first: there is no shell and no PATH`
 )
 
-func (r *reader) readWatch(watch rawWatch) {
+func (r *reader) readWatch() {
 	w := &r.config.Watch
-	if s, ok := r.text(watch.State, wantState); ok {
-		w.State = s
-		if !isFilePath(s) {
-			r.fault(watch.State.place(), "want %s", wantState)
+	if s := r.get("watch.state"); r.text(s, &w.State, wantState) && !isFilePath(w.State) {
+		r.fault(s, "want %s", wantState)
+	}
+	if s := r.get("watch.metrics"); r.text(s, &w.Metrics, wantMetrics) && w.Metrics != "" {
+		r.checkMetrics(s, w.Metrics)
+	}
+	ntfy := r.get("watch.ntfy")
+	if r.text(ntfy, &w.Ntfy, wantNtfy) && w.Ntfy != "" {
+		r.checkNtfy(ntfy, w.Ntfy)
+	}
+	if s := r.get("watch.ntfy_token_file"); r.text(s, &w.NtfyTokenFile, wantToken) && w.NtfyTokenFile != "" {
+		switch {
+		case !isFilePath(w.NtfyTokenFile):
+			r.fault(s, "want %s", wantToken)
+		case w.Ntfy == "":
+			r.warn(s, "not used, as ntfy is off")
+		case strings.HasPrefix(strings.ToLower(w.Ntfy), "http:"):
+			r.warn(ntfy, "the access token is sent unencrypted: want https")
 		}
 	}
-	if s, ok := r.text(watch.Metrics, wantMetrics); ok {
-		w.Metrics = s
-		r.checkMetrics(watch.Metrics)
-	}
-	if s, ok := r.text(watch.Ntfy, wantNtfy); ok {
-		w.Ntfy = s
-		r.checkNtfy(watch.Ntfy)
-	}
-	if s, ok := r.text(watch.NtfyTokenFile, wantToken); ok {
-		w.NtfyTokenFile = s
-		r.checkToken(watch)
-	}
-	if items, ok := r.list(watch.Command, "strings, the program and its arguments,"); ok {
-		w.Command = r.command(items)
+	if items, ok := r.list(r.get("watch.command"), wantCommand); ok {
+		w.Command = nil
+		for i, item := range items {
+			arg, ok := typed[string](r, item, "a string")
+			switch {
+			case ok && i == 0 && !isFilePath(arg):
+				r.fault(item, "want %s", wantProgram)
+			case strings.Contains(arg, "\x00"):
+				r.fault(item, "want no NUL in an argument")
+			}
+			w.Command = append(w.Command, arg)
+		}
 	}
 }
 
-// isFilePath reports whether s is an absolute path which can be that of a file.
+// isFilePath reports whether s is an absolute path that can be that of a file.
 func isFilePath(s string) bool {
 	return filepath.IsAbs(s) && !strings.HasSuffix(s, "/") && !strings.Contains(s, "\x00")
 }
 
 // checkMetrics wants a literal address: there may be no DNS when the watcher
 // starts.
-func (r *reader) checkMetrics(v value) {
-	if v.text == "" {
-		return
-	}
-	host, port, err := net.SplitHostPort(v.text)
-	if _, ok := parsePort(port); err != nil || !ok {
-		r.fault(v.place(), "want %s", wantMetrics)
-		return
-	}
-	if host == "localhost" {
-		return
-	}
-	addr, err := netip.ParseAddr(host)
+func (r *reader) checkMetrics(s setting, address string) {
+	host, port, err := net.SplitHostPort(address)
+	_, isPort := parsePort(port)
+	addr, addrErr := netip.ParseAddr(host)
 	switch {
-	case err != nil && host != "":
-		r.fault(v.place(), "want %s", wantMetrics)
-	case !addr.IsLoopback():
-		r.warn(v.place(), "not a loopback address: whoever can reach it can read the metrics")
+	case err != nil || !isPort || addrErr != nil && host != "" && host != "localhost":
+		r.fault(s, "want %s", wantMetrics)
+	case host != "localhost" && !addr.IsLoopback():
+		r.warn(s, "not a loopback address: anybody who can reach it can read the metrics")
 	}
 }
 
-func (r *reader) checkNtfy(v value) {
-	if v.text == "" {
-		return
+func (r *reader) checkNtfy(s setting, topic string) {
+	if i := strings.LastIndexByte(topic, '@'); i >= 0 {
+		// What comes before it may be a password, which belongs in no message.
+		s.value = "…" + topic[i:]
 	}
-	at := v.place()
-	if i := strings.LastIndexByte(v.text, '@'); i >= 0 {
-		// What stands before it may be a password, which belongs in no message.
-		at.Value = quote("…" + v.text[i:])
-	}
-	u, err := url.Parse(v.text)
+	u, err := url.Parse(topic)
 	switch {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "":
-		r.fault(at, "want %s", wantNtfy)
+		r.fault(s, "want %s", wantNtfy)
 	case u.User != nil:
-		r.fault(at, "credentials do not belong in the URL: want an access token in a file, ntfy_token_file")
+		r.fault(s, "credentials do not belong in the URL: want an access token in a file, ntfy_token_file")
 	case strings.Trim(u.Path, "/") == "" || strings.HasSuffix(u.Path, "/"):
-		r.fault(at, "no topic: want %s", wantNtfy)
+		r.fault(s, "no topic: want %s", wantNtfy)
 	}
-}
-
-// checkToken looks at the token file beside the URL that the token is sent to.
-func (r *reader) checkToken(watch rawWatch) {
-	v := watch.NtfyTokenFile
-	if v.text == "" {
-		return
-	}
-	if !isFilePath(v.text) {
-		r.fault(v.place(), "want %s", wantToken)
-	}
-	switch u, err := url.Parse(watch.Ntfy.text); {
-	case watch.Ntfy.text == "":
-		r.warn(v.place(), "not used, as ntfy is off")
-	case err == nil && u.Scheme == "http":
-		r.warn(watch.Ntfy.place(), "the access token is sent unencrypted: want https")
-	}
-}
-
-// command returns the elements of command: a program, and arguments that may be
-// anything.
-func (r *reader) command(items []value) []string {
-	var argv []string
-	for i, item := range items {
-		s, ok := r.text(item, "a string")
-		switch {
-		case ok && i == 0 && !isFilePath(s):
-			r.fault(item.place(), "want %s: there is no shell and no PATH", wantProgram)
-		case ok && strings.Contains(s, "\x00"):
-			r.fault(item.place(), "want no NUL in an argument")
-		}
-		argv = append(argv, s)
-	}
-	return argv
 }

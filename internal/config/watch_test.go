@@ -10,41 +10,41 @@ func TestWatchFaults(t *testing.T) {
 	const metrics = `an address and a port, such as "127.0.0.1:9713", or "" for none`
 	const ntfy = `an http or https URL with a topic, such as "https://ntfy.sh/my-topic", or "" for none`
 	tests := []struct{ text, want string }{
-		{`state = ""`, `2:9: watch.state: "": want ` + state},
-		{`state = "state.jsonl"`, `2:9: watch.state: "state.jsonl": want ` + state},
-		{`state = "/var/lib/portmon/"`, `2:9: watch.state: "/var/lib/portmon/": want ` + state},
-		{`state = "/a\u0000b"`, `2:9: watch.state: "/a\x00b": want ` + state},
-		{`state = 5`, `2:9: watch.state: 5: want ` + state + `, not an integer`},
+		{`state = ""`, `2:1: watch.state: "": want ` + state},
+		{`state = "state.jsonl"`, `2:1: watch.state: "state.jsonl": want ` + state},
+		{`state = "/var/lib/portmon/"`, `2:1: watch.state: "/var/lib/portmon/": want ` + state},
+		{`state = "/a\u0000b"`, `2:1: watch.state: "/a\x00b": want ` + state},
+		{`state = 5`, `2:1: watch.state: 5: want ` + state},
 
-		{`metrics = "9713"`, `2:11: watch.metrics: "9713": want ` + metrics},
-		{`metrics = "127.0.0.1"`, `2:11: watch.metrics: "127.0.0.1": want ` + metrics},
-		{`metrics = "127.0.0.1:0"`, `2:11: watch.metrics: "127.0.0.1:0": want ` + metrics},
-		{`metrics = "127.0.0.1:65536"`, `2:11: watch.metrics: "127.0.0.1:65536": want ` + metrics},
-		{`metrics = "127.0.0.1:http"`, `2:11: watch.metrics: "127.0.0.1:http": want ` + metrics},
-		{`metrics = "::1:9713"`, `2:11: watch.metrics: "::1:9713": want ` + metrics},
-		{`metrics = "example.org:9713"`, `2:11: watch.metrics: "example.org:9713": want ` + metrics},
-		{`metrics = "http://127.0.0.1:9713"`, `2:11: watch.metrics: "http://127.0.0.1:9713": want ` + metrics},
-		{`metrics = 9713`, `2:11: watch.metrics: 9713: want ` + metrics + `, not an integer`},
+		{`metrics = "9713"`, `2:1: watch.metrics: "9713": want ` + metrics},
+		{`metrics = "127.0.0.1"`, `2:1: watch.metrics: "127.0.0.1": want ` + metrics},
+		{`metrics = "127.0.0.1:0"`, `2:1: watch.metrics: "127.0.0.1:0": want ` + metrics},
+		{`metrics = "127.0.0.1:65536"`, `2:1: watch.metrics: "127.0.0.1:65536": want ` + metrics},
+		{`metrics = "127.0.0.1:http"`, `2:1: watch.metrics: "127.0.0.1:http": want ` + metrics},
+		{`metrics = "::1:9713"`, `2:1: watch.metrics: "::1:9713": want ` + metrics},
+		{`metrics = "example.org:9713"`, `2:1: watch.metrics: "example.org:9713": want ` + metrics},
+		{`metrics = "http://127.0.0.1:9713"`, `2:1: watch.metrics: "http://127.0.0.1:9713": want ` + metrics},
+		{`metrics = 9713`, `2:1: watch.metrics: 9713: want ` + metrics},
 
-		{`ntfy = "my-topic"`, `2:8: watch.ntfy: "my-topic": want ` + ntfy},
-		{`ntfy = "ntfy.sh/my-topic"`, `2:8: watch.ntfy: "ntfy.sh/my-topic": want ` + ntfy},
-		{`ntfy = "ftp://ntfy.sh/my-topic"`, `2:8: watch.ntfy: "ftp://ntfy.sh/my-topic": want ` + ntfy},
-		{`ntfy = "https:///my-topic"`, `2:8: watch.ntfy: "https:///my-topic": want ` + ntfy},
-		{`ntfy = "https://:443/my-topic"`, `2:8: watch.ntfy: "https://:443/my-topic": want ` + ntfy},
-		{`ntfy = "https://ntfy.sh/my-topic#x"`, `2:8: watch.ntfy: "https://ntfy.sh/my-topic#x": want ` + ntfy},
-		{`ntfy = "https://ntfy.sh:x/my-topic"`, `2:8: watch.ntfy: "https://ntfy.sh:x/my-topic": want ` + ntfy},
-		{`ntfy = "https://ntfy.sh"`, `2:8: watch.ntfy: "https://ntfy.sh": no topic: want ` + ntfy},
-		{`ntfy = "https://ntfy.sh/"`, `2:8: watch.ntfy: "https://ntfy.sh/": no topic: want ` + ntfy},
-		{`ntfy = "https://ntfy.sh/my-topic/"`, `2:8: watch.ntfy: "https://ntfy.sh/my-topic/": no topic: want ` + ntfy},
-		{`ntfy = false`, `2:8: watch.ntfy: false: want ` + ntfy + `, not a boolean`},
+		{`ntfy = "my-topic"`, `2:1: watch.ntfy: "my-topic": want ` + ntfy},
+		{`ntfy = "ntfy.sh/my-topic"`, `2:1: watch.ntfy: "ntfy.sh/my-topic": want ` + ntfy},
+		{`ntfy = "ftp://ntfy.sh/my-topic"`, `2:1: watch.ntfy: "ftp://ntfy.sh/my-topic": want ` + ntfy},
+		{`ntfy = "https:///my-topic"`, `2:1: watch.ntfy: "https:///my-topic": want ` + ntfy},
+		{`ntfy = "https://:443/my-topic"`, `2:1: watch.ntfy: "https://:443/my-topic": want ` + ntfy},
+		{`ntfy = "https://ntfy.sh/my-topic#x"`, `2:1: watch.ntfy: "https://ntfy.sh/my-topic#x": want ` + ntfy},
+		{`ntfy = "https://ntfy.sh:x/my-topic"`, `2:1: watch.ntfy: "https://ntfy.sh:x/my-topic": want ` + ntfy},
+		{`ntfy = "https://ntfy.sh"`, `2:1: watch.ntfy: "https://ntfy.sh": no topic: want ` + ntfy},
+		{`ntfy = "https://ntfy.sh/"`, `2:1: watch.ntfy: "https://ntfy.sh/": no topic: want ` + ntfy},
+		{`ntfy = "https://ntfy.sh/my-topic/"`, `2:1: watch.ntfy: "https://ntfy.sh/my-topic/": no topic: want ` + ntfy},
+		{`ntfy = false`, `2:1: watch.ntfy: false: want ` + ntfy},
 
-		{`ntfy_token_file = "token"`, `2:19: watch.ntfy_token_file: "token": want the absolute path of a file, or "" for none`},
+		{`ntfy_token_file = "token"`, `2:1: watch.ntfy_token_file: "token": want the absolute path of a file, or "" for none`},
 
-		{`command = "/bin/logger"`, `2:11: watch.command: "/bin/logger": want a list of strings, the program and its arguments, in brackets, not a string`},
-		{`command = ["logger"]`, `2:12: watch.command: "logger": want the absolute path of a program first: there is no shell and no PATH`},
-		{`command = [""]`, `2:12: watch.command: "": want the absolute path of a program first: there is no shell and no PATH`},
-		{`command = ["/bin/logger", 5]`, `2:27: watch.command: 5: want a string, not an integer`},
-		{`command = ["/bin/logger", "a\u0000"]`, `2:27: watch.command: "a\x00": want no NUL in an argument`},
+		{`command = "/bin/logger"`, `2:1: watch.command: "/bin/logger": want a list of strings, the program and its arguments, in brackets`},
+		{`command = ["logger"]`, `2:1: watch.command: "logger": want the absolute path of a program first: there is no shell and no PATH`},
+		{`command = [""]`, `2:1: watch.command: "": want the absolute path of a program first: there is no shell and no PATH`},
+		{`command = ["/bin/logger", 5]`, `2:1: watch.command: 5: want a string`},
+		{`command = ["/bin/logger", "a\u0000"]`, `2:1: watch.command: "a\x00": want no NUL in an argument`},
 	}
 	for _, tt := range tests {
 		// Whatever else is said of a token file, it is not that ntfy is off.
@@ -69,11 +69,11 @@ func TestWatchKeepsPasswords(t *testing.T) {
 		}
 	}
 	wantFaults(t, "[watch]\nntfy = \"https://user:secret@ntfy.sh/my-topic\"",
-		`2:8: watch.ntfy: "…@ntfy.sh/my-topic": credentials do not belong in the URL: want an access token in a file, ntfy_token_file`)
+		`2:1: watch.ntfy: "…@ntfy.sh/my-topic": credentials do not belong in the URL: want an access token in a file, ntfy_token_file`)
 }
 
 func TestWatchMetrics(t *testing.T) {
-	const want = ": not a loopback address: whoever can reach it can read the metrics"
+	const want = ": not a loopback address: anybody who can reach it can read the metrics"
 	for address, warns := range map[string]bool{
 		"127.0.0.1:9713":          false,
 		"127.8.8.8:1":             false,
@@ -89,7 +89,7 @@ func TestWatchMetrics(t *testing.T) {
 		text := "[watch]\nmetrics = \"" + address + "\""
 		warning := ""
 		if warns {
-			warning = `2:11: watch.metrics: "` + address + `"` + want
+			warning = `2:1: watch.metrics: "` + address + `"` + want
 		}
 		wantWarnings(t, text, warning)
 		c, err := Parse("p.toml", []byte(text), noFiles)
@@ -101,8 +101,8 @@ func TestWatchMetrics(t *testing.T) {
 
 func TestWatchToken(t *testing.T) {
 	const token = "[watch]\nntfy_token_file = \"/etc/portmon/token\"\n"
-	wantWarnings(t, token, `2:19: watch.ntfy_token_file: "/etc/portmon/token": not used, as ntfy is off`)
-	wantWarnings(t, token+`ntfy = "http://ntfy.example/topic"`, `3:8: watch.ntfy: "http://ntfy.example/topic": the access token is sent unencrypted: want https`)
+	wantWarnings(t, token, `2:1: watch.ntfy_token_file: "/etc/portmon/token": not used, as ntfy is off`)
+	wantWarnings(t, token+`ntfy = "http://ntfy.example/topic"`, `3:1: watch.ntfy: "http://ntfy.example/topic": the access token is sent unencrypted: want https`)
 	wantWarnings(t, token+`ntfy = "https://ntfy.example/topic"`, "")
 	wantWarnings(t, `watch.ntfy = "http://ntfy.example/topic"`, "")
 	wantWarnings(t, `watch.ntfy = "https://example.org/ntfy/topic"`, "")

@@ -1,9 +1,16 @@
 package config
 
 import (
+	"errors"
+	"fmt"
+	"net/netip"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/portmon/portmon/internal/addrlist"
 )
 
 // maxWhitelistSize bounds a whitelist file, in bytes: millions of addresses,
@@ -12,76 +19,126 @@ const maxWhitelistSize = 64 << 20
 
 // readWhitelists takes the whitelist and then adds the whitelist files, so that
 // a host with files has the default whitelist until it says otherwise.
-func (r *reader) readWhitelists(file raw) {
-	if items, ok := r.list(file.Whitelist, "addresses and prefixes"); ok {
-		r.config.Spec.Whitelist = nil
+func (r *reader) readWhitelists() {
+	whitelist := &r.config.Spec.Whitelist
+	if items, ok := r.list(r.get("whitelist"), "addresses and prefixes"); ok {
+		*whitelist = nil
 		for _, item := range items {
-			if s, ok := r.text(item, "an address, a prefix or a range in quotes"); ok {
-				r.addEntry(item.at, s)
+			s, ok := typed[string](r, item, "an address, a prefix or a range in quotes")
+			if !ok {
+				continue
 			}
+			prefixes, err := addrlist.Parse(s)
+			if err != nil {
+				r.fault(item, "%w", nameError(s, err))
+			} else if note := doubt(s, prefixes); note != "" {
+				r.warn(item, "%s", note)
+			}
+			*whitelist = append(*whitelist, prefixes...)
 		}
 	}
-	if items, ok := r.list(file.WhitelistFiles, "file names"); ok {
-		for _, item := range items {
-			if name, ok := r.text(item, "the name of a file"); ok {
-				r.addFile(item.place(), name)
+	var files []string
+	items, _ := r.list(r.get("whitelist_files"), "file names")
+	for _, item := range items {
+		name, ok := typed[string](r, item, "the name of a file")
+		if name != "" && !filepath.IsAbs(name) {
+			name = filepath.Join(filepath.Dir(r.file), name)
+		}
+		switch {
+		case !ok:
+		case name == "":
+			r.fault(item, "want the name of a file")
+		case slices.Contains(files, name):
+			r.warn(item, "is listed twice, and read once")
+		default:
+			files = append(files, name)
+			// To go on without the file could ban those who rely on it.
+			if err := r.readWhitelistFile(name); err != nil {
+				r.fault(item, "%s: %w", name, withoutPath(err))
 			}
 		}
 	}
 }
 
-// addEntry adds what an entry of a whitelist stands for. The place comes
-// without the value.
-func (r *reader) addEntry(at Place, s string) {
-	prefixes, notes, err := appendEntry(r.config.Spec.Whitelist, s)
-	r.config.Spec.Whitelist = prefixes
-	if err == nil && notes == nil {
-		return
+// readWhitelistFile adds the entries of a whitelist file. The file is read
+// twice, so that memory for its entries is allocated once. The error is that of
+// reading it.
+func (r *reader) readWhitelistFile(name string) error {
+	var n int
+	var faults, warnings Errors
+	add := func(to *Errors, e addrlist.Entry, err error) {
+		if len(*to) <= maxWhitelistReports { // one more, for limit to see that there are more
+			*to = append(*to, &Error{File: name, Line: e.Line, Column: e.Column, Value: quote(e.Text), Err: err})
+		}
 	}
-	at.Value = quote(s)
-	if err != nil {
-		r.fault(at, "%w", err)
+	err := r.eachEntry(name, func(e addrlist.Entry) {
+		n += len(e.Prefixes)
+		if e.Err != nil {
+			add(&faults, e, nameError(e.Text, e.Err))
+		} else if note := doubt(e.Text, e.Prefixes); note != "" {
+			add(&warnings, e, errors.New(note))
+		}
+	})
+	r.fileFaults = append(r.fileFaults, limit(faults, maxWhitelistReports)...)
+	r.fileWarnings = append(r.fileWarnings, limit(warnings, maxWhitelistReports)...)
+	if err != nil || len(faults) > 0 {
+		return err
 	}
-	for _, note := range notes {
-		r.warn(at, "%s", note)
-	}
+	whitelist := slices.Grow(r.config.Spec.Whitelist, n)
+	err = r.eachEntry(name, func(e addrlist.Entry) { whitelist = append(whitelist, e.Prefixes...) })
+	r.config.Spec.Whitelist = whitelist
+	return err
 }
 
-// addFile adds the entries of a whitelist file. That it cannot be read is a
-// fault of the place where it is listed: to go on without it could ban those
-// who rely on it.
-func (r *reader) addFile(at Place, name string) {
-	if name == "" {
-		r.fault(at, "want the name of a file")
-		return
-	}
-	if !filepath.IsAbs(name) {
-		name = filepath.Join(filepath.Dir(r.files[0]), name)
-	}
-	if slices.Contains(r.files[1:], name) {
-		r.warn(at, "is listed twice, and read once")
-		return
-	}
-	data, err := readFile(name, maxWhitelistSize, r.open)
+// eachEntry calls do for each entry of a whitelist file.
+func (r *reader) eachEntry(name string, do func(addrlist.Entry)) error {
+	f, err := r.open(name)
 	if err != nil {
-		r.fault(at, "%w", err)
-		return
+		return err
 	}
-	r.files = append(r.files, name)
-	number := 0
-	for line := range strings.Lines(string(withoutBOM(data))) {
-		number++
-		line, _, _ = strings.Cut(line, "#")
-		entry := strings.TrimSpace(line)
-		if entry == "" {
-			continue
+	defer f.Close()
+	for e, err := range addrlist.Read(f, maxWhitelistSize) {
+		if err != nil {
+			return err
 		}
-		at := Place{File: name, Line: number, Column: strings.Index(line, entry) + 1}
-		if strings.ContainsAny(entry, " \t,;") {
-			at.Value = quote(entry)
-			r.fault(at, "want one entry per line")
-			continue
+		do(e)
+		if e.Line%(1<<20) == 0 {
+			// Left alone, the collector lets the lines that have been read take
+			// as much memory as a large whitelist itself.
+			runtime.GC()
 		}
-		r.addEntry(at, entry)
 	}
+	return nil
+}
+
+// hostName matches what could be the name of a host.
+var hostName = regexp.MustCompile(`^[\w.-]*[A-Za-z][\w.-]*$`)
+
+// nameError returns err, or explains why an entry cannot be a host name.
+func nameError(s string, err error) error {
+	if errors.Is(err, addrlist.ErrSyntax) && hostName.MatchString(s) {
+		return errors.New("names are not resolved: there is no DNS when the table is loaded at boot, " +
+			"and the owner of a name could whitelist any address; want an address, a prefix or a range")
+	}
+	return err
+}
+
+// doubt returns what the author of an entry may not have meant, or "".
+func doubt(s string, prefixes []netip.Prefix) string {
+	first := prefixes[0]
+	host, _, isPrefix := strings.Cut(s, "/")
+	switch {
+	case first.Bits() == 0 && first.Addr().Is4():
+		return "this is all of IPv4: no source of that family will ever be banned"
+	case first.Bits() == 0:
+		return "this is all of IPv6: no source of that family will ever be banned"
+	case strings.Contains(s, ":") && first.Addr().Is4():
+		return fmt.Sprintf("taken as %s: packets carry it as IPv4", strings.TrimSuffix(first.String(), "/32"))
+	case !isPrefix:
+		return ""
+	}
+	if addr, err := netip.ParseAddr(host); err == nil && addr != first.Addr() {
+		return fmt.Sprintf("taken as %s: the address has bits set beyond the prefix length", first)
+	}
+	return ""
 }

@@ -39,6 +39,8 @@ func TestWhitelistFile(t *testing.T) {
 192.0.2.7
    2001:db8::/32   # trailing comment
 	198.51.100.0-198.51.100.3#another
+198.51.100.8 - 198.51.100.9 ; like the lists of portmon ban
+198.51.101.0/255.255.255.0 // so is this
 #192.0.2.8
 192.0.2.9`,
 		"empty.txt":   "",
@@ -48,7 +50,7 @@ func TestWhitelistFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := prefixes("10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32", "198.51.100.0/30", "192.0.2.9/32", "203.0.113.1/32", "203.0.113.2/32")
+	want := prefixes("10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32", "198.51.100.0/30", "198.51.100.8/31", "198.51.101.0/24", "192.0.2.9/32", "203.0.113.1/32", "203.0.113.2/32")
 	if diff := diffPrefixes(want, c.Spec.Whitelist); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
@@ -99,10 +101,10 @@ func TestWhitelistFileUnreadable(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	want := strings.ReplaceAll(`DIR/portmon.toml:2:3: whitelist_files: "missing.txt": open DIR/missing.txt: no such file or directory
-DIR/portmon.toml:3:3: whitelist_files: "": want the name of a file
-DIR/portmon.toml:4:3: whitelist_files: ".": read DIR: is a directory
-DIR/portmon.toml:7:12: trap.maxretry: 0: want an integer from 1 to 1000`, "DIR", dir)
+	want := strings.ReplaceAll(`DIR/portmon.toml:1:1: whitelist_files: "missing.txt": DIR/missing.txt: open: no such file or directory
+DIR/portmon.toml:1:1: whitelist_files: "": want the name of a file
+DIR/portmon.toml:1:1: whitelist_files: ".": DIR: read: is a directory
+DIR/portmon.toml:7:1: trap.maxretry: 0: want an integer from 1 to 1000`, "DIR", dir)
 	if diff := cmp.Diff(want, err.Error()); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
@@ -135,7 +137,7 @@ func (endless) Close() error { return nil }
 
 func TestWhitelistFileEndless(t *testing.T) {
 	_, err := Parse("p.toml", []byte(`whitelist_files = ["/dev/zero"]`), func(string) (io.ReadCloser, error) { return endless{}, nil })
-	const want = `p.toml:1:20: whitelist_files: "/dev/zero": read /dev/zero: larger than the 67108864 bytes allowed`
+	const want = `p.toml:1:1: whitelist_files: "/dev/zero": /dev/zero: larger than 64 MiB`
 	if err == nil || err.Error() != want {
 		t.Errorf("the error is %v\nwant %s", err, want)
 	}
@@ -152,8 +154,8 @@ func TestWhitelistFileFaults(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	want := `p.toml:2:1: foo: unknown key: above the first [table] there are whitelist and whitelist_files
-b.txt:3:3: "example.org": names are not resolved: there is no DNS when the table is loaded at boot, and whoever runs the name could whitelist anybody; want an address, a prefix or a range
+	want := `p.toml:2:1: foo: unknown key: want whitelist, whitelist_files, trap, scan, ban or watch
+b.txt:3:3: "example.org": names are not resolved: there is no DNS when the table is loaded at boot, and the owner of a name could whitelist any address; want an address, a prefix or a range
 b.txt:4:1: "192.0.2.1/33": want a prefix length from 0 to 32 after the slash
 b.txt:5:1: "192.0.2.1 192.0.2.2": want one entry per line
 b.txt:6:1: "192.0.2.1, 192.0.2.2": want one entry per line
@@ -170,8 +172,8 @@ func TestWhitelistWarnings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `p.toml:2:1: whitelist: "127.0.0.1/24": taken as 127.0.0.0/24: the address has bits set beyond the prefix length
-p.toml:3:29: whitelist_files: "a.txt": is listed twice, and read once
+	want := `p.toml:1:1: whitelist: "127.0.0.1/24": taken as 127.0.0.0/24: the address has bits set beyond the prefix length
+p.toml:3:1: whitelist_files: "a.txt": is listed twice, and read once
 a.txt:2:1: "127.0.0.1/24": taken as 127.0.0.0/24: the address has bits set beyond the prefix length
 a.txt:3:1: "::ffff:192.0.2.7": taken as 192.0.2.7: packets carry it as IPv4
 a.txt:4:1: "::/0": this is all of IPv6: no source of that family will ever be banned`
@@ -193,11 +195,11 @@ func TestWhitelistFileLimitsReports(t *testing.T) {
 	_, err := Parse("p.toml", []byte(`whitelist_files = ["names.txt", "some.txt", "after.txt"]`), open)
 	faults, ok := errors.AsType[Errors](err)
 	if !ok || len(faults) != 20+1+20+1 {
-		t.Fatalf("%d faults: want 20 of names.txt and what counts the rest, 20 of some.txt, 1 of after.txt", len(faults))
+		t.Fatalf("%d faults: want 20 of names.txt and what says that there are more, 20 of some.txt, 1 of after.txt", len(faults))
 	}
 	for i, want := range map[int]string{
 		19: "names.txt:21:1: ",
-		20: "names.txt:22: and 37 more",
+		20: "names.txt:22: and more: only the first 20 are shown",
 		21: "some.txt:1:1: ",
 		40: "some.txt:20:1: ",
 		41: "after.txt:1:1: ",
@@ -234,6 +236,10 @@ func TestWhitelistFileLarge(t *testing.T) {
 	}
 	if n := len(c.Spec.Whitelist); n != 100_000 {
 		t.Errorf("%d entries: want 100,000", n)
+	}
+	// 64 MiB of addresses are 150 MB of prefixes: there is no room for more.
+	if n := cap(c.Spec.Whitelist); n > 101_000 {
+		t.Errorf("memory for %d entries", n)
 	}
 }
 

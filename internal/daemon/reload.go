@@ -68,7 +68,7 @@ func (d *daemon) reloadNow(ask, parts context.Context) error {
 		d.startMetrics(parts, conf)
 	}
 	for _, w := range conf.Warnings {
-		d.journal.Warn(w.String())
+		d.journal.Warn(w.Error())
 	}
 	d.journal.Info("configuration read again", "file", conf.Source)
 	return nil
