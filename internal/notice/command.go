@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,7 +31,10 @@ const (
 
 // Variable is one that a command finds in its environment, unless it does not
 // apply or its value is not known.
-type Variable struct{ Name, Meaning, value string }
+type Variable struct {
+	Name, Meaning string
+	value         any // "" or 0 if it is not known
+}
 
 // Variables returns those that describe a notice. The last eight are only set
 // for a notice of one event.
@@ -51,25 +53,18 @@ func (n *notice) variables() []Variable {
 			`"whitelisted", "restored", "table gone", "repaired", "removed" or "full".`, kind},
 		{"PORTMON_TITLE", "One line.", n.title},
 		{"PORTMON_MESSAGE", "One or more lines.", n.message},
-		{"PORTMON_PRIORITY", "2 (low), 3 or 4 (high), as in ntfy.", positive(n.priority)},
+		{"PORTMON_PRIORITY", "2 (low), 3 or 4 (high), as in ntfy.", n.priority},
 		{"PORTMON_HOST", "The name of the host.", n.host},
-		{"PORTMON_COUNT", "How many events the notice is about.", positive(n.count)},
+		{"PORTMON_COUNT", "How many events the notice is about.", n.count},
 		{"PORTMON_ADDRESS", `The source: an address, or a prefix such as "2001:db8::/64".`, text.Prefix(e.Source)},
-		{"PORTMON_TIER", "The step of the ladder, from 1.", positive(e.Step)},
+		{"PORTMON_TIER", "The step of the ladder, from 1.", e.Step},
 		{"PORTMON_CAUSE", `Why it is banned: "trap", "scan", "subnet", "hand" or "other".`, e.Cause.String()},
 		{"PORTMON_PROTOCOL", `The protocol of the offence: "tcp", "udp", or a number.`, text.Protocol(e.Proto)},
-		{"PORTMON_PORT", "The port of the offence.", positive(int(e.Port))},
-		{"PORTMON_OFFENCES", "How many offences of the source are on record.", positive(e.Offences)},
+		{"PORTMON_PORT", "The port of the offence.", int(e.Port)},
+		{"PORTMON_OFFENCES", "How many offences of the source are on record.", e.Offences},
 		{"PORTMON_UNTIL", "When the ban ends, such as 2026-01-18T19:04:26Z; not set if it does not end.", until},
 		{"PORTMON_REASON", "The comment of the ban, without control characters.", e.Comment},
 	}
-}
-
-func positive(n int) string {
-	if n <= 0 {
-		return ""
-	}
-	return strconv.Itoa(n)
 }
 
 // inherited are the variables that a command has from the watcher. Others in
@@ -84,8 +79,8 @@ func environment(n *notice) []string {
 		}
 	}
 	for _, v := range n.variables() {
-		if v.value != "" {
-			env = append(env, v.Name+"="+v.value)
+		if v.value != "" && v.value != 0 {
+			env = append(env, fmt.Sprint(v.Name, "=", v.value))
 		}
 	}
 	return env

@@ -147,8 +147,8 @@ func TestVariables(t *testing.T) {
 	n.Comment = "abuse"
 	documented := Variables()
 	for i, v := range composed(n).variables() {
-		if v.value == "" || v.Name != documented[i].Name || v.Meaning == "" {
-			t.Errorf("%q means %q, and is %q in a notice", v.Name, v.Meaning, v.value)
+		if v.value == "" || v.value == 0 || v.Name != documented[i].Name || v.Meaning == "" {
+			t.Errorf("%q means %q, and is %v in a notice", v.Name, v.Meaning, v.value)
 		}
 	}
 	for kind := range watch.Kinds {
