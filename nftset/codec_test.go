@@ -256,7 +256,7 @@ func TestDeleteIsBare(t *testing.T) {
 }
 
 func TestUserData(t *testing.T) {
-	for _, text := range []string{"", "x", "ssh scan", "ümläut", "with\x00nul", strings.Repeat("x", maxSetComment)} {
+	for _, text := range []string{"", "x", "ssh scan", "ümläut", "with\x00nul", strings.Repeat("x", maxElemComment)} {
 		b := appendUserData([]byte("before"), udataElemComment, text)[len("before"):]
 		if len(b) != len(text)+3 {
 			t.Errorf("%q takes %d bytes", text, len(b))
@@ -264,7 +264,7 @@ func TestUserData(t *testing.T) {
 		if got := userDataString(b, udataElemComment); got != text {
 			t.Errorf("%q became %q", text, got)
 		}
-		if got := userDataString(b, udataSetComment); got != "" {
+		if got := userDataString(b, udataElemComment+7); got != "" {
 			t.Errorf("%q found as another type: %q", text, got)
 		}
 	}

@@ -11,15 +11,17 @@ import (
 	"github.com/portmon/portmon/internal/nfnl"
 )
 
-// BatchSize is the number of elements that [Conn.AddSeq], [Conn.RenewSeq] and [Conn.DeleteSeq] put into one transaction, at most.
+// BatchSize is the number of elements that [Conn.AddSeq], [Conn.RenewSeq] and
+// [Conn.DeleteSeq] put into one transaction, at most.
 const BatchSize = 8192
 
-// Commit runs a transaction: all of it, or nothing. A failure is an *OpError for the first operation that failed. An empty
-// transaction does nothing.
+// Commit runs a transaction: all of it, or nothing. A failure is an *OpError
+// for the first operation that failed. An empty transaction does nothing.
 func (c *Conn) Commit(tx *Tx) error { return c.run(tx, true) }
 
-// Check asks the kernel whether a transaction would succeed, and changes nothing: the kernel runs it and, missing the end of the
-// batch, takes all of it back.
+// Check asks the kernel whether a transaction would succeed, and changes
+// nothing: the kernel runs it and, missing the end of the batch, takes all of
+// it back.
 func (c *Conn) Check(tx *Tx) error { return c.run(tx, false) }
 
 func (c *Conn) run(tx *Tx, commit bool) error {
@@ -29,8 +31,10 @@ func (c *Conn) run(tx *Tx, commit bool) error {
 	if len(tx.ops) == 0 {
 		return nil
 	}
-	// One acknowledgement is enough, that of the last operation; errors come for every operation without asking. More would only
-	// fill the receive buffer: beyond some 200 of them the kernel says ENOBUFS although it has committed.
+	// One acknowledgement is enough, that of the last operation; errors come
+	// for every operation without asking. More would only fill the receive
+	// buffer: beyond some 200 the kernel returns ENOBUFS although it has
+	// committed.
 	flags := tx.enc.b[tx.ops[len(tx.ops)-1].at+6:]
 	binary.NativeEndian.PutUint16(flags, binary.NativeEndian.Uint16(flags)|unix.NLM_F_ACK)
 
@@ -48,9 +52,9 @@ func (c *Conn) run(tx *Tx, commit bool) error {
 	return c.outcome(tx)
 }
 
-// outcome reads the answers to a transaction. The kernel queued all of them before
-// Send returned. Errors that did not fit the receive buffer are lost, not the
-// first.
+// outcome reads the answers to a transaction. The kernel queued all of them
+// before Send returned. Errors that did not fit the receive buffer are lost,
+// not the first.
 func (c *Conn) outcome(tx *Tx) error {
 	var first *OpError
 	acked := false
@@ -94,8 +98,8 @@ func (c *Conn) drain() {
 	_ = c.wire.Pending(func([]byte) error { return nil }) // a fault of the socket comes again
 }
 
-// AddSeq adds elements in transactions of at most [BatchSize]. After an error, the
-// transactions before it have taken effect.
+// AddSeq adds elements in transactions of at most [BatchSize]. After an error,
+// the transactions before it have taken effect.
 func (c *Conn) AddSeq(s *Set, elems iter.Seq[Element]) error {
 	return c.batches(BatchSize, elems, func(tx *Tx, batch []Element) { tx.Add(s, batch...) })
 }
@@ -106,14 +110,14 @@ func (c *Conn) RenewSeq(s *Set, elems iter.Seq[Element]) error {
 }
 
 // DeleteSeq deletes elements, absent ones included, by [Tx.Discard], in
-// transactions of at most [BatchSize]. After an error, the transactions before it
-// have taken effect.
+// transactions of at most [BatchSize]. After an error, the transactions before
+// it have taken effect.
 func (c *Conn) DeleteSeq(s *Set, elems iter.Seq[Element]) error {
 	return c.batches(BatchSize, elems, func(tx *Tx, batch []Element) { tx.Discard(s, batch...) })
 }
 
-// batches runs a transaction for each size elements, or fewer where the send buffer does not take so many: without privilege, and with
-// long comments.
+// batches runs a transaction for each size elements, or fewer where the send
+// buffer does not take so many: without privilege, and with long comments.
 func (c *Conn) batches(size int, elems iter.Seq[Element], encode func(*Tx, []Element)) error {
 	var (
 		batch  []Element
@@ -142,9 +146,11 @@ func (c *Conn) batches(size int, elems iter.Seq[Element], encode func(*Tx, []Ele
 	return commit(batch)
 }
 
-// ReplaceSeq makes elems the only elements of a set, in one transaction: no packet sees the set empty or half full. In a set of intervals
-// that is true from about Linux 6.18 on. Before (seen on 5.10, 6.1 and 6.12), look-ups may miss, and in 6.12 find, what they should not,
-// until the transaction is done: where that matters, delete and add only what differs.
+// ReplaceSeq makes elems the only elements of a set, in one transaction: no
+// packet sees the set empty or half full. In a set of intervals that is true
+// from about Linux 6.18 on. Before (seen on 5.10, 6.1 and 6.12), look-ups may
+// miss, and in 6.12 find, what they should not, until the transaction is done:
+// where that matters, delete and add only what differs.
 func (c *Conn) ReplaceSeq(s *Set, elems iter.Seq[Element]) error {
 	var tx Tx
 	tx.FlushSet(s)

@@ -6,11 +6,11 @@ import (
 	"github.com/portmon/portmon/internal/nfnl"
 )
 
-// Config says how to open a [Conn]. The zero value is for the calling thread's
-// network namespace.
+// Config holds the options of [Dial]. The zero value is for the calling
+// thread's network namespace.
 type Config struct {
-	// NetNS is the file descriptor of the network namespace to talk to, or 0 for
-	// that of the calling thread. It is needed only during [Dial].
+	// NetNS is the file descriptor of the network namespace to talk to, or 0
+	// for that of the calling thread. It is needed only during [Dial].
 	NetNS int
 }
 
@@ -21,13 +21,13 @@ type Conn struct {
 	dumped bool // a dump is being read, maybe from within a loop of the caller's
 }
 
-// errDumped keeps a loop over a dump from losing its answers to another request,
-// and from waiting for them forever.
+// errDumped keeps a loop over a dump from losing its answers to another
+// request, and from waiting for them forever.
 var errDumped = errors.New("the connection is in the midst of a dump: open another one for use inside of the loop")
 
-// Dial opens a connection; nil stands for the zero Config. It needs no privilege,
-// but nearly everything done with the connection needs CAP_NET_ADMIN in the user
-// namespace that owns the network namespace.
+// Dial opens a connection; nil stands for the zero Config. It needs no
+// privilege, but nearly everything done with the connection needs CAP_NET_ADMIN
+// in the user namespace that owns the network namespace.
 func Dial(config *Config) (*Conn, error) {
 	if config == nil {
 		config = &Config{}

@@ -24,7 +24,8 @@ type listed struct {
 	end bool    // NFT_SET_ELEM_INTERVAL_END: From is the first key behind an interval
 }
 
-// elementList walks the elements of one NEWSETELEM message, without allocating. It stops at the first false, or with an error.
+// elementList walks the elements of one NEWSETELEM message, without allocating.
+// It stops at the first false, or with an error.
 func elementList(t KeyType, attrs []byte, yield func(listed) bool) (more bool, err error) {
 	for len(attrs) > 0 {
 		a, rest, err := nfnl.NextAttr(attrs)
@@ -51,7 +52,8 @@ func elementList(t KeyType, attrs []byte, yield func(listed) bool) (more bool, e
 	return true, nil
 }
 
-// parseElement reads one list entry. ok is false for what has no key: the catch-all element.
+// parseElement reads one list entry. ok is false for what has no key: the
+// catch-all element.
 func parseElement(t KeyType, b []byte) (l listed, ok bool, err error) {
 	for len(b) > 0 {
 		a, rest, err := nfnl.NextAttr(b)
@@ -77,7 +79,8 @@ func parseElement(t KeyType, b []byte) (l listed, ok bool, err error) {
 		case unix.NFTA_SET_ELEM_TIMEOUT:
 			l.el.Timeout = duration(a.Uint64())
 		case unix.NFTA_SET_ELEM_EXPIRATION:
-			// An element at its end has 0 left. What lives for ever does not have the attribute.
+			// An element at its end has 0 left. One that never expires does not
+			// have the attribute.
 			l.el.Remaining = max(duration(a.Uint64()), time.Millisecond)
 		case unix.NFTA_SET_ELEM_USERDATA:
 			l.el.Comment = userDataString(a.Data, udataElemComment)
@@ -90,7 +93,8 @@ func parseElement(t KeyType, b []byte) (l listed, ok bool, err error) {
 	return l, ok, nil
 }
 
-// duration converts the kernel's milliseconds. What does not fit, 292 years, is cut.
+// duration converts the kernel's milliseconds. What does not fit, 292 years, is
+// cut.
 func duration(ms uint64) time.Duration {
 	const most = uint64(1<<63-1) / uint64(time.Millisecond)
 	return time.Duration(min(ms, most)) * time.Millisecond
@@ -126,8 +130,10 @@ func parseCounter(b []byte, el *Element) error {
 	return nil
 }
 
-// elementAt finds the element of a message of ours that the kernel pointed at; nil if there is none. offset counts from the start of
-// the message and leads to an entry of the list, or into it; the end of an interval leads to the interval.
+// elementAt finds the element of a message of ours that the kernel pointed at;
+// nil if there is none. offset counts from the start of the message and leads
+// to an entry of the list, or into it; the end of an interval leads to the
+// interval.
 func elementAt(s *Set, msg []byte, offset int) *Interval {
 	m, _, err := nfnl.NextMessage(msg)
 	if err != nil || offset == 0 {
@@ -140,7 +146,8 @@ func elementAt(s *Set, msg []byte, offset int) *Interval {
 			continue
 		}
 		for list := a.Data; len(list) > 0; {
-			// Slices of one array: what is left of the capacity tells the position.
+			// Slices of one array: the capacity that is left gives the
+			// position.
 			start := cap(msg) - cap(list)
 			entry, rest, err := nfnl.NextAttr(list)
 			if err != nil {

@@ -1,33 +1,45 @@
 // Package nftset reads and edits the sets of an nftables table over netlink:
 // addresses, prefixes, ranges, ports, addresses with ports, and protocols, with
-// timeouts, comments and counters. It knows nothing of rules, traps or bans.
+// timeouts, comments and counters. It needs neither the nft program nor cgo.
+//
+// [Dial] opens a connection. [Addr], [Prefix], [Ports] and [Single] make
+// elements, [Element.For] gives them a timeout, a [Tx] collects what is to be
+// done, and [Conn.Commit] does it:
+//
+//	banned, err := conn.Set(table, "banned") // asks the kernel for its type and flags
+//	…
+//	var tx nftset.Tx
+//	tx.Add(banned, nftset.Addr(a).For(time.Hour), nftset.Prefix(p))
+//	err = conn.Commit(&tx)
 //
 // # Reading
 //
-// [Conn.Elements] streams a set as an iterator: nothing is allocated per element, and a million elements need as much memory
-// as their keys. A dump is not a snapshot. The kernel walks the set anew for each datagram, so while the set changes it may
-// repeat elements, which this package hides, and miss others, for which it reads again where there are signs of that; there
-// need not be any. So ask [Conn.Get] before you believe that an element is absent.
-// [Conn.GetMany] asks for many keys: it is sure as well, and for the known keys of a
-// large set it is ten times as fast as a dump.
+// [Conn.Elements] streams a set as an iterator; a million elements need as much
+// memory as their keys. A dump is not a snapshot: while the set changes, the
+// kernel may repeat elements, which this package hides, and miss others, for
+// which it reads again where it sees signs of that. So ask [Conn.Get] before
+// you believe that an element is absent. [Conn.GetMany] asks for many keys; for
+// known keys of a large set it is ten times as fast as a dump.
 //
 // # Writing
 //
-// A [Tx] collects operations and [Conn.Commit] runs all of them or none. Errors name the operation, the set and the element
-// (see [OpError]). Edits of many elements that need not be atomic go through [Conn.Add] and [Conn.Delete], which cut them
-// into transactions of [BatchSize]: any listener on the nftables multicast group, and every well-run host has one, costs the
-// kernel about 8 KB for each element of a transaction until it commits.
+// A transaction takes effect as a whole or not at all. Errors name the
+// operation, the set and the element (see [OpError]). Edits of many elements
+// that need not be atomic go through [Conn.AddSeq] and [Conn.DeleteSeq], which
+// cut them into transactions of [BatchSize]: any listener on the nftables
+// multicast group costs the kernel about 8 KB for each element of a transaction
+// until it commits.
+//
+// The kernel never merges intervals, and refuses those that overlap. [Merge]
+// makes any collection fit for it.
 //
 // # Listening
 //
-// A [Monitor] tells what programs do to the sets of a table. The kernel tells nobody what the packet path adds, nor what
-// expires: a program that only listens knows less than it believes.
-//
-// # Intervals
-//
-// The kernel never merges intervals, and refuses those that overlap. [Merge] makes any collection fit for it.
+// [Listen] opens a [Monitor], which receives what programs do to the sets of a
+// table. The kernel reports neither what the packet path adds nor what expires.
 //
 // # Concurrency
 //
-// A [Conn] is for one goroutine at a time. Open one for each role: they are cheap.
+// A [Conn] is for one goroutine at a time. Open one for each role: they are
+// cheap.
 package nftset

@@ -10,23 +10,29 @@ import (
 	"github.com/portmon/portmon/internal/nfnl"
 )
 
-// Elements reads a set. Elements come in no particular order, except those of interval sets, which come sorted; each comes
-// once. The sequence ends after the first error, an *OpError, which is os.ErrNotExist if there is no such set.
+// Elements reads a set. Elements come in no particular order, except those of
+// interval sets, which come sorted; each comes once. The sequence ends after
+// the first error, an *OpError, which is os.ErrNotExist if there is no such
+// set.
 //
-// A set without intervals streams. If it changes meanwhile, elements that were there all the time may be missing, though few: the
-// set is read again for them if there are signs of that. A set with intervals is read to its end first, and anew if it changed
-// meanwhile, because half an interval would be a wrong one; if it changes faster than it can be read the error is ErrChanged.
+// A set without intervals streams. If it changes meanwhile, elements that were
+// there all the time may be missing, though few: the set is read again for them
+// if there are signs of that. A set with intervals is read to its end first,
+// and anew if it changed meanwhile, because half an interval would be a wrong
+// one; if it changes faster than it can be read the error is ErrChanged.
 //
-// Leaving the loop early reads the rest of the dump and throws it away. Inside of the loop the connection is not free: other
-// methods return an error.
+// Leaving the loop early reads the rest of the dump and throws it away. Inside
+// of the loop the connection is not free: other methods return an error.
 func (c *Conn) Elements(s *Set) iter.Seq2[Element, error] {
 	if s.Flags&FlagInterval != 0 {
 		return c.intervals(s)
 	}
 	return func(yield func(Element, error) bool) {
-		// The kernel starts each datagram by counting off the elements that it has sent. If its hash table has changed meanwhile, by
-		// edits or by growing and shrinking (which it does in the background, for a while after the last edit), those it counts are
-		// not those it has sent: it sends some twice, and others not at all. Another pass finds these.
+		// The kernel starts each datagram by counting off the elements that it
+		// has sent. If its hash table has changed meanwhile, by edits or by
+		// growing and shrinking (which it does in the background, for a while
+		// after the last edit), those it counts are not those it has sent: it
+		// sends some twice, and others not at all. Another pass finds these.
 		const passes = 4
 		var seen keySet
 		stopped := false
@@ -56,8 +62,8 @@ func (c *Conn) Elements(s *Set) iter.Seq2[Element, error] {
 	}
 }
 
-// dumpElements calls f for each entry of a set until f returns false, and reads the dump to its end. steady is false if the
-// ruleset changed on the way.
+// dumpElements calls f for each entry of a set until f returns false, and reads
+// the dump to its end. steady is false if the ruleset changed on the way.
 func (c *Conn) dumpElements(s *Set, f func(listed) bool) (steady bool, err error) {
 	fail := func(err error) (bool, error) {
 		return false, &OpError{Op: "read set", Object: s.String(), Err: err}
@@ -65,8 +71,9 @@ func (c *Conn) dumpElements(s *Set, f func(listed) bool) (steady bool, err error
 	if err := s.fault(); err != nil {
 		return fail(err)
 	}
-	// A transaction changes the generation first and removes elements then. So the generation is read, and what has led to it waited
-	// for, before the dump begins.
+	// A transaction changes the generation first and removes elements then. So
+	// the generation is read, and what has led to it waited for, before the
+	// dump begins.
 	before, err := c.generation()
 	if err != nil {
 		return fail(err)
@@ -98,7 +105,8 @@ func (c *Conn) dumpElements(s *Set, f func(listed) bool) (steady bool, err error
 	return before == after, nil
 }
 
-// settle waits for the end of transactions that others have under way. An empty one, which changes nothing, queues behind them.
+// settle waits for the end of transactions that others have under way. An empty
+// one, which changes nothing, queues behind them.
 func (c *Conn) settle() error {
 	if c.dumped {
 		return errDumped
@@ -106,7 +114,8 @@ func (c *Conn) settle() error {
 	return c.wire.Send(batchFrame(unix.NFNL_MSG_BATCH_BEGIN, 0), batchFrame(unix.NFNL_MSG_BATCH_END, 0))
 }
 
-// dump asks for a dump and calls f with each of its messages; after an error of f the rest is read all the same.
+// dump asks for a dump and calls f with each of its messages; after an error of
+// f the rest is read all the same.
 func (c *Conn) dump(typ uint16, family Family, attrs []byte, f func(nfnl.Message) error) error {
 	seq, err := c.request(typ, unix.NLM_F_DUMP, family, attrs)
 	if err != nil {
@@ -132,8 +141,9 @@ func (c *Conn) dump(typ uint16, family Family, attrs []byte, f func(nfnl.Message
 	return fault
 }
 
-// answers calls f with the messages of a datagram that answer a request. It reports whether a dump is done, or why it failed, which
-// the kernel may say at its end only.
+// answers calls f with the messages of a datagram that answer a request. It
+// reports whether a dump is done, or why it failed, which the kernel may report
+// only at its end.
 func answers(b []byte, seq uint32, f func(nfnl.Message)) (done bool, err error) {
 	for len(b) > 0 {
 		var m nfnl.Message
@@ -168,9 +178,11 @@ func (c *Conn) request(typ, flags uint16, family Family, attrs []byte) (uint32, 
 	return c.seq, nil
 }
 
-// Dump reads objects for which this package has no type: tables, chains, rules, counters. typ is one of unix.NFT_MSG_GET*, attrs
-// are the encoded attributes that narrow the request; the kernel may ignore them and send more. Each value is the attributes of
-// one object. Errors are plain errnos; absence is often just an empty sequence. As with [Conn.Elements], the connection is not free
+// Dump reads objects for which this package has no type: tables, chains, rules,
+// counters. typ is one of unix.NFT_MSG_GET*, attrs are the encoded attributes
+// that narrow the request; the kernel may ignore them and send more. Each value
+// is the attributes of one object. Errors are plain errnos; absence is often
+// just an empty sequence. As with [Conn.Elements], the connection is not free
 // inside of the loop.
 func (c *Conn) Dump(typ uint16, family Family, attrs []byte) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
@@ -183,4 +195,25 @@ func (c *Conn) Dump(typ uint16, family Family, attrs []byte) iter.Seq2[[]byte, e
 			yield(nil, err)
 		}
 	}
+}
+
+// keySet remembers the keys of a set, to hide what a dump repeats. Short keys
+// have a map of their own, with a fifth of the memory.
+type keySet struct {
+	short map[uint32]struct{}
+	long  map[Key]struct{}
+}
+
+// add reports whether k is new.
+func (s *keySet) add(k Key) bool {
+	if s.short == nil {
+		s.short, s.long = make(map[uint32]struct{}), make(map[Key]struct{})
+	}
+	n := len(s.short) + len(s.long)
+	if k.typ.Len() <= 4 {
+		s.short[uint32(k.lo)] = struct{}{}
+	} else {
+		s.long[k] = struct{}{}
+	}
+	return len(s.short)+len(s.long) > n
 }

@@ -13,15 +13,15 @@ type Element struct {
 	Interval
 
 	// Timeout is the element's own timeout; 0 means the set's default, and in a
-	// set without one, for ever. When an element is read, it is 0 if it equals
-	// the default: the kernel leaves it out then. The kernel counts in jiffies,
-	// of 1 to 10 ms; anything shorter becomes 10 ms.
+	// set without one, that it never expires. When an element is read, it is 0
+	// if it equals the default: the kernel leaves it out then. The kernel
+	// counts in jiffies, of 1 to 10 ms; anything shorter becomes 10 ms.
 	Timeout time.Duration
 
 	// Remaining is the part of the timeout that is left. When an element is
-	// added, 0 means all of it, and a Timeout shorter than Remaining is raised to
-	// it. When one is read, 0 means for ever. It may exceed Timeout then: rules
-	// that update an element renew only what remains.
+	// added, 0 means all of it, and a Timeout shorter than Remaining is raised
+	// to it. When one is read, 0 means that it never expires. It may exceed
+	// Timeout then: rules that update an element renew only what remains.
 	Remaining time.Duration
 
 	// Comment is at most 251 bytes. It cannot be changed without deleting the
@@ -38,9 +38,9 @@ type Element struct {
 // address as [AddrKey] does.
 func Addr(a netip.Addr) Element { return Single(AddrKey(a)) }
 
-// Prefix returns the element for the addresses of a prefix, which must be valid.
-// Host bits are ignored. The set needs FlagInterval unless the prefix is a
-// single address.
+// Prefix returns the element for the addresses of a prefix, which must be
+// valid. Host bits are ignored. The set needs FlagInterval unless the prefix is
+// a single address.
 func Prefix(p netip.Prefix) Element {
 	p = p.Masked()
 	from := AddrKey(p.Addr())

@@ -13,7 +13,8 @@ import (
 // maxAttr is the longest that an attribute can be: its length is a __u16.
 const maxAttr = 65535
 
-// encoder appends netlink messages and attributes to one buffer. Netlink aligns everything to 4 bytes.
+// encoder appends netlink messages and attributes to one buffer. Netlink aligns
+// everything to 4 bytes.
 type encoder struct{ b []byte }
 
 // begin starts an nf_tables message and returns its offset.
@@ -85,8 +86,10 @@ func (e *encoder) key(k Key) {
 	e.unnest(key)
 }
 
-// element appends what one element is for the kernel: one list entry, or in interval sets a start and an end. Both go into the
-// same message: a start that lost its end would match everything above it. bare leaves out all but the keys.
+// element appends what one element is for the kernel: one list entry, or in
+// interval sets a start and an end. Both go into the same message: a start that
+// lost its end would match everything above it. bare leaves out all but the
+// keys.
 func (e *encoder) element(s *Set, el *Element, bare bool) {
 	at := e.nest(unix.NFTA_LIST_ELEM)
 	e.key(el.From)
@@ -109,7 +112,8 @@ func (e *encoder) element(s *Set, el *Element, bare bool) {
 	if s.Flags&FlagInterval == 0 {
 		return
 	}
-	// An interval that reaches the top of the key space has no end: nothing lies behind it. The end takes no timeout (EINVAL).
+	// An interval that reaches the top of the key space has no end: nothing
+	// lies behind it. The end takes no timeout (EINVAL).
 	if end, ok := el.To.Next(); ok {
 		at = e.nest(unix.NFTA_LIST_ELEM)
 		e.key(end)
@@ -118,27 +122,29 @@ func (e *encoder) element(s *Set, el *Element, bare bool) {
 	}
 }
 
-// milliseconds rounds up: a timeout that becomes 0 would mean "never expires". That is what kernels before 6.12 make of one shorter
-// than a jiffy, which is 10 ms at most.
+// milliseconds rounds up: a timeout that becomes 0 would mean "never expires".
+// That is what kernels before 6.12 make of one shorter than a jiffy, which is
+// 10 ms at most.
 func milliseconds(d time.Duration) uint64 {
 	return max(10, uint64((d-1)/time.Millisecond)+1)
 }
 
-// Types of user data, from include/libnftnl/udata.h. The kernel stores user data, nft reads it.
+// Types of user data, from include/libnftnl/udata.h. The kernel stores user
+// data, nft reads it.
 const (
 	udataElemComment = 0   // NFTNL_UDATA_SET_ELEM_COMMENT
-	udataSetComment  = 7   // NFTNL_UDATA_SET_COMMENT
-	maxSetComment    = 253 // type, length and NUL make NFT_USERDATA_MAXLEN of include/uapi/linux/netfilter/nf_tables.h
 	maxElemComment   = 251 // the kernel keeps it with a length of its own in what a __u8 can measure
 )
 
-// appendUserData appends a type, a length that counts the final NUL, and the text.
+// appendUserData appends a type, a length that counts the final NUL, and the
+// text.
 func appendUserData(b []byte, typ byte, text string) []byte {
 	b = append(b, typ, byte(len(text)+1))
 	return append(append(b, text...), 0)
 }
 
-// userDataString finds the text of a type; "" if there is none, also in user data of another tool's making.
+// userDataString finds the text of a type; "" if there is none, also in user
+// data of another tool's making.
 func userDataString(b []byte, typ byte) string {
 	for len(b) >= 2 && len(b) >= 2+int(b[1]) {
 		v := b[2 : 2+int(b[1])]

@@ -9,12 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrChanged is returned by [Conn.Commit] when somebody changed the ruleset after the generation that the transaction was made
-// for. Read again, and try again.
+// ErrChanged is returned by [Conn.Commit] when another program changed the
+// ruleset after the generation that the transaction was made for. Read again,
+// and try again.
 var ErrChanged = errors.New("the ruleset changed meanwhile")
 
-// OpError is the failure of one operation. Its cause is the kernel's errno where there is one, so errors.Is works with unix.EEXIST,
-// unix.ENFILE, unix.EPERM and the like; absent objects are os.ErrNotExist as well, missing privilege is os.ErrPermission.
+// OpError is the failure of one operation. Its cause is the kernel's errno
+// where there is one, so errors.Is works with unix.EEXIST, unix.ENFILE,
+// unix.EPERM and the like; absent objects are os.ErrNotExist as well, missing
+// privilege is os.ErrPermission.
 type OpError struct {
 	Op      string    // what was being done: "add element"
 	Object  string    // to what: "inet portmon ban4"; empty if to the transaction as a whole
@@ -43,7 +46,8 @@ func (e *OpError) Error() string {
 	return b.String()
 }
 
-// cause puts what nf_tables means by an errno, which is often not what strerror says.
+// cause puts what nf_tables means by an errno, which is often not what strerror
+// says.
 func (e *OpError) cause() string {
 	elements := strings.HasSuffix(e.Op, "element")
 	switch {

@@ -8,59 +8,70 @@ import (
 	"github.com/portmon/portmon/internal/nfnl"
 )
 
-// Event is something that a program's transaction did, one of those that [Listen] was asked for.
+// Event is something that a program's transaction did, one of those that
+// [Listen] was asked for.
 type Event struct {
 	Kind EventKind
 
 	// Set is the name of the set that the event is about.
 	Set string
 
-	// Element is what was added or deleted, as one entry of the kernel's list: From and To are the same key. In an interval set it is
-	// the first key, or if End is set, the key behind the last; each comes as an event of its own, in any order. Remaining is, when it
-	// was deleted, the time that it had left.
+	// Element is what was added or deleted, as one entry of the kernel's list:
+	// From and To are the same key. In an interval set it is the first key, or
+	// if End is set, the key behind the last; each comes as an event of its
+	// own, in any order. Remaining is, when it was deleted, the time that it
+	// had left.
 	Element Element
 	End     bool
 
-	// PortID is the netlink port id of the connection that did it, see [Conn.PortID].
+	// PortID is the netlink port id of the connection that did it, see
+	// [Conn.PortID].
 	PortID uint32
 
-	// Generation is the number of the ruleset's state that a Commit has made, see [Conn.Generation]. Process is the name of the
-	// program, at most 15 bytes, and PID the process id of the thread, as the initial PID namespace counts.
+	// Generation is the number of the ruleset's state that a Commit has made,
+	// see [Conn.Generation]. Process is the name of the program, at most 15
+	// bytes, and PID the process id of the thread, as the initial PID namespace
+	// counts.
 	Generation uint32
 	PID        uint32
 	Process    string
 }
 
-// EventKind says what an [Event] is.
+// EventKind is what an [Event] reports.
 type EventKind uint8
 
-// The kinds of events. Programs make them; the packet path and the passing of time do not.
+// The kinds of events. Programs make them; the packet path and the passing of
+// time do not.
 const (
-	// ElementAdded is an element that was added, or got another timeout. One that was there already makes no event.
+	// ElementAdded is an element that was added, or got another timeout. One
+	// that was there already makes no event.
 	ElementAdded EventKind = iota + 1
 
-	// ElementDeleted is an element that was deleted, also with all the others of its set by FlushSet.
+	// ElementDeleted is an element that was deleted, also with all the others
+	// of its set by FlushSet.
 	ElementDeleted
 
 	// SetAdded is a set that was added, or got another timeout or size.
 	SetAdded
 
-	// SetDeleted is a set that was deleted with its elements, for which no events come.
+	// SetDeleted is a set that was deleted with its elements, for which no
+	// events come.
 	SetDeleted
 
 	// TableAdded is the table, added, or with other flags.
 	TableAdded
 
-	// TableDeleted is the table, deleted; before it, each set of it is. A table that goes when the socket of its owner is closed
-	// makes no event at all.
+	// TableDeleted is the table, deleted; before it, each set of it is. A table
+	// that goes when the socket of its owner is closed makes no event at all.
 	TableDeleted
 
-	// Commit ends the events of one transaction. It comes for every one that did something to the table, its chains and rules
-	// included.
+	// Commit ends the events of one transaction. It comes for every one that
+	// did something to the table, its chains and rules included.
 	Commit
 
-	// Overrun tells that events are missing: the buffer was full. All that was in it has come before this event, so who now reads the
-	// sets, and goes on to receive, misses nothing more.
+	// Overrun reports that events are missing: the buffer was full. All that
+	// was in it came before this event, so a program that now reads the sets,
+	// and goes on to receive, misses nothing more.
 	Overrun
 )
 
@@ -76,7 +87,8 @@ func (k EventKind) String() string {
 	return eventKinds[k]
 }
 
-// eventKind returns the kind of what an nf_tables message tells, 0 for those of no interest.
+// eventKind returns the kind of event that an nf_tables message reports, 0 for
+// none.
 func eventKind(typ uint8) EventKind {
 	switch typ {
 	case unix.NFT_MSG_NEWSETELEM:
@@ -102,8 +114,8 @@ type eventDecoder struct {
 	touched bool // the transaction whose messages are coming did something to the table
 }
 
-// decode appends the events of a datagram. Messages that it cannot read do not keep it from reading the others; the error is that of
-// the first.
+// decode appends the events of a datagram. Messages that it cannot read do not
+// keep it from reading the others; the error is that of the first.
 func (d *eventDecoder) decode(batch []Event, b []byte) ([]Event, error) {
 	var fault error
 	for len(b) > 0 {
@@ -182,7 +194,8 @@ func (d *eventDecoder) commit(batch []Event, m nfnl.Message) ([]Event, error) {
 	return append(batch, ev), nil
 }
 
-// names returns the table that a message is about, and the set, if it is about one or its elements.
+// names returns the table that a message is about, and the set, if it is about
+// one or its elements.
 func names(attrs []byte) (table, set []byte, err error) {
 	for len(attrs) > 0 {
 		var a nfnl.Attr

@@ -8,10 +8,12 @@ import (
 	"github.com/portmon/portmon/internal/nfnl"
 )
 
-// Get returns the element of a set that holds k, which in an interval set is the interval around it. If there is none the error is
-// os.ErrNotExist. It is sure, unlike a dump, and takes some 10 µs whatever the size of the set. Only for an interval that reaches the
-// top of the key space, and for the first key of one that touches the one before (with kernels before the 6.18 series, of any), an
-// interval set is read as a whole.
+// Get returns the element of a set that holds k, which in an interval set is
+// the interval around it. If there is none the error is os.ErrNotExist. It is
+// sure, unlike a dump, and takes some 10 µs whatever the size of the set. Only
+// for an interval that reaches the top of the key space, and for the first key
+// of one that touches the one before (with kernels before the 6.18 series, of
+// any), an interval set is read as a whole.
 func (c *Conn) Get(s *Set, k Key) (Element, error) {
 	iv := Single(k).Interval
 	fail := func(err error) (Element, error) {
@@ -43,7 +45,7 @@ func (c *Conn) Get(s *Set, k Key) (Element, error) {
 	return el, nil
 }
 
-// refuses says why the set cannot hold a key, nil if it can.
+// refuses returns why the set cannot hold a key, nil if it can.
 func (s *Set) refuses(k Key) error {
 	if err := s.fault(); err != nil {
 		return err
@@ -54,7 +56,8 @@ func (s *Set) refuses(k Key) error {
 	return nil
 }
 
-// lookup asks for the element that holds k. It is not sure if only reading the set tells the end of the interval.
+// lookup asks for the element that holds k. It is not sure if only reading the
+// set gives the end of the interval.
 func (c *Conn) lookup(s *Set, k Key) (el Element, sure bool, err error) {
 	const attempts = 10
 	for range attempts {
@@ -62,14 +65,18 @@ func (c *Conn) lookup(s *Set, k Key) (el Element, sure bool, err error) {
 		if err != nil || s.Flags&FlagInterval == 0 {
 			return start.el, true, err
 		}
-		// The kernel (seen on 6.18) does not answer at all when it is asked for the end of an interval that reaches the top of the key
-		// space, and may answer with the entry next to the right one where two intervals touch. What is above k is right.
+		// The kernel (seen on 6.18) does not answer at all when it is asked for
+		// the end of an interval that reaches the top of the key space, and may
+		// answer with the entry next to the right one where two intervals
+		// touch. What is above k is right.
 		end, _, err := c.getEntry(s, k, true)
 		if err != nil || !end.end || end.el.From.Compare(k) <= 0 {
 			break
 		}
-		// Between the two the interval may have been replaced by another. The generation alone does not tell: for a moment the set is
-		// still the old one when the generation is the new one already. But there is one such moment to a generation.
+		// Between the two the interval may have been replaced by another. The
+		// generation alone is not enough: for a moment the set is still the old
+		// one when the generation is the new one already. But there is one such
+		// moment to a generation.
 		again, later, err := c.getEntry(s, k, false)
 		if err == nil && again.el.From == start.el.From && later == generation {
 			again.el.To = end.el.From.prev()
@@ -79,11 +86,12 @@ func (c *Conn) lookup(s *Set, k Key) (el Element, sure bool, err error) {
 	return el, false, nil
 }
 
-// getEntry asks for one entry of the kernel's list: in an interval set the start at or below k, or the end at or above it. It comes with
-// the generation of the ruleset, as in message.generation.
+// getEntry asks for one entry of the kernel's list: in an interval set the
+// start at or below k, or the end at or above it. It comes with the generation
+// of the ruleset, as in message.generation.
 func (c *Conn) getEntry(s *Set, k Key, end bool) (found listed, generation uint16, err error) {
 	var e encoder
-	e.question(s, k, end)
+	e.ask(s, k, end)
 	have := false
 	err = c.get(unix.NFT_MSG_GETSETELEM, s.Table.Family, e.b, func(m nfnl.Message) error {
 		generation = m.Resource()
@@ -99,8 +107,8 @@ func (c *Conn) getEntry(s *Set, k Key, end bool) (found listed, generation uint1
 	return found, generation, err
 }
 
-// question appends the attributes that ask for one entry of a set.
-func (e *encoder) question(s *Set, k Key, end bool) {
+// ask appends the attributes that ask for one entry of a set.
+func (e *encoder) ask(s *Set, k Key, end bool) {
 	e.string(unix.NFTA_SET_ELEM_LIST_TABLE, s.Table.Name)
 	e.string(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 	list := e.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
@@ -113,7 +121,8 @@ func (e *encoder) question(s *Set, k Key, end bool) {
 	e.unnest(list)
 }
 
-// Generation returns the number of the ruleset's state, which every transaction of anybody in this network namespace changes.
+// Generation returns the number of the ruleset's state, which every transaction
+// of anybody in this network namespace changes.
 func (c *Conn) Generation() (uint32, error) {
 	generation, err := c.generation()
 	if err != nil {
@@ -137,7 +146,8 @@ func (c *Conn) generation() (generation uint32, err error) {
 	return generation, err
 }
 
-// get asks for a single object and calls f with the answer. The kernel has answered by the time the request is sent.
+// get asks for a single object and calls f with the answer. The kernel has
+// answered by the time the request is sent.
 func (c *Conn) get(typ uint16, family Family, attrs []byte, f func(nfnl.Message) error) error {
 	seq, err := c.request(typ, 0, family, attrs)
 	if err != nil {

@@ -7,10 +7,11 @@ import (
 	"slices"
 )
 
-// Interval is the keys from From to To, both of them included, of one type. From
-// must not be higher than To. More than one key it holds of addresses and of
-// ports only: what the kernel calls an interval of a concatenation is not one of
-// keys that follow each other, and this package neither reads nor writes those.
+// Interval is the keys from From to To, both of them included, of one type.
+// From must not be higher than To. More than one key it holds of addresses and
+// of ports only: what the kernel calls an interval of a concatenation is not
+// one of keys that follow each other, and this package neither reads nor writes
+// those.
 type Interval struct{ From, To Key }
 
 // setLow returns k with its n lowest bits set.
@@ -42,7 +43,8 @@ func (iv Interval) Compare(o Interval) int {
 	return cmp.Or(iv.From.Compare(o.From), iv.To.Compare(o.To))
 }
 
-// Prefix returns the prefix that has exactly the interval's addresses, and false if there is none.
+// Prefix returns the prefix that has exactly the interval's addresses, and
+// false if there is no such prefix.
 func (iv Interval) Prefix() (netip.Prefix, bool) {
 	if !iv.From.typ.isAddr() {
 		return netip.Prefix{}, false
@@ -55,7 +57,8 @@ func (iv Interval) Prefix() (netip.Prefix, bool) {
 	return netip.PrefixFrom(a, a.BitLen()-n), true
 }
 
-// hostBits returns the size in bits of the largest aligned block that starts at From and ends at or before To.
+// hostBits returns the size in bits of the largest aligned block that starts at
+// From and ends at or before To.
 func (iv Interval) hostBits() int {
 	n := bits.TrailingZeros64(iv.From.lo)
 	if n == 64 {
@@ -68,8 +71,8 @@ func (iv Interval) hostBits() int {
 	return n
 }
 
-// Prefixes returns the fewest prefixes that together hold exactly the interval's
-// addresses, in order; none for keys that are not addresses alone.
+// Prefixes returns the fewest prefixes that together hold exactly the
+// interval's addresses, in order; none for keys that are not addresses alone.
 func (iv Interval) Prefixes() []netip.Prefix {
 	var out []netip.Prefix
 	for more := iv.From.typ.isAddr(); more && iv.From.Compare(iv.To) <= 0; {
@@ -80,7 +83,8 @@ func (iv Interval) Prefixes() []netip.Prefix {
 	return out
 }
 
-// String returns the interval as nft writes it: "192.0.2.1", "192.0.2.0/24" or "192.0.2.1-192.0.2.9".
+// String returns the interval as nft writes it: "192.0.2.1", "192.0.2.0/24" or
+// "192.0.2.1-192.0.2.9".
 func (iv Interval) String() string {
 	if iv.IsSingle() {
 		return iv.From.String()
@@ -91,8 +95,10 @@ func (iv Interval) String() string {
 	return iv.From.String() + "-" + iv.To.String()
 }
 
-// Merge returns the fewest intervals that hold the same keys: sorted, none overlapping, none adjacent. The argument is not
-// changed. This is what the kernel needs (it refuses overlaps and merges nothing) and what nft's auto-merge makes.
+// Merge returns the fewest intervals that hold the same keys: sorted, none
+// overlapping, none adjacent. The argument is not changed. This is what the
+// kernel needs (it refuses overlaps and merges nothing) and what nft's
+// auto-merge makes.
 func Merge(ivs []Interval) []Interval {
 	if len(ivs) == 0 {
 		return nil
@@ -116,7 +122,8 @@ func Merge(ivs []Interval) []Interval {
 	return out[:n+1]
 }
 
-// Find returns the interval of merged that k lies in. merged must be as [Merge] returns it.
+// Find returns the interval of merged that k lies in. merged must be as [Merge]
+// returns it.
 func Find(merged []Interval, k Key) (Interval, bool) {
 	i, _ := slices.BinarySearchFunc(merged, k, func(iv Interval, k Key) int { return iv.To.Compare(k) })
 	if i < len(merged) && merged[i].Contains(k) {

@@ -18,7 +18,8 @@ type Key struct {
 	port   uint16 // beside an address; it lies where the struct has padding
 }
 
-// AddrKey returns the key for an address, which must be valid. IPv4-mapped IPv6 addresses become IPv4; zones are dropped.
+// AddrKey returns the key for an address, which must be valid. IPv4-mapped IPv6
+// addresses become IPv4; zones are dropped.
 func AddrKey(a netip.Addr) Key {
 	if a = a.Unmap(); a.Is4() {
 		b := a.As4()
@@ -72,7 +73,7 @@ func (k Key) Port() uint16 {
 	return k.port
 }
 
-// Proto returns the protocol that k is, or 0 if it is none.
+// Proto returns the protocol that k is, or 0 if it is not one.
 func (k Key) Proto() uint8 {
 	if k.typ != InetProto {
 		return 0

@@ -5,13 +5,10 @@ import (
 	"iter"
 	"math/rand/v2"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netns"
 
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
@@ -25,22 +22,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(netnstest.Main(isolated{m}))
-}
-
-// isolated runs the tests from a thread in a network namespace of its own. Examples run on that very thread, and have no other
-// means to stay away from the machine's tables; tests run in goroutines of their own and make hosts.
-type isolated struct{ m *testing.M }
-
-func (i isolated) Run() int {
-	runtime.LockOSThread()
-	ns, err := netns.New()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "create network namespace:", err)
-		return 1
-	}
-	defer ns.Close()
-	return i.m.Run()
+	os.Exit(netnstest.Main(lab.Isolated{M: m}))
 }
 
 // fixture is a network namespace with an empty table in it, and a connection to its kernel.

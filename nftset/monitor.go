@@ -10,10 +10,10 @@ import (
 	"github.com/portmon/portmon/internal/nfnl"
 )
 
-// MonitorConfig says what a [Monitor] listens to.
+// MonitorConfig holds the options of [Listen].
 type MonitorConfig struct {
-	// NetNS is the file descriptor of the network namespace, or 0 for that of the
-	// calling thread. It is needed only during [Listen].
+	// NetNS is the file descriptor of the network namespace, or 0 for that of
+	// the calling thread. It is needed only during [Listen].
 	NetNS int
 
 	// Table is the table whose events come. The zero Table stands for all of
@@ -25,27 +25,27 @@ type MonitorConfig struct {
 	Sets []Set
 
 	// ReadBuffer is the size in bytes of the socket's buffer, or 0 for 8 MiB:
-	// room for some 90,000 elements with timeouts, as Linux 6.18 counts. Without
-	// CAP_NET_ADMIN in the initial user namespace net.core.rmem_max is the limit,
-	// silently.
+	// room for some 90,000 elements with timeouts, as Linux 6.18 counts.
+	// Without CAP_NET_ADMIN in the initial user namespace net.core.rmem_max is
+	// the limit, silently.
 	ReadBuffer int
 }
 
-// Monitor receives what programs do to a table and its sets. It does not receive
-// elements that the packet path adds, nor those that expire: the kernel makes no
-// events for them. One goroutine may receive; others may meanwhile close the
-// monitor or set its deadline.
+// Monitor receives what programs do to a table and its sets. It does not
+// receive elements that the packet path adds, nor those that expire: the kernel
+// makes no events for them. One goroutine may receive; others may meanwhile
+// close the monitor or set its deadline.
 //
-// For as long as there is one, each element of a transaction costs the kernel some
-// 8 KB until it commits; see [BatchSize].
+// For as long as there is one, each element of a transaction costs the kernel
+// some 8 KB until it commits; see [BatchSize].
 type Monitor struct {
 	wire   *nfnl.Conn
 	events eventDecoder
 }
 
 // Listen opens a monitor; nil stands for the zero MonitorConfig. The monitor
-// receives every transaction that begins after Listen has returned. The error is
-// os.ErrPermission without CAP_NET_ADMIN in the user namespace that owns the
+// receives every transaction that begins after Listen has returned. The error
+// is os.ErrPermission without CAP_NET_ADMIN in the user namespace that owns the
 // network namespace.
 func Listen(config *MonitorConfig) (*Monitor, error) {
 	if config == nil {
@@ -79,21 +79,22 @@ func Listen(config *MonitorConfig) (*Monitor, error) {
 // Close closes the monitor. A Receive that waits returns os.ErrClosed.
 func (m *Monitor) Close() error { return m.wire.Close() }
 
-// SetReadDeadline makes Receive return os.ErrDeadlineExceeded from t on, also one
-// that waits already; the zero Time means never. The monitor stays usable. A
-// context ends a Receive by way of context.AfterFunc.
+// SetReadDeadline makes Receive return os.ErrDeadlineExceeded from t on, also
+// one that waits already; the zero Time means never. The monitor stays usable.
+// A context ends a Receive by way of context.AfterFunc.
 func (m *Monitor) SetReadDeadline(t time.Time) error { return m.wire.SetReadDeadline(t) }
 
 // ReadBuffer returns the size in bytes that the buffer really has. The kernel
-// doubles what it is asked for, because it counts the memory that datagrams take
-// rather than their length.
+// doubles what it is asked for, because it counts the memory that datagrams
+// take rather than their length.
 func (m *Monitor) ReadBuffer() int { return m.wire.ReadBuffer() }
 
-// Receive waits for events and appends them to batch: those of one datagram, which
-// may be a part of a transaction, but never of two. The error is os.ErrClosed after
-// Close, os.ErrDeadlineExceeded after the deadline. Any other is about a message
-// that could not be read, because a set is of another type than the configuration
-// says; the monitor is still good. What was appended is good in any case.
+// Receive waits for events and appends them to batch: those of one datagram,
+// which may be a part of a transaction, but never of two. The error is
+// os.ErrClosed after Close, os.ErrDeadlineExceeded after the deadline. Any
+// other is about a message that could not be read, because a set is of another
+// type than the configuration says; the monitor is still good. What was
+// appended is good in any case.
 func (m *Monitor) Receive(batch []Event) ([]Event, error) {
 	for n := len(batch); len(batch) == n; {
 		b, overrun, err := m.wire.Next()

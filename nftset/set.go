@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Family is the address family of a table: NFPROTO_* of include/uapi/linux/netfilter.h.
+// Family is the address family of a table: NFPROTO_* of
+// include/uapi/linux/netfilter.h.
 type Family uint8
 
 // The families that hold sets of addresses and ports.
@@ -40,8 +41,9 @@ type Table struct {
 // String returns the table as nft writes it: "inet portmon".
 func (t Table) String() string { return t.Family.String() + " " + t.Name }
 
-// Flags are the properties a set is born with: enum nft_set_flags of include/uapi/linux/netfilter/nf_tables.h. The kernel
-// answers EEXIST to an attempt to change them.
+// Flags are the properties a set is born with: enum nft_set_flags of
+// include/uapi/linux/netfilter/nf_tables.h. The kernel answers EEXIST to an
+// attempt to change them.
 type Flags uint32
 
 // The flags this package knows.
@@ -72,26 +74,27 @@ type Set struct {
 	Type  KeyType
 	Flags Flags
 
-	// Timeout is the time an element lives that brings none of its own; 0 means for ever. The kernel keeps milliseconds.
+	// Timeout is the time after which an element expires that has no timeout of
+	// its own; 0 means never. The kernel keeps milliseconds.
 	Timeout time.Duration
 
-	// Size is the most elements the set takes; 0 means no limit, but 65,535 as soon as a rule adds to the set. In an interval
-	// set each end counts as an element too. Kernels from 6.16 on do not count the ends any more.
+	// Size is the most elements the set takes; 0 means no limit, but 65,535 as
+	// soon as a rule adds to the set. In an interval set each end counts as an
+	// element too. Kernels from 6.16 on do not count the ends any more.
 	Size uint32
 
-	// Comment is shown by nft, at most 253 bytes. It cannot be changed later and is not read back.
-	Comment string
-
-	// Count is the number of elements in the kernel, expired ones not yet collected among them; -1 if the kernel does not tell:
-	// before 6.16 it does not, and for interval sets its number is not that of intervals. It is only set by [Conn.Set] and
-	// [Conn.Sets]; [Conn.Count] finds out in any case.
+	// Count is the number of elements in the kernel, expired ones not yet
+	// collected among them; -1 if the kernel does not report it: before 6.16 it
+	// does not, and for interval sets its number is not that of intervals. It
+	// is only set by [Conn.Set] and [Conn.Sets]; [Conn.Count] finds out in any
+	// case.
 	Count int
 }
 
 // String returns the set as errors name it: "inet portmon ban4".
 func (s *Set) String() string { return s.Table.String() + " " + s.Name }
 
-// fault says why this package cannot read and write the set, nil if it can.
+// fault returns why this package cannot read and write the set, nil if it can.
 func (s *Set) fault() error {
 	switch {
 	case s.Type.Len() == 0:

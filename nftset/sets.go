@@ -8,11 +8,12 @@ import (
 	"github.com/portmon/portmon/internal/nfnl"
 )
 
-// nftaSetCount is NFTA_SET_COUNT of include/uapi/linux/netfilter/nf_tables.h, new in Linux 6.16.
+// nftaSetCount is NFTA_SET_COUNT of include/uapi/linux/netfilter/nf_tables.h,
+// new in Linux 6.16.
 const nftaSetCount = 20
 
-// Set reads the description of one named set. The error is os.ErrNotExist if there
-// is no such set, or no such table.
+// Set reads the description of one named set. The error is os.ErrNotExist if
+// there is no such set, or no such table.
 func (c *Conn) Set(t Table, name string) (*Set, error) {
 	var e encoder
 	e.string(unix.NFTA_SET_TABLE, t.Name)
@@ -31,7 +32,8 @@ func (c *Conn) Set(t Table, name string) (*Set, error) {
 	return &s, nil
 }
 
-// Sets reads the descriptions of all named sets of a table; none if there is no such table.
+// Sets reads the descriptions of all named sets of a table; none if there is no
+// such table.
 func (c *Conn) Sets(t Table) ([]Set, error) {
 	var e encoder
 	e.string(unix.NFTA_SET_TABLE, t.Name)
@@ -51,8 +53,8 @@ func (c *Conn) Sets(t Table) ([]Set, error) {
 
 // Count returns the number of elements of a set, of which only Table and Name
 // matter; in an interval set they are intervals. It is [Set.Count] where the
-// kernel tells that, at once and with elements among them that have expired and
-// await collection, a second as a rule. Elsewhere (Linux before 6.16, interval
+// kernel reports that, at once, including elements that have expired and await
+// collection, usually for a second. Elsewhere (Linux before 6.16, interval
 // sets) the set is read. The error is os.ErrNotExist if there is no such set.
 func (c *Conn) Count(s *Set) (int, error) {
 	described, err := c.Set(s.Table, s.Name)

@@ -6,11 +6,14 @@ import (
 	"slices"
 )
 
-// intervals reads an interval set: entries first, which are then sorted and paired.
+// intervals reads an interval set: entries first, which are then sorted and
+// paired.
 //
-// A dump is as good as a snapshot if the ruleset's generation stayed the same and the entries fit together. (The generation alone
-// does not tell: a transaction that is not yet committed already adds entries, and the kernel goes on by counting them.) Edits of
-// other sets change the generation too, so a second dump that equals the first will do as well, if it still holds.
+// A dump is as good as a snapshot if the ruleset's generation stayed the same
+// and the entries fit together. (The generation alone is not enough: a
+// transaction that is not yet committed already adds entries, and the kernel
+// goes on by counting them.) Edits of other sets change the generation too, so
+// a second dump that equals the first will do as well, if it still holds.
 func (c *Conn) intervals(s *Set) iter.Seq2[Element, error] {
 	const attempts = 10
 	return func(yield func(Element, error) bool) {
@@ -49,7 +52,8 @@ func (c *Conn) holds(s *Set, t *tree) bool {
 	return yes
 }
 
-// tree is an interval set as the kernel has it: the starts and ends of intervals.
+// tree is an interval set as the kernel has it: the starts and ends of
+// intervals.
 type tree struct {
 	entries []entry
 	rest    []Element // of those that have more than a key
@@ -75,7 +79,8 @@ func (t *tree) add(l *listed) {
 	t.entries = append(t.entries, e)
 }
 
-// sort brings the entries into the order of keys. Where one interval ends and the next begins, the end comes first.
+// sort brings the entries into the order of keys. Where one interval ends and
+// the next begins, the end comes first.
 func (t *tree) sort() {
 	slices.SortFunc(t.entries, func(a, b entry) int {
 		return cmp.Or(a.key.Compare(b.key), b.side()-a.side())
@@ -91,10 +96,12 @@ func (e entry) side() int {
 
 func (e entry) same(o entry) bool { return e.key == o.key && e.end == o.end }
 
-// equal reports whether sorted trees have the same entries, whatever else these bear.
+// equal reports whether sorted trees have the same entries, whatever else these
+// bear.
 func (t *tree) equal(o *tree) bool { return slices.EqualFunc(t.entries, o.entries, entry.same) }
 
-// sound reports whether sorted entries have no repetition and no start that lacks an end, other than the last.
+// sound reports whether sorted entries have no repetition and no start that
+// lacks an end, other than the last.
 func (t *tree) sound() bool {
 	for i := 1; i < len(t.entries); i++ {
 		if a, b := t.entries[i-1], t.entries[i]; a.same(b) || !a.end && !b.end {
@@ -104,8 +111,9 @@ func (t *tree) sound() bool {
 	return true
 }
 
-// pair makes intervals of the entries, which must be sorted. An end whose start expired is nobody's; a start without an end reaches
-// to the next start, or to the top.
+// pair makes intervals of the entries, which must be sorted. An end marker
+// whose start has expired is ignored; a start without an end extends to the
+// next start, or to the highest key.
 func (t *tree) pair(typ KeyType, yield func(Element) bool) {
 	open := false
 	var el Element

@@ -11,15 +11,18 @@ import (
 	"github.com/portmon/portmon/internal/nfnl"
 )
 
-// Tx is a list of operations that [Conn.Commit] runs in one transaction: all of them, or none. The zero value is empty and ready.
-// Methods only encode; a fault in their arguments is kept and returned by Commit, which then sends nothing.
+// Tx is a list of operations that [Conn.Commit] runs in one transaction: all of
+// them, or none. The zero value is empty and ready. Methods only encode; a
+// fault in their arguments is kept and returned by Commit, which then sends
+// nothing.
 type Tx struct {
 	enc encoder
 	ops []operation // one for each message, in the order of their sequence numbers, from 1
 	err error
 
-	// Generation, if not 0, makes Commit fail with ErrChanged when the ruleset is not at this generation any more. It comes from
-	// [Conn.Generation], asked before reading what the operations were derived from.
+	// Generation, if not 0, makes Commit fail with ErrChanged when the ruleset
+	// is not at this generation any more. It comes from [Conn.Generation],
+	// asked before reading what the operations were derived from.
 	Generation uint32
 }
 
@@ -31,7 +34,8 @@ type operation struct {
 	set    *Set   // for elements only
 }
 
-// Len returns the number of messages. A transaction without any is committed by doing nothing.
+// Len returns the number of messages. A transaction without any is committed by
+// doing nothing.
 func (tx *Tx) Len() int { return len(tx.ops) }
 
 // Size returns the length of the encoded operations in bytes.
@@ -42,8 +46,10 @@ func (tx *Tx) reset() {
 	*tx = Tx{enc: encoder{tx.enc.b[:0]}, ops: tx.ops[:0]}
 }
 
-// Message appends a message for which Tx has no method: chains, rules, objects. typ is one of unix.NFT_MSG_*, flags are
-// unix.NLM_F_*, attrs the encoded attributes. op and object name it in errors: "add chain", "inet portmon guard".
+// Message appends a message for which Tx has no method: chains, rules, objects.
+// typ is one of unix.NFT_MSG_*, flags are unix.NLM_F_*, attrs the encoded
+// attributes. op and object name it in errors: "add chain", "inet portmon
+// guard".
 func (tx *Tx) Message(typ uint8, flags uint16, family Family, attrs []byte, op, object string) {
 	at := tx.begin(typ, flags, family, op, object, nil)
 	tx.enc.b = append(tx.enc.b, attrs...)
@@ -57,7 +63,8 @@ func (tx *Tx) begin(typ uint8, flags uint16, family Family, op, object string, s
 	return tx.enc.begin(unix.NFNL_SUBSYS_NFTABLES<<8|uint16(typ), flags, family, uint32(len(tx.ops)))
 }
 
-// AddTable adds a table; one that exists stays as it is, but loses the flag "dormant".
+// AddTable adds a table; one that exists stays as it is, but loses the flag
+// "dormant".
 func (tx *Tx) AddTable(t Table) {
 	at := tx.begin(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, t.Family, "add table", t.String(), nil)
 	tx.enc.string(unix.NFTA_TABLE_NAME, t.Name)
@@ -72,17 +79,15 @@ func (tx *Tx) DeleteTable(t Table) {
 	tx.enc.finish(at)
 }
 
-// AddSet adds a set. For one that exists with the same type and flags it sets Timeout and Size (kernels before 6.1's stable
-// series take a new Timeout and ignore it), for elements of later transactions: those of the same one still get the old timeout.
-// With another type or other flags the kernel answers EEXIST. Both are always sent: a set whose timeout was left out would make
-// every later ban last for ever.
+// AddSet adds a set. For one that exists with the same type and flags it sets
+// Timeout and Size (kernels before 6.1's stable series take a new Timeout and
+// ignore it), for elements of later transactions: those of the same one still
+// get the old timeout. With another type or other flags the kernel answers
+// EEXIST. Both are always sent: a set whose timeout was left out would make
+// every later element permanent.
 func (tx *Tx) AddSet(s *Set) {
 	if err := s.fault(); err != nil {
 		tx.fail("add set", s, nil, err)
-		return
-	}
-	if len(s.Comment) > maxSetComment {
-		tx.fail("add set", s, nil, fmt.Errorf("comment of %d bytes, at most %d are allowed", len(s.Comment), maxSetComment))
 		return
 	}
 	at := tx.begin(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, s.Table.Family, "add set", s.String(), nil)
@@ -101,15 +106,13 @@ func (tx *Tx) AddSet(s *Set) {
 	if s.Flags&FlagTimeout != 0 && s.Timeout > 0 {
 		e.u64(unix.NFTA_SET_TIMEOUT, milliseconds(s.Timeout))
 	}
-	if s.Comment != "" {
-		e.bytes(unix.NFTA_SET_USERDATA, appendUserData(nil, udataSetComment, s.Comment))
-	}
 	e.finish(at)
 }
 
-// DeleteSet deletes a set and its elements. The kernel answers EBUSY while a rule
-// uses it. The name is free at once: the same transaction may add a set with other
-// flags, or of another type, and elements and rules that follow get that one.
+// DeleteSet deletes a set and its elements. The kernel answers EBUSY while a
+// rule uses it. The name is free at once: the same transaction may add a set
+// with other flags, or of another type, and elements and rules that follow get
+// that one.
 func (tx *Tx) DeleteSet(s *Set) {
 	at := tx.begin(unix.NFT_MSG_DELSET, 0, s.Table.Family, "delete set", s.String(), nil)
 	tx.enc.string(unix.NFTA_SET_TABLE, s.Table.Name)
@@ -128,10 +131,10 @@ func (tx *Tx) FlushSet(s *Set) {
 // Add adds elements. One that is there already, with the same bounds, is not
 // changed before Linux 6.12. From then on it gets the new one's timeout, and if
 // that has none, the set's default, which may be none: then it never expires.
-// Use Renew to be sure. An interval that overlaps another is refused with EEXIST,
-// but one that reaches the top of the key space is not (seen on 6.18): what it
-// overlaps then cuts it short. Where that can be, ask the set before, or replace
-// it by what [Merge] makes.
+// Use Renew to be sure. An interval that overlaps another is refused with
+// EEXIST, but one that reaches the top of the key space is not (seen on 6.18):
+// what it overlaps then cuts it short. Where that can be, ask the set before,
+// or replace it by what [Merge] makes.
 func (tx *Tx) Add(s *Set, elems ...Element) { tx.AddSeq(s, slices.Values(elems)) }
 
 // AddSeq is Add for elements that need not be in memory at once.
@@ -139,8 +142,8 @@ func (tx *Tx) AddSeq(s *Set, elems iter.Seq[Element]) {
 	tx.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, "add element", s, elems, false)
 }
 
-// Delete deletes elements, whose bounds must be given exactly. The kernel answers
-// ENOENT for one that is absent.
+// Delete deletes elements, whose bounds must be given exactly. The kernel
+// answers ENOENT for one that is absent.
 func (tx *Tx) Delete(s *Set, elems ...Element) { tx.DeleteSeq(s, slices.Values(elems)) }
 
 // DeleteSeq is Delete for elements that need not be in memory at once.
@@ -148,20 +151,21 @@ func (tx *Tx) DeleteSeq(s *Set, elems iter.Seq[Element]) {
 	tx.elements(unix.NFT_MSG_DELSETELEM, 0, "delete element", s, elems, true)
 }
 
-// Discard deletes elements that may be absent, or may have expired by the time of
-// the commit: it adds each and deletes it again. (NFT_MSG_DESTROYSETELEM does this
-// in one step, from Linux 6.3 on.) For those that are absent this fails with
-// ENFILE in a full set, and with EEXIST where an interval overlaps another.
+// Discard deletes elements that may be absent, or may have expired by the time
+// of the commit: it adds each and deletes it again. (NFT_MSG_DESTROYSETELEM
+// does this in one step, from Linux 6.3 on.) For those that are absent this
+// fails with ENFILE in a full set, and with EEXIST where an interval overlaps
+// another.
 func (tx *Tx) Discard(s *Set, elems ...Element) {
 	elems = distinct(elems)
 	tx.Add(s, elems...)
 	tx.Delete(s, elems...)
 }
 
-// Renew adds elements so that they have the Timeout and Remaining that are given,
-// whether they are there or not, on every kernel: those before 6.12 do not change
-// an element that exists. So each is added, deleted and added again, and its
-// counter begins anew. Of several with the same keys, the last counts.
+// Renew adds elements so that they have the Timeout and Remaining that are
+// given, whether they are there or not, on every kernel: those before 6.12 do
+// not change an element that exists. So each is added, deleted and added again,
+// and its counter begins anew. Of several with the same keys, the last counts.
 func (tx *Tx) Renew(s *Set, elems ...Element) {
 	elems = distinct(elems)
 	tx.Add(s, elems...)
@@ -185,7 +189,8 @@ func distinct(elems []Element) []Element {
 	return out
 }
 
-// elements cuts the list into messages: the attribute that holds a list ends at 65,535 bytes.
+// elements cuts the list into messages: the attribute that holds a list ends at
+// 65,535 bytes.
 func (tx *Tx) elements(typ uint8, flags uint16, op string, s *Set, elems iter.Seq[Element], bare bool) {
 	const room = 2*(6*nfnl.AttrHeaderLen+20+8+8+4) + 256 // more than any element takes, with its end and its comment
 	e, msg, list := &tx.enc, -1, -1
@@ -213,7 +218,8 @@ func (tx *Tx) elements(typ uint8, flags uint16, op string, s *Set, elems iter.Se
 	}
 }
 
-// check says what is wrong with an element, before the kernel gives an errno for it, or takes it as something else.
+// check returns what is wrong with an element, before the kernel returns an
+// errno for it, or takes it for something else.
 func (s *Set) check(el *Element) error {
 	if err := s.fault(); err != nil {
 		return err

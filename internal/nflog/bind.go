@@ -11,13 +11,15 @@ import (
 	"github.com/portmon/portmon/internal/nfnl"
 )
 
-// Types of messages: enum nfulnl_msg_types of include/uapi/linux/netfilter/nfnetlink_log.h.
+// Types of messages: enum nfulnl_msg_types of
+// include/uapi/linux/netfilter/nfnetlink_log.h.
 const (
 	msgPacket = unix.NFNL_SUBSYS_ULOG << 8   // NFULNL_MSG_PACKET
 	msgConfig = unix.NFNL_SUBSYS_ULOG<<8 | 1 // NFULNL_MSG_CONFIG
 )
 
-// Attributes of an NFULNL_MSG_CONFIG, and their values: enum nfulnl_attr_config of the same file.
+// Attributes of an NFULNL_MSG_CONFIG, and their values: enum nfulnl_attr_config
+// of the same file.
 const (
 	cfgCommand   = 1 // NFULA_CFG_CMD: struct nfulnl_msg_config_cmd
 	cfgMode      = 2 // NFULA_CFG_MODE: struct nfulnl_msg_config_mode
@@ -31,7 +33,8 @@ const (
 	flagSeq     = 1 // NFULNL_CFG_F_SEQ
 )
 
-// What the kernel is told of how to send messages. Rules may ask for less with `snaplen` and `queue-threshold`, not for more.
+// How the kernel is asked to send messages. Rules may ask for less with
+// `snaplen` and `queue-threshold`, not for more.
 const (
 	copyRange    = 256      // bytes of each packet: its headers, with options and extensions
 	delay        = 1        // hundredths of a second that a message may wait for others to come with it
@@ -39,8 +42,8 @@ const (
 	datagramSize = 16 << 10 // bytes, which that many messages fit into; the kernel takes at most 128 KiB
 )
 
-// settings are the attributes of the message that binds a group. All is said in this one message, because packets may be logged
-// from then on.
+// settings are the attributes of the message that binds a group. All is said in
+// this one message, because packets may be logged from then on.
 func settings() ([]byte, error) {
 	ae := netlink.NewAttributeEncoder()
 	ae.ByteOrder = binary.BigEndian
@@ -63,8 +66,9 @@ func (c *Conn) bind(group uint16) error {
 	if !errors.Is(err, unix.EPERM) {
 		return err
 	}
-	// The kernel says EPERM also if another socket has the group. A caller with
-	// the privilege gets another error for a message that only the kernel sends.
+	// The kernel returns EPERM also if another socket has the group. A caller
+	// with the privilege gets another error for a message that only the kernel
+	// sends.
 	if errors.Is(c.request(msgPacket, group, nil), unix.EPERM) {
 		return err
 	}

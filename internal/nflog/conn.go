@@ -1,9 +1,9 @@
 // Package nflog reads what nftables rules log to a netlink log group: for each
 // packet the addresses, the ports, the interface and the time.
 //
-// [Conn] is the socket and [Message.Decode] reads one message; that is all there
-// is. A group has one listener at a time. Without one, what rules log to it is
-// lost, and packets are treated as if there were one.
+// [Conn] is the socket and [Message.Decode] reads one message; that is all
+// there is. A group has one listener at a time. Without one, what rules log to
+// it is lost, and packets are treated as if there were one.
 package nflog
 
 import (
@@ -14,11 +14,11 @@ import (
 	"github.com/portmon/portmon/internal/nfnl"
 )
 
-// ErrBusy reports that the group has a listener already. The error of [Dial] names
-// the group before it.
+// ErrBusy reports that the group has a listener already. The error of [Dial]
+// names the group before it.
 var ErrBusy = errors.New("is taken: is another `portmon watch` running?")
 
-// Config says which group to listen to.
+// Config holds the options of [Dial].
 type Config struct {
 	// Group is the number of the group that rules log to.
 	Group uint16
@@ -28,15 +28,15 @@ type Config struct {
 	// [Dial].
 	NetNS int
 
-	// ReadBuffer is the size in bytes of the socket's buffer, or 0 for 8 MiB: on
-	// Linux 6.18 room for 60,000 messages that come 16 at a time, and for 20,000
-	// that come one by one. Without CAP_NET_ADMIN in the initial user namespace
-	// net.core.rmem_max is the limit, silently.
+	// ReadBuffer is the size in bytes of the socket's buffer, or 0 for 8 MiB:
+	// on Linux 6.18 room for 60,000 messages that come 16 at a time, and for
+	// 20,000 that come one by one. Without CAP_NET_ADMIN in the initial user
+	// namespace net.core.rmem_max is the limit, silently.
 	ReadBuffer int
 }
 
-// Conn is the listener of a group. One goroutine may receive; others may meanwhile
-// close the connection or set its deadline.
+// Conn is the listener of a group. One goroutine may receive; others may
+// meanwhile close the connection or set its deadline.
 type Conn struct {
 	wire   *nfnl.Conn
 	early  [][]byte // datagrams that came before Dial was done
@@ -44,8 +44,8 @@ type Conn struct {
 	prefix string   // of the last message
 }
 
-// Dial listens to a group; nil stands for the zero Config, with group 0. The error
-// is [ErrBusy] if the group has a listener, and os.ErrPermission without
+// Dial listens to a group; nil stands for the zero Config, with group 0. The
+// error is [ErrBusy] if the group has a listener, and os.ErrPermission without
 // CAP_NET_ADMIN in the user namespace that owns the network namespace.
 func Dial(config *Config) (*Conn, error) {
 	if config == nil {
@@ -71,38 +71,38 @@ func Dial(config *Config) (*Conn, error) {
 	return nil, err
 }
 
-// Close ends the connection, and lets another listen to the group. A Receive that
-// waits returns os.ErrClosed.
+// Close ends the connection, and lets another listen to the group. A Receive
+// that waits returns os.ErrClosed.
 func (c *Conn) Close() error { return c.wire.Close() }
 
-// SetReadDeadline makes Receive return os.ErrDeadlineExceeded from t on, also one
-// that waits already; the zero Time means never. The connection stays usable. A
-// context ends a Receive by way of context.AfterFunc.
+// SetReadDeadline makes Receive return os.ErrDeadlineExceeded from t on, also
+// one that waits already; the zero Time means never. The connection stays
+// usable. A context ends a Receive by way of context.AfterFunc.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.wire.SetReadDeadline(t) }
 
 // ReadBuffer returns the size in bytes that the buffer really has. The kernel
-// doubles what it is asked for, because it counts the memory that datagrams take
-// rather than their length.
+// doubles what it is asked for, because it counts the memory that datagrams
+// take rather than their length.
 func (c *Conn) ReadBuffer() int { return c.wire.ReadBuffer() }
 
 // Lost counts messages that did not come.
 type Lost struct {
-	// Messages is how many are missing between the last one that came before and
-	// those that come with it.
+	// Messages is how many are missing between the last one that came before
+	// and those that come with it.
 	Messages int
 
-	// Overrun is set once after the buffer was full. All that was in it has been
-	// read by then, and there is room again: a caller that now looks elsewhere for
-	// what may be missing, and goes on to receive, misses nothing. The number of
-	// messages becomes known with the next one.
+	// Overrun is set once after the buffer was full. All that was in it has
+	// been read by then, and there is room again: a caller that now looks
+	// elsewhere for what may be missing, and goes on to receive, misses
+	// nothing. The number of messages becomes known with the next one.
 	Overrun bool
 }
 
 // Receive waits for the next datagram and appends its messages to batch. They
-// share no memory with the connection. Messages that were lost are no error. The
-// error is os.ErrClosed after Close, os.ErrDeadlineExceeded after the deadline;
-// after any other the connection is still good. What was appended is good in any
-// case.
+// share no memory with the connection. Messages that were lost are no error.
+// The error is os.ErrClosed after Close, os.ErrDeadlineExceeded after the
+// deadline; after any other the connection is still good. What was appended is
+// good in any case.
 func (c *Conn) Receive(batch []Message) ([]Message, Lost, error) {
 	if len(c.early) > 0 {
 		b := c.early[0]

@@ -8,27 +8,32 @@ import (
 	"github.com/portmon/portmon/internal/nfnl"
 )
 
-// Message is what the kernel tells of one packet that a rule logged. What the packet does not have is zero, and so is what the
-// rule's snaplen has cut off.
+// Message is what the kernel reports about one packet that a rule logged. What
+// the packet does not have is zero, and so is what the rule's snaplen has cut
+// off.
 type Message struct {
-	// Time is when the packet came in, to the microsecond, by the clock that people set. It is the zero Time in the output and
-	// postrouting hooks. Linux before 6.6 tells it only while some program asks for the times of packets, as tcpdump does.
+	// Time is when the packet came in, to the microsecond, by the clock that
+	// people set. It is the zero Time in the output and postrouting hooks.
+	// Linux before 6.6 reports it only while some program asks for the times of
+	// packets, as tcpdump does.
 	Time time.Time
 
-	// Prefix is what the rule says in `log prefix`.
+	// Prefix is the rule's `log prefix`.
 	Prefix string
 
 	// InIf is the index of the interface by which the packet came in.
 	InIf uint32
 
-	// Hook is where the rule stands: NF_INET_* of include/uapi/linux/netfilter.h.
+	// Hook is the hook that the rule is in: NF_INET_* of
+	// include/uapi/linux/netfilter.h.
 	Hook uint8
 
 	// Src and Dst are the addresses of the IP header.
 	Src, Dst netip.Addr
 
-	// Proto is the transport protocol, IPPROTO_*. In IPv6 it is what stands behind the extension headers. In a fragment other than
-	// the first it is what the packet says, but nothing more is known of it.
+	// Proto is the transport protocol, IPPROTO_*. In IPv6 it is what follows
+	// the extension headers. In a fragment other than the first it is what the
+	// packet says, but nothing more is known of it.
 	Proto uint8
 
 	// SrcPort and DstPort are the ports of TCP, UDP, UDP-Lite, SCTP and DCCP.
@@ -37,11 +42,13 @@ type Message struct {
 	// TCPFlags is byte 13 of a TCP header (RFC 9293, 3.1).
 	TCPFlags uint8
 
-	// Seq counts the messages of the group, from 0 when it was bound; a gap is messages that were lost.
+	// Seq counts the messages of the group, from 0 when it was bound; a gap is
+	// messages that were lost.
 	Seq uint32
 }
 
-// Attributes of a message: enum nfulnl_attr_type of include/uapi/linux/netfilter/nfnetlink_log.h.
+// Attributes of a message: enum nfulnl_attr_type of
+// include/uapi/linux/netfilter/nfnetlink_log.h.
 const (
 	attrPacketHeader = 1  // NFULA_PACKET_HDR: struct nfulnl_msg_packet_hdr: protocol of the link, hook
 	attrTimestamp    = 3  // NFULA_TIMESTAMP: struct nfulnl_msg_packet_timestamp: seconds, microseconds, each 8 bytes
@@ -51,9 +58,10 @@ const (
 	attrSeq          = 12 // NFULA_SEQ
 )
 
-// Decode makes m what the attributes of an NFULNL_MSG_PACKET say, which follow its nfgenmsg header. It allocates nothing but the
-// prefix, and not even that if m has the same already. The error tells of attributes that are cut off, not of packets: a packet
-// that is cut off, or no IP packet, is what rules log.
+// Decode fills in m from the attributes of an NFULNL_MSG_PACKET, which follow
+// its nfgenmsg header. It allocates nothing but the prefix, and not even that
+// if m has the same already. It fails only on attributes that are cut off:
+// rules may log packets that are cut off, or are not IP.
 func (m *Message) Decode(attrs []byte) error {
 	var prefix []byte
 	*m = Message{Prefix: m.Prefix}

@@ -14,8 +14,9 @@ const (
 	extLen  = 8 // extension headers are at least this long
 )
 
-// packet reads the headers of an IP packet, as far as they reach. The version comes from the packet: in the output hook the
-// kernel does not tell the protocol of the link.
+// packet reads the headers of an IP packet, as far as they reach. The version
+// comes from the packet: in the output hook the kernel does not report the
+// protocol of the link.
 func (m *Message) packet(b []byte) {
 	if len(b) == 0 {
 		return
@@ -67,7 +68,8 @@ func (m *Message) ipv6(b []byte) {
 	m.transport(b)
 }
 
-// isExtension tells the IPv6 headers behind which there is another (RFC 8200, 4; RFC 4302).
+// isExtension reports whether an IPv6 header is followed by another (RFC 8200,
+// 4; RFC 4302).
 func isExtension(header uint8) bool {
 	switch header {
 	case unix.IPPROTO_HOPOPTS, unix.IPPROTO_ROUTING, unix.IPPROTO_FRAGMENT, unix.IPPROTO_AH, unix.IPPROTO_DSTOPTS:

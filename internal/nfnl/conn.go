@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// receiveBuffer is longer than any datagram: the kernel builds those of a dump as
-// large as the reader's buffer, up to 32 KiB. A small buffer is slow, because the
-// kernel walks a set from its start again for each datagram.
+// receiveBuffer is longer than any datagram: the kernel builds those of a dump
+// as large as the reader's buffer, up to 32 KiB. A small buffer is slow,
+// because the kernel walks a set from its start again for each datagram.
 const receiveBuffer = 64 << 10
 
 // DefaultReadBuffer is the size in bytes that [Conn.SetReadBuffer] takes for 0.
@@ -37,8 +37,8 @@ type Conn struct {
 	closed  atomic.Bool
 }
 
-// Dial opens a socket in the network namespace of a file descriptor, or in that of
-// the calling thread if netns is 0.
+// Dial opens a socket in the network namespace of a file descriptor, or in that
+// of the calling thread if netns is 0.
 func Dial(netns int) (*Conn, error) {
 	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netns})
 	if err != nil {
@@ -72,8 +72,8 @@ func (c *Conn) PortID() uint32 { return c.nl.PID() }
 // JoinGroup subscribes to a multicast group, unix.NFNLGRP_*.
 func (c *Conn) JoinGroup(group uint32) error { return c.nl.JoinGroup(group) }
 
-// SetReadDeadline makes reads that wait return os.ErrDeadlineExceeded from t on;
-// the zero Time means never.
+// SetReadDeadline makes reads that wait return os.ErrDeadlineExceeded from t
+// on; the zero Time means never.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.nl.SetReadDeadline(t) }
 
 // SetReadBuffer sets the size in bytes of the socket's buffer, 0 for
@@ -90,9 +90,9 @@ func (c *Conn) SetReadBuffer(size int) (err error) {
 	return err
 }
 
-// ReadBuffer returns the size in bytes that SetReadBuffer got. The kernel doubles
-// what it is asked for, because it counts the memory that datagrams take rather
-// than their length.
+// ReadBuffer returns the size in bytes that SetReadBuffer got. The kernel
+// doubles what it is asked for, because it counts the memory that datagrams
+// take rather than their length.
 func (c *Conn) ReadBuffer() int { return c.rcvbuf }
 
 // Send sends the pieces as one datagram. By the time it returns, the kernel has
@@ -113,8 +113,8 @@ func (c *Conn) Send(pieces ...[]byte) error {
 	return errors.Join(cerr, err)
 }
 
-// growSendBuffer makes room for a datagram of n bytes: netlink takes none that is
-// larger than the socket's buffer.
+// growSendBuffer makes room for a datagram of n bytes: netlink takes none that
+// is larger than the socket's buffer.
 func (c *Conn) growSendBuffer(n int) error {
 	const overhead = 4096
 	if n += overhead; n <= c.sndbuf {
@@ -159,9 +159,9 @@ func (c *Conn) Receive(wait bool) ([]byte, error) {
 	return c.buf[:n], err
 }
 
-// read reads one datagram of the kernel's. Any program with CAP_NET_ADMIN can send
-// to this socket too; what it sends is skipped. unix.Recvfrom would allocate the
-// address of each sender.
+// read reads one datagram of the kernel's. Any program with CAP_NET_ADMIN can
+// send to this socket too; what it sends is skipped. unix.Recvfrom would
+// allocate the address of each sender.
 func (c *Conn) read(fd uintptr) (int, error) {
 	for {
 		c.senderLen = unix.SizeofSockaddrNetlink
@@ -205,8 +205,8 @@ func (c *Conn) Next() (b []byte, overrun bool, err error) {
 	for {
 		switch b, err = c.Receive(!c.overrun); {
 		case errors.Is(err, unix.ENOBUFS):
-			// The kernel reports it ahead of what is in the buffer, and only once
-			// until all of that is read; it discards messages until then.
+			// The kernel reports it ahead of what is in the buffer, and only
+			// once until all of that is read; it discards messages until then.
 			c.overrun = true
 		case errors.Is(err, unix.EAGAIN):
 			c.overrun = false

@@ -22,7 +22,8 @@ const (
 // datagram that it is in.
 var ErrShort = errors.New("netlink: message or attribute is cut off")
 
-// Message is a netlink message. Body is part of the buffer that it was read into.
+// Message is a netlink message. Body is part of the buffer that it was read
+// into.
 type Message struct {
 	Type, Flags uint16
 	Seq, Port   uint32
@@ -32,12 +33,12 @@ type Message struct {
 // Attrs returns what follows the nfgenmsg header.
 func (m Message) Attrs() []byte { return m.Body[GenHeaderLen:] }
 
-// Resource returns the res_id of the nfgenmsg header: in nf_tables the low 16 bits
-// of the ruleset's generation.
+// Resource returns the res_id of the nfgenmsg header: in nf_tables the low 16
+// bits of the ruleset's generation.
 func (m Message) Resource() uint16 { return binary.BigEndian.Uint16(m.Body[2:]) }
 
-// NextMessage splits the first message off b. Messages of a subsystem are checked
-// to have their nfgenmsg header.
+// NextMessage splits the first message off b. Messages of a subsystem are
+// checked to have their nfgenmsg header.
 func NextMessage(b []byte) (m Message, rest []byte, err error) {
 	if len(b) < HeaderLen {
 		return m, nil, ErrShort
@@ -59,7 +60,8 @@ func NextMessage(b []byte) (m Message, rest []byte, err error) {
 	return m, b[min(align(n), len(b)):], nil
 }
 
-// align rounds up to 4 bytes, to which netlink aligns all but the end of the last.
+// align rounds up to 4 bytes, to which netlink aligns all but the end of the
+// last.
 func align(n int) int { return (n + unix.NLA_ALIGNTO - 1) &^ (unix.NLA_ALIGNTO - 1) }
 
 // Attr is a netlink attribute. Data is part of the message.
