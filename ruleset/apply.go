@@ -21,15 +21,15 @@ type Result struct {
 }
 
 // Apply makes the kernel's table that of the Spec in one transaction. If the
-// ruleset changes between reading and committing, it reads again. After an error
-// nothing has changed. Errors are those of [Spec.Validate], [Probe] and
+// ruleset changes between reading and committing, it reads again. After an
+// error nothing has changed. Errors are those of [Spec.Validate], [Probe] and
 // [nftset.Conn.Commit], and *ConflictError.
 //
 // In two cases there are two transactions. Bans that must move to a set of
-// prefixes, as Prefix6 changed or subnets are not banned any more, are put there
-// by the first and taken from where they were by the second; between them, and
-// after an error, they can be in both. And a table that somebody made dormant is
-// woken before it is repaired.
+// prefixes, as Prefix6 changed or subnets are not banned any more, are put
+// there by the first and taken from where they were by the second; between
+// them, and after an error, they can be in both. And a table that was made
+// dormant is woken before it is repaired.
 func Apply(c *nftset.Conn, spec Spec) (Result, error) {
 	return run(c, spec, c.Commit, func(r *Result) (done bool, err error) {
 		if r.Empty() || r.Created && r.guarded {
@@ -44,20 +44,21 @@ func Apply(c *nftset.Conn, spec Spec) (Result, error) {
 	})
 }
 
-// Prepare makes the plan that [Apply] would run and has the kernel check it, and
-// changes nothing. Errors are those of Apply.
+// Prepare makes the plan that [Apply] would run and has the kernel check it,
+// and changes nothing. Errors are those of Apply.
 func Prepare(c *nftset.Conn, spec Spec) (Result, error) {
 	return run(c, spec, c.Check, func(*Result) (bool, error) { return true, nil })
 }
 
 // run plans and executes until verify says that it is done.
 //
-// The kernel refuses a transaction if the ruleset has changed since it was read.
-// It counts everybody's changes: who keeps a set of its own up to date 40 times
-// a second would forever be in the way of a plan that takes longer to make. So
-// after some attempts the transaction is not guarded any more, and what came of
-// it is compared with what was wanted. A plan for a table that is not as it was
-// fails as a whole, or makes of it what another plan puts right.
+// The kernel refuses a transaction if the ruleset has changed since it was
+// read. The count includes changes of other tables: a program that updates a
+// set of its own 40 times a second would forever be in the way of a plan that
+// takes longer to make. So after some attempts the transaction is not guarded
+// any more, and what came of it is compared with what was wanted. A plan for a
+// table that is not as it was fails as a whole, or makes of it what another
+// plan puts right.
 func run(c *nftset.Conn, spec Spec, execute func(*nftset.Tx) error, verify func(*Result) (bool, error)) (Result, error) {
 	if err := spec.Validate(); err != nil {
 		return Result{}, err
@@ -81,9 +82,9 @@ func run(c *nftset.Conn, spec Spec, execute func(*nftset.Tx) error, verify func(
 		case (errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrExist)) && !refusedRule(err) && attempt < attempts:
 			continue // the table was changed while it was read
 		case refusedRule(err) && r.Features == allFeatures && probes < 5:
-			// Once is not always enough: in Linux 5.10 the end of somebody else's
-			// transaction can have the kernel forget that ours is yet to be
-			// validated, so that a probe passes that should not.
+			// Once is not always enough: in Linux 5.10 the end of another
+			// program's transaction can make the kernel forget that ours is yet
+			// to be validated, so that a probe passes that should not.
 			f, perr := Probe(c)
 			if perr == nil {
 				probes++
@@ -114,7 +115,8 @@ func (r *Result) attempt(c *nftset.Conn, spec Spec, execute func(*nftset.Tx) err
 	return execute(rest)
 }
 
-// refusedRule reports whether the kernel found fault with a rule, which is how a missing feature shows.
+// refusedRule reports whether the kernel found fault with a rule, which is how
+// a missing feature shows.
 func refusedRule(err error) bool {
 	var op *nftset.OpError
 	return errors.As(err, &op) && op.Op == opAddRule && !errors.Is(err, os.ErrPermission)
@@ -197,7 +199,8 @@ func (h *Handle) contents(t *Table, spec Spec) (Contents, error) {
 	return out, err
 }
 
-// Remove deletes the table and all its bans. existed is false, and the error nil, if there is none.
+// Remove deletes the table and all its bans. existed is false, and the error
+// nil, if there is no table.
 func Remove(c *nftset.Conn, name string) (existed bool, err error) {
 	tx := &nftset.Tx{}
 	tx.DeleteTable(nftset.Table{Family: nftset.FamilyINet, Name: name})

@@ -42,9 +42,9 @@ func chains(s Spec, f Features, asked Asked) []Chain {
 
 // isOpening matches TCP packets that bear neither ACK nor RST: SYNs, and the
 // FIN, NULL and Xmas packets that scanners send instead. Such a packet is never
-// the answer to anything of ours, so there is no need to wait for what conntrack
-// says of it; what bears an ACK or RST may be the answer of a server to whom
-// somebody sent packets in our name.
+// an answer to this host, so there is no need to wait for conntrack; a packet
+// with ACK or RST may be the answer of a server that was sent packets with our
+// address forged.
 func isOpening() statement {
 	return tcpFlags("tcp flags & (rst | ack) == 0", tcpRST|tcpACK, 0)
 }
@@ -60,7 +60,8 @@ func (c compiler) earlyRules() []Rule {
 	return rules
 }
 
-// dropUnlessExempt drops packets of a banned source that may open no connection.
+// dropUnlessExempt drops packets of a banned source that may open no
+// connection.
 func dropUnlessExempt(f family) Rule {
 	return rule(f.whole().notIn(f.whitelist()), notFromLoopback(), count(CounterDropped), drop())
 }
@@ -89,8 +90,8 @@ func (c compiler) innocent() []Rule {
 	return rules
 }
 
-// inNoBan matches sources of a family that are not banned, prefixes by hand left
-// out of account.
+// inNoBan matches sources of a family that are not banned, prefixes by hand
+// left out of account.
 func (c compiler) inNoBan(f family) statement {
 	var questions []question
 	if f.is6() && c.singles() {
@@ -108,8 +109,9 @@ func (c compiler) inNoBan(f family) statement {
 func (c compiler) bannedRules() []Rule {
 	var rules []Rule
 	for _, f := range families {
-		// An error about somebody else's connection: without "packet too big"
-		// from a banned router, an innocent visitor behind it would get nothing.
+		// An error about another host's connection: without "packet too big"
+		// from a banned router, an innocent visitor behind it would get
+		// nothing.
 		rules = append(rules, rule(isICMP(f), ctState("related", ctRelated), accept()))
 	}
 	rules = append(rules, rule(isNeighbourDiscovery(), accept()), rule(fromLoopback(), accept()))
@@ -121,8 +123,8 @@ func (c compiler) bannedRules() []Rule {
 	}
 	rules = append(rules,
 		rule(isReply(), accept()),
-		// Where conntrack was told not to track, nobody knows what is a reply.
-		// A connected socket, on a port that the kernel has chosen, is one that
+		// Where conntrack does not track, replies cannot be recognised. A
+		// connected socket, on a port that the kernel has chosen, is one that
 		// this host has opened.
 		rule(ctState("untracked", ctUntracked), dportWithin(c.LocalPorts), toBoundSocket(), accept()),
 	)

@@ -3,6 +3,7 @@ package ruleset
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -35,9 +36,9 @@ const (
 	// for the SYN of a banned source is saved.
 	earlyPriority = -300
 	// guardPriority is just behind dstnat (-100): what was translated has its
-	// new destination, so that a routing lookup tells whether this host
-	// itself is meant. It is before the filter chains (0) of other tables, so
-	// that they need not let packets to trap ports in.
+	// new destination, so that a routing lookup shows whether it is for this
+	// host itself. It is before the filter chains (0) of other tables, so that
+	// they need not let packets to trap ports in.
 	guardPriority = -99
 )
 
@@ -46,8 +47,8 @@ const (
 	subnetTime = 3 * 24 * time.Hour
 	// crowdTime is the time within which its sources must offend.
 	crowdTime = 7 * 24 * time.Hour
-	// maxSubnets bounds the subnets that are banned. Each stands for up to
-	// 65,536 sources.
+	// maxSubnets bounds the subnets that are banned. Each covers up to 65,536
+	// sources.
 	maxSubnets = 4096
 	// ownSize bounds the networks that this host has addresses in.
 	ownSize = 1024
@@ -96,8 +97,8 @@ func (s Spec) protocols() []byte {
 	return slices.DeleteFunc([]byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP}, func(p byte) bool { return !s.offends(p) })
 }
 
-// Asked says which sets of prefixes hold something, so that the guard asks them.
-// An empty one would cost every packet some 40 to 80 ns all the same.
+// Asked says which sets of prefixes hold something, so that the guard asks
+// them. An empty one would cost every packet some 40 to 80 ns all the same.
 type Asked struct{ Net4, Net6 bool }
 
 func (a Asked) net(f family) bool { return *a.of(f) }
@@ -122,7 +123,7 @@ func Compile(s Spec, f Features, asked Asked) *Table {
 	return t
 }
 
-// digest stands for all that the table is made of.
+// digest identifies all that the table is made of.
 func (t *Table) digest() string {
 	h := sha256.New()
 	t.Write(h) // a hash never fails to write
@@ -131,10 +132,10 @@ func (t *Table) digest() string {
 
 func (t *Table) compileSets(s Spec) {
 	for _, f := range families {
-		t.prefixes(f.whitelist(), f, slices.Concat(alwaysWhitelisted, s.Whitelist))
+		t.static(f.whitelist(), f.key, nftset.FlagInterval, s.whitelist(f))
 	}
 	if s.singles() {
-		t.prefixes(setSingle6, families[1], slices.Concat(alwaysSingle, s.Single6))
+		t.static(setSingle6, nftset.IPv6Addr, nftset.FlagInterval, families[1].merge(slices.Concat(alwaysSingle, s.Single6)))
 		t.add(nftset.Set{Name: setOwn6, Type: nftset.IPv6Addr, Flags: nftset.FlagDynamic, Size: ownSize})
 	}
 	for _, f := range families {
@@ -184,15 +185,20 @@ func (t *Table) dynamic(name string, key nftset.KeyType, timeout time.Duration, 
 	t.add(nftset.Set{Name: name, Type: key, Flags: nftset.FlagDynamic | nftset.FlagTimeout, Timeout: timeout, Size: size})
 }
 
-// prefixes adds a set that holds those of the prefixes that are of the family.
-func (t *Table) prefixes(name string, f family, list []netip.Prefix) {
+// whitelist returns the whitelist of a family, merged.
+func (s Spec) whitelist(f family) []nftset.Interval {
+	return f.merge(slices.Concat(alwaysWhitelisted, s.Whitelist))
+}
+
+// merge returns those of some prefixes that are of the family, merged.
+func (f family) merge(list []netip.Prefix) []nftset.Interval {
 	var ivs []nftset.Interval
 	for _, p := range list {
 		if iv := nftset.Prefix(p).Interval; iv.From.Type() == f.key {
 			ivs = append(ivs, iv)
 		}
 	}
-	t.static(name, f.key, nftset.FlagInterval, nftset.Merge(ivs))
+	return nftset.Merge(ivs)
 }
 
 func (t *Table) ports(name string, list []Ports) {
@@ -205,4 +211,64 @@ func (t *Table) static(name string, key nftset.KeyType, flags nftset.Flags, ivs 
 		Set:    nftset.Set{Table: t.Table, Name: name, Type: key, Flags: flags},
 		Static: true, Elements: ivs,
 	})
+}
+
+const sealFormat = "portmon %16s /%d"
+
+// sealComment is the rule comment that identifies the configuration that a
+// table was made of.
+func sealComment(digest string, prefix6 int) string { return fmt.Sprintf(sealFormat, digest, prefix6) }
+
+// parseSeal reads such a comment; ok is false for any other comment.
+func parseSeal(comment string) (digest string, prefix6 int, ok bool) {
+	n, err := fmt.Sscanf(comment, sealFormat, &digest, &prefix6)
+	return digest, prefix6, err == nil && n == 2 && len(digest) == 16 && prefix6 >= 1 && prefix6 <= 128 && comment == sealComment(digest, prefix6)
+}
+
+// own returns the keys of the set of networks of this host's own addresses,
+// sorted.
+func (s Spec) own() []nftset.Interval {
+	var out []nftset.Interval
+	for _, p := range s.Own6 {
+		if p.Bits() <= ownLen {
+			out = append(out, nftset.Addr(p.Addr()).Interval)
+		}
+	}
+	slices.SortFunc(out, nftset.Interval.Compare)
+	return slices.Compact(out)
+}
+
+// isOwn reports whether an address is in a network of this host.
+func (s Spec) isOwn(a netip.Addr) bool {
+	key := nftset.Addr(netip.PrefixFrom(a, ownLen).Masked().Addr()).Interval
+	_, found := slices.BinarySearchFunc(s.own(), key, nftset.Interval.Compare)
+	return found
+}
+
+// maxSinglePorts is the most ports that are listed one by one. The kernel keeps
+// a set of single ports as a bitmap, in which a lookup costs next to nothing;
+// in one of intervals it costs some 100 ns.
+const maxSinglePorts = 4096
+
+// portSet returns the elements and the flags of a set that holds the ports.
+func portSet(ports []Ports) ([]nftset.Interval, nftset.Flags) {
+	n := 0
+	for _, p := range ports {
+		n += int(p.To) - int(p.From) + 1
+	}
+	var ivs []nftset.Interval
+	for _, p := range ports {
+		ivs = append(ivs, nftset.Ports(p.From, p.To).Interval)
+	}
+	ivs = nftset.Merge(ivs)
+	if n > maxSinglePorts {
+		return ivs, nftset.FlagInterval
+	}
+	single := make([]nftset.Interval, 0, n)
+	for _, iv := range ivs {
+		for port := int(iv.From.Port()); port <= int(iv.To.Port()); port++ {
+			single = append(single, nftset.Single(nftset.PortKey(uint16(port))).Interval)
+		}
+	}
+	return single, 0
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// ConflictError tells that something stands in the table that cannot be made what it must be without losing it.
+// ConflictError reports an object of the table that cannot be made what it must
+// be without losing it.
 type ConflictError struct {
 	Object     string // "set inet portmon ban4"
 	Have, Want string
@@ -40,8 +41,8 @@ type Contents struct {
 	Steps []Entry
 }
 
-// Diff makes the plan that turns what the kernel holds into the table of a Spec.
-// It fails with *ConflictError.
+// Diff makes the plan that turns what the kernel holds into the table of a
+// Spec. It fails with *ConflictError.
 func Diff(spec Spec, f Features, s *State, c Contents) (*Plan, error) {
 	m := spec.displaced(s, c)
 	asked := Asked{}
@@ -134,8 +135,9 @@ func (p *Plan) diffSets(s *State, c Contents) error {
 			continue
 		case sameTimeout(have.Timeout, want.Timeout) && have.Size == want.Size:
 		case s.Digest == p.Table.Digest:
-			// The table was made of this very configuration: the kernel is one that does not change a live set, and asking it
-			// again would be in vain.
+			// The table was made of this very configuration: the kernel is one
+			// that does not change a live set, and asking it again would be in
+			// vain.
 			p.Stuck = append(p.Stuck, stuck(have, want))
 		case have.Size == want.Size:
 			p.putSet("timeout of "+want.Name, &want.Set)
@@ -154,9 +156,11 @@ func (p *Plan) diffSets(s *State, c Contents) error {
 	return errors.Join(errs...)
 }
 
-// edit gives a set the elements that it must have. Those that are there already are left alone, rather than flushed and added again:
-// in a large set that takes a twentieth of the time, and up to Linux 6.12 packets may miss what is deleted and added again
-// in one transaction, or be taken for what is beside it.
+// edit gives a set the elements that it must have. Those that are there already
+// are left alone, rather than flushed and added again: in a large set that
+// takes a twentieth of the time, and up to Linux 6.12 packets may miss what is
+// deleted and added again in one transaction, or be taken for what is beside
+// it.
 func (p *Plan) edit(want *Set, have []nftset.Interval) {
 	gone, missing := apart(have, want.Elements)
 	p.deleteIntervals(&want.Set, gone)
@@ -188,10 +192,11 @@ func stuck(have *nftset.Set, want *Set) string {
 		have.Name, have.Size, want.Size)
 }
 
-// diffChains makes the chains what they must be. flushed tells that they have
+// diffChains makes the chains what they must be. flushed is set if they have
 // been emptied already.
 func (p *Plan) diffChains(s *State, flushed bool) {
-	// All rules go before any chain, and chains come before any rule: chains are deleted only when nothing leads to them.
+	// All rules go before any chain, and chains come before any rule: chains
+	// are deleted only when nothing leads to them.
 	var stale []*Chain
 	rebuild := make(map[string]bool)
 	for i := range p.Table.Chains {
@@ -231,8 +236,8 @@ func (p *Plan) diffChains(s *State, flushed bool) {
 	}
 }
 
-// dropSets deletes the sets that another configuration needed. Those that
-// portmon never makes are somebody's own and stay.
+// dropSets deletes the sets that another configuration needed. Sets that
+// portmon never makes belong to someone else and stay.
 func (p *Plan) dropSets(s *State) {
 	for i := range s.Sets {
 		if have := &s.Sets[i]; p.Table.set(have.Name) == nil && isOurs(have.Name) {
@@ -266,4 +271,14 @@ func sameHook(want *Hook, have *ChainState) bool {
 		return want == nil && have.Hook == nil
 	}
 	return have.Plain && want.Number == have.Hook.Number && want.Priority == have.Hook.Priority
+}
+
+// learnOwn adds the networks of this host that the table does not know, as far
+// as there is room. Those that it knows from offences stay.
+func (p *Plan) learnOwn(spec Spec, c Contents) {
+	if set := p.Table.set(setOwn6); set != nil {
+		_, missing := apart(c.Own, spec.own())
+		room := max(0, int(set.Size)-len(c.Own))
+		p.addIntervals(&set.Set, missing[:min(room, len(missing))])
+	}
 }

@@ -1,12 +1,30 @@
-// Package ruleset is portmon's nftables table as data.
+// Package ruleset is portmon's nftables table: traps, scan detection, and a
+// ladder of bans that the kernel climbs without a program running.
 //
-// A [Spec] says what is wanted. [Compile] turns it into a [Table]: sets, chains and rules, each of which knows how to travel over
-// netlink and how to be written in nft syntax. [Read] tells what the kernel holds, as a [State]. [Diff] compares the two and
-// makes a [Plan], the operations of one transaction, which can be shown before it is run. [Apply] does all of that, and does it
-// again if somebody changed the ruleset in between.
+// # Making the table
 //
-// Spec, Table and Plan are plain data and need no kernel. Nothing here prints, logs, reads the environment or runs programs,
-// and no table but the one named by the Spec is read for a decision or touched.
+// A [Spec] says what is wanted; [Default] is a good start. [Apply] makes the
+// kernel's table that of the Spec in one transaction, keeps the bans that it
+// holds, and changes nothing if it is as it should be. [Prepare] returns the
+// same [Plan] without running it, and [Remove] deletes the table.
 //
-// The bans that a table holds are read by [State.Bans] and [State.Lookup], made by [State.Ban] and lifted by [State.Unban].
+// Apply compiles the Spec to a [Table], sets, chains and rules that can be
+// written in nft syntax ([Compile]), reads what the kernel holds ([Read]),
+// compares the two ([Diff]), and starts again if somebody changed the ruleset
+// in between. Spec, Table and Plan are plain data and need no kernel.
+//
+// # Bans
+//
+// [Open] returns a [Handle] for a table. [Handle.Put] bans and remembers
+// sources, [Handle.Offend] bans an address by the next step of the ladder,
+// [Handle.Unban] lifts bans. [Handle.Lookup] asks about one address,
+// [Handle.Bans] lists all bans, and [Handle.Trace] follows a packet through
+// the rules. A source is an IPv4 address, or for IPv6 a /64 or an address,
+// depending on the table: [Handle.Source] returns which.
+//
+// The sets of the table have a [Role]: what it means to be in them. Their names
+// and those of the counters do not change between versions.
+//
+// The package does not print, log, read the environment or run programs, and
+// it reads and touches no table but the one that the Spec names.
 package ruleset

@@ -22,7 +22,7 @@ type Entry struct {
 	// Cause is why a source is banned, as far as that is known.
 	Cause Cause
 	// Timeout is how long the source is to be in the set, and Remaining how
-	// long it still will be; both are 0 if that is for ever.
+	// long it still will be; both are 0 if it never expires.
 	Timeout, Remaining time.Duration
 	// Comment is what was noted beside a ban by the one who made it.
 	Comment string
@@ -36,8 +36,8 @@ func (e Entry) Prefix() (netip.Prefix, bool) { return e.Interval.Prefix() }
 // for them.
 var allRoles = []Role{RoleBan, RoleSubnet, RoleNet, RoleStep, RoleScanner}
 
-// roleSets returns the sets that have one of the roles, IPv4 first, and of steps
-// the highest first.
+// roleSets returns the sets that have one of the roles, IPv4 first, and of
+// steps the highest first.
 func (s *State) roleSets(roles ...Role) []*nftset.Set {
 	var out []*nftset.Set
 	for _, f := range families {
@@ -65,22 +65,29 @@ func (s *State) Entry(set string, el nftset.Element) (e Entry, ok bool) {
 		return Entry{}, false
 	}
 	e = Entry{
-		Interval: el.Interval, Set: set, Role: role, Step: step,
+		Set: set, Role: role, Step: step,
 		Timeout: el.Timeout, Remaining: el.Remaining, Comment: el.Comment,
 	}
 	if known := s.Set(set); e.Timeout == 0 && e.Remaining > 0 && known != nil {
 		e.Timeout = known.Timeout
 	}
-	a := el.From.Addr()
-	switch f := familyOf(el.From.Type()); {
+	e.Interval = s.addresses(role, el.Interval)
+	return e, true
+}
+
+// addresses returns the addresses that an element of a set of the role is
+// about. In sets of single keys, the address of a network stands for the
+// network.
+func (s *State) addresses(role Role, iv nftset.Interval) nftset.Interval {
+	a := iv.From.Addr()
+	switch {
 	case role == RoleNet:
 	case role == RoleSubnet:
-		e.Interval = nftset.Prefix(netip.PrefixFrom(a, f.subnetLen)).Interval
+		return nftset.Prefix(netip.PrefixFrom(a, familyOfAddr(a).subnetLen)).Interval
 	case s.network(a).Addr() == a:
-		// The address of a network stands for the network.
-		e.Interval = nftset.Prefix(s.network(a)).Interval
+		return nftset.Prefix(s.network(a)).Interval
 	}
-	return e, true
+	return iv
 }
 
 // Entries streams the elements of all sets that have one of the roles; all that

@@ -12,24 +12,27 @@ import (
 
 // Features is what a kernel can do of that which not every kernel can.
 type Features struct {
-	// Log: rules write to netlink log groups. Without it bans are made, but nobody hears of them as they are.
+	// Log: rules write to netlink log groups. Without it bans are made, but the
+	// watcher learns of them only from dumps.
 	Log bool
 }
 
-// allFeatures is what is assumed of a kernel until it refuses: asking first would cost every apply some 50 ms, because the kernel
-// waits for a grace period whenever it takes a transaction back.
+// allFeatures is what is assumed of a kernel until it refuses: asking first
+// would cost every apply some 50 ms, because the kernel waits for a grace
+// period whenever it takes a transaction back.
 var allFeatures = Features{Log: true}
 
 // Missing returns a sentence for each feature that is not there.
 func (f Features) Missing() []string {
 	var out []string
 	if !f.Log {
-		out = append(out, "no netlink log (CONFIG_NETFILTER_NETLINK_LOG): the watcher cannot hear of bans")
+		out = append(out, "no netlink log (CONFIG_NETFILTER_NETLINK_LOG): the watcher does not learn of bans as they are made")
 	}
 	return out
 }
 
-// UnsupportedError tells that the kernel lacks what portmon cannot do without. It is errors.ErrUnsupported.
+// UnsupportedError reports that the kernel lacks what portmon cannot do
+// without. It is errors.ErrUnsupported.
 type UnsupportedError struct {
 	Feature string // "the listener test (socket expression)"
 	Option  string // the kernel option that brings it, with the oldest version that has it
@@ -46,7 +49,8 @@ func (e *UnsupportedError) Unwrap() error { return e.Err }
 // Is makes the error errors.ErrUnsupported.
 func (e *UnsupportedError) Is(target error) bool { return target == errors.ErrUnsupported }
 
-// probes are what is asked of the kernel, each as a rule of its own in a table that is never committed.
+// probes are what is asked of the kernel, each as a rule of its own in a table
+// that is never committed.
 var probes = []struct {
 	feature, option string
 	statement       statement
@@ -60,8 +64,8 @@ var probes = []struct {
 	{"", "", logTo("", 0, 1), func(f *Features) *bool { return &f.Log }},
 }
 
-// Probe asks the kernel what it can do. It changes nothing. Missing what portmon needs is an *UnsupportedError, missing privilege
-// os.ErrPermission.
+// Probe asks the kernel what it can do. It changes nothing. Missing what
+// portmon needs is an *UnsupportedError, missing privilege os.ErrPermission.
 func Probe(c *nftset.Conn) (Features, error) {
 	var f Features
 	for _, p := range probes {
@@ -82,7 +86,7 @@ func Probe(c *nftset.Conn) (Features, error) {
 }
 
 // probe checks whether a rule with the statement would load where the rules of
-// offences stand.
+// offences are.
 func probe(c *nftset.Conn, s statement) error {
 	t := nftset.Table{Family: nftset.FamilyINet, Name: "portmon-probe"}
 	chain := Chain{Name: "probe", Hook: &Hook{"prerouting", unix.NF_INET_PRE_ROUTING, guardPriority}}

@@ -34,8 +34,8 @@ func (h *Handle) Refresh() error {
 	return err
 }
 
-// get asks for one element of a set; ok is false if there is no such element, or
-// no such set.
+// get asks for one element of a set; ok is false if there is no such element,
+// or no such set.
 func (h *Handle) get(name string, key nftset.Key) (el nftset.Element, set *nftset.Set, ok bool, err error) {
 	set = h.Set(name)
 	if set == nil || set.Type != key.Type() {
@@ -89,8 +89,8 @@ func (s *State) prefix6() int {
 	return Default().Prefix6
 }
 
-// keys returns the keys by which an address can stand in a set of sources: that
-// of its network, and its own.
+// keys returns the keys by which a set of sources can hold an address: that of
+// its network, and its own.
 func (s *State) keys(a netip.Addr) []nftset.Key {
 	network, own := nftset.AddrKey(s.network(a).Addr()), nftset.AddrKey(a)
 	if network == own {
@@ -104,4 +104,34 @@ func (s *State) keys(a netip.Addr) []nftset.Key {
 func (h *Handle) Whitelisted(iv nftset.Interval) (entry nftset.Interval, ok bool, err error) {
 	el, _, ok, err := h.get(familyOf(iv.From.Type()).whitelist(), iv.From)
 	return el.Interval, ok && el.Covers(iv), err
+}
+
+// Fill is how full a set is.
+type Fill struct {
+	Set   string
+	Count int    // elements
+	Size  uint32 // the most that it takes; 0 is no limit
+}
+
+// Full reports whether the set takes nothing more.
+func (f Fill) Full() bool { return f.Size > 0 && f.Count >= int(f.Size) }
+
+// Fill counts the elements of the sets that the packet path fills, and of those
+// of prefixes, in the order of the table. Kernels before 6.16 do not report
+// these numbers, so the sets are read.
+func (h *Handle) Fill() ([]Fill, error) {
+	var out []Fill
+	for i := range h.Sets {
+		set := &h.Sets[i]
+		role, _ := RoleOf(set.Name)
+		if !isOurs(set.Name) || set.Flags&nftset.FlagDynamic == 0 && role != RoleNet {
+			continue
+		}
+		n, err := h.c.Count(set)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Fill{set.Name, n, set.Size})
+	}
+	return out, nil
 }

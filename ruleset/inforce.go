@@ -104,6 +104,6 @@ func (t *Table) Whitelists(iv nftset.Interval) bool {
 	if set == nil {
 		return false
 	}
-	entry, ok := nftset.Find(set.Elements, iv.From)
-	return ok && entry.Covers(iv)
+	_, ok := coveredBy(set.Elements, iv)
+	return ok
 }

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVariable); role != "" {
 		os.Exit(play(role))
 	}
-	os.Exit(netnstest.Main(m))
+	os.Exit(netnstest.Main(lab.Isolated{M: m}))
 }
 
 const trapUDP = 161 // of trapSpec, as lab.TrapTCP is

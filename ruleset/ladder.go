@@ -17,17 +17,17 @@ func (c compiler) ladderRules(s source) []Rule {
 	var rules []Rule
 	for step := len(c.BanTime); step >= 1; step-- {
 		next := c.after(step)
-		// The ban is asked for behind the step, and made before it: whoever sees
-		// a step that another packet has added by another CPU just now also sees
-		// its ban, and does not take the same offence for the next one.
+		// The ban is looked up after the step, and added before it: a packet
+		// that sees a step which another CPU has just added also sees its ban,
+		// and the same offence is not taken for the next one.
 		rules = append(rules, rule(s.in(s.tier(step)), s.notIn(s.ban()),
 			c.ban(s, next), c.remember(s, next), count(CounterBanned), goTo(chainBan(next))))
 	}
 	// That other packet is the offence, then.
 	rules = append(rules, rule(s.in(s.ban()), count(CounterDropped), drop()))
 	if c.Size >= minGuarded {
-		// First offences can be forged by the hundred thousand. So they get in no
-		// faster than bans expire, and there is always room for the others.
+		// First offences can be forged by the hundred thousand. So they get in
+		// no faster than bans expire, and there is always room for the others.
 		rules = append(rules, rule(rateToFill(c.share(s, c.Size*7/8), c.BanTime[0], c.share(s, c.Size/8)).exceeded(),
 			count(CounterHeldBack), drop()))
 	}
@@ -52,9 +52,9 @@ func (c compiler) ladderRules(s source) []Rule {
 const minGuarded = 64
 
 // share returns how many of n elements of a set are for sources that are banned
-// as s is. Others may have the rest: IPv6 sources that are banned one by one are
-// in the same sets as those that are banned by their network, and can be forged
-// beside them.
+// as s is. Others may have the rest: IPv6 sources that are banned one by one
+// are in the same sets as those that are banned by their network, and can be
+// forged beside them.
 func (c compiler) share(s source, n uint32) uint32 {
 	switch {
 	case !s.is6() || !c.singles():
@@ -120,8 +120,8 @@ func (c compiler) scannerRules(remember bool) []Rule {
 			e = element{set: s.scanner(), remove: true}
 		}
 		if s.is6() && s.bits == s.whole().bits && c.singles() {
-			// The ban has just been added: by that of its full address one knows
-			// a source that stands for itself.
+			// The ban has just been added: a ban by the full address marks a
+			// source that is banned by itself.
 			rules = append(rules, rule(s.in(s.ban()), s.add(e), drop()))
 			continue
 		}

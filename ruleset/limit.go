@@ -20,8 +20,8 @@ type rate struct {
 
 // rateToFill returns the rate at which a set of that size, whose elements live
 // that long, can never be filled: a part of it may be filled at once, and the
-// rest within the time after which the first elements are gone again. A set of a
-// few elements can: there is a burst of one at least, as nft knows none of 0 and
+// rest within the time after which the first elements are gone again. A set of
+// a few elements can: there is a burst of one at least, as nft refuses 0 and
 // the kernel takes it for 5, and one packet in a lifetime.
 func rateToFill(size uint32, lifetime time.Duration, burst uint32) rate {
 	const precise = 20 // packets in a unit, so that rounding down loses at most a twentieth
@@ -67,8 +67,8 @@ type element struct {
 	threshold int           // unless 0, the rule goes on only for the packet of that number, and later ones
 }
 
-// dynsetDelete is NFT_DYNSET_OP_DELETE of include/uapi/linux/netfilter/nf_tables.h,
-// of Linux 5.4.
+// dynsetDelete is NFT_DYNSET_OP_DELETE of
+// include/uapi/linux/netfilter/nf_tables.h, of Linux 5.4.
 const dynsetDelete = 2
 
 // statement returns the statement that adds the element. If the set is full the

@@ -22,9 +22,9 @@ type Standing struct {
 	// none is remembered, and StepRemaining how long it still will be.
 	Step          int
 	StepRemaining time.Duration
-	// Scanner tells that the last offence known was a scan.
+	// Scanner reports that the last offence known was a scan.
 	Scanner bool
-	// Suspect tells that closed ports count against the source;
+	// Suspect reports that closed ports count against the source;
 	// [Handle.Probed] names them.
 	Suspect bool
 }
@@ -108,9 +108,10 @@ func (h *Handle) lookupHistory(st *Standing, keys []nftset.Key) (map[nftset.Key]
 	return known, nil
 }
 
-// Probed returns the closed ports that count against a source, as [Handle.Source]
-// names it, in order. Nothing but all of their set can be read, which takes as
-// long as that is large: ask only about a source that is [Standing.Suspect].
+// Probed returns the closed ports that count against a source, as
+// [Handle.Source] names it, in order. Nothing but all of their set can be read,
+// which takes as long as that is large: ask only about a source that is
+// [Standing.Suspect].
 func (h *Handle) Probed(source netip.Prefix) ([]uint16, error) {
 	set := h.Set(familyOfAddr(source.Addr()).probed())
 	if set == nil {

@@ -13,9 +13,10 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// matches reports whether the kernel's rules are those of the chain. The kernel adds attributes to an expression and orders them in
-// its own way, so a rule is the same when it has the same expressions and each has the attributes that we would send, and no other
-// that is not zero.
+// matches reports whether the kernel's rules are those of the chain. The kernel
+// adds attributes to an expression and orders them in its own way, so a rule is
+// the same when it has the same expressions and each has the attributes that we
+// would send, and no other that is not zero.
 func (c *Chain) matches(family nftset.Family, have []RuleState) bool {
 	if len(c.Rules) != len(have) {
 		return false
@@ -41,8 +42,9 @@ func (r Rule) matches(family nftset.Family, have [][]byte) bool {
 	return true
 }
 
-// sent are the attributes that the kernel does not give back as they were: the number of a set in a transaction, and the timeout of
-// a dynset, which it rounds to its ticks; the level of a socket has a meaning only for cgroups.
+// sent are the attributes that the kernel does not give back as they were: the
+// number of a set in a transaction, and the timeout of a dynset, which it
+// rounds to its ticks; the level of a socket has a meaning only for cgroups.
 var sent = map[string][]uint16{
 	"lookup": {unix.NFTA_LOOKUP_SET_ID},
 	"dynset": {unix.NFTA_DYNSET_SET_ID, unix.NFTA_DYNSET_TIMEOUT},
@@ -69,7 +71,8 @@ func sameExpr(want, have []byte) bool {
 	return sameAttributes(wantData, haveData, sent[name])
 }
 
-// dynsetTimeout returns the timeout in the data of a dynset, 0 if there is none.
+// dynsetTimeout returns the timeout in the data of a dynset, 0 if there is
+// none.
 func dynsetTimeout(data []byte) time.Duration {
 	attrs, _ := netlink.UnmarshalAttributes(data) // if they are none, sameAttributes says so
 	b := find(attrs, unix.NFTA_DYNSET_TIMEOUT)
@@ -79,8 +82,10 @@ func dynsetTimeout(data []byte) time.Duration {
 	return time.Duration(binary.BigEndian.Uint64(b)) * time.Millisecond
 }
 
-// sameAttributes reports whether every attribute of want is in have with the same value, those of types in except apart, and whether
-// what have has beside them is zero, which is how the kernel tells of options that are off: a lookup is inverted by a flag.
+// sameAttributes reports whether every attribute of want is in have with the
+// same value, those of types in except apart, and whether what have has beside
+// them is zero, which is how the kernel reports options that are off: a lookup
+// is inverted by a flag.
 func sameAttributes(want, have []byte, except []uint16) bool {
 	w, err := netlink.UnmarshalAttributes(want)
 	if err != nil {
@@ -109,13 +114,15 @@ func sameAttributes(want, have []byte, except []uint16) bool {
 	return true
 }
 
-// sameValue compares values; the kernel ends every string with a NUL, google/nftables not that of an objref.
+// sameValue compares values; the kernel ends every string with a NUL,
+// google/nftables not that of an objref.
 func sameValue(want, have []byte) bool {
 	return bytes.Equal(want, have) || len(have) == len(want)+1 && have[len(want)] == 0 && bytes.HasPrefix(have, want)
 }
 
-// nested guesses whether data are attributes. A wrong guess does no harm: values that differ would have to be lists of
-// attributes, one within the other, to be taken for the same.
+// nested guesses whether data are attributes. A wrong guess does no harm:
+// values that differ would have to be lists of attributes, one within the
+// other, to be taken for the same.
 func nested(data []byte) bool {
 	attrs, err := netlink.UnmarshalAttributes(data)
 	return err == nil && len(attrs) > 0

@@ -28,14 +28,6 @@ type displacement struct {
 func (s Spec) displaced(have *State, c Contents) displacement {
 	var d displacement
 	rekeyed := have.rekeyed(s)
-	whitelist := make(map[nftset.KeyType][]nftset.Interval)
-	for _, p := range slices.Concat(alwaysWhitelisted, s.Whitelist) {
-		iv := nftset.Prefix(p).Interval
-		whitelist[iv.From.Type()] = append(whitelist[iv.From.Type()], iv)
-	}
-	for t := range whitelist {
-		whitelist[t] = nftset.Merge(whitelist[t])
-	}
 	for i, f := range families {
 		if rekeyed && f.is6() {
 			d.from = append(d.from, f.ban())
@@ -44,13 +36,14 @@ func (s Spec) displaced(have *State, c Contents) displacement {
 		if s.subnetOf(f) == 0 {
 			d.from = append(d.from, f.subnet())
 		}
+		whitelist := s.whitelist(f)
 		for _, b := range c.Bans {
 			if b.From.Type() != f.key {
 				continue
 			}
-			iv, ok := nftset.Find(whitelist[f.key], b.From)
+			_, whitelisted := coveredBy(whitelist, b.Interval)
 			switch {
-			case ok && iv.Covers(b.Interval):
+			case whitelisted:
 				d.lifted = append(d.lifted, b)
 			case slices.Contains(d.from, b.Set):
 				d.toNet[i] = append(d.toNet[i], spanOf(b.Interval, b.Timeout, b.Remaining, b.Comment))
@@ -198,7 +191,7 @@ func (p *Plan) moveSteps(spec Spec, s *State, d displacement) {
 }
 
 // lift takes back bans of sources that are whitelisted now; the packet path
-// would not heed them anyway.
+// ignores them anyway.
 func (p *Plan) lift(s *State, bans []Entry) {
 	p.Lifted = bans
 	for _, set := range s.roleSets(RoleBan, RoleSubnet, RoleNet) {
@@ -214,7 +207,7 @@ func (p *Plan) lift(s *State, bans []Entry) {
 
 const liftedBans = "bans of whitelisted sources"
 
-// key returns the interval by which the entry stands in its set.
+// key returns the interval that the entry has in its set.
 func (e Entry) key() nftset.Interval {
 	if e.Role == RoleNet {
 		return e.Interval

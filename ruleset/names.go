@@ -63,8 +63,7 @@ const (
 	setStarting  = "starting" // protocols whose traps are not armed yet
 )
 
-// families are the two address families, in the order in which their rules
-// stand.
+// families are the two address families, in the order of their rules.
 var families = [...]family{
 	{"ip", "4", nftset.IPv4Addr, nftset.IPv4AddrPort, 12, 16, 24},
 	{"ip6", "6", nftset.IPv6Addr, nftset.IPv6AddrPort, 8, 24, 48},
@@ -125,8 +124,8 @@ const (
 // Bans reports whether what a set of the role holds is banned.
 func (r Role) Bans() bool { return r == RoleBan || r == RoleNet || r == RoleSubnet }
 
-// roles are the roles of all sets that have one, by name. They are asked for with
-// each element that is read.
+// roles are the roles of all sets that have one, by name. They are asked for
+// with each element that is read.
 var roles = func() map[string]place {
 	all := make(map[string]place)
 	for _, f := range families {
@@ -140,8 +139,8 @@ var roles = func() map[string]place {
 	return all
 }()
 
-// RoleOf returns the role of a set by its name, and of a RoleStep the step, from
-// 1.
+// RoleOf returns the role of a set by its name, and of a RoleStep the step,
+// from 1.
 func RoleOf(set string) (role Role, step int) {
 	p := roles[set]
 	return p.role, p.step
@@ -182,8 +181,8 @@ const (
 
 var causes = [...]string{"", "trap", "scan", "subnet", "hand", "other"}
 
-// String returns "trap", "scan", "subnet", "hand" or "other"; "" if the cause is
-// not known.
+// String returns "trap", "scan", "subnet", "hand" or "other"; "" if the cause
+// is not known.
 func (c Cause) String() string { return causes[c] }
 
 // ParseCause is the inverse of [Cause.String].

@@ -11,12 +11,12 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// attempts is how often something is tried anew that somebody else's change of
-// the ruleset came between.
+// attempts is how often an edit is tried when another program keeps changing
+// the ruleset.
 const attempts = 20
 
-// addNets bans spans by the set of prefixes. The rules that ask that set come in
-// the same transaction as its first element.
+// addNets bans spans by the set of prefixes. The rules that ask that set come
+// in the same transaction as its first element.
 func (h *Handle) addNets(f family, added []span) error {
 	return h.editNets(func(tx *nftset.Tx) error {
 		set := h.Set(f.net())
@@ -58,7 +58,7 @@ func (h *Handle) dropNetRules() error {
 }
 
 // editNets runs a transaction that depends on the state of the table, which is
-// read anew: somebody else may have taken away, since h was opened, the rules
+// read anew: since h was opened, another program may have deleted the rules
 // without which a ban has no effect.
 func (h *Handle) editNets(fill func(*nftset.Tx) error) error {
 	for attempt := 1; ; attempt++ {
@@ -104,9 +104,9 @@ type netRule struct {
 	Rule
 }
 
-// netRules ask the set of prefixes of a family. They stand by themselves, and
-// only while it holds something: even an empty set of intervals costs every
-// packet 41 to 77 ns.
+// netRules ask the set of prefixes of a family. They are there only while it
+// holds something: even an empty set of intervals costs every packet 41 to 77
+// ns.
 func netRules(f family) []netRule {
 	held := f.whole().in(f.net())
 	return []netRule{
@@ -129,8 +129,8 @@ func (s *State) asked() Asked {
 	return asked
 }
 
-// ask makes the table ask those sets of prefixes, by rules in the order in which
-// [Compile] has them.
+// ask makes the table ask those sets of prefixes, by rules in the order in
+// which [Compile] has them.
 func (h *Handle) ask(tx *nftset.Tx, asked Asked) error {
 	for i := range netRules(families[0]) { // one for each chain
 		var have []uint64 // handles

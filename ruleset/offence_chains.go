@@ -55,9 +55,10 @@ func (c compiler) offenceChains() []Chain {
 	return out
 }
 
-// openingRules tell a packet to a trap port from one that may be part of a scan.
-// An open port is known by a set: its clients cost no more than that lookup.
-// From here on the ports are read without asking again whether this is TCP.
+// openingRules separate packets to trap ports from those that may be part of a
+// scan. An open port is known by a set: its clients cost no more than that
+// lookup. From here on the ports are read without asking again whether this is
+// TCP.
 func (c compiler) openingRules() []Rule {
 	var rules []Rule
 	if c.remembersServed() {
@@ -169,9 +170,9 @@ func (c compiler) sources() []source {
 	return append(out, families[1].network(c.Prefix6))
 }
 
-// toSingle sends packets on whose source is one by its full address. The network
-// of the address that it was sent to is one of this host's own: its sources are
-// neighbours, of whom we know that they are not one host.
+// toSingle sends packets on whose source is one by its full address. The
+// network of the address that it was sent to is one of this host's own: its
+// sources are neighbours, and known not to be one host.
 func (c compiler) toSingle(chain string) []Rule {
 	if !c.singles() {
 		return nil

@@ -14,16 +14,18 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// Plan is what makes the kernel's table the wanted one: the operations of one transaction, in order. An empty plan means that the
-// kernel holds what is wanted.
+// Plan is what makes the kernel's table the wanted one: the operations of one
+// transaction, in order. An empty plan means that the kernel holds what is
+// wanted.
 type Plan struct {
 	Table      *Table
 	generation uint32
 	ops        []operation
-	// Created tells that there was no table before.
+	// Created reports that there was no table before.
 	Created bool
-	// Stuck says of sets what the kernel did not change when it was asked to. Kernels before 6.1's stable series ignore a new
-	// timeout of a live set, some later ones a new size. It is known when the same plan is made again.
+	// Stuck says of sets what the kernel did not change when it was asked to.
+	// Kernels before 6.1's stable series ignore a new timeout of a live set,
+	// some later ones a new size. It is known when the same plan is made again.
 	Stuck []string
 	// Lifted are the bans that the plan takes back because their source is
 	// whitelisted now.
@@ -43,10 +45,10 @@ type operation struct {
 // Empty reports whether there is nothing to do.
 func (p *Plan) Empty() bool { return len(p.ops) == 0 }
 
-// Current reports whether the kernel's table does what it is to do. It does also
-// while rules ask a set of prefixes whose last ban is over: no one is there to
-// drop them at that moment, and they do nothing but take time. And it does while
-// it lacks a network of this host: addresses come and go.
+// Current reports whether the kernel's table does what it is to do. It does
+// also while rules ask a set of prefixes whose last ban is over: nothing
+// deletes them at that moment, and they only cost time. And it does while it
+// lacks a network of this host: addresses come and go.
 func (p *Plan) Current() bool { return p.Empty() || p.tidies || p.OnlyLearns() }
 
 // Summary names what the plan changes, each thing once.
@@ -60,7 +62,8 @@ func (p *Plan) Summary() []string {
 	return out
 }
 
-// Write writes the operations as nft commands, one a line, and returns the first error of w.
+// Write writes the operations as nft commands, one a line, and returns the
+// first error of w.
 func (p *Plan) Write(w io.Writer) error {
 	ew := &errWriter{w: w}
 	for _, op := range p.ops {
@@ -76,8 +79,9 @@ func (p *Plan) String() string {
 	return b.String()
 }
 
-// transactions encodes the plan: what must be committed ahead, which as a rule is nothing, and the rest. If there is something ahead,
-// its commit makes the rest outdated.
+// transactions encodes the plan: what must be committed ahead, usually nothing,
+// and the rest. If there is something ahead, its commit makes the rest
+// outdated.
 func (p *Plan) transactions() (ahead, rest *nftset.Tx, err error) {
 	ahead, rest = &nftset.Tx{Generation: p.generation}, &nftset.Tx{Generation: p.generation}
 	for _, op := range p.ops {
@@ -137,15 +141,8 @@ func (p *Plan) intervals(verb string, s *nftset.Set, ivs []nftset.Interval, enco
 	if len(ivs) == 0 {
 		return
 	}
-	elems := func(yield func(nftset.Element) bool) {
-		for _, iv := range ivs {
-			if !yield(nftset.Element{Interval: iv}) {
-				return
-			}
-		}
-	}
 	p.ops = append(p.ops, operation{
-		encode: func(tx *nftset.Tx) error { encode(tx, elems); return nil },
+		encode: func(tx *nftset.Tx) error { encode(tx, bare(ivs)); return nil },
 		write: func(w *errWriter) {
 			w.printf("%s element %s { ", verb, s)
 			writeIntervals(w, ivs, ", ")
@@ -153,6 +150,17 @@ func (p *Plan) intervals(verb string, s *nftset.Set, ivs []nftset.Interval, enco
 		},
 		what: s.Name,
 	})
+}
+
+// bare yields an element without timeout for each interval.
+func bare(ivs []nftset.Interval) iter.Seq[nftset.Element] {
+	return func(yield func(nftset.Element) bool) {
+		for _, iv := range ivs {
+			if !yield(nftset.Element{Interval: iv}) {
+				return
+			}
+		}
+	}
 }
 
 // addElements adds elements with timeouts.
@@ -170,10 +178,7 @@ func (p *Plan) discard(what string, from *nftset.Set, keys []nftset.Interval) {
 	if len(keys) == 0 {
 		return
 	}
-	elems := make([]nftset.Element, len(keys))
-	for i, key := range keys {
-		elems[i] = nftset.Element{Interval: key}
-	}
+	elems := slices.Collect(bare(keys))
 	text := elementsText(elems)
 	p.do(what, func(tx *nftset.Tx) error { tx.Discard(from, elems...); return nil },
 		"add element %s { %s }\ndelete element %s { %s }", from, text, from, text)
@@ -188,7 +193,7 @@ func (p *Plan) delayTraps(d time.Duration) {
 	set := &p.Table.set(setStarting).Set
 	var elems []nftset.Element
 	for _, proto := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-		elems = append(elems, nftset.Element{Interval: nftset.Single(nftset.ProtoKey(proto)).Interval, Timeout: d})
+		elems = append(elems, nftset.Single(nftset.ProtoKey(proto)).For(d))
 	}
 	p.addElements(setStarting, set, elems)
 }
@@ -245,3 +250,8 @@ func (p *Plan) addRules(c *Chain) {
 		p.do("rules", func(tx *nftset.Tx) error { return addRule(tx, t, c.Name, r) }, "add rule %s %s %s", t, c.Name, r)
 	}
 }
+
+// OnlyLearns reports whether the plan only adds networks of this host that the
+// table lacks: except for sources in them, the table does all that it should,
+// and no program has changed it.
+func (p *Plan) OnlyLearns() bool { return slices.Equal(p.Summary(), []string{setOwn6}) }

@@ -20,8 +20,8 @@ type Record struct {
 	// any other prefix. Its host bits are 0.
 	Source netip.Prefix
 
-	// Banned tells that there is a ban: for Timeout in all, of which Remaining
-	// is left; 0 and 0 are for ever.
+	// Banned reports that there is a ban: for Timeout in all, of which
+	// Remaining is left; 0 and 0 never end.
 	Banned             bool
 	Timeout, Remaining time.Duration
 	// Comment is noted beside the ban.
@@ -33,11 +33,11 @@ type Record struct {
 	Step          int
 	StepRemaining time.Duration
 
-	// Cause tells bans of subnets and scanners from others.
+	// Cause distinguishes bans of subnets and scanners from others.
 	Cause Cause
 }
 
-// WhitelistedError tells that a prefix cannot be banned, because all of it is
+// WhitelistedError reports that a prefix cannot be banned, because all of it is
 // whitelisted.
 type WhitelistedError struct {
 	Prefix netip.Prefix
@@ -48,7 +48,7 @@ func (e *WhitelistedError) Error() string {
 	return fmt.Sprintf("%s is whitelisted by %s", nftset.Prefix(e.Prefix).Interval, e.Entry)
 }
 
-// SourceError tells that a prefix cannot be banned because no host sends from
+// SourceError reports that a prefix cannot be banned because no host sends from
 // it, or every host does.
 type SourceError struct {
 	Prefix netip.Prefix
@@ -149,7 +149,7 @@ func (h *Handle) Check(records []Record) ([]error, error) {
 // finding out about the set first.
 const few = 64
 
-// whitelists returns a function that tells which interval of the whitelist
+// whitelists returns a function that finds the interval of the whitelist that
 // covers another. For many questions it reads the whitelist at once.
 func (h *Handle) whitelists(questions int) (func(nftset.Interval) (nftset.Interval, bool, error), error) {
 	if questions <= few {
@@ -170,8 +170,8 @@ func (h *Handle) whitelists(questions int) (func(nftset.Interval) (nftset.Interv
 		merged[f.key] = nftset.Merge(merged[f.key])
 	}
 	return func(iv nftset.Interval) (nftset.Interval, bool, error) {
-		entry, ok := nftset.Find(merged[iv.From.Type()], iv.From)
-		return entry, ok && entry.Covers(iv), nil
+		entry, ok := coveredBy(merged[iv.From.Type()], iv)
+		return entry, ok, nil
 	}, nil
 }
 
@@ -199,11 +199,11 @@ func (e *edit) put(i int32) {
 
 func (e *edit) add(at place, i int32) { e.in[at] = append(e.in[at], i) }
 
-// key returns the key by which a record stands in sets of single keys.
+// key returns the key of a record in sets of single keys.
 func (e *edit) key(i int32) nftset.Key { return nftset.AddrKey(e.records[i].Source.Addr()) }
 
-// elements yields the elements of some records for a set of a role. There can be
-// very many, so they are made as they are sent.
+// elements yields the elements of some records for a set of a role. There can
+// be very many, so they are made as they are sent.
 func (e *edit) elements(role Role, records []int32) iter.Seq[nftset.Element] {
 	return func(yield func(nftset.Element) bool) {
 		for _, i := range records {
@@ -243,8 +243,8 @@ func (e *edit) commit() error {
 		return fmt.Errorf("table %s: %w", e.h.Table, unix.ENOENT)
 	}
 	for at := range e.in {
-		// Who scanned is remembered only where scans are offences. The others are
-		// in every table, but somebody may be making it just now.
+		// Who scanned is remembered only where scans are offences. The others
+		// are in every table, unless it is being made just now.
 		name := at.role.Set(at.key.Max().Addr(), at.step)
 		if at.role != RoleScanner && e.h.Set(name) == nil {
 			return fmt.Errorf("set %s %s: %w", e.h.Table, name, unix.ENOENT)
@@ -266,62 +266,48 @@ func (e *edit) commit() error {
 }
 
 // addAll adds records to a set of single keys. Those that are there get the new
-// time; there being few of them as a rule, they are asked for first, as to renew
-// an element on every kernel takes three times as long as to add one.
+// time; there are usually few, so they are looked up first: renewing an element
+// on every kernel takes three times as long as adding one.
 func (e *edit) addAll(set *nftset.Set, records []int32) error {
 	empty := false
 	if len(records) > few {
-		// Where the kernel does not tell the number, to ask for the keys is
-		// cheaper than to read what may be a full set.
+		// Where the kernel does not report the number, asking for the keys is
+		// cheaper than reading what may be a full set.
 		now, err := e.h.c.Set(set.Table, set.Name)
 		if err != nil {
 			return err
 		}
 		empty = now.Count == 0
 	}
+	role, _ := RoleOf(set.Name)
 	for batch := range slices.Chunk(records, nftset.BatchSize) {
-		if err := e.addBatch(set, batch, empty); err != nil {
+		old, more := []int32(nil), batch
+		if !empty {
+			var err error
+			if old, more, err = e.divide(set, batch); err != nil {
+				return err
+			}
+		}
+		if err := e.h.c.RenewSeq(set, e.elements(role, old)); err != nil {
+			return err
+		}
+		err := e.h.c.AddSeq(set, e.elements(role, more))
+		if errors.Is(err, unix.ENFILE) && role.Bans() {
+			// The set of prefixes has no bound of that kind.
+			f := familyOf(set.Type)
+			for el := range e.elements(role, more) {
+				e.nets[f] = append(e.nets[f], spanOf(e.h.addresses(role, el.Interval), el.Timeout, el.Remaining, el.Comment))
+			}
+			err = nil
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (e *edit) addBatch(set *nftset.Set, batch []int32, empty bool) error {
-	var old []int32
-	more := batch
-	if !empty {
-		var err error
-		if old, more, err = e.divide(set, batch); err != nil {
-			return err
-		}
-	}
-	role, _ := RoleOf(set.Name)
-	tx := &nftset.Tx{}
-	tx.Renew(set, slices.Collect(e.elements(role, old))...)
-	tx.AddSeq(set, e.elements(role, more))
-	err := e.h.c.Commit(tx)
-	switch half := len(batch) / 2; {
-	case errors.Is(err, unix.EMSGSIZE) && half > 0: // without privilege, or with long comments
-		if err = e.addBatch(set, batch[:half], empty); err == nil {
-			err = e.addBatch(set, batch[half:], empty)
-		}
-	case errors.Is(err, unix.ENFILE) && role.Bans():
-		// To renew takes no room, and the set of prefixes has no bound of that
-		// kind.
-		f := familyOf(set.Type)
-		for el := range e.elements(role, more) {
-			entry, _ := e.h.Entry(set.Name, el)
-			e.nets[f] = append(e.nets[f], spanOf(entry.Interval, el.Timeout, el.Remaining, el.Comment))
-		}
-		renew := &nftset.Tx{}
-		renew.Renew(set, slices.Collect(e.elements(role, old))...)
-		err = e.h.c.Commit(renew)
-	}
-	return err
-}
-
-// divide tells the records that a set has from those that it lacks.
+// divide separates the records that a set has from those that it lacks.
 func (e *edit) divide(set *nftset.Set, batch []int32) (old, more []int32, err error) {
 	have := make(map[nftset.Key]bool)
 	keys := func(yield func(nftset.Key) bool) {

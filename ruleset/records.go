@@ -3,6 +3,7 @@ package ruleset
 import (
 	"iter"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/portmon/portmon/nftset"
@@ -78,85 +79,35 @@ func (m memory) remembered() (step int, remaining time.Duration) {
 }
 
 // BansIn streams the bans that overlap one of the prefixes, as [Handle.Bans]
-// does. If these have few addresses, the kernel is asked for them alone.
+// does. If all of them are single addresses, the kernel is asked for these
+// alone.
 func (h *Handle) BansIn(ps ...netip.Prefix) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		for _, p := range ps {
-			set := h.Set(familyOfAddr(p.Addr()).ban())
-			if set == nil {
-				continue
+	if slices.ContainsFunc(ps, func(p netip.Prefix) bool { return !p.IsSingleIP() }) {
+		return func(yield func(Entry, error) bool) {
+			overlaps := func(e Entry) bool {
+				return slices.ContainsFunc(ps, func(p netip.Prefix) bool { return e.Overlaps(nftset.Prefix(p).Interval) })
 			}
-			if _, few := h.fewKeys(set, nftset.Prefix(p).Interval); !few {
-				h.bansAmong(ps, yield)
-				return
-			}
-		}
-		type place struct {
-			set string
-			key nftset.Key
-		}
-		seen := make(map[place]bool)
-		for _, p := range ps {
-			for _, set := range h.roleSets(RoleBan, RoleSubnet, RoleNet) {
-				if set.Type != familyOfAddr(p.Addr()).key {
-					continue
-				}
-				for e, err := range h.overlapping(set, p) {
-					switch {
-					case err != nil:
-						yield(Entry{}, err)
-						return
-					case seen[place{e.Set, e.From}]:
-						continue
-					}
-					seen[place{e.Set, e.From}] = true
-					if !yield(e, nil) {
-						return
-					}
+			for e, err := range h.Bans() {
+				if (err != nil || overlaps(e)) && !yield(e, err) {
+					return
 				}
 			}
 		}
 	}
-}
-
-// bansAmong reads all bans, and picks those that overlap one of the prefixes.
-func (h *Handle) bansAmong(ps []netip.Prefix, yield func(Entry, error) bool) {
-	for e, err := range h.Bans() {
-		wanted := err != nil
-		for _, p := range ps {
-			wanted = wanted || e.Overlaps(nftset.Prefix(p).Interval)
-		}
-		if wanted && !yield(e, err) || err != nil {
-			return
-		}
-	}
-}
-
-// overlapping yields the bans of one set that overlap a prefix of few addresses.
-func (h *Handle) overlapping(set *nftset.Set, p netip.Prefix) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		elements := h.within(set, nftset.Prefix(p).Interval)
-		if set.Flags&nftset.FlagInterval != 0 && p.IsSingleIP() {
-			elements = func(yield func(nftset.Element, error) bool) {
-				if el, _, ok, err := h.get(set.Name, nftset.AddrKey(p.Addr())); ok || err != nil {
-					yield(el, err)
-				}
-			}
-		}
-		for el, err := range elements {
-			e, ok := h.Entry(set.Name, el)
-			if err == nil && !ok {
-				continue
-			}
-			if err == nil {
-				var known map[nftset.Key]history
-				if e.Role == RoleBan {
-					known, err = h.lookupHistory(&Standing{}, []nftset.Key{e.From})
-				}
-				e.explain(known[e.From])
-			}
-			if !yield(e, err) || err != nil {
+		seen := make(map[setElement]bool)
+		for _, p := range ps {
+			st, err := h.Lookup(p.Addr())
+			if err != nil {
+				yield(Entry{}, err)
 				return
+			}
+			for _, e := range st.Bans {
+				at := setElement{e.Set, e.From}
+				if !seen[at] && !yield(e, nil) {
+					return
+				}
+				seen[at] = true
 			}
 		}
 	}

@@ -20,7 +20,7 @@ type span struct {
 	comment   string
 }
 
-// spanOf returns the span of a ban, whose remaining is 0 if it is for ever.
+// spanOf returns the span of a ban, whose remaining is 0 if it never ends.
 func spanOf(iv nftset.Interval, timeout, remaining time.Duration, comment string) span {
 	if remaining <= 0 {
 		return span{iv, 0, forever, comment}
@@ -102,8 +102,8 @@ func (l *longest) Pop() any {
 	return last
 }
 
-// replace returns the spans of a set after others were added. One of exactly the
-// same addresses is replaced, whatever its time.
+// replace returns the spans of a set after others were added. One of exactly
+// the same addresses is replaced, whatever its time.
 func replace(have, added []span) []span {
 	again := make(map[nftset.Interval]bool, len(added))
 	for _, s := range added {
@@ -118,8 +118,8 @@ func replace(have, added []span) []span {
 	return flatten(all)
 }
 
-// changes returns what must be deleted from a set and added to it for it to hold
-// want. Both lists are sorted, and have no overlaps.
+// changes returns what must be deleted from a set and added to it for it to
+// hold want. Both lists are sorted, and have no overlaps.
 func changes(have, want []span) (gone, added []span) {
 	for len(have) > 0 || len(want) > 0 {
 		switch {

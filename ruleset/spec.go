@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/portmon/portmon/internal/text"
@@ -80,8 +81,8 @@ type Spec struct {
 
 	// Own6 are IPv6 networks of this host's own addresses, whose addresses are
 	// banned one by one; only those of up to 64 bits count. They come from the
-	// routes of the host rather than from its configuration: they are no part of
-	// the digest, and a table that knows more of them keeps them.
+	// routes of the host rather than from its configuration: they are no part
+	// of the digest, and a table that holds more of them keeps them.
 	Own6 []netip.Prefix
 
 	// Subnet4 and Subnet6 are the number of sources of one IPv4 /24, or IPv6
@@ -127,7 +128,8 @@ func Default() Spec {
 	return Spec{
 		Table: "portmon",
 		// Private, carrier-grade NAT and unique local ranges: a container that
-		// sends to a trap port of its own host would otherwise lose its network.
+		// sends to a trap port of its own host would otherwise lose its
+		// network.
 		Whitelist: []netip.Prefix{
 			p("10.0.0.0/8"), p("172.16.0.0/12"), p("192.168.0.0/16"), p("100.64.0.0/10"), p("fc00::/7"),
 		},
@@ -275,3 +277,17 @@ func validIdentifier(s string) bool {
 	}
 	return true
 }
+
+// Ports is an inclusive range of ports, 1 ≤ From ≤ To ≤ 65535.
+type Ports struct{ From, To uint16 }
+
+// String returns "23" or "5900-5910", which is how nft writes it as well.
+func (p Ports) String() string {
+	if p.From == p.To {
+		return strconv.Itoa(int(p.From))
+	}
+	return fmt.Sprintf("%d-%d", p.From, p.To)
+}
+
+// Contains reports whether port lies in the range.
+func (p Ports) Contains(port uint16) bool { return p.From <= port && port <= p.To }

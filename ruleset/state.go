@@ -14,9 +14,11 @@ import (
 // State is what the kernel holds of a table, set elements not included.
 type State struct {
 	nftset.Table
-	// Exists tells whether there is such a table. Without it everything below is empty.
+	// Exists reports whether there is such a table. Without it everything below
+	// is empty.
 	Exists bool
-	// Dormant tells that somebody has switched the table off: its chains see no packets.
+	// Dormant reports that the table is switched off: its chains see no
+	// packets.
 	Dormant bool
 	// Handle is the kernel's number for this incarnation of the table.
 	Handle uint64
@@ -25,7 +27,8 @@ type State struct {
 	Sets       []nftset.Set
 	Chains     []ChainState
 	Counters   map[string]Counter
-	// Digest and Prefix6 are those of the configuration that the table was made of; "" and 0 if it is not portmon's work.
+	// Digest and Prefix6 are those of the configuration that the table was made
+	// of; "" and 0 if it is not portmon's work.
 	Digest  string
 	Prefix6 int
 }
@@ -34,12 +37,13 @@ type State struct {
 type ChainState struct {
 	Name string
 	Hook *Hook // nil for a chain that is no base chain; Hook.Name is not set
-	// Plain tells that a base chain has type filter and policy accept.
+	// Plain reports that a base chain has type filter and policy accept.
 	Plain bool
 	Rules []RuleState
 }
 
-// RuleState is a rule in the kernel: its expressions as attributes, and its comment.
+// RuleState is a rule in the kernel: its expressions as attributes, and its
+// comment.
 type RuleState struct {
 	Exprs   [][]byte
 	Comment string
@@ -51,10 +55,12 @@ type Counter struct {
 	Packets, Bytes uint64
 }
 
-// Read reads the state of the inet table of that name. Missing privilege is os.ErrPermission.
+// Read reads the state of the inet table of that name. Missing privilege is
+// os.ErrPermission.
 func Read(c *nftset.Conn, name string) (*State, error) {
-	// A reading that somebody's commit came between is taken again. A Generation that is outdated all the same makes a later
-	// commit fail, so that giving up does no harm.
+	// If a commit came in between, the state is read again. A Generation that
+	// is outdated all the same makes a later commit fail, so that giving up
+	// does no harm.
 	const attempts = 10
 	for attempt := 1; ; attempt++ {
 		s, err := read(c, name)
@@ -89,7 +95,8 @@ func read(c *nftset.Conn, name string) (*State, error) {
 	return s, nil
 }
 
-// objects calls f for each object of the kind; f gets a decoder that stands before the first attribute.
+// objects calls f for each object of the kind; f gets a decoder at the first
+// attribute.
 func (s *State) objects(c *nftset.Conn, typ uint16, narrow func(*netlink.AttributeEncoder), f func(*netlink.AttributeDecoder) error) error {
 	attrs, err := attributes(narrow)
 	if err != nil {
@@ -209,7 +216,8 @@ func (s *State) readRules(c *nftset.Conn) error {
 	})
 }
 
-// ruleComment finds the comment in a rule's user data: a list of type, length, value.
+// ruleComment finds the comment in a rule's user data: a list of type, length,
+// value.
 func ruleComment(b []byte) string {
 	for len(b) >= 2 && len(b) >= 2+int(b[1]) {
 		if v := b[2 : 2+int(b[1])]; b[0] == 0 && len(v) > 0 { // NFTNL_UDATA_RULE_COMMENT

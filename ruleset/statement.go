@@ -68,8 +68,8 @@ func drop() statement               { return verdict("drop", expr.VerdictDrop, "
 func goTo(chain string) statement   { return verdict("goto "+chain, expr.VerdictGoto, chain) }
 func jumpTo(chain string) statement { return verdict("jump "+chain, expr.VerdictJump, chain) }
 
-// fromLoopback matches packets that this host sent to itself. The index of lo is
-// 1 in every network namespace.
+// fromLoopback matches packets that this host sent to itself. The index of lo
+// is 1 in every network namespace.
 func fromLoopback() statement {
 	return statement{text: `iif "lo"`, exprs: []expr.Any{&expr.Meta{Key: expr.MetaKeyIIF, Register: register}, eqHost(1)}}
 }
@@ -90,8 +90,9 @@ func isReply() statement {
 }
 
 // Bits of a connection's state and status: NF_CT_STATE_BIT and
-// NF_CT_STATE_UNTRACKED_BIT of include/uapi/linux/netfilter/nf_conntrack_common.h
-// and IPS_DST_NAT of the same file.
+// NF_CT_STATE_UNTRACKED_BIT of
+// include/uapi/linux/netfilter/nf_conntrack_common.h and IPS_DST_NAT of the
+// same file.
 const (
 	ctEstablished = 1 << (0 + 1) // IP_CT_ESTABLISHED is 0
 	ctRelated     = 1 << (1 + 1) // IP_CT_RELATED is 1
@@ -133,8 +134,9 @@ func transport(offset, length uint32) *expr.Payload {
 const portAt = 2
 
 // isNeighbourDiscovery matches router and neighbour solicitations and
-// advertisements, ICMPv6 types 133 to 136. Those of a neighbour have a hop limit
-// of 255, which no router has lowered; whoever receives others ignores them.
+// advertisements, ICMPv6 types 133 to 136. Those of a neighbour have a hop
+// limit of 255, which no router has lowered; whoever receives others ignores
+// them.
 func isNeighbourDiscovery() statement {
 	return statement{"ip6 hoplimit 255 icmpv6 type 133-136", []expr.Any{
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 7, Len: 1}, eq(255),

@@ -16,22 +16,25 @@ type Table struct {
 	Sets     []Set
 	Chains   []Chain
 
-	// Digest stands for everything above; it is kept in the comment of a rule.
+	// Digest identifies everything above; it is kept in the comment of a rule.
 	Digest string
-	// Prefix6 is the prefix length, in bits, that the keys of the IPv6 ban sets have; it is kept in the comment as well.
+	// Prefix6 is the prefix length, in bits, that the keys of the IPv6 ban sets
+	// have; it is kept in the comment as well.
 	Prefix6 int
 }
 
 // Set is a set of the table.
 type Set struct {
 	nftset.Set
-	// Static tells that the elements are those of the Spec, listed here merged and sorted; other sets belong to the packet path,
-	// the watcher and the administrator.
+	// Static reports that the elements are those of the Spec, listed here
+	// merged and sorted; other sets belong to the packet path, the watcher and
+	// the administrator.
 	Static   bool
 	Elements []nftset.Interval
 }
 
-// Chain is a chain of the table; Hook is nil for those that only other chains lead to.
+// Chain is a chain of the table; Hook is nil for those that only other chains
+// lead to.
 type Chain struct {
 	Name  string
 	Hook  *Hook
@@ -80,7 +83,8 @@ func (t *Table) String() string {
 	return b.String()
 }
 
-// Write writes the table in nft syntax, as `nft -f` reads it, and returns the first error of w.
+// Write writes the table in nft syntax, as `nft -f` reads it, and returns the
+// first error of w.
 func (t *Table) Write(w io.Writer) error {
 	ew := &errWriter{w: w}
 	ew.printf("table %s {\n", t.Table)

@@ -10,8 +10,8 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// fewAddresses is up to how many addresses of a prefix are asked for one by one,
-// in place of reading whole sets.
+// fewAddresses is up to how many addresses of a prefix are asked for one by
+// one, in place of reading whole sets.
 const fewAddresses = 4096
 
 // Unban lifts the bans of prefixes and of all that is within them, and forgets
@@ -19,31 +19,27 @@ const fewAddresses = 4096
 // offence. It returns the bans that it lifted, and those of larger prefixes
 // that cover one of ps and stay.
 func (h *Handle) Unban(ps ...netip.Prefix) (lifted, covered []Entry, err error) {
-	wanted := make(map[family][]nftset.Interval)
+	wanted := make(map[nftset.KeyType][]nftset.Interval)
 	for _, p := range ps {
 		iv := nftset.Prefix(p).Interval
-		f := familyOf(iv.From.Type())
-		wanted[f] = append(wanted[f], iv)
+		wanted[iv.From.Type()] = append(wanted[iv.From.Type()], iv)
 	}
 	for _, f := range families {
-		if len(wanted[f]) == 0 {
+		if len(wanted[f.key]) == 0 {
 			continue
 		}
-		all := nftset.Merge(wanted[f])
+		all := nftset.Merge(wanted[f.key])
 		for _, set := range h.memorySets(f) {
 			role, _ := RoleOf(set.Name)
 			var gone []nftset.Interval
-			for el, err := range h.within(set, wanted[f]...) {
+			for el, err := range h.within(set, all) {
 				if err != nil {
 					return lifted, covered, err
 				}
-				e, ok := h.Entry(set.Name, el)
-				if !ok {
-					e = Entry{Interval: el.Interval, Set: set.Name}
-				}
-				around, found := nftset.Find(all, e.From)
+				e, _ := h.Entry(set.Name, el)
+				_, inside := coveredBy(all, h.addresses(role, el.Interval))
 				switch {
-				case found && around.Covers(e.Interval) || role == RoleNone:
+				case inside || role == RoleNone:
 					gone = append(gone, el.Interval)
 					if role.Bans() {
 						lifted = append(lifted, e)
@@ -60,8 +56,15 @@ func (h *Handle) Unban(ps ...netip.Prefix) (lifted, covered []Entry, err error) 
 	return lifted, covered, h.dropNetRules()
 }
 
-// memorySets returns all sets of a family that remember sources by keys of their
-// own, those of bans first.
+// coveredBy returns the interval of a merged list that has all addresses of
+// another, if there is one.
+func coveredBy(merged []nftset.Interval, iv nftset.Interval) (around nftset.Interval, ok bool) {
+	around, ok = nftset.Find(merged, iv.From)
+	return around, ok && around.Covers(iv)
+}
+
+// memorySets returns all sets of a family that remember sources by keys of
+// their own, those of bans first.
 func (s *State) memorySets(f family) []*nftset.Set {
 	sets := slices.DeleteFunc(s.roleSets(allRoles...), func(set *nftset.Set) bool { return set.Type != f.key })
 	for _, name := range []string{f.score(), f.hits()} {
@@ -72,44 +75,25 @@ func (s *State) memorySets(f family) []*nftset.Set {
 	return sets
 }
 
-// within yields the elements of a set that overlap one of some intervals. If
-// these have few addresses each, the kernel is asked for them; otherwise the set
-// is read.
-func (h *Handle) within(set *nftset.Set, ivs ...nftset.Interval) iter.Seq2[nftset.Element, error] {
+// within yields the elements of a set that are about addresses of a merged
+// list. If these are few, the kernel is asked for them; otherwise the set is
+// read.
+func (h *Handle) within(set *nftset.Set, merged []nftset.Interval) iter.Seq2[nftset.Element, error] {
+	role, _ := RoleOf(set.Name)
+	source := h.c.Elements(set)
+	if keys, few := h.keysIn(set, merged); few {
+		source = h.c.GetMany(set, slices.Values(keys))
+	}
 	return func(yield func(nftset.Element, error) bool) {
-		source := h.c.Elements(set)
-		if keys, ok := h.fewKeysOf(set, ivs); ok {
-			source = h.c.GetMany(set, slices.Values(keys))
-		}
-		all := nftset.Merge(ivs)
 		for el, err := range source {
-			if err == nil {
-				e, ok := h.Entry(set.Name, el)
-				if !ok {
-					e.Interval = h.memoryOf(el)
-				}
-				if !overlapsAny(all, e.Interval) {
-					continue
-				}
+			if err == nil && !overlapsAny(merged, h.addresses(role, el.Interval)) {
+				continue
 			}
-			if !yield(el, err) || err != nil {
+			if !yield(el, err) {
 				return
 			}
 		}
 	}
-}
-
-// fewKeysOf is fewKeys for several intervals: each key once.
-func (s *State) fewKeysOf(set *nftset.Set, ivs []nftset.Interval) (keys []nftset.Key, ok bool) {
-	for _, iv := range ivs {
-		few, ok := s.fewKeys(set, iv)
-		if !ok {
-			return nil, false
-		}
-		keys = append(keys, few...)
-	}
-	slices.SortFunc(keys, nftset.Key.Compare)
-	return slices.Compact(keys), true
 }
 
 // overlapsAny reports whether an interval overlaps one of a merged list.
@@ -118,40 +102,31 @@ func overlapsAny(merged []nftset.Interval, iv nftset.Interval) bool {
 	return i < len(merged) && merged[i].Overlaps(iv)
 }
 
-// memoryOf returns the addresses that an element of a set without a role is
-// about.
-func (s *State) memoryOf(el nftset.Element) nftset.Interval {
-	if a := el.From.Addr(); s.network(a).Addr() == a {
-		return nftset.Prefix(s.network(a)).Interval
+// keysIn returns the keys of a set that can be about addresses in the
+// intervals, each once, and false if they are not few.
+func (s *State) keysIn(set *nftset.Set, ivs []nftset.Interval) (keys []nftset.Key, few bool) {
+	if set.Flags&nftset.FlagInterval != 0 {
+		return nil, false
 	}
-	return el.Interval
-}
-
-// fewKeys returns the keys by which what overlaps an interval can stand in a
-// set, if there are few.
-func (s *State) fewKeys(set *nftset.Set, iv nftset.Interval) ([]nftset.Key, bool) {
-	p, ok := iv.Prefix()
 	role, _ := RoleOf(set.Name)
-	a := p.Addr()
-	switch {
-	case !ok || set.Flags&nftset.FlagInterval != 0:
-		return nil, false
-	case role == RoleSubnet:
-		f := familyOfAddr(a)
-		if p.Bits() < f.subnetLen {
-			return nil, false
+	for _, iv := range ivs {
+		for _, p := range iv.Prefixes() {
+			switch a, f := p.Addr(), familyOfAddr(p.Addr()); {
+			case role == RoleSubnet && p.Bits() >= f.subnetLen:
+				keys = append(keys, nftset.AddrKey(netip.PrefixFrom(a, f.subnetLen).Masked().Addr()))
+			case p.IsSingleIP():
+				keys = append(keys, s.keys(a)...)
+			case role == RoleSubnet || a.Is6() || 1<<(a.BitLen()-p.Bits()) > fewAddresses:
+				return nil, false
+			default:
+				for ; p.Contains(a); a = a.Next() {
+					keys = append(keys, nftset.AddrKey(a))
+				}
+			}
 		}
-		return []nftset.Key{nftset.AddrKey(netip.PrefixFrom(a, f.subnetLen).Masked().Addr())}, true
-	case p.IsSingleIP():
-		return s.keys(a), true
-	case a.Is6() || 1<<(a.BitLen()-p.Bits()) > fewAddresses:
-		return nil, false
 	}
-	var keys []nftset.Key
-	for ; p.Contains(a); a = a.Next() {
-		keys = append(keys, nftset.AddrKey(a))
-	}
-	return keys, true
+	slices.SortFunc(keys, nftset.Key.Compare)
+	return slices.Compact(keys), true
 }
 
 // remove deletes elements, in one transaction if all are there; those that have
@@ -176,13 +151,7 @@ func (h *Handle) remove(set *nftset.Set, keys []nftset.Interval) error {
 
 func (h *Handle) delete(set *nftset.Set, keys []nftset.Interval) error {
 	tx := &nftset.Tx{}
-	tx.DeleteSeq(set, func(yield func(nftset.Element) bool) {
-		for _, key := range keys {
-			if !yield(nftset.Element{Interval: key}) {
-				return
-			}
-		}
-	})
+	tx.DeleteSeq(set, bare(keys))
 	return h.c.Commit(tx)
 }
 
@@ -227,12 +196,16 @@ func (h *Handle) UnbanWhere(f func(Entry) bool) (n int, err error) {
 		if set.Flags&nftset.FlagInterval != 0 {
 			continue
 		}
+		keys := make([]nftset.Key, len(gone[set.Name]))
+		for i, iv := range gone[set.Name] {
+			keys[i] = iv.From
+		}
 		for _, memory := range h.memorySets(familyOf(set.Type)) {
 			if role, _ := RoleOf(memory.Name); role.Bans() {
 				continue
 			}
 			var there []nftset.Interval
-			for el, err := range h.c.GetMany(memory, firstKeys(gone[set.Name])) {
+			for el, err := range h.c.GetMany(memory, slices.Values(keys)) {
 				if err != nil {
 					return n, err
 				}
@@ -244,14 +217,4 @@ func (h *Handle) UnbanWhere(f func(Entry) bool) (n int, err error) {
 		}
 	}
 	return n, h.dropNetRules()
-}
-
-func firstKeys(ivs []nftset.Interval) iter.Seq[nftset.Key] {
-	return func(yield func(nftset.Key) bool) {
-		for _, iv := range ivs {
-			if !yield(iv.From) {
-				return
-			}
-		}
-	}
 }
