@@ -64,10 +64,10 @@ type Trace struct {
 	Asked   []Question // each name once, in the order of the kernel
 	Dropped bool
 	// Because is the name of the question that settled it, or [OtherRule]; ""
-	// if no rule did.
+	// if no rule did. If it leads to a ban, it is the cause of that.
 	Because string
-	// Ban is the ban that the packet leads to, and Step that of the ladder; nil
-	// if there is none. Cause is why: a trap or a scan.
+	// Ban is the ban that the packet leads to, nil if there is none; Step is that
+	// of the ladder, 0 for a ban of a subnet, and Cause is why.
 	Ban   *Entry
 	Step  int
 	Cause Cause
@@ -178,6 +178,8 @@ func (t *tracer) follow(chain string) (expr.VerdictKind, error) {
 // rule or, where a chain of ours ends in a verdict, the one before that.
 func (t *tracer) because(chain string, verdict expr.VerdictKind, last string) string {
 	switch {
+	case t.Ban != nil:
+		return t.Cause.String()
 	case chain == chainListens:
 		return AskListener
 	case t.asked != "":
@@ -398,7 +400,10 @@ func (t *tracer) dynset(e *expr.Dynset) (matches bool, err error) {
 		return false, nil
 	}
 	switch role, step := RoleOf(set.Name); role {
-	case RoleBan:
+	case RoleBan, RoleSubnet:
+		if role == RoleSubnet {
+			t.Cause = CauseSubnet
+		}
 		el := nftset.Element{Interval: nftset.Single(key).Interval, Timeout: cmp.Or(e.Timeout, set.Timeout)}
 		if ban, ok := t.h.Entry(set.Name, el); ok {
 			t.Ban = &ban

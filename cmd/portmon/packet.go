@@ -128,12 +128,15 @@ func (a *packetAnswer) settle(t ruleset.Trace, retries time.Duration) {
 	switch {
 	case t.Ban != nil:
 		reason := "it is a packet to a trap port"
-		if t.Cause == ruleset.CauseScan && t.ScanPorts == 0 {
+		switch {
+		case t.Cause == ruleset.CauseSubnet:
+			reason = "enough sources of its network offended"
+		case t.Cause == ruleset.CauseScan && t.ScanPorts == 0:
 			reason = "the port is closed"
-		} else if t.Cause == ruleset.CauseScan {
+		case t.Cause == ruleset.CauseScan:
 			reason = fmt.Sprintf("it is distinct closed port %d of %d", t.Probes, t.ScanPorts)
 		}
-		a.Verdict, a.Because = packetBans, t.Cause.String()
+		a.Verdict, a.Because = packetBans, t.Because
 		a.Text = fmt.Sprintf("%s: it would ban %s %s (tier %d)", reason, t.Ban.Interval, banTime(t.Ban.Timeout), t.Step)
 	case t.Dropped && t.Because == ruleset.AskBanned:
 		a.Because, a.Text = "banned", "its source is banned"
