@@ -52,7 +52,9 @@ const (
 
 // completeBanned offers the addresses that are banned. Errors are ignored,
 // because the tab key is no place to report them.
-func (p *cli) completeBanned(_ *cobra.Command, args []string, start string) ([]cobra.Completion, cobra.ShellCompDirective) {
+func (p *cli) completeBanned(
+	_ *cobra.Command, args []string, start string,
+) ([]cobra.Completion, cobra.ShellCompDirective) {
 	var found []cobra.Completion
 	_ = p.withTable(func(h *ruleset.Handle) error {
 		if n, err := countBans(h); err != nil || n > maxSearched {

@@ -7,8 +7,8 @@ import (
 // helpColumns is the width that the help texts are written for.
 const helpColumns = 80
 
-// help prints the help of a command. The example comes last, next to the prompt.
-// Cobra's templates would keep text/template in the binary, 2.4 MB of it.
+// help prints the help of a command. The example comes last, next to the
+// prompt. Cobra's templates would keep text/template in the binary: 2.4 MB.
 func (p *cli) help(cmd *cobra.Command) {
 	p.print("%s\n\n%s\n", heading(&p.ui, "Usage: "+usageLine(cmd)), cmd.Long)
 	if cmd.HasAvailableSubCommands() {

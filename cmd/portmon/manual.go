@@ -37,7 +37,7 @@ portmon.toml.5.`,
 }
 
 // commandPageText has only what the program does not know about itself. The
-// rest is filled in, so that no command, flag, variable or metric can be missing.
+// rest is filled in, so that no command, flag, variable or metric is missing.
 //
 //go:embed portmon.8.in
 var commandPageText string
@@ -110,6 +110,7 @@ func configPage(*cobra.Command) string {
 	page := fmt.Sprintf(`.TH PORTMON.TOML 5 "" "portmon %s" "File Formats"
 .ad l
 .nr HY 0
+.nh
 .SH NAME
 portmon.toml \- the configuration of portmon
 .SH DESCRIPTION
@@ -142,7 +143,9 @@ portmon.toml \- the configuration of portmon
 
 // escapes keep text from being taken for requests, or for typographic quotes
 // and dashes.
-var escapes = strings.NewReplacer(`\`, `\e`, `-`, `\-`, "`", "\\`", `'`, `\(aq`, `^`, `\(ha`, `~`, `\(ti`, `"`, `\(dq`, "\n.", "\n\\&.")
+var escapes = strings.NewReplacer(
+	`\`, `\e`, `-`, `\-`, "`", "\\`", `'`, `\(aq`, `^`, `\(ha`, `~`, `\(ti`, `"`, `\(dq`, "\n.", "\n\\&.",
+)
 
 // roff writes text in the language of man(7). Empty lines divide paragraphs,
 // each of which a macro begins; lines that begin with two blanks are shown as

@@ -50,13 +50,15 @@ run.`,
 	}
 	root.Flags().BoolVar(&version, "version", false, "print the version and exit")
 	root.PersistentFlags().BoolP("help", "h", false, "explain the command and exit")
-	root.PersistentFlags().StringVar(&p.configFile, "config", "", "read the configuration from `FILE` (default /etc/portmon/portmon.toml)")
+	root.PersistentFlags().StringVar(&p.configFile, "config", "",
+		"read the configuration from `FILE` (default /etc/portmon/portmon.toml)")
 	p.ui.config = &p.configFile
 	cobra.CheckErr(root.MarkPersistentFlagFilename("config", "toml"))
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
 		applyCommand(p), listCommand(p), whyCommand(p), statusCommand(p), banCommand(p), unbanCommand(p),
-		watchCommand(p), saveCommand(p), removeCommand(p), configCommand(p), versionCommand(p), completionCommand(p), manualCommand(p),
+		watchCommand(p), saveCommand(p), removeCommand(p),
+		configCommand(p), versionCommand(p), completionCommand(p), manualCommand(p),
 	)
 	p.addHelp(root)
 	return root

@@ -80,9 +80,9 @@ func (u *ui) json(v any) error {
 	return enc.Encode(v)
 }
 
-// table writes data in columns, the first row as their heading. It iterates over
-// the rows twice instead of keeping them. All cells are ASCII except the last of
-// a row, which is cut to fit that many columns (0: no limit).
+// table writes data in columns, the first row as their heading. It iterates
+// over the rows twice instead of keeping them. All cells are ASCII except the
+// last of a row, which is cut to fit that many columns (0: no limit).
 func (u *ui) table(rows iter.Seq[[]string], columns int) {
 	var widths []int
 	for row := range rows {

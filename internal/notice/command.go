@@ -67,8 +67,8 @@ func (n *notice) variables() []Variable {
 	}
 }
 
-// inherited are the variables that a command has from the watcher. Others in
-// the environment of a service are for the service alone, such as NOTIFY_SOCKET.
+// inherited are the variables that a command has from the watcher. Others, such
+// as NOTIFY_SOCKET, are for the service alone.
 var inherited = []string{"HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "CREDENTIALS_DIRECTORY"}
 
 func environment(n *notice) []string {

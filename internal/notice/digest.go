@@ -24,7 +24,7 @@ const (
 
 // kinds are what notices say about each kind of news: the priority, the emoji
 // by its name in ntfy, and a title if the news concerns no single source. The
-// most urgent are last. Hosts on the internet are probed all day, so a ban has a
+// most urgent are last. Hosts on the internet are probed all day, so a ban is of
 // low priority unless it is by the last step of the ladder.
 var kinds = [watch.Kinds]struct {
 	priority     int

@@ -68,7 +68,8 @@ func New(conf *config.Watch, host string, report func(error)) *Sender {
 	s := new(Sender)
 	add := func(name string, send func(context.Context, *notice) error) {
 		s.channels = append(s.channels, &channel{
-			name: name, send: send, host: clean(host, maxName), window: time.Minute, report: report, wake: make(chan struct{}, 1),
+			name: name, send: send, report: report, host: clean(host, maxName),
+			window: time.Minute, wake: make(chan struct{}, 1),
 		})
 	}
 	if conf.Ntfy != "" {

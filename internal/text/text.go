@@ -141,7 +141,7 @@ func Printable(s string) string {
 	}, s)
 }
 
-// Shorten returns s, or its first characters and "…" if it has more than limit.
+// Shorten returns s, or its first characters and "…" if it has more than that.
 func Shorten(s string, limit int) string {
 	n := 0
 	for i := range s {
