@@ -73,21 +73,26 @@ func TestCommandEnvironment(t *testing.T) {
 			[]string{
 				"PORTMON_EVENT=escalated", "PORTMON_TITLE=web1: 2001:db8::/64 escalated",
 				"PORTMON_MESSAGE=2001:db8::/64 escalated to tier 2, banned for 3d after 2 offences: tcp/23: a�b c",
-				"PORTMON_PRIORITY=2", "PORTMON_HOST=web1", "PORTMON_COUNT=1", "PORTMON_ADDRESS=2001:db8::/64", "PORTMON_TIER=2", "PORTMON_CAUSE=trap",
-				"PORTMON_PROTOCOL=tcp", "PORTMON_PORT=23", "PORTMON_OFFENCES=2", "PORTMON_UNTIL=2026-01-21T12:00:00Z", "PORTMON_REASON=a�b c",
+				"PORTMON_PRIORITY=2", "PORTMON_HOST=web1", "PORTMON_COUNT=1", "PORTMON_ADDRESS=2001:db8::/64",
+				"PORTMON_TIER=2", "PORTMON_CAUSE=trap",
+				"PORTMON_PROTOCOL=tcp", "PORTMON_PORT=23", "PORTMON_OFFENCES=2", "PORTMON_UNTIL=2026-01-21T12:00:00Z",
+				"PORTMON_REASON=a�b c",
 			},
 		},
 		{
-			"forever", "", []watch.News{{Kind: watch.ByHand, Source: host(1), Cause: ruleset.CauseHand, Forever: true, Until: in(0)}},
+			"forever", "",
+			[]watch.News{{Kind: watch.ByHand, Source: host(1), Cause: ruleset.CauseHand, Forever: true, Until: in(0)}},
 			[]string{
-				"PORTMON_EVENT=banned by hand", "PORTMON_TITLE=198.51.0.1 banned by hand", "PORTMON_MESSAGE=198.51.0.1 banned by hand forever",
+				"PORTMON_EVENT=banned by hand", "PORTMON_TITLE=198.51.0.1 banned by hand",
+				"PORTMON_MESSAGE=198.51.0.1 banned by hand forever",
 				"PORTMON_PRIORITY=3", "PORTMON_COUNT=1", "PORTMON_ADDRESS=198.51.0.1", "PORTMON_CAUSE=hand",
 			},
 		},
 		{
 			"a summary", "web1", []watch.News{banned(host(1), 23), banned(host(2), 23)},
 			[]string{
-				"PORTMON_EVENT=summary", "PORTMON_TITLE=web1: 2 banned", "PORTMON_MESSAGE=198.51.0.2 banned for 8h: tcp/23\n198.51.0.1 banned for 8h: tcp/23",
+				"PORTMON_EVENT=summary", "PORTMON_TITLE=web1: 2 banned",
+				"PORTMON_MESSAGE=198.51.0.2 banned for 8h: tcp/23\n198.51.0.1 banned for 8h: tcp/23",
 				"PORTMON_PRIORITY=2", "PORTMON_HOST=web1", "PORTMON_COUNT=2",
 			},
 		},
@@ -167,7 +172,10 @@ func TestCommandFails(t *testing.T) {
 	}{
 		{"a code", script("exit 3"), "run /bin/sh: exit status 3"},
 		{"a message", script(`printf 'oh\n\033[31mno\n' >&2; exit 1`), "run /bin/sh: exit status 1: oh �[31mno"},
-		{"a long message", script(`head -c 100000 /dev/zero | tr '\0' x >&2; echo end >&2; exit 1`), "run /bin/sh: exit status 1: " + strings.Repeat("x", maxStderr-4) + "end"},
+		{
+			"a long message", script(`head -c 100000 /dev/zero | tr '\0' x >&2; echo end >&2; exit 1`),
+			"run /bin/sh: exit status 1: " + strings.Repeat("x", maxStderr-4) + "end",
+		},
 		{"a signal", script("kill -TERM $$"), "run /bin/sh: signal: terminated"},
 		{"no such program", []string{"/nonexistent/program"}, "run /nonexistent/program: no such file or directory"},
 		{"no program", []string{"/dev/null"}, "run /dev/null: permission denied"},

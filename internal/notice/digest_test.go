@@ -31,20 +31,52 @@ func TestOne(t *testing.T) {
 		emoji          string
 	}{
 		{banned(four, 23), "203.0.113.7 banned", "203.0.113.7 banned for 8h: tcp/23", 2, "no_entry"},
-		{watch.News{Kind: watch.Banned, Source: six, Proto: 17, Port: 53, Until: until}, "2001:db8:0:1::/64 banned", "2001:db8:0:1::/64 banned for 8h: udp/53", 2, "no_entry"},
-		{watch.News{Kind: watch.Banned, Source: four, Until: until}, "203.0.113.7 banned", "203.0.113.7 banned for 8h", 2, "no_entry"},
-		{watch.News{Kind: watch.Banned, Source: four, Until: in(0), Proto: 132, Port: 7}, "203.0.113.7 banned", "203.0.113.7 banned: 132/7", 2, "no_entry"},
-		{escalated(four, 2), "203.0.113.7 escalated", "203.0.113.7 escalated to tier 2, banned for 3d after 2 offences: tcp/23", 2, "no_entry"},
-		{escalated(four, 3), "203.0.113.7 escalated", "203.0.113.7 escalated to tier 3, banned for 3d after 3 offences: tcp/23", 3, "no_entry"},
-		{watch.News{Kind: watch.Escalated, Source: four, Step: 2, Offences: 1, Comment: "offence: sshd"}, "203.0.113.7 escalated", "203.0.113.7 escalated to tier 2, banned after 1 offence: offence: sshd", 2, "no_entry"},
-		{watch.News{Kind: watch.ByHand, Source: prefix("198.51.100.0/24"), Forever: true, Comment: "a bad network"}, "198.51.100.0/24 banned by hand", "198.51.100.0/24 banned by hand forever: a bad network", 3, "no_entry_sign"},
-		{watch.News{Kind: watch.ByHand, Until: in(90 * time.Second)}, "banned by hand", "banned by hand for 1m30s", 3, "no_entry_sign"},
+		{
+			watch.News{Kind: watch.Banned, Source: six, Proto: 17, Port: 53, Until: until}, "2001:db8:0:1::/64 banned",
+			"2001:db8:0:1::/64 banned for 8h: udp/53", 2, "no_entry",
+		},
+		{
+			watch.News{Kind: watch.Banned, Source: four, Until: until}, "203.0.113.7 banned",
+			"203.0.113.7 banned for 8h", 2, "no_entry",
+		},
+		{
+			watch.News{Kind: watch.Banned, Source: four, Until: in(0), Proto: 132, Port: 7}, "203.0.113.7 banned",
+			"203.0.113.7 banned: 132/7", 2, "no_entry",
+		},
+		{
+			escalated(four, 2), "203.0.113.7 escalated",
+			"203.0.113.7 escalated to tier 2, banned for 3d after 2 offences: tcp/23", 2, "no_entry",
+		},
+		{
+			escalated(four, 3), "203.0.113.7 escalated",
+			"203.0.113.7 escalated to tier 3, banned for 3d after 3 offences: tcp/23", 3, "no_entry",
+		},
+		{
+			watch.News{Kind: watch.Escalated, Source: four, Step: 2, Offences: 1, Comment: "offence: sshd"},
+			"203.0.113.7 escalated", "203.0.113.7 escalated to tier 2, banned after 1 offence: offence: sshd", 2,
+			"no_entry",
+		},
+		{
+			watch.News{Kind: watch.ByHand, Source: prefix("198.51.100.0/24"), Forever: true, Comment: "a bad network"},
+			"198.51.100.0/24 banned by hand", "198.51.100.0/24 banned by hand forever: a bad network", 3,
+			"no_entry_sign",
+		},
+		{
+			watch.News{Kind: watch.ByHand, Until: in(90 * time.Second)}, "banned by hand", "banned by hand for 1m30s", 3,
+			"no_entry_sign",
+		},
 		{watch.News{Kind: watch.Lifted, Source: four}, "203.0.113.7 lifted", "203.0.113.7 lifted", 3, "unlock"},
 		{watch.News{Kind: watch.Full, Count: 7}, "no room for bans", "7 offences" + fullText, 4, "warning"},
 		{watch.News{Kind: watch.Restored, Count: 1204}, "bans restored", "1204 bans restored", 3, "recycle"},
 		{watch.News{Kind: watch.Restored, Count: 1}, "bans restored", "1 ban restored", 3, "recycle"},
-		{watch.News{Kind: watch.Whitelisted, Source: four}, "203.0.113.7 whitelisted", "203.0.113.7 whitelisted: its ban was lifted", 3, "unlock"},
-		{watch.News{Kind: watch.Repaired, What: "chain guard"}, "table repaired", repairedText + ": chain guard", 3, "warning"},
+		{
+			watch.News{Kind: watch.Whitelisted, Source: four}, "203.0.113.7 whitelisted",
+			"203.0.113.7 whitelisted: its ban was lifted", 3, "unlock",
+		},
+		{
+			watch.News{Kind: watch.Repaired, What: "chain guard"}, "table repaired", repairedText + ": chain guard", 3,
+			"warning",
+		},
 		{watch.News{Kind: watch.TableGone}, "table gone", goneText, 4, "rotating_light"},
 		{watch.News{Kind: watch.Removed}, "table removed", removedText, 3, "warning"},
 	}
@@ -100,7 +132,8 @@ func TestSummary(t *testing.T) {
 		emoji    string
 	}{
 		{
-			"two bans", []watch.News{banned(host(1), 23), {Kind: watch.Banned, Source: host(2), Until: in(time.Hour)}}, "2 banned",
+			"two bans", []watch.News{banned(host(1), 23), {Kind: watch.Banned, Source: host(2), Until: in(time.Hour)}},
+			"2 banned",
 			[]string{"198.51.0.2 banned for 1h", "198.51.0.1 banned for 8h: tcp/23"}, low, "no_entry",
 		},
 		{
@@ -122,14 +155,19 @@ func TestSummary(t *testing.T) {
 		{
 			"all sorts",
 			[]watch.News{
-				banned(host(1), 23), {Kind: watch.Lifted, Source: host(2)}, {Kind: watch.ByHand, Source: prefix("198.51.100.0/24")}, escalated(host(3), 2),
-				{Kind: watch.TableGone}, {Kind: watch.TableGone}, {Kind: watch.Full, Count: 3}, {Kind: watch.Full, Count: 1}, {Kind: watch.Full, Count: 1},
+				banned(host(1), 23), {Kind: watch.Lifted, Source: host(2)},
+				{Kind: watch.ByHand, Source: prefix("198.51.100.0/24")}, escalated(host(3), 2),
+				{Kind: watch.TableGone}, {Kind: watch.TableGone}, {Kind: watch.Full, Count: 3}, {Kind: watch.Full, Count: 1},
+				{Kind: watch.Full, Count: 1},
 				{Kind: watch.Restored, Count: 1200}, {Kind: watch.Restored, Count: 4}, {Kind: watch.Removed},
-				{Kind: watch.Repaired, What: "chain guard"}, {Kind: watch.Repaired, What: "set ban4"}, {Kind: watch.Repaired, What: "chain guard"}, {Kind: watch.Whitelisted, Source: host(4)},
+				{Kind: watch.Repaired, What: "chain guard"}, {Kind: watch.Repaired, What: "set ban4"},
+				{Kind: watch.Repaired, What: "chain guard"}, {Kind: watch.Whitelisted, Source: host(4)},
 			},
-			"no room for bans, table removed, table repaired, table gone, bans restored, 198.51.0.4 whitelisted, 198.51.0.2 lifted, 198.51.100.0/24 banned by hand, 198.51.0.3 escalated, 198.51.0.1 banned",
+			"no room for bans, table removed, table repaired, table gone, bans restored, " +
+				"198.51.0.4 whitelisted, 198.51.0.2 lifted, 198.51.100.0/24 banned by hand, 198.51.0.3 escalated, 198.51.0.1 banned",
 			[]string{
-				"5 offences" + fullText, removedText, repairedText + ": set ban4", repairedText + ": chain guard", goneText, "1204 bans restored",
+				"5 offences" + fullText, removedText, repairedText + ": set ban4", repairedText + ": chain guard", goneText,
+				"1204 bans restored",
 				"198.51.0.4 whitelisted: its ban was lifted", "198.51.0.2 lifted", "198.51.100.0/24 banned by hand",
 				"198.51.0.3 escalated to tier 2, banned for 3d after 2 offences: tcp/23", "198.51.0.1 banned for 8h: tcp/23",
 			}, high, "warning",
@@ -206,14 +244,17 @@ func TestShort(t *testing.T) {
 				a[i] = byte(rng.Uint32())
 			}
 			d.add(event{watch.News{
-				Kind: watch.Kind(rng.IntN(int(watch.Kinds))), Source: netip.PrefixFrom(netip.AddrFrom16(a), rng.IntN(130)-1), Comment: random(), What: random(),
+				Kind: watch.Kind(rng.IntN(int(watch.Kinds))), Source: netip.PrefixFrom(netip.AddrFrom16(a), rng.IntN(130)-1),
+				Comment: random(), What: random(),
 				Step: rng.Int(), Offences: rng.Int(), Count: rng.Int(), Proto: uint8(rng.Uint32()), Port: uint16(rng.Uint32()),
 				Until: book.Moment(rng.Int64()), Forever: rng.IntN(2) == 0,
 			}, clock}, steps)
 		}
 		n := d.compose(clean(random(), maxName))
 		bad := func(r rune) bool { return r < ' ' && r != '\n' || r == 0x7f }
-		if len(n.message) > 4096 || !utf8.ValidString(n.message) || strings.ContainsFunc(n.message, bad) || len(n.title) > 1000 || strings.ContainsFunc(n.title, func(r rune) bool { return bad(r) || r == '\n' }) {
+		badTitle := func(r rune) bool { return bad(r) || r == '\n' }
+		if len(n.message) > 4096 || !utf8.ValidString(n.message) || strings.ContainsFunc(n.message, bad) ||
+			len(n.title) > 1000 || strings.ContainsFunc(n.title, badTitle) {
 			t.Fatalf("seed %d: %d bytes\n%q\n%q", seed, len(n.message), n.title, n.message)
 		}
 		for _, v := range environment(n) {

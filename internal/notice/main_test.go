@@ -39,12 +39,16 @@ func in(d time.Duration) book.Moment { return clock.Boot.Add(d) }
 
 // banned is a ban as the packet path makes it.
 func banned(source netip.Prefix, port uint16) watch.News {
-	return watch.News{Kind: watch.Banned, Source: source, Cause: ruleset.CauseTrap, Step: 1, Proto: 6, Port: port, Offences: 1, Until: in(8 * time.Hour)}
+	return watch.News{
+		Kind: watch.Banned, Source: source, Cause: ruleset.CauseTrap, Step: 1, Proto: 6, Port: port, Offences: 1,
+		Until: in(8 * time.Hour),
+	}
 }
 
 func escalated(source netip.Prefix, step int) watch.News {
 	return watch.News{
-		Kind: watch.Escalated, Source: source, Cause: ruleset.CauseTrap, Step: step, Proto: 6, Port: 23, Offences: step, Until: in(3 * day),
+		Kind: watch.Escalated, Source: source, Cause: ruleset.CauseTrap, Step: step, Proto: 6, Port: 23, Offences: step,
+		Until: in(3 * day),
 	}
 }
 

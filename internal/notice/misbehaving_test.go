@@ -52,15 +52,24 @@ func TestAnswers(t *testing.T) {
 	}{
 		{"200", func(http.ResponseWriter, *http.Request) {}, "", false, 0},
 		{"201", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201) }, "", false, 0},
-		{"400", func(w http.ResponseWriter, _ *http.Request) { refuse(w, 400, 40007, "invalid priority parameter") }, "status 400 Bad Request: invalid priority parameter", false, 0},
-		{"403", func(w http.ResponseWriter, _ *http.Request) { refuse(w, 403, 40301, "forbidden") }, "status 403 Forbidden: forbidden", false, 0},
+		{
+			"400", func(w http.ResponseWriter, _ *http.Request) { refuse(w, 400, 40007, "invalid priority parameter") },
+			"status 400 Bad Request: invalid priority parameter", false, 0,
+		},
+		{
+			"403", func(w http.ResponseWriter, _ *http.Request) { refuse(w, 403, 40301, "forbidden") },
+			"status 403 Forbidden: forbidden", false, 0,
+		},
 		{"404, not of ntfy", http.NotFound, "status 404 Not Found: 404 page not found", false, 0},
 		{"408", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(408) }, "status 408 Request Timeout", true, 0},
 		{"429", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "77")
 			refuse(w, 429, 42901, "limit reached: too many requests")
 		}, "status 429 Too Many Requests: limit reached: too many requests", true, 77 * time.Second},
-		{"500", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, "status 500 Internal Server Error", true, 0},
+		{
+			"500", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
+			"status 500 Internal Server Error", true, 0,
+		},
 		{"503", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "soon")
 			http.Error(w, "<h1>\x1b[31mBusy\r\n</h1>", http.StatusServiceUnavailable)
@@ -69,8 +78,15 @@ func TestAnswers(t *testing.T) {
 		{"a long text", func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, strings.Repeat("x", 10_000), http.StatusTeapot)
 		}, "status 418 I'm a teapot: " + strings.Repeat("x", maxQuote) + "…", false, 0},
-		{"a long error", func(w http.ResponseWriter, _ *http.Request) { refuse(w, 418, 0, strings.Repeat("é", 1000)) }, "status 418 I'm a teapot: " + strings.Repeat("é", maxQuote) + "…", false, 0},
-		{"a redirect to nowhere", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(302) }, "status 302 Found", false, 0},
+		{
+			"a long error",
+			func(w http.ResponseWriter, _ *http.Request) { refuse(w, 418, 0, strings.Repeat("é", 1000)) },
+			"status 418 I'm a teapot: " + strings.Repeat("é", maxQuote) + "…", false, 0,
+		},
+		{
+			"a redirect to nowhere", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(302) },
+			"status 302 Found", false, 0,
+		},
 		{"no HTTP", func(w http.ResponseWriter, _ *http.Request) {
 			conn := hijack(w)
 			defer conn.Close()
@@ -149,9 +165,12 @@ func TestSlowServer(t *testing.T) {
 		timeout time.Duration
 		want    string
 	}{
-		"silent":               {0, "", false, 300 * time.Millisecond, "no answer in time"},
-		"stops":                {500, "oh", false, 5 * time.Second, "status 500 Internal Server Error: oh"},
-		"endless":              {500, strings.Repeat("z", 1000), true, postTimeout, "status 500 Internal Server Error: " + strings.Repeat("z", maxQuote) + "…"},
+		"silent": {0, "", false, 300 * time.Millisecond, "no answer in time"},
+		"stops":  {500, "oh", false, 5 * time.Second, "status 500 Internal Server Error: oh"},
+		"endless": {
+			500, strings.Repeat("z", 1000), true, postTimeout,
+			"status 500 Internal Server Error: " + strings.Repeat("z", maxQuote) + "…",
+		},
 		"endless, and content": {200, strings.Repeat("z", 1000), true, postTimeout, ""},
 	}
 	for name, tt := range tests {

@@ -32,7 +32,10 @@ func TestPublish(t *testing.T) {
 	}{
 		{
 			"one", "web1", "", []watch.News{banned(prefix("203.0.113.7/32"), 23)},
-			message{Title: "web1: 203.0.113.7 banned", Message: "203.0.113.7 banned for 8h: tcp/23", Priority: 2, Tags: []string{"no_entry", "portmon"}},
+			message{
+				Title: "web1: 203.0.113.7 banned", Message: "203.0.113.7 banned for 8h: tcp/23", Priority: 2,
+				Tags: []string{"no_entry", "portmon"},
+			},
 		},
 		{
 			"a summary", "web1", "", []watch.News{gone, banned(prefix("203.0.113.7/32"), 23)},
@@ -43,11 +46,19 @@ func TestPublish(t *testing.T) {
 		},
 		{
 			"not ASCII, and long", strings.Repeat("bücher-", 9), "", []watch.News{gone},
-			message{Title: strings.Repeat("bücher-", 9) + ": table gone", Message: goneText, Priority: 4, Tags: []string{"rotating_light", "portmon"}},
+			message{
+				Title: strings.Repeat("bücher-", 9) + ": table gone", Message: goneText, Priority: 4,
+				Tags: []string{"rotating_light", "portmon"},
+			},
 		},
 		{
-			"what looks like headers", "web1\r\nX-Priority: 5\r\n\r\n", "", []watch.News{{Kind: watch.ByHand, Source: host(1), Comment: "x\r\nX-Tags: skull\r\n\r\nbody"}},
-			message{Title: "web1  X-Priority: 5: 198.51.0.1 banned by hand", Message: "198.51.0.1 banned by hand: x  X-Tags: skull    body", Priority: 3, Tags: []string{"no_entry_sign", "portmon"}},
+			"what looks like headers", "web1\r\nX-Priority: 5\r\n\r\n", "",
+			[]watch.News{{Kind: watch.ByHand, Source: host(1), Comment: "x\r\nX-Tags: skull\r\n\r\nbody"}},
+			message{
+				Title:   "web1  X-Priority: 5: 198.51.0.1 banned by hand",
+				Message: "198.51.0.1 banned by hand: x  X-Tags: skull    body", Priority: 3,
+				Tags: []string{"no_entry_sign", "portmon"},
+			},
 		},
 		{
 			"parameters in the URL", "web1", "?title=x&priority=5&tags=skull", []watch.News{gone},
@@ -105,7 +116,11 @@ func TestLongest(t *testing.T) {
 		s, _, end := run(t, setup{ntfy: topic, host: strings.Repeat("ü", 1000)})
 		for kind := range watch.Kinds {
 			for i := range 2 * maxEvents {
-				e := watch.News{Kind: kind, Count: 1, Comment: strings.Repeat("ü", 1000), Source: prefix(fmt.Sprintf("2001:db8:ffff:ffff:ffff:ffff:ffff:%x/128", 0xfff0+i)), What: fmt.Sprint(strings.Repeat("ü", 1000), i)}
+				e := watch.News{
+					Kind: kind, Count: 1, Comment: strings.Repeat("ü", 1000),
+					Source: prefix(fmt.Sprintf("2001:db8:ffff:ffff:ffff:ffff:ffff:%x/128", 0xfff0+i)),
+					What:   fmt.Sprint(strings.Repeat("ü", 1000), i),
+				}
 				tell(s, e)
 			}
 		}

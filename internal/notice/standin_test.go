@@ -95,11 +95,16 @@ func (s *standIn) admit(authorization string) (status, code int, text string) {
 func refuse(w http.ResponseWriter, status, code int, text string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(map[string]any{"code": code, "http": status, "error": text, "link": "https://ntfy.sh/docs/publish/"})
+	json.NewEncoder(w).Encode(map[string]any{
+		"code": code, "http": status, "error": text, "link": "https://ntfy.sh/docs/publish/",
+	})
 }
 
 func (s *standIn) publish(w http.ResponseWriter, r *http.Request, topic string) {
-	priorities := map[string]int{"": 0, "1": 1, "min": 1, "2": 2, "low": 2, "3": 3, "default": 3, "4": 4, "high": 4, "5": 5, "max": 5, "urgent": 5}
+	priorities := map[string]int{
+		"": 0, "1": 1, "min": 1, "2": 2, "low": 2, "3": 3, "default": 3, "4": 4, "high": 4, "5": 5, "max": 5,
+		"urgent": 5,
+	}
 	priority, ok := priorities[strings.ToLower(param(r, "x-priority", "priority", "prio", "p"))]
 	if !ok {
 		refuse(w, 400, 40007, "invalid priority parameter")

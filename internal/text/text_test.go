@@ -31,7 +31,8 @@ func TestDuration(t *testing.T) {
 
 func TestParseDuration(t *testing.T) {
 	for s, want := range map[string]time.Duration{
-		"0s": 0, "90s": 90 * time.Second, "8h": 8 * time.Hour, "1d12h": 36 * time.Hour, "1w1d1h1m1s": 8*day + time.Hour + time.Minute + time.Second,
+		"0s": 0, "90s": 90 * time.Second, "8h": 8 * time.Hour, "1d12h": 36 * time.Hour,
+		"1w1d1h1m1s": 8*day + time.Hour + time.Minute + time.Second,
 	} {
 		if got, ok := ParseDuration(s); got != want || !ok {
 			t.Errorf("%q: got %v, %v, want %v", s, got, ok, want)
@@ -135,7 +136,8 @@ func TestDistance(t *testing.T) {
 		a, b string
 		want int
 	}{
-		{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"abc", "abc", 0}, {"ABC", "abc", 0}, {"abc", "abd", 1}, {"abc", "ab", 1},
+		{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"abc", "abc", 0}, {"ABC", "abc", 0}, {"abc", "abd", 1},
+		{"abc", "ab", 1},
 		{"abc", "xabc", 1}, {"kitten", "sitting", 3}, {"flaw", "lawn", 2},
 	} {
 		if got := Distance(tt.a, tt.b); got != tt.want {
