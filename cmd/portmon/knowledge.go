@@ -9,16 +9,16 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// knowledge is what is remembered of sources, and the kernel does not hold:
-// last ports, the number of offences and when they were.
+// knowledge is what is remembered of sources that the kernel does not hold: last
+// ports, the number of offences and when they were.
 type knowledge struct {
 	*book.Book
 	clock   book.Clock
 	watched bool // it comes from a watcher rather than from the file
 }
 
-// maxKnown is for how many bans a list says what is remembered of them. To read
-// a larger book takes as much memory as all bans.
+// maxKnown is up to how many bans a list shows what is remembered of them. To
+// read a larger book takes as much memory as all bans.
 const maxKnown = 100_000
 
 // knowledgeOf returns what is remembered of targets, of all sources if there
@@ -47,8 +47,8 @@ func (p *cli) knowledgeOf(h *ruleset.Handle, only []target) (*knowledge, error) 
 }
 
 // knowledge asks the watcher, or reads the file: about some sources, or about
-// all if none is named. What cannot be had is not known, and said on standard
-// error; but a --config that cannot be read is an error.
+// all if none is named. It warns of what cannot be read, and goes on without;
+// but a --config that cannot be read is an error.
 func (p *cli) knowledge(h *ruleset.Handle, sources ...netip.Prefix) (*knowledge, error) {
 	k := &knowledge{book.New(0), book.ReadClock(), false}
 	path, err := p.statePath()

@@ -22,7 +22,7 @@ func (p *cli) statePath() (string, error) { return config.StatePath(p.configFile
 // holds it all the time, another command for some milliseconds.
 const lockPatience = 2 * time.Second
 
-// bookConfig says which book is meant. The table need not be there.
+// bookConfig returns how to open the book of a table, which need not be there.
 func bookConfig(path string, h *ruleset.Handle) book.Config {
 	rows, handle := book.DefaultMaxRows, uint64(0)
 	if h != nil {
@@ -53,7 +53,7 @@ func originError(r book.Report) error {
 }
 
 // openBook opens the book to change it. If it is locked, by a watcher that
-// hangs, then it is read, and changes stay in memory.
+// hangs, it is only read, and changes stay in memory.
 func (p *cli) openBook(path string, h *ruleset.Handle) (b *book.Book, r book.Report, locked bool, err error) {
 	b, r, err = book.Open(bookConfig(path, h))
 	if locked = errors.Is(err, book.ErrLocked); locked {
@@ -72,7 +72,7 @@ func (p *cli) openBook(path string, h *ruleset.Handle) (b *book.Book, r book.Rep
 	return b, r, locked, nil
 }
 
-// changeBook opens the book, has f change it, and writes it.
+// changeBook opens the book, lets f change it, and writes it.
 func (p *cli) changeBook(path string, h *ruleset.Handle, f func(b *book.Book)) error {
 	b, _, locked, err := p.openBook(path, h)
 	if err != nil {
@@ -86,8 +86,8 @@ func (p *cli) changeBook(path string, h *ruleset.Handle, f func(b *book.Book)) e
 	return b.Compact(book.ReadClock())
 }
 
-// rememberBans notes bans that were just made, unless a watcher does. That it
-// cannot be done is only said, because the bans are in force.
+// rememberBans notes bans that were just made, unless a watcher does. If that
+// fails it only warns, because the bans are in force.
 func (p *cli) rememberBans(h *ruleset.Handle, records []ruleset.Record) {
 	path, err := p.statePath()
 	if err == nil {

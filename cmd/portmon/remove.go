@@ -68,8 +68,8 @@ offences are still remembered.`,
 	}
 }
 
-// forgetBans keeps the next apply from putting back what was removed, and the
-// next watcher from taking the table for one that others deleted.
+// forgetBans takes all bans out of the book, so that the next apply puts none
+// back and the next watcher does not make the table again.
 func (p *cli) forgetBans(path string) error {
 	report, err := lookAtBook(path, nil)
 	if err != nil || report.Missing {

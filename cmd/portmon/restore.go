@@ -9,8 +9,8 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// restore puts what is remembered into a table that is not the one that it was
-// in, unless a watcher runs, which does that.
+// restore puts back what is remembered and the table lacks, if it is not the
+// table that the book is about. A running watcher does that by itself.
 func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
 	path := conf.Watch.State
 	report, err := lookAtBook(path, h)
@@ -64,8 +64,8 @@ func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
 	return nil
 }
 
-// addsTo takes out of a record what the table holds already, for as long or
-// longer, and reports whether anything is left of it.
+// addsTo removes from a record what the table holds already for as long or
+// longer, and reports whether anything is left.
 func addsTo(held inKernel, r *ruleset.Record, now book.Moment) bool {
 	has, ok := held[r.Source]
 	if !ok {

@@ -53,9 +53,9 @@ on disk. Without a table there is nothing to save, and the file stays as it is.`
 	}
 }
 
-// save brings the book up to date with the table. What the book has and the
-// table has not was lifted or is over if the table is still the same, and is
-// waiting to be put back otherwise.
+// save brings the book up to date with the table. What only the book has was
+// lifted or is over if it is about this very table, and otherwise still has to
+// be put back.
 func (p *cli) save(path string, h *ruleset.Handle) error {
 	b, report, locked, err := p.openBook(path, h)
 	if err != nil {
@@ -92,13 +92,14 @@ func (p *cli) save(path string, h *ruleset.Handle) error {
 	return nil
 }
 
-// sameTable reports whether a book is about this very table: what that does not
-// hold any more was lifted or is over.
+// sameTable reports whether a book is about this very table, so that what is
+// missing from the table was lifted or is over.
 func sameTable(r book.Report, h *ruleset.Handle) bool {
 	return r.Saved.Origin().SameTable(book.Here(h.Handle))
 }
 
-// catchUp makes a book say what the table holds.
+// catchUp enters what a table holds into a book, and if the book is about that
+// table, removes what it does not hold any more.
 func catchUp(b *book.Book, held inKernel, sameTable bool) {
 	b.Sweep(book.ReadClock())
 	if sameTable {
