@@ -95,7 +95,7 @@ func (p *cli) save(path string, h *ruleset.Handle) error {
 // sameTable reports whether a book is about this very table, so that what is
 // missing from the table was lifted or is over.
 func sameTable(r book.Report, h *ruleset.Handle) bool {
-	return r.Saved.Origin().SameTable(book.Here(h.Handle))
+	return r.Saved.SameTable(book.Here(h.Handle))
 }
 
 // catchUp enters what a table holds into a book, and if the book is about that

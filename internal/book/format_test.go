@@ -60,7 +60,7 @@ func TestRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	b, report, err := Decode(&pipe, config("", 0))
-	if err != nil || report.Saved.Origin() != config("", 0).Here {
+	if err != nil || report.Saved.Origin != config("", 0).Here {
 		t.Errorf("%v, %+v", err, report)
 	}
 	checkRows(t, b, sample...)

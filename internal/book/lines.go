@@ -26,24 +26,20 @@ const (
 	rowStart    = `{"prefix":"`
 )
 
-// Header says when the rows around it were written, and what they are about.
+// Header says when the rows around it were written.
 type Header struct {
 	Format  string    `json:"format"`
 	Version int       `json:"version"`
 	Saved   time.Time `json:"saved"`
 	Uptime  seconds   `json:"uptime_seconds"`
-	Machine string    `json:"machine,omitempty"`
-	Boot    string    `json:"boot_id,omitempty"`
-	NetNS   uint64    `json:"netns,omitempty"`
-	Table   uint64    `json:"table_handle"`
+	Origin            // what the rows are about
 	Rows    int       `json:"rows,omitempty"` // that follow, when the file was last rewritten
 }
 
 func newHeader(o Origin, now Clock) Header {
 	return Header{
 		Format: format, Version: Version, Saved: now.Wall.Truncate(time.Millisecond).UTC(),
-		Uptime:  seconds(time.Duration(now.Boot).Truncate(time.Millisecond)),
-		Machine: o.Machine, Boot: o.Boot, NetNS: o.NetNS, Table: o.Table,
+		Uptime: seconds(time.Duration(now.Boot).Truncate(time.Millisecond)), Origin: o,
 	}
 }
 
@@ -81,9 +77,6 @@ func (h *Header) parse(line []byte) error {
 
 // Clock returns what both clocks showed.
 func (h *Header) Clock() Clock { return Clock{Moment(h.Uptime), h.Saved} }
-
-// Origin returns what the rows are about.
-func (h *Header) Origin() Origin { return Origin{h.Machine, h.Boot, h.NetNS, h.Table} }
 
 // isDate reports whether a time is one that a clock can have shown, and near
 // which others can be written as dates.

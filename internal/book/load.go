@@ -104,7 +104,7 @@ func (b *Book) load(r io.Reader, c Config, written time.Time, only [][]byte) (Re
 	if !l.ours {
 		return l.Report, &RefusedError{Reason: "not written by portmon", Hint: "move it away, or name another file as state under [watch]"}
 	}
-	l.Origin = l.Saved.Origin().check(c.Here)
+	l.Origin = l.Saved.check(c.Here)
 	l.moveTo(c.Here, c.Now)
 	for i := range b.rows { // nothing has happened in the future, and no ban gets more than its time
 		r := &b.rows[i]
@@ -160,7 +160,7 @@ func (l *loader) line(line []byte, number int) (bad bool, err error) {
 	if !bytes.HasPrefix(line, []byte(rowStart)) {
 		var h Header
 		if err := h.parse(line); err == nil {
-			l.moveTo(h.Origin(), h.Clock())
+			l.moveTo(h.Origin, h.Clock())
 			if l.Saved, l.ours = h, true; number == 1 {
 				l.first = h
 			}
@@ -187,7 +187,7 @@ func (l *loader) line(line []byte, number int) (bad bool, err error) {
 // only the wall clock shows how much time has passed: none if it shows less.
 func (l *loader) moveTo(o Origin, now Clock) {
 	before := l.Saved.Clock()
-	if l.Saved.Origin().SameBoot(o) && now.Boot >= before.Boot {
+	if l.Saved.SameBoot(o) && now.Boot >= before.Boot {
 		return
 	}
 	elapsed := min(max(0, now.Wall.Sub(before.Wall)), horizon)

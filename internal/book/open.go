@@ -48,7 +48,7 @@ func openRows(c Config, only [][]byte) (*Book, Report, error) {
 	b.store, b.table = s, report.Saved.Table
 	s.head, s.lines = report.Saved, report.lines
 	s.keep = report.BadLines > 0 || report.Origin != nil
-	s.rewrite = report.Missing || report.Torn || s.keep || report.first.Version < Version || !report.first.Origin().SameBoot(c.Here)
+	s.rewrite = report.Missing || report.Torn || s.keep || report.first.Version < Version || !report.first.SameBoot(c.Here)
 	if s.rewrite {
 		s.head = newHeader(c.Here, c.Now) // the old one has served to tell how much time has passed
 	}

@@ -14,10 +14,14 @@ import (
 // Origin identifies the table that a book is about. What is not known is zero,
 // and equals nothing.
 type Origin struct {
-	Machine string // stands for the host's machine id, which cannot be told from it
-	Boot    string // the kernel's random id of this boot
-	NetNS   uint64 // the kernel's number of the network namespace, unique within a boot
-	Table   uint64 // the kernel's handle of the table, 0 if there is none
+	// Machine stands for the host's machine id, which it does not reveal.
+	Machine string `json:"machine,omitempty"`
+	// Boot is the kernel's random id of this boot.
+	Boot string `json:"boot_id,omitempty"`
+	// NetNS is the kernel's number of the network namespace, unique in a boot.
+	NetNS uint64 `json:"netns,omitempty"`
+	// Table is the kernel's handle of the table, 0 if there is none.
+	Table uint64 `json:"table_handle"`
 }
 
 // Here returns the origin of what this process knows of the table with that

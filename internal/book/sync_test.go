@@ -150,8 +150,8 @@ func TestAmend(t *testing.T) {
 	merged := sample[0]
 	merged.Timeout, merged.Until, merged.ByHand, merged.Comment, merged.Cause = hand.Timeout, hand.Until, true, "x", ruleset.CauseHand
 	report := mustRead(t, c, append([]Row{merged}, sample[3:]...)...)
-	if report.Saved.Origin().Table != 5 {
-		t.Errorf("table %d", report.Saved.Origin().Table)
+	if report.Saved.Table != 5 {
+		t.Errorf("table %d", report.Saved.Table)
 	}
 	for n := 0; identity(t, path).Ino == id.Ino; n++ {
 		err := errors.Join(amend(c, []Row{hourly(1)}, nil), amend(c, nil, []netip.Prefix{address(1)}))

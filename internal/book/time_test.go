@@ -149,7 +149,7 @@ func TestBoots(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r, _ := b.Get(long.Source); r.Remaining(c.Now.Boot) != want || report.Saved.Origin().Table != 5 {
+		if r, _ := b.Get(long.Source); r.Remaining(c.Now.Boot) != want || report.Saved.Table != 5 {
 			t.Errorf("remaining %v, want %v; table %d", r.Remaining(c.Now.Boot), want, b.Table())
 		}
 	}

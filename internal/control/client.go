@@ -124,9 +124,12 @@ func (c *Client) Book(maxRows int, sources ...netip.Prefix) (*book.Book, error) 
 	return b, err
 }
 
+// maxAnswer bounds an answer in JSON, in bytes: a list of a million prefixes.
+const maxAnswer = 64 << 20
+
 // into returns what reads an answer into v.
 func into(v any) func(io.Reader) error {
-	return func(answer io.Reader) error { return json.NewDecoder(answer).Decode(v) }
+	return func(answer io.Reader) error { return json.NewDecoder(io.LimitReader(answer, maxAnswer)).Decode(v) }
 }
 
 // do sends in, unless that is nil, and has read receive the answer. what is how

@@ -65,7 +65,7 @@ func (w *Watcher) openBook(here book.Origin, now book.Clock) (*book.Book, book.O
 	if damage := report.String(); damage != "" {
 		w.fault(errors.New(damage))
 	}
-	return b, report.Saved.Origin()
+	return b, report.Saved.Origin
 }
 
 // sync writes what has changed in the book, if that is due.
