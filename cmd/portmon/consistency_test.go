@@ -307,9 +307,13 @@ func (s *storm) compare(climbers, lifted []netip.Addr) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	kernel, err := readKernel(h)
+	held, err := readKernel(h)
 	if err != nil {
 		s.t.Fatal(err)
+	}
+	kernel := make(inKernel)
+	for row := range held.Rows() {
+		kernel[row.Source] = row
 	}
 	bans, prefixes, six := 0, 0, 0
 	for _, row := range kernel {
@@ -425,6 +429,9 @@ func (s *storm) compare(climbers, lifted []netip.Addr) {
 		}
 	}
 }
+
+// inKernel is what the table holds, by source.
+type inKernel map[netip.Prefix]book.Row
 
 // sameRows fails the test where a book and the kernel differ.
 func (s *storm) sameRows(whose string, b *book.Book, kernel inKernel) {

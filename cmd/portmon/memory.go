@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"slices"
@@ -128,11 +129,8 @@ func withSets(h *ruleset.Handle, f func() error) error {
 	}
 }
 
-// inKernel is what a table holds, by source, as rows.
-type inKernel map[netip.Prefix]book.Row
-
-// readKernel reads all that a table holds.
-func readKernel(h *ruleset.Handle) (held inKernel, err error) {
+// readKernel returns a book of all that a table holds.
+func readKernel(h *ruleset.Handle) (held *book.Book, err error) {
 	err = withSets(h, func() error {
 		before := h.State
 		if held, err = readSets(h); err != nil {
@@ -154,23 +152,25 @@ func readKernel(h *ruleset.Handle) (held inKernel, err error) {
 }
 
 // readSets reads each set once. Of several bans of a source the longest counts.
-func readSets(h *ruleset.Handle) (inKernel, error) {
-	held := make(inKernel)
+func readSets(h *ruleset.Handle) (*book.Book, error) {
+	held := book.New(math.MaxInt)
 	start, begun := book.ReadClock().Boot, time.Now()
 	for r, err := range h.Records() {
 		if err != nil {
 			return nil, err
 		}
 		row := book.RowOf(&r, start.Add(time.Since(begun)))
-		old, step := held[r.Source], row
-		if old.Step > step.Step {
-			step = old
+		if old, ok := held.Get(r.Source); ok {
+			step := row
+			if old.Step > row.Step {
+				step = old
+			}
+			if old.Banned && (!row.Banned || old.Timeout == 0 || row.Timeout > 0 && old.Until >= row.Until) {
+				row = old
+			}
+			row.Step, row.StepUntil = step.Step, step.StepUntil
 		}
-		if old.Banned && (!row.Banned || old.Timeout == 0 || row.Timeout > 0 && old.Until >= row.Until) {
-			row = old
-		}
-		row.Step, row.StepUntil = step.Step, step.StepUntil
-		held[r.Source] = row
+		held.Put(row)
 	}
 	return held, nil
 }

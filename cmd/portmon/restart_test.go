@@ -124,10 +124,8 @@ func TestRestoreAddsOnly(t *testing.T) {
 		"a higher step": {book.Row{Source: source, Step: 2, StepUntil: now.Add(10e9)}, true, false},
 		"the same":      {book.Row{Source: source, Banned: true, Timeout: 600e9, Until: now.Add(300e9), Step: 1, StepUntil: now.Add(day)}, false, false},
 	} {
-		held := inKernel{}
-		if tt.has.Source.IsValid() {
-			held[source] = tt.has
-		}
+		held := book.New(0)
+		held.Put(tt.has)
 		r := old
 		if ok := addsTo(held, &r, now); r.Banned != tt.banned || r.Step > 0 != tt.step || ok != (tt.banned || tt.step) {
 			t.Errorf("%s: puts back %+v, %v", name, r, ok)

@@ -33,7 +33,8 @@ func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
 			records = append(records, r)
 		}
 	}
-	refused, err := h.Put(records)
+	var refused []error
+	err = withSets(h, func() (err error) { refused, err = h.Put(records); return err })
 	if err != nil {
 		return err
 	}
@@ -45,14 +46,11 @@ func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
 			b.Free(r.Source) // it was whitelisted since
 		case r.Banned:
 			bans++
-			delete(held, r.Source) // the table has what the book says
+			held.Free(r.Source) // the table has what the book says
 		}
 	}
 	b.SetTable(h.Handle)
-	for _, row := range held {
-		b.Learn(row)
-	}
-	b.Sweep(book.ReadClock())
+	catchUp(b, held, false)
 	if !locked { // otherwise the watcher goes on with it once it wakes up
 		if err := b.Sync(book.ReadClock()); err != nil {
 			return err
@@ -66,11 +64,8 @@ func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
 
 // addsTo removes from a record what the table holds already for as long or
 // longer, and reports whether anything is left.
-func addsTo(held inKernel, r *ruleset.Record, now book.Moment) bool {
-	has, ok := held[r.Source]
-	if !ok {
-		return true
-	}
+func addsTo(held *book.Book, r *ruleset.Record, now book.Moment) bool {
+	has, _ := held.Get(r.Source)
 	const slack = time.Second
 	if has.BannedAt(now) && (has.Timeout == 0 || r.Timeout > 0 && r.Remaining < has.Remaining(now)+slack) {
 		r.Banned = false

@@ -100,11 +100,11 @@ func sameTable(r book.Report, h *ruleset.Handle) bool {
 
 // catchUp enters what a table holds into a book, and if the book is about that
 // table, removes what it does not hold any more.
-func catchUp(b *book.Book, held inKernel, sameTable bool) {
+func catchUp(b, held *book.Book, sameTable bool) {
 	b.Sweep(book.ReadClock())
 	if sameTable {
 		for row := range b.Rows() {
-			now := held[row.Source]
+			now, _ := held.Get(row.Source)
 			if row.Step > 0 && now.Step == 0 {
 				b.Free(row.Source)
 			} else if row.Banned && !now.Banned {
@@ -112,7 +112,7 @@ func catchUp(b *book.Book, held inKernel, sameTable bool) {
 			}
 		}
 	}
-	for _, row := range held {
+	for row := range held.Rows() {
 		b.Learn(row)
 	}
 }

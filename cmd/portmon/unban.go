@@ -298,7 +298,7 @@ func (p *cli) forgetInBook(path string, h *ruleset.Handle, prefixes []netip.Pref
 	}
 	// What was banned as one prefix is several in the kernel if a part of it was
 	// banned for another time: the book is to say what is left.
-	var held inKernel
+	var held *book.Book
 	current := sameTable(report, h)
 	if current {
 		if held, err = readKernel(h); err != nil {
