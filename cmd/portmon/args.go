@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/addrlist"
-	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -119,7 +118,7 @@ func parseBanTime(s string) (time.Duration, error) {
 	if s == forever {
 		return ruleset.Forever, nil
 	}
-	d, err := config.ParseDuration(s)
+	d, err := text.ParseDuration(s, time.Second, ruleset.MaxBanTime)
 	if err != nil {
 		return 0, fmt.Errorf(`--for %s: %w, or "forever"`, s, err)
 	}

@@ -1,12 +1,12 @@
 // Package config reads portmon's configuration: TOML in, a [ruleset.Spec] and
-// the watcher's settings out; and lists of addresses.
+// the watcher's settings out.
 //
 // It is strict. An unknown key, a value of the wrong type or outside its
 // range, ports that overlap and a whitelist file that cannot be read are all
 // faults. [Parse] reports every fault of the file and of its whitelist files at
 // once, each with its line, as [Errors]; only a fault that keeps the file from
 // being read as TOML hides the others. What is accepted but probably not meant,
-// such as a whitelisted network with host bits set, becomes a [Warning].
+// such as a whitelisted network with host bits set, becomes a warning.
 //
 // [Reference] is the default configuration as a file, with every key explained.
 // It is what a user should read.
@@ -22,7 +22,6 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/pelletier/go-toml/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/addrlist"
@@ -37,7 +36,7 @@ const DefaultPath = "/etc/portmon/portmon.toml"
 // device, a log) cannot eat the memory.
 const maxFileSize = 1 << 20
 
-// Reference is the built-in default as a file which explains every key. Parsed,
+// Reference is the built-in default as a file that explains every key. Parsed,
 // it equals [Default].
 //
 //go:embed portmon.toml
@@ -70,7 +69,7 @@ type Watch struct {
 	// off.
 	Metrics string
 
-	// Ntfy is the http or https URL of the ntfy topic which gets the notices;
+	// Ntfy is the http or https URL of the ntfy topic that gets the notices;
 	// empty is off. NtfyTokenFile is the absolute path of the file that holds
 	// its access token; empty is none. The file is not opened here.
 	Ntfy, NtfyTokenFile string
@@ -144,17 +143,19 @@ func StatePath(path string) (string, error) {
 	if conf != nil {
 		return conf.Watch.State, nil
 	}
-	var faulty struct{ Watch struct{ State *string } }
 	data, readErr := readFile(cmp.Or(path, DefaultPath))
-	switch {
-	case readErr != nil || toml.Unmarshal(data, &faulty) != nil:
-		return "", err
-	case faulty.Watch.State == nil:
-		return Default().Watch.State, nil
-	case !isFilePath(*faulty.Watch.State):
+	d, fault := decode(path, data)
+	if readErr != nil || fault != nil {
 		return "", err
 	}
-	return *faulty.Watch.State, nil
+	state := d.value("watch.state")
+	if state == nil {
+		return Default().Watch.State, nil
+	}
+	if s, _ := state.(string); isFilePath(s) {
+		return s, nil
+	}
+	return "", err
 }
 
 // readFile returns the contents of a configuration file.

@@ -2,7 +2,6 @@ package config
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"regexp"
 	"slices"
@@ -21,35 +20,28 @@ type document struct {
 // position is a line and a column, both counted from 1.
 type position struct{ line, column int }
 
-func (p position) compare(q position) int {
-	return cmp.Or(cmp.Compare(p.line, q.line), cmp.Compare(p.column, q.column))
-}
-
-// maxKeys bounds the keys and tables of a document, or what looks like one: the
-// time that go-toml needs to locate one grows with the size of the file.
+// maxKeys is up to how many keys and tables are located. The time that go-toml
+// takes for each grows with the size of the file.
 const maxKeys = 1000
 
 // decode reads a TOML document. The fault is one of syntax, or of a value that
 // TOML allows and go-toml cannot represent.
 func decode(file string, data []byte) (*document, *Error) {
 	d := &document{file: file, keys: make(map[string]position)}
-	keys := bytes.Count(data, []byte("=")) + bytes.Count(data, []byte("["))
-	if keys <= maxKeys {
+	if bytes.Count(data, []byte("="))+bytes.Count(data, []byte("[")) <= maxKeys {
 		d.locate(data)
 	}
-	switch err := toml.Unmarshal(data, &d.root); {
-	case err != nil:
-		fault := &Error{File: file, Line: 1, Err: err}
-		if at, ok := errors.AsType[*toml.DecodeError](err); ok {
-			fault.Line, fault.Column = at.Position()
-			fault.Key = d.keyBefore(position{fault.Line, fault.Column})
-			fault.Hint = quotesHint(bytes.Split(data, []byte("\n"))[fault.Line-1], fault.Column-1)
-		}
-		return nil, fault
-	case keys > maxKeys:
-		return nil, &Error{File: file, Line: 1, Err: errors.New("too many keys for a configuration of portmon")}
+	err := toml.Unmarshal(data, &d.root)
+	if err == nil {
+		return d, nil
 	}
-	return d, nil
+	fault := &Error{File: file, Err: err}
+	if at, ok := errors.AsType[*toml.DecodeError](err); ok {
+		fault.Line, fault.Column = at.Position()
+		fault.Key = d.keyBefore(fault.Line)
+		fault.Hint = quotesHint(bytes.Split(data, []byte("\n"))[fault.Line-1], fault.Column-1)
+	}
+	return nil, fault
 }
 
 // locate finds the keys. go-toml reports where a key is only if there is no
@@ -74,26 +66,33 @@ func (d *document) locate(data []byte) {
 	}
 }
 
-// keyBefore returns the last key before a position, if there is one.
-func (d *document) keyBefore(at position) (key string) {
-	var last position
-	for k, p := range d.keys {
-		if p.compare(at) <= 0 && (p.compare(last) > 0 || p == last && len(k) > len(key)) {
-			key, last = k, p
+// keyBefore returns the last key that is not below a line, if there is one.
+func (d *document) keyBefore(line int) (key string) {
+	last := 0
+	for k, at := range d.keys {
+		if at.line <= line && (at.line > last || at.line == last && len(k) > len(key)) {
+			key, last = k, at.line
 		}
 	}
 	return key
 }
 
 // find returns the position of a key or table, or that of the table it is in.
-func (d *document) find(key string) position {
-	for key != "" {
-		if at, ok := d.keys[key]; ok {
-			return at
-		}
-		key, _ = split(key)
+func (d *document) find(key string) (at position) {
+	for ; key != "" && at.line == 0; key, _ = split(key) {
+		at = d.keys[key]
 	}
-	return position{1, 1}
+	return at
+}
+
+// value returns the value of a key, or nil.
+func (d *document) value(key string) any {
+	table, name := split(key)
+	values := d.root
+	if table != "" {
+		values, _ = d.root[table].(map[string]any)
+	}
+	return values[name]
 }
 
 // bare matches a key that needs no quotes.

@@ -55,12 +55,7 @@ type reader struct {
 // get returns the value of a key, and makes it one that the file may have.
 func (r *reader) get(key string) setting {
 	r.known = append(r.known, key)
-	table, name := split(key)
-	values := r.root
-	if table != "" {
-		values, _ = r.root[table].(map[string]any)
-	}
-	return setting{key, values[name]}
+	return setting{key, r.value(key)}
 }
 
 func (r *reader) fault(s setting, format string, args ...any) {

@@ -58,7 +58,8 @@ func quotesHint(data []byte, offset int) string {
 	if to < 0 {
 		to = len(data) - offset
 	}
-	if word := string(data[from : offset+to]); len(word) <= maxQuoted && needsQuotes.MatchString(word) {
+	// Before an @ there may be a password, which belongs in no message.
+	if word := string(data[from : offset+to]); len(word) <= maxQuoted && needsQuotes.MatchString(word) && !strings.Contains(word, "@") {
 		return "did you mean " + strconv.Quote(word) + ", in quotes?"
 	}
 	return ""

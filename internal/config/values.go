@@ -88,7 +88,7 @@ func (r *reader) duration(s setting, d *time.Duration, low, high time.Duration) 
 	if s.value == nil {
 		return false
 	}
-	v, err := parseDuration(word(s.value, "s"), low, high)
+	v, err := text.ParseDuration(word(s.value, "s"), low, high)
 	if err != nil {
 		r.fault(s, "%w", err)
 		return false
@@ -114,35 +114,6 @@ func (r *reader) ladder(s setting, ladder *[]time.Duration) {
 	if len(read) > 0 || len(items) == 0 {
 		*ladder = read
 	}
-}
-
-// ParseDuration reads a duration from 1s to 3650d: whole numbers of w, d, h, m
-// and s, each unit at most once and the longest first, without spaces. The
-// error says what is wanted and does not repeat s.
-func ParseDuration(s string) (time.Duration, error) {
-	return parseDuration(s, minDuration, maxDuration)
-}
-
-// parseDuration is ParseDuration for another range.
-func parseDuration(s string, low, high time.Duration) (time.Duration, error) {
-	d, ok := text.ParseDuration(s)
-	switch _, err := strconv.ParseUint(s, 10, 64); {
-	case err == nil:
-		return 0, fmt.Errorf("no unit: %w", errDuration(low, high))
-	case strings.HasSuffix(s, "y") || strings.HasSuffix(s, "mo"):
-		return 0, fmt.Errorf("months and years have no fixed length: %w", errDuration(low, high))
-	case !ok || d < low || d > high:
-		return 0, errDuration(low, high)
-	}
-	return d, nil
-}
-
-func errDuration(low, high time.Duration) error {
-	examples := `"90s" or "10m"`
-	if high >= 7*24*time.Hour {
-		examples = `"90s", "10m", "8h", "3d", "1w" or "1d12h"`
-	}
-	return fmt.Errorf("want a duration from %s to %s, such as %s", text.Duration(low), text.Duration(high), examples)
 }
 
 var errPorts = errors.New(`want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"`)

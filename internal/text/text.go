@@ -1,11 +1,11 @@
 // Package text writes durations, lists, prefixes, ports and foreign text the
-// same way wherever portmon shows them. It imports nothing of portmon, so that
+// same way wherever portmon shows them, and reads durations. It imports nothing of portmon, so that
 // every other package may use it.
 package text
 
 import (
 	"cmp"
-	"math"
+	"fmt"
 	"net/netip"
 	"regexp"
 	"strconv"
@@ -41,26 +41,41 @@ func Duration(d time.Duration) string {
 	return s
 }
 
-// durationForm has the units that [ParseDuration] reads, in their order.
+// durationForm has the units that [ParseDuration] reads, in their order. Months
+// and years are left out, as they have no fixed length.
 var durationForm = regexp.MustCompile(`^(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?$`)
 
-// ParseDuration reads a duration such as "90s", "8h" or "1d12h": whole numbers
-// of w, d, h, m and s, each unit at most once and the longest first. It returns
-// false for anything else, and for a number that does not fit.
-func ParseDuration(s string) (d time.Duration, ok bool) {
-	parts := durationForm.FindStringSubmatch(s)
-	if parts == nil || s == "" {
-		return 0, false
+// ParseDuration reads a duration from low to high such as "90s", "8h" or
+// "1d12h": whole numbers of w, d, h, m and s, each unit at most once and the
+// longest first, without spaces. The error says what is wanted and does not
+// repeat s.
+func ParseDuration(s string, low, high time.Duration) (time.Duration, error) {
+	examples := `"90s" or "10m"`
+	if high >= 7*day {
+		examples = `"90s", "10m", "8h", "3d", "1w" or "1d12h"`
 	}
-	const longest = math.MaxInt64 / 5 // of a part, so that the sum does not overflow
+	wanted := fmt.Errorf("want a duration from %s to %s, such as %s", Duration(low), Duration(high), examples)
+	parts := durationForm.FindStringSubmatch(s)
+	switch _, err := strconv.ParseUint(s, 10, 64); {
+	case err == nil:
+		return 0, fmt.Errorf("no unit: %w", wanted)
+	case strings.HasSuffix(s, "y") || strings.HasSuffix(s, "mo"):
+		return 0, fmt.Errorf("months and years have no fixed length: %w", wanted)
+	case parts == nil || s == "":
+		return 0, wanted
+	}
+	var d time.Duration
 	for i, unit := range []time.Duration{7 * day, day, time.Hour, time.Minute, time.Second} {
 		n, err := strconv.ParseInt(cmp.Or(parts[i+1], "0"), 10, 64)
-		if err != nil || n > longest/int64(unit) {
-			return 0, false
+		if err != nil || n > int64((high-d)/unit) {
+			return 0, wanted
 		}
 		d += time.Duration(n) * unit
 	}
-	return d, true
+	if d < low {
+		return 0, wanted
+	}
+	return d, nil
 }
 
 // ShortDuration writes a duration that people read at a glance, rounded to

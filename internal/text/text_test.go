@@ -29,22 +29,6 @@ func TestDuration(t *testing.T) {
 	}
 }
 
-func TestParseDuration(t *testing.T) {
-	for s, want := range map[string]time.Duration{
-		"0s": 0, "90s": 90 * time.Second, "8h": 8 * time.Hour, "1d12h": 36 * time.Hour,
-		"1w1d1h1m1s": 8*day + time.Hour + time.Minute + time.Second,
-	} {
-		if got, ok := ParseDuration(s); got != want || !ok {
-			t.Errorf("%q: got %v, %v, want %v", s, got, ok, want)
-		}
-	}
-	for _, s := range []string{"", "8", "8 h", "-1h", "1h1h", "30m8h", "1ms", "8H", "9223372036854775807s", "9223372036s9223372036s", "18446744075s"} {
-		if got, ok := ParseDuration(s); ok {
-			t.Errorf("%q: got %v", s, got)
-		}
-	}
-}
-
 func TestShortDuration(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0:                                     "0s",
