@@ -112,7 +112,7 @@ func (r *reader) readBan() {
 			r.warn(s, "a customer has at most a /48: one offence bans many customers")
 		}
 	}
-	r.singles(r.get("ban.single6"), &spec.Single6)
+	list(r, r.get("ban.single6"), &spec.Single6, "IPv6 prefixes", r.single6)
 	if s := r.get("ban.subnet4"); r.integer(s, &spec.Subnet4, 0, ruleset.MaxRetryLimit) && spec.Subnet4 == 1 {
 		r.warn(s, "one offence bans the whole /24")
 	}
@@ -151,7 +151,10 @@ func (r *reader) checkKeys() {
 	}
 	check(r.root)
 	for _, table := range names[len(r.known):] {
-		values, _ := typed[map[string]any](r, setting{table, r.root[table]}, "a table, a line ["+table+"] with its keys below")
+		values, ok := r.root[table].(map[string]any)
+		if s := (setting{table, r.root[table]}); !ok && s.value != nil {
+			r.fault(s, "want a table, a line [%s] with its keys below", table)
+		}
 		check(values, table)
 	}
 }

@@ -34,7 +34,7 @@ func TestSingle6Warnings(t *testing.T) {
 
 func TestSingle6Faults(t *testing.T) {
 	const (
-		prefix = "want an IPv6 prefix such as 2001:db8::/32"
+		prefix = `want an IPv6 prefix in quotes such as "2001:db8::/32"`
 		ipv4   = "IPv4 addresses are banned one by one anyway: " + prefix
 		length = "want a prefix length from 0 to 128 after the slash"
 	)
@@ -56,7 +56,7 @@ func TestSingle6Faults(t *testing.T) {
 	} {
 		wantFaults(t, "[ban]\nsingle6 = ["+value+"]", "2:1: ban.single6: "+value+": "+want)
 	}
-	wantFaults(t, "[ban]\nsingle6 = [64]", `2:1: ban.single6: 64: want an IPv6 prefix in quotes`)
+	wantFaults(t, "[ban]\nsingle6 = [64]", `2:1: ban.single6: 64: want an IPv6 prefix in quotes such as "2001:db8::/32"`)
 	wantFaults(t, "[ban]\nsingle6 = \"2001:db8::/32\"", `2:1: ban.single6: "2001:db8::/32": want a list of IPv6 prefixes in brackets`)
 }
 

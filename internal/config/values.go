@@ -32,41 +32,33 @@ type setting struct {
 // The functions below read a value. Without a value, or with one that is wrong,
 // which they report, the default stays in place.
 
-// typed returns a value, and whether it has the type.
-func typed[T any](r *reader, s setting, want string) (T, bool) {
-	v, ok := s.value.(T)
+// list sets the elements of a list, as read returns them. What names them.
+func list[T any](r *reader, s setting, to *[]T, what string, read func(item setting) (T, error)) {
+	values, ok := s.value.([]any)
 	if !ok && s.value != nil {
-		r.fault(s, "want %s", want)
+		r.fault(s, "want a list of %s in brackets", what)
 	}
-	return v, ok
-}
-
-// word returns a value that may be written as a string or as an integer, which
-// lacks the unit; or "", which is neither a duration nor a port.
-func word(v any, unit string) string {
-	switch v := v.(type) {
-	case string:
-		return v
-	case int64:
-		return strconv.FormatInt(v, 10) + unit
-	}
-	return ""
-}
-
-// list returns the elements of a list.
-func (r *reader) list(s setting, what string) (items []setting, ok bool) {
-	values, ok := typed[[]any](r, s, "a list of "+what+" in brackets")
+	var all []T
 	for _, v := range values {
-		items = append(items, setting{s.key, v})
+		item := setting{s.key, v}
+		if one, err := read(item); err != nil {
+			r.fault(item, "%w", err)
+		} else {
+			all = append(all, one)
+		}
 	}
-	return items, ok
+	if ok && (len(all) > 0 || len(values) == 0) {
+		*to = all
+	}
 }
 
 // text sets a string, and reports whether it did.
 func (r *reader) text(s setting, to *string, want string) bool {
-	v, ok := typed[string](r, s, want)
+	v, ok := s.value.(string)
 	if ok {
 		*to = v
+	} else if s.value != nil {
+		r.fault(s, "want %s", want)
 	}
 	return ok
 }
@@ -83,57 +75,48 @@ func (r *reader) integer(s setting, n *int, low, high int64) bool {
 	return ok
 }
 
-// duration sets a duration from low to high, and reports whether it did.
-func (r *reader) duration(s setting, d *time.Duration, low, high time.Duration) bool {
+// duration sets a duration from low to high.
+func (r *reader) duration(s setting, d *time.Duration, low, high time.Duration) {
 	if s.value == nil {
-		return false
+		return
 	}
-	v, err := text.ParseDuration(word(s.value, "s"), low, high)
-	if err != nil {
+	if v, err := text.ParseDuration(s.word("s"), low, high); err != nil {
 		r.fault(s, "%w", err)
-		return false
+	} else {
+		*d = v
 	}
-	*d = v
-	return true
 }
 
 // ladder sets the durations of the bans: a list, or a single one. Whether they
 // rise is for [ruleset.Spec.Validate].
 func (r *reader) ladder(s setting, ladder *[]time.Duration) {
-	items := []setting{s}
-	if _, ok := s.value.([]any); ok {
-		items, _ = r.list(s, "durations")
+	if _, isList := s.value.([]any); !isList && s.value != nil {
+		s.value = []any{s.value}
 	}
-	var read []time.Duration
-	for _, item := range items {
-		var d time.Duration
-		if r.duration(item, &d, minDuration, maxDuration) {
-			read = append(read, d)
-		}
-	}
-	if len(read) > 0 || len(items) == 0 {
-		*ladder = read
-	}
+	list(r, s, ladder, "durations", func(item setting) (time.Duration, error) {
+		return text.ParseDuration(item.word("s"), minDuration, maxDuration)
+	})
 }
 
-var errPorts = errors.New(`want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"`)
+// word returns a value that may be written as a string or as an integer, which
+// lacks the unit; or "", which is neither a duration nor a port.
+func (s setting) word(unit string) string {
+	switch v := s.value.(type) {
+	case string:
+		return v
+	case int64:
+		return strconv.FormatInt(v, 10) + unit
+	}
+	return ""
+}
 
 // ports sets a list of ports, in the order of the file. Overlaps are for
 // [ruleset.Spec.Validate].
 func (r *reader) ports(s setting, ports *[]ruleset.Ports) {
-	items, ok := r.list(s, "ports")
-	if !ok {
-		return
-	}
-	*ports = nil
-	for _, item := range items {
-		if p, err := parsePorts(word(item.value, "")); err != nil {
-			r.fault(item, "%w", err)
-		} else {
-			*ports = append(*ports, p)
-		}
-	}
+	list(r, s, ports, "ports", func(item setting) (ruleset.Ports, error) { return parsePorts(item.word("")) })
 }
+
+var errPorts = errors.New(`want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"`)
 
 // parsePorts reads "22" or "5900-5910". The error says what is wanted and does
 // not repeat s.
@@ -160,38 +143,25 @@ func parsePort(s string) (uint16, bool) {
 	return uint16(n), err == nil && s[0] != '0'
 }
 
-var errPrefix6 = errors.New("want an IPv6 prefix such as 2001:db8::/32")
+var errPrefix6 = errors.New(`want an IPv6 prefix in quotes such as "2001:db8::/32"`)
 
-// singles sets a list of IPv6 prefixes.
-func (r *reader) singles(s setting, prefixes *[]netip.Prefix) {
-	items, ok := r.list(s, "IPv6 prefixes")
-	if !ok {
-		return
+// single6 reads an element of a list of IPv6 prefixes.
+func (r *reader) single6(item setting) (netip.Prefix, error) {
+	s, _ := item.value.(string)
+	all, err := addrlist.Parse(s)
+	switch {
+	case errors.Is(err, addrlist.ErrSyntax) || strings.ContainsAny(s, "-%"):
+		return netip.Prefix{}, errPrefix6
+	case err != nil:
+		return netip.Prefix{}, err
+	case all[0].Addr().Is4():
+		return netip.Prefix{}, fmt.Errorf("IPv4 addresses are banned one by one anyway: %w", errPrefix6)
+	case all[0].Bits() == 0:
+		r.warn(item, "this is all of IPv6: every source evades its ban with another address")
+	case doubt(s, all) != "":
+		r.warn(item, "%s", doubt(s, all))
 	}
-	*prefixes = nil
-	for _, item := range items {
-		v, ok := typed[string](r, item, "an IPv6 prefix in quotes")
-		if !ok {
-			continue
-		}
-		all, err := addrlist.Parse(v)
-		switch {
-		case errors.Is(err, addrlist.ErrSyntax) || strings.ContainsAny(v, "-%"):
-			err = errPrefix6
-		case err == nil && all[0].Addr().Is4():
-			err = fmt.Errorf("IPv4 addresses are banned one by one anyway: %w", errPrefix6)
-		}
-		if err != nil {
-			r.fault(item, "%w", err)
-			continue
-		}
-		if all[0].Bits() == 0 {
-			r.warn(item, "this is all of IPv6: every source evades its ban with another address")
-		} else if note := doubt(v, all); note != "" {
-			r.warn(item, "%s", note)
-		}
-		*prefixes = append(*prefixes, all...)
-	}
+	return all[0], nil
 }
 
 // source writes a value as TOML does, on one line, shortened if it is long.

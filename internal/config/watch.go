@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"net/url"
@@ -39,19 +40,19 @@ func (r *reader) readWatch() {
 			r.warn(ntfy, "the access token is sent unencrypted: want https")
 		}
 	}
-	if items, ok := r.list(r.get("watch.command"), wantCommand); ok {
-		w.Command = nil
-		for i, item := range items {
-			arg, ok := typed[string](r, item, "a string")
-			switch {
-			case ok && i == 0 && !isFilePath(arg):
-				r.fault(item, "want %s", wantProgram)
-			case strings.Contains(arg, "\x00"):
-				r.fault(item, "want no NUL in an argument")
-			}
-			w.Command = append(w.Command, arg)
+	first := true
+	list(r, r.get("watch.command"), &w.Command, wantCommand, func(item setting) (string, error) {
+		arg, ok := item.value.(string)
+		isProgram := first
+		first = false
+		switch {
+		case isProgram && !isFilePath(arg):
+			return "", errors.New("want " + wantProgram)
+		case !ok || strings.Contains(arg, "\x00"):
+			return "", errors.New("want a string without NUL")
 		}
-	}
+		return arg, nil
+	})
 }
 
 // isFilePath reports whether s is an absolute path that can be that of a file.

@@ -43,8 +43,8 @@ func TestWatchFaults(t *testing.T) {
 		{`command = "/bin/logger"`, `2:1: watch.command: "/bin/logger": want a list of strings, the program and its arguments, in brackets`},
 		{`command = ["logger"]`, `2:1: watch.command: "logger": want the absolute path of a program first: there is no shell and no PATH`},
 		{`command = [""]`, `2:1: watch.command: "": want the absolute path of a program first: there is no shell and no PATH`},
-		{`command = ["/bin/logger", 5]`, `2:1: watch.command: 5: want a string`},
-		{`command = ["/bin/logger", "a\u0000"]`, `2:1: watch.command: "a\x00": want no NUL in an argument`},
+		{`command = ["/bin/logger", 5]`, `2:1: watch.command: 5: want a string without NUL`},
+		{`command = ["/bin/logger", "a\u0000"]`, `2:1: watch.command: "a\x00": want a string without NUL`},
 	}
 	for _, tt := range tests {
 		// Whatever else is said of a token file, it is not that ntfy is off.

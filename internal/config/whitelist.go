@@ -20,44 +20,45 @@ const maxWhitelistSize = 64 << 20
 // readWhitelists takes the whitelist and then adds the whitelist files, so that
 // a host with files has the default whitelist until it says otherwise.
 func (r *reader) readWhitelists() {
-	whitelist := &r.config.Spec.Whitelist
-	if items, ok := r.list(r.get("whitelist"), "addresses and prefixes"); ok {
-		*whitelist = nil
-		for _, item := range items {
-			s, ok := typed[string](r, item, "an address, a prefix or a range in quotes")
-			if !ok {
-				continue
-			}
-			prefixes, err := addrlist.Parse(s)
-			if err != nil {
-				r.fault(item, "%w", nameError(s, err))
-			} else if note := doubt(s, prefixes); note != "" {
-				r.warn(item, "%s", note)
-			}
-			*whitelist = append(*whitelist, prefixes...)
+	var all [][]netip.Prefix
+	whitelist := r.get("whitelist")
+	list(r, whitelist, &all, "addresses and prefixes", func(item setting) ([]netip.Prefix, error) {
+		s, ok := item.value.(string)
+		if !ok {
+			return nil, errors.New("want an address, a prefix or a range in quotes")
 		}
+		prefixes, err := addrlist.Parse(s)
+		if err != nil {
+			return nil, nameError(s, err)
+		}
+		if note := doubt(s, prefixes); note != "" {
+			r.warn(item, "%s", note)
+		}
+		return prefixes, nil
+	})
+	if whitelist.value != nil {
+		r.config.Spec.Whitelist = slices.Concat(all...)
 	}
 	var files []string
-	items, _ := r.list(r.get("whitelist_files"), "file names")
-	for _, item := range items {
-		name, ok := typed[string](r, item, "the name of a file")
-		if name != "" && !filepath.IsAbs(name) {
+	list(r, r.get("whitelist_files"), new([]string), "file names", func(item setting) (string, error) {
+		name, _ := item.value.(string)
+		if name == "" {
+			return "", errors.New("want the name of a file")
+		}
+		if !filepath.IsAbs(name) {
 			name = filepath.Join(filepath.Dir(r.file), name)
 		}
-		switch {
-		case !ok:
-		case name == "":
-			r.fault(item, "want the name of a file")
-		case slices.Contains(files, name):
+		if slices.Contains(files, name) {
 			r.warn(item, "is listed twice, and read once")
-		default:
-			files = append(files, name)
-			// To go on without the file could ban those who rely on it.
-			if err := r.readWhitelistFile(name); err != nil {
-				r.fault(item, "%s: %w", name, withoutPath(err))
-			}
+			return name, nil
 		}
-	}
+		files = append(files, name)
+		// To go on without the file could ban those who rely on it.
+		if err := r.readWhitelistFile(name); err != nil {
+			return "", fmt.Errorf("%s: %w", name, withoutPath(err))
+		}
+		return name, nil
+	})
 }
 
 // readWhitelistFile adds the entries of a whitelist file. The file is read
