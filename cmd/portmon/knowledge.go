@@ -68,11 +68,7 @@ func (p *cli) knowledge(h *ruleset.Handle, sources ...netip.Prefix) (*knowledge,
 		}
 		p.warn("going on without the watcher: %v", err)
 	}
-	read := book.Read
-	if len(sources) > 0 {
-		read = func(c book.Config) (*book.Book, book.Report, error) { return book.Lookup(c, sources...) }
-	}
-	b, report, err := read(conf)
+	b, report, err := book.Read(conf, sources...)
 	if err := cmp.Or(err, originError(report)); err != nil {
 		p.warn("what is remembered of offences is left out: %v", err)
 		return k, nil

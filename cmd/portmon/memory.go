@@ -38,10 +38,10 @@ func bookConfig(path string, h *ruleset.Handle) book.Config {
 	return book.Config{Path: path, MaxRows: rows, Here: book.Here(handle), Now: book.ReadClock(), Wait: lockPatience}
 }
 
-// lookAtBook reports what a book is about, without reading all of it. One of
-// another machine or network namespace is refused.
+// lookAtBook reports what a book is about. One of another machine or network
+// namespace is refused.
 func lookAtBook(path string, h *ruleset.Handle) (book.Report, error) {
-	_, report, err := book.Lookup(bookConfig(path, h)) // of no source
+	report, err := book.Look(bookConfig(path, h))
 	return report, cmp.Or(err, originError(report))
 }
 

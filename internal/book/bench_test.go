@@ -49,7 +49,7 @@ func BenchmarkLookup(b *testing.B) {
 	source := netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 1, 2, 3}), 32)
 	defer cpu(b)()
 	for b.Loop() {
-		book, _, err := Lookup(config(path, 0), source)
+		book, _, err := Read(config(path, 0), source)
 		if err != nil || book.Len() != 1 {
 			b.Fatal(err)
 		}

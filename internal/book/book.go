@@ -141,10 +141,14 @@ func (b *Book) free(k key) bool {
 // many.
 func (b *Book) FreeWithin(p netip.Prefix) (n int) {
 	outer, ok := keyOf(p)
-	if p = outer.prefix(); !ok || p.IsSingleIP() && !b.Free(p) {
+	switch p = outer.prefix(); {
+	case !ok:
 		return 0
-	} else if p.IsSingleIP() {
-		return 1
+	case p.IsSingleIP(): // without looking at all rows
+		if b.free(outer) {
+			n++
+		}
+		return n
 	}
 	for k := range b.index {
 		if source := k.prefix(); source.Bits() >= p.Bits() && p.Contains(source.Addr()) && b.free(k) {

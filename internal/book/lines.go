@@ -67,7 +67,9 @@ func (h *Header) parse(line []byte) error {
 		return errNotHeader
 	}
 	if kind.Version > Version {
-		return &RefusedError{Reason: "written by a newer portmon", Hint: "update portmon, or move the file away to begin without it"}
+		return &RefusedError{
+			Reason: "written by a newer portmon", Hint: "update portmon, or move the file away to begin without it",
+		}
 	}
 	if *h = (Header{}); json.Unmarshal(line, h) != nil || !isDate(h.Saved) {
 		return errNotHeader

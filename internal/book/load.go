@@ -39,7 +39,8 @@ func (r Report) String() string {
 	if r.BadLines == 0 {
 		return ""
 	}
-	return fmt.Sprintf("state %s is damaged: lines skipped: %d, the first of them line %d; rows read: %d", r.Path, r.BadLines, r.FirstBad, r.Rows)
+	return fmt.Sprintf("state %s is damaged: lines skipped: %d, the first of them line %d; rows read: %d",
+		r.Path, r.BadLines, r.FirstBad, r.Rows)
 }
 
 // Decode reads what [Encode] wrote, up to as many bytes as MaxRows rows can
@@ -102,7 +103,9 @@ func (b *Book) load(r io.Reader, c Config, written time.Time, only [][]byte) (Re
 		return l.Report, nil
 	}
 	if !l.ours {
-		return l.Report, &RefusedError{Reason: "not written by portmon", Hint: "move it away, or name another file as state under [watch]"}
+		return l.Report, &RefusedError{
+			Reason: "not written by portmon", Hint: "move it away, or name another file as state under [watch]",
+		}
 	}
 	l.Origin = l.Saved.check(c.Here)
 	l.moveTo(c.Here, c.Now)

@@ -48,7 +48,7 @@ func openRows(c Config, only [][]byte) (*Book, Report, error) {
 	b.store, b.table = s, report.Saved.Table
 	s.head, s.lines = report.Saved, report.lines
 	s.keep = report.BadLines > 0 || report.Origin != nil
-	s.rewrite = report.Missing || report.Torn || s.keep || report.first.Version < Version || !report.first.SameBoot(c.Here)
+	s.rewrite = report.Missing || report.Torn || s.keep || !report.first.SameBoot(c.Here) || report.first.Version < Version
 	if s.rewrite {
 		s.head = newHeader(c.Here, c.Now) // the old one has served to tell how much time has passed
 	}
@@ -70,7 +70,8 @@ func Amend(c Config, sources []netip.Prefix, change func(*Book)) error {
 	if err != nil {
 		return err
 	}
-	if b.store.partial = only != nil; b.store.partial && (b.store.rewrite || report.lines > 2*report.first.Rows+fewLines) {
+	b.store.partial = only != nil
+	if s := b.store; s.partial && (s.rewrite || s.lines > 2*report.first.Rows+fewLines) {
 		b.Close()
 		if b, report, err = openRows(c, nil); err != nil {
 			return err
@@ -88,16 +89,19 @@ func Amend(c Config, sources []netip.Prefix, change func(*Book)) error {
 }
 
 // Read reads the book of another owner, or of none, without a lock, as it is on
-// the disk. Changes stay in memory.
-func Read(c Config) (*Book, Report, error) { return read(c, nil) }
-
-// Lookup is Read for some sources only, in a fraction of the time.
-// If there are many, it is Read.
-func Lookup(c Config, sources ...netip.Prefix) (*Book, Report, error) {
-	if len(sources) > fewSources {
-		return Read(c)
+// the disk. If a few sources are named it reads only their rows, in a fraction
+// of the time. Changes stay in memory.
+func Read(c Config, sources ...netip.Prefix) (*Book, Report, error) {
+	if len(sources) == 0 || len(sources) > fewSources {
+		return read(c, nil)
 	}
 	return read(c, rowsOf(sources))
+}
+
+// Look reports what a book is about, without reading its rows.
+func Look(c Config) (Report, error) {
+	_, report, err := read(c, rowsOf(nil))
+	return report, err
 }
 
 func read(c Config, only [][]byte) (*Book, Report, error) {

@@ -171,7 +171,7 @@ func TestLookup(t *testing.T) {
 		t.Fatal(err)
 	}
 	overwrite(t, path, contents(t, path)+`{ "prefix":"192.0.2.99/32","permanent":true}`+"\n")
-	b, report, err := Lookup(config(path, 0), sample[0].Source, sample[3].Source, prefix("::ffff:198.51.100.9/128"), address(1))
+	b, report, err := Read(config(path, 0), sample[0].Source, sample[3].Source, prefix("::ffff:198.51.100.9/128"), address(1))
 	if err != nil || report.BadLines > 0 {
 		t.Fatal(report, err)
 	}

@@ -37,7 +37,9 @@ type Client struct {
 // [fs.ErrPermission] if that is not for us to know.
 func Dial(socket string) (*Client, error) {
 	c := &Client{socket: socket, patience: 2 * time.Second, longer: 10 * time.Second}
-	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) }}
+	c.http.Transport = &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
 	defer cancel()
 	conn, err := c.dial(ctx)
@@ -134,7 +136,9 @@ func into(v any) func(io.Reader) error {
 
 // do sends in, unless that is nil, and has read receive the answer. what is how
 // an error begins.
-func (c *Client) do(what string, patience time.Duration, method, path string, in any, read func(io.Reader) error) error {
+func (c *Client) do(
+	what string, patience time.Duration, method, path string, in any, read func(io.Reader) error,
+) error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, fmt.Errorf("no answer within %v", patience))
 	defer cancel()
 	err := c.exchange(ctx, method, path, in, read)

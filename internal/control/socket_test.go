@@ -124,7 +124,7 @@ func TestNoSocketIsLeftAlone(t *testing.T) {
 	}
 }
 
-// TestSocketOfAnotherUser has somebody listen who can neither be the watcher nor
+// TestSocketOfAnotherUser has a user listen who can neither be the watcher nor
 // give the folder away.
 func TestSocketOfAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {

@@ -262,7 +262,9 @@ func (d *Folder) checkPeer(name string, conn *net.UnixConn) error {
 		return err
 	}
 	var peer *unix.Ucred
-	controlErr := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	controlErr := raw.Control(func(fd uintptr) {
+		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
 	if err = errors.Join(controlErr, err); err == nil && !d.trusts(peer.Uid) {
 		reason := fmt.Sprintf("%s belongs to user %d", filepath.Join(d.dir.Name(), name), peer.Uid)
 		err = &RefusedError{reason, "find out who listens there, and remove it"}
