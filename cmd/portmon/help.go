@@ -46,8 +46,8 @@ func (p *cli) addHelp(root *cobra.Command) {
 	help, _, err := root.Find([]string{"help"})
 	cobra.CheckErr(err)
 	help.Use, help.Short, help.Example = "help [COMMAND]", "explain a command", "  portmon help ban"
-	help.Long = `Help explains a command and its flags, as the flag --help does. Without a
-command it lists them all.`
+	help.Long = `Help explains a command and its flags, like the flag --help. Without a command
+it lists all commands.`
 	help.Args = func(cmd *cobra.Command, args []string) error {
 		if about, rest, err := cmd.Root().Find(args); err != nil || len(rest) > 0 {
 			return unknownCommand(about, rest)
