@@ -21,7 +21,7 @@ type banOptions struct {
 	reason  string
 	force   bool
 	offence bool
-	length  time.Duration // 0 is that of the first step
+	length  time.Duration // 0: as the first step of the ladder; below: forever
 	extend  bool
 }
 
@@ -39,16 +39,16 @@ shorter. Without --for, or with --extend, a ban that lasts as long or longer is
 left alone. The ban is remembered and outlasts a reboot.
 
 With --offence each ban counts as an offence: addresses that have offended
-before are banned for longer, as the ladder says. This is for programs that have
-seen a source do wrong. Addresses that are banned already are left alone.
+before are banned for longer, as the ladder says. It is for programs such as
+fail2ban that detect abuse. Addresses that are banned already are left alone.
 
 With --file the list comes from a file, or from standard input if FILE is "-":
 one entry per line, comments after "#", ";" or "//". Lines that are malformed or
 whitelisted are skipped, counted and reported; --strict refuses the whole list.
 
-Whitelisted sources cannot be banned, and neither can addresses of this host;
-nor, without --force, the address that you are connected from by SSH. Arguments
-are all checked before any is banned.`,
+Whitelisted sources and addresses of this host cannot be banned; nor, without
+--force, can the address that you are connected from by SSH. All arguments are
+checked before any of these sources is banned.`,
 		Example: `  portmon ban 203.0.113.7 --for 3d --reason "guesses passwords"
   portmon ban 198.51.100.0/24 2001:db8:5:6::7 --for forever
   echo '192.0.2.0 - 192.0.2.31 ; spam' | portmon ban --file - --for 30d`,
@@ -92,8 +92,8 @@ are all checked before any is banned.`,
 	return cmd
 }
 
-// readListed reads what to ban or unban. What becomes of that is remembered, so
-// a --config that cannot be read is an error.
+// readListed reads what to ban or unban. Either is remembered in the state file
+// that the configuration names, so a --config that cannot be read is an error.
 func (p *cli) readListed(cmd *cobra.Command, args []string, o targetOptions) (*targetList, error) {
 	if _, err := p.statePath(); err != nil && p.configFile != "" {
 		return nil, err

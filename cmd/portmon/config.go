@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,7 +38,7 @@ and its whitelist files. It reports all faults, and what looks doubtful, with
 the file and the line of the key. It changes nothing and needs no privilege. The
 exit code is 2 if there is a fault.`,
 		Example: `  portmon config check`,
-		Args:    func(cmd *cobra.Command, args []string) error { return p.takeFile(cmd, args) },
+		Args:    p.takeFile,
 		RunE: func(*cobra.Command, []string) error {
 			conf, err := config.Load(p.configFile)
 			if err != nil {
@@ -46,18 +47,16 @@ exit code is 2 if there is a fault.`,
 			for _, w := range conf.Warnings {
 				p.warn("%v", w)
 			}
-			name := conf.Source
-			if name == "" {
-				name = "built-in default"
+			if conf.Source == "" {
 				p.note("there is no %s", config.DefaultPath)
 			}
-			p.print("%s: valid: %s\n", name, summary(&conf.Spec))
+			p.print("%s: valid: %s\n", cmp.Or(conf.Source, "built-in default"), summary(&conf.Spec))
 			return nil
 		},
 	}
 }
 
-// takeFile takes the file from the argument, or from --config.
+// takeFile sets the file that an argument names, in place of --config.
 func (p *cli) takeFile(cmd *cobra.Command, args []string) error {
 	switch {
 	case len(args) > 1:
@@ -80,21 +79,17 @@ func configInitCommand(p *cli) *cobra.Command {
 existing file is not touched without --force.`,
 		Example: `  portmon config init
   portmon config init - > my.toml`,
-		Args: func(cmd *cobra.Command, args []string) error { return p.takeFile(cmd, args) },
+		Args: p.takeFile,
 		RunE: func(*cobra.Command, []string) error {
-			name := p.configFile
-			if name == "" {
-				name = config.DefaultPath
-			}
+			name := cmp.Or(p.configFile, config.DefaultPath)
 			if name == "-" {
 				p.print("%s", config.Reference)
 				return nil
 			}
 			err := writeFile(name, config.Reference, force)
-			switch {
-			case errors.Is(err, fs.ErrExist):
+			if errors.Is(err, fs.ErrExist) {
 				return &hinted{fmt.Errorf("write %s: the file exists", name), "to replace it, add --force"}
-			case err != nil:
+			} else if err != nil {
 				return err
 			}
 			p.print("wrote %s\n", name)
@@ -105,9 +100,9 @@ existing file is not touched without --force.`,
 	return cmd
 }
 
-// writeFile writes a file that everybody may read, all of it or none, and makes
-// the folder for it. Unless it may replace a file, an existing one is
-// fs.ErrExist.
+// writeFile writes a file that all users may read, all of it or nothing, and
+// makes the folder for it. It returns fs.ErrExist for an existing file, unless
+// it may replace that.
 func writeFile(name string, data []byte, replace bool) (err error) {
 	dir := filepath.Dir(name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {

@@ -48,9 +48,9 @@ net4     1      -       -
 tier4_1  7      131072  30d
 
 COUNTER    PACKETS   BYTES
-trapped    1234567   74074020    packets to trap ports, held against their source
+trapped    1234567   74074020    packets to trap ports that count against their source
 banned     65536     3932160     bans made
-dropped    98765432  5925925920  packets dropped as their source is banned
+dropped    98765432  5925925920  packets dropped because their source is banned
 full       2         120         offences dropped, but not banned: a set was full
 held_back  7         420         first offences dropped, but not banned: too many at a time
 `

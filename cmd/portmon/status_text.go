@@ -10,13 +10,13 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// counterMeaning says what the counters count, in the order in which a packet
+// counterMeaning has what each counter counts, in the order in which a packet
 // meets them.
 var counterMeaning = []struct{ name, what string }{
-	{ruleset.CounterTrapped, "packets to trap ports, held against their source"},
-	{ruleset.CounterScanned, "packets that made a scan"},
+	{ruleset.CounterTrapped, "packets to trap ports that count against their source"},
+	{ruleset.CounterScanned, "packets to closed ports that completed a scan"},
 	{ruleset.CounterBanned, "bans made"},
-	{ruleset.CounterDropped, "packets dropped as their source is banned"},
+	{ruleset.CounterDropped, "packets dropped because their source is banned"},
 	{ruleset.CounterFull, "offences dropped, but not banned: a set was full"},
 	{ruleset.CounterHeldBack, "first offences dropped, but not banned: too many at a time"},
 	{ruleset.CounterUncounted, "packets to closed ports not counted: too many at a time"},
@@ -84,7 +84,7 @@ func (r *report) printWatcher(u *ui) {
 		u.warn("the watcher does not serve metrics at %s: %s", w.Metrics, w.MetricsError)
 	}
 	if w.TableWrong != "" && r.InForce != nil && *r.InForce {
-		u.warn("the watcher has another configuration, and finds wrong: %s", w.TableWrong)
+		u.warn("the watcher has another configuration, from which the table differs: %s", w.TableWrong)
 	}
 }
 
@@ -108,7 +108,7 @@ func (r *report) printSets(u *ui) {
 	u.print("\n")
 	u.table(slices.Values(rows), 0)
 	if full != nil {
-		u.warn("full: %s: what finds no room there is dropped, but not banned or counted", strings.Join(full, ", "))
+		u.warn("full: %s: new offenders are dropped, but not banned or counted", strings.Join(full, ", "))
 		u.hint("raise size in [ban] of the configuration, then run `portmon apply`")
 	}
 }
@@ -123,10 +123,10 @@ func (r *report) printCounters(u *ui) {
 	u.print("\n")
 	u.table(slices.Values(rows), 0)
 	if n := r.Counters[ruleset.CounterFull].Packets; n > 0 {
-		u.warn("%s led to no ban, because a set was full: dropped all the same", text.Plural(int(n), "offence"))
+		u.warn("%s led to no ban, because a set was full; the packets were dropped", text.Plural(int(n), "offence"))
 	}
 	if n := r.Counters[ruleset.CounterHeldBack].Packets; n > 0 {
 		u.warn("%s led to no ban, because there were too many at a time, "+
-			"as in a flood of forged packets: dropped all the same", text.Plural(int(n), "first offence"))
+			"as in a flood of forged packets; the packets were dropped", text.Plural(int(n), "first offence"))
 	}
 }

@@ -26,13 +26,13 @@ and forgets their offences: the next one is the first again. An IPv6 address
 stands for the network that it would be banned by, usually its /64. What was
 unbanned stays unbanned after a reboot or a flush of nftables.
 
-Without a table, what is remembered of bans is forgotten all the same. It is not
-an error if there is nothing to lift. It is one if a source is still
-banned afterwards, because the ban is of a larger prefix.
+Without a table, remembered bans are forgotten all the same. It is not an error
+if there is nothing to lift, but it is one if a source is still banned
+afterwards, because a larger prefix is.
 
 With --file the list comes from a file, or from standard input if FILE is "-",
 as portmon ban reads it.`,
-		Example: `  # let in an address, a network, everybody, or those that a script has banned
+		Example: `  # unban an address, a network, everything, or what a script has banned
   portmon unban 203.0.113.7
   portmon unban 198.51.100.0/24
   portmon unban --all
