@@ -3,8 +3,11 @@ package netnstest
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 )
 
@@ -13,80 +16,83 @@ var (
 	errVersion = errors.New("decode packet: neither IPv4 nor IPv6")
 )
 
-// UnmarshalBinary sets the packet to the one in b, from its IP header on. Payload is a part of b, not a copy.
+// UnmarshalBinary sets the packet to the one in b, from its IP header on. Payload
+// is a part of b, not a copy.
 //
-// Checksums are not looked at: a packet captured on the host that sent it, or on a veth peer, has none yet, as the
-// kernel leaves them to hardware that is not there. Fragments and extension headers of IPv6 are not looked into: they
-// are packets of a protocol that Packet does not know. The error is not nil if b is cut short, or no IP packet.
+// Checksums are not looked at: a packet captured on the host that sent it, or on
+// a veth peer, has none yet, as the kernel leaves them to hardware that is not
+// there. Fragments and extension headers of IPv6 are not looked into: they are
+// packets of a protocol that Packet does not know. The error is not nil if b is
+// cut short, or not an IP packet.
 func (p *Packet) UnmarshalBinary(b []byte) error {
 	*p = Packet{Frame: p.Frame}
 	l4, err := p.decodeIP(b)
 	if err != nil {
 		return err
 	}
+	p.Payload = l4
 	switch p.Proto {
 	case TCP:
-		if len(l4) < tcpLen || int(l4[12]>>4)*4 < tcpLen || len(l4) < int(l4[12]>>4)*4 {
-			return errShort
+		var tcp layers.TCP
+		if err = tcp.DecodeFromBytes(l4, gopacket.NilDecodeFeedback); err == nil {
+			p.setPorts(l4)
+			p.Seq, p.Ack, p.Flags, p.Payload = tcp.Seq, tcp.Ack, TCPFlags(l4[13]), tcp.Payload
 		}
-		p.setPorts(l4)
-		p.Seq, p.Ack = binary.BigEndian.Uint32(l4[4:]), binary.BigEndian.Uint32(l4[8:])
-		p.Flags = TCPFlags(l4[13])
-		p.Payload = l4[int(l4[12]>>4)*4:]
 	case UDP:
-		if len(l4) < udpLen {
-			return errShort
+		var udp layers.UDP
+		if err = udp.DecodeFromBytes(l4, gopacket.NilDecodeFeedback); err == nil {
+			p.setPorts(l4)
+			p.Payload = udp.Payload
 		}
-		p.setPorts(l4)
-		p.Payload = l4[udpLen:]
 	case ICMP:
 		if len(l4) < icmpLen {
 			return errShort
 		}
-		p.Type, p.Code, p.Rest = l4[0], l4[1], binary.BigEndian.Uint32(l4[4:])
-		p.Payload = l4[icmpLen:]
-	default:
-		p.Payload = l4
+		p.Type, p.Code, p.Rest, p.Payload = l4[0], l4[1], binary.BigEndian.Uint32(l4[4:]), l4[icmpLen:]
+	}
+	if err != nil {
+		return fmt.Errorf("decode %v packet: %w", p.Proto, err)
 	}
 	return nil
 }
 
-// decodeIP sets what the IP header tells and returns what follows it: less than the header promises, if b is cut short
-// as in the quote of an ICMP error, and without the padding of a short frame.
+// decodeIP sets what the IP header has and returns what follows it: less than the
+// header promises, if b is cut short as in the quote of an ICMP error, and
+// without the padding of a short frame.
 func (p *Packet) decodeIP(b []byte) (l4 []byte, err error) {
 	if len(b) == 0 {
 		return nil, errShort
 	}
 	switch b[0] >> 4 {
 	case 4:
-		header := int(b[0]&0xf) * 4
-		if header < ipv4Len || len(b) < header {
-			return nil, errShort
+		var ip layers.IPv4
+		if err := ip.DecodeFromBytes(b, gopacket.NilDecodeFeedback); err != nil {
+			return nil, fmt.Errorf("decode packet: %w", err)
 		}
-		total := int(binary.BigEndian.Uint16(b[2:]))
-		if total < header {
-			return nil, errShort
-		}
-		p.TTL, p.Proto = b[8], Proto(b[9])
-		p.setAddrs(b[12:16], b[16:20])
-		if binary.BigEndian.Uint16(b[6:])&0x1fff != 0 {
+		p.TTL, p.Proto = ip.TTL, Proto(ip.Protocol)
+		p.setAddrs(ip.SrcIP, ip.DstIP)
+		if ip.FragOffset != 0 {
 			p.Proto = unix.IPPROTO_FRAGMENT // not the first fragment: the ports are not in it
 		}
-		return b[header:min(total, len(b))], nil
+		return ip.Payload, nil
 	case 6:
-		if len(b) < ipv6Len {
-			return nil, errShort
+		var ip layers.IPv6
+		if err := ip.DecodeFromBytes(b, gopacket.NilDecodeFeedback); err != nil {
+			return nil, fmt.Errorf("decode packet: %w", err)
 		}
-		total := ipv6Len + int(binary.BigEndian.Uint16(b[4:]))
-		p.TTL, p.Proto = b[7], Proto(b[6])
+		p.TTL, p.Proto = ip.HopLimit, Proto(ip.NextHeader)
 		switch p.Proto {
 		case unix.IPPROTO_ICMPV6:
 			p.Proto = ICMP
 		case unix.IPPROTO_ICMP:
 			p.Proto = unix.IPPROTO_RAW // ICMP of IPv4 has no meaning over IPv6
 		}
-		p.setAddrs(b[8:24], b[24:40])
-		return b[ipv6Len:min(total, len(b))], nil
+		p.setAddrs(ip.SrcIP, ip.DstIP)
+		// Not ip.Payload, which begins behind hop-by-hop options.
+		if l4 = b[ipv6Len:min(len(b), ipv6Len+int(ip.Length))]; len(l4) == 0 {
+			return nil, errShort
+		}
+		return l4, nil
 	}
 	return nil, errVersion
 }

@@ -1,6 +1,7 @@
 package netnstest
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,7 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
 )
 
 // fenceAddr is an address that every host has on its loopback interface, so that a fence has something to ask for on
@@ -66,7 +68,11 @@ func (w *watch) fence(out *wire) error {
 // address is zero, hence the far end learns no neighbour from it.
 func (w *watch) round(out *wire, see func(frame []byte)) error {
 	mark := nextMark()
-	if err := out.sendFrame(arpProbe(out, mark)); err != nil {
+	probe, err := arpProbe(out, mark)
+	if err == nil {
+		err = out.sendFrame(probe)
+	}
+	if err != nil {
 		return err
 	}
 	deadline := time.Now().Add(patience)
@@ -106,30 +112,23 @@ func nextMark() (m MAC) {
 	return m
 }
 
-// Fields of ARP for IPv4 over Ethernet (RFC 826), by their offset in the frame.
-const (
-	arpHeader     = etherLen      // hardware, protocol, their lengths, operation
-	arpOperation  = etherLen + 6  //
-	arpTargetHard = etherLen + 18 //
-	arpEnd        = etherLen + 28 //
-
-	arpRequest = 1
-	arpReply   = 2
-)
-
 // arpProbe returns a frame that asks for fenceAddr in the name of mark.
-func arpProbe(out *wire, mark MAC) []byte {
-	b := out.appendEther(make([]byte, 0, arpEnd), unix.ETH_P_ARP)
-	b = append(b, 0, 1, unix.ETH_P_IP>>8, unix.ETH_P_IP&0xff, 6, 4, 0, arpRequest)
-	b = append(b, mark[:]...)
-	b = append(b, 0, 0, 0, 0) // sender's IP address
-	b = append(b, 0, 0, 0, 0, 0, 0)
-	return append(b, fenceAddr.AsSlice()...)
+func arpProbe(out *wire, mark MAC) ([]byte, error) {
+	buf := gopacket.NewSerializeBuffer()
+	err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true}, out.ethernet(layers.EthernetTypeARP), &layers.ARP{
+		AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, Operation: layers.ARPRequest,
+		SourceHwAddress: mark[:], SourceProtAddress: make([]byte, 4),
+		DstHwAddress: make([]byte, 6), DstProtAddress: fenceAddr.AsSlice(),
+	})
+	return buf.Bytes(), err
 }
 
 func isARPReply(frame []byte, mark MAC) bool {
-	return len(frame) >= arpEnd &&
-		binary.BigEndian.Uint16(frame[arpHeader-2:]) == unix.ETH_P_ARP &&
-		binary.BigEndian.Uint16(frame[arpOperation:]) == arpReply &&
-		MAC(frame[arpTargetHard:arpTargetHard+6]) == mark
+	var (
+		ether layers.Ethernet
+		arp   layers.ARP
+	)
+	return ether.DecodeFromBytes(frame, gopacket.NilDecodeFeedback) == nil && ether.EthernetType == layers.EthernetTypeARP &&
+		arp.DecodeFromBytes(ether.Payload, gopacket.NilDecodeFeedback) == nil &&
+		arp.Operation == layers.ARPReply && bytes.Equal(arp.DstHwAddress, mark[:])
 }

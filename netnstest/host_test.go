@@ -40,7 +40,6 @@ func TestHostsLeaveNoDescriptors(t *testing.T) {
 			t.Fatalf("dial: %v", err)
 		}
 		b.Forward()
-		b.DNAT("tcp", 8080, at(link.A.IPv4, 80))
 	}
 	once := &fakeT{TB: t} // what the runtime opens at the first use, it keeps
 	if failed := once.run(func() { useAll(once) }); failed != "" {

@@ -151,34 +151,4 @@ func TestAddRoute(t *testing.T) {
 		"add 192.0.10.1/24 to eth0: file exists")
 }
 
-func TestDNAT(t *testing.T) {
-	client, server, a, b := chain(t, 1)
-	tcp, udp := server.ListenTCP("[::]:80"), server.ListenUDP("[::]:53")
-	router := a.peer.Host
-	for _, to := range []netip.Addr{b.IPv4, b.IPv6} {
-		router.DNAT("tcp", 8080, at(to, 80))
-		router.DNAT("udp", 8053, at(to, 53))
-	}
-	for _, ends := range [][2]netip.Addr{{a.IPv4, a.peer.IPv4}, {a.IPv6, a.peer.IPv6}} {
-		for p, want := range map[*Packet]string{
-			ptr(SYN(ends[0], at(ends[1], 8080))):           "SYN+ACK",
-			ptr(SYN(ends[0], at(ends[1], 8081))):           "RST",
-			ptr(Datagram(ends[0], at(ends[1], 8053), "x")): `UDP "x"`,
-			ptr(Datagram(ends[0], at(ends[1], 8080), "x")): "port unreachable",
-		} {
-			if got := client.Probe(*p).String(); got != want {
-				t.Errorf("%v: got %s, want %s", p, got, want)
-			}
-		}
-		if err := client.DialTCP(ends[0], at(ends[1], 8080), patience); err != nil {
-			t.Error(err)
-		}
-	}
-	if tcp.Count() != 2 || udp.Count() != 2 {
-		t.Errorf("server saw %d connections and %d datagrams, want 2 and 2", tcp.Count(), udp.Count())
-	}
-	wantFatal(t, func(t testing.TB) { router.With(t).DNAT("sctp", 1, at(b.IPv4, 1)) },
-		`publish sctp port 1: protocol "sctp": is neither tcp nor udp`)
-}
-
 func ptr[T any](v T) *T { return &v }

@@ -26,24 +26,6 @@ func Main(m Runner) int {
 	return m.Run()
 }
 
-// Reexec is Main for a program that does not leave the running to a Runner. It returns only in a process that has the
-// privilege; where that is a child, Reexec exits with its code in the parent.
-func Reexec() {
-	if code, done := reexec(); done {
-		os.Exit(code)
-	}
-}
-
-// Privileged wraps m so that its Run is Main. It is for test mains that take a Runner and decide themselves when to
-// run it, as testscript's does; its command processes then start as they are, with no namespaces of their own:
-//
-//	func TestMain(m *testing.M) { testscript.Main(netnstest.Privileged(m), commands) }
-func Privileged(m Runner) Runner { return privilegedRunner{m} }
-
-type privilegedRunner struct{ Runner }
-
-func (p privilegedRunner) Run() int { return Main(p.Runner) }
-
 // reexec reports done with the exit code when the tests have been run in a child, or cannot be run at all.
 func reexec() (code int, done bool) {
 	inChild := os.Getenv(childVariable) != ""

@@ -166,15 +166,3 @@ func TestChildHasLoopback(t *testing.T) {
 	}
 	defer conn.Close()
 }
-
-func TestPrivilegedRunsMain(t *testing.T) {
-	ran := 0
-	code := Privileged(runnerFunc(func() int { ran++; return 7 })).Run()
-	if ran != 1 || code != 7 {
-		t.Errorf("ran %d times and returned %d, want once and 7", ran, code)
-	}
-}
-
-type runnerFunc func() int
-
-func (f runnerFunc) Run() int { return f() }

@@ -1,7 +1,6 @@
 package netnstest
 
 import (
-	"bytes"
 	"errors"
 	"net/netip"
 	"reflect"
@@ -54,20 +53,6 @@ func TestPacketSurvivesTheWire(t *testing.T) {
 		if !reflect.DeepEqual(got, p) {
 			t.Errorf("%s:\n got %+v\nwant %+v", name, got, p)
 		}
-	}
-}
-
-func TestChecksum(t *testing.T) {
-	// RFC 1071, 3: the sum of these bytes is ddf2.
-	if got := checksum(0, []byte{0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7}); got != ^uint16(0xddf2) {
-		t.Errorf("checksum %#x, want %#x", got, ^uint16(0xddf2))
-	}
-	if got := checksum(0, []byte{0x12}); got != ^uint16(0x1200) {
-		t.Errorf("checksum of an odd byte %#x, want %#x", got, ^uint16(0x1200))
-	}
-	long := bytes.Repeat([]byte{0xff}, 1<<16)
-	if got := checksum(1<<20, long); got != ^uint16(0x10) {
-		t.Errorf("checksum of the longest packet %#x, want %#x", got, ^uint16(0x10))
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
 	"github.com/mdlayher/socket"
 	"golang.org/x/sys/unix"
 )
@@ -25,9 +27,10 @@ const batch = 64
 type wire struct {
 	end *End
 
-	mu   sync.Mutex // held while the fields below are in use
-	conn *socket.Conn
-	raw  syscall.RawConn
+	mu     sync.Mutex // held while the fields below are in use
+	conn   *socket.Conn
+	raw    syscall.RawConn
+	buffer gopacket.SerializeBuffer
 	// The kernel reads frames by pointers through vectors and msgs, all three parts of the wire.
 	frames  [batch][]byte
 	vectors [batch]unix.Iovec
@@ -54,7 +57,7 @@ func newWire(e *End) (*wire, error) {
 		_ = conn.Close()
 		return nil, fmt.Errorf("open packet socket: %w", err)
 	}
-	return &wire{end: e, conn: conn, raw: raw}, nil
+	return &wire{end: e, conn: conn, raw: raw, buffer: gopacket.NewSerializeBuffer()}, nil
 }
 
 // send sends n packets, the i-th of which packet returns, as fast as the far end takes them.
@@ -65,11 +68,10 @@ func (w *wire) send(n int, packet func(i int) Packet) error {
 		k := min(batch, n-done)
 		for j := range k {
 			p := packet(done + j)
-			frame, err := p.AppendBinary(w.appendEther(w.frames[j][:0], etherType(p)))
-			w.frames[j] = frame
-			if err != nil {
+			if err := p.encode(w.buffer, w.ethernet(etherType(p))); err != nil {
 				return err
 			}
+			w.frames[j] = append(w.frames[j][:0], w.buffer.Bytes()...)
 		}
 		if err := w.flush(k); err != nil {
 			return fmt.Errorf("send on %s: %w", w.end.Dev, err)
@@ -137,18 +139,16 @@ func (w *wire) sendmmsg(msgs []mmsghdr) (n int, err error) {
 	return n, err
 }
 
-// appendEther appends the header of a frame to the other end.
-func (w *wire) appendEther(b []byte, etherType uint16) []byte {
-	b = append(b, w.end.peer.MAC[:]...)
-	b = append(b, w.end.MAC[:]...)
-	return append(b, byte(etherType>>8), byte(etherType))
+// ethernet returns the header of a frame to the other end.
+func (w *wire) ethernet(typ layers.EthernetType) *layers.Ethernet {
+	return &layers.Ethernet{SrcMAC: w.end.MAC[:], DstMAC: w.end.peer.MAC[:], EthernetType: typ}
 }
 
-func etherType(p Packet) uint16 {
+func etherType(p Packet) layers.EthernetType {
 	if p.Dst.Addr().Is4() {
-		return unix.ETH_P_IP
+		return layers.EthernetTypeIPv4
 	}
-	return unix.ETH_P_IPV6
+	return layers.EthernetTypeIPv6
 }
 
 // htons returns v in network byte order, in which the protocol of a packet socket is.

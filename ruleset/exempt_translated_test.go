@@ -42,10 +42,10 @@ func TestTranslatedIsNotAnOffence(t *testing.T) {
 			l := newTrap(t, spec)
 			l.newBehind()
 			for _, c := range behindAddr {
-				l.Host.DNAT("tcp", 445, at(c, lab.OpenTCP))
-				l.Host.DNAT("tcp", 8081, at(c, lab.OpenTCP))
-				l.Host.DNAT("tcp", 8082, at(c, lab.Closed)) // published, and nobody serves it
-				l.Host.DNAT("udp", 1000, at(c, lab.OpenUDP))
+				lab.DNAT(l.T, l.Host, "tcp", 445, at(c, lab.OpenTCP))
+				lab.DNAT(l.T, l.Host, "tcp", 8081, at(c, lab.OpenTCP))
+				lab.DNAT(l.T, l.Host, "tcp", 8082, at(c, lab.Closed)) // published, and nobody serves it
+				lab.DNAT(l.T, l.Host, "udp", 1000, at(c, lab.OpenUDP))
 			}
 			l.NFT(`table inet redirects {
 	chain prerouting {

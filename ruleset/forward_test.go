@@ -33,10 +33,10 @@ func TestBannedReachNothingBehindTheHost(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	l.newContainer()
 	for _, c := range containerAddr {
-		l.Host.DNAT("tcp", 8080, at(c, lab.OpenTCP))
-		l.Host.DNAT("tcp", 445, at(c, lab.OpenTCP))
-		l.Host.DNAT("udp", 5353, at(c, lab.OpenUDP))
-		l.Host.DNAT("udp", 1000, at(c, lab.OpenUDP))
+		lab.DNAT(l.T, l.Host, "tcp", 8080, at(c, lab.OpenTCP))
+		lab.DNAT(l.T, l.Host, "tcp", 445, at(c, lab.OpenTCP))
+		lab.DNAT(l.T, l.Host, "udp", 5353, at(c, lab.OpenUDP))
+		lab.DNAT(l.T, l.Host, "udp", 1000, at(c, lab.OpenUDP))
 	}
 	l.families(func(l *fixture, f family) {
 		offender, bystander := l.source(f), l.source(f)

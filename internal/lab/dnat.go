@@ -1,21 +1,25 @@
-package netnstest
+package lab
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net/netip"
+	"testing"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/netnstest"
 )
 
-// natTable is the name of the table that DNAT puts its rules in: one of family ip, one of ip6.
+// natTable is the name of the table that DNAT puts its rules in: one of family
+// ip, one of ip6.
 const natTable = "published"
 
-// DNAT publishes a service behind the host as container engines do: what comes by proto, "tcp" or "udp", to the port of
-// any address of the host goes on to the service, which is published for its own IP family. The host must Forward, and
+// DNAT publishes a service behind a host as container engines do: what comes by
+// proto, "tcp" or "udp", to the port of any address of the host goes on to the
+// service, which is published for its own IP family. The host must Forward, and
 // the service's answers must come back by it. In nft syntax, the rule is
 //
 //	table ip published {
@@ -24,28 +28,16 @@ const natTable = "published"
 //			fib daddr type local tcp dport 8080 dnat to 198.51.100.2:80
 //		}
 //	}
-func (h *Host) DNAT(proto string, port uint16, service netip.AddrPort) {
-	h.t.Helper()
-	if err := h.dnat(proto, port, service); err != nil {
-		h.check(fmt.Errorf("publish %s port %d: %w", proto, port, err))
-	}
-}
-
-func (h *Host) dnat(proto string, port uint16, service netip.AddrPort) error {
-	var transport byte
-	switch proto {
-	case "tcp":
-		transport = unix.IPPROTO_TCP
-	case "udp":
-		transport = unix.IPPROTO_UDP
-	default:
-		return fmt.Errorf("protocol %q: is neither tcp nor udp", proto)
-	}
+func DNAT(t testing.TB, h *netnstest.Host, proto string, port uint16, service netip.AddrPort) {
+	t.Helper()
 	conn, err := nftables.New(nftables.WithNetNSFd(h.FD()))
 	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
+		t.Fatalf("open nftables: %v", err)
 	}
-	family := nftables.TableFamilyIPv4
+	transport, family := byte(unix.IPPROTO_TCP), nftables.TableFamilyIPv4
+	if proto == "udp" {
+		transport = unix.IPPROTO_UDP
+	}
 	if service.Addr().Is6() {
 		family = nftables.TableFamilyIPv6
 	}
@@ -56,9 +48,8 @@ func (h *Host) dnat(proto string, port uint16, service netip.AddrPort) error {
 	})
 	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: dnatExprs(transport, port, service)})
 	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("commit: %w", err)
+		t.Fatalf("publish %s port %d: %v", proto, port, err)
 	}
-	return nil
 }
 
 func dnatExprs(transport byte, port uint16, service netip.AddrPort) []expr.Any {
