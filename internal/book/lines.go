@@ -268,6 +268,12 @@ func (p *parsed) set(key, v string) bool {
 		}
 		return v[1 : len(v)-1]
 	}
+	flag := func() bool {
+		if v != "true" && v != "false" {
+			err = errors.New("neither true nor false")
+		}
+		return v == "true"
+	}
 	number := func(bits int) (n uint64) { n, err = strconv.ParseUint(v, 10, bits); return n }
 	date := func() Moment {
 		t, dateErr := time.Parse(time.RFC3339Nano, text())
@@ -278,9 +284,9 @@ func (p *parsed) set(key, v string) bool {
 	case "prefix":
 		r.Source, err = netip.ParsePrefix(text())
 	case "free":
-		p.free = v == "true"
+		p.free = flag()
 	case "permanent":
-		p.permanent = v == "true"
+		p.permanent = flag()
 	case "timeout_seconds":
 		err = (*seconds)(&r.Timeout).UnmarshalJSON([]byte(v))
 	case "until":
@@ -302,7 +308,7 @@ func (p *parsed) set(key, v string) bool {
 	case "last_port":
 		r.Port = uint16(number(16))
 	case "by_hand":
-		r.ByHand = v == "true"
+		r.ByHand = flag()
 	case "comment":
 		r.Comment = text()
 	}
