@@ -55,7 +55,7 @@ func openRows(c Config, only [][]byte) (*Book, Report, error) {
 	return b, report, nil
 }
 
-// Amend has change change the rows of some sources in a book that has no owner
+// Amend lets change edit the rows of some sources in a book that has no owner
 // at the moment. A new book is about the table of c.Here from the start. The
 // error may wrap an [*OriginError]; nothing is changed then.
 //
