@@ -13,7 +13,6 @@
 package config
 
 import (
-	"bytes"
 	"cmp"
 	_ "embed"
 	"errors"
@@ -94,28 +93,24 @@ func Default() *Config {
 // Every error is of type [Errors]. It matches [fs.ErrNotExist] if the file does
 // not exist.
 func Load(path string) (*Config, error) {
-	if path != "" {
-		return load(path)
+	if path == "" {
+		return loadOptional(DefaultPath)
 	}
-	return loadOptional(DefaultPath)
+	data, err := readFile(path)
+	if err != nil {
+		return nil, Errors{{File: path, Err: withoutPath(err)}}
+	}
+	return Parse(path, data, openFile)
 }
 
-// loadOptional is load for a file that need not exist.
+// loadOptional is Load for a file that need not exist.
 func loadOptional(path string) (*Config, error) {
 	// Lstat, as a symbolic link to nowhere is a configuration that went
 	// missing, not one that was never written.
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return Default(), nil
 	}
-	return load(path)
-}
-
-func load(path string) (*Config, error) {
-	data, err := readFile(path)
-	if err != nil {
-		return nil, Errors{{File: path, Err: withoutPath(err)}}
-	}
-	return Parse(path, data, openFile)
+	return Load(path)
 }
 
 // openFile opens a file that has an end. To open a pipe could block for ever.
@@ -165,15 +160,8 @@ func readFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(addrlist.LimitReader(f, maxFileSize))
-	if err != nil {
-		return nil, err
-	}
-	return withoutBOM(data), nil
+	return io.ReadAll(addrlist.LimitReader(f, maxFileSize))
 }
-
-// withoutBOM drops the byte order mark that some editors put first.
-func withoutBOM(data []byte) []byte { return bytes.TrimPrefix(data, []byte("\uFEFF")) }
 
 // withoutPath drops the path from an error of package os, for a message that
 // begins with that path.

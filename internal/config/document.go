@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/portmon/portmon/internal/text"
 )
 
 // document is a TOML file as go-toml decodes it, and where its keys are.
@@ -28,6 +30,7 @@ const maxKeys = 1000
 // TOML allows and go-toml cannot represent.
 func decode(file string, data []byte) (*document, *Error) {
 	d := &document{file: file, keys: make(map[string]position)}
+	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // which some editors put first
 	if bytes.Count(data, []byte("="))+bytes.Count(data, []byte("[")) <= maxKeys {
 		d.locate(data)
 	}
@@ -35,7 +38,7 @@ func decode(file string, data []byte) (*document, *Error) {
 	if err == nil {
 		return d, nil
 	}
-	fault := &Error{File: file, Err: err}
+	fault := &Error{File: file, Err: errors.New(text.Printable(err.Error()))} // it may quote a key
 	if at, ok := errors.AsType[*toml.DecodeError](err); ok {
 		fault.Line, fault.Column = at.Position()
 		fault.Key = d.keyBefore(fault.Line)

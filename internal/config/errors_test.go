@@ -62,6 +62,7 @@ func TestHint(t *testing.T) {
 		{"metrics = 127.0.0.1:9713", `did you mean "127.0.0.1:9713", in quotes?`},
 		{"metrics = localhost:9713", `did you mean "localhost:9713", in quotes?`},
 		{"ntfy = https://ntfy.sh/t", `did you mean "https://ntfy.sh/t", in quotes?`},
+		{"ntfy = https://user:secret@ntfy.sh/t", ""}, // no password in a message
 		{"a = 8h", `did you mean "8h", in quotes?`},
 		{"tcp = [1 2]", ""},
 		{"tcp: 3", ""},

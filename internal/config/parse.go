@@ -18,7 +18,7 @@ import (
 //
 // Every error is of type [Errors].
 func Parse(name string, data []byte, open func(name string) (io.ReadCloser, error)) (*Config, error) {
-	d, fault := decode(name, withoutBOM(data))
+	d, fault := decode(name, data)
 	if fault != nil {
 		return nil, Errors{fault}
 	}
@@ -143,6 +143,9 @@ func (r *reader) checkKeys() {
 			what := "key"
 			if _, ok := values[name].(map[string]any); ok {
 				what = "table"
+			}
+			if len(r.faults) > maxKeys {
+				return // it is another file altogether
 			}
 			if !slices.Contains(names, s.key) {
 				r.fault(s, "unknown %s: %s", what, suggest(s.key, names))

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/netip"
@@ -227,6 +228,10 @@ var badConfigs = []struct{ name, text, want string }{
 	{"a key of another table", "[watch]\nbantime = \"8h\"", `2:1: watch.bantime: unknown key: did you mean ban.bantime?`},
 	{"a key of no table", "[watch]\nwhitelist = []", `2:1: watch.whitelist: unknown key: did you mean whitelist?`},
 	{"upper case", "[trap]\nTCP = [1]", `2:1: trap.TCP: unknown key: did you mean trap.tcp?`},
+	{"a table in upper case", "[Trap]\ntcp = [1]", `1:2: Trap: unknown table: did you mean trap?`},
+	{"a fault in an inline table", "trap = {\n tcp = [ ],\n maxretry = 0, x = 1 }",
+		"1:1: trap.maxretry: 0: want an integer from 1 to 1000\n" +
+			"1:1: trap.x: unknown key: want tcp, udp, grace, maxretry or findtime"},
 	{"fail2ban's word", "ignoreip = []", `1:1: ignoreip: unknown key: did you mean whitelist?`},
 	{"a key with a dot in its name", "\"trap.tcp\" = [1]", `1:1: "trap.tcp": unknown key: did you mean trap.tcp?`},
 	{"a dotted key below a key", "trap.tcp.x = 1", `1:1: trap.tcp: want a list of ports in brackets`},
@@ -234,6 +239,7 @@ var badConfigs = []struct{ name, text, want string }{
 		`1:2: trapp: unknown table: did you mean trap?
 4:2: other: unknown table: want whitelist, whitelist_files, trap, scan, ban or watch`},
 	{"a key twice", "[trap]\nmaxretry = 1\nmaxretry = 1", `3:1: toml: key maxretry is already defined`},
+	{"a key twice that does not belong on a terminal", "\"\\u001b[31m\" = 1\n\"\\u001b[31m\" = 2", "2:1: toml: key \uFFFD[31m is already defined"},
 	{"a table twice", "[trap]\n[ban]\n[trap]", `3:2: toml: table trap already exists`},
 	{"a value for a table", "trap = 3", `1:1: trap: 3: want a table, a line [trap] with its keys below`},
 	{"a list of tables", "[[trap]]\nmaxretry = 0",
@@ -350,6 +356,20 @@ func TestParseWarnings(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { wantWarnings(t, tt.text, tt.want) })
+	}
+}
+
+// A large file of something else is refused without locating each of its keys:
+// that would take a minute.
+func TestParseManyKeys(t *testing.T) {
+	var text strings.Builder
+	for i := range 5000 {
+		fmt.Fprintf(&text, "key%d = 1\n", i)
+	}
+	_, err := Parse("p.toml", []byte(text.String()), noFiles)
+	faults, _ := errors.AsType[Errors](err)
+	if len(faults) != maxReports+1 || !strings.HasPrefix(faults[0].Error(), "p.toml: key0: unknown key: want ") {
+		t.Errorf("%d faults, the first of them %v", len(faults), faults[0])
 	}
 }
 
