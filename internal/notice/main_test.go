@@ -82,7 +82,7 @@ func run(t *testing.T, conf setup) (s *Sender, reports chan error, end func()) {
 	w := &config.Watch{Ntfy: conf.ntfy, NtfyTokenFile: conf.tokenFile, Command: conf.command}
 	s = New(w, conf.host, func(err error) { reports <- err })
 	for _, c := range s.channels {
-		c.window = cmp.Or(conf.window, c.window)
+		c.gathering, c.window = 20*time.Millisecond, cmp.Or(conf.window, c.window)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

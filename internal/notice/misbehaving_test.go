@@ -166,7 +166,7 @@ func TestSlowServer(t *testing.T) {
 		want    string
 	}{
 		"silent": {0, "", false, 300 * time.Millisecond, "no answer in time"},
-		"stops":  {500, "oh", false, 5 * time.Second, "status 500 Internal Server Error: oh"},
+		"stops":  {500, "oh", false, 1500 * time.Millisecond, "status 500 Internal Server Error: oh"},
 		"endless": {
 			500, strings.Repeat("z", 1000), true, postTimeout,
 			"status 500 Internal Server Error: " + strings.Repeat("z", maxQuote) + "…",

@@ -46,8 +46,6 @@ import (
 )
 
 const (
-	// gathering is how long the first news after a quiet time waits for more.
-	gathering = time.Second
 	// lastAttempt is how long sending may go on after the context has ended.
 	lastAttempt = 5 * time.Second
 	// maxRetryAfter is the longest pause that a server can ask for.
@@ -69,7 +67,7 @@ func New(conf *config.Watch, host string, report func(error)) *Sender {
 	add := func(name string, send func(context.Context, *notice) error) {
 		s.channels = append(s.channels, &channel{
 			name: name, send: send, report: report, host: clean(host, maxName),
-			window: time.Minute, wake: make(chan struct{}, 1),
+			gathering: time.Second, window: time.Minute, wake: make(chan struct{}, 1),
 		})
 	}
 	if conf.Ntfy != "" {
@@ -122,12 +120,12 @@ func (e *temporaryError) Unwrap() error { return e.error }
 // channel is one way of sending notices. Each gathers its own news, so that one
 // that hangs does not delay the other.
 type channel struct {
-	name   string
-	send   func(context.Context, *notice) error
-	host   string
-	window time.Duration // the least time between two notices
-	report func(error)
-	wake   chan struct{} // has room for one: there is news
+	name, host string
+	send       func(context.Context, *notice) error
+	report     func(error)
+	gathering  time.Duration // how long the first news waits for more
+	window     time.Duration // the least time between two notices
+	wake       chan struct{} // has room for one: there is news
 
 	mu      sync.Mutex
 	waiting digest
@@ -160,7 +158,7 @@ func (c *channel) run(ctx context.Context) {
 		ended = ctx.Err() != nil
 		select {
 		case <-c.wake:
-			sleep(ctx, max(gathering, time.Until(next)))
+			sleep(ctx, max(c.gathering, time.Until(next)))
 		case <-ctx.Done():
 		}
 		c.mu.Lock()

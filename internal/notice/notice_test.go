@@ -35,7 +35,7 @@ func testChannel(t *testing.T, test func(r *fakeChannel, ctx context.Context, en
 	synctest.Test(t, func(t *testing.T) {
 		r := &fakeChannel{start: time.Now(), answer: func(context.Context, int) error { return nil }}
 		r.channel = &channel{
-			window: time.Minute, wake: make(chan struct{}, 1),
+			gathering: time.Second, window: time.Minute, wake: make(chan struct{}, 1),
 			report: func(err error) { r.reports = append(r.reports, err.Error()) },
 			send: func(ctx context.Context, n *notice) error {
 				r.got = append(r.got, delivery{time.Since(r.start), n.title, n.count})
