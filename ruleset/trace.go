@@ -221,12 +221,19 @@ func decodeExpr(family nftset.Family, b []byte) (expr.Any, error) {
 	e := map[string]expr.Any{
 		"payload": &expr.Payload{}, "meta": &expr.Meta{}, "ct": &expr.Ct{}, "fib": &expr.Fib{}, "socket": &expr.Socket{},
 		"bitwise": &expr.Bitwise{}, "cmp": &expr.Cmp{}, "lookup": &expr.Lookup{}, "dynset": &expr.Dynset{},
-		"limit": &expr.Limit{}, "objref": &expr.Objref{}, "immediate": &expr.Verdict{}, "log": &expr.Log{},
+		"limit": &expr.Limit{}, "objref": &expr.Objref{}, "immediate": &expr.Immediate{}, "log": &expr.Log{},
+		"counter": &expr.Counter{},
 	}[string(bytes.TrimRight(find(attrs, unix.NFTA_EXPR_NAME), "\x00"))]
 	if e == nil {
 		return nil, nil
 	}
-	return e, expr.Unmarshal(byte(family), find(attrs, unix.NFTA_EXPR_DATA), e)
+	data := find(attrs, unix.NFTA_EXPR_DATA)
+	err = expr.Unmarshal(byte(family), data, e)
+	if imm, ok := e.(*expr.Immediate); ok && err == nil && imm.Register == unix.NFT_REG_VERDICT {
+		e = &expr.Verdict{}
+		err = expr.Unmarshal(byte(family), data, e)
+	}
+	return e, err
 }
 
 // evaluate runs an expression, and reports whether the rule goes on behind it.
@@ -241,7 +248,12 @@ func (t *tracer) evaluate(e expr.Any) (matches bool, err error) {
 			return false, nil
 		}
 		t.load(e.DestRegister, header[e.Offset:][:e.Len])
+	case *expr.Immediate:
+		t.load(e.Register, e.Data)
 	case *expr.Meta:
+		if e.SourceRegister {
+			return true, nil // sets a mark, which no rule of ours asks for
+		}
 		switch e.Key {
 		case expr.MetaKeyNFPROTO:
 			t.load(e.Register, []byte{familyOfAddr(t.p.From).number()})
@@ -297,7 +309,7 @@ func (t *tracer) evaluate(e expr.Any) (matches bool, err error) {
 		case CounterDropped:
 			t.asked = AskBanned
 		}
-	case *expr.Log:
+	case *expr.Log, *expr.Counter:
 	default:
 		return false, nil
 	}
@@ -305,12 +317,16 @@ func (t *tracer) evaluate(e expr.Any) (matches bool, err error) {
 }
 
 // at returns a register and those behind it. The first four, of 16 bytes each,
-// are also numbered as words of 4 bytes.
+// are also numbered as words of 4 bytes. An expression that has no register, such
+// as one that sets the mark of a connection, gets one that no other reads.
 func (t *tracer) at(register uint32) []byte {
-	if register >= unix.NFT_REG32_00 {
+	switch {
+	case register >= unix.NFT_REG32_00 && register <= unix.NFT_REG32_15:
 		return t.reg[4*(register-unix.NFT_REG32_00):]
+	case register >= unix.NFT_REG_1 && register <= unix.NFT_REG_4:
+		return t.reg[16*(register-unix.NFT_REG_1):]
 	}
-	return t.reg[16*(register-unix.NFT_REG_1):]
+	return make([]byte, len(t.reg))
 }
 
 func (t *tracer) load(register uint32, value []byte) {
