@@ -24,11 +24,11 @@ type target struct {
 	// source is the prefix to ban or unban: of an address the prefix by which it
 	// is banned. See resolve.
 	source netip.Prefix
-	// line is where it stands in the list that it is from; 0 for an argument.
+	// line is its line in the list that it is from; 0 for an argument.
 	line int
 }
 
-// parseTarget reads an address, a prefix, or a range, which stands for several
+// parseTarget reads an address, a prefix, or a range, which becomes one or more
 // prefixes. Bits beyond the length of a prefix are dropped.
 func parseTarget(s string) ([]target, error) {
 	if !strings.ContainsAny(s, "/-") {

@@ -22,8 +22,8 @@ type Entry struct {
 	Line, Column int    // both from 1, the column in bytes
 	Text         string // without a comment, and without blanks around it
 
-	// Prefixes are what the line stands for, and Err is why it stands for
-	// nothing. The next entry overwrites the prefixes.
+	// Prefixes hold exactly the addresses of the line; without any, Err says
+	// why. The next entry overwrites them.
 	Prefixes []netip.Prefix
 	Err      error
 }

@@ -35,7 +35,7 @@ func TestReferenceIsDefault(t *testing.T) {
 	}
 }
 
-// Every key of the schema stands in the reference file, with its default, and
+// Every key is in the reference file, with its default, and
 // with something said about it.
 func TestReferenceHasEveryKey(t *testing.T) {
 	d, fault := decode("portmon.toml", Reference)
@@ -140,7 +140,7 @@ func TestLoadFaults(t *testing.T) {
 	}
 }
 
-// Only a file that was never there stands for the default: one that cannot be
+// Only a file that was never there means the default: one that cannot be
 // read is an error, and so is a link to nowhere.
 func TestLoadOptional(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"good.toml": "[trap]\nmaxretry = 5", "bad.toml": "x"})

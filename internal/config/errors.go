@@ -15,16 +15,17 @@ const (
 	maxWhitelistReports = 20
 )
 
-// Error is one fault of a configuration, or a [Config.Warnings] entry.
+// Error is one fault of a configuration, or one of its [Config.Warnings].
 type Error struct {
 	File string
 
-	// Line and Column count from 1, columns in bytes. They are 0 if the file as
-	// a whole is meant.
+	// Line and Column count from 1, columns in bytes. In the configuration they
+	// are those of the key, also for an element of a list. They are 0 if the
+	// file as a whole is meant, or if it has too many keys to locate them.
 	Line, Column int
 
 	// Key is the key in full, such as "trap.tcp". It is empty in a whitelist
-	// file and where the fault is one of syntax.
+	// file, and for most faults of syntax.
 	Key string
 
 	// Value is the value at fault as TOML would write it, shortened if need be.
@@ -40,19 +41,18 @@ type Error struct {
 // Error returns "file:line:column: key: value: what is wrong", on one line,
 // without what is not known.
 func (e *Error) Error() string {
-	var b strings.Builder
-	b.WriteString(e.File)
+	s := e.File
 	for _, n := range []int{e.Line, e.Column} {
 		if n > 0 {
-			b.WriteString(":" + strconv.Itoa(n))
+			s += ":" + strconv.Itoa(n)
 		}
 	}
-	for _, s := range []string{e.Key, e.Value, e.Err.Error()} {
-		if s != "" {
-			b.WriteString(": " + s)
+	for _, part := range []string{e.Key, e.Value, e.Err.Error()} {
+		if part != "" {
+			s += ": " + part
 		}
 	}
-	return b.String()
+	return s
 }
 
 // Unwrap returns e.Err.
@@ -60,8 +60,8 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Errors are the faults of a configuration: those of the configuration file
 // first, then those of its whitelist files in the order in which they are
-// listed, each ordered by line. Of one file there are at most 100, of a
-// whitelist file 20, and an entry which says that there are more.
+// listed, each ordered by line. There are at most 100 of the configuration file
+// and 20 of each whitelist file, then an entry that says that there are more.
 type Errors []*Error
 
 // Error returns all faults, one per line.
@@ -82,7 +82,7 @@ func (e Errors) Unwrap() []error {
 	return errs
 }
 
-// limit cuts what was found in one file to n entries, and one which says that
+// limit cuts what was found in one file to n entries, and one that says that
 // there are more.
 func limit(found Errors, n int) Errors {
 	if len(found) <= n {
@@ -97,10 +97,4 @@ const maxQuoted = 60
 
 // quote returns s as a string on one line that is safe to print, shortened if
 // it is long.
-func quote(s string) string {
-	short := text.Shorten(s, maxQuoted)
-	if len(short) == len(s) {
-		return strconv.Quote(s)
-	}
-	return strconv.Quote(strings.TrimSuffix(short, "…")) + "…"
-}
+func quote(s string) string { return strconv.Quote(text.Shorten(s, maxQuoted)) }

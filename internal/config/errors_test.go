@@ -91,9 +91,9 @@ func TestQuote(t *testing.T) {
 		{"a b", `"a b"`},
 		{"\x1b[31m\n", `"\x1b[31m\n"`},
 		{long + "y", `"` + long + `y"`},
-		{long + "yz", `"` + long + `y"…`},
-		{long + "éz", `"` + long + `é"…`}, // not half of a letter
-		{strings.Repeat("\x80", 100), `"` + strings.Repeat(`\x80`, 60) + `"…`},
+		{long + "yz", `"` + long + `y…"`},
+		{long + "éz", `"` + long + `é…"`}, // not half of a letter
+		{strings.Repeat("\x80", 100), `"` + strings.Repeat(`\x80`, 60) + `…"`},
 	}
 	for _, tt := range tests {
 		if got := quote(tt.text); got != tt.want {

@@ -274,7 +274,7 @@ var badConfigs = []struct{ name, text, want string }{
 	{"a key of scans among the traps", "[trap]\nignore = [80]", `2:1: trap.ignore: unknown key: did you mean scan.ignore?`},
 	{"more than 64 bits", "[ban]\nsize = 99999999999999999999", `2:8: ban.size: toml: decimal number is too large to fit in a 64-bit signed integer`},
 	{"a value of many lines", "[watch]\nmetrics = \"\"\"\n" + strings.Repeat("long ", 100) + "\"\"\"",
-		`2:1: watch.metrics: "long long long long long long long long long long long long "…: want an address and a port, such as "127.0.0.1:9713", or "" for none`},
+		`2:1: watch.metrics: "long long long long long long long long long long long long …": want an address and a port, such as "127.0.0.1:9713", or "" for none`},
 
 	// Syntax: the one kind of fault that hides the others.
 	{"no value", "foo = 1\n[trap]\nmaxretry =\n", `3:11: toml: unexpected character U+000A at start of value`},

@@ -72,13 +72,14 @@ func (r *reader) readWhitelistFile(name string) error {
 			*to = append(*to, &Error{File: name, Line: e.Line, Column: e.Column, Value: quote(e.Text), Err: err})
 		}
 	}
-	err := r.eachEntry(name, func(e addrlist.Entry) {
+	err := r.eachEntry(name, func(e addrlist.Entry) error {
 		n += len(e.Prefixes)
 		if e.Err != nil {
 			add(&faults, e, nameError(e.Text, e.Err))
 		} else if note := doubt(e.Text, e.Prefixes); note != "" {
 			add(&warnings, e, errors.New(note))
 		}
+		return nil
 	})
 	r.fileFaults = append(r.fileFaults, limit(faults, maxWhitelistReports)...)
 	r.fileWarnings = append(r.fileWarnings, limit(warnings, maxWhitelistReports)...)
@@ -86,23 +87,28 @@ func (r *reader) readWhitelistFile(name string) error {
 		return err
 	}
 	whitelist := slices.Grow(r.config.Spec.Whitelist, n)
-	err = r.eachEntry(name, func(e addrlist.Entry) { whitelist = append(whitelist, e.Prefixes...) })
+	err = r.eachEntry(name, func(e addrlist.Entry) error {
+		whitelist = append(whitelist, e.Prefixes...)
+		return e.Err // of a file that has changed since
+	})
 	r.config.Spec.Whitelist = whitelist
 	return err
 }
 
-// eachEntry calls do for each entry of a whitelist file.
-func (r *reader) eachEntry(name string, do func(addrlist.Entry)) error {
+// eachEntry calls do for each entry of a whitelist file, up to an error.
+func (r *reader) eachEntry(name string, do func(addrlist.Entry) error) error {
 	f, err := r.open(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	for e, err := range addrlist.Read(f, maxWhitelistSize) {
+		if err == nil {
+			err = do(e)
+		}
 		if err != nil {
 			return err
 		}
-		do(e)
 		if e.Line%(1<<20) == 0 {
 			// Left alone, the collector lets the lines that have been read take
 			// as much memory as a large whitelist itself.

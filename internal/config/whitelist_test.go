@@ -59,6 +59,19 @@ func TestWhitelistFile(t *testing.T) {
 	}
 }
 
+// A whitelist file is read twice, and may be replaced in between.
+func TestWhitelistFileChanges(t *testing.T) {
+	texts := []string{"192.0.2.1\n", "example.org\n"}
+	_, err := Parse("p.toml", []byte(`whitelist_files = ["a.txt"]`), func(string) (io.ReadCloser, error) {
+		text := texts[0]
+		texts = texts[1:]
+		return io.NopCloser(strings.NewReader(text)), nil
+	})
+	if err == nil || !strings.HasPrefix(err.Error(), `p.toml:1:1: whitelist_files: "a.txt": a.txt: want an address`) {
+		t.Errorf("the error is %v", err)
+	}
+}
+
 // Files add to the default whitelist; only the key "whitelist" replaces it.
 func TestWhitelistFileAddsToDefault(t *testing.T) {
 	open := files(map[string]string{"/etc/portmon/a.txt": "192.0.2.7\n"})
