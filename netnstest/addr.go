@@ -10,8 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AddAddr adds an address with its prefix length, as "192.0.2.7/24", to the interface dev, and returns when it is in
-// use. The other end of a link knows it as it knows those of Connect. dev may be "lo", for an address of the host itself.
+// AddAddr adds an address with its prefix length, as "192.0.2.7/24", to the
+// interface dev, and returns when it is in use. The other end of a link knows
+// it as it knows those of Connect. dev may be "lo", for an address of the host
+// itself.
 func (h *Host) AddAddr(dev, prefix string) {
 	h.t.Helper()
 	p, err := netip.ParsePrefix(prefix)
@@ -53,11 +55,14 @@ func (h *Host) addAddr(dev netlink.Link, p netip.Prefix) error {
 	return nil
 }
 
-// AddRoute has the host send packets for dst, as "203.0.113.0/24", to via: the address of a router, or the name of an
-// interface, all of dst being on that link.
+// AddRoute has the host send packets for dst, as "203.0.113.0/24", to via: the
+// address of a router, or the name of an interface, all of dst being on that
+// link.
 //
-// A host that sends from addresses it does not have sees the answers if the far end has a route to them via the host's
-// own address. By the name of the interface the far end would ask for each by ARP or neighbour discovery, in vain.
+// A host that sends from addresses it does not have sees the answers if the far
+// end has a route to them via the host's own address. By the name of the
+// interface the far end would ask for each by ARP or neighbour discovery, in
+// vain.
 func (h *Host) AddRoute(dst, via string) {
 	h.t.Helper()
 	p, err := netip.ParsePrefix(dst)
@@ -77,7 +82,8 @@ func (h *Host) AddRoute(dst, via string) {
 	}
 }
 
-// DefaultVia sends everything for which there is no other route to the routers given, one for each IP family at most.
+// DefaultVia sends everything for which there is no other route to the routers
+// given, one for each IP family at most.
 func (h *Host) DefaultVia(routers ...netip.Addr) {
 	h.t.Helper()
 	for _, r := range routers {
@@ -89,9 +95,10 @@ func (h *Host) DefaultVia(routers ...netip.Addr) {
 	}
 }
 
-// LearnNeighbours makes both ends of the link forget each other's addresses, and learn them from now on as hosts do:
-// by ARP and IPv6 neighbour discovery. It is for tests in which a firewall might break just these, and not to be called
-// while addresses are being added.
+// LearnNeighbours makes both ends of the link forget each other's addresses,
+// and learn them from now on as hosts do: by ARP and IPv6 neighbour discovery.
+// It is for tests in which a firewall might break just these, and not to be
+// called while addresses are being added.
 func (l *Link) LearnNeighbours() {
 	l.A.Host.t.Helper()
 	for _, e := range []*End{&l.A, &l.B} {
@@ -100,7 +107,8 @@ func (l *Link) LearnNeighbours() {
 	}
 }
 
-// forgetNeighbours removes all neighbour entries of the end, the kernel's own too.
+// forgetNeighbours removes all neighbour entries of the end, the kernel's own
+// too.
 func (e *End) forgetNeighbours() error {
 	neighbours, err := whole(func() ([]netlink.Neigh, error) { return e.Host.rtnl.NeighList(e.Index, netlink.FAMILY_ALL) })
 	if err != nil {

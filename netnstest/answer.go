@@ -7,7 +7,8 @@ type AnswerKind uint8
 
 // What Probe may see.
 const (
-	// NoAnswer is silence: the packet was dropped, or somebody took it who does not answer.
+	// NoAnswer is silence: the packet was dropped, or somebody took it who does
+	// not answer.
 	NoAnswer AnswerKind = iota
 	// AnswerSYNACK is from an open TCP port.
 	AnswerSYNACK
@@ -19,9 +20,11 @@ const (
 	AnswerUDP
 	// AnswerEcho is an ICMP echo reply.
 	AnswerEcho
-	// AnswerPortUnreachable is the ICMP error from a closed UDP port, or a firewall.
+	// AnswerPortUnreachable is the ICMP error from a closed UDP port, or a
+	// firewall.
 	AnswerPortUnreachable
-	// AnswerICMPError is any other ICMP error that quotes the packet: Packet.Type and Packet.Code tell which.
+	// AnswerICMPError is any other ICMP error that quotes the packet:
+	// Packet.Type and Packet.Code tell which.
 	AnswerICMPError
 )
 
@@ -32,8 +35,8 @@ type Answer struct {
 	Packet Packet
 }
 
-// String returns one of "none", "SYN+ACK", "RST", "TCP" with flags, "UDP" with the payload, "echo", "port
-// unreachable", and "ICMP error" with type and code.
+// String returns one of "none", "SYN+ACK", "RST", "TCP" with flags, "UDP" with
+// the payload, "echo", "port unreachable", and "ICMP error" with type and code.
 func (a Answer) String() string {
 	switch a.Kind {
 	case NoAnswer:

@@ -18,8 +18,8 @@ type capture struct {
 	buf  []byte
 }
 
-// capture opens a packet socket that receives what comes in on an interface of the host, with index 0 on all, and if
-// outgoing is set, what goes out too.
+// capture opens a packet socket that receives what comes in on an interface of
+// the host, with index 0 on all, and if outgoing is set, what goes out too.
 func (h *Host) capture(index int, outgoing bool) (*capture, error) {
 	conn, err := h.packetSocket()
 	if err != nil {
@@ -33,7 +33,8 @@ func (h *Host) capture(index int, outgoing bool) (*capture, error) {
 		err = conn.SetReadBuffer(8 << 20)
 	}
 	if err == nil {
-		// The socket receives from here on, so that nothing else than what was asked for is in it.
+		// The socket receives from here on, so that nothing else than what was
+		// asked for is in it.
 		err = conn.Bind(&unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: index})
 	}
 	if err != nil {
@@ -43,8 +44,8 @@ func (h *Host) capture(index int, outgoing bool) (*capture, error) {
 	return &capture{conn, raw, make([]byte, etherLen+1<<16)}, nil
 }
 
-// packetSocket opens a packet(7) socket for frames in the host's namespace. As its protocol is 0, it receives nothing
-// until it is bound to another.
+// packetSocket opens a packet(7) socket for frames in the host's namespace. As
+// its protocol is 0, it receives nothing until it is bound to another.
 func (h *Host) packetSocket() (*socket.Conn, error) {
 	conn, err := socket.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0, "packet", &socket.Config{NetNS: h.FD()})
 	if err != nil {
@@ -53,8 +54,9 @@ func (h *Host) packetSocket() (*socket.Conn, error) {
 	return conn, nil
 }
 
-// next returns the next frame, which is good until it is called again, and where it came from. A frame that is there is
-// returned even if the deadline has passed; if there is none by then, the error is os.ErrDeadlineExceeded.
+// next returns the next frame, which is good until it is called again, and
+// where it came from. A frame that is there is returned even if the deadline
+// has passed; if there is none by then, the error is os.ErrDeadlineExceeded.
 func (c *capture) next(deadline time.Time) (frame []byte, from *unix.SockaddrLinklayer, err error) {
 	var (
 		n    int
@@ -64,7 +66,8 @@ func (c *capture) next(deadline time.Time) (frame []byte, from *unix.SockaddrLin
 		n, addr, err = unix.Recvfrom(int(fd), c.buf, unix.MSG_DONTWAIT)
 		return !errors.Is(err, unix.EAGAIN)
 	}
-	// Read would not even try with a deadline that has passed, and setting one costs more than trying.
+	// Read would not even try with a deadline that has passed, and setting one
+	// costs more than trying.
 	controlErr := c.raw.Control(func(fd uintptr) { receive(fd) })
 	if controlErr == nil && errors.Is(err, unix.EAGAIN) {
 		if controlErr = c.conn.SetReadDeadline(deadline); controlErr == nil {
@@ -81,7 +84,8 @@ func (c *capture) next(deadline time.Time) (frame []byte, from *unix.SockaddrLin
 	return c.buf[:n], from, nil
 }
 
-// lost returns how many frames did not fit into the socket since it was last asked.
+// lost returns how many frames did not fit into the socket since it was last
+// asked.
 func (c *capture) lost() (uint32, error) {
 	stats, err := c.conn.GetsockoptTpacketStats(unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err != nil {

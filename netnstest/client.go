@@ -11,15 +11,18 @@ import (
 	"time"
 )
 
-// DialTCP connects to an echo server from an address of the host, any if from is the zero Addr, and returns nil if what
-// it sends comes back. Where no answer is expected, Probe tells without waiting for the timeout, and for certain.
+// DialTCP connects to an echo server from an address of the host, any if from
+// is the zero Addr, and returns nil if what it sends comes back. Where no
+// answer is expected, Probe tells without waiting for the timeout, and for
+// certain.
 func (h *Host) DialTCP(from netip.Addr, to netip.AddrPort, timeout time.Duration) error {
 	h.t.Helper()
 	return h.exchange("tcp", from, to, timeout)
 }
 
-// ExchangeUDP sends a datagram to an echo server from an address of the host, any if from is the zero Addr, and returns
-// nil if it comes back. For a closed port the error is ECONNREFUSED.
+// ExchangeUDP sends a datagram to an echo server from an address of the host,
+// any if from is the zero Addr, and returns nil if it comes back. For a closed
+// port the error is ECONNREFUSED.
 func (h *Host) ExchangeUDP(from netip.Addr, to netip.AddrPort, timeout time.Duration) error {
 	h.t.Helper()
 	return h.exchange("udp", from, to, timeout)
@@ -39,8 +42,9 @@ func (h *Host) exchange(network string, from netip.Addr, to netip.AddrPort, time
 	return Echo(conn)
 }
 
-// Dial connects to an address by "tcp" or "udp" from an address of the host, any if from is the zero Addr. The
-// connection stays in the host's namespace wherever it is used. It is closed when the test ends, if it is not yet.
+// Dial connects to an address by "tcp" or "udp" from an address of the host,
+// any if from is the zero Addr. The connection stays in the host's namespace
+// wherever it is used. It is closed when the test ends, if it is not yet.
 func (h *Host) Dial(network string, from netip.Addr, to netip.AddrPort, timeout time.Duration) (net.Conn, error) {
 	h.t.Helper()
 	dialer := net.Dialer{Timeout: timeout}
@@ -64,7 +68,8 @@ func (h *Host) Dial(network string, from netip.Addr, to netip.AddrPort, timeout 
 	return conn, nil
 }
 
-// Echo sends a few bytes to an echo server and returns nil if the same come back, before the connection's deadline.
+// Echo sends a few bytes to an echo server and returns nil if the same come
+// back, before the connection's deadline.
 func Echo(conn net.Conn) error {
 	sent, got := make([]byte, 16), make([]byte, 16)
 	_, _ = rand.Read(sent) // never fails

@@ -16,14 +16,14 @@ var (
 	errVersion = errors.New("decode packet: neither IPv4 nor IPv6")
 )
 
-// UnmarshalBinary sets the packet to the one in b, from its IP header on. Payload
-// is a part of b, not a copy.
+// UnmarshalBinary sets the packet to the one in b, from its IP header on.
+// Payload is a part of b, not a copy.
 //
-// Checksums are not looked at: a packet captured on the host that sent it, or on
-// a veth peer, has none yet, as the kernel leaves them to hardware that is not
-// there. Fragments and extension headers of IPv6 are not looked into: they are
-// packets of a protocol that Packet does not know. The error is not nil if b is
-// cut short, or not an IP packet.
+// Checksums are not looked at: a packet captured on the host that sent it, or
+// on a veth peer, has none yet, as the kernel leaves them to hardware that is
+// not there. Fragments and extension headers of IPv6 are not looked into: they
+// are packets of a protocol that Packet does not know. The error is not nil if
+// b is cut short, or not an IP packet.
 func (p *Packet) UnmarshalBinary(b []byte) error {
 	*p = Packet{Frame: p.Frame}
 	l4, err := p.decodeIP(b)
@@ -56,8 +56,8 @@ func (p *Packet) UnmarshalBinary(b []byte) error {
 	return nil
 }
 
-// decodeIP sets what the IP header has and returns what follows it: less than the
-// header promises, if b is cut short as in the quote of an ICMP error, and
+// decodeIP sets what the IP header has and returns what follows it: less than
+// the header promises, if b is cut short as in the quote of an ICMP error, and
 // without the padding of a short frame.
 func (p *Packet) decodeIP(b []byte) (l4 []byte, err error) {
 	if len(b) == 0 {

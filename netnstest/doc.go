@@ -1,5 +1,6 @@
-// Package netnstest makes throw-away hosts for tests of what the Linux kernel does with packets: network namespaces
-// joined by veth pairs, IPv4 and IPv6, with echo servers, raw packets from any source address, and a way to know for
+// Package netnstest makes throw-away hosts for tests of what the Linux kernel
+// does with packets: network namespaces joined by veth pairs, IPv4 and IPv6,
+// with echo servers, raw packets from any source address, and a way to know for
 // certain that a packet got no answer.
 //
 //	func TestMain(m *testing.M) { os.Exit(netnstest.Main(m)) }
@@ -17,20 +18,23 @@
 //
 // # Privilege
 //
-// Main lets the tests run as any user: without root it starts the test binary again in a user namespace. Where that is
-// forbidden the tests fail and say why. Nothing is ever skipped.
+// Main lets the tests run as any user: without root it starts the test binary
+// again in a user namespace. Where that is forbidden the tests fail and say
+// why. Nothing is ever skipped.
 //
 // # No sleeping
 //
-// No call waits for a fixed time. Connect and AddAddr return when the link passes packets and the address is in use;
-// Send returns when the kernels have processed the packet, rules and all; Probe says "no answer" as soon as there can be
-// none any more. Why that is so can be read in pin.go and fence.go.
+// No call waits for a fixed time. Connect and AddAddr return when the link
+// passes packets and the address is in use; Send returns when the kernels have
+// processed the packet, rules and all; Probe says "no answer" as soon as there
+// can be none any more. Why that is so can be read in pin.go and fence.go.
 //
 // # Threads
 //
-// A namespace belongs to a thread. The package enters one only on a thread wired to a goroutine of its own, and leaves
-// it before the thread does anything else; so tests may run in parallel, and a failed test leaves no thread behind in
-// a namespace of the past.
+// A namespace belongs to a thread. The package enters one only on a thread
+// wired to a goroutine of its own, and leaves it before the thread does
+// anything else; so tests may run in parallel, and a failed test leaves no
+// thread behind in a namespace of the past.
 //
 // The package needs Linux 4.20 and works on links that it has made itself.
 package netnstest

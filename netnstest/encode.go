@@ -25,9 +25,9 @@ const defaultTTL = 64
 
 var errFamilies = errors.New("source and destination are not both IPv4 or both IPv6")
 
-// AppendBinary appends the packet to b, from its IP header on and with the right
-// checksums. It returns an error if the addresses are not two of one family, or
-// if the packet is longer than IP allows.
+// AppendBinary appends the packet to b, from its IP header on and with the
+// right checksums. It returns an error if the addresses are not two of one
+// family, or if the packet is longer than IP allows.
 func (p Packet) AppendBinary(b []byte) ([]byte, error) {
 	buf := gopacket.NewSerializeBuffer()
 	if err := p.encode(buf); err != nil {
@@ -81,7 +81,8 @@ func (p Packet) layers() []gopacket.SerializableLayer {
 	switch {
 	case p.Proto == TCP:
 		has := func(f TCPFlags) bool { return p.Flags&f != 0 }
-		// A window of 64,240 is what Linux opens a connection with over Ethernet.
+		// A window of 64,240 is what Linux opens a connection with over
+		// Ethernet.
 		tcp := &layers.TCP{
 			SrcPort: layers.TCPPort(p.Src.Port()), DstPort: layers.TCPPort(p.Dst.Port()),
 			Seq: p.Seq, Ack: p.Ack, Window: 64240,

@@ -15,23 +15,27 @@ import (
 	"github.com/gopacket/gopacket/layers"
 )
 
-// fenceAddr is an address that every host has on its loopback interface, so that a fence has something to ask for on
-// links without IPv4 too. It is the dummy address of RFC 7600, 4.8, that no host on the internet has.
+// fenceAddr is an address that every host has on its loopback interface, so
+// that a fence has something to ask for on links without IPv4 too. It is the
+// dummy address of RFC 7600, 4.8, that no host on the internet has.
 var fenceAddr = netip.AddrFrom4([4]byte{192, 0, 0, 8})
 
-// rounds is how often a fence asks. Each time, question and answer cross a link once; what is behind them in the queue
-// cannot be seen after them. So a fence is behind all packets that cross up to 2*rounds links there and back: those
-// answered by a host seven routers away, or fewer if neighbours must be discovered first.
+// rounds is how often a fence asks. Each time, question and answer cross a link
+// once; what is behind them in the queue cannot be seen after them. So a fence
+// is behind all packets that cross up to 2*rounds links there and back: those
+// answered by a host seven routers away, or fewer if neighbours must be
+// discovered first.
 const rounds = 8
 
-// watch sees the packets that come in to a host, on any interface, from just before the first was sent.
+// watch sees the packets that come in to a host, on any interface, from just
+// before the first was sent.
 type watch struct {
 	mu sync.Mutex // held by a fence or probe from its first frame to its last
 	*capture
 }
 
-// watcher returns the host's watch, opened at its first use and closed with the host: the kernel takes milliseconds to
-// close a packet socket.
+// watcher returns the host's watch, opened at its first use and closed with the
+// host: the kernel takes milliseconds to close a packet socket.
 func (h *Host) watcher() (*watch, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -46,7 +50,8 @@ func (h *Host) watcher() (*watch, error) {
 	return h.watch, nil
 }
 
-// fence returns when all that was sent on the CPU of the caller has been processed.
+// fence returns when all that was sent on the CPU of the caller has been
+// processed.
 func (w *watch) fence(out *wire) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -61,10 +66,12 @@ func (w *watch) fence(out *wire) error {
 	return nil
 }
 
-// round asks the far end of a wire for fenceAddr and calls see for every frame that comes in until the answer does.
+// round asks the far end of a wire for fenceAddr and calls see for every frame
+// that comes in until the answer does.
 //
-// The question is an ARP probe (RFC 5227): the kernel answers it at once, like a packet to any address of its own, but
-// no ip, ip6 or inet rule sees it, so that whatever the firewall under test does, it is answered. Its sender's IP
+// The question is an ARP probe (RFC 5227): the kernel answers it at once, like
+// a packet to any address of its own, but no ip, ip6 or inet rule sees it, so
+// that whatever the firewall under test does, it is answered. Its sender's IP
 // address is zero, hence the far end learns no neighbour from it.
 func (w *watch) round(out *wire, see func(frame []byte)) error {
 	mark := nextMark()
@@ -88,7 +95,8 @@ func (w *watch) round(out *wire, see func(frame []byte)) error {
 	}
 }
 
-// drain forgets what came in while nobody looked, and that some of it may have been lost.
+// drain forgets what came in while nobody looked, and that some of it may have
+// been lost.
 func (w *watch) drain() error {
 	for {
 		_, _, err := w.next(time.Time{}.Add(1))
@@ -105,7 +113,8 @@ func (w *watch) drain() error {
 
 var marks atomic.Uint32
 
-// nextMark returns a MAC address that no interface has, and no other fence: by it an answer is told from others.
+// nextMark returns a MAC address that no interface has, and no other fence: by
+// it an answer is told from others.
 func nextMark() (m MAC) {
 	m[0] = 0x02 // locally administered
 	binary.BigEndian.PutUint32(m[2:], marks.Add(1))

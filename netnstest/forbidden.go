@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// forbidden is what a process that cannot have network namespaces says: why, what stands in the way as far as the
-// system's settings tell, and what to do. read returns a setting's value by the path of its file, "" if there is none.
+// forbidden is what a process that cannot have network namespaces says: why,
+// what stands in the way as far as the system's settings tell, and what to do.
+// read returns a setting's value by the path of its file, "" if there is none.
 func forbidden(cause error, read func(path string) string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "netnstest: error: these tests need network namespaces: %v\n", cause)
@@ -20,14 +21,16 @@ func forbidden(cause error, read func(path string) string) string {
 	return b.String()
 }
 
-// obstacles are the settings that keep a user from making user namespaces, or from being root inside.
+// obstacles are the settings that keep a user from making user namespaces, or
+// from being root inside.
 var obstacles = []struct {
 	path   string
 	stands func(value string) bool
 	hint   string
 }{
 	{
-		// A limit of each user namespace (Linux 4.9): some distributions and hardening guides set it to 0.
+		// A limit of each user namespace (Linux 4.9): some distributions and
+		// hardening guides set it to 0.
 		"/proc/sys/user/max_user_namespaces", equals("0"),
 		"user.max_user_namespaces is 0: allow user namespaces with sysctl user.max_user_namespaces=15000",
 	},
@@ -36,12 +39,14 @@ var obstacles = []struct {
 		"user.max_net_namespaces is 0: allow network namespaces with sysctl user.max_net_namespaces=15000",
 	},
 	{
-		// Of Debian's kernels and those that borrow its patch, not of Linux itself.
+		// Of Debian's kernels and those that borrow its patch, not of Linux
+		// itself.
 		"/proc/sys/kernel/unprivileged_userns_clone", equals("0"),
 		"kernel.unprivileged_userns_clone is 0: allow user namespaces with sysctl kernel.unprivileged_userns_clone=1",
 	},
 	{
-		// Ubuntu 23.10 and later: a user namespace may be made, but gives no capabilities without an AppArmor profile.
+		// Ubuntu 23.10 and later: a user namespace may be made, but gives no
+		// capabilities without an AppArmor profile.
 		"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", equals("1"),
 		"AppArmor keeps user namespaces without capabilities: lift that with " +
 			"sysctl kernel.apparmor_restrict_unprivileged_userns=0",

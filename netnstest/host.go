@@ -11,9 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host is a host made for one test: a network namespace with an own loopback, addresses, routes, firewall and sockets.
-// Its methods may be called from several goroutines. Those that cannot do what they are asked fail the test, with
-// t.Fatal: call them from the goroutine that runs it.
+// Host is a host made for one test: a network namespace with an own loopback,
+// addresses, routes, firewall and sockets. Its methods may be called from
+// several goroutines. Those that cannot do what they are asked fail the test,
+// with t.Fatal: call them from the goroutine that runs it.
 type Host struct {
 	*machine
 	t testing.TB
@@ -32,13 +33,16 @@ type machine struct {
 	ports uint16 // source ports given to probes so far
 }
 
-// NewHost makes a host with loopback up, and takes it down when t ends. The name is for messages. Its settings are the
-// kernel's defaults whatever those of the machine are, but for four: IPv6 addresses are usable at once (no duplicate
-// address detection), ICMP errors are not rate limited, reverse paths are not filtered, and routers are not listened to.
-// Loopback has one address more, 192.0.0.8, by which Probe and Send tell that a packet has been processed.
+// NewHost makes a host with loopback up, and takes it down when t ends. The
+// name is for messages. Its settings are the kernel's defaults whatever those
+// of the machine are, but for four: IPv6 addresses are usable at once (no
+// duplicate address detection), ICMP errors are not rate limited, reverse paths
+// are not filtered, and routers are not listened to. Loopback has one address
+// more, 192.0.0.8, by which Probe and Send tell that a packet has been
+// processed.
 //
-// The kernel destroys a namespace in the background, with all that is in it, once its last socket is closed: it may be
-// a moment after the end of the test.
+// The kernel destroys a namespace in the background, with all that is in it,
+// once its last socket is closed: it may be a moment after the end of the test.
 func NewHost(t testing.TB, name string) *Host {
 	t.Helper()
 	h := &Host{&machine{name: name, wires: map[string]*wire{}}, t}
@@ -80,22 +84,26 @@ func (m *machine) close() error {
 // Name returns the name that NewHost was given.
 func (h *Host) Name() string { return h.name }
 
-// With returns the same host on behalf of t, a subtest as a rule: what cannot be done fails t, and what is opened is
-// closed when t ends.
+// With returns the same host on behalf of t, a subtest as a rule: what cannot
+// be done fails t, and what is opened is closed when t ends.
 func (h *Host) With(t testing.TB) *Host { return &Host{h.machine, t} }
 
-// FD returns a file descriptor of the host's network namespace, for libraries that take one: in mdlayher/netlink,
-// Config{NetNS: h.FD()}; in google/nftables, WithNetNSFd(h.FD()). It is good until the test ends, and not to be closed.
+// FD returns a file descriptor of the host's network namespace, for libraries
+// that take one: in mdlayher/netlink, Config{NetNS: h.FD()}; in
+// google/nftables, WithNetNSFd(h.FD()). It is good until the test ends, and not
+// to be closed.
 func (h *Host) FD() int { return int(h.ns) }
 
-// Do runs f in the host's namespace and returns when f does. Sockets that f opens belong to the host for good, also
-// when they are used elsewhere later.
+// Do runs f in the host's namespace and returns when f does. Sockets that f
+// opens belong to the host for good, also when they are used elsewhere later.
 //
-// The namespace is that of f's thread. Processes that f starts are the host's too; goroutines that f starts are not, and
-// /proc/net is that of this process: read /proc/thread-self/net instead.
+// The namespace is that of f's thread. Processes that f starts are the host's
+// too; goroutines that f starts are not, and /proc/net is that of this process:
+// read /proc/thread-self/net instead.
 //
-// f runs in another goroutine than the caller, yet it may call t.Fatal, or panic: Do then ends the caller the same way.
-// Do may be called within f, for this host or another.
+// f runs in another goroutine than the caller, yet it may call t.Fatal, or
+// panic: Do then ends the caller the same way. Do may be called within f, for
+// this host or another.
 func (h *Host) Do(f func()) {
 	h.t.Helper()
 	h.check(onThread(h.enter, f))

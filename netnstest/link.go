@@ -16,28 +16,33 @@ type Link struct {
 // End is one end of a Link: an interface of a host.
 type End struct {
 	Host *Host
-	// Dev is the name of the interface in Host: eth0 for the first link of a host, then eth1 and so on.
+	// Dev is the name of the interface in Host: eth0 for the first link of a
+	// host, then eth1 and so on.
 	Dev string
 	// Index is the number of the interface in Host.
 	Index int
 	MAC   MAC
-	// IPv4 and IPv6 are the addresses of the first network of each family, not valid if the link has none.
+	// IPv4 and IPv6 are the addresses of the first network of each family, not
+	// valid if the link has none.
 	IPv4, IPv6 netip.Addr
 	// LinkLocal is the address in fe80::/10 that the kernel gave the interface.
 	LinkLocal netip.Addr
 
 	peer *End
-	// learns is set if the end learns the other's addresses by neighbour discovery, not by decree.
+	// learns is set if the end learns the other's addresses by neighbour
+	// discovery, not by decree.
 	learns bool
 }
 
-// Connect lays a cable between a and b. Each network, as "192.0.2.0/24" or "2001:db8::/64", gives a its first address
-// and b its second, of that prefix length; more are added with AddAddr. On return both ends are up and the addresses are
-// in use. It may be called with hosts that are connected already, to each other too. A cable stays for as long as its
-// hosts do.
+// Connect lays a cable between a and b. Each network, as "192.0.2.0/24" or
+// "2001:db8::/64", gives a its first address and b its second, of that prefix
+// length; more are added with AddAddr. On return both ends are up and the
+// addresses are in use. It may be called with hosts that are connected already,
+// to each other too. A cable stays for as long as its hosts do.
 //
-// Each end knows the other's addresses by permanent neighbour entries, so that no packet of a test waits for discovery,
-// nor is lost to what a firewall does to it; LearnNeighbours takes these away.
+// Each end knows the other's addresses by permanent neighbour entries, so that
+// no packet of a test waits for discovery, nor is lost to what a firewall does
+// to it; LearnNeighbours takes these away.
 func Connect(t testing.TB, a, b *Host, networks ...string) *Link {
 	t.Helper()
 	l := &Link{A: End{Host: a.With(t)}, B: End{Host: b.With(t)}}
@@ -94,8 +99,9 @@ func (e *End) plug(l *Link) {
 	e.Host.links = append(e.Host.links, l)
 }
 
-// running reports whether the end passes packets and has its link-local address. An interface that was up before its
-// peer drops what it is to send until the kernel's link watch has come round to it.
+// running reports whether the end passes packets and has its link-local
+// address. An interface that was up before its peer drops what it is to send
+// until the kernel's link watch has come round to it.
 func (e *End) running() (bool, error) {
 	dev, err := e.Host.rtnl.LinkByIndex(e.Index)
 	if err != nil {

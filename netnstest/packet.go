@@ -6,15 +6,18 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 )
 
 // Proto is the number of a protocol on top of IP.
 type Proto uint8
 
-// The protocols that Packet knows. Of others it has the number, and the bytes after the IP header as Payload.
+// The protocols that Packet knows. Of others it has the number, and the bytes
+// after the IP header as Payload.
 const (
-	// ICMP stands for ICMPv6 (58) between IPv6 addresses, both when sent and when captured.
+	// ICMP stands for ICMPv6 (58) between IPv6 addresses, both when sent and
+	// when captured.
 	ICMP Proto = unix.IPPROTO_ICMP
 	TCP  Proto = unix.IPPROTO_TCP
 	UDP  Proto = unix.IPPROTO_UDP
@@ -61,9 +64,11 @@ func (f TCPFlags) String() string {
 	return string(append(b, ']'))
 }
 
-// Packet is an IPv4 or IPv6 packet, to send or as it was captured. What is not set is sent as zero, but for TTL.
+// Packet is an IPv4 or IPv6 packet, to send or as it was captured. What is not
+// set is sent as zero, but for TTL.
 type Packet struct {
-	// Src and Dst are of one family. Their ports are those of TCP and UDP, 0 for other protocols.
+	// Src and Dst are of one family. Their ports are those of TCP and UDP, 0
+	// for other protocols.
 	Src, Dst netip.AddrPort
 	Proto    Proto
 	// TTL is the time to live, or hop limit. 0 is sent as 64.
@@ -73,14 +78,17 @@ type Packet struct {
 	Flags    TCPFlags
 	Seq, Ack uint32
 
-	// Type, Code and Rest are of ICMP; Rest is the second word of its header: of an echo, the identifier and sequence.
+	// Type, Code and Rest are of ICMP; Rest is the second word of its header:
+	// of an echo, the identifier and sequence.
 	Type, Code uint8
 	Rest       uint32
 
-	// Payload is what follows the header of the protocol. TCP options are skipped when captured.
+	// Payload is what follows the header of the protocol. TCP options are
+	// skipped when captured.
 	Payload []byte
 
-	// Frame tells of the frame that a captured packet came in. It is of no meaning for one to send.
+	// Frame tells of the frame that a captured packet came in. It is of no
+	// meaning for one to send.
 	Frame Frame
 }
 
@@ -100,64 +108,56 @@ type Frame struct {
 	Outgoing bool
 }
 
-// SYN returns a packet that opens a TCP connection. Its source port is 0: Probe chooses one, Send and Burst do not.
+// SYN returns a packet that opens a TCP connection. Its source port is 0: Probe
+// chooses one, Send and Burst do not.
 func SYN(src netip.Addr, dst netip.AddrPort) Packet {
 	return Packet{Proto: TCP, Src: netip.AddrPortFrom(src, 0), Dst: dst, Flags: FlagSYN}
 }
 
-// Datagram returns a UDP packet. Its source port is 0: Probe chooses one, Send and Burst do not.
+// Datagram returns a UDP packet. Its source port is 0: Probe chooses one, Send
+// and Burst do not.
 func Datagram(src netip.Addr, dst netip.AddrPort, payload string) Packet {
 	return Packet{Proto: UDP, Src: netip.AddrPortFrom(src, 0), Dst: dst, Payload: []byte(payload)}
 }
 
-// Types of ICMP (RFC 792) and ICMPv6 (RFC 4443) messages.
-const (
-	icmpEchoReply        = 0
-	icmpUnreachable      = 3
-	icmpEchoRequest      = 8
-	icmpTimeExceeded     = 11
-	icmpParamProblem     = 12
-	icmp6Unreachable     = 1
-	icmp6ParamProblem    = 4
-	icmp6EchoRequest     = 128
-	icmp6EchoReply       = 129
-	icmpPortUnreachable  = 3 // code of icmpUnreachable
-	icmp6PortUnreachable = 4 // code of icmp6Unreachable
-)
-
-// Ping returns an ICMP echo request. id goes into identifier and sequence, and comes back in Rest of the reply.
+// Ping returns an ICMP echo request. id goes into identifier and sequence, and
+// comes back in Rest of the reply.
 func Ping(src, dst netip.Addr, id uint32) Packet {
 	p := Packet{
-		Proto: ICMP, Src: netip.AddrPortFrom(src, 0), Dst: netip.AddrPortFrom(dst, 0), Type: icmpEchoRequest, Rest: id,
+		Proto: ICMP, Src: netip.AddrPortFrom(src, 0), Dst: netip.AddrPortFrom(dst, 0), Type: layers.ICMPv4TypeEchoRequest, Rest: id,
 	}
 	if dst.Is6() {
-		p.Type = icmp6EchoRequest
+		p.Type = layers.ICMPv6TypeEchoRequest
 	}
 	return p
 }
 
-// PortUnreachable returns the ICMP error by which from, the destination of cause or a router on the way to it, tells
-// the source of cause that nobody serves its port.
+// PortUnreachable returns the ICMP error by which from, the destination of
+// cause or a router on the way to it, tells the source of cause that nobody
+// serves its port.
 func PortUnreachable(from netip.Addr, cause Packet) Packet {
 	p := Packet{
 		Proto: ICMP, Src: netip.AddrPortFrom(from, 0), Dst: netip.AddrPortFrom(cause.Src.Addr(), 0),
-		Type: icmpUnreachable, Code: icmpPortUnreachable,
+		Type: layers.ICMPv4TypeDestinationUnreachable, Code: layers.ICMPv4CodePort,
 	}
 	if from.Is6() {
-		p.Type, p.Code = icmp6Unreachable, icmp6PortUnreachable
+		p.Type, p.Code = layers.ICMPv6TypeDestinationUnreachable, layers.ICMPv6CodePortUnreachable
 	}
 	quote, err := cause.AppendBinary(nil)
 	if err != nil {
-		// A packet that cannot be sent cannot have caused an error. Send will say so too: p quotes nothing.
+		// A packet that cannot be sent cannot have caused an error. Send will
+		// say so too: p quotes nothing.
 		return p
 	}
-	// 548 bytes keep both errors within what may be sent over any link (RFC 1812, 4.3.2.3).
+	// 548 bytes keep both errors within what may be sent over any link (RFC
+	// 1812, 4.3.2.3).
 	p.Payload = quote[:min(len(quote), 548)]
 	return p
 }
 
-// Quoted returns the packet that an ICMP error quotes: its addresses, protocol and ports, and, where they are quoted,
-// type and rest of an echo. ok is false if p is no ICMP error.
+// Quoted returns the packet that an ICMP error quotes: its addresses, protocol
+// and ports, and, where they are quoted, type and rest of an echo. ok is false
+// if p is no ICMP error.
 func (p Packet) Quoted() (quoted Packet, ok bool) {
 	if !p.isICMPError() {
 		return Packet{}, false
@@ -183,23 +183,23 @@ func (p Packet) isICMPError() bool {
 		return false
 	}
 	if p.Src.Addr().Is6() {
-		return icmp6Unreachable <= p.Type && p.Type <= icmp6ParamProblem
+		return layers.ICMPv6TypeDestinationUnreachable <= p.Type && p.Type <= layers.ICMPv6TypeParameterProblem
 	}
-	return p.Type == icmpUnreachable || p.Type == icmpTimeExceeded || p.Type == icmpParamProblem
+	return p.Type == layers.ICMPv4TypeDestinationUnreachable || p.Type == layers.ICMPv4TypeTimeExceeded || p.Type == layers.ICMPv4TypeParameterProblem
 }
 
 func (p Packet) isPortUnreachable() bool {
 	if p.Src.Addr().Is6() {
-		return p.Proto == ICMP && p.Type == icmp6Unreachable && p.Code == icmp6PortUnreachable
+		return p.Proto == ICMP && p.Type == layers.ICMPv6TypeDestinationUnreachable && p.Code == layers.ICMPv6CodePortUnreachable
 	}
-	return p.Proto == ICMP && p.Type == icmpUnreachable && p.Code == icmpPortUnreachable
+	return p.Proto == ICMP && p.Type == layers.ICMPv4TypeDestinationUnreachable && p.Code == layers.ICMPv4CodePort
 }
 
 func (p Packet) isEchoReply() bool {
 	if p.Src.Addr().Is6() {
-		return p.Proto == ICMP && p.Type == icmp6EchoReply
+		return p.Proto == ICMP && p.Type == layers.ICMPv6TypeEchoReply
 	}
-	return p.Proto == ICMP && p.Type == icmpEchoReply
+	return p.Proto == ICMP && p.Type == layers.ICMPv4TypeEchoReply
 }
 
 // String returns the packet on one line, in the manner of tcpdump(8).

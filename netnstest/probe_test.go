@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+
+	"github.com/gopacket/gopacket/layers"
 )
 
 // pair is two connected hosts, as most tests need them.
@@ -252,7 +254,7 @@ func TestProbeTakesOnlyItsOwnAnswer(t *testing.T) {
 	unreachable := func(cause Packet) Packet { return PortUnreachable(mine.Dst.Addr(), cause) }
 	ping := Ping(mine.Src.Addr(), mine.Dst.Addr(), 7)
 	reply := func(id uint32) Packet {
-		return Packet{Proto: ICMP, Src: ping.Dst, Dst: ping.Src, Type: icmpEchoReply, Rest: id}
+		return Packet{Proto: ICMP, Src: ping.Dst, Dst: ping.Src, Type: layers.ICMPv4TypeEchoReply, Rest: id}
 	}
 	for name, tt := range map[string]struct {
 		p, q Packet

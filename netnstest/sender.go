@@ -5,17 +5,20 @@ import (
 	"net/netip"
 )
 
-// Sender sends packets of any content on one link of a host. What it sends needs no address, route or socket on the
-// host, and passes none of its firewall.
+// Sender sends packets of any content on one link of a host. What it sends
+// needs no address, route or socket on the host, and passes none of its
+// firewall.
 //
-// All packets go out from one CPU, the same for all senders and probes of the process, so that they are processed in
-// the order in which they were sent, whoever answers or forwards them.
+// All packets go out from one CPU, the same for all senders and probes of the
+// process, so that they are processed in the order in which they were sent,
+// whoever answers or forwards them.
 type Sender struct {
 	host *Host
 	wire *wire
 }
 
-// Sender returns the sender of the link on the interface dev; "" stands for the only one. It needs no closing.
+// Sender returns the sender of the link on the interface dev; "" stands for the
+// only one. It needs no closing.
 func (h *Host) Sender(dev string) *Sender {
 	h.t.Helper()
 	e := h.end(dev)
@@ -30,21 +33,25 @@ func (h *Host) Sender(dev string) *Sender {
 	return &Sender{h, w}
 }
 
-// Send sends packets and returns when they have been processed, by the far end and by the hosts behind it: what their
-// firewalls do about them is done, and what their kernels answer has come in. Programs that receive them may lag behind.
+// Send sends packets and returns when they have been processed, by the far end
+// and by the hosts behind it: what their firewalls do about them is done, and
+// what their kernels answer has come in. Programs that receive them may lag
+// behind.
 func (s *Sender) Send(packets ...Packet) {
 	s.host.t.Helper()
 	s.Burst(len(packets), func(i int) Packet { return packets[i] })
 }
 
-// Burst sends n packets as fast as the far end takes them, the i-th of which packet(i) returns, and returns when they
-// have been processed, as Send does. None is lost on the link; a router behind it may drop what comes too fast.
+// Burst sends n packets as fast as the far end takes them, the i-th of which
+// packet(i) returns, and returns when they have been processed, as Send does.
+// None is lost on the link; a router behind it may drop what comes too fast.
 func (s *Sender) Burst(n int, packet func(i int) Packet) {
 	s.host.t.Helper()
 	s.host.check(s.host.burst(s.wire, n, packet))
 }
 
-// Send sends a packet by the link that the route to its destination takes, or the only one, as Sender.Send does.
+// Send sends a packet by the link that the route to its destination takes, or
+// the only one, as Sender.Send does.
 func (h *Host) Send(p Packet) {
 	h.t.Helper()
 	w, err := h.towards(p.Dst.Addr())
@@ -52,8 +59,9 @@ func (h *Host) Send(p Packet) {
 	h.check(h.burst(w, 1, func(int) Packet { return p }))
 }
 
-// Fence returns when all that was sent before, by senders and probes of this process, has been processed as Send says.
-// It is of use with packets that were sent while others were, in another goroutine.
+// Fence returns when all that was sent before, by senders and probes of this
+// process, has been processed as Send says. It is of use with packets that were
+// sent while others were, in another goroutine.
 func (h *Host) Fence() {
 	h.t.Helper()
 	for _, e := range h.ends() {
@@ -91,7 +99,8 @@ func (h *Host) ends() []*End {
 	return ends
 }
 
-// towards returns the wire by which packets to dst go: that of the only link, or else of the one on the route.
+// towards returns the wire by which packets to dst go: that of the only link,
+// or else of the one on the route.
 func (h *Host) towards(dst netip.Addr) (*wire, error) {
 	ends := h.ends()
 	if len(ends) == 1 {

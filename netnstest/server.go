@@ -18,31 +18,35 @@ type Server struct {
 	once  sync.Once
 }
 
-// Addr returns the address that the server listens on, with the port that the kernel chose if it was asked for 0.
+// Addr returns the address that the server listens on, with the port that the
+// kernel chose if it was asked for 0.
 func (s *Server) Addr() netip.AddrPort { return s.addr }
 
-// Count returns how many connections the server has accepted, or how many datagrams it has answered.
+// Count returns how many connections the server has accepted, or how many
+// datagrams it has answered.
 func (s *Server) Count() int { return int(s.count.Load()) }
 
-// Close stops the server, ends its connections and waits until its goroutines are gone. It may be called again, and is
-// when the test ends.
+// Close stops the server, ends its connections and waits until its goroutines
+// are gone. It may be called again, and is when the test ends.
 func (s *Server) Close() { s.once.Do(s.stop) }
 
-// ListenTCP starts a TCP echo server on addr: "[::]:22" for both families, "0.0.0.0:22", "192.0.2.1:22", or with port 0
-// for one that the kernel chooses.
+// ListenTCP starts a TCP echo server on addr: "[::]:22" for both families,
+// "0.0.0.0:22", "192.0.2.1:22", or with port 0 for one that the kernel chooses.
 func (h *Host) ListenTCP(addr string) *Server {
 	h.t.Helper()
 	return h.Listen("tcp", addr)
 }
 
-// ListenUDP starts a UDP echo server on addr, as ListenTCP does. It answers from the address that it was asked at.
+// ListenUDP starts a UDP echo server on addr, as ListenTCP does. It answers
+// from the address that it was asked at.
 func (h *Host) ListenUDP(addr string) *Server {
 	h.t.Helper()
 	return h.Listen("udp", addr)
 }
 
-// Listen starts an echo server on a network that net.Listen or net.ListenPacket knows: "tcp", "udp", and with a 4 or 6
-// at the end for one family only. So "tcp6" on "[::]:22" is a server with IPV6_V6ONLY.
+// Listen starts an echo server on a network that net.Listen or net.ListenPacket
+// knows: "tcp", "udp", and with a 4 or 6 at the end for one family only. So
+// "tcp6" on "[::]:22" is a server with IPV6_V6ONLY.
 func (h *Host) Listen(network, addr string) *Server {
 	h.t.Helper()
 	var (
@@ -66,7 +70,8 @@ func (h *Host) Listen(network, addr string) *Server {
 
 func serveTCP(network, addr string) (*Server, error) {
 	var lc net.ListenConfig
-	// Go listens with MPTCP by default since 1.24. A firewall's tests are about plain TCP.
+	// Go listens with MPTCP by default since 1.24. A firewall's tests are about
+	// plain TCP.
 	lc.SetMultipathTCP(false)
 	listener, err := lc.Listen(context.Background(), network, addr)
 	if err != nil {

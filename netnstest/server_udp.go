@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// datagrams is a UDP echo server. Whoever finds datagrams in its socket may answer them: its own goroutine, or a Probe
-// that wants to be sure that all have been.
+// datagrams is a UDP echo server. Whoever finds datagrams in its socket may
+// answer them: its own goroutine, or a Probe that wants to be sure that all
+// have been.
 type datagrams struct {
 	server *Server
 	conn   *net.UDPConn
@@ -61,7 +62,8 @@ func serveUDP(network, addr string) (*Server, error) {
 	return d.server, nil
 }
 
-// serve answers from the CPU that Probe sends from, for the same reason: see theCPU.
+// serve answers from the CPU that Probe sends from, for the same reason: see
+// theCPU.
 func (d *datagrams) serve() {
 	err := pinned(func() error {
 		return d.raw.Read(func(fd uintptr) bool {
@@ -74,7 +76,8 @@ func (d *datagrams) serve() {
 	}
 }
 
-// answerDatagrams answers whatever is in the sockets of all servers, and returns when that has been sent.
+// answerDatagrams answers whatever is in the sockets of all servers, and
+// returns when that has been sent.
 func answerDatagrams() error {
 	open.mu.Lock()
 	defer open.mu.Unlock()
@@ -86,8 +89,9 @@ func answerDatagrams() error {
 	return nil
 }
 
-// answer sends back the datagrams in the socket. The control message that tells where one was sent to, and by which
-// interface, is at once the one that says where to answer from: on a host with several addresses, the kernel would
+// answer sends back the datagrams in the socket. The control message that tells
+// where one was sent to, and by which interface, is at once the one that says
+// where to answer from: on a host with several addresses, the kernel would
 // choose one by the route.
 func (d *datagrams) answer(fd int) {
 	d.mu.Lock()
@@ -101,11 +105,13 @@ func (d *datagrams) answer(fd int) {
 		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EBADF):
 			return
 		}
-		// Other errors are of datagrams sent before, as ECONNREFUSED, and gone now that they have been read.
+		// Other errors are of datagrams sent before, as ECONNREFUSED, and gone
+		// now that they have been read.
 	}
 }
 
-// askForDestination makes recvmsg tell the destination of a datagram, on a dual stack socket that of IPv4 ones too.
+// askForDestination makes recvmsg tell the destination of a datagram, on a dual
+// stack socket that of IPv4 ones too.
 func askForDestination(_, _ string, c syscall.RawConn) (err error) {
 	controlErr := c.Control(func(fd uintptr) {
 		var domain int

@@ -10,23 +10,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sniffer sees the packets on an interface of a host, from the moment it is made. The kernel keeps them until they are
-// asked for: some ten thousand, or a few hundred where only root may have more. One goroutine at a time may use it.
+// Sniffer sees the packets on an interface of a host, from the moment it is
+// made. The kernel keeps them until they are asked for: some ten thousand, or a
+// few hundred where only root may have more. One goroutine at a time may use
+// it.
 type Sniffer struct {
 	host *Host
 	dev  string
 	*capture
 }
 
-// Sniff captures the packets that come in on the interface dev, "" standing for all, before the firewall sees them and
-// whomever they are for. Look for what you expect among them: hosts send IPv6 multicast listener reports when it pleases
-// them, for seconds after an address was added. The sniffer is closed when the test ends.
+// Sniff captures the packets that come in on the interface dev, "" standing for
+// all, before the firewall sees them and whomever they are for. Look for what
+// you expect among them: hosts send IPv6 multicast listener reports when it
+// pleases them, for seconds after an address was added. The sniffer is closed
+// when the test ends.
 func (h *Host) Sniff(dev string) *Sniffer {
 	h.t.Helper()
 	return h.sniff(dev, false)
 }
 
-// SniffBothWays is Sniff that captures also what the host sends: the packets with Frame.Outgoing.
+// SniffBothWays is Sniff that captures also what the host sends: the packets
+// with Frame.Outgoing.
 func (h *Host) SniffBothWays(dev string) *Sniffer {
 	h.t.Helper()
 	return h.sniff(dev, true)
@@ -54,7 +59,8 @@ func (h *Host) sniff(dev string, outgoing bool) *Sniffer {
 // Close ends the capture. It may be called again.
 func (s *Sniffer) Close() { _ = s.conn.Close() }
 
-// Next returns the next IP packet, waiting for one if there is none yet. ok is false if none came within timeout.
+// Next returns the next IP packet, waiting for one if there is none yet. ok is
+// false if none came within timeout.
 func (s *Sniffer) Next(timeout time.Duration) (p Packet, ok bool) {
 	s.host.t.Helper()
 	p, err := s.packet(time.Now().Add(timeout))
@@ -65,8 +71,9 @@ func (s *Sniffer) Next(timeout time.Duration) (p Packet, ok bool) {
 	return p, true
 }
 
-// Await returns the next packet for which match is true. Packets before it are gone then. If none comes within timeout,
-// the error is os.ErrDeadlineExceeded, with the last packets that did not match.
+// Await returns the next packet for which match is true. Packets before it are
+// gone then. If none comes within timeout, the error is os.ErrDeadlineExceeded,
+// with the last packets that did not match.
 func (s *Sniffer) Await(match func(Packet) bool, timeout time.Duration) (Packet, error) {
 	deadline := time.Now().Add(timeout)
 	var others []Packet
@@ -111,7 +118,8 @@ func (s *Sniffer) packet(deadline time.Time) (p Packet, err error) {
 	}
 }
 
-// decodeFrame sets p to the IP packet in an Ethernet frame, of which its payload is a part.
+// decodeFrame sets p to the IP packet in an Ethernet frame, of which its
+// payload is a part.
 func decodeFrame(frame []byte, p *Packet) error {
 	if len(frame) < etherLen {
 		return errShort

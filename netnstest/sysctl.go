@@ -11,10 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// settings are those in which a host differs from the kernel's defaults, or which a new namespace may take from the
-// machine's (net.core.devconf_inherit_init_net: by default it takes those of IPv4). An interface takes over "default".
+// settings are those in which a host differs from the kernel's defaults, or
+// which a new namespace may take from the machine's
+// (net.core.devconf_inherit_init_net: by default it takes those of IPv4). An
+// interface takes over "default".
 var settings = []struct{ key, value string }{
-	// Distributions filter reverse paths loosely. Spoofed packets must reach the rules under test instead.
+	// Distributions filter reverse paths loosely. Spoofed packets must reach
+	// the rules under test instead.
 	{"net.ipv4.conf.all.rp_filter", "0"},
 	{"net.ipv4.conf.default.rp_filter", "0"},
 	// Probe counts on answers to ARP for any address of the host; see fence.go.
@@ -39,7 +42,8 @@ var settings = []struct{ key, value string }{
 	{"net.ipv6.conf.default.accept_ra", "0"},
 }
 
-// configure makes a namespace into a host: settings, loopback, and the address that a fence asks for.
+// configure makes a namespace into a host: settings, loopback, and the address
+// that a fence asks for.
 func (h *Host) configure() error {
 	for _, s := range settings {
 		err := h.sysctl(s.key, s.value)
@@ -65,8 +69,9 @@ func (h *Host) configure() error {
 	return nil
 }
 
-// Sysctl sets a setting of the host's network, by the name that sysctl(8) uses: net.ipv4.ip_forward. Where the name of
-// an interface has a dot in it, separate by slashes instead.
+// Sysctl sets a setting of the host's network, by the name that sysctl(8) uses:
+// net.ipv4.ip_forward. Where the name of an interface has a dot in it, separate
+// by slashes instead.
 func (h *Host) Sysctl(key, value string) {
 	h.t.Helper()
 	h.check(h.sysctl(key, value))
@@ -77,7 +82,8 @@ func (h *Host) sysctl(key, value string) (err error) {
 	if !strings.Contains(key, "/") {
 		path = strings.ReplaceAll(key, ".", "/")
 	}
-	// The files of /proc/sys/net are those of the namespace of the thread that opens them.
+	// The files of /proc/sys/net are those of the namespace of the thread that
+	// opens them.
 	enterErr := onThread(h.enter, func() {
 		err = write("/proc/sys/"+path, value+"\n")
 	})
@@ -87,7 +93,8 @@ func (h *Host) sysctl(key, value string) (err error) {
 	return nil
 }
 
-// write differs from os.WriteFile in not asking to create the file: in procfs that is EACCES where ENOENT tells more.
+// write differs from os.WriteFile in not asking to create the file: in procfs
+// that is EACCES where ENOENT tells more.
 func write(path, value string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {

@@ -8,13 +8,16 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// onThread runs f in a goroutine with a thread to itself, which enter has taken to another network namespace. The
-// thread goes back to where it came from before any other goroutine may use it; if it cannot, it ends with its
+// onThread runs f in a goroutine with a thread to itself, which enter has taken
+// to another network namespace. The thread goes back to where it came from
+// before any other goroutine may use it; if it cannot, it ends with its
 // goroutine, so that no thread is ever left in a foreign namespace.
 //
-// A goroutine of its own it must be, even for a caller that is locked to a thread: setns(2) acts on the thread, and the
-// caller's would be lost if it could not go back. If enter fails, f is not run and onThread returns the error.
-// A panic in f goes on in the caller, and where f ends its goroutine, as t.FailNow does, the caller's ends too.
+// A goroutine of its own it must be, even for a caller that is locked to a
+// thread: setns(2) acts on the thread, and the caller's would be lost if it
+// could not go back. If enter fails, f is not run and onThread returns the
+// error. A panic in f goes on in the caller, and where f ends its goroutine, as
+// t.FailNow does, the caller's ends too.
 func onThread(enter func() error, f func()) error {
 	var (
 		err      error
@@ -63,7 +66,8 @@ func onThread(enter func() error, f func()) error {
 	return nil
 }
 
-// panicError carries a panic from the goroutine in which it was raised to the one that waits for it.
+// panicError carries a panic from the goroutine in which it was raised to the
+// one that waits for it.
 type panicError struct {
 	value any
 	stack []byte

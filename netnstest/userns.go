@@ -15,11 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childVariable marks the environment of a child, so that a child without the privilege does not start another.
+// childVariable marks the environment of a child, so that a child without the
+// privilege does not start another.
 const childVariable = "NETNSTEST_CHILD"
 
-// needed are the capabilities that the hosts of a test take: to make and enter namespaces, to configure them, and to
-// open packet sockets in them.
+// needed are the capabilities that the hosts of a test take: to make and enter
+// namespaces, to configure them, and to open packet sockets in them.
 var needed = []struct {
 	bit  int
 	name string
@@ -29,9 +30,11 @@ var needed = []struct {
 	{unix.CAP_NET_RAW, "CAP_NET_RAW"},
 }
 
-// havePrivilege returns nil if this process can make network namespaces. It asks by making one and returning from it:
-// the capabilities alone do not tell, because a seccomp filter or a limit may stand in the way, and because root of a
-// user namespace may not enter, so not return to, a network namespace from outside of it.
+// havePrivilege returns nil if this process can make network namespaces. It
+// asks by making one and returning from it: the capabilities alone do not tell,
+// because a seccomp filter or a limit may stand in the way, and because root of
+// a user namespace may not enter, so not return to, a network namespace from
+// outside of it.
 func havePrivilege() error {
 	if err := haveCapabilities(); err != nil {
 		return err
@@ -62,8 +65,9 @@ func haveCapabilities() error {
 	return nil
 }
 
-// upLoopback makes 127.0.0.1 and ::1 work in the child, whose network namespace is new: tests that serve on loopback
-// without a Host should not notice where they run.
+// upLoopback makes 127.0.0.1 and ::1 work in the child, whose network namespace
+// is new: tests that serve on loopback without a Host should not notice where
+// they run.
 func upLoopback() error {
 	lo, err := netlink.LinkByName("lo")
 	if err == nil {
@@ -75,10 +79,11 @@ func upLoopback() error {
 	return nil
 }
 
-// runChild runs this binary again as root of a new user namespace and returns its exit code. The error is not nil only
-// if the child could not be started.
+// runChild runs this binary again as root of a new user namespace and returns
+// its exit code. The error is not nil only if the child could not be started.
 func runChild() (int, error) {
-	// The parent death signal is sent when the thread that started the child ends, so this one must not.
+	// The parent death signal is sent when the thread that started the child
+	// ends, so this one must not.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
@@ -95,7 +100,8 @@ func runChild() (int, error) {
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("create user namespace: %w", err)
 	}
-	// `go test` ends a binary that runs too long with SIGQUIT, to see its goroutines: those of interest are the child's.
+	// `go test` ends a binary that runs too long with SIGQUIT, to see its
+	// goroutines: those of interest are the child's.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT)
 	defer signal.Stop(signals)

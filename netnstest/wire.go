@@ -19,11 +19,13 @@ import (
 // etherLen is the length of an Ethernet header in bytes.
 const etherLen = 14
 
-// batch is how many frames go to the kernel in one call: more save little, as a packet costs some microseconds there.
+// batch is how many frames go to the kernel in one call: more save little, as a
+// packet costs some microseconds there.
 const batch = 64
 
-// wire puts frames on the link of an end, to the other end, for whatever addresses are in them: neither routes nor
-// neighbours nor firewall of the host have a say.
+// wire puts frames on the link of an end, to the other end, for whatever
+// addresses are in them: neither routes nor neighbours nor firewall of the host
+// have a say.
 type wire struct {
 	end *End
 
@@ -31,13 +33,15 @@ type wire struct {
 	conn   *socket.Conn
 	raw    syscall.RawConn
 	buffer gopacket.SerializeBuffer
-	// The kernel reads frames by pointers through vectors and msgs, all three parts of the wire.
+	// The kernel reads frames by pointers through vectors and msgs, all three
+	// parts of the wire.
 	frames  [batch][]byte
 	vectors [batch]unix.Iovec
 	msgs    [batch]mmsghdr
 }
 
-// mmsghdr is struct mmsghdr of <linux/socket.h>, which x/sys/unix does not have.
+// mmsghdr is struct mmsghdr of <linux/socket.h>, which x/sys/unix does not
+// have.
 type mmsghdr struct {
 	header unix.Msghdr // msg_hdr
 	length uint32      // msg_len: bytes sent
@@ -60,7 +64,8 @@ func newWire(e *End) (*wire, error) {
 	return &wire{end: e, conn: conn, raw: raw, buffer: gopacket.NewSerializeBuffer()}, nil
 }
 
-// send sends n packets, the i-th of which packet returns, as fast as the far end takes them.
+// send sends n packets, the i-th of which packet returns, as fast as the far
+// end takes them.
 func (w *wire) send(n int, packet func(i int) Packet) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -92,8 +97,9 @@ func (w *wire) sendFrame(frame []byte) error {
 	return nil
 }
 
-// flush sends the first n frames. ENOBUFS is the far end's backlog being full: the veth did not deliver, and the frame
-// is sent again once the kernel has worked some of it off.
+// flush sends the first n frames. ENOBUFS is the far end's backlog being full:
+// the veth did not deliver, and the frame is sent again once the kernel has
+// worked some of it off.
 func (w *wire) flush(n int) error {
 	for i := range n {
 		w.vectors[i].Base = &w.frames[i][0]
@@ -121,7 +127,8 @@ func (w *wire) flush(n int) error {
 	return nil
 }
 
-// sendmmsg returns how many messages were sent, at least one if the error is nil.
+// sendmmsg returns how many messages were sent, at least one if the error is
+// nil.
 func (w *wire) sendmmsg(msgs []mmsghdr) (n int, err error) {
 	controlErr := w.raw.Write(func(fd uintptr) (done bool) {
 		r, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), 0, 0, 0)
@@ -151,5 +158,6 @@ func etherType(p Packet) layers.EthernetType {
 	return layers.EthernetTypeIPv6
 }
 
-// htons returns v in network byte order, in which the protocol of a packet socket is.
+// htons returns v in network byte order, in which the protocol of a packet
+// socket is.
 func htons(v uint16) uint16 { return v<<8 | v>>8 }
