@@ -61,26 +61,22 @@ as portmon ban reads it.`,
 				return err
 			}
 			defer c.Close()
+			if err := p.skipImpossible(h, list); err != nil {
+				return err
+			}
 			switch {
+			case reason != "" && !h.Exists:
+				return errNoTable
 			case reason != "":
-				err = p.unbanReason(h, reason)
+				return p.unbanReason(h, reason)
 			case all && h.Exists:
 				return p.unbanAll(h)
 			case all:
 				return p.unbanRemembered(h, everything, true)
-			default:
-				if err := p.skipImpossible(h, list); err != nil {
-					return err
-				}
-				if h.Exists {
-					return p.unban(h, list.targets)
-				}
-				return p.unbanRemembered(h, sourcesOf(list.targets), false)
+			case h.Exists:
+				return p.unban(h, list.targets)
 			}
-			if err == nil && !h.Exists {
-				return errNoTable
-			}
-			return err
+			return p.unbanRemembered(h, sourcesOf(list.targets), false)
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "lift all bans, and forget all offences")
@@ -197,6 +193,7 @@ func (p *cli) unbanRemembered(h *ruleset.Handle, prefixes []netip.Prefix, all bo
 			had = append(had, row.Source)
 		}
 	}
+	slices.SortFunc(had, netip.Prefix.Compare)
 	if _, err := p.forget(h, prefixes...); err != nil {
 		return err
 	}
@@ -207,7 +204,6 @@ func (p *cli) unbanRemembered(h *ruleset.Handle, prefixes []netip.Prefix, all bo
 		p.print("forgot %s\n", text.Plural(len(had), "remembered ban"))
 		return nil
 	}
-	slices.SortFunc(had, netip.Prefix.Compare)
 	for _, source := range had {
 		p.print("forgot the remembered ban of %s\n", text.Prefix(source))
 	}
@@ -233,11 +229,11 @@ func (p *cli) unbanReason(h *ruleset.Handle, reason string) error {
 	n := 0
 	err := withSets(h, func() error {
 		more, err := h.UnbanWhere(func(e ruleset.Entry) bool {
-			text, _ := ruleset.Offence(e.Comment)
-			if text == reason {
+			noted, _ := ruleset.Offence(e.Comment)
+			if noted == reason {
 				sources = append(sources, e.Prefixes()...)
 			}
-			return text == reason
+			return noted == reason
 		})
 		n += more
 		return err
@@ -250,9 +246,9 @@ func (p *cli) unbanReason(h *ruleset.Handle, reason string) error {
 	return err
 }
 
-// forget has what was unbanned stay unbanned: the watcher forgets it, or the
-// file does. It returns sources of which something was remembered, as far as
-// that is known.
+// forget removes prefixes, and all within, from what is remembered, so that what
+// was unbanned stays unbanned: from the watcher's memory, or from the file. It
+// returns the sources that a watcher remembered.
 func (p *cli) forget(h *ruleset.Handle, prefixes ...netip.Prefix) (had []netip.Prefix, err error) {
 	if len(prefixes) == 0 {
 		return nil, nil
@@ -274,8 +270,8 @@ func (p *cli) forget(h *ruleset.Handle, prefixes ...netip.Prefix) (had []netip.P
 	return nil, nil
 }
 
-// forgetInBook takes prefixes, and all within, out of the book. Of sources that
-// hold no others, the lines are not even read.
+// forgetInBook removes prefixes, and all within, from the book. If each is a
+// source of its own, the rest of the book is not read.
 func (p *cli) forgetInBook(path string, h *ruleset.Handle, prefixes []netip.Prefix) error {
 	report, err := lookAtBook(path, h)
 	if err != nil || report.Missing {
