@@ -60,7 +60,8 @@ With --check the exit code is 3 if the kernel holds something else.`,
 		},
 	}
 	cmd.Flags().BoolVar(&check, "check", false, "change nothing; report what differs, and exit 3 if anything does")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "change nothing; write the table in nft syntax, and what would change as comments")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false,
+		"change nothing; write the table in nft syntax, and what would change as comments")
 	return cmd
 }
 
@@ -127,7 +128,7 @@ func durations(ds []time.Duration) string {
 	return strings.Join(all, " ")
 }
 
-// changes names what a plan changes, but for the bans that it lifts.
+// changes names what a plan changes, except the bans that it lifts.
 func changes(plan *ruleset.Plan) []string {
 	all := slices.DeleteFunc(plan.Summary(), func(what string) bool { return what == "bans of whitelisted sources" })
 	if len(all) == 0 {
@@ -146,12 +147,8 @@ func kept(h *ruleset.Handle) string {
 }
 
 func lifted(plan *ruleset.Plan) string {
-	switch n := len(plan.Lifted); n {
-	case 0:
+	if len(plan.Lifted) == 0 {
 		return ""
-	case 1:
-		return "; lifted 1 ban of a whitelisted source"
-	default:
-		return fmt.Sprintf("; lifted %d bans of whitelisted sources", n)
 	}
+	return "; lifted " + text.Plural(len(plan.Lifted), "ban") + " of whitelisted sources"
 }

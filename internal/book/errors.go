@@ -54,8 +54,8 @@ var ErrLocked = folder.ErrLocked
 type RefusedError = folder.RefusedError
 
 // OriginError says that a file is about another machine or another network
-// namespace. A cloned image, for one, would ban on every copy of it whoever
-// offended the original.
+// namespace. Every copy of a cloned image would otherwise ban those who offended
+// the original.
 type OriginError struct{ What, Saved, Here string }
 
 func (e *OriginError) Error() string {

@@ -34,7 +34,7 @@ func learn(t *testing.T, b *Book, r Row, counted bool, offences int) Row {
 	return now
 }
 
-// An offence counts once, in whatever order it is heard and found.
+// An offence counts once, in whatever order it is logged and found.
 func TestCountedOnce(t *testing.T) {
 	first, second := offence(in(0), time.Minute, 1), offence(in(2*time.Minute), time.Hour, 2)
 	b := New(0)
@@ -60,7 +60,7 @@ func TestCountedOnce(t *testing.T) {
 	learn(t, b, second, false, 2)
 	b.Sweep(after(2 * time.Hour))
 	learn(t, b, offence(in(2*time.Hour), day, 3), true, 3)
-	// The port of an offence that nobody heard is not that of the one before.
+	// The port of an offence that was not logged is not that of the one before.
 	if r := learn(t, b, dumped(offence(in(3*day), day, 3)), true, 4); r.Proto != 0 || r.Port != 0 || r.Cause != ruleset.CauseTrap {
 		t.Errorf("%+v", r)
 	}

@@ -58,20 +58,17 @@ var errNotHeader = errors.New("its first line is not a header of portmon")
 // parse reads a header. The error is errNotHeader, or a *RefusedError if it is
 // that of a newer version.
 func (h *Header) parse(line []byte) error {
-	// First the version alone: the next one may have other types for the rest.
-	var kind struct {
-		Format  string
-		Version int
-	}
-	if json.Unmarshal(line, &kind) != nil || kind.Format != format || kind.Version < 1 {
+	*h = Header{}
+	err := json.Unmarshal(line, h) // of a newer version, what follows that may have other types
+	if h.Format != format || h.Version < 1 {
 		return errNotHeader
 	}
-	if kind.Version > Version {
+	if h.Version > Version {
 		return &RefusedError{
 			Reason: "written by a newer portmon", Hint: "update portmon, or move the file away to begin without it",
 		}
 	}
-	if *h = (Header{}); json.Unmarshal(line, h) != nil || !isDate(h.Saved) {
+	if err != nil || !isDate(h.Saved) {
 		return errNotHeader
 	}
 	return nil

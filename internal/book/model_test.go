@@ -110,8 +110,7 @@ func (m *model) reopen(rng *rand.Rand) {
 		m.rows[learn.Source], _, _ = merged.normalize()
 	}
 	if rng.IntN(3) == 0 {
-		// The next boot is some whole seconds later, because nobody knows
-		// better.
+		// The next boot is some whole seconds later, as far as is known.
 		shift := Moment(5 * time.Second).Sub(m.c.Now.Boot)
 		m.c.Here.Boot += "x"
 		m.c.Now.Boot = Moment(5 * time.Second)

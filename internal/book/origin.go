@@ -14,7 +14,7 @@ import (
 // Origin identifies the table that a book is about. What is not known is zero,
 // and equals nothing.
 type Origin struct {
-	// Machine stands for the host's machine id, which it does not reveal.
+	// Machine is a hash of the host's machine id, which it does not reveal.
 	Machine string `json:"machine,omitempty"`
 	// Boot is the kernel's random id of this boot.
 	Boot string `json:"boot_id,omitempty"`
@@ -52,9 +52,8 @@ func (o Origin) check(here Origin) error {
 	return nil
 }
 
-// machine returns what stands for the machine id in that file, or "" if there
-// is none. It is a keyed hash, as machine-id(5) asks of everybody who lets the
-// id out of sight.
+// machine returns a hash of the machine id in a file, or "" if there is none. It
+// is keyed, as machine-id(5) asks of programs that show the id to others.
 func machine(path string) string {
 	b, err := os.ReadFile(path)
 	id, hexErr := hex.DecodeString(strings.TrimSpace(string(b)))

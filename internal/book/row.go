@@ -127,7 +127,7 @@ func (r Row) normalize() (Row, key, bool) {
 }
 
 // HandComment is the comment of a ban by hand that came with none. In the set
-// of bans only the comment tells it from one that the packet path made.
+// of bans only the comment distinguishes it from one that the packet path made.
 const HandComment = "by hand"
 
 // RowOf returns the row of a record that was read just now.

@@ -235,8 +235,7 @@ func (s *store) flush(b *Book, now Clock) (wait func() error, err error) {
 // disk.
 func (s *store) write(b *Book, now Clock) (finish func() error, err error) {
 	if !s.inPlace() {
-		// Somebody removed or replaced the file, or the folder with the lock in
-		// it.
+		// The file was removed or replaced, or the folder with the lock in it.
 		s.close()
 		if err = s.open(0); err == nil && s.file != nil {
 			err = checkHead(s.file) // may it be replaced?
@@ -301,7 +300,7 @@ func (s *store) inPlace() bool {
 // place of the old one.
 func (s *store) startRewrite(b *Book, head Header) (finish func() error, err error) {
 	if s.partial {
-		return nil, errors.New("somebody has replaced it just now")
+		return nil, errors.New("it was replaced by another process just now")
 	}
 	temp, bad := s.name+tempSuffix, ""
 	if s.keep && s.file != nil {

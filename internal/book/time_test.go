@@ -115,7 +115,7 @@ func TestClockSetWhileIdle(t *testing.T) {
 	}
 	b.Sweep(after(time.Minute))
 	if _, ok := b.NextSync(); !ok {
-		t.Error("the clock was set, and nobody is to know")
+		t.Error("the clock was set, and that is not to be written")
 	}
 	mustSync(t, b, after(time.Minute))
 	c = boot(c, 11*time.Minute)

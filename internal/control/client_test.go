@@ -60,8 +60,8 @@ func pretend(t *testing.T, serve func(net.Conn)) *Client {
 	return c
 }
 
-// TestHungWatcher has nobody wait for long: commands go on without a watcher
-// that takes connections and does not answer.
+// TestHungWatcher shows that no command waits for long for a watcher that takes
+// connections and does not answer.
 func TestHungWatcher(t *testing.T) {
 	hang := make(chan struct{})
 	t.Cleanup(func() { close(hang) })
@@ -78,8 +78,8 @@ func TestHungWatcher(t *testing.T) {
 	}
 }
 
-// heard reads a request.
-func heard(conn net.Conn) {
+// readRequest reads a request.
+func readRequest(conn net.Conn) {
 	req, err := http.ReadRequest(bufio.NewReader(conn))
 	if err == nil {
 		io.Copy(io.Discard, req.Body)
@@ -90,7 +90,7 @@ func heard(conn net.Conn) {
 func says(text string) func(net.Conn) {
 	return func(conn net.Conn) {
 		defer conn.Close()
-		heard(conn)
+		readRequest(conn)
 		io.WriteString(conn, text)
 	}
 }
@@ -119,7 +119,7 @@ func TestNoWatcher(t *testing.T) {
 	pauses := func(after string) func(net.Conn) {
 		return func(conn net.Conn) {
 			defer conn.Close()
-			heard(conn)
+			readRequest(conn)
 			io.WriteString(conn, after)
 			<-hang
 		}
@@ -177,7 +177,7 @@ func TestBookIsBounded(t *testing.T) {
 	const rows = 100
 	c := pretend(t, func(conn net.Conn) {
 		defer conn.Close()
-		heard(conn)
+		readRequest(conn)
 		io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
 		book.Encode(conn, book.Here(0), book.ReadClock(), func(yield func(book.Row) bool) {
 			for n := uint32(0); yield(book.Row{Source: source(n), Banned: true}) && n < 1<<20; n++ {

@@ -11,8 +11,8 @@
 //	POST /v1/unbanned            takes a JSON list of prefixes that were unbanned;
 //	                             returns those of which something was remembered
 //
-// Whoever may open the socket may do all of this. Its mode is 0600, and it lies
-// in the folder of the state file, which is made with mode 0700 if it is
+// A process that may open the socket may do all of this. Its mode is 0600, and
+// it lies in the folder of the state file, which is made with mode 0700 if it is
 // missing.
 package control
 

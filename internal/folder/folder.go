@@ -19,7 +19,7 @@ import (
 )
 
 // RefusedError means that a file was left alone: portmon did not write it, a
-// newer version did, or somebody may have put it there for root to follow.
+// newer version did, or it may be a trap that another user has set for root.
 type RefusedError struct{ Reason, Hint string }
 
 func (e *RefusedError) Error() string { return e.Reason }
