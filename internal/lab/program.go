@@ -57,6 +57,7 @@ var Programs = []Outside{
 	{"systemctl", "systemd", "what the deb enables"},
 	{"systemd-analyze", "systemd", "the units"},
 	{"tar", "tar", "the packages"},
+	{"true", "coreutils", "commands for notices"},
 	{"unshare", "util-linux", "installation of the deb"},
 }
 

@@ -22,7 +22,9 @@ import (
 
 // script returns a command that runs a script of the shell, with arguments from
 // $1 on.
-func script(text string, args ...string) []string {
+func script(t testing.TB, text string, args ...string) []string {
+	t.Helper()
+	lab.Program(t, "sh")
 	return append([]string{"/bin/sh", "-c", text, "sh"}, args...)
 }
 
@@ -104,7 +106,7 @@ func TestCommandEnvironment(t *testing.T) {
 				t.Fatal(err)
 			}
 			s, reports, end := run(t, setup{
-				command: script(`
+				command: script(t, `
 					cat /proc/$$/environ >"$1/environ"
 					files=$(readlink /proc/$$/fd/0 /proc/$$/fd/1 /proc/$$/cwd)
 					printf '%s\n' "$files" >"$1/files"`, dir),
@@ -170,16 +172,16 @@ func TestCommandFails(t *testing.T) {
 		argv []string
 		want string
 	}{
-		{"a code", script("exit 3"), "run /bin/sh: exit status 3"},
-		{"a message", script(`printf 'oh\n\033[31mno\n' >&2; exit 1`), "run /bin/sh: exit status 1: oh �[31mno"},
+		{"a code", script(t, "exit 3"), "run /bin/sh: exit status 3"},
+		{"a message", script(t, `printf 'oh\n\033[31mno\n' >&2; exit 1`), "run /bin/sh: exit status 1: oh �[31mno"},
 		{
-			"a long message", script(`head -c 100000 /dev/zero | tr '\0' x >&2; echo end >&2; exit 1`),
+			"a long message", script(t, `head -c 100000 /dev/zero | tr '\0' x >&2; echo end >&2; exit 1`),
 			"run /bin/sh: exit status 1: " + strings.Repeat("x", maxStderr-4) + "end",
 		},
-		{"a signal", script("kill -TERM $$"), "run /bin/sh: signal: terminated"},
+		{"a signal", script(t, "kill -TERM $$"), "run /bin/sh: signal: terminated"},
 		{"no such program", []string{"/nonexistent/program"}, "run /nonexistent/program: no such file or directory"},
 		{"no program", []string{"/dev/null"}, "run /dev/null: permission denied"},
-		{"nothing wrong", script("exit 0"), ""},
+		{"nothing wrong", script(t, "exit 0"), ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -202,7 +204,7 @@ func TestCommandFails(t *testing.T) {
 func TestCommandGivenUp(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "runs")
-	s, reports, end := run(t, setup{command: script(`echo >>"$1"; exit 1`, file)})
+	s, reports, end := run(t, setup{command: script(t, `echo >>"$1"; exit 1`, file)})
 	tell(s, banned(host(1), 23), banned(host(2), 23))
 	if err := <-reports; err.Error() != "run /bin/sh: exit status 1 (attempt 1, given up: 2 events not sent)" {
 		t.Errorf("reported %v", err)
@@ -219,6 +221,7 @@ func TestCommandGivenUp(t *testing.T) {
 func TestCommandTimeout(t *testing.T) {
 	t.Parallel()
 	n := composed(banned(host(1), 23))
+	lab.Program(t, "sleep")
 	err := (&command{[]string{"/bin/sleep", "1000"}, 50 * time.Millisecond}).send(t.Context(), n)
 	if !errors.Is(err, errTimeout) {
 		t.Errorf("got %v, want %v", err, errTimeout)
@@ -233,7 +236,7 @@ func TestCommandKilled(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		n := composed(banned(host(1), 23))
-		done <- (&command{script(`exec 3>"$1"; sleep 1000 & echo started >&3; wait`, path), time.Hour}).send(ctx, n)
+		done <- (&command{script(t, `exec 3>"$1"; sleep 1000 & echo started >&3; wait`, path), time.Hour}).send(ctx, n)
 	}()
 	f, err := os.Open(path)
 	if err != nil {
@@ -262,7 +265,7 @@ func TestCommandLeavesBehind(t *testing.T) {
 	path := fifo(t)
 	result := path + ".copy"
 	n := composed(banned(host(1), 23))
-	c := &command{script(`{ cat "$1" >"$2.part" && mv "$2.part" "$2"; } & exit 0`, path, result), time.Hour}
+	c := &command{script(t, `{ cat "$1" >"$2.part" && mv "$2.part" "$2"; } & exit 0`, path, result), time.Hour}
 	if err := c.send(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}

@@ -223,7 +223,7 @@ func TestIndependent(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	defer server.Close()
-	s, _, end := run(t, setup{ntfy: server.URL + "/topic", command: []string{"/bin/true"}, window: time.Millisecond})
+	s, _, end := run(t, setup{ntfy: server.URL + "/topic", command: []string{lab.Program(t, "true")}, window: time.Millisecond})
 	tell(s, banned(host(1), 23))
 	<-asked
 	lab.Await(t, "a command ran", func() bool { return s.Stats()["command"].Sent == 1 }) // or one would tell of both
