@@ -152,7 +152,7 @@ func (p *cli) ban(h *ruleset.Handle, list *targetList, o banOptions) error {
 		return err
 	}
 	// What was made just now lasts a moment less when it is read.
-	longer := func(b lasting) bool { return length > 0 && b.lasts(length+time.Second) }
+	longer := func(b heldBan) bool { return length > 0 && b.lasts(length+time.Second) }
 	for _, t := range targets {
 		was, now, shortened := before[t.source], after[t.source], ""
 		if longer(was) && !longer(now) {
@@ -254,8 +254,8 @@ func (p *cli) banOffenders(h *ruleset.Handle, targets []target, reason string) e
 	return p.failEach(errs)
 }
 
-// lasting is the ban that a source is under and that lasts longest.
-type lasting struct {
+// heldBan is the ban that a source is under and that lasts longest.
+type heldBan struct {
 	found     bool
 	remaining time.Duration // 0: forever
 	set       string
@@ -263,12 +263,12 @@ type lasting struct {
 }
 
 // lasts reports whether there is a ban for d or longer; 0 is forever.
-func (l lasting) lasts(d time.Duration) bool {
+func (l heldBan) lasts(d time.Duration) bool {
 	return l.found && (l.remaining == 0 || d > 0 && l.remaining >= d)
 }
 
 // left returns how much of the ban is left.
-func (l lasting) left() string {
+func (l heldBan) left() string {
 	if l.remaining == 0 {
 		return forever
 	}
@@ -278,9 +278,9 @@ func (l lasting) left() string {
 // heldBans returns the bans that sources are under. About a few sources the
 // kernel is asked; for many all bans are read, and those of larger prefixes
 // around a source are left out.
-func heldBans(h *ruleset.Handle, targets []target) (map[netip.Prefix]lasting, error) {
+func heldBans(h *ruleset.Handle, targets []target) (map[netip.Prefix]heldBan, error) {
 	const few = 1000
-	held := make(map[netip.Prefix]lasting, len(targets))
+	held := make(map[netip.Prefix]heldBan, len(targets))
 	note := func(source netip.Prefix, e *ruleset.Entry, exact bool) {
 		l := held[source]
 		if exact && l.reason == "" {
@@ -317,7 +317,7 @@ func heldBans(h *ruleset.Handle, targets []target) (map[netip.Prefix]lasting, er
 }
 
 // withoutLonger leaves out what is banned for as long already.
-func (p *cli) withoutLonger(held map[netip.Prefix]lasting, targets []target, length time.Duration) []target {
+func (p *cli) withoutLonger(held map[netip.Prefix]heldBan, targets []target, length time.Duration) []target {
 	kept, longer := targets[:0], 0
 	for _, t := range targets {
 		l := held[t.source]

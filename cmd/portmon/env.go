@@ -13,7 +13,7 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// env is the world as the commands see it. Tests bring their own.
+// env is everything outside the program that commands use. Tests replace it.
 type env struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
@@ -30,8 +30,8 @@ type env struct {
 	listeners func() ([]listeners.Socket, error)
 	// routes returns what the routes of this host mean for the packet path.
 	routes func() (route.Facts, error)
-	// isTerminal reports whether w is one, and width how many columns it has, 0
-	// if that is not known.
+	// isTerminal reports whether w is a terminal, and width how many columns it
+	// has, 0 if that is not known.
 	isTerminal func(w io.Writer) bool
 	width      func(w io.Writer) int
 }
@@ -74,18 +74,18 @@ func width(w io.Writer) int {
 	return int(size.Col)
 }
 
-// cli is one run of the program: the world, a voice, and the flags that all
-// commands have.
+// cli is one run of the program: its environment, its output, and the flags that
+// all commands have.
 type cli struct {
 	env
 	ui
 	configFile string // --config; empty for the default path
 }
 
-// tableName is the name of the table, which no configuration changes.
+// tableName is the name of the table. No configuration changes it.
 var tableName = ruleset.Default().Table
 
-// open connects to the kernel and reads the table, which need not be there.
+// open connects to the kernel and reads the state of the table, if it exists.
 func (p *cli) open() (c *nftset.Conn, h *ruleset.Handle, err error) {
 	if c, err = p.dial(); err != nil {
 		return nil, nil, err
@@ -97,7 +97,7 @@ func (p *cli) open() (c *nftset.Conn, h *ruleset.Handle, err error) {
 	return c, h, nil
 }
 
-// warnIdle says that the bans of a table that is there are not enforced.
+// warnIdle warns if the bans of an existing table are not enforced.
 func (p *cli) warnIdle(h *ruleset.Handle) {
 	if why := h.Idle(); why != "" {
 		p.warn("inet %s: not in force: %s", tableName, why)
@@ -105,7 +105,7 @@ func (p *cli) warnIdle(h *ruleset.Handle) {
 	}
 }
 
-// withTable calls f with the table. That there is none is errNoTable.
+// withTable calls f with the table, or returns errNoTable.
 func (p *cli) withTable(f func(h *ruleset.Handle) error) error {
 	c, h, err := p.open()
 	if err != nil {

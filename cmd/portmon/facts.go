@@ -11,8 +11,8 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// loadConfig reads the configuration, prints what is doubtful about it, and
-// completes it with what only the host knows.
+// loadConfig reads the configuration, prints its warnings, and adds what only
+// the host knows.
 func (p *cli) loadConfig() (*config.Config, route.Facts, error) {
 	conf, err := config.Load(p.configFile)
 	if err != nil {
@@ -66,7 +66,7 @@ func localPorts(file string) (ports ruleset.Ports, err error) {
 	return ports, nil
 }
 
-// adviseOn warns of what the user may not expect of a table that is, or is to
+// adviseOn warns about what users may not expect of a table that is, or is to
 // be, in force.
 func (p *cli) adviseOn(r ruleset.Result, conf *config.Config, facts route.Facts) {
 	for _, missing := range r.Features.Missing() {
