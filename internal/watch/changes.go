@@ -25,35 +25,33 @@ type changed struct {
 	err     error
 }
 
-// nextChange returns what to do next to the kernel, if there is something.
+// nextChange returns the next change to make in the kernel, if there is one.
 func (k *core) nextChange(now book.Clock) (c change, ok bool) {
 	t := &k.table
 	applyAt, apply := t.applyAt()
-	lookAt, closely := t.nextLook()
 	switch {
 	case k.changing:
 		return c, false
 	case apply && now.Boot >= applyAt:
 		c.apply = true
-	case t.state == present && len(k.unwanted) > 0:
-		for source := range k.unwanted {
+	case t.state == present && len(k.toLift) > 0:
+		for source := range k.toLift {
 			c.lift = append(c.lift, source)
-			k.putting[source] = now.Boot
+			k.recent[source] = now.Boot
 		}
-		clear(k.unwanted)
-	case t.state == present && len(k.owed) > 0:
+		clear(k.toLift)
+	case t.state == present && len(k.toPut) > 0:
 		c.put, c.back = k.records(now.Boot)
-		for source := range k.owed {
-			k.putting[source] = now.Boot
+		for source := range k.toPut {
+			k.recent[source] = now.Boot
 			if k.reading != nil {
-				k.touch(source)
+				k.supersede(source)
 				k.reading.stale[source] = struct{}{}
 			}
 		}
-		clear(k.owed)
-	case now.Boot >= lookAt && k.begun:
-		t.suspected = t.suspected && !closely
-		c.look = &look{generation: t.closely.generation, closely: closely, current: t.current, wrong: t.wrong}
+		clear(k.toPut)
+	case now.Boot >= t.nextLook() && k.begun:
+		c.look = t.beginLook(now)
 	default:
 		return c, false
 	}
@@ -61,12 +59,12 @@ func (k *core) nextChange(now book.Clock) (c change, ok bool) {
 	return c, true
 }
 
-// records returns what the table is owed, as the book has it now, and how many
-// bans of it are put back. What today's ladder makes shorter, the book has so
-// from now on.
+// records returns what is to be put into the table, as the book has it now, and
+// how many bans among it are put back. What today's ladder makes shorter is
+// shortened in the book as well.
 func (k *core) records(now book.Moment) (out []ruleset.Record, back int) {
-	out = make([]ruleset.Record, 0, len(k.owed))
-	for source, restored := range k.owed {
+	out = make([]ruleset.Record, 0, len(k.toPut))
+	for source, restored := range k.toPut {
 		row, _ := k.book.Get(source)
 		r, ok := row.Record(&k.spec, now)
 		if !ok {
@@ -89,10 +87,8 @@ func (k *core) onChanged(c changed, now book.Clock) {
 	k.changing = false
 	switch {
 	case c.look != nil:
-		if c.err == nil {
-			k.onLook(c.saw, now)
-		} else {
-			k.table.lookedAt, k.table.closelyAt = now.Boot, now.Boot.Add(lookClosely)
+		if k.onLook(c.saw, now); c.err != nil {
+			k.table.read.at = now.Boot // not again for a while
 		}
 	case c.apply:
 		k.onApplied(c.err, now)
@@ -104,7 +100,7 @@ func (k *core) onChanged(c changed, now book.Clock) {
 	case c.lift != nil:
 		for _, source := range c.lift {
 			if r, _ := k.book.Get(source); r.Step > 0 {
-				k.owe(source, false) // the step went with it
+				k.putLater(source, false) // the step went with it
 			}
 		}
 	case c.put != nil:
@@ -113,12 +109,12 @@ func (k *core) onChanged(c changed, now book.Clock) {
 				continue
 			}
 			if row, known := k.book.Get(c.put[i].Source); known {
-				k.refuse(row)
+				k.liftWhitelisted(row)
 			}
 			c.back--
 		}
 		if c.back > 0 {
-			k.tell(News{Kind: Restored, Count: c.back})
+			k.publish(News{Kind: Restored, Count: c.back})
 		}
 	}
 	k.settle()
@@ -128,14 +124,14 @@ func (k *core) onChanged(c changed, now book.Clock) {
 // tidy drops what is over, once a second.
 func (k *core) tidy(now book.Clock) {
 	if !k.changing && k.reading == nil && now.Boot.Sub(k.changedAt) > settling {
-		for source, at := range k.putting {
+		for source, at := range k.recent {
 			if now.Boot.Sub(at) > settling {
-				delete(k.putting, source)
+				delete(k.recent, source)
 			}
 		}
-		for source, f := range k.freed {
+		for source, f := range k.lifted {
 			if now.Boot.Sub(f.at) > settling {
-				delete(k.freed, source)
+				delete(k.lifted, source)
 			}
 		}
 	}

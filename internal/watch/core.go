@@ -25,38 +25,38 @@ type core struct {
 	news     []News
 
 	pending []nftset.Event // of a transaction whose end has not come yet
-	begun   bool           // it is known what table there is
+	begun   bool           // we know whether there is a table
 
-	// What is to be read of the kernel.
-	reading  *reading                  // what is being read; nil if nothing is
-	readAt   book.Moment               // when all sets are to be read; 0: not
-	again    bool                      // and once more a moment later
-	nets     bool                      // the sets of prefixes have changed
-	doubtful map[netip.Prefix]struct{} // sources about which the kernel must be asked
+	// What is to be read from the kernel.
+	reading *reading                  // what is being read; nil if nothing is
+	readAt  book.Moment               // when all sets are to be read; 0: not
+	again   bool                      // and once more a moment later
+	nets    bool                      // the sets of prefixes have changed
+	toAsk   map[netip.Prefix]struct{} // sources about which the kernel must be asked
 
 	// What is to be changed in it.
 	changing  bool                         // a change is being made
 	changedAt book.Moment                  // when the last one was done
-	owed      map[netip.Prefix]bool        // sources to be put as the book has them; true: put back
-	putting   map[netip.Prefix]book.Moment // what was put or lifted a moment ago, and when that began
-	unwanted  map[netip.Prefix]struct{}    // sources whose bans are to be lifted
-	freed     map[netip.Prefix]freeing     // sources that others lifted a moment ago
+	toPut     map[netip.Prefix]bool        // sources to be put as the book has them; true: put back
+	recent    map[netip.Prefix]book.Moment // what was put or lifted a moment ago, and when that began
+	toLift    map[netip.Prefix]struct{}    // sources whose bans are to be lifted
+	lifted    map[netip.Prefix]lifting     // sources that others lifted a moment ago
 
 	sweptAt book.Moment
 }
 
-// freeing is when a source was lifted, as far as we know, and whether the
+// lifting is when a source was lifted, as far as we know, and whether the
 // program that did it has told us: then a report that comes later may be older.
-type freeing struct {
-	at   book.Moment
-	told bool
+type lifting struct {
+	at        book.Moment
+	announced bool
 }
 
 const (
 	// slack is how much two reports of the same moment may differ: timeouts are
 	// rounded to jiffies, and a dump takes time.
 	slack = time.Second
-	// settling is how long reports of one socket may come behind those of the
+	// settling is how far reports of one socket may lag behind those of the
 	// other.
 	settling = 2 * time.Second
 	// pause lies between two attempts.
@@ -66,8 +66,8 @@ const (
 )
 
 // newCore returns a core that has received nothing yet. known is the handle of
-// the table that the book is about, which nobody has removed so that it should
-// be there; 0 if there was none since the host has booted.
+// the table that the book describes, which should still be there; 0 if there has
+// been none since boot.
 func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book.Clock) *core {
 	t := table{layout: &ruleset.State{}, known: known}
 	if known != 0 {
@@ -76,23 +76,23 @@ func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book
 	return &core{
 		spec: spec, wanted: ruleset.Compile(spec, ruleset.Features{}, ruleset.Asked{}), book: b, own: own, table: t,
 		readAt: now.Boot, sweptAt: now.Boot,
-		doubtful: make(map[netip.Prefix]struct{}), owed: make(map[netip.Prefix]bool), unwanted: make(map[netip.Prefix]struct{}),
-		freed: make(map[netip.Prefix]freeing), putting: make(map[netip.Prefix]book.Moment),
+		toAsk: make(map[netip.Prefix]struct{}), toPut: make(map[netip.Prefix]bool), toLift: make(map[netip.Prefix]struct{}),
+		lifted: make(map[netip.Prefix]lifting), recent: make(map[netip.Prefix]book.Moment),
 	}
 }
 
-// reconfigure makes the core work by another configuration.
+// reconfigure switches to another configuration.
 func (k *core) reconfigure(spec ruleset.Spec, maxRows int, now book.Clock) {
 	k.spec, k.wanted = spec, ruleset.Compile(spec, ruleset.Features{}, ruleset.Asked{})
 	k.book.SetMaxRows(maxRows)
-	for row := range k.book.Rows() { // the table moves the steps that a shorter ladder lacks to its last
+	for row := range k.book.Rows() { // as apply moves the steps that a shorter ladder lacks
 		if row.Step > len(spec.BanTime) {
 			row.Step = len(spec.BanTime)
 			k.book.Put(row)
 		}
 	}
-	k.table.held, k.table.wrongSince, k.table.closely.generation = 0, 0, 0
-	k.table.suspect(now)
+	k.table.held, k.table.wrongSince, k.table.read.generation = 0, 0, 0
+	k.table.suspect()
 }
 
 // onLogMessage handles a message of the log group: the packet path has banned
@@ -107,11 +107,11 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 		at = now.Moment(m.Time)
 		k.counters.Lag = now.Boot.Sub(at)
 	}
-	freed, lately := k.freed[source]
-	if cause == ruleset.CauseSubnet || step > len(k.spec.BanTime) || lately && at <= freed.at {
-		// The message does not say which subnet and for how long, or the table
-		// is of another ladder, or it is not known which came first.
-		k.doubt(source)
+	lifted, lately := k.lifted[source]
+	if cause == ruleset.CauseSubnet || step > len(k.spec.BanTime) || lately && at <= lifted.at {
+		// The message does not name the subnet nor how long it is banned, or the
+		// table has another ladder, or we do not know which came first.
+		k.askAbout(source)
 		return
 	}
 	row := k.atStep(book.Row{Source: source, Cause: cause, Proto: m.Proto, Port: m.DstPort}, step, at)
@@ -124,24 +124,24 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 	case found:
 		row.Timeout, row.Until, row.StepUntil = before.Timeout, before.Until, before.StepUntil
 	case before.BannedAt(at.Add(slack)):
-		k.doubt(source) // a banned source cannot offend
+		k.askAbout(source) // a banned source cannot offend
 		return
 	case step < due:
 		// The table has forgotten what we remember, as one that was made anew.
 		row = k.atStep(row, due, at)
-		k.owe(source, false)
+		k.putLater(source, false)
 	}
-	k.touch(source)
+	k.supersede(source)
 	row, counted := k.book.Learn(row)
 	if k.table.state == absent && at <= k.table.since {
-		k.book.Lift(source) // this ban went with the table
+		k.book.Lift(source) // the ban went with the table
 		return
 	}
-	if _, putting := k.putting[source]; putting || at <= k.table.newAt {
-		k.owe(source, false) // this ban may have gone with the table before this one, or by our hands
+	if _, recent := k.recent[source]; recent || at <= k.table.newAt {
+		k.putLater(source, false) // the ban may have gone with the previous table, or we replaced it
 	}
 	if counted {
-		k.tell(offenceNews(row))
+		k.publish(offenceNews(row))
 	}
 }
 
@@ -153,60 +153,60 @@ func (k *core) atStep(row book.Row, step int, at book.Moment) book.Row {
 	return row
 }
 
-// stepAfter returns the step that a source deserves which offends at a moment.
-// A step that is about to be forgotten does not count: the kernel's clock is
-// another one.
+// stepAfter returns the step for a source that offends at a moment. A step that
+// is about to be forgotten does not count: the kernel may have forgotten it.
 func (k *core) stepAfter(r book.Row, at book.Moment) int {
 	return min(r.StepAt(at.Add(slack))+1, len(k.spec.BanTime))
 }
 
-// touch notes a report about a source: what is being read of it
-// may be older.
-func (k *core) touch(source netip.Prefix) {
-	delete(k.doubtful, source)
+// supersede notes a report about a source: what is being read about it may be
+// older.
+func (k *core) supersede(source netip.Prefix) {
+	delete(k.toAsk, source)
 	if k.reading != nil {
 		delete(k.reading.unseen, source)
 		delete(k.reading.asked, source)
 	}
 }
 
-// doubt has the kernel asked about a source.
-func (k *core) doubt(source netip.Prefix) {
+// askAbout has the kernel asked about a source.
+func (k *core) askAbout(source netip.Prefix) {
 	if k.reading != nil {
 		delete(k.reading.asked, source) // that answer may be too old
 	}
-	k.doubtful[source] = struct{}{}
+	k.toAsk[source] = struct{}{}
 }
 
-// inDoubt reports whether the kernel is to be asked, or being asked, about a
-// source, and nothing was heard of it since.
-func (k *core) inDoubt(source netip.Prefix) bool {
-	_, doubtful := k.doubtful[source]
-	if k.reading != nil && !doubtful {
-		_, doubtful = k.reading.asked[source]
+// isAskedAbout reports whether the kernel is asked about a source, or will be,
+// and no report has come since.
+func (k *core) isAskedAbout(source netip.Prefix) bool {
+	_, asked := k.toAsk[source]
+	if k.reading != nil && !asked {
+		_, asked = k.reading.asked[source]
 	}
-	return doubtful
+	return asked
 }
 
 // lift records that a ban was lifted. The step stays.
 func (k *core) lift(source netip.Prefix) {
 	if r, _ := k.book.Get(source); r.Banned {
 		k.book.Lift(source)
-		k.tell(News{Kind: Lifted, Source: source, Step: r.Step, Cause: r.Cause, Comment: r.Comment})
+		k.publish(News{Kind: Lifted, Source: source, Step: r.Step, Cause: r.Cause, Comment: r.Comment})
 	}
 }
 
-// settleFreed lifts the ban of a source that others have lifted, where the
+// settleLifted lifts the ban of a source that others have lifted, where the
 // kernel cannot be asked whether it has another one by now.
-func (k *core) settleFreed(source netip.Prefix) {
-	if _, freed := k.freed[source]; freed && k.inDoubt(source) {
+func (k *core) settleLifted(source netip.Prefix) {
+	if _, lifted := k.lifted[source]; lifted && k.isAskedAbout(source) {
 		k.lift(source)
 	}
 }
 
-// owe has the table get what the book has of a source.
-func (k *core) owe(source netip.Prefix, back bool) {
-	k.owed[source] = back || k.owed[source]
+// putLater has what the book says of a source put into the table. back reports
+// that it was there before.
+func (k *core) putLater(source netip.Prefix, back bool) {
+	k.toPut[source] = back || k.toPut[source]
 }
 
 // onLost records how many log messages were lost.
@@ -218,28 +218,30 @@ func (k *core) onLost(lost nflog.Lost, now book.Clock) {
 	}
 }
 
-func (k *core) tell(n News) {
+func (k *core) publish(n News) {
 	k.counters.count(&n)
 	k.news = append(k.news, n)
 }
 
-// tellByHand reports a ban that another program made. One of a whitelisted
-// source is lifted.
-func (k *core) tellByHand(row book.Row) {
+// publishByHand publishes a ban that another program made, or lifts it if its
+// source is whitelisted.
+func (k *core) publishByHand(row book.Row) {
 	if k.whitelisted(row.Source) {
-		k.refuse(row)
+		k.liftWhitelisted(row)
 	} else {
-		k.tell(banNews(ByHand, row))
+		k.publish(banNews(ByHand, row))
 	}
 }
 
-func (k *core) whitelisted(p netip.Prefix) bool { return k.wanted.Whitelists(nftset.Prefix(p).Interval) }
+func (k *core) whitelisted(p netip.Prefix) bool {
+	return k.wanted.Whitelists(nftset.Prefix(p).Interval)
+}
 
-// refuse lifts a ban that must not be.
-func (k *core) refuse(row book.Row) {
-	k.tell(News{Kind: Whitelisted, Source: row.Source, Comment: row.Comment, Cause: row.Cause})
+// liftWhitelisted lifts a ban that must not be.
+func (k *core) liftWhitelisted(row book.Row) {
+	k.publish(News{Kind: Whitelisted, Source: row.Source, Comment: row.Comment, Cause: row.Cause})
 	k.book.Free(row.Source)
-	k.unwanted[row.Source] = struct{}{}
+	k.toLift[row.Source] = struct{}{}
 }
 
 // takeNews returns the news since it was called last.
@@ -249,21 +251,21 @@ func (k *core) takeNews() []News {
 	return news
 }
 
-// unbanned records that the user has lifted the bans of prefixes and all
-// within them. It returns the sources of which something was remembered.
+// unbanned records that the user has lifted the bans of prefixes and of all
+// sources within them. It returns those that were remembered.
 func (k *core) unbanned(ps []netip.Prefix, now book.Clock) (had []netip.Prefix) {
 	free := func(p netip.Prefix) {
 		if k.book.Free(p) {
 			had = append(had, p)
 		}
-		delete(k.owed, p)
-		if _, putting := k.putting[p]; putting {
-			k.unwanted[p] = struct{}{} // it may be put after it was lifted
+		delete(k.toPut, p)
+		if _, recent := k.recent[p]; recent {
+			k.toLift[p] = struct{}{} // our change may come after the unban
 		}
-		if k.touch(p); k.reading != nil {
-			k.doubt(p)
+		if k.supersede(p); k.reading != nil {
+			k.askAbout(p)
 		}
-		k.freed[p] = freeing{now.Boot, true}
+		k.lifted[p] = lifting{now.Boot, true}
 	}
 	var wide []nftset.Interval
 	for _, p := range ps {
@@ -285,21 +287,20 @@ func (k *core) unbanned(ps []netip.Prefix, now book.Clock) (had []netip.Prefix) 
 	return had
 }
 
-// settled reports whether it is known what table there is, and it has got what
-// the book has.
+// settled reports whether the table is known, and holds what the book has.
 func (k *core) settled() bool {
-	return k.begun && !k.table.restoring && k.readAt == 0 && k.quiet()
+	return k.begun && !k.table.restoring && k.quiet()
 }
 
-// quiet reports whether all reports have been dealt with.
+// quiet reports whether nothing is left to ask or to change.
 func (k *core) quiet() bool {
-	return k.reading == nil && !k.changing && len(k.owed)+len(k.unwanted) == 0 &&
-		(k.table.state != present || len(k.doubtful) == 0 && !k.nets)
+	return k.readAt == 0 && k.reading == nil && !k.changing && len(k.toPut)+len(k.toLift) == 0 &&
+		(k.table.state != present || len(k.toAsk) == 0 && !k.nets)
 }
 
-// idle returns how long there is nothing to do.
+// idle returns for how long there is nothing to do.
 func (k *core) idle(now book.Clock) time.Duration {
-	next, _ := k.table.nextLook()
+	next := k.table.nextLook()
 	if at, ok := k.table.applyAt(); ok {
 		next = min(next, at)
 	}
@@ -312,7 +313,7 @@ func (k *core) idle(now book.Clock) time.Duration {
 	return next.Sub(now.Boot)
 }
 
-// untilSync returns how long there is nothing to write.
+// untilSync returns for how long there is nothing to write.
 func (k *core) untilSync(now book.Clock) time.Duration {
 	if at, ok := k.book.NextSync(); ok {
 		return at.Sub(now.Boot)
@@ -320,11 +321,11 @@ func (k *core) untilSync(now book.Clock) time.Duration {
 	return time.Hour
 }
 
-// flush hands what has changed in the book to the kernel. wait, unless nil,
-// returns when it is on the disk.
+// flush hands the changes of the book to the kernel. wait, unless nil, returns
+// when they are on disk.
 func (k *core) flush(now book.Clock) (wait func() error, err error) { return k.book.Flush(now) }
 
-// close writes the book, and gives it up.
+// close writes the book and releases its file.
 func (k *core) close(now book.Clock) error {
 	defer k.book.Close()
 	return k.book.Compact(now)

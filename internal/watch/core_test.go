@@ -173,7 +173,7 @@ func (m *model) looks(of look, fails bool, d time.Duration) (applied []time.Dura
 		case !ok:
 			m.pass(10 * time.Millisecond)
 		case c.look != nil:
-			of.closely = c.look.closely
+			of.read = c.look.must || c.look.may && c.look.generation != of.generation
 			m.core.onChanged(changed{change: c, saw: of}, m.now)
 		case c.apply:
 			applied = append(applied, m.now.Boot.Sub(start))
@@ -202,7 +202,7 @@ func TestRepairs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newModel(t, 1)
-			m.core.table.suspect(m.now)
+			m.core.table.suspect()
 			test.before(m.core, m.now)
 			applied := m.looks(wrong, test.fails, time.Minute)
 			if len(applied) == 0 || applied[0] > test.within || applied[0] < patience/2 || len(applied) > test.applied {

@@ -73,7 +73,7 @@ func TestUnbanned(t *testing.T) {
 	l.Served(offenders...)
 	l.Cut(kept...)
 	// Nor does it come back if the table cannot be asked to forget it.
-	if err := w.order(t.Context(), func() {
+	if err := w.call(t.Context(), func() {
 		l.NFT("delete table inet portmon")
 		w.core.unbanned(l.prefixes(kept[0]), now())
 	}); err != nil {

@@ -95,7 +95,7 @@ func nets(h *ruleset.Handle) iter.Seq2[ruleset.Record, error] {
 }
 
 // do makes a change.
-func do(c *nftset.Conn, todo change) changed {
+func makeChange(c *nftset.Conn, todo change) changed {
 	done := changed{change: todo}
 	switch {
 	case todo.look != nil:
@@ -116,12 +116,12 @@ func do(c *nftset.Conn, todo change) changed {
 	return done
 }
 
-// lookAt looks at the table. before is what was seen when it was looked at
-// closely last, and closely asks to do so again.
+// lookAt looks at the table. before is what was seen last.
 func lookAt(c *nftset.Conn, spec ruleset.Spec, before look) (l look, err error) {
 	start := time.Now()
 	l = before
-	if l.generation, err = c.Generation(); err != nil || !before.closely {
+	l.generation, err = c.Generation()
+	if err != nil || !before.must && (!before.may || l.generation == before.generation) {
 		return l, err
 	}
 	s, err := ruleset.Read(c, spec.Table)
@@ -133,7 +133,7 @@ func lookAt(c *nftset.Conn, spec ruleset.Spec, before look) (l look, err error) 
 	if l.exists && (l.generation != before.generation || !before.current) {
 		l.current, l.wrong, err = compare(c, spec)
 	}
-	l.took = time.Since(start)
+	l.read, l.took = err == nil, time.Since(start)
 	return l, err
 }
 

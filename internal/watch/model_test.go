@@ -150,9 +150,9 @@ func (m *model) act() {
 		// TestLiftedWhileItClimbs; not while the table is filled again; nor
 		// right after an unban, as a report that comes then is not counted
 		// before the kernel was asked for it.
-		_, owed := m.core.owed[p]
-		_, putting := m.core.putting[p]
-		if banned && !m.core.freed[p].told && !owed && !putting && len(m.events) == 0 && m.core.table.known == m.handle {
+		_, owed := m.core.toPut[p]
+		_, putting := m.core.recent[p]
+		if banned && !m.core.lifted[p].announced && !owed && !putting && len(m.events) == 0 && m.core.table.known == m.handle {
 			m.lifted[p] = m.now.Boot
 			m.trace = append(m.trace, fmt.Sprint("is lifted ", p))
 			m.commit(otherPort, m.element(nftset.ElementDeleted, ruleset.RoleBan, p, m.bans[p]))
@@ -162,7 +162,7 @@ func (m *model) act() {
 	case n < 15: // another table
 		// An offence right after an unban and right before the table goes,
 		// which is heard in another order: nobody could tell what came of it.
-		if len(m.events) > 0 || len(m.core.freed) > 0 {
+		if len(m.events) > 0 || len(m.core.lifted) > 0 {
 			return
 		}
 		m.trace = append(m.trace, "flush and apply")
@@ -292,7 +292,7 @@ func (m *model) change() bool {
 	m.trace = append(m.trace, fmt.Sprintf("  change %+v", c.put))
 	switch {
 	case c.look != nil:
-		m.done.saw = look{closely: c.look.closely, exists: true, current: true, generation: 1}
+		m.done.saw = look{read: true, exists: true, current: true, generation: 1}
 	case c.put != nil:
 		for _, r := range c.put {
 			var events []nftset.Event

@@ -17,7 +17,7 @@ import (
 func (w *watcher) hang() (release func()) {
 	w.t.Helper()
 	hangs, hold, done := make(chan struct{}), make(chan struct{}), make(chan error)
-	go func() { done <- w.order(w.t.Context(), func() { close(hangs); <-hold }) }()
+	go func() { done <- w.call(w.t.Context(), func() { close(hangs); <-hold }) }()
 	<-hangs
 	return func() {
 		w.t.Helper()
@@ -181,13 +181,13 @@ func TestBesideAReading(t *testing.T) {
 	}
 	offenders := l.Sources(10)
 	reads := func() (running bool, count uint64) {
-		if err := w.order(t.Context(), func() { running, count = w.core.reading != nil, w.core.counters.Resyncs }); err != nil {
+		if err := w.call(t.Context(), func() { running, count = w.core.reading != nil, w.core.counters.Resyncs }); err != nil {
 			t.Fatal(err)
 		}
 		return running, count
 	}
 	_, before := reads()
-	if err := w.order(t.Context(), func() { w.core.resync(now()) }); err != nil {
+	if err := w.call(t.Context(), func() { w.core.resync(now()) }); err != nil {
 		t.Fatal(err)
 	}
 	asked := 0

@@ -8,7 +8,7 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// question is what the kernel is to be asked.
+// question is what to ask the kernel.
 type question struct {
 	all     bool           // what all sets hold
 	nets    bool           // what the sets of prefixes hold
@@ -77,7 +77,7 @@ func (k *core) readSoon(at book.Moment) {
 
 // nextQuestion returns what to ask the kernel now, if there is something.
 func (k *core) nextQuestion(now book.Clock) (q question, ok bool) {
-	if k.reading != nil || k.changing || len(k.owed)+len(k.unwanted) > 0 {
+	if k.reading != nil || k.changing || len(k.toPut)+len(k.toLift) > 0 {
 		return q, false // what is to be put would be found missing
 	}
 	all := k.readAt != 0 && now.Boot >= k.readAt
@@ -103,8 +103,8 @@ func (k *core) nextQuestion(now book.Clock) (q question, ok bool) {
 				r.unseen[row.Source] = unseenBan
 			}
 		}
-	case len(k.doubtful) > 0:
-		r.asked, k.doubtful = k.doubtful, make(map[netip.Prefix]struct{})
+	case len(k.toAsk) > 0:
+		r.asked, k.toAsk = k.toAsk, make(map[netip.Prefix]struct{})
 		for source := range r.asked {
 			r.sources = append(r.sources, source)
 		}
@@ -191,10 +191,10 @@ func (k *core) conclude(r *reading, a answer) {
 		switch {
 		case !ok || expected(row, a.at.Boot) == 0:
 		case r.fresh && r.all:
-			k.settleFreed(source)
-			k.owe(source, true)
+			k.settleLifted(source)
+			k.putLater(source, true)
 		default:
-			k.doubt(source) // a dump may miss what is there
+			k.askAbout(source) // a dump may miss what is there
 		}
 	}
 	if !r.all {
@@ -211,7 +211,7 @@ func (k *core) conclude(r *reading, a answer) {
 // settle notes that the table has what the book has, if there is nothing to put
 // back any more: from now on, what it lacks was lifted.
 func (k *core) settle() {
-	if t := &k.table; t.restoring && len(k.owed) == 0 && !k.changing {
+	if t := &k.table; t.restoring && len(k.toPut) == 0 && !k.changing {
 		t.restoring, t.known = false, t.handle
 		k.book.SetTable(t.handle)
 	}
@@ -220,8 +220,8 @@ func (k *core) settle() {
 // onRecord handles what a reading shows of a source.
 func (k *core) onRecord(r *reading, rec *ruleset.Record, now book.Clock) {
 	source := rec.Source
-	_, owed := k.owed[source]
-	if _, stale := r.stale[source]; owed || stale || k.inDoubt(source) {
+	_, pending := k.toPut[source]
+	if _, stale := r.stale[source]; pending || stale || k.isAskedAbout(source) {
 		return // it was changed, perhaps after it was read
 	}
 	before, _ := k.book.Get(source)
@@ -246,7 +246,7 @@ func (k *core) onRecord(r *reading, rec *ruleset.Record, now book.Clock) {
 		// those before: if so, its message is on its way, and makes it more.
 		r.again = true
 	case packet && begin(row) > r.began.Add(-slack) && !same(before, row):
-		k.doubt(source) // it is younger than what was read of its step
+		k.askAbout(source) // it is younger than what was read of its step
 	default:
 		r.see(source, unseenBan)
 		k.onShownBan(row, before, !r.first && !r.fresh, now)
@@ -295,21 +295,21 @@ func (k *core) rowOf(rec *ruleset.Record, before book.Row, now book.Clock) book.
 func (k *core) onShownBan(row, before book.Row, lately bool, now book.Clock) {
 	banned := before.BannedAt(now.Boot.Add(slack))
 	known := banned && same(before, row)
-	if _, offence := ruleset.Offence(row.Comment); offence && !banned && !k.climbed(row) {
-		k.climb(&row, row, now) // it was made while no watcher ran
+	if _, offence := ruleset.Offence(row.Comment); offence && !banned && !k.isEscalated(row) {
+		k.escalate(&row, row, now) // it was made while no watcher ran
 	}
 	row, counted := k.book.Learn(row)
 	switch {
 	case counted:
-		k.tell(offenceNews(row))
+		k.publish(offenceNews(row))
 	case row.ByHand && !known && lately:
-		k.tellByHand(row)
+		k.publishByHand(row)
 	}
 }
 
-// climbed reports whether the step of a row is that of its ban, rather than of
-// one before: both begin, or end, at the same moment.
-func (k *core) climbed(row book.Row) bool {
+// isEscalated reports whether the step of a row belongs to its ban rather than
+// to an earlier one: both begin, or end, at the same moment.
+func (k *core) isEscalated(row book.Row) bool {
 	if row.Step == 0 || row.Step > len(k.spec.BanTime) {
 		return row.Step > 0
 	}
@@ -318,9 +318,9 @@ func (k *core) climbed(row book.Row) bool {
 	return ends.Sub(row.Until).Abs() < settling || begins.Sub(begin(row)).Abs() < settling
 }
 
-// onStanding handles what the kernel has of a source that was in doubt.
+// onStanding handles what the kernel has of a source that it was asked about.
 func (k *core) onStanding(s *standing, now book.Clock) {
-	_, lately := k.freed[s.source]
+	_, lately := k.lifted[s.source]
 	before, _ := k.book.Get(s.source)
 	there, covered := false, false // this ban; one that is at least as large
 	var records []ruleset.Record
@@ -347,8 +347,8 @@ func (k *core) onStanding(s *standing, now book.Clock) {
 		k.onShownBan(k.rowOf(&records[i], was, now), was, true, now)
 	}
 	row, _ := k.book.Get(s.source)
-	if _, owed := k.owed[s.source]; owed || s.Source != s.source {
-		return // it is to get another step; or it is a prefix, which has none
+	if _, pending := k.toPut[s.source]; pending || s.Source != s.source {
+		return // its step is about to change; or it is a prefix, which has none
 	}
 	if s.Step != row.StepAt(now.Boot.Add(slack)) {
 		row.Source, row.Step, row.StepUntil = s.source, s.Step, now.Boot.Add(s.StepRemaining)

@@ -2,7 +2,6 @@ package watch
 
 import (
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
@@ -10,14 +9,9 @@ import (
 )
 
 // heldBack is how long the kernel may hold log messages back, to send several
-// at once, and how long it may take until they are here.
+// at once, and how long they may take to get here. On a busy machine it can be
+// longer: what must not be missed is read from the sets.
 const heldBack = 30 * time.Millisecond
-
-// save is a request that is answered once all that has happened is on the disk.
-type save struct {
-	due   book.Moment // not before that
-	saved chan<- error
-}
 
 // begin opens the book, and the core on top of it.
 func (w *Watcher) begin() error {
@@ -68,14 +62,15 @@ func (w *Watcher) openBook(here book.Origin, now book.Clock) (*book.Book, book.O
 	return b, report.Saved.Origin
 }
 
-// sync writes what has changed in the book, if that is due.
+// sync writes what has changed in the book, if that is due. Those who wait for
+// that get an answer once all that happened before they asked is in the book.
 func (w *Watcher) sync(now book.Clock) {
-	if w.syncing {
+	if w.syncing || w.untilSync(now) > 0 {
 		return
 	}
-	asked := w.dueSaves(now)
-	if len(asked) == 0 && w.core.untilSync(now) > 0 {
-		return
+	var asked []chan<- error
+	if w.core.quiet() {
+		asked, w.waiting = w.waiting, nil
 	}
 	wait, err := w.core.flush(now)
 	if wait == nil {
@@ -86,11 +81,22 @@ func (w *Watcher) sync(now book.Clock) {
 	w.readers.Go(func() { w.synced <- synced{wait(), false, asked} })
 }
 
+// untilSync returns how long there is nothing to write.
+func (w *Watcher) untilSync(now book.Clock) time.Duration {
+	switch {
+	case w.syncing:
+		return time.Hour
+	case len(w.waiting) > 0 && w.core.quiet():
+		return 0
+	}
+	return w.core.untilSync(now)
+}
+
 // synced is the outcome of writing the book.
 type synced struct {
 	err     error
 	nothing bool // was to be written
-	asked   []save
+	asked   []chan<- error
 }
 
 func (w *Watcher) onSynced(s synced) {
@@ -103,42 +109,12 @@ func (w *Watcher) onSynced(s synced) {
 	case !s.nothing:
 		w.saves++
 		w.saveError = nil
-	case s.err == nil && w.saveError != nil && len(s.asked) > 0:
+	case w.saveError != nil && len(s.asked) > 0:
 		s.err = w.saveError // there is no file to write to
 	}
-	for _, a := range s.asked {
-		a.saved <- s.err
+	for _, saved := range s.asked {
+		saved <- s.err
 	}
-}
-
-// untilSync returns how long there is nothing to write.
-func (w *Watcher) untilSync(now book.Clock) time.Duration {
-	d := time.Hour
-	if w.syncing {
-		return d
-	}
-	for _, s := range w.waiting {
-		if w.core.quiet() {
-			d = min(d, s.due.Sub(now.Boot))
-		}
-	}
-	return min(d, w.core.untilSync(now))
-}
-
-// dueSaves returns those who wait for a save, once all that happened before
-// they asked has been taken in.
-func (w *Watcher) dueSaves(now book.Clock) (due []save) {
-	if !w.core.quiet() {
-		return nil
-	}
-	w.waiting = slices.DeleteFunc(w.waiting, func(s save) bool {
-		if now.Boot < s.due {
-			return false
-		}
-		due = append(due, s)
-		return true
-	})
-	return due
 }
 
 // end handles the reports received until now, and writes the book.
@@ -146,18 +122,18 @@ func (w *Watcher) end() error {
 	for wait := time.After(heldBack); wait != nil; {
 		select {
 		case r := <-w.reports:
-			w.take(r)
+			w.onReceived(r)
 		case <-wait:
 			wait = nil
 		}
 	}
-	w.drain()
+	w.receiveWaiting()
 	if w.changing {
 		w.onChanged(<-w.changes)
 	}
 	now := book.ReadClock()
 	if todo, ok := w.core.nextChange(now); ok && todo.put != nil {
-		w.onChanged(do(w.editor, todo))
+		w.onChanged(makeChange(w.editor, todo))
 	}
 	if news := w.core.takeNews(); len(news) > 0 && w.config.News != nil {
 		w.config.News(news)
@@ -166,8 +142,8 @@ func (w *Watcher) end() error {
 		w.onSynced(<-w.synced)
 	}
 	err := w.core.close(now)
-	for _, s := range w.waiting {
-		s.saved <- err
+	for _, saved := range w.waiting {
+		saved <- err
 	}
 	w.waiting = nil
 	return err

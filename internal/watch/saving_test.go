@@ -62,7 +62,7 @@ func TestSavedByItself(t *testing.T) {
 	lab.Await(t, "the offences are saved", func() bool { return len(l.saved(path)) == len(offenders) })
 	lab.Await(t, "all is written", func() bool {
 		var idle bool
-		if err := w.order(t.Context(), func() { idle = !w.syncing && w.core.untilSync(now()) == time.Hour }); err != nil {
+		if err := w.call(t.Context(), func() { idle = !w.syncing && w.core.untilSync(now()) == time.Hour }); err != nil {
 			t.Fatal(err)
 		}
 		return idle
@@ -73,7 +73,7 @@ func TestSavedByItself(t *testing.T) {
 	}
 	saves := w.stats().Saves
 	resyncs := w.stats().Resyncs
-	w.order(t.Context(), func() { w.core.resync(now()) }) // a reading finds nothing new
+	w.call(t.Context(), func() { w.core.resync(now()) }) // a reading finds nothing new
 	lab.Await(t, "the sets are read twice", func() bool { return w.stats().Resyncs >= resyncs+2 })
 	w.Save(t.Context())
 	after, err := os.Stat(path)
@@ -206,7 +206,7 @@ func TestRows(t *testing.T) {
 	const n = 10_000
 	var rows []book.Row
 	w := l.watch()
-	if err := w.order(t.Context(), func() {
+	if err := w.call(t.Context(), func() {
 		for i := range n {
 			a := netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})
 			row := book.Row{Source: netip.PrefixFrom(a, 32), Banned: true, ByHand: true}

@@ -12,7 +12,7 @@ import (
 )
 
 // report is what one reading of a socket brought.
-type report struct {
+type received struct {
 	messages []message
 	lost     nflog.Lost
 	events   []nftset.Event
@@ -29,40 +29,30 @@ type message struct {
 // the sockets, which have a bound.
 const backlog = 64
 
-// readLog sends what the log group says until the connection is closed.
-func readLog(c *nflog.Conn, sources *sources, out chan<- report, done <-chan struct{}) {
+// forward sends what receive returns to the loop until the socket is closed.
+func (w *Watcher) forward(receive func() received) {
 	for {
-		var r report
-		var messages []nflog.Message
-		messages, r.lost, r.err = c.Receive(nil)
-		for _, m := range messages {
-			source, err := sources.of(m.Src)
-			r.messages, r.err = append(r.messages, message{m, source}), errors.Join(r.err, err)
+		r := receive()
+		if errors.Is(r.err, os.ErrClosed) {
+			return
 		}
-		if errors.Is(r.err, os.ErrClosed) || !send(out, r, done) {
+		select {
+		case w.reports <- r:
+		case <-w.done:
 			return
 		}
 	}
 }
 
-// readEvents sends what the nftables group says until the monitor is closed.
-func readEvents(m *nftset.Monitor, out chan<- report, done <-chan struct{}) {
-	for {
-		var r report
-		r.events, r.err = m.Receive(nil)
-		if errors.Is(r.err, os.ErrClosed) || !send(out, r, done) {
-			return
-		}
+// readLog receives from the log group.
+func readLog(c *nflog.Conn, sources *sources) (r received) {
+	var messages []nflog.Message
+	messages, r.lost, r.err = c.Receive(nil)
+	for _, m := range messages {
+		source, err := sources.of(m.Src)
+		r.messages, r.err = append(r.messages, message{m, source}), errors.Join(r.err, err)
 	}
-}
-
-func send[T any](out chan<- T, v T, done <-chan struct{}) bool {
-	select {
-	case out <- v:
-		return true
-	case <-done:
-		return false
-	}
+	return r
 }
 
 // sources finds the prefix by which an address is banned. Of IPv6 the kernel is

@@ -7,16 +7,15 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// table is what is known of the table as such.
+// table is what is known of the table as a whole.
 type table struct {
 	state  tableState
 	layout *ruleset.State // as it was read last, to decode elements by
 	handle uint64         // the kernel's number of this incarnation; 0 if it is not known
-	// known is the handle of the table that the book is about. Of another
-	// table, what the book has and the table lacks is put back; of this one, it
-	// has been lifted.
+	// known is the handle of the table that the book describes. What this one
+	// lacks was lifted; what another one lacks is put back.
 	known     uint64
-	restoring bool        // what is to be put back has been found
+	restoring bool        // bans are being put back
 	since     book.Moment // when it went missing
 	newAt     book.Moment // when we learned that it is another one
 	removal   book.Moment // until when its end is portmon remove's work
@@ -28,10 +27,9 @@ type table struct {
 	held       book.Moment // until when portmon apply is changing it
 	repairAt   book.Moment // not before that
 	failures   int         // repairs in a row that have not helped
-	suspected  bool        // something has changed since the last look
+	suspected  bool        // something has changed since it was read last
 	lookedAt   book.Moment // when it was looked at last
-	closelyAt  book.Moment // when to look closely again
-	closely    struct {    // the last close look
+	read       struct {    // when it was read last
 		at         book.Moment
 		took       time.Duration
 		generation uint32 // of the ruleset; 0: there was none
@@ -42,38 +40,37 @@ type table struct {
 type tableState int
 
 const (
-	// absent: there is no table, and there shall be none until somebody makes
-	// one.
+	// absent: there is no table, and the watcher does not make one.
 	absent tableState = iota
 	// present: there is a table.
 	present
-	// missing: the table was deleted, and is likely to be made again soon.
+	// missing: another program deleted the table, and may make it again soon.
 	missing
 )
 
 const (
-	// patience is how long others have for making the table again that they
-	// deleted, and half of it for putting right what they changed.
+	// patience is how long others have to make the table again that they
+	// deleted, and half of it to undo what they changed.
 	patience = time.Second
 	// grace is how long portmon apply and portmon remove may take after they
-	// have announced themselves.
+	// announced themselves.
 	grace = 10 * time.Second
-	// lookEvery is how often it is asked whether the ruleset has changed.
+	// lookEvery is how often the kernel is asked whether the ruleset changed.
 	lookEvery = time.Second
-	// lookClosely is how often the table is read though nothing has changed.
-	lookClosely = 10 * time.Second
-	// lookShare bounds the time that close looks may take: one part of as many.
-	lookShare = 20
-	// maxPause bounds how long a repair waits that has failed before.
+	// readEvery is how often the table is read though nothing has changed.
+	readEvery = 10 * time.Second
+	// readShare bounds the time that this may take: one part of as many.
+	readShare = 20
+	// maxPause bounds the wait before a repair that has failed is tried again.
 	maxPause = time.Minute
 )
 
 // restored reports whether the table has what the book has.
 func (t *table) restored() bool { return t.handle != 0 && t.known == t.handle }
 
-// suspect has the table looked at closely soon. A look that is being taken may
-// have come too early.
-func (t *table) suspect(now book.Clock) { t.closelyAt, t.suspected = now.Boot, true }
+// suspect has the table read soon. A look that is being taken may have come too
+// early.
+func (t *table) suspect() { t.suspected = true }
 
 // onRemoving records that the user is about to delete the table.
 func (k *core) onRemoving(now book.Clock) { k.table.removal = now.Boot.Add(grace) }
@@ -87,11 +84,11 @@ func (k *core) onTableGone(now book.Clock) {
 	if t.state != present {
 		return
 	}
-	k.interrupt()
+	k.dropPlans()
 	t.handle, t.known, t.since, t.current, t.wrongSince, t.repairAt = 0, 0, now.Boot, false, 0, 0
 	if now.Boot > t.removal {
 		t.state = missing
-		k.tell(News{Kind: TableGone})
+		k.publish(News{Kind: TableGone})
 		return
 	}
 	t.state = absent
@@ -99,37 +96,38 @@ func (k *core) onTableGone(now book.Clock) {
 	for r := range k.book.Rows() {
 		k.book.Lift(r.Source) // the steps count on
 	}
-	k.tell(News{Kind: Removed})
+	k.publish(News{Kind: Removed})
 }
 
-// onTableNew handles a new table, or new sets: they have to be read, and what
-// they lack to be put back.
+// onTableNew handles a new table, or new sets: they must be read, and what they
+// lack must be put back.
 func (k *core) onTableNew(now book.Clock) {
-	k.interrupt()
+	k.dropPlans()
 	k.table.state, k.table.handle, k.table.known, k.table.newAt = present, 0, 0, now.Boot
-	k.table.suspect(now)
+	k.table.suspect()
 	k.readAt = now.Boot
 }
 
-// interrupt forgets what is to be asked about the table that was, and what was
-// to be put into it: the book has it all.
-func (k *core) interrupt() {
+// dropPlans forgets what was to be asked about the previous table, and to be put
+// into it: the book has it all.
+func (k *core) dropPlans() {
 	if k.reading != nil {
 		k.reading.void = true
 	}
-	for source := range k.freed {
-		k.settleFreed(source)
+	for source := range k.lifted {
+		k.settleLifted(source)
 	}
 	k.table.restoring, k.nets = false, false
-	clear(k.doubtful)
-	clear(k.owed)
-	clear(k.unwanted)
+	clear(k.toAsk)
+	clear(k.toPut)
+	clear(k.toLift)
 }
 
 // look is a look at the table, whether it is what it must be.
 type look struct {
-	generation uint32
-	closely    bool // only then what follows is known
+	generation uint32 // of the ruleset
+	must, may  bool   // the table be read; it may be if the generation is another
+	read       bool   // it was: only then what follows is known
 	took       time.Duration
 	exists     bool
 	current    bool
@@ -137,32 +135,35 @@ type look struct {
 	full       uint64
 }
 
-// nextLook returns when to look at the table next, and whether closely.
-func (t *table) nextLook() (at book.Moment, closely bool) {
-	if soon := max(t.closelyAt, t.lookedAt.Add(patience/2)); soon <= t.lookedAt.Add(lookEvery) {
-		return soon, true
+// nextLook returns when to look at the table next.
+func (t *table) nextLook() book.Moment {
+	if t.suspected {
+		return t.lookedAt.Add(patience / 2)
 	}
-	return t.lookedAt.Add(lookEvery), false
+	return t.lookedAt.Add(lookEvery)
+}
+
+// beginLook returns what to look for, given what was seen last.
+func (t *table) beginLook(now book.Clock) *look {
+	l := &look{
+		generation: t.read.generation, current: t.current, wrong: t.wrong,
+		must: t.suspected || now.Boot >= t.read.at.Add(readEvery),
+		// On a host where the ruleset changes all the time, which need not be
+		// this table, not every change is followed.
+		may: now.Boot >= t.read.at.Add(max(lookEvery, readShare*t.read.took)),
+	}
+	t.suspected = false
+	return l
 }
 
 // onLook handles the outcome of a look at the table.
 func (k *core) onLook(l look, now book.Clock) {
 	t := &k.table
-	t.lookedAt = now.Boot
-	if !l.closely {
-		if l.generation != t.closely.generation {
-			// Somebody has changed the ruleset. It need not be this table: on a
-			// host where that happens all the time, not every change is
-			// followed.
-			t.closelyAt = min(t.closelyAt, t.closely.at.Add(max(lookEvery, lookShare*t.closely.took)))
-		}
+	if t.lookedAt = now.Boot; !l.read {
 		return
 	}
-	first := t.closely.generation == 0
-	if !t.suspected {
-		t.closelyAt = now.Boot.Add(lookClosely)
-	}
-	t.closely.at, t.closely.took, t.closely.generation = now.Boot, l.took, l.generation
+	first := t.read.generation == 0
+	t.read.at, t.read.took, t.read.generation = now.Boot, l.took, l.generation
 	switch {
 	case !l.exists:
 		k.onTableGone(now)
@@ -172,7 +173,7 @@ func (k *core) onLook(l look, now book.Clock) {
 		return
 	}
 	if l.full > t.full && !first {
-		k.tell(News{Kind: Full, Count: int(l.full - t.full)})
+		k.publish(News{Kind: Full, Count: int(l.full - t.full)})
 	}
 	t.full, t.current = l.full, l.current
 	switch {
@@ -183,24 +184,24 @@ func (k *core) onLook(l look, now book.Clock) {
 	}
 }
 
-// onApplied handles the outcome of making or repairing the table.
-// If it does not help, the next attempts come later and later.
+// onApplied handles the outcome of making or repairing the table. Attempts that
+// do not help are repeated at growing intervals.
 func (k *core) onApplied(err error, now book.Clock) {
 	t := &k.table
-	t.suspect(now)
+	t.suspect()
 	t.repairAt = now.Boot.Add(min(pause<<min(t.failures, 10), maxPause))
 	t.failures++
 	if err != nil {
 		return
 	}
 	if t.state == present && t.wrongSince != 0 {
-		k.tell(News{Kind: Repaired, What: t.wrong})
+		k.publish(News{Kind: Repaired, What: t.wrong})
 	}
 	t.wrongSince = 0
 }
 
-// applyAt returns when the table is to be made or put right; ok is false if it
-// is not.
+// applyAt returns when the table is to be made or repaired; ok is false if it is
+// not.
 func (t *table) applyAt() (at book.Moment, ok bool) {
 	switch {
 	case t.state == missing:

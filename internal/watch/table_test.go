@@ -228,7 +228,7 @@ func TestOffenceInNewTable(t *testing.T) {
 	// offence in it.
 	hold := make(chan struct{})
 	held := make(chan error)
-	go func() { held <- w.order(t.Context(), func() { <-hold }) }()
+	go func() { held <- w.call(t.Context(), func() { <-hold }) }()
 	l.NFT("flush ruleset")
 	l.apply()
 	l.Offend(offenders...)
@@ -373,7 +373,7 @@ func TestNothingToRepair(t *testing.T) {
 	}
 	lab.Await(t, "it looks at what has become of the ruleset", func() bool {
 		var looked uint32
-		if err := w.order(t.Context(), func() { looked = w.core.table.closely.generation }); err != nil {
+		if err := w.call(t.Context(), func() { looked = w.core.table.read.generation }); err != nil {
 			t.Fatal(err)
 		}
 		now, err := l.Conn.Generation()

@@ -8,9 +8,8 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// onEvent handles an event. Events count with the end of their transaction:
-// until then it may say otherwise, as that of a program which deletes an
-// element in order to add it anew.
+// onEvent handles an event. Events count when their transaction ends: a program
+// may delete an element to add it anew.
 func (k *core) onEvent(ev nftset.Event, now book.Clock) {
 	switch ev.Kind {
 	case nftset.Commit:
@@ -44,7 +43,7 @@ func (k *core) onTransaction(events []nftset.Event, end nftset.Event, now book.C
 		}
 	}
 	if end.PortID != k.own {
-		t.suspect(now)
+		t.suspect()
 	}
 	switch {
 	case deleted && !there:
@@ -99,7 +98,7 @@ func (k *core) onElements(events []nftset.Event, now book.Clock) {
 		}
 	}
 	for source, row := range climbed {
-		k.touch(source)
+		k.supersede(source)
 		k.book.Learn(row)
 	}
 }
@@ -113,7 +112,7 @@ func (k *core) onNetElement(ev nftset.Event) {
 		for _, bits := range [...]int{a.BitLen(), k.table.layout.Prefix6} {
 			p, err := a.Prefix(bits)
 			if r, _ := k.book.Get(p); err == nil && r.Banned && !k.isNet(r) {
-				k.doubt(p)
+				k.askAbout(p)
 			}
 		}
 	}
@@ -124,14 +123,14 @@ func (k *core) onNetElement(ev nftset.Event) {
 // order of the events shows which came first.
 func (k *core) onOwnElement(ev nftset.Event, role ruleset.Role) {
 	e, source, ok := k.decode(ev.Set, ev.Element)
-	_, lately := k.freed[source]
+	_, lately := k.lifted[source]
 	if !ok || !lately || ev.Kind != nftset.ElementAdded {
 		return
 	}
 	r, _ := k.book.Get(source)
 	if role == ruleset.RoleBan && !r.Banned || role == ruleset.RoleStep && e.Step > r.Step {
-		k.unwanted[source] = struct{}{}
-		k.doubt(source)
+		k.toLift[source] = struct{}{}
+		k.askAbout(source)
 	}
 }
 
@@ -145,77 +144,77 @@ func (k *core) decode(set string, el nftset.Element) (e ruleset.Entry, source ne
 	return e, source, ok
 }
 
-// onForeignLift handles an element that another program has deleted. The
-// source may be banned by another set, or again by now.
+// onForeignLift handles an element that another program has deleted. The source
+// may be banned in another set, or again by now.
 func (k *core) onForeignLift(e ruleset.Entry, source netip.Prefix, now book.Clock) {
-	_, owed := k.owed[source]
-	_, putting := k.putting[source]
-	if !k.freed[source].told {
-		k.freed[source] = freeing{at: now.Boot}
-		if (owed || putting) && e.Role == ruleset.RoleBan {
+	_, pending := k.toPut[source]
+	_, recent := k.recent[source]
+	if !k.lifted[source].announced {
+		k.lifted[source] = lifting{at: now.Boot}
+		if (pending || recent) && e.Role == ruleset.RoleBan {
 			k.lift(source) // if it is put after this, it is unwanted
 		}
 	}
 	if _, known := k.book.Get(source); known || k.reading != nil {
-		k.doubt(source)
+		k.askAbout(source)
 	}
 }
 
-// onForeignBan handles a ban that another program has made. climbed has the
-// step that the program has taken the source up to itself.
+// onForeignBan handles a ban by another program. climbed has the step that the
+// program has put the source at, if it did.
 func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed book.Row, now book.Clock) {
-	if k.freed[source].told {
-		k.doubt(source) // the ban may be one that was lifted
+	if k.lifted[source].announced {
+		k.askAbout(source) // the ban may be one that was lifted
 		return
 	}
-	k.settleFreed(source)
+	k.settleLifted(source)
 	before, _ := k.book.Get(source)
 	was := before.BannedAt(now.Boot.Add(slack))
 	_, offence := ruleset.Offence(e.Comment)
 	e.Explain(0, false)
 	rec := recordOf(&e, source)
 	row := k.rowOf(&rec, book.Row{}, now)
-	k.touch(source)
+	k.supersede(source)
 	if k.whitelisted(source) {
-		k.refuse(row)
+		k.liftWhitelisted(row)
 		return
 	}
-	if _, putting := k.putting[source]; putting || !k.table.restored() {
-		k.owe(source, false) // what we are putting may come after it, or its step is missing
+	if _, recent := k.recent[source]; recent || !k.table.restored() {
+		k.putLater(source, false) // our change may come after it, or its step is missing
 	}
 	switch {
 	case was && same(before, row):
 		k.book.Learn(row) // put back by a program that remembers it as we do
 	case was && offence && (before.Timeout == 0 || row.Until < before.Until):
-		k.owe(source, false) // it has done nothing to deserve less
-	case e.Role == ruleset.RoleBan && !was && k.climbs(row, before, climbed, now):
+		k.putLater(source, false) // it has done nothing to deserve less
+	case e.Role == ruleset.RoleBan && !was && k.countsAsOffence(row, before, climbed, now):
 		if row.ByHand, row.Cause = false, ruleset.CauseOther; climbed.Step > 0 {
 			row.Step, row.StepUntil = climbed.Step, climbed.StepUntil
 		} else {
-			k.climb(&row, before, now)
+			k.escalate(&row, before, now)
 		}
 		if row, counted := k.book.Learn(row); counted {
-			k.tell(offenceNews(row))
+			k.publish(offenceNews(row))
 		}
 	default:
 		row.Step, row.StepUntil = climbed.Step, climbed.StepUntil
 		row, _ := k.book.Learn(row)
-		k.tell(banNews(ByHand, row))
+		k.publish(banNews(ByHand, row))
 	}
 }
 
-// climbs reports whether a ban that another program has made counts as an
-// offence. One with a comment of its own is by hand, and lasts as long as it
-// was asked for; one without, of a source that has offended before, is taken
-// for the work of a program that saw it do so again.
-func (k *core) climbs(row, before, climbed book.Row, now book.Clock) bool {
+// countsAsOffence reports whether a ban by another program counts as an offence.
+// One with a comment of its own is by hand, and is left as it is. One without,
+// of a source that has offended before, is taken for the work of a program that
+// saw it offend again.
+func (k *core) countsAsOffence(row, before, climbed book.Row, now book.Clock) bool {
 	return row.Cause == ruleset.CauseOther &&
 		(!row.ByHand || climbed.Step > 0 || before.StepAt(now.Boot.Add(slack)) > 0)
 }
 
-// climb makes a row that of a ban by the next step of the ladder, which lasts
-// at least as long as the program asked for, and has the table get it.
-func (k *core) climb(row *book.Row, before book.Row, now book.Clock) {
+// escalate turns a row into a ban by the next step of the ladder that lasts at
+// least as long as the program asked for, and has it put into the table.
+func (k *core) escalate(row *book.Row, before book.Row, now book.Clock) {
 	step := k.stepAfter(before, now.Boot)
 	if d := k.spec.BanTime[step-1]; row.Timeout < d {
 		row.Timeout, row.Until = d, now.Boot.Add(d)
@@ -225,7 +224,7 @@ func (k *core) climb(row *book.Row, before book.Row, now book.Clock) {
 	if marked := ruleset.OffenceMark + row.Comment; !offence && len(marked) <= maxComment {
 		row.Comment = marked // so that the table says what it is as well
 	}
-	k.owe(row.Source, false)
+	k.putLater(row.Source, false)
 }
 
 // maxComment is what an element of a set can have.

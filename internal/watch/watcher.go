@@ -1,7 +1,6 @@
 package watch
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,17 +26,17 @@ type Watcher struct {
 	reader  *nftset.Conn // for questions
 	editor  *nftset.Conn // for changes
 
-	reports chan report
+	reports chan received
 	answers chan answer
 	changes chan changed
 	synced  chan synced
-	orders  chan func()   // to be called by the loop
+	calls   chan func()   // to be called by the loop
 	ended   chan struct{} // closed when orders are not read any more
 	done    chan struct{} // closed when reports and answers are not read any more
 	readers sync.WaitGroup
 
 	changing, syncing bool
-	waiting           []save // those who have asked for it
+	waiting           []chan<- error // Save
 	ready             bool
 	overran           bool // the count of the messages lost in an overrun is still to come
 	saves, failures   uint64
@@ -48,8 +47,8 @@ type Watcher struct {
 // [nflog.ErrBusy] if another watcher runs in this network namespace.
 func Open(config Config) (_ *Watcher, err error) {
 	w := &Watcher{
-		config: config, reports: make(chan report, backlog), answers: make(chan answer), changes: make(chan changed, 1),
-		synced: make(chan synced, 1), orders: make(chan func()), ended: make(chan struct{}), done: make(chan struct{}),
+		config: config, reports: make(chan received, backlog), answers: make(chan answer), changes: make(chan changed, 1),
+		synced: make(chan synced, 1), calls: make(chan func()), ended: make(chan struct{}), done: make(chan struct{}),
 	}
 	defer func() {
 		if err != nil {
@@ -73,8 +72,8 @@ func Open(config Config) (_ *Watcher, err error) {
 		return nil, err
 	}
 	sources := &sources{conn: w.sources, table: config.Spec.Table}
-	w.readers.Go(func() { readLog(w.log, sources, w.reports, w.done) })
-	w.readers.Go(func() { readEvents(w.monitor, w.reports, w.done) })
+	w.readers.Go(func() { w.forward(func() received { return readLog(w.log, sources) }) })
+	w.readers.Go(func() { w.forward(func() (r received) { r.events, r.err = w.monitor.Receive(nil); return r }) })
 	return w, nil
 }
 
@@ -104,10 +103,8 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan Config) error {
 	if err := w.begin(); err != nil {
 		return err
 	}
-	beat := time.NewTicker(cmp.Or(w.config.BeatEvery, 10*time.Second))
-	defer beat.Stop()
 	for {
-		w.tend()
+		w.dispatch()
 		wake := time.NewTimer(w.idle())
 		select {
 		case <-ctx.Done():
@@ -118,39 +115,42 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan Config) error {
 				w.fault(err)
 			}
 		case r := <-w.reports:
-			w.take(r)
-			w.drain()
+			w.onReceived(r)
+			w.receiveWaiting()
 		case a := <-w.answers:
 			w.onAnswer(a)
 		case c := <-w.changes:
 			w.onChanged(c)
 		case s := <-w.synced:
 			w.onSynced(s)
-		case f := <-w.orders:
+		case f := <-w.calls:
 			f()
-		case <-beat.C:
 		case <-wake.C:
 		}
 		wake.Stop()
-		if w.config.Beat != nil {
-			w.config.Beat()
-		}
 	}
 }
 
 // tend has done what is to be done, beside the loop, and passes on the news.
-func (w *Watcher) tend() {
+func (w *Watcher) dispatch() {
 	now := book.ReadClock()
 	w.core.tidy(now)
 	if q, ok := w.core.nextQuestion(now); ok {
 		table := w.config.Spec.Table // a reload replaces the Spec meanwhile
 		w.readers.Go(func() {
-			ask(w.reader, table, q, func(a answer) bool { return send(w.answers, a, w.done) })
+			ask(w.reader, table, q, func(a answer) bool {
+				select {
+				case w.answers <- a:
+					return true
+				case <-w.done:
+					return false
+				}
+			})
 		})
 	}
 	if todo, ok := w.core.nextChange(now); ok {
 		w.changing = true
-		w.readers.Go(func() { w.changes <- do(w.editor, todo) })
+		w.readers.Go(func() { w.changes <- makeChange(w.editor, todo) })
 	}
 	w.sync(now)
 	if news := w.core.takeNews(); len(news) > 0 && w.config.News != nil {
@@ -187,18 +187,18 @@ func (w *Watcher) onChanged(c changed) {
 
 // drain handles the reports that wait already, so that they are answered
 // together. It ends, although more may come all the time.
-func (w *Watcher) drain() {
+func (w *Watcher) receiveWaiting() {
 	for range backlog {
 		select {
 		case r := <-w.reports:
-			w.take(r)
+			w.onReceived(r)
 		default:
 			return
 		}
 	}
 }
 
-func (w *Watcher) take(r report) {
+func (w *Watcher) onReceived(r received) {
 	now := book.ReadClock()
 	for i := range r.messages {
 		w.core.onLogMessage(&r.messages[i].Message, r.messages[i].source, now)

@@ -12,11 +12,11 @@ import (
 // ErrEnded means that the watcher has ended.
 var ErrEnded = errors.New("the watcher has ended")
 
-// order has the loop call a function, and returns when it has.
-func (w *Watcher) order(ctx context.Context, f func()) error {
+// call has the loop call a function, and returns when it has.
+func (w *Watcher) call(ctx context.Context, f func()) error {
 	called := make(chan struct{})
 	select {
-	case w.orders <- func() { f(); close(called) }:
+	case w.calls <- func() { f(); close(called) }:
 		<-called
 		return nil
 	case <-w.ended:
@@ -26,9 +26,9 @@ func (w *Watcher) order(ctx context.Context, f func()) error {
 	}
 }
 
-// Stats returns what there is to tell. It asks nothing of the kernel.
+// Stats returns the counters. It does not ask the kernel.
 func (w *Watcher) Stats(ctx context.Context) (s Stats, err error) {
-	err = w.order(ctx, func() {
+	err = w.call(ctx, func() {
 		s = w.core.stats(book.ReadClock())
 		s.Saves, s.SaveFailures, s.SaveError = w.saves, w.failures, w.saveError
 	})
@@ -37,7 +37,7 @@ func (w *Watcher) Stats(ctx context.Context) (s Stats, err error) {
 
 // Origin returns which table the rows of [Watcher.Rows] are about.
 func (w *Watcher) Origin(ctx context.Context) (o book.Origin, err error) {
-	err = w.order(ctx, func() { o = w.core.origin() })
+	err = w.call(ctx, func() { o = w.core.origin() })
 	return o, err
 }
 
@@ -50,13 +50,13 @@ func (w *Watcher) Rows(ctx context.Context, of ...netip.Prefix) iter.Seq2[book.R
 		var next func() (book.Row, bool)
 		var stop func()
 		defer func() {
-			if stop != nil && w.order(context.WithoutCancel(ctx), func() { stop() }) != nil {
+			if stop != nil && w.call(context.WithoutCancel(ctx), func() { stop() }) != nil {
 				stop() // the loop has ended
 			}
 		}()
 		for more := true; more; {
 			var rows []book.Row
-			err := w.order(ctx, func() {
+			err := w.call(ctx, func() {
 				if next == nil {
 					next, stop = iter.Pull(w.core.rows(of))
 				}
@@ -80,11 +80,14 @@ func (w *Watcher) Rows(ctx context.Context, of ...netip.Prefix) iter.Seq2[book.R
 	}
 }
 
-// Save returns when all that has happened until now is on the disk.
+// Save reads the table, and returns when all that has happened until now is on
+// the disk.
 func (w *Watcher) Save(ctx context.Context) error {
 	saved := make(chan error, 1)
-	err := w.order(ctx, func() {
-		w.waiting = append(w.waiting, save{book.ReadClock().Boot.Add(heldBack), saved})
+	err := w.call(ctx, func() {
+		// The messages come first, if they are in time: they have the ports.
+		w.core.readSoon(book.ReadClock().Boot.Add(heldBack))
+		w.waiting = append(w.waiting, saved)
 	})
 	if err != nil {
 		return err
@@ -108,19 +111,19 @@ func (w *Watcher) Save(ctx context.Context) error {
 // within them: they are forgotten for good. It returns the sources of which
 // something was remembered.
 func (w *Watcher) Unbanned(ctx context.Context, ps ...netip.Prefix) (had []netip.Prefix, err error) {
-	err = w.order(ctx, func() { had = w.core.unbanned(ps, book.ReadClock()) })
+	err = w.call(ctx, func() { had = w.core.unbanned(ps, book.ReadClock()) })
 	return had, err
 }
 
 // Applying records that the user is about to change the table: it is not
 // repaired until the next reload, or for ten seconds.
 func (w *Watcher) Applying(ctx context.Context) error {
-	return w.order(ctx, func() { w.core.onApplying(book.ReadClock()) })
+	return w.call(ctx, func() { w.core.onApplying(book.ReadClock()) })
 }
 
 // Removing records that the user is about to delete the table, within ten
 // seconds: it is not made again then, and its bans are forgotten. The steps of
 // the ladder are not.
 func (w *Watcher) Removing(ctx context.Context) error {
-	return w.order(ctx, func() { w.core.onRemoving(book.ReadClock()) })
+	return w.call(ctx, func() { w.core.onRemoving(book.ReadClock()) })
 }
