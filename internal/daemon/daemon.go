@@ -1,10 +1,9 @@
-// Package daemon is what `portmon watch` runs: the watcher, and all that hangs
-// on it. That is the journal, notices, metrics, the socket for commands, and
+// Package daemon is what `portmon watch` runs: the watcher, and around it the
+// journal, notices, metrics, the socket for commands, and the notifications to
 // systemd.
 //
-// Whatever goes wrong with one of these parts is reported, and nothing else
-// waits for it: the watcher calls us from its loop, and so nothing that it
-// calls may block.
+// A fault in one of these parts is reported and does not delay the others. The
+// watcher calls this package from its loop, so nothing that it calls may block.
 package daemon
 
 import (
@@ -14,7 +13,6 @@ import (
 	"os"
 	"os/signal"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,14 +20,15 @@ import (
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/notice"
 	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/nftset"
 )
 
 // Config says what to run.
 type Config struct {
-	// Config is what the configuration file says, and Load reads that again. It
-	// is called one at a time.
+	// Config is what the configuration file says. Load reads it again; calls do
+	// not overlap.
 	Config *config.Config
 	Load   func() (*config.Config, error)
 
@@ -44,8 +43,9 @@ type Config struct {
 	// Dial connects to the kernel.
 	Dial func() (*nftset.Conn, error)
 
-	// Notify sends a state to systemd, from any goroutine; nil if it does not
-	// run. Watchdog is how often it wants to hear that all is well; 0 is never.
+	// Notify sends a state to systemd, from any goroutine; nil without systemd.
+	// Watchdog is how often systemd must be notified that all is well; 0 is
+	// never.
 	Notify   func(state string)
 	Watchdog time.Duration
 }
@@ -61,25 +61,22 @@ type daemon struct {
 	parts   sync.WaitGroup // all that runs beside the watcher
 	reload  chan watch.Config
 	isReady chan struct{} // closed when it is
-	beaten  book.Moment   // when systemd was last notified; the loop's
-	beating atomic.Bool   // a notification is being sent
 
 	reloading sync.Mutex // held while the configuration changes
 
 	mu      sync.Mutex // guards what follows
 	current *config.Config
-	notices *notices
+	notices *notice.Sender
 	metrics *server // nil if there is none
-	// stopMetrics returns when they are not served any more.
-	stopMetrics func()
+	// stopMetrics returns when the metrics are not served any more.
+	stopNotices, stopMetrics func()
 }
 
 // Run runs until the context ends, for which the error is nil. Each value from
 // reload has the configuration read again.
 func Run(ctx context.Context, conf Config, reload <-chan struct{}) (err error) {
-	// By default, Go ends a program that writes to a standard error which
-	// nobody reads any more. To ignore the signal would be inherited by notice
-	// commands.
+	// By default, Go ends a program that writes to a standard error without a
+	// reader. If we ignored the signal, notice commands would inherit that.
 	pipes := make(chan os.Signal, 1)
 	signal.Notify(pipes, unix.SIGPIPE)
 	defer signal.Stop(pipes)
@@ -91,8 +88,8 @@ func Run(ctx context.Context, conf Config, reload <-chan struct{}) (err error) {
 		return err
 	}
 	defer d.watcher.Close()
-	// The parts end after the watcher, so that a notice of what it hears last
-	// is sent, and questions are answered until it has ended.
+	// The parts end after the watcher, so that notices of its last news are
+	// sent, and commands are answered until it has ended.
 	parts, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer d.parts.Wait()
 	defer end()
@@ -103,11 +100,12 @@ func Run(ctx context.Context, conf Config, reload <-chan struct{}) (err error) {
 	d.startMetrics(parts, conf.Config)
 	d.parts.Go(func() { d.reloads(parts, reload) })
 	d.parts.Go(func() { giveBack(parts) })
+	d.parts.Go(func() { d.beat(parts) })
 	d.parts.Go(func() { d.notifyStopping(ctx, parts) })
 	err = d.watcher.Run(ctx, d.reload)
 	d.journal.close()
 	end()
-	d.parts.Wait() // what they have to say comes before the last line
+	d.parts.Wait() // what they log comes before the last line
 	if err == nil {
 		d.journal.Info("ended")
 	}
@@ -121,6 +119,7 @@ func newDaemon(conf Config) *daemon {
 	d := &daemon{
 		config: conf, current: conf.Config, since: time.Now(),
 		reload: make(chan watch.Config), isReady: make(chan struct{}),
+		notices: notice.New(new(config.Watch), "", nil), stopNotices: func() {}, stopMetrics: func() {},
 	}
 	d.stderr = newQueue(conf.Stderr, conf.Times)
 	d.journal = newJournal(newLogger(d.stderr, conf.Times))
@@ -142,7 +141,7 @@ func (d *daemon) notifyStopping(ctx, parts context.Context) {
 func (d *daemon) watchConfig(conf *config.Config) watch.Config {
 	return watch.Config{
 		Spec: conf.Spec, State: conf.Watch.State,
-		Ready: d.onReady, News: d.onNews, Fault: d.journal.fault, Beat: d.onBeat, BeatEvery: d.beatEvery(),
+		Ready: d.onReady, News: d.onNews, Fault: d.journal.fault,
 	}
 }
 
@@ -180,20 +179,22 @@ func (d *daemon) onNews(news []watch.News) {
 	d.notices.Tell(news, len(d.current.Spec.BanTime), now)
 }
 
-// beatEvery returns how often the watcher has to show that it lives: twice as
-// often as systemd asks for.
-func (d *daemon) beatEvery() time.Duration { return d.config.Watchdog / 2 }
-
-// onBeat is called by the watcher more often than is needed.
-func (d *daemon) onBeat() {
-	now := book.ReadClock().Boot
-	d.journal.flush(now)
-	if d.config.Watchdog > 0 && now.Sub(d.beaten) >= d.beatEvery()/2 && d.beating.CompareAndSwap(false, true) {
-		d.beaten = now
-		go func() { // systemd may not take it for a while
-			d.config.Notify("WATCHDOG=1")
-			d.beating.Store(false)
-		}()
+// beat has the journal write what it left out, and systemd notified that the
+// watcher lives, for as long as its loop answers.
+func (d *daemon) beat(ctx context.Context) {
+	every := time.Second
+	if d.config.Watchdog > 0 {
+		every = min(every, d.config.Watchdog/4)
+	}
+	for sleep(ctx, every); ctx.Err() == nil; sleep(ctx, every) {
+		d.journal.flush(book.ReadClock().Boot)
+		if d.config.Watchdog > 0 {
+			ask, cancel := context.WithTimeout(ctx, d.config.Watchdog)
+			if _, err := d.watcher.Origin(ask); err == nil {
+				d.config.Notify("WATCHDOG=1")
+			}
+			cancel()
+		}
 	}
 }
 

@@ -24,11 +24,10 @@ const (
 	interval = 200 * time.Millisecond
 )
 
-// journal writes what the watcher has done, one line for each ban, and no more
-// lines than anybody can read. What others wrote reaches it as values of fields
-// only, which are quoted where needed.
+// journal logs what the watcher did, one line per ban, at a bounded rate. Foreign
+// text is logged only as values of fields, which are quoted where needed.
 type journal struct {
-	*slog.Logger // for what is written in any case
+	*slog.Logger // for what is always logged
 
 	mu sync.Mutex // guards what follows
 

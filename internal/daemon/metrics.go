@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,156 +21,183 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// Metric is one that the watcher serves.
+// Metric is one that the watcher serves, with the names of its labels. It is a
+// counter if its name ends in "_total".
 type Metric struct {
 	Name, Help string
-
-	desc    *prometheus.Desc
-	kind    prometheus.ValueType
-	collect func(s *scrape, out emit)
-}
-
-// emit sends one value of a metric.
-type emit func(v float64, labels ...string)
-
-// scrape is what is asked once for all metrics: the watcher, and the kernel.
-// What could not be asked is nil.
-type scrape struct {
-	*collector
-	stats *watch.Stats
-	table *ruleset.State
-	// Of a table that there is.
-	counters map[string]ruleset.Counter
-	fill     []ruleset.Fill
-}
-
-var served = []Metric{
-	gauge("build_info", "Always 1; the label has the version.", func(s *scrape, out emit) { out(1, s.config.Version) }, "version"),
-	gauge("table_present", "Whether the table inet portmon is there.", func(s *scrape, out emit) {
-		if s.table != nil {
-			out(boolean(s.table.Exists))
-		}
-	}),
-	gauge("table_current", "Whether the table is there and is what the configuration says: sets, chains and rules.",
-		value(func(s *watch.Stats) float64 { return boolean(s.TableCurrent) })),
-	counter("table_repairs_total", "How often the table was not what the configuration says, and was put right.", countOf(watch.Repaired)),
-	counter("table_gone_total", "How often the table was deleted.", value(func(s *watch.Stats) uint64 { return s.News[watch.TableGone] + s.News[watch.Removed] })),
-	gauge("bans", "Bans in force, by address family and tier of the ladder; tier 0 is those that the ladder did not make.",
-		ofWatcher(func(s *watch.Stats, out emit) {
-			for step := 0; s.Table && step <= s.Steps; step++ {
-				out(float64(s.Bans[watch.Place{Family: 4, Step: step}]), "ip", strconv.Itoa(step))
-				out(float64(s.Bans[watch.Place{Family: 6, Step: step}]), "ip6", strconv.Itoa(step))
-			}
-		}), "family", "tier"),
-	counter("bans_made_total", "Bans that were made, by cause and tier of the ladder; tier 0 is those that the ladder did not make.",
-		ofWatcher(func(s *watch.Stats, out emit) {
-			for m, n := range s.Made {
-				out(float64(n), m.Cause.String(), strconv.Itoa(m.Step))
-			}
-		}), "cause", "tier"),
-	gauge("set_elements", "Elements of a set of the table.", func(s *scrape, out emit) {
-		for _, f := range s.fill {
-			out(float64(f.Count), f.Set)
-		}
-	}, "set"),
-	gauge("set_capacity", "How many elements a set of the table can hold.", func(s *scrape, out emit) {
-		for _, f := range s.fill {
-			if f.Size > 0 {
-				out(float64(f.Size), f.Set)
-			}
-		}
-	}, "set"),
-	counter("packets_total", "Packets by what became of them, which is what the table's counter of that name counts.",
-		ofCounters(func(c ruleset.Counter) uint64 { return c.Packets }), "outcome"),
-	counter("bytes_total", "Bytes of the packets in portmon_packets_total.",
-		ofCounters(func(c ruleset.Counter) uint64 { return c.Bytes }), "outcome"),
-	counter("offences_total", "Offences by protocol and port; port 0 is one that is not known, or one of too many to count apart.",
-		ofWatcher(func(s *watch.Stats, out emit) {
-			for p, n := range s.Offences {
-				out(float64(n), cmp.Or(text.Protocol(p.Proto), "unknown"), strconv.Itoa(int(p.Port)))
-			}
-		}), "protocol", "port"),
-	counter("escalations_total", "Repeat offenders that went up the ladder, by the tier they came to.",
-		ofWatcher(func(s *watch.Stats, out emit) {
-			for step := 2; step <= s.Steps; step++ {
-				out(float64(s.Escalations(step)), strconv.Itoa(step))
-			}
-		}), "tier"),
-	gauge("offenders", "Sources whose offences count.", value(func(s *watch.Stats) int { return s.Offenders })),
-	gauge("book_rows", "Sources that are remembered.", value(func(s *watch.Stats) int { return s.Rows })),
-	counter("foreign_edits_total", "Bans that others made or lifted, and bans of whitelisted sources by others, which are lifted at once.",
-		ofWatcher(func(s *watch.Stats, out emit) {
-			out(float64(s.News[watch.ByHand]), "ban")
-			out(float64(s.News[watch.Lifted]), "unban")
-			out(float64(s.News[watch.Whitelisted]), "whitelisted")
-		}), "edit"),
-	counter("restored_bans_total", "Bans that were put back after the table was gone.", countOf(watch.Restored)),
-	counter("lost_messages_total", "Log messages of bans for which the kernel had no room. The bans are found by a resync.",
-		value(func(s *watch.Stats) uint64 { return s.LostMessages })),
-	counter("overruns_total", "How often the buffer of a socket was full.", ofWatcher(func(s *watch.Stats, out emit) {
-		out(float64(s.LogOverruns), "log")
-		out(float64(s.EventOverruns), "events")
-	}), "socket"),
-	counter("resyncs_total", "How often the watcher has read all sets.", value(func(s *watch.Stats) uint64 { return s.Resyncs })),
-	gauge("lag_seconds", "How old the last ban was when the watcher heard of it.", value(func(s *watch.Stats) float64 { return s.Lag.Seconds() })),
-	counter("state_saves_total", "Writes of the state file, by result.", ofWatcher(func(s *watch.Stats, out emit) {
-		out(float64(s.Saves), "done")
-		out(float64(s.SaveFailures), "failed")
-	}), "result"),
-	counter("notices_total", "Notices by channel and result.", func(s *scrape, out emit) {
-		for channel, n := range s.noticeStats() {
-			out(float64(n.Sent), channel, "sent")
-			out(float64(n.Failed), channel, "failed")
-		}
-	}, "channel", "result"),
-	counter("journal_dropped_lines_total", "Lines of the journal that were dropped because standard error stalled or was closed.",
-		func(s *scrape, out emit) { out(float64(s.stderr.dropped.Load())) }),
-	gauge("scrape_errors", "What this scrape could not ask: 1 each for the watcher and the kernel.",
-		func(s *scrape, out emit) { out(boolean(s.stats == nil) + boolean(s.table == nil)) }),
+	labels     []string
 }
 
 // Metrics returns all of them, but for those of every Go program.
 func Metrics() []Metric { return served }
 
-func gauge(name, help string, collect func(*scrape, emit), labels ...string) Metric {
-	return Metric{"portmon_" + name, help, prometheus.NewDesc("portmon_"+name, help, labels, nil), prometheus.GaugeValue, collect}
+var served = []Metric{
+	{"portmon_build_info", "Always 1; the label has the version.", []string{"version"}},
+	{"portmon_table_present", "Whether the table inet portmon is there.", nil},
+	{"portmon_table_current", "Whether the table is there and is what the configuration says: sets, chains and rules.", nil},
+	{"portmon_table_repairs_total", "How often the table was not what the configuration says, and was put right.", nil},
+	{"portmon_table_gone_total", "How often the table was deleted.", nil},
+	{"portmon_bans", "Bans in force, by address family and tier of the ladder; tier 0 is those that the ladder did not make.",
+		[]string{"family", "tier"}},
+	{"portmon_bans_made_total", "Bans that were made, by cause and tier of the ladder; tier 0 is those that the ladder did not make.",
+		[]string{"cause", "tier"}},
+	{"portmon_set_elements", "Elements of a set of the table.", []string{"set"}},
+	{"portmon_set_capacity", "How many elements a set of the table can hold.", []string{"set"}},
+	{"portmon_packets_total", "Packets by what became of them, which is what the table's counter of that name counts.",
+		[]string{"outcome"}},
+	{"portmon_bytes_total", "Bytes of the packets in portmon_packets_total.", []string{"outcome"}},
+	{"portmon_offences_total", "Offences by protocol and port; port 0 is one that is not known, or one of too many to count apart.",
+		[]string{"protocol", "port"}},
+	{"portmon_escalations_total", "Repeat offenders that went up the ladder, by the tier they came to.", []string{"tier"}},
+	{"portmon_offenders", "Sources whose offences count.", nil},
+	{"portmon_book_rows", "Sources that are remembered.", nil},
+	{"portmon_foreign_edits_total",
+		"Bans that others made or lifted, and bans of whitelisted sources by others, which are lifted at once.", []string{"edit"}},
+	{"portmon_restored_bans_total", "Bans that were put back after the table was gone.", nil},
+	{"portmon_lost_messages_total",
+		"Log messages of bans for which the kernel had no room. The bans are found by a resync.", nil},
+	{"portmon_overruns_total", "How often the buffer of a socket was full.", []string{"socket"}},
+	{"portmon_resyncs_total", "How often the watcher has read all sets.", nil},
+	{"portmon_lag_seconds", "How old the last ban was when the watcher learned of it.", nil},
+	{"portmon_state_saves_total", "Writes of the state file, by result.", []string{"result"}},
+	{"portmon_notices_total", "Notices by channel and result.", []string{"channel", "result"}},
+	{"portmon_journal_dropped_lines_total",
+		"Lines of the journal that were dropped because standard error stalled or was closed.", nil},
+	{"portmon_scrape_errors", "What this scrape could not ask: 1 each for the watcher and the kernel.", nil},
 }
 
-func counter(name, help string, collect func(*scrape, emit), labels ...string) Metric {
-	m := gauge(name, help, collect, labels...)
-	m.kind = prometheus.CounterValue
-	return m
-}
+// descs are the descriptions of what is served, by name.
+var descs = make(map[string]*prometheus.Desc)
 
-// ofWatcher makes a metric of what the watcher says, if it does.
-func ofWatcher(f func(*watch.Stats, emit)) func(*scrape, emit) {
-	return func(s *scrape, out emit) {
-		if s.stats != nil {
-			f(s.stats, out)
-		}
+func init() {
+	for _, m := range served {
+		descs[m.Name] = prometheus.NewDesc(m.Name, m.Help, m.labels, nil)
 	}
 }
 
-// value makes a metric of one number that the watcher knows.
-func value[N int | uint64 | float64](f func(*watch.Stats) N) func(*scrape, emit) {
-	return ofWatcher(func(s *watch.Stats, out emit) { out(float64(f(s))) })
+// sink receives the values of a scrape.
+type sink chan<- prometheus.Metric
+
+// number is what a metric is made of.
+type number interface{ int | uint64 | float64 }
+
+// send sends the value of a metric, whose name is given without "portmon_".
+func send[N number](s sink, name string, v N, labels ...string) {
+	kind := prometheus.GaugeValue
+	if strings.HasSuffix(name, "_total") {
+		kind = prometheus.CounterValue
+	}
+	s <- prometheus.MustNewConstMetric(descs["portmon_"+name], kind, float64(v), labels...)
 }
 
-// countOf makes a metric of how often there was such news.
-func countOf(kind watch.Kind) func(*scrape, emit) {
-	return value(func(s *watch.Stats) uint64 { return s.News[kind] })
+// collector asks the watcher and the kernel for their numbers.
+type collector struct {
+	*daemon
+
+	asking sync.Mutex // held while it does
+	fill   []ruleset.Fill
+	at     time.Time // of the fill
+	took   time.Duration
 }
 
-// ofCounters makes a metric of the table's own counters. Others may have added
-// some, of any name.
-func ofCounters(value func(ruleset.Counter) uint64) func(*scrape, emit) {
-	return func(s *scrape, out emit) {
-		for _, name := range ruleset.Counters() {
-			if c, ok := s.counters[name]; ok {
-				out(float64(value(c)), name)
-			}
+// Describe implements [prometheus.Collector].
+func (*collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range descs {
+		ch <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	out := sink(ch)
+	send(out, "build_info", 1, c.config.Version)
+	send(out, "scrape_errors", boolean(c.collectWatcher(out) != nil)+boolean(c.collectTable(out) != nil))
+	send(out, "journal_dropped_lines_total", c.stderr.dropped.Load())
+	c.mu.Lock()
+	notices := c.notices.Stats()
+	c.mu.Unlock()
+	for channel, n := range notices {
+		send(out, "notices_total", n.Sent, channel, "sent")
+		send(out, "notices_total", n.Failed, channel, "failed")
+	}
+}
+
+func (c *collector) collectWatcher(out sink) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	s, err := c.watcher.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	for step := 0; s.Table && step <= s.Steps; step++ {
+		send(out, "bans", s.Bans[watch.Place{Family: 4, Step: step}], "ip", strconv.Itoa(step))
+		send(out, "bans", s.Bans[watch.Place{Family: 6, Step: step}], "ip6", strconv.Itoa(step))
+	}
+	for m, n := range s.Made {
+		send(out, "bans_made_total", n, m.Cause.String(), strconv.Itoa(m.Step))
+	}
+	for p, n := range s.Offences {
+		send(out, "offences_total", n, cmp.Or(text.Protocol(p.Proto), "unknown"), strconv.Itoa(int(p.Port)))
+	}
+	for step := 2; step <= s.Steps; step++ {
+		send(out, "escalations_total", s.Escalations(step), strconv.Itoa(step))
+	}
+	send(out, "table_current", boolean(s.TableCurrent))
+	send(out, "table_repairs_total", s.News[watch.Repaired])
+	send(out, "table_gone_total", s.News[watch.TableGone]+s.News[watch.Removed])
+	send(out, "offenders", s.Offenders)
+	send(out, "book_rows", s.Rows)
+	send(out, "foreign_edits_total", s.News[watch.ByHand], "ban")
+	send(out, "foreign_edits_total", s.News[watch.Lifted], "unban")
+	send(out, "foreign_edits_total", s.News[watch.Whitelisted], "whitelisted")
+	send(out, "restored_bans_total", s.News[watch.Restored])
+	send(out, "lost_messages_total", s.LostMessages)
+	send(out, "overruns_total", s.LogOverruns, "log")
+	send(out, "overruns_total", s.EventOverruns, "events")
+	send(out, "resyncs_total", s.Resyncs)
+	send(out, "lag_seconds", s.Lag.Seconds())
+	send(out, "state_saves_total", s.Saves, "done")
+	send(out, "state_saves_total", s.SaveFailures, "failed")
+	return nil
+}
+
+func (c *collector) collectTable(out sink) error {
+	conn, err := c.config.Dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	h, err := ruleset.Open(conn, c.tableName())
+	if err != nil {
+		return err
+	}
+	if send(out, "table_present", boolean(h.Exists)); !h.Exists {
+		return nil
+	}
+	// Kernels before 6.16 do not say how full a set is. Then its elements are
+	// read, of which there may be a million; but for a fiftieth of the time at
+	// most.
+	if start := time.Now(); start.Sub(c.at) >= 50*c.took {
+		if c.fill, err = h.Fill(); err != nil {
+			return err
+		}
+		c.at, c.took = time.Now(), time.Since(start)
+	}
+	for _, f := range c.fill {
+		send(out, "set_elements", f.Count, f.Set)
+		if f.Size > 0 {
+			send(out, "set_capacity", float64(f.Size), f.Set)
 		}
 	}
+	for _, name := range ruleset.Counters() { // others may have added some, of any name
+		if n, ok := h.Counters[name]; ok {
+			send(out, "packets_total", n.Packets, name)
+			send(out, "bytes_total", n.Bytes, name)
+		}
+	}
+	return nil
 }
 
 func boolean(b bool) float64 {
@@ -179,74 +207,13 @@ func boolean(b bool) float64 {
 	return 0
 }
 
-// collector asks the watcher and the kernel for their numbers.
-type collector struct {
-	*daemon
-
-	mu   sync.Mutex // held while it does
-	fill []ruleset.Fill
-	at   time.Time // of the fill
-	took time.Duration
-}
-
-// Describe implements [prometheus.Collector].
-func (*collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, m := range served {
-		ch <- m.desc
-	}
-}
-
-// Collect implements [prometheus.Collector].
-func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := &scrape{collector: c}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	if stats, err := c.watcher.Stats(ctx); err == nil {
-		s.stats = &stats
-	}
-	s.askKernel()
-	for _, m := range served {
-		m.collect(s, func(v float64, labels ...string) {
-			ch <- prometheus.MustNewConstMetric(m.desc, m.kind, v, labels...)
-		})
-	}
-}
-
-func (s *scrape) askKernel() {
-	conn, err := s.config.Dial()
-	if err != nil {
-		return
-	}
-	defer conn.Close()
-	h, err := ruleset.Open(conn, s.tableName())
-	if err != nil {
-		return
-	}
-	// Kernels before 6.16 do not say how full a set is. Then its elements are
-	// read, of which there may be a million; but for a fiftieth of the time at
-	// most.
-	if start := time.Now(); h.Exists && start.Sub(s.at) >= 50*s.took {
-		if s.collector.fill, err = h.Fill(); err != nil {
-			return
-		}
-		s.at, s.took = time.Now(), time.Since(start)
-	}
-	if s.table = h.State; h.Exists {
-		s.counters, s.fill = h.Counters, s.collector.fill
-	}
-}
-
 // startMetrics serves metrics as a configuration says, in place of those served
 // before.
 func (d *daemon) startMetrics(parts context.Context, conf *config.Config) {
 	d.mu.Lock()
 	stop := d.stopMetrics
 	d.mu.Unlock()
-	if stop != nil {
-		stop()
-	}
+	stop()
 	var s *server
 	if addr := conf.Watch.Metrics; addr != "" {
 		s = d.newServer(d.metricsHandler(), 10*time.Second, "metrics", "no metrics for now", func() (net.Listener, error) {

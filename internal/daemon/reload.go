@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
+	"slices"
 
-	"golang.org/x/sys/unix"
+	sd "github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/notice"
 )
 
-// reloads reads the configuration again whenever it is told to.
+// reloads reads the configuration again for each value from reload.
 func (d *daemon) reloads(ctx context.Context, reload <-chan struct{}) {
-	// To say that it is ready after a reload, it must have been so before.
+	// After a reload it reports that it is ready, so it must have been before.
 	select {
 	case <-d.isReady:
 	case <-ctx.Done():
@@ -20,7 +23,7 @@ func (d *daemon) reloads(ctx context.Context, reload <-chan struct{}) {
 	for {
 		select {
 		case <-reload:
-			d.config.Notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", monotonic().Microseconds()))
+			d.config.Notify("RELOADING=1\n" + sd.SdNotifyMonotonicUsec())
 			if err := d.reloadNow(ctx, ctx); err != nil {
 				d.journal.Error(fmt.Sprintf("the configuration stays as it was: %v", err))
 			}
@@ -31,17 +34,8 @@ func (d *daemon) reloads(ctx context.Context, reload <-chan struct{}) {
 	}
 }
 
-// monotonic returns the time by the clock that systemd asks for.
-func monotonic() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
-		return 0
-	}
-	return time.Duration(t.Nano())
-}
-
-// reloadNow reads the configuration again. If it is wrong, nothing has changed.
-// It gives up when ask ends; what it starts runs until parts ends.
+// reloadNow reads the configuration again. If it is wrong, nothing changes. It
+// gives up when ask ends; what it starts runs until parts ends.
 func (d *daemon) reloadNow(ask, parts context.Context) error {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
@@ -72,4 +66,22 @@ func (d *daemon) reloadNow(ask, parts context.Context) error {
 	}
 	d.journal.Info("configuration read again", "file", conf.Source)
 	return nil
+}
+
+// sameNotices reports whether two configurations send the same to the same.
+func sameNotices(a, b *config.Config) bool {
+	return a.Watch.Ntfy == b.Watch.Ntfy && a.Watch.NtfyTokenFile == b.Watch.NtfyTokenFile &&
+		slices.Equal(a.Watch.Command, b.Watch.Command)
+}
+
+// startNotices sends notices as a configuration says, in place of what was sent
+// before.
+func (d *daemon) startNotices(parts context.Context, conf *config.Config) {
+	sender := notice.New(&conf.Watch, d.config.Host, func(err error) { d.journal.Warn(fmt.Sprintf("send a notice: %v", err)) })
+	ctx, cancel := context.WithCancel(parts)
+	d.parts.Go(func() { sender.Run(ctx) })
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stopNotices()
+	d.notices, d.stopNotices = sender, cancel
 }

@@ -17,9 +17,8 @@ const (
 	lastWords = time.Second
 )
 
-// queue writes lines to a standard error that may stall, or that nobody reads
-// any more, and which must not hold up anything else. It can be written to from
-// any goroutine.
+// queue writes lines to a standard error that may stall or lose its reader,
+// without delaying the writer. It can be written to from any goroutine.
 type queue struct {
 	lines   chan []byte
 	ending  chan struct{}
