@@ -53,12 +53,14 @@ func originError(r book.Report) error {
 	return &book.Error{Op: "use", Path: r.Path, Err: r.Origin}
 }
 
-// openBook opens the book to change it. If it is locked, by a watcher that
-// hangs, it is only read, and changes stay in memory.
+// openBook opens the book to change it, even if it is locked by a watcher that
+// hangs.
 func (p *cli) openBook(path string, h *ruleset.Handle) (b *book.Book, r book.Report, locked bool, err error) {
-	b, r, err = book.Open(bookConfig(path, h))
+	c := bookConfig(path, h)
+	b, r, err = book.Open(c)
 	if locked = errors.Is(err, book.ErrLocked); locked {
-		b, r, err = book.Read(bookConfig(path, h))
+		c.Force, c.Wait = true, 0
+		b, r, err = book.Open(c)
 	}
 	if err != nil {
 		return nil, r, locked, err

@@ -57,7 +57,7 @@ on disk. Without a table there is nothing to save, and the file stays as it is.`
 // lifted or is over if it is about this very table, and otherwise still has to
 // be put back.
 func (p *cli) save(path string, h *ruleset.Handle) error {
-	b, report, locked, err := p.openBook(path, h)
+	b, report, _, err := p.openBook(path, h)
 	if err != nil {
 		return err
 	}
@@ -70,16 +70,7 @@ func (p *cli) save(path string, h *ruleset.Handle) error {
 		b.SetTable(h.Handle)
 	}
 	catchUp(b, held, sameTable(report, h))
-	if locked {
-		origin := book.Here(0) // unless nothing is missing from the table
-		if report.Missing || sameTable(report, h) {
-			origin = book.Here(h.Handle)
-		}
-		err = b.Replace(path, origin)
-	} else {
-		err = b.Compact(book.ReadClock())
-	}
-	if err != nil {
+	if err := b.Compact(book.ReadClock()); err != nil {
 		return err
 	}
 	bans := 0

@@ -21,6 +21,9 @@ type Config struct {
 	Here    Origin // what the book is to be about
 	Now     Clock
 	Wait    time.Duration // for the lock; 0 is not at all
+	// Force opens a book whose owner hangs. Its file is then replaced by a new
+	// one; if the owner wakes up it notices, and writes its own again.
+	Force bool
 }
 
 // Open makes this process the owner of a book and reads it; its folder is made

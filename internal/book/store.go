@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
-	"iter"
 	"os"
 	"path/filepath"
 	"sync"
@@ -23,9 +22,10 @@ const (
 	maxDrift    = time.Second / 2 // of the two clocks since the last header
 	fewLines    = 1024            // are not worth rewriting, however many are dead
 
-	lockSuffix = ".lock"
-	tempSuffix = ".tmp"
-	badSuffix  = ".bad"
+	lockSuffix  = ".lock"
+	tempSuffix  = ".tmp"
+	forceSuffix = ".save" // the temporary file of one without the lock
+	badSuffix   = ".bad"
 )
 
 // store is the file of a book that its owner changes. What concerns the disk is
@@ -35,6 +35,8 @@ type store struct {
 	path string
 	name string // in its folder
 	here Origin
+
+	force bool // without the lock: the file is replaced, which its owner will notice
 
 	disk   sync.Mutex
 	folder *folder.Folder
@@ -55,7 +57,7 @@ type store struct {
 
 // openStore takes the lock of a file and opens it, if there is one.
 func openStore(c Config) (*store, error) {
-	s := &store{path: c.Path, name: filepath.Base(c.Path), here: c.Here, next: c.Now.Boot}
+	s := &store{path: c.Path, name: filepath.Base(c.Path), here: c.Here, force: c.Force, next: c.Now.Boot}
 	if err := s.open(c.Wait); err != nil {
 		s.close()
 		return nil, err
@@ -67,7 +69,8 @@ func (s *store) open(wait time.Duration) (err error) {
 	if s.folder, err = folder.Make(filepath.Dir(s.path)); err != nil {
 		return err
 	}
-	if s.lock, err = s.folder.Lock(s.name+lockSuffix, wait); err != nil {
+	s.lock, err = s.folder.Lock(s.name+lockSuffix, wait)
+	if err != nil && !(s.force && errors.Is(err, ErrLocked)) {
 		return err
 	}
 	s.file, err = s.folder.Open(s.name, unix.O_RDWR|unix.O_APPEND)
@@ -111,7 +114,7 @@ func (s *store) replace() {
 
 // full reports whether the file is to be rewritten rather than appended to.
 func (s *store) full(b *Book) bool {
-	return s.rewrite || !s.partial && s.lines+len(s.pending) > 2*b.Len()+fewLines
+	return s.rewrite || s.force || !s.partial && s.lines+len(s.pending) > 2*b.Len()+fewLines
 }
 
 // drifted reports whether the wall clock was set since the last header.
@@ -303,21 +306,38 @@ func (s *store) startRewrite(b *Book, head Header) (finish func() error, err err
 		return nil, errors.New("it was replaced by another process just now")
 	}
 	temp, bad := s.name+tempSuffix, ""
+	if s.force {
+		temp = s.name + forceSuffix // the owner may be using the other one
+	}
 	if s.keep && s.file != nil {
 		bad = s.name + badSuffix
 		if err := s.folder.Check(bad); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
-	head.Rows = b.Len()
-	f, err := writeTemp(s.folder, temp, head, b.Rows())
+	if err := s.folder.Remove(temp); err != nil { // of one that was killed
+		return nil, err
+	}
+	f, err := s.folder.Create(temp)
 	if err != nil {
 		return nil, err
 	}
+	giveUp := func(err error) error {
+		f.Close()
+		return errors.Join(err, s.folder.Remove(temp))
+	}
+	head.Rows = b.Len()
+	if err := encode(f, head, b.Rows()); err != nil {
+		return nil, giveUp(err)
+	}
 	s.head, s.lines, s.changed = head, b.Len(), false
 	return func() error {
-		if err := moveInPlace(s.folder, f, temp, s.name, bad); err != nil {
-			return err
+		err := f.Sync()
+		if err == nil {
+			err = s.folder.Replace(temp, s.name, bad)
+		}
+		if err != nil {
+			return giveUp(err)
 		}
 		if s.file != nil {
 			s.file.Close()
@@ -325,54 +345,4 @@ func (s *store) startRewrite(b *Book, head Header) (finish func() error, err err
 		s.file, s.keep = f, false
 		return nil
 	}, nil
-}
-
-// writeTemp writes rows to a temporary file.
-func writeTemp(d *folder.Folder, temp string, head Header, rows iter.Seq[Row]) (*os.File, error) {
-	if err := d.Remove(temp); err != nil { // of one that was killed
-		return nil, err
-	}
-	f, err := d.Create(temp)
-	if err != nil {
-		return nil, err
-	}
-	if err := encode(f, head, rows); err != nil {
-		f.Close()
-		return nil, errors.Join(err, d.Remove(temp))
-	}
-	return f, nil
-}
-
-// moveInPlace replaces a file by a temporary one, once that is on the disk.
-func moveInPlace(d *folder.Folder, f *os.File, temp, name, bad string) error {
-	err := f.Sync()
-	if err == nil {
-		err = d.Replace(temp, name, bad)
-	}
-	if err != nil {
-		f.Close()
-		err = errors.Join(err, d.Remove(temp))
-	}
-	return err
-}
-
-// Replace writes the rows, which are about that origin, to a new file in the
-// place of one whose owner hangs. If that wakes up it notices, and writes its
-// own again.
-func (b *Book) Replace(path string, o Origin) error {
-	d, err := folder.Open(filepath.Dir(path))
-	if err != nil {
-		return wrap("write", path, err)
-	}
-	defer d.Close()
-	head := newHeader(o, ReadClock())
-	head.Rows = b.Len()
-	name := filepath.Base(path)
-	temp := name + ".save" // the owner may be using the other one
-	f, err := writeTemp(d, temp, head, b.Rows())
-	if err == nil {
-		defer f.Close()
-		err = moveInPlace(d, f, temp, name, "")
-	}
-	return wrap("write", path, err)
 }
