@@ -37,7 +37,8 @@ func bareDump(t testing.TB, fd int, buf []byte, s *Set) {
 	}
 }
 
-// BenchmarkElements compares with a bare loop, in turns, for what the machine does meanwhile. The ratio is of the best times.
+// BenchmarkElements compares with a bare loop, in turns, for what the machine
+// does meanwhile. The ratio is of the best times.
 func BenchmarkElements(b *testing.B) {
 	for _, n := range []int{10_000, 100_000} {
 		for _, kind := range []struct {

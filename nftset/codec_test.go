@@ -52,7 +52,8 @@ func randomElements(r *rand.Rand, s *Set, n int) []Element {
 	return out
 }
 
-// decodeMessage reads the elements of one message of ours: in an interval set those whose start and end are both in it.
+// decodeMessage reads the elements of one message of ours: in an interval set
+// those whose start and end are both in it.
 func decodeMessage(t testing.TB, s *Set, m nfnl.Message) []Element {
 	t.Helper()
 	var entries []listed
@@ -91,7 +92,8 @@ func messagesOf(t testing.TB, tx *Tx) []nfnl.Message {
 	return out
 }
 
-// TestElementRoundTrip encodes lists of all sizes and decodes them again, message by message.
+// TestElementRoundTrip encodes lists of all sizes and decodes them again,
+// message by message.
 func TestElementRoundTrip(t *testing.T) {
 	r := random(t)
 	for _, typ := range allTypes {
@@ -129,7 +131,8 @@ func TestElementRoundTrip(t *testing.T) {
 	}
 }
 
-// TestMessageLimit fills messages to the brim: the length of an attribute is a __u16, and one that wraps loses elements in silence.
+// TestMessageLimit fills messages to the brim: the length of an attribute is a
+// __u16, and one that wraps loses elements in silence.
 func TestMessageLimit(t *testing.T) {
 	s := &Set{Table: Table{FamilyINet, "t"}, Name: "s", Type: IPv6Addr, Flags: FlagInterval | FlagTimeout}
 	for _, comment := range []int{0, 1, 2, 3, 4, 100, maxElemComment} {
@@ -162,7 +165,8 @@ func TestMessageLimit(t *testing.T) {
 	}
 }
 
-// TestElementBytes compares an element with the bytes that include/uapi/linux/netfilter/nf_tables.h asks for.
+// TestElementBytes compares an element with the bytes that
+// include/uapi/linux/netfilter/nf_tables.h asks for.
 func TestElementBytes(t *testing.T) {
 	var tx Tx
 	s := &Set{Table: Table{FamilyINet, "t"}, Name: "abc", Type: InetService, Flags: FlagInterval | FlagTimeout}
@@ -198,7 +202,8 @@ func TestElementBytes(t *testing.T) {
 	}
 }
 
-// TestTimeoutEncoding says what is read back after an element was written, in whole milliseconds.
+// TestTimeoutEncoding says what is read back after an element was written, in
+// whole milliseconds.
 func TestTimeoutEncoding(t *testing.T) {
 	const h, ms = time.Hour, time.Millisecond
 	for _, tt := range []struct {
@@ -215,10 +220,12 @@ func TestTimeoutEncoding(t *testing.T) {
 		{0, 1, 1, 10 * ms, 10 * ms},
 		{0, 10*ms + 1, 10 * ms, 11 * ms, 10 * ms},
 		{0, 20 * ms, 19*ms + 1, 20 * ms, 20 * ms},
-		// The rest of a timeout that is the set's default, as the kernel tells it.
+		// The rest of a timeout that is the set's default, as the kernel tells
+		// it.
 		{h, 0, h / 2, 0, h / 2},
 		{h, 0, h, 0, h},
-		// More time left than the timeout: rules that update an element leave it so.
+		// More time left than the timeout: rules that update an element leave
+		// it so.
 		{0, h, 2 * h, 2 * h, 2 * h},
 		{h, 0, 2 * h, 2 * h, 2 * h},
 		{0, 0, h, h, h},
@@ -241,7 +248,8 @@ func TestTimeoutEncoding(t *testing.T) {
 	}
 }
 
-// TestDeleteIsBare checks that elements to be deleted bear nothing but their keys.
+// TestDeleteIsBare checks that elements to be deleted bear nothing but their
+// keys.
 func TestDeleteIsBare(t *testing.T) {
 	s := &Set{Type: IPv4Addr, Flags: FlagInterval | FlagTimeout}
 	var tx Tx
@@ -301,7 +309,8 @@ func TestUserData(t *testing.T) {
 	}
 }
 
-// TestElementAt asks for each entry of each message, at its first byte, inside, and at its last.
+// TestElementAt asks for each entry of each message, at its first byte, inside,
+// and at its last.
 func TestElementAt(t *testing.T) {
 	r := random(t)
 	for _, flags := range []Flags{0, FlagInterval} {
@@ -353,7 +362,8 @@ func TestElementAt(t *testing.T) {
 	}
 }
 
-// TestElementListErrors has lists that are no lists of the set's elements. None may pass for an empty one.
+// TestElementListErrors has lists that are no lists of the set's elements. None
+// may pass for an empty one.
 func TestElementListErrors(t *testing.T) {
 	list := func(build func(e *encoder)) []byte {
 		var e encoder
@@ -394,7 +404,8 @@ func TestElementListErrors(t *testing.T) {
 	if got, err := read(IPv4Addr, catchAll); err != nil || len(got) > 0 {
 		t.Errorf("catch-all: %v, %v", got, err)
 	}
-	// Attributes within that claim to be longer than what holds them, or too short for their own header.
+	// Attributes within that claim to be longer than what holds them, or too
+	// short for their own header.
 	broken := binary.NativeEndian.AppendUint32(nil, 0x0001_0009)
 	tooShort := binary.NativeEndian.AppendUint32(nil, 0x0001_0003)
 	for _, b := range [][]byte{broken, tooShort, broken[:3], {1}} {
@@ -463,7 +474,8 @@ func TestDuration(t *testing.T) {
 	}
 }
 
-// TestRenewEncoding checks what Discard and Renew are made of, with keys that come twice.
+// TestRenewEncoding checks what Discard and Renew are made of, with keys that
+// come twice.
 func TestRenewEncoding(t *testing.T) {
 	s := &Set{Type: IPv4Addr, Flags: FlagTimeout}
 	in := []Element{

@@ -13,7 +13,8 @@ import (
 )
 
 // TestPacketPathAddsPairs has rules fill sets of addresses with ports, and look
-// up in sets that this package filled: the kernel and it must mean the same bytes.
+// up in sets that this package filled: the kernel and it must mean the same
+// bytes.
 func TestPacketPathAddsPairs(t *testing.T) {
 	l := newLab(t)
 	outside := netnstest.NewHost(t, "outside")

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestDial opens connections that can not be, and closes and uses ones that are closed.
+// TestDial opens connections that can not be, and closes and uses ones that are
+// closed.
 func TestDial(t *testing.T) {
 	file, err := os.Open("/dev/null")
 	if err != nil {
@@ -41,7 +42,8 @@ func TestDial(t *testing.T) {
 	}
 }
 
-// TestFileDescriptors opens and closes many connections, and fails to open others.
+// TestFileDescriptors opens and closes many connections, and fails to open
+// others.
 func TestFileDescriptors(t *testing.T) {
 	l := newLab(t)
 	s := l.set("s", IPv4Addr, 0, Element{Interval: iv("10.0.0.1")})
@@ -81,7 +83,8 @@ func TestFileDescriptors(t *testing.T) {
 // childVariable makes the test binary one of the programs in children instead.
 const childVariable = "NFTSET_TEST_CHILD"
 
-// children run in a user namespace of their own. They print what the parent compares.
+// children run in a user namespace of their own. They print what the parent
+// compares.
 var children = map[string]func() error{
 	// In the parent's network namespace, where it may do nothing.
 	"forbidden": func() error {
@@ -102,7 +105,8 @@ var children = map[string]func() error{
 		}
 		return nil
 	},
-	// In a network namespace of its own: it may do anything but exceed the limits that are not its own.
+	// In a network namespace of its own: it may do anything but exceed the
+	// limits that are not its own.
 	"large": func() error {
 		c, err := Dial(nil)
 		if err != nil {
@@ -182,7 +186,8 @@ true: commit transaction: operation not permitted
 	}
 }
 
-// sendLimits returns the largest send buffer that anybody can have, and the largest that this process can.
+// sendLimits returns the largest send buffer that anybody can have, and the
+// largest that this process can.
 func sendLimits() (all, own int, err error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -219,7 +224,8 @@ func TestSendBuffer(t *testing.T) {
 	}
 }
 
-// TestLargeTransaction goes beyond net.core.wmem_max, which root may and others may not.
+// TestLargeTransaction goes beyond net.core.wmem_max, which root may and others
+// may not.
 func TestLargeTransaction(t *testing.T) {
 	all, own, err := sendLimits()
 	if err != nil {

@@ -16,7 +16,8 @@ import (
 	"github.com/portmon/portmon/internal/lab"
 )
 
-// firstError returns the error that ends the elements of a set, and how many came before it.
+// firstError returns the error that ends the elements of a set, and how many
+// came before it.
 func firstError(c *Conn, s *Set) (n int, err error) {
 	for _, err = range c.Elements(s) {
 		if err == nil {
@@ -26,7 +27,8 @@ func firstError(c *Conn, s *Set) (n int, err error) {
 	return n, err
 }
 
-// TestElementsErrors reads what is not there, and what is not what the description says. An empty answer would be a lie.
+// TestElementsErrors reads what is not there, and what is not what the
+// description says. An empty answer would be a lie.
 func TestElementsErrors(t *testing.T) {
 	l := newLab(t)
 	for _, flags := range []Flags{0, FlagInterval} {
@@ -65,8 +67,9 @@ func TestElementsErrors(t *testing.T) {
 	}
 }
 
-// TestLeaveEarly leaves loops, in all ways, after the first of several datagrams' worth of elements; the connection must be good for
-// whatever comes next.
+// TestLeaveEarly leaves loops, in all ways, after the first of several
+// datagrams' worth of elements; the connection must be good for whatever comes
+// next.
 func TestLeaveEarly(t *testing.T) {
 	l := newLab(t)
 	const n = 5000
@@ -135,8 +138,8 @@ func listOf(s *Set) []byte {
 	return e.b
 }
 
-// TestUseInsideLoop checks that a connection says so when it is busy: without that, its answers would be thrown away and the loop
-// wait for ever.
+// TestUseInsideLoop checks that a connection says so when it is busy: without
+// that, its answers would be thrown away and the loop wait for ever.
 func TestUseInsideLoop(t *testing.T) {
 	l := newLab(t)
 	s := l.set("s", IPv4Addr, 0, slices.Collect(spread(5000))...)
@@ -178,8 +181,9 @@ func TestUseInsideLoop(t *testing.T) {
 	}
 }
 
-// TestElementsAfterGrowth reads sets right after they were filled, while the kernel still moves their elements to a table of another
-// size. A single dump misses thousands.
+// TestElementsAfterGrowth reads sets right after they were filled, while the
+// kernel still moves their elements to a table of another size. A single dump
+// misses thousands.
 func TestElementsAfterGrowth(t *testing.T) {
 	l := newLab(t)
 	const n = 50_000
@@ -241,8 +245,8 @@ func TestElementsAllocs(t *testing.T) {
 	}
 }
 
-// until runs f again and again in a goroutine, until the function that it returns is called, which returns how often f ran, or until
-// the test ends.
+// until runs f again and again in a goroutine, until the function that it
+// returns is called, which returns how often f ran, or until the test ends.
 func until(t testing.TB, f func(i int) error) (stop func() int) {
 	var stopped atomic.Bool
 	done := make(chan int, 1)
@@ -264,8 +268,8 @@ func until(t testing.TB, f func(i int) error) (stop func() int) {
 	return stop
 }
 
-// TestElementsDuringEdits reads a set while another connection adds and deletes all the time. No element may come twice, and none may
-// be invented.
+// TestElementsDuringEdits reads a set while another connection adds and deletes
+// all the time. No element may come twice, and none may be invented.
 func TestElementsDuringEdits(t *testing.T) {
 	l := newLab(t)
 	const stay, come = 5000, 2000
@@ -300,7 +304,8 @@ func TestElementsDuringEdits(t *testing.T) {
 	}
 }
 
-// TestElementsAroundEdits has one edit fall into each reading, now early, now late. All that stays has to come.
+// TestElementsAroundEdits has one edit fall into each reading, now early, now
+// late. All that stays has to come.
 func TestElementsAroundEdits(t *testing.T) {
 	r := random(t)
 	l := newLab(t)
@@ -347,8 +352,9 @@ func TestElementsAroundEdits(t *testing.T) {
 	}
 }
 
-// TestReplaceIsAtomic reads and asks while another connection replaces one list of intervals by another: each reading must be one of
-// the two lists, and what is in both is always there.
+// TestReplaceIsAtomic reads and asks while another connection replaces one list
+// of intervals by another: each reading must be one of the two lists, and what
+// is in both is always there.
 func TestReplaceIsAtomic(t *testing.T) {
 	l := newLab(t)
 	var lists [2][]Element
@@ -403,7 +409,8 @@ func TestReplaceIsAtomic(t *testing.T) {
 	}
 }
 
-// TestReadDuringOtherEdits reads an interval set of several datagrams while another set of the table changes all the time.
+// TestReadDuringOtherEdits reads an interval set of several datagrams while
+// another set of the table changes all the time.
 func TestReadDuringOtherEdits(t *testing.T) {
 	l := newLab(t)
 	want := slices.Collect(spread(5000))
@@ -447,7 +454,8 @@ func TestSteady(t *testing.T) {
 	}
 }
 
-// TestElementsTooFast has an interval set change so fast that it can not be read, and wants an error rather than a guess.
+// TestElementsTooFast has an interval set change so fast that it can not be
+// read, and wants an error rather than a guess.
 func TestElementsTooFast(t *testing.T) {
 	l := newLab(t)
 	elems := slices.Collect(spread(20_000))
@@ -474,7 +482,8 @@ func TestElementsTooFast(t *testing.T) {
 	stop()
 }
 
-// TestOrphanedEnd reads an interval set in which starts expired and left their ends.
+// TestOrphanedEnd reads an interval set in which starts expired and left their
+// ends.
 func TestOrphanedEnd(t *testing.T) {
 	l := newLab(t)
 	l.nft("add set inet lab s { type ipv4_addr; flags interval,timeout; gc-interval 1h; }")

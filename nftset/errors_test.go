@@ -30,7 +30,8 @@ func checkOpError(t testing.TB, err error, op, object string, element *Interval,
 	}
 }
 
-// positions are the indices to try in a list of n elements that fills several messages.
+// positions are the indices to try in a list of n elements that fills several
+// messages.
 func positions(n int) []int { return []int{0, 1, n / 3, n/2 + 1, n - 2, n - 1} }
 
 // TestOverlap has one interval among 10,000 overlap what is there.
@@ -105,7 +106,8 @@ func TestFull(t *testing.T) {
 	}
 }
 
-// TestDeleteAbsent deletes one element that is not there among many that are: nothing of the transaction is done.
+// TestDeleteAbsent deletes one element that is not there among many that are:
+// nothing of the transaction is done.
 func TestDeleteAbsent(t *testing.T) {
 	l := newLab(t)
 	for _, flags := range []Flags{0, FlagTimeout, FlagInterval} {
@@ -199,7 +201,8 @@ func TestOtherProperties(t *testing.T) {
 	}
 }
 
-// TestManyFailures has so many operations fail that the kernel can not queue the answers.
+// TestManyFailures has so many operations fail that the kernel can not queue
+// the answers.
 func TestManyFailures(t *testing.T) {
 	l := newLab(t)
 	s := l.set("s", IPv4Addr, 0)
@@ -282,7 +285,8 @@ func TestChanged(t *testing.T) {
 	}
 }
 
-// TestCheck asks about transactions that would succeed, and others that would not, and wants nothing changed.
+// TestCheck asks about transactions that would succeed, and others that would
+// not, and wants nothing changed.
 func TestCheck(t *testing.T) {
 	l := newLab(t)
 	s := l.set("s", IPv4Addr, FlagInterval, Element{Interval: iv("10.0.0.0/8")})

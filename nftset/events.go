@@ -177,21 +177,14 @@ func (d *eventDecoder) commit(batch []Event, m nfnl.Message) ([]Event, error) {
 		return batch, nil
 	}
 	d.touched = false
-	ev := Event{Kind: Commit, PortID: m.Port}
-	for a, err := range nfnl.Attrs(m.Attrs()) {
-		if err != nil {
-			return batch, err
-		}
-		switch a.Type {
-		case unix.NFTA_GEN_ID:
-			ev.Generation = a.Uint32()
-		case unix.NFTA_GEN_PROC_PID:
-			ev.PID = a.Uint32()
-		case unix.NFTA_GEN_PROC_NAME:
-			ev.Process = string(a.Text())
-		}
+	attrs, err := nfnl.Parse(m.Attrs())
+	if err != nil {
+		return batch, err
 	}
-	return append(batch, ev), nil
+	return append(batch, Event{
+		Kind: Commit, PortID: m.Port, Generation: attrs[unix.NFTA_GEN_ID].Uint32(),
+		PID: attrs[unix.NFTA_GEN_PROC_PID].Uint32(), Process: string(attrs[unix.NFTA_GEN_PROC_NAME].Text()),
+	}), nil
 }
 
 // names returns the table that a message is about, and the set, if it is about

@@ -14,7 +14,8 @@ import (
 	"github.com/portmon/portmon/internal/nfnl"
 )
 
-// transcript is what Linux 6.18 told of four runs of nft 1.0.6, in datagrams as read from the socket of a little-endian machine:
+// transcript is what Linux 6.18 told of four runs of nft 1.0.6, in datagrams as
+// read from the socket of a little-endian machine:
 //
 //	add set inet lab ban4 { type ipv4_addr; timeout 8h; counter; }
 //	add set inet lab net6 { type ipv6_addr; flags interval, timeout; }
@@ -61,7 +62,8 @@ const transcript = `
 
 		2c0000000f0a000001000000971400000000000608000100000000060800020000001497080003006e667400`
 
-// transcriptEvents are the events of each of the runs but for the Commit, as briefly writes them.
+// transcriptEvents are the events of each of the runs but for the Commit, as
+// briefly writes them.
 var transcriptEvents = [][]string{
 	{
 		"element added ban4 192.0.2.1 left 8h",
@@ -77,7 +79,8 @@ var transcriptEvents = [][]string{
 	{"set deleted ban4", "set deleted net6", "table deleted"},
 }
 
-// datagrams returns those that are written in hexadecimal, with empty lines between.
+// datagrams returns those that are written in hexadecimal, with empty lines
+// between.
 func datagrams(text string) (all [][]byte) {
 	for d := range strings.SplitSeq(text, "\n\n") {
 		all = append(all, unhex(d))
@@ -128,7 +131,8 @@ func TestDecodeTranscript(t *testing.T) {
 
 const testPort = 4711
 
-// told returns the messages of a transaction as the kernel repeats them to listeners, and the one that ends it.
+// told returns the messages of a transaction as the kernel repeats them to
+// listeners, and the one that ends it.
 func told(tx *Tx) []byte {
 	b := slices.Concat(tx.enc.b, generation(7, "nft"))
 	for rest := b; len(rest) > 0; rest = rest[binary.NativeEndian.Uint32(rest):] {
@@ -219,7 +223,8 @@ func TestDecodeEvents(t *testing.T) {
 	}
 }
 
-// tableName returns the attribute that names the table in messages about chains and others.
+// tableName returns the attribute that names the table in messages about chains
+// and others.
 func tableName(name string) []byte {
 	var e encoder
 	e.string(unix.NFTA_TABLE_NAME, name)
@@ -239,7 +244,8 @@ func catchAll(table, set string) []byte {
 	return e.b
 }
 
-// TestDecodeFaultyEvents has messages that cannot be read among others that can. A Commit is of the messages since the last.
+// TestDecodeFaultyEvents has messages that cannot be read among others that
+// can. A Commit is of the messages since the last.
 func TestDecodeFaultyEvents(t *testing.T) {
 	d := newTestDecoder()
 	one := func(s Set, typ KeyType) []byte {
@@ -295,7 +301,8 @@ func TestEventKindString(t *testing.T) {
 	}
 }
 
-// elementEvents returns a datagram of n messages, each of which adds one element, as they come.
+// elementEvents returns a datagram of n messages, each of which adds one
+// element, as they come.
 func elementEvents(n int) []byte {
 	var b []byte
 	for _, k := range manyKeys(n) {
@@ -333,7 +340,8 @@ func BenchmarkDecodeEvents(b *testing.B) {
 	b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "events/s")
 }
 
-// eventSeeds are datagrams: of a kernel, of ours, and some that no kernel sends.
+// eventSeeds are datagrams: of a kernel, of ours, and some that no kernel
+// sends.
 func eventSeeds() [][]byte {
 	d := newTestDecoder()
 	var tx Tx
@@ -354,7 +362,8 @@ func TestEventSeeds(t *testing.T) {
 	}
 }
 
-// FuzzEvents checks that events are of sets that were asked for, with keys of their types, and no more than the bytes can hold.
+// FuzzEvents checks that events are of sets that were asked for, with keys of
+// their types, and no more than the bytes can hold.
 func FuzzEvents(f *testing.F) {
 	for _, seed := range eventSeeds() {
 		f.Add(seed)

@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An element at its end has an expiration of 0. It must not be taken for one that lives for ever.
+// An element at its end has an expiration of 0. It must not be taken for one
+// that lives for ever.
 func TestExpiresAtItsEnd(t *testing.T) {
 	for _, f := range []struct {
 		name string

@@ -14,7 +14,8 @@ import (
 	"github.com/portmon/portmon/internal/nfnl"
 )
 
-// Two dumps of Linux 6.18, as read from the socket of a little-endian machine. nft 1.0.6 had made the sets:
+// Two dumps of Linux 6.18, as read from the socket of a little-endian machine.
+// nft 1.0.6 had made the sets:
 //
 //	set bans { type ipv4_addr; counter; timeout 8h; elements = {
 //		0.0.0.0 timeout 1h, 192.0.2.1, 192.0.2.2 timeout 1d expires 23h comment "ssh" } }
@@ -56,7 +57,8 @@ func attrsOf(datagram []byte) []byte {
 	return m.Attrs()
 }
 
-// mergeSeeds are lists of intervals as fuzzMerge reads them: a byte for the type, a key, and a key or a number of low bits.
+// mergeSeeds are lists of intervals as fuzzMerge reads them: a byte for the
+// type, a key, and a key or a number of low bits.
 var mergeSeeds = [][]byte{
 	{},
 	{0, 10, 0, 0, 0, 10, 255, 255, 255},
@@ -133,7 +135,8 @@ func encoded(s *Set, elems ...Element) []byte {
 	return attrsOf(tx.enc.b)
 }
 
-// rewritten is what an element is after it was written and read again. Counters are not written.
+// rewritten is what an element is after it was written and read again. Counters
+// are not written.
 func rewritten(el Element) Element {
 	el.Packets, el.Bytes, el.HasCounter = 0, 0, false
 	for _, d := range []*time.Duration{&el.Timeout, &el.Remaining} {
@@ -145,7 +148,8 @@ func rewritten(el Element) Element {
 	return el
 }
 
-// FuzzElementList checks that no bytes make the decoder panic, and that what it makes of them is written and read unchanged.
+// FuzzElementList checks that no bytes make the decoder panic, and that what it
+// makes of them is written and read unchanged.
 func FuzzElementList(f *testing.F) {
 	for _, seed := range elementListSeeds {
 		f.Add(uint32(seed.typ), seed.attrs)
@@ -183,7 +187,8 @@ func FuzzElementList(f *testing.F) {
 				t.Fatalf("wrote %+v, read %+v, want %+v", l.el, got, want)
 			}
 		}
-		// Whatever the entries are, pairs of them are intervals that do not overlap.
+		// Whatever the entries are, pairs of them are intervals that do not
+		// overlap.
 		pairs := collectPairs(treeOf(found...), s.Type)
 		for i, el := range pairs {
 			if el.To.Compare(el.From) < 0 || el.To.Type() != s.Type {
@@ -213,7 +218,8 @@ var messageSeeds = [][]byte{
 		0800 0400 00000007 0800 0500 00000004 0c00 0900 0800 0100 0000ffff`),
 }
 
-// FuzzMessages takes a datagram apart in all the ways that answers of the kernel are.
+// FuzzMessages takes a datagram apart in all the ways that answers of the
+// kernel are.
 func FuzzMessages(f *testing.F) {
 	for _, seed := range messageSeeds {
 		f.Add(seed)
@@ -268,7 +274,8 @@ func FuzzMessages(f *testing.F) {
 	})
 }
 
-// TestFuzzSeeds checks that there are seeds, and that they are what they claim to be.
+// TestFuzzSeeds checks that there are seeds, and that they are what they claim
+// to be.
 func TestFuzzSeeds(t *testing.T) {
 	if len(mergeSeeds) < 5 || len(elementListSeeds) < 5 || len(messageSeeds) < 5 {
 		t.Errorf("%d, %d and %d seeds", len(mergeSeeds), len(elementListSeeds), len(messageSeeds))

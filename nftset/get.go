@@ -133,15 +133,9 @@ func (c *Conn) Generation() (uint32, error) {
 
 func (c *Conn) generation() (generation uint32, err error) {
 	err = c.get(unix.NFT_MSG_GETGEN, FamilyINet, nil, func(m nfnl.Message) error {
-		for a, err := range nfnl.Attrs(m.Attrs()) {
-			if err != nil {
-				return err
-			}
-			if a.Type == unix.NFTA_GEN_ID {
-				generation = a.Uint32()
-			}
-		}
-		return nil
+		attrs, err := nfnl.Parse(m.Attrs())
+		generation = attrs[unix.NFTA_GEN_ID].Uint32()
+		return err
 	})
 	return generation, err
 }

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// checkGet asks for the ends of intervals, for keys inside of them and for their neighbours, and compares with a search through all
-// elements.
+// checkGet asks for the ends of intervals, for keys inside of them and for
+// their neighbours, and compares with a search through all elements.
 func checkGet(t testing.TB, l *fixture, s *Set, elems []Element, more ...Key) {
 	t.Helper()
 	keys := append([]Key{{typ: s.Type}, s.Type.Max()}, more...)
@@ -87,7 +87,8 @@ func TestGet(t *testing.T) {
 	}
 }
 
-// TestGetRandom cuts a key space into many pieces, most of which touch, and leaves some out.
+// TestGetRandom cuts a key space into many pieces, most of which touch, and
+// leaves some out.
 func TestGetRandom(t *testing.T) {
 	r := random(t)
 	l := newLab(t)
@@ -129,8 +130,8 @@ func TestGetRandom(t *testing.T) {
 	}
 }
 
-// TestGetSingle asks sets without intervals, of each of the kernel's kinds: the ports' is a bitmap, the sized ones have a hash table of
-// fixed size.
+// TestGetSingle asks sets without intervals, of each of the kernel's kinds: the
+// ports' is a bitmap, the sized ones have a hash table of fixed size.
 func TestGetSingle(t *testing.T) {
 	r := random(t)
 	l := newLab(t)
@@ -185,7 +186,8 @@ func TestGetErrors(t *testing.T) {
 	}
 }
 
-// TestGetIsQuick asks a big set of intervals for keys that need no reading of the whole: it takes 50 times as long to read it once.
+// TestGetIsQuick asks a big set of intervals for keys that need no reading of
+// the whole: it takes 50 times as long to read it once.
 func TestGetIsQuick(t *testing.T) {
 	l := newLab(t)
 	const n = 20_000

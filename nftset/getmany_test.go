@@ -36,8 +36,8 @@ func keysOf(elems []Element) iter.Seq[Key] {
 	}
 }
 
-// TestGetMany asks sets of all kinds for keys that are there and others, some of
-// them twice, in lists around the length that is asked for at once.
+// TestGetMany asks sets of all kinds for keys that are there and others, some
+// of them twice, in lists around the length that is asked for at once.
 func TestGetMany(t *testing.T) {
 	r := random(t)
 	l := newLab(t)
@@ -152,7 +152,8 @@ func TestGetManyLoop(t *testing.T) {
 	}
 }
 
-// TestGetManyErrors asks sets that are not there, or not what they are said to be.
+// TestGetManyErrors asks sets that are not there, or not what they are said to
+// be.
 func TestGetManyErrors(t *testing.T) {
 	l := newLab(t)
 	s := l.set("s", IPv4Addr, 0, Element{Interval: iv("10.0.0.1")}, Element{Interval: iv("10.0.0.2")})
@@ -209,8 +210,8 @@ func TestGetManySetGoes(t *testing.T) {
 	}
 }
 
-// TestGetManyDuringEdits asks for elements that stay while others come and go, by
-// which the kernel's table grows and shrinks. A dump misses some.
+// TestGetManyDuringEdits asks for elements that stay while others come and go,
+// by which the kernel's table grows and shrinks. A dump misses some.
 func TestGetManyDuringEdits(t *testing.T) {
 	l := newLab(t)
 	const stay, come = 2000, 5000

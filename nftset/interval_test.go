@@ -165,7 +165,8 @@ func TestIntervalString(t *testing.T) {
 	}
 }
 
-// randomInterval returns an interval with ends as randomKey makes them, or a short one.
+// randomInterval returns an interval with ends as randomKey makes them, or a
+// short one.
 func randomInterval(r *rand.Rand, t KeyType) Interval {
 	x := Interval{randomKey(r, t), randomKey(r, t)}
 	if x.To.Compare(x.From) < 0 {
@@ -216,7 +217,8 @@ func lastOf(p netip.Prefix) netip.Addr {
 	return a
 }
 
-// cut is what Prefixes should be: it descends from a prefix into its halves until they lie in the interval.
+// cut is what Prefixes should be: it descends from a prefix into its halves
+// until they lie in the interval.
 func cut(p netip.Prefix, from, to netip.Addr) []netip.Prefix {
 	first, last := p.Addr(), lastOf(p)
 	switch {
@@ -296,8 +298,9 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-// checkMerged says what is wrong with the result of a merge: its form, and which keys it holds at the ends of all intervals and
-// beside them, which is where membership can change.
+// checkMerged says what is wrong with the result of a merge: its form, and
+// which keys it holds at the ends of all intervals and beside them, which is
+// where membership can change.
 func checkMerged(in, out []Interval) error {
 	if (len(in) == 0) != (len(out) == 0) {
 		return fmt.Errorf("%d intervals became %d", len(in), len(out))

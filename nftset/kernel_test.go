@@ -20,7 +20,8 @@ import (
 // jiffy is the longest that a kernel's unit of time can be.
 const jiffy = 10 * time.Millisecond
 
-// checkElements compares what was read with what was written at a time since. The kernel counts time in jiffies, which it cuts.
+// checkElements compares what was read with what was written at a time since.
+// The kernel counts time in jiffies, which it cuts.
 func checkElements(t testing.TB, s *Set, got, want []Element, since time.Time) {
 	t.Helper()
 	elapsed := time.Since(since)
@@ -129,7 +130,8 @@ func spread(n uint64) iter.Seq[Element] {
 	}
 }
 
-// TestReplaceManyPrefixes has 100,000 prefixes of all lengths in one transaction, and then as many others.
+// TestReplaceManyPrefixes has 100,000 prefixes of all lengths in one
+// transaction, and then as many others.
 func TestReplaceManyPrefixes(t *testing.T) {
 	t.Parallel()
 	_, limit, err := sendLimits()
@@ -226,7 +228,8 @@ func TestBatches(t *testing.T) {
 	}
 }
 
-// TestExpiry waits for elements to expire: by their own timeout, by that of the set, and by what is left of it.
+// TestExpiry waits for elements to expire: by their own timeout, by that of the
+// set, and by what is left of it.
 func TestExpiry(t *testing.T) {
 	l := newLab(t)
 	for _, flags := range []Flags{FlagTimeout, FlagTimeout | FlagInterval} {
@@ -281,7 +284,8 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
-// TestCounter reads counters: of elements that nft made with one, of our own in sets that count, and of both after packets.
+// TestCounter reads counters: of elements that nft made with one, of our own in
+// sets that count, and of both after packets.
 func TestCounter(t *testing.T) {
 	l := newLab(t)
 	l.nft(`
@@ -335,7 +339,8 @@ func TestCounter(t *testing.T) {
 			}
 		}
 	}
-	// An element that is added again keeps its counter, one that is renewed does not.
+	// An element that is added again keeps its counter, one that is renewed
+	// does not.
 	ten := addr("10.0.0.1")
 	for _, tt := range []struct {
 		do   func(*Set, iter.Seq[Element]) error
@@ -390,7 +395,8 @@ func TestRenew(t *testing.T) {
 	}
 }
 
-// TestRenewRead writes back what was read, as a restart does: nothing must get more time, or less, or be refused.
+// TestRenewRead writes back what was read, as a restart does: nothing must get
+// more time, or less, or be refused.
 func TestRenewRead(t *testing.T) {
 	r := random(t)
 	l := newLab(t)
@@ -412,7 +418,8 @@ func TestRenewRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		checkElements(t, s, l.read(s), elems, begin)
-		// And into a set of the same kind that is described without its timeout.
+		// And into a set of the same kind that is described without its
+		// timeout.
 		var tx Tx
 		tx.FlushSet(s)
 		l.commit(&tx)
@@ -467,7 +474,8 @@ func TestDiscard(t *testing.T) {
 	}
 }
 
-// TestDiscardExpired has an element that expired and that the kernel has not collected: a plain deletion is refused.
+// TestDiscardExpired has an element that expired and that the kernel has not
+// collected: a plain deletion is refused.
 func TestDiscardExpired(t *testing.T) {
 	l := newLab(t)
 	l.nft("add set inet lab s { type ipv4_addr; flags timeout; gc-interval 1h; }")
@@ -498,7 +506,8 @@ func TestDiscardExpired(t *testing.T) {
 	}
 }
 
-// TestListener adds many elements while somebody listens to the events and does not read them, and checks whose events they are.
+// TestListener adds many elements while somebody listens to the events and does
+// not read them, and checks whose events they are.
 func TestListener(t *testing.T) {
 	l := newLab(t)
 	s := l.set("s", IPv4Addr, 0)

@@ -161,8 +161,8 @@ func (k Key) append(b []byte) []byte {
 }
 
 // ParseKey reads a key as the kernel has it in an attribute or in registers: in
-// network byte order, each part of a concatenation padded to 4 bytes. It returns
-// false if b does not have the length of the type.
+// network byte order, each part of a concatenation padded to 4 bytes. It
+// returns false if b does not have the length of the type.
 func ParseKey(t KeyType, b []byte) (Key, bool) {
 	if len(b) != t.Len() {
 		return Key{}, false

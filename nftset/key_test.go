@@ -22,7 +22,8 @@ var (
 // pairOf returns the key of an address and a port.
 func pairOf(s string) Key { return AddrPortKey(netip.MustParseAddrPort(s)) }
 
-// randomKey returns a key that lies near the ends of the key space, or near few other places, more often than chance has it.
+// randomKey returns a key that lies near the ends of the key space, or near few
+// other places, more often than chance has it.
 func randomKey(r *rand.Rand, t KeyType) Key {
 	var b [24]byte
 	for i := range b {
@@ -152,7 +153,8 @@ func TestProtoKey(t *testing.T) {
 	}
 }
 
-// TestKeyOrder compares with package netip, which orders addresses of one length as their bytes.
+// TestKeyOrder compares with package netip, which orders addresses of one
+// length as their bytes.
 func TestKeyOrder(t *testing.T) {
 	r := random(t)
 	for range 20000 {
@@ -231,7 +233,8 @@ func TestNext(t *testing.T) {
 	}
 }
 
-// TestKeyBytes compares with how package netip writes addresses, and ports with how TCP does.
+// TestKeyBytes compares with how package netip writes addresses, and ports with
+// how TCP does.
 func TestKeyBytes(t *testing.T) {
 	r := random(t)
 	check := func(k Key, want []byte) {

@@ -43,7 +43,8 @@ func TestKeySetZero(t *testing.T) {
 	}
 }
 
-// TestKeySetHalves has addresses that differ in one half only, and one that has both halves of others.
+// TestKeySetHalves has addresses that differ in one half only, and one that has
+// both halves of others.
 func TestKeySetHalves(t *testing.T) {
 	var set keySet
 	for _, k := range []Key{addr("2001:db8::"), addr("2001:db8::1"), addr("::1"), addr("2001:db8:0:1::1"), addr("::2001:db8:0:0")} {

@@ -25,7 +25,8 @@ func TestMain(m *testing.M) {
 	os.Exit(netnstest.Main(lab.Isolated{M: m}))
 }
 
-// fixture is a network namespace with an empty table in it, and a connection to its kernel.
+// fixture is a network namespace with an empty table in it, and a connection to
+// its kernel.
 type fixture struct {
 	*Conn
 	t     testing.TB
@@ -129,13 +130,15 @@ func (l *fixture) tryNft(script string, args ...string) (string, error) {
 	return lab.TryNFT(l.t, l.host, script, args...)
 }
 
-// raceDetector reports whether the tests run with it. It allocates for ends of its own.
+// raceDetector reports whether the tests run with it. It allocates for ends of
+// its own.
 func raceDetector() bool {
 	info, ok := debug.ReadBuildInfo()
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
-// random returns a source of random numbers whose seed is printed if the test fails.
+// random returns a source of random numbers whose seed is printed if the test
+// fails.
 func random(t testing.TB) *rand.Rand {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

@@ -58,8 +58,8 @@ func hear(t testing.TB, m *Monitor) (events []Event, commit Event) {
 	}
 }
 
-// briefly writes events as the tests below do, in an order of no meaning: sets have none. Of the time that an element has left it
-// tells the hours.
+// briefly writes events as the tests below do, in an order of no meaning: sets
+// have none. Of the time that an element has left it tells the hours.
 func briefly(events []Event) []string {
 	var lines []string
 	for _, ev := range events {
@@ -104,7 +104,8 @@ func (l *fixture) runNft(script string) (pid int) {
 	return pid
 }
 
-// TestMonitorHearsNft has another program do all that can be done to a table and its sets.
+// TestMonitorHearsNft has another program do all that can be done to a table
+// and its sets.
 func TestMonitorHearsNft(t *testing.T) {
 	l := newLab(t)
 	m := l.listen(MonitorConfig{Sets: []Set{l.describe("ban4", IPv4Addr), l.describe("net6", IPv6Addr), l.describe("trap", InetService)}})
@@ -183,7 +184,8 @@ func TestMonitorHearsNft(t *testing.T) {
 	}
 }
 
-// inInitialPIDNamespace tells whether process ids are what the kernel calls them.
+// inInitialPIDNamespace tells whether process ids are what the kernel calls
+// them.
 func inInitialPIDNamespace(t *testing.T) bool {
 	t.Helper()
 	name, err := os.Readlink("/proc/self/ns/pid")
@@ -193,7 +195,8 @@ func inInitialPIDNamespace(t *testing.T) bool {
 	return name == "pid:[4026531836]" // PROC_PID_INIT_INO of include/linux/proc_ns.h
 }
 
-// TestMonitorHearsOfChanges adds what is there, with other properties. Kernels that change them tell.
+// TestMonitorHearsOfChanges adds what is there, with other properties. Kernels
+// that change them tell.
 func TestMonitorHearsOfChanges(t *testing.T) {
 	l := newLab(t)
 	addr := AddrKey(netip.MustParseAddr("192.0.2.1"))
@@ -236,7 +239,8 @@ func TestMonitorHearsOfChanges(t *testing.T) {
 	expect(fmt.Sprintf("element deleted ban4 192.0.2.1 timeout %v left %vh", now.Timeout, now.Timeout.Hours()))
 }
 
-// TestMonitorHearsOwnEdits makes transactions as large as BatchSize, and knows its own.
+// TestMonitorHearsOwnEdits makes transactions as large as BatchSize, and knows
+// its own.
 func TestMonitorHearsOwnEdits(t *testing.T) {
 	const n = 5000
 	l := newLab(t)
@@ -290,7 +294,8 @@ func manyKeys(n int) []Key {
 	return keys
 }
 
-// TestMonitorHearsNothingOfOthers edits other tables, families and sets, then one of its own.
+// TestMonitorHearsNothingOfOthers edits other tables, families and sets, then
+// one of its own.
 func TestMonitorHearsNothingOfOthers(t *testing.T) {
 	l := newLab(t)
 	m := l.listen(MonitorConfig{Sets: []Set{l.describe("ban4", IPv4Addr)}})
@@ -306,8 +311,9 @@ func TestMonitorHearsNothingOfOthers(t *testing.T) {
 	}
 }
 
-// TestMonitorIsDeafToPackets is about the kernel. Should it begin to tell of elements that the packet path adds, or of those that
-// expire, then this test says so, and whoever needs no other source for them.
+// TestMonitorIsDeafToPackets is about the kernel. Should it begin to tell of
+// elements that the packet path adds, or of those that expire, then this test
+// says so, and whoever needs no other source for them.
 func TestMonitorIsDeafToPackets(t *testing.T) {
 	l := newLab(t)
 	outside := netnstest.NewHost(t, "outside")
@@ -345,7 +351,8 @@ func TestMonitorIsDeafToPackets(t *testing.T) {
 	}
 }
 
-// TestMonitorIsDeafToTheEndOfAnOwner is about the kernel too: a table can go without an event.
+// TestMonitorIsDeafToTheEndOfAnOwner is about the kernel too: a table can go
+// without an event.
 func TestMonitorIsDeafToTheEndOfAnOwner(t *testing.T) {
 	l := newLab(t)
 	own := Table{FamilyINet, "own"}
@@ -382,7 +389,8 @@ func TestMonitorIsDeafToTheEndOfAnOwner(t *testing.T) {
 	}
 }
 
-// TestMonitorOverrun makes more events than the buffer holds, while nobody reads.
+// TestMonitorOverrun makes more events than the buffer holds, while nobody
+// reads.
 func TestMonitorOverrun(t *testing.T) {
 	l := newLab(t)
 	s := l.set("ban4", IPv4Addr, 0)
@@ -418,7 +426,8 @@ func TestMonitorOverrun(t *testing.T) {
 	}
 }
 
-// TestMonitorOfAnotherType listens to a set whose keys are not what it was told, and goes on.
+// TestMonitorOfAnotherType listens to a set whose keys are not what it was
+// told, and goes on.
 func TestMonitorOfAnotherType(t *testing.T) {
 	l := newLab(t)
 	m := l.listen(MonitorConfig{Sets: []Set{l.describe("a", IPv6Addr), l.describe("b", IPv4Addr)}})
@@ -483,7 +492,8 @@ func TestMonitorReadBuffer(t *testing.T) {
 	}
 }
 
-// receiving calls Receive in another goroutine and returns when it waits there, with what it will return.
+// receiving calls Receive in another goroutine and returns when it waits there,
+// with what it will return.
 func receiving(t *testing.T, m *Monitor) <-chan error {
 	t.Helper()
 	result := make(chan error, 1)
@@ -537,7 +547,8 @@ func TestMonitorDeadline(t *testing.T) {
 	}
 }
 
-// TestMonitorLeaksNothing counts file descriptors and goroutines, after monitors that were in use and attempts that failed.
+// TestMonitorLeaksNothing counts file descriptors and goroutines, after
+// monitors that were in use and attempts that failed.
 func TestMonitorLeaksNothing(t *testing.T) {
 	l := newLab(t)
 	files := func() int {

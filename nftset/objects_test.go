@@ -10,7 +10,8 @@ import (
 	"github.com/portmon/portmon/internal/nfnl"
 )
 
-// TestObjects adds and deletes tables and sets, and a chain by Message, and reads them with Dump.
+// TestObjects adds and deletes tables and sets, and a chain by Message, and
+// reads them with Dump.
 func TestObjects(t *testing.T) {
 	l := newLab(t)
 	names := func(typ uint16, family Family, name uint16) []string {

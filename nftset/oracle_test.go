@@ -34,9 +34,9 @@ func (typ *nftType) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// nftElem is an element: "10.0.0.1", 22, {"prefix": …}, {"range": …}, {"concat": …},
-// or one of them in {"elem": {"val": …}}. A number is a port here; listJSON knows
-// better.
+// nftElem is an element: "10.0.0.1", 22, {"prefix": …}, {"range": …},
+// {"concat": …}, or one of them in {"elem": {"val": …}}. A number is a port
+// here; listJSON knows better.
 type nftElem struct {
 	Element
 }
@@ -114,7 +114,8 @@ func (l *fixture) listJSON(name string) nftSet {
 	return nftSet{}
 }
 
-// TestNftReads has nft read what this package wrote, and compares it with what this package reads.
+// TestNftReads has nft read what this package wrote, and compares it with what
+// this package reads.
 func TestNftReads(t *testing.T) {
 	r := random(t)
 	l := newLab(t)
@@ -165,7 +166,8 @@ func TestNftReads(t *testing.T) {
 	}
 }
 
-// TestNftWrites has this package read what nft wrote: it orders its intervals in its own way, and marks the gaps before and behind.
+// TestNftWrites has this package read what nft wrote: it orders its intervals
+// in its own way, and marks the gaps before and behind.
 func TestNftWrites(t *testing.T) {
 	l := newLab(t)
 	for _, tt := range []struct {

@@ -42,8 +42,8 @@ func (l *fixture) rules(chain string) (all [][]byte) {
 	return all
 }
 
-// replaceSet deletes a set with the rules of a chain, and adds another set of the
-// same name and the same rules.
+// replaceSet deletes a set with the rules of a chain, and adds another set of
+// the same name and the same rules.
 func (l *fixture) replaceSet(tx *Tx, chain string, from, to *Set, elems ...Element) {
 	l.t.Helper()
 	rules := l.rules(chain)
@@ -60,8 +60,8 @@ func (l *fixture) replaceSet(tx *Tx, chain string, from, to *Set, elems ...Eleme
 }
 
 // TestReplaceSetOfOtherKind gives a set that a rule asks other flags, and other
-// elements, in one transaction. The elements and the rule name the set; both must
-// get the new one.
+// elements, in one transaction. The elements and the rule name the set; both
+// must get the new one.
 func TestReplaceSetOfOtherKind(t *testing.T) {
 	l := newLab(t)
 	outside := netnstest.NewHost(t, "outside")
@@ -122,8 +122,8 @@ func TestReplaceSetOfOtherKind(t *testing.T) {
 		}
 		old = now
 	}
-	// A rule that still asks the old set keeps it, and all of the transaction from
-	// being done.
+	// A rule that still asks the old set keeps it, and all of the transaction
+	// from being done.
 	now, elems := set(1)
 	var tx Tx
 	tx.DeleteSet(old)
@@ -135,9 +135,9 @@ func TestReplaceSetOfOtherKind(t *testing.T) {
 	}
 }
 
-// TestReplaceSetOrder has elements before and after a set is replaced, also by one
-// of another type, and twice in one transaction: each gets those that come after
-// it and before the next.
+// TestReplaceSetOrder has elements before and after a set is replaced, also by
+// one of another type, and twice in one transaction: each gets those that come
+// after it and before the next.
 func TestReplaceSetOrder(t *testing.T) {
 	l := newLab(t)
 	first := l.set("s", IPv4Addr, FlagTimeout, Element{Interval: iv("10.0.0.1")})
@@ -172,8 +172,8 @@ func TestReplaceSetOrder(t *testing.T) {
 	}
 }
 
-// TestMonitorHearsOfReplacedSet pins in which order the kernel tells of a set that
-// was replaced: who follows the events in their order knows what it holds.
+// TestMonitorHearsOfReplacedSet pins in which order the kernel tells of a set
+// that was replaced: who follows the events in their order knows what it holds.
 func TestMonitorHearsOfReplacedSet(t *testing.T) {
 	l := newLab(t)
 	old := l.set("s", IPv4Addr, FlagTimeout, Element{Interval: iv("10.0.0.1")})

@@ -78,38 +78,26 @@ func (c *Conn) count(s *Set) (n int, err error) {
 }
 
 func parseSet(m nfnl.Message) (s Set, anonymous bool, err error) {
-	s.Table.Family, s.Count = Family(m.Body[0]), -1
-	for a, err := range nfnl.Attrs(m.Attrs()) {
-		if err != nil {
-			return s, false, err
-		}
-		switch a.Type {
-		case unix.NFTA_SET_TABLE:
-			s.Table.Name = string(a.Text())
-		case unix.NFTA_SET_NAME:
-			s.Name = string(a.Text())
-		case unix.NFTA_SET_FLAGS:
-			anonymous = a.Uint32()&unix.NFT_SET_ANONYMOUS != 0
-			s.Flags = Flags(a.Uint32())
-		case unix.NFTA_SET_KEY_TYPE:
-			s.Type = KeyType(a.Uint32())
-		case unix.NFTA_SET_TIMEOUT:
-			s.Timeout = duration(a.Uint64())
-		case unix.NFTA_SET_DESC:
-			for d, err := range nfnl.Attrs(a.Data) {
-				if err != nil {
-					return s, false, err
-				}
-				if d.Type == unix.NFTA_SET_DESC_SIZE {
-					s.Size = d.Uint32()
-				}
-			}
-		case nftaSetCount:
-			s.Count = int(a.Uint32())
-		}
+	attrs, err := nfnl.Parse(m.Attrs())
+	if err != nil {
+		return s, false, err
 	}
-	if s.Flags&FlagInterval != 0 {
-		s.Count = -1
+	desc, err := nfnl.Parse(attrs[unix.NFTA_SET_DESC].Data)
+	if err != nil {
+		return s, false, err
 	}
-	return s, anonymous, nil
+	flags := attrs[unix.NFTA_SET_FLAGS].Uint32()
+	s = Set{
+		Table:   Table{Family(m.Body[0]), string(attrs[unix.NFTA_SET_TABLE].Text())},
+		Name:    string(attrs[unix.NFTA_SET_NAME].Text()),
+		Type:    KeyType(attrs[unix.NFTA_SET_KEY_TYPE].Uint32()),
+		Flags:   Flags(flags),
+		Timeout: duration(attrs[unix.NFTA_SET_TIMEOUT].Uint64()),
+		Size:    desc[unix.NFTA_SET_DESC_SIZE].Uint32(),
+		Count:   -1,
+	}
+	if count, ok := attrs[nftaSetCount]; ok && s.Flags&FlagInterval == 0 {
+		s.Count = int(count.Uint32())
+	}
+	return s, flags&unix.NFT_SET_ANONYMOUS != 0, nil
 }

@@ -67,8 +67,8 @@ func TestCountAtOnce(t *testing.T) {
 	}
 }
 
-// TestCountExpired has intervals expire: what is left of them in the kernel does
-// not count.
+// TestCountExpired has intervals expire: what is left of them in the kernel
+// does not count.
 func TestCountExpired(t *testing.T) {
 	l := newLab(t)
 	s := l.set("s", IPv4Addr, FlagInterval|FlagTimeout,
@@ -160,7 +160,8 @@ func TestSets(t *testing.T) {
 	}
 }
 
-// TestAddSetAgain changes timeout and size of a set that lives, and keeps its elements.
+// TestAddSetAgain changes timeout and size of a set that lives, and keeps its
+// elements.
 func TestAddSetAgain(t *testing.T) {
 	l := newLab(t)
 	s := l.addSet(&Set{Name: "s", Type: IPv4Addr, Flags: FlagTimeout, Timeout: time.Hour, Size: 10}, Element{Interval: iv("10.0.0.1")})

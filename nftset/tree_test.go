@@ -81,8 +81,9 @@ func TestPair(t *testing.T) {
 	}
 }
 
-// TestTreeEqual compares trees that differ in a key, in a side, and in number. What the entries bear besides does not matter: it is
-// what is left of timeouts.
+// TestTreeEqual compares trees that differ in a key, in a side, and in number.
+// What the entries bear besides does not matter: it is what is left of
+// timeouts.
 func TestTreeEqual(t *testing.T) {
 	a := entries("1", "-3", "5", "-9")
 	b := slices.Clone(a)
@@ -98,8 +99,9 @@ func TestTreeEqual(t *testing.T) {
 	}
 }
 
-// TestPairRandom takes disjoint intervals apart, repeats some of their entries, adds orphaned ends, shuffles all, and wants the
-// intervals back with what their starts bear.
+// TestPairRandom takes disjoint intervals apart, repeats some of their entries,
+// adds orphaned ends, shuffles all, and wants the intervals back with what
+// their starts bear.
 func TestPairRandom(t *testing.T) {
 	r := random(t)
 	for range 500 {

@@ -59,7 +59,9 @@ func Prepare(c *nftset.Conn, spec Spec) (Result, error) {
 // any more, and what came of it is compared with what was wanted. A plan for a
 // table that is not as it was fails as a whole, or makes of it what another
 // plan puts right.
-func run(c *nftset.Conn, spec Spec, execute func(*nftset.Tx) error, verify func(*Result) (bool, error)) (Result, error) {
+func run(
+	c *nftset.Conn, spec Spec, execute func(*nftset.Tx) error, verify func(*Result) (bool, error),
+) (Result, error) {
 	if err := spec.Validate(); err != nil {
 		return Result{}, err
 	}
@@ -147,27 +149,18 @@ func (h *Handle) contents(t *Table, spec Spec) (Contents, error) {
 		if !want.Static || have == nil || have.Type != want.Type || have.Flags != want.Flags {
 			continue
 		}
-		ivs := make([]nftset.Interval, 0, len(want.Elements))
-		for el, err := range h.c.Elements(have) {
-			if err != nil {
-				return out, err
-			}
-			ivs = append(ivs, el.Interval)
-		}
-		if have.Flags&nftset.FlagInterval == 0 {
-			slices.SortFunc(ivs, nftset.Interval.Compare)
+		ivs, err := h.intervals(have)
+		if err != nil {
+			return out, err
 		}
 		out.Static[want.Name] = ivs
 		changed = changed || !slices.Equal(ivs, want.Elements)
 	}
 	if set := h.Set(setOwn6); set != nil && len(spec.Own6) > 0 && set.Type == nftset.IPv6Addr {
-		for el, err := range h.c.Elements(set) {
-			if err != nil {
-				return out, err
-			}
-			out.Own = append(out.Own, el.Interval)
+		var err error
+		if out.Own, err = h.intervals(set); err != nil {
+			return out, err
 		}
-		slices.SortFunc(out.Own, nftset.Interval.Compare)
 	}
 	for _, f := range families {
 		if set := h.Set(f.net()); set != nil && set.Type == f.key {
@@ -197,6 +190,21 @@ func (h *Handle) contents(t *Table, spec Spec) (Contents, error) {
 	var err error
 	out.Bans, err = h.allBans()
 	return out, err
+}
+
+// intervals reads the keys of a set, sorted.
+func (h *Handle) intervals(set *nftset.Set) ([]nftset.Interval, error) {
+	var ivs []nftset.Interval
+	for el, err := range h.c.Elements(set) {
+		if err != nil {
+			return nil, err
+		}
+		ivs = append(ivs, el.Interval)
+	}
+	if set.Flags&nftset.FlagInterval == 0 {
+		slices.SortFunc(ivs, nftset.Interval.Compare)
+	}
+	return ivs, nil
 }
 
 // Remove deletes the table and all its bans. existed is false, and the error

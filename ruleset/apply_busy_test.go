@@ -11,8 +11,8 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// TestApplyBesideBusyProgram has another program commit to a table of its own 40
-// times a second. A large whitelist takes longer to compare than that.
+// TestApplyBesideBusyProgram has another program commit to a table of its own
+// 40 times a second. A large whitelist takes longer to compare than that.
 func TestApplyBesideBusyProgram(t *testing.T) {
 	l := newLab(t)
 	spec := trapSpec()

@@ -22,8 +22,8 @@ type change struct {
 	check  func(l *fixture, f family) // that it is in force
 }
 
-// configChanges are at least one of each field of a Spec but for those that have tests
-// of their own.
+// configChanges are at least one of each field of a Spec but for those that
+// have tests of their own.
 var configChanges = []change{
 	{"nothing", func(*Spec) {}, (*fixture).offendAndCut},
 	{"TrapTCP and TrapUDP", func(s *Spec) { s.TrapTCP, s.TrapUDP = []Ports{{4444, 4444}}, nil }, func(l *fixture, f family) {

@@ -222,7 +222,8 @@ func sealComment(digest string, prefix6 int) string { return fmt.Sprintf(sealFor
 // parseSeal reads such a comment; ok is false for any other comment.
 func parseSeal(comment string) (digest string, prefix6 int, ok bool) {
 	n, err := fmt.Sscanf(comment, sealFormat, &digest, &prefix6)
-	return digest, prefix6, err == nil && n == 2 && len(digest) == 16 && prefix6 >= 1 && prefix6 <= 128 && comment == sealComment(digest, prefix6)
+	ok = err == nil && n == 2 && len(digest) == 16 && 1 <= prefix6 && prefix6 <= 128
+	return digest, prefix6, ok && comment == sealComment(digest, prefix6)
 }
 
 // own returns the keys of the set of networks of this host's own addresses,
@@ -240,7 +241,7 @@ func (s Spec) own() []nftset.Interval {
 
 // isOwn reports whether an address is in a network of this host.
 func (s Spec) isOwn(a netip.Addr) bool {
-	key := nftset.Addr(netip.PrefixFrom(a, ownLen).Masked().Addr()).Interval
+	key := nftset.Single(networkKey(a, ownLen)).Interval
 	_, found := slices.BinarySearchFunc(s.own(), key, nftset.Interval.Compare)
 	return found
 }

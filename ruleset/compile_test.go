@@ -63,7 +63,8 @@ func TestCompileSharesNothing(t *testing.T) {
 	}
 }
 
-// TestDigestStandsForEverything changes each field of the Spec by the least that counts.
+// TestDigestStandsForEverything changes each field of the Spec by the least
+// that counts.
 func TestDigestStandsForEverything(t *testing.T) {
 	base := Default()
 	base.MaxRetry = 2
@@ -114,8 +115,8 @@ func TestDigestStandsForEverything(t *testing.T) {
 			t.Errorf("no change of %s was tried", field)
 		}
 	}
-	// Neither which sets hold something is part of the configuration, nor in which
-	// networks the host is.
+	// Neither which sets hold something is part of the configuration, nor in
+	// which networks the host is.
 	own := base
 	own.Own6 = []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}
 	if got := Compile(own, allFeatures, Asked{}).Digest; seen[got] != "no change" {

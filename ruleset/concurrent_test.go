@@ -11,7 +11,8 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// TestConcurrentApplies has four goroutines apply two Specs while nft, another process, edits a table of its own.
+// TestConcurrentApplies has four goroutines apply two Specs while nft, another
+// process, edits a table of its own.
 func TestConcurrentApplies(t *testing.T) {
 	const appliers, applies = 4, 25
 	l := newTrap(t, trapSpec())
@@ -77,7 +78,8 @@ func TestConcurrentApplies(t *testing.T) {
 	}
 }
 
-// TestApplyAgainstChanges has somebody change the ruleset between each reading and its commit, as long as it lasts.
+// TestApplyAgainstChanges has somebody change the ruleset between each reading
+// and its commit, as long as it lasts.
 func TestApplyAgainstChanges(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	before := l.list("-t")

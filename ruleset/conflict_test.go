@@ -62,10 +62,12 @@ func TestConflictChangesNothing(t *testing.T) {
 	}
 }
 
-// TestFailureInTheTransactionChangesNothing has a change that the kernel refuses as the last of many.
+// TestFailureInTheTransactionChangesNothing has a change that the kernel
+// refuses as the last of many.
 func TestFailureInTheTransactionChangesNothing(t *testing.T) {
 	l := newTrap(t, trapSpec())
-	// A chain of somebody in our table, which a map of theirs leads to: it cannot be deleted.
+	// A chain of somebody in our table, which a map of theirs leads to: it
+	// cannot be deleted.
 	l.NFT(`
 add chain inet portmon theirs
 add map inet portmon verdicts { type ipv4_addr : verdict; elements = { 203.0.113.9 : jump theirs }; }`)

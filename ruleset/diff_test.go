@@ -12,7 +12,8 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// kernelState returns the state and the contents of a kernel that holds a table.
+// kernelState returns the state and the contents of a kernel that holds a
+// table.
 func kernelState(t *testing.T, table *Table) (*State, Contents) {
 	t.Helper()
 	s := &State{Table: table.Table, Exists: true, Counters: map[string]Counter{}, Digest: table.Digest, Prefix6: table.Prefix6}
@@ -58,7 +59,8 @@ func TestDiffOfEqualsIsEmpty(t *testing.T) {
 	}
 }
 
-// TestDiffSaysWhatItChanges has the plan for one difference at a time: its commands, all of them, and its summary.
+// TestDiffSaysWhatItChanges has the plan for one difference at a time: its
+// commands, all of them, and its summary.
 func TestDiffSaysWhatItChanges(t *testing.T) {
 	set := func(s *State, name string) *nftset.Set { return s.Set(name) }
 	for name, tt := range map[string]struct {

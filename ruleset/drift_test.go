@@ -148,7 +148,8 @@ func TestDriftIsRepaired(t *testing.T) {
 	}
 }
 
-// deleteChains deletes all chains of the table, so that what they refer to can be deleted.
+// deleteChains deletes all chains of the table, so that what they refer to can
+// be deleted.
 func (l *fixture) deleteChains() {
 	l.T.Helper()
 	var script strings.Builder
@@ -160,7 +161,8 @@ func (l *fixture) deleteChains() {
 	l.NFT(script.String())
 }
 
-// TestWhatIsNotOursStays has sets, maps and objects of somebody in our table. Chains are ours.
+// TestWhatIsNotOursStays has sets, maps and objects of somebody in our table.
+// Chains are ours.
 func TestWhatIsNotOursStays(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	l.NFT(`

@@ -12,8 +12,8 @@ import (
 	"github.com/portmon/portmon/internal/lab"
 )
 
-// TestNftChecksPlans has nft check what Prepare writes, as an administrator does
-// who wants to see it first, whatever is in force.
+// TestNftChecksPlans has nft check what Prepare writes, as an administrator
+// does who wants to see it first, whatever is in force.
 func TestNftChecksPlans(t *testing.T) {
 	first, err := os.ReadFile(filepath.Join("testdata", "first-edition.nft"))
 	if err != nil {

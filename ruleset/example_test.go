@@ -59,7 +59,8 @@ func Example() {
 	// lifted: 1 <nil>
 }
 
-// Prepare returns what Apply would change: result.Write writes it in nft syntax.
+// Prepare returns what Apply would change: result.Write writes it in nft
+// syntax.
 func ExamplePrepare() {
 	conn, err := nftset.Dial(nil)
 	if err != nil {

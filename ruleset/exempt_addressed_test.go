@@ -111,8 +111,8 @@ func TestToManyIsNotAnOffence(t *testing.T) {
 	})
 }
 
-// TestNobodyIsServed has DHCP clients, which have no address yet, use a port that
-// is a trap, while prefixes that cover them are banned.
+// TestNobodyIsServed has DHCP clients, which have no address yet, use a port
+// that is a trap, while prefixes that cover them are banned.
 func TestNobodyIsServed(t *testing.T) {
 	const dhcp = 67
 	spec := trapSpec()

@@ -57,8 +57,8 @@ func (l *fixture) serveDownload() {
 }
 
 // TestPathMTUThroughABannedRouter has an innocent visitor load something by way
-// of a link with a smaller MTU. The router before that link says so to the host,
-// and is banned.
+// of a link with a smaller MTU. The router before that link says so to the
+// host, and is banned.
 //
 //	visitor ---1500--- far ---1280--- outside, the router ---1500--- host
 func TestPathMTUThroughABannedRouter(t *testing.T) {

@@ -11,10 +11,10 @@ import (
 	"github.com/portmon/portmon/internal/lab"
 )
 
-// TestConnectionsOlderThanTheTable has the host open connections before there is
-// a table, so that conntrack does not know them. It takes the side that sends
-// first from then on for the one that opened the connection: if that is the far
-// end, a ban of it cuts the connection.
+// TestConnectionsOlderThanTheTable has the host open connections before there
+// is a table, so that conntrack does not know them. It takes the side that
+// sends first from then on for the one that opened the connection: if that is
+// the far end, a ban of it cuts the connection.
 func TestConnectionsOlderThanTheTable(t *testing.T) {
 	for _, server := range nameServer {
 		t.Run(server.String(), func(t *testing.T) {

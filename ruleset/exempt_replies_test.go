@@ -13,8 +13,8 @@ import (
 	"github.com/portmon/portmon/netnstest"
 )
 
-// nameServer is an address of the outside that the host asks for names, and that
-// somebody gets banned by packets in its name.
+// nameServer is an address of the outside that the host asks for names, and
+// that somebody gets banned by packets in its name.
 var nameServer = [...]netip.Addr{addr("198.51.100.53"), addr("2001:db8:53::53")}
 
 func (l *fixture) newNameServer() {
@@ -80,8 +80,8 @@ table inet untracked {
 	}
 }`
 
-// TestRepliesOfABannedServer bans a name server that the host uses, and that has
-// opened a connection to the host.
+// TestRepliesOfABannedServer bans a name server that the host uses, and that
+// has opened a connection to the host.
 func TestRepliesOfABannedServer(t *testing.T) {
 	for name, rules := range map[string]string{"tracked": "", "untracked": notrack} {
 		t.Run(name, func(t *testing.T) {

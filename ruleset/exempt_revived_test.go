@@ -66,7 +66,8 @@ func TestConnectionIsNotRevived(t *testing.T) {
 		if _, ok := l.element(f.cut(), nftset.AddrPortKey(at(client, 8000))); !ok {
 			l.T.Error("the service that the client was connected to is not noted")
 		}
-		// In ten seconds conntrack would have forgotten the connection by itself.
+		// In ten seconds conntrack would have forgotten the connection by
+		// itself.
 		l.Host.Do(func() { err = netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 		if err != nil {
 			l.T.Fatal(err)

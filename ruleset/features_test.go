@@ -15,7 +15,8 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// TestProbe is for the kernels that these tests run on: on one that is new enough, what is missing is a fault of ours.
+// TestProbe is for the kernels that these tests run on: on one that is new
+// enough, what is missing is a fault of ours.
 func TestProbe(t *testing.T) {
 	l := newBareLab(t)
 	l.NFT(foreign)
@@ -49,12 +50,14 @@ func TestMissingSaysWhatIs(t *testing.T) {
 	}
 }
 
-// refused is a statement that no kernel takes: it reads something of a socket that there is not.
+// refused is a statement that no kernel takes: it reads something of a socket
+// that there is not.
 func refused() statement {
 	return statement{text: "socket of nobody", exprs: []expr.Any{&expr.Socket{Key: 99, Register: register}}}
 }
 
-// withProbe replaces one thing that the kernel is asked for until the test ends.
+// withProbe replaces one thing that the kernel is asked for until the test
+// ends.
 func withProbe(t *testing.T, i int, s statement) {
 	t.Helper()
 	saved := probes[i].statement
@@ -62,7 +65,8 @@ func withProbe(t *testing.T, i int, s statement) {
 	probes[i].statement = s
 }
 
-// TestProbeOfALesserKernel has the kernel refuse one thing at a time, for real, if not for the reason that an old one has.
+// TestProbeOfALesserKernel has the kernel refuse one thing at a time, for real,
+// if not for the reason that an old one has.
 func TestProbeOfALesserKernel(t *testing.T) {
 	l := newBareLab(t)
 	for i, p := range probes {
@@ -93,7 +97,8 @@ func TestProbeOfALesserKernel(t *testing.T) {
 	}
 }
 
-// TestRefusedRule tells a kernel that lacks something from other failures: only then is it asked what it has.
+// TestRefusedRule tells a kernel that lacks something from other failures: only
+// then is it asked what it has.
 func TestRefusedRule(t *testing.T) {
 	l := newTrap(t, Default())
 	t1 := nftset.Table{Family: nftset.FamilyINet, Name: "portmon"}
@@ -167,7 +172,8 @@ func TestLesserKernelsBanAllTheSame(t *testing.T) {
 			if n := len(l.bans()); n != 4 {
 				t.Errorf("%d bans, want 4", n)
 			}
-			// The host is not, by whoever sends in its name; the kernel itself refuses that for IPv4.
+			// The host is not, by whoever sends in its name; the kernel itself
+			// refuses that for IPv4.
 			l.Internet.Send(l.SYN(l.Link.B.IPv6, lab.TrapTCP))
 			l.Internet.Send(l.UDP(l.Link.B.IPv6, trapUDP))
 			for what := range l.bans() {

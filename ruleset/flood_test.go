@@ -13,8 +13,9 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// forgery makes up sources, no two of them alike: of IPv4 in 32.0.0.0/3, of IPv6
-// in a /48 each within 3000::/8, both of which no other source of a test is in.
+// forgery makes up sources, no two of them alike: of IPv4 in 32.0.0.0/3, of
+// IPv6 in a /48 each within 3000::/8, both of which no other source of a test
+// is in.
 type forgery struct {
 	family
 	n uint32
@@ -125,8 +126,8 @@ func TestFloodOfTrapPackets(t *testing.T) {
 	})
 }
 
-// TestFloodOfClosedPorts forges probes: what is not counted is said, and scanners
-// are caught soon after.
+// TestFloodOfClosedPorts forges probes: what is not counted is said, and
+// scanners are caught soon after.
 func TestFloodOfClosedPorts(t *testing.T) {
 	t.Parallel()
 	const waves, wave = 5, 5000
@@ -170,8 +171,8 @@ func TestFloodOfClosedPorts(t *testing.T) {
 	})
 }
 
-// TestFloodFromOneNetwork has nothing to forge in a /48 of its own: it is banned
-// as a whole.
+// TestFloodFromOneNetwork has nothing to forge in a /48 of its own: it is
+// banned as a whole.
 func TestFloodFromOneNetwork(t *testing.T) {
 	l := newTrap(t, floodSpec())
 	bystander := l.source(families[1])
@@ -223,8 +224,8 @@ func TestBanByHandFindsRoom(t *testing.T) {
 	})
 }
 
-// TestLimitsLeaveRoom adds up what all limits let into a set within the time that
-// an element stays there, for sets of all sizes.
+// TestLimitsLeaveRoom adds up what all limits let into a set within the time
+// that an element stays there, for sets of all sizes.
 func TestLimitsLeaveRoom(t *testing.T) {
 	for _, size := range []uint32{1, 2, 7, 63, 64, 65, 100, 127, 128, 1000, 4096, 65536, MaxSize} {
 		for _, first := range []time.Duration{MinBanTime, time.Minute, 10 * time.Minute, 8 * time.Hour, MaxBanTime} {

@@ -11,7 +11,8 @@ import (
 
 var containerAddr = [...]netip.Addr{addr("198.19.0.1"), addr("2001:db8:c::1")}
 
-// newContainer adds a container behind the host: a host that reaches everything by it, and serves the open ports.
+// newContainer adds a container behind the host: a host that reaches everything
+// by it, and serves the open ports.
 func (l *fixture) newContainer() *netnstest.Host {
 	l.T.Helper()
 	c := netnstest.NewHost(l.T, "container")
@@ -28,7 +29,8 @@ func (l *fixture) newContainer() *netnstest.Host {
 // container returns the container's address of the family of a source.
 func container(src netip.Addr) netip.Addr { return containerAddr[index(ofAddr(src))] }
 
-// TestBannedReachNothingBehindTheHost has ports published as container engines do it, one with the number of a trap.
+// TestBannedReachNothingBehindTheHost has ports published as container engines
+// do it, one with the number of a trap.
 func TestBannedReachNothingBehindTheHost(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	l.newContainer()
@@ -85,7 +87,8 @@ func TestBannedReachNothingBehindTheHost(t *testing.T) {
 	})
 }
 
-// TestForwardedPacketsHitNoTrap has trap ports only where packets for the host itself come.
+// TestForwardedPacketsHitNoTrap has trap ports only where packets for the host
+// itself come.
 func TestForwardedPacketsHitNoTrap(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	c := l.newContainer()
@@ -100,7 +103,8 @@ func TestForwardedPacketsHitNoTrap(t *testing.T) {
 		}
 	})
 	l.wantBans()
-	// A container that knocks on a trap of its own host is no better than others, unless it is whitelisted.
+	// A container that knocks on a trap of its own host is no better than
+	// others, unless it is whitelisted.
 	l.families(func(l *fixture, f family) {
 		src := containerAddr[index(f)]
 		if got := c.With(l.T).Probe(l.SYN(src, lab.TrapTCP)); got.Kind != netnstest.NoAnswer {
@@ -119,7 +123,8 @@ func (l *fixture) outsideAddr(src netip.Addr) netip.Addr {
 	return l.Link.A.IPv6
 }
 
-// TestRoutedDiscoveryIsCut has a banned source from afar call its packets neighbour discovery, which passes.
+// TestRoutedDiscoveryIsCut has a banned source from afar call its packets
+// neighbour discovery, which passes.
 func TestRoutedDiscoveryIsCut(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	l.newContainer()

@@ -15,8 +15,8 @@ import (
 // test.
 const fullSize = 128
 
-// fill fills a set with sources that nothing else in a test has, but for so many
-// places.
+// fill fills a set with sources that nothing else in a test has, but for so
+// many places.
 func (l *fixture) fill(set string, f family, size, room int) {
 	l.T.Helper()
 	var elems []nftset.Element

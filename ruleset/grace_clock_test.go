@@ -89,8 +89,8 @@ func TestGrace(t *testing.T) {
 	}
 }
 
-// TestGraceIsOfOneAddress has a service on one of the host's addresses: the same
-// port of another one is a trap.
+// TestGraceIsOfOneAddress has a service on one of the host's addresses: the
+// same port of another one is a trap.
 func TestGraceIsOfOneAddress(t *testing.T) {
 	t.Parallel()
 	spec := trapSpec()
@@ -118,8 +118,8 @@ func TestGraceIsOfOneAddress(t *testing.T) {
 	})
 }
 
-// TestStrictScanGrace has a client of a service that is on no trap port, a moment
-// before the grace that an earlier client began is over.
+// TestStrictScanGrace has a client of a service that is on no trap port, a
+// moment before the grace that an earlier client began is over.
 func TestStrictScanGrace(t *testing.T) {
 	t.Parallel()
 	const port = 3001

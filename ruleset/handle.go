@@ -36,16 +36,16 @@ func (h *Handle) Refresh() error {
 
 // get asks for one element of a set; ok is false if there is no such element,
 // or no such set.
-func (h *Handle) get(name string, key nftset.Key) (el nftset.Element, set *nftset.Set, ok bool, err error) {
-	set = h.Set(name)
+func (h *Handle) get(name string, key nftset.Key) (el nftset.Element, ok bool, err error) {
+	set := h.Set(name)
 	if set == nil || set.Type != key.Type() {
-		return el, nil, false, nil
+		return el, false, nil
 	}
 	el, err = h.c.Get(set, key)
 	if errors.Is(err, os.ErrNotExist) {
-		return el, set, false, nil
+		return el, false, nil
 	}
-	return el, set, err == nil, err
+	return el, err == nil, err
 }
 
 // Source returns the prefix by which an address is banned: itself alone, or for
@@ -56,20 +56,22 @@ func (h *Handle) Source(a netip.Addr) (netip.Prefix, error) {
 	if a.Is4() || h.prefix6() == bits {
 		return netip.PrefixFrom(a, bits), nil
 	}
-	_, _, single, err := h.get(setSingle6, nftset.AddrKey(a))
-	if err != nil {
+	_, single, err := h.get(setSingle6, nftset.AddrKey(a))
+	if err == nil && !single {
+		_, single, err = h.get(setOwn6, networkKey(a, ownLen))
+	}
+	switch {
+	case err != nil:
 		return netip.Prefix{}, err
-	}
-	if !single {
-		_, _, single, err = h.get(setOwn6, nftset.AddrKey(netip.PrefixFrom(a, ownLen).Masked().Addr()))
-		if err != nil {
-			return netip.Prefix{}, err
-		}
-	}
-	if single {
+	case single:
 		return netip.PrefixFrom(a, bits), nil
 	}
 	return h.network(a), nil
+}
+
+// networkKey returns the key of the network of that length around an address.
+func networkKey(a netip.Addr, bits int) nftset.Key {
+	return nftset.AddrKey(netip.PrefixFrom(a, bits).Masked().Addr())
 }
 
 // network returns the network by which an address is banned unless it is banned
@@ -102,7 +104,7 @@ func (s *State) keys(a netip.Addr) []nftset.Key {
 // Whitelisted returns the interval of the whitelist that covers all of iv, if
 // there is one.
 func (h *Handle) Whitelisted(iv nftset.Interval) (entry nftset.Interval, ok bool, err error) {
-	el, _, ok, err := h.get(familyOf(iv.From.Type()).whitelist(), iv.From)
+	el, ok, err := h.get(familyOf(iv.From.Type()).whitelist(), iv.From)
 	return el.Interval, ok && el.Covers(iv), err
 }
 

@@ -75,13 +75,11 @@ func (h *Handle) Traps() (t Traps, err error) {
 		if set == nil {
 			continue
 		}
-		for el, err := range h.c.Elements(set) {
-			if err != nil {
-				return t, err
-			}
-			*ports = append(*ports, el.Interval)
+		ivs, err := h.intervals(set)
+		if err != nil {
+			return t, err
 		}
-		*ports = nftset.Merge(*ports)
+		*ports = nftset.Merge(ivs)
 	}
 	return t, nil
 }

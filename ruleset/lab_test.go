@@ -78,7 +78,8 @@ func (l *fixture) families(f func(l *fixture, f family)) {
 	}
 }
 
-// nftsetDial opens one more connection, for goroutines that must not end the test.
+// nftsetDial opens one more connection, for goroutines that must not end the
+// test.
 func nftsetDial(l *fixture) (*nftset.Conn, error) {
 	return nftset.Dial(&nftset.Config{NetNS: l.Host.FD()})
 }
@@ -178,7 +179,8 @@ func (l *fixture) source(f family) netip.Addr {
 	return l.Source4()
 }
 
-// banOf returns the ban that a source gets by the default Spec, as the keys of bans are.
+// banOf returns the ban that a source gets by the default Spec, as the keys of
+// bans are.
 func banOf(a netip.Addr) string {
 	if a.Is4() {
 		return a.String()
@@ -186,7 +188,8 @@ func banOf(a netip.Addr) string {
 	return netip.PrefixFrom(a, 64).Masked().String()
 }
 
-// key returns the address by which a source stands in sets, by the default Spec.
+// key returns the address by which a source stands in sets, by the default
+// Spec.
 func (l *fixture) key(a netip.Addr) netip.Addr {
 	l.T.Helper()
 	p, err := l.open().Source(a)
@@ -247,7 +250,8 @@ func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
 func at(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }
 
-// has reports whether a set of the table holds an address. A dump could miss it.
+// has reports whether a set of the table holds an address. A dump could miss
+// it.
 func (l *fixture) has(set string, a netip.Addr) bool {
 	l.T.Helper()
 	s := l.open().Set(set)
@@ -261,7 +265,8 @@ func (l *fixture) has(set string, a netip.Addr) bool {
 	return err == nil
 }
 
-// addMany adds elements to a set in transactions that need no privilege for their size.
+// addMany adds elements to a set in transactions that need no privilege for
+// their size.
 func (l *fixture) addMany(set string, elems []nftset.Element) {
 	l.T.Helper()
 	s := l.open().Set(set)
@@ -272,7 +277,8 @@ func (l *fixture) addMany(set string, elems []nftset.Element) {
 	}
 }
 
-// largeTransactions reports whether a transaction may be larger than net.core.wmem_max, as root's may.
+// largeTransactions reports whether a transaction may be larger than
+// net.core.wmem_max, as root's may.
 func largeTransactions(t testing.TB) bool {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)

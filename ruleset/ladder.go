@@ -41,7 +41,8 @@ func (c compiler) ladderRules(s source) []Rule {
 	}
 	return append(rules,
 		// Nor do they fill what remembers them, which would last for long.
-		rule(rateToFill(c.share(s, 2*c.Size), c.memoryTime(1), c.share(s, c.Size)).limit(), c.ban(s, 1), c.remember(s, 1), count(CounterBanned), goTo(chainBan(1))),
+		rule(rateToFill(c.share(s, 2*c.Size), c.memoryTime(1), c.share(s, c.Size)).limit(),
+			c.ban(s, 1), c.remember(s, 1), count(CounterBanned), goTo(chainBan(1))),
 		rule(c.ban(s, 1), count(CounterBanned), goTo(chainBan(1))),
 		rule(count(CounterFull), drop()),
 	)

@@ -14,7 +14,8 @@ import (
 	"github.com/portmon/portmon/netnstest"
 )
 
-// TestListenerIsNoTrap opens, closes and opens again what listens on a trap port.
+// TestListenerIsNoTrap opens, closes and opens again what listens on a trap
+// port.
 func TestListenerIsNoTrap(t *testing.T) {
 	for _, tt := range []struct {
 		name, network, addr string
@@ -70,7 +71,8 @@ func TestListenerIsNoTrap(t *testing.T) {
 	}
 }
 
-// TestTransparentListenerIsNoTrap has a proxy on trap ports, with sockets that serve addresses of others too.
+// TestTransparentListenerIsNoTrap has a proxy on trap ports, with sockets that
+// serve addresses of others too.
 func TestTransparentListenerIsNoTrap(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	transparent := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
@@ -120,7 +122,8 @@ func TestListenerDoesNotPardon(t *testing.T) {
 	}
 }
 
-// TestListenerOnOnePortIsNoneOnAnother has a service on one trap port, and a client of it that is an offender at the next.
+// TestListenerOnOnePortIsNoneOnAnother has a service on one trap port, and a
+// client of it that is an offender at the next.
 func TestListenerOnOnePortIsNoneOnAnother(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	l.Host.ListenTCP("[::]:5900")

@@ -22,8 +22,6 @@ type Standing struct {
 	// none is remembered, and StepRemaining how long it still will be.
 	Step          int
 	StepRemaining time.Duration
-	// Scanner reports that the last offence known was a scan.
-	Scanner bool
 	// Suspect reports that closed ports count against the source;
 	// [Handle.Probed] names them.
 	Suspect bool
@@ -54,20 +52,13 @@ func (h *Handle) Lookup(a netip.Addr) (Standing, error) {
 		return st, err
 	}
 	f := familyOfAddr(a)
-	subnet := nftset.AddrKey(netip.PrefixFrom(a, f.subnetLen).Masked().Addr())
-	ask := []struct {
-		set string
-		key nftset.Key
-	}{{f.subnet(), subnet}, {f.net(), own}}
-	for _, key := range h.keys(a) {
-		ask = append(ask, struct {
-			set string
-			key nftset.Key
-		}{f.ban(), key})
+	var ask []setElement
+	for _, key := range slices.Backward(h.keys(a)) {
+		ask = append(ask, setElement{f.ban(), key})
 	}
-	slices.Reverse(ask)
+	ask = append(ask, setElement{f.net(), own}, setElement{f.subnet(), networkKey(a, f.subnetLen)})
 	for _, q := range ask {
-		el, _, ok, err := h.get(q.set, q.key)
+		el, ok, err := h.get(q.set, q.key)
 		if err != nil {
 			return st, err
 		}
@@ -76,7 +67,7 @@ func (h *Handle) Lookup(a netip.Addr) (Standing, error) {
 			st.Bans = append(st.Bans, e)
 		}
 	}
-	_, _, st.Suspect, err = h.get(f.score(), nftset.AddrKey(st.Source.Addr()))
+	_, st.Suspect, err = h.get(f.score(), nftset.AddrKey(st.Source.Addr()))
 	return st, err
 }
 
@@ -84,27 +75,21 @@ func (h *Handle) Lookup(a netip.Addr) (Standing, error) {
 // can be banned, and notes what is of its source.
 func (h *Handle) lookupHistory(st *Standing, keys []nftset.Key) (map[nftset.Key]history, error) {
 	known := make(map[nftset.Key]history)
-	var source nftset.Key
-	if st.Source.IsValid() {
-		source = nftset.AddrKey(st.Source.Addr())
-	}
+	source := nftset.AddrKey(st.Source.Addr())
 	for _, set := range h.roleSets(RoleStep, RoleScanner) {
 		for _, key := range keys {
-			el, _, ok, err := h.get(set.Name, key)
+			el, ok, err := h.get(set.Name, key)
 			if err != nil {
 				return known, err
 			}
-			if !ok {
-				continue
+			if e, _ := h.Entry(set.Name, el); ok {
+				if key == source && e.Step > st.Step {
+					st.Step, st.StepRemaining = e.Step, e.Remaining
+				}
+				known[key] = known[key].with(e)
 			}
-			e, _ := h.Entry(set.Name, el)
-			if key == source && e.Step > st.Step {
-				st.Step, st.StepRemaining = e.Step, e.Remaining
-			}
-			known[key] = known[key].with(e)
 		}
 	}
-	st.Scanner = known[source].scanner
 	return known, nil
 }
 

@@ -154,8 +154,8 @@ func TestCauseOfASingleSource(t *testing.T) {
 		}
 		l.Want(l.SYN(src, lab.OpenTCP), netnstest.NoAnswer)
 		st := l.lookup(src)
-		if len(st.Bans) != 1 || st.Bans[0].Cause != CauseScan || st.Bans[0].Step != 1 || !st.Scanner {
-			t.Errorf("%s: the ban is %v, scanner %v, want one for a scan", a, st.Bans, st.Scanner)
+		if len(st.Bans) != 1 || st.Bans[0].Cause != CauseScan || st.Bans[0].Step != 1 {
+			t.Errorf("%s: the ban is %v, want one for a scan", a, st.Bans)
 		}
 		for _, b := range st.Bans {
 			if have := l.bans()[b.Interval.String()]; have.Cause != CauseScan {

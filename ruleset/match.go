@@ -2,14 +2,13 @@ package ruleset
 
 import (
 	"bytes"
-	"encoding/binary"
 	"slices"
 	"time"
 
 	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/nfnl"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -52,19 +51,13 @@ var sent = map[string][]uint16{
 }
 
 func sameExpr(want, have []byte) bool {
-	w, err := netlink.UnmarshalAttributes(want)
-	if err != nil {
+	w, werr := nfnl.Parse(want)
+	h, herr := nfnl.Parse(have)
+	name := string(w[unix.NFTA_EXPR_NAME].Text())
+	if werr != nil || herr != nil || name != string(h[unix.NFTA_EXPR_NAME].Text()) {
 		return false
 	}
-	h, err := netlink.UnmarshalAttributes(have)
-	if err != nil {
-		return false
-	}
-	if !bytes.Equal(find(w, unix.NFTA_EXPR_NAME), find(h, unix.NFTA_EXPR_NAME)) {
-		return false
-	}
-	name := string(bytes.TrimRight(find(w, unix.NFTA_EXPR_NAME), "\x00"))
-	wantData, haveData := find(w, unix.NFTA_EXPR_DATA), find(h, unix.NFTA_EXPR_DATA)
+	wantData, haveData := w[unix.NFTA_EXPR_DATA].Data, h[unix.NFTA_EXPR_DATA].Data
 	if name == "dynset" && !sameTimeout(dynsetTimeout(haveData), dynsetTimeout(wantData)) {
 		return false
 	}
@@ -74,12 +67,8 @@ func sameExpr(want, have []byte) bool {
 // dynsetTimeout returns the timeout in the data of a dynset, 0 if there is
 // none.
 func dynsetTimeout(data []byte) time.Duration {
-	attrs, _ := netlink.UnmarshalAttributes(data) // if they are none, sameAttributes says so
-	b := find(attrs, unix.NFTA_DYNSET_TIMEOUT)
-	if len(b) != 8 {
-		return 0
-	}
-	return time.Duration(binary.BigEndian.Uint64(b)) * time.Millisecond
+	attrs, _ := nfnl.Parse(data) // sameAttributes returns false on an error
+	return time.Duration(attrs[unix.NFTA_DYNSET_TIMEOUT].Uint64()) * time.Millisecond
 }
 
 // sameAttributes reports whether every attribute of want is in have with the
@@ -87,27 +76,20 @@ func dynsetTimeout(data []byte) time.Duration {
 // them is zero, which is how the kernel reports options that are off: a lookup
 // is inverted by a flag.
 func sameAttributes(want, have []byte, except []uint16) bool {
-	w, err := netlink.UnmarshalAttributes(want)
-	if err != nil {
+	w, werr := nfnl.Parse(want)
+	h, herr := nfnl.Parse(have)
+	if werr != nil || herr != nil {
 		return false
 	}
-	h, err := netlink.UnmarshalAttributes(have)
-	if err != nil {
-		return false
-	}
-	for _, a := range w {
-		typ := a.Type &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-		if slices.Contains(except, typ) {
-			continue
-		}
-		v := find(h, typ)
-		if !sameValue(a.Data, v) && !(len(v) > 0 && nested(a.Data) && sameAttributes(a.Data, v, nil)) {
+	for typ, a := range w {
+		v := h[typ].Data
+		if !slices.Contains(except, typ) && !sameValue(a.Data, v) &&
+			!(len(v) > 0 && nested(a.Data) && sameAttributes(a.Data, v, nil)) {
 			return false
 		}
 	}
-	for _, a := range h {
-		typ := a.Type &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-		if !slices.Contains(except, typ) && find(w, typ) == nil && len(bytes.Trim(a.Data, "\x00")) > 0 {
+	for typ, a := range h {
+		if _, wanted := w[typ]; !wanted && !slices.Contains(except, typ) && len(bytes.Trim(a.Data, "\x00")) > 0 {
 			return false
 		}
 	}
@@ -124,15 +106,6 @@ func sameValue(want, have []byte) bool {
 // values that differ would have to be lists of attributes, one within the
 // other, to be taken for the same.
 func nested(data []byte) bool {
-	attrs, err := netlink.UnmarshalAttributes(data)
+	attrs, err := nfnl.Parse(data)
 	return err == nil && len(attrs) > 0
-}
-
-func find(attrs []netlink.Attribute, typ uint16) []byte {
-	for _, a := range attrs {
-		if a.Type&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER) == typ {
-			return a.Data
-		}
-	}
-	return nil
 }

@@ -68,6 +68,15 @@ func TestRulesMatchOnlyThemselves(t *testing.T) {
 	}
 }
 
+func find(attrs []netlink.Attribute, typ uint16) []byte {
+	for _, a := range attrs {
+		if a.Type&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER) == typ {
+			return a.Data
+		}
+	}
+	return nil
+}
+
 func attrs(t *testing.T, b []byte) []netlink.Attribute {
 	t.Helper()
 	as, err := netlink.UnmarshalAttributes(b)
@@ -102,8 +111,9 @@ func withData(t *testing.T, expr []byte, data []netlink.Attribute) []byte {
 	return marshal(t, as)
 }
 
-// flipped calls f with the attributes as often as their values have bytes, one of which is another then. Attributes in attributes are
-// gone through one by one, because between them there is padding.
+// flipped calls f with the attributes as often as their values have bytes, one
+// of which is another then. Attributes in attributes are gone through one by
+// one, because between them there is padding.
 func flipped(t *testing.T, as []netlink.Attribute, except []uint16, f func([]netlink.Attribute)) {
 	t.Helper()
 	for i, a := range as {
@@ -127,7 +137,8 @@ func flipped(t *testing.T, as []netlink.Attribute, except []uint16, f func([]net
 	}
 }
 
-// TestExpressionsMatchToTheByte changes each byte of each value of each expression, takes attributes away and adds some.
+// TestExpressionsMatchToTheByte changes each byte of each value of each
+// expression, takes attributes away and adds some.
 func TestExpressionsMatchToTheByte(t *testing.T) {
 	changed := 0
 	for text, r := range everyRule() {
@@ -168,7 +179,8 @@ func TestExpressionsMatchToTheByte(t *testing.T) {
 	}
 }
 
-// TestDynsetTimeoutAllowsForTicks compares the timeout in the rule that bans as the kernel may give it back.
+// TestDynsetTimeoutAllowsForTicks compares the timeout in the rule that bans as
+// the kernel may give it back.
 func TestDynsetTimeoutAllowsForTicks(t *testing.T) {
 	rule := func(d time.Duration) []byte {
 		exprs := encodeRule(t, Rule{statements: []statement{families[0].whole().add(element{set: "ban4", timeout: d})}})
@@ -191,7 +203,8 @@ func TestDynsetTimeoutAllowsForTicks(t *testing.T) {
 	}
 }
 
-// TestStringsMatchWithTheirNUL allows for the kernel's way to end strings, and for nothing else.
+// TestStringsMatchWithTheirNUL allows for the kernel's way to end strings, and
+// for nothing else.
 func TestStringsMatchWithTheirNUL(t *testing.T) {
 	for _, tt := range []struct {
 		want, have string

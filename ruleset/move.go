@@ -70,7 +70,8 @@ func (s Spec) standsAlone(have *State, p netip.Prefix) bool {
 	if have.prefix6() < 128 {
 		return p.IsSingleIP()
 	}
-	return s.isOwn(p.Addr()) || slices.ContainsFunc(slices.Concat(alwaysSingle, s.Single6), func(single netip.Prefix) bool { return single.Contains(p.Addr()) })
+	inSingle := func(single netip.Prefix) bool { return single.Contains(p.Addr()) }
+	return s.isOwn(p.Addr()) || slices.ContainsFunc(slices.Concat(alwaysSingle, s.Single6), inSingle)
 }
 
 // rekeyed reports whether the keys of IPv6 sources mean something else by a

@@ -18,8 +18,8 @@ func (l *fixture) asked(f family) int {
 	return n
 }
 
-// TestNetsAreAskedOnlyWhileTheyHoldSomething follows the rules that ask the sets
-// of prefixes.
+// TestNetsAreAskedOnlyWhileTheyHoldSomething follows the rules that ask the
+// sets of prefixes.
 func TestNetsAreAskedOnlyWhileTheyHoldSomething(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	other := l.dial() // another program
@@ -122,8 +122,8 @@ func TestNetsAreAskedOnlyWhileTheyHoldSomething(t *testing.T) {
 	})
 }
 
-// TestNetsOfBothFamilies bans prefixes of both, whichever comes first, and lifts
-// them one after the other.
+// TestNetsOfBothFamilies bans prefixes of both, whichever comes first, and
+// lifts them one after the other.
 func TestNetsOfBothFamilies(t *testing.T) {
 	prefixes := []string{"203.0.113.0/24", "2001:db8:a::/48"}
 	for _, order := range [][]int{{0, 1}, {1, 0}} {

@@ -19,8 +19,9 @@ func (l *fixture) list(options ...string) string {
 // countComment is how newer versions of nft tell the number of elements.
 var countComment = regexp.MustCompile(`\t# count \d+`)
 
-// canonical returns what nft prints of one table without the values of counters, and its objects sorted: the kernel keeps them in
-// the order in which they were made, which means nothing.
+// canonical returns what nft prints of one table without the values of
+// counters, and its objects sorted: the kernel keeps them in the order in which
+// they were made, which means nothing.
 func canonical(list string) string {
 	objects := strings.Split(strings.TrimSuffix(stripCounters(list), "}\n"), "\n\n")
 	for i, o := range objects {
@@ -33,7 +34,8 @@ func canonical(list string) string {
 	return strings.Join(objects, "\n\n")
 }
 
-// stripCounters removes the values of counters, and the numbers of elements, from what nft prints.
+// stripCounters removes the values of counters, and the numbers of elements,
+// from what nft prints.
 func stripCounters(list string) string {
 	return countComment.ReplaceAllString(mustReplace(`packets \d+ bytes \d+`, list, ""), "")
 }
@@ -42,8 +44,9 @@ func mustReplace(pattern, s, by string) string {
 	return regexp.MustCompile(pattern).ReplaceAllString(s, by)
 }
 
-// difference returns "" for equal texts, and else the lines of each that the other has not in that place, but for common ones at
-// the beginning and the end.
+// difference returns "" for equal texts, and else the lines of each that the
+// other has not in that place, but for common ones at the beginning and the
+// end.
 func difference(got, want string) string {
 	if got == want {
 		return ""
@@ -58,7 +61,8 @@ func difference(got, want string) string {
 	return "got:\n" + strings.Join(g, "\n") + "\nwant:\n" + strings.Join(w, "\n")
 }
 
-// foreign are tables of other tools: on the same hooks, with our priorities and our names.
+// foreign are tables of other tools: on the same hooks, with our priorities and
+// our names.
 const foreign = `
 table ip portmon {
 	counter dropped { packets 7 bytes 700; }
@@ -95,7 +99,8 @@ type listedByNft struct {
 	Comment          string
 }
 
-// parseNftSet returns the elements of a set that nft has listed as JSON, by their key as nft writes it.
+// parseNftSet returns the elements of a set that nft has listed as JSON, by
+// their key as nft writes it.
 func parseNftSet(t *testing.T, out string) map[string]listedByNft {
 	t.Helper()
 	var doc struct {

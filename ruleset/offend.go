@@ -19,9 +19,9 @@ const OffenceMark = "offence: "
 func Offence(comment string) (reason string, ok bool) { return strings.CutPrefix(comment, OffenceMark) }
 
 // Offend bans addresses as if they had offended in the packet path: each by the
-// step of the table's ladder that is next for its source. It returns what it has
-// put into the table; sources that are banned already, and those that cannot be,
-// are left alone. Without a table err is os.ErrNotExist.
+// step of the table's ladder that is next for its source. It returns what it
+// has put into the table; sources that are banned already, and those that
+// cannot be, are left alone. Without a table err is os.ErrNotExist.
 func (h *Handle) Offend(addrs []netip.Addr, comment string) (put []Record, refused []error, err error) {
 	var ladder Spec
 	if ladder.BanTime, ladder.Forget = h.Ladder(); len(ladder.BanTime) == 0 {

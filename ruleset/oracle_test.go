@@ -22,7 +22,8 @@ func (l *fixture) rules(options ...string) string {
 	return mustReplace(` expires [0-9a-z]+`, l.list(options...), "")
 }
 
-// TestNftLoadsWhatTablesSay compares, for each Spec, what Apply makes with what nft makes of the table's text, and of the plan's.
+// TestNftLoadsWhatTablesSay compares, for each Spec, what Apply makes with what
+// nft makes of the table's text, and of the plan's.
 func TestNftLoadsWhatTablesSay(t *testing.T) {
 	for name, spec := range specs() {
 		t.Run(name, func(t *testing.T) {
@@ -49,7 +50,8 @@ func TestNftLoadsWhatTablesSay(t *testing.T) {
 				if d := difference(l.rules(), want); d != "" {
 					t.Errorf("nft makes something else of the %s than Apply does:\n%s", how, d)
 				}
-				// nft loads the source for each set that it asks; that is all that is left to do.
+				// nft loads the source for each set that it asks; that is all
+				// that is left to do.
 				if r := l.apply(spec); slices.ContainsFunc(r.Summary(), func(s string) bool { return s != "rules" }) {
 					t.Errorf("after nft has loaded the %s, Apply has this to do:\n%s", how, r)
 				}
@@ -64,7 +66,8 @@ func TestNftLoadsWhatTablesSay(t *testing.T) {
 	}
 }
 
-// TestNftRunsPlans has nft make the changes that Apply makes, from the default to each Spec and back.
+// TestNftRunsPlans has nft make the changes that Apply makes, from the default
+// to each Spec and back.
 func TestNftRunsPlans(t *testing.T) {
 	for name, spec := range specs() {
 		t.Run(name, func(t *testing.T) {

@@ -90,7 +90,8 @@ func TestNeighbourDiscoveryPasses(t *testing.T) {
 		}
 		answers.Close()
 
-		// The router asks for the host, and is answered; what it has to say then is dropped.
+		// The router asks for the host, and is answered; what it has to say
+		// then is dropped.
 		l.Link.LearnNeighbours()
 		answers = l.Internet.Sniff("eth0")
 		questions := l.Host.Sniff("eth0")

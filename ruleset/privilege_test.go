@@ -14,7 +14,8 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// roleVariable tells this binary that it is not to run tests, but to be a process without privilege in one.
+// roleVariable tells this binary that it is not to run tests, but to be a
+// process without privilege in one.
 const roleVariable = "RULESET_TEST_ROLE"
 
 const (
@@ -22,7 +23,8 @@ const (
 	roleTry  = "attempt" // try everything
 )
 
-// play returns the exit code: 0 if each attempt was refused for want of permission.
+// play returns the exit code: 0 if each attempt was refused for want of
+// permission.
 func play(role string) int {
 	if role == roleDrop {
 		err := errors.Join(

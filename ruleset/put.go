@@ -161,13 +161,11 @@ func (h *Handle) whitelists(questions int) (func(nftset.Interval) (nftset.Interv
 		if set == nil {
 			continue
 		}
-		for el, err := range h.c.Elements(set) {
-			if err != nil {
-				return nil, err
-			}
-			merged[f.key] = append(merged[f.key], el.Interval)
+		ivs, err := h.intervals(set)
+		if err != nil {
+			return nil, err
 		}
-		merged[f.key] = nftset.Merge(merged[f.key])
+		merged[f.key] = nftset.Merge(ivs)
 	}
 	return func(iv nftset.Interval) (nftset.Interval, bool, error) {
 		entry, ok := coveredBy(merged[iv.From.Type()], iv)

@@ -14,9 +14,9 @@ import (
 )
 
 // keeps runs f and fails the test unless all bans, with the time that they have
-// left, and the counters are what they were. What there is no place for any more
-// is another matter: a higher step is the highest now, and bans of subnets are
-// among those of prefixes.
+// left, and the counters are what they were. What there is no place for any
+// more is another matter: a higher step is the highest now, and bans of subnets
+// are among those of prefixes.
 func (l *fixture) keeps(f func()) {
 	l.T.Helper()
 	start := time.Now()
@@ -88,7 +88,8 @@ var someBanned = []netip.Addr{
 	addr("2001:db8:2:2::2"), addr("2001:db8:f01::1"), addr("2001:db8:3:3::3"),
 }
 
-// TestReapplyMaxRetry changes how many packets make a ban, and within which time.
+// TestReapplyMaxRetry changes how many packets make a ban, and within which
+// time.
 func TestReapplyMaxRetry(t *testing.T) {
 	l := newTrap(t, retrySpec(time.Hour))
 	l.families(func(l *fixture, f family) {
@@ -138,8 +139,9 @@ func TestReapplyMaxRetry(t *testing.T) {
 	})
 }
 
-// TestReapplyEditsRanges goes from each list of ranges to each other one, in every set of ranges: there is one transaction for all of it,
-// in which a range may come that shares its first or last address with one that goes.
+// TestReapplyEditsRanges goes from each list of ranges to each other one, in
+// every set of ranges: there is one transaction for all of it, in which a range
+// may come that shares its first or last address with one that goes.
 func TestReapplyEditsRanges(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	lists := [][]Ports{
@@ -168,7 +170,8 @@ func TestReapplyEditsRanges(t *testing.T) {
 	}
 }
 
-// blocks returns the ports of a range as networks: of 2^16 IPv4 addresses each, or of 2^96 IPv6 ones.
+// blocks returns the ports of a range as networks: of 2^16 IPv4 addresses each,
+// or of 2^96 IPv6 ones.
 func blocks(at netip.Addr, r Ports) []netip.Prefix {
 	var out []netip.Prefix
 	skip := 0 // bytes before the port

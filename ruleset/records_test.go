@@ -43,8 +43,8 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// TestBansIn asks for a few addresses, for many, and for prefixes of both kinds,
-// and gets what Bans says of them.
+// TestBansIn asks for a few addresses, for many, and for prefixes of both
+// kinds, and gets what Bans says of them.
 func TestBansIn(t *testing.T) {
 	l := newTrap(t, Default())
 	hour := func(p string, step int, cause Cause) Record {

@@ -10,7 +10,8 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// lasts returns when the last of the bans of an address ends, as the time from now.
+// lasts returns when the last of the bans of an address ends, as the time from
+// now.
 func (l *fixture) lasts(a string) time.Duration {
 	l.T.Helper()
 	st, err := l.open().Lookup(addr(a))
@@ -27,7 +28,8 @@ func (l *fixture) lasts(a string) time.Duration {
 	return longest
 }
 
-// TestReapplyPrefix6KeepsBans bans by one prefix length, and goes over to another.
+// TestReapplyPrefix6KeepsBans bans by one prefix length, and goes over to
+// another.
 func TestReapplyPrefix6KeepsBans(t *testing.T) {
 	for _, to := range []int{56, 128, 63, 65} {
 		t.Run(fmt.Sprint(to), func(t *testing.T) {
@@ -124,7 +126,8 @@ func TestReapplyPrefix6KeepsSteps(t *testing.T) {
 
 func trimSingle(s string) string { return mustReplace(`/128$`, s, "") }
 
-// TestReapplyPrefix6Overlaps has bans of the old length overlap prefixes that are banned: nobody goes free, and nobody earlier.
+// TestReapplyPrefix6Overlaps has bans of the old length overlap prefixes that
+// are banned: nobody goes free, and nobody earlier.
 func TestReapplyPrefix6Overlaps(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -182,7 +185,8 @@ func TestReapplyPrefix6Overlaps(t *testing.T) {
 	}
 }
 
-// TestManyBansMoveAndGo has as many bans as a busy host: what is quadratic in the kernel takes minutes.
+// TestManyBansMoveAndGo has as many bans as a busy host: what is quadratic in
+// the kernel takes minutes.
 func TestManyBansMoveAndGo(t *testing.T) {
 	n := 20_000
 	if !largeTransactions(t) {

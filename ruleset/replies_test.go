@@ -13,7 +13,8 @@ import (
 	"github.com/portmon/portmon/netnstest"
 )
 
-// resolver is an address of the outside, with servers, that somebody gets banned by a packet in its name.
+// resolver is an address of the outside, with servers, that somebody gets
+// banned by a packet in its name.
 var resolver = [...]netip.Addr{addr("198.51.100.53"), addr("2001:db8:53::53")}
 
 // newResolver adds the resolver to a lab: DNS by UDP, and something by TCP.
@@ -107,8 +108,8 @@ func TestBansDoNotCutOurOwnTraffic(t *testing.T) {
 		{1, Record{Source: prefix("2001:db8:53::53/128")}, []string{"net6"}},
 	} {
 		i := tt.i
-		// First the one, then not the other: what was dropped is sent again, and
-		// must not meet a moment without a ban.
+		// First the one, then not the other: what was dropped is sent again,
+		// and must not meet a moment without a ban.
 		tt.ban.Banned, tt.ban.Timeout, tt.ban.Remaining = true, time.Hour, time.Hour
 		l.put(tt.ban)
 		for _, other := range tt.others {
@@ -157,7 +158,8 @@ func TestLocalPortMayBeATrap(t *testing.T) {
 				t.Errorf("from %v to %v: %v", local, r, err)
 			}
 			conn.Close()
-			// Nobody listens now. What comes late is a reply all the same; the same from another port is not.
+			// Nobody listens now. What comes late is a reply all the same; the
+			// same from another port is not.
 			if network == "udp" {
 				l.Want(netnstest.Packet{Proto: netnstest.UDP, Src: at(r, port), Dst: local, Payload: []byte("late")}, netnstest.AnswerPortUnreachable)
 				l.wantBans()
@@ -172,7 +174,8 @@ func TestLocalPortMayBeATrap(t *testing.T) {
 	}
 }
 
-// TestBackscatterOfARealServer has the resolver answer SYNs that somebody sent to it in the host's name, from a trap port.
+// TestBackscatterOfARealServer has the resolver answer SYNs that somebody sent
+// to it in the host's name, from a trap port.
 func TestBackscatterOfARealServer(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	l.newResolver()

@@ -54,8 +54,8 @@ func (l *fixture) probe(src netip.Addr, ports ...uint16) {
 	}
 }
 
-// visit is served without the closed port, which is one too many where scans are
-// counted strictly.
+// visit is served without the closed port, which is one too many where scans
+// are counted strictly.
 func (l *fixture) visit(sources ...netip.Addr) {
 	l.T.Helper()
 	for _, src := range sources {

@@ -103,8 +103,8 @@ func TestRetriesAreNotAScan(t *testing.T) {
 }
 
 // TestScanWindow has monitors that ask for one closed port, or for two in turn,
-// once in each of 30 windows. A window begins with the first port: if the second
-// renewed it, it would never end.
+// once in each of 30 windows. A window begins with the first port: if the
+// second renewed it, it would never end.
 func TestScanWindow(t *testing.T) {
 	t.Parallel()
 	spec := scanSpec(3)
@@ -135,8 +135,8 @@ func TestScanWindow(t *testing.T) {
 	})
 }
 
-// TestCrawl asks for a port in each "minute" of 40 ms, for an hour: the window is
-// as long as many of them.
+// TestCrawl asks for a port in each "minute" of 40 ms, for an hour: the window
+// is as long as many of them.
 func TestCrawl(t *testing.T) {
 	t.Parallel()
 	const minute, n = 40 * time.Millisecond, 5

@@ -37,7 +37,8 @@ func (l *fixture) ours(a netip.Addr) netip.Addr {
 	return l.Link.A.IPv6
 }
 
-// running runs a program on the outside while f does, and returns what it prints.
+// running runs a program on the outside while f does, and returns what it
+// prints.
 func (l *fixture) running(f func(), path string, args ...string) string {
 	l.T.Helper()
 	var out bytes.Buffer

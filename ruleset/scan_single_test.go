@@ -45,8 +45,9 @@ func TestScanByNetwork(t *testing.T) {
 	l.Served(next...)
 }
 
-// TestScanBySingleAddress counts and bans the addresses one by one that are known
-// to be those of many hosts: an innocent one beside the scanner is served.
+// TestScanBySingleAddress counts and bans the addresses one by one that are
+// known to be those of many hosts: an innocent one beside the scanner is
+// served.
 func TestScanBySingleAddress(t *testing.T) {
 	for name, network := range map[string]string{
 		"NAT64":             "64:ff9b::c633:64",

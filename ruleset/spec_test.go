@@ -142,7 +142,8 @@ func TestValidateNamesEveryFault(t *testing.T) {
 	}
 }
 
-// TestValidSpecsAreValid also keeps the other tests from going on with a Spec that no kernel has seen.
+// TestValidSpecsAreValid also keeps the other tests from going on with a Spec
+// that no kernel has seen.
 func TestValidSpecsAreValid(t *testing.T) {
 	all := specs()
 	all["traps"], all["retry"] = trapSpec(), retrySpec(time.Second)

@@ -7,7 +7,8 @@ import (
 	"github.com/portmon/portmon/netnstest"
 )
 
-// TestNoRouteBackNoBan sends trap packets from sources that the host would answer by another interface, or not at all.
+// TestNoRouteBackNoBan sends trap packets from sources that the host would
+// answer by another interface, or not at all.
 func TestNoRouteBackNoBan(t *testing.T) {
 	l := newBareLab(t)
 	l.Host.ListenTCP("[::]:80")
@@ -51,7 +52,8 @@ func TestNoRouteBackNoBan(t *testing.T) {
 		}
 	}
 
-	// The same sources by the interface that leads to them, and others by this one, are offenders.
+	// The same sources by the interface that leads to them, and others by this
+	// one, are offenders.
 	var want []string
 	for _, src := range []string{"203.0.113.9", "2001:db8:113::9"} {
 		if got := elsewhere.Probe(l.SYN(addr(src), lab.TrapTCP)); got.Kind != netnstest.NoAnswer {

@@ -1,13 +1,13 @@
 package ruleset
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/nfnl"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -95,9 +95,11 @@ func read(c *nftset.Conn, name string) (*State, error) {
 	return s, nil
 }
 
-// objects calls f for each object of the kind; f gets a decoder at the first
-// attribute.
-func (s *State) objects(c *nftset.Conn, typ uint16, narrow func(*netlink.AttributeEncoder), f func(*netlink.AttributeDecoder) error) error {
+// attrMap holds the attributes of an object by their types.
+type attrMap = map[uint16]nfnl.Attr
+
+// objects calls f for each object of the kind.
+func (s *State) objects(c *nftset.Conn, typ uint16, narrow func(*netlink.AttributeEncoder), f func(attrMap) error) error {
 	attrs, err := attributes(narrow)
 	if err != nil {
 		return err
@@ -107,34 +109,20 @@ func (s *State) objects(c *nftset.Conn, typ uint16, narrow func(*netlink.Attribu
 		if err != nil {
 			return err
 		}
-		ad, err := netlink.NewAttributeDecoder(b)
-		if err != nil {
-			fault = err
-			continue
+		a, err := nfnl.Parse(b)
+		if err == nil {
+			err = f(a)
 		}
-		ad.ByteOrder = binary.BigEndian
-		fault = errors.Join(fault, f(ad), ad.Err())
+		fault = errors.Join(fault, err)
 	}
 	return fault
 }
 
 func (s *State) readTable(c *nftset.Conn) error {
-	return s.objects(c, unix.NFT_MSG_GETTABLE, func(*netlink.AttributeEncoder) {}, func(ad *netlink.AttributeDecoder) error {
-		var name string
-		var handle uint64
-		var flags uint32
-		for ad.Next() {
-			switch ad.Type() {
-			case unix.NFTA_TABLE_NAME:
-				name = ad.String()
-			case unix.NFTA_TABLE_FLAGS:
-				flags = ad.Uint32()
-			case nftaTableHandle:
-				handle = ad.Uint64()
-			}
-		}
-		if name == s.Name {
-			s.Exists, s.Handle, s.Dormant = true, handle, flags&unix.NFT_TABLE_F_DORMANT != 0
+	return s.objects(c, unix.NFT_MSG_GETTABLE, func(*netlink.AttributeEncoder) {}, func(a attrMap) error {
+		if string(a[unix.NFTA_TABLE_NAME].Text()) == s.Name {
+			s.Exists, s.Handle = true, a[nftaTableHandle].Uint64()
+			s.Dormant = a[unix.NFTA_TABLE_FLAGS].Uint32()&unix.NFT_TABLE_F_DORMANT != 0
 		}
 		return nil
 	})
@@ -143,74 +131,41 @@ func (s *State) readTable(c *nftset.Conn) error {
 const nftaTableHandle = 4 // NFTA_TABLE_HANDLE of include/uapi/linux/netfilter/nf_tables.h
 
 func (s *State) readChains(c *nftset.Conn) error {
-	return s.objects(c, unix.NFT_MSG_GETCHAIN, func(*netlink.AttributeEncoder) {}, func(ad *netlink.AttributeDecoder) error {
-		var table, typ string
-		policy := uint32(nfAccept)
-		ch := ChainState{}
-		for ad.Next() {
-			switch ad.Type() {
-			case unix.NFTA_CHAIN_TABLE:
-				table = ad.String()
-			case unix.NFTA_CHAIN_NAME:
-				ch.Name = ad.String()
-			case unix.NFTA_CHAIN_TYPE:
-				typ = ad.String()
-			case unix.NFTA_CHAIN_POLICY:
-				policy = ad.Uint32()
-			case unix.NFTA_CHAIN_HOOK:
-				ch.Hook = &Hook{}
-				ad.Nested(ch.Hook.decode)
+	return s.objects(c, unix.NFT_MSG_GETCHAIN, func(*netlink.AttributeEncoder) {}, func(a attrMap) error {
+		if string(a[unix.NFTA_CHAIN_TABLE].Text()) != s.Name {
+			return nil
+		}
+		ch := ChainState{Name: string(a[unix.NFTA_CHAIN_NAME].Text())}
+		if hook, ok := a[unix.NFTA_CHAIN_HOOK]; ok {
+			h, err := nfnl.Parse(hook.Data)
+			if err != nil {
+				return err
 			}
+			ch.Hook = &Hook{Number: h[unix.NFTA_HOOK_HOOKNUM].Uint32(), Priority: int32(h[unix.NFTA_HOOK_PRIORITY].Uint32())}
+			ch.Plain = string(a[unix.NFTA_CHAIN_TYPE].Text()) == "filter" && a[unix.NFTA_CHAIN_POLICY].Uint32() == nfAccept
 		}
-		if table == s.Name {
-			ch.Plain = typ == "filter" && policy == nfAccept
-			s.Chains = append(s.Chains, ch)
-		}
+		s.Chains = append(s.Chains, ch)
 		return nil
 	})
 }
 
-func (h *Hook) decode(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		switch ad.Type() {
-		case unix.NFTA_HOOK_HOOKNUM:
-			h.Number = ad.Uint32()
-		case unix.NFTA_HOOK_PRIORITY:
-			h.Priority = ad.Int32()
-		}
-	}
-	return nil
-}
-
 func (s *State) readRules(c *nftset.Conn) error {
 	narrow := func(ae *netlink.AttributeEncoder) { ae.String(unix.NFTA_RULE_TABLE, s.Name) }
-	return s.objects(c, unix.NFT_MSG_GETRULE, narrow, func(ad *netlink.AttributeDecoder) error {
-		var table, chain string
-		r := RuleState{}
-		for ad.Next() {
-			switch ad.Type() {
-			case unix.NFTA_RULE_TABLE:
-				table = ad.String()
-			case unix.NFTA_RULE_CHAIN:
-				chain = ad.String()
-			case unix.NFTA_RULE_HANDLE:
-				r.Handle = ad.Uint64()
-			case unix.NFTA_RULE_USERDATA:
-				r.Comment = ruleComment(ad.Bytes())
-			case unix.NFTA_RULE_EXPRESSIONS:
-				ad.Nested(func(ad *netlink.AttributeDecoder) error {
-					for ad.Next() {
-						r.Exprs = append(r.Exprs, ad.Bytes())
-					}
-					return nil
-				})
-			}
+	return s.objects(c, unix.NFT_MSG_GETRULE, narrow, func(a attrMap) error {
+		ch := s.chain(string(a[unix.NFTA_RULE_CHAIN].Text()))
+		if ch == nil || string(a[unix.NFTA_RULE_TABLE].Text()) != s.Name {
+			return nil
 		}
-		if ch := s.chain(chain); ch != nil && table == s.Name {
-			ch.Rules = append(ch.Rules, r)
-			if digest, prefix6, ok := parseSeal(r.Comment); ok && chain == chainGuard {
-				s.Digest, s.Prefix6 = digest, prefix6
+		r := RuleState{Comment: ruleComment(a[unix.NFTA_RULE_USERDATA].Data), Handle: a[unix.NFTA_RULE_HANDLE].Uint64()}
+		for e, err := range nfnl.Attrs(a[unix.NFTA_RULE_EXPRESSIONS].Data) {
+			if err != nil {
+				return err
 			}
+			r.Exprs = append(r.Exprs, e.Data)
+		}
+		ch.Rules = append(ch.Rules, r)
+		if digest, prefix6, ok := parseSeal(r.Comment); ok && ch.Name == chainGuard {
+			s.Digest, s.Prefix6 = digest, prefix6
 		}
 		return nil
 	})
@@ -234,39 +189,15 @@ func (s *State) readCounters(c *nftset.Conn) error {
 		ae.String(unix.NFTA_OBJ_TABLE, s.Name)
 		ae.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
 	}
-	return s.objects(c, unix.NFT_MSG_GETOBJ, narrow, func(ad *netlink.AttributeDecoder) error {
-		var table, name string
-		var typ uint32
-		var v Counter
-		for ad.Next() {
-			switch ad.Type() {
-			case unix.NFTA_OBJ_TABLE:
-				table = ad.String()
-			case unix.NFTA_OBJ_NAME:
-				name = ad.String()
-			case unix.NFTA_OBJ_TYPE:
-				typ = ad.Uint32()
-			case unix.NFTA_OBJ_DATA:
-				ad.Nested(v.decode)
+	return s.objects(c, unix.NFT_MSG_GETOBJ, narrow, func(a attrMap) error {
+		v, err := nfnl.Parse(a[unix.NFTA_OBJ_DATA].Data)
+		if string(a[unix.NFTA_OBJ_TABLE].Text()) == s.Name && a[unix.NFTA_OBJ_TYPE].Uint32() == unix.NFT_OBJECT_COUNTER {
+			s.Counters[string(a[unix.NFTA_OBJ_NAME].Text())] = Counter{
+				Packets: v[unix.NFTA_COUNTER_PACKETS].Uint64(), Bytes: v[unix.NFTA_COUNTER_BYTES].Uint64(),
 			}
 		}
-		if table == s.Name && typ == unix.NFT_OBJECT_COUNTER {
-			s.Counters[name] = v
-		}
-		return nil
+		return err
 	})
-}
-
-func (v *Counter) decode(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		switch ad.Type() {
-		case unix.NFTA_COUNTER_BYTES:
-			v.Bytes = ad.Uint64()
-		case unix.NFTA_COUNTER_PACKETS:
-			v.Packets = ad.Uint64()
-		}
-	}
-	return nil
 }
 
 func (s *State) chain(name string) *ChainState {

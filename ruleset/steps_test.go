@@ -40,8 +40,8 @@ func (l *fixture) climbs(src netip.Addr, spec Spec, step int) {
 	}
 }
 
-// TestShorterLadder takes steps away: who is remembered by one of them is by the
-// highest there is, for as long, and is banned by it next.
+// TestShorterLadder takes steps away: who is remembered by one of them is by
+// the highest there is, for as long, and is banned by it next.
 func TestShorterLadder(t *testing.T) {
 	long := trapSpec()
 	long.BanTime = append(long.BanTime, 40*24*time.Hour)

@@ -19,7 +19,8 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// arrivals counts the datagrams that come through to a socket on the host, by source.
+// arrivals counts the datagrams that come through to a socket on the host, by
+// source.
 type arrivals struct {
 	port uint16
 	mu   sync.Mutex
@@ -61,8 +62,9 @@ func (a *arrivals) count(src netip.Addr) int {
 	return a.from[src]
 }
 
-// stream sends from all sources in turn, as fast as it goes, until done is closed, and fails the test unless every datagram of the
-// bystanders has come through and none of the banned. It returns how many each source sent.
+// stream sends from all sources in turn, as fast as it goes, until done is
+// closed, and fails the test unless every datagram of the bystanders has come
+// through and none of the banned. It returns how many each source sent.
 func (l *fixture) stream(done <-chan struct{}, banned, bystanders []netip.Addr) int {
 	l.T.Helper()
 	a := l.countArrivals(4000)
@@ -110,8 +112,8 @@ func (l *fixture) stream(done <-chan struct{}, banned, bystanders []netip.Addr) 
 	return sent
 }
 
-// queueOverruns returns how many packets the kernel has dropped since it runs as
-// the queue of a CPU was full.
+// queueOverruns returns how many packets the kernel has dropped since it runs
+// as the queue of a CPU was full.
 func queueOverruns(t testing.TB) (n uint64) {
 	t.Helper()
 	b, err := os.ReadFile("/proc/net/softnet_stat")
@@ -128,7 +130,8 @@ func queueOverruns(t testing.TB) (n uint64) {
 	return n
 }
 
-// meanwhile runs f with a connection of its own, in a goroutine that closes done in the end.
+// meanwhile runs f with a connection of its own, in a goroutine that closes
+// done in the end.
 func (l *fixture) meanwhile(f func(c *nftset.Conn)) (done chan struct{}) {
 	done = make(chan struct{})
 	go func() {
@@ -172,7 +175,8 @@ func only6(addrs []netip.Addr) []netip.Addr {
 	return slices.DeleteFunc(slices.Clone(addrs), netip.Addr.Is4)
 }
 
-// TestReapplyUnderTraffic applies 200 times: two Specs in turn, each of them twice.
+// TestReapplyUnderTraffic applies 200 times: two Specs in turn, each of them
+// twice.
 func TestReapplyUnderTraffic(t *testing.T) {
 	const applies = 200
 	other := trapSpec()
@@ -224,8 +228,9 @@ func TestReapplyUnderTraffic(t *testing.T) {
 	}
 }
 
-// TestWhitelistChangesUnderTraffic applies two whitelists in turn. Who is banned and in both of them, by prefixes of different lengths,
-// is let through at any time; who is banned and in neither, never.
+// TestWhitelistChangesUnderTraffic applies two whitelists in turn. Who is
+// banned and in both of them, by prefixes of different lengths, is let through
+// at any time; who is banned and in neither, never.
 func TestWhitelistChangesUnderTraffic(t *testing.T) {
 	const applies = 100
 	single, wider := trapSpec(), trapSpec()
@@ -255,8 +260,8 @@ add element inet portmon net6 { 2001:db8:4::/48 timeout 1h }`)
 	t.Logf("%d applies, with %d datagrams of each source", applies, sent)
 }
 
-// TestReapplyPrefix6UnderTraffic moves bans from set to set while they are in use: a packet may ask one set before that, and another
-// after it.
+// TestReapplyPrefix6UnderTraffic moves bans from set to set while they are in
+// use: a packet may ask one set before that, and another after it.
 func TestReapplyPrefix6UnderTraffic(t *testing.T) {
 	const moves = 60
 	l := newTrap(t, trapSpec())
@@ -285,7 +290,8 @@ func TestReapplyPrefix6UnderTraffic(t *testing.T) {
 	}
 }
 
-// moveBack makes bans of sources out of those in net6, so that they can be moved again. It never has them in neither.
+// moveBack makes bans of sources out of those in net6, so that they can be
+// moved again. It never has them in neither.
 func moveBack(c *nftset.Conn) error {
 	s, err := Read(c, "portmon")
 	if err != nil {

@@ -37,8 +37,8 @@ var subnetCases = [...]subnetCase{
 	},
 }
 
-// TestSubnet has the eighth source of a subnet that offends be the one for which
-// all of it is banned.
+// TestSubnet has the eighth source of a subnet that offends be the one for
+// which all of it is banned.
 func TestSubnet(t *testing.T) {
 	for _, n := range []int{1, 2, 8} {
 		t.Run(fmt.Sprintf("%d sources", n), func(t *testing.T) {
@@ -138,7 +138,8 @@ func TestSubnetSparesTheWhitelist(t *testing.T) {
 	l.Served(subnetCases[1].neighbour(200))
 }
 
-// TestSubnetIsOff bans no subnet by default in IPv4, nor where it is the source.
+// TestSubnetIsOff bans no subnet by default in IPv4, nor where it is the
+// source.
 func TestSubnetIsOff(t *testing.T) {
 	spec := trapSpec()
 	spec.Prefix6 = 48

@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/nfnl"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -77,10 +77,10 @@ type Trace struct {
 }
 
 // Trace follows a packet through the rules that the kernel holds, those of
-// others included, and asks the kernel for the elements that they look up. It changes
-// nothing. Rate limits and full sets are taken to let the packet through, and
-// of packets to traps and of sources in a subnet none are taken to have come
-// before: the kernel does not report those numbers.
+// others included, and asks the kernel for the elements that they look up. It
+// changes nothing. Rate limits and full sets are taken to let the packet
+// through, and of packets to traps and of sources in a subnet none are taken to
+// have come before: the kernel does not report those numbers.
 func (h *Handle) Trace(p Packet) (Trace, error) {
 	t := tracer{h: h, p: p, added: make(map[setElement]bool)}
 	if h.Dormant {
@@ -192,8 +192,8 @@ func (t *tracer) because(chain string, verdict expr.VerdictKind, last string) st
 	return OtherRule
 }
 
-// rule returns the verdict of a rule, VerdictContinue if it has none or does not
-// match.
+// rule returns the verdict of a rule, VerdictContinue if it has none or does
+// not match.
 func (t *tracer) rule(exprs [][]byte) (expr.Verdict, error) {
 	t.about = ""
 	for _, b := range exprs {
@@ -214,7 +214,7 @@ func (t *tracer) rule(exprs [][]byte) (expr.Verdict, error) {
 // decodeExpr returns an expression of a rule, nil for a kind that our rules do
 // not have.
 func decodeExpr(family nftset.Family, b []byte) (expr.Any, error) {
-	attrs, err := netlink.UnmarshalAttributes(b)
+	attrs, err := nfnl.Parse(b)
 	if err != nil {
 		return nil, err
 	}
@@ -223,11 +223,11 @@ func decodeExpr(family nftset.Family, b []byte) (expr.Any, error) {
 		"bitwise": &expr.Bitwise{}, "cmp": &expr.Cmp{}, "lookup": &expr.Lookup{}, "dynset": &expr.Dynset{},
 		"limit": &expr.Limit{}, "objref": &expr.Objref{}, "immediate": &expr.Immediate{}, "log": &expr.Log{},
 		"counter": &expr.Counter{},
-	}[string(bytes.TrimRight(find(attrs, unix.NFTA_EXPR_NAME), "\x00"))]
+	}[string(attrs[unix.NFTA_EXPR_NAME].Text())]
 	if e == nil {
 		return nil, nil
 	}
-	data := find(attrs, unix.NFTA_EXPR_DATA)
+	data := attrs[unix.NFTA_EXPR_DATA].Data
 	err = expr.Unmarshal(byte(family), data, e)
 	if imm, ok := e.(*expr.Immediate); ok && err == nil && imm.Register == unix.NFT_REG_VERDICT {
 		e = &expr.Verdict{}
@@ -388,7 +388,7 @@ func (t *tracer) lookup(e *expr.Lookup) (matches bool, err error) {
 	if t.added[setElement{set.Name, key}] {
 		return !e.Invert, nil // by this packet: no question about it
 	}
-	el, _, found, err := t.h.get(set.Name, key)
+	el, found, err := t.h.get(set.Name, key)
 	t.ask(questionOf(set.Name), found, el)
 	return found != e.Invert, err
 }

@@ -57,9 +57,9 @@ func TestEveryKeyUnderTraffic(t *testing.T) {
 
 // TestTrapsHoldWhileTheyGrow goes from a bitmap of trap ports to intervals and
 // back, in one transaction each, while offenders come. Each is banned, but for
-// those that hit upon the moment, of some milliseconds, in which the kernel (seen
-// on 6.18) lets the new rules ask a new set of intervals before its elements are
-// there. They are banned when they come again.
+// those that hit upon the moment, of some milliseconds, in which the kernel
+// (seen on 6.18) lets the new rules ask a new set of intervals before its
+// elements are there. They are banned when they come again.
 func TestTrapsHoldWhileTheyGrow(t *testing.T) {
 	const applies = 60
 	few, many := trapSpec(), trapSpec()
@@ -154,8 +154,8 @@ func TestSubnetsUnderTraffic(t *testing.T) {
 	}
 }
 
-// moveSubnetsBack makes bans of subnets out of those of prefixes of that length.
-// It never has them in neither.
+// moveSubnetsBack makes bans of subnets out of those of prefixes of that
+// length. It never has them in neither.
 func moveSubnetsBack(c *nftset.Conn) error {
 	h, err := Open(c, "portmon")
 	if err != nil {
@@ -180,9 +180,9 @@ func moveSubnetsBack(c *nftset.Conn) error {
 	return nil
 }
 
-// TestLaddersUnderTraffic makes the ladder shorter and longer while sources that
-// are remembered by a step of it offend. Of the packets that come while steps
-// move, none is served.
+// TestLaddersUnderTraffic makes the ladder shorter and longer while sources
+// that are remembered by a step of it offend. Of the packets that come while
+// steps move, none is served.
 func TestLaddersUnderTraffic(t *testing.T) {
 	const applies = 60
 	long, short := trapSpec(), trapSpec()

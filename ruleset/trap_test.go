@@ -124,7 +124,8 @@ func TestWithoutTrapsAndScansNobodyIsBanned(t *testing.T) {
 	l.wantBans()
 }
 
-// TestSYNsOfBannedEndBeforeConntrack counts what comes as far as the place between the two chains that drop.
+// TestSYNsOfBannedEndBeforeConntrack counts what comes as far as the place
+// between the two chains that drop.
 func TestSYNsOfBannedEndBeforeConntrack(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	l.NFT(fmt.Sprintf(`

@@ -113,7 +113,7 @@ func (s *State) keysIn(set *nftset.Set, ivs []nftset.Interval) (keys []nftset.Ke
 		for _, p := range iv.Prefixes() {
 			switch a, f := p.Addr(), familyOfAddr(p.Addr()); {
 			case role == RoleSubnet && p.Bits() >= f.subnetLen:
-				keys = append(keys, nftset.AddrKey(netip.PrefixFrom(a, f.subnetLen).Masked().Addr()))
+				keys = append(keys, networkKey(a, f.subnetLen))
 			case p.IsSingleIP():
 				keys = append(keys, s.keys(a)...)
 			case role == RoleSubnet || a.Is6() || 1<<(a.BitLen()-p.Bits()) > fewAddresses:

@@ -65,7 +65,8 @@ func TestDefaultSpecSparesPrivateNetworks(t *testing.T) {
 	l.wantBans("172.32.0.2", "2001:db8:17::/64")
 }
 
-// TestWhitelistLiftsBans whitelists who is banned already, in every kind of set.
+// TestWhitelistLiftsBans whitelists who is banned already, in every kind of
+// set.
 func TestWhitelistLiftsBans(t *testing.T) {
 	spec := trapSpec()
 	l := newTrap(t, spec)
@@ -97,7 +98,8 @@ func TestWhitelistLiftsBans(t *testing.T) {
 	if len(lifted) > 0 {
 		t.Errorf("Lifted names %v as well", lifted)
 	}
-	// Who is banned by more than what is whitelisted stays banned, but for what is.
+	// Who is banned by more than what is whitelisted stays banned, but for what
+	// is.
 	l.wantBans("198.51.101.9", "203.0.113.0/24", "2001:db8:6:6::/64", "2001:db8:7:7::/64", "2001:db8:8::/48")
 	for _, a := range []string{"198.51.100.9", "198.51.100.200", "203.0.113.9", "2001:db8:5:6::9", "2001:db8:5:8001::9", "2001:db8:7:7::9"} {
 		l.Served(addr(a))
@@ -119,7 +121,8 @@ func TestWhitelistLiftsBans(t *testing.T) {
 	l.Cut(addr("198.51.100.9"), addr("2001:db8:5:6::9"))
 }
 
-// TestHostMayKnockOnItself connects the host to its own traps, by every address that it has.
+// TestHostMayKnockOnItself connects the host to its own traps, by every address
+// that it has.
 func TestHostMayKnockOnItself(t *testing.T) {
 	spec := trapSpec()
 	spec.Whitelist = nil
@@ -143,7 +146,8 @@ func TestHostMayKnockOnItself(t *testing.T) {
 	knock()
 	l.wantBans()
 
-	// In the name of the host from outside: the kernel itself refuses this for IPv4. It must not ban the host.
+	// In the name of the host from outside: the kernel itself refuses this for
+	// IPv4. It must not ban the host.
 	l.Internet.Send(l.SYN(l.Link.B.IPv4, lab.TrapTCP))
 	l.Internet.Send(l.SYN(l.Link.B.IPv6, lab.TrapTCP))
 	l.Internet.Send(l.UDP(l.Link.B.IPv6, trapUDP))
@@ -156,8 +160,8 @@ add element inet portmon ban6 { 2001:db8:: }`)
 	knock()
 }
 
-// TestWhitelistLiftsAllPrefixes leaves nothing to ask for: the rules go with the
-// last of them, in the same transaction.
+// TestWhitelistLiftsAllPrefixes leaves nothing to ask for: the rules go with
+// the last of them, in the same transaction.
 func TestWhitelistLiftsAllPrefixes(t *testing.T) {
 	spec := trapSpec()
 	l := newTrap(t, spec)

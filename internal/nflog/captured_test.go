@@ -24,11 +24,13 @@ import (
 
 var update = flag.Bool("update", false, "write testdata anew, from what this kernel logs")
 
-// messagesFile holds the attributes of messages of a kernel, one on each line: type and value, both of which are the same on every
-// machine. What they are of is told by samples, in the same order.
+// messagesFile holds the attributes of messages of a kernel, one on each line:
+// type and value, both of which are the same on every machine. What they are of
+// is told by samples, in the same order.
 const messagesFile = "testdata/messages.txt"
 
-// samples are packets, and what is to be known of them when their first 64 bytes are logged as they come in.
+// samples are packets, and what is to be known of them when their first 64
+// bytes are logged as they come in.
 var samples = []struct {
 	name   string
 	packet netnstest.Packet
@@ -91,14 +93,16 @@ func packet(src, dst string, proto netnstest.Proto, payload []byte) netnstest.Pa
 // segment is a UDP header and more: ports 1024 and 9, length, checksum.
 var segment = []byte{4, 0, 0, 9, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0xff, 0, 0}
 
-// options returns an IPv6 header of hop-by-hop or destination options, as long as 1+units times 8 bytes, of padding (RFC 8200, 4.2).
+// options returns an IPv6 header of hop-by-hop or destination options, as long
+// as 1+units times 8 bytes, of padding (RFC 8200, 4.2).
 func options(next, units uint8) []byte {
 	b := make([]byte, 8+8*int(units))
 	b[0], b[1], b[2], b[3] = next, units, 1, uint8(len(b)-4)
 	return b
 }
 
-// fragment returns an IPv6 fragment header; offset counts 8 bytes (RFC 8200, 4.5).
+// fragment returns an IPv6 fragment header; offset counts 8 bytes (RFC 8200,
+// 4.5).
 func fragment(next uint8, offset uint16) []byte {
 	b := []byte{next, 0, 0, 1, 0, 0, 0, 7} // more are to come
 	binary.BigEndian.PutUint16(b[2:], offset<<3|1)
@@ -107,7 +111,8 @@ func fragment(next uint8, offset uint16) []byte {
 
 func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
-// check compares a message with what is to be known of sample i, but for the time and the interface.
+// check compares a message with what is to be known of sample i, but for the
+// time and the interface.
 func check(t *testing.T, i int, got Message) {
 	t.Helper()
 	want := samples[i].want
@@ -118,7 +123,8 @@ func check(t *testing.T, i int, got Message) {
 	}
 }
 
-// TestSamplesAreLogged sends each sample and checks what the kernel tells of it.
+// TestSamplesAreLogged sends each sample and checks what the kernel tells of
+// it.
 func TestSamplesAreLogged(t *testing.T) {
 	l := &fixture{lab.New(t)}
 	src4, src6 := netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("2001:db8:1::7")

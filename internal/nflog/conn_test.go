@@ -57,7 +57,8 @@ func TestDialWithoutPrivilege(t *testing.T) {
 	}
 }
 
-// withoutNetAdmin runs f without the capability, which the thread of the caller gets back then.
+// withoutNetAdmin runs f without the capability, which the thread of the caller
+// gets back then.
 func withoutNetAdmin(t *testing.T, f func()) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var before [2]unix.CapUserData
@@ -75,7 +76,8 @@ func withoutNetAdmin(t *testing.T, f func()) {
 	}
 }
 
-// TestDialInTraffic binds the group again and again while packets are logged to it. None is lost from the first on.
+// TestDialInTraffic binds the group again and again while packets are logged to
+// it. None is lost from the first on.
 func TestDialInTraffic(t *testing.T) {
 	l := newLab(t)
 	done := make(chan struct{})
@@ -98,7 +100,8 @@ func TestDialInTraffic(t *testing.T) {
 	}
 }
 
-// TestRequestKeepsMessages asks the kernel something while messages wait, as Dial does in the midst of traffic.
+// TestRequestKeepsMessages asks the kernel something while messages wait, as
+// Dial does in the midst of traffic.
 func TestRequestKeepsMessages(t *testing.T) {
 	l := newLab(t)
 	c := l.dial(0)
@@ -186,7 +189,8 @@ func TestDeadlineEndsReceive(t *testing.T) {
 	receive(t, c, 1)
 }
 
-// TestNothingLeaks counts file descriptors and goroutines after connections that were in use, and after attempts that failed.
+// TestNothingLeaks counts file descriptors and goroutines after connections
+// that were in use, and after attempts that failed.
 func TestNothingLeaks(t *testing.T) {
 	l := newLab(t)
 	round := func() {

@@ -25,7 +25,8 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
-// FuzzDecode checks that nothing remains of what a Message was before, and that of a packet that is cut off nothing wrong is read.
+// FuzzDecode checks that nothing remains of what a Message was before, and that
+// of a packet that is cut off nothing wrong is read.
 func FuzzDecode(f *testing.F) {
 	for _, seed := range seeds(f) {
 		f.Add(seed)
@@ -43,7 +44,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// FuzzDatagram checks that messages come of bytes, and not more than these can hold.
+// FuzzDatagram checks that messages come of bytes, and not more than these can
+// hold.
 func FuzzDatagram(f *testing.F) {
 	all := seeds(f)
 	for _, seed := range all {

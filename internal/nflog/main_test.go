@@ -86,14 +86,16 @@ func (l *fixture) dial(readBuffer int) *Conn {
 	return c
 }
 
-// knock sends n datagrams to the port that the rule logs, and returns when they have been logged.
+// knock sends n datagrams to the port that the rule logs, and returns when they
+// have been logged.
 func (l *fixture) knock(n int) {
 	l.T.Helper()
 	to := netip.AddrPortFrom(l.Link.B.IPv4, 9)
 	l.Internet.Sender("").Burst(n, func(int) netnstest.Packet { return netnstest.Datagram(l.Link.A.IPv4, to, "") })
 }
 
-// receive returns the next n messages, of which none must be lost, and the number of datagrams they came in.
+// receive returns the next n messages, of which none must be lost, and the
+// number of datagrams they came in.
 func receive(t testing.TB, c *Conn, n int) (batch []Message, datagrams int) {
 	t.Helper()
 	for len(batch) < n {
@@ -110,8 +112,8 @@ func receive(t testing.TB, c *Conn, n int) (batch []Message, datagrams int) {
 	return batch, datagrams
 }
 
-// checkTime checks that a message tells a time from before to now. Linux 5.10 tells none of the packets of these tests, and from 6.6
-// on every kernel must.
+// checkTime checks that a message tells a time from before to now. Linux 5.10
+// tells none of the packets of these tests, and from 6.6 on every kernel must.
 func checkTime(t testing.TB, m Message, before time.Time) {
 	t.Helper()
 	var name unix.Utsname

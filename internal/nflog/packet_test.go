@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ipv4Packet returns a packet from 192.0.2.1 to 192.0.2.2. words is the length of the header that it claims, in 4 bytes;
-// fragment the flags and offset of a fragment.
+// ipv4Packet returns a packet from 192.0.2.1 to 192.0.2.2. words is the length
+// of the header that it claims, in 4 bytes; fragment the flags and offset of a
+// fragment.
 func ipv4Packet(words uint8, fragment uint16, proto uint8, rest ...byte) []byte {
 	b := []byte{4<<4 | words, 0, 0, 0, 0, 0, 0, 0, 64, proto, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2}
 	binary.BigEndian.PutUint16(b[6:], fragment)
@@ -112,7 +113,8 @@ func TestNoPacket(t *testing.T) {
 	}
 }
 
-// TestPacketCutOff cuts each packet everywhere: what is read of the rest is right, or zero.
+// TestPacketCutOff cuts each packet everywhere: what is read of the rest is
+// right, or zero.
 func TestPacketCutOff(t *testing.T) {
 	for _, tt := range packets {
 		for n := range tt.b {
@@ -121,7 +123,8 @@ func TestPacketCutOff(t *testing.T) {
 	}
 }
 
-// checkCutOff compares what is read of a packet with what is read of its first n bytes.
+// checkCutOff compares what is read of a packet with what is read of its first
+// n bytes.
 func checkCutOff(t *testing.T, b []byte, n int) {
 	t.Helper()
 	var whole, part Message

@@ -12,7 +12,8 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// TestBansAreTold has portmon's own table: one message for each source, however often it comes.
+// TestBansAreTold has portmon's own table: one message for each source, however
+// often it comes.
 func TestBansAreTold(t *testing.T) {
 	table := banlab.New(t)
 	l := &fixture{table.Lab}
@@ -51,8 +52,9 @@ func TestBansAreTold(t *testing.T) {
 	}
 }
 
-// TestLatency fails with the kernel's own settings, by which a message waits a second for others. The best of a few tries does not
-// depend on what else the machine has to do.
+// TestLatency fails with the kernel's own settings, by which a message waits a
+// second for others. The best of a few tries does not depend on what else the
+// machine has to do.
 func TestLatency(t *testing.T) {
 	l := newLab(t)
 	c := l.dial(0)
@@ -81,7 +83,8 @@ func TestMessagesComeTogether(t *testing.T) {
 	}
 }
 
-// TestOverrun logs more than the buffer holds while nobody reads. Every message is either received or counted as lost.
+// TestOverrun logs more than the buffer holds while nobody reads. Every message
+// is either received or counted as lost.
 func TestOverrun(t *testing.T) {
 	l := newLab(t)
 	c := l.dial(32 << 10)
@@ -124,7 +127,8 @@ func TestOverrun(t *testing.T) {
 	receive(t, c, 5)
 }
 
-// TestGap wraps around, and is not misled by messages without a number, that come first.
+// TestGap wraps around, and is not misled by messages without a number, that
+// come first.
 func TestGap(t *testing.T) {
 	for _, tt := range []struct {
 		name string

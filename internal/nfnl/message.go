@@ -96,6 +96,19 @@ func Attrs(b []byte) iter.Seq2[Attr, error] {
 	}
 }
 
+// Parse returns the attributes in b by their types. The zero Attr, of a type
+// that is not there, reads as 0 and "".
+func Parse(b []byte) (map[uint16]Attr, error) {
+	out := make(map[uint16]Attr)
+	for a, err := range Attrs(b) {
+		if err != nil {
+			return nil, err
+		}
+		out[a.Type] = a
+	}
+	return out, nil
+}
+
 // Uint32 reads a number in network byte order, 0 if the length is another.
 func (a Attr) Uint32() uint32 {
 	if len(a.Data) != 4 {
@@ -159,18 +172,13 @@ func ParseReply(m Message) (Reply, error) {
 		}
 		rest = m.Body[4+n:]
 	}
-	for a, err := range Attrs(rest) {
-		if err != nil {
-			return Reply{}, err
-		}
-		switch a.Type {
-		case unix.NLMSGERR_ATTR_MSG:
-			r.Text = string(a.Text())
-		case unix.NLMSGERR_ATTR_OFFS:
-			if len(a.Data) == 4 {
-				r.Offset = int(binary.NativeEndian.Uint32(a.Data))
-			}
-		}
+	attrs, err := Parse(rest)
+	if err != nil {
+		return Reply{}, err
+	}
+	r.Text = string(attrs[unix.NLMSGERR_ATTR_MSG].Text())
+	if offset := attrs[unix.NLMSGERR_ATTR_OFFS].Data; len(offset) == 4 {
+		r.Offset = int(binary.NativeEndian.Uint32(offset))
 	}
 	return r, nil
 }
