@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -135,7 +136,7 @@ func (p *cli) listText(all []ban) {
 		heading[5] = "COMMENT"
 	}
 	slices.SortFunc(all, func(a, b ban) int {
-		return cmp.Or(b.since().Compare(a.since()), a.prefix.Compare(b.prefix))
+		return cmp.Or(b.since().Compare(a.since()), text.ComparePrefixes(a.prefix, b.prefix))
 	})
 	p.table(func(yield func([]string) bool) {
 		ok := yield(heading)

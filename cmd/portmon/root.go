@@ -98,7 +98,8 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 // flagError adds to an error of pflag which flag may have been meant.
 func flagError(cmd *cobra.Command, err error) error {
 	wrong := &usageError{err, "see " + cmd.CommandPath() + " --help"}
-	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok && invalid.GetFlag().Name == "port" {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) && invalid.GetFlag().Name == "port" {
 		wrong.err = fmt.Errorf("--port: %q is not a port (1 to 65535)", invalid.GetValue())
 	}
 	var unknown *pflag.NotExistError

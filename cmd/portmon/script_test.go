@@ -147,7 +147,8 @@ func runOnHost(ts *testscript.TestScript, neg bool, want int, args ...string) {
 	var err error
 	ts.Value(siteKey{}).(*site).Host.Do(func() { err = ts.Exec(args[0], args[1:]...) })
 	got := 0
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
 		got = exit.ExitCode()
 	} else {
 		ts.Check(err)

@@ -144,7 +144,8 @@ func scriptElsewhere(ts *testscript.TestScript, neg bool, args []string) {
 	var err error
 	newSite(ts.Value(testKey{}).(testing.TB)).Host.Do(func() { err = ts.Exec("with-etc", append([]string{"portmon"}, args...)...) })
 	got := 0
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
 		got = exit.ExitCode()
 	}
 	if neg || got != want {

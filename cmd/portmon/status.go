@@ -110,7 +110,7 @@ func newReport(h *ruleset.Handle, zone *time.Location) *report {
 		r.idle = h.Idle()
 	}
 	if !h.Exists || r.idle != "" {
-		r.InForce = new(false)
+		r.InForce = ptr(false)
 	}
 	return r
 }
@@ -192,17 +192,19 @@ func (r *report) compare(c *nftset.Conn, conf *config.Config) (ruleset.Result, e
 			r.Differences = append(r.Differences, conflict.Error())
 		}
 		r.idle = "" // that is the lesser trouble
-		r.Current, r.InForce = new(false), new(false)
+		r.Current, r.InForce = ptr(false), ptr(false)
 		return plan, nil
 	}
 	if err != nil {
 		return plan, err
 	}
 	r.FeaturesMissing = append(r.FeaturesMissing, plan.Features.Missing()...)
-	r.Current = new(plan.Current())
-	r.InForce = new(r.Present && r.idle == "" && plan.Current())
+	r.Current = ptr(plan.Current())
+	r.InForce = ptr(r.Present && r.idle == "" && plan.Current())
 	if r.Present && !plan.Current() {
 		r.Differences = append(r.Differences, plan.Summary()...)
 	}
 	return plan, nil
 }
+
+func ptr[T any](v T) *T { return &v }

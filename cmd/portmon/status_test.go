@@ -17,7 +17,7 @@ import (
 
 func TestStatusText(t *testing.T) {
 	r := &report{
-		Table: "inet portmon", Present: true, InForce: new(false), Current: new(false),
+		Table: "inet portmon", Present: true, InForce: ptr(false), Current: ptr(false),
 		Differences:     []string{"whitelist4", "rules"},
 		FeaturesMissing: []string{"no moonlight"},
 		trapReport:      trapReport{TrapTCP: []string{"23", "5900-5910"}, ArmedInSeconds: seconds(40 * time.Second)},
@@ -89,11 +89,11 @@ held_back  7         420         first offences dropped, but not banned: too man
 // A table is only called in force if it is what the configuration says.
 func TestStatusInForce(t *testing.T) {
 	for want, r := range map[string]*report{
-		"in force, as configured\ntraps: none\n":                                 {Present: true, InForce: new(true), Current: new(true)},
-		"not in force: there is no such table\nwatcher: not running\n":           {InForce: new(false), Current: new(false)},
-		"not in force: the table is dormant, and sees no packets\ntraps: none\n": {Present: true, Dormant: true, idle: "the table is dormant, and sees no packets", InForce: new(false), Current: new(true)},
+		"in force, as configured\ntraps: none\n":                                 {Present: true, InForce: ptr(true), Current: ptr(true)},
+		"not in force: there is no such table\nwatcher: not running\n":           {InForce: ptr(false), Current: ptr(false)},
+		"not in force: the table is dormant, and sees no packets\ntraps: none\n": {Present: true, Dormant: true, idle: "the table is dormant, and sees no packets", InForce: ptr(false), Current: ptr(true)},
 		"installed; whether as configured is not known\ntraps: none\n":           {Present: true},
-		"not as configured: rules\ntraps: none\n":                                {Present: true, InForce: new(false), Differences: []string{"rules"}},
+		"not as configured: rules\ntraps: none\n":                                {Present: true, InForce: ptr(false), Differences: []string{"rules"}},
 	} {
 		e, stdout, _ := testEnv()
 		u := newUI(e)

@@ -94,7 +94,8 @@ func (p *cli) readTargets(cmd *cobra.Command, args []string, o targetOptions) (*
 // openList opens a file or a pipe. A folder would only fail when it is read.
 func openList(name string) (*os.File, error) {
 	info, err := os.Stat(name)
-	if failed, ok := errors.AsType[*fs.PathError](err); ok {
+	var failed *fs.PathError
+	if errors.As(err, &failed) {
 		failed.Op = "open" // which is what the user wants
 	}
 	if err == nil && info.IsDir() {

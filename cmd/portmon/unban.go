@@ -193,7 +193,7 @@ func (p *cli) unbanRemembered(h *ruleset.Handle, prefixes []netip.Prefix, all bo
 			had = append(had, row.Source)
 		}
 	}
-	slices.SortFunc(had, netip.Prefix.Compare)
+	slices.SortFunc(had, text.ComparePrefixes)
 	if _, err := p.forget(h, prefixes...); err != nil {
 		return err
 	}

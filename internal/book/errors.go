@@ -19,7 +19,7 @@ type Error struct {
 
 // wrap returns an *Error, or nil.
 func wrap(op, path string, err error) error {
-	if _, wrapped := errors.AsType[*Error](err); err == nil || wrapped {
+	if wrapped := errors.As(err, new(*Error)); err == nil || wrapped {
 		return err
 	}
 	return &Error{op, path, err}
@@ -30,7 +30,8 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Hint returns what can be done about it, or "" if it is not known.
 func (e *Error) Hint() string {
-	refused, isRefused := errors.AsType[*RefusedError](e.Err)
+	var refused *RefusedError
+	isRefused := errors.As(e.Err, &refused)
 	switch {
 	case isRefused:
 		return refused.Hint

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -167,7 +168,7 @@ func checkRows(t testing.TB, b *Book, want ...Row) {
 
 func sorted(rows []Row) []Row {
 	rows = append([]Row{}, rows...)
-	slices.SortFunc(rows, func(a, b Row) int { return a.Source.Compare(b.Source) })
+	slices.SortFunc(rows, func(a, b Row) int { return text.ComparePrefixes(a.Source, b.Source) })
 	return rows
 }
 
@@ -212,7 +213,8 @@ func identity(t testing.TB, path string) unix.Stat_t {
 
 // refusal returns the reason of a *RefusedError, "" if err is none.
 func refusal(err error) string {
-	if refused, ok := errors.AsType[*RefusedError](err); ok {
+	var refused *RefusedError
+	if errors.As(err, &refused) {
 		return refused.Reason
 	}
 	return ""

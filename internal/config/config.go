@@ -166,7 +166,8 @@ func readFile(name string) ([]byte, error) {
 // withoutPath drops the path from an error of package os, for a message that
 // begins with that path.
 func withoutPath(err error) error {
-	if perr, ok := errors.AsType[*fs.PathError](err); ok {
+	var perr *fs.PathError
+	if errors.As(err, &perr) {
 		return fmt.Errorf("%s: %w", perr.Op, perr.Err)
 	}
 	return err

@@ -128,7 +128,7 @@ func TestLoadFaults(t *testing.T) {
 	}
 	for _, tt := range tests {
 		c, err := Load(tt.path)
-		if _, ok := errors.AsType[Errors](err); !ok || c != nil || err.Error() != tt.want {
+		if ok := errors.As(err, new(Errors)); !ok || c != nil || err.Error() != tt.want {
 			t.Errorf("Load(%q) = %v, %v: want the error %s", tt.path, c, err, tt.want)
 		}
 		if state, err := StatePath(tt.path); err == nil || err.Error() != tt.want {

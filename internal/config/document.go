@@ -39,7 +39,8 @@ func decode(file string, data []byte) (*document, *Error) {
 		return d, nil
 	}
 	fault := &Error{File: file, Err: errors.New(text.Printable(err.Error()))} // it may quote a key
-	if at, ok := errors.AsType[*toml.DecodeError](err); ok {
+	var at *toml.DecodeError
+	if errors.As(err, &at) {
 		fault.Line, fault.Column = at.Position()
 		fault.Key = d.keyBefore(fault.Line)
 		fault.Hint = quotesHint(bytes.Split(data, []byte("\n"))[fault.Line-1], fault.Column-1)
@@ -54,7 +55,8 @@ func decode(file string, data []byte) (*document, *Error) {
 func (d *document) locate(data []byte) {
 	for _, fields := range []any{new(struct{}), new(struct{ Trap, Scan, Ban, Watch struct{} })} {
 		err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(fields)
-		missing, ok := errors.AsType[*toml.StrictMissingError](err)
+		var missing *toml.StrictMissingError
+		ok := errors.As(err, &missing)
 		if !ok {
 			continue
 		}

@@ -38,14 +38,16 @@ func TestErrorsUnwrap(t *testing.T) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Error("an error within is not found")
 	}
-	if one, ok := errors.AsType[*Error](err); !ok || one.File != "a" {
+	var one *Error
+	if ok := errors.As(err, &one); !ok || one.File != "a" {
 		t.Errorf("the first *Error is %v", one)
 	}
 }
 
 func TestTidyLimitsTheConfiguration(t *testing.T) {
 	_, err := Parse("p.toml", []byte("whitelist = [\n"+strings.Repeat("5,\n", 103)+"]"), noFiles)
-	faults, _ := errors.AsType[Errors](err)
+	var faults Errors
+	errors.As(err, &faults)
 	if len(faults) != 101 || faults[100].Error() != "p.toml:1: and more: only the first 100 are shown" {
 		t.Errorf("%d faults, the last %v: want 100, and one which says that there are more", len(faults), faults[len(faults)-1])
 	}
@@ -75,7 +77,8 @@ func TestHint(t *testing.T) {
 	}
 	for _, tt := range tests {
 		_, err := Parse("p.toml", []byte(tt.text), noFiles)
-		fault, ok := errors.AsType[*Error](err)
+		var fault *Error
+		ok := errors.As(err, &fault)
 		if !ok {
 			t.Errorf("%s: the error is %v", tt.text, err)
 		} else if got := fault.Hint; got != tt.want {

@@ -50,7 +50,8 @@ func checkParse(t *testing.T, text, whitelist string) bool {
 		}
 		return true
 	}
-	faults, ok := errors.AsType[Errors](err)
+	var faults Errors
+	ok := errors.As(err, &faults)
 	if !ok || len(faults) == 0 || c != nil {
 		t.Fatalf("Parse returned %v, %v", c, err)
 	}

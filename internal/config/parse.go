@@ -174,7 +174,8 @@ func (r *reader) validate() {
 	}
 	for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
 		key := ""
-		if e, ok := errors.AsType[*ruleset.SpecError](err); ok && keys[e.Field] != "" {
+		var e *ruleset.SpecError
+		if errors.As(err, &e) && keys[e.Field] != "" {
 			key, err = keys[e.Field], e.Err
 		}
 		r.fault(setting{key: key}, "%w", err)

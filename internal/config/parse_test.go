@@ -55,7 +55,7 @@ func wantFaults(t *testing.T, text, want string) {
 	if err == nil || c != nil {
 		t.Fatalf("Parse returned %v, %v: want nil and an error for\n%s", c, err, text)
 	}
-	if _, ok := errors.AsType[Errors](err); !ok {
+	if ok := errors.As(err, new(Errors)); !ok {
 		t.Errorf("the error is a %T, not Errors", err)
 	}
 	if diff := cmp.Diff(lines("p.toml:", want), err.Error()); diff != "" {
@@ -367,7 +367,8 @@ func TestParseManyKeys(t *testing.T) {
 		fmt.Fprintf(&text, "key%d = 1\n", i)
 	}
 	_, err := Parse("p.toml", []byte(text.String()), noFiles)
-	faults, _ := errors.AsType[Errors](err)
+	var faults Errors
+	errors.As(err, &faults)
 	if len(faults) != maxReports+1 || !strings.HasPrefix(faults[0].Error(), "p.toml: key0: unknown key: want ") {
 		t.Errorf("%d faults, the first of them %v", len(faults), faults[0])
 	}

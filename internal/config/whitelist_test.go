@@ -206,7 +206,8 @@ func TestWhitelistFileLimitsReports(t *testing.T) {
 		"after.txt": "192.0.2\n",
 	})
 	_, err := Parse("p.toml", []byte(`whitelist_files = ["names.txt", "some.txt", "after.txt"]`), open)
-	faults, ok := errors.AsType[Errors](err)
+	var faults Errors
+	ok := errors.As(err, &faults)
 	if !ok || len(faults) != 20+1+20+1 {
 		t.Fatalf("%d faults: want 20 of names.txt and what says that there are more, 20 of some.txt, 1 of after.txt", len(faults))
 	}

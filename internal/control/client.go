@@ -142,7 +142,8 @@ func (c *Client) do(
 	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, fmt.Errorf("no answer within %v", patience))
 	defer cancel()
 	err := c.exchange(ctx, method, path, in, read)
-	if failed, ok := errors.AsType[*url.Error](err); ok {
+	var failed *url.Error
+	if errors.As(err, &failed) {
 		err = failed.Err // without the URL, which means nothing to people
 	}
 	if err != nil && ctx.Err() != nil {

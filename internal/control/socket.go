@@ -76,7 +76,8 @@ func (l *Listener) listen() error {
 		return err
 	}}
 	listener, err := config.Listen(context.Background(), "unix", l.folder.Path(l.name))
-	if opErr, ok := errors.AsType[*net.OpError](err); ok {
+	var opErr *net.OpError
+	if errors.As(err, &opErr) {
 		return opErr.Err // without our path, which means nothing to people
 	}
 	if err != nil {

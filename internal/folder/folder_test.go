@@ -47,7 +47,8 @@ func TestRefused(t *testing.T) {
 			_, openErr := d.Open("name", unix.O_RDWR)
 			_, lockErr := d.Lock("name", 0)
 			for _, err := range []error{openErr, lockErr, d.Check("name"), d.Remove("name")} {
-				refused, ok := errors.AsType[*RefusedError](err)
+				var refused *RefusedError
+				ok := errors.As(err, &refused)
 				if !ok || refused.Reason != filepath.Join(dir, "name")+" "+reason || refused.Hint == "" {
 					t.Errorf("error: %v", err)
 				}

@@ -96,7 +96,8 @@ func (n *ntfy) post(req *http.Request, what *notice) error {
 // may quote what a server sent.
 func withoutURL(err error) error {
 	message := err.Error()
-	if e, ok := errors.AsType[*url.Error](err); ok {
+	var e *url.Error
+	if errors.As(err, &e) {
 		message = e.Err.Error()
 		if e.Timeout() {
 			message = "no answer in time: " + message

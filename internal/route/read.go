@@ -9,6 +9,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/text"
 )
 
 // A default route has at most wide bits, and a network on the link at least
@@ -219,7 +221,7 @@ func (r *reader) facts() Facts {
 			f.OnLink6 = append(f.OnLink6, p)
 		}
 	}
-	slices.SortFunc(f.OnLink6, netip.Prefix.Compare)
+	slices.SortFunc(f.OnLink6, text.ComparePrefixes)
 	f.OnLink6 = slices.Compact(f.OnLink6)
 	return f
 }

@@ -119,6 +119,11 @@ func Prefix(p netip.Prefix) string {
 	return p.String()
 }
 
+// ComparePrefixes orders prefixes by address, shorter ones first.
+func ComparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
 // Protocol returns "tcp", "udp", the number of any other IP protocol, or "" for
 // 0, which means that it is not known.
 func Protocol(proto uint8) string {

@@ -43,7 +43,8 @@ func (w *Watcher) openBook(here book.Origin, now book.Clock) (*book.Book, book.O
 		// What was written on another machine is of no use here, as after this
 		// one was cloned: the file is kept aside. Another network namespace may
 		// still need its own.
-		if other, _ := errors.AsType[*book.OriginError](report.Origin); other != nil && other.What == "machine" {
+		var other *book.OriginError
+		if errors.As(report.Origin, &other); other != nil && other.What == "machine" {
 			w.fault(report.Origin)
 			b.Clear()
 			return b, book.Origin{}
