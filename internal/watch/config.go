@@ -1,27 +1,27 @@
-// Package watch is what `portmon watch` does about the table: it remembers
-// bans, puts back what others took away, and repairs the table. The packet path
-// bans, and takes repeat offenders up the ladder, without it.
+// Package watch remembers bans, puts back what other programs removed, and
+// repairs the table. The packet path bans, and escalates repeat offenders,
+// without it.
 //
-// # What it knows, and from where
+// # Where its knowledge comes from
 //
-// The kernel reports what other programs change, but not the bans that the
-// packet path makes, nor those that end. So there are three sources: the log
+// The kernel reports what other programs change, but neither the bans that the
+// packet path makes nor those that end. So there are three inputs: the log
 // group, to which the packet path reports each ban; the nftables multicast
-// group; and the sets themselves, which are read at the start, after an overrun
-// of either socket, and when the table is another one.
+// group; and the sets themselves, which are read at the start, after either
+// socket overran, when the table is another one, and for Save.
 //
-// The log and the multicast group are two sockets, and what comes from one may
-// be older than what came from the other before. Where that matters, the kernel
-// is asked about the source in question, and its answer counts.
+// The log and the multicast group are two sockets, and a report from one may be
+// older than an earlier one from the other. Where that matters, the kernel is
+// asked about the source in question, and its answer counts.
 //
 // # How it is built
 //
-// [core] decides and does nothing: it takes reports with the time, keeps the
-// book, and says what is to be asked, changed and reported. [Watcher] carries
-// reports to it and its wishes from it, in a loop. What takes time runs beside
-// that: one goroutine reads the kernel, one changes it, one waits for the disk.
-// Each has at most one piece of work, and the next is made up when it is done,
-// so that there is no queue between them that could grow.
+// [core] decides and does no I/O: it receives reports with the time, keeps the
+// book, and returns what to ask, change and publish. [Watcher] is the loop
+// around it. What takes time runs beside the loop: one goroutine reads the
+// kernel, one changes it, one waits for the disk. Each has at most one piece of
+// work, and the next is chosen when that is done, so no queue between them can
+// grow.
 package watch
 
 import (
@@ -41,19 +41,18 @@ type Config struct {
 	// events wait to be received; 0 means the defaults of nflog and nftset.
 	ReadBuffer int
 
-	// State is the file of the book; with none, it ends with the watcher. What
-	// has changed is written within a second.
+	// State is the file of the book; without one, the book is in memory only.
+	// Changes are written within a second.
 	State string
 
 	// Ready, unless nil, is called once, when the table has been compared with
-	// the book and what it lacked has been put back.
+	// the book and what it lacked was put back.
 	Ready func()
 
-	// News and Fault, unless nil, get what happened, and what went wrong
-	// without an end to the watch. The loop calls them, and while they run it
-	// hears nothing: they must not block, and must not keep the slice. Whoever
-	// passes news on to something that can stall needs a bounded queue of its
-	// own.
+	// News and Fault, unless nil, are called with what happened, and with
+	// errors that do not end the watch. They run in the loop, so they must not
+	// block: use a bounded queue for what can stall. They must not keep the
+	// slice.
 	News  func([]News)
 	Fault func(error)
 }

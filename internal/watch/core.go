@@ -10,9 +10,9 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// core decides. It has no socket and no clock: reports come in by the methods
-// that begin with "on", and what is to be done goes out by those that begin
-// with "next" and "take".
+// core decides. It has no socket and no clock: it receives reports by the methods
+// that begin with "on", and returns what is to be done by those that begin with
+// "next" and "take".
 type core struct {
 	spec   ruleset.Spec
 	wanted *ruleset.Table // as spec says
@@ -38,7 +38,7 @@ type core struct {
 	changing  bool                         // a change is being made
 	changedAt book.Moment                  // when the last one was done
 	toPut     map[netip.Prefix]bool        // sources to be put as the book has them; true: put back
-	recent    map[netip.Prefix]book.Moment // what was put or lifted a moment ago, and when that began
+	recent    map[netip.Prefix]book.Moment // sources that we put or lifted a moment ago, and when
 	toLift    map[netip.Prefix]struct{}    // sources whose bans are to be lifted
 	lifted    map[netip.Prefix]lifting     // sources that others lifted a moment ago
 
@@ -91,8 +91,9 @@ func (k *core) reconfigure(spec ruleset.Spec, maxRows int, now book.Clock) {
 			k.book.Put(row)
 		}
 	}
-	k.table.held, k.table.wrongSince, k.table.read.generation = 0, 0, 0
-	k.table.suspect()
+	t := &k.table // whatever was wrong or tried with it was by another configuration
+	t.held, t.wrongSince, t.repairAt, t.failures, t.read.generation = 0, 0, 0, 0, 0
+	t.suspect()
 }
 
 // onLogMessage handles a message of the log group: the packet path has banned
@@ -195,8 +196,8 @@ func (k *core) lift(source netip.Prefix) {
 	}
 }
 
-// settleLifted lifts the ban of a source that others have lifted, where the
-// kernel cannot be asked whether it has another one by now.
+// settleLifted lifts the ban of a source that others have lifted, when the
+// kernel can no longer be asked whether there is another one.
 func (k *core) settleLifted(source netip.Prefix) {
 	if _, lifted := k.lifted[source]; lifted && k.isAskedAbout(source) {
 		k.lift(source)

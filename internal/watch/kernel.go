@@ -145,8 +145,7 @@ func compare(c *nftset.Conn, spec ruleset.Spec) (current bool, wrong string, err
 	}
 	if plan.Current() {
 		if !plan.Empty() {
-			// A rule or a network of this host more or less, of which no one has
-			// to hear.
+			// A rule or a network of this host more or less, which is not news.
 			_, err = ruleset.Apply(c, spec)
 		}
 		return err == nil, "", err
@@ -154,6 +153,6 @@ func compare(c *nftset.Conn, spec ruleset.Spec) (current bool, wrong string, err
 	return false, strings.Join(plan.Summary(), ", "), nil
 }
 
-// gone reports whether an error is of a table or a set that is not there:
-// events say so, or have.
+// gone reports whether an error is about a table or set that does not exist:
+// events report that.
 func gone(err error) bool { return errors.Is(err, os.ErrNotExist) }

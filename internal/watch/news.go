@@ -16,14 +16,14 @@ type News struct {
 	Step     int
 	Offences int
 	Cause    ruleset.Cause
-	// Proto and Port are where a packet of the offence went; 0 if not known.
+	// Proto and Port are those of a packet of the offence; 0 if not known.
 	Proto uint8
 	Port  uint16
 	// Until is when the ban ends, unless it is Forever; 0 if the news is of no
 	// ban.
 	Until   book.Moment
 	Forever bool
-	// Comment is what was noted beside the ban by the program that made it.
+	// Comment is what the program that made the ban noted beside it.
 	Comment string
 	// Count is the number of bans that were Restored, or of offences that found
 	// the sets Full.

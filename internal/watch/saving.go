@@ -13,7 +13,7 @@ import (
 // longer: what must not be missed is read from the sets.
 const heldBack = 30 * time.Millisecond
 
-// begin opens the book, and the core on top of it.
+// begin opens the book and makes the core.
 func (w *Watcher) begin() error {
 	s, err := ruleset.Read(w.editor, w.config.Spec.Table)
 	if err != nil {
@@ -29,8 +29,8 @@ func (w *Watcher) begin() error {
 	return nil
 }
 
-// openBook returns the book, and which table it is about. Without its file all
-// else goes on, in memory.
+// openBook returns the book, and which table it describes. If its file cannot be
+// used, the book is in memory only.
 func (w *Watcher) openBook(here book.Origin, now book.Clock) (*book.Book, book.Origin) {
 	rows := w.config.maxRows()
 	if w.config.State == "" {

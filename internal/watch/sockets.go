@@ -11,7 +11,7 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// report is what one reading of a socket brought.
+// received is what was received from a socket at once.
 type received struct {
 	messages []message
 	lost     nflog.Lost
@@ -25,8 +25,8 @@ type message struct {
 	source netip.Prefix
 }
 
-// backlog is how many reports may wait in memory; more wait in the buffers of
-// the sockets, which have a bound.
+// backlog is how many reports may wait in memory. More wait in the buffers of the
+// sockets, which are bounded.
 const backlog = 64
 
 // forward sends what receive returns to the loop until the socket is closed.
@@ -55,8 +55,8 @@ func readLog(c *nflog.Conn, sources *sources) (r received) {
 	return r
 }
 
-// sources finds the prefix by which an address is banned. Of IPv6 the kernel is
-// asked, which is why this is done beside the loop.
+// sources finds the prefix by which an address is banned. For IPv6 it asks the
+// kernel, and so it does not run in the loop.
 type sources struct {
 	conn   *nftset.Conn
 	table  string
@@ -79,25 +79,21 @@ func (s *sources) of(a netip.Addr) (netip.Prefix, error) {
 	return s.handle.Source(a)
 }
 
-// remembering are the sets whose events are of interest: all that remember
-// sources. They need not be there.
+// remembering returns the sets whose events matter: all that remember sources.
+// They need not exist.
 func remembering(table nftset.Table) []nftset.Set {
 	var sets []nftset.Set
-	for _, any := range [...]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-		add := func(name string, flags nftset.Flags) {
-			sets = append(sets, nftset.Set{Table: table, Name: name, Type: nftset.AddrKey(any).Type(), Flags: flags})
-		}
+	for _, a := range [...]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 		for _, role := range [...]ruleset.Role{ruleset.RoleStep, ruleset.RoleScanner, ruleset.RoleBan, ruleset.RoleSubnet, ruleset.RoleNet} {
 			flags := nftset.FlagDynamic | nftset.FlagTimeout
 			if role == ruleset.RoleNet {
 				flags = nftset.FlagInterval | nftset.FlagTimeout
 			}
-			if role != ruleset.RoleStep {
-				add(role.Set(any, 0), flags)
-				continue
-			}
 			for step := 1; step <= ruleset.MaxSteps; step++ {
-				add(role.Set(any, step), flags)
+				sets = append(sets, nftset.Set{Table: table, Name: role.Set(a, step), Type: nftset.AddrKey(a).Type(), Flags: flags})
+				if role != ruleset.RoleStep {
+					break
+				}
 			}
 		}
 	}

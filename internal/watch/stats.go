@@ -111,8 +111,8 @@ type census struct {
 
 // stats returns what is counted and known.
 func (k *core) stats(now book.Clock) Stats {
-	// To count a million rows takes a tenth of a second. Whoever asks all the
-	// time gets an old count rather than a fiftieth of that.
+	// To count a million rows takes a tenth of a second, and is done in a
+	// fiftieth of the time at most.
 	const share = 50
 	if c := &k.census; c.bans == nil || now.Boot.Sub(c.at) >= share*c.took {
 		start := time.Now()

@@ -12,10 +12,10 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// Watcher listens to the kernel from the moment it is opened, and acts while it
-// runs. It carries reports to the core, and does what that asks for. One
-// goroutine, that of Run, owns all of it but the connections, which belong to
-// those that read and change the kernel.
+// Watcher listens to the kernel from the moment it is opened, and acts while Run
+// runs. It passes reports to the core and carries out what that returns. The
+// goroutine of Run owns all of it but the connections, which belong to the
+// goroutines that read and change the kernel.
 type Watcher struct {
 	config Config
 	core   *core
@@ -95,9 +95,9 @@ func (w *Watcher) Close() {
 	w.readers.Wait()
 }
 
-// Run watches until the context ends, for which the error is nil unless the
-// book could not be written; the kernel is left as it is. It can be called
-// once. Of a Config from reload only the Spec counts.
+// Run watches until the context ends; the kernel is left as it is. The error is
+// nil then, unless the book could not be written. Run can be called once. Only
+// the Spec of a Config from reload is used.
 func (w *Watcher) Run(ctx context.Context, reload <-chan Config) error {
 	defer close(w.ended)
 	if err := w.begin(); err != nil {
@@ -131,7 +131,7 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan Config) error {
 	}
 }
 
-// tend has done what is to be done, beside the loop, and passes on the news.
+// dispatch starts what is to be done, beside the loop, and passes on the news.
 func (w *Watcher) dispatch() {
 	now := book.ReadClock()
 	w.core.tidy(now)
@@ -164,7 +164,7 @@ func (w *Watcher) dispatch() {
 	}
 }
 
-// idle returns how long there will be nothing to do unless a report comes.
+// idle returns for how long there is nothing to do unless a report comes.
 func (w *Watcher) idle() time.Duration {
 	now := book.ReadClock()
 	return max(0, min(w.core.idle(now), w.untilSync(now)))
@@ -185,8 +185,8 @@ func (w *Watcher) onChanged(c changed) {
 	}
 }
 
-// drain handles the reports that wait already, so that they are answered
-// together. It ends, although more may come all the time.
+// receiveWaiting handles the reports that are waiting, so that they are answered
+// together. It ends even if more keep coming.
 func (w *Watcher) receiveWaiting() {
 	for range backlog {
 		select {
@@ -203,8 +203,8 @@ func (w *Watcher) onReceived(r received) {
 	for i := range r.messages {
 		w.core.onLogMessage(&r.messages[i].Message, r.messages[i].source, now)
 	}
-	// After an overrun, the next message says how many were lost in it. Other
-	// gaps are no overrun, and say it all.
+	// After an overrun, the next message says how many were lost in it. Another
+	// gap is not an overrun, and is complete.
 	known := r.lost.Messages > 0 && w.overran
 	if known || r.lost.Overrun {
 		w.overran = r.lost.Overrun
