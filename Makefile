@@ -31,6 +31,11 @@ lint: ## gofmt, go vet, staticcheck, go mod tidy in each module: report, change 
 	@for module in $(MODULES); do echo "lint $$module" && $(GO) vet -C $$module ./... && \
 		(cd $$module && $(STATICCHECK) ./... && $(GO) mod tidy -diff) || exit 1; done
 
+lint-face: ## check the workflows, the Kubernetes manifest, the Ansible role and the AppArmor profile, by what of it is here
+	$(GO) run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+	@if command -v ansible-playbook >/dev/null; then ansible-playbook --syntax-check -i localhost, packaging/ansible/site.yml; fi
+	@if command -v apparmor_parser >/dev/null; then apparmor_parser -Q -K packaging/apparmor/usr.bin.portmon; fi
+
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r pkg dir; do \
 		grep -hos '^func Fuzz[A-Za-z0-9_]*' "$$dir"/*_test.go | sed 's/^func //' | while read -r target; do \
@@ -54,8 +59,16 @@ deb: ## build dist/*.deb for amd64 and arm64
 rpm: ## build dist/*.rpm for amd64 and arm64
 	@packaging/build rpm amd64 arm64
 
+apk: ## build dist/*.apk for amd64 and arm64
+	@packaging/build apk amd64 arm64
+
 tar: ## build dist/*.tar.gz for amd64 and arm64, for other systems
 	@packaging/build tar amd64 arm64
+
+release: ## build all packages, their checksums and an SBOM (CycloneDX) into dist/
+	@packaging/build deb rpm apk tar amd64 arm64
+	$(GO) run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.9.0 app -json -licenses -std -main cmd/portmon -output dist/portmon.cdx.json .
+	cd dist && sha256sum portmon* >SHA256SUMS
 
 lint-deb: deb ## ask Debian's lintian about the deb; errors fail
 	lintian --allow-root --fail-on error dist/portmon_*.deb
@@ -69,5 +82,5 @@ demo: ## a host, a bystander and a scanner in namespaces: the scan, the ban, lis
 clean: ## remove what build made
 	rm -rf portmon dist
 
-.PHONY: help build test test-modules race lint fuzz check test-unprivileged bench deb rpm tar lint-deb test-vm demo clean
+.PHONY: help build test test-modules race lint lint-face fuzz check test-unprivileged bench deb rpm apk tar release lint-deb test-vm demo clean
 .DEFAULT_GOAL := help

@@ -22,7 +22,7 @@ const (
 	epoch   = "1800000000"
 )
 
-var formats = []string{"deb", "rpm", "tar"}
+var formats = []string{"deb", "rpm", "apk", "tar"}
 
 // The packages under test, by format. They are built once for all tests. Who has no Go caches, such as nobody in
 // `make test-unprivileged`, names in PORTMON_DIST the folder where somebody else built them, with this version and date.
@@ -117,7 +117,7 @@ func copySources(from, to string) error {
 // find returns the packages in a folder.
 func find(dist string) (map[string]string, error) {
 	files := map[string]string{}
-	for format, pattern := range map[string]string{"deb": "*.deb", "rpm": "*.rpm", "tar": "*.tar.gz"} {
+	for format, pattern := range map[string]string{"deb": "*.deb", "rpm": "*.rpm", "apk": "*.apk", "tar": "*.tar.gz"} {
 		found, err := filepath.Glob(filepath.Join(dist, pattern))
 		if err != nil {
 			return nil, err

@@ -43,7 +43,7 @@ func readTar(t *testing.T, r io.Reader, prefix string) map[string]file {
 			if err != nil {
 				t.Fatal(err)
 			}
-			files[strings.TrimPrefix(header.Name, prefix)] = file{header.Mode, data}
+			files["/"+strings.TrimPrefix(strings.TrimPrefix(header.Name, prefix), "/")] = file{header.Mode, data}
 		}
 		if header.Uid != 0 || header.Gid != 0 || header.Mode&0o022 != 0 {
 			t.Errorf("%s belongs to %d:%d, mode %o", header.Name, header.Uid, header.Gid, header.Mode)
@@ -254,6 +254,36 @@ func TestRPMContents(t *testing.T) {
 		if got := query("--queryformat", "%{"+tag+"}"); strings.Join(got, "\n") != strings.TrimSpace(string(want)) {
 			t.Errorf("%s is not %s: %s", tag, script, got)
 		}
+	}
+}
+
+// The apk has OpenRC services in the place of units.
+func TestAPKContents(t *testing.T) {
+	data, err := os.ReadFile(packageFile(t, "apk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := readTar(t, bytes.NewReader(unzipped(t, data)), "")
+	checkProgram(t, files["/usr/bin/portmon"])
+	for path, source := range map[string]string{
+		"/etc/init.d/portmon": "openrc/portmon", "/etc/init.d/portmon-watch": "openrc/portmon-watch",
+		"/.pre-deinstall": "scripts/apk-deinstall",
+	} {
+		want, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := files[path]; !bytes.Equal(got.data, want) || got.mode&0o777 != 0o755 {
+			t.Errorf("%s is not %s, or has the mode %o", path, source, got.mode)
+		}
+	}
+	for path := range files {
+		if strings.Contains(path, "systemd") || strings.HasPrefix(path, "/.post") {
+			t.Errorf("it has %s", path)
+		}
+	}
+	if info := string(files["/.PKGINFO"].data); !strings.Contains(info, "pkgver = 1.2.3-r1\n") {
+		t.Errorf(".PKGINFO is %s", info)
 	}
 }
 
