@@ -278,7 +278,15 @@ func (l heldBan) left() string {
 // heldBans returns the bans that sources are under. About a few sources the
 // kernel is asked; for many all bans are read, and those of larger prefixes
 // around a source are left out.
-func heldBans(h *ruleset.Handle, targets []target) (map[netip.Prefix]heldBan, error) {
+func heldBans(h *ruleset.Handle, targets []target) (held map[netip.Prefix]heldBan, err error) {
+	err = withSets(h, func() (err error) {
+		held, err = readHeldBans(h, targets)
+		return err
+	})
+	return held, err
+}
+
+func readHeldBans(h *ruleset.Handle, targets []target) (map[netip.Prefix]heldBan, error) {
 	const few = 1000
 	held := make(map[netip.Prefix]heldBan, len(targets))
 	note := func(source netip.Prefix, e *ruleset.Entry, exact bool) {
