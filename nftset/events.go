@@ -76,7 +76,8 @@ const (
 )
 
 var eventKinds = [...]string{
-	"unknown", "element added", "element deleted", "set added", "set deleted", "table added", "table deleted", "commit", "overrun",
+	"unknown", "element added", "element deleted", "set added", "set deleted",
+	"table added", "table deleted", "commit", "overrun",
 }
 
 // String returns "element added" and the like.
@@ -196,7 +197,7 @@ func names(attrs []byte) (table, set []byte, err error) {
 			return nil, nil, err
 		}
 		switch a.Type {
-		case unix.NFTA_TABLE_NAME: // as NFTA_SET_TABLE, NFTA_SET_ELEM_LIST_TABLE, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE and NFTA_OBJ_TABLE
+		case unix.NFTA_TABLE_NAME: // the same number in sets, elements, chains, rules and objects
 			table = a.Text()
 		case unix.NFTA_SET_NAME: // as NFTA_SET_ELEM_LIST_SET
 			set = a.Text()

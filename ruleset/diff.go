@@ -185,7 +185,8 @@ func apart(a, b []nftset.Interval) (onlyA, onlyB []nftset.Interval) {
 // stuck says what a set keeps that it should not, and what follows.
 func stuck(have *nftset.Set, want *Set) string {
 	if !sameTimeout(have.Timeout, want.Timeout) {
-		return fmt.Sprintf("set %s keeps the timeout %s: this kernel does not change that of a live set (new bans get %s all the same)",
+		return fmt.Sprintf(
+			"set %s keeps the timeout %s: this kernel does not change that of a live set (new bans get %s all the same)",
 			have.Name, text.Duration(have.Timeout), text.Duration(want.Timeout))
 	}
 	return fmt.Sprintf("set %s keeps the size %d instead of %d: this kernel does not change that of a live set",
@@ -253,7 +254,8 @@ func isOurs(set string) bool {
 	}
 	for _, f := range families {
 		if slices.Contains([]string{
-			f.whitelist(), f.cut(), f.crowd(), f.hits(), f.probed(), f.score(), f.served(), f.grace(unix.IPPROTO_TCP), f.grace(unix.IPPROTO_UDP),
+			f.whitelist(), f.cut(), f.crowd(), f.hits(), f.probed(), f.score(), f.served(),
+			f.grace(unix.IPPROTO_TCP), f.grace(unix.IPPROTO_UDP),
 		}, set) {
 			return true
 		}

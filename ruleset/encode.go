@@ -12,8 +12,11 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
+// attrEncoder encodes the attributes of a message.
+type attrEncoder = netlink.AttributeEncoder
+
 // attributes encodes what fill adds, numbers in network byte order.
-func attributes(fill func(*netlink.AttributeEncoder)) ([]byte, error) {
+func attributes(fill func(*attrEncoder)) ([]byte, error) {
 	ae := netlink.NewAttributeEncoder()
 	ae.ByteOrder = binary.BigEndian
 	fill(ae)
@@ -21,7 +24,9 @@ func attributes(fill func(*netlink.AttributeEncoder)) ([]byte, error) {
 }
 
 // message appends a message to the transaction.
-func message(tx *nftset.Tx, typ uint8, flags uint16, t nftset.Table, op, name string, fill func(*netlink.AttributeEncoder)) error {
+func message(
+	tx *nftset.Tx, typ uint8, flags uint16, t nftset.Table, op, name string, fill func(*attrEncoder),
+) error {
 	object := t.String() + " " + name
 	attrs, err := attributes(fill)
 	if err != nil {
@@ -32,22 +37,22 @@ func message(tx *nftset.Tx, typ uint8, flags uint16, t nftset.Table, op, name st
 }
 
 func addCounter(tx *nftset.Tx, t nftset.Table, name string) error {
-	return message(tx, unix.NFT_MSG_NEWOBJ, unix.NLM_F_CREATE, t, "add counter", name, func(ae *netlink.AttributeEncoder) {
+	return message(tx, unix.NFT_MSG_NEWOBJ, unix.NLM_F_CREATE, t, "add counter", name, func(ae *attrEncoder) {
 		ae.String(unix.NFTA_OBJ_TABLE, t.Name)
 		ae.String(unix.NFTA_OBJ_NAME, name)
 		ae.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
-		ae.Nested(unix.NFTA_OBJ_DATA, func(*netlink.AttributeEncoder) error { return nil })
+		ae.Nested(unix.NFTA_OBJ_DATA, func(*attrEncoder) error { return nil })
 	})
 }
 
 func addChain(tx *nftset.Tx, t nftset.Table, c *Chain) error {
-	return message(tx, unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, t, "add chain", c.Name, func(ae *netlink.AttributeEncoder) {
+	return message(tx, unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, t, "add chain", c.Name, func(ae *attrEncoder) {
 		ae.String(unix.NFTA_CHAIN_TABLE, t.Name)
 		ae.String(unix.NFTA_CHAIN_NAME, c.Name)
 		if c.Hook == nil {
 			return
 		}
-		ae.Nested(unix.NFTA_CHAIN_HOOK, func(ae *netlink.AttributeEncoder) error {
+		ae.Nested(unix.NFTA_CHAIN_HOOK, func(ae *attrEncoder) error {
 			ae.Uint32(unix.NFTA_HOOK_HOOKNUM, c.Hook.Number)
 			ae.Int32(unix.NFTA_HOOK_PRIORITY, c.Hook.Priority)
 			return nil
@@ -60,14 +65,14 @@ func addChain(tx *nftset.Tx, t nftset.Table, c *Chain) error {
 const nfAccept = 1 // NF_ACCEPT of include/uapi/linux/netfilter.h
 
 func deleteChain(tx *nftset.Tx, t nftset.Table, name string) error {
-	return message(tx, unix.NFT_MSG_DELCHAIN, 0, t, "delete chain", name, func(ae *netlink.AttributeEncoder) {
+	return message(tx, unix.NFT_MSG_DELCHAIN, 0, t, "delete chain", name, func(ae *attrEncoder) {
 		ae.String(unix.NFTA_CHAIN_TABLE, t.Name)
 		ae.String(unix.NFTA_CHAIN_NAME, name)
 	})
 }
 
 func flushChain(tx *nftset.Tx, t nftset.Table, name string) error {
-	return message(tx, unix.NFT_MSG_DELRULE, 0, t, "flush chain", name, func(ae *netlink.AttributeEncoder) {
+	return message(tx, unix.NFT_MSG_DELRULE, 0, t, "flush chain", name, func(ae *attrEncoder) {
 		ae.String(unix.NFTA_RULE_TABLE, t.Name)
 		ae.String(unix.NFTA_RULE_CHAIN, name)
 	})
@@ -85,7 +90,7 @@ func insertRule(tx *nftset.Tx, t nftset.Table, chain string, r Rule) error {
 
 // deleteRule deletes the rule of a chain that has a handle.
 func deleteRule(tx *nftset.Tx, t nftset.Table, chain string, handle uint64) error {
-	return message(tx, unix.NFT_MSG_DELRULE, 0, t, "delete rule of chain", chain, func(ae *netlink.AttributeEncoder) {
+	return message(tx, unix.NFT_MSG_DELRULE, 0, t, "delete rule of chain", chain, func(ae *attrEncoder) {
 		ae.String(unix.NFTA_RULE_TABLE, t.Name)
 		ae.String(unix.NFTA_RULE_CHAIN, chain)
 		ae.Uint64(unix.NFTA_RULE_HANDLE, handle)
@@ -97,10 +102,11 @@ func putRule(tx *nftset.Tx, t nftset.Table, chain string, r Rule, where uint16) 
 	if err != nil {
 		return fmt.Errorf("add rule to chain %s %s: encode: %w", t, chain, err)
 	}
-	return message(tx, unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|where, t, opAddRule, chain, func(ae *netlink.AttributeEncoder) {
+	flags := unix.NLM_F_CREATE | where
+	return message(tx, unix.NFT_MSG_NEWRULE, flags, t, opAddRule, chain, func(ae *attrEncoder) {
 		ae.String(unix.NFTA_RULE_TABLE, t.Name)
 		ae.String(unix.NFTA_RULE_CHAIN, chain)
-		ae.Nested(unix.NFTA_RULE_EXPRESSIONS, func(ae *netlink.AttributeEncoder) error {
+		ae.Nested(unix.NFTA_RULE_EXPRESSIONS, func(ae *attrEncoder) error {
 			for _, e := range exprs {
 				ae.Bytes(unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, e)
 			}

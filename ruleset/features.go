@@ -26,7 +26,8 @@ var allFeatures = Features{Log: true}
 func (f Features) Missing() []string {
 	var out []string
 	if !f.Log {
-		out = append(out, "no netlink log (CONFIG_NETFILTER_NETLINK_LOG): the watcher does not learn of bans as they are made")
+		out = append(out,
+			"no netlink log (CONFIG_NETFILTER_NETLINK_LOG): the watcher does not learn of bans as they are made")
 	}
 	return out
 }

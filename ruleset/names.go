@@ -23,7 +23,8 @@ const (
 )
 
 var counters = []string{
-	CounterTrapped, CounterScanned, CounterBanned, CounterFull, CounterHeldBack, CounterUncounted, CounterUnroutable, CounterDropped,
+	CounterTrapped, CounterScanned, CounterBanned, CounterFull, CounterHeldBack, CounterUncounted,
+	CounterUnroutable, CounterDropped,
 }
 
 // Counters returns the names of all counters of the table.

@@ -97,7 +97,8 @@ func (p *Plan) transactions() (ahead, rest *nftset.Tx, err error) {
 }
 
 func (p *Plan) do(what string, encode func(*nftset.Tx) error, format string, args ...any) {
-	p.ops = append(p.ops, operation{encode: encode, write: func(w *errWriter) { w.printf(format+"\n", args...) }, what: what})
+	write := func(w *errWriter) { w.printf(format+"\n", args...) }
+	p.ops = append(p.ops, operation{encode: encode, write: write, what: what})
 }
 
 func (p *Plan) addTable() {
@@ -137,7 +138,9 @@ func (p *Plan) deleteIntervals(s *nftset.Set, ivs []nftset.Interval) {
 	p.intervals("delete", s, ivs, func(tx *nftset.Tx, elems iter.Seq[nftset.Element]) { tx.DeleteSeq(s, elems) })
 }
 
-func (p *Plan) intervals(verb string, s *nftset.Set, ivs []nftset.Interval, encode func(*nftset.Tx, iter.Seq[nftset.Element])) {
+func (p *Plan) intervals(
+	verb string, s *nftset.Set, ivs []nftset.Interval, encode func(*nftset.Tx, iter.Seq[nftset.Element]),
+) {
 	if len(ivs) == 0 {
 		return
 	}
@@ -241,7 +244,8 @@ func (p *Plan) flushChain(name string) {
 
 func (p *Plan) insertRule(r netRule) {
 	t := p.Table.Table
-	p.do("rules", func(tx *nftset.Tx) error { return insertRule(tx, t, r.chain, r.Rule) }, "insert rule %s %s %s", t, r.chain, r.Rule)
+	p.do("rules", func(tx *nftset.Tx) error { return insertRule(tx, t, r.chain, r.Rule) },
+		"insert rule %s %s %s", t, r.chain, r.Rule)
 }
 
 func (p *Plan) addRules(c *Chain) {

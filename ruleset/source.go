@@ -56,15 +56,18 @@ func (s source) masked(into uint32) statement {
 
 // is matches packets of which what was loaded is in the set.
 func (s statement) is(set string) statement {
-	s.text += " @" + set
-	s.exprs = append(s.exprs[:len(s.exprs):len(s.exprs)], &expr.Lookup{SourceRegister: register, SetName: set})
-	return s
+	return s.and(" @"+set, &expr.Lookup{SourceRegister: register, SetName: set})
 }
 
 // isNot matches packets of which what was loaded is not in the set.
 func (s statement) isNot(set string) statement {
-	s.text += " != @" + set
-	s.exprs = append(s.exprs[:len(s.exprs):len(s.exprs)], &expr.Lookup{SourceRegister: register, SetName: set, Invert: true})
+	return s.and(" != @"+set, &expr.Lookup{SourceRegister: register, SetName: set, Invert: true})
+}
+
+// and returns the statement with more text and another expression.
+func (s statement) and(text string, e expr.Any) statement {
+	s.text += text
+	s.exprs = append(s.exprs[:len(s.exprs):len(s.exprs)], e)
 	return s
 }
 
@@ -88,10 +91,9 @@ func (s source) pair(field string, offset uint32, proto byte) statement {
 	if at == unix.NFT_REG32_04 {
 		at = unix.NFT_REG_2 // the same place, and what nft calls it
 	}
-	st.text += " . " + protoName(proto) + " dport"
-	st.exprs = append(st.exprs, &expr.Payload{DestRegister: at, Base: expr.PayloadBaseTransportHeader, Offset: portAt, Len: 2})
 	st.l4proto = proto
-	return st
+	port := &expr.Payload{DestRegister: at, Base: expr.PayloadBaseTransportHeader, Offset: portAt, Len: 2}
+	return st.and(" . "+protoName(proto)+" dport", port)
 }
 
 // probe loads the source and the destination port.

@@ -68,7 +68,9 @@ func flatten(spans []span) []span {
 		if n := len(out); n > 0 && of == top {
 			out[n-1].To = end // cut for nothing: what began here does not last longer
 		} else {
-			out = append(out, span{nftset.Interval{From: at, To: end}, sorted[top].timeout, sorted[top].remaining, sorted[top].comment})
+			part := sorted[top]
+			part.Interval = nftset.Interval{From: at, To: end}
+			out = append(out, part)
 		}
 		of = top
 		next, ok := end.Next()

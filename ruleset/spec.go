@@ -186,7 +186,8 @@ func (s Spec) Validate() error {
 		}
 	}
 	if !validIdentifier(s.Table) {
-		bad("Table", "%q is not an nft identifier: a letter, then letters, digits, '_', '.', '/' or '-', at most 31 characters", s.Table)
+		bad("Table", "%q is not an nft identifier: a letter, then letters, digits, '_', '.', '/' or '-', "+
+			"at most 31 characters", s.Table)
 	}
 	for _, p := range s.Whitelist {
 		if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/nfnl"
@@ -99,7 +98,7 @@ func read(c *nftset.Conn, name string) (*State, error) {
 type attrMap = map[uint16]nfnl.Attr
 
 // objects calls f for each object of the kind.
-func (s *State) objects(c *nftset.Conn, typ uint16, narrow func(*netlink.AttributeEncoder), f func(attrMap) error) error {
+func (s *State) objects(c *nftset.Conn, typ uint16, narrow func(*attrEncoder), f func(attrMap) error) error {
 	attrs, err := attributes(narrow)
 	if err != nil {
 		return err
@@ -119,7 +118,7 @@ func (s *State) objects(c *nftset.Conn, typ uint16, narrow func(*netlink.Attribu
 }
 
 func (s *State) readTable(c *nftset.Conn) error {
-	return s.objects(c, unix.NFT_MSG_GETTABLE, func(*netlink.AttributeEncoder) {}, func(a attrMap) error {
+	return s.objects(c, unix.NFT_MSG_GETTABLE, func(*attrEncoder) {}, func(a attrMap) error {
 		if string(a[unix.NFTA_TABLE_NAME].Text()) == s.Name {
 			s.Exists, s.Handle = true, a[nftaTableHandle].Uint64()
 			s.Dormant = a[unix.NFTA_TABLE_FLAGS].Uint32()&unix.NFT_TABLE_F_DORMANT != 0
@@ -131,7 +130,7 @@ func (s *State) readTable(c *nftset.Conn) error {
 const nftaTableHandle = 4 // NFTA_TABLE_HANDLE of include/uapi/linux/netfilter/nf_tables.h
 
 func (s *State) readChains(c *nftset.Conn) error {
-	return s.objects(c, unix.NFT_MSG_GETCHAIN, func(*netlink.AttributeEncoder) {}, func(a attrMap) error {
+	return s.objects(c, unix.NFT_MSG_GETCHAIN, func(*attrEncoder) {}, func(a attrMap) error {
 		if string(a[unix.NFTA_CHAIN_TABLE].Text()) != s.Name {
 			return nil
 		}
@@ -150,7 +149,7 @@ func (s *State) readChains(c *nftset.Conn) error {
 }
 
 func (s *State) readRules(c *nftset.Conn) error {
-	narrow := func(ae *netlink.AttributeEncoder) { ae.String(unix.NFTA_RULE_TABLE, s.Name) }
+	narrow := func(ae *attrEncoder) { ae.String(unix.NFTA_RULE_TABLE, s.Name) }
 	return s.objects(c, unix.NFT_MSG_GETRULE, narrow, func(a attrMap) error {
 		ch := s.chain(string(a[unix.NFTA_RULE_CHAIN].Text()))
 		if ch == nil || string(a[unix.NFTA_RULE_TABLE].Text()) != s.Name {
@@ -185,7 +184,7 @@ func ruleComment(b []byte) string {
 
 func (s *State) readCounters(c *nftset.Conn) error {
 	s.Counters = make(map[string]Counter)
-	narrow := func(ae *netlink.AttributeEncoder) {
+	narrow := func(ae *attrEncoder) {
 		ae.String(unix.NFTA_OBJ_TABLE, s.Name)
 		ae.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
 	}

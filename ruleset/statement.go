@@ -76,7 +76,8 @@ func fromLoopback() statement {
 
 func notFromLoopback() statement {
 	return statement{text: `iif != "lo"`, exprs: []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyIIF, Register: register}, &expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: hostOrder(1)},
+		&expr.Meta{Key: expr.MetaKeyIIF, Register: register},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: hostOrder(1)},
 	}}
 }
 
@@ -102,13 +103,15 @@ const (
 
 // ctState matches packets whose connection is in a state.
 func ctState(name string, bit uint32) statement {
-	return statement{text: "ct state " + name, exprs: append([]expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: register}}, anyBit(bit)...)}
+	state := &expr.Ct{Key: expr.CtKeySTATE, Register: register}
+	return statement{text: "ct state " + name, exprs: append([]expr.Any{state}, anyBit(bit)...)}
 }
 
 // isTranslated matches packets whose destination was translated, also by
 // redirect: the port is not the one that the client asked for.
 func isTranslated() statement {
-	return statement{text: "ct status dnat", exprs: append([]expr.Any{&expr.Ct{Key: expr.CtKeySTATUS, Register: register}}, anyBit(ctDNAT)...)}
+	status := &expr.Ct{Key: expr.CtKeySTATUS, Register: register}
+	return statement{text: "ct status dnat", exprs: append([]expr.Any{status}, anyBit(ctDNAT)...)}
 }
 
 // isICMP matches ICMP, or ICMPv6.
@@ -211,7 +214,8 @@ func toElsewhere() statement {
 // the packet came in by. The mark counts, as rules may choose the route by it.
 func unroutable() statement {
 	return statement{text: "fib saddr . mark . iif oif missing", exprs: []expr.Any{
-		&expr.Fib{Register: register, FlagSADDR: true, FlagMARK: true, FlagIIF: true, FlagPRESENT: true, ResultOIF: true}, eqHost(0),
+		&expr.Fib{Register: register, FlagSADDR: true, FlagMARK: true, FlagIIF: true, FlagPRESENT: true, ResultOIF: true},
+		eqHost(0),
 	}}
 }
 
@@ -244,10 +248,12 @@ func count(name string) statement {
 const logSnaplen = 64
 
 func logTo(prefix string, group, threshold uint16) statement {
-	key := uint32(1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_PREFIX | 1<<unix.NFTA_LOG_SNAPLEN | 1<<unix.NFTA_LOG_QTHRESHOLD)
+	const key = 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_PREFIX | 1<<unix.NFTA_LOG_SNAPLEN | 1<<unix.NFTA_LOG_QTHRESHOLD
 	return statement{
-		text:  fmt.Sprintf("log prefix %q group %d snaplen %d queue-threshold %d", prefix, group, logSnaplen, threshold),
-		exprs: []expr.Any{&expr.Log{Key: key, Group: group, QThreshold: threshold, Snaplen: logSnaplen, Data: []byte(prefix)}},
+		text: fmt.Sprintf("log prefix %q group %d snaplen %d queue-threshold %d", prefix, group, logSnaplen, threshold),
+		exprs: []expr.Any{&expr.Log{
+			Key: key, Group: group, QThreshold: threshold, Snaplen: logSnaplen, Data: []byte(prefix),
+		}},
 	}
 }
 
