@@ -100,14 +100,14 @@ func TestToManyIsNotAnOffence(t *testing.T) {
 				l.Internet.Send(netnstest.Datagram(sender, at(addr(dst), port), "hello"))
 			}
 			l.wantCounts(before, nil)
-			l.visit(sender, bystander)
+			l.Visit(sender, bystander)
 			l.wantStanding(sender, 0, CauseUnknown)
 		}
 		// To the host itself the same is one.
 		offender := l.source(f)
 		l.Want(l.UDP(offender, 5353), netnstest.NoAnswer)
 		l.wantStanding(offender, 1, CauseTrap)
-		l.visit(bystander)
+		l.Visit(bystander)
 	})
 }
 
@@ -160,7 +160,7 @@ func TestNobodyIsServed(t *testing.T) {
 		}
 	}
 	l.Cut(addr("1.2.3.4"), addr("64:ff9b::1.2.3.4"))
-	l.visit(addr("198.18.99.1"), addr("2001:db8:1:99::1"))
+	l.Visit(addr("198.18.99.1"), addr("2001:db8:1:99::1"))
 	for n := 2; n <= 4; n++ {
 		offend()
 		lab.Await(t, "the discover", func() bool { return server.count() == n })

@@ -204,7 +204,7 @@ func TestLateRepliesAreNotAnOffence(t *testing.T) {
 		late := netnstest.Packet{Proto: netnstest.UDP, Src: at(server, 53), Dst: local, Payload: []byte("late")}
 		l.Want(late, netnstest.AnswerPortUnreachable)
 		l.wantStanding(server, 0, CauseUnknown)
-		l.visit(server)
+		l.Visit(server)
 		stranger := l.source(ofAddr(server))
 		late.Src = at(stranger, 53)
 		l.Want(late, netnstest.NoAnswer)

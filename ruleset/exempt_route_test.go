@@ -51,7 +51,7 @@ func TestNoRouteBack(t *testing.T) {
 			l.T.Errorf("a trap packet by the right interface gets %v", got)
 		}
 		l.wantStanding(other, 1, CauseTrap)
-		l.visit(bystander)
+		l.Visit(bystander)
 		if err := l.open().UnbanAll(); err != nil {
 			l.T.Fatal(err)
 		}

@@ -83,7 +83,7 @@ func TestTranslatedIsNotAnOffence(t *testing.T) {
 					for _, a := range packets(src) {
 						l.Want(a.packet, a.want)
 					}
-					l.visit(src)
+					l.Visit(src)
 				}
 				l.wantCounts(before, nil)
 				l.wantBans()
@@ -96,7 +96,7 @@ func TestTranslatedIsNotAnOffence(t *testing.T) {
 				for _, a := range packets(bystander) {
 					l.Want(a.packet, a.want)
 				}
-				l.visit(bystander)
+				l.Visit(bystander)
 				l.wantBans(banOf(offender))
 				if err := l.open().UnbanAll(); err != nil {
 					l.T.Fatal(err)

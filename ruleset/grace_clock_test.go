@@ -139,14 +139,14 @@ func TestStrictScanGrace(t *testing.T) {
 		server.Close()
 		lab.Await(l.T, "the end of the first client's grace", func() bool { return time.Since(begun) > grace })
 		l.Want(l.SYN(second, port), netnstest.AnswerRST)
-		l.visit(first, second, bystander)
+		l.Visit(first, second, bystander)
 		l.wantBans()
 		lab.Await(l.T, "the grace to end", func() bool {
 			a := l.Internet.Probe(l.SYN(first, port))
 			return a.Kind == netnstest.NoAnswer
 		})
 		l.wantBans(banOf(first))
-		l.visit(second, bystander)
+		l.Visit(second, bystander)
 	})
 }
 
@@ -170,7 +170,7 @@ func TestNewTableArmsNothing(t *testing.T) {
 				l.Want(l.SYN(src, lab.TrapTCP), netnstest.AnswerRST)
 				l.Want(l.UDP(src, trapUDP), netnstest.AnswerPortUnreachable)
 				l.probe(src, ports(200, 6)...)
-				l.visit(src)
+				l.Visit(src)
 			}
 			l.wantBans()
 			if n := l.size(setStarting); n != 2 {
@@ -200,7 +200,7 @@ func TestNewTableArmsNothing(t *testing.T) {
 					l.Want(l.SYN(src, 300), netnstest.NoAnswer)
 					l.wantStanding(src, 1, CauseScan)
 				}
-				l.visit(early...)
+				l.Visit(early...)
 			}
 			for _, src := range early {
 				l.wantStanding(src, 0, CauseUnknown)

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/lab"
-	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -20,7 +19,7 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVariable); role != "" {
 		os.Exit(play(role))
 	}
-	os.Exit(netnstest.Main(lab.Isolated{M: m}))
+	os.Exit(lab.Main(lab.Isolated{M: m}, 4))
 }
 
 const trapUDP = 161 // of trapSpec, as lab.TrapTCP is

@@ -78,8 +78,7 @@ func TestMaxRetryHighest(t *testing.T) {
 func TestFindTime(t *testing.T) {
 	t.Parallel()
 	spec := retrySpec(2 * time.Second)
-	l := newTrap(t, spec)
-	l.families(func(l *fixture, f family) {
+	separately(t, spec, func(l *fixture, f family) {
 		src, quick := l.source(f), l.source(f)
 		key := l.key(src)
 		for range 2 {
@@ -98,11 +97,10 @@ func TestFindTime(t *testing.T) {
 		l.Offend(src)
 		l.Cut(src, quick)
 		l.wantBans(banOf(src), banOf(quick))
-		l.forgive()
+		if n := l.counters()[CounterFull]; n != 0 {
+			l.T.Errorf("counter full is %d, want 0", n)
+		}
 	})
-	if n := l.counters()[CounterFull]; n != 0 {
-		t.Errorf("counter full is %d, want 0", n)
-	}
 }
 
 // TestFindTimeCountsFromTheFirst comes again when some of the time has passed.

@@ -54,17 +54,6 @@ func (l *fixture) probe(src netip.Addr, ports ...uint16) {
 	}
 }
 
-// visit is served without the closed port, which is one too many where scans
-// are counted strictly.
-func (l *fixture) visit(sources ...netip.Addr) {
-	l.T.Helper()
-	for _, src := range sources {
-		l.Want(l.SYN(src, lab.OpenTCP), netnstest.AnswerSYNACK)
-		l.Want(l.UDP(src, lab.OpenUDP), netnstest.AnswerUDP)
-		l.Want(netnstest.Ping(src, l.To(src, 0).Addr(), 7), netnstest.AnswerEcho)
-	}
-}
-
 // element asks the kernel for an element of a set.
 func (l *fixture) element(set string, key nftset.Key) (nftset.Element, bool) {
 	l.T.Helper()

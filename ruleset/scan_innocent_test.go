@@ -31,7 +31,7 @@ func (l *fixture) innocent(f family, what string, do func(src probeSource)) {
 	before := l.counters()
 	do(src)
 	l.wantCounts(before, nil)
-	l.visit(src.addr)
+	l.Visit(src.addr)
 	if st := l.lookup(src.addr); len(st.Bans) > 0 || st.Suspect {
 		l.T.Errorf("%s: %v stands at %+v", what, src.addr, st)
 	}
@@ -81,7 +81,7 @@ func TestWhatIsNotAScan(t *testing.T) {
 				l.Want(l.SYN(scanner, port), netnstest.NoAnswer)
 				l.wantStanding(scanner, 1, CauseScan)
 			}
-			l.visit(bystander)
+			l.Visit(bystander)
 		})
 	}
 }
@@ -109,7 +109,7 @@ func TestScanOfRestartingServices(t *testing.T) {
 			l.Host.ListenTCP(fmt.Sprintf("[::]:%d", port))
 			l.Want(l.SYN(client, port), netnstest.AnswerSYNACK)
 		}
-		l.visit(client)
+		l.Visit(client)
 		l.wantStanding(client, 0, CauseUnknown)
 		if got := l.probed(client); len(got) > 0 {
 			l.T.Errorf("the ports %v count against a client", got)

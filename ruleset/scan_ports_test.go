@@ -31,14 +31,14 @@ func TestScan(t *testing.T) {
 				for range 3 { // retries count once
 					l.probe(scanner, ports(200, n-1)...)
 				}
-				l.visit(scanner, bystander)
+				l.Visit(scanner, bystander)
 				l.wantStanding(scanner, 0, CauseUnknown)
 				before := l.counters()
 				l.Want(l.SYN(scanner, 300), netnstest.NoAnswer)
 				l.wantCounts(before, map[string]uint64{CounterScanned: 1, CounterBanned: 1})
 				l.wantStanding(scanner, 1, CauseScan)
 				l.Cut(scanner)
-				l.visit(bystander)
+				l.Visit(bystander)
 				l.wantStanding(bystander, 0, CauseUnknown)
 			})
 		})
@@ -95,7 +95,7 @@ func TestRetriesAreNotAScan(t *testing.T) {
 			l.probe(patient, 200, 201, 202, 203)
 		}
 		l.Served(bystander)
-		l.visit(patient)
+		l.Visit(patient)
 		l.wantStanding(patient, 0, CauseUnknown)
 		l.Want(l.SYN(patient, 204), netnstest.NoAnswer) // it had not to be forgotten
 		l.wantStanding(patient, 1, CauseScan)
@@ -129,7 +129,7 @@ func TestScanWindow(t *testing.T) {
 				l.Served(bystander)
 			}
 		}
-		l.visit(one, two)
+		l.Visit(one, two)
 		l.wantStanding(one, 0, CauseUnknown)
 		l.wantStanding(two, 0, CauseUnknown)
 	})

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
@@ -41,7 +42,7 @@ func TestMain(m *testing.M) {
 		}
 		program()
 	}
-	os.Exit(netnstest.Main(untouched{m}))
+	os.Exit(lab.Main(untouched{m}, 6))
 }
 
 // netNS returns what tells the network namespace of the process from others.

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/config"
-	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	case path != "":
 		err = runDaemon(path)
 	default:
-		os.Exit(netnstest.Main(m))
+		os.Exit(lab.Main(m, 6))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)

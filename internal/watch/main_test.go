@@ -14,7 +14,6 @@ import (
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/lab/banlab"
-	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -26,7 +25,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(netnstest.Main(m))
+	os.Exit(lab.Main(m, 6))
 }
 
 // fixture is a lab with a Spec, whose table is on the host once apply is called.

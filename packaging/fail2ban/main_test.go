@@ -12,10 +12,11 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
-func TestMain(m *testing.M) { os.Exit(netnstest.Main(withProgram{m})) }
+func TestMain(m *testing.M) { os.Exit(lab.Main(withProgram{m}, 6)) }
 
 // folder is for portmon.
 var folder string
