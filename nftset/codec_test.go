@@ -197,8 +197,8 @@ func TestElementBytes(t *testing.T) {
 	if !bytes.Equal(tx.enc.b, want) {
 		t.Errorf("got  %x\nwant %x", tx.enc.b, want)
 	}
-	if tx.Len() != 1 || tx.Size() != len(want) {
-		t.Errorf("%d messages of %d bytes, want 1 of %d", tx.Len(), tx.Size(), len(want))
+	if tx.Len() != 1 || len(tx.enc.b) != len(want) {
+		t.Errorf("%d messages of %d bytes, want 1 of %d", tx.Len(), len(tx.enc.b), len(want))
 	}
 }
 

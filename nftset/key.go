@@ -164,24 +164,22 @@ func (k Key) append(b []byte) []byte {
 // network byte order, each part of a concatenation padded to 4 bytes. It
 // returns false if b does not have the length of the type.
 func ParseKey(t KeyType, b []byte) (Key, bool) {
-	if len(b) != t.Len() {
+	if len(b) == 0 || len(b) != t.Len() {
 		return Key{}, false
 	}
-	switch t {
-	case IPv4Addr:
-		return Key{lo: uint64(binary.BigEndian.Uint32(b)), typ: t}, true
-	case IPv6Addr:
-		return Key{hi: binary.BigEndian.Uint64(b), lo: binary.BigEndian.Uint64(b[8:]), typ: t}, true
-	case InetService:
-		return Key{lo: uint64(binary.BigEndian.Uint16(b)), typ: t}, true
-	case InetProto:
-		return Key{lo: uint64(b[0]), typ: t}, true
-	case IPv4AddrPort:
-		return Key{lo: uint64(binary.BigEndian.Uint32(b)), port: binary.BigEndian.Uint16(b[4:]), typ: t}, true
-	case IPv6AddrPort:
-		return Key{
-			hi: binary.BigEndian.Uint64(b), lo: binary.BigEndian.Uint64(b[8:]), port: binary.BigEndian.Uint16(b[16:]), typ: t,
-		}, true
+	k, n := Key{typ: t}, t.addrLen()
+	switch {
+	case n == 4:
+		k.lo = uint64(binary.BigEndian.Uint32(b))
+	case n == 16:
+		k.hi, k.lo = binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])
+	case len(b) == 2:
+		k.lo = uint64(binary.BigEndian.Uint16(b))
+	default:
+		k.lo = uint64(b[0])
 	}
-	return Key{}, false
+	if t.isPair() {
+		k.port = binary.BigEndian.Uint16(b[n:])
+	}
+	return k, true
 }

@@ -44,35 +44,43 @@ func (t KeyType) String() string {
 // Len returns the length of a key in bytes, or 0 for a type this package does
 // not know. The parts of a concatenation fill whole registers, of 4 bytes.
 func (t KeyType) Len() int {
-	switch t {
-	case IPv4Addr:
-		return 4
-	case IPv6Addr:
-		return 16
-	case InetProto:
+	switch {
+	case t == InetProto:
 		return 1
-	case InetService:
+	case t == InetService:
 		return 2
-	case IPv4AddrPort:
-		return 8
-	case IPv6AddrPort:
-		return 20
+	case t.isPair():
+		return t.addrLen() + 4
+	}
+	return t.addrLen()
+}
+
+// addrLen returns the length in bytes of the address in a key, 0 without one.
+func (t KeyType) addrLen() int {
+	switch t {
+	case IPv4Addr, IPv4AddrPort:
+		return 4
+	case IPv6Addr, IPv6AddrPort:
+		return 16
 	}
 	return 0
 }
 
 // Max returns the highest key of the type.
 func (t KeyType) Max() Key {
-	switch t {
-	case IPv6Addr:
-		return Key{hi: ^uint64(0), lo: ^uint64(0), typ: t}
-	case IPv4AddrPort:
-		return Key{lo: 1<<32 - 1, port: 1<<16 - 1, typ: t}
-	case IPv6AddrPort:
-		return Key{hi: ^uint64(0), lo: ^uint64(0), port: 1<<16 - 1, typ: t}
+	k := Key{typ: t}
+	switch t.addrLen() {
+	case 4:
+		k.lo = 1<<32 - 1
+	case 16:
+		k.hi, k.lo = ^uint64(0), ^uint64(0)
 	default:
-		return Key{lo: 1<<(8*t.Len()) - 1, typ: t}
+		k.lo = 1<<(8*t.Len()) - 1
 	}
+	if t.isPair() {
+		k.port = 1<<16 - 1
+	}
+	return k
 }
 
 // isAddr reports whether keys of the type are addresses and nothing else.

@@ -38,9 +38,6 @@ type operation struct {
 // doing nothing.
 func (tx *Tx) Len() int { return len(tx.ops) }
 
-// Size returns the length of the encoded operations in bytes.
-func (tx *Tx) Size() int { return len(tx.enc.b) }
-
 // reset empties the transaction and keeps its memory.
 func (tx *Tx) reset() {
 	*tx = Tx{enc: encoder{tx.enc.b[:0]}, ops: tx.ops[:0]}
