@@ -10,8 +10,8 @@
 //
 // Apply compiles the Spec to a [Table], sets, chains and rules that can be
 // written in nft syntax ([Compile]), reads what the kernel holds ([Read]),
-// compares the two ([Diff]), and starts again if somebody changed the ruleset
-// in between. Spec, Table and Plan are plain data and need no kernel.
+// compares the two ([Diff]), and starts again if the ruleset changed in
+// between. Spec, Table and Plan are plain data and need no kernel.
 //
 // # Bans
 //

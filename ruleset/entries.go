@@ -189,7 +189,7 @@ func (e *Entry) Explain(step int, scanner bool) {
 	case e.Comment != "" || e.Role == RoleNet:
 		e.Cause = CauseHand
 	case step == 0:
-		e.Cause = CauseOther // nobody but the packet path adds to a step without a comment
+		e.Cause = CauseOther // the packet path would have added it to a step
 	case scanner:
 		e.Cause = CauseScan
 	default:

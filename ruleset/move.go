@@ -55,7 +55,7 @@ func (s Spec) displaced(have *State, c Contents) displacement {
 		moved.Step = min(e.Step, len(s.BanTime))
 		if p, ok := e.Prefix(); ok && rekeyed && p.Addr().Is6() && !s.standsAlone(have, p) {
 			if s.Prefix6 > p.Bits() {
-				continue // nobody knows which of the smaller networks it was
+				continue // which of the smaller networks it was is not known
 			}
 			moved.Interval = nftset.Prefix(netip.PrefixFrom(p.Addr(), s.Prefix6)).Interval
 		}

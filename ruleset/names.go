@@ -15,8 +15,8 @@ const (
 	CounterTrapped    = "trapped"    // packets to trap ports that were held against their source
 	CounterScanned    = "scanned"    // packets to closed ports that made an offence
 	CounterBanned     = "banned"     // bans the packet path made
-	CounterFull       = "full"       // offences that banned nobody, as a set had no room
-	CounterHeldBack   = "held_back"  // first offences that banned nobody, as there were too many at a time
+	CounterFull       = "full"       // offences without a ban, as a set had no room
+	CounterHeldBack   = "held_back"  // first offences without a ban, as there were too many at a time
 	CounterUncounted  = "uncounted"  // packets to closed ports not counted: too many at a time, or no room for them
 	CounterUnroutable = "unroutable" // packets dropped as no route leads back to their source
 	CounterDropped    = "dropped"    // packets dropped as their source is banned

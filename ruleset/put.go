@@ -96,7 +96,7 @@ type place struct {
 // banned as long as the longest ban that there is of it. A ban that finds its
 // set full goes to the set of prefixes.
 //
-// It takes one transaction for each set, or several where there are more than
+// It takes a transaction or two for each set, more where there are more than
 // [nftset.BatchSize] elements. refused has an error for each record that cannot
 // be banned, a *WhitelistedError or *SourceError, and nil for the others; it is
 // nil if all can. If the table, or one of the sets that are needed, does not

@@ -138,8 +138,7 @@ const portAt = 2
 
 // isNeighbourDiscovery matches router and neighbour solicitations and
 // advertisements, ICMPv6 types 133 to 136. Those of a neighbour have a hop
-// limit of 255, which no router has lowered; whoever receives others ignores
-// them.
+// limit of 255, which no router has lowered; receivers of others ignore them.
 func isNeighbourDiscovery() statement {
 	return statement{"ip6 hoplimit 255 icmpv6 type 133-136", []expr.Any{
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 7, Len: 1}, eq(255),
