@@ -39,7 +39,7 @@ func TestOwn6(t *testing.T) {
 	for name, before := range map[string]func(l *fixture){
 		"new":            func(*fixture) {},
 		"there":          func(l *fixture) { l.apply(trapSpec()) },
-		"away":           func(l *fixture) { l.apply(trapSpec()); l.NFT("flush ruleset") },
+		"away":           func(l *fixture) { l.apply(trapSpec()); l.FlushRuleset() },
 		"all one by one": func(l *fixture) { s := trapSpec(); s.Prefix6 = 128; l.apply(s) },
 		"dormant":        func(l *fixture) { l.apply(trapSpec()); l.NFT("add table inet portmon { flags dormant; }") },
 	} {

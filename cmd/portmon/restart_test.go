@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/portmon/portmon/internal/book"
-	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -17,7 +16,7 @@ import (
 // starts.
 func (s *site) flush(t *testing.T) {
 	t.Helper()
-	lab.NFT(t, s.Host, "flush ruleset")
+	s.With(t).FlushRuleset()
 }
 
 // records are what a table holds, as texts.

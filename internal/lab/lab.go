@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -180,6 +182,19 @@ func (l *Lab) Cut(sources ...netip.Addr) {
 
 func (l *Lab) ping(src netip.Addr) netnstest.Packet {
 	return netnstest.Ping(src, l.To(src, 0).Addr(), 7)
+}
+
+// FlushRuleset deletes all tables of the host, as `nft flush ruleset` does.
+func (l *Lab) FlushRuleset() {
+	l.T.Helper()
+	conn, err := nftables.New(nftables.WithNetNSFd(l.Host.FD()))
+	if err != nil {
+		l.T.Fatal(err)
+	}
+	conn.FlushRuleset()
+	if err := conn.Flush(); err != nil {
+		l.T.Fatal(err)
+	}
 }
 
 // NFT runs nft on the host; see the function NFT.

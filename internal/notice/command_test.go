@@ -234,9 +234,10 @@ func TestCommandKilled(t *testing.T) {
 	path := fifo(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	done := make(chan error, 1)
+	c := &command{script(t, `exec 3>"$1"; sleep 1000 & echo started >&3; wait`, path), time.Hour}
 	go func() {
 		n := composed(banned(host(1), 23))
-		done <- (&command{script(t, `exec 3>"$1"; sleep 1000 & echo started >&3; wait`, path), time.Hour}).send(ctx, n)
+		done <- c.send(ctx, n)
 	}()
 	f, err := os.Open(path)
 	if err != nil {

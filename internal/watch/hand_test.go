@@ -60,13 +60,13 @@ func TestUnbanned(t *testing.T) {
 	if err != nil || len(had) > len(offenders) { // fewer, if the watcher has heard of it before
 		t.Errorf("had %v, error %v, want at most %v", had, err, offenders)
 	}
-	l.NFT("flush ruleset")
+	l.FlushRuleset()
 	l.apply()
 	w.awaitNews(Restored, len(kept))
 	l.Served(offenders...)
 	l.Cut(kept...)
 	w.stop()
-	l.NFT("flush ruleset")
+	l.FlushRuleset()
 	l.apply()
 	w = l.watch(saves)
 	w.awaitNews(Restored, len(kept))
@@ -89,7 +89,7 @@ func TestUnbanned(t *testing.T) {
 	if _, err := w.Unbanned(t.Context(), netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")); err != nil {
 		t.Fatal(err)
 	}
-	l.NFT("flush ruleset")
+	l.FlushRuleset()
 	l.apply()
 	w.awaitNews(TableGone, 1)
 	lab.Await(t, "the table is there", func() bool { return w.stats().Table && w.stats().TableCurrent })
@@ -113,7 +113,7 @@ func TestFlushSet(t *testing.T) {
 			t.Fatalf("remembered is %+v, want its step and no ban", row)
 		}
 	}
-	l.NFT("flush ruleset")
+	l.FlushRuleset()
 	l.apply()
 	lab.Await(t, "the steps are back", func() bool {
 		for a := range want {
@@ -185,7 +185,7 @@ func TestPrefixesOfOthers(t *testing.T) {
 		forever = append(forever, far)
 	}
 	w.stop()
-	l.NFT("flush ruleset")
+	l.FlushRuleset()
 	l.apply()
 	w = l.watch(saves)
 	w.awaitNews(Restored, len(forever))
@@ -264,7 +264,7 @@ func TestLiftedUnwatched(t *testing.T) {
 	w = l.watch(saves) // learns that
 	w.want(Lifted, 2, 0, lifted...)
 	w.stop()
-	l.NFT("flush ruleset")
+	l.FlushRuleset()
 	l.apply()
 	w = l.watch(saves)
 	w.awaitNews(Restored, len(offenders))

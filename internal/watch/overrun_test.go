@@ -3,6 +3,7 @@ package watch
 import (
 	"encoding/binary"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,12 +17,14 @@ import (
 // until the function that it returns is called.
 func (w *watcher) hang() (release func()) {
 	w.t.Helper()
-	hangs, hold, done := make(chan struct{}), make(chan struct{}), make(chan error)
+	hangs, hold, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() { done <- w.call(w.t.Context(), func() { close(hangs); <-hold }) }()
 	<-hangs
+	goOn := sync.OnceFunc(func() { close(hold) })
+	w.t.Cleanup(goOn) // if the test ends early
 	return func() {
 		w.t.Helper()
-		close(hold)
+		goOn()
 		if err := <-done; err != nil {
 			w.t.Fatal(err)
 		}
@@ -153,7 +156,7 @@ func TestSwapUnheard(t *testing.T) {
 		add(n) // until its buffer is full
 	}
 	for range 20 { // these are lost for certain
-		l.NFT("flush ruleset")
+		l.FlushRuleset()
 		l.apply()
 	}
 	release()

@@ -184,7 +184,7 @@ func TestShorterLadder(t *testing.T) {
 	w := l.watch(func(c *Config) { c.State = path })
 	w.awaitNews(Escalated, len(want))
 	w.stop()
-	l.NFT("flush ruleset")
+	l.FlushRuleset()
 	const longest = 30 * time.Minute
 	l.spec.BanTime = []time.Duration{2 * time.Second, longest}
 	l.apply()

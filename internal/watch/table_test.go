@@ -72,12 +72,12 @@ func (l *fixture) wantAll(want ends, step int) {
 // end.
 var swaps = map[string]func(*fixture){
 	"flush, then apply": func(l *fixture) {
-		l.NFT("flush ruleset")
+		l.FlushRuleset()
 		l.apply()
 	},
 	"one transaction": func(l *fixture) { l.NFT("flush ruleset\n" + l.compiled()) },
 	"in pieces": func(l *fixture) {
-		l.NFT("flush ruleset")
+		l.FlushRuleset()
 		l.NFT("add table inet portmon")
 		l.apply()
 	},
@@ -144,7 +144,7 @@ func TestNeighboursAfterFlush(t *testing.T) {
 	lab.Await(t, "it is current", func() bool { return w.stats().TableCurrent })
 	guilty, innocent := netip.MustParseAddr("2001:db8:aa::1"), netip.MustParseAddr("2001:db8:aa::2")
 	alone := netip.PrefixFrom(guilty, 128)
-	l.NFT("flush ruleset")
+	l.FlushRuleset()
 	lab.Await(t, "the table is back", func() bool { return l.Open().Exists })
 	if source, err := l.Open().Source(guilty); err != nil || source != alone {
 		t.Errorf("%v would be banned as %v (error %v), want it alone", guilty, source, err)
@@ -226,16 +226,11 @@ func TestOffenceInNewTable(t *testing.T) {
 	l.AwaitFree(offenders...)
 	// The watcher does not hear of the new table before it has heard of the
 	// offence in it.
-	hold := make(chan struct{})
-	held := make(chan error)
-	go func() { held <- w.call(t.Context(), func() { <-hold }) }()
-	l.NFT("flush ruleset")
+	release := w.hang()
+	l.FlushRuleset()
 	l.apply()
 	l.Offend(offenders...)
-	close(hold)
-	if err := <-held; err != nil {
-		t.Fatal(err)
-	}
+	release()
 	w.awaitNews(Escalated, len(offenders))
 	l.awaitStep(2, offenders...)
 	l.Cut(offenders...)
@@ -397,7 +392,7 @@ func TestTableGoneBeforeStart(t *testing.T) {
 	w.awaitNews(Escalated, len(want))
 	l.second(w, offenders...)
 	w.stop()
-	l.NFT("flush ruleset")
+	l.FlushRuleset()
 	w = l.watch(saves)
 	w.awaitNews(Restored, len(offenders)+len(want))
 	l.Cut(offenders...)
