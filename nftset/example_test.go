@@ -113,8 +113,8 @@ func ExampleConn_Commit() {
 		fmt.Println(op.Element)
 	}
 	// Output:
-	// add element 10.1.0.0/16 of inet fw nets: it overlaps an interval that is
-	// there 10.1.0.0/16
+	// add element 10.1.0.0/16 of inet fw nets: it overlaps an interval that is there
+	// 10.1.0.0/16
 }
 
 func ExampleConn_Get() {

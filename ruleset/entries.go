@@ -43,12 +43,11 @@ func (s *State) roleSets(roles ...Role) []*nftset.Set {
 	for _, f := range families {
 		for _, role := range roles {
 			for step := MaxSteps; step >= 1; step-- {
-				if role != RoleStep && step > 1 {
-					continue
-				}
-				zero := f.key.Max().Addr() // any address of the family
-				if set := s.Set(role.Set(zero, step)); set != nil && set.Type == f.key {
+				if set := s.Set(role.of(f, step)); set != nil && set.Type == f.key {
 					out = append(out, set)
+				}
+				if role != RoleStep {
+					break
 				}
 			}
 		}

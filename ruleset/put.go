@@ -243,7 +243,7 @@ func (e *edit) commit() error {
 	for at := range e.in {
 		// Who scanned is remembered only where scans are offences. The others
 		// are in every table, unless it is being made just now.
-		name := at.role.Set(at.key.Max().Addr(), at.step)
+		name := at.role.of(familyOf(at.key), at.step)
 		if at.role != RoleScanner && e.h.Set(name) == nil {
 			return fmt.Errorf("set %s %s: %w", e.h.Table, name, unix.ENOENT)
 		}
