@@ -21,10 +21,8 @@ func (m Moment) Add(d time.Duration) Moment { return m + Moment(d) }
 // Sub returns the time from n to m.
 func (m Moment) Sub(n Moment) time.Duration { return time.Duration(m - n) }
 
-// clamp returns a moment as the file keeps it, within the horizon.
-func clamp(m Moment) Moment {
-	return Moment(min(max(time.Duration(m), -horizon), 2*horizon).Round(time.Millisecond))
-}
+// bound returns a moment within the horizon of now.
+func bound(m, now Moment) Moment { return now.Add(min(max(m.Sub(now), -horizon), horizon)) }
 
 // Clock is one reading of both clocks.
 type Clock struct {

@@ -19,6 +19,8 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte(strings.Replace(whole.String(), `"boot_id":"b"`, `"boot_id":"a"`, 1)+whole.String()), true)
 	f.Add([]byte(whole.String()+`{"prefix":"203.0.113.7/32","free":true}`+"\n"+`{"prefix":"203.0.113.7/32","merge":true,"tier":3}`+"\n"), true)
 	f.Add([]byte(`{"format":"portmon-state","version":1,"saved":"8999-12-31T23:59:59Z"}`+"\n"+`{"prefix":"::/0","timeout_seconds":1e9,"until":"0001-01-01T00:00:01Z"}`), false)
+	head, _, _ := strings.Cut(whole.String(), "\n")
+	f.Add([]byte(head+"\n"+`{"prefix":"::/0","tier":1,"tier_until":"2027-01-01T00:00:00Z","first":"0001-01-01T00:00:01Z","last":"2026-01-01T00:00:00Z"}`+"\n"), true)
 	f.Fuzz(func(t *testing.T, data []byte, reboot bool) {
 		c := config("", 20)
 		if reboot {

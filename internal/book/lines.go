@@ -218,11 +218,11 @@ func (p *parsed) parse(rest string) bool {
 		}
 		end := strings.IndexByte(rest, ',')
 		if rest[0] == '"' {
-			end = strings.IndexByte(rest[1:], '"') + 2
+			end = strings.IndexByte(rest[1:], '"') + 2 // 1: there is none
 		} else if end < 0 {
 			end = strings.IndexByte(rest, '}')
 		}
-		if end < 1 || strings.IndexByte(rest[:end], '\\') >= 0 || !p.set(key, rest[:end]) {
+		if end < 1 || rest[:end] == `"` || strings.IndexByte(rest[:end], '\\') >= 0 || !p.set(key, rest[:end]) {
 			return false
 		}
 		if rest = rest[end:]; rest == "}\n" {

@@ -111,6 +111,11 @@ func (b *Book) load(r io.Reader, c Config, written time.Time, only [][]byte) (Re
 	l.moveTo(c.Here, c.Now)
 	for i := range b.rows { // nothing has happened in the future, and no ban gets more than its time
 		r := &b.rows[i]
+		for _, m := range r.moments() {
+			if *m != 0 {
+				*m = bound(*m, c.Now.Boot)
+			}
+		}
 		r.first, r.last = min(r.first, c.Now.Boot), min(r.last, c.Now.Boot)
 		if r.timeout > 0 {
 			r.until = min(r.until, c.Now.Boot.Add(r.timeout))
@@ -197,7 +202,7 @@ func (l *loader) moveTo(o Origin, now Clock) {
 	for i := range l.book.rows {
 		for _, m := range l.book.rows[i].moments() {
 			if *m != 0 {
-				*m = clamp(m.Add(now.Boot.Sub(before.Boot) - elapsed))
+				*m = bound(bound(*m, before.Boot).Add(now.Boot.Sub(before.Boot)-elapsed), now.Boot)
 			}
 		}
 	}

@@ -117,7 +117,7 @@ func (r Row) normalize() (Row, key, bool) {
 		r.Port = 0
 	}
 	for _, m := range r.moments() {
-		*m = clamp(*m)
+		*m = Moment(min(max(time.Duration(*m), -horizon), 2*horizon).Round(time.Millisecond))
 	}
 	r.Comment = strings.ToValidUTF8(r.Comment, "\uFFFD")
 	if len(r.Comment) > maxComment {
