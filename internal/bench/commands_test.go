@@ -8,9 +8,8 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// loads are what is installed: what a host without a configuration has, and one
-// with a long whitelist.
-var loads = map[string]int{"default": 0, "100,000 prefixes whitelisted": 100_000}
+// loads are what is installed, by how many prefixes are whitelisted.
+var loads = []int{0, 100_000}
 
 // newLoad makes a host whose configuration whitelists that many prefixes, and a
 // file for nft that replaces the rules of the same table and leaves its sets.
@@ -30,9 +29,9 @@ func compile(spec ruleset.Spec) string {
 // BenchmarkLoad installs the table where there is none.
 func BenchmarkLoad(b *testing.B) {
 	t := newContest("Install the table", "`nft -f`")
-	for name, whitelist := range loads {
+	for _, whitelist := range loads {
 		s, nft := newLoad(b, whitelist)
-		t.contest(b, name, *rounds,
+		t.contest(b, thousands(whitelist)+" prefixes whitelisted", *rounds,
 			runner{"`nft -f`", s.remove, command(b, s.host, "nft", "-f", nft)},
 			runner{"`portmon apply`", s.remove, s.portmon("apply")})
 	}
@@ -42,12 +41,12 @@ func BenchmarkLoad(b *testing.B) {
 // BenchmarkUnchanged finds out that there is nothing to do.
 func BenchmarkUnchanged(b *testing.B) {
 	t := newContest("Apply what is in force already", "`nft -f`")
-	for name, whitelist := range loads {
+	for _, whitelist := range loads {
 		s, _ := newLoad(b, whitelist)
 		other, nft := newLoad(b, whitelist) // what nft has loaded is not what portmon would have
 		s.portmon("apply")()
 		command(b, other.host, "nft", "-f", nft)()
-		t.contest(b, name, *rounds,
+		t.contest(b, thousands(whitelist)+" prefixes whitelisted", *rounds,
 			runner{"`nft -f`", nil, command(b, other.host, "nft", "-f", nft)},
 			runner{"`nft list table`", nil, command(b, other.host, "nft", "list", "table", "inet", "portmon")},
 			runner{"`portmon apply`", nil, s.portmon("apply")})

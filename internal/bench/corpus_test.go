@@ -48,9 +48,9 @@ func randomAddrs6(n int) (addrs []netip.Addr) {
 }
 
 // randomPrefixes returns n disjoint prefixes of each family: /20 to /31 from
-// 16.0.0.0 to 143.255.255.255, and /48 to /63 from 2a00:: on.
+// 16.0.0.0 to 79.255.255.255, and /48 to /63 from 2a00:: on.
 func randomPrefixes(n int) (v4, v6 []netip.Prefix) {
-	distinct(n, 1<<19, func(i uint32) { v4 = append(v4, netip.PrefixFrom(addr4(16<<24+i<<12), 20+int(i%12))) })
+	distinct(n, 1<<18, func(i uint32) { v4 = append(v4, netip.PrefixFrom(addr4(16<<24+i<<12), 20+int(i%12))) })
 	distinct(n, 1<<24, func(i uint32) { v6 = append(v6, netip.PrefixFrom(addr6(0x2a<<56|uint64(i)<<16, 0), 48+int(i%16))) })
 	return v4, v6
 }
@@ -94,18 +94,20 @@ func lines[T fmt.Stringer](list []T, end string) string {
 	return b.String()
 }
 
-// Sources must be able to offend: none may come twice, none may be whitelisted,
-// and those of IPv6 may not share a /48.
+// All must be able to be banned: no source and no prefix may come twice or be
+// whitelisted, and sources of IPv6 may not share a /48.
 func TestSourcesCanOffend(t *testing.T) {
-	var list []netip.Prefix
+	var sources []netip.Prefix
 	for _, a := range slices.Concat(randomAddrs(100_000), randomAddrs6(100_000), sourcesOf(crowd, many)) {
-		p, _ := a.Prefix(min(a.BitLen(), 48))
-		list = append(list, p)
+		sources = append(sources, netip.PrefixFrom(a, min(a.BitLen(), 48)).Masked())
 	}
-	slices.SortFunc(list, netip.Prefix.Compare)
-	for i, p := range list {
-		if i > 0 && p == list[i-1] || slices.ContainsFunc(ruleset.Default().Whitelist, p.Overlaps) {
-			t.Fatalf("%v comes twice, or is whitelisted", p)
+	v4, v6 := randomPrefixes(50_000)
+	for _, list := range [][]netip.Prefix{sources, v4, v6} {
+		slices.SortFunc(list, netip.Prefix.Compare)
+		for i, p := range list {
+			if i > 0 && p.Overlaps(list[i-1]) || slices.ContainsFunc(ruleset.Default().Whitelist, p.Overlaps) {
+				t.Fatalf("%v overlaps %v, or is whitelisted", p, list[max(i-1, 0)])
+			}
 		}
 	}
 }

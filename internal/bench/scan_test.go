@@ -23,7 +23,8 @@ func BenchmarkScan(b *testing.B) {
 		columns: []string{"sources", "table", "ports 1 to 4", "port 5", "ports 6 to 20", "packets per second", "banned after port 4", "after 5", "after 20"},
 		note:    "CPU time per packet, and how many packets one CPU sends and receives in a second. The host answers with a RST unless something drops them.",
 	}
-	for family, sources := range map[string][]netip.Addr{"IPv4": randomAddrs(size(scanners)), "IPv6": randomAddrs6(size(scanners))} {
+	for i, sources := range [][]netip.Addr{randomAddrs(size(scanners)), randomAddrs6(size(scanners))} {
+		family := []string{"IPv4", "IPv6"}[i]
 		for _, c := range contenders {
 			var costs, bans [scanPorts][]float64
 			for range min(*rounds, 3) {
