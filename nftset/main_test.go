@@ -125,11 +125,6 @@ func (l *fixture) nft(script string, args ...string) string {
 	return lab.NFT(l.t, l.host, script, args...)
 }
 
-func (l *fixture) tryNft(script string, args ...string) (string, error) {
-	l.t.Helper()
-	return lab.TryNFT(l.t, l.host, script, args...)
-}
-
 // raceDetector reports whether the tests run with it. It allocates for ends of
 // its own.
 func raceDetector() bool {
