@@ -44,7 +44,7 @@ fuzz: ## run each fuzz target for FUZZTIME (10s)
 		done || exit 1; \
 	done
 
-check: lint race test-modules ## what CI runs: lint, race, the other modules, and a short run of each fuzz target
+check: lint lint-face race test-modules ## what CI runs: lint, race, the other modules, and a short run of each fuzz target
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=20000x
 
 test-unprivileged: ## run all tests as nobody, from a copy (needs root to become nobody)
