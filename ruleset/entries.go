@@ -113,17 +113,20 @@ func (h *Handle) Entries(roles ...Role) iter.Seq2[Entry, error] {
 
 // Bans streams all bans, with their step and cause as far as the table knows
 // them.
-func (h *Handle) Bans() iter.Seq2[Entry, error] {
+func (h *Handle) Bans() iter.Seq2[Entry, error] { return bans(h.Entries) }
+
+// bans explains the bans among entries by what else is remembered.
+func bans(entries func(roles ...Role) iter.Seq2[Entry, error]) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		known := newHistories()
-		for e, err := range h.Entries(RoleStep, RoleScanner) {
+		for e, err := range entries(RoleStep, RoleScanner) {
 			if err != nil {
 				yield(Entry{}, err)
 				return
 			}
 			known.add(e)
 		}
-		for e, err := range h.Entries(RoleBan, RoleSubnet, RoleNet) {
+		for e, err := range entries(RoleBan, RoleSubnet, RoleNet) {
 			if err == nil {
 				e.explain(known.of(e))
 			}

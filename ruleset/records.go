@@ -79,20 +79,11 @@ func (m memory) remembered() (step int, remaining time.Duration) {
 }
 
 // BansIn streams the bans that overlap one of the prefixes, as [Handle.Bans]
-// does. If all of them are single addresses, the kernel is asked for these
-// alone.
+// does. If these have few addresses, the kernel is asked for them alone.
 func (h *Handle) BansIn(ps ...netip.Prefix) iter.Seq2[Entry, error] {
 	if slices.ContainsFunc(ps, func(p netip.Prefix) bool { return !p.IsSingleIP() }) {
-		return func(yield func(Entry, error) bool) {
-			overlaps := func(e Entry) bool {
-				return slices.ContainsFunc(ps, func(p netip.Prefix) bool { return e.Overlaps(nftset.Prefix(p).Interval) })
-			}
-			for e, err := range h.Bans() {
-				if (err != nil || overlaps(e)) && !yield(e, err) {
-					return
-				}
-			}
-		}
+		wanted := intervalsOf(ps)
+		return bans(func(roles ...Role) iter.Seq2[Entry, error] { return h.entriesIn(wanted, roles...) })
 	}
 	return func(yield func(Entry, error) bool) {
 		seen := make(map[setElement]bool)
@@ -111,4 +102,38 @@ func (h *Handle) BansIn(ps ...netip.Prefix) iter.Seq2[Entry, error] {
 			}
 		}
 	}
+}
+
+// entriesIn yields the elements of sets that are about addresses of the merged
+// lists.
+func (h *Handle) entriesIn(merged map[nftset.KeyType][]nftset.Interval, roles ...Role) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		for _, set := range h.roleSets(roles...) {
+			if len(merged[set.Type]) == 0 {
+				continue
+			}
+			for el, err := range h.within(set, merged[set.Type]) {
+				if err != nil {
+					yield(Entry{}, err)
+					return
+				}
+				if e, ok := h.Entry(set.Name, el); ok && !yield(e, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// intervalsOf returns the addresses of prefixes, merged, by their families.
+func intervalsOf(ps []netip.Prefix) map[nftset.KeyType][]nftset.Interval {
+	all := make(map[nftset.KeyType][]nftset.Interval)
+	for _, p := range ps {
+		iv := nftset.Prefix(p).Interval
+		all[iv.From.Type()] = append(all[iv.From.Type()], iv)
+	}
+	for t, ivs := range all {
+		all[t] = nftset.Merge(ivs)
+	}
+	return all
 }

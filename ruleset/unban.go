@@ -19,16 +19,12 @@ const fewAddresses = 4096
 // offence. It returns the bans that it lifted, and those of larger prefixes
 // that cover one of ps and stay.
 func (h *Handle) Unban(ps ...netip.Prefix) (lifted, covered []Entry, err error) {
-	wanted := make(map[nftset.KeyType][]nftset.Interval)
-	for _, p := range ps {
-		iv := nftset.Prefix(p).Interval
-		wanted[iv.From.Type()] = append(wanted[iv.From.Type()], iv)
-	}
+	wanted := intervalsOf(ps)
 	for _, f := range families {
-		if len(wanted[f.key]) == 0 {
+		all := wanted[f.key]
+		if len(all) == 0 {
 			continue
 		}
-		all := nftset.Merge(wanted[f.key])
 		for _, set := range h.memorySets(f) {
 			role, _ := RoleOf(set.Name)
 			var gone []nftset.Interval
