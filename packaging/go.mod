@@ -1,6 +1,6 @@
 module github.com/portmon/portmon/packaging
 
-go 1.26.0
+go 1.25.0
 
 replace github.com/portmon/portmon => ..
 
@@ -17,7 +17,7 @@ require (
 	github.com/mdlayher/socket v0.6.0 // indirect
 	github.com/vishvananda/netlink v1.3.1 // indirect
 	github.com/vishvananda/netns v0.0.5 // indirect
-	golang.org/x/net v0.59.0 // indirect
+	golang.org/x/net v0.58.0 // indirect
 	golang.org/x/sync v0.22.0 // indirect
-	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/sys v0.47.0 // indirect
 )
