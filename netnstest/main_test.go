@@ -22,6 +22,7 @@ const (
 	roleUnprivileged = "unprivileged"  // lose CAP_SYS_ADMIN, then be an ordinary test binary
 	roleNoRaw        = "no raw socket" // lose CAP_NET_RAW instead
 	roleForbidden    = "forbidden"     // lose CAP_SYS_ADMIN and allow no user namespaces either
+	roleWhere        = "where"         // print the network namespace
 	roleNested       = "nested"        // ordinary, but expected to have been given its privilege by Main
 )
 
@@ -29,6 +30,10 @@ func TestMain(m *testing.M) {
 	switch role := os.Getenv(roleVariable); role {
 	case "", roleNested:
 		os.Exit(Main(m))
+	case roleWhere:
+		name, err := os.Readlink("/proc/self/ns/net")
+		fmt.Println(name, err)
+		os.Exit(0)
 	default:
 		fmt.Fprintf(os.Stderr, "%s: %v\n", role, losePrivilege(role))
 		os.Exit(99)

@@ -74,7 +74,7 @@ func TestUnbanned(t *testing.T) {
 	l.Cut(kept...)
 	// Nor does it come back if the table cannot be asked to forget it.
 	if err := w.call(t.Context(), func() {
-		l.NFT("delete table inet portmon")
+		l.deleteTable()
 		w.core.unbanned(l.prefixes(kept[0]), now())
 	}); err != nil {
 		t.Fatal(err)

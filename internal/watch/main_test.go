@@ -14,6 +14,7 @@ import (
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/lab/banlab"
+	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -59,6 +60,15 @@ func testSpec(ladder ...time.Duration) ruleset.Spec {
 }
 
 func (l *fixture) apply() { l.T.Helper(); l.Apply(l.spec) }
+
+// deleteTable deletes the table as others do. It may be called in the watcher.
+func (l *fixture) deleteTable() {
+	var tx nftset.Tx
+	tx.DeleteTable(nftset.Table{Family: nftset.FamilyINet, Name: l.spec.Table})
+	if err := l.Conn.Commit(&tx); err != nil {
+		l.T.Error(err)
+	}
+}
 
 // source returns the prefix by which an address is banned.
 func (l *fixture) source(a netip.Addr) netip.Prefix {

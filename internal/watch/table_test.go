@@ -81,7 +81,7 @@ var swaps = map[string]func(*fixture){
 		l.NFT("add table inet portmon")
 		l.apply()
 	},
-	"deleted, nobody makes it again": func(l *fixture) { l.NFT("delete table inet portmon") },
+	"deleted, nobody makes it again": (*fixture).deleteTable,
 }
 
 // compiled returns the table in nft's words.
