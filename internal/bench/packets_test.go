@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"runtime"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -108,7 +109,9 @@ func (s *site) frames(from []netip.Addr, port uint16, packet func(src netip.Addr
 			dst, etherType = s.link.B.IPv6, []byte{0x86, 0xdd}
 		}
 		p := packet(src, netip.AddrPortFrom(dst, port))
-		p.Src = netip.AddrPortFrom(src, 40_000)
+		if p.Src.Port() == 0 {
+			p.Src = netip.AddrPortFrom(src, 40_000)
+		}
 		var err error
 		frames[i], err = p.AppendBinary(append(append(append([]byte{}, s.link.B.MAC[:]...), s.link.A.MAC[:]...), etherType...))
 		check(s.b, err)
@@ -134,18 +137,23 @@ func datagrams(s *site, from []netip.Addr) [][]byte {
 	})
 }
 
-// acknowledgements repeat the last packet of the handshake in connections.
+// acknowledgements repeat the last packet of the handshake in real connections.
+// No timestamps, which would tell the repeated packets from new ones.
 func acknowledgements(s *site, from []netip.Addr) [][]byte {
 	s.host.ListenTCP(netip.AddrPortFrom(s.link.B.IPv4, portTCP).String())
+	client := s.link.A.Host
+	client.AddAddr("lo", innocents.String()) // all of the network is the client's: it is on lo
+	client.Sysctl("net.ipv4.tcp_timestamps", "0")
+	sniffer := s.host.Sniff("")
+	defer sniffer.Close()
 	return s.frames(from, portTCP, func(src netip.Addr, dst netip.AddrPort) netnstest.Packet {
-		p := netnstest.SYN(src, dst)
-		p.Src = netip.AddrPortFrom(src, 40_000)
-		answer := s.link.A.Host.Probe(p)
-		if answer.Kind != netnstest.AnswerSYNACK {
-			s.b.Fatalf("connect from %v: %v", src, answer)
-		}
-		p.Flags, p.Seq, p.Ack = netnstest.FlagACK, answer.Packet.Ack, answer.Packet.Seq+1
-		s.link.A.Host.Send(p)
+		conn, err := client.Dial("tcp", src, dst, 5*time.Second)
+		check(s.b, err)
+		s.b.Cleanup(func() { conn.Close() })
+		p, err := sniffer.Await(func(p netnstest.Packet) bool {
+			return p.Src.Addr() == src && p.Flags == netnstest.FlagACK
+		}, 5*time.Second)
+		check(s.b, err)
 		return p
 	})
 }
