@@ -247,6 +247,8 @@ func (k *core) onRecord(r *reading, rec *ruleset.Record, now book.Clock) {
 		r.again = true
 	case packet && begin(row) > r.began.Add(-slack) && !same(before, row):
 		k.askAbout(source) // it is younger than what was read of its step
+	case banned && r.unseen[source]&unseenBan == 0 && !outlasts(row, before):
+		// It is in two sets, of which the first has shown the longer ban.
 	default:
 		r.see(source, unseenBan)
 		k.onShownBan(row, before, !r.first && !r.fresh, now)
@@ -260,6 +262,9 @@ func same(a, b book.Row) bool {
 	}
 	return a.Until.Sub(b.Until).Abs() < slack
 }
+
+// outlasts reports whether the ban in a ends after that in b.
+func outlasts(a, b book.Row) bool { return b.Timeout != 0 && (a.Timeout == 0 || a.Until > b.Until) }
 
 // begin returns when the ban of a row began.
 func begin(r book.Row) book.Moment { return r.Until.Add(-r.Timeout) }
@@ -323,7 +328,7 @@ func (k *core) onStanding(s *standing, now book.Clock) {
 	_, lately := k.lifted[s.source]
 	before, _ := k.book.Get(s.source)
 	there, covered := false, false // this ban; one that is at least as large
-	var records []ruleset.Record
+	longest := make(map[netip.Prefix]ruleset.Record)
 	for _, e := range s.Bans {
 		covered = covered || e.Covers(nftset.Prefix(s.source).Interval)
 		for _, p := range e.Interval.Prefixes() {
@@ -332,7 +337,9 @@ func (k *core) onStanding(s *standing, now book.Clock) {
 			if p == s.source && s.Source == s.source {
 				rec.Step, rec.StepRemaining = s.Step, s.StepRemaining
 			}
-			records = append(records, rec)
+			if old, two := longest[p]; !two || old.Remaining > 0 && (rec.Remaining == 0 || rec.Remaining > old.Remaining) {
+				longest[p] = rec
+			}
 		}
 	}
 	if before.BannedAt(now.Boot) && !there {
@@ -342,19 +349,23 @@ func (k *core) onStanding(s *standing, now book.Clock) {
 			k.lift(s.source)
 		}
 	}
-	for i := range records {
-		was, _ := k.book.Get(records[i].Source)
-		k.onShownBan(k.rowOf(&records[i], was, now), was, true, now)
+	for p, rec := range longest {
+		was, _ := k.book.Get(p)
+		k.onShownBan(k.rowOf(&rec, was, now), was, true, now)
+	}
+	if _, pending := k.toPut[s.source]; pending {
+		return // its step is about to change
 	}
 	row, _ := k.book.Get(s.source)
-	if _, pending := k.toPut[s.source]; pending || s.Source != s.source {
-		return // its step is about to change; or it is a prefix, which has none
+	step := s.Step
+	if s.Source != s.source {
+		step = 0 // of a prefix that is not a source, or is not one any more
 	}
-	if s.Step != row.StepAt(now.Boot.Add(slack)) {
-		row.Source, row.Step, row.StepUntil = s.source, s.Step, now.Boot.Add(s.StepRemaining)
+	if step != row.StepAt(now.Boot.Add(slack)) {
+		row.Source, row.Step, row.StepUntil = s.source, step, now.Boot.Add(s.StepRemaining)
 		k.book.Put(row)
 	}
-	if !row.Banned && row.Step == 0 {
+	if !row.BannedAt(now.Boot) && row.Step == 0 {
 		k.book.Free(s.source)
 	}
 }

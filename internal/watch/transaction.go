@@ -183,6 +183,8 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed book.R
 		k.putLater(source, false) // our change may come after it, or its step is missing
 	}
 	switch {
+	case was && k.isNet(before):
+		k.askAbout(source) // it is banned by a set of prefixes as well
 	case was && same(before, row):
 		k.book.Learn(row) // put back by a program that remembers it as we do
 	case was && offence && (before.Timeout == 0 || row.Until < before.Until):
