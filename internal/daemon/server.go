@@ -61,14 +61,15 @@ func (s *server) tryListen() net.Listener {
 	l, err := s.listen()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case err == nil:
+	before := s.err
+	if s.err = err; err == nil {
 		s.journal.Info(s.up, "address", l.Addr().String())
-	case s.err == nil || s.err.Error() != err.Error():
+		return l
+	}
+	if before == nil || before.Error() != err.Error() {
 		s.journal.Warn(fmt.Sprintf("%s: %v", s.down, err))
 	}
-	s.err = err
-	return l
+	return nil // l may be a nil pointer
 }
 
 // failure returns why the server does not listen now; nil if it does, or there
@@ -96,6 +97,9 @@ func (s *server) run(ctx context.Context, l net.Listener) {
 		}
 	}
 	s.Close()
+	if l != nil {
+		l.Close() // if the context ended before it served
+	}
 	s.gate.Lock() // for good
 }
 
