@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,45 +36,45 @@ func askAll(c *nftset.Conn, table string, q question, out func(answer) bool) (sa
 	if err != nil || !out(answer{layout: h.State}) || !h.Exists {
 		return false, err
 	}
-	var part answer
-	full := func(n int) (ok bool) {
-		if ok = true; len(part.records)+len(part.standings) >= n {
-			ok, part = out(part), answer{}
-		}
-		return ok
-	}
 	records := h.Records()
 	switch {
 	case q.nets:
 		records = nets(h)
 	case !q.all:
-		records = nil
+		records = func(func(ruleset.Record, error) bool) {}
 	}
-	if records != nil {
-		for rec, err := range records {
-			if err != nil {
-				return false, fmt.Errorf("read the bans: %w", err)
-			}
-			if part.records = append(part.records, rec); !full(chunk) {
+	var part answer
+	for rec, err := range records {
+		if err != nil {
+			return false, fmt.Errorf("read the bans: %w", err)
+		}
+		if part.records = append(part.records, rec); len(part.records) == chunk {
+			if !out(part) {
 				return false, nil
 			}
+			part = answer{}
 		}
 	}
+	out(part)
+	var standings []standing
 	for _, source := range q.sources {
 		st, err := h.Lookup(source.Addr())
 		if err != nil {
 			return false, fmt.Errorf("look up %v: %w", source, err)
 		}
-		if part.standings = append(part.standings, standing{source, st}); !full(chunk / 16) {
+		standings = append(standings, standing{source, st})
+	}
+	handle := h.Handle
+	if err := h.Refresh(); err != nil || !h.Exists || h.Handle != handle {
+		return false, err
+	}
+	// An absence means nothing unless it was the same table all the time.
+	for some := range slices.Chunk(standings, chunk) {
+		if !out(answer{standings: some}) {
 			return false, nil
 		}
 	}
-	out(part)
-	handle := h.Handle
-	if err := h.Refresh(); err != nil {
-		return false, err
-	}
-	return h.Exists && h.Handle == handle, nil
+	return true, nil
 }
 
 // nets yields the bans in the sets of prefixes.
