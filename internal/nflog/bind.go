@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -28,9 +29,10 @@ const (
 	cfgThreshold = 5 // NFULA_CFG_QTHRESH
 	cfgFlags     = 6 // NFULA_CFG_FLAGS
 
-	commandBind = 1 // NFULNL_CFG_CMD_BIND
-	copyPacket  = 2 // NFULNL_COPY_PACKET
-	flagSeq     = 1 // NFULNL_CFG_F_SEQ
+	commandBind   = 1 // NFULNL_CFG_CMD_BIND
+	commandUnbind = 2 // NFULNL_CFG_CMD_UNBIND
+	copyPacket    = 2 // NFULNL_COPY_PACKET
+	flagSeq       = 1 // NFULNL_CFG_F_SEQ
 )
 
 // How the kernel is asked to send messages. Rules may ask for less with
@@ -75,9 +77,24 @@ func (c *Conn) bind(group uint16) error {
 	return ErrBusy
 }
 
-// request sends a message and returns the kernel's verdict. Packets that are
-// logged meanwhile are kept for Receive.
-func (c *Conn) request(typ netlink.HeaderType, group uint16, attrs []byte) error {
+// Unbind stops listening. Receive still returns what was logged before, also
+// what the kernel was holding back, and then io.EOF. It may be called while
+// another goroutine receives.
+func (c *Conn) Unbind() error {
+	ae := netlink.NewAttributeEncoder()
+	ae.Uint8(cfgCommand, commandUnbind)
+	attrs, err := ae.Encode()
+	if err == nil {
+		err = c.send(msgConfig, c.group, attrs)
+	}
+	if err != nil {
+		return fmt.Errorf("stop listening to netlink log group %d: %w", c.group, err)
+	}
+	return nil
+}
+
+// send sends a message that the kernel is to acknowledge.
+func (c *Conn) send(typ netlink.HeaderType, group uint16, attrs []byte) error {
 	m := netlink.Message{
 		Header: netlink.Header{Type: typ, Flags: netlink.Request | netlink.Acknowledge},
 		Data:   append([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, byte(group >> 8), byte(group)}, attrs...),
@@ -87,7 +104,13 @@ func (c *Conn) request(typ netlink.HeaderType, group uint16, attrs []byte) error
 	if err != nil {
 		return err
 	}
-	if err := c.wire.Send(b); err != nil {
+	return c.wire.Send(b)
+}
+
+// request sends a message and returns the kernel's verdict. Packets that are
+// logged meanwhile are kept for Receive.
+func (c *Conn) request(typ netlink.HeaderType, group uint16, attrs []byte) error {
+	if err := c.send(typ, group, attrs); err != nil {
 		return err
 	}
 	for {

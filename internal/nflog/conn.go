@@ -9,7 +9,10 @@ package nflog
 import (
 	"errors"
 	"fmt"
+	"io"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/nfnl"
 )
@@ -39,6 +42,7 @@ type Config struct {
 // meanwhile close the connection or set its deadline.
 type Conn struct {
 	wire   *nfnl.Conn
+	group  uint16
 	early  [][]byte // datagrams that came before Dial was done
 	next   uint32   // sequence number of the next message
 	prefix string   // of the last message
@@ -55,7 +59,7 @@ func Dial(config *Config) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{wire: wire}
+	c := &Conn{wire: wire, group: config.Group}
 	if err = wire.SetReadBuffer(config.ReadBuffer); err == nil {
 		err = c.bind(config.Group)
 	}
@@ -100,9 +104,9 @@ type Lost struct {
 
 // Receive waits for the next datagram and appends its messages to batch. They
 // share no memory with the connection. Messages that were lost are no error.
-// The error is os.ErrClosed after Close, os.ErrDeadlineExceeded after the
-// deadline; after any other the connection is still good. What was appended is
-// good in any case.
+// The error is os.ErrClosed after Close, io.EOF after all that came before
+// [Conn.Unbind], os.ErrDeadlineExceeded after the deadline; after any other the
+// connection is still good. What was appended is good in any case.
 func (c *Conn) Receive(batch []Message) ([]Message, Lost, error) {
 	if len(c.early) > 0 {
 		b := c.early[0]
@@ -128,6 +132,12 @@ func (c *Conn) decode(batch []Message, b []byte) ([]Message, Lost, error) {
 			return batch, lost, fmt.Errorf("decode netlink log: %w", err)
 		}
 		b = rest
+		if m.Type == unix.NLMSG_ERROR { // the answer to Unbind
+			if err := m.Errno(); err != nil {
+				return batch, lost, fmt.Errorf("stop listening to the netlink log: %w", err)
+			}
+			return batch, lost, io.EOF
+		}
 		if m.Type != msgPacket {
 			continue // an NLMSG_DONE ends datagrams of several messages
 		}

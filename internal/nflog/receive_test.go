@@ -1,6 +1,7 @@
 package nflog
 
 import (
+	"io"
 	"net/netip"
 	"testing"
 	"time"
@@ -148,6 +149,24 @@ func TestGap(t *testing.T) {
 			if got := c.gap(seq); got != tt.want[i] {
 				t.Errorf("%s: before %d: %d are missing, want %d", tt.name, seq, got, tt.want[i])
 			}
+		}
+	}
+}
+
+// TestUnbind stops listening while the kernel holds messages back: they come,
+// then the end, and another can listen.
+func TestUnbind(t *testing.T) {
+	l := newLab(t)
+	for n := range 20 {
+		c := l.dial(0)
+		l.knock(n)
+		if err := c.Unbind(); err != nil {
+			t.Fatal(err)
+		}
+		l.knock(1) // is for nobody
+		receive(t, c, n)
+		if late, lost, err := c.Receive(nil); err != io.EOF || len(late) > 0 || lost != (Lost{}) {
+			t.Fatalf("after %d messages: %v, %+v, %v, want io.EOF", n, late, lost, err)
 		}
 	}
 }

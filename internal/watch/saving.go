@@ -2,6 +2,7 @@ package watch
 
 import (
 	"errors"
+	"io"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
@@ -118,11 +119,18 @@ func (w *Watcher) onSynced(s synced) {
 	}
 }
 
-// end handles the reports received until now, and writes the book.
+// end handles all that was logged until now, and writes the book. A log that
+// does not end within a second has lost its end in an overrun.
 func (w *Watcher) end() error {
-	for wait := time.After(heldBack); wait != nil; {
+	if err := w.log.Unbind(); err != nil {
+		w.fault(err)
+	}
+	for wait := time.After(time.Second); wait != nil; {
 		select {
 		case r := <-w.reports:
+			if r.err == io.EOF {
+				r.err, wait = nil, nil
+			}
 			w.onReceived(r)
 		case <-wait:
 			wait = nil

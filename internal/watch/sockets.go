@@ -2,6 +2,7 @@ package watch
 
 import (
 	"errors"
+	"io"
 	"net/netip"
 	"os"
 	"time"
@@ -16,7 +17,7 @@ type received struct {
 	messages []message
 	lost     nflog.Lost
 	events   []nftset.Event
-	err      error
+	err      error // io.EOF is the end of the log
 }
 
 // message is a log message and the source that it is about.
@@ -41,6 +42,9 @@ func (w *Watcher) forward(receive func() received) {
 		case <-w.done:
 			return
 		}
+		if r.err == io.EOF {
+			return
+		}
 	}
 }
 
@@ -50,7 +54,10 @@ func readLog(c *nflog.Conn, sources *sources) (r received) {
 	messages, r.lost, r.err = c.Receive(nil)
 	for _, m := range messages {
 		source, err := sources.of(m.Src)
-		r.messages, r.err = append(r.messages, message{m, source}), errors.Join(r.err, err)
+		r.messages = append(r.messages, message{m, source})
+		if r.err == nil {
+			r.err = err
+		}
 	}
 	return r
 }
