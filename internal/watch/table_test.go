@@ -131,6 +131,29 @@ func TestSwapped(t *testing.T) {
 	}
 }
 
+// What a source does not have in a table that was made anew while the kernel
+// was asked means nothing.
+func TestSwappedWhileAsked(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	offenders := l.Sources(1)
+	l.Offend(offenders...)
+	for _, swap := range []bool{false, true} {
+		standings, same := 0, false
+		ask(l.Conn, l.spec.Table, question{sources: l.prefixes(offenders...)}, func(a answer) bool {
+			if a.layout != nil && swap {
+				l.NFT("flush ruleset")
+				l.apply()
+			}
+			standings, same = standings+len(a.standings), a.same
+			return a.err == nil
+		})
+		if swap && (standings > 0 || same) || !swap && (standings != len(offenders) || !same) {
+			t.Errorf("swapped %v: it says of %d sources what they have, the same table %v", swap, standings, same)
+		}
+	}
+}
+
 // A table that the watcher makes again knows the networks of this host: a ban
 // of a neighbour is not one of all of them, be it by hand or by the packet
 // path.
