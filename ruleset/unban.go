@@ -10,8 +10,8 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// fewAddresses is up to how many addresses of a prefix are asked for one by
-// one, in place of reading whole sets.
+// fewAddresses is up to how many addresses are asked for one by one, in place of
+// reading whole sets.
 const fewAddresses = 4096
 
 // Unban lifts the bans of prefixes and of all that is within them, and forgets
@@ -107,6 +107,9 @@ func (s *State) keysIn(set *nftset.Set, ivs []nftset.Interval) (keys []nftset.Ke
 	role, _ := RoleOf(set.Name)
 	for _, iv := range ivs {
 		for _, p := range iv.Prefixes() {
+			if len(keys) > fewAddresses {
+				return nil, false
+			}
 			switch a, f := p.Addr(), familyOfAddr(p.Addr()); {
 			case role == RoleSubnet && p.Bits() >= f.subnetLen:
 				keys = append(keys, networkKey(a, f.subnetLen))
