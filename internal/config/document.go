@@ -22,16 +22,21 @@ type document struct {
 // position is a line and a column, both counted from 1.
 type position struct{ line, column int }
 
-// maxKeys is up to how many keys and tables are located. The time that go-toml
-// takes for each grows with the size of the file.
+// maxKeys is up to how many keys and tables are located, parts of dotted keys
+// included. The time that go-toml takes for each grows with the size of the
+// file.
 const maxKeys = 1000
+
+// maxParts is how many parts of a key are looked at: no key of ours has more
+// than two.
+const maxParts = 3
 
 // decode reads a TOML document. The fault is one of syntax, or of a value that
 // TOML allows and go-toml cannot represent.
 func decode(file string, data []byte) (*document, *Error) {
 	d := &document{file: file, keys: make(map[string]position)}
 	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // which some editors put first
-	if bytes.Count(data, []byte("="))+bytes.Count(data, []byte("[")) <= maxKeys {
+	if countKeys(data) <= maxKeys {
 		d.locate(data)
 	}
 	err := toml.Unmarshal(data, &d.root)
@@ -48,6 +53,19 @@ func decode(file string, data []byte) (*document, *Error) {
 	return nil, fault
 }
 
+// countKeys returns at least how many keys and tables a document has, with the
+// parts of dotted ones.
+func countKeys(data []byte) int {
+	n := bytes.Count(data, []byte("=")) + bytes.Count(data, []byte("["))
+	for line := range bytes.Lines(data) {
+		line = bytes.TrimSpace(line)
+		if key, _, ok := bytes.Cut(line, []byte("=")); (ok || bytes.HasPrefix(line, []byte("["))) && line[0] != '#' {
+			n += bytes.Count(key, []byte("."))
+		}
+	}
+	return n
+}
+
 // locate finds the keys. go-toml reports where a key is only if there is no
 // field for it: so one destination has no fields, and the other has the tables,
 // empty. It leaves out the name of an inline table, whose keys are therefore not
@@ -62,7 +80,7 @@ func (d *document) locate(data []byte) {
 		}
 		for _, e := range missing.Errors {
 			line, column := e.Position()
-			for i := range e.Key() {
+			for i := range min(len(e.Key()), maxParts) {
 				if name := fullName(e.Key()[:i+1]...); d.keys[name].line == 0 {
 					d.keys[name] = position{line, column}
 				}
