@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -102,8 +103,15 @@ func (c *Client) Removing() error {
 // watcher forgets them. It returns the sources of which something was
 // remembered.
 func (c *Client) Unbanned(prefixes ...netip.Prefix) (had []netip.Prefix, err error) {
-	err = c.do("have the watcher forget", c.longer, http.MethodPost, UnbannedPath, prefixes, into(&had))
-	return had, err
+	const request = 100_000 // fit into what the watcher reads
+	for some := range slices.Chunk(prefixes, request) {
+		var of []netip.Prefix
+		if err := c.do("have the watcher forget", c.longer, http.MethodPost, UnbannedPath, some, into(&of)); err != nil {
+			return had, err
+		}
+		had = append(had, of...)
+	}
+	return had, nil
 }
 
 // Book returns what is remembered: of these sources, or of all if none is
