@@ -30,7 +30,7 @@ func newBan(e ruleset.Entry, prefix netip.Prefix, now time.Time) ban {
 	if b.cause != ruleset.CauseHand {
 		b.step = e.Step
 	}
-	b.reason, _ = ruleset.Offence(e.Comment)
+	b.reason, _ = ruleset.Offence(book.Reason(e.Cause, e.Comment))
 	return b
 }
 
@@ -46,10 +46,7 @@ func (b *ban) since() (t time.Time) {
 // comment returns the reason of the ban or, without one, what is remembered of
 // the offences: "tcp/23, 2 offences".
 func (b *ban) comment() string {
-	switch {
-	case b.reason == book.HandComment && b.cause == ruleset.CauseHand:
-		return "" // the cause says the same
-	case b.reason != "" || b.known == nil || b.known.Offences == 0:
+	if b.reason != "" || b.known == nil || b.known.Offences == 0 {
 		return text.Printable(b.reason)
 	}
 	offences := text.Plural(b.known.Offences, "offence")

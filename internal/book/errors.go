@@ -60,5 +60,9 @@ type RefusedError = folder.RefusedError
 type OriginError struct{ What, Saved, Here string }
 
 func (e *OriginError) Error() string {
-	return fmt.Sprintf("written on another %s (%s, this is %s)", e.What, e.Saved, e.Here)
+	preposition := "in"
+	if e.What == "machine" {
+		preposition = "on"
+	}
+	return fmt.Sprintf("written %s another %s (%s; this one is %s)", preposition, e.What, e.Saved, e.Here)
 }

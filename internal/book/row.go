@@ -130,6 +130,15 @@ func (r Row) normalize() (Row, key, bool) {
 // of bans only the comment distinguishes it from one that the packet path made.
 const HandComment = "by hand"
 
+// Reason returns the comment of a ban, or "" for the one that only says what its
+// cause does.
+func Reason(c ruleset.Cause, comment string) string {
+	if c == ruleset.CauseHand && comment == HandComment {
+		return ""
+	}
+	return comment
+}
+
 // RowOf returns the row of a record that was read just now.
 func RowOf(r *ruleset.Record, now Moment) Row {
 	row := Row{Source: r.Source, Cause: r.Cause}

@@ -220,6 +220,7 @@ func (k *core) onLost(lost nflog.Lost, now book.Clock) {
 }
 
 func (k *core) publish(n News) {
+	n.Comment = book.Reason(n.Cause, n.Comment)
 	k.counters.count(&n)
 	k.news = append(k.news, n)
 }
