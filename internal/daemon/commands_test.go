@@ -110,7 +110,7 @@ func TestStatus(t *testing.T) {
 	l.Offend(offender)
 	p.awaitRows(1)
 	got := p.status()
-	if age := time.Since(got.Since); age < 0 || age > lab.Patience {
+	if age := time.Since(got.Since); age < 0 || age > lab.Patience || got.Since.Location() != time.UTC || got.Since.Nanosecond() != 0 {
 		t.Errorf("it runs since %v", got.Since)
 	}
 	netns := uint64(0)

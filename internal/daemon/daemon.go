@@ -204,7 +204,7 @@ func (d *daemon) status(ctx context.Context) (control.Status, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := control.Status{
-		PID: os.Getpid(), NetNS: book.Here(0).NetNS, Since: d.since, Config: d.current.Source,
+		PID: os.Getpid(), NetNS: book.Here(0).NetNS, Since: d.since.UTC().Truncate(time.Second), Config: d.current.Source,
 		Table: w.Table, TableCurrent: w.TableCurrent, TableWrong: w.Wrong, Rows: w.Rows, Offenders: w.Offenders,
 		Overruns: w.LogOverruns + w.EventOverruns, Resyncs: w.Resyncs, SaveFailures: w.SaveFailures,
 		Metrics: d.current.Watch.Metrics, JournalDropped: d.stderr.dropped.Load(),
