@@ -31,10 +31,12 @@ lint: ## gofmt, go vet, staticcheck, go mod tidy in each module: report, change 
 	@for module in $(MODULES); do echo "lint $$module" && $(GO) vet -C $$module ./... && \
 		(cd $$module && $(STATICCHECK) ./... && $(GO) mod tidy -diff) || exit 1; done
 
-lint-face: ## check the workflows, the Kubernetes manifest, the Ansible role and the AppArmor profile, by what of it is here
+lint-face: ## check the workflows, the Ansible role and the AppArmor profile; say what is skipped, or fail if PORTMON_REQUIRE=all
 	$(GO) run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
-	@if command -v ansible-playbook >/dev/null; then ansible-playbook --syntax-check -i localhost, packaging/ansible/site.yml; fi
-	@if command -v apparmor_parser >/dev/null; then apparmor_parser -Q -K packaging/apparmor/usr.bin.portmon; fi
+	@if command -v ansible-playbook >/dev/null; then ansible-playbook --syntax-check -i localhost, packaging/ansible/site.yml; \
+		else echo 'skipped the Ansible role: no ansible-playbook (ansible-core)'; test "$$PORTMON_REQUIRE" != all; fi
+	@if command -v apparmor_parser >/dev/null; then apparmor_parser -Q -K packaging/apparmor/usr.bin.portmon; \
+		else echo 'skipped the AppArmor profile: no apparmor_parser (apparmor)'; test "$$PORTMON_REQUIRE" != all; fi
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r pkg dir; do \
