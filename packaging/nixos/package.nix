@@ -5,7 +5,7 @@
 #
 #     services.portmon.package = pkgs.callPackage ./package.nix { vendorHash = "sha256-…"; };
 #
-# It wants the Go that go.mod names, or a later one; if buildGoModule of this nixpkgs is older, hand in another, such as buildGo126Module.
+# It wants the Go that go.mod names, or a later one; if buildGoModule of this nixpkgs is older, hand in another, such as buildGo125Module.
 { lib
 , buildGoModule
 , installShellFiles
