@@ -267,7 +267,7 @@ func TestAPKContents(t *testing.T) {
 	checkProgram(t, files["/usr/bin/portmon"])
 	for path, source := range map[string]string{
 		"/etc/init.d/portmon": "openrc/portmon", "/etc/init.d/portmon-watch": "openrc/portmon-watch",
-		"/.pre-deinstall": "scripts/apk-deinstall",
+		"/.pre-deinstall": "scripts/apk-deinstall", "/.post-upgrade": "scripts/apk-post-upgrade",
 	} {
 		want, err := os.ReadFile(source)
 		if err != nil {
@@ -278,7 +278,7 @@ func TestAPKContents(t *testing.T) {
 		}
 	}
 	for path := range files {
-		if strings.Contains(path, "systemd") || strings.HasPrefix(path, "/.post") {
+		if strings.Contains(path, "systemd") || strings.HasPrefix(path, "/.post") && path != "/.post-upgrade" {
 			t.Errorf("it has %s", path)
 		}
 	}
