@@ -334,7 +334,7 @@ func TestEndedWatcher(t *testing.T) {
 	for name, ask := range map[string]func() error{
 		"status":   func() error { _, err := c.Status(); return err },
 		"book":     func() error { _, err := c.Book(0); return err },
-		"unbanned": func() error { _, err := c.Unbanned(); return err },
+		"unbanned": func() error { _, err := c.Unbanned(netip.MustParsePrefix("203.0.113.9/32")); return err },
 		"save":     c.Save, "applying": c.Applying, "removing": c.Removing,
 	} {
 		if err := ask(); err == nil || !strings.Contains(err.Error(), watch.ErrEnded.Error()) {
