@@ -1,9 +1,7 @@
 package ruleset
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/binary"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,18 +10,22 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"github.com/portmon/portmon/internal/nfnl"
 	"github.com/portmon/portmon/nftset"
 )
 
-// Packet is the first packet of a connection that nothing has translated or
-// marked, and what the host would answer if the packet path asked about it.
+// Packet is the first packet of a connection that nothing has translated, and
+// what the host would answer if the packet path asked about it.
 type Packet struct {
-	From, To netip.Addr
-	Port     uint16 // destination
-	Proto    uint8  // unix.IPPROTO_TCP, which stands for a SYN, or unix.IPPROTO_UDP
+	From  netip.Addr
+	To    netip.Addr // the zero Addr if it is not known
+	Port  uint16     // destination; 0 if it is not known
+	Proto uint8      // unix.IPPROTO_TCP, which stands for a SYN, _UDP, _ICMP or _ICMPV6
 
-	Loopback         bool // it comes in by lo
+	// Device and Index are of the interface that it comes in by. If they are not
+	// known, "" and 0, it is any but lo, whose index is 1.
+	Device string
+	Index  uint32
+
 	FromSelf, ToSelf bool // the routes say that the address is one of this host
 	Listener         bool // a socket would get it
 	RouteBack        bool // a route to From leads by the interface that it came in by
@@ -66,6 +68,12 @@ type Trace struct {
 	// Because is the name of the question that settled it, or [OtherRule]; ""
 	// if no rule did. If it leads to a ban, it is the cause of that.
 	Because string
+	// NotKnown reports that the verdict depends on a rule that is not portmon's
+	// and may match or not. Dropped and Ban are not set then.
+	NotKnown bool
+	// OtherChain is the chain of the first rule that is not portmon's and gave
+	// a verdict, or may have; "" if there is none.
+	OtherChain string
 	// Ban is the ban that the packet leads to, nil if there is none; Step is that
 	// of the ladder, 0 for a ban of a subnet, and Cause is why.
 	Ban   *Entry
@@ -78,11 +86,12 @@ type Trace struct {
 
 // Trace follows a packet through the rules that the kernel holds, those of
 // others included, and asks the kernel for the elements that they look up. It
-// changes nothing. Rate limits and full sets are taken to let the packet
+// changes nothing. A rule whose matches it cannot evaluate may match; portmon
+// makes no such rule. Rate limits and full sets are taken to let the packet
 // through, and of packets to traps and of sources in a subnet none are taken to
 // have come before: the kernel does not report those numbers.
 func (h *Handle) Trace(p Packet) (Trace, error) {
-	t := tracer{h: h, p: p, added: make(map[setElement]bool)}
+	t := tracer{h: h, p: p, changed: make(map[setElement]bool)}
 	if h.Dormant {
 		t.ask(AskDormant, true, nftset.Element{})
 		t.Because = AskDormant
@@ -95,26 +104,56 @@ func (h *Handle) Trace(p Packet) (Trace, error) {
 		}
 	}
 	slices.SortStableFunc(base, func(a, b ChainState) int { return cmp.Compare(a.Hook.Priority, b.Hook.Priority) })
+	verdict := expr.VerdictAccept
 	for _, ch := range base {
 		t.Because, t.asked = "", ""
-		verdict, err := t.follow(ch.Name)
-		if t.Dropped = verdict == expr.VerdictDrop; t.Dropped || err != nil {
+		t.tracked = ch.Hook.Priority > conntrackPriority
+		v, err := t.follow(ch.Name)
+		if err != nil {
 			return t.Trace, err
 		}
+		if v == expr.VerdictContinue && !ch.Plain {
+			t.doubt(ch.Name, v) // its policy may be to drop
+		}
+		if v == expr.VerdictDrop {
+			verdict = v
+			break
+		}
+	}
+	t.Dropped = verdict == expr.VerdictDrop
+	if slices.ContainsFunc(t.doubts, func(v expr.VerdictKind) bool { return v != verdict || t.Ban != nil || t.Probes > 0 }) {
+		t.NotKnown, t.Dropped, t.Ban, t.Because = true, false, nil, OtherRule
 	}
 	return t.Trace, nil
 }
+
+// conntrackPriority is NF_IP_PRI_CONNTRACK of
+// include/uapi/linux/netfilter_ipv4.h. Before it, no packet has a connection.
+const conntrackPriority = -200
 
 // tracer is a packet on its way.
 type tracer struct {
 	h *Handle
 	p Packet
 	Trace
-	added map[setElement]bool // elements that the packet has added
-	reg   [80]byte
-	about string // the question that the loaded value answers; "" for none
-	yes   bool
-	asked string // by the rule, last
+	changed map[setElement]bool // elements that the packet has added (true) or deleted
+	doubts  []expr.VerdictKind  // of rules that may match
+	tracked bool                // the chain is behind conntrack
+
+	// Of the rule:
+	reg    [96]byte
+	unsure [96]bool // bytes of reg that are not known
+	maybe  bool     // whether it matches is not known
+	about  string   // the question that the loaded value answers; "" for none
+	yes    bool
+	asked  string // last
+}
+
+// doubt notes that a rule of the chain that is not portmon's may end in a
+// verdict.
+func (t *tracer) doubt(chain string, v expr.VerdictKind) {
+	t.OtherChain = cmp.Or(t.OtherChain, chain)
+	t.doubts = append(t.doubts, v)
 }
 
 // setElement is one element of a set.
@@ -148,7 +187,7 @@ func (t *tracer) follow(chain string) (expr.VerdictKind, error) {
 	last := t.asked
 	for _, rule := range ch.Rules {
 		t.asked = ""
-		v, err := t.rule(rule.Exprs)
+		v, err := t.rule(chain, rule.Exprs)
 		last = cmp.Or(t.asked, last)
 		if err != nil {
 			return 0, err
@@ -168,6 +207,9 @@ func (t *tracer) follow(chain string) (expr.VerdictKind, error) {
 			last = t.asked
 		case expr.VerdictReturn:
 			return expr.VerdictContinue, nil
+		case expr.VerdictContinue:
+		default: // as to a queue
+			t.doubt(chain, v.Kind)
 		}
 	}
 	t.asked = last
@@ -182,6 +224,8 @@ func (t *tracer) because(chain string, verdict expr.VerdictKind, last string) st
 		return t.Cause.String()
 	case chain == chainListens:
 		return AskListener
+	case slices.Contains([]string{chainEarly, chainEarlyOpening, chainGuard}, chain) && t.asked != AskBanned:
+		// No rule of ours there asks for anything else last.
 	case t.asked != "":
 		return t.asked
 	case strings.HasPrefix(chain, chainRetry) && verdict == expr.VerdictDrop:
@@ -189,177 +233,38 @@ func (t *tracer) because(chain string, verdict expr.VerdictKind, last string) st
 	case verdict == expr.VerdictAccept && (last == AskTrapPort || last == AskScore):
 		return last
 	}
+	t.OtherChain = cmp.Or(t.OtherChain, chain)
 	return OtherRule
 }
 
-// rule returns the verdict of a rule, VerdictContinue if it has none or does
-// not match.
-func (t *tracer) rule(exprs [][]byte) (expr.Verdict, error) {
-	t.about = ""
+// rule returns the verdict of a rule of the chain, VerdictContinue if it has
+// none or may not match.
+func (t *tracer) rule(chain string, exprs [][]byte) (expr.Verdict, error) {
+	none := expr.Verdict{Kind: expr.VerdictContinue}
+	t.about, t.maybe, t.unsure = "", false, [len(t.unsure)]bool{}
 	for _, b := range exprs {
 		e, err := decodeExpr(t.h.Family, b)
-		if err != nil {
-			return expr.Verdict{}, err
-		}
-		if v, ok := e.(*expr.Verdict); ok {
+		if v, ok := e.(*expr.Verdict); ok && err == nil {
+			if t.maybe && v.Kind != expr.VerdictContinue {
+				t.doubt(chain, v.Kind)
+				return none, nil
+			}
 			return *v, nil
 		}
-		if matches, err := t.evaluate(e); !matches || err != nil {
-			return expr.Verdict{Kind: expr.VerdictContinue}, err
+		m := mayDecide
+		if err == nil {
+			m, err = t.evaluate(e)
 		}
-	}
-	return expr.Verdict{Kind: expr.VerdictContinue}, nil
-}
-
-// decodeExpr returns an expression of a rule, nil for a kind that our rules do
-// not have.
-func decodeExpr(family nftset.Family, b []byte) (expr.Any, error) {
-	attrs, err := nfnl.Parse(b)
-	if err != nil {
-		return nil, err
-	}
-	e := map[string]expr.Any{
-		"payload": &expr.Payload{}, "meta": &expr.Meta{}, "ct": &expr.Ct{}, "fib": &expr.Fib{}, "socket": &expr.Socket{},
-		"bitwise": &expr.Bitwise{}, "cmp": &expr.Cmp{}, "lookup": &expr.Lookup{}, "dynset": &expr.Dynset{},
-		"limit": &expr.Limit{}, "objref": &expr.Objref{}, "immediate": &expr.Immediate{}, "log": &expr.Log{},
-		"counter": &expr.Counter{},
-	}[string(attrs[unix.NFTA_EXPR_NAME].Text())]
-	if e == nil {
-		return nil, nil
-	}
-	data := attrs[unix.NFTA_EXPR_DATA].Data
-	err = expr.Unmarshal(byte(family), data, e)
-	if imm, ok := e.(*expr.Immediate); ok && err == nil && imm.Register == unix.NFT_REG_VERDICT {
-		e = &expr.Verdict{}
-		err = expr.Unmarshal(byte(family), data, e)
-	}
-	return e, err
-}
-
-// evaluate runs an expression, and reports whether the rule goes on behind it.
-func (t *tracer) evaluate(e expr.Any) (matches bool, err error) {
-	switch e := e.(type) {
-	case *expr.Payload:
-		header := t.network()
-		if e.Base == expr.PayloadBaseTransportHeader {
-			header = t.transport()
-		}
-		if int(e.Offset+e.Len) > len(header) {
-			return false, nil
-		}
-		t.load(e.DestRegister, header[e.Offset:][:e.Len])
-	case *expr.Immediate:
-		t.load(e.Register, e.Data)
-	case *expr.Meta:
-		if e.SourceRegister {
-			return true, nil // sets a mark, which no rule of ours asks for
-		}
-		switch e.Key {
-		case expr.MetaKeyNFPROTO:
-			t.load(e.Register, []byte{familyOfAddr(t.p.From).number()})
-		case expr.MetaKeyL4PROTO:
-			t.load(e.Register, []byte{t.p.Proto})
-		case expr.MetaKeyIIF:
-			t.loadAnswer(e.Register, AskLoopback, t.p.Loopback, 1, 2) // lo is 1, as always
-		default:
-			return false, nil
-		}
-	case *expr.Ct: // of a new connection
-		value := map[expr.CtKey]uint32{expr.CtKeySTATE: 1 << (2 + 1)}[e.Key] // IP_CT_NEW is 2
-		t.load(e.Register, hostOrder(value))
-	case *expr.Fib:
 		switch {
-		case !e.ResultADDRTYPE:
-			t.loadAnswer(e.Register, AskRouteBack, t.p.RouteBack, 1, 0)
-		case e.FlagDADDR:
-			t.loadAnswer(e.Register, AskToThisHost, t.p.ToSelf, unix.RTN_LOCAL, unix.RTN_UNICAST)
-		default:
-			t.loadAnswer(e.Register, AskOwnAddress, t.p.FromSelf, unix.RTN_LOCAL, unix.RTN_UNICAST)
+		case m == mayDecide:
+			t.doubt(chain, expr.VerdictContinue)
+			return none, nil
+		case m == fails || err != nil:
+			return none, err
 		}
-	case *expr.Socket:
-		t.ask(AskListener, t.p.Listener, nftset.Element{})
-		t.load(e.Register, make([]byte, 4)) // not transparent, and on any address
-		return t.p.Listener, nil
-	case *expr.Bitwise:
-		if len(e.Mask) != int(e.Len) || len(e.Xor) != int(e.Len) {
-			return false, nil // a shift, which none of our rules has
-		}
-		value := slices.Clone(t.at(e.SourceRegister)[:e.Len])
-		for i := range value {
-			value[i] = value[i]&e.Mask[i] ^ e.Xor[i]
-		}
-		t.load(e.DestRegister, value)
-	case *expr.Cmp:
-		t.ask(t.about, t.yes, nftset.Element{})
-		c := bytes.Compare(t.at(e.Register)[:len(e.Data)], e.Data)
-		return e.Op == expr.CmpOpEq && c == 0 || e.Op == expr.CmpOpNeq && c != 0 ||
-			e.Op == expr.CmpOpGte && c >= 0 || e.Op == expr.CmpOpLte && c <= 0, nil
-	case *expr.Lookup:
-		return t.lookup(e)
-	case *expr.Dynset:
-		return t.dynset(e)
-	case *expr.Limit:
-		return !e.Over, nil
-	case *expr.Objref:
-		switch e.Name {
-		case CounterTrapped:
-			t.Cause = CauseTrap
-		case CounterScanned:
-			t.Cause = CauseScan
-		case CounterDropped:
-			t.asked = AskBanned
-		}
-	case *expr.Log, *expr.Counter:
-	default:
-		return false, nil
+		t.maybe = t.maybe || m == mayMatch
 	}
-	return true, nil
-}
-
-// at returns a register and those behind it. The first four, of 16 bytes each,
-// are also numbered as words of 4 bytes. An expression that has no register, such
-// as one that sets the mark of a connection, gets one that no other reads.
-func (t *tracer) at(register uint32) []byte {
-	switch {
-	case register >= unix.NFT_REG32_00 && register <= unix.NFT_REG32_15:
-		return t.reg[4*(register-unix.NFT_REG32_00):]
-	case register >= unix.NFT_REG_1 && register <= unix.NFT_REG_4:
-		return t.reg[16*(register-unix.NFT_REG_1):]
-	}
-	return make([]byte, len(t.reg))
-}
-
-func (t *tracer) load(register uint32, value []byte) {
-	copy(t.at(register), value)
-	t.about = ""
-}
-
-// loadAnswer loads what answers a question: one value for yes, another for no.
-func (t *tracer) loadAnswer(register uint32, question string, yes bool, ifYes, ifNo uint32) {
-	value := ifNo
-	if yes {
-		value = ifYes
-	}
-	t.load(register, hostOrder(value))
-	t.about, t.yes = question, yes
-}
-
-// network returns the header of IPv4 or IPv6, as far as rules read it.
-func (t *tracer) network() []byte {
-	f := familyOfAddr(t.p.From)
-	header := make([]byte, f.daddrAt)
-	copy(header[f.saddrAt:], t.p.From.AsSlice())
-	return append(header, t.p.To.AsSlice()...)
-}
-
-// transport returns the header of TCP or UDP, as far as rules read it.
-func (t *tracer) transport() []byte {
-	header := make([]byte, 20)
-	binary.BigEndian.PutUint16(header[portAt:], t.p.Port)
-	if t.p.Proto == unix.IPPROTO_TCP {
-		header[13] = tcpSYN
-	}
-	return header
+	return none, nil
 }
 
 // questionOf returns the question that a set answers, "" for one that is of no
@@ -377,57 +282,6 @@ func questionOf(set string) string {
 		}
 	}
 	return ""
-}
-
-func (t *tracer) lookup(e *expr.Lookup) (matches bool, err error) {
-	set := t.h.Set(e.SetName)
-	if set == nil {
-		return false, nil
-	}
-	key, _ := nftset.ParseKey(set.Type, t.at(e.SourceRegister)[:set.Type.Len()])
-	if t.added[setElement{set.Name, key}] {
-		return !e.Invert, nil // by this packet: no question about it
-	}
-	el, found, err := t.h.get(set.Name, key)
-	t.ask(questionOf(set.Name), found, el)
-	return found != e.Invert, err
-}
-
-func (t *tracer) dynset(e *expr.Dynset) (matches bool, err error) {
-	set := t.h.Set(e.SetName)
-	if set == nil || e.Operation == dynsetDelete {
-		return set != nil, nil
-	}
-	key, _ := nftset.ParseKey(set.Type, t.at(e.SrcRegKey)[:set.Type.Len()])
-	t.added[setElement{set.Name, key}] = true
-	if need := threshold(e); need > 1 {
-		switch f := familyOf(set.Type); set.Name {
-		case f.score():
-			probed, err := t.h.Probed(netip.PrefixFrom(key.Addr(), key.Addr().BitLen()))
-			if err != nil {
-				return false, err
-			}
-			t.Probes, t.ScanPorts = len(probed)+1, need
-			t.ask(AskScore, t.Probes >= need, nftset.Element{})
-			return t.Probes >= need, nil
-		case f.hits():
-			t.ask(AskRetries, true, nftset.Element{})
-		}
-		return false, nil
-	}
-	switch role, step := RoleOf(set.Name); role {
-	case RoleBan, RoleSubnet:
-		if role == RoleSubnet {
-			t.Cause = CauseSubnet
-		}
-		el := nftset.Element{Interval: nftset.Single(key).Interval, Timeout: cmp.Or(e.Timeout, set.Timeout)}
-		if ban, ok := t.h.Entry(set.Name, el); ok {
-			t.Ban = &ban
-		}
-	case RoleStep:
-		t.Step = step
-	}
-	return true, nil
 }
 
 // threshold returns for the packet of which number a rule goes on behind a

@@ -29,6 +29,7 @@ const (
 	packetPasses  = "passes"
 	packetDropped = "dropped"
 	packetBans    = "dropped_and_bans" // it is the offence
+	packetUnknown = "not_known"        // a rule that is not portmon's may decide
 )
 
 // packetAnswer is what would become of a packet, and why.
@@ -84,7 +85,10 @@ func (p *cli) follow(h *ruleset.Handle, a *answer, q query) (*packetAnswer, erro
 		}
 	}
 	packet := ruleset.Packet{
-		From: q.from, To: q.to, Port: q.port, Proto: unix.IPPROTO_TCP, Loopback: q.iif == "lo", RouteBack: back.Found,
+		From: q.from, To: q.to, Port: q.port, Proto: unix.IPPROTO_TCP, RouteBack: back.Found,
+	}
+	if dev, err := net.InterfaceByName(q.iif); err == nil { // "" if there is no route
+		packet.Device, packet.Index = dev.Name, uint32(dev.Index)
 	}
 	if q.proto == "udp" {
 		packet.Proto = unix.IPPROTO_UDP
@@ -126,6 +130,9 @@ func (a *packetAnswer) settle(t ruleset.Trace, retries time.Duration) {
 		a.Verdict = packetDropped
 	}
 	switch {
+	case t.NotKnown:
+		a.Verdict = packetUnknown
+		a.Text = "not known: a rule that is not portmon's, in chain " + text.Printable(t.OtherChain) + ", may match: run `portmon apply`"
 	case t.Ban != nil:
 		reason := "it is a packet to a trap port"
 		switch {
@@ -208,6 +215,8 @@ func (a *packetAnswer) print(p *cli) {
 	switch a.Verdict {
 	case packetPasses:
 		colour, is = green, "passes"
+	case packetUnknown:
+		colour, is = yellow, "passes or is dropped"
 	case packetBans:
 		is = "is dropped, and bans"
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/route"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -27,8 +28,10 @@ offences, and the closed ports that count against it. It asks the kernel and
 changes nothing.
 
 With --port it goes through the questions that the kernel would ask about a new
-connection to that port, in the same order, and reports the verdict. It cannot
-see what nftables rules of others, DNAT, or a packet mark would change.`,
+connection to that port, in the same order, and reports the verdict. That is not
+known if it depends on a rule that is not portmon's and asks for something that
+why does not know, such as a packet mark. It cannot see what other tables or
+DNAT would change.`,
 		Example: `  portmon why 203.0.113.7
   portmon why 203.0.113.7 --port 3389
   portmon why 2001:db8:5:6::7 --json | jq -r .verdict`,
@@ -115,7 +118,7 @@ type answer struct {
 	Verdict       verdict      `json:"verdict"`
 	WhitelistedBy string       `json:"whitelisted_by,omitempty"`
 	Bans          []banJSON    `json:"bans"`
-	// NoEffect is why the kernel lets packets pass in spite of a ban.
+	// NoEffect is why the kernel lets packets pass, or may, in spite of a ban.
 	NoEffect string `json:"no_effect,omitempty"`
 	// Tier is the step that the source was banned by last.
 	Tier               int     `json:"tier,omitempty"`
@@ -195,17 +198,29 @@ func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {
 	return a, err
 }
 
-// noEffect returns why packets from a banned address pass all the same, "" if
-// they are dropped.
+// noEffect returns why packets from a banned address pass, or may, all the
+// same; "" if all that open a connection, and pings, are dropped.
 func noEffect(h *ruleset.Handle, from netip.Addr, set string) (string, error) {
 	if h.Idle() != "" {
 		return "the table is not in force", nil
 	}
-	t, err := h.Trace(ruleset.Packet{From: from, To: from, Proto: unix.IPPROTO_TCP})
-	if err != nil || t.Dropped && t.Because == ruleset.AskBanned {
-		return "", err
+	protocols := []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_ICMP}
+	if from.Is6() {
+		protocols[2] = unix.IPPROTO_ICMPV6
 	}
-	return "no rule asks set " + set + ": its packets pass", nil
+	for _, proto := range protocols {
+		t, err := h.Trace(ruleset.Packet{From: from, Proto: proto, ToSelf: true, RouteBack: true})
+		switch {
+		case err != nil:
+			return "", err
+		case t.Dropped && (t.Because == ruleset.AskBanned || t.Because == ruleset.OtherRule):
+		case t.OtherChain != "":
+			return "a rule that is not portmon's, in chain " + text.Printable(t.OtherChain) + ", may let its packets pass", nil
+		default:
+			return "no rule asks set " + set + ": its packets pass", nil
+		}
+	}
+	return "", nil
 }
 
 // recall fills in the bans, and what is remembered of the source's offences.
