@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // Server is an echo server on a host: it sends back what it gets.
@@ -83,6 +85,11 @@ func serveTCP(network, addr string) (*Server, error) {
 	)
 	s := &Server{addr: addrPort(listener.Addr())}
 	s.stop = func() {
+		// A program that another test starts just now has the socket as well,
+		// until it executes. A socket that is shut down does not listen.
+		if raw, err := listener.(*net.TCPListener).SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RD) })
+		}
 		_ = listener.Close()
 		conns.Range(func(c, _ any) bool { _ = c.(net.Conn).Close(); return true })
 		serving.Wait()

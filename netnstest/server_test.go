@@ -105,3 +105,31 @@ func TestDialTimesOut(t *testing.T) {
 		t.Errorf("dial from an address of another: got %v, want %v", err, unix.EADDRNOTAVAIL)
 	}
 }
+
+// TestCloseWhileAnotherHasTheSocket keeps a copy of the socket, as a program
+// that is being started does.
+func TestCloseWhileAnotherHasTheSocket(t *testing.T) {
+	a, b := NewHost(t, "a"), NewHost(t, "b")
+	link := Connect(t, a, b, "192.0.2.0/24")
+	server := b.ListenTCP("[::]:777")
+	copies := 0
+	for fd := range 1024 {
+		if sa, err := unix.Getsockname(fd); err == nil {
+			if in, ok := sa.(*unix.SockaddrInet6); ok && in.Port == 777 {
+				held, err := unix.Dup(fd)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer unix.Close(held)
+				copies++
+			}
+		}
+	}
+	if copies == 0 {
+		t.Fatal("the socket was not found: this is no test")
+	}
+	server.Close()
+	if got := a.Probe(SYN(link.A.IPv4, netip.AddrPortFrom(link.B.IPv4, 777))); got.Kind != AnswerRST {
+		t.Errorf("got %v, want a reset", got)
+	}
+}
