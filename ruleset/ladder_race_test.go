@@ -88,7 +88,7 @@ func (l *fixture) frame(p netnstest.Packet) []byte {
 // they are one offence, or two that are both the first.
 func TestOffencesAtTheSameInstant(t *testing.T) {
 	if runtime.NumCPU() < 2 {
-		t.Skip("NOT TESTED: needs two CPUs")
+		t.Skip("needs two CPUs: on one, two packets are never in the rules at once")
 	}
 	const sources = 5000
 	spec := trapSpec()

@@ -128,7 +128,7 @@ func TestNoSocketIsLeftAlone(t *testing.T) {
 // give the folder away.
 func TestSocketOfAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root")
+		t.Skip("needs root: in a user namespace there is no other user to listen")
 	}
 	dir := lab.ShortDir(t)
 	if err := os.Chmod(dir, 0o777); err != nil {
