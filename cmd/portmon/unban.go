@@ -305,8 +305,6 @@ func (p *cli) forgetInBook(path string, h *ruleset.Handle, prefixes []netip.Pref
 		if current {
 			catchUp(b, held, true)
 		}
-		for _, prefix := range prefixes {
-			b.FreeWithin(prefix)
-		}
+		b.FreeWithin(prefixes...)
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/portmon/portmon/nftset"
 )
 
 // DefaultMaxRows is how many rows a book holds if its owner does not say; they
@@ -122,8 +124,8 @@ func (b *Book) Lift(source netip.Prefix) bool {
 	return b.Put(r)
 }
 
-// Free removes the row of a source, which is unbanned and forgotten, and
-// reports whether there was one.
+// Free removes the row of exactly this source or prefix, which is unbanned and
+// forgotten, and reports whether there was one. Rows within it stay.
 func (b *Book) Free(source netip.Prefix) bool {
 	k, ok := keyOf(source)
 	return ok && b.free(k)
@@ -137,25 +139,23 @@ func (b *Book) free(k key) bool {
 	return removed
 }
 
-// FreeWithin removes the rows of all sources within a prefix and returns how
-// many.
-func (b *Book) FreeWithin(p netip.Prefix) (n int) {
-	outer, ok := keyOf(p)
-	switch p = outer.prefix(); {
-	case !ok:
-		return 0
-	case p.IsSingleIP(): // without looking at all rows
-		if b.free(outer) {
-			n++
+// FreeWithin removes the rows of some prefixes and of all sources within them,
+// and returns the sources.
+func (b *Book) FreeWithin(prefixes ...netip.Prefix) (freed []netip.Prefix) {
+	var within []nftset.Interval
+	for _, p := range prefixes {
+		if k, ok := keyOf(p); ok {
+			within = append(within, nftset.Prefix(k.prefix()).Interval)
 		}
-		return n
 	}
+	within = nftset.Merge(within)
 	for k := range b.index {
-		if source := k.prefix(); source.Bits() >= p.Bits() && p.Contains(source.Addr()) && b.free(k) {
-			n++
+		iv := nftset.Prefix(k.prefix()).Interval
+		if around, ok := nftset.Find(within, iv.From); ok && around.Covers(iv) && b.free(k) {
+			freed = append(freed, k.prefix())
 		}
 	}
-	return n
+	return freed
 }
 
 // remove removes a row without a word in the file.

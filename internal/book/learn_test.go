@@ -101,15 +101,28 @@ func TestLiftAndFree(t *testing.T) {
 		t.Error("free")
 	}
 	checkRows(t, b, lifted, hourly(3))
-	if n := b.FreeWithin(prefix("203.0.0.3/31")); n != 1 {
-		t.Errorf("%d freed", n)
+	if freed := b.FreeWithin(prefix("203.0.0.3/31")); len(freed) != 1 || freed[0] != address(3) {
+		t.Errorf("freed: %v", freed)
 	}
 	checkRows(t, b, lifted)
 	put(t, b, Row{Source: prefix("203.0.0.0/24"), Banned: true}, Row{Source: prefix("203.0.0.0/16"), Banned: true}, Row{Source: prefix("2001:db8::/32"), Banned: true})
-	if n := b.FreeWithin(prefix("203.0.0.0/24")); n != 2 {
-		t.Errorf("%d freed", n)
+	if freed := b.FreeWithin(prefix("203.0.0.0/24")); len(freed) != 2 {
+		t.Errorf("freed: %v", freed)
 	}
 	checkRows(t, b, Row{Source: prefix("203.0.0.0/16"), Banned: true}, Row{Source: prefix("2001:db8::/32"), Banned: true})
+
+	// A /64 is freed alone, or with the addresses in it that were banned singly.
+	whole, single := Row{Source: prefix("2001:db8::/64"), Banned: true}, Row{Source: prefix("2001:db8::7/128"), Banned: true}
+	put(t, b, whole, single)
+	if !b.Free(whole.Source) {
+		t.Error("free")
+	}
+	checkRows(t, b, single, Row{Source: prefix("203.0.0.0/16"), Banned: true}, Row{Source: prefix("2001:db8::/32"), Banned: true})
+	put(t, b, whole)
+	if freed := b.FreeWithin(prefix("203.0.0.0/8"), whole.Source); len(freed) != 3 {
+		t.Errorf("freed: %v", freed)
+	}
+	checkRows(t, b, Row{Source: prefix("2001:db8::/32"), Banned: true})
 }
 
 // When a book is full, free first-timers go first, the oldest of them, and rows
