@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,15 +18,24 @@ import (
 	"github.com/portmon/portmon/internal/watch"
 )
 
-// How many lines there may be: so many at once, and in the long run one each
-// interval.
 const (
+	// burst is how many lines about news there may be at once; in the long run
+	// there is one each interval.
 	burst    = 200
 	interval = 200 * time.Millisecond
+	// again is for how long a fault is counted rather than written again.
+	again = time.Minute
+	// maxFaults is how many different ones are told apart in that time. A fault
+	// may name an address, of which there are many.
+	maxFaults = 20
 )
 
-// journal logs what the watcher did, one line per ban, at a bounded rate. Foreign
-// text is logged only as values of fields, which are quoted where needed.
+// otherFaults stands for those that there was no room for.
+const otherFaults = "other faults"
+
+// journal logs what the watcher did and what went wrong, at a bounded rate, with
+// the count of what was left out. Foreign text is logged only as values of
+// fields, which are quoted where needed.
 type journal struct {
 	*slog.Logger // for what is always logged
 
@@ -37,11 +47,14 @@ type journal struct {
 	// left counts the lines left out since the last one, by kind.
 	left map[watch.Kind]int
 
-	faults map[string]*written
+	// faults counts those that came again since they were written, and minute
+	// is when they were last.
+	faults map[string]int
+	minute book.Moment
 }
 
 func newJournal(log *slog.Logger) *journal {
-	return &journal{Logger: log, room: burst, left: make(map[watch.Kind]int), faults: make(map[string]*written)}
+	return &journal{Logger: log, room: burst, left: make(map[watch.Kind]int), faults: make(map[string]int)}
 }
 
 // newLogger returns a logger whose lines need not have the time.
@@ -82,6 +95,31 @@ func (j *journal) news(news []watch.News, now book.Clock) {
 	}
 }
 
+// fault writes what went wrong, the same no more than once a minute.
+func (j *journal) fault(err error) { j.faultAt(err, book.ReadClock().Boot) }
+
+func (j *journal) faultAt(err error, now book.Moment) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.flushFaults(now)
+	text := err.Error()
+	if _, known := j.faults[text]; !known {
+		if len(j.faults) < maxFaults {
+			j.faults[text] = 0
+			j.Warn(text)
+			return
+		}
+		text = otherFaults
+	}
+	j.faults[text]++
+}
+
+// Write implements [io.Writer] for the logs of servers, each line a fault.
+func (j *journal) Write(line []byte) (int, error) {
+	j.fault(errors.New(strings.TrimSpace(string(line))))
+	return len(line), nil
+}
+
 // flush writes what was left out, if there is room again.
 func (j *journal) flush(now book.Moment) {
 	j.mu.Lock()
@@ -89,7 +127,7 @@ func (j *journal) flush(now book.Moment) {
 	if len(j.left) > 0 && j.takeRoom(now) {
 		j.flushLeft()
 	}
-	j.flushFaults(now.Add(-again), now)
+	j.flushFaults(now)
 }
 
 // close writes what was left out.
@@ -97,7 +135,24 @@ func (j *journal) close() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.flushLeft()
-	j.flushFaults(math.MaxInt64, 0)
+	j.flushFaults(math.MaxInt64)
+}
+
+// flushFaults writes, once a minute, how often faults came again, and forgets
+// those that did not.
+func (j *journal) flushFaults(now book.Moment) {
+	if now.Sub(j.minute) < again {
+		return
+	}
+	j.minute = now
+	for _, text := range slices.Sorted(maps.Keys(j.faults)) {
+		if n := j.faults[text]; n > 0 {
+			j.Warn(text, "times", n)
+			j.faults[text] = 0
+		} else {
+			delete(j.faults, text)
+		}
+	}
 }
 
 // takeRoom reports whether there is room for a line, and takes it.

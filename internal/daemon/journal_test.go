@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -136,7 +137,7 @@ func TestForgery(t *testing.T) {
 // TestServerLog has a client make an HTTP server say something.
 func TestServerLog(t *testing.T) {
 	d := newDesk(t)
-	d.serverLog().Printf("http: bad request from %s", "a\nlevel=INFO msg=banned\x1b[2J")
+	log.New(d.journal, "", 0).Printf("http: bad request from %s", "a\nlevel=INFO msg=banned\x1b[2J")
 	d.wantFields([]string{"level", "msg"}, "msg", "http: bad request from a\nlevel=INFO msg=banned\x1b[2J")
 }
 

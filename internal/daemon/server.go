@@ -1,14 +1,17 @@
 package daemon
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/portmon/portmon/internal/control"
 )
 
 const (
@@ -42,7 +45,7 @@ func (d *daemon) newServer(h http.Handler, write time.Duration, up, down string,
 	s := &server{journal: d.journal, up: up, down: down, listen: listen}
 	s.Server = &http.Server{
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: write, IdleTimeout: time.Minute,
-		MaxHeaderBytes: 1 << 20, ErrorLog: d.journal.serverLog(),
+		MaxHeaderBytes: 1 << 20, ErrorLog: log.New(d.journal, "", 0), ConnState: closeOldest(),
 		// Closing a connection does not end the handler that answers it.
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !s.gate.TryRLock() {
@@ -54,6 +57,27 @@ func (d *daemon) newServer(h http.Handler, write time.Duration, up, down string,
 		}),
 	}
 	return s
+}
+
+// closeOldest returns what closes the oldest connection for each one beyond
+// maxConns. So a client that opens many and sends nothing does not keep others
+// out.
+func closeOldest() func(net.Conn, http.ConnState) {
+	var mu sync.Mutex
+	var conns []net.Conn // the oldest first
+	return func(c net.Conn, state http.ConnState) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch state {
+		case http.StateNew:
+			if conns = append(conns, c); len(conns) > maxConns {
+				conns[0].Close()
+				conns = slices.Delete(conns, 0, 1)
+			}
+		case http.StateClosed:
+			conns = slices.DeleteFunc(conns, func(other net.Conn) bool { return other == c })
+		}
+	}
 }
 
 // tryListen returns a listener, or nil, and reports why once.
@@ -86,10 +110,13 @@ func (s *server) failure() error {
 // run serves until the context ends, and returns when all requests are
 // answered. l may be nil.
 func (s *server) run(ctx context.Context, l net.Listener) {
+	stop := context.AfterFunc(ctx, func() { s.Close() })
+	defer stop()
 	for ctx.Err() == nil {
-		if l != nil {
-			s.serve(ctx, l)
-		} else {
+		if l == nil {
+			sleep(ctx, retryEvery)
+		} else if err := s.serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			s.journal.fault(fmt.Errorf("%s: %w", s.down, err))
 			sleep(ctx, retryEvery)
 		}
 		if ctx.Err() == nil {
@@ -103,69 +130,22 @@ func (s *server) run(ctx context.Context, l net.Listener) {
 	s.gate.Lock() // for good
 }
 
-// serve serves until the context ends, the listener fails, or its socket is not
-// in place any more.
-func (s *server) serve(ctx context.Context, l net.Listener) {
-	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(&bounded{Listener: l}) }()
-	for {
-		select {
-		case err := <-ended:
-			if !errors.Is(err, http.ErrServerClosed) {
-				s.journal.fault(fmt.Errorf("%s: %w", s.down, err))
-				sleep(ctx, retryEvery)
+// serve serves until the server is closed, the listener fails, or its socket is
+// not in place any more.
+func (s *server) serve(l net.Listener) error {
+	ended := make(chan struct{})
+	defer close(ended)
+	if socket, ok := l.(*control.Listener); ok {
+		go func() {
+			for socket.InPlace() {
+				select {
+				case <-ended:
+					return
+				case <-time.After(retryEvery):
+				}
 			}
-			return
-		case <-ctx.Done():
-			s.Close()
-			<-ended
-			return
-		case <-time.After(retryEvery):
-			if p, ok := l.(interface{ InPlace() bool }); ok && !p.InPlace() {
-				l.Close()
-				<-ended
-				return
-			}
-		}
+			l.Close()
+		}()
 	}
-}
-
-// bounded is a listener that holds no more than maxConns connections: for a new
-// one, the oldest is closed. So a client that opens many and sends nothing does
-// not keep others out.
-type bounded struct {
-	net.Listener
-
-	mu    sync.Mutex
-	conns list.List // of *boundedConn, the oldest first
-}
-
-type boundedConn struct {
-	net.Conn
-	of    *bounded
-	place *list.Element
-}
-
-// Accept implements [net.Listener].
-func (b *bounded) Accept() (net.Conn, error) {
-	conn, err := b.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	c := &boundedConn{Conn: conn, of: b}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	c.place = b.conns.PushBack(c)
-	if b.conns.Len() > maxConns {
-		b.conns.Remove(b.conns.Front()).(*boundedConn).Conn.Close()
-	}
-	return c, nil
-}
-
-// Close implements [net.Conn].
-func (c *boundedConn) Close() error {
-	c.of.mu.Lock()
-	defer c.of.mu.Unlock()
-	c.of.conns.Remove(c.place) // does nothing if it was removed before
-	return c.Conn.Close()
+	return s.Serve(l)
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -195,6 +196,55 @@ func TestSocketComesBack(t *testing.T) {
 	if _, err := os.Lstat(p.socket); err == nil {
 		t.Error("the socket is still there")
 	}
+}
+
+// TestFolderStaysAway has the folder vanish, with something in its place for a
+// while that keeps it from being made again.
+func TestFolderStaysAway(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.state, l.metrics = filepath.Join(l.dir, "state", "state.jsonl"), metricsAddr
+	p := l.start()
+	folder := filepath.Dir(l.state)
+	if err := errors.Join(os.Rename(folder, folder+".old"), os.WriteFile(folder, []byte("precious"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	const said = "commands cannot ask this watcher"
+	p.awaitJournal("level=WARN", said, "not a directory")
+	// All else goes on: bans are learned, and put back.
+	l.Offend(offender, offender6)
+	p.awaitJournal("msg=banned", "address="+offender.String())
+	if _, err := ruleset.Remove(l.Conn, ruleset.Default().Table); err != nil {
+		t.Fatal(err)
+	}
+	lab.Await(t, "the bans are put back", func() bool {
+		return l.Lookup(offender).Banned() && l.Lookup(offender6).Banned()
+	})
+	lab.Await(t, "it has tried to save again and again", func() bool {
+		v, _ := l.value(metricsAddr, `portmon_state_saves_total{result="failed"}`)
+		n, _ := strconv.Atoi(v)
+		return n > 3
+	})
+	if text, err := os.ReadFile(folder); string(text) != "precious" {
+		t.Errorf("what was in the way is %q, error %v", text, err)
+	}
+	if err := os.Remove(folder); err != nil {
+		t.Fatal(err)
+	}
+	p.awaitJournal("commands can ask this watcher", "address=")
+	if err := p.ask().Save(); err != nil {
+		t.Error(err)
+	}
+	if n := len(saved(t, l.state)); n != 2 {
+		t.Errorf("%d sources are saved, want 2", n)
+	}
+	if s := p.status(); s.SaveError != "" {
+		t.Errorf("the status is %+v", s)
+	}
+	if n := len(p.journal(said)); n != 1 {
+		t.Errorf("the journal says %d times that commands cannot ask", n)
+	}
+	p.stop()
 }
 
 // TestSlowConnections has 1,500 connections that say nothing, or not enough,
