@@ -28,45 +28,31 @@ type Entry struct {
 	Err      error
 }
 
-// longestLine is how much of a line is looked at, in bytes: far more than any
-// entry has.
-const longestLine = 4096
+// longestLine bounds a line, in bytes.
+const longestLine = 1 << 16
 
 // Read reads a list of at most limit bytes, with one entry per line, as [Parse]
 // reads it. "#", ";" and "//" begin a comment, and empty lines are skipped. A
-// line that is not an entry, or too long for one, yields an Entry with an error.
-// The error of the iterator is that of r, or says that the list is too large.
+// line that is not an entry yields an Entry with an error. The error of the
+// iterator is that of r, or says that the list or a line is too long.
 func Read(r io.Reader, limit int64) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		lines := bufio.NewReaderSize(LimitReader(r, limit), longestLine)
+		limited := &io.LimitedReader{R: r, N: limit + 1}
+		lines := bufio.NewScanner(limited)
+		lines.Buffer(nil, longestLine)
 		var prefixes []netip.Prefix
-		var err error
-		for n := 1; err == nil; n++ {
-			var line []byte
-			line, err = lines.ReadSlice('\n')
-			if n == 1 {
+		n := 0
+		for lines.Scan() && limited.N > 0 {
+			line := lines.Bytes()
+			if n++; n == 1 {
 				line = bytes.TrimPrefix(line, []byte("\uFEFF")) // which some editors put first
 			}
 			e := Entry{Line: n}
-			var comment bool
-			e.Text, e.Column, comment = cutComment(line)
-			if errors.Is(err, bufio.ErrBufferFull) && !comment {
-				e.Text, e.Err = e.Text[:min(len(e.Text), 40)]+"…", errors.New("the line is too long")
-			}
-			for errors.Is(err, bufio.ErrBufferFull) {
-				_, err = lines.ReadSlice('\n')
-			}
-			if err != nil && !errors.Is(err, io.EOF) {
-				yield(Entry{}, err)
-				return
-			}
-			if e.Text == "" {
+			if e.Text, e.Column = cutComment(line); e.Text == "" {
 				continue
 			}
-			if e.Err == nil {
-				prefixes, e.Err = appendEntry(prefixes[:0], e.Text)
-				e.Prefixes = prefixes
-			}
+			prefixes, e.Err = appendEntry(prefixes[:0], e.Text)
+			e.Prefixes = prefixes
 			if errors.Is(e.Err, ErrSyntax) && strings.ContainsAny(e.Text, " \t,;") {
 				e.Err = errors.New("want one entry per line")
 			}
@@ -74,48 +60,35 @@ func Read(r io.Reader, limit int64) iter.Seq2[Entry, error] {
 				return
 			}
 		}
-	}
-}
-
-// LimitReader returns a reader that fails beyond limit bytes, which is a number
-// of MiB.
-func LimitReader(r io.Reader, limit int64) io.Reader { return &limitReader{r, limit, limit} }
-
-type limitReader struct {
-	io.Reader
-	limit, left int64
-}
-
-func (l *limitReader) Read(b []byte) (int, error) {
-	n, err := l.Reader.Read(b)
-	if l.left -= int64(n); l.left < 0 {
-		return 0, fmt.Errorf("larger than %d MiB", l.limit>>20)
-	}
-	return n, err
-}
-
-// cutComment returns what comes before a comment, without blanks around it, the
-// column where that starts, and whether there is a comment. A semicolon between
-// two entries begins none: reading the first alone would drop the second.
-func cutComment(line []byte) (entry string, column int, found bool) {
-	s := strings.TrimLeft(string(line), " \t\r\n")
-	column = len(line) - len(s) + 1
-	for _, mark := range []string{"#", "//"} {
-		before, _, here := strings.Cut(s, mark)
-		s, found = before, found || here
-	}
-	if before, after, here := strings.Cut(s, ";"); here {
-		next, _, _ := strings.Cut(after, ";")
-		if _, err := Parse(strings.TrimSpace(next)); err != nil || before == "" {
-			s, found = before, true
+		switch err := lines.Err(); {
+		case limited.N == 0:
+			yield(Entry{}, fmt.Errorf("larger than %d bytes", limit))
+		case errors.Is(err, bufio.ErrTooLong):
+			yield(Entry{}, fmt.Errorf("line %d: longer than %d bytes", n+1, longestLine))
+		case err != nil:
+			yield(Entry{}, err)
 		}
 	}
-	return strings.TrimSpace(s), column, found
+}
+
+// cutComment returns what comes before a comment, without blanks around it, and
+// the column where that starts. A semicolon between two entries begins none:
+// reading the first alone would drop the second.
+func cutComment(line []byte) (entry string, column int) {
+	s := strings.TrimLeft(string(line), " \t\r\n")
+	column = len(line) - len(s) + 1
+	for _, mark := range []string{"#", "//", ";"} {
+		before, after, _ := strings.Cut(s, mark)
+		if _, err := Parse(strings.TrimSpace(after)); err != nil || mark != ";" || before == "" {
+			s = before
+		}
+	}
+	return strings.TrimSpace(s), column
 }
 
 // ErrSyntax is the error of [Parse] for a text that is not an entry at all.
 var ErrSyntax = errors.New("want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, " +
-	"or a range such as 192.0.2.10-192.0.2.20")
+	"or a range such as 192.0.2.10-192.0.2.20; names are not resolved")
 
 // Parse reads an address, a prefix such as 192.0.2.0/24, the same as
 // 192.0.2.0/255.255.255.0, or a range such as 192.0.2.10-192.0.2.20, and

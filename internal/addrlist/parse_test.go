@@ -64,7 +64,7 @@ func TestParse(t *testing.T) {
 }
 
 func TestParseFaults(t *testing.T) {
-	const want = "want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, or a range such as 192.0.2.10-192.0.2.20"
+	const want = "want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, or a range such as 192.0.2.10-192.0.2.20; names are not resolved"
 	const zone = "zones are not supported: leave out the percent sign and what follows"
 	tests := []struct{ text, want string }{
 		{"", want},

@@ -3,7 +3,7 @@
 //
 // It is strict. An unknown key, a value of the wrong type or outside its
 // range, ports that overlap and a whitelist file that cannot be read are all
-// faults. [Parse] reports every fault of the file and of its whitelist files at
+// faults. [Load] reports every fault of the file and of its whitelist files at
 // once, each with its line, as [Errors]; only a fault that keeps the file from
 // being read as TOML hides the others. What is accepted but probably not meant,
 // such as a whitelisted network with host bits set, becomes a warning.
@@ -13,7 +13,6 @@
 package config
 
 import (
-	"cmp"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -23,7 +22,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/portmon/portmon/internal/addrlist"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -51,7 +49,7 @@ type Config struct {
 
 	// Warnings are what was accepted but should be looked at, in the order of
 	// [Errors].
-	Warnings []*Error
+	Warnings Errors
 
 	// Source is the file that the configuration came from, or empty for the
 	// built-in default.
@@ -93,74 +91,63 @@ func Default() *Config {
 // Every error is of type [Errors]. It matches [fs.ErrNotExist] if the file does
 // not exist.
 func Load(path string) (*Config, error) {
-	if path == "" {
-		return loadOptional(DefaultPath)
+	conf, faults := load(path, DefaultPath)
+	if len(faults) > 0 {
+		return nil, faults
 	}
-	data, err := readFile(path)
-	if err != nil {
-		return nil, Errors{{File: path, Err: withoutPath(err)}}
-	}
-	return Parse(path, data, openFile)
-}
-
-// loadOptional is Load for a file that need not exist.
-func loadOptional(path string) (*Config, error) {
-	// Lstat, as a symbolic link to nowhere is a configuration that went
-	// missing, not one that was never written.
-	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		return Default(), nil
-	}
-	return Load(path)
-}
-
-// openFile opens a file that has an end. To open a pipe could block for ever.
-func openFile(name string) (io.ReadCloser, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() && !info.IsDir() {
-		err = &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	return conf, nil
 }
 
 // StatePath returns [Watch.State] of the configuration that [Load] would read.
 // Commands that need nothing else of it can use a file with faults, as long as
 // that key has none. Every error is that of Load.
 func StatePath(path string) (string, error) {
-	conf, err := Load(path)
-	if conf != nil {
-		return conf.Watch.State, nil
+	conf, faults := load(path, DefaultPath)
+	if conf == nil || conf.Watch.State == "" {
+		return "", faults
 	}
-	data, readErr := readFile(cmp.Or(path, DefaultPath))
-	d, fault := decode(path, data)
-	if readErr != nil || fault != nil {
-		return "", err
-	}
-	state := d.value("watch.state")
-	if state == nil {
-		return Default().Watch.State, nil
-	}
-	if s, _ := state.(string); isFilePath(s) {
-		return s, nil
-	}
-	return "", err
+	return conf.Watch.State, nil
 }
 
-// readFile returns the contents of a configuration file.
-func readFile(name string) ([]byte, error) {
-	f, err := openFile(name)
+// load reads the configuration from path, or from optional if path is empty. It
+// returns as much as could be read of a file with faults, and nil if it is not
+// TOML.
+func load(path, optional string) (*Config, Errors) {
+	if path == "" {
+		path = optional
+		// Lstat, as a symbolic link to nowhere is a configuration that went
+		// missing, not one that was never written.
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+			return Default(), nil
+		}
+	}
+	data, err := ReadFile(path, maxFileSize)
+	if err != nil {
+		return nil, Errors{{File: path, Err: withoutPath(err)}}
+	}
+	return parse(path, data, ReadFile)
+}
+
+// ReadFile returns the contents of a file of at most limit bytes. It opens
+// regular files only: a pipe could block for ever, and a device never end.
+func ReadFile(name string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(addrlist.LimitReader(f, maxFileSize))
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "read", Path: name, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("larger than %d bytes", limit)}
+	}
+	return data, err
 }
 
 // withoutPath drops the path from an error of package os, for a message that

@@ -42,7 +42,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 	if fault != nil {
 		t.Fatal(fault)
 	}
-	r := reader{document: d, open: noFiles, config: Default()}
+	r := reader{document: d, config: Default()}
 	r.read()
 	text := strings.Split(string(Reference), "\n")
 	for _, key := range r.known {
@@ -93,7 +93,7 @@ func TestReferenceExamples(t *testing.T) {
 		t.Errorf("%d examples: want at least 7", examples)
 	}
 	open := files(map[string]string{"whitelist.txt": "", "/etc/ansible/offices.txt": ""})
-	c, err := Parse("p.toml", []byte(strings.Join(text, "\n")), open)
+	c, err := parsed("p.toml", []byte(strings.Join(text, "\n")), open)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,12 +119,12 @@ func TestLoadFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	tests := []struct{ path, want string }{
-		{dir + "/pipe", dir + "/pipe: open: not a regular file"},
-		{"/dev/zero", "/dev/zero: open: not a regular file"},
+		{dir + "/pipe", dir + "/pipe: read: not a regular file"},
+		{"/dev/zero", "/dev/zero: read: not a regular file"},
 		{dir + "/missing.toml", dir + "/missing.toml: open: no such file or directory"},
-		{dir, dir + ": read: is a directory"},
+		{dir, dir + ": read: not a regular file"},
 		{dir + "/large.toml/a.toml", dir + "/large.toml/a.toml: open: not a directory"},
-		{dir + "/large.toml", dir + "/large.toml: larger than 1 MiB"},
+		{dir + "/large.toml", dir + "/large.toml: read: larger than 1048576 bytes"},
 	}
 	for _, tt := range tests {
 		c, err := Load(tt.path)
@@ -148,7 +148,7 @@ func TestLoadOptional(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{"missing.toml", "missing/portmon.toml"} {
-		c, err := loadOptional(filepath.Join(dir, path))
+		c, err := load("", filepath.Join(dir, path))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,11 +156,11 @@ func TestLoadOptional(t *testing.T) {
 			t.Errorf("without a file (-want +got)\n%s", diff)
 		}
 	}
-	if c, err := loadOptional(filepath.Join(dir, "good.toml")); err != nil || c.Spec.MaxRetry != 5 {
+	if c, err := load("", filepath.Join(dir, "good.toml")); err != nil || c.Spec.MaxRetry != 5 {
 		t.Errorf("with a file: %v, %v", c, err)
 	}
 	for _, path := range []string{"bad.toml", "link.toml", "good.toml/portmon.toml", "."} {
-		if c, err := loadOptional(filepath.Join(dir, path)); err == nil {
+		if c, err := load("", filepath.Join(dir, path)); err == nil {
 			t.Errorf("%s: no error, but %+v", path, c)
 		}
 	}

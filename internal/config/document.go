@@ -22,49 +22,36 @@ type document struct {
 // position is a line and a column, both counted from 1.
 type position struct{ line, column int }
 
-// maxKeys is up to how many keys and tables are located, parts of dotted keys
-// included. The time that go-toml takes for each grows with the size of the
-// file.
+// maxKeys is up to how many keys and tables are located: for each, go-toml goes
+// through the whole file.
 const maxKeys = 1000
-
-// maxParts is how many parts of a key are looked at: no key of ours has more
-// than two.
-const maxParts = 3
 
 // decode reads a TOML document. The fault is one of syntax, or of a value that
 // TOML allows and go-toml cannot represent.
 func decode(file string, data []byte) (*document, *Error) {
 	d := &document{file: file, keys: make(map[string]position)}
 	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // which some editors put first
-	if countKeys(data) <= maxKeys {
-		d.locate(data)
-	}
 	err := toml.Unmarshal(data, &d.root)
 	if err == nil {
+		if bytes.Count(data, []byte("="))+bytes.Count(data, []byte("[")) <= maxKeys {
+			d.locate(data)
+		}
 		return d, nil
 	}
 	fault := &Error{File: file, Err: errors.New(text.Printable(err.Error()))} // it may quote a key
 	var at *toml.DecodeError
 	if errors.As(err, &at) {
 		fault.Line, fault.Column = at.Position()
-		fault.Key = d.keyBefore(fault.Line)
-		fault.Hint = quotesHint(bytes.Split(data, []byte("\n"))[fault.Line-1], fault.Column-1)
+		if unquoted.Match(bytes.Split(data, []byte("\n"))[fault.Line-1]) {
+			fault.Hint = "are quotes missing? Durations, addresses, ranges, paths and URLs need them"
+		}
 	}
 	return nil, fault
 }
 
-// countKeys returns at least how many keys and tables a document has, with the
-// parts of dotted ones.
-func countKeys(data []byte) int {
-	n := bytes.Count(data, []byte("=")) + bytes.Count(data, []byte("["))
-	for line := range bytes.Lines(data) {
-		line = bytes.TrimSpace(line)
-		if key, _, ok := bytes.Cut(line, []byte("=")); (ok || bytes.HasPrefix(line, []byte("["))) && line[0] != '#' {
-			n += bytes.Count(key, []byte("."))
-		}
-	}
-	return n
-}
+// unquoted matches a line with a duration, an address, a range, a path or a URL
+// that is not in quotes.
+var unquoted = regexp.MustCompile(`[=\[,]\s*(\d+[a-z:./-]|[a-z\d]*:|/)`)
 
 // locate finds the keys. go-toml reports where a key is only if there is no
 // field for it: so one destination has no fields, and the other has the tables,
@@ -74,13 +61,12 @@ func (d *document) locate(data []byte) {
 	for _, fields := range []any{new(struct{}), new(struct{ Trap, Scan, Ban, Watch struct{} })} {
 		err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(fields)
 		var missing *toml.StrictMissingError
-		ok := errors.As(err, &missing)
-		if !ok {
+		if !errors.As(err, &missing) {
 			continue
 		}
 		for _, e := range missing.Errors {
 			line, column := e.Position()
-			for i := range min(len(e.Key()), maxParts) {
+			for i := range min(len(e.Key()), 2) { // no key of ours has more parts
 				if name := fullName(e.Key()[:i+1]...); d.keys[name].line == 0 {
 					d.keys[name] = position{line, column}
 				}
@@ -89,23 +75,19 @@ func (d *document) locate(data []byte) {
 	}
 }
 
-// keyBefore returns the last key that is not below a line, if there is one.
-func (d *document) keyBefore(line int) (key string) {
-	last := 0
-	for k, at := range d.keys {
-		if at.line <= line && (at.line > last || at.line == last && len(k) > len(key)) {
-			key, last = k, at.line
-		}
-	}
-	return key
-}
-
 // find returns the position of a key or table, or that of the table it is in.
 func (d *document) find(key string) (at position) {
 	for ; key != "" && at.line == 0; key, _ = split(key) {
 		at = d.keys[key]
 	}
 	return at
+}
+
+// split parts "trap.tcp" into its table and its name. Keys of the top level
+// have the table "".
+func split(key string) (table, name string) {
+	i := strings.LastIndexByte(key, '.')
+	return key[:max(i, 0)], key[i+1:]
 }
 
 // value returns the value of a key, or nil.

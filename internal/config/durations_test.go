@@ -30,7 +30,7 @@ func TestDurationInSeconds(t *testing.T) {
 	for _, text := range []string{"0", "-1", "315360001", "9223372036854775807"} {
 		wantFaults(t, "[ban]\nforget = "+text, "2:1: ban.forget: "+text+": "+want)
 	}
-	wantFaults(t, "[ban]\nforget = 9223372036854775808", "2:10: ban.forget: toml: decimal number is too large to fit in a 64-bit signed integer")
+	wantFaults(t, "[ban]\nforget = 9223372036854775808", "2:10: toml: decimal number is too large to fit in a 64-bit signed integer")
 	wantFaults(t, "[ban]\nforget = 1.5", "2:1: ban.forget: 1.5: "+want)
 }
 

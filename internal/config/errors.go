@@ -8,12 +8,9 @@ import (
 	"github.com/portmon/portmon/internal/text"
 )
 
-// How many faults, and how many warnings, are reported of one file. A list of
-// addresses in the wrong format is one mistake, not a hundred thousand.
-const (
-	maxReports          = 100 // of the configuration file
-	maxWhitelistReports = 20
-)
+// maxReports is how many faults, and how many warnings, are reported of a file.
+// A list of addresses in the wrong format is one mistake, not a hundred thousand.
+const maxReports = 20
 
 // Error is one fault of a configuration, or one of its [Config.Warnings].
 type Error struct {
@@ -25,7 +22,7 @@ type Error struct {
 	Line, Column int
 
 	// Key is the key in full, such as "trap.tcp". It is empty in a whitelist
-	// file, and for most faults of syntax.
+	// file, and for faults of syntax.
 	Key string
 
 	// Value is the value at fault as TOML would write it, shortened if need be.
@@ -34,7 +31,7 @@ type Error struct {
 
 	Err error // what is wrong, and what is wanted
 
-	// Hint is a guess at what was meant, phrased as a question, or "".
+	// Hint is a guess at what is wrong, or "".
 	Hint string
 }
 
@@ -60,8 +57,8 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Errors are the faults of a configuration: those of the configuration file
 // first, then those of its whitelist files in the order in which they are
-// listed, each ordered by line. There are at most 100 of the configuration file
-// and 20 of each whitelist file, then an entry that says that there are more.
+// listed, each ordered by line. There are at most 20 of each file, then an entry
+// that says that there are more.
 type Errors []*Error
 
 // Error returns all faults, one per line.
@@ -82,14 +79,15 @@ func (e Errors) Unwrap() []error {
 	return errs
 }
 
-// limit cuts what was found in one file to n entries, and one that says that
-// there are more.
-func limit(found Errors, n int) Errors {
-	if len(found) <= n {
+// limited cuts what was found in one file to maxReports entries, and one that
+// says that there are more.
+func limited(found Errors) Errors {
+	if len(found) <= maxReports {
 		return found
 	}
-	next := found[n]
-	return append(found[:n:n], &Error{File: next.File, Line: next.Line, Err: fmt.Errorf("and more: only the first %d are shown", n)})
+	next := found[maxReports]
+	return append(found[:maxReports:maxReports],
+		&Error{File: next.File, Line: next.Line, Err: fmt.Errorf("and more: only the first %d are shown", maxReports)})
 }
 
 // maxQuoted bounds a value in a message, in characters.

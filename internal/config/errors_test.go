@@ -45,44 +45,40 @@ func TestErrorsUnwrap(t *testing.T) {
 }
 
 func TestTidyLimitsTheConfiguration(t *testing.T) {
-	_, err := Parse("p.toml", []byte("whitelist = [\n"+strings.Repeat("5,\n", 103)+"]"), noFiles)
+	_, err := parsed("p.toml", []byte("whitelist = [\n"+strings.Repeat("5,\n", 23)+"]"), noFiles)
 	var faults Errors
 	errors.As(err, &faults)
-	if len(faults) != 101 || faults[100].Error() != "p.toml:1: and more: only the first 100 are shown" {
-		t.Errorf("%d faults, the last %v: want 100, and one which says that there are more", len(faults), faults[len(faults)-1])
+	if len(faults) != 21 || faults[20].Error() != "p.toml:1: and more: only the first 20 are shown" {
+		t.Errorf("%d faults, the last %v: want 20, and one which says that there are more", len(faults), faults[len(faults)-1])
 	}
 }
 
 func TestHint(t *testing.T) {
-	tests := []struct{ text, want string }{
-		{"[trap]\nfindtime = 8h", `did you mean "8h", in quotes?`},
-		{"whitelist = [10.0.0.0/8]", `did you mean "10.0.0.0/8", in quotes?`},
-		{"whitelist = [ fe80::/10 ]", `did you mean "fe80::/10", in quotes?`},
-		{"whitelist = [2001:db8::1]", `did you mean "2001:db8::1", in quotes?`},
-		{"tcp = [100-200, 5]", `did you mean "100-200", in quotes?`},
-		{"state = /var/lib/state # here", `did you mean "/var/lib/state", in quotes?`},
-		{"metrics = 127.0.0.1:9713", `did you mean "127.0.0.1:9713", in quotes?`},
-		{"metrics = localhost:9713", `did you mean "localhost:9713", in quotes?`},
-		{"ntfy = https://ntfy.sh/t", `did you mean "https://ntfy.sh/t", in quotes?`},
-		{"ntfy = https://user:secret@ntfy.sh/t", ""}, // no password in a message
-		{"a = 8h", `did you mean "8h", in quotes?`},
-		{"tcp = [1 2]", ""},
-		{"tcp: 3", ""},
-		{"tcp", ""},
-		{"[trap", ""},
-		{"a = \"8h", `did you mean "8h", in quotes?`},
-		{"a = ssh", ""},
-		{"a = ", ""},
-		{"foo = 1", ""}, // no fault of syntax
-	}
-	for _, tt := range tests {
-		_, err := Parse("p.toml", []byte(tt.text), noFiles)
+	for text, want := range map[string]bool{
+		"[trap]\nfindtime = 8h":                true,
+		"whitelist = [10.0.0.0/8]":             true,
+		"whitelist = [ fe80::/10 ]":            true,
+		"whitelist = [2001:db8::1]":            true,
+		"tcp = [100-200, 5]":                   true,
+		"tcp = [5, 100-200]":                   true,
+		"state = /var/lib/state # here":        true,
+		"metrics = 127.0.0.1:9713":             true,
+		"metrics = localhost:9713":             true,
+		"ntfy = https://user:secret@ntfy.sh/t": true,
+		"tcp = [1 2]":                          false,
+		"tcp: 3":                               false,
+		"tcp":                                  false,
+		"[trap":                                false,
+		"a = ssh":                              false,
+		"a = ":                                 false,
+		"foo = 1":                              false, // no fault of syntax
+	} {
+		_, err := parsed("p.toml", []byte(text), noFiles)
 		var fault *Error
-		ok := errors.As(err, &fault)
-		if !ok {
-			t.Errorf("%s: the error is %v", tt.text, err)
-		} else if got := fault.Hint; got != tt.want {
-			t.Errorf("%s: Hint = %q: want %q", tt.text, got, tt.want)
+		if ok := errors.As(err, &fault); !ok {
+			t.Errorf("%s: the error is %v", text, err)
+		} else if got := fault.Hint != ""; got != want || strings.Contains(fault.Hint, "secret") {
+			t.Errorf("%s: the hint is %q", text, fault.Hint)
 		}
 	}
 }

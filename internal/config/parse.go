@@ -4,32 +4,29 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
+	"strings"
 
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
 
-// Parse reads a configuration. What it does not mention keeps its default.
+// parse reads a configuration: as much as it can of a file with faults, and nil
+// if it is not TOML. What the file does not mention keeps its default.
 //
 // Name is the name of the file, for messages; relative names of whitelist files
-// start from its folder. Open opens the whitelist files, each of them twice.
-//
-// Every error is of type [Errors].
-func Parse(name string, data []byte, open func(name string) (io.ReadCloser, error)) (*Config, error) {
+// start from its folder. Read reads a whitelist file, as [ReadFile] does.
+func parse(name string, data []byte, read func(name string, limit int64) ([]byte, error)) (*Config, Errors) {
 	d, fault := decode(name, data)
 	if fault != nil {
 		return nil, Errors{fault}
 	}
-	r := reader{document: d, open: open, config: Default()}
+	r := reader{document: d, readFile: read, config: Default()}
 	r.config.Source = name
 	r.read()
-	if len(r.faults)+len(r.fileFaults) > 0 {
-		return nil, append(inOrder(r.faults), r.fileFaults...)
-	}
 	r.config.Warnings = append(inOrder(r.warnings), r.fileWarnings...)
-	return r.config, nil
+	return r.config, append(inOrder(r.faults), r.fileFaults...)
 }
 
 // inOrder sorts what was found in the configuration file, and limits it.
@@ -37,16 +34,16 @@ func inOrder(found Errors) Errors {
 	slices.SortStableFunc(found, func(a, b *Error) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
-	return limit(found, maxReports)
+	return limited(found)
 }
 
 // reader turns a document into a Config. It goes on after a fault, to find them
 // all.
 type reader struct {
 	*document
-	open   func(name string) (io.ReadCloser, error)
-	config *Config
-	known  []string // the keys that were asked for, in full
+	readFile func(name string, limit int64) ([]byte, error)
+	config   *Config
+	known    []string // the keys that were asked for, in full
 
 	faults, warnings         Errors // of the configuration file
 	fileFaults, fileWarnings Errors // of the whitelist files, in their final order
@@ -62,8 +59,8 @@ func (r *reader) fault(s setting, format string, args ...any) {
 	r.faults = append(r.faults, r.report(s, fmt.Errorf(format, args...)))
 }
 
-func (r *reader) warn(s setting, format string, args ...any) {
-	r.warnings = append(r.warnings, r.report(s, fmt.Errorf(format, args...)))
+func (r *reader) warn(s setting, what string) {
+	r.warnings = append(r.warnings, r.report(s, errors.New(what)))
 }
 
 func (r *reader) report(s setting, err error) *Error {
@@ -78,55 +75,97 @@ func (r *reader) read() {
 	r.readWatch()
 	r.checkKeys()
 	r.validate()
+	r.doubt()
 }
 
 // readOffences reads [trap] and [scan].
 func (r *reader) readOffences() {
 	spec := &r.config.Spec
-	tcp := r.get("trap.tcp")
-	r.ports(tcp, &spec.TrapTCP)
-	r.ports(r.get("trap.udp"), &spec.TrapUDP)
-	r.duration(r.get("trap.grace"), &spec.Grace, 0, ruleset.MaxGrace)
-	r.integer(r.get("trap.maxretry"), &spec.MaxRetry, 1, ruleset.MaxRetryLimit)
-	r.duration(r.get("trap.findtime"), &spec.FindTime, minDuration, ruleset.MaxFindTime)
+	r.ports("trap.tcp", &spec.TrapTCP)
+	r.ports("trap.udp", &spec.TrapUDP)
+	r.duration("trap.grace", &spec.Grace, 0, ruleset.MaxGrace)
+	r.integer("trap.maxretry", &spec.MaxRetry, 1, ruleset.MaxRetryLimit)
+	r.duration("trap.findtime", &spec.FindTime, minDuration, ruleset.MaxFindTime)
 
-	r.integer(r.get("scan.ports"), &spec.Scan.Ports, 0, ruleset.MaxRetryLimit)
-	r.duration(r.get("scan.findtime"), &spec.Scan.FindTime, minDuration, ruleset.MaxFindTime)
-	r.ports(r.get("scan.ignore"), &spec.Scan.Ignore)
-
-	// The default has TCP traps, so it was the file that emptied their list.
-	if len(spec.TrapTCP)+len(spec.TrapUDP)+spec.Scan.Ports == 0 && tcp.value != nil {
-		r.warn(tcp, "there are no traps and scan detection is off: nothing is banned except by hand")
-	}
+	r.integer("scan.ports", &spec.Scan.Ports, 0, ruleset.MaxRetryLimit)
+	r.duration("scan.findtime", &spec.Scan.FindTime, minDuration, ruleset.MaxFindTime)
+	r.ports("scan.ignore", &spec.Scan.Ignore)
 }
 
 func (r *reader) readBan() {
 	spec := &r.config.Spec
-	r.ladder(r.get("ban.bantime"), &spec.BanTime)
-	r.duration(r.get("ban.forget"), &spec.Forget, minDuration, maxDuration)
-	if s := r.get("ban.prefix6"); r.integer(s, &spec.Prefix6, 1, 128) {
-		switch {
-		case spec.Prefix6 > 64:
-			r.warn(s, "a host usually has a /64 to itself: it evades the ban with another address from it")
-		case spec.Prefix6 < 48:
-			r.warn(s, "a customer has at most a /48: one offence bans many customers")
-		}
-	}
+	r.ladder("ban.bantime", &spec.BanTime)
+	r.duration("ban.forget", &spec.Forget, minDuration, maxDuration)
+	r.integer("ban.prefix6", &spec.Prefix6, 1, 128)
 	list(r, r.get("ban.single6"), &spec.Single6, "IPv6 prefixes", r.single6)
-	if s := r.get("ban.subnet4"); r.integer(s, &spec.Subnet4, 0, ruleset.MaxRetryLimit) && spec.Subnet4 == 1 {
-		r.warn(s, "one offence bans the whole /24")
-	}
-	if s := r.get("ban.subnet6"); r.integer(s, &spec.Subnet6, 0, ruleset.MaxRetryLimit) && spec.Subnet6 > 0 {
+	r.integer("ban.subnet4", &spec.Subnet4, 0, ruleset.MaxRetryLimit)
+	r.integer("ban.subnet6", &spec.Subnet6, 0, ruleset.MaxRetryLimit)
+	size := int(spec.Size)
+	r.integer("ban.size", &size, 1, ruleset.MaxSize)
+	spec.Size = uint32(size)
+}
+
+func (r *reader) readWatch() {
+	w := &r.config.Watch
+	r.text("watch.state", &w.State, isFilePath, `the absolute path of a file, such as "/var/lib/portmon/state.jsonl"`)
+	r.text("watch.metrics", &w.Metrics, isMetrics, `an address and a port, such as "127.0.0.1:9713", or "" for none`)
+	r.text("watch.ntfy", &w.Ntfy, isTopic, `an http or https URL with a topic and without a password, such as `+
+		`"https://ntfy.sh/my-topic", or "" for none`)
+	r.text("watch.ntfy_token_file", &w.NtfyTokenFile, func(s string) bool { return s == "" || isFilePath(s) },
+		`the absolute path of a file, or "" for none`)
+	first := true
+	list(r, r.get("watch.command"), &w.Command, "strings, the program and its arguments,", func(item setting) (string, error) {
+		arg, ok := item.value.(string)
+		isProgram := first
+		first = false
 		switch {
-		case spec.Prefix6 <= 48:
-			r.warn(s, "not used, as prefix6 is %d: every source is a /48 or more already", spec.Prefix6)
-		case spec.Subnet6 == 1:
-			r.warn(s, "one offence bans the whole /48")
+		case isProgram && !isFilePath(arg):
+			return "", errors.New("want the absolute path of a program first: there is no shell and no PATH")
+		case !ok || strings.Contains(arg, "\x00"):
+			return "", errors.New("want a string without NUL")
+		}
+		return arg, nil
+	})
+}
+
+// doubt warns of what the file says and its author may not have meant.
+func (r *reader) doubt() {
+	spec, w := &r.config.Spec, &r.config.Watch
+	metrics, _ := metricsAddr(w.Metrics)
+	for _, d := range []struct {
+		key  string
+		here bool
+		what string
+	}{
+		{
+			"trap.tcp", len(spec.TrapTCP)+len(spec.TrapUDP)+spec.Scan.Ports == 0,
+			"there are no traps and scan detection is off: nothing is banned except by hand",
+		},
+		{
+			"ban.prefix6", spec.Prefix6 > 64,
+			"a host usually has a /64 to itself: it evades the ban with another address from it",
+		},
+		{"ban.prefix6", spec.Prefix6 < 48, "a customer has at most a /48: one offence bans many customers"},
+		{"ban.subnet4", spec.Subnet4 == 1, "one offence bans the whole /24"},
+		{"ban.subnet6", spec.Subnet6 == 1 && spec.Prefix6 > 48, "one offence bans the whole /48"},
+		{
+			"ban.subnet6", spec.Subnet6 > 0 && spec.Prefix6 <= 48,
+			"not used, as with this prefix6 every source is a /48 or more already",
+		},
+		{
+			"watch.metrics", w.Metrics != "" && !metrics.Addr().IsLoopback(),
+			"not a loopback address: anybody who can reach it can read the metrics",
+		},
+		{"watch.ntfy_token_file", w.NtfyTokenFile != "" && w.Ntfy == "", "not used, as ntfy is off"},
+		{
+			"watch.ntfy", w.NtfyTokenFile != "" && strings.HasPrefix(strings.ToLower(w.Ntfy), "http:"),
+			"the access token is sent unencrypted: want https",
+		},
+	} {
+		if s := (setting{d.key, r.value(d.key)}); d.here && s.value != nil {
+			r.warn(s, d.what)
 		}
 	}
-	size := int(spec.Size)
-	r.integer(r.get("ban.size"), &size, 1, ruleset.MaxSize)
-	spec.Size = uint32(size)
 }
 
 // checkKeys reports the keys and tables that were not asked for.
@@ -139,16 +178,12 @@ func (r *reader) checkKeys() {
 	}
 	check := func(values map[string]any, table ...string) {
 		for _, name := range slices.Sorted(maps.Keys(values)) {
-			s := setting{key: fullName(append(table, name)...)}
-			what := "key"
+			key, what := fullName(append(table, name)...), "key"
 			if _, ok := values[name].(map[string]any); ok {
 				what = "table"
 			}
-			if len(r.faults) > maxKeys {
-				return // it is another file altogether
-			}
-			if !slices.Contains(names, s.key) {
-				r.fault(s, "unknown %s: %s", what, suggest(s.key, names))
+			if !slices.Contains(names, key) {
+				r.fault(setting{key: key}, "unknown %s: %s", what, suggest(key, names))
 			}
 		}
 	}
@@ -160,6 +195,31 @@ func (r *reader) checkKeys() {
 		}
 		check(values, table)
 	}
+}
+
+// suggest says which of the known keys and tables an unknown one may have been
+// meant to be, or which there are beside it. All tables are searched, as a line
+// too far down puts a key into the wrong one.
+func suggest(key string, known []string) string {
+	table, name := split(key)
+	best, siblings := "", []string(nil)
+	nearest := 6 // no more than two letters are wrong
+	for _, k := range known {
+		t, n := split(k)
+		distance := 2 * text.Distance(name, n)
+		if t == table {
+			siblings = append(siblings, n)
+		} else {
+			distance++ // of two as near, prefer the one in the same table
+		}
+		if distance < nearest {
+			nearest, best = distance, k
+		}
+	}
+	if best != "" {
+		return "did you mean " + best + "?"
+	}
+	return "want " + text.Enumerate(siblings, "or")
 }
 
 // validate reports what only [ruleset.Spec.Validate] finds: a ladder that does

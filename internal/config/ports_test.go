@@ -51,8 +51,8 @@ func TestPortsFaults(t *testing.T) {
 		{`[-22]`, `2:1: trap.udp: -22: ` + want},
 		{`[22.0]`, `2:1: trap.udp: 22.0: ` + want},
 		{`[true, { a = 1 }]`, "2:1: trap.udp: true: " + want + "\n2:1: trap.udp: " + want},
-		{`[9999999999999999999999]`, `2:8: trap.udp: toml: decimal number is too large to fit in a 64-bit signed integer`},
-		{`[5900-5910]`, `2:8: trap.udp: toml: dates are expected to have the format YYYY-MM-DD`},
+		{`[9999999999999999999999]`, `2:8: toml: decimal number is too large to fit in a 64-bit signed integer`},
+		{`[5900-5910]`, `2:8: toml: dates are expected to have the format YYYY-MM-DD`},
 		{`[2000-01-01]`, `2:1: trap.udp: 2000-01-01: ` + want},
 		{`["5910-5900"]`, `2:1: trap.udp: "5910-5900": the range is reversed: want "5900-5910"`},
 
@@ -96,7 +96,7 @@ func TestPortsToIgnore(t *testing.T) {
 		`[80, "79-81"]`: `2:1: scan.ignore: 80 overlaps 79-81`,
 		`[80, 80]`:      `2:1: scan.ignore: 80 overlaps 80`,
 		`["81-80"]`:     `2:1: scan.ignore: "81-80": the range is reversed: want "80-81"`,
-		`[4000-4001]`:   `2:11: scan.ignore: toml: dates are expected to have the format YYYY-MM-DD`,
+		`[4000-4001]`:   `2:11: toml: dates are expected to have the format YYYY-MM-DD`,
 		`80`:            `2:1: scan.ignore: 80: want a list of ports in brackets`,
 		`"40000-40100"`: `2:1: scan.ignore: "40000-40100": want a list of ports in brackets`,
 	} {
@@ -132,7 +132,7 @@ func TestPortsOverlapsAgree(t *testing.T) {
 			}
 		}
 		text := "[trap]\nudp = [" + strings.Join(items, ", ") + "]"
-		_, err := Parse("p.toml", []byte(text), noFiles)
+		_, err := parsed("p.toml", []byte(text), noFiles)
 		if (err != nil) != want {
 			t.Fatalf("overlaps are %v, but Parse returned %v for\n%s", want, err, text)
 		}

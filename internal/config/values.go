@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -52,31 +54,32 @@ func list[T any](r *reader, s setting, to *[]T, what string, read func(item sett
 	}
 }
 
-// text sets a string, and reports whether it did.
-func (r *reader) text(s setting, to *string, want string) bool {
-	v, ok := s.value.(string)
-	if ok {
-		*to = v
-	} else if s.value != nil {
-		r.fault(s, "want %s", want)
+// text sets a string that is valid, and empties it if it is not.
+func (r *reader) text(key string, to *string, valid func(string) bool, want string) {
+	s := r.get(key)
+	if s.value == nil {
+		return
 	}
-	return ok
+	*to, _ = s.value.(string)
+	if _, ok := s.value.(string); !ok || !valid(*to) {
+		r.fault(s, "want %s", want)
+		*to = ""
+	}
 }
 
-// integer sets an integer from low to high, and reports whether it did.
-func (r *reader) integer(s setting, n *int, low, high int64) bool {
-	v, ok := s.value.(int64)
-	ok = ok && v >= low && v <= high
-	if ok {
+// integer sets an integer from low to high.
+func (r *reader) integer(key string, n *int, low, high int64) {
+	s := r.get(key)
+	if v, ok := s.value.(int64); ok && v >= low && v <= high {
 		*n = int(v)
 	} else if s.value != nil {
 		r.fault(s, "want an integer from %d to %d", low, high)
 	}
-	return ok
 }
 
 // duration sets a duration from low to high.
-func (r *reader) duration(s setting, d *time.Duration, low, high time.Duration) {
+func (r *reader) duration(key string, d *time.Duration, low, high time.Duration) {
+	s := r.get(key)
 	if s.value == nil {
 		return
 	}
@@ -89,7 +92,8 @@ func (r *reader) duration(s setting, d *time.Duration, low, high time.Duration) 
 
 // ladder sets the durations of the bans: a list, or a single one. Whether they
 // rise is for [ruleset.Spec.Validate].
-func (r *reader) ladder(s setting, ladder *[]time.Duration) {
+func (r *reader) ladder(key string, ladder *[]time.Duration) {
+	s := r.get(key)
 	if _, isList := s.value.([]any); !isList && s.value != nil {
 		s.value = []any{s.value}
 	}
@@ -112,11 +116,9 @@ func (s setting) word(unit string) string {
 
 // ports sets a list of ports, in the order of the file. Overlaps are for
 // [ruleset.Spec.Validate].
-func (r *reader) ports(s setting, ports *[]ruleset.Ports) {
-	list(r, s, ports, "ports", func(item setting) (ruleset.Ports, error) { return parsePorts(item.word("")) })
+func (r *reader) ports(key string, ports *[]ruleset.Ports) {
+	list(r, r.get(key), ports, "ports", func(item setting) (ruleset.Ports, error) { return parsePorts(item.word("")) })
 }
-
-var errPorts = errors.New(`want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"`)
 
 // parsePorts reads "22" or "5900-5910". The error says what is wanted and does
 // not repeat s.
@@ -129,7 +131,7 @@ func parsePorts(s string) (ruleset.Ports, error) {
 	to, ok2 := parsePort(last)
 	switch {
 	case !ok1 || !ok2:
-		return ruleset.Ports{}, errPorts
+		return ruleset.Ports{}, errors.New(`want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"`)
 	case to < from:
 		return ruleset.Ports{}, fmt.Errorf(`the range is reversed: want "%d-%d"`, to, from)
 	}
@@ -143,25 +145,47 @@ func parsePort(s string) (uint16, bool) {
 	return uint16(n), err == nil && s[0] != '0'
 }
 
-var errPrefix6 = errors.New(`want an IPv6 prefix in quotes such as "2001:db8::/32"`)
-
 // single6 reads an element of a list of IPv6 prefixes.
 func (r *reader) single6(item setting) (netip.Prefix, error) {
 	s, _ := item.value.(string)
 	all, err := addrlist.Parse(s)
 	switch {
-	case errors.Is(err, addrlist.ErrSyntax) || strings.ContainsAny(s, "-%"):
-		return netip.Prefix{}, errPrefix6
-	case err != nil:
+	case err != nil && !errors.Is(err, addrlist.ErrSyntax) && !strings.Contains(s, "-"):
 		return netip.Prefix{}, err
-	case all[0].Addr().Is4():
-		return netip.Prefix{}, fmt.Errorf("IPv4 addresses are banned one by one anyway: %w", errPrefix6)
-	case all[0].Bits() == 0:
-		r.warn(item, "this is all of IPv6: every source evades its ban with another address")
-	case doubt(s, all) != "":
-		r.warn(item, "%s", doubt(s, all))
+	case err != nil || strings.Contains(s, "-") || all[0].Addr().Is4():
+		return netip.Prefix{}, errors.New(`want an IPv6 prefix in quotes such as "2001:db8::/32"`)
+	}
+	if note := doubtful(s, all); note != "" {
+		r.warn(item, note)
 	}
 	return all[0], nil
+}
+
+// isFilePath reports whether s is an absolute path that can be that of a file.
+func isFilePath(s string) bool {
+	return filepath.IsAbs(s) && !strings.HasSuffix(s, "/") && !strings.Contains(s, "\x00")
+}
+
+// isMetrics wants a literal address: there may be no DNS when the watcher
+// starts.
+func isMetrics(s string) bool {
+	at, err := metricsAddr(s)
+	return s == "" || err == nil && at.Port() != 0
+}
+
+func metricsAddr(s string) (netip.AddrPort, error) {
+	if port, ok := strings.CutPrefix(s, "localhost:"); ok {
+		s = "127.0.0.1:" + port
+	} else if strings.HasPrefix(s, ":") {
+		s = "0.0.0.0" + s
+	}
+	return netip.ParseAddrPort(s)
+}
+
+func isTopic(s string) bool {
+	u, err := url.Parse(s)
+	return s == "" || err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" &&
+		u.User == nil && u.Fragment == "" && u.Path != "" && !strings.HasSuffix(u.Path, "/")
 }
 
 // source writes a value as TOML does, on one line, shortened if it is long.
@@ -174,9 +198,17 @@ func source(v any) string {
 			return ""
 		}
 	case string:
-		return quote(v)
+		return quote(withoutPassword(v))
 	}
 	data, _ := toml.Marshal(map[string]any{"v": v}) // cannot fail: it has been decoded
 	s, _ := strings.CutPrefix(strings.TrimSpace(string(data)), "v = ")
-	return text.Shorten(text.Printable(s), maxQuoted)
+	return text.Shorten(text.Printable(withoutPassword(s)), maxQuoted)
+}
+
+// withoutPassword leaves out what precedes an @, in which there may be one.
+func withoutPassword(s string) string {
+	if i := strings.LastIndexByte(s, '@'); i >= 0 {
+		return "…" + s[i:]
+	}
+	return s
 }

@@ -8,7 +8,7 @@ import (
 func TestWatchFaults(t *testing.T) {
 	const state = `the absolute path of a file, such as "/var/lib/portmon/state.jsonl"`
 	const metrics = `an address and a port, such as "127.0.0.1:9713", or "" for none`
-	const ntfy = `an http or https URL with a topic, such as "https://ntfy.sh/my-topic", or "" for none`
+	const ntfy = `an http or https URL with a topic and without a password, such as "https://ntfy.sh/my-topic", or "" for none`
 	tests := []struct{ text, want string }{
 		{`state = ""`, `2:1: watch.state: "": want ` + state},
 		{`state = "state.jsonl"`, `2:1: watch.state: "state.jsonl": want ` + state},
@@ -33,9 +33,9 @@ func TestWatchFaults(t *testing.T) {
 		{`ntfy = "https://:443/my-topic"`, `2:1: watch.ntfy: "https://:443/my-topic": want ` + ntfy},
 		{`ntfy = "https://ntfy.sh/my-topic#x"`, `2:1: watch.ntfy: "https://ntfy.sh/my-topic#x": want ` + ntfy},
 		{`ntfy = "https://ntfy.sh:x/my-topic"`, `2:1: watch.ntfy: "https://ntfy.sh:x/my-topic": want ` + ntfy},
-		{`ntfy = "https://ntfy.sh"`, `2:1: watch.ntfy: "https://ntfy.sh": no topic: want ` + ntfy},
-		{`ntfy = "https://ntfy.sh/"`, `2:1: watch.ntfy: "https://ntfy.sh/": no topic: want ` + ntfy},
-		{`ntfy = "https://ntfy.sh/my-topic/"`, `2:1: watch.ntfy: "https://ntfy.sh/my-topic/": no topic: want ` + ntfy},
+		{`ntfy = "https://ntfy.sh"`, `2:1: watch.ntfy: "https://ntfy.sh": want ` + ntfy},
+		{`ntfy = "https://ntfy.sh/"`, `2:1: watch.ntfy: "https://ntfy.sh/": want ` + ntfy},
+		{`ntfy = "https://ntfy.sh/my-topic/"`, `2:1: watch.ntfy: "https://ntfy.sh/my-topic/": want ` + ntfy},
 		{`ntfy = false`, `2:1: watch.ntfy: false: want ` + ntfy},
 
 		{`ntfy_token_file = "token"`, `2:1: watch.ntfy_token_file: "token": want the absolute path of a file, or "" for none`},
@@ -63,13 +63,13 @@ func TestWatchKeepsPasswords(t *testing.T) {
 		"https://user:sec/ret@ntfy.sh/my-topic",
 		"https://user:secret@",
 	} {
-		_, err := Parse("p.toml", []byte("[watch]\nntfy = \""+url+"\""), noFiles)
+		_, err := parsed("p.toml", []byte("[watch]\nntfy = \""+url+"\""), noFiles)
 		if err == nil || strings.Contains(err.Error(), "sec") || !strings.Contains(err.Error(), "watch.ntfy") {
 			t.Errorf("%s: the error is %v", url, err)
 		}
 	}
 	wantFaults(t, "[watch]\nntfy = \"https://user:secret@ntfy.sh/my-topic\"",
-		`2:1: watch.ntfy: "…@ntfy.sh/my-topic": credentials do not belong in the URL: want an access token in a file, ntfy_token_file`)
+		`2:1: watch.ntfy: "…@ntfy.sh/my-topic": want an http or https URL with a topic and without a password, such as "https://ntfy.sh/my-topic", or "" for none`)
 }
 
 func TestWatchMetrics(t *testing.T) {
@@ -92,7 +92,7 @@ func TestWatchMetrics(t *testing.T) {
 			warning = `2:1: watch.metrics: "` + address + `"` + want
 		}
 		wantWarnings(t, text, warning)
-		c, err := Parse("p.toml", []byte(text), noFiles)
+		c, err := parsed("p.toml", []byte(text), noFiles)
 		if err != nil || c.Watch.Metrics != address {
 			t.Errorf("%s: metrics are at %q, error %v", address, c.Watch.Metrics, err)
 		}

@@ -1,21 +1,19 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
-	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/portmon/portmon/internal/addrlist"
 )
 
-// maxWhitelistSize bounds a whitelist file, in bytes: millions of addresses,
-// but not a device that never ends.
-const maxWhitelistSize = 64 << 20
+// maxWhitelistSize bounds a whitelist file, in bytes: a million addresses.
+const maxWhitelistSize = 16 << 20
 
 // readWhitelists takes the whitelist and then adds the whitelist files, so that
 // a host with files has the default whitelist until it says otherwise.
@@ -29,10 +27,10 @@ func (r *reader) readWhitelists() {
 		}
 		prefixes, err := addrlist.Parse(s)
 		if err != nil {
-			return nil, nameError(s, err)
+			return nil, err
 		}
-		if note := doubt(s, prefixes); note != "" {
-			r.warn(item, "%s", note)
+		if note := doubtful(s, prefixes); note != "" {
+			r.warn(item, note)
 		}
 		return prefixes, nil
 	})
@@ -40,7 +38,7 @@ func (r *reader) readWhitelists() {
 		r.config.Spec.Whitelist = slices.Concat(all...)
 	}
 	var files []string
-	list(r, r.get("whitelist_files"), new([]string), "file names", func(item setting) (string, error) {
+	list(r, r.get("whitelist_files"), &files, "file names", func(item setting) (string, error) {
 		name, _ := item.value.(string)
 		if name == "" {
 			return "", errors.New("want the name of a file")
@@ -48,11 +46,6 @@ func (r *reader) readWhitelists() {
 		if !filepath.IsAbs(name) {
 			name = filepath.Join(filepath.Dir(r.file), name)
 		}
-		if slices.Contains(files, name) {
-			r.warn(item, "is listed twice, and read once")
-			return name, nil
-		}
-		files = append(files, name)
 		// To go on without the file could ban those who rely on it.
 		if err := r.readWhitelistFile(name); err != nil {
 			return "", fmt.Errorf("%s: %w", name, withoutPath(err))
@@ -61,77 +54,39 @@ func (r *reader) readWhitelists() {
 	})
 }
 
-// readWhitelistFile adds the entries of a whitelist file. The file is read
-// twice, so that memory for its entries is allocated once. The error is that of
+// readWhitelistFile adds the entries of a whitelist file. The error is that of
 // reading it.
 func (r *reader) readWhitelistFile(name string) error {
-	var n int
-	var faults, warnings Errors
-	add := func(to *Errors, e addrlist.Entry, err error) {
-		if len(*to) <= maxWhitelistReports { // one more, for limit to see that there are more
-			*to = append(*to, &Error{File: name, Line: e.Line, Column: e.Column, Value: quote(e.Text), Err: err})
-		}
-	}
-	err := r.eachEntry(name, func(e addrlist.Entry) error {
-		n += len(e.Prefixes)
-		if e.Err != nil {
-			add(&faults, e, nameError(e.Text, e.Err))
-		} else if note := doubt(e.Text, e.Prefixes); note != "" {
-			add(&warnings, e, errors.New(note))
-		}
-		return nil
-	})
-	r.fileFaults = append(r.fileFaults, limit(faults, maxWhitelistReports)...)
-	r.fileWarnings = append(r.fileWarnings, limit(warnings, maxWhitelistReports)...)
-	if err != nil || len(faults) > 0 {
-		return err
-	}
-	whitelist := slices.Grow(r.config.Spec.Whitelist, n)
-	err = r.eachEntry(name, func(e addrlist.Entry) error {
-		whitelist = append(whitelist, e.Prefixes...)
-		return e.Err // of a file that has changed since
-	})
-	r.config.Spec.Whitelist = whitelist
-	return err
-}
-
-// eachEntry calls do for each entry of a whitelist file, up to an error.
-func (r *reader) eachEntry(name string, do func(addrlist.Entry) error) error {
-	f, err := r.open(name)
+	data, err := r.readFile(name, maxWhitelistSize)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	for e, err := range addrlist.Read(f, maxWhitelistSize) {
-		if err == nil {
-			err = do(e)
+	var faults, warnings Errors
+	add := func(to *Errors, e addrlist.Entry, err error) {
+		if len(*to) <= maxReports { // one more, for limited to see that there are more
+			*to = append(*to, &Error{File: name, Line: e.Line, Column: e.Column, Value: quote(e.Text), Err: err})
 		}
+	}
+	for e, err := range addrlist.Read(bytes.NewReader(data), maxWhitelistSize) {
 		if err != nil {
 			return err
 		}
-		if e.Line%(1<<20) == 0 {
-			// Left alone, the collector lets the lines that have been read take
-			// as much memory as a large whitelist itself.
-			runtime.GC()
+		if e.Err != nil {
+			add(&faults, e, e.Err)
+			continue
 		}
+		if note := doubtful(e.Text, e.Prefixes); note != "" {
+			add(&warnings, e, errors.New(note))
+		}
+		r.config.Spec.Whitelist = append(r.config.Spec.Whitelist, e.Prefixes...)
 	}
+	r.fileFaults = append(r.fileFaults, limited(faults)...)
+	r.fileWarnings = append(r.fileWarnings, limited(warnings)...)
 	return nil
 }
 
-// hostName matches what could be the name of a host.
-var hostName = regexp.MustCompile(`^[\w.-]*[A-Za-z][\w.-]*$`)
-
-// nameError returns err, or explains why an entry cannot be a host name.
-func nameError(s string, err error) error {
-	if errors.Is(err, addrlist.ErrSyntax) && hostName.MatchString(s) {
-		return errors.New("names are not resolved: there is no DNS when the table is loaded at boot, " +
-			"and the owner of a name could whitelist any address; want an address, a prefix or a range")
-	}
-	return err
-}
-
-// doubt returns what the author of an entry may not have meant, or "".
-func doubt(s string, prefixes []netip.Prefix) string {
+// doubtful returns what the author of an entry may not have meant, or "".
+func doubtful(s string, prefixes []netip.Prefix) string {
 	first := prefixes[0]
 	host, _, isPrefix := strings.Cut(s, "/")
 	switch {
