@@ -1,9 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -36,11 +36,13 @@ With --check the exit code is 3 if the kernel holds something else.`,
   portmon apply --dry-run
   portmon apply --dry-run | nft --check --file -
   portmon apply`,
-		ValidArgsFunction: cobra.NoFileCompletions,
 		Args: func(cmd *cobra.Command, args []string) error {
 			return errors.Join(noArgs(cmd, args), noTwoOf(cmd, "check", "dry-run"))
 		},
 		RunE: func(*cobra.Command, []string) error {
+			if check {
+				return denied("read", p.applyCheck())
+			}
 			conf, facts, err := p.loadConfig()
 			if err != nil {
 				return err
@@ -50,10 +52,7 @@ With --check the exit code is 3 if the kernel holds something else.`,
 				return err
 			}
 			defer c.Close()
-			switch {
-			case check:
-				return denied("read", p.applyCheck(c, conf, facts))
-			case dryRun:
+			if dryRun {
 				return denied("read", p.applyDryRun(c, conf, facts))
 			}
 			return denied("install", p.apply(c, conf, facts))
@@ -92,7 +91,7 @@ func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts) erro
 	case r.Created:
 		p.print("inet %s: installed, %s\n", tableName, summary(&conf.Spec))
 	default:
-		p.print("inet %s: changed: %s%s%s\n", tableName, strings.Join(changes(r.Plan), ", "), kept(h), lifted(r.Plan))
+		p.print("inet %s: changed: %s\n", tableName, cmp.Or(strings.Join(r.Plan.Summary(), ", "), "bans"))
 	}
 	if r.Created && conf.Spec.Grace > 0 {
 		p.note("traps are armed in %s, so that services can start", text.Duration(conf.Spec.Grace))
@@ -126,29 +125,4 @@ func durations(ds []time.Duration) string {
 		all = append(all, text.Duration(d))
 	}
 	return strings.Join(all, " ")
-}
-
-// changes names what a plan changes, except the bans that it lifts.
-func changes(plan *ruleset.Plan) []string {
-	all := slices.DeleteFunc(plan.Summary(), func(what string) bool { return what == "bans of whitelisted sources" })
-	if len(all) == 0 {
-		return []string{"bans"}
-	}
-	return all
-}
-
-// kept says how many bans there are after a change.
-func kept(h *ruleset.Handle) string {
-	n, err := countBans(h)
-	if err != nil {
-		return ""
-	}
-	return "; kept " + text.Plural(n, "ban")
-}
-
-func lifted(plan *ruleset.Plan) string {
-	if len(plan.Lifted) == 0 {
-		return ""
-	}
-	return "; lifted " + text.Plural(len(plan.Lifted), "ban") + " of whitelisted sources"
 }

@@ -11,18 +11,10 @@ import (
 )
 
 // applyCheck reports whether there is anything to apply, as status does.
-func (p *cli) applyCheck(c *nftset.Conn, conf *config.Config, facts route.Facts) error {
-	h, err := ruleset.Open(c, tableName)
+func (p *cli) applyCheck() error {
+	r, err := p.report()
 	if err != nil {
 		return err
-	}
-	r := newReport(h, nil)
-	plan, err := r.compare(c, conf)
-	if err != nil {
-		return err
-	}
-	if plan.Plan != nil {
-		p.adviseOn(plan, conf, facts)
 	}
 	r.printForce(&p.ui)
 	if !*r.InForce {
@@ -54,26 +46,17 @@ func (p *cli) applyDryRun(c *nftset.Conn, conf *config.Config, facts route.Facts
 	return err
 }
 
-// foldColumn is where the next blank ends a line of comments. Only commands with
-// elements are that long.
-const foldColumn = 1000
-
-// comments makes every line a comment of nft's, and folds long ones, such as
-// the elements of a large set: the time that nft takes to read a comment grows
-// with the square of its length.
+// comments makes every line a comment of nft's. The time that nft takes to read
+// one grows with the square of its length, so long ones, which are about the
+// elements of a large set, are cut.
 func comments(text string) string {
+	const longest = 1000
 	var b strings.Builder
 	for line := range strings.Lines(text) {
-		b.WriteString("# ")
-		for len(line) > foldColumn {
-			blank := strings.IndexByte(line[foldColumn:], ' ')
-			if blank < 0 {
-				break
-			}
-			b.WriteString(line[:foldColumn+blank+1] + "\n#   ")
-			line = line[foldColumn+blank+1:]
+		if len(line) > longest {
+			line = line[:longest] + " ...\n"
 		}
-		b.WriteString(line)
+		b.WriteString("# " + line)
 	}
 	return b.String()
 }

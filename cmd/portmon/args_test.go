@@ -81,12 +81,3 @@ func TestCheckReason(t *testing.T) {
 		}
 	}
 }
-
-func TestSuggest(t *testing.T) {
-	words := []string{"apply", "ban", "list", "status", "unban"}
-	for s, want := range map[string]string{"lst": "list", "stauts": "status", "sta": "status", "aply": "apply", "bann": "ban", "xyzzy": ""} {
-		if got := strings.Join(suggest(s, words), " "); got != want {
-			t.Errorf("%s: got %q, want %q", s, got, want)
-		}
-	}
-}

@@ -11,7 +11,6 @@ import (
 )
 
 func completionCommand(p *cli) *cobra.Command {
-	shells := []string{"bash", "zsh", "fish"}
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish",
 		Short: "write a completion script for a shell",
@@ -23,13 +22,8 @@ shell also banned addresses. Shells read it at their start from
   fish  /usr/share/fish/vendor_completions.d/portmon.fish`,
 		Example: `  # for the bash that is running
   source <(portmon completion bash)`,
-		ValidArgs: shells,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 && slices.Contains(shells, args[0]) {
-				return nil
-			}
-			return usage(cmd, "expected the name of a shell: %s", text.Enumerate(shells, "or"))
-		},
+		ValidArgs: []string{"bash", "zsh", "fish"},
+		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch root := cmd.Root(); args[0] {
 			case "bash":
@@ -43,8 +37,7 @@ shell also banned addresses. Shells read it at their start from
 	}
 }
 
-// Completion offers at most maxOffered addresses, and none if there are more
-// than maxSearched bans to read.
+// Completion offers at most maxOffered addresses of the first maxSearched bans.
 const (
 	maxOffered  = 200
 	maxSearched = 100_000
@@ -54,14 +47,11 @@ const (
 // because the tab key is no place to report them.
 func (p *cli) completeBanned(
 	_ *cobra.Command, args []string, start string,
-) ([]cobra.Completion, cobra.ShellCompDirective) {
-	var found []cobra.Completion
+) (found []cobra.Completion, what cobra.ShellCompDirective) {
 	_ = p.withTable(func(h *ruleset.Handle) error {
-		if n, err := countBans(h); err != nil || n > maxSearched {
-			return err
-		}
+		n := 0
 		for b, err := range p.bans(h, nil, nil) {
-			if err != nil || len(found) == maxOffered {
+			if n++; err != nil || n > maxSearched || len(found) == maxOffered {
 				return err
 			}
 			if text := text.Prefix(b.prefix); strings.HasPrefix(text, start) && !slices.Contains(args, text) {

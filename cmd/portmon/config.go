@@ -23,7 +23,7 @@ it; then run portmon apply.`,
 		Example: `  portmon config init my.toml
   portmon config check my.toml`,
 		Args: unknownCommand,
-		RunE: func(cmd *cobra.Command, _ []string) error { return noCommand(cmd) },
+		RunE: noCommand,
 	}
 	cmd.AddCommand(configCheckCommand(p), configInitCommand(p))
 	return cmd
@@ -37,8 +37,9 @@ func configCheckCommand(p *cli) *cobra.Command {
 and its whitelist files. It reports all faults, and what looks doubtful, with
 the file and the line of the key. It changes nothing and needs no privilege. The
 exit code is 2 if there is a fault.`,
-		Example: `  portmon config check`,
-		Args:    p.takeFile,
+		Example:           `  portmon config check`,
+		ValidArgsFunction: completeConfig,
+		Args:              p.takeFile,
 		RunE: func(*cobra.Command, []string) error {
 			conf, err := config.Load(p.configFile)
 			if err != nil {
@@ -56,13 +57,15 @@ exit code is 2 if there is a fault.`,
 	}
 }
 
+var completeConfig = cobra.FixedCompletions([]cobra.Completion{"toml"}, cobra.ShellCompDirectiveFilterFileExt)
+
 // takeFile sets the file that an argument names, in place of --config.
-func (p *cli) takeFile(cmd *cobra.Command, args []string) error {
+func (p *cli) takeFile(_ *cobra.Command, args []string) error {
 	switch {
 	case len(args) > 1:
-		return usage(cmd, "expected one file, got %d", len(args))
+		return fmt.Errorf("expected one file, got %d", len(args))
 	case len(args) == 1 && p.configFile != "":
-		return usage(cmd, "%s and --config cannot be combined: both name the file", args[0])
+		return fmt.Errorf("%s and --config cannot be combined: both name the file", args[0])
 	case len(args) == 1:
 		p.configFile = args[0]
 	}
@@ -79,7 +82,8 @@ func configInitCommand(p *cli) *cobra.Command {
 existing file is not touched without --force.`,
 		Example: `  portmon config init
   portmon config init - > my.toml`,
-		Args: p.takeFile,
+		ValidArgsFunction: completeConfig,
+		Args:              p.takeFile,
 		RunE: func(*cobra.Command, []string) error {
 			name := cmp.Or(p.configFile, config.DefaultPath)
 			if name == "-" {

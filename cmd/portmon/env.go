@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"io"
+	"net/netip"
 	"os"
 	"time"
 
@@ -18,9 +20,8 @@ type env struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	getenv         func(key string) string
-	// ancestorEnv is getenv of the nearest process above this one that has the
-	// variable.
-	ancestorEnv func(key string) string
+	// sshPeer returns the address that the user is connected from by SSH.
+	sshPeer func() (netip.Addr, bool)
 	// now is also where the time zone of what people read comes from.
 	now  func() time.Time
 	dial func() (*nftset.Conn, error)
@@ -30,36 +31,24 @@ type env struct {
 	listeners func() ([]listeners.Socket, error)
 	// routes returns what the routes of this host mean for the packet path.
 	routes func() (route.Facts, error)
-	// isTerminal reports whether w is a terminal, and width how many columns it
-	// has, 0 if that is not known.
-	isTerminal func(w io.Writer) bool
-	width      func(w io.Writer) int
+	// width returns how many columns a terminal has; 0 if w is not one.
+	width func(w io.Writer) int
 }
 
 func systemEnv() env {
 	return env{
-		stdin:       os.Stdin,
-		stdout:      os.Stdout,
-		stderr:      os.Stderr,
-		getenv:      os.Getenv,
-		ancestorEnv: ancestorEnv,
-		now:         time.Now,
-		dial:        func() (*nftset.Conn, error) { return nftset.Dial(nil) },
-		watcher:     dialWatcher,
-		listeners:   listeners.Read,
-		routes:      func() (route.Facts, error) { return route.Read(0) },
-		isTerminal:  isTerminal,
-		width:       width,
+		stdin:     os.Stdin,
+		stdout:    os.Stdout,
+		stderr:    os.Stderr,
+		getenv:    os.Getenv,
+		sshPeer:   sshPeer,
+		now:       time.Now,
+		dial:      func() (*nftset.Conn, error) { return nftset.Dial(nil) },
+		watcher:   dialWatcher,
+		listeners: listeners.Read,
+		routes:    func() (route.Facts, error) { return route.Read(0) },
+		width:     width,
 	}
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }
 
 func width(w io.Writer) int {
@@ -71,7 +60,7 @@ func width(w io.Writer) int {
 	if err != nil {
 		return 0
 	}
-	return int(size.Col)
+	return cmp.Or(int(size.Col), 80) // a serial console does not know
 }
 
 // cli is one run of the program: its environment, its output, and the flags that
@@ -101,7 +90,7 @@ func (p *cli) open() (c *nftset.Conn, h *ruleset.Handle, err error) {
 func (p *cli) warnIdle(h *ruleset.Handle) {
 	if why := h.Idle(); why != "" {
 		p.warn("inet %s: not in force: %s", tableName, why)
-		p.hint("run `portmon apply`")
+		p.hint(runApply)
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"io"
+	"net/netip"
 	"os"
 	"reflect"
 	"strings"
@@ -27,15 +28,14 @@ func testEnv() (e env, stdout, stderr *bytes.Buffer) {
 	stdout, stderr = &bytes.Buffer{}, &bytes.Buffer{}
 	return env{
 		stdin: strings.NewReader(""), stdout: stdout, stderr: stderr,
-		getenv:      func(string) string { return "" },
-		ancestorEnv: func(string) string { return "" },
-		now:         func() time.Time { return testNow },
-		dial:        func() (*nftset.Conn, error) { panic("this test has no kernel") },
-		watcher:     func(string) (watcher, error) { return nil, control.ErrNone },
-		listeners:   func() ([]listeners.Socket, error) { return nil, nil },
-		routes:      func() (route.Facts, error) { return route.Facts{}, nil },
-		isTerminal:  func(io.Writer) bool { return false },
-		width:       func(io.Writer) int { return 0 },
+		getenv:    func(string) string { return "" },
+		sshPeer:   func() (netip.Addr, bool) { return netip.Addr{}, false },
+		now:       func() time.Time { return testNow },
+		dial:      func() (*nftset.Conn, error) { panic("this test has no kernel") },
+		watcher:   func(string) (watcher, error) { return nil, control.ErrNone },
+		listeners: func() ([]listeners.Socket, error) { return nil, nil },
+		routes:    func() (route.Facts, error) { return route.Facts{}, nil },
+		width:     func(io.Writer) int { return 0 },
 	}, stdout, stderr
 }
 
@@ -59,8 +59,14 @@ func TestTerminal(t *testing.T) {
 	if err := unix.IoctlSetWinsize(int(pty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 25, Col: 91}); err != nil {
 		t.Fatal(err)
 	}
-	if !isTerminal(pty) || width(pty) != 91 {
-		t.Errorf("a terminal of 91 columns: terminal %v, width %d", isTerminal(pty), width(pty))
+	if got := width(pty); got != 91 {
+		t.Errorf("a terminal of 91 columns: width %d", got)
+	}
+	if err := unix.IoctlSetWinsize(int(pty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := width(pty); got != 80 {
+		t.Errorf("a terminal that does not know: width %d", got)
 	}
 	file, err := os.Create(t.TempDir() + "/file")
 	if err != nil {
@@ -68,8 +74,8 @@ func TestTerminal(t *testing.T) {
 	}
 	defer file.Close()
 	for _, w := range []io.Writer{file, &bytes.Buffer{}} {
-		if isTerminal(w) || width(w) != 0 {
-			t.Errorf("%T: terminal %v, width %d", w, isTerminal(w), width(w))
+		if got := width(w); got != 0 {
+			t.Errorf("%T: width %d", w, got)
 		}
 	}
 }

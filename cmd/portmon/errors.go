@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
@@ -23,21 +22,31 @@ const (
 	exitNotInForce = 3 // the table is not there, or it is not what the configuration says
 )
 
-// errNoTable is returned by commands that need the table when there is none.
-var errNoTable = errors.New("no table inet " + tableName)
-
-// usageError is a mistake on the command line.
-type usageError struct {
-	err  error
+// hinted is an error with its next step.
+type hinted struct {
+	error
 	hint string
 }
 
-func (e *usageError) Error() string { return e.err.Error() }
-func (e *usageError) Unwrap() error { return e.err }
+func (e *hinted) Unwrap() error { return e.error }
+func (e *hinted) Hint() string  { return e.hint }
+
+// errNoTable is returned by commands that need the table when there is none.
+var errNoTable error = &hinted{errors.New("no table inet " + tableName), runApply}
+
+// Next steps after more than one error.
+const (
+	runApply       = "run `portmon apply`"
+	raiseSize      = "raise size in [ban] of the configuration, then " + runApply
+	needsPrivilege = "run as root, or with CAP_NET_ADMIN"
+)
+
+// usageError is a mistake on the command line.
+type usageError struct{ hinted }
 
 // usage returns a usageError whose hint points to the help.
 func usage(cmd *cobra.Command, format string, args ...any) error {
-	return &usageError{fmt.Errorf(format, args...), "see " + cmd.CommandPath() + " --help"}
+	return &usageError{hinted{fmt.Errorf(format, args...), "see " + cmd.CommandPath() + " --help"}}
 }
 
 // exitCodeError is an exit code without a message: everything was reported.
@@ -45,34 +54,21 @@ type exitCodeError int
 
 func (e exitCodeError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-// hinted is an error with a next step that hintFor cannot know.
-type hinted struct {
-	error
-	hint string
-}
-
-func (e *hinted) Unwrap() error { return e.error }
-
 // exitCode returns the exit code for an error.
 func exitCode(err error) int {
 	var code exitCodeError
-	var wrong *usageError
-	var faults config.Errors
 	switch {
 	case err == nil:
 		return exitDone
 	case errors.As(err, &code):
 		return int(code)
-	case errors.As(err, &wrong), errors.As(err, &faults):
+	case errors.As(err, new(*usageError)), errors.As(err, new(config.Errors)):
 		return exitUsage
 	case errors.Is(err, errNoTable):
 		return exitNotInForce
 	}
 	return exitFailed
 }
-
-// needsPrivilege is what to do when the kernel refuses a request.
-const needsPrivilege = "run as root, or with CAP_NET_ADMIN"
 
 // denied returns an error for missing privilege that says what could not be done
 // to the table, in place of which request was refused first. Other errors it
@@ -87,42 +83,28 @@ func denied(verb string, err error) error {
 // hintFor returns the next step after an error, or "".
 func hintFor(err error) string {
 	var (
-		wrong    *usageError
-		special  *hinted
-		fault    *config.Error
-		conflict *ruleset.ConflictError
-		white    *ruleset.WhitelistedError
-		kernel   *nftset.OpError
-		state    *book.Error
+		itself interface{ Hint() string }
+		fault  *config.Error
+		white  *ruleset.WhitelistedError
 	)
 	switch {
-	case errors.As(err, &wrong):
-		return wrong.hint
-	case errors.As(err, &special):
-		return special.hint
-	case errors.As(err, &fault):
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && fault.Line == 0:
-			return "`portmon config init " + fault.File + "` writes one"
-		case errors.Is(err, fs.ErrPermission):
-			return "run as root"
-		}
+	case errors.As(err, &itself):
+		return itself.Hint()
+	case errors.As(err, &fault) && fault.Hint != "":
 		return fault.Hint
-	case errors.Is(err, errNoTable):
-		return "run `portmon apply`"
-	case errors.As(err, &state):
-		return state.Hint()
-	case errors.As(err, &conflict):
+	case errors.As(err, &fault) && fault.Line == 0 && errors.Is(err, fs.ErrNotExist):
+		return "`portmon config init " + fault.File + "` writes one"
+	case errors.As(err, new(*ruleset.ConflictError)):
 		return "`portmon remove`, then `portmon apply`: all bans go with the table"
 	case errors.As(err, &white):
 		if a := white.Entry.From.Addr(); a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified() {
 			return "" // whitelisted by every table
 		}
-		return "remove " + white.Entry.String() + " from the whitelist, then run `portmon apply`"
+		return "remove " + white.Entry.String() + " from the whitelist, then " + runApply
 	case errors.Is(err, unix.EPERM):
 		return needsPrivilege
-	case errors.As(err, &kernel) && errors.Is(err, unix.ENFILE):
-		return "raise size in [ban] of the configuration, then run `portmon apply`"
+	case errors.As(err, new(*nftset.OpError)) && errors.Is(err, unix.ENFILE):
+		return raiseSize
 	case errors.Is(err, fs.ErrPermission):
 		return "run as root"
 	}
@@ -136,21 +118,4 @@ func faults(err error) []error {
 		return all.Unwrap()
 	}
 	return []error{err}
-}
-
-// allOf returns the errors of a type in the tree of err.
-func allOf[T error](err error) []T {
-	if e, ok := err.(T); ok {
-		return []T{e}
-	}
-	var all []T
-	switch e := err.(type) {
-	case interface{ Unwrap() error }:
-		all = allOf[T](e.Unwrap())
-	case interface{ Unwrap() []error }:
-		for _, part := range e.Unwrap() {
-			all = append(all, allOf[T](part)...)
-		}
-	}
-	return all
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -69,18 +70,12 @@ func localPorts(file string) (ports ruleset.Ports, err error) {
 // adviseOn warns about what users may not expect of a table that is, or is to
 // be, in force.
 func (p *cli) adviseOn(r ruleset.Result, conf *config.Config, facts route.Facts) {
-	for _, missing := range r.Features.Missing() {
-		p.warn("%s", missing)
+	warnings := append(r.Features.Missing(), facts.Doubts()...)
+	for _, l := range p.listenersOn(r.Table.Traps()) {
+		warnings = append(warnings, l.String())
 	}
-	for _, doubt := range facts.Doubts() {
-		p.warn("%s", doubt)
-	}
-	sockets, err := p.listeners()
-	if err != nil {
-		p.warn("look for listeners on trap ports: %v", err)
-	}
-	for _, l := range listenersOn(r.Table.Traps(), sockets) {
-		p.warn("%s", l)
+	for _, w := range warnings {
+		p.warn("%s", w)
 	}
 	peer, ok := p.sshPeer()
 	if !ok || r.Table.Whitelists(nftset.Addr(peer).Interval) {
@@ -88,9 +83,5 @@ func (p *cli) adviseOn(r ruleset.Result, conf *config.Config, facts route.Facts)
 	}
 	p.warn("you are connected by SSH from %s, which is not whitelisted: "+
 		"one packet from there to a trap port locks you out", peer)
-	if conf.Source == "" {
-		p.hint("`portmon config init`, then add %q to whitelist in %s", peer, config.DefaultPath)
-	} else {
-		p.hint("add %q to whitelist in %s", peer, conf.Source)
-	}
+	p.hint("add %q to whitelist in %s", peer, cmp.Or(conf.Source, config.DefaultPath+", which `portmon config init` writes"))
 }

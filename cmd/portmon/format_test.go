@@ -44,7 +44,6 @@ func listed(t *testing.T, columns int, asJSON bool, bans ...ban) (stdout, stderr
 	t.Helper()
 	e, out, errs := testEnv()
 	if columns > 0 {
-		e.isTerminal = func(io.Writer) bool { return true }
 		e.width = func(io.Writer) int { return columns }
 		e.getenv = func(key string) string { return map[string]string{"NO_COLOR": "1"}[key] }
 	}

@@ -67,7 +67,9 @@ var settled = map[string][2]string{
 	ruleset.AskListener:    {"listener", "a program listens on the port"},
 	ruleset.AskRouteBack:   {"unroutable", "it has no route back by the interface it came in by, and may be forged"},
 	ruleset.AskStarting:    {"starting", "the traps are not armed yet"},
-	ruleset.OtherRule:      {"other_rule", "a rule decides that is not portmon's: run `portmon apply`"},
+	ruleset.AskRetries:     {"retries", "it bans once enough such packets have come within "},
+	ruleset.AskScore:       {"counted", ""},
+	ruleset.OtherRule:      {"other_rule", "a rule decides that is not portmon's: " + runApply},
 	"":                     {"not_in_force", "the rules of the table are missing"},
 }
 
@@ -77,21 +79,19 @@ func (p *cli) follow(h *ruleset.Handle, a *answer, q query) (*packetAnswer, erro
 	if err != nil {
 		return nil, err
 	}
-	if q.iif = cmp.Or(q.iif, back.Device); !q.to.IsValid() {
-		if q.to = back.Local; !q.to.IsValid() { // there is no route
-			if q.to, err = ownOf(q.from); err != nil {
-				return nil, err
-			}
-		}
+	if !q.to.IsValid() {
+		q.to = back.Local
 	}
+	if !q.to.IsValid() {
+		return nil, errors.New("no route leads there: name the address that the packet is sent to with --to")
+	}
+	q.iif = cmp.Or(q.iif, back.Device)
 	packet := ruleset.Packet{
-		From: q.from, To: q.to, Port: q.port, Proto: unix.IPPROTO_TCP, RouteBack: back.Found,
+		From: q.from, To: q.to, Port: q.port, Proto: map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}[q.proto],
+		RouteBack: back.Found,
 	}
 	if dev, err := net.InterfaceByName(q.iif); err == nil { // "" if there is no route
 		packet.Device, packet.Index = dev.Name, uint32(dev.Index)
-	}
-	if q.proto == "udp" {
-		packet.Proto = unix.IPPROTO_UDP
 	}
 	var fromErr, toErr error
 	packet.FromSelf, fromErr = route.IsLocal(q.from)
@@ -103,7 +103,7 @@ func (p *cli) follow(h *ruleset.Handle, a *answer, q query) (*packetAnswer, erro
 	details := map[string]string{ruleset.AskToThisHost: q.to.String(), ruleset.AskRouteBack: back.Device}
 	for _, s := range sockets {
 		if s.Proto == q.proto && s.Takes(netip.AddrPortFrom(q.to, q.port), q.iif) {
-			packet.Listener, details[ruleset.AskListener] = true, newListener(s).where()
+			packet.Listener, details[ruleset.AskListener] = true, newListener(s).where
 		}
 	}
 	t, err := h.Trace(packet)
@@ -111,16 +111,25 @@ func (p *cli) follow(h *ruleset.Handle, a *answer, q query) (*packetAnswer, erro
 		return nil, err
 	}
 	details[ruleset.AskScore] = fmt.Sprintf("%d of %d", t.Probes, t.ScanPorts)
-	if len(a.bans) > 0 {
-		details[ruleset.AskBanned] = a.bans[0].describe()
-	}
 	answer := &packetAnswer{Protocol: q.proto, To: q.to, Port: q.port, Interface: q.iif, Asked: []question{}}
 	answer.settle(t, a.retries)
 	for _, asked := range t.Asked {
-		answer.Asked = append(answer.Asked, question{asked.Name, answerTo(asked, details[asked.Name])})
+		detail := details[asked.Name]
+		switch {
+		case !asked.Yes:
+		case asked.Name == ruleset.AskBanned && len(a.bans) > 0:
+			detail = a.bans[0].describe()
+		case asked.Name == ruleset.AskWhitelisted:
+			detail = asked.Element.Interval.String()
+		case asked.Element.Remaining > 0:
+			detail = text.ShortDuration(asked.Element.Remaining) + " left"
+		}
+		answer.Asked = append(answer.Asked, question{asked.Name, strings.TrimSuffix(yesNo[asked.Yes]+": "+detail, ": ")})
 	}
 	return answer, nil
 }
+
+var yesNo = map[bool]string{true: "yes", false: "no"}
 
 // settle fills in what becomes of the packet, and why.
 func (a *packetAnswer) settle(t ruleset.Trace, retries time.Duration) {
@@ -132,65 +141,22 @@ func (a *packetAnswer) settle(t ruleset.Trace, retries time.Duration) {
 	switch {
 	case t.NotKnown:
 		a.Verdict = packetUnknown
-		a.Text = "not known: a rule that is not portmon's, in chain " + text.Printable(t.OtherChain) + ", may match: run `portmon apply`"
+		a.Text = "not known: a rule that is not portmon's, in chain " + text.Printable(t.OtherChain) + ", may match: " + runApply
 	case t.Ban != nil:
-		reason := "it is a packet to a trap port"
-		switch {
-		case t.Cause == ruleset.CauseSubnet:
-			reason = "enough sources of its network offended"
-		case t.Cause == ruleset.CauseScan && t.ScanPorts == 0:
-			reason = "the port is closed"
-		case t.Cause == ruleset.CauseScan:
-			reason = fmt.Sprintf("it is distinct closed port %d of %d", t.Probes, t.ScanPorts)
-		}
+		reason := map[ruleset.Cause]string{
+			ruleset.CauseTrap:   "it is a packet to a trap port",
+			ruleset.CauseSubnet: "enough sources of its network offended",
+			ruleset.CauseScan:   fmt.Sprintf("it is distinct closed port %d of %d", max(t.Probes, 1), max(t.ScanPorts, 1)),
+		}[t.Cause]
 		a.Verdict, a.Because = packetBans, t.Because
 		a.Text = fmt.Sprintf("%s: it would ban %s %s (tier %d)", reason, t.Ban.Interval, banTime(t.Ban.Timeout), t.Step)
 	case t.Dropped && t.Because == ruleset.AskBanned:
 		a.Because, a.Text = "banned", "its source is banned"
 	case t.Because == ruleset.AskRetries:
-		a.Because = "retries"
-		a.Text = "it bans once enough such packets have come within " + text.Duration(retries)
+		a.Text += text.Duration(retries)
 	case t.Because == ruleset.AskScore:
-		a.Because = "counted"
 		a.Text = fmt.Sprintf("the port is closed: it is number %d of %d that count against its source", t.Probes, t.ScanPorts)
 	}
-}
-
-// answerTo writes the answer to a question, with what is known beside it.
-func answerTo(q ruleset.Question, detail string) string {
-	answer := "no"
-	if q.Yes {
-		answer = "yes"
-	}
-	switch q.Name {
-	case ruleset.AskBanned, ruleset.AskListener:
-		if !q.Yes {
-			return answer
-		}
-	case ruleset.AskWhitelisted:
-		if q.Yes {
-			detail = q.Element.Interval.String()
-		}
-	case ruleset.AskServed, ruleset.AskGrace, ruleset.AskStarting:
-		if q.Element.Remaining > 0 {
-			detail = text.ShortDuration(q.Element.Remaining) + " left"
-		}
-	}
-	if detail == "" {
-		return answer
-	}
-	return answer + ": " + detail
-}
-
-// ownOf returns an address of this host of the family of another.
-func ownOf(other netip.Addr) (netip.Addr, error) {
-	own, err := ownAddrs()
-	for _, a := range own {
-		if a.Is4() == other.Is4() && a.IsGlobalUnicast() {
-			return a, nil
-		}
-	}
-	return netip.Addr{}, cmp.Or(err, errors.New("this host has no address of that family: name one with --to"))
 }
 
 // ownAddrs returns the addresses of the interfaces of this host.
@@ -211,16 +177,11 @@ func (a *packetAnswer) print(p *cli) {
 		on = " on " + text.Printable(a.Interface)
 	}
 	kind := map[string]string{"tcp": "a TCP SYN", "udp": "a UDP packet"}[a.Protocol]
-	colour, is := red, "is dropped"
-	switch a.Verdict {
-	case packetPasses:
-		colour, is = green, "passes"
-	case packetUnknown:
-		colour, is = yellow, "passes or is dropped"
-	case packetBans:
-		is = "is dropped, and bans"
-	}
-	p.print("%s to %s port %d%s %s: %s\n", kind, a.To, a.Port, on, paint(p.outColour, is, colour), a.Text)
+	is := map[string]string{
+		packetPasses: paint(p.outColour, "passes", green), packetDropped: paint(p.outColour, "is dropped", red),
+		packetBans: paint(p.outColour, "is dropped, and bans", red), packetUnknown: paint(p.outColour, "passes or is dropped", yellow),
+	}[a.Verdict]
+	p.print("%s to %s port %d%s %s: %s\n", kind, a.To, a.Port, on, is, a.Text)
 	for _, q := range a.Asked {
 		p.print("  %-16s%s\n", strings.ReplaceAll(q.Question, "_", " ")+"?", text.Printable(q.Answer))
 	}

@@ -22,8 +22,7 @@ The bans are forgotten as well, so that portmon apply does not put them back;
 offences are still remembered.`,
 		Example: `  portmon remove
   portmon apply`,
-		ValidArgsFunction: cobra.NoFileCompletions,
-		Args:              noArgs,
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			path, pathErr := p.statePath()
 			if pathErr != nil && p.configFile != "" {

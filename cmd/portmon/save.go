@@ -25,8 +25,7 @@ on disk. Without a table there is nothing to save, and the file stays as it is.`
   portmon save
   nft flush ruleset
   portmon apply`,
-		ValidArgsFunction: cobra.NoFileCompletions,
-		Args:              noArgs,
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			path, err := p.statePath()
 			if err != nil {

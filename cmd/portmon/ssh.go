@@ -2,57 +2,39 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"os"
-	"strconv"
 	"strings"
 )
 
-// sshPeer returns the address that the user is connected from by SSH. Sudo and
-// its like take that out of the environment; but the processes above them still
-// have it.
-func (p *cli) sshPeer() (netip.Addr, bool) {
-	const variable = "SSH_CONNECTION" // "203.0.113.9 51234 192.0.2.1 22"
-	v := p.getenv(variable)
-	for _, mark := range []string{"SUDO_UID", "DOAS_USER", "PKEXEC_UID"} {
-		if v == "" && p.getenv(mark) != "" {
-			v = p.ancestorEnv(variable)
-		}
-	}
-	text, _, _ := strings.Cut(v, " ")
-	addr, err := netip.ParseAddr(text)
-	return addr.Unmap().WithZone(""), err == nil
-}
-
-// ancestorEnv returns the value of an environment variable in the nearest
-// process above this one that has it, as far up as this user may look.
-func ancestorEnv(key string) string {
+// sshPeer reads the address from the environment of the nearest process, from
+// this one up and as far as this user may look, that has SSH_CONNECTION: sudo
+// and its like take it out of what they start.
+func sshPeer() (netip.Addr, bool) {
 	const limit = 64 // pids that were reused meanwhile could make a circle
-	pid := os.Getppid()
+	pid := os.Getpid()
 	for range limit {
-		dir := "/proc/" + strconv.Itoa(pid)
-		environ, err := os.ReadFile(dir + "/environ")
+		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		if err != nil {
-			return ""
+			break
 		}
 		for v := range bytes.SplitSeq(environ, []byte{0}) {
-			if value, ok := strings.CutPrefix(string(v), key+"="); ok {
-				return value
+			// "203.0.113.9 51234 192.0.2.1 22"
+			if value, ok := strings.CutPrefix(string(v), "SSH_CONNECTION="); ok {
+				from, _, _ := strings.Cut(value, " ")
+				addr, err := netip.ParseAddr(from)
+				return addr.Unmap().WithZone(""), err == nil
 			}
 		}
-		stat, err := os.ReadFile(dir + "/stat")
-		if err != nil {
-			return ""
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		_, parent, found := bytes.Cut(status, []byte("\nPPid:"))
+		if err != nil || !found {
+			break
 		}
-		// "4711 (name) S 4710 ...": the name may hold anything, even
-		// parentheses.
-		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-		if len(fields) < 2 {
-			return ""
-		}
-		if pid, err = strconv.Atoi(fields[1]); err != nil || pid < 1 {
-			return ""
+		if _, err := fmt.Sscan(string(parent), &pid); err != nil || pid < 1 {
+			break
 		}
 	}
-	return ""
+	return netip.Addr{}, false
 }

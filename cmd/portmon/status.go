@@ -27,8 +27,7 @@ dormant or different, and 2 if the configuration is wrong, so that this is not
 known.`,
 		Example: `  # for monitoring: how full is the set of bans, in percent?
   portmon status --json | jq '.sets[] | select(.name == "ban4") | 100 * .count / .size'`,
-		ValidArgsFunction: cobra.NoFileCompletions,
-		Args:              noArgs,
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			r, wrong := p.report()
 			if r == nil {
@@ -39,13 +38,13 @@ known.`,
 			} else {
 				r.print(&p.ui)
 			}
-			if wrong != nil || *r.InForce {
-				return wrong
+			if wrong == nil && !*r.InForce {
+				wrong = exitCodeError(exitNotInForce)
+				if !asJSON {
+					p.hint(runApply)
+				}
 			}
-			if !asJSON {
-				p.hint("run `portmon apply`")
-			}
-			return exitCodeError(exitNotInForce)
+			return wrong
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
@@ -75,7 +74,7 @@ type report struct {
 	Listeners []listener         `json:"listeners"`
 	Watcher   watcherReport      `json:"watcher"`
 
-	idle string // why a table that exists drops nothing
+	idle string // why nothing is dropped
 	zone *time.Location
 }
 
@@ -99,22 +98,6 @@ type watcherReport struct {
 	*control.Status
 }
 
-// newReport returns a report about a table whose sets are yet to be read.
-func newReport(h *ruleset.Handle, zone *time.Location) *report {
-	r := &report{
-		Version: 1, Table: h.Table.String(), Present: h.Exists, Dormant: h.Dormant,
-		Differences: []string{}, FeaturesMissing: []string{}, Sets: []setReport{}, Counters: map[string]traffic{},
-		trapReport: trapReport{TrapTCP: []string{}, TrapUDP: []string{}}, Listeners: []listener{}, zone: zone,
-	}
-	if h.Exists {
-		r.idle = h.Idle()
-	}
-	if !h.Exists || r.idle != "" {
-		r.InForce = ptr(false)
-	}
-	return r
-}
-
 // report asks the kernel. With a wrong configuration there is both a report, of
 // what the kernel holds, and an error.
 func (p *cli) report() (*report, error) {
@@ -123,11 +106,20 @@ func (p *cli) report() (*report, error) {
 		return nil, err
 	}
 	defer c.Close()
-	r := newReport(h, p.now().Location())
+	r := &report{
+		Version: 1, Table: h.Table.String(), Present: h.Exists, Dormant: h.Dormant,
+		Differences: []string{}, FeaturesMissing: []string{}, Sets: []setReport{}, Counters: map[string]traffic{},
+		trapReport: trapReport{TrapTCP: []string{}, TrapUDP: []string{}}, Listeners: []listener{}, zone: p.now().Location(),
+		idle: "there is no such table",
+	}
 	if h.Exists {
+		r.idle = h.Idle()
 		if err := r.read(p, h); err != nil {
 			return nil, err
 		}
+	}
+	if r.idle != "" {
+		r.InForce = new(bool)
 	}
 	r.askWatcher(p)
 	conf, _, err := p.loadConfig()
@@ -135,8 +127,7 @@ func (p *cli) report() (*report, error) {
 		return r, err
 	}
 	r.Config = conf.Source
-	_, err = r.compare(c, conf)
-	return r, err
+	return r, r.compare(c, conf)
 }
 
 // read fills in what the table holds.
@@ -159,11 +150,7 @@ func (r *report) read(p *cli, h *ruleset.Handle) error {
 	if r.trapReport, err = readTraps(h); err != nil {
 		return err
 	}
-	sockets, err := p.listeners()
-	if err != nil {
-		p.warn("look for listeners on trap ports: %v", err)
-	}
-	r.Listeners = listenersOn(r.traps, sockets)
+	r.Listeners = p.listenersOn(r.traps)
 	return nil
 }
 
@@ -183,28 +170,24 @@ func (r *report) askWatcher(p *cli) {
 	}
 }
 
-// compare fills in how far the table is what the configuration says, and returns
-// the plan to make it so; without one if the two conflict.
-func (r *report) compare(c *nftset.Conn, conf *config.Config) (ruleset.Result, error) {
+// compare fills in how far the table is what the configuration says.
+func (r *report) compare(c *nftset.Conn, conf *config.Config) error {
 	plan, err := ruleset.Prepare(c, conf.Spec)
-	if conflicts := allOf[*ruleset.ConflictError](err); conflicts != nil {
-		for _, conflict := range conflicts {
-			r.Differences = append(r.Differences, conflict.Error())
-		}
+	var conflict *ruleset.ConflictError
+	current := false
+	switch {
+	case errors.As(err, &conflict):
+		r.Differences = append(r.Differences, conflict.Error())
 		r.idle = "" // that is the lesser trouble
-		r.Current, r.InForce = ptr(false), ptr(false)
-		return plan, nil
+	case err != nil:
+		return err
+	default:
+		r.FeaturesMissing = append(r.FeaturesMissing, plan.Features.Missing()...)
+		if current = plan.Current(); r.Present && !current {
+			r.Differences = append(r.Differences, plan.Summary()...)
+		}
 	}
-	if err != nil {
-		return plan, err
-	}
-	r.FeaturesMissing = append(r.FeaturesMissing, plan.Features.Missing()...)
-	r.Current = ptr(plan.Current())
-	r.InForce = ptr(r.Present && r.idle == "" && plan.Current())
-	if r.Present && !plan.Current() {
-		r.Differences = append(r.Differences, plan.Summary()...)
-	}
-	return plan, nil
+	inForce := r.idle == "" && current
+	r.Current, r.InForce = &current, &inForce
+	return nil
 }
-
-func ptr[T any](v T) *T { return &v }

@@ -17,7 +17,7 @@ import (
 
 func TestStatusText(t *testing.T) {
 	r := &report{
-		Table: "inet portmon", Present: true, InForce: ptr(false), Current: ptr(false),
+		Table: "inet portmon", Present: true, InForce: new(bool), Current: new(bool),
 		Differences:     []string{"whitelist4", "rules"},
 		FeaturesMissing: []string{"no moonlight"},
 		trapReport:      trapReport{TrapTCP: []string{"23", "5900-5910"}, ArmedInSeconds: seconds(40 * time.Second)},
@@ -32,7 +32,7 @@ func TestStatusText(t *testing.T) {
 		},
 		Watcher:   watcherReport{true, &control.Status{PID: 4321, Since: testNow.Add(-2 * time.Hour), Rows: 12, SaveError: "disk full"}},
 		zone:      testNow.Location(),
-		Listeners: []listener{{"tcp", 5900, "0.0.0.0", []string{"ip"}, "eth1"}},
+		Listeners: []listener{{"tcp", 5900, "0.0.0.0", []string{"ip"}, "eth1", "IPv4 on eth1"}},
 	}
 	const want = `
 inet portmon: not as configured: whitelist4, rules
@@ -62,8 +62,8 @@ held_back  7         420         first offences dropped, but not banned: too man
 		t.Errorf("got\n%swant%s", stdout, want)
 	}
 	for _, text := range []string{
-		"portmon: warning: full: ban4: ", "portmon: hint: raise size", "portmon: warning: 2 offences led to no ban",
-		"portmon: warning: 7 first offences led to no ban", "warning: the watcher cannot save its state: disk full",
+		"portmon: warning: full: ban4: ", "portmon: hint: raise size",
+		"warning: the watcher cannot save its state: disk full",
 	} {
 		if !strings.Contains(stderr.String(), text) {
 			t.Errorf("stderr: no %q in\n%s", text, stderr)
@@ -72,7 +72,7 @@ held_back  7         420         first offences dropped, but not banned: too man
 
 	// In colours it says the same.
 	e, stdout, _ = testEnv()
-	e.isTerminal = func(io.Writer) bool { return true }
+	e.width = func(io.Writer) int { return 80 }
 	u = newUI(e)
 	r.print(&u)
 	u.finish(nil)
@@ -88,12 +88,13 @@ held_back  7         420         first offences dropped, but not banned: too man
 
 // A table is only called in force if it is what the configuration says.
 func TestStatusInForce(t *testing.T) {
+	yes := true
 	for want, r := range map[string]*report{
-		"in force, as configured\ntraps: none\n":                                 {Present: true, InForce: ptr(true), Current: ptr(true)},
-		"not in force: there is no such table\nwatcher: not running\n":           {InForce: ptr(false), Current: ptr(false)},
-		"not in force: the table is dormant, and sees no packets\ntraps: none\n": {Present: true, Dormant: true, idle: "the table is dormant, and sees no packets", InForce: ptr(false), Current: ptr(true)},
+		"in force, as configured\ntraps: none\n":                                 {Present: true, InForce: &yes, Current: &yes},
+		"not in force: there is no such table\nwatcher: not running\n":           {idle: "there is no such table", InForce: new(bool), Current: new(bool)},
+		"not in force: the table is dormant, and sees no packets\ntraps: none\n": {Present: true, Dormant: true, idle: "the table is dormant, and sees no packets", InForce: new(bool), Current: &yes},
 		"installed; whether as configured is not known\ntraps: none\n":           {Present: true},
-		"not as configured: rules\ntraps: none\n":                                {Present: true, InForce: ptr(false), Differences: []string{"rules"}},
+		"not as configured: rules\ntraps: none\n":                                {Present: true, InForce: new(bool), Differences: []string{"rules"}},
 	} {
 		e, stdout, _ := testEnv()
 		u := newUI(e)
@@ -126,15 +127,18 @@ func TestListenersOnTraps(t *testing.T) {
 		UDP: []nftset.Interval{nftset.Ports(5060, 5061).Interval},
 	}
 	var got []string
-	for _, l := range listenersOn(ports, sockets) {
+	e, _, _ := testEnv()
+	e.listeners = func() ([]listeners.Socket, error) { return sockets, nil }
+	p := &cli{env: e, ui: newUI(e)}
+	for _, l := range p.listenersOn(ports) {
 		text, _, _ := strings.Cut(l.String(), ": not a trap there while it listens")
 		got = append(got, text)
 	}
-	const want = `tcp 445 has a listener at 192.0.2.2
-tcp 445 has a listener at 2001:db8::2
+	const want = `tcp 445 has a listener for 192.0.2.2
+tcp 445 has a listener for 2001:db8::2
 tcp 3389 has a listener for IPv4
 tcp 3389 has a listener for IPv6
-tcp 5900 has a listener at 192.0.2.2 on eth1
+tcp 5900 has a listener for 192.0.2.2 on eth1
 tcp 5900 has a listener for IPv4 and IPv6
 udp 5060 has a listener for IPv4 on eth1`
 	if text := strings.Join(got, "\n"); text != want {

@@ -42,8 +42,6 @@ func (r *report) print(u *ui) {
 func (r *report) printForce(u *ui) {
 	bad := func(s string) string { return paint(u.outColour, s, red) }
 	switch {
-	case !r.Present:
-		u.print("%s: %s: there is no such table\n", r.Table, bad("not in force"))
 	case r.idle != "":
 		u.print("%s: %s: %s\n", r.Table, bad("not in force"), r.idle)
 	case r.InForce == nil:
@@ -77,14 +75,14 @@ func (r *report) printWatcher(u *ui) {
 	}
 	since := w.Since.In(r.zone).Format(clockLayout)
 	u.print("watcher: running since %s, pid %d; remembers %s\n", since, w.PID, text.Plural(w.Rows, "source"))
-	if w.SaveError != "" {
-		u.warn("the watcher cannot save its state: %s", w.SaveError)
-	}
-	if w.MetricsError != "" {
-		u.warn("the watcher does not serve metrics at %s: %s", w.Metrics, w.MetricsError)
-	}
-	if w.TableWrong != "" && r.InForce != nil && *r.InForce {
-		u.warn("the watcher has another configuration, from which the table differs: %s", w.TableWrong)
+	for _, trouble := range []struct{ what, why string }{
+		{"cannot save its state", w.SaveError},
+		{"does not serve metrics at " + w.Metrics, w.MetricsError},
+		{"finds that the table is not what its configuration says", w.TableWrong},
+	} {
+		if trouble.why != "" {
+			u.warn("the watcher %s: %s", trouble.what, trouble.why)
+		}
 	}
 }
 
@@ -109,7 +107,7 @@ func (r *report) printSets(u *ui) {
 	u.table(slices.Values(rows), 0)
 	if full != nil {
 		u.warn("full: %s: new offenders are dropped, but not banned or counted", strings.Join(full, ", "))
-		u.hint("raise size in [ban] of the configuration, then run `portmon apply`")
+		u.hint(raiseSize)
 	}
 }
 
@@ -122,11 +120,4 @@ func (r *report) printCounters(u *ui) {
 	}
 	u.print("\n")
 	u.table(slices.Values(rows), 0)
-	if n := r.Counters[ruleset.CounterFull].Packets; n > 0 {
-		u.warn("%s led to no ban, because a set was full; the packets were dropped", text.Plural(int(n), "offence"))
-	}
-	if n := r.Counters[ruleset.CounterHeldBack].Packets; n > 0 {
-		u.warn("%s led to no ban, because there were too many at a time, "+
-			"as in a flood of forged packets; the packets were dropped", text.Plural(int(n), "first offence"))
-	}
 }

@@ -34,11 +34,10 @@ func readTraps(h *ruleset.Handle) (r trapReport, err error) {
 // String lists the ports: "tcp 23, 445, 5900-5910; udp 5060".
 func (r trapReport) String() string {
 	var all []string
-	if len(r.TrapTCP) > 0 {
-		all = append(all, "tcp "+strings.Join(r.TrapTCP, ", "))
-	}
-	if len(r.TrapUDP) > 0 {
-		all = append(all, "udp "+strings.Join(r.TrapUDP, ", "))
+	for i, ports := range [][]string{r.TrapTCP, r.TrapUDP} {
+		if len(ports) > 0 {
+			all = append(all, []string{"tcp ", "udp "}[i]+strings.Join(ports, ", "))
+		}
 	}
 	return strings.Join(all, "; ")
 }
@@ -66,22 +65,36 @@ type listener struct {
 	Address  string   `json:"address"`
 	Families []string `json:"families"` // of the packets that it gets: ip, ip6
 	Device   string   `json:"device,omitempty"`
+
+	where string // "IPv4 on eth1", "192.0.2.2"
 }
 
 func newListener(s listeners.Socket) listener {
 	a := s.Addr.Addr()
-	l := listener{s.Proto, s.Addr.Port(), a.String(), []string{"ip6"}, s.Device}
-	if a.Is4() {
-		l.Families = []string{"ip"}
-	} else if a.IsUnspecified() && !s.Only6 {
-		l.Families = []string{"ip", "ip6"}
+	l := listener{s.Proto, s.Addr.Port(), a.String(), []string{"ip6"}, s.Device, "IPv6"}
+	switch {
+	case a.Is4():
+		l.Families, l.where = []string{"ip"}, "IPv4"
+	case a.IsUnspecified() && !s.Only6:
+		l.Families, l.where = []string{"ip", "ip6"}, "IPv4 and IPv6"
+	}
+	if !a.IsUnspecified() {
+		l.where = l.Address
+	}
+	if l.Device != "" {
+		l.where += " on " + l.Device
 	}
 	return l
 }
 
-// listenersOn returns the listeners on trap ports, in order.
-func listenersOn(traps ruleset.Traps, sockets []listeners.Socket) []listener {
-	sockets = slices.SortedFunc(slices.Values(sockets), func(a, b listeners.Socket) int {
+// listenersOn returns the listeners on trap ports, in order. It warns if they
+// cannot be read.
+func (p *cli) listenersOn(traps ruleset.Traps) []listener {
+	sockets, err := p.listeners()
+	if err != nil {
+		p.warn("look for listeners on trap ports: %v", err)
+	}
+	slices.SortFunc(sockets, func(a, b listeners.Socket) int {
 		return cmp.Or(
 			cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Addr.Port(), b.Addr.Port()),
 			a.Addr.Addr().Compare(b.Addr.Addr()), cmp.Compare(a.Device, b.Device),
@@ -101,28 +114,8 @@ func listenersOn(traps ruleset.Traps, sockets []listeners.Socket) []listener {
 	return all
 }
 
-// onAnyAddress reports whether the listener gets packets to any address.
-func (l listener) onAnyAddress() bool { return l.Address == "0.0.0.0" || l.Address == "::" }
-
-// where returns which packets the listener gets: "IPv4 on eth1", "192.0.2.2".
-func (l listener) where() string {
-	where := l.Address
-	if l.onAnyAddress() {
-		where = map[string]string{"ip": "IPv4", "ip ip6": "IPv4 and IPv6", "ip6": "IPv6"}[strings.Join(l.Families, " ")]
-	}
-	if l.Device != "" {
-		where += " on " + l.Device
-	}
-	return where
-}
-
 // String returns where the port is not a trap: "tcp 3389 has a listener for
 // IPv4 on eth1: not a trap there while it listens".
 func (l listener) String() string {
-	preposition := "at"
-	if l.onAnyAddress() {
-		preposition = "for"
-	}
-	return fmt.Sprintf("%s %d has a listener %s %s: not a trap there while it listens",
-		l.Protocol, l.Port, preposition, l.where())
+	return fmt.Sprintf("%s %d has a listener for %s: not a trap there while it listens", l.Protocol, l.Port, l.where)
 }

@@ -20,8 +20,8 @@ import (
 	"iter"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
-	"unicode"
 
 	"github.com/portmon/portmon/internal/text"
 )
@@ -38,16 +38,13 @@ type ui struct {
 
 func newUI(e env) ui {
 	colour := e.getenv("NO_COLOR") == "" && e.getenv("TERM") != "dumb"
-	u := ui{
+	return ui{
 		out:       bufio.NewWriterSize(e.stdout, 64<<10),
 		err:       e.stderr,
-		outColour: colour && e.isTerminal(e.stdout),
-		errColour: colour && e.isTerminal(e.stderr),
+		outColour: colour && e.width(e.stdout) > 0,
+		errColour: colour && e.width(e.stderr) > 0,
+		columns:   e.width(e.stdout),
 	}
-	if e.isTerminal(e.stdout) {
-		u.columns = e.width(e.stdout)
-	}
-	return u
 }
 
 // style is the parameter of an ANSI escape sequence (SGR).
@@ -124,28 +121,19 @@ func (u *ui) note(format string, args ...any) { u.say("", plain, fmt.Sprintf(for
 // warn reports what the user should look at.
 func (u *ui) warn(format string, args ...any) { u.say("warning", yellow, fmt.Sprintf(format, args...)) }
 
-// hint prints the next step. Commands in it get --config if this one had it.
+// hint prints the next step. Commands in it whose effect depends on the
+// configuration get --config if this one had it.
 func (u *ui) hint(format string, args ...any) {
 	message := fmt.Sprintf(format, args...)
 	if u.config != nil && *u.config != "" {
-		message = hintedCommand.ReplaceAllString(message, "$1 --config "+strings.ReplaceAll(shellWord(*u.config), "$", "$$"))
+		message = hintedCommand.ReplaceAllStringFunc(message, func(command string) string {
+			return command + " --config " + strconv.Quote(*u.config)
+		})
 	}
 	u.say("hint", bold, message)
 }
 
-// hintedCommand matches the commands in hints whose effect depends on the
-// configuration.
-var hintedCommand = regexp.MustCompile("(portmon (?:apply|remove|(?:list|unban) [0-9a-fA-F.:/-]+))")
-
-// shellWord quotes a word for a shell, if necessary.
-func shellWord(s string) string {
-	if strings.ContainsFunc(s, func(r rune) bool {
-		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("/._-+:@,", r)
-	}) {
-		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-	}
-	return s
-}
+var hintedCommand = regexp.MustCompile("portmon (?:apply|remove|(?:list|unban) [0-9a-fA-F.:/-]+)")
 
 // fail reports an error and its hint.
 func (u *ui) fail(err error) {

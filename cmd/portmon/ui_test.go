@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,9 +29,11 @@ func TestColours(t *testing.T) {
 		{"other terminal", true, map[string]string{"TERM": "xterm"}, true},
 	} {
 		e, stdout, stderr := testEnv()
-		e.isTerminal = func(io.Writer) bool { return tt.terminal }
+		e.width = func(io.Writer) int { return map[bool]int{true: 80}[tt.terminal] }
 		e.getenv = func(key string) string { return tt.env[key] }
-		run(e, []string{"help"})
+		u := newUI(e)
+		u.table(slices.Values([][]string{{"HEADING"}}), 0)
+		u.finish(nil)
 		if got := strings.Contains(stdout.String(), "\x1b["); got != tt.want {
 			t.Errorf("%s: colours in data: %v, want %v", tt.name, got, tt.want)
 		}
@@ -102,7 +105,7 @@ func TestExitCodes(t *testing.T) {
 			"portmon: add element inet portmon ban4: the set is full\n" +
 				"portmon: hint: raise size in [ban] of the configuration, then run `portmon apply`\n"},
 		{unix.ENFILE, 1, "portmon: too many open files in system\n"},
-		{&usageError{errors.New("what?"), "so"}, 2, "portmon: what?\nportmon: hint: so\n"},
+		{&usageError{hinted{errors.New("what?"), "so"}}, 2, "portmon: what?\nportmon: hint: so\n"},
 		{fmt.Errorf("why: %w", errNoTable), 3, "portmon: why: no table inet portmon\nportmon: hint: run `portmon apply`\n"},
 		{exitCodeError(3), 3, ""},
 		{exitCodeError(1), 1, ""},

@@ -14,38 +14,27 @@ var Version string
 func versionCommand(p *cli) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:               "version",
-		Short:             "print the version",
-		Long:              `Version prints the version of portmon and of the Go that built it.`,
-		Example:           `  portmon version`,
-		ValidArgsFunction: cobra.NoFileCompletions,
-		Args:              noArgs,
-		RunE:              func(*cobra.Command, []string) error { return p.version(asJSON) },
+		Use:     "version",
+		Short:   "print the version",
+		Long:    `Version prints the version of portmon and of the Go that built it.`,
+		Example: `  portmon version`,
+		Args:    noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			v := struct {
+				Version  int    `json:"version"`
+				Portmon  string `json:"portmon"`
+				Go       string `json:"go"`
+				Platform string `json:"platform"`
+			}{1, version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+			if asJSON {
+				return p.json(v)
+			}
+			p.print("portmon %s (%s, %s)\n", v.Portmon, v.Platform, v.Go)
+			return nil
+		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
 	return cmd
-}
-
-func (p *cli) version(asJSON bool) error {
-	v := struct {
-		Version  int    `json:"version"`
-		Portmon  string `json:"portmon"`
-		Revision string `json:"revision,omitempty"`
-		Go       string `json:"go"`
-		Platform string `json:"platform"`
-	}{1, version(), "", runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				v.Revision = s.Value
-			}
-		}
-	}
-	if asJSON {
-		return p.json(v)
-	}
-	p.print("portmon %s (%s, %s)\n", v.Portmon, v.Platform, v.Go)
-	return nil
 }
 
 // version returns Version, or else the version of the module.

@@ -31,8 +31,7 @@ SIGHUP makes it read the configuration again; a wrong one is refused. SIGTERM
 makes it save and end.`,
 		Example: `  # try it for three seconds
   timeout --preserve-status 3 portmon watch`,
-		ValidArgsFunction: cobra.NoFileCompletions,
-		Args:              noArgs,
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			conf, _, err := p.loadConfig()
 			if err != nil {

@@ -28,7 +28,9 @@ offences, and the closed ports that count against it. It asks the kernel and
 changes nothing.
 
 With --port it goes through the questions that the kernel would ask about a new
-connection to that port, in the same order, and reports the verdict. That is not
+connection to that port, in the same order, and reports the verdict. The packet
+comes in by the device that leads to ADDR, and is sent to the address by which
+this host would answer, unless --iif and --to say otherwise. The verdict is not
 known if it depends on a rule that is not portmon's and asks for something that
 why does not know, such as a packet mark. It cannot see what other tables or
 DNAT would change.`,
@@ -36,37 +38,26 @@ DNAT would change.`,
   portmon why 203.0.113.7 --port 3389
   portmon why 2001:db8:5:6::7 --json | jq -r .verdict`,
 		ValidArgsFunction: p.completeBanned,
-		Args: func(cmd *cobra.Command, args []string) error {
+		Args: func(cmd *cobra.Command, args []string) (err error) {
 			changed := cmd.Flags().Changed
 			switch {
 			case len(args) != 1:
-				return usage(cmd, "expected one address, got %d arguments", len(args))
-			case q.port == 0 && changed("port"):
-				return usage(cmd, "--port: \"0\" is not a port (1 to 65535)")
+				return fmt.Errorf("expected one address, got %d arguments", len(args))
 			case q.proto != "tcp" && q.proto != "udp":
-				return usage(cmd, "--proto must be tcp or udp")
+				return errors.New("--proto must be tcp or udp")
+			case q.port == 0 && changed("port"):
+				return errors.New("--port: 0 is not a port (1 to 65535)")
 			case q.port == 0 && (changed("proto") || changed("iif") || changed("to")):
-				return usage(cmd, "--proto, --iif and --to require --port")
+				return errors.New("--proto, --iif and --to require --port")
 			}
-			return nil
+			if q.from, err = parseAddr(args[0]); err == nil && to != "" {
+				if q.to, err = parseAddr(to); err == nil && q.to.Is4() != q.from.Is4() {
+					err = fmt.Errorf("--to %s is of the other family", q.to)
+				}
+			}
+			return err
 		},
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if q.from, err = parseAddr(args[0]); err != nil {
-				if t, e := parseTarget(args[0]); e == nil {
-					return &usageError{
-						fmt.Errorf("%s is not a single address", t[0].text),
-						"`portmon list " + t[0].text + "` lists the bans in it",
-					}
-				}
-				return usage(cmd, "%w", err)
-			}
-			if to != "" {
-				if q.to, err = parseAddr(to); err != nil {
-					return usage(cmd, "--to: %w", err)
-				} else if q.to.Is4() != q.from.Is4() {
-					return usage(cmd, "--to %s is of the other family", q.to)
-				}
-			}
+		RunE: func(*cobra.Command, []string) error {
 			return p.withTable(func(h *ruleset.Handle) error {
 				p.warnIdle(h)
 				a, err := p.explain(h, q)
@@ -78,7 +69,7 @@ DNAT would change.`,
 				}
 				a.print(p)
 				if a.NoEffect != "" && h.Idle() == "" {
-					p.hint("run `portmon apply`")
+					p.hint(runApply)
 				}
 				return nil
 			})
@@ -87,14 +78,12 @@ DNAT would change.`,
 	cmd.Flags().Uint16Var(&q.port, "port", 0, "explain a packet to this `PORT`")
 	cmd.Flags().StringVar(&q.proto, "proto", q.proto, "with --port: `PROTOCOL`, tcp (a SYN) or udp")
 	cmd.Flags().StringVar(&q.iif, "iif", "",
-		"with --port: it comes in by this `DEVICE` (default: by the one that leads to ADDR)")
+		"with --port: the `DEVICE` that it comes in by")
 	cmd.Flags().StringVar(&to, "to", "",
-		"with --port: it is sent to this `ADDR` (default: by which this host would answer)")
+		"with --port: the `ADDR` that it is sent to")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
-	values := map[string][]cobra.Completion{"port": nil, "proto": {"tcp", "udp"}, "iif": nil, "to": nil}
-	for name, values := range values {
-		cobra.CheckErr(cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)))
-	}
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("proto",
+		cobra.FixedCompletions([]cobra.Completion{"tcp", "udp"}, cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }
 
@@ -140,7 +129,7 @@ type answer struct {
 	Packet *packetAnswer `json:"packet,omitempty"`
 
 	bans       []ban
-	last       time.Time     // the last offence, in local time
+	last       string        // where and when the last offence was
 	retries    time.Duration // within which more than one packet to a trap must come
 	scanWindow time.Duration // within which closed ports must be asked for; 0 if one is enough
 	unroutable bool          // no route leads back: its packets lead to no ban
@@ -163,39 +152,60 @@ func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {
 	if a.trapReport, err = readTraps(h); err != nil {
 		return nil, err
 	}
-	k, err := p.knowledge(h, a.Source)
-	if err != nil {
-		return nil, err
-	}
-	a.recall(p, k, st.Bans)
 	a.ScanPorts, a.scanWindow = h.ScanPorts()
 	if ladder, _ := h.Ladder(); len(ladder) > 0 && (a.ScanPorts > 0 || a.trapReport.String() != "") {
 		a.NextTier = min(a.Tier+1, len(ladder))
 		a.NextBanSeconds = seconds(ladder[a.NextTier-1])
+	}
+	if err := a.recall(p, h, st.Bans); err != nil {
+		return nil, err
 	}
 	own, ownErr := route.IsLocal(q.from)
 	back, backErr := route.Back(q.from, "")
 	if err := errors.Join(ownErr, backErr); err != nil {
 		return nil, err
 	}
+	a.unroutable = !back.Found
 	switch {
 	case st.Whitelisted != nil:
 		a.Verdict, a.WhitelistedBy = whitelisted, st.Whitelisted.String()
 	case len(a.bans) > 0:
 		a.Verdict = banned
-		if a.NoEffect, err = noEffect(h, q.from, a.bans[0].set); err != nil {
-			return nil, err
-		}
+		a.NoEffect, err = noEffect(h, q.from, a.bans[0].set)
 	case own:
 		a.Verdict = ownAddress
 	case back.Found:
 		a.WouldBanSeconds = a.NextBanSeconds
 	}
-	a.unroutable = !back.Found
-	if q.port > 0 {
+	if err == nil && q.port > 0 {
 		a.Packet, err = p.follow(h, a, q)
 	}
 	return a, err
+}
+
+// recall fills in the bans, and what is remembered of the source's offences.
+func (a *answer) recall(p *cli, h *ruleset.Handle, bans []ruleset.Entry) error {
+	k, err := p.knowledge(h, a.Source)
+	if err != nil {
+		return err
+	}
+	a.Watched = k.watched
+	if row, ok := k.Get(a.Source); ok {
+		a.offencesJSON = offencesOf(&row, k.clock)
+		if port := text.Port(row.Proto, row.Port); port != "" {
+			a.last = " at " + port
+		}
+		a.last += " on " + k.clock.Time(row.Last).In(p.now().Location()).Format(clockLayout)
+	}
+	for _, e := range bans {
+		for _, prefix := range e.Prefixes() {
+			if prefix.Contains(a.Address) {
+				b := k.explain(newBan(e, prefix, p.now()))
+				a.bans, a.Bans = append(a.bans, b), append(a.Bans, b.view())
+			}
+		}
+	}
+	return nil
 }
 
 // noEffect returns why packets from a banned address pass, or may, all the
@@ -221,21 +231,4 @@ func noEffect(h *ruleset.Handle, from netip.Addr, set string) (string, error) {
 		}
 	}
 	return "", nil
-}
-
-// recall fills in the bans, and what is remembered of the source's offences.
-func (a *answer) recall(p *cli, k *knowledge, bans []ruleset.Entry) {
-	a.Watched = k.watched
-	if row, ok := k.Get(a.Source); ok {
-		a.offencesJSON = offencesOf(&row, k.clock)
-		a.last = k.clock.Time(row.Last).In(p.now().Location())
-	}
-	for _, e := range bans {
-		for _, prefix := range e.Prefixes() {
-			if prefix.Contains(a.Address) {
-				b := k.explain(newBan(e, prefix, p.now()))
-				a.bans, a.Bans = append(a.bans, b), append(a.Bans, b.view())
-			}
-		}
-	}
 }

@@ -30,10 +30,7 @@ buildGoModule {
       $out/bin/portmon completion $shell >portmon.$shell
     done
     installShellCompletion portmon.{bash,zsh,fish}
-    for page in portmon.8 portmon.toml.5; do
-      $out/bin/portmon manual $page >$page
-    done
-    installManPage portmon.8 portmon.toml.5
+    installManPage packaging/man/*
     install -Dm644 packaging/fail2ban/portmon.conf $out/share/portmon/fail2ban/action.d/portmon.conf
   '';
 
