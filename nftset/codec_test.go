@@ -57,12 +57,11 @@ func randomElements(r *rand.Rand, s *Set, n int) []Element {
 func decodeMessage(t testing.TB, s *Set, m nfnl.Message) []Element {
 	t.Helper()
 	var entries []listed
-	more, err := elementList(s.Type, m.Attrs(), func(l listed) bool {
+	if err := elementList(s.Type, m.Attrs(), func(l listed) error {
 		entries = append(entries, l)
-		return true
-	})
-	if err != nil || !more {
-		t.Fatalf("element list: %v, %v", more, err)
+		return nil
+	}); err != nil {
+		t.Fatalf("element list: %v", err)
 	}
 	if s.Flags&FlagInterval == 0 {
 		var out []Element
@@ -74,7 +73,7 @@ func decodeMessage(t testing.TB, s *Set, m nfnl.Message) []Element {
 		}
 		return out
 	}
-	return collectPairs(treeOf(entries...), s.Type)
+	return pairsOf(inOrder(entries))
 }
 
 // messagesOf splits the operations of a transaction.
@@ -335,7 +334,7 @@ func TestElementAt(t *testing.T) {
 						t.Fatal(err)
 					}
 					list = rest
-					l, _, err := parseElement(s.Type, entry.Data)
+					l, err := parseElement(s.Type, entry.Data)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -376,9 +375,9 @@ func TestElementListErrors(t *testing.T) {
 	}
 	good := list(func(e *encoder) { e.key(addr("192.0.2.1")) })
 	read := func(typ KeyType, b []byte) (got []Interval, err error) {
-		_, err = elementList(typ, b, func(l listed) bool {
+		err = elementList(typ, b, func(l listed) error {
 			got = append(got, l.el.Interval)
-			return true
+			return nil
 		})
 		return got, err
 	}
@@ -412,17 +411,6 @@ func TestElementListErrors(t *testing.T) {
 		for what, build := range map[string]func(e *encoder){
 			"entry": func(e *encoder) { e.b = append(e.b, b...) },
 			"key":   func(e *encoder) { e.bytes(unix.NFTA_SET_ELEM_KEY, b) },
-			"expression": func(e *encoder) {
-				e.key(addr("192.0.2.1"))
-				e.bytes(unix.NFTA_SET_ELEM_EXPR, b)
-			},
-			"counter": func(e *encoder) {
-				e.key(addr("192.0.2.1"))
-				at := e.nest(unix.NFTA_SET_ELEM_EXPR)
-				e.string(unix.NFTA_EXPR_NAME, "counter")
-				e.bytes(unix.NFTA_EXPR_DATA, b)
-				e.unnest(at)
-			},
 		} {
 			if got, err := read(IPv4Addr, list(build)); !errors.Is(err, nfnl.ErrShort) {
 				t.Errorf("%s holds %x: %v, %v", what, b, got, err)

@@ -3,7 +3,6 @@ package nftset
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"iter"
 
 	"golang.org/x/sys/unix"
@@ -42,60 +41,36 @@ func (c *Conn) run(tx *Tx, commit bool) error {
 	if commit {
 		pieces = append(pieces, batchFrame(unix.NFNL_MSG_BATCH_END, 0))
 	}
-	if c.dumped {
-		return &OpError{Op: "commit transaction", Err: errDumped}
-	}
-	c.drain()
-	if err := c.wire.Send(pieces...); err != nil {
-		return &OpError{Op: "commit transaction", Err: err}
-	}
-	return c.outcome(tx)
-}
-
-// outcome reads the answers to a transaction. The kernel queued all of them
-// before Send returned. Errors that did not fit the receive buffer are lost,
-// not the first.
-func (c *Conn) outcome(tx *Tx) error {
+	// Errors that did not fit the receive buffer are lost, not the first.
 	var first *OpError
 	acked := false
-	err := c.wire.Pending(func(b []byte) error {
-		for len(b) > 0 {
-			m, rest, err := nfnl.NextMessage(b)
-			if err != nil {
-				return err
-			}
-			b = rest
-			if m.Type != unix.NLMSG_ERROR {
-				continue
-			}
-			r, err := nfnl.ParseReply(m)
-			switch {
-			case err != nil:
-				return err
-			case r.Errno == nil:
-				acked = true
-			case first == nil:
-				first = tx.describe(m.Seq, r)
-			default:
-				first.Others++
-			}
+	err := c.exchange(func(m nfnl.Message) error {
+		if m.Type != unix.NLMSG_ERROR {
+			return nil
+		}
+		r, err := nfnl.ParseReply(m)
+		switch {
+		case err != nil:
+			return err
+		case r.Errno == nil:
+			acked = true
+		case first == nil:
+			first = tx.describe(m.Seq, r)
+		default:
+			first.Others++
 		}
 		return nil
-	})
+	}, pieces...)
 	switch {
-	case err != nil:
-		return &OpError{Op: "commit transaction", Err: fmt.Errorf("read the outcome: %w", err)}
-	case first != nil:
+	case err == nil && first != nil:
 		return first
-	case !acked:
-		return &OpError{Op: "commit transaction", Err: errors.New("the kernel gave no answer")}
+	case err == nil && !acked:
+		err = errNoAnswer
+	}
+	if err != nil {
+		return &OpError{Op: "commit transaction", Err: err}
 	}
 	return nil
-}
-
-// drain throws away what an earlier exchange left unread.
-func (c *Conn) drain() {
-	_ = c.wire.Pending(func([]byte) error { return nil }) // a fault of the socket comes again
 }
 
 // AddSeq adds elements in transactions of at most [BatchSize]. After an error,
@@ -144,16 +119,4 @@ func (c *Conn) batches(size int, elems iter.Seq[Element], encode func(*Tx, []Ele
 		}
 	}
 	return commit(batch)
-}
-
-// ReplaceSeq makes elems the only elements of a set, in one transaction: no
-// packet sees the set empty or half full. In a set of intervals that is true
-// from about Linux 6.18 on. Before (seen on 5.10, 6.1 and 6.12), look-ups may
-// miss, and in 6.12 find, what they should not, until the transaction is done:
-// where that matters, delete and add only what differs.
-func (c *Conn) ReplaceSeq(s *Set, elems iter.Seq[Element]) error {
-	var tx Tx
-	tx.FlushSet(s)
-	tx.AddSeq(s, elems)
-	return c.Commit(&tx)
 }

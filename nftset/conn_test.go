@@ -125,7 +125,7 @@ var children = map[string]func() error{
 			return err
 		}
 		elems := bulky(limit)
-		err = c.ReplaceSeq(s, each(elems...))
+		err = c.replaceSeq(s, each(elems...))
 		fmt.Printf("%v: %v\n", errors.Is(err, unix.EMSGSIZE), err)
 		left := 0
 		for _, err := range c.Elements(s) {
@@ -234,7 +234,7 @@ func TestLargeTransaction(t *testing.T) {
 	l := newLab(t)
 	elems := bulky(all)
 	s := l.set("s", IPv4Addr, 0)
-	err = l.ReplaceSeq(s, each(elems...))
+	err = l.replaceSeq(s, each(elems...))
 	if own <= all {
 		if !errors.Is(err, unix.EMSGSIZE) {
 			t.Errorf("without privilege: %v", err)

@@ -24,56 +24,51 @@ type listed struct {
 	end bool    // NFT_SET_ELEM_INTERVAL_END: From is the first key behind an interval
 }
 
-// elementList walks the elements of one NEWSETELEM message, without allocating.
-// It stops at the first false, or with an error.
-func elementList(t KeyType, attrs []byte, yield func(listed) bool) (more bool, err error) {
-	for len(attrs) > 0 {
-		a, rest, err := nfnl.NextAttr(attrs)
+// elementList calls f for each entry of one NEWSETELEM message, until f returns
+// an error. It allocates nothing.
+func elementList(t KeyType, attrs []byte, f func(listed) error) error {
+	for a, err := range nfnl.Attrs(attrs) {
 		if err != nil {
-			return false, err
+			return err
 		}
-		attrs = rest
 		if a.Type != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
 		}
-		for list := a.Data; len(list) > 0; {
-			if a, list, err = nfnl.NextAttr(list); err != nil {
-				return false, err
-			}
-			l, ok, err := parseElement(t, a.Data)
+		for a, err := range nfnl.Attrs(a.Data) {
 			if err != nil {
-				return false, err
+				return err
 			}
-			if ok && !yield(l) {
-				return false, nil
+			l, err := parseElement(t, a.Data)
+			if err == nil && l.el.From.typ != 0 { // not the catch-all element, which has no key
+				err = f(l)
+			}
+			if err != nil {
+				return err
 			}
 		}
 	}
-	return true, nil
+	return nil
 }
 
-// parseElement reads one list entry. ok is false for what has no key: the
-// catch-all element.
-func parseElement(t KeyType, b []byte) (l listed, ok bool, err error) {
-	for len(b) > 0 {
-		a, rest, err := nfnl.NextAttr(b)
+// parseElement reads one list entry.
+func parseElement(t KeyType, b []byte) (l listed, err error) {
+	for a, err := range nfnl.Attrs(b) {
 		if err != nil {
-			return l, false, err
+			return l, err
 		}
-		b = rest
 		switch a.Type {
 		case unix.NFTA_SET_ELEM_KEY:
 			v, _, err := nfnl.NextAttr(a.Data)
 			if err != nil {
-				return l, false, err
+				return l, err
 			}
-			var k Key
-			if k, ok = ParseKey(t, v.Data); !ok {
-				return l, false, fmt.Errorf("its keys are not of type %v", t)
+			k, ok := ParseKey(t, v.Data)
+			if !ok {
+				return l, fmt.Errorf("its keys are not of type %v", t)
 			}
 			l.el.From, l.el.To = k, k
 		case nftaSetElemKeyEnd:
-			return l, false, errIntervals
+			return l, errIntervals
 		case unix.NFTA_SET_ELEM_FLAGS:
 			l.end = a.Uint32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		case unix.NFTA_SET_ELEM_TIMEOUT:
@@ -84,13 +79,9 @@ func parseElement(t KeyType, b []byte) (l listed, ok bool, err error) {
 			l.el.Remaining = max(duration(a.Uint64()), time.Millisecond)
 		case unix.NFTA_SET_ELEM_USERDATA:
 			l.el.Comment = userDataString(a.Data, udataElemComment)
-		case unix.NFTA_SET_ELEM_EXPR:
-			if err := parseCounter(a.Data, &l.el); err != nil {
-				return l, false, err
-			}
 		}
 	}
-	return l, ok, nil
+	return l, nil
 }
 
 // duration converts the kernel's milliseconds. What does not fit, 292 years, is
@@ -98,36 +89,6 @@ func parseElement(t KeyType, b []byte) (l listed, ok bool, err error) {
 func duration(ms uint64) time.Duration {
 	const most = uint64(1<<63-1) / uint64(time.Millisecond)
 	return time.Duration(min(ms, most)) * time.Millisecond
-}
-
-// parseCounter fills in the element's counter, if the expression is one.
-func parseCounter(b []byte, el *Element) error {
-	counter := false
-	for len(b) > 0 {
-		a, rest, err := nfnl.NextAttr(b)
-		if err != nil {
-			return err
-		}
-		b = rest
-		switch a.Type {
-		case unix.NFTA_EXPR_NAME:
-			counter = string(a.Data) == "counter\x00"
-		case unix.NFTA_EXPR_DATA:
-			for data := a.Data; counter && len(data) > 0; {
-				if a, data, err = nfnl.NextAttr(data); err != nil {
-					return err
-				}
-				switch a.Type {
-				case unix.NFTA_COUNTER_BYTES:
-					el.Bytes = a.Uint64()
-				case unix.NFTA_COUNTER_PACKETS:
-					el.Packets = a.Uint64()
-				}
-				el.HasCounter = true
-			}
-		}
-	}
-	return nil
 }
 
 // elementAt finds the element of a message of ours that the kernel pointed at;
@@ -139,40 +100,35 @@ func elementAt(s *Set, msg []byte, offset int) *Interval {
 	if err != nil || offset == 0 {
 		return nil
 	}
-	var cur *Interval
-	hit := false
-	for a, err := range nfnl.Attrs(m.Attrs()) {
-		if err != nil || a.Type != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-			continue
+	attrs, err := nfnl.Parse(m.Attrs())
+	if err != nil {
+		return nil
+	}
+	var found, last *Interval
+	for list := attrs[unix.NFTA_SET_ELEM_LIST_ELEMENTS].Data; len(list) > 0; {
+		// Slices of one array: the capacity that is left gives the position.
+		start := cap(msg) - cap(list)
+		a, rest, err := nfnl.NextAttr(list)
+		if err != nil {
+			return nil
 		}
-		for list := a.Data; len(list) > 0; {
-			// Slices of one array: the capacity that is left gives the
-			// position.
-			start := cap(msg) - cap(list)
-			entry, rest, err := nfnl.NextAttr(list)
-			if err != nil {
-				return nil
+		l, err := parseElement(s.Type, a.Data)
+		switch {
+		case err != nil:
+			return nil
+		case l.end && last != nil:
+			last.To = l.el.From.prev()
+		case found != nil:
+			return found
+		default:
+			last = &Interval{l.el.From, l.el.To}
+			if s.Flags&FlagInterval != 0 {
+				last.To = s.Type.Max()
 			}
-			list = rest
-			l, ok, err := parseElement(s.Type, entry.Data)
-			switch {
-			case err != nil || !ok:
-				return nil
-			case l.end && cur != nil:
-				cur.To = l.el.From.prev()
-			case hit:
-				return cur
-			default:
-				cur = &Interval{l.el.From, l.el.To}
-				if s.Flags&FlagInterval != 0 {
-					cur.To = s.Type.Max()
-				}
-			}
-			hit = hit || start <= offset && offset < start+nfnl.AttrHeaderLen+len(entry.Data)
+		}
+		if list = rest; start <= offset && offset < start+nfnl.AttrHeaderLen+len(a.Data) {
+			found = last
 		}
 	}
-	if hit {
-		return cur
-	}
-	return nil
+	return found
 }

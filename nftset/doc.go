@@ -1,6 +1,6 @@
 // Package nftset reads and edits the sets of an nftables table over netlink:
 // addresses, prefixes, ranges, ports, addresses with ports, and protocols, with
-// timeouts, comments and counters. It needs neither the nft program nor cgo.
+// timeouts and comments. It needs neither the nft program nor cgo.
 //
 // [Dial] opens a connection. [Addr], [Prefix], [Ports] and [Single] make
 // elements, [Element.For] gives them a timeout, a [Tx] collects what is to be

@@ -157,8 +157,8 @@ func TestUseInsideLoop(t *testing.T) {
 		_, set := l.Set(l.table, s.Name)
 		_, count := l.Count(s)
 		_, generation := l.Generation()
-		for i, err := range []error{inner, get, sets, set, count, generation, l.AddSeq(s, each(el)), l.ReplaceSeq(s, each(el))} {
-			if !errors.Is(err, errDumped) {
+		for i, err := range []error{inner, get, sets, set, count, generation, l.AddSeq(s, each(el)), l.replaceSeq(s, each(el))} {
+			if !errors.Is(err, errBusy) {
 				t.Errorf("call %d: %v", i, err)
 			}
 		}
@@ -369,7 +369,7 @@ func TestReplaceIsAtomic(t *testing.T) {
 	want := [2][]Interval{intervalsOf(lists[0]), intervalsOf(lists[1])}
 
 	writer := l.dial()
-	stop := until(t, func(i int) error { return writer.ReplaceSeq(s, each(lists[(i+1)%2]...)) })
+	stop := until(t, func(i int) error { return writer.replaceSeq(s, each(lists[(i+1)%2]...)) })
 	var read [2]int
 	busy := 0
 	for i := range 20 {
@@ -436,7 +436,7 @@ func TestSteady(t *testing.T) {
 	s := l.set("s", IPv4Addr, FlagInterval, elems...)
 	writer := l.dial()
 	entries := 0
-	steady, err := l.dumpElements(s, func(listed) bool {
+	steady, err := l.dumpElements(s, func(listed) error {
 		if entries++; entries%700 == 0 {
 			var tx Tx
 			tx.DeleteSeq(s, each(elems[entries/700]))
@@ -444,12 +444,12 @@ func TestSteady(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		return true
+		return nil
 	})
 	if err != nil || steady || entries < 1000 {
 		t.Errorf("changed meanwhile: steady %v, %v, %d entries", steady, err, entries)
 	}
-	if steady, err := l.dumpElements(s, func(listed) bool { return true }); err != nil || !steady {
+	if steady, err := l.dumpElements(s, func(listed) error { return nil }); err != nil || !steady {
 		t.Errorf("without changes: steady %v, %v", steady, err)
 	}
 }
@@ -499,13 +499,13 @@ func TestOrphanedEnd(t *testing.T) {
 	orphans := 0
 	lab.Await(t, "three intervals expire", func() bool {
 		starts, ends := 0, 0
-		if _, err := l.dumpElements(s, func(l listed) bool {
+		if _, err := l.dumpElements(s, func(l listed) error {
 			if l.end {
 				ends++
 			} else {
 				starts++
 			}
-			return true
+			return nil
 		}); err != nil {
 			t.Fatal(err)
 		}

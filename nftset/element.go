@@ -27,11 +27,6 @@ type Element struct {
 	// Comment is at most 251 bytes. It cannot be changed without deleting the
 	// element.
 	Comment string
-
-	// Packets and Bytes are the element's counter, in sets that count;
-	// HasCounter reports whether there is one. They are never written.
-	Packets, Bytes uint64
-	HasCounter     bool
 }
 
 // Addr returns the element for an address, which must be valid. It treats the

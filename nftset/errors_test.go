@@ -364,7 +364,7 @@ func TestArguments(t *testing.T) {
 			"Add":     l.AddSeq(tt.set, each(first, tt.el)),
 			"Renew":   l.RenewSeq(tt.set, each(first, tt.el)),
 			"Delete":  l.DeleteSeq(tt.set, each(first, tt.el)),
-			"Replace": l.ReplaceSeq(tt.set, each(first, tt.el)),
+			"Replace": l.replaceSeq(tt.set, each(first, tt.el)),
 		}
 		// The first fault is the one that counts.
 		var tx Tx

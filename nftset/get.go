@@ -1,12 +1,20 @@
 package nftset
 
 import (
+	"errors"
 	"fmt"
+	"iter"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/nfnl"
 )
+
+// pipeline is how many keys GetMany asks for at once. The answers wait in the
+// receive buffer: with the longest names and comments they take 2.3 KB each, as
+// Linux 6.18 counts, and the 208 KiB of net.core.rmem_default hold them.
+const pipeline = 64
 
 // Get returns the element of a set that holds k, which in an interval set is
 // the interval around it. If there is none the error is os.ErrNotExist. It is
@@ -15,34 +23,50 @@ import (
 // of one that touches the one before (with kernels before the 6.18 series, of
 // any), an interval set is read as a whole.
 func (c *Conn) Get(s *Set, k Key) (Element, error) {
-	iv := Single(k).Interval
-	fail := func(err error) (Element, error) {
-		return Element{}, &OpError{Op: "get element", Object: s.String(), Element: &iv, Err: err}
-	}
-	if err := s.refuses(k); err != nil {
-		return fail(err)
-	}
-	el, sure, err := c.lookup(s, k)
-	switch {
-	case err != nil:
-		return fail(err)
-	case sure:
-		return el, nil
-	}
-	// Reading the set is slow and sure.
-	err = unix.ENOENT
-	for each, fault := range c.Elements(s) {
-		if fault != nil {
-			return fail(fault)
-		}
-		if each.Contains(k) {
-			el, err = each, nil
-		}
+	el, ok, err := c.lookup(s, k)
+	if err == nil && !ok {
+		err = unix.ENOENT
 	}
 	if err != nil {
-		return fail(err)
+		return Element{}, &OpError{Op: "get element", Object: s.String(), Element: &Interval{k, k}, Err: err}
 	}
 	return el, nil
+}
+
+func (c *Conn) lookup(s *Set, k Key) (el Element, ok bool, err error) {
+	if err := s.refuses(k); err != nil {
+		return el, false, err
+	}
+	if s.Flags&FlagInterval == 0 {
+		q := [...]question{{key: k}}
+		err := c.entries(s, q[:])
+		return q[0].el, q[0].found, err
+	}
+	// The start at or below k and the end at or above it. Between the two, the
+	// interval may have been replaced by another, so the start is asked for
+	// again. The generation alone is not enough: for a moment the set is still
+	// the old one when the generation is the new one already. But there is one
+	// such moment to a generation.
+	q := [...]question{{key: k}, {key: k, ofEnd: true}, {key: k}}
+	if err := c.entries(s, q[:]); err != nil || !q[0].found {
+		return el, false, err
+	}
+	el = q[2].el
+	// The kernel (seen on 6.18) does not answer at all when it is asked for the
+	// end of an interval that reaches the top of the key space, and may answer
+	// with the entry next to the right one where two intervals touch. What is
+	// above k is right.
+	end := q[1].listed
+	if end.end && end.el.From.Compare(k) > 0 && q[2].found && el.From == q[0].el.From && q[2].generation == q[0].generation {
+		el.To = end.el.From.prev()
+		return el, true, nil
+	}
+	for el, err := range c.Elements(s) { // slow and sure
+		if err != nil || el.Contains(k) {
+			return el, err == nil, err
+		}
+	}
+	return Element{}, false, nil
 }
 
 // refuses returns why the set cannot hold a key, nil if it can.
@@ -56,69 +80,120 @@ func (s *Set) refuses(k Key) error {
 	return nil
 }
 
-// lookup asks for the element that holds k. It is not sure if only reading the
-// set gives the end of the interval.
-func (c *Conn) lookup(s *Set, k Key) (el Element, sure bool, err error) {
-	const attempts = 10
-	for range attempts {
-		start, generation, err := c.getEntry(s, k, false)
-		if err != nil || s.Flags&FlagInterval == 0 {
-			return start.el, true, err
-		}
-		// The kernel (seen on 6.18) does not answer at all when it is asked for
-		// the end of an interval that reaches the top of the key space, and may
-		// answer with the entry next to the right one where two intervals
-		// touch. What is above k is right.
-		end, _, err := c.getEntry(s, k, true)
-		if err != nil || !end.end || end.el.From.Compare(k) <= 0 {
-			break
-		}
-		// Between the two the interval may have been replaced by another. The
-		// generation alone is not enough: for a moment the set is still the old
-		// one when the generation is the new one already. But there is one such
-		// moment to a generation.
-		again, later, err := c.getEntry(s, k, false)
-		if err == nil && again.el.From == start.el.From && later == generation {
-			again.el.To = end.el.From.prev()
-			return again.el, true, nil
-		}
-	}
-	return el, false, nil
+// question asks for one entry of the kernel's list, and holds the answer.
+type question struct {
+	key   Key
+	ofEnd bool // in an interval set: the end at or above the key, not the start at or below it
+
+	answered, found bool
+	listed
+	generation uint16 // the low bits of the ruleset's
 }
 
-// getEntry asks for one entry of the kernel's list: in an interval set the
-// start at or below k, or the end at or above it. It comes with the generation
-// of the ruleset, as in message.generation.
-func (c *Conn) getEntry(s *Set, k Key, end bool) (found listed, generation uint16, err error) {
-	var e encoder
-	e.ask(s, k, end)
-	have := false
-	err = c.get(unix.NFT_MSG_GETSETELEM, s.Table.Family, e.b, func(m nfnl.Message) error {
-		generation = m.Resource()
-		_, err := elementList(s.Type, m.Attrs(), func(l listed) bool {
-			found, have = l, true
-			return false
+// entries asks all questions at once.
+func (c *Conn) entries(s *Set, questions []question) error {
+	err := c.ask(unix.NFT_MSG_GETSETELEM, s.Table.Family, len(questions), func(e *encoder, i int) {
+		e.string(unix.NFTA_SET_ELEM_LIST_TABLE, s.Table.Name)
+		e.string(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+		list := e.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		el := e.nest(unix.NFTA_LIST_ELEM)
+		e.key(questions[i].key)
+		if questions[i].ofEnd {
+			e.u32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+		}
+		e.unnest(el)
+		e.unnest(list)
+	}, func(i int, m nfnl.Message, err error) error {
+		q := &questions[i]
+		q.answered = true
+		switch err {
+		case nil:
+		case unix.ENOENT:
+			return nil
+		default:
+			return err
+		}
+		q.generation = m.Resource()
+		return elementList(s.Type, m.Attrs(), func(l listed) error {
+			q.listed, q.found = l, true
+			return nil
 		})
-		return err
 	})
-	if err == nil && !have {
-		err = unix.ENOENT
+	if err == nil && slices.ContainsFunc(questions, func(q question) bool { return !q.answered && !q.ofEnd }) {
+		return errNoAnswer
 	}
-	return found, generation, err
+	return err
 }
 
-// ask appends the attributes that ask for one entry of a set.
-func (e *encoder) ask(s *Set, k Key, end bool) {
-	e.string(unix.NFTA_SET_ELEM_LIST_TABLE, s.Table.Name)
-	e.string(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-	list := e.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-	el := e.nest(unix.NFTA_LIST_ELEM)
-	e.key(k)
-	if end {
-		e.u32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+// GetMany asks a set for many keys and yields the elements that there are, in
+// the order of the keys; absent ones are left out. Each answer is as sure as
+// that of [Conn.Get]. It takes 1.5 to 2.5 µs for each key, so a large set whose
+// keys are known is read much faster than by [Conn.Elements], the time of which
+// grows with the square of the size. In a set of intervals each key takes what
+// it takes Get.
+//
+// The sequence ends after the first error, an *OpError, which is os.ErrNotExist
+// if there is no such set; that is found out at the end. Up to 64 keys are taken
+// before their elements come. Inside of the loop the connection is free.
+func (c *Conn) GetMany(s *Set, keys iter.Seq[Key]) iter.Seq2[Element, error] {
+	return func(yield func(Element, error) bool) {
+		absent := false
+		batch := make([]question, 0, pipeline)
+		flush := func() bool {
+			if err := c.answer(s, batch); err != nil {
+				yield(Element{}, err)
+				return false
+			}
+			for i := range batch {
+				if q := &batch[i]; !q.found {
+					absent = true
+				} else if !yield(q.el, nil) {
+					return false
+				}
+			}
+			batch = batch[:0]
+			return true
+		}
+		for k := range keys {
+			if s.refuses(k) != nil {
+				if flush() {
+					yield(c.Get(s, k)) // the error, and no question
+				}
+				return
+			}
+			if batch = append(batch, question{key: k}); len(batch) == pipeline && !flush() {
+				return
+			}
+		}
+		if !flush() || !absent {
+			return
+		}
+		// The kernel gives the same answer for an absent key and an absent set.
+		if _, err := c.Set(s.Table, s.Name); err != nil {
+			yield(Element{}, err)
+		}
 	}
-	e.unnest(el)
-	e.unnest(list)
+}
+
+// answer finds the elements that hold the keys of a batch.
+func (c *Conn) answer(s *Set, batch []question) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	if s.Flags&FlagInterval == 0 {
+		if err := c.entries(s, batch); err != nil {
+			return &OpError{Op: "get elements of set", Object: s.String(), Err: err}
+		}
+		return nil
+	}
+	for i := range batch {
+		el, err := c.Get(s, batch[i].key)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+		batch[i].el, batch[i].found = el, err == nil
+	}
+	return nil
 }
 
 // Generation returns the number of the ruleset's state, which every transaction
@@ -132,28 +207,10 @@ func (c *Conn) Generation() (uint32, error) {
 }
 
 func (c *Conn) generation() (generation uint32, err error) {
-	err = c.get(unix.NFT_MSG_GETGEN, FamilyINet, nil, func(m nfnl.Message) error {
+	err = c.get(unix.NFT_MSG_GETGEN, FamilyINet, func(*encoder) {}, func(m nfnl.Message) error {
 		attrs, err := nfnl.Parse(m.Attrs())
 		generation = attrs[unix.NFTA_GEN_ID].Uint32()
 		return err
 	})
 	return generation, err
-}
-
-// get asks for a single object and calls f with the answer. The kernel has
-// answered by the time the request is sent.
-func (c *Conn) get(typ uint16, family Family, attrs []byte, f func(nfnl.Message) error) error {
-	seq, err := c.request(typ, 0, family, attrs)
-	if err != nil {
-		return err
-	}
-	b, err := c.wire.Receive(false)
-	if err != nil {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	var fault error
-	if _, err := answers(b, seq, func(m nfnl.Message) { fault = f(m) }); err != nil {
-		return err
-	}
-	return fault
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -69,8 +68,7 @@ func keep(elems []Element) {
 func show(elems ...Element) string {
 	var b strings.Builder
 	for _, el := range elems {
-		fmt.Fprintf(&b, "{%v timeout %v expires %v comment %q counter %v: %d packets, %d bytes} ",
-			el.Interval, el.Timeout, el.Remaining, el.Comment, el.HasCounter, el.Packets, el.Bytes)
+		fmt.Fprintf(&b, "{%v timeout %v expires %v comment %q} ", el.Interval, el.Timeout, el.Remaining, el.Comment)
 	}
 	return b.String()
 }
@@ -105,12 +103,12 @@ func TestEdit(t *testing.T) {
 
 				others := slices.Concat(elems[half/2:half], elems[half+half/2:])
 				begin = time.Now()
-				if err := l.ReplaceSeq(s, each(others...)); err != nil {
+				if err := l.replaceSeq(s, each(others...)); err != nil {
 					t.Fatal(err)
 				}
 				checkElements(t, s, l.read(s), others, begin)
 
-				if err := l.ReplaceSeq(s, each()); err != nil {
+				if err := l.replaceSeq(s, each()); err != nil {
 					t.Fatal(err)
 				}
 				checkElements(t, s, l.read(s), nil, begin)
@@ -154,7 +152,7 @@ func TestReplaceManyPrefixes(t *testing.T) {
 				want = append(want, x)
 				elems = append(elems, Element{Interval: x})
 			}
-			if err := l.ReplaceSeq(s, each(elems...)); err != nil {
+			if err := l.replaceSeq(s, each(elems...)); err != nil {
 				t.Fatal(err)
 			}
 			if got := l.intervals(s); !slices.Equal(got, want) {
@@ -281,81 +279,6 @@ func TestExpiry(t *testing.T) {
 	s := l.set("stay", IPv4Addr, FlagTimeout, Element{Interval: iv("10.0.0.1")})
 	if got, err := l.Get(s, addr("10.0.0.1")); err != nil || got.Timeout != 0 || got.Remaining != 0 {
 		t.Errorf("%s, %v", show(got), err)
-	}
-}
-
-// TestCounter reads counters: of elements that nft made with one, of our own in
-// sets that count, and of both after packets.
-func TestCounter(t *testing.T) {
-	l := newLab(t)
-	l.nft(`
-		add set inet lab c { type ipv4_addr; counter; }
-		add element inet lab c { 10.0.0.1 counter packets 3 bytes 18446744073709551615, 127.0.0.1 }
-		add set inet lab n { type ipv4_addr; flags interval; counter; }
-		add element inet lab n { 127.0.0.0/24 }
-		add chain inet lab out { type filter hook output priority 0; }
-		add rule inet lab out meta l4proto udp ip daddr @c
-		add rule inet lab out meta l4proto udp ip daddr @n`)
-	c := &Set{Table: l.table, Name: "c", Type: IPv4Addr}
-	n := &Set{Table: l.table, Name: "n", Type: IPv4Addr, Flags: FlagInterval}
-	for _, s := range []*Set{c, n} {
-		if err := l.AddSeq(s, singles(addr("127.1.0.9"))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	l.host.Do(func() {
-		conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		for _, to := range []string{"127.0.0.1", "127.0.0.1", "127.1.0.9", "127.0.0.3"} {
-			if _, err := conn.WriteTo(make([]byte, 100), &net.UDPAddr{IP: net.ParseIP(to), Port: 9}); err != nil {
-				t.Fatal(err)
-			}
-		}
-	})
-	const size = 20 + 8 + 100 // headers of IP and UDP
-	for _, tt := range []struct {
-		set  *Set
-		want []Element
-	}{
-		{c, []Element{
-			{Interval: iv("10.0.0.1"), HasCounter: true, Packets: 3, Bytes: 1<<64 - 1},
-			{Interval: iv("127.0.0.1"), HasCounter: true, Packets: 2, Bytes: 2 * size},
-			{Interval: iv("127.1.0.9"), HasCounter: true, Packets: 1, Bytes: size},
-		}},
-		{n, []Element{
-			{Interval: iv("127.0.0.0/24"), HasCounter: true, Packets: 3, Bytes: 3 * size},
-			{Interval: iv("127.1.0.9"), HasCounter: true, Packets: 1, Bytes: size},
-		}},
-	} {
-		if got := l.read(tt.set); !slices.Equal(got, tt.want) {
-			t.Errorf("got %s, want %s", show(got...), show(tt.want...))
-		}
-		for _, want := range tt.want {
-			if got, err := l.Get(tt.set, want.To); err != nil || got != want {
-				t.Errorf("Get(%v): %s, %v; want %s", want.To, show(got), err, show(want))
-			}
-		}
-	}
-	// An element that is added again keeps its counter, one that is renewed
-	// does not.
-	ten := addr("10.0.0.1")
-	for _, tt := range []struct {
-		do   func(*Set, iter.Seq[Element]) error
-		want uint64
-	}{{l.AddSeq, 3}, {l.RenewSeq, 0}} {
-		if err := tt.do(c, singles(ten)); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := l.Get(c, ten); err != nil || got.Packets != tt.want {
-			t.Errorf("%s, %v; want %d packets", show(got), err, tt.want)
-		}
-	}
-	s := l.set("plain", IPv4Addr, 0, Element{Interval: iv("10.0.0.1")})
-	if got := l.read(s)[0]; got.HasCounter {
-		t.Errorf("no counter in the set, yet %s", show(got))
 	}
 }
 

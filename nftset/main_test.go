@@ -60,6 +60,14 @@ func (l *fixture) dial() *Conn {
 	return c
 }
 
+// replaceSeq makes elems the only elements of a set, in one transaction.
+func (c *Conn) replaceSeq(s *Set, elems iter.Seq[Element]) error {
+	var tx Tx
+	tx.FlushSet(s)
+	tx.AddSeq(s, elems)
+	return c.Commit(&tx)
+}
+
 func (l *fixture) commit(tx *Tx) {
 	l.t.Helper()
 	if err := l.Commit(tx); err != nil {

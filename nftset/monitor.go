@@ -16,8 +16,7 @@ type MonitorConfig struct {
 	// the calling thread. It is needed only during [Listen].
 	NetNS int
 
-	// Table is the table whose events come. The zero Table stands for all of
-	// them; then there are events of the kinds Commit and Overrun alone.
+	// Table is the table whose events come.
 	Table Table
 
 	// Sets are the sets of the table whose events come, and those of their
@@ -39,19 +38,17 @@ type MonitorConfig struct {
 // For as long as there is one, each element of a transaction costs the kernel
 // some 8 KB until it commits; see [BatchSize].
 type Monitor struct {
-	wire   *nfnl.Conn
-	events eventDecoder
+	wire    *nfnl.Conn
+	table   Table
+	sets    map[string]*Set
+	touched bool // the transaction whose messages are coming did something to the table
 }
 
-// Listen opens a monitor; nil stands for the zero MonitorConfig. The monitor
-// receives every transaction that begins after Listen has returned. The error
-// is os.ErrPermission without CAP_NET_ADMIN in the user namespace that owns the
-// network namespace.
+// Listen opens a monitor. It receives every transaction that begins after
+// Listen has returned. The error is os.ErrPermission without CAP_NET_ADMIN in
+// the user namespace that owns the network namespace.
 func Listen(config *MonitorConfig) (*Monitor, error) {
-	if config == nil {
-		config = &MonitorConfig{}
-	}
-	m := &Monitor{events: eventDecoder{table: config.Table, sets: make(map[string]*Set)}}
+	m := &Monitor{table: config.Table, sets: make(map[string]*Set)}
 	for _, s := range config.Sets {
 		err := s.fault()
 		if s.Table != config.Table {
@@ -60,7 +57,7 @@ func Listen(config *MonitorConfig) (*Monitor, error) {
 		if err != nil {
 			return nil, fmt.Errorf("listen to set %v in table %v: %w", &s, config.Table, err)
 		}
-		m.events.sets[s.Name] = &s
+		m.sets[s.Name] = &s
 	}
 	var err error
 	if m.wire, err = nfnl.Dial(config.NetNS); err != nil {
@@ -102,10 +99,10 @@ func (m *Monitor) Receive(batch []Event) ([]Event, error) {
 			return append(batch, Event{Kind: Overrun}), nil
 		}
 		if err == nil {
-			batch, err = m.events.decode(batch, b)
+			batch, err = m.decode(batch, b)
 		}
 		if err != nil {
-			return batch, fmt.Errorf("receive events of table %v: %w", m.events.table, err)
+			return batch, fmt.Errorf("receive events of table %v: %w", m.table, err)
 		}
 	}
 	return batch, nil

@@ -47,7 +47,6 @@ func (e *nftElem) UnmarshalJSON(b []byte) error {
 			Val              nftElem
 			Timeout, Expires int64 // seconds
 			Comment          string
-			Counter          *struct{ Packets, Bytes uint64 }
 		}
 		Prefix *struct {
 			Addr netip.Addr
@@ -74,9 +73,6 @@ func (e *nftElem) UnmarshalJSON(b []byte) error {
 	case full.Elem != nil:
 		e.Interval, e.Comment = full.Elem.Val.Interval, full.Elem.Comment
 		e.Timeout, e.Remaining = time.Duration(full.Elem.Timeout)*time.Second, time.Duration(full.Elem.Expires)*time.Second
-		if c := full.Elem.Counter; c != nil {
-			e.HasCounter, e.Packets, e.Bytes = true, c.Packets, c.Bytes
-		}
 	case full.Prefix != nil:
 		e.Interval = Prefix(netip.PrefixFrom(full.Prefix.Addr, full.Prefix.Len)).Interval
 	case len(full.Range) == 2:

@@ -15,13 +15,13 @@ const nftaSetCount = 20
 // Set reads the description of one named set. The error is os.ErrNotExist if
 // there is no such set, or no such table.
 func (c *Conn) Set(t Table, name string) (*Set, error) {
-	var e encoder
-	e.string(unix.NFTA_SET_TABLE, t.Name)
-	e.string(unix.NFTA_SET_NAME, name)
 	var s Set
-	err := c.get(unix.NFT_MSG_GETSET, t.Family, e.b, func(m nfnl.Message) (err error) {
-		var anonymous bool
-		if s, anonymous, err = parseSet(m); anonymous {
+	err := c.get(unix.NFT_MSG_GETSET, t.Family, func(e *encoder) {
+		e.string(unix.NFTA_SET_TABLE, t.Name)
+		e.string(unix.NFTA_SET_NAME, name)
+	}, func(m nfnl.Message) (err error) {
+		var named bool
+		if s, named, err = parseSet(m); err == nil && !named {
 			err = unix.ENOENT
 		}
 		return err
@@ -39,8 +39,8 @@ func (c *Conn) Sets(t Table) ([]Set, error) {
 	e.string(unix.NFTA_SET_TABLE, t.Name)
 	var sets []Set
 	err := c.dump(unix.NFT_MSG_GETSET, t.Family, e.b, func(m nfnl.Message) error {
-		s, anonymous, err := parseSet(m)
-		if err == nil && s.Table == t && !anonymous {
+		s, named, err := parseSet(m)
+		if named && s.Table == t {
 			sets = append(sets, s)
 		}
 		return err
@@ -57,18 +57,15 @@ func (c *Conn) Sets(t Table) ([]Set, error) {
 // collection, usually for a second. Elsewhere (Linux before 6.16, interval
 // sets) the set is read. The error is os.ErrNotExist if there is no such set.
 func (c *Conn) Count(s *Set) (int, error) {
-	described, err := c.Set(s.Table, s.Name)
+	s, err := c.Set(s.Table, s.Name)
 	if err != nil {
 		return 0, err
 	}
-	return c.count(described)
-}
-
-func (c *Conn) count(s *Set) (n int, err error) {
 	if s.Count >= 0 {
 		return s.Count, nil
 	}
-	for _, err = range c.Elements(s) {
+	n := 0
+	for _, err := range c.Elements(s) {
 		if err != nil {
 			return 0, err
 		}
@@ -77,7 +74,7 @@ func (c *Conn) count(s *Set) (n int, err error) {
 	return n, nil
 }
 
-func parseSet(m nfnl.Message) (s Set, anonymous bool, err error) {
+func parseSet(m nfnl.Message) (s Set, named bool, err error) {
 	attrs, err := nfnl.Parse(m.Attrs())
 	if err != nil {
 		return s, false, err
@@ -99,5 +96,5 @@ func parseSet(m nfnl.Message) (s Set, anonymous bool, err error) {
 	if count, ok := attrs[nftaSetCount]; ok && s.Flags&FlagInterval == 0 {
 		s.Count = int(count.Uint32())
 	}
-	return s, flags&unix.NFT_SET_ANONYMOUS != 0, nil
+	return s, flags&unix.NFT_SET_ANONYMOUS == 0, nil
 }

@@ -34,14 +34,6 @@ func TestCount(t *testing.T) {
 			if n, err := l.Count(named); n != len(elems) || err != nil {
 				t.Errorf("%d elements of %v, flags %d: %d, %v", len(elems), typ, flags, n, err)
 			}
-			old, err := l.Set(s.Table, s.Name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			old.Count = -1
-			if n, err := l.count(old); n != len(elems) || err != nil {
-				t.Errorf("%d elements of %v, flags %d, read: %d, %v", len(elems), typ, flags, n, err)
-			}
 			var tx Tx
 			tx.DeleteSet(s)
 			l.commit(&tx)

@@ -1,29 +1,34 @@
 package nftset
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
-// treeOf returns the tree that has these entries.
-func treeOf(entries ...listed) *tree {
-	var t tree
+// pairsOf returns the intervals that entries make in this order, sorted.
+func pairsOf(entries []listed) []Element {
+	var p pairing
 	for _, l := range entries {
-		t.add(&l)
+		p.add(l)
 	}
-	t.sort()
-	return &t
+	slices.Reverse(p.elems)
+	return p.elems
 }
 
-func collectPairs(t *tree, typ KeyType) []Element {
-	var out []Element
-	t.pair(typ, func(el Element) bool {
-		out = append(out, el)
-		return true
+// inOrder returns entries as the kernel sends them: from the highest key to the
+// lowest, a start before an end.
+func inOrder(entries []listed) []listed {
+	side := func(l listed) int {
+		if l.end {
+			return 1
+		}
+		return 0
+	}
+	return slices.SortedStableFunc(slices.Values(entries), func(a, b listed) int {
+		return cmp.Or(b.el.From.Compare(a.el.From), side(a)-side(b))
 	})
-	return out
 }
 
 // entry is one entry of an interval set: "5" or, for an end, "-9".
@@ -63,45 +68,20 @@ func TestPair(t *testing.T) {
 		{"addresses", entries("-10.0.1.0", "10.0.0.0", "224.0.0.0"), ivs("10.0.0.0/24", "224.0.0.0-255.255.255.255"), true},
 		{"everything of IPv6", entries("::"), ivs("::/0"), true},
 	} {
-		typ := InetService
-		if len(tt.in) > 0 {
-			typ = tt.in[0].el.From.Type()
+		p := pairing{sound: true}
+		for _, l := range inOrder(tt.in) {
+			p.add(l)
 		}
-		r := random(t)
-		for range 20 {
-			in := treeOf(tt.in...)
-			if got := intervalsOf(collectPairs(in, typ)); !slices.Equal(got, tt.want) {
-				t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
-			}
-			if got := in.sound(); got != tt.sound {
-				t.Errorf("%s: sound is %v", tt.name, got)
-			}
-			r.Shuffle(len(tt.in), func(i, j int) { tt.in[i], tt.in[j] = tt.in[j], tt.in[i] })
-		}
-	}
-}
-
-// TestTreeEqual compares trees that differ in a key, in a side, and in number.
-// What the entries bear besides does not matter: it is what is left of
-// timeouts.
-func TestTreeEqual(t *testing.T) {
-	a := entries("1", "-3", "5", "-9")
-	b := slices.Clone(a)
-	b[0].el.Remaining = time.Hour
-	slices.Reverse(b)
-	if !treeOf(a...).equal(treeOf(b...)) {
-		t.Error("the same in another order is not equal")
-	}
-	for _, other := range [][]listed{nil, entries("1", "-3", "5"), entries("1", "-3", "5", "-8"), entries("1", "-3", "5", "9"), append(a, a[0])} {
-		if treeOf(a...).equal(treeOf(other...)) {
-			t.Errorf("equal to %v", other)
+		slices.Reverse(p.elems)
+		if got := intervalsOf(p.elems); !slices.Equal(got, tt.want) || p.sound != tt.sound {
+			t.Errorf("%s: got %v, sound %v; want %v, %v", tt.name, got, p.sound, tt.want, tt.sound)
 		}
 	}
 }
 
 // TestPairRandom takes disjoint intervals apart, repeats some of their entries,
-// adds orphaned ends, shuffles all, and wants the intervals back with what
-// their starts bear.
+// adds orphaned ends, puts all in the kernel's order, goes back once, and wants
+// the intervals back with what their starts bear.
 func TestPairRandom(t *testing.T) {
 	r := random(t)
 	for range 500 {
@@ -126,23 +106,12 @@ func TestPairRandom(t *testing.T) {
 				in = append(in, listed{Single(k), true})
 			}
 		}
-		r.Shuffle(len(in), func(i, j int) { in[i], in[j] = in[j], in[i] })
-		if got := collectPairs(treeOf(in...), s.Type); !slices.Equal(got, want) {
-			t.Fatalf("got %v, want %v", got, want)
+		in = inOrder(in)
+		if at := r.IntN(len(in) + 1); at > 0 {
+			in = slices.Insert(in, at, in[r.IntN(at):at]...)
 		}
-	}
-}
-
-// TestPairStops checks that nothing is yielded after the loop was left.
-func TestPairStops(t *testing.T) {
-	for stop := range 3 {
-		n := 0
-		treeOf(entries("1", "-3", "5", "-9", "65000")...).pair(InetService, func(Element) bool {
-			n++
-			return n <= stop
-		})
-		if n != stop+1 {
-			t.Errorf("yielded %d after false for number %d", n, stop+1)
+		if got := pairsOf(in); !slices.Equal(got, want) {
+			t.Fatalf("got %v, want %v", got, want)
 		}
 	}
 }

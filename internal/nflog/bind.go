@@ -1,7 +1,6 @@
 package nflog
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -85,7 +84,10 @@ func (c *Conn) Unbind() error {
 	ae.Uint8(cfgCommand, commandUnbind)
 	attrs, err := ae.Encode()
 	if err == nil {
-		err = c.send(msgConfig, c.group, attrs)
+		attrs, err = message(msgConfig, c.group, attrs)
+	}
+	if err == nil {
+		err = c.wire.Send(attrs)
 	}
 	if err != nil {
 		return fmt.Errorf("stop listening to netlink log group %d: %w", c.group, err)
@@ -93,41 +95,34 @@ func (c *Conn) Unbind() error {
 	return nil
 }
 
-// send sends a message that the kernel is to acknowledge.
-func (c *Conn) send(typ netlink.HeaderType, group uint16, attrs []byte) error {
+// message returns a message that the kernel is to acknowledge.
+func message(typ netlink.HeaderType, group uint16, attrs []byte) ([]byte, error) {
 	m := netlink.Message{
 		Header: netlink.Header{Type: typ, Flags: netlink.Request | netlink.Acknowledge},
 		Data:   append([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, byte(group >> 8), byte(group)}, attrs...),
 	}
 	m.Header.Length = uint32(nfnl.HeaderLen + len(m.Data))
-	b, err := m.MarshalBinary()
-	if err != nil {
-		return err
-	}
-	return c.wire.Send(b)
+	return m.MarshalBinary()
 }
 
 // request sends a message and returns the kernel's verdict. Packets that are
 // logged meanwhile are kept for Receive.
 func (c *Conn) request(typ netlink.HeaderType, group uint16, attrs []byte) error {
-	if err := c.send(typ, group, attrs); err != nil {
+	b, err := message(typ, group, attrs)
+	if err != nil {
 		return err
 	}
-	for {
-		b, err := c.wire.Receive(false) // the kernel has answered by the time the request is sent
-		if errors.Is(err, unix.EAGAIN) {
-			return errors.New("the kernel gave no answer")
-		}
-		if err != nil {
-			return err
-		}
-		m, _, err := nfnl.NextMessage(b)
-		if err != nil {
-			return err
-		}
+	verdict := errors.New("the kernel gave no answer")
+	err = c.wire.Exchange(func(m nfnl.Message) (err error) {
 		if m.Type == unix.NLMSG_ERROR {
-			return m.Errno()
+			verdict = m.Errno()
+			return nil
 		}
-		c.early = append(c.early, bytes.Clone(b))
+		c.early, err = c.take(c.early, m)
+		return err
+	}, b)
+	if err != nil {
+		return err
 	}
+	return verdict
 }

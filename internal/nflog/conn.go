@@ -43,9 +43,9 @@ type Config struct {
 type Conn struct {
 	wire   *nfnl.Conn
 	group  uint16
-	early  [][]byte // datagrams that came before Dial was done
-	next   uint32   // sequence number of the next message
-	prefix string   // of the last message
+	early  []Message // that came before Dial was done
+	next   uint32    // sequence number of the next message
+	prefix string    // of the last message
 }
 
 // Dial listens to a group; nil stands for the zero Config, with group 0. The
@@ -108,48 +108,57 @@ type Lost struct {
 // [Conn.Unbind], os.ErrDeadlineExceeded after the deadline; after any other the
 // connection is still good. What was appended is good in any case.
 func (c *Conn) Receive(batch []Message) ([]Message, Lost, error) {
-	if len(c.early) > 0 {
-		b := c.early[0]
-		c.early = c.early[1:]
-		return c.decode(batch, b)
+	n := len(batch)
+	var err error
+	if batch, c.early = append(batch, c.early...), nil; len(batch) == n {
+		b, overrun, fault := c.wire.Next()
+		if overrun {
+			return batch, Lost{Overrun: true}, nil
+		}
+		if err = fault; err == nil {
+			batch, err = c.decode(batch, b)
+		}
 	}
-	b, overrun, err := c.wire.Next()
-	if err != nil {
-		return batch, Lost{}, fmt.Errorf("receive netlink log: %w", err)
+	var lost Lost
+	for _, m := range batch[n:] {
+		lost.Messages += c.gap(m.Seq)
 	}
-	if overrun {
-		return batch, Lost{Overrun: true}, nil
+	if err != nil && err != io.EOF {
+		err = fmt.Errorf("receive netlink log: %w", err)
 	}
-	return c.decode(batch, b)
+	return batch, lost, err
 }
 
 // decode appends the messages of a datagram.
-func (c *Conn) decode(batch []Message, b []byte) ([]Message, Lost, error) {
-	lost := Lost{}
-	for len(b) > 0 {
-		m, rest, err := nfnl.NextMessage(b)
-		if err != nil {
-			return batch, lost, fmt.Errorf("decode netlink log: %w", err)
-		}
-		b = rest
-		if m.Type == unix.NLMSG_ERROR { // the answer to Unbind
-			if err := m.Errno(); err != nil {
-				return batch, lost, fmt.Errorf("stop listening to the netlink log: %w", err)
+func (c *Conn) decode(batch []Message, b []byte) ([]Message, error) {
+	for m, err := range nfnl.Messages(b) {
+		if err == nil && m.Type == unix.NLMSG_ERROR { // the answer to Unbind
+			if err = m.Errno(); err == nil {
+				err = io.EOF
 			}
-			return batch, lost, io.EOF
 		}
-		if m.Type != msgPacket {
-			continue // an NLMSG_DONE ends datagrams of several messages
+		if err == nil {
+			batch, err = c.take(batch, m)
 		}
-		batch = append(batch, Message{Prefix: c.prefix})
-		last := &batch[len(batch)-1]
-		if err := last.Decode(m.Attrs()); err != nil {
-			return batch[:len(batch)-1], lost, fmt.Errorf("decode netlink log: %w", err)
+		if err != nil {
+			return batch, err
 		}
-		c.prefix = last.Prefix
-		lost.Messages += c.gap(last.Seq)
 	}
-	return batch, lost, nil
+	return batch, nil
+}
+
+// take appends what a message says, if it is about a packet. Others are the
+// NLMSG_DONE that ends a datagram of several.
+func (c *Conn) take(batch []Message, m nfnl.Message) ([]Message, error) {
+	if m.Type != msgPacket {
+		return batch, nil
+	}
+	last := Message{Prefix: c.prefix}
+	if err := last.Decode(m.Attrs()); err != nil {
+		return batch, err
+	}
+	c.prefix = last.Prefix
+	return append(batch, last), nil
 }
 
 // gap returns how many messages are missing before the one with sequence number

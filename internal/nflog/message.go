@@ -21,26 +21,16 @@ type Message struct {
 	// Prefix is the rule's `log prefix`.
 	Prefix string
 
-	// InIf is the index of the interface by which the packet came in.
-	InIf uint32
-
-	// Hook is the hook that the rule is in: NF_INET_* of
-	// include/uapi/linux/netfilter.h.
-	Hook uint8
-
-	// Src and Dst are the addresses of the IP header.
-	Src, Dst netip.Addr
+	// Src is the source address of the IP header.
+	Src netip.Addr
 
 	// Proto is the transport protocol, IPPROTO_*. In IPv6 it is what follows
 	// the extension headers. In a fragment other than the first it is what the
 	// packet says, but nothing more is known of it.
 	Proto uint8
 
-	// SrcPort and DstPort are the ports of TCP, UDP, UDP-Lite, SCTP and DCCP.
-	SrcPort, DstPort uint16
-
-	// TCPFlags is byte 13 of a TCP header (RFC 9293, 3.1).
-	TCPFlags uint8
+	// DstPort is the destination port of TCP, UDP, UDP-Lite, SCTP and DCCP.
+	DstPort uint16
 
 	// Seq counts the messages of the group, from 0 when it was bound; a gap is
 	// messages that were lost.
@@ -50,12 +40,10 @@ type Message struct {
 // Attributes of a message: enum nfulnl_attr_type of
 // include/uapi/linux/netfilter/nfnetlink_log.h.
 const (
-	attrPacketHeader = 1  // NFULA_PACKET_HDR: struct nfulnl_msg_packet_hdr: protocol of the link, hook
-	attrTimestamp    = 3  // NFULA_TIMESTAMP: struct nfulnl_msg_packet_timestamp: seconds, microseconds, each 8 bytes
-	attrInDev        = 4  // NFULA_IFINDEX_INDEV
-	attrPayload      = 9  // NFULA_PAYLOAD: the packet from its network header on
-	attrPrefix       = 10 // NFULA_PREFIX
-	attrSeq          = 12 // NFULA_SEQ
+	attrTimestamp = 3  // NFULA_TIMESTAMP: struct nfulnl_msg_packet_timestamp: seconds, microseconds, each 8 bytes
+	attrPayload   = 9  // NFULA_PAYLOAD: the packet from its network header on
+	attrPrefix    = 10 // NFULA_PREFIX
+	attrSeq       = 12 // NFULA_SEQ
 )
 
 // Decode fills in m from the attributes of an NFULNL_MSG_PACKET, which follow
@@ -65,23 +53,15 @@ const (
 func (m *Message) Decode(attrs []byte) error {
 	var prefix []byte
 	*m = Message{Prefix: m.Prefix}
-	for len(attrs) > 0 {
-		a, rest, err := nfnl.NextAttr(attrs)
+	for a, err := range nfnl.Attrs(attrs) {
 		if err != nil {
 			return err
 		}
-		attrs = rest
 		switch v := a.Data; a.Type {
-		case attrPacketHeader:
-			if len(v) >= 3 {
-				m.Hook = v[2]
-			}
 		case attrTimestamp:
 			if len(v) == 16 {
 				m.Time = time.Unix(int64(binary.BigEndian.Uint64(v)), 1000*int64(binary.BigEndian.Uint64(v[8:])))
 			}
-		case attrInDev:
-			m.InIf = a.Uint32()
 		case attrPayload:
 			m.packet(v)
 		case attrPrefix:

@@ -33,7 +33,7 @@ func (m *Message) ipv4(b []byte) {
 	if len(b) < ipv4Len {
 		return
 	}
-	m.Src, m.Dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
+	m.Src = netip.AddrFrom4([4]byte(b[12:16]))
 	m.Proto = b[9]
 	header, fragment := int(b[0]&0xf)*4, binary.BigEndian.Uint16(b[6:])&0x1fff
 	if fragment == 0 && ipv4Len <= header && header <= len(b) {
@@ -45,7 +45,7 @@ func (m *Message) ipv6(b []byte) {
 	if len(b) < ipv6Len {
 		return
 	}
-	m.Src, m.Dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+	m.Src = netip.AddrFrom16([16]byte(b[8:24]))
 	next, b := b[6], b[ipv6Len:]
 	for isExtension(next) {
 		if len(b) < extLen {
@@ -82,13 +82,8 @@ func isExtension(header uint8) bool {
 func (m *Message) transport(b []byte) {
 	switch m.Proto {
 	case unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_UDPLITE, unix.IPPROTO_SCTP, unix.IPPROTO_DCCP:
-	default:
-		return
-	}
-	if len(b) >= 4 {
-		m.SrcPort, m.DstPort = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-	}
-	if m.Proto == unix.IPPROTO_TCP && len(b) >= 14 {
-		m.TCPFlags = b[13]
+		if len(b) >= 4 {
+			m.DstPort = binary.BigEndian.Uint16(b[2:])
+		}
 	}
 }

@@ -39,47 +39,47 @@ var packets = []struct {
 	b    []byte
 	want Message
 }{
-	{"IPv4, TCP", ipv4Packet(5, 0, tcp, syn...), Message{Proto: tcp, SrcPort: 1024, DstPort: 23, TCPFlags: 2}},
+	{"IPv4, TCP", ipv4Packet(5, 0, tcp, syn...), Message{Proto: tcp, DstPort: 23}},
 	{"IPv4, header only", ipv4Packet(5, 0, tcp), Message{Proto: tcp}},
 	{"IPv4, 3 bytes of TCP", ipv4Packet(5, 0, tcp, syn[:3]...), Message{Proto: tcp}},
-	{"IPv4, 4 bytes of TCP", ipv4Packet(5, 0, tcp, syn[:4]...), Message{Proto: tcp, SrcPort: 1024, DstPort: 23}},
-	{"IPv4, 13 bytes of TCP", ipv4Packet(5, 0, tcp, syn[:13]...), Message{Proto: tcp, SrcPort: 1024, DstPort: 23}},
-	{"IPv4, 14 bytes of TCP", ipv4Packet(5, 0, tcp, syn[:14]...), Message{Proto: tcp, SrcPort: 1024, DstPort: 23, TCPFlags: 2}},
-	{"IPv4, options", ipv4Packet(7, 0, udp, join(make([]byte, 8), segment)...), Message{Proto: udp, SrcPort: 1024, DstPort: 9}},
+	{"IPv4, 4 bytes of TCP", ipv4Packet(5, 0, tcp, syn[:4]...), Message{Proto: tcp, DstPort: 23}},
+	{"IPv4, 13 bytes of TCP", ipv4Packet(5, 0, tcp, syn[:13]...), Message{Proto: tcp, DstPort: 23}},
+	{"IPv4, 14 bytes of TCP", ipv4Packet(5, 0, tcp, syn[:14]...), Message{Proto: tcp, DstPort: 23}},
+	{"IPv4, options", ipv4Packet(7, 0, udp, join(make([]byte, 8), segment)...), Message{Proto: udp, DstPort: 9}},
 	{"IPv4, options cut off", ipv4Packet(7, 0, udp, segment[:7]...), Message{Proto: udp}},
-	{"IPv4, most options", ipv4Packet(15, 0, tcp, join(make([]byte, 40), syn[:4])...), Message{Proto: tcp, SrcPort: 1024, DstPort: 23}},
+	{"IPv4, most options", ipv4Packet(15, 0, tcp, join(make([]byte, 40), syn[:4])...), Message{Proto: tcp, DstPort: 23}},
 	{"IPv4, header of 4 words", ipv4Packet(4, 0, udp, segment...), Message{Proto: udp}},
 	{"IPv4, header of no words", ipv4Packet(0, 0, udp, segment...), Message{Proto: udp}},
-	{"IPv4, do not fragment", ipv4Packet(5, 0x4000, udp, segment...), Message{Proto: udp, SrcPort: 1024, DstPort: 9}},
-	{"IPv4, first fragment", ipv4Packet(5, 0x2000, udp, segment...), Message{Proto: udp, SrcPort: 1024, DstPort: 9}},
+	{"IPv4, do not fragment", ipv4Packet(5, 0x4000, udp, segment...), Message{Proto: udp, DstPort: 9}},
+	{"IPv4, first fragment", ipv4Packet(5, 0x2000, udp, segment...), Message{Proto: udp, DstPort: 9}},
 	{"IPv4, last fragment", ipv4Packet(5, 0x0001, udp, segment...), Message{Proto: udp}},
 	{"IPv4, fragment far behind", ipv4Packet(5, 0x3000, udp, segment...), Message{Proto: udp}},
-	{"IPv4, DCCP", ipv4Packet(5, 0, unix.IPPROTO_DCCP, segment...), Message{Proto: unix.IPPROTO_DCCP, SrcPort: 1024, DstPort: 9}},
-	{"IPv4, UDP-Lite", ipv4Packet(5, 0, unix.IPPROTO_UDPLITE, segment...), Message{Proto: unix.IPPROTO_UDPLITE, SrcPort: 1024, DstPort: 9}},
+	{"IPv4, DCCP", ipv4Packet(5, 0, unix.IPPROTO_DCCP, segment...), Message{Proto: unix.IPPROTO_DCCP, DstPort: 9}},
+	{"IPv4, UDP-Lite", ipv4Packet(5, 0, unix.IPPROTO_UDPLITE, segment...), Message{Proto: unix.IPPROTO_UDPLITE, DstPort: 9}},
 	{"IPv4, ICMP", ipv4Packet(5, 0, unix.IPPROTO_ICMP, segment...), Message{Proto: unix.IPPROTO_ICMP}},
 	{"IPv4 does not skip what IPv6 does", ipv4Packet(5, 0, unix.IPPROTO_AH, options(udp, 0)...), Message{Proto: unix.IPPROTO_AH}},
 
-	{"IPv6, TCP", ipv6Packet(tcp, syn...), Message{Proto: tcp, SrcPort: 1024, DstPort: 23, TCPFlags: 2}},
+	{"IPv6, TCP", ipv6Packet(tcp, syn...), Message{Proto: tcp, DstPort: 23}},
 	{"IPv6, header only", ipv6Packet(tcp), Message{Proto: tcp}},
 	{
 		"IPv6, routing, destination options",
 		ipv6Packet(unix.IPPROTO_ROUTING, join(options(unix.IPPROTO_DSTOPTS, 1), options(tcp, 0), syn)...),
-		Message{Proto: tcp, SrcPort: 1024, DstPort: 23, TCPFlags: 2},
+		Message{Proto: tcp, DstPort: 23},
 	},
 	{
 		"IPv6, authentication of 24 bytes", // the length is 4, of 4 bytes each, beyond the first 8
 		ipv6Packet(unix.IPPROTO_AH, join([]byte{udp, 4}, make([]byte, 22), segment)...),
-		Message{Proto: udp, SrcPort: 1024, DstPort: 9},
+		Message{Proto: udp, DstPort: 9},
 	},
 	{"IPv6, encrypted", ipv6Packet(unix.IPPROTO_ESP, segment...), Message{Proto: unix.IPPROTO_ESP}},
 	{"IPv6, nothing within", ipv6Packet(unix.IPPROTO_NONE, segment...), Message{Proto: unix.IPPROTO_NONE}},
 	{"IPv6, options cut off", ipv6Packet(unix.IPPROTO_HOPOPTS, options(udp, 0)[:7]...), Message{}},
 	{"IPv6, options without end", ipv6Packet(unix.IPPROTO_HOPOPTS, udp, 255, 0, 0, 0, 0, 0, 0, 4, 0, 0, 9), Message{Proto: udp}},
-	{"IPv6, first fragment", ipv6Packet(unix.IPPROTO_FRAGMENT, join(fragment(udp, 0), segment)...), Message{Proto: udp, SrcPort: 1024, DstPort: 9}},
+	{"IPv6, first fragment", ipv6Packet(unix.IPPROTO_FRAGMENT, join(fragment(udp, 0), segment)...), Message{Proto: udp, DstPort: 9}},
 	{
 		"IPv6, first fragment with reserved bits",
 		ipv6Packet(unix.IPPROTO_FRAGMENT, join([]byte{udp, 0, 0, 6, 0, 0, 0, 7}, segment)...),
-		Message{Proto: udp, SrcPort: 1024, DstPort: 9},
+		Message{Proto: udp, DstPort: 9},
 	},
 	{"IPv6, fragment", ipv6Packet(unix.IPPROTO_FRAGMENT, join(fragment(udp, 185), segment)...), Message{Proto: udp}},
 	{"IPv6, fragment cut off", ipv6Packet(unix.IPPROTO_FRAGMENT, fragment(udp, 0)[:7]...), Message{}},
@@ -90,9 +90,9 @@ func TestPacket(t *testing.T) {
 		var got Message
 		got.packet(tt.b)
 		want := tt.want
-		want.Src, want.Dst = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+		want.Src = netip.MustParseAddr("192.0.2.1")
 		if tt.b[0]>>4 == 6 {
-			want.Src, want.Dst = netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
+			want.Src = netip.MustParseAddr("2001:db8::1")
 		}
 		if got != want {
 			t.Errorf("%s:\n%+v, want\n%+v", tt.name, got, want)
@@ -132,16 +132,13 @@ func checkCutOff(t *testing.T, b []byte, n int) {
 	part.packet(b[:n])
 	known := whole
 	if !part.Src.IsValid() {
-		known.Src, known.Dst = netip.Addr{}, netip.Addr{}
+		known.Src = netip.Addr{}
 	}
 	if part.Proto == 0 {
 		known.Proto = 0
 	}
-	if part.SrcPort == 0 && part.DstPort == 0 {
-		known.SrcPort, known.DstPort = 0, 0
-	}
-	if part.TCPFlags == 0 {
-		known.TCPFlags = 0
+	if part.DstPort == 0 {
+		known.DstPort = 0
 	}
 	if part != known {
 		t.Errorf("%x: %+v; of the first %d bytes: %+v", b, whole, n, part)

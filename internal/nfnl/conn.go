@@ -24,17 +24,20 @@ const DefaultReadBuffer = 8 << 20
 // Conn is a netlink socket. One goroutine may send and receive; others may
 // meanwhile close it or set its deadline.
 type Conn struct {
-	nl     *netlink.Conn
-	raw    syscall.RawConn
-	sndbuf int
-	rcvbuf int
-	buf    []byte
-
-	sender    unix.RawSockaddrNetlink // of what was read last
-	senderLen uint32
-
+	nl      *netlink.Conn
+	raw     syscall.RawConn
+	rcvbuf  int
 	overrun bool // the buffer was full, and what is in it has not all been read yet
 	closed  atomic.Bool
+
+	// What receive, which is made once, is asked for and has got.
+	receive   func(fd uintptr) bool
+	wait      bool
+	buf       []byte
+	n         uintptr
+	errno     syscall.Errno
+	sender    unix.RawSockaddrNetlink
+	senderLen uint32
 }
 
 // Dial opens a socket in the network namespace of a file descriptor, or in that
@@ -45,17 +48,16 @@ func Dial(netns int) (*Conn, error) {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
 	c := &Conn{nl: nl, buf: make([]byte, receiveBuffer)}
-	if c.raw, err = nl.SyscallConn(); err != nil {
-		nl.Close()
-		return nil, fmt.Errorf("open netlink socket: %w", err)
-	}
+	c.receive = c.receiveOne
+	c.raw, err = nl.SyscallConn()
 	// The request is not repeated in errors (Linux 4.3), and they name the
 	// attribute that is wrong (4.12).
 	for _, option := range []netlink.ConnOption{netlink.CapAcknowledge, netlink.ExtendedAcknowledge} {
-		if err := nl.SetOption(option, true); err != nil {
-			nl.Close()
-			return nil, fmt.Errorf("set netlink socket option: %w", err)
-		}
+		err = errors.Join(err, nl.SetOption(option, true))
+	}
+	if err != nil {
+		nl.Close()
+		return nil, fmt.Errorf("set up netlink socket: %w", err)
 	}
 	return c, nil
 }
@@ -95,16 +97,72 @@ func (c *Conn) SetReadBuffer(size int) (err error) {
 // take rather than their length.
 func (c *Conn) ReadBuffer() int { return c.rcvbuf }
 
-// Send sends the pieces as one datagram. By the time it returns, the kernel has
-// done the work and queued the answers.
+// Exchange sends the pieces as one datagram and calls f with each message that
+// waits to be read then, until f returns an error. These are the answers, of
+// which the kernel has queued all by the time that Send returns, or of a dump
+// each datagram by the time that the one before is read. Answers that do not fit
+// the socket's buffer are lost without an error; those to a dump always fit.
+func (c *Conn) Exchange(f func(Message) error, pieces ...[]byte) error {
+	if err := c.Send(pieces...); err != nil {
+		return err
+	}
+	return c.pending(func(b []byte) error {
+		for m, err := range Messages(b) {
+			if err == nil {
+				err = f(m)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Discard throws away what waits to be read.
+func (c *Conn) Discard() error { return c.pending(func([]byte) error { return nil }) }
+
+func (c *Conn) pending(f func([]byte) error) error {
+	for {
+		b, err := c.read(false)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case errors.Is(err, unix.ENOBUFS):
+			continue
+		case err == nil:
+			err = f(b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Send sends the pieces as one datagram.
 func (c *Conn) Send(pieces ...[]byte) error {
-	total := 0
+	err := c.send(pieces)
+	if !errors.Is(err, unix.EMSGSIZE) {
+		return err
+	}
+	// Netlink takes no datagram that is larger than the socket's buffer. Without
+	// CAP_NET_ADMIN in the initial user namespace net.core.wmem_max is the limit
+	// of that, silently.
+	const overhead = 4096
+	total := overhead
 	for _, p := range pieces {
 		total += len(p)
 	}
-	if err := c.growSendBuffer(total); err != nil {
-		return err
+	if err := c.nl.SetWriteBuffer(total); err != nil {
+		return fmt.Errorf("set netlink send buffer: %w", err)
 	}
+	if err = c.send(pieces); errors.Is(err, unix.EMSGSIZE) {
+		return fmt.Errorf("a transaction of %d bytes does not fit the netlink send buffer: raise net.core.wmem_max: %w", total-overhead, err)
+	}
+	return err
+}
+
+func (c *Conn) send(pieces [][]byte) error {
 	var err error
 	cerr := c.raw.Write(func(fd uintptr) bool {
 		_, err = unix.SendmsgBuffers(int(fd), pieces, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0)
@@ -113,97 +171,44 @@ func (c *Conn) Send(pieces ...[]byte) error {
 	return errors.Join(cerr, err)
 }
 
-// growSendBuffer makes room for a datagram of n bytes: netlink takes none that
-// is larger than the socket's buffer.
-func (c *Conn) growSendBuffer(n int) error {
-	const overhead = 4096
-	if n += overhead; n <= c.sndbuf {
-		return nil
-	}
-	var err error
-	cerr := c.raw.Control(func(fd uintptr) {
-		// FORCE needs CAP_NET_ADMIN in the initial user namespace. Without it
-		// net.core.wmem_max is the limit, silently.
-		if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, n); err != nil {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, n)
-		}
-		if err == nil {
-			c.sndbuf, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
-		}
-	})
-	if err = errors.Join(cerr, err); err != nil {
-		return fmt.Errorf("set netlink send buffer: %w", err)
-	}
-	if c.sndbuf < n {
-		return fmt.Errorf("a transaction of %d bytes does not fit the netlink send buffer of %d: raise net.core.wmem_max: %w",
-			n-overhead, c.sndbuf, unix.EMSGSIZE)
-	}
-	return nil
-}
-
-// Receive reads one datagram. If wait is false and there is none, it returns
-// EAGAIN. The result is valid until the next read.
-func (c *Conn) Receive(wait bool) ([]byte, error) {
-	var n int
-	var err error
-	cerr := c.raw.Read(func(fd uintptr) bool {
-		n, err = c.read(fd)
-		return !wait || !errors.Is(err, unix.EAGAIN)
-	})
+// read reads one datagram of the kernel's. If wait is false and there is none,
+// it returns EAGAIN. The result is valid until the next read. Any program with
+// CAP_NET_ADMIN can send to this socket too; what it sends is skipped.
+func (c *Conn) read(wait bool) ([]byte, error) {
+	c.wait = wait
+	err := c.raw.Read(c.receive)
 	switch {
 	case c.closed.Load():
 		return nil, os.ErrClosed
-	case cerr != nil:
-		return nil, cerr
+	case err != nil:
+		return nil, err
+	case c.errno != 0:
+		return nil, c.errno
 	}
-	return c.buf[:n], err
+	return c.buf[:c.n], nil
 }
 
-// read reads one datagram of the kernel's. Any program with CAP_NET_ADMIN can
-// send to this socket too; what it sends is skipped. unix.Recvfrom would
-// allocate the address of each sender.
-func (c *Conn) read(fd uintptr) (int, error) {
+// receiveOne reports whether read is done. unix.Recvfrom would allocate the
+// address of each sender.
+func (c *Conn) receiveOne(fd uintptr) bool {
 	for {
 		c.senderLen = unix.SizeofSockaddrNetlink
-		n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&c.buf[0])), uintptr(len(c.buf)), 0,
+		c.n, _, c.errno = unix.Syscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&c.buf[0])), uintptr(len(c.buf)), 0,
 			uintptr(unsafe.Pointer(&c.sender)), uintptr(unsafe.Pointer(&c.senderLen)))
-		if errno != 0 {
-			return 0, errno
-		}
-		if c.sender.Pid == 0 {
-			return int(n), nil
+		if c.errno != 0 || c.sender.Pid == 0 {
+			return !c.wait || c.errno != unix.EAGAIN
 		}
 	}
-}
-
-// Pending calls f with the datagrams that wait to be read, until it returns an
-// error. Those that did not fit the socket's buffer are not among them.
-func (c *Conn) Pending(f func([]byte) error) (err error) {
-	cerr := c.raw.Read(func(fd uintptr) bool {
-		for err == nil {
-			n, fault := c.read(fd)
-			switch {
-			case fault == nil:
-				err = f(c.buf[:n])
-			case errors.Is(fault, unix.EAGAIN):
-				return true
-			case !errors.Is(fault, unix.ENOBUFS):
-				err = fault
-			}
-		}
-		return true
-	})
-	return errors.Join(cerr, err)
 }
 
 // Next waits for the next datagram that the kernel sends on its own account.
 // overrun is set, without a datagram, once after the socket's buffer was full.
 // All that was in it has been read by then, and there is room again: a caller
 // that now looks elsewhere for what may be missing, and goes on to receive,
-// misses nothing.
+// misses nothing. The datagram is valid until the next one is read.
 func (c *Conn) Next() (b []byte, overrun bool, err error) {
 	for {
-		switch b, err = c.Receive(!c.overrun); {
+		switch b, err = c.read(!c.overrun); {
 		case errors.Is(err, unix.ENOBUFS):
 			// The kernel reports it ahead of what is in the buffer, and only
 			// once until all of that is read; it discards messages until then.

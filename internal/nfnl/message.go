@@ -60,6 +60,20 @@ func NextMessage(b []byte) (m Message, rest []byte, err error) {
 	return m, b[min(align(n), len(b)):], nil
 }
 
+// Messages walks the messages of a datagram. It ends with an error if one is cut
+// off.
+func Messages(b []byte) iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		for len(b) > 0 {
+			m, rest, err := NextMessage(b)
+			if !yield(m, err) || err != nil {
+				return
+			}
+			b = rest
+		}
+	}
+}
+
 // align rounds up to 4 bytes, to which netlink aligns all but the end of the
 // last.
 func align(n int) int { return (n + unix.NLA_ALIGNTO - 1) &^ (unix.NLA_ALIGNTO - 1) }
@@ -153,26 +167,17 @@ type Reply struct {
 }
 
 // ParseReply reads an NLMSG_ERROR message, with the attributes of an extended
-// acknowledgement if it has any.
+// acknowledgement if it has any. They follow the header of the request, of which
+// NETLINK_CAP_ACK cuts off the rest.
 func ParseReply(m Message) (Reply, error) {
 	if len(m.Body) < 4+HeaderLen {
 		return Reply{}, ErrShort
 	}
 	r := Reply{Errno: m.Errno()}
-	if m.Flags&unix.NLM_F_ACK_TLVS == 0 {
+	if m.Flags&unix.NLM_F_ACK_TLVS == 0 || m.Flags&unix.NLM_F_CAPPED == 0 {
 		return r, nil
 	}
-	// With NETLINK_CAP_ACK only the header of the request is repeated, then the
-	// attributes follow.
-	rest := m.Body[4+HeaderLen:]
-	if m.Flags&unix.NLM_F_CAPPED == 0 {
-		n := align(int(binary.NativeEndian.Uint32(m.Body[4:])))
-		if n < HeaderLen || 4+n > len(m.Body) {
-			return Reply{}, ErrShort
-		}
-		rest = m.Body[4+n:]
-	}
-	attrs, err := Parse(rest)
+	attrs, err := Parse(m.Body[4+HeaderLen:])
 	if err != nil {
 		return Reply{}, err
 	}

@@ -71,7 +71,7 @@ func (k *core) onElements(events []nftset.Event, now book.Clock) {
 	for i, ev := range events {
 		role, _ := ruleset.RoleOf(ev.Set)
 		switch {
-		case role == ruleset.RoleNone || ev.Kind > nftset.ElementDeleted:
+		case role == ruleset.RoleNone || ev.Kind != nftset.ElementAdded && ev.Kind != nftset.ElementDeleted:
 		case role == ruleset.RoleNet:
 			k.onNetElement(ev)
 		case ev.PortID == k.own:
