@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -36,8 +37,11 @@ func (h *Handle) addNets(f family, added []span) error {
 	})
 }
 
-// dropNetRules deletes the rules that ask a set of prefixes which is empty.
-func (h *Handle) dropNetRules() error {
+// TidyNets deletes the rules that ask a set of prefixes which is empty, and has
+// the kernel take what has expired out of one that is not. By itself it does so
+// only when the set changes, and at most once a second. Until then, Linux 6.12
+// may find the addresses of a prefix whose time is over in one below it.
+func (h *Handle) TidyNets() error {
 	return h.editNets(func(tx *nftset.Tx) error {
 		asked := h.asked()
 		for _, f := range families {
@@ -51,10 +55,24 @@ func (h *Handle) dropNetRules() error {
 			}
 			if len(held) == 0 {
 				asked.unset(f)
+			} else if free, ok := firstFree(f, held); ok {
+				tx.Discard(set, nftset.Single(free)) // any change will do
 			}
 		}
 		return h.ask(tx, asked)
 	})
+}
+
+// firstFree returns the lowest address that is in none of the spans of a set.
+func firstFree(f family, held []span) (nftset.Key, bool) {
+	free, ok := nftset.AddrKey(netip.IPv4Unspecified()), true
+	if f.is6() {
+		free = nftset.AddrKey(netip.IPv6Unspecified())
+	}
+	for i := 0; ok && i < len(held) && held[i].From == free; i++ {
+		free, ok = held[i].To.Next()
+	}
+	return free, ok
 }
 
 // editNets runs a transaction that depends on the state of the table, which is

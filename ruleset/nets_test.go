@@ -201,10 +201,15 @@ func TestNetsDriftIsRepaired(t *testing.T) {
 
 // TestPrefixesExpire has bans of prefixes end, side by side with others that go
 // on, and new ones come: each bans what it says and no more, all the time. An
-// interval that lost its end would ban everybody above.
+// interval that lost its end would ban everybody above, and one that is over
+// must not be taken for the one below.
 func TestPrefixesExpire(t *testing.T) {
-	for _, wait := range []bool{false, true} { // for the kernel to take out what has expired, which it does once a second
-		t.Run(map[bool]string{false: "at once", true: "later"}[wait], func(t *testing.T) {
+	for when, wait := range map[string]time.Duration{
+		"at once": 0,
+		"later":   3 * time.Second, // some kernels take out what has expired, once a second
+		"tidied":  time.Second,
+	} {
+		t.Run(when, func(t *testing.T) {
 			t.Parallel()
 			l := newTrap(t, trapSpec())
 			long := []string{"198.51.100.0/24", "198.51.102.0/24", "203.0.113.0/24", "2001:db8:5::/48", "2001:db8:7::/48"}
@@ -224,8 +229,11 @@ func TestPrefixesExpire(t *testing.T) {
 				l.Served(addr("198.51.98.1"), addr("198.51.105.1"), addr("203.0.111.1"), addr("203.0.114.1"), addr("2001:db8:3::1"), addr("2001:db8:9::1"))
 			}
 			lab.Await(t, "the short ones end", func() bool { return len(l.bans()) == len(long) })
-			if wait {
-				time.Sleep(3 * time.Second)
+			time.Sleep(wait)
+			if when == "tidied" {
+				if err := l.open().TidyNets(); err != nil {
+					t.Fatal(err)
+				}
 			}
 			check(long...)
 			for _, p := range short {
@@ -236,6 +244,29 @@ func TestPrefixesExpire(t *testing.T) {
 			check(alive...)
 			time.Sleep(2 * time.Second) // again, until the kernel has taken out what expired: it tells nobody
 			check(alive...)
+		})
+	}
+}
+
+// TestTidyNets tidies sets of prefixes that begin with the lowest address, or
+// have all: nothing that is banned changes.
+func TestTidyNets(t *testing.T) {
+	for name, bans := range map[string][]string{
+		"from the lowest":    {"0.0.0.0/1", "128.0.0.0/9", "203.0.113.0/24", "::/3", "2000::/16", "2001:db8:a::/48"},
+		"up to the highest":  {"128.0.0.0/1", "8000::/1"},
+		"from end to end":    {"0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"},
+		"of only one family": {"203.0.113.0/24"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newTrap(t, trapSpec())
+			l.ban(time.Hour, bans...)
+			l.keeps(func() {
+				if err := l.open().TidyNets(); err != nil {
+					t.Fatal(err)
+				}
+			})
+			l.wantBans(bans...)
 		})
 	}
 }

@@ -49,7 +49,7 @@ func (h *Handle) Unban(ps ...netip.Prefix) (lifted, covered []Entry, err error) 
 			}
 		}
 	}
-	return lifted, covered, h.dropNetRules()
+	return lifted, covered, h.TidyNets()
 }
 
 // coveredBy returns the interval of a merged list that has all addresses of
@@ -171,7 +171,7 @@ func (h *Handle) UnbanAll() error {
 	if err := h.c.Commit(tx); err != nil {
 		return err
 	}
-	return h.dropNetRules()
+	return h.TidyNets()
 }
 
 // UnbanWhere lifts the bans for which f is true, forgets what is remembered of
@@ -215,5 +215,5 @@ func (h *Handle) UnbanWhere(f func(Entry) bool) (n int, err error) {
 			}
 		}
 	}
-	return n, h.dropNetRules()
+	return n, h.TidyNets()
 }

@@ -13,6 +13,7 @@ type change struct {
 	lift  []netip.Prefix   // lift the bans of these
 	put   []ruleset.Record // give the table these
 	back  int              // how many bans of these are put back
+	tidy  bool             // take out of the sets of prefixes what is over
 	look  *look            // look whether it is what spec says; this is what was seen last
 	spec  ruleset.Spec
 }
@@ -50,6 +51,8 @@ func (k *core) nextChange(now book.Clock) (c change, ok bool) {
 			}
 		}
 		clear(k.toPut)
+	case t.state == present && k.tidyAt != 0 && now.Boot >= k.tidyAt:
+		c.tidy, k.tidyAt, k.tidiedAt = true, 0, now.Boot
 	case now.Boot >= t.nextLook() && k.begun:
 		c.look = t.beginLook(now)
 	default:
@@ -92,6 +95,8 @@ func (k *core) onChanged(c changed, now book.Clock) {
 		}
 	case c.apply:
 		k.onApplied(c.err, now)
+	case c.tidy && c.err != nil:
+		k.tidyAt = now.Boot.Add(pause)
 	case c.err != nil:
 		// What was to be put is in the book, and what was to be lifted is not:
 		// a reading finds the difference.
@@ -119,6 +124,20 @@ func (k *core) onChanged(c changed, now book.Clock) {
 	}
 	k.settle()
 	k.changedAt = now.Boot
+}
+
+// planTidying finds out when the next ban of a prefix ends, after which the
+// kernel must be asked to take it out. It does that at most once a second, and
+// if it just has, no ban that ended in that second is sure to be gone.
+func (k *core) planTidying() {
+	for row := range k.book.Rows() {
+		if !row.Banned || !k.isNet(row) || row.Timeout == 0 || row.Until <= k.tidiedAt.Add(-settling) {
+			continue
+		}
+		if at := row.Until.Add(settling); k.tidyAt == 0 || at < k.tidyAt {
+			k.tidyAt = at
+		}
+	}
 }
 
 // tidy drops what is over, once a second.

@@ -3,6 +3,7 @@ package watch
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -202,6 +203,47 @@ func TestPrefixesOfOthers(t *testing.T) {
 	}
 	l.Served(bystanders...)
 	w.quiet()
+}
+
+// The kernel may take out prefixes that are over only when it is asked to
+// (Linux 6.12), and find their addresses in others until then.
+func TestPrefixesEnd(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	w := l.watch()
+	bans := func(d time.Duration, from int) (prefixes []netip.Prefix) {
+		var records []ruleset.Record
+		for i := from; i < from+40; i += 2 {
+			for _, p := range []string{fmt.Sprintf("198.51.%d.0/24", i), fmt.Sprintf("2001:db8:%x::/48", i)} {
+				prefixes = append(prefixes, netip.MustParsePrefix(p))
+				records = append(records, ruleset.Record{Source: prefixes[len(prefixes)-1], Banned: true, Timeout: d, Remaining: d})
+			}
+		}
+		l.put(records...)
+		return prefixes
+	}
+	long, short, shorter := bans(time.Hour, 100), bans(3*time.Second, 101), bans(time.Second, 151)
+	over := now().Boot.Add(4 * time.Second) // tidied before that are the shorter ones
+	lab.Await(t, "the watcher to tidy", func() (tidied bool) {
+		if err := w.call(t.Context(), func() { tidied = w.core.tidiedAt > over && !w.core.changing }); err != nil {
+			t.Fatal(err)
+		}
+		return tidied
+	})
+	for _, p := range slices.Concat(short, shorter) {
+		l.Served(p.Addr().Next())
+	}
+	for _, p := range long {
+		l.Cut(p.Addr().Next())
+	}
+	// There is no end to wait for any more.
+	if err := w.call(t.Context(), func() {
+		if at := w.core.tidyAt; at != 0 && at.Sub(over) < time.Minute {
+			t.Errorf("the watcher tidies again in %v", at.Sub(now().Boot))
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (l *fixture) wantPrefix(w *watcher, kind Kind, p netip.Prefix, comment string) {

@@ -108,9 +108,12 @@ func makeChange(c *nftset.Conn, todo change) changed {
 		if h, done.err = ruleset.Open(c, todo.spec.Table); done.err != nil {
 			break
 		}
-		if todo.put != nil {
+		switch {
+		case todo.put != nil:
 			done.refused, done.err = h.Put(todo.put)
-		} else {
+		case todo.tidy:
+			done.err = h.TidyNets()
+		default:
 			_, _, done.err = h.Unban(todo.lift...)
 		}
 	}

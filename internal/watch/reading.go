@@ -197,6 +197,9 @@ func (k *core) conclude(r *reading, a answer) {
 			k.askAbout(source) // a dump may miss what is there
 		}
 	}
+	if r.all || r.nets {
+		k.planTidying()
+	}
 	if !r.all {
 		return
 	}
