@@ -19,6 +19,8 @@ type Entry struct {
 	// Step is that of a RoleStep. Of a ban it is the step of the ladder that
 	// its source was banned by last, from 1; 0 if that is not known.
 	Step int
+	// StepRemaining is how long the step is still remembered, 0 if it is not.
+	StepRemaining time.Duration
 	// Cause is why a source is banned, as far as that is known.
 	Cause Cause
 	// Timeout is how long the source is to be in the set, and Remaining how
@@ -96,9 +98,14 @@ func (h *Handle) Entries(roles ...Role) iter.Seq2[Entry, error] {
 	if len(roles) == 0 {
 		roles = allRoles
 	}
+	return h.entries(nil, roles...)
+}
+
+// entries streams those elements that a selection touches; all if it is nil.
+func (h *Handle) entries(q *selection, roles ...Role) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		for _, set := range h.roleSets(roles...) {
-			for el, err := range h.c.Elements(set) {
+			for el, err := range h.elements(set, q) {
 				if err != nil {
 					yield(Entry{}, err)
 					return
@@ -110,72 +117,6 @@ func (h *Handle) Entries(roles ...Role) iter.Seq2[Entry, error] {
 		}
 	}
 }
-
-// Bans streams all bans, with their step and cause as far as the table knows
-// them.
-func (h *Handle) Bans() iter.Seq2[Entry, error] { return bans(h.Entries) }
-
-// bans explains the bans among entries by what else is remembered.
-func bans(entries func(roles ...Role) iter.Seq2[Entry, error]) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		known := newHistories()
-		for e, err := range entries(RoleStep, RoleScanner) {
-			if err != nil {
-				yield(Entry{}, err)
-				return
-			}
-			known.add(e)
-		}
-		for e, err := range entries(RoleBan, RoleSubnet, RoleNet) {
-			if err == nil {
-				e.explain(known.of(e))
-			}
-			if !yield(e, err) || err != nil {
-				return
-			}
-		}
-	}
-}
-
-// history is what the table remembers of the offences of a source.
-type history struct {
-	step    uint8
-	scanner bool
-}
-
-// histories are those of all offenders. A million of them take a fifth of the
-// memory that they would if they were found by their [nftset.Key].
-type histories struct {
-	ip4 map[[4]byte]history
-	ip6 map[[16]byte]history
-}
-
-func newHistories() histories {
-	return histories{make(map[[4]byte]history), make(map[[16]byte]history)}
-}
-
-func (hs histories) add(e Entry) {
-	if a := e.From.Addr(); a.Is4() {
-		hs.ip4[a.As4()] = hs.ip4[a.As4()].with(e)
-	} else {
-		hs.ip6[a.As16()] = hs.ip6[a.As16()].with(e)
-	}
-}
-
-func (hs histories) of(e Entry) history {
-	if a := e.From.Addr(); a.Is4() {
-		return hs.ip4[a.As4()]
-	}
-	return hs.ip6[e.From.Addr().As16()]
-}
-
-func (h history) with(e Entry) history {
-	h.step = max(h.step, uint8(e.Step))
-	h.scanner = h.scanner || e.Role == RoleScanner
-	return h
-}
-
-func (e *Entry) explain(h history) { e.Explain(int(h.step), h.scanner) }
 
 // Explain fills in Step and Cause of a ban, from what is remembered of its
 // source: the step that it was banned by last, 0 if there is none, and whether

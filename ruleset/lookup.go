@@ -47,50 +47,19 @@ func (h *Handle) Lookup(a netip.Addr) (Standing, error) {
 	if ok {
 		st.Whitelisted = &whitelisted
 	}
-	known, err := h.lookupHistory(&st, h.keys(a))
-	if err != nil {
-		return st, err
-	}
-	f := familyOfAddr(a)
-	var ask []setElement
-	for _, key := range slices.Backward(h.keys(a)) {
-		ask = append(ask, setElement{f.ban(), key})
-	}
-	ask = append(ask, setElement{f.net(), own}, setElement{f.subnet(), networkKey(a, f.subnetLen)})
-	for _, q := range ask {
-		el, ok, err := h.get(q.set, q.key)
+	for e, err := range h.sources(within(netip.PrefixFrom(a, a.BitLen()))) {
 		if err != nil {
 			return st, err
 		}
-		if e, isBan := h.Entry(q.set, el); ok && isBan && e.Contains(own) {
-			e.explain(known[e.From])
+		if e.Role.Bans() {
 			st.Bans = append(st.Bans, e)
 		}
-	}
-	_, st.Suspect, err = h.get(f.score(), nftset.AddrKey(st.Source.Addr()))
-	return st, err
-}
-
-// lookupHistory asks what is remembered by any of the keys by which the address
-// can be banned, and notes what is of its source.
-func (h *Handle) lookupHistory(st *Standing, keys []nftset.Key) (map[nftset.Key]history, error) {
-	known := make(map[nftset.Key]history)
-	source := nftset.AddrKey(st.Source.Addr())
-	for _, set := range h.roleSets(RoleStep, RoleScanner) {
-		for _, key := range keys {
-			el, ok, err := h.get(set.Name, key)
-			if err != nil {
-				return known, err
-			}
-			if e, _ := h.Entry(set.Name, el); ok {
-				if key == source && e.Step > st.Step {
-					st.Step, st.StepRemaining = e.Step, e.Remaining
-				}
-				known[key] = known[key].with(e)
-			}
+		if e.From.Addr() == st.Source.Addr() && e.StepRemaining > 0 {
+			st.Step, st.StepRemaining = e.Step, e.StepRemaining
 		}
 	}
-	return known, nil
+	_, st.Suspect, err = h.get(familyOfAddr(a).score(), nftset.AddrKey(st.Source.Addr()))
+	return st, err
 }
 
 // Probed returns the closed ports that count against a source, as

@@ -235,6 +235,12 @@ func (s *State) isKey(p netip.Prefix) bool {
 	return p == network || p.IsSingleIP() && network.Addr() != p.Addr()
 }
 
+// IsNet reports whether a ban by hand is held by a set of prefixes. timeout is
+// 0 if it does not end.
+func (s *State) IsNet(source netip.Prefix, timeout time.Duration) bool {
+	return timeout == 0 || !s.isKey(source)
+}
+
 // commit makes the changes, in an order in which no ban has a gap.
 func (e *edit) commit() error {
 	if !e.h.Exists {

@@ -3,11 +3,31 @@ package ruleset
 import (
 	"iter"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/portmon/portmon/nftset"
 )
+
+// Bans streams all bans, with their step and cause as far as the table knows
+// them.
+func (h *Handle) Bans() iter.Seq2[Entry, error] { return bans(h.sources(nil)) }
+
+// BansIn streams the bans that overlap one of the prefixes, as [Handle.Bans]
+// does. If these have few addresses, the kernel is asked for them alone.
+func (h *Handle) BansIn(ps ...netip.Prefix) iter.Seq2[Entry, error] {
+	return bans(h.sources(within(ps...)))
+}
+
+// bans passes on what is not just remembered.
+func bans(sources iter.Seq2[Entry, error]) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		for e, err := range sources {
+			if (err != nil || e.Role.Bans()) && !yield(e, err) {
+				return
+			}
+		}
+	}
+}
 
 // Records streams what the table holds of each source: its ban, its step, or
 // both. Each set is read once, those of steps first. A source under several
@@ -15,125 +35,131 @@ import (
 // each prefix in it. Errors are those of [nftset.Conn.Elements].
 func (h *Handle) Records() iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		known := make(map[nftset.Key]memory)
-		for e, err := range h.Entries(RoleStep, RoleScanner) {
+		for e, err := range h.sources(nil) {
 			if err != nil {
 				yield(Record{}, err)
 				return
 			}
-			m := known[e.From]
-			if e.Step > int(m.step) {
-				m.until = time.Now().Add(e.Remaining)
-			}
-			m.history = m.with(e)
-			known[e.From] = m
-		}
-		for e, err := range h.Entries(RoleBan, RoleSubnet, RoleNet) {
-			if err != nil {
-				yield(Record{}, err)
-				return
-			}
-			var m memory
-			if e.Role == RoleBan {
-				m = known[e.From]
-				delete(known, e.From)
-			}
-			e.explain(m.history)
 			for _, p := range e.Prefixes() {
-				r := Record{
-					Source: p, Banned: true, Timeout: e.Timeout, Remaining: e.Remaining,
-					Comment: e.Comment, Cause: e.Cause,
-				}
-				r.Step, r.StepRemaining = m.remembered()
-				if !yield(r, nil) {
+				if !yield(e.Record(p), nil) {
 					return
 				}
 			}
 		}
-		for key, m := range known {
-			e, _ := h.Entry(RoleBan.Set(key.Addr(), 0), nftset.Single(key))
-			p, ok := e.Prefix()
-			if !ok {
-				continue
-			}
-			r := Record{Source: p} // why it offended is not remembered, but for scans
-			if m.scanner {
-				r.Cause = CauseScan
-			}
-			r.Step, r.StepRemaining = m.remembered()
-			if r.StepRemaining > 0 && !yield(r, nil) {
-				return
-			}
-		}
 	}
 }
 
-// memory is what is remembered of a source, and until when.
-type memory struct {
-	history
-	until time.Time
-}
-
-func (m memory) remembered() (step int, remaining time.Duration) {
-	return int(m.step), max(0, time.Until(m.until))
-}
-
-// BansIn streams the bans that overlap one of the prefixes, as [Handle.Bans]
-// does. If these have few addresses, the kernel is asked for them alone.
-func (h *Handle) BansIn(ps ...netip.Prefix) iter.Seq2[Entry, error] {
-	if slices.ContainsFunc(ps, func(p netip.Prefix) bool { return !p.IsSingleIP() }) {
-		wanted := intervalsOf(ps)
-		return bans(func(roles ...Role) iter.Seq2[Entry, error] { return h.entriesIn(wanted, roles...) })
+// Record returns the entry as one of a prefix in it.
+func (e *Entry) Record(p netip.Prefix) Record {
+	r := Record{Source: p, Cause: e.Cause}
+	if e.Role.Bans() {
+		r.Banned, r.Timeout, r.Remaining, r.Comment = true, e.Timeout, e.Remaining, e.Comment
 	}
+	if e.StepRemaining > 0 {
+		r.Step, r.StepRemaining = e.Step, e.StepRemaining
+	}
+	return r
+}
+
+// sources streams the bans that a selection touches, with what is remembered of
+// their sources, and then, as entries of [RoleStep], what is remembered of
+// others: why they offended is not known of these, but for scans.
+func (h *Handle) sources(q *selection) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		seen := make(map[setElement]bool)
-		for _, p := range ps {
-			st, err := h.Lookup(p.Addr())
+		start := time.Now()
+		known := histories{make(map[[4]byte]history), make(map[[16]byte]history)}
+		for e, err := range h.entries(q, RoleStep, RoleScanner) {
 			if err != nil {
 				yield(Entry{}, err)
 				return
 			}
-			for _, e := range st.Bans {
-				at := setElement{e.Set, e.From}
-				if !seen[at] && !yield(e, nil) {
-					return
-				}
-				seen[at] = true
+			known.add(&e, time.Since(start))
+		}
+		for e, err := range h.entries(q, RoleBan, RoleSubnet, RoleNet) {
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			m := history{}
+			if e.Role == RoleBan {
+				m = known.take(e.From.Addr())
+			}
+			if e.Explain(int(m.step), m.scanner); m.step > 0 {
+				e.StepRemaining = max(0, m.until-time.Since(start))
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+		for a, m := range known.all() {
+			e, _ := h.Entry(RoleStep.Set(a, int(m.step)), nftset.Addr(a))
+			if e.StepRemaining = m.until - time.Since(start); m.scanner {
+				e.Cause = CauseScan
+			}
+			if m.step > 0 && e.StepRemaining > 0 && !yield(e, nil) {
+				return
 			}
 		}
 	}
 }
 
-// entriesIn yields the elements of sets that are about addresses of the merged
-// lists.
-func (h *Handle) entriesIn(merged map[nftset.KeyType][]nftset.Interval, roles ...Role) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		for _, set := range h.roleSets(roles...) {
-			if len(merged[set.Type]) == 0 {
-				continue
-			}
-			for el, err := range h.within(set, merged[set.Type]) {
-				if err != nil {
-					yield(Entry{}, err)
-					return
-				}
-				if e, ok := h.Entry(set.Name, el); ok && !yield(e, nil) {
-					return
-				}
-			}
-		}
+// history is what the table remembers of the offences of a source.
+type history struct {
+	until   time.Duration // when the step is forgotten, since the reading began
+	step    uint8
+	scanner bool
+}
+
+// histories are those of all offenders. They take half of the memory that they
+// would if they were found by their [nftset.Key].
+type histories struct {
+	ip4 map[[4]byte]history
+	ip6 map[[16]byte]history
+}
+
+// add adds what an entry says that was read just now.
+func (hs histories) add(e *Entry, now time.Duration) {
+	a := e.From.Addr()
+	m := hs.of(a)
+	if m.scanner = m.scanner || e.Role == RoleScanner; e.Step > int(m.step) {
+		m.step, m.until = uint8(e.Step), now+e.Remaining
+	}
+	if a.Is4() {
+		hs.ip4[a.As4()] = m
+	} else {
+		hs.ip6[a.As16()] = m
 	}
 }
 
-// intervalsOf returns the addresses of prefixes, merged, by their families.
-func intervalsOf(ps []netip.Prefix) map[nftset.KeyType][]nftset.Interval {
-	all := make(map[nftset.KeyType][]nftset.Interval)
-	for _, p := range ps {
-		iv := nftset.Prefix(p).Interval
-		all[iv.From.Type()] = append(all[iv.From.Type()], iv)
+func (hs histories) of(a netip.Addr) history {
+	if a.Is4() {
+		return hs.ip4[a.As4()]
 	}
-	for t, ivs := range all {
-		all[t] = nftset.Merge(ivs)
+	return hs.ip6[a.As16()]
+}
+
+// take removes the history of a source.
+func (hs histories) take(a netip.Addr) history {
+	m := hs.of(a)
+	if a.Is4() {
+		delete(hs.ip4, a.As4())
+	} else {
+		delete(hs.ip6, a.As16())
 	}
-	return all
+	return m
+}
+
+func (hs histories) all() iter.Seq2[netip.Addr, history] {
+	return func(yield func(netip.Addr, history) bool) {
+		for a, m := range hs.ip4 {
+			if !yield(netip.AddrFrom4(a), m) {
+				return
+			}
+		}
+		for a, m := range hs.ip6 {
+			if !yield(netip.AddrFrom16(a), m) {
+				return
+			}
+		}
+	}
 }

@@ -180,8 +180,8 @@ func TestUnbanForgetsOffences(t *testing.T) {
 	})
 }
 
-// TestUnbanWhere lifts the bans of one kind.
-func TestUnbanWhere(t *testing.T) {
+// TestUnbanAloneByCause lifts the bans of one kind, whatever is within them.
+func TestUnbanAloneByCause(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	l.families(func(l *fixture, f family) {
 		knocker, scanner, named, bystander := l.source(f), l.source(f), l.source(f), l.source(f)
@@ -197,9 +197,19 @@ func TestUnbanWhere(t *testing.T) {
 			n     int
 			free  netip.Addr
 		}{{CauseHand, 2, named}, {CauseScan, 1, scanner}, {CauseSubnet, 0, bystander}, {CauseTrap, 1, knocker}} {
-			n, err := l.open().UnbanWhere(func(e Entry) bool { return e.Cause == tt.cause })
-			if err != nil || n != tt.n {
-				l.T.Errorf("cause %q: lifted %d bans, want %d (%v)", tt.cause, n, tt.n, err)
+			h := l.open()
+			var wanted []nftset.Interval
+			for e, err := range h.Bans() {
+				if err != nil {
+					l.T.Fatal(err)
+				}
+				if e.Cause == tt.cause {
+					wanted = append(wanted, e.Interval)
+				}
+			}
+			lifted, _, err := h.UnbanAlone(wanted...)
+			if err != nil || len(lifted) != tt.n {
+				l.T.Errorf("cause %q: lifted %q, want %d bans (%v)", tt.cause, names(lifted), tt.n, err)
 			}
 			l.Served(tt.free)
 			if got := l.step(tt.free.String()); got != 0 {
@@ -214,6 +224,41 @@ func TestUnbanWhere(t *testing.T) {
 		}
 		l.forgive()
 	})
+}
+
+// TestUnbanAlone lifts the bans that an address is under, of itself and of its
+// network, and leaves those of its neighbours and of what is around it.
+func TestUnbanAlone(t *testing.T) {
+	l := newTrap(t, trapSpec())
+	l.put(Record{Source: prefix("2001:db8:1:1::/64"), Banned: true, Timeout: time.Hour, Remaining: time.Hour, Step: 2, StepRemaining: 2 * time.Hour})
+	l.ban(time.Hour, "2001:db8:1:1::7/128", "2001:db8:1:1::8/128", "2001:db8:1:1:8000::/80", "2001:db8::/33", "2001:db8:2:2::/64", "198.51.100.7/32", "198.51.100.8/32")
+	l.ban(Forever, "198.51.100.0/29", "198.51.101.0/24", "198.51.102.0/24")
+	for _, tt := range []struct{ alone, lifted, covered []string }{
+		{[]string{"2001:db8:1:1::/64", "2001:db8:1:1::7/128"}, []string{"ban6 2001:db8:1:1::/64", "ban6 2001:db8:1:1::7"}, []string{"net6 2001:db8::/33"}},
+		{[]string{"198.51.100.7/32", "198.51.101.0/24"}, []string{"ban4 198.51.100.7", "net4 198.51.101.0/24"}, []string{"net4 198.51.100.0/29"}},
+		{[]string{"2001:db8:3:3::/64", "198.51.102.0/25"}, nil, []string{"net4 198.51.102.0/24", "net6 2001:db8::/33"}},
+		{[]string{"198.51.96.0/20", "2001:db8:2::/48"}, nil, []string{"net6 2001:db8::/33"}},
+	} {
+		var alone []nftset.Interval
+		for _, p := range tt.alone {
+			alone = append(alone, nftset.Prefix(prefix(p)).Interval)
+		}
+		lifted, covered, err := l.open().UnbanAlone(alone...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := names(lifted); !slices.Equal(got, tt.lifted) {
+			t.Errorf("unban %s lifted %q, want %q", tt.alone, got, tt.lifted)
+		}
+		if got := names(covered); !slices.Equal(got, tt.covered) {
+			t.Errorf("unban %s: %q stay, want %q", tt.alone, got, tt.covered)
+		}
+	}
+	if got := l.step("2001:db8:1:1::1"); got != 0 {
+		t.Errorf("step %d is remembered", got)
+	}
+	l.Cut(addr("2001:db8:1:1::8"), addr("2001:db8:2:2::2"), addr("198.51.100.8"), addr("198.51.100.1"), addr("198.51.102.1"))
+	l.Served(addr("198.51.101.1"))
 }
 
 // TestUnbanOfWhatExpired deletes bans of which some are gone by then.
@@ -252,7 +297,7 @@ func TestUnbanWithoutTable(t *testing.T) {
 	if err := h.UnbanAll(); err != nil {
 		t.Errorf("UnbanAll: %v", err)
 	}
-	if n, err := h.UnbanWhere(func(Entry) bool { return true }); n != 0 || err != nil {
-		t.Errorf("UnbanWhere: got %d, %v", n, err)
+	if lifted, covered, err := h.UnbanAlone(nftset.Prefix(prefix("198.51.100.0/24")).Interval); err != nil || lifted != nil || covered != nil {
+		t.Errorf("UnbanAlone: got %v, %v, %v", lifted, covered, err)
 	}
 }

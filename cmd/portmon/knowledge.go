@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -60,14 +61,17 @@ func (p *cli) knowledge(h *ruleset.Handle, sources ...netip.Prefix) (*knowledge,
 		return k, nil
 	}
 	conf := bookConfig(path, h)
-	if w := p.runningWatcher(path); w != nil {
+	// One question is enough: each can wait for the kernel to give the watcher a
+	// CPU, which takes long while that reads a large set.
+	w, err := p.env.watcher(control.Path(path))
+	if err == nil {
 		defer w.Close()
-		b, err := w.Book(conf.MaxRows, sources...)
-		if err == nil {
+		var b *book.Book
+		if b, err = w.Book(conf.MaxRows, sources...); err == nil {
 			return &knowledge{b, k.clock, true}, nil
 		}
-		p.warn("going on without the watcher: %v", err)
 	}
+	p.withoutWatcher(err)
 	b, report, err := book.Read(conf, sources...)
 	if err := cmp.Or(err, originError(report)); err != nil {
 		p.warn("what is remembered of offences is left out: %v", err)

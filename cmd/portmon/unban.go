@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -65,18 +66,12 @@ as portmon ban reads it.`,
 				return err
 			}
 			switch {
-			case reason != "" && !h.Exists:
-				return errNoTable
 			case reason != "":
 				return p.unbanReason(h, reason)
-			case all && h.Exists:
-				return p.unbanAll(h)
 			case all:
-				return p.unbanRemembered(h, everything, true)
-			case h.Exists:
-				return p.unban(h, list.targets)
+				return p.unbanAll(h)
 			}
-			return p.unbanRemembered(h, sourcesOf(list.targets), false)
+			return p.unban(h, list.targets)
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "lift all bans, and forget all offences")
@@ -105,8 +100,56 @@ func (p *cli) skipImpossible(h *ruleset.Handle, list *targetList) error {
 	return resolve(h, list.targets)
 }
 
+// lifting is what to unban.
+type lifting struct {
+	// alone are sources, or bans, of which others may be a part that stays.
+	alone []nftset.Interval
+	// within are prefixes that go with all that is within them.
+	within []netip.Prefix
+}
+
+// liftingOf returns what to unban of targets. An address goes with the network
+// that it is banned by, but not with the other addresses of that.
+func liftingOf(targets []target) (l lifting) {
+	for _, t := range targets {
+		if !t.address {
+			l.within = append(l.within, t.source)
+			continue
+		}
+		if l.alone = append(l.alone, nftset.Prefix(t.source).Interval); t.source != t.prefix {
+			l.alone = append(l.alone, nftset.Prefix(t.prefix).Interval)
+		}
+	}
+	return l
+}
+
+// sources returns the sources that go alone.
+func (l lifting) sources() (sources []netip.Prefix) {
+	for _, iv := range l.alone {
+		sources = append(sources, iv.Prefixes()...)
+	}
+	return sources
+}
+
+// lift lifts bans in the kernel. It returns those that it has lifted, and those
+// of larger prefixes, which stay.
+func (l lifting) lift(h *ruleset.Handle) (lifted, covered []ruleset.Entry, err error) {
+	err = withSets(h, func() error {
+		gone, around, err := h.UnbanAlone(l.alone...)
+		lifted, covered = append(lifted, gone...), around
+		if err == nil && len(l.within) > 0 {
+			gone, around, err = h.Unban(l.within...)
+			lifted, covered = append(lifted, gone...), append(covered, around...)
+		}
+		return err
+	})
+	return lifted, covered, err
+}
+
+// unban lifts the bans of targets. Without a table, only what is remembered of
+// them is forgotten.
 func (p *cli) unban(h *ruleset.Handle, targets []target) error {
-	few := len(targets) <= fewTargets
+	l, few := liftingOf(targets), len(targets) <= fewTargets
 	remembered := make(map[netip.Prefix]bool)
 	for _, t := range targets {
 		if few && t.address {
@@ -117,22 +160,19 @@ func (p *cli) unban(h *ruleset.Handle, targets []target) error {
 			remembered[t.source] = st.Step > 0 || st.Suspect
 		}
 	}
-	sources := sourcesOf(targets)
-	var lifted, covered []ruleset.Entry
-	err := withSets(h, func() error {
-		more, stay, err := h.Unban(sources...)
-		lifted, covered = append(lifted, more...), stay
-		return err
-	})
+	lifted, covered, err := l.lift(h)
 	if err != nil {
 		return fmt.Errorf("unban: %w", err)
 	}
-	had, forgetErr := p.forget(h, sources...)
+	had, forgetErr := p.forget(h, l, append(lifted, covered...))
+	if !h.Exists {
+		return cmp.Or(forgetErr, p.reportForgotten(had, false))
+	}
 	for _, source := range had {
 		remembered[source] = true
 	}
 	if !few {
-		p.print("unbanned %s of %s\n", text.Plural(len(lifted), "source"), text.Plural(len(sources), "source"))
+		p.print("unbanned %s of %s\n", text.Plural(len(lifted), "source"), text.Plural(len(targets), "source"))
 	}
 	var errs []error
 	printed := make(map[nftset.Interval]bool) // a source can be under several bans
@@ -167,144 +207,141 @@ func (p *cli) unban(h *ruleset.Handle, targets []target) error {
 	return p.failEach(errs)
 }
 
-func sourcesOf(targets []target) (sources []netip.Prefix) {
-	for _, t := range targets {
-		sources = append(sources, t.source)
-	}
-	return sources
-}
-
-// unbanRemembered takes bans out of what is remembered, without a table to lift
-// them from. It returns errNoTable if there are none.
-func (p *cli) unbanRemembered(h *ruleset.Handle, prefixes []netip.Prefix, all bool) error {
-	k, err := p.knowledge(h)
-	if err != nil {
-		return err
-	}
-	var wanted []nftset.Interval
-	for _, prefix := range prefixes {
-		wanted = append(wanted, nftset.Prefix(prefix).Interval)
-	}
-	wanted = nftset.Merge(wanted)
-	var had []netip.Prefix
-	for row := range k.Rows() {
-		iv := nftset.Prefix(row.Source).Interval
-		if around, ok := nftset.Find(wanted, iv.From); ok && around.Covers(iv) && row.BannedAt(k.clock.Boot) {
-			had = append(had, row.Source)
-		}
-	}
-	slices.SortFunc(had, text.ComparePrefixes)
-	if _, err := p.forget(h, prefixes...); err != nil {
-		return err
-	}
-	switch {
-	case len(had) == 0:
+// reportForgotten reports what was remembered, without a table to lift it from.
+func (p *cli) reportForgotten(had []netip.Prefix, all bool) error {
+	if len(had) == 0 {
 		return errNoTable
-	case all || len(had) > fewTargets:
-		p.print("forgot %s\n", text.Plural(len(had), "remembered ban"))
+	}
+	if all || len(had) > fewTargets {
+		p.print("forgot %s\n", text.Plural(len(had), "remembered source"))
 		return nil
 	}
+	slices.SortFunc(had, text.ComparePrefixes)
 	for _, source := range had {
-		p.print("forgot the remembered ban of %s\n", text.Prefix(source))
+		p.print("forgot what was remembered of %s\n", text.Prefix(source))
 	}
 	return nil
 }
-
-// everything is what --all is about.
-var everything = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
 
 func (p *cli) unbanAll(h *ruleset.Handle) error {
 	n, err := countBans(h)
 	if err := errors.Join(err, withSets(h, h.UnbanAll)); err != nil {
 		return fmt.Errorf("unban all: %w", err)
 	}
+	had, err := p.forget(h, lifting{within: []netip.Prefix{
+		netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
+	}}, nil)
+	if !h.Exists {
+		return cmp.Or(err, p.reportForgotten(had, true))
+	}
 	p.print("lifted all %s\n", text.Plural(n, "ban"))
-	_, err = p.forget(h, everything...)
 	return err
 }
 
 // unbanReason lifts the bans that somebody made with that reason.
 func (p *cli) unbanReason(h *ruleset.Handle, reason string) error {
-	var sources []netip.Prefix
-	n := 0
-	err := withSets(h, func() error {
-		more, err := h.UnbanWhere(func(e ruleset.Entry) bool {
-			noted, _ := ruleset.Offence(e.Comment)
-			if noted == reason {
-				sources = append(sources, e.Prefixes()...)
-			}
-			return noted == reason
-		})
-		n += more
-		return err
-	})
+	if !h.Exists {
+		return errNoTable
+	}
+	var l lifting
+	for e, err := range h.Bans() {
+		if err != nil {
+			return fmt.Errorf("unban all with reason %q: %w", reason, err)
+		}
+		if noted, _ := ruleset.Offence(e.Comment); noted == reason {
+			l.alone = append(l.alone, e.Interval)
+		}
+	}
+	lifted, _, err := l.lift(h)
 	if err != nil {
 		return fmt.Errorf("unban all with reason %q: %w", reason, err)
 	}
-	p.print("lifted %s with reason %q\n", text.Plural(n, "ban"), reason)
-	_, err = p.forget(h, sources...)
+	p.print("lifted %s with reason %q\n", text.Plural(len(lifted), "ban"), reason)
+	_, err = p.forget(h, l, lifted)
 	return err
 }
 
-// forget removes prefixes, and all within, from what is remembered, so that what
-// was unbanned stays unbanned: from the watcher's memory, or from the file. It
-// returns the sources that a watcher remembered.
-func (p *cli) forget(h *ruleset.Handle, prefixes ...netip.Prefix) (had []netip.Prefix, err error) {
-	if len(prefixes) == 0 {
-		return nil, nil
-	}
+// forget removes what is unbanned from what is remembered, so that it stays
+// unbanned: from the watcher's memory, or from the file. touched are the bans
+// that were lifted, or are in the way. It returns the sources of which something
+// was remembered.
+func (p *cli) forget(h *ruleset.Handle, l lifting, touched []ruleset.Entry) (had []netip.Prefix, err error) {
 	path, err := p.statePath()
 	if err == nil {
 		if w := p.runningWatcher(path); w != nil {
 			defer w.Close()
-			if had, err = w.Unbanned(prefixes...); err == nil {
-				return had, nil
+			if len(l.alone) > 0 {
+				had, err = w.Unbanned(true, l.sources()...)
+			}
+			if err == nil && len(l.within) > 0 {
+				var more []netip.Prefix
+				more, err = w.Unbanned(false, l.within...)
+				had = append(had, more...)
 			}
 		} else {
-			err = p.forgetInBook(path, h, prefixes)
+			had, err = p.forgetInBook(path, h, l, touched)
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("lifted, but a reboot or a flush of nftables can bring the bans back: %w", err)
+		return had, fmt.Errorf("lifted, but a reboot or a flush of nftables can bring the bans back: %w", err)
 	}
-	return nil, nil
+	return had, nil
 }
 
-// forgetInBook removes prefixes, and all within, from the book. If each is a
-// source of its own, the rest of the book is not read.
-func (p *cli) forgetInBook(path string, h *ruleset.Handle, prefixes []netip.Prefix) error {
+// forgetInBook removes what is unbanned from the book. If nothing within it goes
+// as well, the rest of the book is not read.
+func (p *cli) forgetInBook(path string, h *ruleset.Handle, l lifting, touched []ruleset.Entry) (had []netip.Prefix, err error) {
 	report, err := lookAtBook(path, h)
 	if err != nil || report.Missing {
-		return err
-	}
-	alone := true
-	for _, prefix := range prefixes {
-		source, err := h.Source(prefix.Addr())
-		if err != nil {
-			return err
-		}
-		alone = alone && (prefix == source || prefix.IsSingleIP())
-	}
-	if alone {
-		return book.Amend(bookConfig(path, h), prefixes, func(b *book.Book) {
-			for _, prefix := range prefixes {
-				b.Free(prefix)
-			}
-		})
+		return nil, err
 	}
 	// What was banned as one prefix is several in the kernel if a part of it was
 	// banned for another time: the book is to say what is left.
-	var held *book.Book
-	current := sameTable(report, h)
-	if current {
-		if held, err = readKernel(h); err != nil {
-			return err
+	var held map[netip.Prefix]book.Row
+	nets := sameTable(report, h) && slices.ContainsFunc(touched, func(e ruleset.Entry) bool { return e.Role == ruleset.RoleNet })
+	if nets {
+		if held, err = readNets(h); err != nil {
+			return nil, err
 		}
 	}
-	return p.changeBook(path, h, func(b *book.Book) {
-		if current {
-			catchUp(b, held, true)
+	change := func(b *book.Book) {
+		if nets {
+			for row := range b.Rows() {
+				_, there := held[row.Source]
+				if !there && row.ByHand && h.IsNet(row.Source, row.Timeout) {
+					b.Lift(row.Source)
+				}
+			}
+			for _, row := range held {
+				b.Learn(row)
+			}
 		}
-		b.FreeWithin(prefixes...)
-	})
+		for _, source := range l.sources() {
+			if b.Free(source) {
+				had = append(had, source)
+			}
+		}
+		had = append(had, b.FreeWithin(l.within...)...)
+	}
+	if nets || len(l.within) > 0 {
+		return had, p.changeBook(path, h, change)
+	}
+	return had, book.Amend(bookConfig(path, h), l.sources(), change)
+}
+
+// readNets returns the bans that the table holds as prefixes.
+func readNets(h *ruleset.Handle) (map[netip.Prefix]book.Row, error) {
+	rows := make(map[netip.Prefix]book.Row)
+	for e, err := range h.Entries(ruleset.RoleNet) {
+		if err != nil {
+			return nil, err
+		}
+		e.Explain(0, false)
+		now := book.ReadClock().Boot
+		for _, prefix := range e.Prefixes() {
+			r := e.Record(prefix)
+			rows[prefix] = book.RowOf(&r, now)
+		}
+	}
+	return rows, nil
 }

@@ -18,7 +18,7 @@ type watcher interface {
 	Applying() error
 	Reload() error
 	Removing() error
-	Unbanned(prefixes ...netip.Prefix) (had []netip.Prefix, err error)
+	Unbanned(alone bool, prefixes ...netip.Prefix) (had []netip.Prefix, err error)
 	Close()
 }
 
@@ -48,11 +48,16 @@ func (p *cli) findWatcher(statePath string) (w watcher, s control.Status, err er
 // is there and does not.
 func (p *cli) runningWatcher(statePath string) watcher {
 	w, _, err := p.findWatcher(statePath)
-	switch {
-	case err == nil:
-		return w
-	case !errors.Is(err, control.ErrNone):
+	if err != nil {
+		p.withoutWatcher(err)
+		return nil
+	}
+	return w
+}
+
+// withoutWatcher warns if there is a watcher that does not answer.
+func (p *cli) withoutWatcher(err error) {
+	if !errors.Is(err, control.ErrNone) && !errors.Is(err, fs.ErrPermission) {
 		p.warn("going on without the watcher: %v", err)
 	}
-	return nil
 }

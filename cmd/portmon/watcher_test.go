@@ -46,6 +46,9 @@ func (w *pretender) Status() (control.Status, error) {
 }
 
 func (w *pretender) Book(_ int, sources ...netip.Prefix) (*book.Book, error) {
+	if !w.hangs && w.netNS != book.Here(0).NetNS {
+		return nil, control.ErrNone
+	}
 	b := book.New(0)
 	if w.known.Source.IsValid() {
 		b.Put(w.known)
@@ -59,12 +62,15 @@ func (w *pretender) Reload() error   { return w.note("reload") }
 func (w *pretender) Removing() error { return w.note("removing") }
 func (w *pretender) Close()          {}
 
-func (w *pretender) Unbanned(ps ...netip.Prefix) ([]netip.Prefix, error) {
-	var texts []string
+func (w *pretender) Unbanned(alone bool, ps ...netip.Prefix) ([]netip.Prefix, error) {
+	texts := []string{"unbanned"}
+	if alone {
+		texts = append(texts, "alone")
+	}
 	for _, p := range ps {
 		texts = append(texts, p.String())
 	}
-	return w.had, w.note("unbanned " + strings.Join(texts, " "))
+	return w.had, w.note(strings.Join(texts, " "))
 }
 
 // watched runs a command on a host on which a pretender watches.
@@ -97,7 +103,7 @@ func TestCommandsTellTheWatcher(t *testing.T) {
 		{"list", "book"},
 		{"why 203.0.113.7", "book"},
 		{"save", "save"},
-		{"unban 203.0.113.7 198.51.100.0/24", "unbanned 203.0.113.7/32 198.51.100.0/24"},
+		{"unban 203.0.113.7 198.51.100.0/24", "unbanned alone 203.0.113.7/32, unbanned 198.51.100.0/24"},
 		{"unban --all", "unbanned 0.0.0.0/0 ::/0"},
 		{"apply --check", ""},
 		{"remove", "removing"},

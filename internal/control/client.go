@@ -28,6 +28,7 @@ import (
 type Client struct {
 	socket string
 	http   http.Client
+	first  chan net.Conn // that Dial made, until it is in use
 
 	// How long most answers may take, and those for which the watcher has to
 	// read or to write much.
@@ -37,9 +38,16 @@ type Client struct {
 // Dial looks for a watcher. The error is [ErrNone] if there is none, and wraps
 // [fs.ErrPermission] if that is not for us to know.
 func Dial(socket string) (*Client, error) {
-	c := &Client{socket: socket, patience: 2 * time.Second, longer: 10 * time.Second}
+	c := &Client{socket: socket, first: make(chan net.Conn, 1), patience: 2 * time.Second, longer: 10 * time.Second}
 	c.http.Transport = &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			select {
+			case conn := <-c.first:
+				return conn, nil
+			default:
+				return c.dial(ctx)
+			}
+		},
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
 	defer cancel()
@@ -47,7 +55,8 @@ func Dial(socket string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c, conn.Close()
+	c.first <- conn
+	return c, nil
 }
 
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
@@ -68,7 +77,14 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 }
 
 // Close ends the connection.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() {
+	select {
+	case conn := <-c.first:
+		conn.Close()
+	default:
+		c.http.CloseIdleConnections()
+	}
+}
 
 // Status asks what the watcher says of itself.
 func (c *Client) Status() (s Status, err error) {
@@ -99,14 +115,18 @@ func (c *Client) Removing() error {
 	return c.do("tell the watcher of the removal", c.patience, http.MethodPost, RemovingPath, nil, nil)
 }
 
-// Unbanned reports that prefixes, and all within them, were unbanned: the
-// watcher forgets them. It returns the sources of which something was
-// remembered.
-func (c *Client) Unbanned(prefixes ...netip.Prefix) (had []netip.Prefix, err error) {
+// Unbanned reports that prefixes were unbanned, each alone or with all that is
+// within it: the watcher forgets them. It returns the sources of which something
+// was remembered.
+func (c *Client) Unbanned(alone bool, prefixes ...netip.Prefix) (had []netip.Prefix, err error) {
 	const request = 100_000 // fit into what the watcher reads
+	path := UnbannedPath
+	if alone {
+		path += "?alone=true"
+	}
 	for some := range slices.Chunk(prefixes, request) {
 		var of []netip.Prefix
-		if err := c.do("have the watcher forget", c.longer, http.MethodPost, UnbannedPath, some, into(&of)); err != nil {
+		if err := c.do("have the watcher forget", c.longer, http.MethodPost, path, some, into(&of)); err != nil {
 			return had, err
 		}
 		had = append(had, of...)
@@ -115,7 +135,8 @@ func (c *Client) Unbanned(prefixes ...netip.Prefix) (had []netip.Prefix, err err
 }
 
 // Book returns what is remembered: of these sources, or of all if none is
-// named. Of more than maxRows rows, those that matter least are left out.
+// named. Of more than maxRows rows, those that matter least are left out. The
+// error wraps [ErrNone] if it is about another machine or network namespace.
 func (c *Client) Book(maxRows int, sources ...netip.Prefix) (*book.Book, error) {
 	const what = "ask the watcher what it remembers"
 	query := url.Values{}
@@ -128,6 +149,9 @@ func (c *Client) Book(maxRows int, sources ...netip.Prefix) (*book.Book, error) 
 		b, report, err = book.Decode(answer, book.Config{MaxRows: maxRows, Here: book.Here(0), Now: book.ReadClock()})
 		if err == nil && (report.Missing || report.Torn || report.BadLines > 0) {
 			err = errors.New("the answer is damaged")
+		}
+		if err == nil && report.Origin != nil {
+			err = ErrNone
 		}
 		return err
 	})
@@ -149,7 +173,14 @@ func (c *Client) do(
 ) error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, fmt.Errorf("no answer within %v", patience))
 	defer cancel()
-	err := c.exchange(ctx, method, path, in, read)
+	begins := func() bool { return true }
+	if method == http.MethodGet { // a long answer begins soon, if the watcher does not hang
+		begun, giveUp := context.WithCancelCause(ctx)
+		defer giveUp(nil)
+		ctx = begun
+		begins = time.AfterFunc(c.patience, func() { giveUp(fmt.Errorf("no answer within %v", c.patience)) }).Stop
+	}
+	err := c.exchange(ctx, begins, method, path, in, read)
 	var failed *url.Error
 	if errors.As(err, &failed) {
 		err = failed.Err // without the URL, which means nothing to people
@@ -163,7 +194,10 @@ func (c *Client) do(
 	return nil
 }
 
-func (c *Client) exchange(ctx context.Context, method, path string, in any, read func(io.Reader) error) error {
+// exchange calls begins when the answer begins.
+func (c *Client) exchange(
+	ctx context.Context, begins func() bool, method, path string, in any, read func(io.Reader) error,
+) error {
 	var body bytes.Buffer
 	if in != nil {
 		if err := json.NewEncoder(&body).Encode(in); err != nil {
@@ -175,6 +209,7 @@ func (c *Client) exchange(ctx context.Context, method, path string, in any, read
 		return err
 	}
 	resp, err := c.http.Do(req)
+	begins()
 	if err != nil {
 		return err
 	}

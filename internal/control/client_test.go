@@ -24,7 +24,7 @@ var questions = map[string]func(*Client) error{
 	"ask the watcher for its status":          func(c *Client) error { _, err := c.Status(); return err },
 	"ask the watcher what it remembers":       func(c *Client) error { _, err := c.Book(0); return err },
 	"have the watcher save":                   (*Client).Save,
-	"have the watcher forget":                 func(c *Client) error { _, err := c.Unbanned(offender); return err },
+	"have the watcher forget":                 func(c *Client) error { _, err := c.Unbanned(false, offender); return err },
 	"have the watcher read its configuration": (*Client).Reload,
 	"tell the watcher of the change":          (*Client).Applying,
 	"tell the watcher of the removal":         (*Client).Removing,

@@ -8,8 +8,10 @@
 //	POST /v1/reload              reads the configuration again
 //	POST /v1/applying            the table is about to be changed
 //	POST /v1/removing            the table is about to be deleted
-//	POST /v1/unbanned            takes a JSON list of prefixes that were unbanned;
-//	                             returns those of which something was remembered
+//	POST /v1/unbanned            takes a JSON list of prefixes that were unbanned
+//	                             with all that is within them, or with
+//	                             ?alone=true without; returns those of which
+//	                             something was remembered
 //
 // A process that may open the socket may do all of this. Its mode is 0600, and
 // it lies in the folder of the state file, which is made with mode 0700 if it is

@@ -85,7 +85,7 @@ func (c *commands) unbanned(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("read the request: %v", err), http.StatusBadRequest)
 		return
 	}
-	had, err := c.watcher.Unbanned(r.Context(), prefixes...)
+	had, err := c.watcher.Unbanned(r.Context(), r.URL.Query().Has("alone"), prefixes...)
 	reply(w, had, err)
 }
 
@@ -99,7 +99,7 @@ func (c *commands) book(w http.ResponseWriter, r *http.Request) {
 		}
 		sources = append(sources, p)
 	}
-	origin, err := c.watcher.Origin(r.Context())
+	origin, rows, err := c.watcher.Rows(r.Context(), sources...)
 	if err != nil {
 		reply(w, nil, err)
 		return
@@ -107,7 +107,7 @@ func (c *commands) book(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/jsonl")
 	var failed error
 	err = book.Encode(w, origin, book.ReadClock(), func(yield func(book.Row) bool) {
-		for row, err := range c.watcher.Rows(r.Context(), sources...) {
+		for row, err := range rows {
 			if failed = err; err != nil || !yield(row) {
 				return
 			}

@@ -138,12 +138,12 @@ func TestUnbanned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	had, err := p.ask().Unbanned(netip.MustParsePrefix("203.0.113.9/32"), prefixOf(offender6))
+	had, err := p.ask().Unbanned(false, netip.MustParsePrefix("203.0.113.9/32"), prefixOf(offender6))
 	// It may have heard of it from the kernel, and have forgotten it by then.
 	if err != nil || len(had) > 0 && !slices.Equal(had, []netip.Prefix{prefixOf(offender6)}) {
 		t.Errorf("got %v, error %v", had, err)
 	}
-	if had, err := p.ask().Unbanned(); err != nil || len(had) != 0 {
+	if had, err := p.ask().Unbanned(false); err != nil || len(had) != 0 {
 		t.Errorf("nobody: got %v, error %v", had, err)
 	}
 	if _, err := ruleset.Remove(l.Conn, h.Table.Name); err != nil {
@@ -334,7 +334,7 @@ func TestEndedWatcher(t *testing.T) {
 	for name, ask := range map[string]func() error{
 		"status":   func() error { _, err := c.Status(); return err },
 		"book":     func() error { _, err := c.Book(0); return err },
-		"unbanned": func() error { _, err := c.Unbanned(netip.MustParsePrefix("203.0.113.9/32")); return err },
+		"unbanned": func() error { _, err := c.Unbanned(true, netip.MustParsePrefix("203.0.113.9/32")); return err },
 		"save":     c.Save, "applying": c.Applying, "removing": c.Removing,
 	} {
 		if err := ask(); err == nil || !strings.Contains(err.Error(), watch.ErrEnded.Error()) {

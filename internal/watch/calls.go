@@ -35,49 +35,59 @@ func (w *Watcher) Stats(ctx context.Context) (s Stats, err error) {
 	return s, err
 }
 
-// Origin returns which table the rows of [Watcher.Rows] are about.
+// Origin returns which table the book is about.
 func (w *Watcher) Origin(ctx context.Context) (o book.Origin, err error) {
 	err = w.call(ctx, func() { o = w.core.origin() })
 	return o, err
 }
 
-// Rows yields what is remembered of sources, or all if none are named. The loop
-// is asked for a few at a time, so that it goes on meanwhile, and no row that
-// is there from the first to the last is missing. It may end with an error.
-func (w *Watcher) Rows(ctx context.Context, of ...netip.Prefix) iter.Seq2[book.Row, error] {
+// Rows yields what is remembered of sources, or all if none are named, and says
+// which table it is about. The loop is asked for a few at a time, so that it goes
+// on meanwhile, and no row that is there from the first to the last is missing.
+// It may end with an error.
+func (w *Watcher) Rows(ctx context.Context, of ...netip.Prefix) (o book.Origin, all iter.Seq2[book.Row, error], err error) {
 	const few = 4096
-	return func(yield func(book.Row, error) bool) {
-		var next func() (book.Row, bool)
-		var stop func()
+	var next func() (book.Row, bool)
+	var stop func()
+	var rows []book.Row
+	more := true
+	take := func() {
+		for rows = rows[:0]; len(rows) < few && more; {
+			var row book.Row
+			if row, more = next(); more {
+				rows = append(rows, row)
+			}
+		}
+	}
+	err = w.call(ctx, func() {
+		o = w.core.origin()
+		next, stop = iter.Pull(w.core.rows(of))
+		take()
+	})
+	if err != nil {
+		return o, nil, err
+	}
+	return o, func(yield func(book.Row, error) bool) {
 		defer func() {
-			if stop != nil && w.call(context.WithoutCancel(ctx), func() { stop() }) != nil {
+			if more && w.call(context.WithoutCancel(ctx), func() { stop() }) != nil {
 				stop() // the loop has ended
 			}
 		}()
-		for more := true; more; {
-			var rows []book.Row
-			err := w.call(ctx, func() {
-				if next == nil {
-					next, stop = iter.Pull(w.core.rows(of))
-				}
-				for len(rows) < few && more {
-					var row book.Row
-					if row, more = next(); more {
-						rows = append(rows, row)
-					}
-				}
-			})
+		for {
 			for _, row := range rows {
 				if !yield(row, nil) {
 					return
 				}
 			}
-			if err != nil {
+			if !more {
+				return
+			}
+			if err := w.call(ctx, take); err != nil {
 				yield(book.Row{}, err)
 				return
 			}
 		}
-	}
+	}, nil
 }
 
 // Save reads the table, and returns when all that has happened until now is on
@@ -107,11 +117,11 @@ func (w *Watcher) Save(ctx context.Context) error {
 	}
 }
 
-// Unbanned records that the user has lifted the bans of prefixes, and of all
-// within them: they are forgotten for good. It returns the sources of which
-// something was remembered.
-func (w *Watcher) Unbanned(ctx context.Context, ps ...netip.Prefix) (had []netip.Prefix, err error) {
-	err = w.call(ctx, func() { had = w.core.unbanned(ps, book.ReadClock()) })
+// Unbanned records that the user has lifted the bans of prefixes, of each alone
+// or of all that is within it: they are forgotten for good. It returns the
+// sources of which something was remembered.
+func (w *Watcher) Unbanned(ctx context.Context, alone bool, ps ...netip.Prefix) (had []netip.Prefix, err error) {
+	err = w.call(ctx, func() { had = w.core.unbanned(ps, alone, book.ReadClock()) })
 	return had, err
 }
 

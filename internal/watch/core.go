@@ -255,40 +255,41 @@ func (k *core) takeNews() []News {
 	return news
 }
 
-// unbanned records that the user has lifted the bans of prefixes and of all
-// sources within them. It returns those that were remembered.
-func (k *core) unbanned(ps []netip.Prefix, now book.Clock) (had []netip.Prefix) {
-	free := func(p netip.Prefix) {
-		if k.book.Free(p) {
+// unbanned records that the user has lifted the bans of prefixes, of each alone or
+// of all sources within it. It returns those that were remembered.
+func (k *core) unbanned(ps []netip.Prefix, alone bool, now book.Clock) (had []netip.Prefix) {
+	var wide bool
+	for _, p := range ps {
+		if p = p.Masked(); k.book.Free(p) {
 			had = append(had, p)
 		}
-		delete(k.toPut, p)
-		if _, recent := k.recent[p]; recent {
-			k.toLift[p] = struct{}{} // our change may come after the unban
-		}
-		if k.supersede(p); k.reading != nil {
-			k.askAbout(p)
-		}
-		k.lifted[p] = lifting{now.Boot, true}
+		k.onUnbanned(p, now)
+		wide = wide || !p.IsSingleIP()
 	}
-	var wide []nftset.Interval
-	for _, p := range ps {
-		if free(p.Masked()); !p.IsSingleIP() {
-			wide = append(wide, nftset.Prefix(p).Interval)
-		}
-	}
-	if len(wide) == 0 {
+	if alone || !wide {
 		return had
 	}
-	if wide = nftset.Merge(wide); k.reading != nil {
+	if k.reading != nil {
 		k.resync(now) // what is being read may be older
 	}
-	for r := range k.book.Rows() {
-		if iv, ok := nftset.Find(wide, nftset.AddrKey(r.Source.Addr())); ok && iv.Covers(nftset.Prefix(r.Source).Interval) {
-			free(r.Source)
-		}
+	for _, p := range k.book.FreeWithin(ps...) {
+		k.onUnbanned(p, now)
+		had = append(had, p)
 	}
 	return had
+}
+
+// onUnbanned makes sure that nothing brings back a source that the user has
+// unbanned.
+func (k *core) onUnbanned(p netip.Prefix, now book.Clock) {
+	delete(k.toPut, p)
+	if _, recent := k.recent[p]; recent {
+		k.toLift[p] = struct{}{} // our change may come after the unban
+	}
+	if k.supersede(p); k.reading != nil {
+		k.askAbout(p)
+	}
+	k.lifted[p] = lifting{now.Boot, true}
 }
 
 // settled reports whether the table is known, and holds what the book has.

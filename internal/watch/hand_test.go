@@ -57,7 +57,7 @@ func TestUnbanned(t *testing.T) {
 	offenders, kept := l.Sources(1), l.Sources(1)
 	l.second(w, append(offenders, kept...)...)
 	l.unban(offenders...)
-	had, err := w.Unbanned(t.Context(), l.prefixes(append(offenders, l.Sources(1)...)...)...)
+	had, err := w.Unbanned(t.Context(), false, l.prefixes(append(offenders, l.Sources(1)...)...)...)
 	if err != nil || len(had) > len(offenders) { // fewer, if the watcher has heard of it before
 		t.Errorf("had %v, error %v, want at most %v", had, err, offenders)
 	}
@@ -76,7 +76,7 @@ func TestUnbanned(t *testing.T) {
 	// Nor does it come back if the table cannot be asked to forget it.
 	if err := w.call(t.Context(), func() {
 		l.deleteTable()
-		w.core.unbanned(l.prefixes(kept[0]), now())
+		w.core.unbanned(l.prefixes(kept[0]), true, now())
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestUnbanned(t *testing.T) {
 	if err := l.Open().UnbanAll(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Unbanned(t.Context(), netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")); err != nil {
+	if _, err := w.Unbanned(t.Context(), false, netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")); err != nil {
 		t.Fatal(err)
 	}
 	l.FlushRuleset()
@@ -330,7 +330,7 @@ func TestLiftedWhileItClimbs(t *testing.T) {
 			if _, _, err := l.Open().Unban(l.source(src)); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := w.Unbanned(t.Context(), l.source(src)); err != nil {
+			if _, err := w.Unbanned(t.Context(), false, l.source(src)); err != nil {
 				t.Fatal(err)
 			}
 			lab.Await(t, "it is free", func() bool {

@@ -87,7 +87,7 @@ func nets(h *ruleset.Handle) iter.Seq2[ruleset.Record, error] {
 			}
 			e.Explain(0, false)
 			for _, p := range e.Prefixes() {
-				if !yield(recordOf(&e, p), nil) {
+				if !yield(e.Record(p), nil) {
 					return
 				}
 			}
@@ -114,7 +114,11 @@ func makeChange(c *nftset.Conn, todo change) changed {
 		case todo.tidy:
 			done.err = h.TidyNets()
 		default:
-			_, _, done.err = h.Unban(todo.lift...)
+			lift := make([]nftset.Interval, len(todo.lift))
+			for i, p := range todo.lift {
+				lift[i] = nftset.Prefix(p).Interval
+			}
+			_, _, done.err = h.UnbanAlone(lift...)
 		}
 	}
 	return done

@@ -238,7 +238,11 @@ func (w *watcher) quiet() {
 func (w *watcher) rows(sources ...netip.Addr) map[netip.Prefix]book.Row {
 	w.t.Helper()
 	out := make(map[netip.Prefix]book.Row)
-	for row, err := range w.Rows(w.t.Context(), w.lab.prefixes(sources...)...) {
+	_, rows, err := w.Rows(w.t.Context(), w.lab.prefixes(sources...)...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for row, err := range rows {
 		if err != nil {
 			w.t.Fatal(err)
 		}

@@ -142,7 +142,7 @@ func (m *model) act() {
 		if s.step > 0 {
 			m.commit(otherPort, m.element(nftset.ElementDeleted, ruleset.RoleStep, p, s))
 		}
-		m.core.unbanned([]netip.Prefix{p}, m.now)
+		m.core.unbanned([]netip.Prefix{p}, true, m.now)
 		delete(m.wantBans, p)
 		delete(m.wantStep, p)
 	case n < 14: // an element deleted by hand

@@ -129,10 +129,7 @@ func expected(row book.Row, now book.Moment) (u unseen) {
 
 // isNet reports whether a ban is in a set of prefixes, rather than in one of
 // single keys.
-func (k *core) isNet(row book.Row) bool {
-	a, bits := row.Source.Addr(), row.Source.Bits()
-	return row.ByHand && (row.Timeout == 0 || bits != a.BitLen() && !(a.Is6() && bits == k.table.layout.Prefix6))
-}
+func (k *core) isNet(row book.Row) bool { return row.ByHand && k.table.layout.IsNet(row.Source, row.Timeout) }
 
 // onAnswer handles a part of the answer to the current question.
 func (k *core) onAnswer(a answer) {
@@ -335,11 +332,12 @@ func (k *core) onStanding(s *standing, now book.Clock) {
 	for _, e := range s.Bans {
 		covered = covered || e.Covers(nftset.Prefix(s.source).Interval)
 		for _, p := range e.Interval.Prefixes() {
-			rec := recordOf(&e, p)
-			there = there || p == s.source && (!lately || same(before, book.RowOf(&rec, now.Boot)))
+			rec := e.Record(p)
+			rec.Step, rec.StepRemaining = 0, 0
 			if p == s.source && s.Source == s.source {
 				rec.Step, rec.StepRemaining = s.Step, s.StepRemaining
 			}
+			there = there || p == s.source && (!lately || same(before, book.RowOf(&rec, now.Boot)))
 			if old, two := longest[p]; !two || old.Remaining > 0 && (rec.Remaining == 0 || rec.Remaining > old.Remaining) {
 				longest[p] = rec
 			}
@@ -370,12 +368,5 @@ func (k *core) onStanding(s *standing, now book.Clock) {
 	}
 	if !row.BannedAt(now.Boot) && row.Step == 0 {
 		k.book.Free(s.source)
-	}
-}
-
-// recordOf returns the ban of an entry as a record of one of its prefixes.
-func recordOf(e *ruleset.Entry, source netip.Prefix) ruleset.Record {
-	return ruleset.Record{
-		Source: source, Banned: true, Timeout: e.Timeout, Remaining: e.Remaining, Comment: e.Comment, Cause: e.Cause,
 	}
 }

@@ -217,12 +217,16 @@ func TestRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := make(map[netip.Prefix]bool)
-	for row, err := range w.Rows(t.Context()) {
+	_, all, err := w.Rows(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for row, err := range all {
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(seen) == 0 {
-			if _, err := w.Unbanned(t.Context(), rows[0].Source, rows[n-1].Source); err != nil {
+			if _, err := w.Unbanned(t.Context(), false, rows[0].Source, rows[n-1].Source); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -231,14 +235,25 @@ func TestRows(t *testing.T) {
 	if missing := slices.IndexFunc(rows[1:n-1], func(r book.Row) bool { return !seen[r.Source] }); missing >= 0 {
 		t.Errorf("%v is missing, one of %d seen", rows[1+missing], len(seen))
 	}
-	for range w.Rows(t.Context()) {
+	if _, all, err = w.Rows(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range all {
 		break // whoever has enough leaves nothing behind
 	}
+	_, all, err = w.Rows(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.stop()
-	for _, err := range w.Rows(t.Context()) {
-		if err != ErrEnded {
-			t.Errorf("got error %v, want %v", err, ErrEnded)
-		}
+	for _, e := range all {
+		err = e
+	}
+	if err != ErrEnded {
+		t.Errorf("in between, got error %v, want %v", err, ErrEnded)
+	}
+	if _, _, err := w.Rows(t.Context()); err != ErrEnded {
+		t.Errorf("got error %v, want %v", err, ErrEnded)
 	}
 	if _, err := w.Stats(t.Context()); err != ErrEnded {
 		t.Errorf("got error %v, want %v", err, ErrEnded)

@@ -172,7 +172,7 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed book.R
 	was := before.BannedAt(now.Boot.Add(slack))
 	_, offence := ruleset.Offence(e.Comment)
 	e.Explain(0, false)
-	rec := recordOf(&e, source)
+	rec := e.Record(source)
 	row := k.rowOf(&rec, book.Row{}, now)
 	k.supersede(source)
 	if k.whitelisted(source) {
