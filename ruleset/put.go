@@ -102,7 +102,11 @@ type place struct {
 // nil if all can. If the table, or one of the sets that are needed, does not
 // exist, err is os.ErrNotExist.
 func (h *Handle) Put(records []Record) (refused []error, err error) {
-	if refused, err = h.Check(records); err != nil {
+	sources := make([]netip.Prefix, len(records))
+	for i := range records {
+		sources[i] = records[i].Source
+	}
+	if refused, err = h.Check(sources...); err != nil {
 		return nil, err
 	}
 	e := edit{h, records, make(map[place][]int32), make(map[family][]span)}
@@ -114,33 +118,29 @@ func (h *Handle) Put(records []Record) (refused []error, err error) {
 	return refused, e.commit()
 }
 
-// Check returns an error for each record that [Handle.Put] would refuse, nil if
-// there is none.
-func (h *Handle) Check(records []Record) ([]error, error) {
-	whitelists, err := h.whitelists(len(records))
+// Check returns an error for each source that [Handle.Put] would refuse to ban,
+// and nil for the others; nil if it would refuse none.
+func (h *Handle) Check(sources ...netip.Prefix) (refused []error, err error) {
+	whitelists, err := h.whitelists(len(sources))
 	if err != nil {
 		return nil, err
 	}
-	var refused []error
-	for i := range records {
-		p := records[i].Source
-		err := CheckSource(p)
-		if err == nil {
-			iv := nftset.Prefix(p).Interval
-			entry, ok, failure := whitelists(iv)
-			switch {
-			case failure != nil:
-				return nil, failure
-			case ok:
-				err = &WhitelistedError{p, entry}
+	for i, p := range sources {
+		reason := CheckSource(p)
+		if reason == nil {
+			entry, ok, err := whitelists(nftset.Prefix(p).Interval)
+			if err != nil {
+				return nil, err
 			}
-		}
-		if err != nil {
-			if refused == nil {
-				refused = make([]error, len(records))
+			if !ok {
+				continue
 			}
-			refused[i] = err
+			reason = &WhitelistedError{p, entry}
 		}
+		if refused == nil {
+			refused = make([]error, len(sources))
+		}
+		refused[i] = reason
 	}
 	return refused, nil
 }
@@ -273,69 +273,69 @@ func (e *edit) commit() error {
 // time; there are usually few, so they are looked up first: renewing an element
 // on every kernel takes three times as long as adding one.
 func (e *edit) addAll(set *nftset.Set, records []int32) error {
-	empty := false
-	if len(records) > few {
-		// Where the kernel does not report the number, asking for the keys is
-		// cheaper than reading what may be a full set.
-		now, err := e.h.c.Set(set.Table, set.Name)
-		if err != nil {
-			return err
+	there := make(map[nftset.Key]bool)
+	keys := func(yield func(nftset.Key) bool) {
+		for _, i := range records {
+			if !yield(e.key(i)) {
+				return
+			}
 		}
-		empty = now.Count == 0
 	}
-	role, _ := RoleOf(set.Name)
-	for batch := range slices.Chunk(records, nftset.BatchSize) {
-		old, more := []int32(nil), batch
-		if !empty {
-			var err error
-			if old, more, err = e.divide(set, batch); err != nil {
+	if empty, err := e.h.isEmpty(set, len(records)); err != nil {
+		return err
+	} else if !empty {
+		for el, err := range e.h.c.GetMany(set, keys) {
+			if err != nil {
 				return err
 			}
+			there[el.From] = true
 		}
-		if err := e.h.c.RenewSeq(set, e.elements(role, old)); err != nil {
-			return err
-		}
-		err := e.h.c.AddSeq(set, e.elements(role, more))
-		if errors.Is(err, unix.ENFILE) && role.Bans() {
-			// The set of prefixes has no bound of that kind.
-			f := familyOf(set.Type)
-			for el := range e.elements(role, more) {
-				e.nets[f] = append(e.nets[f], spanOf(e.h.addresses(role, el.Interval), el.Timeout, el.Remaining, el.Comment))
-			}
-			err = nil
-		}
-		if err != nil {
+	}
+	for batch := range slices.Chunk(records, mostAtOnce) {
+		if err := e.addBatch(set, batch, there); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// divide separates the records that a set has from those that it lacks.
-func (e *edit) divide(set *nftset.Set, batch []int32) (old, more []int32, err error) {
-	have := make(map[nftset.Key]bool)
-	keys := func(yield func(nftset.Key) bool) {
-		for _, i := range batch {
-			if !yield(e.key(i)) {
-				return
-			}
-		}
-	}
-	for el, err := range e.h.c.GetMany(set, keys) {
-		if err != nil {
-			return nil, nil, err
-		}
-		have[el.From] = true
-	}
-	if len(have) == 0 {
-		return nil, batch, nil
-	}
+// mostAtOnce bounds a transaction, in elements, which take some 70 bytes each.
+const mostAtOnce = 1 << 17
+
+// addBatch adds records in one transaction if it fits the socket, and the set.
+// Bans that do not fit the set go to that of prefixes, which has no bound of
+// that kind.
+func (e *edit) addBatch(set *nftset.Set, batch []int32, there map[nftset.Key]bool) error {
+	role, _ := RoleOf(set.Name)
+	var old, more []int32
 	for _, i := range batch {
-		if have[e.key(i)] {
+		if there[e.key(i)] {
 			old = append(old, i)
-		} else {
+		} else if len(there) > 0 {
 			more = append(more, i)
 		}
 	}
-	return old, more, nil
+	if len(there) == 0 {
+		more = batch
+	}
+	tx := &nftset.Tx{}
+	tx.Renew(set, slices.Collect(e.elements(role, old))...)
+	tx.AddSeq(set, e.elements(role, more))
+	err := e.h.c.Commit(tx)
+	full := errors.Is(err, unix.ENFILE) && role.Bans() && len(more) > 0
+	switch half := len(batch) / 2; {
+	case half > 0 && (errors.Is(err, unix.EMSGSIZE) || full && len(batch) > nftset.BatchSize):
+		if err = e.addBatch(set, batch[:half], there); err == nil {
+			err = e.addBatch(set, batch[half:], there)
+		}
+	case full:
+		f := familyOf(set.Type)
+		for el := range e.elements(role, more) {
+			e.nets[f] = append(e.nets[f], spanOf(e.h.addresses(role, el.Interval), el.Timeout, el.Remaining, el.Comment))
+		}
+		if err = nil; len(old) > 0 {
+			err = e.addBatch(set, old, there)
+		}
+	}
+	return err
 }

@@ -120,20 +120,29 @@ func (p *cli) ban(h *ruleset.Handle, list *targetList, o banOptions) error {
 		}
 		length = ladder[0]
 	}
-	before, err := heldBans(h, list.targets)
+	held, err := heldBans(h, list.targets, length)
 	if err != nil {
 		return err
 	}
-	targets := list.targets
-	if o.extend || o.length == 0 {
-		targets = p.withoutLonger(before, targets, length)
-	}
 	var records []ruleset.Record
-	for _, t := range targets {
+	var made []target
+	longer := 0 // are banned for longer, and left alone
+	for _, t := range list.targets {
+		was := held[t.source]
+		if (o.extend || o.length == 0) && was.longest.outlasts(length) {
+			if longer++; longer <= fewTargets {
+				p.note("%s is already banned %s", t.name(), was.longest.left("for %s"))
+			}
+			continue
+		}
+		made = append(made, t)
 		records = append(records, ruleset.Record{
 			Source: t.source, Banned: true, Timeout: length, Remaining: length, Cause: ruleset.CauseHand,
-			Comment: cmp.Or(o.reason, before[t.source].reason, book.HandComment),
+			Comment: cmp.Or(o.reason, was.reason, book.HandComment),
 		})
+	}
+	if longer > fewTargets {
+		p.note("%s already banned for as long or longer", text.Plural(longer, "source"))
 	}
 	if len(records) == 0 {
 		return nil
@@ -143,24 +152,19 @@ func (p *cli) ban(h *ruleset.Handle, list *targetList, o banOptions) error {
 		return fmt.Errorf("ban: %w", err)
 	}
 	p.rememberBans(h, records)
-	if len(records) > fewTargets {
-		p.print("banned %s\n", text.Plural(len(records), "source"))
+	if len(made) > fewTargets {
+		p.print("banned %s\n", text.Plural(len(made), "source"))
 		return nil
 	}
-	after, err := heldBans(h, targets)
-	if err != nil {
-		return err
-	}
-	// What was made just now lasts a moment less when it is read.
-	longer := func(b heldBan) bool { return length > 0 && b.lasts(length+time.Second) }
-	for _, t := range targets {
-		was, now, shortened := before[t.source], after[t.source], ""
-		if longer(was) && !longer(now) {
-			shortened = " (was: " + was.left() + ")"
+	for _, t := range made {
+		was, shortened := held[t.source], ""
+		stays := length > 0 && was.stays.outlasts(length)
+		if length > 0 && !stays && was.longest.outlasts(length) {
+			shortened = " (was: " + was.longest.left("%s left") + ")"
 		}
 		p.print("banned %s %s%s\n", t.name(), banTime(length), shortened)
-		if longer(now) {
-			p.note("%s is banned for longer already: %s, in %s", text.Prefix(t.source), now.left(), now.set)
+		if stays {
+			p.note("%s is banned for longer already: %s, in %s", text.Prefix(t.source), was.stays.left("%s left"), was.stays.set)
 		}
 	}
 	return nil
@@ -175,16 +179,12 @@ func (p *cli) skipRefused(h *ruleset.Handle, list *targetList, force bool) error
 	if err := resolve(h, list.targets); err != nil {
 		return err
 	}
-	records := make([]ruleset.Record, len(list.targets))
-	for i, t := range list.targets {
-		records[i].Source = t.source
-	}
-	refused, err := h.Check(records)
+	refused, err := h.Check(sourcesOf(list.targets)...)
 	if err != nil {
 		return err
 	}
 	if refused == nil {
-		refused = make([]error, len(records))
+		refused = make([]error, len(list.targets))
 	}
 	peer, exposed := p.sshPeer()
 	exposed = exposed && !force
@@ -254,97 +254,77 @@ func (p *cli) banOffenders(h *ruleset.Handle, targets []target, reason string) e
 	return p.failEach(errs)
 }
 
-// heldBan is the ban that a source is under and that lasts longest.
+// held is what is known of the bans that a source is under.
+type held struct {
+	longest heldBan // of all
+	stays   heldBan // the longest of those that another ban of it will not replace
+	reason  string  // of the ban of exactly this source
+}
+
+// heldBan is a ban; the zero value is none.
 type heldBan struct {
-	found     bool
-	remaining time.Duration // 0: forever
 	set       string
-	reason    string // of the ban of exactly this source
+	remaining time.Duration // 0: forever
 }
 
-// lasts reports whether there is a ban for d or longer; 0 is forever.
-func (l heldBan) lasts(d time.Duration) bool {
-	return l.found && (l.remaining == 0 || d > 0 && l.remaining >= d)
+// outlasts reports whether a ban lasts for d or longer; 0 is forever.
+func (b heldBan) outlasts(d time.Duration) bool {
+	return b.set != "" && (b.remaining == 0 || d > 0 && b.remaining >= d)
 }
 
-// left returns how much of the ban is left.
-func (l heldBan) left() string {
-	if l.remaining == 0 {
+// left writes how much of the ban is left.
+func (b heldBan) left(format string) string {
+	if b.remaining == 0 {
 		return forever
 	}
-	return text.ShortDuration(l.remaining) + " left"
+	return fmt.Sprintf(format, text.ShortDuration(b.remaining))
 }
 
-// heldBans returns the bans that sources are under. About a few sources the
-// kernel is asked; for many all bans are read, and those of larger prefixes
-// around a source are left out.
-func heldBans(h *ruleset.Handle, targets []target) (held map[netip.Prefix]heldBan, err error) {
-	err = withSets(h, func() (err error) {
-		held, err = readHeldBans(h, targets)
-		return err
-	})
-	return held, err
-}
-
-func readHeldBans(h *ruleset.Handle, targets []target) (map[netip.Prefix]heldBan, error) {
-	const few = 1000
-	held := make(map[netip.Prefix]heldBan, len(targets))
-	note := func(source netip.Prefix, e *ruleset.Entry, exact bool) {
-		l := held[source]
-		if exact && l.reason == "" {
-			l.reason, _ = ruleset.Offence(e.Comment)
-		}
-		if !l.lasts(e.Remaining) {
-			l.found, l.remaining, l.set = true, e.Remaining, e.Set
-		}
-		held[source] = l
-	}
-	if len(targets) > few {
-		for e, err := range h.Bans() {
+// heldBans returns the bans that cover sources which are to be banned for that
+// long.
+func heldBans(h *ruleset.Handle, targets []target, length time.Duration) (map[netip.Prefix]held, error) {
+	found := make(map[netip.Prefix]held)
+	err := withSets(h, func() error {
+		clear(found)
+		var sorted []netip.Prefix
+		for e, err := range h.BansIn(sourcesOf(targets)...) {
 			if err != nil {
-				return nil, err
+				return err
 			}
-			for _, prefix := range e.Prefixes() {
-				note(prefix, &e, true)
+			if sorted == nil {
+				sorted = slices.SortedFunc(slices.Values(sourcesOf(targets)), text.ComparePrefixes)
+			}
+			first, _ := slices.BinarySearchFunc(sorted, e.From.Addr(), func(p netip.Prefix, a netip.Addr) int { return p.Addr().Compare(a) })
+			for _, source := range sorted[first:] {
+				iv := nftset.Prefix(source).Interval
+				if iv.From.Compare(e.To) > 0 {
+					break
+				}
+				if e.Covers(iv) {
+					was := found[source]
+					was.add(h, e, source, length)
+					found[source] = was
+				}
 			}
 		}
-		return held, nil
-	}
-	for _, t := range targets {
-		st, err := h.Lookup(t.source.Addr())
-		if err != nil {
-			return nil, err
-		}
-		for i := range st.Bans {
-			if e, iv := &st.Bans[i], nftset.Prefix(t.source).Interval; e.Covers(iv) {
-				note(t.source, e, e.Interval == iv)
-			}
-		}
-	}
-	return held, nil
+		return nil
+	})
+	return found, err
 }
 
-// withoutLonger leaves out what is banned for as long already.
-func (p *cli) withoutLonger(held map[netip.Prefix]heldBan, targets []target, length time.Duration) []target {
-	kept, longer := targets[:0], 0
-	for _, t := range targets {
-		l := held[t.source]
-		if !l.lasts(length) {
-			kept = append(kept, t)
-			continue
-		}
-		switch longer++; {
-		case longer > fewTargets:
-		case l.remaining == 0:
-			p.note("%s is already banned forever", t.name())
-		default:
-			p.note("%s is already banned for %s", t.name(), text.ShortDuration(l.remaining))
-		}
+func (l *held) add(h *ruleset.Handle, e ruleset.Entry, source netip.Prefix, length time.Duration) {
+	b := heldBan{e.Set, e.Remaining}
+	exact := e.Interval == nftset.Prefix(source).Interval
+	if exact && l.reason == "" {
+		l.reason, _ = ruleset.Offence(e.Comment)
 	}
-	if longer > fewTargets {
-		p.note("%s already banned for as long or longer", text.Plural(longer, "source"))
+	if !l.longest.outlasts(b.remaining) {
+		l.longest = b
 	}
-	return kept
+	replaced := exact && e.Role != ruleset.RoleSubnet && (e.Role == ruleset.RoleNet) == h.IsNet(source, length)
+	if !replaced && !l.stays.outlasts(b.remaining) {
+		l.stays = b
+	}
 }
 
 // failEach reports errors that are independent of each other, each with its

@@ -131,6 +131,14 @@ func (l lifting) sources() (sources []netip.Prefix) {
 	return sources
 }
 
+func sourcesOf(targets []target) []netip.Prefix {
+	sources := make([]netip.Prefix, len(targets))
+	for i, t := range targets {
+		sources[i] = t.source
+	}
+	return sources
+}
+
 // lift lifts bans in the kernel. It returns those that it has lifted, and those
 // of larger prefixes, which stay.
 func (l lifting) lift(h *ruleset.Handle) (lifted, covered []ruleset.Entry, err error) {

@@ -54,7 +54,7 @@ func TestBook(t *testing.T) {
 	l := newLab(t)
 	p := l.start()
 	ask := p.ask()
-	b, err := ask.Book(0)
+	b, err := p.book(ask)
 	if err != nil || b.Len() != 0 {
 		t.Errorf("nobody has offended: %d rows, error %v", b.Len(), err)
 	}
@@ -75,7 +75,7 @@ func TestBook(t *testing.T) {
 	for name, of := range map[string][]netip.Prefix{
 		"all": nil, "one": {src}, "two": {src6, byHand}, "none": {stranger}, "some": {stranger, src6},
 	} {
-		b, err := ask.Book(0, of...)
+		b, err := p.book(ask, of...)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,10 +18,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/lab/banlab"
+	"github.com/portmon/portmon/netnstest"
 )
 
 // settings are what a configuration file is made of.
@@ -145,6 +147,7 @@ type process struct {
 	*exec.Cmd
 	t      testing.TB
 	socket string
+	host   *netnstest.Host
 	ended  chan struct{} // closed when it has
 	err    error         // how it ended
 
@@ -172,7 +175,7 @@ func (l *fixture) run(watchdog time.Duration) *process {
 func (l *fixture) runWith(stderr *os.File, watchdog time.Duration) *process {
 	l.T.Helper()
 	l.write()
-	p := &process{Cmd: exec.Command(self(l.T)), t: l.T, socket: control.Path(l.state), ended: make(chan struct{})}
+	p := &process{Cmd: exec.Command(self(l.T)), t: l.T, socket: control.Path(l.state), host: l.Host, ended: make(chan struct{})}
 	p.Env = append(os.Environ(), configVariable+"="+l.file(), watchdogVariable+"="+watchdog.String())
 	p.Stderr = stderr
 	out, err := p.StdoutPipe()
@@ -288,6 +291,14 @@ func (p *process) ask() *control.Client {
 	}
 	p.t.Cleanup(c.Close)
 	return c
+}
+
+// book returns what the daemon remembers of sources, as one learns in its network
+// namespace.
+func (p *process) book(c *control.Client, of ...netip.Prefix) (b *book.Book, err error) {
+	p.t.Helper()
+	p.host.Do(func() { b, err = c.Book(0, of...) })
+	return b, err
 }
 
 // status returns what the daemon says of itself. On a busy machine, more than

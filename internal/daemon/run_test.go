@@ -178,7 +178,7 @@ func TestAnswersInAStorm(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b, err := c.Book(0); err != nil || b.Len() < s.Rows {
+		if b, err := p.book(c); err != nil || b.Len() < s.Rows {
 			t.Fatalf("%d rows of %d, error %v", b.Len(), s.Rows, err)
 		}
 		known = s.Rows

@@ -129,7 +129,9 @@ func expected(row book.Row, now book.Moment) (u unseen) {
 
 // isNet reports whether a ban is in a set of prefixes, rather than in one of
 // single keys.
-func (k *core) isNet(row book.Row) bool { return row.ByHand && k.table.layout.IsNet(row.Source, row.Timeout) }
+func (k *core) isNet(row book.Row) bool {
+	return row.ByHand && k.table.layout.IsNet(row.Source, row.Timeout)
+}
 
 // onAnswer handles a part of the answer to the current question.
 func (k *core) onAnswer(a answer) {
