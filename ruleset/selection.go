@@ -22,24 +22,33 @@ const (
 // just those that have exactly the addresses of one.
 type selection struct {
 	intervals []nftset.Interval
-	merged    map[nftset.KeyType][]nftset.Interval // all of their addresses
 	alone     map[nftset.Interval]bool             // nil: what is within, too
+	merged    map[nftset.KeyType][]nftset.Interval // all of their addresses, once they are asked for
 }
 
 func newSelection(intervals []nftset.Interval, alone bool) *selection {
-	q := &selection{intervals: intervals, merged: make(map[nftset.KeyType][]nftset.Interval)}
+	q := &selection{intervals: intervals}
 	if alone {
 		q.alone = make(map[nftset.Interval]bool, len(intervals))
-	}
-	for _, iv := range intervals {
-		if q.merged[iv.From.Type()] = append(q.merged[iv.From.Type()], iv); alone {
+		for _, iv := range intervals {
 			q.alone[iv] = true
 		}
 	}
-	for t, ivs := range q.merged {
-		q.merged[t] = nftset.Merge(ivs)
-	}
 	return q
+}
+
+// addresses returns all addresses of a family, merged.
+func (q *selection) addresses(t nftset.KeyType) []nftset.Interval {
+	if q.merged == nil {
+		q.merged = make(map[nftset.KeyType][]nftset.Interval)
+		for _, iv := range q.intervals {
+			q.merged[iv.From.Type()] = append(q.merged[iv.From.Type()], iv)
+		}
+		for t, ivs := range q.merged {
+			q.merged[t] = nftset.Merge(ivs)
+		}
+	}
+	return q.merged[t]
 }
 
 // within returns the selection of prefixes and all that is within them.
@@ -56,14 +65,14 @@ func (q *selection) has(iv nftset.Interval) bool {
 	if q.alone != nil {
 		return q.alone[iv]
 	}
-	_, inside := coveredBy(q.merged[iv.From.Type()], iv)
+	_, inside := coveredBy(q.addresses(iv.From.Type()), iv)
 	return inside
 }
 
 // touches reports whether what is about these addresses concerns the selection:
 // a part of it that is meant, or something larger.
 func (q *selection) touches(iv nftset.Interval) bool {
-	merged := q.merged[iv.From.Type()]
+	merged := q.addresses(iv.From.Type())
 	i, _ := slices.BinarySearchFunc(merged, iv.From, func(m nftset.Interval, k nftset.Key) int { return m.To.Compare(k) })
 	if overlaps := i < len(merged) && merged[i].Overlaps(iv); !overlaps || q.alone == nil || q.alone[iv] {
 		return overlaps
@@ -91,7 +100,7 @@ func (h *Handle) elements(set *nftset.Set, q *selection) iter.Seq2[nftset.Elemen
 			yield(nftset.Element{}, err)
 			return
 		}
-		if empty || len(q.merged[set.Type]) == 0 {
+		if empty || len(q.addresses(set.Type)) == 0 {
 			return
 		}
 		source := h.c.Elements(set)

@@ -50,12 +50,14 @@ func (p *cli) completeBanned(
 ) (found []cobra.Completion, what cobra.ShellCompDirective) {
 	_ = p.withTable(func(h *ruleset.Handle) error {
 		n := 0
-		for b, err := range p.bans(h, nil, nil) {
-			if n++; err != nil || n > maxSearched || len(found) == maxOffered {
+		for e, err := range h.Entries(ruleset.RoleBan, ruleset.RoleSubnet, ruleset.RoleNet) {
+			if n++; err != nil || n > maxSearched || len(found) >= maxOffered {
 				return err
 			}
-			if text := text.Prefix(b.prefix); strings.HasPrefix(text, start) && !slices.Contains(args, text) {
-				found = append(found, text)
+			for _, prefix := range e.Prefixes() {
+				if text := text.Prefix(prefix); strings.HasPrefix(text, start) && !slices.Contains(args, text) {
+					found = append(found, text)
+				}
 			}
 		}
 		return nil

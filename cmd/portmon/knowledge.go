@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"net/netip"
+	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
@@ -22,29 +24,30 @@ type knowledge struct {
 // read a larger book takes as much memory as all bans.
 const maxKnown = 100_000
 
-// knowledgeOf returns what is remembered of targets, of all sources if there
-// are none.
-func (p *cli) knowledgeOf(h *ruleset.Handle, only []target) (*knowledge, error) {
+// knownOf returns a function that returns what is remembered of targets, of all
+// sources if there are none. That one does not ask the kernel any more.
+func (p *cli) knownOf(h *ruleset.Handle, only []target, nothing bool) (func() (*knowledge, error), error) {
+	none := func() (*knowledge, error) { return nil, nil }
+	if nothing {
+		return none, nil
+	}
 	if len(only) == 0 {
 		if n, err := countBans(h); err != nil || n > maxKnown {
 			if err == nil {
+				debug.SetGCPercent(10) // most of what is allocated for so many is garbage at once
 				p.note("more than %d bans: offences and ports are left out; name addresses to see theirs", maxKnown)
 			}
-			return nil, err
+			return none, err
 		}
-		return p.knowledge(h)
 	}
 	if err := resolve(h, only); err != nil {
 		return nil, err
 	}
-	var sources []netip.Prefix
-	for _, t := range only {
-		if !t.address {
-			return p.knowledge(h)
-		}
-		sources = append(sources, t.source)
+	sources := sourcesOf(only)
+	if slices.ContainsFunc(only, func(t target) bool { return !t.address }) {
+		sources = nil // all
 	}
-	return p.knowledge(h, sources...)
+	return func() (*knowledge, error) { return p.knowledge(h, sources...) }, nil
 }
 
 // knowledge asks the watcher, or reads the file: about some sources, or about

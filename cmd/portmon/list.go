@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"iter"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -38,18 +37,26 @@ is not an error if there are none. With --json the bans are not sorted.`,
 			if err != nil {
 				return err
 			}
-			// There may be a million bans, and most of what is allocated for
-			// them is garbage at once.
-			defer debug.SetGCPercent(debug.SetGCPercent(10))
 			return p.withTable(func(h *ruleset.Handle) error {
 				p.warnIdle(h)
-				var k *knowledge
-				if !count {
-					if k, err = p.knowledgeOf(h, only); err != nil {
-						return err
-					}
+				know, err := p.knownOf(h, only, count)
+				if err != nil {
+					return err
 				}
-				return p.list(p.bans(h, k, only), only, asJSON, count)
+				var wanted []netip.Prefix
+				for _, t := range only {
+					wanted = append(wanted, t.prefix)
+				}
+				entries := h.Bans()
+				if len(only) > 0 {
+					entries = h.BansIn(wanted...)
+				}
+				read := ahead(entries, p.now) // while what is remembered is read
+				k, err := know()
+				if err != nil {
+					return err
+				}
+				return p.list(bansOf(read, k, wanted), only, asJSON, count)
 			})
 		},
 	}
@@ -58,29 +65,20 @@ is not an error if there are none. With --json the bans are not sorted.`,
 	return cmd
 }
 
-// bans streams the bans of a table that overlap one of the targets, all bans if
-// there is no target. A range that is not a prefix becomes several bans.
-func (p *cli) bans(h *ruleset.Handle, k *knowledge, only []target) iter.Seq2[ban, error] {
-	var wanted []netip.Prefix
-	for _, t := range only {
-		wanted = append(wanted, t.prefix)
-	}
-	entries := h.Bans()
-	if len(only) > 0 {
-		entries = h.BansIn(wanted...)
-	}
+// bansOf makes bans of entries, those that overlap one of the prefixes; all if
+// there is none. A range that is not a prefix becomes several bans.
+func bansOf(entries iter.Seq[dated[ruleset.Entry]], k *knowledge, wanted []netip.Prefix) iter.Seq2[ban, error] {
 	return func(yield func(ban, error) bool) {
-		for e, err := range entries {
-			if err != nil {
-				yield(ban{}, err)
+		for e := range entries {
+			if e.err != nil {
+				yield(ban{}, e.err)
 				return
 			}
-			now := p.now()
-			for _, prefix := range e.Prefixes() {
-				if len(only) > 0 && !slices.ContainsFunc(wanted, prefix.Overlaps) {
+			for _, prefix := range e.value.Prefixes() {
+				if len(wanted) > 0 && !slices.ContainsFunc(wanted, prefix.Overlaps) {
 					continue
 				}
-				if !yield(k.explain(newBan(e, prefix, now)), nil) {
+				if !yield(k.explain(newBan(e.value, prefix, e.at)), nil) {
 					return
 				}
 			}

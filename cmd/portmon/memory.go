@@ -55,8 +55,7 @@ func originError(r book.Report) error {
 
 // openBook opens the book to change it, even if it is locked by a watcher that
 // hangs.
-func (p *cli) openBook(path string, h *ruleset.Handle) (b *book.Book, r book.Report, locked bool, err error) {
-	c := bookConfig(path, h)
+func (p *cli) openBook(c book.Config) (b *book.Book, r book.Report, locked bool, err error) {
 	b, r, err = book.Open(c)
 	if locked = errors.Is(err, book.ErrLocked); locked {
 		c.Force, c.Wait = true, 0
@@ -77,7 +76,7 @@ func (p *cli) openBook(path string, h *ruleset.Handle) (b *book.Book, r book.Rep
 
 // changeBook opens the book, lets f change it, and writes it.
 func (p *cli) changeBook(path string, h *ruleset.Handle, f func(b *book.Book)) error {
-	b, _, locked, err := p.openBook(path, h)
+	b, _, locked, err := p.openBook(bookConfig(path, h))
 	if err != nil {
 		return err
 	}
@@ -157,12 +156,12 @@ func readKernel(h *ruleset.Handle) (held *book.Book, err error) {
 func readSets(h *ruleset.Handle) (*book.Book, error) {
 	held := book.New(math.MaxInt)
 	start, begun := book.ReadClock().Boot, time.Now()
-	for r, err := range h.Records() {
-		if err != nil {
-			return nil, err
+	for r := range ahead(h.Records(), time.Now) {
+		if r.err != nil {
+			return nil, r.err
 		}
-		row := book.RowOf(&r, start.Add(time.Since(begun)))
-		if old, ok := held.Get(r.Source); ok {
+		row := book.RowOf(&r.value, start.Add(r.at.Sub(begun)))
+		if old, ok := held.Get(row.Source); ok {
 			step := row
 			if old.Step > row.Step {
 				step = old

@@ -17,7 +17,7 @@ func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
 	if err != nil || report.Missing || sameTable(report, h) {
 		return err
 	}
-	b, _, locked, err := p.openBook(path, h)
+	b, _, locked, err := p.openBook(bookConfig(path, h))
 	if err != nil {
 		return err
 	}
