@@ -127,18 +127,23 @@ func (r Role) Bans() bool { return r == RoleBan || r == RoleNet || r == RoleSubn
 
 // roles are the roles of all sets that have one, by name. They are asked for
 // with each element that is read.
-var roles = func() map[string]place {
-	all := make(map[string]place)
+var roles = func() map[string]roleAndStep {
+	all := make(map[string]roleAndStep)
 	for _, f := range families {
 		for _, role := range []Role{RoleBan, RoleNet, RoleSubnet, RoleScanner} {
-			all[role.of(f, 0)] = place{f.key, role, 0}
+			all[role.of(f, 0)] = roleAndStep{role, 0}
 		}
 		for step := 1; step <= MaxSteps; step++ {
-			all[f.tier(step)] = place{f.key, RoleStep, step}
+			all[f.tier(step)] = roleAndStep{RoleStep, step}
 		}
 	}
 	return all
 }()
+
+type roleAndStep struct {
+	role Role
+	step int
+}
 
 // RoleOf returns the role of a set by its name, and of a RoleStep the step,
 // from 1.

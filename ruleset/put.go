@@ -80,15 +80,8 @@ const Forever time.Duration = -1
 type edit struct {
 	h       *Handle
 	records []Record
-	in      map[place][]int32 // which records a set of single keys is to hold
-	nets    map[family][]span // of the sets of prefixes
-}
-
-// place is one of the sets that have a role, in fewer words than its name.
-type place struct {
-	key  nftset.KeyType
-	role Role
-	step int
+	in      map[string][]int32 // by set: which records it is to hold by a single key
+	nets    map[family][]span  // of the sets of prefixes
 }
 
 // Put gives the table what the records say, whether it is there or not: bans
@@ -109,7 +102,7 @@ func (h *Handle) Put(records []Record) (refused []error, err error) {
 	if refused, err = h.Check(sources...); err != nil {
 		return nil, err
 	}
-	e := edit{h, records, make(map[place][]int32), make(map[family][]span)}
+	e := edit{h, records, make(map[string][]int32), make(map[family][]span)}
 	for i := range records {
 		if refused == nil || refused[i] == nil {
 			e.put(int32(i))
@@ -180,22 +173,22 @@ func (e *edit) put(i int32) {
 	if r.Banned {
 		switch {
 		case r.Remaining > 0 && e.h.isKey(r.Source):
-			e.add(place{f.key, RoleBan, 0}, i)
+			e.add(f.ban(), i)
 		case r.Remaining > 0 && r.Cause == CauseSubnet && r.Source.Bits() == f.subnetLen && e.h.Set(f.subnet()) != nil:
-			e.add(place{f.key, RoleSubnet, 0}, i)
+			e.add(f.subnet(), i)
 		default:
 			e.nets[f] = append(e.nets[f], spanOf(nftset.Prefix(r.Source).Interval, r.Timeout, r.Remaining, r.Comment))
 		}
 	}
 	if r.Step > 0 && r.StepRemaining > 0 {
-		e.add(place{f.key, RoleStep, min(r.Step, e.h.steps(f))}, i)
+		e.add(f.tier(min(r.Step, e.h.steps(f))), i)
 		if r.Cause == CauseScan {
-			e.add(place{f.key, RoleScanner, 0}, i)
+			e.add(f.scanner(), i)
 		}
 	}
 }
 
-func (e *edit) add(at place, i int32) { e.in[at] = append(e.in[at], i) }
+func (e *edit) add(set string, i int32) { e.in[set] = append(e.in[set], i) }
 
 // key returns the key of a record in sets of single keys.
 func (e *edit) key(i int32) nftset.Key { return nftset.AddrKey(e.records[i].Source.Addr()) }
@@ -246,18 +239,16 @@ func (e *edit) commit() error {
 	if !e.h.Exists {
 		return fmt.Errorf("table %s: %w", e.h.Table, unix.ENOENT)
 	}
-	for at := range e.in {
+	for name := range e.in {
 		// Who scanned is remembered only where scans are offences. The others
 		// are in every table, unless it is being made just now.
-		name := at.role.of(familyOf(at.key), at.step)
-		if at.role != RoleScanner && e.h.Set(name) == nil {
+		if role, _ := RoleOf(name); role != RoleScanner && e.h.Set(name) == nil {
 			return fmt.Errorf("set %s %s: %w", e.h.Table, name, unix.ENOENT)
 		}
 	}
 	var errs []error
 	for _, set := range e.h.roleSets(allRoles...) {
-		role, step := RoleOf(set.Name)
-		if records := e.in[place{set.Type, role, step}]; len(records) > 0 {
+		if records := e.in[set.Name]; len(records) > 0 {
 			errs = append(errs, e.addAll(set, records))
 		}
 	}

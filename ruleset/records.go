@@ -67,7 +67,7 @@ func (e *Entry) Record(p netip.Prefix) Record {
 func (h *Handle) sources(q *selection) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		start := time.Now()
-		known := histories{make(map[[4]byte]history), make(map[[16]byte]history)}
+		known := make(histories)
 		for e, err := range h.entries(q, RoleStep, RoleScanner) {
 			if err != nil {
 				yield(Entry{}, err)
@@ -80,9 +80,11 @@ func (h *Handle) sources(q *selection) iter.Seq2[Entry, error] {
 				yield(Entry{}, err)
 				return
 			}
-			m := history{}
+			var m history
 			if e.Role == RoleBan {
-				m = known.take(e.From.Addr())
+				a := e.From.Addr().As16()
+				m = known[a]
+				delete(known, a)
 			}
 			if e.Explain(int(m.step), m.scanner); m.step > 0 {
 				e.StepRemaining = max(0, m.until-time.Since(start))
@@ -91,7 +93,8 @@ func (h *Handle) sources(q *selection) iter.Seq2[Entry, error] {
 				return
 			}
 		}
-		for a, m := range known.all() {
+		for key, m := range known {
+			a := netip.AddrFrom16(key).Unmap()
 			e, _ := h.Entry(RoleStep.Set(a, int(m.step)), nftset.Addr(a))
 			if e.StepRemaining = m.until - time.Since(start); m.scanner {
 				e.Cause = CauseScan
@@ -110,56 +113,16 @@ type history struct {
 	scanner bool
 }
 
-// histories are those of all offenders. They take half of the memory that they
-// would if they were found by their [nftset.Key].
-type histories struct {
-	ip4 map[[4]byte]history
-	ip6 map[[16]byte]history
-}
+// histories are those of all offenders, by address. Keys without a pointer take
+// two thirds of the memory of others.
+type histories map[[16]byte]history
 
 // add adds what an entry says that was read just now.
 func (hs histories) add(e *Entry, now time.Duration) {
-	a := e.From.Addr()
-	m := hs.of(a)
+	a := e.From.Addr().As16()
+	m := hs[a]
 	if m.scanner = m.scanner || e.Role == RoleScanner; e.Step > int(m.step) {
 		m.step, m.until = uint8(e.Step), now+e.Remaining
 	}
-	if a.Is4() {
-		hs.ip4[a.As4()] = m
-	} else {
-		hs.ip6[a.As16()] = m
-	}
-}
-
-func (hs histories) of(a netip.Addr) history {
-	if a.Is4() {
-		return hs.ip4[a.As4()]
-	}
-	return hs.ip6[a.As16()]
-}
-
-// take removes the history of a source.
-func (hs histories) take(a netip.Addr) history {
-	m := hs.of(a)
-	if a.Is4() {
-		delete(hs.ip4, a.As4())
-	} else {
-		delete(hs.ip6, a.As16())
-	}
-	return m
-}
-
-func (hs histories) all() iter.Seq2[netip.Addr, history] {
-	return func(yield func(netip.Addr, history) bool) {
-		for a, m := range hs.ip4 {
-			if !yield(netip.AddrFrom4(a), m) {
-				return
-			}
-		}
-		for a, m := range hs.ip6 {
-			if !yield(netip.AddrFrom16(a), m) {
-				return
-			}
-		}
-	}
+	hs[a] = m
 }

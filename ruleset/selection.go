@@ -100,7 +100,7 @@ func (h *Handle) elements(set *nftset.Set, q *selection) iter.Seq2[nftset.Elemen
 			yield(nftset.Element{}, err)
 			return
 		}
-		if empty || len(q.addresses(set.Type)) == 0 {
+		if empty {
 			return
 		}
 		source := h.c.Elements(set)

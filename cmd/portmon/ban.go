@@ -128,8 +128,7 @@ func (p *cli) ban(h *ruleset.Handle, list *targetList, o banOptions) error {
 	if err != nil {
 		return err
 	}
-	var records []ruleset.Record
-	var made []target
+	records, made := make([]ruleset.Record, 0, len(list.targets)), make([]target, 0, len(list.targets))
 	longer := 0 // are banned for longer, and left alone
 	for _, t := range list.targets {
 		was := held[t.source]

@@ -10,15 +10,11 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// ban is a ban as it is shown: one prefix, one line.
+// ban is a ban as it is shown: one prefix of an entry, on one line.
 type ban struct {
-	prefix             netip.Prefix
-	set                string
-	step               int // of the ladder; 0 for none
-	cause              ruleset.Cause
-	timeout, remaining time.Duration // both 0: forever
-	reason             string        // what was noted beside it
-	read               time.Time     // when the kernel reported it
+	ruleset.Entry
+	prefix netip.Prefix
+	read   time.Time // when the kernel reported it
 
 	known *book.Row // what is remembered of its source besides, or nil
 	clock book.Clock
@@ -26,28 +22,27 @@ type ban struct {
 
 // newBan makes one of the prefixes of an entry that was just read.
 func newBan(e ruleset.Entry, prefix netip.Prefix, now time.Time) ban {
-	b := ban{prefix: prefix, set: e.Set, cause: e.Cause, timeout: e.Timeout, remaining: e.Remaining, read: now}
-	if b.cause != ruleset.CauseHand {
-		b.step = e.Step
+	if e.Cause == ruleset.CauseHand {
+		e.Step = 0
 	}
-	b.reason, _ = ruleset.Offence(book.Reason(e.Cause, e.Comment))
-	return b
+	e.Comment, _ = ruleset.Offence(book.Reason(e.Cause, e.Comment))
+	return ban{Entry: e, prefix: prefix, read: now}
 }
 
 // since returns when the ban was made, the zero time if that is not known: the
 // kernel only keeps the time that is left, which is none for a ban forever.
 func (b *ban) since() (t time.Time) {
-	if b.remaining > 0 && b.timeout >= b.remaining {
-		t = b.read.Add(b.remaining - b.timeout)
+	if b.Remaining > 0 && b.Timeout >= b.Remaining {
+		t = b.read.Add(b.Remaining - b.Timeout)
 	}
 	return t
 }
 
-// comment returns the reason of the ban or, without one, what is remembered of
+// remark returns the reason of the ban or, without one, what is remembered of
 // the offences: "tcp/23, 2 offences".
-func (b *ban) comment() string {
-	if b.reason != "" || b.known == nil || b.known.Offences == 0 {
-		return text.Printable(b.reason)
+func (b *ban) remark() string {
+	if b.Comment != "" || b.known == nil || b.known.Offences == 0 {
+		return text.Printable(b.Comment)
 	}
 	offences := text.Plural(b.known.Offences, "offence")
 	if port := text.Port(b.known.Proto, b.known.Port); port != "" {
@@ -58,15 +53,15 @@ func (b *ban) comment() string {
 
 // cells returns the cells of the ban's line in a list.
 func (b *ban) cells() []string {
-	cells := []string{text.Prefix(b.prefix), "-", b.cause.String(), "-", forever, b.comment()}
-	if b.step > 0 {
-		cells[1] = strconv.Itoa(b.step)
+	cells := []string{text.Prefix(b.prefix), "-", b.Cause.String(), "-", forever, b.remark()}
+	if b.Step > 0 {
+		cells[1] = strconv.Itoa(b.Step)
 	}
 	if !b.since().IsZero() {
-		cells[3] = text.ShortDuration(b.timeout - b.remaining)
+		cells[3] = text.ShortDuration(b.Timeout - b.Remaining)
 	}
-	if b.remaining > 0 {
-		cells[4] = text.ShortDuration(b.remaining)
+	if b.Remaining > 0 {
+		cells[4] = text.ShortDuration(b.Remaining)
 	}
 	return cells
 }
@@ -74,26 +69,26 @@ func (b *ban) cells() []string {
 // describe returns a sentence about the ban: "198.51.100.0/24 in net4, forever,
 // by hand: spam wave".
 func (b *ban) describe() string {
-	line := text.Prefix(b.prefix) + " in " + b.set
-	if b.step > 0 {
-		line += ", tier " + strconv.Itoa(b.step)
+	line := text.Prefix(b.prefix) + " in " + b.Set
+	if b.Step > 0 {
+		line += ", tier " + strconv.Itoa(b.Step)
 	}
-	if b.remaining == 0 || b.timeout > 0 {
-		line += ", " + banTime(b.timeout)
+	if b.Remaining == 0 || b.Timeout > 0 {
+		line += ", " + banTime(b.Timeout)
 	}
 	if since := b.since(); !since.IsZero() {
 		line += " since " + since.Format(clockLayout)
 	}
-	if b.remaining > 0 {
-		line += ", " + text.ShortDuration(b.remaining) + " left"
+	if b.Remaining > 0 {
+		line += ", " + text.ShortDuration(b.Remaining) + " left"
 	}
 	line += map[ruleset.Cause]string{
 		ruleset.CauseTrap: ", for a packet to a trap port", ruleset.CauseScan: ", for a scan",
 		ruleset.CauseSubnet: ", as many of its sources offended", ruleset.CauseHand: ", by hand",
 		ruleset.CauseOther: ", by another program",
-	}[b.cause]
-	if comment := b.comment(); comment != "" {
-		line += ": " + comment
+	}[b.Cause]
+	if remark := b.remark(); remark != "" {
+		line += ": " + remark
 	}
 	return line
 }
@@ -115,15 +110,15 @@ type banJSON struct {
 
 func (b *ban) view() banJSON {
 	v := banJSON{
-		Prefix: b.prefix, Family: "ip", Set: b.set, Tier: b.step, Cause: b.cause.String(), Reason: b.reason,
-		TimeoutSeconds: seconds(b.timeout), ExpiresSeconds: seconds(b.remaining), Since: stamp(b.since()),
+		Prefix: b.prefix, Family: "ip", Set: b.Set, Tier: b.Step, Cause: b.Cause.String(), Reason: b.Comment,
+		TimeoutSeconds: seconds(b.Timeout), ExpiresSeconds: seconds(b.Remaining), Since: stamp(b.since()),
 		offencesJSON: offencesOf(b.known, b.clock),
 	}
 	if b.prefix.Addr().Is6() {
 		v.Family = "ip6"
 	}
-	if b.remaining > 0 {
-		v.Until = stamp(b.read.Add(b.remaining))
+	if b.Remaining > 0 {
+		v.Until = stamp(b.read.Add(b.Remaining))
 	}
 	return v
 }

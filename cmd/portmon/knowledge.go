@@ -88,14 +88,14 @@ func (p *cli) knowledge(h *ruleset.Handle, sources ...netip.Prefix) (*knowledge,
 // known of another ban of the same source says nothing.
 func (k *knowledge) explain(b ban) ban {
 	const tolerance = 2 * time.Second
-	if k == nil || b.remaining == 0 {
+	if k == nil || b.Remaining == 0 {
 		return b
 	}
 	row, ok := k.Get(b.prefix)
 	if !ok || row.Offences == 0 || row.ByHand || !row.Banned {
 		return b
 	}
-	if until := k.clock.Time(row.Until); until.Sub(b.read.Add(b.remaining)).Abs() <= tolerance {
+	if until := k.clock.Time(row.Until); until.Sub(b.read.Add(b.Remaining)).Abs() <= tolerance {
 		b.known, b.clock = &row, k.clock
 	}
 	return b

@@ -24,11 +24,11 @@ func TestKnowledgeIsOfTheBan(t *testing.T) {
 	}{
 		"the same ban":           {func(*book.Row, *ban) {}, 2},
 		"another source":         {func(_ *book.Row, b *ban) { b.prefix = netip.MustParsePrefix("203.0.113.8/32") }, 0},
-		"a later ban":            {func(_ *book.Row, b *ban) { b.remaining += 3 * time.Second }, 0},
-		"an earlier ban":         {func(_ *book.Row, b *ban) { b.remaining -= 3 * time.Second }, 0},
+		"a later ban":            {func(_ *book.Row, b *ban) { b.Remaining += 3 * time.Second }, 0},
+		"an earlier ban":         {func(_ *book.Row, b *ban) { b.Remaining -= 3 * time.Second }, 0},
 		"free when it was saved": {func(r *book.Row, _ *ban) { r.Banned = false }, 0},
 		"by hand":                {func(r *book.Row, _ *ban) { r.ByHand = true }, 0},
-		"for ever":               {func(_ *book.Row, b *ban) { b.remaining = 0 }, 0},
+		"for ever":               {func(_ *book.Row, b *ban) { b.Remaining = 0 }, 0},
 	} {
 		row, b := known, aBan("ban4", 2, ruleset.CauseTrap, source.String(), 3*day, 2*day-time.Hour, "")
 		b.read = testNow.Add(time.Hour)
@@ -38,12 +38,12 @@ func TestKnowledgeIsOfTheBan(t *testing.T) {
 		got := k.explain(b)
 		if offences := 0; (got.known != nil) != (tt.want > 0) {
 			t.Errorf("%s: %d offences, want %d", name, offences, tt.want)
-		} else if got.known != nil && (got.known.Offences != tt.want || got.comment() != "tcp/23, 2 offences") {
+		} else if got.known != nil && (got.known.Offences != tt.want || got.remark() != "tcp/23, 2 offences") {
 			t.Errorf("%s: %+v", name, got.known)
 		}
 	}
 	var none *knowledge
-	if got := none.explain(ban{remaining: time.Hour}); got.known != nil {
+	if got := none.explain(ban{Entry: ruleset.Entry{Remaining: time.Hour}}); got.known != nil {
 		t.Error("nothing is known, but of this ban")
 	}
 }

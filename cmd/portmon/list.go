@@ -130,7 +130,7 @@ func (p *cli) list(bans iter.Seq2[ban, error], only []target, asJSON, count bool
 // last. Without comments, their column has no heading.
 func (p *cli) listText(all []ban) {
 	heading := []string{"ADDRESS", "TIER", "CAUSE", "AGE", "LEFT", ""}
-	if slices.ContainsFunc(all, func(b ban) bool { return b.comment() != "" }) {
+	if slices.ContainsFunc(all, func(b ban) bool { return b.remark() != "" }) {
 		heading[5] = "COMMENT"
 	}
 	slices.SortFunc(all, func(a, b ban) int {

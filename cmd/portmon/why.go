@@ -171,7 +171,7 @@ func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {
 		a.Verdict, a.WhitelistedBy = whitelisted, st.Whitelisted.String()
 	case len(a.bans) > 0:
 		a.Verdict = banned
-		a.NoEffect, err = noEffect(h, q.from, a.bans[0].set)
+		a.NoEffect, err = noEffect(h, q.from, a.bans[0].Set)
 	case own:
 		a.Verdict = ownAddress
 	case back.Found:
