@@ -2,7 +2,6 @@ package ruleset
 
 import (
 	"cmp"
-	"container/heap"
 	"slices"
 	"time"
 
@@ -44,64 +43,38 @@ func flatten(spans []span) []span {
 	sorted := slices.SortedStableFunc(slices.Values(spans), func(a, b span) int { return a.Compare(b.Interval) })
 	var (
 		out  []span
-		of   int        // index of the span that the last of out is cut from
-		open longest    // spans that begin at or before the address at which we are
+		of   = -1       // index of the span that the last of out is cut from
+		open []int      // indexes of spans that begin at or before the address at which we are
 		at   nftset.Key // all addresses before it are dealt with
 	)
-	for i := 0; i < len(sorted) || len(open.index) > 0; {
-		if len(open.index) == 0 {
+	for i := 0; i < len(sorted) || len(open) > 0; {
+		if len(open) == 0 {
 			at = sorted[i].From
 		}
-		open.spans = sorted
 		for ; i < len(sorted) && sorted[i].From == at; i++ {
-			heap.Push(&open, i)
+			open = append(open, i)
 		}
-		top := open.index[0]
-		if sorted[top].To.Compare(at) < 0 {
-			heap.Pop(&open)
-			continue
-		}
-		end := sorted[top].To
+		top := slices.MaxFunc(open, func(a, b int) int { return cmp.Compare(sorted[a].remaining, sorted[b].remaining) })
+		longest := sorted[top]
+		end := longest.To
 		if i < len(sorted) && sorted[i].From.Compare(end) <= 0 {
 			end = nftset.AddrKey(sorted[i].From.Addr().Prev())
 		}
-		if n := len(out); n > 0 && of == top {
-			out[n-1].To = end // cut for nothing: what began here does not last longer
+		if of == top {
+			out[len(out)-1].To = end // cut for nothing: what began here does not last longer
 		} else {
-			part := sorted[top]
-			part.Interval = nftset.Interval{From: at, To: end}
-			out = append(out, part)
+			longest.Interval = nftset.Interval{From: at, To: end}
+			out = append(out, longest)
 		}
 		of = top
 		next, ok := end.Next()
-		if !ok {
-			open.index = nil // nothing reaches further than the highest address
-			of = -1
-			continue
-		}
+		// The longest outlasts those that end before it, so that few are open.
+		open = slices.DeleteFunc(open, func(j int) bool {
+			return !ok || sorted[j].To.Compare(end) <= 0 || j != top && sorted[j].To.Compare(sorted[top].To) <= 0
+		})
 		at = next
 	}
 	return out
-}
-
-// longest is a heap of indexes of spans, the span that lasts longest first, and
-// of equal ones the one that begins first.
-type longest struct {
-	spans []span
-	index []int
-}
-
-func (l *longest) Len() int { return len(l.index) }
-func (l *longest) Less(i, j int) bool {
-	a, b := l.index[i], l.index[j]
-	return cmp.Or(cmp.Compare(l.spans[b].remaining, l.spans[a].remaining), cmp.Compare(a, b)) < 0
-}
-func (l *longest) Swap(i, j int) { l.index[i], l.index[j] = l.index[j], l.index[i] }
-func (l *longest) Push(x any)    { l.index = append(l.index, x.(int)) }
-func (l *longest) Pop() any {
-	last := l.index[len(l.index)-1]
-	l.index = l.index[:len(l.index)-1]
-	return last
 }
 
 // replace returns the spans of a set after others were added. One of exactly

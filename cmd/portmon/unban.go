@@ -24,8 +24,9 @@ func unbanCommand(p *cli) *cobra.Command {
 		Short: "lift bans and forget offences",
 		Long: `Unban lifts the bans of addresses, and of prefixes and all that is within them,
 and forgets their offences: the next one is the first again. An IPv6 address
-stands for the network that it would be banned by, usually its /64. What was
-unbanned stays unbanned after a reboot or a flush of nftables.
+stands for the network that it would be banned by, usually its /64; others in it
+that were banned alone stay so. What was unbanned stays unbanned after a reboot
+or a flush of nftables.
 
 Without a table, remembered bans are forgotten all the same. It is not an error
 if there is nothing to lift, but it is one if a source is still banned
