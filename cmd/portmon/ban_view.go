@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"net/netip"
 	"strconv"
 	"time"
@@ -93,32 +94,59 @@ func (b *ban) describe() string {
 	return line
 }
 
-// banJSON is a ban in JSON. What is not known is left out.
-type banJSON struct {
-	Prefix         netip.Prefix `json:"prefix"`
-	Family         string       `json:"family"`
-	Set            string       `json:"set"`
-	Tier           int          `json:"tier,omitempty"`
-	Cause          string       `json:"cause,omitempty"`
-	TimeoutSeconds seconds      `json:"timeout_seconds,omitempty"`
-	ExpiresSeconds seconds      `json:"expires_seconds,omitempty"`
-	Until          string       `json:"until,omitempty"`
-	Since          string       `json:"since,omitempty"`
-	offencesJSON
-	Reason string `json:"reason,omitempty"`
+// MarshalJSON implements [json.Marshaler]. What is not known is left out.
+func (b ban) MarshalJSON() ([]byte, error) { return b.appendJSON(nil), nil }
+
+// appendJSON is MarshalJSON for very many bans, without reflection.
+func (b *ban) appendJSON(to []byte) []byte {
+	word := func(key, value string) {
+		if value != "" {
+			to = append(append(append(append(to, key...), '"'), value...), '"')
+		}
+	}
+	span := func(key string, d time.Duration) {
+		if d > 0 {
+			to = seconds(d).append(append(to, key...))
+		}
+	}
+	date := func(key string, t time.Time) {
+		if !t.IsZero() {
+			to = append(t.UTC().AppendFormat(append(append(to, key...), '"'), time.RFC3339), '"')
+		}
+	}
+	to = append(b.prefix.AppendTo(append(to, `{"prefix":"`...)), '"')
+	family := "ip"
+	if b.prefix.Addr().Is6() {
+		family = "ip6"
+	}
+	word(`,"family":`, family)
+	word(`,"set":`, b.Set)
+	if b.Step > 0 {
+		to = strconv.AppendInt(append(to, `,"tier":`...), int64(b.Step), 10)
+	}
+	word(`,"cause":`, b.Cause.String())
+	span(`,"timeout_seconds":`, b.Timeout)
+	span(`,"expires_seconds":`, b.Remaining)
+	if b.Remaining > 0 {
+		date(`,"until":`, b.read.Add(b.Remaining))
+	}
+	date(`,"since":`, b.since())
+	if b.known != nil {
+		if more := mustJSON(offencesOf(b.known, b.clock)); len(more) > len("{}") {
+			to = append(append(to, ','), more[1:len(more)-1]...)
+		}
+	}
+	if b.Comment != "" {
+		to = append(append(to, `,"reason":`...), mustJSON(b.Comment)...)
+	}
+	return append(to, '}')
 }
 
-func (b *ban) view() banJSON {
-	v := banJSON{
-		Prefix: b.prefix, Family: "ip", Set: b.Set, Tier: b.Step, Cause: b.Cause.String(), Reason: b.Comment,
-		TimeoutSeconds: seconds(b.Timeout), ExpiresSeconds: seconds(b.Remaining), Since: stamp(b.since()),
-		offencesJSON: offencesOf(b.known, b.clock),
+// mustJSON returns what is always possible in JSON: texts and numbers.
+func mustJSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
 	}
-	if b.prefix.Addr().Is6() {
-		v.Family = "ip6"
-	}
-	if b.Remaining > 0 {
-		v.Until = stamp(b.read.Add(b.Remaining))
-	}
-	return v
+	return b
 }

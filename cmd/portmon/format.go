@@ -23,7 +23,11 @@ func stamp(t time.Time) string {
 type seconds time.Duration
 
 func (s seconds) MarshalJSON() ([]byte, error) {
-	return strconv.AppendFloat(nil, time.Duration(s).Round(time.Millisecond).Seconds(), 'f', -1, 64), nil
+	return s.append(nil), nil
+}
+
+func (s seconds) append(to []byte) []byte {
+	return strconv.AppendFloat(to, time.Duration(s).Round(time.Millisecond).Seconds(), 'f', -1, 64)
 }
 
 // banTime returns how long a ban lasts: "for 8h", or "forever".

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"iter"
 	"net/netip"
 	"slices"
@@ -90,6 +89,7 @@ func bansOf(entries iter.Seq[dated[ruleset.Entry]], k *knowledge, wanted []netip
 // each line as it comes, or text.
 func (p *cli) list(bans iter.Seq2[ban, error], only []target, asJSON, count bool) error {
 	var all []ban
+	var line []byte
 	n, separator := 0, "\n"
 	if asJSON {
 		p.print(`{"version":1,"table":"inet %s","bans":[`, tableName)
@@ -99,11 +99,8 @@ func (p *cli) list(bans iter.Seq2[ban, error], only []target, asJSON, count bool
 		case err != nil:
 			return err
 		case asJSON:
-			line, err := json.Marshal(b.view())
-			if err != nil {
-				return err
-			}
-			p.print("%s%s", separator, line)
+			line = b.appendJSON(append(line[:0], separator...))
+			p.print("%s", line)
 			separator = ",\n"
 		case !count:
 			all = append(all, b)

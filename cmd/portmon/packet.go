@@ -117,8 +117,8 @@ func (p *cli) follow(h *ruleset.Handle, a *answer, q query) (*packetAnswer, erro
 		detail := details[asked.Name]
 		switch {
 		case !asked.Yes:
-		case asked.Name == ruleset.AskBanned && len(a.bans) > 0:
-			detail = a.bans[0].describe()
+		case asked.Name == ruleset.AskBanned && len(a.Bans) > 0:
+			detail = a.Bans[0].describe()
 		case asked.Name == ruleset.AskWhitelisted:
 			detail = asked.Element.Interval.String()
 		case asked.Element.Remaining > 0:

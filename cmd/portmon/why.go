@@ -106,7 +106,7 @@ type answer struct {
 	Source        netip.Prefix `json:"source"`
 	Verdict       verdict      `json:"verdict"`
 	WhitelistedBy string       `json:"whitelisted_by,omitempty"`
-	Bans          []banJSON    `json:"bans"`
+	Bans          []ban        `json:"bans"`
 	// NoEffect is why the kernel lets packets pass, or may, in spite of a ban.
 	NoEffect string `json:"no_effect,omitempty"`
 	// Tier is the step that the source was banned by last.
@@ -128,7 +128,6 @@ type answer struct {
 	offencesJSON
 	Packet *packetAnswer `json:"packet,omitempty"`
 
-	bans       []ban
 	last       string        // where and when the last offence was
 	retries    time.Duration // within which more than one packet to a trap must come
 	scanWindow time.Duration // within which closed ports must be asked for; 0 if one is enough
@@ -141,7 +140,7 @@ func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {
 		return nil, err
 	}
 	a = &answer{
-		Version: 1, Table: h.Table.String(), Address: q.from, Source: st.Source, Verdict: notBanned, Bans: []banJSON{},
+		Version: 1, Table: h.Table.String(), Address: q.from, Source: st.Source, Verdict: notBanned, Bans: []ban{},
 		Tier: st.Step, TierExpiresSeconds: seconds(st.StepRemaining), retries: h.RetryWindow(),
 	}
 	if st.Suspect {
@@ -169,9 +168,9 @@ func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {
 	switch {
 	case st.Whitelisted != nil:
 		a.Verdict, a.WhitelistedBy = whitelisted, st.Whitelisted.String()
-	case len(a.bans) > 0:
+	case len(a.Bans) > 0:
 		a.Verdict = banned
-		a.NoEffect, err = noEffect(h, q.from, a.bans[0].Set)
+		a.NoEffect, err = noEffect(h, q.from, a.Bans[0].Set)
 	case own:
 		a.Verdict = ownAddress
 	case back.Found:
@@ -201,7 +200,7 @@ func (a *answer) recall(p *cli, h *ruleset.Handle, bans []ruleset.Entry) error {
 		for _, prefix := range e.Prefixes() {
 			if prefix.Contains(a.Address) {
 				b := k.explain(newBan(e, prefix, p.now()))
-				a.bans, a.Bans = append(a.bans, b), append(a.Bans, b.view())
+				a.Bans = append(a.Bans, b)
 			}
 		}
 	}

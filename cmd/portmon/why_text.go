@@ -29,8 +29,8 @@ func (a *answer) print(p *cli) {
 		v.means = fmt.Sprintf(v.means, a.WhitelistedBy)
 	}
 	p.print("%s %s%s\n", a.Address, paint(p.outColour, v.is, v.colour), v.means)
-	for i := range a.bans {
-		p.print("  %s\n", a.bans[i].describe())
+	for i := range a.Bans {
+		p.print("  %s\n", a.Bans[i].describe())
 	}
 	if a.Offences > 0 {
 		p.print("  %s on record, the last%s\n", text.Plural(a.Offences, "offence"), a.last)
