@@ -34,6 +34,25 @@ func (h *Handle) Refresh() error {
 	return err
 }
 
+// Retry calls f, and again with the state read anew if one of the sets is not
+// there: an [Apply] that changes the ladder makes and deletes some. Once the
+// table is gone it returns what f did.
+func (h *Handle) Retry(f func() error) error {
+	const attempts = 5
+	for n := 1; ; n++ {
+		err := f()
+		if n == attempts || !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if fault := h.Refresh(); fault != nil {
+			return fault
+		}
+		if !h.Exists {
+			return err
+		}
+	}
+}
+
 // get asks for one element of a set; ok is false if there is no such element,
 // or no such set.
 func (h *Handle) get(name string, key nftset.Key) (el nftset.Element, ok bool, err error) {

@@ -32,10 +32,15 @@ func (st Standing) Banned() bool { return st.Whitelisted == nil && len(st.Bans) 
 
 // Lookup asks the kernel about one address, in some 10 µs for each set.
 // IPv4-mapped addresses are taken as IPv4.
-func (h *Handle) Lookup(a netip.Addr) (Standing, error) {
-	a = a.Unmap().WithZone("")
-	var st Standing
-	var err error
+func (h *Handle) Lookup(a netip.Addr) (st Standing, err error) {
+	err = h.Retry(func() (err error) {
+		st, err = h.lookup(a.Unmap().WithZone(""))
+		return err
+	})
+	return st, err
+}
+
+func (h *Handle) lookup(a netip.Addr) (st Standing, err error) {
 	if st.Source, err = h.Source(a); err != nil {
 		return st, err
 	}

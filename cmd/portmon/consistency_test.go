@@ -359,7 +359,8 @@ func (s *storm) compare(climbers, lifted []netip.Addr) {
 		s.t.Fatal(err)
 	}
 	defer w.Close()
-	remembered, err := w.Book(0)
+	var remembered *book.Book
+	s.Host.Do(func() { remembered, err = w.Book(0) })
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -112,22 +112,13 @@ func (p *cli) rememberBans(h *ruleset.Handle, records []ruleset.Record) {
 	}
 }
 
-// withSets calls f, and again with the table read anew if one of its sets is
-// not there: a `portmon apply` that changes the ladder makes and deletes some.
+// withSets is [ruleset.Handle.Retry]; if the table is gone, that is the error.
 func withSets(h *ruleset.Handle, f func() error) error {
-	const attempts = 5
-	for n := 1; ; n++ {
-		err := f()
-		if n == attempts || !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		if err := h.Refresh(); err != nil {
-			return err
-		}
-		if !h.Exists {
-			return errNoTable
-		}
+	err := h.Retry(f)
+	if errors.Is(err, os.ErrNotExist) && !h.Exists {
+		return errNoTable
 	}
+	return err
 }
 
 // readKernel returns a book of all that a table holds.

@@ -56,22 +56,16 @@ on disk. Without a table there is nothing to save, and the file stays as it is.`
 // lifted or is over if it is about this very table, and otherwise still has to
 // be put back.
 func (p *cli) save(path string, h *ruleset.Handle) error {
-	// Both take long, and the kernel does most of the work for one of them.
-	var held *book.Book
-	read, conf := make(chan error, 1), bookConfig(path, h)
-	go func() {
-		var err error
-		held, err = readKernel(h)
-		read <- err
-	}()
-	b, report, _, err := p.openBook(conf)
-	readErr := <-read
+	// A ban is in the table before it is in the book: so the book is read first,
+	// and what the table lacks then was lifted.
+	b, report, _, err := p.openBook(bookConfig(path, h))
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	if readErr != nil {
-		return readErr
+	held, err := readKernel(h)
+	if err != nil {
+		return err
 	}
 	if report.Missing {
 		b.SetTable(h.Handle)

@@ -253,15 +253,22 @@ func (p *cli) unbanReason(h *ruleset.Handle, reason string) error {
 		return errNoTable
 	}
 	var l lifting
-	for e, err := range h.Bans() {
-		if err != nil {
-			return fmt.Errorf("unban all with reason %q: %w", reason, err)
+	var lifted []ruleset.Entry
+	err := withSets(h, func() (err error) {
+		l = lifting{}
+		for e, err := range h.Bans() {
+			if err != nil {
+				return err
+			}
+			if noted, _ := ruleset.Offence(e.Comment); noted == reason {
+				l.alone = append(l.alone, e.Interval)
+			}
 		}
-		if noted, _ := ruleset.Offence(e.Comment); noted == reason {
-			l.alone = append(l.alone, e.Interval)
-		}
+		return nil
+	})
+	if err == nil {
+		lifted, _, err = l.lift(h)
 	}
-	lifted, _, err := l.lift(h)
 	if err != nil {
 		return fmt.Errorf("unban all with reason %q: %w", reason, err)
 	}
@@ -304,26 +311,11 @@ func (p *cli) forgetInBook(path string, h *ruleset.Handle, l lifting, touched []
 	if err != nil || report.Missing {
 		return nil, err
 	}
-	// What was banned as one prefix is several in the kernel if a part of it was
-	// banned for another time: the book is to say what is left.
-	var held map[netip.Prefix]book.Row
 	nets := sameTable(report, h) && slices.ContainsFunc(touched, func(e ruleset.Entry) bool { return e.Role == ruleset.RoleNet })
-	if nets {
-		if held, err = readNets(h); err != nil {
-			return nil, err
-		}
-	}
+	var netsErr error
 	change := func(b *book.Book) {
 		if nets {
-			for row := range b.Rows() {
-				_, there := held[row.Source]
-				if !there && row.ByHand && h.IsNet(row.Source, row.Timeout) {
-					b.Lift(row.Source)
-				}
-			}
-			for _, row := range held {
-				b.Learn(row)
-			}
+			netsErr = catchUpNets(b, h)
 		}
 		for _, source := range l.sources() {
 			if b.Free(source) {
@@ -333,24 +325,36 @@ func (p *cli) forgetInBook(path string, h *ruleset.Handle, l lifting, touched []
 		had = append(had, b.FreeWithin(l.within...)...)
 	}
 	if nets || len(l.within) > 0 {
-		return had, p.changeBook(path, h, change)
+		err = p.changeBook(path, h, change)
+	} else {
+		err = book.Amend(bookConfig(path, h), l.sources(), change)
 	}
-	return had, book.Amend(bookConfig(path, h), l.sources(), change)
+	return had, cmp.Or(err, netsErr)
 }
 
-// readNets returns the bans that the table holds as prefixes.
-func readNets(h *ruleset.Handle) (map[netip.Prefix]book.Row, error) {
-	rows := make(map[netip.Prefix]book.Row)
+// catchUpNets enters into a book what is left of prefixes: what was banned as
+// one is several in the kernel if a part of it was banned for another time.
+func catchUpNets(b *book.Book, h *ruleset.Handle) error {
+	held := make(map[netip.Prefix]book.Row)
 	for e, err := range h.Entries(ruleset.RoleNet) {
 		if err != nil {
-			return nil, err
+			return err
 		}
 		e.Explain(0, false)
 		now := book.ReadClock().Boot
 		for _, prefix := range e.Prefixes() {
 			r := e.Record(prefix)
-			rows[prefix] = book.RowOf(&r, now)
+			held[prefix] = book.RowOf(&r, now)
 		}
 	}
-	return rows, nil
+	for row := range b.Rows() {
+		_, there := held[row.Source]
+		if !there && row.ByHand && h.IsNet(row.Source, row.Timeout) {
+			b.Lift(row.Source)
+		}
+	}
+	for _, row := range held {
+		b.Learn(row)
+	}
+	return nil
 }
