@@ -3,18 +3,15 @@
 package listeners
 
 import (
-	"bufio"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
+	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Socket is a local socket that waits for packets from anybody.
@@ -43,91 +40,90 @@ func (s Socket) Takes(to netip.AddrPort, device string) bool {
 	return a.Is4() == to.Addr().Is4() || a.Is6() && !s.Only6
 }
 
-// tables are the files that list sockets, for kernels that say no more. state
-// is that of a socket which waits.
-var tables = []struct{ file, proto, state string }{
-	{"tcp", "tcp", "0A"},
-	{"tcp6", "tcp", "0A"},
-	{"udp", "udp", "07"},
-	{"udp6", "udp", "07"},
+// What linux/sock_diag.h and linux/inet_diag.h define.
+const (
+	sockDiagByFamily = 20
+	diagV6Only       = 11 // INET_DIAG_SKV6ONLY
+	diagRequestLen   = 56 // struct inet_diag_req_v2
+	diagMessageLen   = 72 // struct inet_diag_msg
+)
+
+// kinds are the kinds of sockets that wait for packets. state is that of a
+// socket which does, as include/net/tcp_states.h numbers them.
+var kinds = []struct {
+	family, protocol byte
+	name             string
+	state            uint32
+}{
+	{unix.AF_INET, unix.IPPROTO_TCP, "tcp", 10}, // TCP_LISTEN
+	{unix.AF_INET6, unix.IPPROTO_TCP, "tcp", 10},
+	{unix.AF_INET, unix.IPPROTO_UDP, "udp", 7}, // TCP_CLOSE, which for UDP means not connected
+	{unix.AF_INET6, unix.IPPROTO_UDP, "udp", 7},
 }
 
-// Read returns the sockets of the calling thread's network namespace, in the
-// order in which the kernel lists them. It needs no privilege.
+// Read asks the kernel for the sockets of the calling thread's network
+// namespace, as ss(8) does. It needs no privilege, but the kernel's modules
+// tcp_diag and udp_diag.
 func Read() ([]Socket, error) {
-	if all, err := diagnose(); err == nil {
-		return all, nil
+	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	// /proc/net would be that of the process, whose other threads may be
-	// elsewhere.
-	return read("/proc/thread-self/net")
-}
-
-func read(dir string) ([]Socket, error) {
+	defer conn.Close()
 	var all []Socket
-	for _, t := range tables {
-		f, err := os.Open(filepath.Join(dir, t.file))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // a kernel without IPv6
+	for _, k := range kinds {
+		request := make([]byte, diagRequestLen)
+		request[0], request[1] = k.family, k.protocol
+		binary.NativeEndian.PutUint32(request[4:], 1<<k.state)
+		msgs, err := conn.Execute(netlink.Message{
+			Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | netlink.Dump},
+			Data:   request,
+		})
+		if errors.Is(err, unix.ENOENT) {
+			return nil, fmt.Errorf("list %s sockets: the kernel has no %s_diag: %w", k.name, k.name, err)
 		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("list %s sockets: %w", k.name, err)
 		}
-		sockets, err := parse(f, t.proto, t.state)
-		f.Close()
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", f.Name(), err)
+		for _, m := range msgs {
+			s, err := parseDiag(m.Data)
+			if err != nil {
+				return nil, fmt.Errorf("list %s sockets: %w", k.name, err)
+			}
+			s.Proto = k.name
+			all = append(all, s)
 		}
-		all = append(all, sockets...)
 	}
 	return all, nil
 }
 
-// parse reads a table: a heading, then a line for each socket,
-// "sl local_address rem_address st ...".
-func parse(r io.Reader, proto, state string) ([]Socket, error) {
-	var sockets []Socket
-	lines := bufio.NewScanner(r)
-	lines.Scan()
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 4 {
-			return nil, fmt.Errorf("not a socket: %q", lines.Text())
-		}
-		if fields[3] != state {
-			if proto == "tcp" {
-				// Listening sockets come first (tcp_get_idx in
-				// net/ipv4/tcp_ipv4.c), and there may be many of the others.
-				break
-			}
-			continue
-		}
-		addr, err := parseAddr(fields[1])
-		if err != nil {
-			return nil, err
-		}
-		sockets = append(sockets, Socket{Proto: proto, Addr: addr})
+// parseDiag reads a struct inet_diag_msg and the attributes behind it.
+func parseDiag(b []byte) (Socket, error) {
+	if len(b) < diagMessageLen {
+		return Socket{}, fmt.Errorf("socket description of %d bytes", len(b))
 	}
-	return sockets, lines.Err()
+	n := 4
+	if b[0] == unix.AF_INET6 {
+		n = 16
+	}
+	addr, _ := netip.AddrFromSlice(b[8 : 8+n])
+	s := Socket{Addr: netip.AddrPortFrom(addr.Unmap(), binary.BigEndian.Uint16(b[4:]))}
+	if index := binary.NativeEndian.Uint32(b[40:]); index != 0 {
+		s.Device = deviceName(index)
+	}
+	attrs, err := netlink.UnmarshalAttributes(b[diagMessageLen:])
+	for _, a := range attrs {
+		if a.Type == diagV6Only && len(a.Data) == 1 {
+			s.Only6 = a.Data[0] != 0
+		}
+	}
+	return s, err
 }
 
-// parseAddr reads "0100007F:0016": the address as words of 32 bits, each in
-// host byte order, and the port as a number.
-func parseAddr(s string) (netip.AddrPort, error) {
-	fault := fmt.Errorf("not an address: %q", s)
-	host, port, _ := strings.Cut(s, ":")
-	n, err := strconv.ParseUint(port, 16, 16)
+func deviceName(index uint32) string {
+	dev, err := net.InterfaceByIndex(int(index))
 	if err != nil {
-		return netip.AddrPort{}, fault
+		return strconv.FormatUint(uint64(index), 10) // it has gone since
 	}
-	b, err := hex.DecodeString(host)
-	if err != nil || len(b) != 4 && len(b) != 16 {
-		return netip.AddrPort{}, fault
-	}
-	for word := range len(b) / 4 {
-		w := b[4*word:][:4]
-		binary.NativeEndian.PutUint32(w, binary.BigEndian.Uint32(w))
-	}
-	addr, _ := netip.AddrFromSlice(b)
-	return netip.AddrPortFrom(addr.Unmap(), uint16(n)), nil
+	return dev.Name
 }

@@ -1,14 +1,11 @@
 package listeners
 
 import (
-	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -140,48 +137,5 @@ func TestTakes(t *testing.T) {
 		if got := s.Takes(netip.MustParseAddrPort(tt.to), "eth0"); got != tt.want {
 			t.Errorf("%+v, packet to %s: got %v", s, tt.to, got)
 		}
-	}
-}
-
-func TestParse(t *testing.T) {
-	const heading = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
-	// As a little-endian machine writes them.
-	const table = heading +
-		"   0: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1\n" +
-		"   1: 00000000:0D3D 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2 1\n" +
-		"   2: 070200C0:01BB 097100CB:C822 01 00000000:00000000 00:00000000 00000000     0        0 3 1\n"
-	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
-		got, err := parse(strings.NewReader(table), "tcp", "0A")
-		want := []Socket{
-			{Proto: "tcp", Addr: netip.MustParseAddrPort("127.0.0.1:22")}, {Proto: "tcp", Addr: netip.MustParseAddrPort("0.0.0.0:3389")},
-		}
-		if err != nil || !slices.Equal(got, want) {
-			t.Errorf("got %v, %v; want %v", got, err, want)
-		}
-	}
-	for _, bad := range []string{
-		"0: 00\n", "0: 0100007F 0 0A\n", "0: 0100007:0016 0 0A\n", "0: 01:0016 0 0A\n", "0: 0100007F:10000 0 0A\n", "\n",
-	} {
-		if got, err := parse(strings.NewReader(heading+bad), "tcp", "0A"); err == nil {
-			t.Errorf("%q: got %v, want an error", bad, got)
-		}
-	}
-	if got, err := parse(strings.NewReader(""), "tcp", "0A"); err != nil || len(got) != 0 {
-		t.Errorf("an empty table: got %v, %v", got, err)
-	}
-}
-
-// A kernel without IPv6 has no tables for it; a table that cannot be read is an
-// error.
-func TestReadWithoutIPv6(t *testing.T) {
-	dir := t.TempDir()
-	if got, err := read(dir); err != nil || len(got) != 0 {
-		t.Errorf("no tables: got %v, %v", got, err)
-	}
-	if err := os.Mkdir(filepath.Join(dir, "udp6"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := read(dir); err == nil {
-		t.Error("a table that is a directory: no error")
 	}
 }
