@@ -93,11 +93,10 @@ func (p *cli) follow(h *ruleset.Handle, a *answer, q query) (*packetAnswer, erro
 	if dev, err := net.InterfaceByName(q.iif); err == nil { // "" if there is no route
 		packet.Device, packet.Index = dev.Name, uint32(dev.Index)
 	}
-	var fromErr, toErr error
-	packet.FromSelf, fromErr = route.IsLocal(q.from)
-	packet.ToSelf, toErr = route.IsLocal(q.to)
+	to, toErr := route.Back(q.to, "")
+	packet.FromSelf, packet.ToSelf = back.Own, to.Own
 	sockets, err := p.listeners()
-	if err := errors.Join(fromErr, toErr, err); err != nil {
+	if err := errors.Join(toErr, err); err != nil {
 		return nil, err
 	}
 	details := map[string]string{ruleset.AskToThisHost: q.to.String(), ruleset.AskRouteBack: back.Device}

@@ -159,9 +159,8 @@ func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {
 	if err := a.recall(p, h, st.Bans); err != nil {
 		return nil, err
 	}
-	own, ownErr := route.IsLocal(q.from)
-	back, backErr := route.Back(q.from, "")
-	if err := errors.Join(ownErr, backErr); err != nil {
+	back, err := route.Back(q.from, "")
+	if err != nil {
 		return nil, err
 	}
 	a.unroutable = !back.Found
@@ -171,7 +170,7 @@ func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {
 	case len(a.Bans) > 0:
 		a.Verdict = banned
 		a.NoEffect, err = noEffect(h, q.from, a.Bans[0].Set)
-	case own:
+	case back.Own:
 		a.Verdict = ownAddress
 	case back.Found:
 		a.WouldBanSeconds = a.NextBanSeconds

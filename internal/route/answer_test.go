@@ -53,9 +53,9 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
-// IsLocal answers as the routes do: for addresses of interfaces, and for those
-// that only a route of type local has.
-func TestIsLocal(t *testing.T) {
+// An address is this host's own if the routes say so: one of an interface, and
+// one that only a route of type local has.
+func TestOwnAddress(t *testing.T) {
 	l := newLab(t)
 	l.check(l.rtnl.RouteAdd(&vnl.Route{Dst: network("198.18.0.0/24"), Type: unix.RTN_LOCAL, Scope: vnl.SCOPE_HOST, Table: unix.RT_TABLE_LOCAL, LinkIndex: 1}))
 	l.check(l.rtnl.RouteAdd(&vnl.Route{Dst: network("2001:db8:a::/64"), Type: unix.RTN_LOCAL, Scope: vnl.SCOPE_HOST, Table: unix.RT_TABLE_LOCAL, LinkIndex: 1}))
@@ -65,8 +65,8 @@ func TestIsLocal(t *testing.T) {
 		l.up[0].A.IPv4.String(): false, l.up[0].A.IPv6.String(): false, "198.18.1.7": false, "2001:db8:b::7": false,
 	} {
 		l.host.Do(func() {
-			if got, err := IsLocal(netip.MustParseAddr(text)); got != want || err != nil {
-				t.Errorf("%s: got %v, %v; want %v", text, got, err, want)
+			if got, err := Back(netip.MustParseAddr(text), ""); got.Own != want || err != nil {
+				t.Errorf("%s: got %+v, %v; want %v", text, got, err, want)
 			}
 		})
 	}
