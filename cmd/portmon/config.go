@@ -73,13 +73,12 @@ func (p *cli) takeFile(_ *cobra.Command, args []string) error {
 }
 
 func configInitCommand(p *cli) *cobra.Command {
-	var force bool
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use:   "init [FILE]",
 		Short: "write a configuration file with every key explained",
 		Long: `Init writes the built-in default as a file in which every key is explained: to
-` + config.DefaultPath + `, to FILE, or to standard output if FILE is "-". An
-existing file is not touched without --force.`,
+` + config.DefaultPath + `, to FILE, or to standard output if FILE is "-". A file
+that exists is not touched.`,
 		Example: `  portmon config init
   portmon config init - > my.toml`,
 		ValidArgsFunction: completeConfig,
@@ -90,39 +89,21 @@ existing file is not touched without --force.`,
 				p.print("%s", config.Reference)
 				return nil
 			}
-			err := writeFile(name, config.Reference, force)
+			if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+				return err
+			}
+			f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 			if errors.Is(err, fs.ErrExist) {
-				return &hinted{fmt.Errorf("write %s: the file exists", name), "to replace it, add --force"}
+				return &hinted{fmt.Errorf("write %s: the file exists", name), "move it away, or name another file"}
 			} else if err != nil {
 				return err
+			}
+			_, err = f.Write(config.Reference)
+			if err := errors.Join(err, f.Close()); err != nil {
+				return errors.Join(err, os.Remove(name))
 			}
 			p.print("wrote %s\n", name)
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "replace an existing file")
-	return cmd
-}
-
-// writeFile writes a file that all users may read, all of it or nothing, and
-// makes the folder for it. It returns fs.ErrExist for an existing file, unless
-// it may replace that.
-func writeFile(name string, data []byte, replace bool) (err error) {
-	dir := filepath.Dir(name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(dir, "."+filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // after a rename there is nothing to remove
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if replace {
-		return os.Rename(f.Name(), name)
-	}
-	return os.Link(f.Name(), name) // which, unlike a rename, replaces nothing
 }

@@ -81,7 +81,7 @@ func (p *cli) open() (c *nftset.Conn, h *ruleset.Handle, err error) {
 	}
 	if h, err = ruleset.Open(c, tableName); err != nil {
 		c.Close()
-		return nil, nil, denied("read", err)
+		return nil, nil, err
 	}
 	return c, h, nil
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -68,16 +67,6 @@ func exitCode(err error) int {
 		return exitNotInForce
 	}
 	return exitFailed
-}
-
-// denied returns an error for missing privilege that says what could not be done
-// to the table, in place of which request was refused first. Other errors it
-// returns as they are.
-func denied(verb string, err error) error {
-	if !errors.Is(err, os.ErrPermission) {
-		return err
-	}
-	return &hinted{fmt.Errorf("%s table inet %s: %w", verb, tableName, os.ErrPermission), needsPrivilege}
 }
 
 // hintFor returns the next step after an error, or "".

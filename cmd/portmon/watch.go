@@ -52,19 +52,9 @@ func (p *cli) watch(conf *config.Config) error {
 	// A second later, the next signal kills. Not at once: timeout(1) sends each
 	// signal twice.
 	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, unix.SIGHUP)
-	defer signal.Stop(hangups)
-	reload := make(chan struct{})
-	go func() {
-		for range hangups {
-			select {
-			case reload <- struct{}{}:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, unix.SIGHUP)
+	defer signal.Stop(reload)
 	host, _ := os.Hostname() // a notice can do without
 	c := daemon.Config{
 		Config: conf, Load: p.reloadConfig,

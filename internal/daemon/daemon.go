@@ -72,9 +72,9 @@ type daemon struct {
 	stopNotices, stopMetrics func()
 }
 
-// Run runs until the context ends, for which the error is nil. Each value from
+// Run runs until the context ends, for which the error is nil. Each signal from
 // reload has the configuration read again.
-func Run(ctx context.Context, conf Config, reload <-chan struct{}) (err error) {
+func Run(ctx context.Context, conf Config, reload <-chan os.Signal) (err error) {
 	// By default, Go ends a program that writes to a standard error without a
 	// reader. If we ignored the signal, notice commands would inherit that.
 	pipes := make(chan os.Signal, 1)

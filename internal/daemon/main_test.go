@@ -57,13 +57,8 @@ func TestMain(m *testing.M) {
 func runDaemon(path string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
-	reload, hangups := make(chan struct{}), make(chan os.Signal, 1)
-	signal.Notify(hangups, unix.SIGHUP)
-	go func() {
-		for range hangups {
-			reload <- struct{}{}
-		}
-	}()
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, unix.SIGHUP)
 	conf, err := config.Load(path)
 	if err != nil {
 		return err

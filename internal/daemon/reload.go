@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -12,8 +13,8 @@ import (
 	"github.com/portmon/portmon/internal/notice"
 )
 
-// reloads reads the configuration again for each value from reload.
-func (d *daemon) reloads(ctx context.Context, reload <-chan struct{}) {
+// reloads reads the configuration again for each signal from reload.
+func (d *daemon) reloads(ctx context.Context, reload <-chan os.Signal) {
 	// After a reload it reports that it is ready, so it must have been before.
 	select {
 	case <-d.isReady:

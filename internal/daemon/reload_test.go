@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -150,7 +151,7 @@ func (s *systemd) list() []string {
 // within runs a daemon in this process, where the race detector sees it, until
 // it is told to end. It listens to nothing but its socket, as its goroutines
 // are in another namespace than the one that this is called for.
-func (l *fixture) within(load func() (*config.Config, error), reload <-chan struct{}) (s *systemd, stop func()) {
+func (l *fixture) within(load func() (*config.Config, error), reload <-chan os.Signal) (s *systemd, stop func()) {
 	l.T.Helper()
 	conf, err := config.Load(l.file())
 	if err != nil {
@@ -185,8 +186,8 @@ func (l *fixture) within(load func() (*config.Config, error), reload <-chan stru
 func TestReloadBeforeReady(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	reload := make(chan struct{}, 1)
-	reload <- struct{}{}
+	reload := make(chan os.Signal, 1)
+	reload <- unix.SIGHUP
 	s, stop := l.within(func() (*config.Config, error) { return nil, errors.New("on purpose") }, reload)
 	lab.Await(t, "it has reloaded", func() bool { return len(s.list()) >= 3 })
 	stop()
@@ -199,7 +200,7 @@ func TestReloadBeforeReady(t *testing.T) {
 func TestReloadAtOnce(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	reload := make(chan struct{})
+	reload := make(chan os.Signal)
 	n := 0
 	_, stop := l.within(func() (*config.Config, error) {
 		conf, err := config.Load(l.file())
@@ -210,7 +211,7 @@ func TestReloadAtOnce(t *testing.T) {
 	}, reload)
 	for range 20 {
 		select {
-		case reload <- struct{}{}:
+		case reload <- unix.SIGHUP:
 		case <-time.After(lab.Patience):
 			t.Fatal("it does not reload")
 		}
@@ -227,13 +228,13 @@ func TestReloadAtOnce(t *testing.T) {
 func TestEndWhileReloading(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	reload, reading, goOn := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	reload, reading, goOn := make(chan os.Signal), make(chan struct{}), make(chan struct{})
 	s, stop := l.within(func() (*config.Config, error) {
 		close(reading)
 		<-goOn
 		return config.Load(l.file())
 	}, reload)
-	reload <- struct{}{}
+	reload <- unix.SIGHUP
 	<-reading
 	go func() {
 		defer close(goOn)
