@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -108,6 +107,10 @@ func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts) erro
 // summary says what a configuration is about: "44 TCP and 0 UDP trap ports, 5
 // closed ports make a scan, ladder 10m 8h 30d".
 func summary(s *ruleset.Spec) string {
+	var ladder []string
+	for _, d := range s.BanTime {
+		ladder = append(ladder, text.Duration(d))
+	}
 	scan := "scans not counted"
 	if n := s.Scan.Ports; n > 0 {
 		scan = text.Plural(n, "closed port") + " make a scan"
@@ -116,15 +119,7 @@ func summary(s *ruleset.Spec) string {
 		}
 	}
 	return fmt.Sprintf("%d TCP and %d UDP trap ports, %s, ladder %s",
-		countPorts(s.TrapTCP), countPorts(s.TrapUDP), scan, durations(s.BanTime))
-}
-
-func durations(ds []time.Duration) string {
-	var all []string
-	for _, d := range ds {
-		all = append(all, text.Duration(d))
-	}
-	return strings.Join(all, " ")
+		countPorts(s.TrapTCP), countPorts(s.TrapUDP), scan, strings.Join(ladder, " "))
 }
 
 // applyCheck reports whether there is anything to apply, as status does.
@@ -151,16 +146,10 @@ func (p *cli) applyDryRun(c *nftset.Conn, conf *config.Config, facts route.Facts
 	if !r.Empty() {
 		heading = "this would change, in one transaction:"
 	}
-	var changes strings.Builder
-	if err := r.Plan.Write(&changes); err != nil {
-		return fmt.Errorf("write what would change: %w", err)
-	}
-	p.print("# inet %s: %s\n%s", tableName, heading, comments(changes.String()))
-	if err = r.Table.Write(p.out); err != nil {
-		err = exitCodeError(exitFailed) // reported when the rest is flushed
-	}
+	p.print("# inet %s: %s\n%s", tableName, heading, comments(r.Plan.String()))
+	_ = r.Table.Write(p.out) // what cannot be written is reported when the rest is flushed
 	p.adviseOn(r, conf, facts)
-	return err
+	return nil
 }
 
 // comments makes every line a comment of nft's. The time that nft takes to read

@@ -18,8 +18,6 @@ func run(e env, args []string) int {
 	started := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
 	root.SetArgs(args)
-	root.SetOut(p.out)
-	root.SetErr(e.stderr)
 	cmd, err := root.ExecuteC()
 	if err != nil && !started && !errors.As(err, new(*usageError)) {
 		err = usage(cmd, "%w", err)
@@ -45,10 +43,12 @@ run.`,
   portmon status`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true}, // it is for packages
 		Args:              unknownCommand,
 		RunE:              noCommand,
 	}
+	root.SetOut(p.out)
+	root.SetErr(p.stderr)
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	root.PersistentFlags().StringVar(&p.configFile, "config", "",
 		"read the configuration from `FILE` (default /etc/portmon/portmon.toml)")
@@ -57,8 +57,12 @@ run.`,
 	root.AddCommand(
 		applyCommand(p), listCommand(p), whyCommand(p), statusCommand(p), banCommand(p), unbanCommand(p),
 		watchCommand(p), saveCommand(p), removeCommand(p),
-		configCommand(p), versionCommand(p), completionCommand(p),
+		configCommand(p), versionCommand(p),
 	)
+	root.InitDefaultCompletionCmd()
+	completion, _, err := root.Find([]string{"completion"})
+	cobra.CheckErr(err)
+	completion.Args, completion.RunE = unknownCommand, noCommand
 	root.InitDefaultHelpCmd()
 	help, _, err := root.Find([]string{"help"})
 	cobra.CheckErr(err)

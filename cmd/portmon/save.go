@@ -6,7 +6,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/book"
-	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -31,16 +30,13 @@ on disk. Without a table there is nothing to save, and the file stays as it is.`
 			if err != nil {
 				return err
 			}
-			switch w, _, err := p.findWatcher(path); {
-			case err == nil:
+			if w := p.runningWatcher(path); w != nil {
 				defer w.Close()
 				if err := w.Save(); err != nil {
 					return err
 				}
 				p.print("%s: saved by the watcher\n", path)
 				return nil
-			case !errors.Is(err, control.ErrNone):
-				p.warn("going on without the watcher: %v", err)
 			}
 			err = p.withTable(func(h *ruleset.Handle) error { return p.save(path, h) })
 			if errors.Is(err, errNoTable) {

@@ -160,13 +160,11 @@ func (r *report) askWatcher(p *cli) {
 	if err != nil {
 		return // the configuration is reported on its own
 	}
-	w, status, err := p.findWatcher(path)
-	switch {
-	case err == nil:
-		w.Close()
-		r.Watcher = watcherReport{true, &status}
-	case !errors.Is(err, control.ErrNone):
-		p.warn("look for a watcher: %v", err)
+	if w := p.runningWatcher(path); w != nil {
+		defer w.Close()
+		if status, err := w.Status(); err == nil {
+			r.Watcher = watcherReport{true, &status}
+		}
 	}
 }
 

@@ -25,39 +25,26 @@ type watcher interface {
 // dialWatcher connects to the watcher that listens on a socket.
 func dialWatcher(socket string) (watcher, error) { return control.Dial(socket) }
 
-// findWatcher connects to the watcher that keeps its state in a file, once that
-// has answered. The error is [control.ErrNone] if there is none, and also if it
-// watches another network namespace or if we may not ask it.
-func (p *cli) findWatcher(statePath string) (w watcher, s control.Status, err error) {
-	if w, err = p.env.watcher(control.Path(statePath)); err == nil {
-		if s, err = w.Status(); err == nil && s.NetNS != book.Here(0).NetNS {
-			err = control.ErrNone
-		}
-		if err == nil {
-			return w, s, nil
+// runningWatcher connects to the watcher that keeps its state in a file, once
+// that has answered. It returns nil if there is none, if it watches another
+// network namespace, or if we may not ask it: who may edit the table may do
+// without. It warns of one that is there and does not answer.
+func (p *cli) runningWatcher(statePath string) watcher {
+	w, err := p.env.watcher(control.Path(statePath))
+	if err == nil {
+		var s control.Status
+		if s, err = w.Status(); err == nil && s.NetNS == book.Here(0).NetNS {
+			return w
 		}
 		w.Close()
 	}
-	if errors.Is(err, fs.ErrPermission) {
-		err = control.ErrNone // who may edit the table may do without
-	}
-	return nil, s, err
-}
-
-// runningWatcher returns the watcher, nil if none answers, and warns of one that
-// is there and does not.
-func (p *cli) runningWatcher(statePath string) watcher {
-	w, _, err := p.findWatcher(statePath)
-	if err != nil {
-		p.withoutWatcher(err)
-		return nil
-	}
-	return w
+	p.withoutWatcher(err)
+	return nil
 }
 
 // withoutWatcher warns if there is a watcher that does not answer.
 func (p *cli) withoutWatcher(err error) {
-	if !errors.Is(err, control.ErrNone) && !errors.Is(err, fs.ErrPermission) {
+	if err != nil && !errors.Is(err, control.ErrNone) && !errors.Is(err, fs.ErrPermission) {
 		p.warn("going on without the watcher: %v", err)
 	}
 }
