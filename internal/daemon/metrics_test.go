@@ -4,10 +4,12 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/lab"
+	"github.com/portmon/portmon/nftset"
 )
 
 const metricsAddr = "127.0.0.1:9713"
@@ -96,5 +98,59 @@ func TestMetricsForAll(t *testing.T) {
 	if _, err := l.get("[" + l.Link.B.IPv6.String() + "]:9713"); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("they are served by IPv6 too: error %v", err)
 	}
+	p.stop()
+}
+
+// TestRepairedInTime has the table spoiled, and repaired within two seconds by
+// the moments that the watcher logs. A busy machine delays some repairs, but not
+// the quickest of a few beyond that.
+func TestRepairedInTime(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.metrics = metricsAddr
+	p := l.start()
+	current := func(want string) {
+		t.Helper()
+		lab.Await(t, "portmon_table_current is "+want, func() bool { v, _ := l.value(metricsAddr, "portmon_table_current"); return v == want })
+	}
+	spoil := func() (at time.Time) {
+		t.Helper()
+		tx := new(nftset.Tx)
+		tx.FlushSet(l.Open().Set("trap_tcp"))
+		at = time.Now()
+		if err := l.Conn.Commit(tx); err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	quickest := time.Hour
+	for n := 1; n <= 5; n++ {
+		current("1")
+		at := spoil()
+		lab.Await(t, "the table is repaired", func() bool { return len(p.journal("msg=repaired", "wrong=trap_tcp")) == n })
+		lines := p.journal("msg=repaired")
+		text, _, _ := strings.Cut(strings.TrimPrefix(lines[n-1], "time="), " ")
+		repaired, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		quickest = min(quickest, repaired.Sub(at))
+	}
+	if quickest > 2*time.Second {
+		t.Errorf("the quickest repair took %v", quickest)
+	}
+	l.Offend(offender)
+	p.awaitRows(1)
+	// While it is not repaired, the metric says so.
+	current("1")
+	if err := p.ask().Applying(); err != nil {
+		t.Fatal(err)
+	}
+	spoil()
+	current("0")
+	if err := p.ask().Reload(); err != nil {
+		t.Fatal(err)
+	}
+	current("1")
 	p.stop()
 }

@@ -138,6 +138,7 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 	row, counted := k.book.Learn(row)
 	if k.table.state == absent && at <= k.table.since {
 		k.book.Lift(source) // the ban went with the table
+		delete(k.toPut, source)
 		return
 	}
 	if _, recent := k.recent[source]; recent || at <= k.table.newAt {
