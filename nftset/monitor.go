@@ -81,11 +81,6 @@ func (m *Monitor) Close() error { return m.wire.Close() }
 // A context ends a Receive by way of context.AfterFunc.
 func (m *Monitor) SetReadDeadline(t time.Time) error { return m.wire.SetReadDeadline(t) }
 
-// ReadBuffer returns the size in bytes that the buffer really has. The kernel
-// doubles what it is asked for, because it counts the memory that datagrams
-// take rather than their length.
-func (m *Monitor) ReadBuffer() int { return m.wire.ReadBuffer() }
-
 // Receive waits for events and appends them to batch: those of one datagram,
 // which may be a part of a transaction, but never of two. The error is
 // os.ErrClosed after Close, os.ErrDeadlineExceeded after the deadline. Any

@@ -84,11 +84,6 @@ func (c *Conn) Close() error { return c.wire.Close() }
 // usable. A context ends a Receive by way of context.AfterFunc.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.wire.SetReadDeadline(t) }
 
-// ReadBuffer returns the size in bytes that the buffer really has. The kernel
-// doubles what it is asked for, because it counts the memory that datagrams
-// take rather than their length.
-func (c *Conn) ReadBuffer() int { return c.wire.ReadBuffer() }
-
 // Lost counts messages that did not come.
 type Lost struct {
 	// Messages is how many are missing between the last one that came before

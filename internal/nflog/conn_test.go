@@ -135,18 +135,6 @@ func (l *fixture) dialOnce() error {
 	return errors.Join(err, c.Close())
 }
 
-func TestReadBuffer(t *testing.T) {
-	l := newLab(t)
-	small := l.dial(4 << 10)
-	if err := small.Close(); err != nil {
-		t.Fatal(err)
-	}
-	usual := l.dial(0)
-	if small.ReadBuffer() != 8<<10 || usual.ReadBuffer() < 100<<10 {
-		t.Errorf("asked for 4 KiB: %d bytes; for the default: %d bytes", small.ReadBuffer(), usual.ReadBuffer())
-	}
-}
-
 func TestCloseEndsReceive(t *testing.T) {
 	l := newLab(t)
 	c := l.dial(0)

@@ -1,6 +1,7 @@
 package nfnl
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -18,15 +19,14 @@ import (
 // because the kernel walks a set from its start again for each datagram.
 const receiveBuffer = 64 << 10
 
-// DefaultReadBuffer is the size in bytes that [Conn.SetReadBuffer] takes for 0.
-const DefaultReadBuffer = 8 << 20
+// defaultReadBuffer is the size in bytes that [Conn.SetReadBuffer] takes for 0.
+const defaultReadBuffer = 8 << 20
 
 // Conn is a netlink socket. One goroutine may send and receive; others may
 // meanwhile close it or set its deadline.
 type Conn struct {
 	nl      *netlink.Conn
 	raw     syscall.RawConn
-	rcvbuf  int
 	overrun bool // the buffer was full, and what is in it has not all been read yet
 	closed  atomic.Bool
 
@@ -79,23 +79,11 @@ func (c *Conn) JoinGroup(group uint32) error { return c.nl.JoinGroup(group) }
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.nl.SetReadDeadline(t) }
 
 // SetReadBuffer sets the size in bytes of the socket's buffer, 0 for
-// [DefaultReadBuffer]. Without CAP_NET_ADMIN in the initial user namespace,
+// 8 MiB. Without CAP_NET_ADMIN in the initial user namespace,
 // net.core.rmem_max is the limit, silently.
-func (c *Conn) SetReadBuffer(size int) (err error) {
-	if size == 0 {
-		size = DefaultReadBuffer
-	}
-	if err := c.nl.SetReadBuffer(size); err != nil {
-		return err
-	}
-	c.rcvbuf, err = c.nl.ReadBuffer()
-	return err
+func (c *Conn) SetReadBuffer(size int) error {
+	return c.nl.SetReadBuffer(cmp.Or(size, defaultReadBuffer))
 }
-
-// ReadBuffer returns the size in bytes that SetReadBuffer got. The kernel
-// doubles what it is asked for, because it counts the memory that datagrams
-// take rather than their length.
-func (c *Conn) ReadBuffer() int { return c.rcvbuf }
 
 // Exchange sends the pieces as one datagram and calls f with each message that
 // waits to be read then, until f returns an error. These are the answers, of
