@@ -77,7 +77,7 @@ func (b *Book) Rows() iter.Seq[Row] {
 // what is known already writes nothing. A row whose source is not a prefix, or
 // whose numbers are out of range, is ignored.
 func (b *Book) Put(r Row) (changed bool) {
-	r, k, ok := r.normalize()
+	k, ok := r.normalize()
 	if !ok {
 		return false
 	}

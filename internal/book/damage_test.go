@@ -69,7 +69,7 @@ func TestDamage(t *testing.T) {
 		"glued":        {append([]string{header, rows[0][:20] + rows[1]}, rows[2:]...), 1, 2, 5, ""},
 		"tier":         {append([]string{header, `{"prefix":"192.0.2.1/32","tier":256}` + "\n"}, rows...), 1, 2, 7, ""},
 		"free and bad": {append([]string{header, rows[0], `{"prefix":"nobody","free":true}` + "\n"}, rows[1:]...), 1, 3, 7, ""},
-		"free?":        {append([]string{header, rows[0], `{"prefix":"192.0.2.1/32","free":1}` + "\n"}, rows[1:]...), 1, 3, 7, ""},
+		"free?":        {append([]string{header, rows[0], `{"prefix":"192.0.2.1/32","free":maybe}` + "\n"}, rows[1:]...), 1, 3, 7, ""},
 		"much":         {append([]string{header, strings.Repeat("x\n", 5000)}, rows...), 5000, 2, 7, ""},
 	} {
 		data := strings.Join(test.lines, "")

@@ -2,6 +2,7 @@ package book
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"slices"
@@ -29,8 +30,8 @@ func TestFormat(t *testing.T) {
 	b.Free(prefix("192.0.2.0/24"))
 	b.SetTable(7)
 	mustSync(t, b, clock)
-	tail := `{"prefix":"192.0.2.0/24","free":true}
-{"format":"portmon-state","version":2,"saved":"2026-01-18T11:04:26.123Z","uptime_seconds":5025.118,"machine":"m","boot_id":"b","netns":1,"table_handle":7}
+	tail := `{"format":"portmon-state","version":2,"saved":"2026-01-18T11:04:26.123Z","uptime_seconds":5025.118,"machine":"m","boot_id":"b","netns":1,"table_handle":7}
+{"prefix":"192.0.2.0/24","free":true}
 `
 	if got := contents(t, path); !strings.HasSuffix(got, "\n"+tail) {
 		t.Errorf("file:\n%swant at its end:\n%s", got, tail)
@@ -38,7 +39,7 @@ func TestFormat(t *testing.T) {
 }
 
 // Every row survives, through the file and through a pipe, and each line is
-// read in the fast way and in the slow way alike.
+// JSON.
 func TestRoundTrip(t *testing.T) {
 	path := written(t, sample...)
 	report := mustRead(t, config(path, 0), sample...)
@@ -46,13 +47,8 @@ func TestRoundTrip(t *testing.T) {
 		t.Errorf("report: %+v", report)
 	}
 	for line := range strings.Lines(contents(t, path)) {
-		if !strings.HasPrefix(line, rowStart) {
-			continue
-		}
-		fast, slow := parsed{clock: clock}, parsed{clock: clock}
-		escaped := strings.Contains(line, `\`)
-		if fast.parse(line) == escaped || !slow.parseJSON([]byte(line)) || !escaped && fast != slow {
-			t.Errorf("%s: %+v and %+v", line, fast, slow)
+		if !json.Valid([]byte(line)) {
+			t.Errorf("not JSON: %s", line)
 		}
 	}
 	var pipe bytes.Buffer
@@ -71,7 +67,7 @@ func TestEdited(t *testing.T) {
 	path := written(t)
 	edited := strings.Split(contents(t, written(t, sample[0])), "\n")[0] + `
 { "until": "2026-01-18T20:04:26+01:00", "timeout_seconds": 2.88e4, "prefix" : "203.0.113.7", "comment":"q\u0021" }
-{"prefix":"203.0.113.8/24","permanent":true,"future_key":[1,2],"cause":"fleet"}
+{"prefix":"203.0.113.8/24","permanent":true,"future_key":"}\\\"","cause":"fleet"}
 
 {"until":"2026-01-18T12:04:26.123Z","timeout_seconds":3600,"prefix":"2001:db8::1/128"}`
 	overwrite(t, path, edited)

@@ -27,7 +27,7 @@ func FuzzRead(f *testing.F) {
 			c = boot(c, time.Hour)
 		}
 		b := New(c.MaxRows)
-		report, err := b.load(bytes.NewReader(data), c, clock.Wall, nil)
+		report, err := b.load(bytes.NewReader(data), c, nil)
 		if err != nil {
 			return
 		}
@@ -35,7 +35,7 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("%d rows, %+v", b.Len(), report)
 		}
 		for r := range b.Rows() {
-			if _, _, ok := r.normalize(); !ok || r.Remaining(c.Now.Boot) > r.Timeout || r.First > c.Now.Boot || r.Last > c.Now.Boot {
+			if _, ok := r.normalize(); !ok || r.Remaining(c.Now.Boot) > r.Timeout || r.First > c.Now.Boot || r.Last > c.Now.Boot {
 				t.Errorf("%+v", r)
 			}
 			if !r.BannedAt(c.Now.Boot) && r.StepAt(c.Now.Boot) == 0 {

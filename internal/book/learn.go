@@ -14,13 +14,13 @@ import "github.com/portmon/portmon/ruleset"
 // order. Bans by hand and by other programs are not offences unless they have a
 // step. A source at step n has at least n offences.
 func (b *Book) Learn(r Row) (now Row, counted bool) {
-	r, k, ok := r.normalize()
+	k, ok := r.normalize()
 	if !ok {
 		return Row{}, false
 	}
 	old, known := b.get(k)
 	now, counted = merge(old, r)
-	if now, _, _ = now.normalize(); known && old.same(&now) {
+	if now.normalize(); known && old.same(&now) {
 		return old, false
 	}
 	b.set(k, &now)

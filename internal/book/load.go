@@ -6,20 +6,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/netip"
-	"time"
 )
 
 // maxLine bounds a line, in bytes. The longest that is written, with a comment
 // full of escapes, has half of it.
 const maxLine = 4096
 
+// maxBytes bounds what is read of a book: portmon writes no file that is
+// larger, and to read one would take very long.
+func maxBytes(rows int) int64 { return 64<<20 + int64(rows)*maxLine }
+
 // Report says what was found in a file. Whatever is wrong with it, all rows
 // that can be read were read.
 type Report struct {
 	Path    string
 	Missing bool   // there is no file, or nothing in it
-	Saved   Header // the last one; if there is none, it has the time of the last writing
+	Saved   Header // the last one; if there is none, it has the time of now
 	Rows    int
 	// Torn says that the last line was cut off, as it is after a power cut.
 	Torn bool
@@ -30,8 +34,8 @@ type Report struct {
 	// network namespace. It is for the caller to refuse them.
 	Origin error
 
-	lines int    // the first header is not counted
-	first Header // zero if the first line is not one
+	lines   int // below the first one
+	written int // how many of them the file had when it was last rewritten
 }
 
 // String returns a sentence about what a power cut does not explain, or "".
@@ -43,11 +47,32 @@ func (r Report) String() string {
 		r.Path, r.BadLines, r.FirstBad, r.Rows)
 }
 
+// Encode writes rows for [Decode].
+func Encode(w io.Writer, o Origin, now Clock, rows iter.Seq[Row]) error {
+	return encode(w, newHeader(o, now), rows)
+}
+
+func encode(w io.Writer, h Header, rows iter.Seq[Row]) error {
+	out, l := bufio.NewWriterSize(w, 256<<10), newLine()
+	b := h.append(nil)
+	_, err := out.Write(b)
+	for r := range rows {
+		if err != nil {
+			return err
+		}
+		if _, ok := r.normalize(); ok {
+			b = l.append(b[:0], &r, false, h.Clock())
+			_, err = out.Write(b)
+		}
+	}
+	return errors.Join(err, out.Flush())
+}
+
 // Decode reads what [Encode] wrote, up to as many bytes as MaxRows rows can
 // have. Of a Config it needs Here, Now and MaxRows.
 func Decode(r io.Reader, c Config) (*Book, Report, error) {
 	b := New(c.MaxRows)
-	report, err := b.load(io.LimitReader(r, maxBytes(b.max)), c, c.Now.Wall, nil)
+	report, err := b.load(io.LimitReader(r, maxBytes(b.max)), c, nil)
 	return b, report, err
 }
 
@@ -56,6 +81,7 @@ func Decode(r io.Reader, c Config) (*Book, Report, error) {
 type loader struct {
 	Report
 	book *Book
+	row  *line
 	only [][]byte // how the lines of the sources wanted begin; nil: all
 	ours bool     // there was something that only portmon writes
 }
@@ -63,38 +89,40 @@ type loader struct {
 // fewSources is up to how many sources are looked for line by line.
 const fewSources = 16
 
-// rowsOf returns how the lines about sources begin, as they are written.
-func rowsOf(sources []netip.Prefix) [][]byte {
-	starts := make([][]byte, 0, len(sources))
-	for _, p := range sources {
-		if k, ok := keyOf(p); ok {
-			starts = append(starts, rowStartOf(k.prefix()))
-		}
+// startsOf returns how the lines about sources begin, or nil if all lines are to
+// be read.
+func startsOf(sources []netip.Prefix) [][]byte {
+	if sources == nil || len(sources) > fewSources {
+		return nil
+	}
+	starts := make([][]byte, len(sources))
+	for i, p := range sources {
+		k, _ := keyOf(p)
+		starts[i] = append(k.prefix().AppendTo([]byte(rowStart)), '"')
 	}
 	return starts
 }
 
-func rowStartOf(source netip.Prefix) []byte { return append(source.AppendTo([]byte(rowStart)), '"') }
-
-// wants reports whether a line that begins like this may be of a source wanted.
-func (l *loader) wants(line []byte) bool {
-	if l.only == nil || !bytes.HasPrefix(line, []byte(rowStart)) {
-		return true
+// skips reports whether a line is about a source that is not wanted.
+func (l *loader) skips(text []byte) bool {
+	if l.only == nil || !bytes.HasPrefix(text, []byte(rowStart)) {
+		return false
 	}
 	for _, start := range l.only {
-		if bytes.HasPrefix(line, start) {
-			return true
+		if bytes.HasPrefix(text, start) {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
-// load reads a file that was last written at that time.
-func (b *Book) load(r io.Reader, c Config, written time.Time, only [][]byte) (Report, error) {
-	if !isDate(written) {
-		written = time.Unix(0, 0)
+// load reads a file, or only the rows whose lines begin in some ways. Rows
+// without a header are as of now.
+func (b *Book) load(r io.Reader, c Config, only [][]byte) (Report, error) {
+	l := loader{
+		Report: Report{Path: c.Path, Missing: true, Saved: newHeader(Origin{}, c.Now)},
+		book:   b, row: newLine(), only: only,
 	}
-	l := loader{Report: Report{Path: c.Path, Missing: true, Saved: Header{Saved: written}}, book: b, only: only}
 	if err := l.readAll(bufio.NewReaderSize(r, 256<<10)); err != nil {
 		return l.Report, err
 	}
@@ -126,69 +154,65 @@ func (b *Book) load(r io.Reader, c Config, written time.Time, only [][]byte) (Re
 	return l.Report, nil
 }
 
-func (l *loader) readAll(r *bufio.Reader) error {
+func (l *loader) readAll(in *bufio.Reader) error {
 	for number := 1; ; number++ {
-		line, err := r.ReadSlice('\n')
-		if len(line) == 0 && err == io.EOF {
+		text, err := in.ReadSlice('\n')
+		if len(text) == 0 && err == io.EOF {
 			return nil
 		}
-		l.Missing = l.Missing && isBlank(line)
-		bad := len(line) > maxLine // as a full buffer is
+		l.Missing = l.Missing && isBlank(text)
+		bad := len(text) > maxLine // as a full buffer is
 		for errors.Is(err, bufio.ErrBufferFull) {
-			line, err = r.ReadSlice('\n')
-			l.Missing = l.Missing && isBlank(line)
+			text, err = in.ReadSlice('\n')
+			l.Missing = l.Missing && isBlank(text)
 		}
 		if l.Torn = err == io.EOF; err != nil && !l.Torn {
 			return err
 		}
-		if !bad && l.wants(line) {
-			if bad, err = l.line(line, number); err != nil {
+		if !bad && !l.skips(text) {
+			if bad, err = l.read(text, number == 1); err != nil {
 				return err
 			}
 		}
 		switch {
 		case bad && l.Torn:
-			l.ours = l.ours || bytes.HasPrefix([]byte(headerStart), line[:min(len(line), len(headerStart))])
+			l.ours = l.ours || bytes.HasPrefix([]byte(headerStart), text[:min(len(text), len(headerStart))])
 			return nil
 		case bad:
 			if l.BadLines++; l.BadLines == 1 {
 				l.FirstBad = number
 			}
 		}
-		if number > 1 {
-			l.lines++
-		}
+		l.lines = number - 1
 	}
 }
 
 func isBlank(b []byte) bool { return len(bytes.Trim(b, "\x00 \t\r\n")) == 0 }
 
-// line handles a line, and reports whether it is bad.
-func (l *loader) line(line []byte, number int) (bad bool, err error) {
-	if !bytes.HasPrefix(line, []byte(rowStart)) {
+// read reads a line, and reports whether it is bad.
+func (l *loader) read(text []byte, first bool) (bad bool, err error) {
+	if !bytes.HasPrefix(text, []byte(rowStart)) {
 		var h Header
-		if err := h.parse(line); err == nil {
+		if err := h.parse(text); err == nil {
 			l.moveTo(h.Origin, h.Clock())
-			if l.Saved, l.ours = h, true; number == 1 {
-				l.first = h
+			if l.Saved, l.ours = h, true; first {
+				l.written = h.Rows
 			}
 			return false, nil
 		} else if !errors.Is(err, errNotHeader) {
 			return true, err
 		}
 	}
-	row, k, free, ok := parseRow(line, l.Saved.Clock())
-	switch {
+	switch k, ok := l.row.parse(string(text), l.Saved.Clock()); {
 	case !ok:
-		return len(bytes.TrimSpace(line)) > 0 || number == 1, nil
-	case !l.wants(rowStartOf(row.Source)):
-	case free:
+		return first || len(bytes.TrimSpace(text)) > 0, nil
+	case l.row.free:
 		l.book.remove(k)
 	default:
-		l.book.set(k, &row)
+		l.book.set(k, &l.row.Row)
 	}
 	l.ours = true
-	return number == 1, nil // it is read, but where is the header?
+	return first, nil // it is read, but where is the header?
 }
 
 // moveTo goes on to a later reading of both clocks. If that is of another boot,

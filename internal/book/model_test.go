@@ -107,7 +107,8 @@ func (m *model) reopen(rng *rand.Rand) {
 		}
 		delete(m.rows, free)
 		merged, _ := merge(m.rows[learn.Source], learn)
-		m.rows[learn.Source], _, _ = merged.normalize()
+		merged.normalize()
+		m.rows[learn.Source] = merged
 	}
 	if rng.IntN(3) == 0 {
 		// The next boot is some whole seconds later, as far as is known.

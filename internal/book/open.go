@@ -35,50 +35,16 @@ type Config struct {
 // system says.
 func Open(c Config) (*Book, Report, error) { return openRows(c, nil) }
 
-func openRows(c Config, only [][]byte) (*Book, Report, error) {
-	s, err := openStore(c)
-	if err != nil {
-		return nil, Report{}, wrap("open", c.Path, err)
-	}
-	b, report := New(c.MaxRows), Report{Path: c.Path, Missing: true}
-	if s.file != nil {
-		report, err = b.loadFile(s.file, c, only)
-	}
-	if err != nil {
-		s.close()
-		return nil, Report{}, wrap("read", c.Path, err)
-	}
-	b.store, b.table = s, report.Saved.Table
-	s.head, s.lines = report.Saved, report.lines
-	s.keep = report.BadLines > 0 || report.Origin != nil
-	s.rewrite = report.Missing || report.Torn || s.keep || !report.first.SameBoot(c.Here) || report.first.Version < Version
-	if s.rewrite {
-		s.head = newHeader(c.Here, c.Now) // the old one has served to tell how much time has passed
-	}
-	return b, report, nil
-}
-
 // Amend lets change edit the rows of some sources in a book that has no owner
 // at the moment. A new book is about the table of c.Here from the start. The
 // error may wrap an [*OriginError]; nothing is changed then.
 //
-// Of a large book, only the rows of these sources are read and lines about them
-// appended, which takes a few milliseconds, unless it needs to be rewritten.
+// Of a large book, only the rows of a few sources are read and lines about them
+// appended, which takes some milliseconds, unless it needs to be rewritten.
 func Amend(c Config, sources []netip.Prefix, change func(*Book)) error {
-	var only [][]byte
-	if len(sources) <= fewSources {
-		only = rowsOf(sources)
-	}
-	b, report, err := openRows(c, only)
+	b, report, err := openRows(c, startsOf(sources))
 	if err != nil {
 		return err
-	}
-	b.store.partial = only != nil
-	if s := b.store; s.partial && (s.rewrite || s.lines > 2*report.first.Rows+fewLines) {
-		b.Close()
-		if b, report, err = openRows(c, nil); err != nil {
-			return err
-		}
 	}
 	defer b.Close()
 	if report.Origin != nil {
@@ -91,23 +57,38 @@ func Amend(c Config, sources []netip.Prefix, change func(*Book)) error {
 	return b.Sync(c.Now)
 }
 
+func openRows(c Config, only [][]byte) (b *Book, report Report, err error) {
+	s := &store{Config: c, next: c.Now.Boot}
+	if err := s.open(c.Wait); err != nil {
+		s.close()
+		return nil, Report{}, wrap("open", c.Path, err)
+	}
+	for ; ; only = nil {
+		b, report = New(c.MaxRows), Report{Path: c.Path, Missing: true}
+		if s.file != nil {
+			if report, err = b.loadFile(s.file, c, only); err != nil {
+				s.close()
+				return nil, Report{}, wrap("read", c.Path, err)
+			}
+		}
+		s.head, s.lines, s.written, s.partial = report.Saved, report.lines, report.written, only != nil
+		s.keep = report.BadLines > 0 || report.Origin != nil
+		s.rewrite = report.Missing || report.Torn || s.keep || !s.head.SameBoot(c.Here) || s.head.Version < Version
+		if !s.partial || !s.rewrite && s.lines <= 2*s.written+fewLines {
+			break
+		}
+	}
+	if s.rewrite {
+		s.head = newHeader(c.Here, c.Now) // the old one has served to tell how much time has passed
+	}
+	b.store, b.table = s, report.Saved.Table
+	return b, report, nil
+}
+
 // Read reads the book of another owner, or of none, without a lock, as it is on
 // the disk. If a few sources are named it reads only their rows, in a fraction
 // of the time. Changes stay in memory.
 func Read(c Config, sources ...netip.Prefix) (*Book, Report, error) {
-	if len(sources) == 0 || len(sources) > fewSources {
-		return read(c, nil)
-	}
-	return read(c, rowsOf(sources))
-}
-
-// Look reports what a book is about, without reading its rows.
-func Look(c Config) (Report, error) {
-	_, report, err := read(c, rowsOf(nil))
-	return report, err
-}
-
-func read(c Config, only [][]byte) (*Book, Report, error) {
 	b := New(c.MaxRows)
 	report := Report{Path: c.Path, Missing: true}
 	d, err := folder.Open(filepath.Dir(c.Path))
@@ -116,7 +97,7 @@ func read(c Config, only [][]byte) (*Book, Report, error) {
 		var f *os.File
 		if f, err = d.Open(filepath.Base(c.Path), unix.O_RDONLY); err == nil {
 			defer f.Close()
-			report, err = b.loadFile(f, c, only)
+			report, err = b.loadFile(f, c, startsOf(sources))
 		}
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -125,9 +106,11 @@ func read(c Config, only [][]byte) (*Book, Report, error) {
 	return b, report, nil
 }
 
-// maxBytes bounds what is read of a book: portmon writes no file that is
-// larger, and to read one would take very long.
-func maxBytes(rows int) int64 { return 64<<20 + int64(rows)*maxLine }
+// Look reports what a book is about, without reading its rows.
+func Look(c Config) (Report, error) {
+	_, report, err := Read(c, []netip.Prefix{}...)
+	return report, err
+}
 
 // loadFile reads a file as large as it is now.
 func (b *Book) loadFile(f *os.File, c Config, only [][]byte) (Report, error) {
@@ -136,12 +119,12 @@ func (b *Book) loadFile(f *os.File, c Config, only [][]byte) (Report, error) {
 		return Report{}, err
 	}
 	if info.Size() > maxBytes(b.max) {
-		return Report{}, &RefusedError{Reason: f.Name() + " is too large", Hint: "move it away"}
+		return Report{}, &RefusedError{Reason: c.Path + " is too large", Hint: "move it away"}
 	}
 	if only == nil {
 		const line = 256 // bytes, about
 		n := min(int(info.Size()/line), b.max)
 		b.index, b.rows = make(map[key]uint32, n), make([]compact, 0, n)
 	}
-	return b.load(io.LimitReader(f, info.Size()), c, info.ModTime(), only)
+	return b.load(io.NewSectionReader(f, 0, info.Size()), c, only)
 }

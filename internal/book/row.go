@@ -14,20 +14,21 @@ import (
 type Row struct {
 	Source netip.Prefix
 
-	Banned  bool
+	Cause  ruleset.Cause
+	Proto  uint8 // IP protocol of the last offence; 0 if not known
+	Port   uint16
+	Banned bool
+	ByHand bool
+
 	Timeout time.Duration // of the ban; 0: for ever, and Until means nothing
 	Until   Moment
-	ByHand  bool
-	Comment string
+	Comment string // of the ban
 
 	Step      int // of the ladder, from 1; 0: none on record
 	StepUntil Moment
 
-	Cause       ruleset.Cause
 	Offences    int
-	First, Last Moment // offences; 0 if not known
-	Proto       uint8  // IP protocol of the last offence; 0 if not known
-	Port        uint16
+	First, Last Moment // of the offences; 0 if not known
 }
 
 // BannedAt reports whether the row has a ban that is not over.
@@ -82,18 +83,15 @@ func (r *Row) same(s *Row) bool {
 	return a == *s
 }
 
-const (
-	maxComment  = 253 // bytes that the kernel takes
-	maxOffences = math.MaxUint16
-)
+const maxComment = 253 // bytes that the kernel takes
 
-// normalize returns a row as the book keeps it, to the millisecond and without
-// what means nothing, and the key of its source. It returns false for what
-// cannot be a row.
-func (r Row) normalize() (Row, key, bool) {
+// normalize makes a row as the book keeps it, to the millisecond and without
+// what means nothing, and returns the key of its source. It returns false for
+// what cannot be a row.
+func (r *Row) normalize() (key, bool) {
 	k, ok := keyOf(r.Source)
 	if !ok || r.Timeout < 0 || r.Timeout > horizon || r.Step < 0 || r.Step > math.MaxUint8 {
-		return Row{}, key{}, false
+		return key{}, false
 	}
 	r.Source = k.prefix()
 	if !r.Banned {
@@ -106,7 +104,7 @@ func (r Row) normalize() (Row, key, bool) {
 	if r.Step == 0 {
 		r.StepUntil = 0
 	}
-	r.Offences = min(max(r.Offences, r.Step), maxOffences)
+	r.Offences = min(max(r.Offences, r.Step), math.MaxUint16)
 	if r.Offences == 0 {
 		r.First, r.Last = 0, 0
 	}
@@ -123,7 +121,7 @@ func (r Row) normalize() (Row, key, bool) {
 	if len(r.Comment) > maxComment {
 		r.Comment = strings.ToValidUTF8(r.Comment[:maxComment], "")
 	}
-	return r, k, true
+	return k, true
 }
 
 // HandComment is the comment of a ban by hand that came with none. In the set

@@ -1,12 +1,10 @@
 package book
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,64 +26,47 @@ const (
 	badSuffix   = ".bad"
 )
 
-// store is the file of a book that its owner changes. What concerns the disk is
-// only touched while disk is locked, so that a sync can wait for it beside the
-// owner's loop; the rest is the loop's.
+// store is the file of a book that its owner changes.
 type store struct {
-	path string
-	name string // in its folder
-	here Origin
-
-	force bool // without the lock: the file is replaced, which its owner will notice
-
-	disk   sync.Mutex
+	Config
 	folder *folder.Folder
 	lock   *os.File
 	file   *os.File // nil if there is none yet
 	keep   bool     // the file is to be kept as .bad when it is rewritten
-	failed atomic.Bool
 
 	head    Header // the last one in the file
-	lines   int    // in the file, without the first header
+	lines   int    // in the file, below the first one
+	written int    // of those, when the file was last rewritten
 	partial bool   // the book has only some rows of the file, which cannot be rewritten
+
 	pending []key  // sources of which a line is to be appended
 	dirty   bool   // something is to be written
-	changed bool   // something was, since the file was last rewritten
 	rewrite bool   // appending is not enough
 	next    Moment // when to write, at the earliest
+	failed  atomic.Bool
 }
 
-// openStore takes the lock of a file and opens it, if there is one.
-func openStore(c Config) (*store, error) {
-	s := &store{path: c.Path, name: filepath.Base(c.Path), here: c.Here, force: c.Force, next: c.Now.Boot}
-	if err := s.open(c.Wait); err != nil {
-		s.close()
-		return nil, err
-	}
-	return s, nil
-}
-
+// open takes the lock of a file and opens it, if there is one.
 func (s *store) open(wait time.Duration) (err error) {
-	if s.folder, err = folder.Make(filepath.Dir(s.path)); err != nil {
+	if s.folder, err = folder.Make(filepath.Dir(s.Path)); err != nil {
 		return err
 	}
-	s.lock, err = s.folder.Lock(s.name+lockSuffix, wait)
-	if err != nil && !(s.force && errors.Is(err, ErrLocked)) {
+	s.lock, err = s.folder.Lock(s.name()+lockSuffix, wait)
+	if err != nil && !(s.Force && errors.Is(err, ErrLocked)) {
 		return err
 	}
-	s.file, err = s.folder.Open(s.name, unix.O_RDWR|unix.O_APPEND)
+	s.file, err = s.folder.Open(s.name(), unix.O_RDWR|unix.O_APPEND)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
 }
 
+func (s *store) name() string { return filepath.Base(s.Path) }
+
 func (s *store) close() {
-	for _, f := range [...]*os.File{s.file, s.lock} {
-		if f != nil {
-			f.Close()
-		}
-	}
+	s.file.Close() // an error if it is nil
+	s.lock.Close()
 	if s.folder != nil {
 		s.folder.Close()
 	}
@@ -110,11 +91,6 @@ func (s *store) replace() {
 	if s != nil {
 		s.dirty, s.rewrite, s.pending = true, true, nil
 	}
-}
-
-// full reports whether the file is to be rewritten rather than appended to.
-func (s *store) full(b *Book) bool {
-	return s.rewrite || s.force || !s.partial && s.lines+len(s.pending) > 2*b.Len()+fewLines
 }
 
 // drifted reports whether the wall clock was set since the last header.
@@ -159,11 +135,7 @@ func (b *Book) NextSync() (at Moment, ok bool) {
 // Sync writes what has changed since the last time, and waits until it is on
 // the disk.
 func (b *Book) Sync(now Clock) error {
-	if b.store == nil {
-		return nil
-	}
-	b.store.disk.Lock()
-	wait, err := b.store.flush(b, now)
+	wait, err := b.Flush(now)
 	if wait == nil {
 		return err
 	}
@@ -173,27 +145,44 @@ func (b *Book) Sync(now Clock) error {
 // Flush is Sync in two halves, for a loop that must not wait for the disk. It
 // hands what has changed to the kernel; wait, which must then be called, if
 // need be by another goroutine, returns when it is on the disk. wait is nil if
-// there is nothing to write, or if the one before has not returned. After an
-// error of either, the file is rewritten the next time.
+// there is nothing to write. After an error of either, the file is rewritten
+// the next time.
+//
+// Until wait has returned, the book may be changed, but Flush, Sync, Compact
+// and Close may not be called.
 func (b *Book) Flush(now Clock) (wait func() error, err error) {
-	if b.store == nil || !b.store.disk.TryLock() {
+	s := b.store
+	if s == nil {
 		return nil, nil
 	}
-	return b.store.flush(b, now)
+	if s.failed.Swap(false) {
+		s.replace()
+	}
+	if !s.dirty {
+		return nil, nil
+	}
+	s.next = now.Boot.Add(syncEvery)
+	finish, err := s.write(b, now)
+	if err != nil {
+		s.failed.Store(true)
+		return nil, wrap("write", s.Path, err)
+	}
+	s.dirty, s.rewrite, s.pending = false, false, nil
+	return func() error {
+		err := finish()
+		s.failed.Store(err != nil)
+		return wrap("write", s.Path, err)
+	}, nil
 }
 
 // Compact is Sync at an orderly end: the file is rewritten if anything has
 // changed since that was last done, or if it is gone.
 func (b *Book) Compact(now Clock) error {
-	s := b.store
-	if s == nil {
-		return nil
-	}
-	s.noteDrift(b, now)
-	_, err := os.Lstat(s.path)
-	gone := errors.Is(err, fs.ErrNotExist) && b.Len() > 0
-	if s.changed || s.dirty || gone || s.failed.Load() {
-		s.replace()
+	if s := b.store; s != nil {
+		s.noteDrift(b, now)
+		if s.dirty || s.lines > s.written || b.Len() > 0 && !s.inPlace() {
+			s.replace()
+		}
 	}
 	return b.Sync(now)
 }
@@ -201,37 +190,10 @@ func (b *Book) Compact(now Clock) error {
 // Close gives up the lock, without writing. What is done to the book afterwards
 // stays in memory.
 func (b *Book) Close() {
-	if s := b.store; s != nil {
-		s.disk.Lock()
-		defer s.disk.Unlock()
-		s.close()
+	if b.store != nil {
+		b.store.close()
 		b.store = nil
 	}
-}
-
-// flush is called with disk locked, and unlocks it unless it returns wait.
-func (s *store) flush(b *Book, now Clock) (wait func() error, err error) {
-	if s.failed.Swap(false) {
-		s.replace()
-	}
-	if !s.dirty {
-		s.disk.Unlock()
-		return nil, nil
-	}
-	s.next = now.Boot.Add(syncEvery)
-	finish, err := s.write(b, now)
-	if err != nil {
-		s.failed.Store(true)
-		s.disk.Unlock()
-		return nil, wrap("write", s.path, err)
-	}
-	s.dirty, s.rewrite, s.pending = false, false, nil
-	return func() error {
-		defer s.disk.Unlock()
-		err := finish()
-		s.failed.Store(err != nil)
-		return wrap("write", s.path, err)
-	}, nil
 }
 
 // write hands the changes to the kernel, and returns what brings them to the
@@ -241,7 +203,7 @@ func (s *store) write(b *Book, now Clock) (finish func() error, err error) {
 		// The file was removed or replaced, or the folder with the lock in it.
 		s.close()
 		if err = s.open(0); err == nil && s.file != nil {
-			err = checkHead(s.file) // may it be replaced?
+			_, err = New(0).loadFile(s.file, s.Config, [][]byte{}) // is it ours?
 		}
 		if err != nil {
 			s.close()
@@ -249,54 +211,40 @@ func (s *store) write(b *Book, now Clock) (finish func() error, err error) {
 		}
 		s.rewrite, s.keep = true, false
 	}
-	head := newHeader(s.here, now)
+	head := newHeader(s.Here, now)
 	head.Table = b.table
-	if s.full(b) {
+	if s.rewrite || s.Force || !s.partial && s.lines+len(s.pending) > 2*b.Len()+fewLines {
 		return s.startRewrite(b, head)
 	}
-	var lines []byte
-	for _, k := range s.pending {
-		if r, ok := b.get(k); ok {
-			lines = appendRow(lines, &r, s.head.Clock())
-		} else {
-			lines = appendFree(lines, k.prefix())
-		}
-	}
-	s.lines += len(s.pending)
-	if s.head.Table != b.table || s.drifted(now) || now.Boot.Sub(s.head.Clock().Boot) > headerEvery {
+	var text []byte
+	if s.head.Table != head.Table || s.drifted(now) || now.Boot.Sub(s.head.Clock().Boot) > headerEvery {
 		s.head = head
-		lines = head.append(lines)
+		text = head.append(text)
 		s.lines++
 	}
-	s.changed = true
-	info, err := s.file.Stat()
-	if err != nil {
-		return nil, err
+	l := newLine()
+	for _, k := range s.pending {
+		r, ok := b.get(k)
+		r.Source = k.prefix()
+		text = l.append(text, &r, !ok, s.head.Clock())
 	}
-	if _, err := s.file.Write(lines); err != nil {
-		return nil, errors.Join(err, s.file.Truncate(info.Size())) // or the next line sticks to half of one
+	s.lines += len(s.pending)
+	if _, err := s.file.Write(text); err != nil {
+		return nil, err
 	}
 	return func() error { return unix.Fdatasync(int(s.file.Fd())) }, nil
 }
 
-// checkHead returns an error if a file does not begin with a header.
-func checkHead(f *os.File) error {
-	start := make([]byte, maxLine)
-	n, _ := f.ReadAt(start, 0)
-	line, _, _ := bytes.Cut(start[:n], []byte("\n"))
-	return new(Header).parse(line)
-}
-
 // inPlace reports whether the path still leads to our folder and file.
 func (s *store) inPlace() bool {
-	var st unix.Stat_t
-	switch {
-	case s.folder == nil:
+	if s.folder == nil {
 		return false
-	case s.file == nil:
-		return s.folder.InPlace(s.name, nil)
 	}
-	return unix.Fstat(int(s.file.Fd()), &st) == nil && s.folder.InPlace(s.name, &st)
+	info, err := s.file.Stat()
+	if s.file == nil {
+		return s.folder.InPlace(s.name(), nil)
+	}
+	return err == nil && s.folder.InPlace(s.name(), info)
 }
 
 // startRewrite writes all rows to a new file, which finish then puts in the
@@ -305,15 +253,9 @@ func (s *store) startRewrite(b *Book, head Header) (finish func() error, err err
 	if s.partial {
 		return nil, errors.New("it was replaced by another process just now")
 	}
-	temp, bad := s.name+tempSuffix, ""
-	if s.force {
-		temp = s.name + forceSuffix // the owner may be using the other one
-	}
-	if s.keep && s.file != nil {
-		bad = s.name + badSuffix
-		if err := s.folder.Check(bad); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
+	temp := s.name() + tempSuffix
+	if s.Force {
+		temp = s.name() + forceSuffix // the owner may be using the other one
 	}
 	if err := s.folder.Remove(temp); err != nil { // of one that was killed
 		return nil, err
@@ -330,18 +272,21 @@ func (s *store) startRewrite(b *Book, head Header) (finish func() error, err err
 	if err := encode(f, head, b.Rows()); err != nil {
 		return nil, giveUp(err)
 	}
-	s.head, s.lines, s.changed = head, b.Len(), false
+	s.head, s.lines, s.written = head, b.Len(), b.Len()
 	return func() error {
 		err := f.Sync()
+		if bad := s.name() + badSuffix; err == nil && s.keep && s.file != nil {
+			if err = s.folder.Remove(bad); err == nil {
+				err = s.folder.Rename(s.name(), bad)
+			}
+		}
 		if err == nil {
-			err = s.folder.Replace(temp, s.name, bad)
+			err = s.folder.Rename(temp, s.name())
 		}
 		if err != nil {
 			return giveUp(err)
 		}
-		if s.file != nil {
-			s.file.Close()
-		}
+		s.file.Close()
 		s.file, s.keep = f, false
 		return nil
 	}, nil

@@ -28,7 +28,7 @@ type Listener struct {
 	net.Listener
 	name   string
 	folder *folder.Folder
-	made   unix.Stat_t
+	made   fs.FileInfo
 	close  func() error
 }
 
@@ -110,7 +110,7 @@ func (l *Listener) removeStale() error {
 }
 
 // InPlace reports whether the path still leads to this socket.
-func (l *Listener) InPlace() bool { return l.folder.InPlace(l.name, &l.made) }
+func (l *Listener) InPlace() bool { return l.folder.InPlace(l.name, l.made) }
 
 // Close stops listening and removes the socket, unless another one has taken
 // its place.

@@ -1,8 +1,8 @@
 // Package folder works in a directory that may belong to an unprivileged user
 // while root does the work, as the folder of the state file and of the
 // watcher's socket does. That user can put links, pipes and devices into it at
-// any moment. So the directory is held open, names are opened beneath it
-// without following links, and what was opened is checked before it is used.
+// any moment. So the directory is held open, names are looked up beneath it,
+// and what was opened is checked before it is used.
 package folder
 
 import (
@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,8 +34,9 @@ var (
 
 // Folder is a directory that is held open.
 type Folder struct {
-	dir  *os.File
-	stat unix.Stat_t
+	dir      *os.File
+	info     fs.FileInfo
+	uid, gid int // to whom it belongs
 }
 
 // Open opens a directory by its absolute path. The path comes from the
@@ -43,12 +45,16 @@ func Open(path string) (*Folder, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("%s is not an absolute path", path)
 	}
-	dir, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+	dir, err := os.OpenFile(path, unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
 	}
-	d := &Folder{dir: dir}
-	return d, unix.Fstat(d.fd(), &d.stat)
+	info, err := dir.Stat()
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	return &Folder{dir, info, int(st.Uid), int(st.Gid)}, nil
 }
 
 // Make is [Open], and makes the directory with mode 0700 if it is missing.
@@ -69,52 +75,64 @@ func (d *Folder) fd() int { return int(d.dir.Fd()) }
 
 // Path returns a path that leads to a name in this very directory. It is short,
 // where that of a socket may have no more than 107 bytes.
-func (d *Folder) Path(name string) string { return procPath(d.fd()) + "/" + name }
+func (d *Folder) Path(name string) string { return procPath(d.dir) + "/" + name }
 
-func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+func procPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
+
+// hold opens what has a name without using it: no link is followed, no pipe
+// waited for, and no device asked. Whatever the name leads to afterwards,
+// procPath leads to what is held.
+func (d *Folder) hold(name string) (*os.File, fs.FileInfo, error) {
+	f, err := d.openat(name, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	return f, info, err
+}
+
+func (d *Folder) openat(name string, flags int) (*os.File, error) {
+	fd, err := unix.Openat(d.fd(), name, flags|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(d.dir.Name(), name)), nil
+}
 
 // Stat returns what has a name, without following a link.
-func (d *Folder) Stat(name string) (st unix.Stat_t, err error) {
-	err = unix.Fstatat(d.fd(), name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	return st, err
+func (d *Folder) Stat(name string) (fs.FileInfo, error) {
+	f, info, err := d.hold(name)
+	f.Close()
+	return info, err
 }
 
 // InPlace reports whether the directory is still at its path, and the name in
 // it is still that of the file, or of none if file is nil.
-func (d *Folder) InPlace(name string, file *unix.Stat_t) bool {
-	same := func(a, b *unix.Stat_t) bool { return a.Ino == b.Ino && a.Dev == b.Dev }
-	var dir unix.Stat_t
-	if unix.Stat(d.dir.Name(), &dir) != nil || !same(&dir, &d.stat) {
+func (d *Folder) InPlace(name string, file fs.FileInfo) bool {
+	if dir, err := os.Stat(d.dir.Name()); err != nil || !os.SameFile(dir, d.info) {
 		return false
 	}
-	st, err := d.Stat(name)
+	now, err := d.Stat(name)
 	if file == nil {
 		return errors.Is(err, fs.ErrNotExist)
 	}
-	return err == nil && same(&st, file)
+	return err == nil && os.SameFile(now, file)
 }
 
-// Check looks at what has a name. The error is fs.ErrNotExist if nothing has,
-// and a *RefusedError if it is not a regular file that we or the owner of the
-// directory made.
-func (d *Folder) Check(name string) error {
-	st, err := d.Stat(name)
-	if err != nil {
-		return err
-	}
-	return d.judge(name, &st)
-}
-
-func (d *Folder) judge(name string, st *unix.Stat_t) error {
-	reason := ""
-	switch kind := st.Mode & unix.S_IFMT; {
-	case kind == unix.S_IFLNK:
+// judge refuses all but files of one type that have no other name, and that
+// root made, the one that we are, or the owner of the directory.
+func (d *Folder) judge(name string, info fs.FileInfo, want fs.FileMode) error {
+	st, reason := info.Sys().(*syscall.Stat_t), ""
+	switch kind := info.Mode().Type(); {
+	case kind != want && want == fs.ModeSocket:
+		return ErrNotSocket
+	case kind == fs.ModeSymlink:
 		reason = "is a symbolic link"
-	case kind != unix.S_IFREG:
+	case kind != want:
 		reason = "is not a regular file"
 	case st.Nlink > 1:
 		reason = fmt.Sprintf("has %d hard links", st.Nlink)
-	case !d.trusts(st.Uid):
+	case st.Uid != 0 && int(st.Uid) != os.Geteuid() && int(st.Uid) != d.uid:
 		reason = fmt.Sprintf("belongs to user %d", st.Uid)
 	default:
 		return nil
@@ -122,48 +140,30 @@ func (d *Folder) judge(name string, st *unix.Stat_t) error {
 	return &RefusedError{filepath.Join(d.dir.Name(), name) + " " + reason, "find out who made it, and remove it"}
 }
 
-// trusts reports whether a user may make files and sockets here: root, the one
-// that we are, and the owner of the directory.
-func (d *Folder) trusts(uid uint32) bool {
-	return uid == 0 || int(uid) == os.Geteuid() || uid == d.stat.Uid
-}
-
-// Open opens a file that is there. The error is that of [Folder.Check].
+// Open opens a file that is there. The error is a *RefusedError if it is not a
+// regular file that we or the owner of the directory made.
 func (d *Folder) Open(name string, flags int) (*os.File, error) {
-	// Checked before it is opened, because to open a device may do something.
-	if err := d.Check(name); err != nil {
+	held, info, err := d.hold(name)
+	defer held.Close()
+	if err == nil {
+		err = d.judge(name, info, 0)
+	}
+	if err != nil {
 		return nil, err
 	}
-	// Not blocking, for a pipe that has taken its place meanwhile.
-	f, err := d.openat(name, flags|unix.O_NONBLOCK|unix.O_NOCTTY)
+	fd, err := unix.Open(procPath(held), flags|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	var st unix.Stat_t
-	if err = unix.Fstat(int(f.Fd()), &st); err == nil {
-		err = d.judge(name, &st)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
-func (d *Folder) openat(name string, flags int) (*os.File, error) {
-	fd, err := unix.Openat(d.fd(), name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), filepath.Join(d.dir.Name(), name)), nil
+	return os.NewFile(uintptr(fd), held.Name()), nil
 }
 
 // Create makes a file for reading and appending where there is none. It is
 // given to the owner of the directory, who has to go on with what root wrote.
 func (d *Folder) Create(name string) (*os.File, error) {
 	f, err := d.openat(name, unix.O_RDWR|unix.O_APPEND|unix.O_CREAT|unix.O_EXCL)
-	if err == nil && os.Geteuid() == 0 && d.stat.Uid != 0 {
-		if err = f.Chown(int(d.stat.Uid), int(d.stat.Gid)); err != nil {
+	if err == nil && os.Geteuid() == 0 && d.uid != 0 {
+		if err = f.Chown(d.uid, d.gid); err != nil {
 			f.Close()
 			err = errors.Join(err, unix.Unlinkat(d.fd(), name, 0))
 		}
@@ -171,9 +171,12 @@ func (d *Folder) Create(name string) (*os.File, error) {
 	return f, err
 }
 
-// Remove removes a file of ours, if there is one.
+// Remove removes a file, if there is one and [Folder.Open] would not refuse it.
 func (d *Folder) Remove(name string) error {
-	err := d.Check(name)
+	info, err := d.Stat(name)
+	if err == nil {
+		err = d.judge(name, info, 0)
+	}
 	if err == nil {
 		err = unix.Unlinkat(d.fd(), name, 0)
 	}
@@ -186,18 +189,10 @@ func (d *Folder) Remove(name string) error {
 // RemoveSocket removes a socket.
 func (d *Folder) RemoveSocket(name string) error { return unix.Unlinkat(d.fd(), name, 0) }
 
-// Replace renames the file temp to name, and what was there to bad, unless that
-// is "". There is no moment without a file, except on file systems that cannot
-// exchange two.
-func (d *Folder) Replace(temp, name, bad string) error {
-	rename := func(from, to string) error { return unix.Renameat(d.fd(), from, d.fd(), to) }
-	switch {
-	case bad == "":
-		return errors.Join(rename(temp, name), d.dir.Sync())
-	case unix.Renameat2(d.fd(), temp, d.fd(), name, unix.RENAME_EXCHANGE) == nil:
-		return errors.Join(rename(temp, bad), d.dir.Sync())
-	}
-	return errors.Join(rename(name, bad), rename(temp, name), d.dir.Sync())
+// Rename renames a file, in the place of any that has that name, and has it so
+// on the disk.
+func (d *Folder) Rename(from, to string) error {
+	return errors.Join(unix.Renameat(d.fd(), from, d.fd(), to), d.dir.Sync())
 }
 
 // Lock locks the file of a name until it is closed or the process ends, and
@@ -228,46 +223,17 @@ func (d *Folder) Lock(name string, wait time.Duration) (*os.File, error) {
 }
 
 // Connect connects to a unix socket. The error is [ErrNotSocket] if the name is
-// that of something else, and a *RefusedError if a user listens there who has
-// no business in this directory.
+// that of something else, and a *RefusedError if a user made it who has no
+// business in this directory.
 func (d *Folder) Connect(ctx context.Context, name string) (net.Conn, error) {
-	fd, err := unix.Openat(d.fd(), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	held, info, err := d.hold(name)
+	defer held.Close()
+	if err == nil {
+		err = d.judge(name, info, fs.ModeSocket)
+	}
 	if err != nil {
 		return nil, err
-	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return nil, ErrNotSocket
 	}
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unix", procPath(fd))
-	if err != nil {
-		return nil, err
-	}
-	if err := d.checkPeer(name, conn.(*net.UnixConn)); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return conn, nil
-}
-
-// checkPeer checks the user who listens on a socket.
-func (d *Folder) checkPeer(name string, conn *net.UnixConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var peer *unix.Ucred
-	controlErr := raw.Control(func(fd uintptr) {
-		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err = errors.Join(controlErr, err); err == nil && !d.trusts(peer.Uid) {
-		reason := fmt.Sprintf("%s belongs to user %d", filepath.Join(d.dir.Name(), name), peer.Uid)
-		err = &RefusedError{reason, "find out who listens there, and remove it"}
-	}
-	return err
+	return dialer.DialContext(ctx, "unix", procPath(held))
 }

@@ -4,12 +4,71 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"math"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// Version is that of the file's format. A change that an older portmon would
+// misread raises it; a new key whose value is neither a list nor an object does
+// not.
+const Version = 2
+
+const (
+	format      = "portmon-state"
+	headerStart = `{"format":"` + format + `"`
+)
+
+// Header says when the rows around it were written.
+type Header struct {
+	Format  string    `json:"format"`
+	Version int       `json:"version"`
+	Saved   time.Time `json:"saved"`
+	Uptime  float64   `json:"uptime_seconds"`
+	Origin            // what the rows are about
+	Rows    int       `json:"rows,omitempty"` // that follow, when the file was last rewritten
+}
+
+func newHeader(o Origin, now Clock) Header {
+	return Header{
+		Format: format, Version: Version, Saved: now.Wall.Truncate(time.Millisecond).UTC(),
+		Uptime: time.Duration(now.Boot).Truncate(time.Millisecond).Seconds(), Origin: o,
+	}
+}
+
+func (h *Header) append(b []byte) []byte { return append(append(b, mustJSON(h)...), '\n') }
+
+var errNotHeader = errors.New("its first line is not a header of portmon")
+
+// parse reads a header. The error is errNotHeader, or a *RefusedError if it is
+// that of a newer version.
+func (h *Header) parse(line []byte) error {
+	*h = Header{}
+	err := json.Unmarshal(line, h) // of a newer version, what follows that may have other types
+	ours := h.Format == format && h.Version >= 1
+	switch {
+	case ours && h.Version > Version:
+		return &RefusedError{
+			Reason: "written by a newer portmon", Hint: "update portmon, or move the file away to begin without it",
+		}
+	case !ours || err != nil || h.Uptime < 0 || h.Uptime > horizon.Seconds():
+		return errNotHeader
+	case h.Saved.Year() < 1970 || h.Saved.Year() >= 9000: // near which others cannot be written as dates
+		return errNotHeader
+	}
+	return nil
+}
+
+// Clock returns what both clocks showed.
+func (h *Header) Clock() Clock {
+	return Clock{Moment(math.Round(h.Uptime*1000)) * Moment(time.Millisecond), h.Saved}
+}
 
 // Origin identifies the table that a book is about. What is not known is zero,
 // and equals nothing.
@@ -28,7 +87,7 @@ type Origin struct {
 // handle, in the network namespace of the calling thread.
 func Here(table uint64) Origin {
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return Origin{machine("/etc/machine-id"), strings.TrimSpace(string(boot)), netNS(), table}
+	return Origin{machine(), strings.TrimSpace(string(boot)), netNS(), table}
 }
 
 // SameBoot reports whether both are known to be from one boot of one host.
@@ -52,10 +111,10 @@ func (o Origin) check(here Origin) error {
 	return nil
 }
 
-// machine returns a hash of the machine id in a file, or "" if there is none. It
-// is keyed, as machine-id(5) asks of programs that show the id to others.
-func machine(path string) string {
-	b, err := os.ReadFile(path)
+// machine returns a hash of the machine id, or "" if there is none. It is keyed,
+// as machine-id(5) asks of programs that show the id to others.
+func machine() string {
+	b, err := os.ReadFile("/etc/machine-id")
 	id, hexErr := hex.DecodeString(strings.TrimSpace(string(b)))
 	if err != nil || hexErr != nil || len(id) != 16 { // "uninitialized" in an image that was not booted yet
 		return ""
