@@ -89,7 +89,7 @@ type edit struct {
 // banned as long as the longest ban that there is of it. A ban that finds its
 // set full goes to the set of prefixes.
 //
-// It takes a transaction or two for each set, more where there are more than
+// It takes a transaction for each set, more where there are more than
 // [nftset.BatchSize] elements. refused has an error for each record that cannot
 // be banned, a *WhitelistedError or *SourceError, and nil for the others; it is
 // nil if all can. If the table, or one of the sets that are needed, does not
@@ -282,16 +282,13 @@ func (e *edit) addAll(set *nftset.Set, records []int32) error {
 			there[el.From] = true
 		}
 	}
-	for batch := range slices.Chunk(records, mostAtOnce) {
+	for batch := range slices.Chunk(records, nftset.BatchSize) {
 		if err := e.addBatch(set, batch, there); err != nil {
 			return err
 		}
 	}
 	return nil
 }
-
-// mostAtOnce bounds a transaction, in elements, which take some 70 bytes each.
-const mostAtOnce = 1 << 17
 
 // addBatch adds records in one transaction if it fits the socket, and the set.
 // Bans that do not fit the set go to that of prefixes, which has no bound of
@@ -313,13 +310,12 @@ func (e *edit) addBatch(set *nftset.Set, batch []int32, there map[nftset.Key]boo
 	tx.Renew(set, slices.Collect(e.elements(role, old))...)
 	tx.AddSeq(set, e.elements(role, more))
 	err := e.h.c.Commit(tx)
-	full := errors.Is(err, unix.ENFILE) && role.Bans() && len(more) > 0
 	switch half := len(batch) / 2; {
-	case half > 0 && (errors.Is(err, unix.EMSGSIZE) || full && len(batch) > nftset.BatchSize):
+	case half > 0 && errors.Is(err, unix.EMSGSIZE):
 		if err = e.addBatch(set, batch[:half], there); err == nil {
 			err = e.addBatch(set, batch[half:], there)
 		}
-	case full:
+	case errors.Is(err, unix.ENFILE) && role.Bans() && len(more) > 0:
 		f := familyOf(set.Type)
 		for el := range e.elements(role, more) {
 			e.nets[f] = append(e.nets[f], spanOf(e.h.addresses(role, el.Interval), el.Timeout, el.Remaining, el.Comment))

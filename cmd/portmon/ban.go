@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -98,9 +97,6 @@ checked before any of these sources is banned.`,
 func (p *cli) readListed(cmd *cobra.Command, args []string, o targetOptions) (*targetList, error) {
 	if _, err := p.statePath(); err != nil && p.configFile != "" {
 		return nil, err
-	}
-	if o.file != "" {
-		debug.SetGCPercent(400) // what is made of a list is needed to the end
 	}
 	return p.readTargets(cmd, args, o)
 }
