@@ -176,18 +176,21 @@ func (r *reader) checkKeys() {
 			names = append(names, table)
 		}
 	}
-	check := func(values map[string]any, table ...string) {
+	check := func(values map[string]any, table string) {
 		for _, name := range slices.Sorted(maps.Keys(values)) {
-			key, what := fullName(append(table, name)...), "key"
+			key, what := fullName(name), "key"
+			if table != "" {
+				key = table + "." + key
+			}
 			if _, ok := values[name].(map[string]any); ok {
 				what = "table"
 			}
 			if !slices.Contains(names, key) {
-				r.fault(setting{key: key}, "unknown %s: %s", what, suggest(key, names))
+				r.fault(setting{key: key}, "unknown %s: %s", what, suggest(table, name, names))
 			}
 		}
 	}
-	check(r.root)
+	check(r.root, "")
 	for _, table := range names[len(r.known):] {
 		values, ok := r.root[table].(map[string]any)
 		if s := (setting{table, r.root[table]}); !ok && s.value != nil {
@@ -197,27 +200,21 @@ func (r *reader) checkKeys() {
 	}
 }
 
-// suggest says which of the known keys and tables an unknown one may have been
-// meant to be, or which there are beside it. All tables are searched, as a line
-// too far down puts a key into the wrong one.
-func suggest(key string, known []string) string {
-	table, name := split(key)
-	best, siblings := "", []string(nil)
-	nearest := 6 // no more than two letters are wrong
+// suggest says which keys and tables there are beside an unknown one, or where
+// there is one of its name: a line too far down puts a key into the wrong table.
+func suggest(table, name string, known []string) string {
+	namesake, siblings := "", []string(nil)
 	for _, k := range known {
 		t, n := split(k)
-		distance := 2 * text.Distance(name, n)
+		if strings.EqualFold(n, name) && (namesake == "" || t == table) {
+			namesake = k
+		}
 		if t == table {
 			siblings = append(siblings, n)
-		} else {
-			distance++ // of two as near, prefer the one in the same table
-		}
-		if distance < nearest {
-			nearest, best = distance, k
 		}
 	}
-	if best != "" {
-		return "did you mean " + best + "?"
+	if namesake != "" {
+		return "did you mean " + namesake + "?"
 	}
 	return "want " + text.Enumerate(siblings, "or")
 }

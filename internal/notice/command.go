@@ -103,13 +103,8 @@ func (c *command) send(ctx context.Context, n *notice) error {
 	cmd.Env = environment(n)
 	cmd.Stderr = &stderr
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error {
-		// The whole group: what a shell waits for must die with it.
-		if err := unix.Kill(-cmd.Process.Pid, unix.SIGKILL); !errors.Is(err, unix.ESRCH) {
-			return err
-		}
-		return os.ErrProcessDone
-	}
+	// The whole group: what a shell waits for must die with it.
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	// What a program leaves in the background may hold its stderr open.
 	cmd.WaitDelay = time.Second
 	err := cmd.Run()

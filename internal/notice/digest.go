@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	maxEvents  = 5    // of a kind that are described
+	maxEvents  = 5    // that are described
 	maxName    = 64   // characters of a host's name
 	maxReason  = 200  // characters of foreign text in an event
 	maxMessage = 1000 // characters; ntfy makes a file of more than 4096 bytes
@@ -107,35 +107,21 @@ func (e *event) duration() string {
 // digest is what is kept of events until they are sent. Its size is bounded,
 // whatever comes.
 type digest struct {
-	count, priority int
-	groups          [watch.Kinds]group
-}
-
-// group is what is kept of the events of a kind.
-type group struct {
-	count int
-	last  event
-	lines []string // describe the most recent, which come first
+	total, priority int
+	counts          [watch.Kinds]int
+	recent          []event // the last first
 }
 
 func (d *digest) add(e event, steps int) {
 	e.Comment, e.What = clean(e.Comment, maxReason), clean(e.What, maxReason)
-	g := &d.groups[e.Kind]
-	if e.Kind == watch.Full || e.Kind == watch.Restored { // one line for all
-		e.Count += g.last.Count
-		g.lines = nil
-	}
-	g.last = e
-	g.count++
-	d.count++
+	d.total++
+	d.counts[e.Kind]++
 	d.priority = max(d.priority, kinds[e.Kind].priority)
 	if e.Kind == watch.Escalated && e.Step == steps {
 		d.priority = max(d.priority, standard)
 	}
-	if line := e.describe(); !slices.Contains(g.lines, line) {
-		g.lines = slices.Insert(g.lines, 0, line)
-		g.lines = g.lines[:min(len(g.lines), maxEvents)]
-	}
+	d.recent = slices.Insert(d.recent, 0, e)
+	d.recent = d.recent[:min(len(d.recent), maxEvents)]
 }
 
 // notice is what is sent.
@@ -149,26 +135,23 @@ type notice struct {
 
 // compose makes a notice from a host, whose name may be "".
 func (d *digest) compose(host string) *notice {
-	n := &notice{priority: d.priority, host: host, count: d.count}
+	n := &notice{priority: d.priority, host: host, count: d.total}
 	var titles, lines []string
 	for kind, k := range slices.Backward(kinds[:]) {
-		g, name := &d.groups[kind], watch.Kind(kind).String()
-		if g.count == 0 {
-			continue
+		if d.counts[kind] > 0 {
+			n.emoji = cmp.Or(n.emoji, k.emoji)
+			titles = append(titles, cmp.Or(k.title, fmt.Sprint(d.counts[kind], " ", watch.Kind(kind))))
 		}
-		if d.count == 1 {
-			n.event = g.last
-		}
-		n.emoji = cmp.Or(n.emoji, k.emoji)
-		lines = append(lines, g.lines...)
-		if g.count == 1 || k.title != "" {
-			titles = append(titles, g.last.title())
-			continue
-		}
-		titles = append(titles, fmt.Sprint(g.count, " ", name))
-		if more := g.count - len(g.lines); more > 0 {
-			lines = append(lines, fmt.Sprint("and ", more, " more ", name))
-		}
+	}
+	if d.total == 1 {
+		n.event = d.recent[0]
+		titles = []string{n.event.title()}
+	}
+	for _, e := range d.recent {
+		lines = append(lines, e.describe())
+	}
+	if more := d.total - len(d.recent); more > 0 {
+		lines = append(lines, fmt.Sprint("and ", more, " more"))
 	}
 	n.title = join(host, strings.Join(titles, ", "))
 	n.message = text.Shorten(strings.Join(lines, "\n"), maxMessage)

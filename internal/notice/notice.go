@@ -4,13 +4,13 @@
 // The first news after a quiet time is sent one second later, together with
 // what else happened in that second. After that at most one notice a minute is
 // sent. Its title counts events by kind, the most urgent first, and its message
-// describes the most recent of each kind:
+// describes the last five:
 //
-//	web1: 203.0.113.7 escalated, 240 banned
+//	web1: 1 escalated, 240 banned
 //	203.0.113.7 escalated to tier 2, banned for 8h after 2 offences: tcp/23
 //	198.51.100.77 banned for 10m: tcp/445
 //	...
-//	and 235 more banned
+//	and 236 more
 //
 // Nothing else is kept of what waits, so that no sender of packets can make it
 // grow. The priority is the highest of any event: 4 (high) for a full set or
@@ -165,7 +165,7 @@ func (c *channel) run(ctx context.Context) {
 		d := c.waiting
 		c.waiting = digest{}
 		c.mu.Unlock()
-		if d.count > 0 {
+		if d.total > 0 {
 			next = time.Now().Add(c.window)
 			c.deliver(ctx, sending, d.compose(c.host))
 		}

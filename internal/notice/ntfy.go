@@ -2,19 +2,17 @@ package notice
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/portmon/portmon/internal/config"
 )
 
 const (
@@ -56,13 +54,10 @@ func (n *ntfy) send(ctx context.Context, what *notice) error {
 		return fmt.Errorf("post notice to ntfy: %w", withoutURL(err))
 	}
 	if err := n.post(req, what); err != nil {
-		return fmt.Errorf("post notice to ntfy at %s: %w", origin(req.URL), err)
+		return fmt.Errorf("post notice to ntfy at %s://%s: %w", req.URL.Scheme, req.URL.Host, err)
 	}
 	return nil
 }
-
-// origin returns a URL without the topic.
-func origin(u *url.URL) string { return (&url.URL{Scheme: u.Scheme, Host: u.Host}).String() }
 
 func (n *ntfy) post(req *http.Request, what *notice) error {
 	// The names with an X: Priority is a header of HTTP (RFC 9218), which
@@ -89,76 +84,37 @@ func (n *ntfy) post(req *http.Request, what *notice) error {
 		return nil
 	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // as much as there is
-	return refusal(resp, body)
+	if resp.StatusCode/100 == 3 {
+		body = []byte("redirects are not followed") // it may show the topic
+	}
+	err = errors.New(join("status "+clean(resp.Status, maxName), clean(string(body), maxQuote)))
+	if code := resp.StatusCode; code == http.StatusRequestTimeout || code == http.StatusTooManyRequests || code >= 500 {
+		after, _ := time.ParseDuration(resp.Header.Get("Retry-After") + "s") // 0 if it is a date
+		return &temporaryError{err, after}
+	}
+	return err
 }
 
 // withoutURL returns an error of net/http without the URL, and printable: it
 // may quote what a server sent.
 func withoutURL(err error) error {
-	message := err.Error()
 	var e *url.Error
 	if errors.As(err, &e) {
-		message = e.Err.Error()
-		if e.Timeout() {
-			message = "no answer in time: " + message
-		}
+		err = e.Err
 	}
-	return errors.New(clean(message, maxQuote))
-}
-
-// refusal turns an answer other than success into an error.
-func refusal(resp *http.Response, body []byte) error {
-	var answer struct{ Error string } // what ntfy says
-	if json.Unmarshal(body, &answer) != nil || answer.Error == "" {
-		answer.Error = string(body)
-	}
-	code := resp.StatusCode
-	if to, err := resp.Location(); err == nil && code/100 == 3 {
-		answer.Error = "redirects to " + origin(to) + ", which is not followed"
-	}
-	status := strings.TrimSpace(fmt.Sprint("status ", code, " ", http.StatusText(code)))
-	err := errors.New(join(status, clean(answer.Error, maxQuote)))
-	if code == http.StatusRequestTimeout || code == http.StatusTooManyRequests || code >= 500 {
-		return &temporaryError{err, retryAfter(resp.Header.Get("Retry-After"), time.Now())}
-	}
-	return err
-}
-
-// retryAfter returns the time in a Retry-After header, which has seconds or a
-// date; 0 if there is none.
-func retryAfter(header string, now time.Time) time.Duration {
-	if seconds, err := strconv.ParseUint(header, 10, 31); err == nil {
-		return time.Duration(seconds) * time.Second
-	}
-	if at, err := http.ParseTime(header); err == nil {
-		return max(at.Sub(now), 0)
-	}
-	return 0
+	return errors.New(clean(err.Error(), maxQuote))
 }
 
 // readToken returns the token in a file. The error names the file, and shows
 // nothing of what is in it.
 func readToken(path string) (string, error) {
-	// Opening a named pipe that has no writer must not block.
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	b, err := config.ReadFile(path, maxToken)
 	if err != nil {
 		return "", fmt.Errorf("read token: %w", err)
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return "", fmt.Errorf("read token %s: not a regular file", path)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxToken+1))
 	token := strings.TrimSpace(string(b))
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("read token: %w", err)
-	case len(b) > maxToken:
-		return "", fmt.Errorf("read token %s: longer than %d bytes", path, maxToken)
-	case token == "":
-		return "", fmt.Errorf("read token %s: empty", path)
-	case strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return "", fmt.Errorf("read token %s: not a token: it has white space or characters that are not ASCII", path)
+	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", fmt.Errorf("read token %s: not a token: want one word of ASCII characters", path)
 	}
 	return token, nil
 }

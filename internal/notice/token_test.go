@@ -19,13 +19,13 @@ func TestReadToken(t *testing.T) {
 		{"newline", "tk_abc\n", "tk_abc", ""},
 		{"windows", " tk_abc\r\n\r\n", "tk_abc", ""},
 		{"longest", strings.Repeat("x", maxToken), strings.Repeat("x", maxToken), ""},
-		{"long", strings.Repeat("x", maxToken+1), "", "longer than 4096 bytes"},
-		{"empty", "", "", "empty"},
-		{"blank", " \n", "", "empty"},
-		{"two", "secret1\nsecret2\n", "", "not a token: it has white space or characters that are not ASCII"},
-		{"injection", "secret\r\nX-Priority: 5", "", "not a token: it has white space or characters that are not ASCII"},
-		{"binary", "secret\x00", "", "not a token: it has white space or characters that are not ASCII"},
-		{"not ASCII", "sécret", "", "not a token: it has white space or characters that are not ASCII"},
+		{"long", strings.Repeat("x", maxToken+1), "", "larger than 4096 bytes"},
+		{"empty", "", "", "not a token: want one word of ASCII characters"},
+		{"blank", " \n", "", "not a token: want one word of ASCII characters"},
+		{"two", "secret1\nsecret2\n", "", "not a token: want one word of ASCII characters"},
+		{"injection", "secret\r\nX-Priority: 5", "", "not a token: want one word of ASCII characters"},
+		{"binary", "secret\x00", "", "not a token: want one word of ASCII characters"},
+		{"not ASCII", "sécret", "", "not a token: want one word of ASCII characters"},
 	}
 	for _, tt := range tests {
 		path := filepath.Join(dir, tt.name)
@@ -35,17 +35,17 @@ func TestReadToken(t *testing.T) {
 		token, err := readToken(path)
 		got := ""
 		if err != nil {
-			got = strings.TrimPrefix(err.Error(), "read token "+path+": ")
+			got = strings.TrimPrefix(strings.TrimPrefix(err.Error(), "read token: read "+path+": "), "read token "+path+": ")
 		}
 		if token != tt.token || got != tt.want {
 			t.Errorf("%s: got %.10q, %s", tt.name, token, got)
 		}
 	}
-	if _, err := readToken(dir); err == nil || err.Error() != "read token "+dir+": not a regular file" {
+	if _, err := readToken(dir); err == nil || err.Error() != "read token: read "+dir+": not a regular file" {
 		t.Errorf("a directory: %v", err)
 	}
 	pipe := fifo(t)
-	if _, err := readToken(pipe); err == nil || err.Error() != "read token "+pipe+": not a regular file" {
+	if _, err := readToken(pipe); err == nil || err.Error() != "read token: read "+pipe+": not a regular file" {
 		t.Errorf("a pipe without a writer: %v", err)
 	}
 	missing := filepath.Join(dir, "missing")

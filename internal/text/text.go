@@ -1,6 +1,6 @@
 // Package text writes durations, lists, prefixes, ports and foreign text the
-// same way wherever portmon shows them, and reads durations. It imports nothing of portmon, so that
-// every other package may use it.
+// same way wherever portmon shows them, and reads durations. It imports nothing
+// of portmon, so that every other package may use it.
 package text
 
 import (
@@ -170,31 +170,4 @@ func Shorten(s string, limit int) string {
 		}
 	}
 	return s
-}
-
-// Distance returns how many characters to insert, delete or replace turn a into
-// b, letter case aside. It gives up early on an a much longer than b, because
-// the work grows with the product.
-func Distance(a, b string) int {
-	a, b = strings.ToLower(a), strings.ToLower(b)
-	if len(a) > 2*len(b)+2 {
-		return len(a)
-	}
-	row := make([]int, len(b)+1) // distances of a[:i] to each b[:j]
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replace := diagonal
-			if a[i] != b[j] {
-				replace++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(row[j]+1, row[j+1]+1, replace)
-		}
-	}
-	return row[len(b)]
 }

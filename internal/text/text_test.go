@@ -114,18 +114,3 @@ func TestShorten(t *testing.T) {
 		}
 	}
 }
-
-func TestDistance(t *testing.T) {
-	for _, tt := range []struct {
-		a, b string
-		want int
-	}{
-		{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"abc", "abc", 0}, {"ABC", "abc", 0}, {"abc", "abd", 1},
-		{"abc", "ab", 1},
-		{"abc", "xabc", 1}, {"kitten", "sitting", 3}, {"flaw", "lawn", 2},
-	} {
-		if got := Distance(tt.a, tt.b); got != tt.want {
-			t.Errorf("%q, %q: got %d, want %d", tt.a, tt.b, got, tt.want)
-		}
-	}
-}
