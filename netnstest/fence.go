@@ -77,7 +77,7 @@ func (w *watch) round(out *wire, see func(frame []byte)) error {
 	mark := nextMark()
 	probe, err := arpProbe(out, mark)
 	if err == nil {
-		err = out.sendFrame(probe)
+		err = out.transmit(probe)
 	}
 	if err != nil {
 		return err

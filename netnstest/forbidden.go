@@ -13,8 +13,10 @@ func forbidden(cause error, read func(path string) string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "netnstest: error: these tests need network namespaces: %v\n", cause)
 	for _, o := range obstacles {
-		if o.stands(read(o.path)) {
-			fmt.Fprintf(&b, "netnstest: hint: %s\n", o.hint)
+		for line := range strings.Lines(read(o.path)) {
+			if strings.Join(strings.Fields(line), " ") == o.line {
+				fmt.Fprintf(&b, "netnstest: hint: %s\n", o.hint)
+			}
 		}
 	}
 	b.WriteString("netnstest: hint: or run the tests as root: sudo go test, or go test -exec sudo\n")
@@ -22,59 +24,39 @@ func forbidden(cause error, read func(path string) string) string {
 }
 
 // obstacles are the settings that keep a user from making user namespaces, or
-// from being root inside.
-var obstacles = []struct {
-	path   string
-	stands func(value string) bool
-	hint   string
-}{
+// from being root inside: a file, and the line of it that tells.
+var obstacles = []struct{ path, line, hint string }{
 	{
 		// A limit of each user namespace (Linux 4.9): some distributions and
 		// hardening guides set it to 0.
-		"/proc/sys/user/max_user_namespaces", equals("0"),
+		"/proc/sys/user/max_user_namespaces", "0",
 		"user.max_user_namespaces is 0: allow user namespaces with sysctl user.max_user_namespaces=15000",
 	},
 	{
-		"/proc/sys/user/max_net_namespaces", equals("0"),
+		"/proc/sys/user/max_net_namespaces", "0",
 		"user.max_net_namespaces is 0: allow network namespaces with sysctl user.max_net_namespaces=15000",
 	},
 	{
 		// Of Debian's kernels and those that borrow its patch, not of Linux
 		// itself.
-		"/proc/sys/kernel/unprivileged_userns_clone", equals("0"),
+		"/proc/sys/kernel/unprivileged_userns_clone", "0",
 		"kernel.unprivileged_userns_clone is 0: allow user namespaces with sysctl kernel.unprivileged_userns_clone=1",
 	},
 	{
 		// Ubuntu 23.10 and later: a user namespace may be made, but gives no
 		// capabilities without an AppArmor profile.
-		"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", equals("1"),
+		"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1",
 		"AppArmor keeps user namespaces without capabilities: lift that with " +
 			"sysctl kernel.apparmor_restrict_unprivileged_userns=0",
 	},
 	{
-		"/proc/self/status", filtered,
+		"/proc/self/status", "Seccomp: 2",
 		"a seccomp filter is on, as in a container: start it with --security-opt seccomp=unconfined, or --privileged",
 	},
 }
 
-func equals(want string) func(string) bool {
-	return func(value string) bool { return strings.TrimSpace(value) == want }
-}
-
-// filtered reports whether a /proc/PID/status names a seccomp filter (mode 2).
-func filtered(status string) bool {
-	for line := range strings.Lines(status) {
-		if value, ok := strings.CutPrefix(line, "Seccomp:"); ok {
-			return strings.TrimSpace(value) == "2"
-		}
-	}
-	return false
-}
-
+// readSetting returns what is in a file, "" if there is none.
 func readSetting(path string) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
+	b, _ := os.ReadFile(path)
 	return string(b)
 }

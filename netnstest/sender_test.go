@@ -132,7 +132,7 @@ func TestSendRefuses(t *testing.T) {
 		errFamilies.Error())
 	wantFatal(t, func(t testing.TB) {
 		client.With(t).Send(Packet{Proto: UDP, Src: v4a, Dst: at(link.B.IPv4, 1), Payload: make([]byte, 2000)})
-	}, "send on eth0: sendmmsg: message too long")
+	}, "send on eth0: write packet: message too long")
 }
 
 func TestSniffDirections(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
-	"strings"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -19,50 +18,25 @@ import (
 // privilege does not start another.
 const childVariable = "NETNSTEST_CHILD"
 
-// needed are the capabilities that the hosts of a test take: to make and enter
-// namespaces, to configure them, and to open packet sockets in them.
-var needed = []struct {
-	bit  int
-	name string
-}{
-	{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN"},
-	{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"},
-	{unix.CAP_NET_RAW, "CAP_NET_RAW"},
-}
-
-// havePrivilege returns nil if this process can make network namespaces. It
-// asks by making one and returning from it: the capabilities alone do not tell,
-// because a seccomp filter or a limit may stand in the way, and because root of
-// a user namespace may not enter, so not return to, a network namespace from
-// outside of it.
+// havePrivilege returns nil if this process can make network namespaces,
+// configure them and open packet sockets in them. It asks by doing so: the
+// capabilities alone do not tell, because a seccomp filter or a limit may stand
+// in the way, and because root of a user namespace may not enter, so not return
+// to, a network namespace from outside of it.
 func havePrivilege() error {
-	if err := haveCapabilities(); err != nil {
-		return err
-	}
 	return onThread(func() error {
 		ns, err := netns.New()
 		if err != nil {
 			return fmt.Errorf("create network namespace: %w", err)
 		}
-		return ns.Close()
-	}, func() {})
-}
-
-func haveCapabilities() error {
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0]); err != nil {
-		return fmt.Errorf("read capabilities: %w", err)
-	}
-	var missing []string
-	for _, c := range needed {
-		if data[c.bit/32].Effective&(1<<(c.bit%32)) == 0 {
-			missing = append(missing, c.name)
+		defer ns.Close()
+		raw, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open packet socket: %w", err)
 		}
-	}
-	if len(missing) > 0 {
-		return fmt.Errorf("create network namespace: no %s: %w", strings.Join(missing, ", "), os.ErrPermission)
-	}
-	return nil
+		defer unix.Close(raw)
+		return upLoopback()
+	}, func() {})
 }
 
 // upLoopback makes 127.0.0.1 and ::1 work in the child, whose network namespace
