@@ -30,6 +30,7 @@ type Listener struct {
 	folder *folder.Folder
 	made   fs.FileInfo
 	close  func() error
+	mu     sync.Mutex // held while the folder is asked or closed
 }
 
 // Listen makes the socket, and its folder if that is missing. What a killed
@@ -53,7 +54,9 @@ func listen(socket string) (*Listener, error) {
 		return nil, err
 	}
 	l.close = sync.OnceValue(func() error {
-		inPlace := l.InPlace() // while it is open, no other file has its number
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		inPlace := d.InPlace(l.name, l.made) // while it is open, no other file has its number
 		err := l.Listener.Close()
 		if inPlace {
 			err = errors.Join(err, d.RemoveSocket(l.name))
@@ -109,8 +112,13 @@ func (l *Listener) removeStale() error {
 	return err
 }
 
-// InPlace reports whether the path still leads to this socket.
-func (l *Listener) InPlace() bool { return l.folder.InPlace(l.name, l.made) }
+// InPlace reports whether the path still leads to this socket, and that it is
+// open. It may be called while others close it.
+func (l *Listener) InPlace() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.folder.InPlace(l.name, l.made)
+}
 
 // Close stops listening and removes the socket, unless another one has taken
 // its place.
