@@ -11,15 +11,6 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// Result is what became of an [Apply].
-type Result struct {
-	*Plan
-	// Features are the optional features that the running kernel supports.
-	Features Features
-
-	guarded bool // the transaction was to fail if the ruleset had changed
-}
-
 // Apply makes the kernel's table that of the Spec in one transaction. If the
 // ruleset changes between reading and committing, it reads again. After an
 // error nothing has changed. Errors are those of [Spec.Validate], [Probe] and
@@ -30,91 +21,79 @@ type Result struct {
 // there by the first and taken from where they were by the second; between
 // them, and after an error, they can be in both. And a table that was made
 // dormant is woken before it is repaired.
-func Apply(c *nftset.Conn, spec Spec) (Result, error) {
-	return run(c, spec, c.Commit, func(r *Result) (done bool, err error) {
-		if r.Empty() || r.Created && r.guarded {
-			return true, nil
-		}
-		after, err := prepare(c, spec, r.Features)
+func Apply(c *nftset.Conn, spec Spec) (*Plan, error) {
+	return run(c, spec, c.Commit, func() (done bool, err error) {
+		after, err := prepare(c, spec)
 		if err != nil {
 			return false, fmt.Errorf("it is done, but look at it again: %w", err)
 		}
-		r.Stuck = after.Stuck
-		return r.guarded || after.Empty(), nil
+		return after.Empty(), nil
 	})
 }
 
 // Prepare makes the plan that [Apply] would run and has the kernel check it,
 // and changes nothing. Errors are those of Apply.
-func Prepare(c *nftset.Conn, spec Spec) (Result, error) {
-	return run(c, spec, c.Check, func(*Result) (bool, error) { return true, nil })
+func Prepare(c *nftset.Conn, spec Spec) (*Plan, error) {
+	return run(c, spec, c.Check, func() (bool, error) { return true, nil })
 }
 
-// run plans and executes until verify says that it is done.
+// run plans and executes until the transaction is committed.
 //
 // The kernel refuses a transaction if the ruleset has changed since it was
 // read. The count includes changes of other tables: a program that updates a
 // set of its own 40 times a second would forever be in the way of a plan that
 // takes longer to make. So after some attempts the transaction is not guarded
-// any more, and what came of it is compared with what was wanted. A plan for a
-// table that is not as it was fails as a whole, or makes of it what another
-// plan puts right.
+// any more, and verify compares what came of it with what was wanted. A plan
+// for a table that is not as it was fails as a whole, or makes of it what
+// another plan puts right.
 func run(
-	c *nftset.Conn, spec Spec, execute func(*nftset.Tx) error, verify func(*Result) (bool, error),
-) (Result, error) {
+	c *nftset.Conn, spec Spec, execute func(*nftset.Tx) error, verify func() (done bool, err error),
+) (*Plan, error) {
 	if err := spec.Validate(); err != nil {
-		return Result{}, err
+		return nil, err
 	}
-	const guardedAttempts = 2
-	probes := 0
-	r := Result{Features: allFeatures}
+	const guardedAttempts, refusedAttempts = 2, 5
 	for attempt := 1; ; attempt++ {
-		r.guarded = attempt <= guardedAttempts
-		done, err := false, r.attempt(c, spec, execute)
-		if err == nil {
-			done, err = verify(&r)
-		}
-		switch {
-		case err == nil && (done || attempt == attempts):
-			return r, nil
-		case err == nil:
-			continue
-		case errors.Is(err, nftset.ErrChanged) && attempt < attempts:
-			continue
-		case (errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrExist)) && !refusedRule(err) && attempt < attempts:
-			continue // the table was changed while it was read
-		case refusedRule(err) && r.Features == allFeatures && probes < 5:
-			// Once is not always enough: in Linux 5.10 the end of another
-			// program's transaction can make the kernel forget that ours is yet
-			// to be validated, so that a probe passes that should not.
-			f, perr := Probe(c)
-			if perr == nil {
-				probes++
-				r.Features = f
+		guarded, again := attempt <= guardedAttempts, attempt < attempts
+		p, err := attemptOnce(c, spec, execute, guarded)
+		if err == nil && !guarded && !p.Empty() {
+			var done bool
+			if done, err = verify(); err == nil && !done && again {
 				continue
 			}
-			err = perr
 		}
-		return Result{}, fmt.Errorf("apply table inet %s: %w", spec.Table, err)
+		switch {
+		case err == nil:
+			return p, nil
+		case refusedRule(err):
+			// Once is not always enough: in Linux 5.10 the end of another program's
+			// transaction can make the kernel forget that ours is yet to be
+			// validated, so that a probe passes that should not.
+			again = attempt < refusedAttempts
+			if lacking := Probe(c); lacking != nil {
+				again, err = false, lacking
+			}
+		case !errors.Is(err, nftset.ErrChanged) && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrExist):
+			again = false
+		}
+		if !again { // otherwise the table was changed while it was read
+			return nil, fmt.Errorf("apply table inet %s: %w", spec.Table, err)
+		}
 	}
 }
 
-func (r *Result) attempt(c *nftset.Conn, spec Spec, execute func(*nftset.Tx) error) error {
-	var err error
-	if r.Plan, err = prepare(c, spec, r.Features); err != nil {
-		return err
-	}
-	ahead, rest, err := r.transactions()
+func attemptOnce(c *nftset.Conn, spec Spec, execute func(*nftset.Tx) error, guarded bool) (*Plan, error) {
+	p, err := prepare(c, spec)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if !r.guarded {
-		ahead.Generation, rest.Generation = 0, 0
+	if !guarded {
+		p.ahead.Generation, p.rest.Generation = 0, 0
 	}
-	if err := execute(ahead); err != nil {
-		return err
+	if err := execute(&p.ahead); err != nil {
+		return nil, err
 	}
-	return execute(rest)
+	return p, execute(&p.rest)
 }
 
 // refusedRule reports whether the kernel found fault with a rule, which is how
@@ -124,16 +103,16 @@ func refusedRule(err error) bool {
 	return errors.As(err, &op) && op.Op == opAddRule && !errors.Is(err, os.ErrPermission)
 }
 
-func prepare(c *nftset.Conn, spec Spec, f Features) (*Plan, error) {
+func prepare(c *nftset.Conn, spec Spec) (*Plan, error) {
 	h, err := Open(c, spec.Table)
 	if err != nil {
 		return nil, err
 	}
-	contents, err := h.contents(Compile(spec, f, Asked{}), spec)
+	contents, err := h.contents(Compile(spec), spec)
 	if err != nil {
 		return nil, err
 	}
-	return Diff(spec, f, h.State, contents)
+	return Diff(spec, h.State, contents)
 }
 
 // contents reads the elements that a plan for t depends on.
@@ -146,7 +125,7 @@ func (h *Handle) contents(t *Table, spec Spec) (Contents, error) {
 	for i := range t.Sets {
 		want := &t.Sets[i]
 		have := h.Set(want.Name)
-		if !want.Static || have == nil || have.Type != want.Type || have.Flags != want.Flags {
+		if !want.Static || have == nil || have.Type != want.Type || want.reshaped(have) {
 			continue
 		}
 		ivs, err := h.intervals(have)

@@ -72,7 +72,7 @@ func TestApplyBesideBusyProgram(t *testing.T) {
 		t.Error(fmt.Errorf("the other program: %w", err))
 	}
 	if r := l.prepare(spec); !r.Empty() {
-		t.Errorf("after it, this was still to be changed:\n%.500s", r.Plan)
+		t.Errorf("after it, this was still to be changed:\n%.500s", r)
 	}
 	l.Cut(offender)
 	l.Served(bystander)

@@ -6,139 +6,147 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// compiler makes the chains of a Spec.
+// Statements that several rules have.
+const (
+	accept = "accept"
+	drop   = "drop"
+
+	fromLoopback    = `iif "lo"`
+	notFromLoopback = `iif != "lo"`
+
+	// isOpening matches TCP packets that bear neither ACK nor RST: SYNs, and the
+	// FIN, NULL and Xmas packets that scanners send instead. Such a packet is
+	// never an answer to this host, so there is no need to wait for conntrack; a
+	// packet with ACK or RST may be the answer of a server that was sent packets
+	// with our address forged.
+	isOpening = "tcp flags & (rst | ack) == 0"
+	// isReply matches the packets of the far end of a connection that was opened
+	// from here, ICMP errors about it among them. A packet that conntrack does
+	// not know ends the rule.
+	isReply = "ct direction reply"
+)
+
+func count(counter string) string { return `counter name "` + counter + `"` }
+func goTo(chain string) string    { return "goto " + chain }
+
+func dportIn(proto byte, set string) string { return protoName(proto) + " dport @" + set }
+
+// compiler writes the chains of a table, one rule after the other.
 type compiler struct {
 	Spec
-	Features
+	chains []Chain
 }
 
-func rule(statements ...statement) Rule { return Rule{statements: statements} }
+// chain begins a chain, and base one that packets come to at prerouting.
+func (c *compiler) chain(name string) { c.chains = append(c.chains, Chain{Name: name}) }
+func (c *compiler) base(name string, priority int32) {
+	hook := &Hook{Number: unix.NF_INET_PRE_ROUTING, Priority: priority, Plain: true}
+	c.chains = append(c.chains, Chain{Name: name, Hook: hook})
+}
+
+// rule adds a rule to the last chain.
+func (c *compiler) rule(statements ...string) {
+	last := &c.chains[len(c.chains)-1]
+	last.Rules = append(last.Rules, rule(statements...))
+}
 
 // chains returns all chains of the table, the base chains first.
-func chains(s Spec, f Features, asked Asked) []Chain {
-	c := compiler{s, f}
-	prerouting := func(priority int32) *Hook { return &Hook{"prerouting", unix.NF_INET_PRE_ROUTING, priority} }
-	out := []Chain{
-		{Name: chainEarly, Hook: prerouting(earlyPriority), Rules: []Rule{rule(isOpening(), goTo(chainEarlyOpening))}},
-		{Name: chainEarlyOpening, Rules: c.earlyRules()},
-		{Name: chainGuard, Hook: prerouting(guardPriority), Rules: c.guardRules()},
-		{Name: chainBanned, Rules: c.bannedRules()},
-	}
-	out = append(out, c.offenceChains()...)
+func chains(s Spec, asked Asked) []Chain {
+	c := compiler{Spec: s}
+	c.early()
+	c.guard()
+	c.banned()
+	c.offenceChains()
 	for _, f := range families {
 		if !asked.net(f) {
 			continue
 		}
 		for _, r := range netRules(f) {
-			for i := range out {
-				if ch := &out[i]; ch.Name == r.chain {
+			for i := range c.chains {
+				if ch := &c.chains[i]; ch.Name == r.chain {
 					ch.Rules = slices.Insert(ch.Rules, 0, r.Rule)
 				}
 			}
 		}
 	}
-	return out
+	return c.chains
 }
 
-// isOpening matches TCP packets that bear neither ACK nor RST: SYNs, and the
-// FIN, NULL and Xmas packets that scanners send instead. Such a packet is never
-// an answer to this host, so there is no need to wait for conntrack; a packet
-// with ACK or RST may be the answer of a server that was sent packets with our
-// address forged.
-func isOpening() statement {
-	return tcpFlags("tcp flags & (rst | ack) == 0", tcpRST|tcpACK, 0)
-}
-
-// earlyRules drop what opens a connection from a banned source before conntrack
+// early drops what opens a connection from a banned source before conntrack
 // spends anything on it. The innocent leave by the first rule of their family.
-func (c compiler) earlyRules() []Rule {
-	var rules []Rule
-	innocent := c.innocent()
-	for i, f := range families {
-		rules = append(rules, innocent[i], dropUnlessExempt(f))
+func (c *compiler) early() {
+	c.base(chainEarly, earlyPriority)
+	c.rule(isOpening, goTo(chainEarlyOpening))
+	c.chain(chainEarlyOpening)
+	for _, f := range families {
+		c.rule(c.inNoBan(f), accept)
+		c.rule(f.whole().notIn(f.whitelist()), notFromLoopback, count(CounterDropped), drop)
 	}
-	return rules
 }
 
-// dropUnlessExempt drops packets of a banned source that may open no
-// connection.
-func dropUnlessExempt(f family) Rule {
-	return rule(f.whole().notIn(f.whitelist()), notFromLoopback(), count(CounterDropped), drop())
-}
-
-// guardRules ask for every other packet whether its source is banned; of what
-// opens connections the early chain has asked.
-func (c compiler) guardRules() []Rule {
-	var rules []Rule
+// guard asks for every other packet whether its source is banned; of what opens
+// connections the early chain has asked.
+func (c *compiler) guard() {
+	c.base(chainGuard, guardPriority)
 	if c.offends(unix.IPPROTO_TCP) {
-		rules = append(rules, rule(isOpening(), goTo(chainOpening)))
+		c.rule(isOpening, goTo(chainOpening))
 	}
 	if c.offends(unix.IPPROTO_UDP) {
-		rules = append(rules, rule(dportIn(unix.IPPROTO_UDP, setTrapUDP), goTo(chainTrapUDP)))
+		c.rule(dportIn(unix.IPPROTO_UDP, setTrapUDP), goTo(chainTrapUDP))
 	}
-	return append(append(rules, c.innocent()...), rule(goTo(chainBanned)))
-}
-
-// innocent are rules that accept a source which no set holds: one for each
-// family, because each rule, and each time that the source is loaded, costs a
-// packet as much as half a lookup.
-func (c compiler) innocent() []Rule {
-	var rules []Rule
 	for _, f := range families {
-		rules = append(rules, rule(c.inNoBan(f), accept()))
+		c.rule(c.inNoBan(f), accept)
 	}
-	return rules
+	c.rule(goTo(chainBanned))
 }
 
 // inNoBan matches sources of a family that are not banned, prefixes by hand
-// left out of account.
-func (c compiler) inNoBan(f family) statement {
-	var questions []question
+// left out of account. It is one rule for each family, because each rule, and
+// each time that the source is loaded, costs a packet as much as half a lookup.
+//
+// A packet may ask one set before a transaction and the next one after it, and
+// not all sets change at the same instant. So a ban that moves must be in both
+// for a while, whatever the order: [Apply] adds to the set of prefixes before
+// it deletes from the other.
+func (c *compiler) inNoBan(f family) string {
+	questions := c.sourceOf(f).notIn(f.ban())
 	if f.is6() && c.singles() {
-		questions = append(questions, question{f.whole().bits, f.ban()})
+		questions = f.whole().notIn(f.ban()) + " " + questions
 	}
-	questions = append(questions, question{f.network(c.Prefix6).bits, f.ban()})
 	if c.subnetOf(f) > 0 {
-		questions = append(questions, question{f.subnetLen, f.subnet()})
+		questions += " " + source{f, f.subnetLen}.notIn(f.subnet())
 	}
-	return f.inNone(questions)
+	return questions
 }
 
-// bannedRules are asked only once a ban matched: the innocent do not pay for
-// them.
-func (c compiler) bannedRules() []Rule {
-	var rules []Rule
+// banned is asked only once a ban matched: the innocent do not pay for it.
+func (c *compiler) banned() {
+	c.chain(chainBanned)
+	// An error about another host's connection: without "packet too big" from a
+	// banned router, an innocent visitor behind it would get nothing.
+	c.rule("meta l4proto icmp ct state related", accept)
+	c.rule("meta l4proto icmpv6 ct state related", accept)
+	// Router and neighbour solicitations and advertisements. Those of a neighbour
+	// have a hop limit of 255, which no router has lowered; receivers of others
+	// ignore them.
+	c.rule("ip6 hoplimit 255 icmpv6 type 133-136", accept)
+	c.rule(fromLoopback, accept)
 	for _, f := range families {
-		// An error about another host's connection: without "packet too big"
-		// from a banned router, an innocent visitor behind it would get
-		// nothing.
-		rules = append(rules, rule(isICMP(f), ctState("related", ctRelated), accept()))
-	}
-	rules = append(rules, rule(isNeighbourDiscovery(), accept()), rule(fromLoopback(), accept()))
-	for _, f := range families {
-		rules = append(rules, rule(f.whole().in(f.whitelist()), accept()))
+		c.rule(f.whole().in(f.whitelist()), accept)
 	}
 	for _, f := range families {
-		rules = append(rules, rule(f.cutKey().is(f.cut()), count(CounterDropped), drop()))
+		c.rule(f.cutKey(), "@"+f.cut(), count(CounterDropped), drop)
 	}
-	rules = append(rules,
-		rule(isReply(), accept()),
-		// Where conntrack does not track, replies cannot be recognised. A
-		// connected socket, on a port that the kernel has chosen, is one that
-		// this host has opened.
-		rule(ctState("untracked", ctUntracked), dportWithin(c.LocalPorts), toBoundSocket(), accept()),
-	)
+	c.rule(isReply, accept)
+	// Where conntrack does not track, replies cannot be recognised. A connected
+	// socket, which is always bound to one address, on a port that the kernel has
+	// chosen, is one that this host has opened.
+	c.rule("ct state untracked th dport", c.LocalPorts.String(), "socket wildcard 0", accept)
 	for _, f := range families {
 		// A service that the source was connected to. conntrack sees the resets
 		// that we drop, and forgets the connection for them. What the service
 		// sends then begins another one, by which the source would answer.
-		e := element{key: f.cutKey(), set: f.cut(), timeout: c.BanTime[len(c.BanTime)-1], renew: true}
-		rules = append(rules, rule(ctState("established", ctEstablished), e.statement(), count(CounterDropped), drop()))
+		c.rule("ct state established", element("update", f.cut(), f.cutKey(), c.lastBan()), count(CounterDropped), drop)
 	}
-	return append(rules, rule(count(CounterDropped), drop()))
-}
-
-// cutKey loads the source and the TCP port that it sends to.
-func (f family) cutKey() statement {
-	return f.whole().pair("saddr", f.saddrAt, unix.IPPROTO_TCP)
+	c.rule(count(CounterDropped), drop)
 }

@@ -69,7 +69,12 @@ func (s Spec) after(step int) int { return min(step+1, len(s.BanTime)) }
 // counts reports whether sources are remembered that asked for closed ports.
 func (s Spec) counts() bool { return s.Scan.Ports > 1 }
 
-// traps reports whether there is any way to offend by a protocol.
+// lastBan is the longest ban of the ladder.
+func (s Spec) lastBan() time.Duration { return s.BanTime[len(s.BanTime)-1] }
+
+func (s Spec) hasTraps() bool { return len(s.TrapTCP)+len(s.TrapUDP) > 0 }
+
+// offends reports whether there is any way to offend by a protocol.
 func (s Spec) offends(proto byte) bool {
 	if proto == unix.IPPROTO_UDP {
 		return len(s.TrapUDP) > 0
@@ -97,37 +102,45 @@ func (s Spec) protocols() []byte {
 	return slices.DeleteFunc([]byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP}, func(p byte) bool { return !s.offends(p) })
 }
 
+// remembersServed reports whether there are sets of the open ports that are not
+// traps.
+func (s Spec) remembersServed() bool { return s.Grace > 0 && s.counts() }
+
+// graceProtocols are those for which it is remembered where a program listened.
+func (s Spec) graceProtocols() []byte {
+	if s.Grace == 0 {
+		return nil
+	}
+	return s.protocols()
+}
+
 // Asked says which sets of prefixes hold something, so that the guard asks
 // them. An empty one would cost every packet some 40 to 80 ns all the same.
 type Asked struct{ Net4, Net6 bool }
 
 func (a Asked) net(f family) bool { return *a.of(f) }
 
-// Compile makes the table of a valid Spec for a kernel with these features.
-func Compile(s Spec, f Features, asked Asked) *Table {
+// Compile makes the table of a valid Spec.
+func Compile(s Spec) *Table { return compile(s, Asked{}) }
+
+func compile(s Spec, asked Asked) *Table {
 	t := &Table{
 		Table:    nftset.Table{Family: nftset.FamilyINet, Name: s.Table},
 		Counters: Counters(),
 		Prefix6:  s.Prefix6,
 	}
 	t.compileSets(s)
-	t.Chains = chains(s, f, Asked{})
-	t.Digest = t.digest() // what is asked has no part in it
-	t.Chains = chains(s, f, asked)
-	for i := range t.Chains {
-		// Of all comments in a table only those of rules can change later.
-		if c := &t.Chains[i]; c.Name == chainGuard {
-			c.Rules[len(c.Rules)-1].comment = sealComment(t.Digest, t.Prefix6)
-		}
-	}
-	return t
-}
-
-// digest identifies all that the table is made of.
-func (t *Table) digest() string {
+	t.Chains = chains(s, Asked{})
 	h := sha256.New()
 	t.Write(h) // a hash never fails to write
-	return hex.EncodeToString(h.Sum(nil)[:8])
+	t.Digest = hex.EncodeToString(h.Sum(nil)[:8])
+	if asked != (Asked{}) { // which has no part in the digest
+		t.Chains = chains(s, asked)
+	}
+	// Of all comments in a table only those of rules can change later.
+	guard := findChain(t.Chains, chainGuard)
+	guard.Rules[len(guard.Rules)-1].Comment = sealComment(t.Digest, t.Prefix6)
+	return t
 }
 
 func (t *Table) compileSets(s Spec) {
@@ -141,7 +154,7 @@ func (t *Table) compileSets(s Spec) {
 	for _, f := range families {
 		t.dynamic(f.ban(), f.key, s.BanTime[0], s.Size)
 		t.add(nftset.Set{Name: f.net(), Type: f.key, Flags: nftset.FlagInterval | nftset.FlagTimeout})
-		t.dynamic(f.cut(), f.pair, s.BanTime[len(s.BanTime)-1], s.Size)
+		t.dynamic(f.cut(), f.pair, s.lastBan(), s.Size)
 		if s.subnetOf(f) > 0 {
 			t.dynamic(f.subnet(), f.key, subnetTime, min(s.Size, maxSubnets))
 			t.dynamic(f.crowd(), f.key, crowdTime, s.Size)

@@ -16,7 +16,7 @@ func TestCompileIsDeterministicAndPure(t *testing.T) {
 	digests := make(map[string]string)
 	for name, spec := range specs() {
 		before := fmt.Sprintf("%#v", spec)
-		first, second := Compile(spec, allFeatures, Asked{}), Compile(spec, allFeatures, Asked{})
+		first, second := Compile(spec), Compile(spec)
 		if first.String() != second.String() || !reflect.DeepEqual(first, second) {
 			t.Errorf("%s: compiled twice, it differs:\n%s", name, difference(second.String(), first.String()))
 		}
@@ -31,7 +31,7 @@ func TestCompileIsDeterministicAndPure(t *testing.T) {
 		slices.Reverse(shuffled.TrapTCP)
 		shuffled.Scan.Ignore = slices.Clone(spec.Scan.Ignore)
 		slices.Reverse(shuffled.Scan.Ignore)
-		if third := Compile(shuffled, allFeatures, Asked{}); third.String() != first.String() {
+		if third := Compile(shuffled); third.String() != first.String() {
 			t.Errorf("%s: in another order, it differs:\n%s", name, difference(third.String(), first.String()))
 		}
 		if other, ok := digests[first.Digest]; ok {
@@ -44,8 +44,8 @@ func TestCompileIsDeterministicAndPure(t *testing.T) {
 // TestCompileSharesNothing changes a table and compiles again.
 func TestCompileSharesNothing(t *testing.T) {
 	spec := Default()
-	want := Compile(spec, allFeatures, Asked{}).String()
-	table := Compile(spec, allFeatures, Asked{})
+	want := Compile(spec).String()
+	table := Compile(spec)
 	for i := range table.Sets {
 		for j := range table.Sets[i].Elements {
 			table.Sets[i].Elements[j] = nftset.Interval{}
@@ -58,7 +58,7 @@ func TestCompileSharesNothing(t *testing.T) {
 		}
 	}
 	clear(table.Counters)
-	if got := Compile(spec, allFeatures, Asked{}).String(); got != want {
+	if got := Compile(spec).String(); got != want {
 		t.Errorf("a table that was changed changed the next:\n%s", difference(got, want))
 	}
 }
@@ -68,7 +68,7 @@ func TestCompileSharesNothing(t *testing.T) {
 func TestDigestStandsForEverything(t *testing.T) {
 	base := Default()
 	base.MaxRetry = 2
-	seen := map[string]string{Compile(base, allFeatures, Asked{}).Digest: "no change"}
+	seen := map[string]string{Compile(base).Digest: "no change"}
 	check := func(name string, table *Table) {
 		if other, ok := seen[table.Digest]; ok {
 			t.Errorf("%s gives the same digest as %s", name, other)
@@ -108,7 +108,7 @@ func TestDigestStandsForEverything(t *testing.T) {
 	} {
 		s := base
 		change(&s)
-		check(name, Compile(s, allFeatures, Asked{}))
+		check(name, Compile(s))
 	}
 	for i := range reflect.TypeFor[Spec]().NumField() {
 		if field := reflect.TypeFor[Spec]().Field(i).Name; field != "Own6" && !slices.ContainsFunc(slices.Collect(mapValues(seen)), func(s string) bool { return strings.Contains(s, field) }) {
@@ -119,13 +119,12 @@ func TestDigestStandsForEverything(t *testing.T) {
 	// which networks the host is.
 	own := base
 	own.Own6 = []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}
-	if got := Compile(own, allFeatures, Asked{}).Digest; seen[got] != "no change" {
+	if got := Compile(own).Digest; seen[got] != "no change" {
 		t.Errorf("Own6 gives another digest")
 	}
-	if got := Compile(base, allFeatures, Asked{Net4: true, Net6: true}).Digest; seen[got] != "no change" {
+	if got := compile(base, Asked{Net4: true, Net6: true}).Digest; seen[got] != "no change" {
 		t.Errorf("to ask the sets of prefixes gives another digest")
 	}
-	check("no log", Compile(base, Features{}, Asked{}))
 }
 
 func mapValues(m map[string]string) func(func(string) bool) {
@@ -138,38 +137,9 @@ func mapValues(m map[string]string) func(func(string) bool) {
 	}
 }
 
-func TestCompileLeavesOutWhatTheKernelLacks(t *testing.T) {
-	full := Compile(trapSpec(), allFeatures, Asked{}).String()
-	lines := func(s string) []string { return strings.Split(s, "\n") }
-	unsealed := func(s string) string { return mustReplace(`portmon [0-9a-f]{16}`, s, "") }
-	for _, tt := range []struct {
-		f       Features
-		without func(line string) string
-	}{
-		{Features{}, func(line string) string { return mustReplace(`log prefix .* queue-threshold \d+ `, line, "") }},
-	} {
-		want, dropped := []string{}, 0
-		for _, line := range lines(full) {
-			w := tt.without(line)
-			if w != line {
-				dropped++
-			}
-			if w != "" || line == "" {
-				want = append(want, w)
-			}
-		}
-		if dropped == 0 {
-			t.Fatalf("%+v: the full table has nothing to leave out", tt.f)
-		}
-		if got := Compile(trapSpec(), tt.f, Asked{}).String(); unsealed(got) != unsealed(strings.Join(want, "\n")) {
-			t.Errorf("%+v: %s", tt.f, difference(unsealed(got), unsealed(strings.Join(want, "\n"))))
-		}
-	}
-}
-
 func TestWhitelistAlwaysHoldsNobodyLoopbackAndLinkLocal(t *testing.T) {
 	for name, spec := range specs() {
-		table := Compile(spec, allFeatures, Asked{})
+		table := Compile(spec)
 		for _, a := range []string{"0.0.0.0", "0.255.255.255", "::", "127.0.0.1", "127.255.255.255", "169.254.1.1", "::1", "fe80::1", "febf::1"} {
 			key := nftset.AddrKey(addr(a))
 			if _, ok := nftset.Find(table.set(familyOf(key.Type()).whitelist()).Elements, key); !ok {

@@ -85,16 +85,12 @@ func TestApplyAgainstChanges(t *testing.T) {
 	before := l.list("-t")
 	other := trapSpec()
 	other.MaxRetry = 3
-	plan, err := prepare(l.conn, other, allFeatures)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, tx, err := plan.transactions()
+	plan, err := prepare(l.conn, other)
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.NFT("add table ip theirs")
-	if err := l.conn.Commit(tx); !errors.Is(err, nftset.ErrChanged) {
+	if err := l.conn.Commit(&plan.rest); !errors.Is(err, nftset.ErrChanged) {
 		t.Fatalf("a plan of yesterday: got %v, want ErrChanged", err)
 	}
 	l.NFT("delete table ip theirs")

@@ -37,7 +37,7 @@ func TestConflictChangesNothing(t *testing.T) {
 			l := newLab(t)
 			l.NFT(tt.script + "\n" + foreign)
 			before, generation := l.list("-a"), l.generation()
-			for name, f := range map[string]func(*nftset.Conn, Spec) (Result, error){"Apply": Apply, "Prepare": Prepare} {
+			for name, f := range map[string]func(*nftset.Conn, Spec) (*Plan, error){"Apply": Apply, "Prepare": Prepare} {
 				_, err := f(l.conn, trapSpec())
 				var conflict *ConflictError
 				if !errors.As(err, &conflict) {
@@ -80,7 +80,7 @@ add map inet portmon verdicts { type ipv4_addr : verdict; elements = { 203.0.113
 
 	before, generation := l.list("-a", "-t"), l.generation()
 	l.keeps(func() {
-		for name, f := range map[string]func(*nftset.Conn, Spec) (Result, error){"Apply": Apply, "Prepare": Prepare} {
+		for name, f := range map[string]func(*nftset.Conn, Spec) (*Plan, error){"Apply": Apply, "Prepare": Prepare} {
 			_, err := f(l.conn, other)
 			var op *nftset.OpError
 			if !errors.As(err, &op) || !errors.Is(err, unix.EBUSY) || op.Op != "delete chain" || op.Object != "inet portmon theirs" {
@@ -106,7 +106,7 @@ add map inet portmon verdicts { type ipv4_addr : verdict; elements = { 203.0.113
 func TestInvalidSpecChangesNothing(t *testing.T) {
 	l := newTrap(t, trapSpec())
 	before, generation := l.list("-a"), l.generation()
-	for name, f := range map[string]func(*nftset.Conn, Spec) (Result, error){"Apply": Apply, "Prepare": Prepare} {
+	for name, f := range map[string]func(*nftset.Conn, Spec) (*Plan, error){"Apply": Apply, "Prepare": Prepare} {
 		var fault *SpecError
 		if _, err := f(l.conn, Spec{Table: "portmon"}); !errors.As(err, &fault) {
 			t.Errorf("%s of an empty Spec: got %v, want *SpecError", name, err)

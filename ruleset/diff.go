@@ -4,11 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -43,7 +41,7 @@ type Contents struct {
 
 // Diff makes the plan that turns what the kernel holds into the table of a
 // Spec. It fails with *ConflictError.
-func Diff(spec Spec, f Features, s *State, c Contents) (*Plan, error) {
+func Diff(spec Spec, s *State, c Contents) (*Plan, error) {
 	m := spec.displaced(s, c)
 	asked := Asked{}
 	for i, of := range families {
@@ -57,43 +55,52 @@ func Diff(spec Spec, f Features, s *State, c Contents) (*Plan, error) {
 			asked.set(of)
 		}
 	}
-	p, err := diff(spec, f, s, c, m, asked)
-	if still := (Asked{asked.Net4 || s.asked().Net4, asked.Net6 || s.asked().Net6}); err == nil && still != asked {
-		if same, err := diff(spec, f, s, c, m, still); err == nil {
-			p.tidies = same.Empty()
-		}
+	p, err := diff(spec, s, c, m, asked)
+	if err == nil && !p.Empty() {
+		still := s.asked()
+		same, err := diff(spec, s, c, m, Asked{asked.Net4 || still.Net4, asked.Net6 || still.Net6})
+		p.tidies = err == nil && same.Empty()
 	}
 	return p, err
 }
 
 // diff is Diff, with what is displaced and what is to be asked.
-func diff(spec Spec, f Features, s *State, c Contents, m displacement, asked Asked) (*Plan, error) {
-	p := &Plan{Table: Compile(spec, f, asked), generation: s.Generation, Created: !s.Exists}
-	if !s.Exists || s.Dormant {
-		p.addTable()
-		p.ops[0].ahead = s.Dormant // the kernel takes no chain in the transaction that wakes a table
+func diff(spec Spec, s *State, c Contents, m displacement, asked Asked) (*Plan, error) {
+	p := &Plan{Table: compile(spec, asked), Created: !s.Exists}
+	p.ahead.Generation, p.rest.Generation = s.Generation, s.Generation
+	switch t := p.Table.Table; {
+	case !s.Exists:
+		p.change("table").AddTable(t)
+	case s.Dormant: // the kernel takes no chain in the transaction that wakes a table
+		p.note("table")
+		p.ahead.AddTable(t)
 	}
 	for _, name := range p.Table.Counters {
 		if _, ok := s.Counters[name]; !ok {
-			p.addCounter(name)
+			addCounter(p.change("counter "+name), p.Table.Table, name)
 		}
 	}
-	replaced := p.replaced(s)
-	if len(replaced) > 0 {
-		for _, ch := range s.Chains {
-			if len(ch.Rules) > 0 {
-				p.flushChain(ch.Name)
+	old := s.Chains
+	if p.replaces(s) {
+		for i := range old {
+			if len(old[i].Rules) > 0 {
+				flushChain(p.change("rules"), s.Table, old[i].Name)
 			}
 		}
+		old = emptied(old)
 	}
 	p.moveBans(s, c, m)
 	if err := p.diffSets(s, c); err != nil {
 		return nil, err
 	}
 	p.learnOwn(spec, c)
-	p.diffChains(s, len(replaced) > 0)
+	p.diffChains(old)
 	p.moveSteps(spec, s, m)
-	p.dropSets(s)
+	for i := range s.Sets { // those that another configuration needed; sets that portmon never makes stay
+		if have := &s.Sets[i]; p.Table.set(have.Name) == nil && isOurs(have.Name) {
+			p.change("set " + have.Name).DeleteSet(have)
+		}
+	}
 	p.lift(s, m.lifted)
 	if p.Created && spec.Grace > 0 {
 		p.delayTraps(spec.Grace)
@@ -101,17 +108,25 @@ func diff(spec Spec, f Features, s *State, c Contents, m displacement, asked Ask
 	return p, nil
 }
 
-// replaced returns the sets whose contents the Spec gives and that must be made
-// anew, because a set cannot be given other flags.
-func (p *Plan) replaced(s *State) []*nftset.Set {
-	var out []*nftset.Set
-	for i := range p.Table.Sets {
-		want := &p.Table.Sets[i]
-		if have := s.Set(want.Name); have != nil && want.Static && have.Type == want.Type && have.Flags != want.Flags {
-			out = append(out, have)
-		}
+// emptied returns the chains without their rules.
+func emptied(chains []Chain) []Chain {
+	chains = slices.Clone(chains)
+	for i := range chains {
+		chains[i].Rules = nil
 	}
-	return out
+	return chains
+}
+
+// reshaped reports whether a set whose contents the Spec gives must be made
+// anew, because a set cannot be given other flags.
+func (want *Set) reshaped(have *nftset.Set) bool {
+	return have != nil && want.Static && have.Type == want.Type && have.Flags != want.Flags
+}
+
+// replaces reports whether sets must be made anew, for which no rule may use
+// them.
+func (p *Plan) replaces(s *State) bool {
+	return slices.ContainsFunc(p.Table.Sets, func(want Set) bool { return want.reshaped(s.Set(want.Name)) })
 }
 
 func (p *Plan) diffSets(s *State, c Contents) error {
@@ -119,13 +134,17 @@ func (p *Plan) diffSets(s *State, c Contents) error {
 	for i := range p.Table.Sets {
 		want := &p.Table.Sets[i]
 		have := s.Set(want.Name)
+		if want.reshaped(have) {
+			p.change("set " + want.Name).DeleteSet(have)
+			have = nil
+		}
 		switch {
 		case have == nil:
-			p.putSet("set "+want.Name, &want.Set)
-		case want.Static && have.Type == want.Type && have.Flags != want.Flags:
-			p.deleteSet(have)
-			p.putSet("set "+want.Name, &want.Set)
-			have = nil
+			p.change("set " + want.Name).AddSet(&want.Set)
+			if want.Static {
+				p.edit(&want.Set, nil, want.Elements)
+			}
+			continue
 		case have.Type != want.Type || have.Flags != want.Flags:
 			errs = append(errs, &ConflictError{
 				Object: "set " + have.String(),
@@ -133,38 +152,21 @@ func (p *Plan) diffSets(s *State, c Contents) error {
 				Want:   fmt.Sprintf("type %s, flags %s", want.Type, want.Flags),
 			})
 			continue
-		case sameTimeout(have.Timeout, want.Timeout) && have.Size == want.Size:
 		case s.Digest == p.Table.Digest:
-			// The table was made of this very configuration: the kernel is one
-			// that does not change a live set, and asking it again would be in
-			// vain.
-			p.Stuck = append(p.Stuck, stuck(have, want))
-		case have.Size == want.Size:
-			p.putSet("timeout of "+want.Name, &want.Set)
-		default:
-			p.putSet("size of "+want.Name, &want.Set)
+			// The table was made of this very configuration. If timeout or size
+			// are others, the kernel is one that does not change a live set, as
+			// before 6.1's stable series, and asking it again would be in vain.
+		case !sameTimeout(have.Timeout, want.Timeout):
+			p.change("timeout of " + want.Name).AddSet(&want.Set)
+		case have.Size != want.Size:
+			p.change("size of " + want.Name).AddSet(&want.Set)
 		}
-		if !want.Static {
-			continue
-		}
-		if have == nil {
-			p.addIntervals(&want.Set, want.Elements)
-		} else {
-			p.edit(want, c.Static[want.Name])
+		if want.Static {
+			gone, missing := apart(c.Static[want.Name], want.Elements)
+			p.edit(&want.Set, gone, missing)
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// edit gives a set the elements that it must have. Those that are there already
-// are left alone, rather than flushed and added again: in a large set that
-// takes a twentieth of the time, and up to Linux 6.12 packets may miss what is
-// deleted and added again in one transaction, or be taken for what is beside
-// it.
-func (p *Plan) edit(want *Set, have []nftset.Interval) {
-	gone, missing := apart(have, want.Elements)
-	p.deleteIntervals(&want.Set, gone)
-	p.addIntervals(&want.Set, missing)
 }
 
 // apart returns what only one of two sorted lists has.
@@ -182,67 +184,41 @@ func apart(a, b []nftset.Interval) (onlyA, onlyB []nftset.Interval) {
 	return onlyA, onlyB
 }
 
-// stuck says what a set keeps that it should not, and what follows.
-func stuck(have *nftset.Set, want *Set) string {
-	if !sameTimeout(have.Timeout, want.Timeout) {
-		return fmt.Sprintf(
-			"set %s keeps the timeout %s: this kernel does not change that of a live set (new bans get %s all the same)",
-			have.Name, text.Duration(have.Timeout), text.Duration(want.Timeout))
+// diffChains makes the chains what they must be. All rules go before any chain,
+// and chains come before any rule: chains are deleted only when nothing leads
+// to them.
+func (p *Plan) diffChains(old []Chain) {
+	t := p.Table.Table
+	stale := make(map[string]bool)
+	for _, have := range old {
+		want := findChain(p.Table.Chains, have.Name)
+		stale[have.Name] = want == nil || !want.same(&have)
+		if stale[have.Name] && len(have.Rules) > 0 {
+			flushChain(p.change("rules"), t, have.Name)
+		}
 	}
-	return fmt.Sprintf("set %s keeps the size %d instead of %d: this kernel does not change that of a live set",
-		have.Name, have.Size, want.Size)
-}
-
-// diffChains makes the chains what they must be. flushed is set if they have
-// been emptied already.
-func (p *Plan) diffChains(s *State, flushed bool) {
-	// All rules go before any chain, and chains come before any rule: chains
-	// are deleted only when nothing leads to them.
-	var stale []*Chain
-	rebuild := make(map[string]bool)
 	for i := range p.Table.Chains {
 		c := &p.Table.Chains[i]
-		have := s.chain(c.Name)
-		moved := have != nil && !sameHook(c.Hook, have)
-		if have == nil || moved || flushed || !c.matches(p.Table.Family, have.Rules) {
-			stale = append(stale, c)
-			rebuild[c.Name] = moved
-			if have != nil && len(have.Rules) > 0 && !flushed {
-				p.flushChain(c.Name)
+		have := findChain(old, c.Name)
+		if have != nil && !c.sameHook(have) { // the kernel changes neither hook nor priority of a chain
+			deleteChain(p.change("chain "+c.Name), t, c.Name)
+			have = nil
+		}
+		if have == nil {
+			stale[c.Name] = true
+			addChain(p.change("chain "+c.Name), t, c)
+		}
+	}
+	for _, c := range p.Table.Chains {
+		if stale[c.Name] {
+			for _, r := range c.Rules {
+				addRule(p.change("rules"), t, c.Name, r)
 			}
 		}
 	}
-	var foreign []string // chains of an older portmon
-	for _, have := range s.Chains {
-		if p.Table.chain(have.Name) == nil {
-			foreign = append(foreign, have.Name)
-			if len(have.Rules) > 0 && !flushed {
-				p.flushChain(have.Name)
-			}
-		}
-	}
-	for _, c := range stale {
-		if rebuild[c.Name] {
-			p.deleteChain(c.Name) // the kernel changes neither hook nor priority of a chain
-		}
-		if rebuild[c.Name] || s.chain(c.Name) == nil {
-			p.addChain(c)
-		}
-	}
-	for _, c := range stale {
-		p.addRules(c)
-	}
-	for _, name := range foreign {
-		p.deleteChain(name)
-	}
-}
-
-// dropSets deletes the sets that another configuration needed. Sets that
-// portmon never makes belong to someone else and stay.
-func (p *Plan) dropSets(s *State) {
-	for i := range s.Sets {
-		if have := &s.Sets[i]; p.Table.set(have.Name) == nil && isOurs(have.Name) {
-			p.deleteSet(have)
+	for _, have := range old { // of an older portmon, or of others
+		if findChain(p.Table.Chains, have.Name) == nil {
+			deleteChain(p.change("chain "+have.Name), t, have.Name)
 		}
 	}
 }
@@ -263,24 +239,12 @@ func isOurs(set string) bool {
 	return slices.Contains([]string{setTrapTCP, setTrapUDP, setIgnoreTCP, setSingle6, setOwn6, setStarting}, set)
 }
 
-// sameTimeout allows for the ticks that the kernel rounds to, 10 ms at most.
-func sameTimeout(have, want time.Duration) bool {
-	return (have-want).Abs() <= 10*time.Millisecond && (have == 0) == (want == 0)
-}
-
-func sameHook(want *Hook, have *ChainState) bool {
-	if want == nil || have.Hook == nil {
-		return want == nil && have.Hook == nil
-	}
-	return have.Plain && want.Number == have.Hook.Number && want.Priority == have.Hook.Priority
-}
-
 // learnOwn adds the networks of this host that the table does not know, as far
 // as there is room. Those that it knows from offences stay.
 func (p *Plan) learnOwn(spec Spec, c Contents) {
 	if set := p.Table.set(setOwn6); set != nil {
 		_, missing := apart(c.Own, spec.own())
 		room := max(0, int(set.Size)-len(c.Own))
-		p.addIntervals(&set.Set, missing[:min(room, len(missing))])
+		p.edit(&set.Set, nil, missing[:min(room, len(missing))])
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,9 +13,9 @@ import (
 	"github.com/portmon/portmon/internal/lab"
 )
 
-// TestNftChecksPlans has nft check what Prepare writes, as an administrator
-// does who wants to see it first, whatever is in force.
-func TestNftChecksPlans(t *testing.T) {
+// TestNftChecksTables has nft check what Prepare writes, as an
+// administrator does who wants to see it first, whatever is in force.
+func TestNftChecksTables(t *testing.T) {
 	first, err := os.ReadFile(filepath.Join("testdata", "first-edition.nft"))
 	if err != nil {
 		t.Fatal(err)
@@ -65,9 +66,13 @@ func TestNftChecksPlans(t *testing.T) {
 			inForce[name](l)
 			before, generation := l.rules("-a"), l.generation()
 			for to, spec := range map[string]Spec{"default": Default(), "large": large, "other": other} {
-				plan := l.prepare(spec).String()
+				var b strings.Builder
+				if err := l.prepare(spec).Write(&b); err != nil {
+					t.Fatal(err)
+				}
+				plan := b.String()
 				if out, err := lab.TryNFT(t, l.Host, plan, "--check", "-f", "-"); err != nil {
-					t.Errorf("to %s: %v\n%s\nof the plan\n%s", to, err, out, plan)
+					t.Errorf("to %s: %v\n%s\nof\n%s", to, err, out, plan)
 				}
 			}
 			if after := l.rules("-a"); after != before || l.generation() != generation {

@@ -9,60 +9,15 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"github.com/portmon/portmon/internal/nfnl"
 	"github.com/portmon/portmon/nftset"
 )
 
-// match is whether a rule goes on behind an expression.
-type match int
-
-const (
-	fails match = iota
-	matches
-	mayMatch
-	mayDecide // its effect on the packet is not known
-)
-
-// matchIf returns matches or fails.
-func matchIf(yes bool) match {
-	if yes {
-		return matches
-	}
-	return fails
-}
-
-// decodeExpr returns an expression of a rule, nil for a kind that is not
-// understood.
-func decodeExpr(family nftset.Family, b []byte) (expr.Any, error) {
-	attrs, err := nfnl.Parse(b)
-	if err != nil {
-		return nil, err
-	}
-	e := map[string]expr.Any{
-		"payload": &expr.Payload{}, "meta": &expr.Meta{}, "ct": &expr.Ct{}, "fib": &expr.Fib{}, "socket": &expr.Socket{},
-		"bitwise": &expr.Bitwise{}, "cmp": &expr.Cmp{}, "lookup": &expr.Lookup{}, "dynset": &expr.Dynset{},
-		"limit": &expr.Limit{}, "objref": &expr.Objref{}, "immediate": &expr.Immediate{}, "log": &expr.Log{},
-		"counter": &expr.Counter{}, "range": &expr.Range{}, "byteorder": &expr.Byteorder{}, "exthdr": &expr.Exthdr{},
-		"numgen": &expr.Numgen{}, "hash": &expr.Hash{}, "rt": &expr.Rt{}, "quota": &expr.Quota{}, "connlimit": &expr.Connlimit{},
-	}[string(attrs[unix.NFTA_EXPR_NAME].Text())]
-	if e == nil {
-		return nil, nil
-	}
-	data := attrs[unix.NFTA_EXPR_DATA].Data
-	err = expr.Unmarshal(byte(family), data, e)
-	if imm, ok := e.(*expr.Immediate); ok && err == nil && imm.Register == unix.NFT_REG_VERDICT {
-		e = &expr.Verdict{}
-		err = expr.Unmarshal(byte(family), data, e)
-	}
-	return e, err
-}
-
-// evaluate runs an expression.
-func (t *tracer) evaluate(e expr.Any) (match, error) {
+// evaluate runs an expression, and reports whether the rule goes on behind it.
+func (t *tracer) evaluate(e expr.Any) (matches bool, err error) {
 	switch e := e.(type) {
 	case *expr.Payload:
 		if e.OperationType == expr.PayloadWrite {
-			return mayDecide, nil
+			return false, errNotKnown
 		}
 		value, sure := t.payload(e)
 		t.load(e.DestRegister, value, sure)
@@ -76,20 +31,19 @@ func (t *tracer) evaluate(e expr.Any) (match, error) {
 			state = 1 << (2 + 1) // IP_CT_NEW is 2
 		}
 		switch {
-		case e.SourceRegister: // sets a mark, which no rule of ours asks for
+		case e.Register == 0: // sets a mark, which no rule of ours asks for
 		case e.Key == expr.CtKeySTATE:
 			t.load(e.Register, hostOrder(state), true)
-		case !t.tracked:
-			return fails, nil
 		default:
 			t.load(e.Register, make([]byte, 16), e.Key == expr.CtKeyDIRECTION || e.Key == expr.CtKeySTATUS)
+			return t.tracked, nil
 		}
 	case *expr.Fib:
 		switch {
 		case e.ResultOIF && e.FlagPRESENT && e.FlagSADDR && e.FlagIIF:
 			t.loadAnswer(e.Register, AskRouteBack, t.p.RouteBack, 1, 0)
 		case !e.ResultADDRTYPE || e.FlagIIF || e.FlagOIF:
-			t.load(e.Register, make([]byte, 16), false)
+			return false, errNotKnown
 		case e.FlagDADDR:
 			t.loadAnswer(e.Register, AskToThisHost, t.p.ToSelf, unix.RTN_LOCAL, unix.RTN_UNICAST)
 		default:
@@ -99,7 +53,7 @@ func (t *tracer) evaluate(e expr.Any) (match, error) {
 		t.ask(AskListener, t.p.Listener, nftset.Element{})
 		// It is not transparent, and on any address.
 		t.load(e.Register, make([]byte, 16), e.Key == expr.SocketKeyTransparent || e.Key == expr.SocketKeyWildcard)
-		return matchIf(t.p.Listener), nil
+		return t.p.Listener, nil
 	case *expr.Bitwise:
 		value, sure := make([]byte, e.Len), false // of a shift, which none of our rules has
 		if len(e.Mask) == int(e.Len) && len(e.Xor) == int(e.Len) {
@@ -114,23 +68,20 @@ func (t *tracer) evaluate(e expr.Any) (match, error) {
 		// Our rules ask for no interface but lo.
 		isLo := t.about == AskLoopback && bytes.Equal(e.Data, hostOrder(1))
 		if !isLo && !t.sure(e.Register, uint32(len(e.Data))) {
-			return mayMatch, nil
+			return false, errNotKnown
 		}
 		c := bytes.Compare(t.reg[registerAt(e.Register):][:len(e.Data)], e.Data)
-		return matchIf(map[expr.CmpOp]bool{
+		return map[expr.CmpOp]bool{
 			expr.CmpOpEq: c == 0, expr.CmpOpNeq: c != 0, expr.CmpOpLt: c < 0, expr.CmpOpLte: c <= 0,
 			expr.CmpOpGt: c > 0, expr.CmpOpGte: c >= 0,
-		}[e.Op]), nil
+		}[e.Op], nil
 	case *expr.Lookup:
 		return t.lookup(e)
 	case *expr.Dynset:
 		return t.dynset(e)
 	case *expr.Limit:
-		return matchIf(!e.Over), nil
+		return !e.Over, nil
 	case *expr.Objref:
-		if e.Type != unix.NFT_OBJECT_COUNTER {
-			return mayDecide, nil
-		}
 		switch e.Name {
 		case CounterTrapped:
 			t.Cause = CauseTrap
@@ -140,15 +91,10 @@ func (t *tracer) evaluate(e expr.Any) (match, error) {
 			t.asked = AskBanned
 		}
 	case *expr.Log, *expr.Counter:
-	case *expr.Range, *expr.Byteorder, *expr.Exthdr, *expr.Numgen, *expr.Hash, *expr.Rt, *expr.Quota, *expr.Connlimit:
-		for i := range t.unsure { // some of them load a register
-			t.unsure[i] = true
-		}
-		return mayMatch, nil
 	default:
-		return mayDecide, nil
+		return false, errNotKnown
 	}
-	return matches, nil
+	return true, nil
 }
 
 // registerAt returns where a register, and those behind it, begin. The first four,
@@ -234,7 +180,7 @@ func (t *tracer) payload(e *expr.Payload) (value []byte, sure bool) {
 			put(portAt, byte(t.p.Port>>8), byte(t.p.Port))
 		}
 		if t.p.Proto == unix.IPPROTO_TCP {
-			put(13, tcpSYN)
+			put(tcpFlagsAt, tcpSYN)
 		}
 	}
 	if e.Offset+e.Len > uint32(len(header)) {
@@ -244,60 +190,48 @@ func (t *tracer) payload(e *expr.Payload) (value []byte, sure bool) {
 }
 
 // lookup asks a set; those without a name are not read.
-func (t *tracer) lookup(e *expr.Lookup) (match, error) {
+func (t *tracer) lookup(e *expr.Lookup) (matches bool, err error) {
 	set := t.h.Set(e.SetName)
-	switch {
-	case e.IsDestRegSet && e.DestRegister == unix.NFT_REG_VERDICT:
-		return mayDecide, nil
-	case e.IsDestRegSet:
-		t.load(e.DestRegister, make([]byte, 16), false)
-		return mayMatch, nil
-	case set == nil, !isOurs(set.Name) && !t.sure(e.SourceRegister, uint32(set.Type.Len())):
-		return mayMatch, nil
+	if set == nil || e.IsDestRegSet || !isOurs(set.Name) && !t.sure(e.SourceRegister, uint32(set.Type.Len())) {
+		return false, errNotKnown
 	}
 	key, ok := nftset.ParseKey(set.Type, t.reg[registerAt(e.SourceRegister):][:set.Type.Len()])
 	if !ok {
-		return mayMatch, nil
+		return false, errNotKnown
 	}
 	if added, ok := t.changed[setElement{set.Name, key}]; ok {
-		return matchIf(added != e.Invert), nil // by this packet: no question about it
+		return added != e.Invert, nil // by this packet: no question about it
 	}
 	el, found, err := t.h.get(set.Name, key)
 	t.ask(questionOf(set.Name), found, el)
-	return matchIf(found != e.Invert), err
+	return found != e.Invert, err
 }
 
 // dynset adds to a set, or deletes from it.
-func (t *tracer) dynset(e *expr.Dynset) (match, error) {
+func (t *tracer) dynset(e *expr.Dynset) (matches bool, err error) {
 	set := t.h.Set(e.SetName)
-	if set == nil {
-		return mayMatch, nil
-	}
-	switch ours := isOurs(set.Name); {
-	case ours && t.maybe:
-		return mayDecide, nil
-	case !ours && (t.maybe || len(e.Exprs) > 0 || !t.sure(e.SrcRegKey, uint32(set.Type.Len()))):
-		return mayMatch, nil
+	if set == nil || !isOurs(set.Name) {
+		return false, errNotKnown
 	}
 	key, _ := nftset.ParseKey(set.Type, t.reg[registerAt(e.SrcRegKey):][:set.Type.Len()])
 	t.changed[setElement{set.Name, key}] = e.Operation != dynsetDelete
 	if e.Operation == dynsetDelete {
-		return matches, nil
+		return true, nil
 	}
-	if need := threshold(e); need > 1 {
+	if need := needed(e); need > 1 {
 		switch f := familyOf(set.Type); set.Name {
 		case f.score():
 			probed, err := t.h.Probed(netip.PrefixFrom(key.Addr(), key.Addr().BitLen()))
 			if err != nil {
-				return fails, err
+				return false, err
 			}
 			t.Probes, t.ScanPorts = len(probed)+1, need
 			t.ask(AskScore, t.Probes >= need, nftset.Element{})
-			return matchIf(t.Probes >= need), nil
+			return t.Probes >= need, nil
 		case f.hits():
 			t.ask(AskRetries, true, nftset.Element{})
 		}
-		return fails, nil
+		return false, nil
 	}
 	switch role, step := RoleOf(set.Name); role {
 	case RoleBan, RoleSubnet:
@@ -311,5 +245,5 @@ func (t *tracer) dynset(e *expr.Dynset) (match, error) {
 	case RoleStep:
 		t.Step = step
 	}
-	return matches, nil
+	return true, nil
 }

@@ -59,7 +59,7 @@ func Example() {
 	// lifted: 1 <nil>
 }
 
-// Prepare returns what Apply would change: result.Write writes it in nft
+// Prepare returns what Apply would change. Its Write writes the table in nft
 // syntax.
 func ExamplePrepare() {
 	conn, err := nftset.Dial(nil)

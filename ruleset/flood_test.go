@@ -232,7 +232,7 @@ func TestLimitsLeaveRoom(t *testing.T) {
 			spec := trapSpec()
 			spec.Size, spec.BanTime = size, []time.Duration{first}
 			let := make(map[string]float64)
-			for _, ch := range Compile(spec, allFeatures, Asked{}).Chains {
+			for _, ch := range Compile(spec).Chains {
 				if !strings.HasPrefix(ch.Name, chainOffence) {
 					continue
 				}

@@ -98,7 +98,7 @@ func (l *fixture) dial() *nftset.Conn {
 	return c
 }
 
-func (l *fixture) apply(spec Spec) Result {
+func (l *fixture) apply(spec Spec) *Plan {
 	l.T.Helper()
 	r, err := Apply(l.conn, spec)
 	if err != nil {
@@ -107,7 +107,7 @@ func (l *fixture) apply(spec Spec) Result {
 	return r
 }
 
-func (l *fixture) prepare(spec Spec) Result {
+func (l *fixture) prepare(spec Spec) *Plan {
 	l.T.Helper()
 	r, err := Prepare(l.conn, spec)
 	if err != nil {

@@ -1,7 +1,7 @@
 package ruleset
 
 import (
-	"bytes"
+	"reflect"
 	"slices"
 	"time"
 
@@ -12,100 +12,66 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// matches reports whether the kernel's rules are those of the chain. The kernel
-// adds attributes to an expression and orders them in its own way, so a rule is
-// the same when it has the same expressions and each has the attributes that we
-// would send, and no other that is not zero.
-func (c *Chain) matches(family nftset.Family, have []RuleState) bool {
-	if len(c.Rules) != len(have) {
-		return false
+// kinds are the expressions that are understood.
+var kinds = map[string]expr.Any{
+	"payload": &expr.Payload{}, "meta": &expr.Meta{}, "ct": &expr.Ct{}, "fib": &expr.Fib{}, "socket": &expr.Socket{},
+	"bitwise": &expr.Bitwise{}, "cmp": &expr.Cmp{}, "lookup": &expr.Lookup{}, "dynset": &expr.Dynset{},
+	"limit": &expr.Limit{}, "objref": &expr.Objref{}, "immediate": &expr.Immediate{}, "log": &expr.Log{},
+	"counter": &expr.Counter{},
+}
+
+// decodeExpr returns an expression of a rule in the kernel, nil for one that is
+// not understood.
+func decodeExpr(family nftset.Family, b []byte) expr.Any {
+	attrs, err := nfnl.Parse(b)
+	if err != nil {
+		return nil
 	}
-	for i, r := range c.Rules {
-		if r.comment != have[i].Comment || !r.matches(family, have[i].Exprs) {
-			return false
+	data := attrs[unix.NFTA_EXPR_DATA].Data
+	kind := kinds[string(attrs[unix.NFTA_EXPR_NAME].Text())]
+	if kind == nil {
+		return nil
+	}
+	e := reflect.New(reflect.TypeOf(kind).Elem()).Interface().(expr.Any)
+	if expr.Unmarshal(byte(family), data, e) != nil {
+		return nil
+	}
+	if imm, ok := e.(*expr.Immediate); ok && imm.Register == unix.NFT_REG_VERDICT {
+		e = &expr.Verdict{}
+		expr.Unmarshal(byte(family), data, e) // as before, without an error
+	}
+	return e
+}
+
+// same reports whether a rule that the kernel holds is like one of a table.
+func (r Rule) same(have Rule) bool {
+	return r.Comment == have.Comment && r.sameExprs(have)
+}
+
+func (r Rule) sameExprs(have Rule) bool { return slices.EqualFunc(r.Exprs, have.Exprs, sameExpr) }
+
+// sameExpr compares what the kernel gives back as it was sent, and so neither
+// the numbers of sets in a transaction nor the level of a socket, which has a
+// meaning only for cgroups. It rounds the timeout of a dynset to its ticks.
+func sameExpr(want, have expr.Any) bool {
+	switch h := have.(type) {
+	case *expr.Lookup:
+		c := *h
+		c.SetID, have = 0, &c
+	case *expr.Socket:
+		c := *h
+		c.Level, have = 0, &c
+	case *expr.Dynset:
+		c := *h
+		if w, ok := want.(*expr.Dynset); ok && sameTimeout(h.Timeout, w.Timeout) {
+			c.Timeout = w.Timeout
 		}
+		c.SetID, have = 0, &c
 	}
-	return true
+	return reflect.DeepEqual(want, have)
 }
 
-func (r Rule) matches(family nftset.Family, have [][]byte) bool {
-	want, err := r.encode(family)
-	if err != nil || len(want) != len(have) {
-		return false
-	}
-	for i := range want {
-		if !sameExpr(want[i], have[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-// sent are the attributes that the kernel does not give back as they were: the
-// number of a set in a transaction, and the timeout of a dynset, which it
-// rounds to its ticks; the level of a socket has a meaning only for cgroups.
-var sent = map[string][]uint16{
-	"lookup": {unix.NFTA_LOOKUP_SET_ID},
-	"dynset": {unix.NFTA_DYNSET_SET_ID, unix.NFTA_DYNSET_TIMEOUT},
-	"socket": {expr.NFTA_SOCKET_LEVEL},
-}
-
-func sameExpr(want, have []byte) bool {
-	w, werr := nfnl.Parse(want)
-	h, herr := nfnl.Parse(have)
-	name := string(w[unix.NFTA_EXPR_NAME].Text())
-	if werr != nil || herr != nil || name != string(h[unix.NFTA_EXPR_NAME].Text()) {
-		return false
-	}
-	wantData, haveData := w[unix.NFTA_EXPR_DATA].Data, h[unix.NFTA_EXPR_DATA].Data
-	if name == "dynset" && !sameTimeout(dynsetTimeout(haveData), dynsetTimeout(wantData)) {
-		return false
-	}
-	return sameAttributes(wantData, haveData, sent[name])
-}
-
-// dynsetTimeout returns the timeout in the data of a dynset, 0 if there is
-// none.
-func dynsetTimeout(data []byte) time.Duration {
-	attrs, _ := nfnl.Parse(data) // sameAttributes returns false on an error
-	return time.Duration(attrs[unix.NFTA_DYNSET_TIMEOUT].Uint64()) * time.Millisecond
-}
-
-// sameAttributes reports whether every attribute of want is in have with the
-// same value, those of types in except apart, and whether what have has beside
-// them is zero, which is how the kernel reports options that are off: a lookup
-// is inverted by a flag.
-func sameAttributes(want, have []byte, except []uint16) bool {
-	w, werr := nfnl.Parse(want)
-	h, herr := nfnl.Parse(have)
-	if werr != nil || herr != nil {
-		return false
-	}
-	for typ, a := range w {
-		v := h[typ].Data
-		if !slices.Contains(except, typ) && !sameValue(a.Data, v) &&
-			!(len(v) > 0 && nested(a.Data) && sameAttributes(a.Data, v, nil)) {
-			return false
-		}
-	}
-	for typ, a := range h {
-		if _, wanted := w[typ]; !wanted && !slices.Contains(except, typ) && len(bytes.Trim(a.Data, "\x00")) > 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// sameValue compares values; the kernel ends every string with a NUL,
-// google/nftables not that of an objref.
-func sameValue(want, have []byte) bool {
-	return bytes.Equal(want, have) || len(have) == len(want)+1 && have[len(want)] == 0 && bytes.HasPrefix(have, want)
-}
-
-// nested guesses whether data are attributes. A wrong guess does no harm:
-// values that differ would have to be lists of attributes, one within the
-// other, to be taken for the same.
-func nested(data []byte) bool {
-	attrs, err := nfnl.Parse(data)
-	return err == nil && len(attrs) > 0
+// sameTimeout allows for the ticks that the kernel rounds to, 10 ms at most.
+func sameTimeout(have, want time.Duration) bool {
+	return (have-want).Abs() <= 10*time.Millisecond && (have == 0) == (want == 0)
 }

@@ -114,23 +114,20 @@ func (p *Plan) moveBans(s *State, c Contents, d displacement) {
 		if len(d.toNet[i]) == 0 || to == nil {
 			continue
 		}
-		start := len(p.ops)
+		p.note(what)
 		have := c.Nets[f.net()]
 		gone, more := changes(have, flatten(slices.Concat(have, d.toNet[i])))
-		p.discard(what, to, intervals(gone))
-		p.addElements(what, to, slices.Collect(elements(more)))
+		p.ahead.Discard(to, slices.Collect(bare(intervals(gone)))...)
+		p.ahead.AddSeq(to, elements(more))
 		for _, r := range netRules(f) {
 			if s.chain(r.chain) != nil && (r.to == "" || s.chain(r.to) != nil) && len(s.netRule(r)) == 0 {
-				p.insertRule(r)
+				insertRule(&p.ahead, s.Table, r.chain, r.Rule)
 			}
-		}
-		for i := range p.ops[start:] {
-			p.ops[start+i].ahead = true
 		}
 	}
 	for _, name := range d.from {
 		if set := s.Set(name); set != nil && p.Table.set(name) != nil {
-			p.flushSet(what, set)
+			p.change(what).FlushSet(set)
 		}
 	}
 }
@@ -149,12 +146,12 @@ func (p *Plan) moveSteps(spec Spec, s *State, d displacement) {
 	if s.rekeyed(spec) {
 		for _, set := range s.roleSets(RoleStep) {
 			if set.Type == nftset.IPv6Addr && p.Table.set(set.Name) != nil {
-				p.flushSet(what, set)
+				p.change(what).FlushSet(set)
 			}
 		}
 		for _, name := range d.forgotten {
 			if set := s.Set(name); set != nil && p.Table.set(name) != nil {
-				p.flushSet(what, set)
+				p.change(what).FlushSet(set)
 			}
 		}
 	}
@@ -187,7 +184,9 @@ func (p *Plan) moveSteps(spec Spec, s *State, d displacement) {
 		slices.SortFunc(known[set.Name], nftset.Interval.Compare)
 		slices.SortFunc(longer[set.Name], func(a, b nftset.Element) int { return a.Compare(b.Interval) })
 		p.discard(what, set, known[set.Name])
-		p.addElements(what, set, longer[set.Name])
+		if len(longer[set.Name]) > 0 {
+			p.change(what).Add(set, longer[set.Name]...)
+		}
 	}
 }
 

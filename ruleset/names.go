@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -82,6 +84,30 @@ type family struct {
 }
 
 func (f family) is6() bool { return f.key == nftset.IPv6Addr }
+func (f family) bits() int { return 8 * f.key.Len() }
+
+// number returns NFPROTO_IPV4 or NFPROTO_IPV6.
+func (f family) number() byte {
+	if f.is6() {
+		return unix.NFPROTO_IPV6
+	}
+	return unix.NFPROTO_IPV4
+}
+
+func protoName(proto byte) string {
+	switch proto {
+	case unix.IPPROTO_UDP:
+		return "udp"
+	case unix.IPPROTO_TCP:
+		return "tcp"
+	}
+	return "th"
+}
+
+// graceOf returns the name of a family's set of ports where a program listened.
+func graceOf(proto byte) func(family) string {
+	return func(f family) string { return f.grace(proto) }
+}
 
 func (f family) whitelist() string       { return "whitelist" + f.suffix }
 func (f family) ban() string             { return "ban" + f.suffix }

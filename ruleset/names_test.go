@@ -49,7 +49,7 @@ func TestRoleOf(t *testing.T) {
 // configuration has no use for it.
 func TestEverySetOfATableIsOurs(t *testing.T) {
 	for name, spec := range specs() {
-		for _, set := range Compile(spec, allFeatures, Asked{}).Sets {
+		for _, set := range Compile(spec).Sets {
 			if !isOurs(set.Name) {
 				t.Errorf("%s: set %s is not ours", name, set.Name)
 			}
@@ -80,7 +80,7 @@ func TestParseLogPrefix(t *testing.T) {
 	spec := Default()
 	spec.BanTime = specs()["8 steps"].BanTime
 	seen := 0
-	for _, c := range Compile(spec, allFeatures, Asked{}).Chains {
+	for _, c := range Compile(spec).Chains {
 		for _, r := range c.Rules {
 			_, text, ok := strings.Cut(r.String(), `log prefix "`)
 			if !ok {

@@ -128,7 +128,7 @@ type netRule struct {
 func netRules(f family) []netRule {
 	held := f.whole().in(f.net())
 	return []netRule{
-		{chainEarlyOpening, "", rule(held, f.whole().notIn(f.whitelist()), notFromLoopback(), count(CounterDropped), drop())},
+		{chainEarlyOpening, "", rule(held, f.whole().notIn(f.whitelist()), notFromLoopback, count(CounterDropped), drop)},
 		{chainGuard, chainBanned, rule(held, goTo(chainBanned))},
 	}
 }
@@ -152,7 +152,7 @@ func (s *State) asked() Asked {
 func (h *Handle) ask(tx *nftset.Tx, asked Asked) error {
 	for i := range netRules(families[0]) { // one for each chain
 		var have []uint64 // handles
-		var chain *ChainState
+		var chain *Chain
 		asIs := true
 		at := 0
 		for _, f := range slices.Backward(families[:]) {
@@ -171,15 +171,11 @@ func (h *Handle) ask(tx *nftset.Tx, asked Asked) error {
 		}
 		name := netRules(families[0])[i].chain
 		for _, handle := range have {
-			if err := deleteRule(tx, h.Table, name, handle); err != nil {
-				return err
-			}
+			deleteRule(tx, h.Table, name, handle)
 		}
 		for _, f := range families {
 			if r := netRules(f)[i]; asked.net(f) {
-				if err := insertRule(tx, h.Table, name, r.Rule); err != nil {
-					return err
-				}
+				insertRule(tx, h.Table, name, r.Rule)
 			}
 		}
 	}
@@ -194,7 +190,7 @@ func (s *State) netRule(want netRule) []uint64 {
 	}
 	var found []uint64
 	for i := range ch.Rules {
-		if want.Rule.matches(s.Family, ch.Rules[i].Exprs) {
+		if want.sameExprs(ch.Rules[i]) {
 			found = append(found, ch.Rules[i].Handle)
 		}
 	}

@@ -49,7 +49,7 @@ func play(role string) int {
 		"Prepare": func() error { _, err := Prepare(c, Default()); return err },
 		"Read":    func() error { _, err := Read(c, "portmon"); return err },
 		"Remove":  func() error { _, err := Remove(c, "portmon"); return err },
-		"Probe":   func() error { _, err := Probe(c); return err },
+		"Probe":   func() error { return Probe(c) },
 	} {
 		err := try()
 		fmt.Printf("%s: %v\n", name, err)

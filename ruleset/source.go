@@ -1,21 +1,22 @@
 package ruleset
 
 import (
+	"fmt"
 	"net/netip"
+	"time"
 
-	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
+	"github.com/portmon/portmon/internal/text"
 )
 
 // source is how a rule reads the source address of a packet: a family, and how
 // many bits count.
 type source struct {
 	family
-	bits int
+	prefixLen int
 }
 
 // whole returns the source with all its bits.
-func (f family) whole() source { return source{f, f.key.Len() * 8} }
+func (f family) whole() source { return source{f, f.bits()} }
 
 // network returns the source cut to the bits by which the family is banned.
 func (f family) network(prefix6 int) source {
@@ -25,118 +26,93 @@ func (f family) network(prefix6 int) source {
 	return f.whole()
 }
 
-// saddr loads the source address, and says how nft writes that.
-func (s source) saddr() statement { return s.load("saddr", s.saddrAt) }
-
-// load loads an address of the header.
-func (s source) load(field string, offset uint32) statement {
-	n := uint32(s.key.Len())
-	st := statement{text: s.nft + " " + field, nfproto: s.number(), exprs: []expr.Any{
-		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: n},
-	}}
-	if s.bits < int(8*n) {
-		masked := s.masked(register)
-		st.text, st.exprs = st.text+masked.text, append(st.exprs, masked.exprs...)
+// address returns the field of the header, "saddr" or "daddr", as nft writes
+// it.
+func (s source) address(field string) string {
+	text := s.nft + " " + field
+	if s.prefixLen < s.bits() {
+		text += " & " + netmask(s.family, s.prefixLen).String()
 	}
-	return st
+	return text
 }
 
-// masked cuts an address in the first register, into another one.
-func (s source) masked(into uint32) statement {
-	n := s.key.Len()
-	mask := make([]byte, n)
-	for i := range s.bits {
+// netmask returns an address of which the first n bits are set.
+func netmask(f family, n int) netip.Addr {
+	mask := make([]byte, f.key.Len())
+	for i := range n {
 		mask[i/8] |= 0x80 >> (i % 8)
 	}
 	a, _ := netip.AddrFromSlice(mask)
-	return statement{text: " & " + a.String(), exprs: []expr.Any{
-		&expr.Bitwise{SourceRegister: register, DestRegister: into, Len: uint32(n), Mask: mask, Xor: make([]byte, n)},
-	}}
+	return a
 }
 
-// is matches packets of which what was loaded is in the set.
-func (s statement) is(set string) statement {
-	return s.and(" @"+set, &expr.Lookup{SourceRegister: register, SetName: set})
+func (s source) saddr() string { return s.address("saddr") }
+
+// in matches packets whose source is in the set, and notIn those whose is not.
+func (s source) in(set string) string    { return s.saddr() + " @" + set }
+func (s source) notIn(set string) string { return s.saddr() + " != @" + set }
+
+// probe is the source and the destination port.
+func (s source) probe() string { return s.saddr() + " . th dport" }
+
+// cut is the source and the TCP port that it sends to.
+func (f family) cutKey() string { return f.whole().saddr() + " . tcp dport" }
+
+// service is the destination and the destination port.
+func (f family) service(proto byte) string {
+	return f.whole().address("daddr") + " . " + protoName(proto) + " dport"
 }
 
-// isNot matches packets of which what was loaded is not in the set.
-func (s statement) isNot(set string) statement {
-	return s.and(" != @"+set, &expr.Lookup{SourceRegister: register, SetName: set, Invert: true})
-}
-
-// and returns the statement with more text and another expression.
-func (s statement) and(text string, e expr.Any) statement {
-	s.text += text
-	s.exprs = append(s.exprs[:len(s.exprs):len(s.exprs)], e)
-	return s
-}
-
-// in matches packets whose source is in the set.
-func (s source) in(set string) statement { return s.saddr().is(set) }
-
-// notIn matches packets whose source is not in the set.
-func (s source) notIn(set string) statement { return s.inNone([]question{{s.bits, set}}) }
-
-// add adds the source to a set, or renews it there.
-func (s source) add(e element) statement {
-	e.key = s.saddr()
-	return e.statement()
-}
-
-// pair loads an address and the destination port, as they are concatenated in a
-// set: each part begins a multiple of 4 bytes behind the other.
-func (s source) pair(field string, offset uint32, proto byte) statement {
-	st := s.load(field, offset)
-	at := unix.NFT_REG32_00 + uint32(s.key.Len()/4)
-	if at == unix.NFT_REG32_04 {
-		at = unix.NFT_REG_2 // the same place, and what nft calls it
-	}
-	st.l4proto = proto
-	port := &expr.Payload{DestRegister: at, Base: expr.PayloadBaseTransportHeader, Offset: portAt, Len: 2}
-	return st.and(" . "+protoName(proto)+" dport", port)
-}
-
-// probe loads the source and the destination port.
-func (s source) probe() statement { return s.pair("saddr", s.saddrAt, anyProtocol) }
-
-// service loads the destination and the destination port.
-func (f family) service(proto byte) statement { return f.whole().pair("daddr", f.daddrAt, proto) }
-
-// question is one set that must not hold a source, and by how many of its bits.
-type question struct {
-	bits int
-	set  string
-}
-
-// inNone matches packets whose source is in none of the sets. The source is
-// loaded once, and cut into another register for each length, where nft would
-// load it each time; it lists both in the same way.
+// element returns the statement by which the packet path adds an element to a
+// set, updates or deletes it. "update" restarts the timer of one that is there,
+// "add" does not. If the set is full the rule ends there, and the packet goes on
+// to the next one.
 //
-// A packet may ask one set before a transaction and the next one after it, and
-// not all sets change at the same instant. So a ban that moves must be in both
-// for a while, whatever the order: [Apply] adds to the set of prefixes before
-// it deletes from the other.
-func (f family) inNone(questions []question) statement {
-	whole := f.whole()
-	load := whole.saddr()
-	st := statement{nfproto: load.nfproto, exprs: load.exprs}
-	into := uint32(register)
-	last := whole.bits
-	for i, q := range questions {
-		text, from := load.text, uint32(register)
-		if q.bits != whole.bits {
-			if q.bits != last {
-				into++
-				st.exprs = append(st.exprs, source{f, q.bits}.masked(into).exprs...)
-			}
-			text, from = text+source{f, q.bits}.masked(register).text, into
-			last = q.bits
-		}
-		if i > 0 {
-			st.text += " "
-		}
-		st.text += text + " != @" + q.set
-		st.exprs = append(st.exprs, &expr.Lookup{SourceRegister: from, SetName: q.set, Invert: true})
+// The timeout, 0 for none, is given here because kernels before the stable
+// series of 6.1 do not change that of a live set.
+func element(verb, set, key string, timeout time.Duration, more ...string) string {
+	s := fmt.Sprintf("%s @%s { %s", verb, set, key)
+	if timeout > 0 {
+		s += " timeout " + text.Duration(timeout)
 	}
-	return st
+	for _, m := range more {
+		if m != "" {
+			s += " " + m
+		}
+	}
+	return s + " }"
 }
+
+// threshold lets a rule go on only for the nth packet that has to do with an
+// element, and later ones. It is a limit, with a rate that gives nothing back
+// within any time that a Spec may have.
+func threshold(n int) string {
+	if n <= 1 {
+		return ""
+	}
+	return fmt.Sprintf("limit rate over 1/week burst %d packets", n-1)
+}
+
+// rateToFill returns the rate at which a set of that size, whose elements live
+// that long, can never be filled: a part of it may be filled at once, and the
+// rest within the time after which the first elements are gone again. A set of
+// a few elements can: there is a burst of one at least, as nft refuses 0 and
+// the kernel takes it for 5, and one packet in a lifetime.
+func rateToFill(size uint32, lifetime time.Duration, burst uint32) string {
+	const precise = 20 // packets in a unit, so that rounding down loses at most a twentieth
+	burst = max(1, burst)
+	rest := float64(max(1, int64(size)-int64(burst))) / lifetime.Seconds()
+	n, name := uint64(0), ""
+	for _, name = range []string{"second", "minute", "hour", "day", "week"} {
+		n = max(1, uint64(rest*float64(limitUnits[name])))
+		if n >= precise {
+			break
+		}
+	}
+	return fmt.Sprintf("%d/%s burst %d packets", n, name, burst)
+}
+
+// noFaster matches packets as long as they come no faster than a rate, and
+// faster those that exceed it.
+func noFaster(rate string) string { return "limit rate " + rate }
+func faster(rate string) string   { return "limit rate over " + rate }

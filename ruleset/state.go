@@ -24,29 +24,12 @@ type State struct {
 	// Generation is that of the ruleset at the time of reading.
 	Generation uint32
 	Sets       []nftset.Set
-	Chains     []ChainState
+	Chains     []Chain
 	Counters   map[string]Counter
 	// Digest and Prefix6 are those of the configuration that the table was made
 	// of; "" and 0 if it is not portmon's work.
 	Digest  string
 	Prefix6 int
-}
-
-// ChainState is a chain in the kernel.
-type ChainState struct {
-	Name string
-	Hook *Hook // nil for a chain that is no base chain; Hook.Name is not set
-	// Plain reports that a base chain has type filter and policy accept.
-	Plain bool
-	Rules []RuleState
-}
-
-// RuleState is a rule in the kernel: its expressions as attributes, and its
-// comment.
-type RuleState struct {
-	Exprs   [][]byte
-	Comment string
-	Handle  uint64 // the kernel's number for it
 }
 
 // Counter is the value of a named counter.
@@ -99,12 +82,8 @@ type attrMap = map[uint16]nfnl.Attr
 
 // objects calls f for each object of the kind.
 func (s *State) objects(c *nftset.Conn, typ uint16, narrow func(*attrEncoder), f func(attrMap) error) error {
-	attrs, err := attributes(narrow)
-	if err != nil {
-		return err
-	}
 	var fault error
-	for b, err := range c.Dump(typ, s.Family, attrs) {
+	for b, err := range c.Dump(typ, s.Family, attributes(narrow)) {
 		if err != nil {
 			return err
 		}
@@ -134,14 +113,14 @@ func (s *State) readChains(c *nftset.Conn) error {
 		if string(a[unix.NFTA_CHAIN_TABLE].Text()) != s.Name {
 			return nil
 		}
-		ch := ChainState{Name: string(a[unix.NFTA_CHAIN_NAME].Text())}
+		ch := Chain{Name: string(a[unix.NFTA_CHAIN_NAME].Text())}
 		if hook, ok := a[unix.NFTA_CHAIN_HOOK]; ok {
 			h, err := nfnl.Parse(hook.Data)
 			if err != nil {
 				return err
 			}
 			ch.Hook = &Hook{Number: h[unix.NFTA_HOOK_HOOKNUM].Uint32(), Priority: int32(h[unix.NFTA_HOOK_PRIORITY].Uint32())}
-			ch.Plain = string(a[unix.NFTA_CHAIN_TYPE].Text()) == "filter" && a[unix.NFTA_CHAIN_POLICY].Uint32() == nfAccept
+			ch.Hook.Plain = string(a[unix.NFTA_CHAIN_TYPE].Text()) == "filter" && a[unix.NFTA_CHAIN_POLICY].Uint32() == nfAccept
 		}
 		s.Chains = append(s.Chains, ch)
 		return nil
@@ -155,12 +134,12 @@ func (s *State) readRules(c *nftset.Conn) error {
 		if ch == nil || string(a[unix.NFTA_RULE_TABLE].Text()) != s.Name {
 			return nil
 		}
-		r := RuleState{Comment: ruleComment(a[unix.NFTA_RULE_USERDATA].Data), Handle: a[unix.NFTA_RULE_HANDLE].Uint64()}
+		r := Rule{Comment: ruleComment(a[unix.NFTA_RULE_USERDATA].Data), Handle: a[unix.NFTA_RULE_HANDLE].Uint64()}
 		for e, err := range nfnl.Attrs(a[unix.NFTA_RULE_EXPRESSIONS].Data) {
 			if err != nil {
 				return err
 			}
-			r.Exprs = append(r.Exprs, e.Data)
+			r.Exprs = append(r.Exprs, decodeExpr(s.Family, e.Data))
 		}
 		ch.Rules = append(ch.Rules, r)
 		if digest, prefix6, ok := parseSeal(r.Comment); ok && ch.Name == chainGuard {
@@ -199,14 +178,7 @@ func (s *State) readCounters(c *nftset.Conn) error {
 	})
 }
 
-func (s *State) chain(name string) *ChainState {
-	for i := range s.Chains {
-		if s.Chains[i].Name == name {
-			return &s.Chains[i]
-		}
-	}
-	return nil
-}
+func (s *State) chain(name string) *Chain { return findChain(s.Chains, name) }
 
 // Set returns the set of that name, or nil.
 func (s *State) Set(name string) *nftset.Set {

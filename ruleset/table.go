@@ -1,8 +1,10 @@
 package ruleset
 
 import (
+	"bufio"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/portmon/portmon/internal/text"
@@ -33,7 +35,7 @@ type Set struct {
 	Elements []nftset.Interval
 }
 
-// Chain is a chain of the table; Hook is nil for those that only other chains
+// Chain is a chain of a table; Hook is nil for those that only other chains
 // lead to.
 type Chain struct {
 	Name  string
@@ -41,29 +43,32 @@ type Chain struct {
 	Rules []Rule
 }
 
-// Hook is where a base chain, of type filter and policy accept, meets packets.
+// Hook is where a base chain meets packets.
 type Hook struct {
-	Name     string // "prerouting", "input"
 	Number   uint32 // NF_INET_*
 	Priority int32
+	Plain    bool // type filter, policy accept
 }
 
-// Rule is a list of statements.
-type Rule struct {
-	statements []statement
-	comment    string
+// same reports whether a chain of the kernel is like one of a table.
+func (c *Chain) same(have *Chain) bool {
+	return c.sameHook(have) && slices.EqualFunc(c.Rules, have.Rules, Rule.same)
 }
 
-// String returns the rule in nft syntax.
-func (r Rule) String() string {
-	texts := make([]string, 0, len(r.statements)+1)
-	for _, s := range r.statements {
-		texts = append(texts, s.text)
+func (c *Chain) sameHook(have *Chain) bool {
+	if c.Hook == nil || have.Hook == nil {
+		return c.Hook == have.Hook
 	}
-	if r.comment != "" {
-		texts = append(texts, fmt.Sprintf("comment %q", r.comment))
+	return *c.Hook == *have.Hook
+}
+
+func findChain(chains []Chain, name string) *Chain {
+	for i := range chains {
+		if chains[i].Name == name {
+			return &chains[i]
+		}
 	}
-	return strings.Join(texts, " ")
+	return nil
 }
 
 // set returns the set of that name, or nil.
@@ -86,81 +91,49 @@ func (t *Table) String() string {
 // Write writes the table in nft syntax, as `nft -f` reads it, and returns the
 // first error of w.
 func (t *Table) Write(w io.Writer) error {
-	ew := &errWriter{w: w}
-	ew.printf("table %s {\n", t.Table)
+	b := bufio.NewWriter(w) // keeps the first error
+	fmt.Fprintf(b, "table %s {\n", t.Table)
 	for _, c := range t.Counters {
-		ew.printf("\tcounter %s {\n\t}\n\n", c)
+		fmt.Fprintf(b, "\tcounter %s {\n\t}\n\n", c)
 	}
 	for i := range t.Sets {
-		t.Sets[i].write(ew)
+		t.Sets[i].write(b)
 	}
 	for i, c := range t.Chains {
 		if i > 0 {
-			ew.printf("\n")
+			fmt.Fprintln(b)
 		}
-		c.write(ew)
+		fmt.Fprintf(b, "\tchain %s {\n", c.Name)
+		if c.Hook != nil {
+			fmt.Fprintf(b, "\t\ttype filter hook prerouting priority %d; policy accept;\n", c.Hook.Priority)
+		}
+		for _, r := range c.Rules {
+			fmt.Fprintf(b, "\t\t%s\n", r)
+		}
+		fmt.Fprintf(b, "\t}\n")
 	}
-	ew.printf("}\n")
-	return ew.err
+	fmt.Fprintf(b, "}\n")
+	return b.Flush()
 }
 
-func (s *Set) write(w *errWriter) {
-	w.printf("\tset %s {\n\t\ttype %s\n", s.Name, s.Type)
+func (s *Set) write(w io.Writer) {
+	fmt.Fprintf(w, "\tset %s {\n\t\ttype %s\n", s.Name, s.Type)
 	if s.Size > 0 {
-		w.printf("\t\tsize %d\n", s.Size)
+		fmt.Fprintf(w, "\t\tsize %d\n", s.Size)
 	}
 	if s.Flags != 0 {
-		w.printf("\t\tflags %s\n", s.Flags)
+		fmt.Fprintf(w, "\t\tflags %s\n", s.Flags)
 	}
 	if s.Timeout > 0 {
-		w.printf("\t\ttimeout %s\n", text.Duration(s.Timeout))
+		fmt.Fprintf(w, "\t\ttimeout %s\n", text.Duration(s.Timeout))
+	}
+	separator := "\t\telements = { "
+	for _, iv := range s.Elements {
+		fmt.Fprintf(w, "%s%s", separator, iv)
+		separator = ",\n\t\t\t     "
 	}
 	if len(s.Elements) > 0 {
-		w.printf("\t\telements = { ")
-		writeIntervals(w, s.Elements, ",\n\t\t\t     ")
-		w.printf(" }\n")
+		fmt.Fprintf(w, " }\n")
 	}
-	w.printf("\t}\n\n")
-}
-
-func (c *Chain) write(w *errWriter) {
-	w.printf("\tchain %s {\n", c.Name)
-	if c.Hook != nil {
-		w.printf("\t\ttype filter hook %s priority %d; policy accept;\n", c.Hook.Name, c.Hook.Priority)
-	}
-	for _, r := range c.Rules {
-		w.printf("\t\t%s\n", r)
-	}
-	w.printf("\t}\n")
-}
-
-func writeIntervals(w *errWriter, ivs []nftset.Interval, separator string) {
-	for i, iv := range ivs {
-		if i > 0 {
-			w.printf("%s", separator)
-		}
-		w.printf("%s", iv)
-	}
-}
-
-// errWriter keeps the first error of many writes.
-type errWriter struct {
-	w   io.Writer
-	err error
-}
-
-func (w *errWriter) printf(format string, args ...any) {
-	if w.err == nil {
-		_, w.err = fmt.Fprintf(w.w, format, args...)
-	}
-}
-
-// chain returns the chain of that name, or nil.
-func (t *Table) chain(name string) *Chain {
-	for i := range t.Chains {
-		if t.Chains[i].Name == name {
-			return &t.Chains[i]
-		}
-	}
-	return nil
+	fmt.Fprintf(w, "\t}\n\n")
 }

@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"cmp"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -68,11 +69,11 @@ type Trace struct {
 	// Because is the name of the question that settled it, or [OtherRule]; ""
 	// if no rule did. If it leads to a ban, it is the cause of that.
 	Because string
-	// NotKnown reports that the verdict depends on a rule that is not portmon's
-	// and may match or not. Dropped and Ban are not set then.
+	// NotKnown reports that the packet meets a rule that is not portmon's and
+	// that Trace does not understand. Dropped and Ban are not set then.
 	NotKnown bool
-	// OtherChain is the chain of the first rule that is not portmon's and gave
-	// a verdict, or may have; "" if there is none.
+	// OtherChain is the chain of that rule, or of the first one that is not
+	// portmon's and gave a verdict; "" if there is none.
 	OtherChain string
 	// Ban is the ban that the packet leads to, nil if there is none; Step is that
 	// of the ladder, 0 for a ban of a subnet, and Cause is why.
@@ -86,8 +87,8 @@ type Trace struct {
 
 // Trace follows a packet through the rules that the kernel holds, those of
 // others included, and asks the kernel for the elements that they look up. It
-// changes nothing. A rule whose matches it cannot evaluate may match; portmon
-// makes no such rule. Rate limits and full sets are taken to let the packet
+// changes nothing. At a rule that it cannot evaluate it stops, and the verdict
+// is not known; portmon makes no such rule. Rate limits and full sets are taken to let the packet
 // through, and of packets to traps and of sources in a subnet none are taken to
 // have come before: the kernel does not report those numbers.
 func (h *Handle) Trace(p Packet) (Trace, error) {
@@ -97,35 +98,35 @@ func (h *Handle) Trace(p Packet) (Trace, error) {
 		t.Because = AskDormant
 		return t.Trace, nil
 	}
-	var base []ChainState
+	var base []Chain
 	for _, ch := range h.Chains {
 		if ch.Hook != nil && ch.Hook.Number == unix.NF_INET_PRE_ROUTING {
 			base = append(base, ch)
 		}
 	}
-	slices.SortStableFunc(base, func(a, b ChainState) int { return cmp.Compare(a.Hook.Priority, b.Hook.Priority) })
-	verdict := expr.VerdictAccept
+	slices.SortStableFunc(base, func(a, b Chain) int { return cmp.Compare(a.Hook.Priority, b.Hook.Priority) })
 	for _, ch := range base {
 		t.Because, t.asked = "", ""
 		t.tracked = ch.Hook.Priority > conntrackPriority
-		v, err := t.follow(ch.Name)
-		if err != nil {
+		v, err := t.follow(&ch)
+		if err == nil && v == expr.VerdictContinue && !ch.Hook.Plain {
+			err = errNotKnown // its policy may be to drop
+		}
+		if errors.Is(err, errNotKnown) {
+			t.NotKnown, t.Ban, t.Because = true, nil, OtherRule
+			t.OtherChain = cmp.Or(t.OtherChain, ch.Name)
+			return t.Trace, nil
+		}
+		if t.Dropped = v == expr.VerdictDrop; t.Dropped || err != nil {
 			return t.Trace, err
 		}
-		if v == expr.VerdictContinue && !ch.Plain {
-			t.doubt(ch.Name, v) // its policy may be to drop
-		}
-		if v == expr.VerdictDrop {
-			verdict = v
-			break
-		}
-	}
-	t.Dropped = verdict == expr.VerdictDrop
-	if slices.ContainsFunc(t.doubts, func(v expr.VerdictKind) bool { return v != verdict || t.Ban != nil || t.Probes > 0 }) {
-		t.NotKnown, t.Dropped, t.Ban, t.Because = true, false, nil, OtherRule
 	}
 	return t.Trace, nil
 }
+
+// errNotKnown reports an expression that is not portmon's, and that cannot be
+// evaluated for want of knowledge about it or the packet.
+var errNotKnown = errors.New("not known")
 
 // conntrackPriority is NF_IP_PRI_CONNTRACK of
 // include/uapi/linux/netfilter_ipv4.h. Before it, no packet has a connection.
@@ -137,23 +138,14 @@ type tracer struct {
 	p Packet
 	Trace
 	changed map[setElement]bool // elements that the packet has added (true) or deleted
-	doubts  []expr.VerdictKind  // of rules that may match
 	tracked bool                // the chain is behind conntrack
 
 	// Of the rule:
 	reg    [96]byte
 	unsure [96]bool // bytes of reg that are not known
-	maybe  bool     // whether it matches is not known
 	about  string   // the question that the loaded value answers; "" for none
 	yes    bool
 	asked  string // last
-}
-
-// doubt notes that a rule of the chain that is not portmon's may end in a
-// verdict.
-func (t *tracer) doubt(chain string, v expr.VerdictKind) {
-	t.OtherChain = cmp.Or(t.OtherChain, chain)
-	t.doubts = append(t.doubts, v)
 }
 
 // setElement is one element of a set.
@@ -179,29 +171,27 @@ func (t *tracer) ask(name string, yes bool, el nftset.Element) {
 }
 
 // follow goes through a chain, and returns VerdictContinue at its end.
-func (t *tracer) follow(chain string) (expr.VerdictKind, error) {
-	ch := t.h.chain(chain)
-	if ch == nil {
-		return expr.VerdictContinue, nil
-	}
+func (t *tracer) follow(ch *Chain) (expr.VerdictKind, error) {
 	last := t.asked
 	for _, rule := range ch.Rules {
 		t.asked = ""
-		v, err := t.rule(chain, rule.Exprs)
+		v, err := t.rule(rule.Exprs)
 		last = cmp.Or(t.asked, last)
 		if err != nil {
+			t.OtherChain = cmp.Or(t.OtherChain, ch.Name)
 			return 0, err
 		}
 		switch v.Kind {
 		case expr.VerdictAccept, expr.VerdictDrop:
-			t.Because = t.because(chain, v.Kind, last)
+			t.Because = t.because(ch.Name, v.Kind, last)
 			return v.Kind, nil
-		case expr.VerdictGoto:
+		case expr.VerdictGoto, expr.VerdictJump:
+			next := t.h.chain(v.Chain)
+			if next == nil {
+				return 0, errNotKnown
+			}
 			t.asked = last
-			return t.follow(v.Chain)
-		case expr.VerdictJump:
-			t.asked = last
-			if kind, err := t.follow(v.Chain); kind != expr.VerdictContinue || err != nil {
+			if kind, err := t.follow(next); v.Kind == expr.VerdictGoto || kind != expr.VerdictContinue || err != nil {
 				return kind, err
 			}
 			last = t.asked
@@ -209,7 +199,8 @@ func (t *tracer) follow(chain string) (expr.VerdictKind, error) {
 			return expr.VerdictContinue, nil
 		case expr.VerdictContinue:
 		default: // as to a queue
-			t.doubt(chain, v.Kind)
+			t.OtherChain = cmp.Or(t.OtherChain, ch.Name)
+			return 0, errNotKnown
 		}
 	}
 	t.asked = last
@@ -237,32 +228,18 @@ func (t *tracer) because(chain string, verdict expr.VerdictKind, last string) st
 	return OtherRule
 }
 
-// rule returns the verdict of a rule of the chain, VerdictContinue if it has
-// none or may not match.
-func (t *tracer) rule(chain string, exprs [][]byte) (expr.Verdict, error) {
+// rule returns the verdict of a rule, VerdictContinue if it has none or does not
+// match.
+func (t *tracer) rule(exprs []expr.Any) (expr.Verdict, error) {
 	none := expr.Verdict{Kind: expr.VerdictContinue}
-	t.about, t.maybe, t.unsure = "", false, [len(t.unsure)]bool{}
-	for _, b := range exprs {
-		e, err := decodeExpr(t.h.Family, b)
-		if v, ok := e.(*expr.Verdict); ok && err == nil {
-			if t.maybe && v.Kind != expr.VerdictContinue {
-				t.doubt(chain, v.Kind)
-				return none, nil
-			}
+	t.about, t.unsure = "", [len(t.unsure)]bool{}
+	for _, e := range exprs {
+		if v, ok := e.(*expr.Verdict); ok {
 			return *v, nil
 		}
-		m := mayDecide
-		if err == nil {
-			m, err = t.evaluate(e)
-		}
-		switch {
-		case m == mayDecide:
-			t.doubt(chain, expr.VerdictContinue)
-			return none, nil
-		case m == fails || err != nil:
+		if matches, err := t.evaluate(e); !matches || err != nil {
 			return none, err
 		}
-		t.maybe = t.maybe || m == mayMatch
 	}
 	return none, nil
 }
@@ -284,9 +261,9 @@ func questionOf(set string) string {
 	return ""
 }
 
-// threshold returns for the packet of which number a rule goes on behind a
+// needed returns for the packet of which number a rule goes on behind a
 // dynset: 1 without a limit.
-func threshold(e *expr.Dynset) int {
+func needed(e *expr.Dynset) int {
 	for _, inner := range e.Exprs {
 		if l, ok := inner.(*expr.Limit); ok && l.Over {
 			return int(l.Burst) + 1
@@ -304,11 +281,9 @@ func (h *Handle) ScanPorts() (n int, within time.Duration) {
 	score := h.Set(families[0].score())
 	if ch := h.chain(chainScan); ch != nil && score != nil {
 		for _, rule := range ch.Rules {
-			for _, b := range rule.Exprs {
-				if e, err := decodeExpr(h.Family, b); err == nil {
-					if d, ok := e.(*expr.Dynset); ok && d.SetName == score.Name {
-						return threshold(d), score.Timeout
-					}
+			for _, e := range rule.Exprs {
+				if d, ok := e.(*expr.Dynset); ok && d.SetName == score.Name {
+					return needed(d), score.Timeout
 				}
 			}
 		}

@@ -90,7 +90,7 @@ func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts) erro
 	case r.Created:
 		p.print("inet %s: installed, %s\n", tableName, summary(&conf.Spec))
 	default:
-		p.print("inet %s: changed: %s\n", tableName, cmp.Or(strings.Join(r.Plan.Summary(), ", "), "bans"))
+		p.print("inet %s: changed: %s\n", tableName, cmp.Or(strings.Join(r.Summary(), ", "), "bans"))
 	}
 	if r.Created && conf.Spec.Grace > 0 {
 		p.note("traps are armed in %s, so that services can start", text.Duration(conf.Spec.Grace))
@@ -135,7 +135,7 @@ func (p *cli) applyCheck() error {
 	return nil
 }
 
-// applyDryRun writes the table as nft reads it, and as comments before it what
+// applyDryRun writes the table as nft reads it, and as a comment before it what
 // would change.
 func (p *cli) applyDryRun(c *nftset.Conn, conf *config.Config, facts route.Facts) error {
 	r, err := ruleset.Prepare(c, conf.Spec)
@@ -144,25 +144,13 @@ func (p *cli) applyDryRun(c *nftset.Conn, conf *config.Config, facts route.Facts
 	}
 	heading := "nothing would change"
 	if !r.Empty() {
-		heading = "this would change, in one transaction:"
+		heading = "this would change: " + r.String()
 	}
-	p.print("# inet %s: %s\n%s", tableName, heading, comments(r.Plan.String()))
-	_ = r.Table.Write(p.out) // what cannot be written is reported when the rest is flushed
+	p.print("# inet %s: %s\n", tableName, heading)
+	if !r.Created {
+		p.print("# do not load this: the bans would be lost, which `portmon apply` keeps\n")
+	}
+	_ = r.Write(p.out) // what cannot be written is reported when the rest is flushed
 	p.adviseOn(r, conf, facts)
 	return nil
-}
-
-// comments makes every line a comment of nft's. The time that nft takes to read
-// one grows with the square of its length, so long ones, which are about the
-// elements of a large set, are cut.
-func comments(text string) string {
-	const longest = 1000
-	var b strings.Builder
-	for line := range strings.Lines(text) {
-		if len(line) > longest {
-			line = line[:longest] + " ...\n"
-		}
-		b.WriteString("# " + line)
-	}
-	return b.String()
 }

@@ -69,16 +69,16 @@ func localPorts(file string) (ports ruleset.Ports, err error) {
 
 // adviseOn warns about what users may not expect of a table that is, or is to
 // be, in force.
-func (p *cli) adviseOn(r ruleset.Result, conf *config.Config, facts route.Facts) {
-	warnings := append(r.Features.Missing(), facts.Doubts()...)
-	for _, l := range p.listenersOn(r.Table.Traps()) {
+func (p *cli) adviseOn(plan *ruleset.Plan, conf *config.Config, facts route.Facts) {
+	warnings := facts.Doubts()
+	for _, l := range p.listenersOn(plan.Table.Traps()) {
 		warnings = append(warnings, l.String())
 	}
 	for _, w := range warnings {
 		p.warn("%s", w)
 	}
 	peer, ok := p.sshPeer()
-	if !ok || r.Table.Whitelists(nftset.Addr(peer).Interval) {
+	if !ok || plan.Table.Whitelists(nftset.Addr(peer).Interval) {
 		return
 	}
 	p.warn("you are connected by SSH from %s, which is not whitelisted: "+

@@ -66,8 +66,7 @@ type report struct {
 	Current     *bool    `json:"current,omitempty"`
 	Differences []string `json:"differences"`
 	// Config is the file; empty if it is the built-in default.
-	Config          string   `json:"config"`
-	FeaturesMissing []string `json:"features_missing"`
+	Config string `json:"config"`
 	trapReport
 	Sets      []setReport        `json:"sets"`
 	Counters  map[string]traffic `json:"counters"`
@@ -108,7 +107,7 @@ func (p *cli) report() (*report, error) {
 	defer c.Close()
 	r := &report{
 		Version: 1, Table: h.Table.String(), Present: h.Exists, Dormant: h.Dormant,
-		Differences: []string{}, FeaturesMissing: []string{}, Sets: []setReport{}, Counters: map[string]traffic{},
+		Differences: []string{}, Sets: []setReport{}, Counters: map[string]traffic{},
 		trapReport: trapReport{TrapTCP: []string{}, TrapUDP: []string{}}, Listeners: []listener{}, zone: p.now().Location(),
 		idle: "there is no such table",
 	}
@@ -180,7 +179,6 @@ func (r *report) compare(c *nftset.Conn, conf *config.Config) error {
 	case err != nil:
 		return err
 	default:
-		r.FeaturesMissing = append(r.FeaturesMissing, plan.Features.Missing()...)
 		if current = plan.Current(); r.Present && !current {
 			r.Differences = append(r.Differences, plan.Summary()...)
 		}

@@ -7,10 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/internal/listeners"
-	"github.com/portmon/portmon/internal/route"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -18,9 +16,8 @@ import (
 func TestStatusText(t *testing.T) {
 	r := &report{
 		Table: "inet portmon", Present: true, InForce: new(bool), Current: new(bool),
-		Differences:     []string{"whitelist4", "rules"},
-		FeaturesMissing: []string{"no moonlight"},
-		trapReport:      trapReport{TrapTCP: []string{"23", "5900-5910"}, ArmedInSeconds: seconds(40 * time.Second)},
+		Differences: []string{"whitelist4", "rules"},
+		trapReport:  trapReport{TrapTCP: []string{"23", "5900-5910"}, ArmedInSeconds: seconds(40 * time.Second)},
 		Sets: []setReport{
 			{Name: "ban4", Count: 65536, Size: 65536, Full: true, TimeoutSeconds: seconds(10 * time.Minute)},
 			{Name: "net4", Count: 1},
@@ -36,7 +33,6 @@ func TestStatusText(t *testing.T) {
 	}
 	const want = `
 inet portmon: not as configured: whitelist4, rules
-missing: no moonlight
 traps: tcp 23, 5900-5910
   armed in 40s
   tcp 5900 has a listener for IPv4 on eth1: not a trap there while it listens
@@ -150,17 +146,5 @@ udp 5060 has a listener for IPv4 on eth1`
 	}
 	if n := countPorts([]ruleset.Ports{{From: 23, To: 23}, {From: 1, To: 65535}}); n != 65536 {
 		t.Errorf("%d ports, want 65536", n)
-	}
-}
-
-func TestAdviceOnMissingFeatures(t *testing.T) {
-	conf := config.Default()
-	for _, f := range []ruleset.Features{{}, {Log: true}} {
-		e, _, stderr := testEnv()
-		p := &cli{env: e, ui: newUI(e)}
-		p.adviseOn(ruleset.Result{Plan: &ruleset.Plan{Table: ruleset.Compile(conf.Spec, f, ruleset.Asked{})}, Features: f}, conf, route.Facts{})
-		if got, want := strings.Count(stderr.String(), "portmon: warning: "), len(f.Missing()); got != want {
-			t.Errorf("%+v: %d warnings, want %d:\n%s", f, got, want, stderr)
-		}
 	}
 }

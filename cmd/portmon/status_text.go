@@ -26,9 +26,6 @@ var counterMeaning = []struct{ name, what string }{
 // print writes the report for people.
 func (r *report) print(u *ui) {
 	r.printForce(u)
-	for _, missing := range r.FeaturesMissing {
-		u.print("missing: %s\n", missing)
-	}
 	if r.Present {
 		r.printTraps(u)
 	}

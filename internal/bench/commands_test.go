@@ -23,7 +23,7 @@ func newLoad(b *testing.B, whitelist int) (s *site, nft string) {
 
 // compile returns the table of a Spec on a kernel that can do everything.
 func compile(spec ruleset.Spec) string {
-	return ruleset.Compile(spec, ruleset.Features{Log: true}, ruleset.Asked{}).String()
+	return ruleset.Compile(spec).String()
 }
 
 // BenchmarkLoad installs the table where there is none.

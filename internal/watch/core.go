@@ -76,7 +76,7 @@ func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book
 		t.state, t.since = missing, now.Boot
 	}
 	return &core{
-		spec: spec, wanted: ruleset.Compile(spec, ruleset.Features{}, ruleset.Asked{}), book: b, own: own, table: t,
+		spec: spec, wanted: ruleset.Compile(spec), book: b, own: own, table: t,
 		readAt: now.Boot, sweptAt: now.Boot,
 		toAsk: make(map[netip.Prefix]struct{}), toPut: make(map[netip.Prefix]bool), toLift: make(map[netip.Prefix]struct{}),
 		lifted: make(map[netip.Prefix]lifting), recent: make(map[netip.Prefix]book.Moment),
@@ -85,7 +85,7 @@ func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book
 
 // reconfigure switches to another configuration.
 func (k *core) reconfigure(spec ruleset.Spec, maxRows int, now book.Clock) {
-	k.spec, k.wanted = spec, ruleset.Compile(spec, ruleset.Features{}, ruleset.Asked{})
+	k.spec, k.wanted = spec, ruleset.Compile(spec)
 	k.book.SetMaxRows(maxRows)
 	for row := range k.book.Rows() { // as apply moves the steps that a shorter ladder lacks
 		if row.Step > len(spec.BanTime) {
