@@ -275,12 +275,13 @@ func (s *store) startRewrite(b *Book, head Header) (finish func() error, err err
 	s.head, s.lines, s.written = head, b.Len(), b.Len()
 	return func() error {
 		err := f.Sync()
-		if bad := s.name() + badSuffix; err == nil && s.keep && s.file != nil {
+		switch bad := s.name() + badSuffix; {
+		case err != nil:
+		case s.keep && s.file != nil:
 			if err = s.folder.Remove(bad); err == nil {
-				err = s.folder.Rename(s.name(), bad)
+				err = s.folder.Replace(temp, s.name(), bad)
 			}
-		}
-		if err == nil {
+		default:
 			err = s.folder.Rename(temp, s.name())
 		}
 		if err != nil {

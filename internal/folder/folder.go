@@ -195,6 +195,19 @@ func (d *Folder) Rename(from, to string) error {
 	return errors.Join(unix.Renameat(d.fd(), from, d.fd(), to), d.dir.Sync())
 }
 
+// Replace is [Folder.Rename], and the file that had the name to gets the name
+// old. There is a file of the name to at every moment, unless the file system
+// cannot exchange names.
+func (d *Folder) Replace(from, to, old string) error {
+	if unix.Renameat2(d.fd(), from, d.fd(), to, unix.RENAME_EXCHANGE) == nil {
+		return d.Rename(from, old)
+	}
+	if err := d.Rename(to, old); err != nil {
+		return err
+	}
+	return d.Rename(from, to)
+}
+
 // Lock locks the file of a name until it is closed or the process ends, and
 // makes it if it is missing. The error is [ErrLocked] if another process has
 // not let go of it in time. The file stays: if it were removed, two processes
