@@ -101,6 +101,10 @@ func (m *Monitor) message(batch []Event, msg nfnl.Message) ([]Event, error) {
 		}
 		return batch, nil
 	}
+	if m.table == (Table{}) {
+		m.touched = true
+		return batch, nil
+	}
 	table, object, err := names(msg.Attrs())
 	if err != nil || Family(msg.Body[0]) != m.table.Family || string(table) != m.table.Name {
 		return batch, err

@@ -16,7 +16,8 @@ type MonitorConfig struct {
 	// the calling thread. It is needed only during [Listen].
 	NetNS int
 
-	// Table is the table whose events come.
+	// Table is the table whose events come. The zero Table stands for all of
+	// them; then there are events of the kinds Commit and Overrun alone.
 	Table Table
 
 	// Sets are the sets of the table whose events come, and those of their
@@ -44,10 +45,14 @@ type Monitor struct {
 	touched bool // the transaction whose messages are coming did something to the table
 }
 
-// Listen opens a monitor. It receives every transaction that begins after
-// Listen has returned. The error is os.ErrPermission without CAP_NET_ADMIN in
-// the user namespace that owns the network namespace.
+// Listen opens a monitor; nil stands for the zero MonitorConfig. The monitor
+// receives every transaction that begins after Listen has returned. The error
+// is os.ErrPermission without CAP_NET_ADMIN in the user namespace that owns the
+// network namespace.
 func Listen(config *MonitorConfig) (*Monitor, error) {
+	if config == nil {
+		config = &MonitorConfig{}
+	}
 	m := &Monitor{table: config.Table, sets: make(map[string]*Set)}
 	for _, s := range config.Sets {
 		err := s.fault()

@@ -544,3 +544,31 @@ func TestMonitorLeaksNothing(t *testing.T) {
 	}
 	lab.Await(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= goroutinesBefore })
 }
+
+// TestListenToAll checks that a monitor without a configuration receives every
+// commit, and nothing else.
+func TestListenToAll(t *testing.T) {
+	l := newLab(t)
+	var m *Monitor
+	var err error
+	l.host.Do(func() { m, err = Listen(nil) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	s := l.set("s", IPv4Addr, FlagTimeout, Element{Interval: iv("10.0.0.1")}) // two transactions
+	if err := m.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	var events []Event
+	for len(events) < 2 {
+		if events, err = m.Receive(events); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, ev := range events {
+		if ev.Kind != Commit || ev.PortID != l.PortID() {
+			t.Errorf("after edits of %v: %+v", s, ev)
+		}
+	}
+}
