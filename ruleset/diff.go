@@ -119,8 +119,8 @@ func emptied(chains []Chain) []Chain {
 
 // reshaped reports whether a set whose contents the Spec gives must be made
 // anew, because a set cannot be given other flags.
-func (want *Set) reshaped(have *nftset.Set) bool {
-	return have != nil && want.Static && have.Type == want.Type && have.Flags != want.Flags
+func (s *Set) reshaped(have *nftset.Set) bool {
+	return have != nil && s.Static && have.Type == s.Type && have.Flags != s.Flags
 }
 
 // replaces reports whether sets must be made anew, for which no rule may use

@@ -91,6 +91,19 @@ func (d *Folder) hold(name string) (*os.File, fs.FileInfo, error) {
 	return f, info, err
 }
 
+// holdGood holds what has a name, unless it is refused.
+func (d *Folder) holdGood(name string, want fs.FileMode) (*os.File, error) {
+	f, info, err := d.hold(name)
+	if err == nil {
+		err = d.judge(name, info, want)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 func (d *Folder) openat(name string, flags int) (*os.File, error) {
 	fd, err := unix.Openat(d.fd(), name, flags|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -143,14 +156,11 @@ func (d *Folder) judge(name string, info fs.FileInfo, want fs.FileMode) error {
 // Open opens a file that is there. The error is a *RefusedError if it is not a
 // regular file that we or the owner of the directory made.
 func (d *Folder) Open(name string, flags int) (*os.File, error) {
-	held, info, err := d.hold(name)
-	defer held.Close()
-	if err == nil {
-		err = d.judge(name, info, 0)
-	}
+	held, err := d.holdGood(name, 0)
 	if err != nil {
 		return nil, err
 	}
+	defer held.Close()
 	fd, err := unix.Open(procPath(held), flags|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -239,14 +249,11 @@ func (d *Folder) Lock(name string, wait time.Duration) (*os.File, error) {
 // that of something else, and a *RefusedError if a user made it who has no
 // business in this directory.
 func (d *Folder) Connect(ctx context.Context, name string) (net.Conn, error) {
-	held, info, err := d.hold(name)
-	defer held.Close()
-	if err == nil {
-		err = d.judge(name, info, fs.ModeSocket)
-	}
+	held, err := d.holdGood(name, fs.ModeSocket)
 	if err != nil {
 		return nil, err
 	}
+	defer held.Close()
 	var dialer net.Dialer
 	return dialer.DialContext(ctx, "unix", procPath(held))
 }
