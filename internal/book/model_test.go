@@ -166,10 +166,8 @@ func (m *model) row(rng *rand.Rand, source netip.Prefix) Row {
 	if !r.Banned || rng.IntN(2) == 0 {
 		r.Step, r.StepUntil = 1+rng.IntN(8), soon(1000)
 		r.Offences = r.Step + rng.IntN(3)
-		r.Last = now.Add(-time.Duration(1+rng.IntN(100)) * time.Minute)
-		if r.First = r.Last.Add(-time.Duration(rng.IntN(2)) * time.Hour); r.First == 0 {
-			r.First = r.Last // 0 is not known
-		}
+		r.Last = now.Add(-time.Duration(1+rng.IntN(100))*time.Minute - time.Second/2) // never 0, which is not known
+		r.First = r.Last.Add(-time.Duration(rng.IntN(2)) * time.Hour)
 		r.Proto, r.Port = uint8(rng.IntN(20)), 0
 		if r.Proto != 0 {
 			r.Port = uint16(rng.IntN(65536))

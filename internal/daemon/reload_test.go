@@ -48,7 +48,7 @@ func TestReload(t *testing.T) {
 	l.AwaitFree(offender)
 	l.Offend(offender)
 	lab.Await(t, "a notice by the new command", func() bool { return len(notes(t, after)) == 1 })
-	if n := notes(t, after)[0]; n["PORTMON_TITLE"] != hostName+": table repaired, 198.18.0.1 escalated" {
+	if n := notes(t, after)[0]; n["PORTMON_TITLE"] != hostName+": table repaired, 1 escalated" {
 		t.Errorf("the notice is %v", n)
 	}
 	if n := len(notes(t, before)); n != 1 {
