@@ -117,8 +117,8 @@ func TestPackage(t *testing.T) {
 	}
 	for word := range strings.FieldsSeq(p.PostInstall) {
 		if strings.HasPrefix(word, "packaging/") {
-			if _, err := os.Stat(filepath.Join(root, word)); err != nil {
-				t.Error(err)
+			if found, err := filepath.Glob(filepath.Join(root, word)); err != nil || len(found) == 0 {
+				t.Errorf("%s is not in the source (%v)", word, err)
 			}
 		}
 	}
