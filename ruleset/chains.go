@@ -51,7 +51,7 @@ func (c *compiler) rule(statements ...string) {
 }
 
 // chains returns all chains of the table, the base chains first.
-func chains(s Spec, asked Asked) []Chain {
+func chains(s Spec, asked askedNets) []Chain {
 	c := compiler{Spec: s}
 	c.early()
 	c.guard()

@@ -114,27 +114,27 @@ func (s Spec) graceProtocols() []byte {
 	return s.protocols()
 }
 
-// Asked says which sets of prefixes hold something, so that the guard asks
+// askedNets says which sets of prefixes hold something, so that the guard asks
 // them. An empty one would cost every packet some 40 to 80 ns all the same.
-type Asked struct{ Net4, Net6 bool }
+type askedNets struct{ Net4, Net6 bool }
 
-func (a Asked) net(f family) bool { return *a.of(f) }
+func (a askedNets) net(f family) bool { return *a.of(f) }
 
 // Compile makes the table of a valid Spec.
-func Compile(s Spec) *Table { return compile(s, Asked{}) }
+func Compile(s Spec) *Table { return compile(s, askedNets{}) }
 
-func compile(s Spec, asked Asked) *Table {
+func compile(s Spec, asked askedNets) *Table {
 	t := &Table{
 		Table:    nftset.Table{Family: nftset.FamilyINet, Name: s.Table},
 		Counters: Counters(),
 		Prefix6:  s.Prefix6,
 	}
 	t.compileSets(s)
-	t.Chains = chains(s, Asked{})
+	t.Chains = chains(s, askedNets{})
 	h := sha256.New()
 	t.Write(h) // a hash never fails to write
 	t.Digest = hex.EncodeToString(h.Sum(nil)[:8])
-	if asked != (Asked{}) { // which has no part in the digest
+	if asked != (askedNets{}) { // which has no part in the digest
 		t.Chains = chains(s, asked)
 	}
 	// Of all comments in a table only those of rules can change later.

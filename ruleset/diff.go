@@ -43,7 +43,7 @@ type Contents struct {
 // Spec. It fails with *ConflictError.
 func Diff(spec Spec, s *State, c Contents) (*Plan, error) {
 	m := spec.displaced(s, c)
-	asked := Asked{}
+	asked := askedNets{}
 	for i, of := range families {
 		lifted := 0
 		for _, b := range m.lifted {
@@ -58,14 +58,14 @@ func Diff(spec Spec, s *State, c Contents) (*Plan, error) {
 	p, err := diff(spec, s, c, m, asked)
 	if err == nil && !p.Empty() {
 		still := s.asked()
-		same, err := diff(spec, s, c, m, Asked{asked.Net4 || still.Net4, asked.Net6 || still.Net6})
+		same, err := diff(spec, s, c, m, askedNets{asked.Net4 || still.Net4, asked.Net6 || still.Net6})
 		p.tidies = err == nil && same.Empty()
 	}
 	return p, err
 }
 
 // diff is Diff, with what is displaced and what is to be asked.
-func diff(spec Spec, s *State, c Contents, m displacement, asked Asked) (*Plan, error) {
+func diff(spec Spec, s *State, c Contents, m displacement, asked askedNets) (*Plan, error) {
 	p := &Plan{Table: compile(spec, asked), Created: !s.Exists}
 	p.ahead.Generation, p.rest.Generation = s.Generation, s.Generation
 	switch t := p.Table.Table; {

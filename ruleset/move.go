@@ -93,10 +93,10 @@ func (s *State) movesSteps(spec Spec, set *nftset.Set) bool {
 		set.Name == f.tier(len(spec.BanTime)) && s.Set(f.tier(len(spec.BanTime)+1)) != nil
 }
 
-func (a *Asked) set(f family)   { *a.of(f) = true }
-func (a *Asked) unset(f family) { *a.of(f) = false }
+func (a *askedNets) set(f family)   { *a.of(f) = true }
+func (a *askedNets) unset(f family) { *a.of(f) = false }
 
-func (a *Asked) of(f family) *bool {
+func (a *askedNets) of(f family) *bool {
 	if f.is6() {
 		return &a.Net6
 	}

@@ -135,8 +135,8 @@ func netRules(f family) []netRule {
 
 // asked returns which sets of prefixes the table asks, be it by some of their
 // rules.
-func (s *State) asked() Asked {
-	var asked Asked
+func (s *State) asked() askedNets {
+	var asked askedNets
 	for _, f := range families {
 		for _, r := range netRules(f) {
 			if len(s.netRule(r)) > 0 {
@@ -149,7 +149,7 @@ func (s *State) asked() Asked {
 
 // ask makes the table ask those sets of prefixes, by rules in the order in
 // which [Compile] has them.
-func (h *Handle) ask(tx *nftset.Tx, asked Asked) error {
+func (h *Handle) ask(tx *nftset.Tx, asked askedNets) error {
 	for i := range netRules(families[0]) { // one for each chain
 		var have []uint64 // handles
 		var chain *Chain

@@ -128,7 +128,7 @@ table inet portmon {
 // TestEveryOwnRuleIsUnderstood also asks about packets of which little is known.
 func TestEveryOwnRuleIsUnderstood(t *testing.T) {
 	for name, spec := range specs() {
-		table := compile(spec, Asked{true, true})
+		table := compile(spec, askedNets{true, true})
 		h := &Handle{State: &State{Table: table.Table}}
 		for _, set := range table.Sets {
 			h.Sets = append(h.Sets, set.Set)
