@@ -42,6 +42,7 @@ func TestMain(m *testing.M) {
 		}
 		program()
 	}
+	lab.FindSystemPrograms()
 	os.Exit(lab.Main(untouched{m}, 6))
 }
 

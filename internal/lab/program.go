@@ -61,15 +61,22 @@ var Programs = []Outside{
 	{"unshare", "util-linux", "installation of the deb"},
 }
 
+// systemFolders have the programs of administrators, which are not in
+// everybody's PATH.
+const systemFolders = "/usr/sbin:/sbin:/usr/local/sbin"
+
+// FindSystemPrograms adds the folders of system programs to PATH, for tests
+// whose scripts run programs by name.
+func FindSystemPrograms() { os.Setenv("PATH", os.Getenv("PATH")+":"+systemFolders) }
+
 // Find returns the path of an outside program: that of the variable
-// PORTMON_NAME, or from PATH and from the folders of system programs, which are
-// not in everybody's PATH.
+// PORTMON_NAME, or from PATH and from the folders of system programs.
 func Find(name string) (string, error) {
 	if path := os.Getenv("PORTMON_" + strings.ToUpper(name)); path != "" {
 		return exec.LookPath(path)
 	}
 	path, err := exec.LookPath(name)
-	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/local/sbin"} {
+	for dir := range strings.SplitSeq(systemFolders, ":") {
 		if err != nil {
 			if system, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
 				return system, nil
