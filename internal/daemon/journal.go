@@ -47,14 +47,17 @@ type journal struct {
 	// left counts the lines left out since the last one, by kind.
 	left map[watch.Kind]int
 
-	// faults counts those that came again since they were written, and minute
-	// is when they were last.
-	faults map[string]int
-	minute book.Moment
+	faults map[string]*fault // by text
+}
+
+// fault is one that was written.
+type fault struct {
+	at    book.Moment // when that was
+	again int         // how often it has come again since
 }
 
 func newJournal(log *slog.Logger) *journal {
-	return &journal{Logger: log, room: burst, left: make(map[watch.Kind]int), faults: make(map[string]int)}
+	return &journal{Logger: log, room: burst, left: make(map[watch.Kind]int), faults: make(map[string]*fault)}
 }
 
 // newLogger returns a logger whose lines need not have the time.
@@ -105,13 +108,15 @@ func (j *journal) faultAt(err error, now book.Moment) {
 	text := err.Error()
 	if _, known := j.faults[text]; !known {
 		if len(j.faults) < maxFaults {
-			j.faults[text] = 0
+			j.faults[text] = &fault{at: now}
 			j.Warn(text)
 			return
 		}
-		text = otherFaults
+		if text = otherFaults; j.faults[text] == nil {
+			j.faults[text] = &fault{at: now}
+		}
 	}
-	j.faults[text]++
+	j.faults[text].again++
 }
 
 // Write implements [io.Writer] for the logs of servers, each line a fault.
@@ -138,18 +143,16 @@ func (j *journal) close() {
 	j.flushFaults(math.MaxInt64)
 }
 
-// flushFaults writes, once a minute, how often faults came again, and forgets
-// those that did not.
+// flushFaults writes, a minute after each fault was written, how often it came
+// again, and forgets it if it did not.
 func (j *journal) flushFaults(now book.Moment) {
-	if now.Sub(j.minute) < again {
-		return
-	}
-	j.minute = now
 	for _, text := range slices.Sorted(maps.Keys(j.faults)) {
-		if n := j.faults[text]; n > 0 {
-			j.Warn(text, "times", n)
-			j.faults[text] = 0
-		} else {
+		switch f := j.faults[text]; {
+		case now.Sub(f.at) < again:
+		case f.again > 0:
+			j.Warn(text, "times", f.again)
+			f.at, f.again = now, 0
+		default:
 			delete(j.faults, text)
 		}
 	}

@@ -323,6 +323,29 @@ func TestSameFault(t *testing.T) {
 	d.want(line)
 }
 
+// The minute is that of each fault, whenever others come.
+func TestFaultsOfDifferentMoments(t *testing.T) {
+	d := newDesk(t)
+	first, second := errors.New("first"), errors.New("second")
+	d.faultAt(first, d.now.Boot)
+	d.want("level=WARN msg=first")
+	d.pass(again - time.Second)
+	d.faultAt(second, d.now.Boot)
+	d.want("level=WARN msg=second")
+	d.pass(2 * time.Second)
+	d.faultAt(second, d.now.Boot)
+	d.flush(d.now.Boot)
+	d.want()
+	d.faultAt(first, d.now.Boot) // once a minute is over
+	d.want("level=WARN msg=first")
+	d.pass(again - 3*time.Second)
+	d.flush(d.now.Boot)
+	d.want()
+	d.pass(time.Second)
+	d.flush(d.now.Boot)
+	d.want("level=WARN msg=second times=1")
+}
+
 func TestDifferentFaults(t *testing.T) {
 	d := newDesk(t)
 	flood := func(n int) {
