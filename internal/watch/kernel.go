@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -114,14 +115,48 @@ func makeChange(c *nftset.Conn, todo change) changed {
 		case todo.tidy:
 			done.err = h.TidyNets()
 		default:
-			lift := make([]nftset.Interval, len(todo.lift))
-			for i, p := range todo.lift {
-				lift[i] = nftset.Prefix(p).Interval
-			}
-			_, _, done.err = h.UnbanAlone(lift...)
+			done.err = lift(h, todo.spec, todo.lift)
 		}
 	}
 	return done
+}
+
+// lift lifts the bans of prefixes, each alone. Those that are whitelisted may be
+// parts of a range of any addresses, which a set of prefixes holds as one
+// element: of that, the rest is put back.
+func lift(h *ruleset.Handle, spec ruleset.Spec, ps []netip.Prefix) error {
+	alone := make([]nftset.Interval, len(ps))
+	for i, p := range ps {
+		alone[i] = nftset.Prefix(p).Interval
+	}
+	_, covered, err := h.UnbanAlone(alone...)
+	if err != nil || len(covered) == 0 {
+		return err
+	}
+	wanted := ruleset.Compile(spec)
+	var ranges []nftset.Interval
+	var rest []ruleset.Record
+	for _, e := range covered {
+		parts := e.Prefixes()
+		kept := slices.DeleteFunc(slices.Clone(parts), func(p netip.Prefix) bool {
+			return wanted.Whitelists(nftset.Prefix(p).Interval)
+		})
+		if len(kept) == len(parts) {
+			continue // it is larger by itself
+		}
+		ranges = append(ranges, e.Interval)
+		for _, p := range kept {
+			rest = append(rest, e.Record(p))
+		}
+	}
+	if len(ranges) == 0 {
+		return nil
+	}
+	if _, _, err = h.UnbanAlone(ranges...); err != nil || len(rest) == 0 {
+		return err
+	}
+	_, err = h.Put(rest)
+	return err
 }
 
 // lookAt looks at the table. before is what was seen last.

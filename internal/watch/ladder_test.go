@@ -3,6 +3,7 @@ package watch
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -260,6 +261,73 @@ func TestWhitelistedByOthers(t *testing.T) {
 	l.Cut(strangers...)
 	if rows := w.rows(friends...); len(rows) > 0 {
 		t.Errorf("remembered are %v", rows)
+	}
+	w.quiet()
+}
+
+// A range is lifted as well, and of one that is whitelisted in part, that part.
+func TestWhitelistedRangesOfOthers(t *testing.T) {
+	t.Parallel()
+	l := newBareLab(t)
+	for _, p := range []string{"198.51.100.0/24", "2001:db8:a::/48"} {
+		l.spec.Whitelist = append(l.spec.Whitelist, netip.MustParsePrefix(p))
+	}
+	l.apply()
+	// So that the sets of prefixes are asked.
+	var known []netip.Prefix
+	for _, p := range []string{"203.0.113.0/24", "2001:db8:f::/48"} {
+		known = append(known, netip.MustParsePrefix(p))
+		l.put(ruleset.Record{Source: known[len(known)-1], Banned: true})
+	}
+	w := l.watch()
+	for _, tt := range []struct {
+		from, to string
+		lifted   int    // in so many prefixes
+		left     string // what stays banned
+	}{
+		{"198.51.100.0", "198.51.100.255", 1, ""},
+		{"198.51.100.1", "198.51.100.6", 4, ""},
+		{"198.51.100.1", "198.51.100.2", 2, ""}, // two single keys
+		{"198.51.100.254", "198.51.101.3", 1, "198.51.101.0/30"},
+		{"2001:db8:a::1", "2001:db8:a::6", 4, ""},
+		{"2001:db8:a:ffff::", "2001:db8:b:1:ffff:ffff:ffff:ffff", 1, "2001:db8:b::/63"},
+	} {
+		from := netip.MustParseAddr(tt.from)
+		set := ruleset.RoleNet.Set(from, 0)
+		l.NFT(fmt.Sprintf("add element inet portmon %s { %s-%s timeout 1h comment \"range\" }", set, tt.from, tt.to))
+		w.awaitNews(Whitelisted, tt.lifted)
+		want := slices.Clone(known)
+		if tt.left != "" {
+			want = append(want, netip.MustParsePrefix(tt.left))
+		}
+		var got []ruleset.Entry
+		lab.Await(t, fmt.Sprintf("%s-%s is lifted", tt.from, tt.to), func() bool {
+			got = nil
+			for e, err := range l.Open().Entries(ruleset.RoleNet) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if p, ok := e.Prefix(); !ok || !slices.Contains(want, p) {
+					return false
+				}
+				got = append(got, e)
+			}
+			return len(got) == len(want)
+		})
+		l.Served(from.Next())
+		if tt.left == "" {
+			w.quiet()
+			continue
+		}
+		left := want[len(want)-1]
+		l.Cut(left.Addr().Next())
+		for _, e := range got {
+			if p, _ := e.Prefix(); p == left && (e.Comment != "range" || e.Timeout != time.Hour || e.Remaining < time.Hour-lab.Patience) {
+				t.Errorf("what is left is %+v", e)
+			}
+		}
+		l.NFT(fmt.Sprintf("delete element inet portmon %s { %s }", set, tt.left))
+		w.awaitNews(Lifted, 1)
 	}
 	w.quiet()
 }
