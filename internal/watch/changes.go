@@ -2,6 +2,8 @@ package watch
 
 import (
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/ruleset"
@@ -25,6 +27,9 @@ type changed struct {
 	saw     look
 	err     error
 }
+
+// grain is how near to each other ends are that count as one.
+const grain = book.Moment(time.Second / 4)
 
 // nextChange returns the next change to make in the kernel, if there is one.
 func (k *core) nextChange(now book.Clock) (c change, ok bool) {
@@ -51,8 +56,9 @@ func (k *core) nextChange(now book.Clock) (c change, ok bool) {
 			}
 		}
 		clear(k.toPut)
-	case t.state == present && k.tidyAt != 0 && now.Boot >= k.tidyAt:
-		c.tidy, k.tidyAt, k.tidiedAt = true, 0, now.Boot
+	case t.state == present && len(k.netEnds) > 0 && now.Boot >= k.netEnds[0].Add(settling):
+		c.tidy = true
+		k.netEnds = slices.DeleteFunc(k.netEnds, func(end book.Moment) bool { return now.Boot >= end.Add(settling) })
 	case now.Boot >= t.nextLook() && k.begun:
 		c.look = t.beginLook(now)
 	default:
@@ -96,7 +102,7 @@ func (k *core) onChanged(c changed, now book.Clock) {
 	case c.apply:
 		k.onApplied(c.err, now)
 	case c.tidy && c.err != nil:
-		k.tidyAt = now.Boot.Add(pause)
+		k.tidyAt(now.Boot.Add(pause))
 	case c.err != nil:
 		// What was to be put is in the book, and what was to be lifted is not:
 		// a reading finds the difference.
@@ -126,18 +132,27 @@ func (k *core) onChanged(c changed, now book.Clock) {
 	k.changedAt = now.Boot
 }
 
-// planTidying finds out when the next ban of a prefix ends, after which the
-// kernel must be asked to take it out. It does that at most once a second, and
-// if it just has, no ban that ended in that second is sure to be gone.
-func (k *core) planTidying() {
-	for row := range k.book.Rows() {
-		if !row.Banned || !k.isNet(row) || row.Timeout == 0 || row.Until <= k.tidiedAt.Add(-settling) {
-			continue
-		}
-		if at := row.Until.Add(settling); k.tidyAt == 0 || at < k.tidyAt {
-			k.tidyAt = at
+// planTidying notes when the bans end that a reading of the sets of prefixes has
+// shown, after which the kernel must be asked to take them out. It does that at
+// most once a second, so what has just ended, and is not shown any more, may
+// still be in there.
+func (k *core) planTidying(ends []book.Moment, now book.Moment) {
+	for _, end := range k.netEnds {
+		if end <= now.Add(settling) {
+			ends = append(ends, end)
 		}
 	}
+	for i := range ends {
+		ends[i] -= ends[i] % grain
+	}
+	slices.Sort(ends)
+	k.netEnds = slices.Clone(slices.Compact(ends))
+}
+
+// tidyAt has the sets of prefixes tidied at a moment.
+func (k *core) tidyAt(at book.Moment) {
+	k.netEnds = append(k.netEnds, at.Add(-settling))
+	slices.Sort(k.netEnds)
 }
 
 // tidy drops what is over, once a second.

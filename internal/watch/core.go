@@ -41,8 +41,7 @@ type core struct {
 	recent    map[netip.Prefix]book.Moment // sources that we put or lifted a moment ago, and when
 	toLift    map[netip.Prefix]struct{}    // sources whose bans are to be lifted
 	lifted    map[netip.Prefix]lifting     // sources that others lifted a moment ago
-	tidyAt    book.Moment                  // when the sets of prefixes are to be tidied; 0: not
-	tidiedAt  book.Moment                  // when that was done last
+	netEnds   []book.Moment                // after which the sets of prefixes are to be tidied, in order
 
 	sweptAt book.Moment
 }

@@ -224,8 +224,12 @@ func TestPrefixesEnd(t *testing.T) {
 	}
 	long, short, shorter := bans(time.Hour, 100), bans(3*time.Second, 101), bans(time.Second, 151)
 	over := now().Boot.Add(4 * time.Second) // tidied before that are the shorter ones
-	lab.Await(t, "the watcher to tidy", func() (tidied bool) {
-		if err := w.call(t.Context(), func() { tidied = w.core.tidiedAt > over && !w.core.changing }); err != nil {
+	lab.Await(t, "the watcher to tidy, and no end to wait for any more", func() (tidied bool) {
+		if err := w.call(t.Context(), func() {
+			k := w.core
+			tidied = now().Boot > over && !k.changing && !k.nets && k.reading == nil &&
+				len(k.netEnds) > 0 && k.netEnds[0] > over.Add(time.Minute)
+		}); err != nil {
 			t.Fatal(err)
 		}
 		return tidied
@@ -236,14 +240,65 @@ func TestPrefixesEnd(t *testing.T) {
 	for _, p := range long {
 		l.Cut(p.Addr().Next())
 	}
-	// There is no end to wait for any more.
-	if err := w.call(t.Context(), func() {
-		if at := w.core.tidyAt; at != 0 && at.Sub(over) < time.Minute {
-			t.Errorf("the watcher tidies again in %v", at.Sub(now().Boot))
+}
+
+// awaitEnd returns when the bans of sources have ended, with the generation that
+// the ruleset had before that.
+func (l *fixture) awaitEnd(sources ...netip.Addr) (generation uint32) {
+	l.T.Helper()
+	lab.Await(l.T, "the bans end", func() bool {
+		now := l.Open().Generation
+		banned := slices.ContainsFunc(sources, func(src netip.Addr) bool { return len(l.Lookup(src).Bans) > 0 })
+		if banned {
+			generation = now
 		}
-	}); err != nil {
-		t.Fatal(err)
+		return !banned
+	})
+	return generation
+}
+
+// awaitTidied returns when the ruleset has another generation.
+func (l *fixture) awaitTidied(generation uint32) {
+	l.T.Helper()
+	lab.Await(l.T, "the watcher tidies", func() bool { return l.Open().Generation != generation })
+}
+
+// A single address is in a set of prefixes if its own set is full.
+func TestAddressesInPrefixesEnd(t *testing.T) {
+	t.Parallel()
+	l := newBareLab(t)
+	l.spec.Size = 1
+	l.apply()
+	w := l.watch()
+	for _, src := range l.Sources(4) {
+		l.put(ruleset.Record{Source: l.source(src), Banned: true, Timeout: time.Hour, Remaining: time.Hour})
 	}
+	short := l.Sources(1)
+	for _, src := range short {
+		l.put(ruleset.Record{Source: l.source(src), Banned: true, Timeout: 3 * time.Second, Remaining: 3 * time.Second})
+		if bans := l.Lookup(src).Bans; len(bans) != 1 || bans[0].Role != ruleset.RoleNet {
+			t.Fatalf("%v is under %v", src, bans)
+		}
+	}
+	w.awaitNews(ByHand, 5*len(short))
+	l.awaitTidied(l.awaitEnd(short...))
+	l.Served(short...)
+}
+
+// What ends while no watcher runs is taken out at the next start.
+func TestPrefixesEndUnwatched(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	record := func(p string, d time.Duration) ruleset.Record {
+		return ruleset.Record{Source: netip.MustParsePrefix(p), Banned: true, Timeout: d, Remaining: d}
+	}
+	l.put(record("198.51.100.0/24", time.Hour), record("2001:db8:a::/48", time.Hour), record("198.51.101.0/24", time.Second), record("2001:db8:b::/48", time.Second))
+	over := []netip.Addr{netip.MustParseAddr("198.51.101.1"), netip.MustParseAddr("2001:db8:b::1")}
+	before := l.awaitEnd(over...)
+	l.watch()
+	l.awaitTidied(before)
+	l.Served(over...)
+	l.Cut(netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8:a::1"))
 }
 
 func (l *fixture) wantPrefix(w *watcher, kind Kind, p netip.Prefix, comment string) {

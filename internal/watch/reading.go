@@ -43,6 +43,7 @@ type reading struct {
 	unseen map[netip.Prefix]unseen   // what the book has and the answer has not shown
 	asked  map[netip.Prefix]struct{} // sources whose answers still count
 	stale  map[netip.Prefix]struct{} // sources that were put meanwhile
+	ends   []book.Moment             // of the bans in the sets of prefixes, if it is about these
 }
 
 // unseen are the halves of a row that a reading has not shown yet.
@@ -142,6 +143,9 @@ func (k *core) onAnswer(a answer) {
 	if !r.void {
 		for i := range a.records {
 			k.onRecord(r, &a.records[i], a.at)
+			if left := a.records[i].Remaining; r.nets && left > 0 {
+				r.ends = append(r.ends, a.at.Boot.Add(left))
+			}
 		}
 		for i := range a.standings {
 			if _, counts := r.asked[a.standings[i].source]; counts && !r.fresh {
@@ -196,12 +200,16 @@ func (k *core) conclude(r *reading, a answer) {
 			k.askAbout(source) // a dump may miss what is there
 		}
 	}
-	if r.all || r.nets {
-		k.planTidying()
+	if r.nets {
+		k.planTidying(r.ends, a.at.Boot)
 	}
 	if !r.all {
 		return
 	}
+	// What is over has perhaps not been taken out while nobody was watching.
+	// And if the sets of prefixes hold anything, the event of this change has
+	// them read.
+	k.tidyAt(a.at.Boot)
 	k.counters.Resyncs++
 	k.table.restoring = r.fresh
 	k.settle()

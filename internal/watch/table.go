@@ -117,7 +117,7 @@ func (k *core) dropPlans() {
 	for source := range k.lifted {
 		k.settleLifted(source)
 	}
-	k.table.restoring, k.nets = false, false
+	k.table.restoring, k.nets, k.netEnds = false, false, nil
 	clear(k.toAsk)
 	clear(k.toPut)
 	clear(k.toLift)
