@@ -11,9 +11,11 @@ import (
 	"iter"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -29,44 +31,48 @@ type Entry struct {
 }
 
 // longestLine bounds a line, in bytes.
-const longestLine = 1 << 16
+const longestLine = 64 << 10
 
 // Read reads a list of at most limit bytes, with one entry per line, as [Parse]
 // reads it. "#", ";" and "//" begin a comment, and empty lines are skipped. A
-// line that is not an entry yields an Entry with an error. The error of the
-// iterator is that of r, or says that the list or a line is too long.
+// line that is not an entry, or is too long, yields an Entry with an error. The
+// error of the iterator is that of r, or says that the list is too large.
 func Read(r io.Reader, limit int64) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		limited := &io.LimitedReader{R: r, N: limit + 1}
-		lines := bufio.NewScanner(limited)
-		lines.Buffer(nil, longestLine)
+		lines := bufio.NewReaderSize(limited, longestLine)
 		var prefixes []netip.Prefix
-		n := 0
-		for lines.Scan() && limited.N > 0 {
-			line := lines.Bytes()
-			if n++; n == 1 {
+		var err error
+		for n := 1; err == nil; n++ {
+			var line []byte
+			line, err = lines.ReadSlice('\n')
+			if n == 1 {
 				line = bytes.TrimPrefix(line, []byte("\uFEFF")) // which some editors put first
 			}
 			e := Entry{Line: n}
-			if e.Text, e.Column = cutComment(line); e.Text == "" {
-				continue
+			if errors.Is(err, bufio.ErrBufferFull) {
+				e.Column, e.Text = 1, text.Shorten(string(line[:100]), 40)
+				e.Err = fmt.Errorf("longer than %s", text.Size(longestLine))
+				for errors.Is(err, bufio.ErrBufferFull) {
+					_, err = lines.ReadSlice('\n')
+				}
+			} else if e.Text, e.Column = cutComment(line); e.Text != "" {
+				prefixes, e.Err = appendEntry(prefixes[:0], e.Text)
+				e.Prefixes = prefixes
 			}
-			prefixes, e.Err = appendEntry(prefixes[:0], e.Text)
-			e.Prefixes = prefixes
 			if errors.Is(e.Err, ErrSyntax) && strings.ContainsAny(e.Text, " \t,;") {
 				e.Err = errors.New("want one entry per line")
 			}
-			if !yield(e, nil) {
+			switch {
+			case limited.N == 0:
+				yield(Entry{}, fmt.Errorf("larger than %s", text.Size(limit)))
+				return
+			case err != nil && !errors.Is(err, io.EOF):
+				yield(Entry{}, err)
+				return
+			case e.Text != "" && !yield(e, nil):
 				return
 			}
-		}
-		switch err := lines.Err(); {
-		case limited.N == 0:
-			yield(Entry{}, fmt.Errorf("larger than %d bytes", limit))
-		case errors.Is(err, bufio.ErrTooLong):
-			yield(Entry{}, fmt.Errorf("line %d: longer than %d bytes", n+1, longestLine))
-		case err != nil:
-			yield(Entry{}, err)
 		}
 	}
 }
@@ -77,13 +83,27 @@ func Read(r io.Reader, limit int64) iter.Seq2[Entry, error] {
 func cutComment(line []byte) (entry string, column int) {
 	s := strings.TrimLeft(string(line), " \t\r\n")
 	column = len(line) - len(s) + 1
-	for _, mark := range []string{"#", "//", ";"} {
-		before, after, _ := strings.Cut(s, mark)
-		if _, err := Parse(strings.TrimSpace(after)); err != nil || mark != ";" || before == "" {
-			s = before
-		}
+	for _, mark := range []string{"#", "//"} {
+		s, _, _ = strings.Cut(s, mark)
+	}
+	if before, after, _ := strings.Cut(s, ";"); before == "" || !beginsWithEntry(after) {
+		s = before
 	}
 	return strings.TrimSpace(s), column
+}
+
+// beginsWithEntry tells a list of entries from a comment, which may begin with
+// an address as well, but goes on with a word.
+func beginsWithEntry(s string) bool {
+	if i := strings.IndexAny(s, ";,"); i >= 0 {
+		s = s[:i]
+	}
+	notEntry := func(s string) bool {
+		_, err := Parse(s)
+		return err != nil
+	}
+	words := strings.Fields(s)
+	return !notEntry(strings.TrimSpace(s)) || len(words) > 0 && !slices.ContainsFunc(words, notEntry)
 }
 
 // ErrSyntax is the error of [Parse] for a text that is not an entry at all.

@@ -36,23 +36,22 @@ func TestRead(t *testing.T) {
 	if got.String() != want {
 		t.Errorf("got\n%swant\n%s", &got, want)
 	}
-	for _, text := range []string{strings.Repeat("x", longestLine), "# " + strings.Repeat("x", longestLine)} {
-		var last error
-		for _, err := range Read(strings.NewReader("192.0.2.1\n"+text+"\n192.0.2.2"), 1<<20) {
-			last = err
-		}
-		if last == nil || last.Error() != "line 2: longer than 65536 bytes" {
-			t.Errorf("of a long line: %v", last)
-		}
-	}
 	// A semicolon that separates entries does not hide the second.
 	for text, want := range map[string]string{
-		"192.0.2.1;192.0.2.2":        "want one entry per line",
-		"192.0.2.1 ; 192.0.2.2":      "want one entry per line",
-		"192.0.2.1;;192.0.2.2":       "",
-		"192.0.2.1 ; SBL1 192.0.2.2": "",
-		"192.0.2.1, 192.0.2.2":       "want one entry per line",
-		"192.0.2.1 192.0.2.2":        "want one entry per line",
+		"192.0.2.1;192.0.2.2":                    "want one entry per line",
+		"192.0.2.1 ; 192.0.2.2":                  "want one entry per line",
+		"192.0.2.1; 192.0.2.2; 192.0.2.3":        "want one entry per line",
+		"192.0.2.1; 192.0.2.2;":                  "want one entry per line",
+		"192.0.2.1; 192.0.2.2 ; spam":            "want one entry per line",
+		"192.0.2.1; 192.0.2.2, 192.0.2.3":        "want one entry per line",
+		"192.0.2.1; 192.0.2.2 192.0.2.3":         "want one entry per line",
+		"192.0.2.1; 192.0.2.2 - 192.0.2.9; spam": "want one entry per line",
+		"192.0.2.1; 192.0.2.2 # spam":            "want one entry per line",
+		"192.0.2.1 ; 192.0.2.2 is the gateway":   "",
+		"192.0.2.1;;192.0.2.2":                   "",
+		"192.0.2.1 ; SBL1 192.0.2.2":             "",
+		"192.0.2.1, 192.0.2.2":                   "want one entry per line",
+		"192.0.2.1 192.0.2.2":                    "want one entry per line",
 	} {
 		for e := range Read(strings.NewReader(text), 1<<20) {
 			if got := fmt.Sprint(e.Err); got != want && (want != "" || e.Err != nil) {
@@ -61,7 +60,7 @@ func TestRead(t *testing.T) {
 		}
 	}
 	for _, err := range Read(strings.NewReader(strings.Repeat("#\n", 1<<19)+"#"), 1<<20) {
-		if err == nil || err.Error() != "larger than 1048576 bytes" {
+		if err == nil || err.Error() != "larger than 1 MiB" {
 			t.Errorf("one byte more than the limit: got %v", err)
 		}
 	}
@@ -69,6 +68,37 @@ func TestRead(t *testing.T) {
 	for _, err := range Read(iotest.ErrReader(broken), 1<<20) {
 		if !errors.Is(err, broken) {
 			t.Errorf("got %v", err)
+		}
+	}
+}
+
+// A line that is too long is one that is malformed: the others count, however
+// often it fills the buffer.
+func TestReadLongLine(t *testing.T) {
+	for _, n := range []int{longestLine, 3*longestLine + 1} {
+		long := strings.Repeat("x", n)
+		for _, text := range []string{long, "# " + long, "192.0.2.9; " + long, strings.Repeat(" ", n), long + "\n192.0.2.3"} {
+			list := "192.0.2.1\n" + text + "\n192.0.2.2"
+			var got []string
+			for e, err := range Read(strings.NewReader(list), 1<<20) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, fmt.Sprint(e.Line, e.Prefixes, e.Err))
+				if len(e.Text) > 50 {
+					t.Errorf("line %d has a text of %d bytes", e.Line, len(e.Text))
+				}
+			}
+			if len(got) < 3 || got[0] != "1 [192.0.2.1/32] <nil>" || got[1] != "2 [] longer than 64 KiB" ||
+				!strings.HasSuffix(got[2], "/32] <nil>") || len(got) != strings.Count(list, "\n")+1 {
+				t.Errorf("of a line of %.20s…: %q", text, got)
+			}
+		}
+	}
+	long := strings.Repeat("x", longestLine-1)
+	for e, err := range Read(strings.NewReader("#"+long[1:]+"\n192.0.2.1#"+long[:longestLine-11]+"\n"), 1<<20) {
+		if err != nil || e.Line != 2 || e.Err != nil {
+			t.Errorf("of lines that are just short enough: %+v, %v", e, err)
 		}
 	}
 }

@@ -19,7 +19,7 @@ func TestReadToken(t *testing.T) {
 		{"newline", "tk_abc\n", "tk_abc", ""},
 		{"windows", " tk_abc\r\n\r\n", "tk_abc", ""},
 		{"longest", strings.Repeat("x", maxToken), strings.Repeat("x", maxToken), ""},
-		{"long", strings.Repeat("x", maxToken+1), "", "larger than 4096 bytes"},
+		{"long", strings.Repeat("x", maxToken+1), "", "larger than 4 KiB"},
 		{"empty", "", "", "not a token: want one word of ASCII characters"},
 		{"blank", " \n", "", "not a token: want one word of ASCII characters"},
 		{"two", "secret1\nsecret2\n", "", "not a token: want one word of ASCII characters"},

@@ -90,6 +90,18 @@ func ShortDuration(d time.Duration) string {
 	return Duration(d.Round(time.Second))
 }
 
+// Size writes a number of bytes in the largest unit that leaves no rest, such as
+// "16 MiB", "64 KiB" or "1000 bytes".
+func Size(n int64) string {
+	switch {
+	case n != 0 && n%(1<<20) == 0:
+		return strconv.FormatInt(n>>20, 10) + " MiB"
+	case n != 0 && n%(1<<10) == 0:
+		return strconv.FormatInt(n>>10, 10) + " KiB"
+	}
+	return strconv.FormatInt(n, 10) + " bytes"
+}
+
 // Plural returns "1 ban", "2 bans".
 func Plural(n int, noun string) string {
 	if n != 1 {

@@ -55,6 +55,17 @@ func TestShortDuration(t *testing.T) {
 	}
 }
 
+func TestSize(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 bytes", 1000: "1000 bytes", 1024: "1 KiB", 64 << 10: "64 KiB", 1 << 20: "1 MiB",
+		1<<20 + 1024: "1025 KiB", 256 << 20: "256 MiB", 256<<20 + 1: "268435457 bytes",
+	} {
+		if got := Size(n); got != want {
+			t.Errorf("%d is written %q, want %q", n, got, want)
+		}
+	}
+}
+
 func TestLists(t *testing.T) {
 	for _, tt := range []struct{ got, want string }{
 		{Plural(0, "ban"), "0 bans"},
