@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -125,29 +126,39 @@ func load(path, optional string) (*Config, Errors) {
 	if err != nil {
 		return nil, Errors{{File: path, Err: withoutPath(err)}}
 	}
-	return parse(path, data, ReadFile)
+	return parse(path, data, openFile)
 }
 
-// ReadFile returns the contents of a file of at most limit bytes. It opens
-// regular files only: a pipe could block for ever, and a device never end.
+// ReadFile returns the contents of a regular file of at most limit bytes.
 func ReadFile(name string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := openFile(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("larger than %s", text.Size(limit))}
+	}
+	return data, err
+}
+
+// openFile opens regular files only: a pipe could block for ever, and a device
+// never end.
+func openFile(name string) (fs.File, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = &fs.PathError{Op: "read", Path: name, Err: errors.New("not a regular file")}
 	}
 	if err != nil {
+		f.Close()
 		return nil, err
 	}
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("larger than %d bytes", limit)}
-	}
-	return data, err
+	return f, nil
 }
 
 // withoutPath drops the path from an error of package os, for a message that

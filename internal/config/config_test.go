@@ -70,7 +70,7 @@ func TestReferenceHasRanges(t *testing.T) {
 		"1 to " + strconv.Itoa(ruleset.MaxSize),
 		"1 to 128",
 		"from 1 to 65535",
-		strconv.Itoa(maxWhitelistSize>>20) + " MiB",
+		text.Size(maxWhitelistSize),
 	} {
 		if !bytes.Contains(Reference, []byte(want)) {
 			t.Errorf("the reference file does not say %q", want)
@@ -124,7 +124,7 @@ func TestLoadFaults(t *testing.T) {
 		{dir + "/missing.toml", dir + "/missing.toml: open: no such file or directory"},
 		{dir, dir + ": read: not a regular file"},
 		{dir + "/large.toml/a.toml", dir + "/large.toml/a.toml: open: not a directory"},
-		{dir + "/large.toml", dir + "/large.toml: read: larger than 1048576 bytes"},
+		{dir + "/large.toml", dir + "/large.toml: read: larger than 1 MiB"},
 	}
 	for _, tt := range tests {
 		c, err := Load(tt.path)

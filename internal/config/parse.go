@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -16,13 +17,13 @@ import (
 // if it is not TOML. What the file does not mention keeps its default.
 //
 // Name is the name of the file, for messages; relative names of whitelist files
-// start from its folder. Read reads a whitelist file, as [ReadFile] does.
-func parse(name string, data []byte, read func(name string, limit int64) ([]byte, error)) (*Config, Errors) {
+// start from its folder. Open opens a whitelist file, as [openFile] does.
+func parse(name string, data []byte, open func(name string) (fs.File, error)) (*Config, Errors) {
 	d, fault := decode(name, data)
 	if fault != nil {
 		return nil, Errors{fault}
 	}
-	r := reader{document: d, readFile: read, config: Default()}
+	r := reader{document: d, open: open, config: Default()}
 	r.config.Source = name
 	r.read()
 	r.config.Warnings = append(inOrder(r.warnings), r.fileWarnings...)
@@ -41,9 +42,9 @@ func inOrder(found Errors) Errors {
 // all.
 type reader struct {
 	*document
-	readFile func(name string, limit int64) ([]byte, error)
-	config   *Config
-	known    []string // the keys that were asked for, in full
+	open   func(name string) (fs.File, error)
+	config *Config
+	known  []string // the keys that were asked for, in full
 
 	faults, warnings         Errors // of the configuration file
 	fileFaults, fileWarnings Errors // of the whitelist files, in their final order

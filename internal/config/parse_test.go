@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -19,23 +20,24 @@ const day = 24 * time.Hour
 
 // noFiles is an opener for configurations that list no whitelist files, or only
 // ones that are missing.
-func noFiles(name string, _ int64) ([]byte, error) {
+func noFiles(name string) (fs.File, error) {
 	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 }
 
 // files returns an opener for files kept in memory.
-func files(contents map[string]string) func(string, int64) ([]byte, error) {
-	return func(name string, _ int64) ([]byte, error) {
-		if text, ok := contents[name]; ok {
-			return []byte(text), nil
+func files(contents map[string]string) func(string) (fs.File, error) {
+	return func(name string) (fs.File, error) {
+		text, ok := contents[name]
+		if !ok {
+			return noFiles(name)
 		}
-		return noFiles(name, 0)
+		return fstest.MapFS{"file": {Data: []byte(text)}}.Open("file")
 	}
 }
 
 // parsed returns a configuration without faults, or the faults.
-func parsed(name string, data []byte, read func(string, int64) ([]byte, error)) (*Config, error) {
-	c, faults := parse(name, data, read)
+func parsed(name string, data []byte, open func(string) (fs.File, error)) (*Config, error) {
+	c, faults := parse(name, data, open)
 	if len(faults) > 0 {
 		return nil, faults
 	}

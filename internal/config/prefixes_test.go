@@ -22,7 +22,7 @@ func TestSingle6(t *testing.T) {
 func TestSingle6Warnings(t *testing.T) {
 	const text = "[ban]\nsingle6 = [\"2001:db8::7/64\", \"::/0\"]"
 	wantWarnings(t, text, `2:1: ban.single6: "2001:db8::7/64": taken as 2001:db8::/64: the address has bits set beyond the prefix length
-2:1: ban.single6: "::/0": this is all of IPv6: no source of that family will ever be banned`)
+2:1: ban.single6: "::/0": every IPv6 address is banned alone: a host evades its ban with another address of its network`)
 	c, err := parsed("p.toml", []byte(text), noFiles)
 	if err != nil {
 		t.Fatal(err)

@@ -155,7 +155,9 @@ func (r *reader) single6(item setting) (netip.Prefix, error) {
 	case err != nil || strings.Contains(s, "-") || all[0].Addr().Is4():
 		return netip.Prefix{}, errors.New(`want an IPv6 prefix in quotes such as "2001:db8::/32"`)
 	}
-	if note := doubtful(s, all); note != "" {
+	if all[0].Bits() == 0 {
+		r.warn(item, "every IPv6 address is banned alone: a host evades its ban with another address of its network")
+	} else if note := doubtful(s, all); note != "" {
 		r.warn(item, note)
 	}
 	return all[0], nil

@@ -1,19 +1,25 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 
 	"github.com/portmon/portmon/internal/addrlist"
 )
 
-// maxWhitelistSize bounds a whitelist file, in bytes: a million addresses.
-const maxWhitelistSize = 16 << 20
+const (
+	// maxWhitelistSize bounds a whitelist file, in bytes.
+	maxWhitelistSize = 64 << 20
+
+	// maxWhitelist bounds the whitelist in all, in prefixes, which take 154 MB:
+	// those of 64 MiB of addresses. Few ranges can make as many.
+	maxWhitelist = 4_800_000
+)
 
 // readWhitelists takes the whitelist and then adds the whitelist files, so that
 // a host with files has the default whitelist until it says otherwise.
@@ -57,17 +63,30 @@ func (r *reader) readWhitelists() {
 // readWhitelistFile adds the entries of a whitelist file. The error is that of
 // reading it.
 func (r *reader) readWhitelistFile(name string) error {
-	data, err := r.readFile(name, maxWhitelistSize)
+	f, err := r.open(name)
 	if err != nil {
 		return err
 	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	// Room for as many addresses as the file can have: a list that grows exists
+	// twice for a moment, and what is not used of this takes no memory. The
+	// collector would let the lines that have been read take as much again.
+	whitelist := &r.config.Spec.Whitelist
+	most := min(int(info.Size())/len("1.1.1.1\n"), maxWhitelist-len(*whitelist))
+	*whitelist = slices.Grow(*whitelist, max(most, 0))
+	defer debug.SetGCPercent(debug.SetGCPercent(5))
+
 	var faults, warnings Errors
 	add := func(to *Errors, e addrlist.Entry, err error) {
 		if len(*to) <= maxReports { // one more, for limited to see that there are more
 			*to = append(*to, &Error{File: name, Line: e.Line, Column: e.Column, Value: quote(e.Text), Err: err})
 		}
 	}
-	for e, err := range addrlist.Read(bytes.NewReader(data), maxWhitelistSize) {
+	for e, err := range addrlist.Read(f, maxWhitelistSize) {
 		if err != nil {
 			return err
 		}
@@ -78,7 +97,10 @@ func (r *reader) readWhitelistFile(name string) error {
 		if note := doubtful(e.Text, e.Prefixes); note != "" {
 			add(&warnings, e, errors.New(note))
 		}
-		r.config.Spec.Whitelist = append(r.config.Spec.Whitelist, e.Prefixes...)
+		if len(*whitelist)+len(e.Prefixes) > maxWhitelist {
+			return fmt.Errorf("line %d: more than %d prefixes in all", e.Line, maxWhitelist)
+		}
+		*whitelist = append(*whitelist, e.Prefixes...)
 	}
 	r.fileFaults = append(r.fileFaults, limited(faults)...)
 	r.fileWarnings = append(r.fileWarnings, limited(warnings)...)

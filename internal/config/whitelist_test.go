@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 )
 
 func diffPrefixes(want, got []netip.Prefix) string {
@@ -81,9 +82,9 @@ func TestWhitelistFileNames(t *testing.T) {
 	}
 	for _, tt := range tests {
 		var got string
-		_, err := parsed(tt.config, fmt.Appendf(nil, "whitelist_files = [%q]", tt.list), func(name string, _ int64) ([]byte, error) {
+		_, err := parsed(tt.config, fmt.Appendf(nil, "whitelist_files = [%q]", tt.list), func(name string) (fs.File, error) {
 			got = name
-			return nil, nil
+			return files(map[string]string{name: ""})(name)
 		})
 		if err != nil || got != tt.want {
 			t.Errorf("%s in %s opens %q, error %v: want %q", tt.list, tt.config, got, err, tt.want)
@@ -118,16 +119,15 @@ func TestWhitelistFileNotRead(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"large.txt": strings.Repeat("#", maxWhitelistSize+1)})
 	for name, want := range map[string]string{
 		"/dev/zero":        "/dev/zero: read: not a regular file",
-		dir + "/large.txt": dir + "/large.txt: read: larger than 16777216 bytes",
+		dir + "/large.txt": dir + "/large.txt: larger than 64 MiB",
 	} {
-		_, err := parsed("p.toml", fmt.Appendf(nil, "whitelist_files = [%q]", name), ReadFile)
+		_, err := parsed("p.toml", fmt.Appendf(nil, "whitelist_files = [%q]", name), openFile)
 		if want = fmt.Sprintf("p.toml:1:1: whitelist_files: %q: %s", name, want); err == nil || err.Error() != want {
 			t.Errorf("the error is %v\nwant %s", err, want)
 		}
 	}
-	fault := errors.New("input/output error")
-	_, err := parsed("p.toml", []byte(`whitelist_files = ["a.txt"]`), func(string, int64) ([]byte, error) { return nil, fault })
-	if !errors.Is(err, fault) {
+	_, err := parsed("p.toml", []byte(`whitelist_files = ["a.txt"]`), func(string) (fs.File, error) { return os.Open(dir) })
+	if !errors.Is(err, unix.EISDIR) {
 		t.Errorf("the error is %v", err)
 	}
 }
@@ -225,6 +225,15 @@ func TestWhitelistFileLarge(t *testing.T) {
 	}
 	if n := len(c.Spec.Whitelist); n != 100_000 {
 		t.Errorf("%d entries: want 100,000", n)
+	}
+}
+
+// A short line can be a range of many prefixes.
+func TestWhitelistFileOfRanges(t *testing.T) {
+	open := files(map[string]string{"a.txt": strings.Repeat("::1-ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe\n", maxWhitelist/250)})
+	_, err := parsed("p.toml", []byte("whitelist_files = [\"a.txt\"]"), open)
+	if err == nil || !strings.HasSuffix(err.Error(), ": more than 4800000 prefixes in all") {
+		t.Errorf("the error is %v", err)
 	}
 }
 
