@@ -51,13 +51,16 @@ func parseTarget(s string) ([]target, error) {
 
 // badTarget explains an error of addrlist.
 func badTarget(s string, err error) error {
-	if what := "prefix"; strings.ContainsAny(s, "/-") && !errors.Is(err, addrlist.ErrSyntax) {
-		if !strings.Contains(s, "/") {
-			what = "range"
-		}
-		return fmt.Errorf("%q is not a valid %s: %w", s, what, err)
+	what := "address"
+	switch {
+	case errors.Is(err, addrlist.ErrSyntax):
+		return fmt.Errorf("%q is not an IP address, a prefix or a range", s)
+	case strings.Contains(s, "/"):
+		what = "prefix"
+	case strings.Contains(s, "-"):
+		what = "range"
 	}
-	return fmt.Errorf("%q is not an IP address, a prefix or a range", s)
+	return fmt.Errorf("%q is not a valid %s: %w", s, what, err)
 }
 
 // parseAddr reads an address. IPv4 that is written as IPv6 is taken as IPv4.

@@ -49,6 +49,7 @@ run.`,
 	}
 	root.SetOut(p.out)
 	root.SetErr(p.stderr)
+	root.SetVersionTemplate(versionLine())
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	root.PersistentFlags().StringVar(&p.configFile, "config", "",
 		"read the configuration from `FILE` (default /etc/portmon/portmon.toml)")

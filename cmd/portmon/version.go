@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"runtime"
 	"runtime/debug"
 
@@ -19,10 +20,14 @@ func versionCommand(p *cli) *cobra.Command {
 		Example: `  portmon version`,
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			p.print("portmon %s (%s/%s, %s)\n", version(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+			p.print("%s", versionLine())
 			return nil
 		},
 	}
+}
+
+func versionLine() string {
+	return fmt.Sprintf("portmon %s (%s/%s, %s)\n", version(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 }
 
 // version returns Version, or else the version of the module.
