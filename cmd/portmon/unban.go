@@ -82,8 +82,8 @@ as portmon ban reads it.`,
 	return cmd
 }
 
-// skipImpossible takes out of a list the entries of a file that cannot be
-// banned, and so are mistakes.
+// skipImpossible removes from a list what its file names by mistake: nothing
+// that can be banned.
 func (p *cli) skipImpossible(h *ruleset.Handle, list *targetList) error {
 	refused := make([]error, len(list.targets))
 	for i, t := range list.targets {
