@@ -78,7 +78,11 @@ func (l *Listener) listen() error {
 		}
 		return err
 	}}
-	listener, err := config.Listen(context.Background(), "unix", l.folder.Path(l.name))
+	path, err := l.folder.Path(l.name)
+	if err != nil {
+		return err
+	}
+	listener, err := config.Listen(context.Background(), "unix", path)
 	var opErr *net.OpError
 	if errors.As(err, &opErr) {
 		return opErr.Err // without our path, which means nothing to people

@@ -30,6 +30,9 @@ var (
 	ErrLocked = errors.New("locked by another process")
 	// ErrNotSocket means that something other than a socket has its name.
 	ErrNotSocket = errors.New("file exists and is not a socket")
+	// ErrNoProc means that a socket cannot be reached: unlike a file, it is not
+	// opened beneath a directory, but by a path.
+	ErrNoProc = errors.New("a socket is reached through /proc, which is not mounted")
 )
 
 // Folder is a directory that is held open.
@@ -74,14 +77,24 @@ func (d *Folder) Close() error { return d.dir.Close() }
 func (d *Folder) fd() int { return int(d.dir.Fd()) }
 
 // Path returns a path that leads to a name in this very directory. It is short,
-// where that of a socket may have no more than 107 bytes.
-func (d *Folder) Path(name string) string { return procPath(d.dir) + "/" + name }
+// where that of a socket may have no more than 107 bytes. The error is
+// [ErrNoProc].
+func (d *Folder) Path(name string) (string, error) {
+	path, err := procPath(d.dir)
+	return path + "/" + name, err
+}
 
-func procPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
+// procPath returns a path that leads to an open file, whatever has its name.
+func procPath(f *os.File) (string, error) {
+	path := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	if _, err := os.Lstat(path); err != nil {
+		return "", ErrNoProc
+	}
+	return path, nil
+}
 
 // hold opens what has a name without using it: no link is followed, no pipe
-// waited for, and no device asked. Whatever the name leads to afterwards,
-// procPath leads to what is held.
+// waited for, and no device asked.
 func (d *Folder) hold(name string) (*os.File, fs.FileInfo, error) {
 	f, err := d.openat(name, unix.O_PATH|unix.O_NOFOLLOW)
 	if err != nil {
@@ -156,16 +169,27 @@ func (d *Folder) judge(name string, info fs.FileInfo, want fs.FileMode) error {
 // Open opens a file that is there. The error is a *RefusedError if it is not a
 // regular file that we or the owner of the directory made.
 func (d *Folder) Open(name string, flags int) (*os.File, error) {
+	// Judged before it is opened, because to open a device may do something.
 	held, err := d.holdGood(name, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer held.Close()
-	fd, err := unix.Open(procPath(held), flags|unix.O_CLOEXEC, 0)
+	held.Close()
+	// And judged again, because the name may be that of another file by now. It
+	// need not be refused: a watcher replaces its file while others read.
+	f, err := d.openat(name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY)
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), held.Name()), nil
+	info, err := f.Stat()
+	if err == nil {
+		err = d.judge(name, info, 0)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // Create makes a file for reading and appending where there is none. It is
@@ -206,16 +230,29 @@ func (d *Folder) Rename(from, to string) error {
 }
 
 // Replace is [Folder.Rename], and the file that had the name to gets the name
-// old. There is a file of the name to at every moment, unless the file system
-// cannot exchange names.
+// old, in the place of any that has that. There is a file of the name to at
+// every moment, unless the file system cannot exchange names. After an error,
+// the name from is that of the same file as before, if it is left.
 func (d *Folder) Replace(from, to, old string) error {
-	if unix.Renameat2(d.fd(), from, d.fd(), to, unix.RENAME_EXCHANGE) == nil {
-		return d.Rename(from, old)
-	}
-	if err := d.Rename(to, old); err != nil {
+	rename := func(from, to string) error { return unix.Renameat(d.fd(), from, d.fd(), to) }
+	// The new file is the first to get the name old: from is for callers to
+	// remove, and what is to be kept must not have that name for a moment.
+	if err := rename(from, old); err != nil {
 		return err
 	}
-	return d.Rename(from, to)
+	if unix.Renameat2(d.fd(), old, d.fd(), to, unix.RENAME_EXCHANGE) == nil {
+		return d.dir.Sync()
+	}
+	if err := rename(old, from); err != nil {
+		return err
+	}
+	if err := rename(to, old); err != nil {
+		return err
+	}
+	if err := rename(from, to); err != nil {
+		return errors.Join(err, rename(old, to))
+	}
+	return d.dir.Sync()
 }
 
 // Lock locks the file of a name until it is closed or the process ends, and
@@ -247,13 +284,18 @@ func (d *Folder) Lock(name string, wait time.Duration) (*os.File, error) {
 
 // Connect connects to a unix socket. The error is [ErrNotSocket] if the name is
 // that of something else, and a *RefusedError if a user made it who has no
-// business in this directory.
+// business in this directory. It is [ErrNoProc] without /proc if there is a
+// socket.
 func (d *Folder) Connect(ctx context.Context, name string) (net.Conn, error) {
 	held, err := d.holdGood(name, fs.ModeSocket)
 	if err != nil {
 		return nil, err
 	}
 	defer held.Close()
+	path, err := procPath(held)
+	if err != nil {
+		return nil, err
+	}
 	var dialer net.Dialer
-	return dialer.DialContext(ctx, "unix", procPath(held))
+	return dialer.DialContext(ctx, "unix", path)
 }
