@@ -24,6 +24,7 @@ var programs = map[string]func(){
 	"portmon":      main,
 	"with-etc":     withEtc,
 	"unprivileged": unprivileged,
+	"without-proc": withoutProc,
 }
 
 // homeVariable tells programs the network namespace of the tests, in which none
@@ -128,6 +129,19 @@ func unprivileged() {
 		}
 	}
 	become(err)
+}
+
+// withoutProc is a command for scripts, to be run by with-etc: it is portmon
+// where there is no /proc, as in a chroot. It is not executed anew, because
+// without /proc the test binary would not know which host it is on.
+func withoutProc() {
+	if err := unix.Mount("none", "/proc", "tmpfs", 0, ""); err != nil {
+		fmt.Fprintf(os.Stderr, "hide /proc: %v\n", err)
+		os.Exit(125)
+	}
+	os.Args = os.Args[1:]
+	main()
+	os.Exit(0)
 }
 
 // become executes the arguments in place of this process.

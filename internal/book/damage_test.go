@@ -69,7 +69,7 @@ func TestDamage(t *testing.T) {
 		"glued":        {append([]string{header, rows[0][:20] + rows[1]}, rows[2:]...), 1, 2, 5, ""},
 		"tier":         {append([]string{header, `{"prefix":"192.0.2.1/32","tier":256}` + "\n"}, rows...), 1, 2, 7, ""},
 		"free and bad": {append([]string{header, rows[0], `{"prefix":"nobody","free":true}` + "\n"}, rows[1:]...), 1, 3, 7, ""},
-		"free?":        {append([]string{header, rows[0], `{"prefix":"192.0.2.1/32","free":maybe}` + "\n"}, rows[1:]...), 1, 3, 7, ""},
+		"free?":        {append([]string{header, rows[0], `{"prefix":"192.0.2.1/32","free":1}` + "\n"}, rows[1:]...), 1, 3, 7, ""},
 		"much":         {append([]string{header, strings.Repeat("x\n", 5000)}, rows...), 5000, 2, 7, ""},
 	} {
 		data := strings.Join(test.lines, "")
@@ -97,6 +97,41 @@ func TestDamage(t *testing.T) {
 		}
 		if got := listing(t, filepath.Dir(path)); got != "state.jsonl state.jsonl.bad state.jsonl.lock" {
 			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+// What a damaged line seems to say does not replace what a whole one says.
+func TestDamagedValue(t *testing.T) {
+	const date = `"2026-01-18T20:04:26Z"`
+	ban := func(rest string) string { return `{"prefix":"192.0.2.1/32",` + rest + `}` }
+	path := written(t)
+	for _, line := range []string{
+		ban(`"free":1`), ban(`"free":maybe`), ban(`"free":"true"`), ban(`"free":T`), ban(`"free":null`), ban(`"free":TRUE`),
+		ban(`"permanent":"T"`), ban(`"permanent":t`), ban(`"permanent":0`),
+		`{"prefix":192.0.2.1/32,"free":true}`, `{"prefix":192.0.2.1/32","free":true}`, `{"prefix":"192.0.2.1/32,"free":true}`,
+		`{"prefix":""192.0.2.1/32"","free":true}`, `{"prefix":null,"free":true}`, `{prefix:"192.0.2.1/32","free":true}`,
+		ban(`"timeout_seconds":NaN,"until":` + date), ban(`"timeout_seconds":Inf,"until":` + date),
+		ban(`"timeout_seconds":-1,"until":` + date), ban(`"timeout_seconds":1e300,"until":` + date),
+		ban(`"timeout_seconds":0x10,"until":` + date), ban(`"timeout_seconds":"60","until":` + date),
+		ban(`"timeout_seconds":3153600001,"until":` + date), ban(`"timeout_seconds":0,"until":` + date),
+		ban(`"timeout_seconds":60,"until":2026-01-18T20:04:26Z`), ban(`"timeout_seconds":60,"until":null`),
+		ban(`"permanent":true,"tier":"1"`), ban(`"permanent":true,"tier":1.5`), ban(`"permanent":true,"offences":-1`),
+		ban(`"permanent":true,"last_protocol":256`), ban(`"permanent":true,"last_port":65536`),
+		ban(`"permanent":true,"cause":hand`), ban(`"permanent":true,"cause":null`), ban(`"permanent":true,"cause":"ha` + "\x00" + `d"`),
+		ban(`"permanent":true,"comment":x`), ban(`"permanent":true,"comment":null`), ban(`"permanent":true,"comment":"` + "\x00" + `"`),
+		ban(`"permanent":` + "\x00" + `true`), ban(`"permanent":true,`), ban(`"permanent":true,future:1`), ban(`"permanent":true,"future":`),
+		ban(`"permanent":true,"future":{`), ban(`"permanent":true,"future":[1,2}`), ban(`"permanent":true,"future":maybe`),
+		ban(`"permanent":true,"fut` + "\x00" + `re":1`), ban(`"permanent":true`) + "}", ban(`"permanenu":true`), `{"prefix":"192.0.2.1/32"}`,
+	} {
+		data := contents(t, written(t, sample[0])) + ban(`"permanent":true,"comment":"kept"`) + "\n"
+		overwrite(t, path, data+line+"\n")
+		b, report, err := Read(config(path, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if row, _ := b.Get(prefix("192.0.2.1/32")); report.BadLines != 1 || report.FirstBad != 4 || row.Comment != "kept" {
+			t.Errorf("%q: %+v, %+v", line, row, report)
 		}
 	}
 }

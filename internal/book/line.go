@@ -99,8 +99,9 @@ func mustJSON(v any) []byte {
 	return b
 }
 
-// parse reads an object of strings, numbers and flags, whose dates are of that
-// clock, and returns the key of its source, and false for anything else.
+// parse reads an object, whose dates are of that clock, and returns the key of
+// its source. It returns false for anything else: what a damaged line seems to
+// say must not replace what a whole one says.
 func (l *line) parse(s string, c Clock) (key, bool) {
 	l.Row, l.free, l.permanent = Row{}, false, false
 	next := 0
@@ -109,20 +110,29 @@ func (l *line) parse(s string, c Clock) (key, bool) {
 		var name, colon, value string
 		name, s = token(s)
 		colon, s = token(s)
-		value, s = token(s)
-		sign, s = token(s)
 		if colon != ":" {
 			return key{}, false
 		}
-		for range l.fields { // most often, the first one; a later version may have others
+		rest, known := s, false
+		value, s = token(s)
+		for range l.fields { // most often, it is the first one
 			f := l.fields[next]
 			if next = (next + 1) % len(l.fields); f.key == name {
-				if parseValue(value, f.value, c) != nil {
+				if known = true; !parseValue(value, f.value, c) {
 					return key{}, false
 				}
 				break
 			}
 		}
+		if !known { // of a later version
+			var skipped json.RawMessage
+			d := json.NewDecoder(strings.NewReader(rest))
+			if !strings.HasPrefix(name, `"`) || !json.Valid([]byte(name)) || d.Decode(&skipped) != nil {
+				return key{}, false
+			}
+			s = rest[d.InputOffset():]
+		}
+		sign, s = token(s)
 	}
 	if end, _ := token(s); sign != "}" || end != "" || l.Timeout > 0 && l.Until == 0 {
 		return key{}, false
@@ -131,46 +141,79 @@ func (l *line) parse(s string, c Clock) (key, bool) {
 	if l.permanent {
 		l.Timeout = 0
 	}
+	if !l.free && !l.Banned && l.Step == 0 && l.Offences == 0 {
+		return key{}, false // it would take the place of one that says something
+	}
 	return l.normalize()
 }
 
-func parseValue(value string, to any, c Clock) (err error) {
-	var n uint64
-	text := strings.Trim(value, `"`)
+// parseValue reads a value, and returns false if it is none of that type.
+func parseValue(value string, to any, c Clock) bool {
 	switch to := to.(type) {
 	case *bool:
-		*to, err = strconv.ParseBool(text)
+		*to = value == "true"
+		return *to || value == "false"
 	case *int:
-		n, err = strconv.ParseUint(text, 10, 31)
+		n, err := strconv.ParseUint(value, 10, 31)
 		*to = int(n)
+		return err == nil
 	case *uint8:
-		n, err = strconv.ParseUint(text, 10, 8)
+		n, err := strconv.ParseUint(value, 10, 8)
 		*to = uint8(n)
+		return err == nil
 	case *uint16:
-		n, err = strconv.ParseUint(text, 10, 16)
+		n, err := strconv.ParseUint(value, 10, 16)
 		*to = uint16(n)
+		return err == nil
 	case *time.Duration:
-		var f float64
-		f, err = strconv.ParseFloat(text, 64)
-		*to = time.Duration(math.Round(min(f, 2*horizon.Seconds())*1000)) * time.Millisecond
-	case *Moment:
-		var t time.Time
-		t, err = time.Parse(time.RFC3339Nano, text)
-		*to = c.Boot.Add(min(max(t.Sub(c.Wall), -horizon), horizon))
-	case *ruleset.Cause:
-		*to, _ = ruleset.ParseCause(text) // unknown if a later version wrote it
-	case *netip.Prefix:
-		*to, err = netip.ParsePrefix(text)
+		f, err := strconv.ParseFloat(value, 64)
+		if err != nil || !(f >= 0 && f <= horizon.Seconds()) || strings.ContainsAny(value[:min(2, len(value))], "+xX") {
+			return false // ParseFloat takes NaN, and more that JSON does not have
+		}
+		*to = time.Duration(math.Round(f*1000)) * time.Millisecond
+		return true
 	case *string:
-		err = json.Unmarshal([]byte(value), to)
+		return strings.HasPrefix(value, `"`) && json.Unmarshal([]byte(value), to) == nil
 	}
-	return err
+	text, ok := unquote(value)
+	if !ok {
+		return false
+	}
+	switch to := to.(type) {
+	case *Moment:
+		t, err := time.Parse(time.RFC3339Nano, text)
+		*to = c.Boot.Add(min(max(t.Sub(c.Wall), -horizon), horizon))
+		return err == nil
+	case *netip.Prefix:
+		var err error
+		*to, err = netip.ParsePrefix(text)
+		return err == nil
+	case *ruleset.Cause:
+		var known bool
+		*to, known = ruleset.ParseCause(text)
+		return known || json.Valid([]byte(value)) // a later version has written it
+	}
+	return false
+}
+
+// unquote returns what a string in its quotes says.
+func unquote(value string) (text string, ok bool) {
+	last := len(value) - 1
+	if last < 1 || value[0] != '"' || value[last] != '"' {
+		return "", false
+	}
+	if strings.IndexByte(value, '\\') < 0 {
+		return value[1:last], true
+	}
+	var unescaped string // on the heap, where text had better not be
+	ok = json.Unmarshal([]byte(value), &unescaped) == nil
+	return unescaped, ok
 }
 
 // token returns what a text begins with: a sign, a string in its quotes, or a
 // number or word; "" at the end.
 func token(s string) (token, rest string) {
-	for s != "" && s[0] <= ' ' {
+	for s != "" && s[0] <= ' ' && strings.IndexByte(" \t\r\n", s[0]) >= 0 {
 		s = s[1:]
 	}
 	if s == "" {

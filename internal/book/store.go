@@ -229,8 +229,12 @@ func (s *store) write(b *Book, now Clock) (finish func() error, err error) {
 		text = l.append(text, &r, !ok, s.head.Clock())
 	}
 	s.lines += len(s.pending)
-	if _, err := s.file.Write(text); err != nil {
+	info, err := s.file.Stat()
+	if err != nil {
 		return nil, err
+	}
+	if _, err := s.file.Write(text); err != nil {
+		return nil, errors.Join(err, s.file.Truncate(info.Size())) // or half a line stays
 	}
 	return func() error { return unix.Fdatasync(int(s.file.Fd())) }, nil
 }
@@ -251,7 +255,7 @@ func (s *store) inPlace() bool {
 // place of the old one.
 func (s *store) startRewrite(b *Book, head Header) (finish func() error, err error) {
 	if s.partial {
-		return nil, errors.New("it was replaced by another process just now")
+		return nil, errors.New("another process has just replaced it")
 	}
 	temp := s.name() + tempSuffix
 	if s.Force {

@@ -308,7 +308,7 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("%+v, %v", report, err)
 	}
 	b.Close()
-	// A command that finds no room leaves half a line, which the next one drops.
+	// Nor does a command that finds no room leave half a line.
 	overwrite(t, filepath.Join(dir, "ballast"), strings.Repeat("x", 90<<10))
 	var many []Row
 	for n := range 200 {
@@ -317,13 +317,11 @@ func TestDiskFull(t *testing.T) {
 	if err := amend(config(path, 0), many, nil); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("error: %v", err)
 	}
-	for range 2 {
-		if after, report, err := Read(config(path, 0)); err != nil || report.BadLines > 0 || after.Len() < len(sample)+200 {
-			t.Errorf("%+v, %v", report, err)
-		}
-		os.Remove(filepath.Join(dir, "ballast"))
-		if err := amend(config(path, 0), many, nil); err != nil {
-			t.Error(err)
-		}
+	if after, report, err := Read(config(path, 0)); err != nil || report.BadLines > 0 || report.Torn || after.Len() != len(sample)+200 {
+		t.Errorf("%+v, %v", report, err)
+	}
+	os.Remove(filepath.Join(dir, "ballast"))
+	if err := amend(config(path, 0), many, nil); err != nil {
+		t.Error(err)
 	}
 }
