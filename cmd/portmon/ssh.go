@@ -8,23 +8,31 @@ import (
 	"strings"
 )
 
-// sshPeer reads the address from the environment of the nearest process, from
-// this one up and as far as this user may look, that has SSH_CONNECTION: sudo
+// sshPeer reads the address from the environment, or else from that of the
+// nearest process above this one that has it, as far as this user may look: sudo
 // and its like take it out of what they start.
 func sshPeer() (netip.Addr, bool) {
+	const variable = "SSH_CONNECTION" // "203.0.113.9 51234 192.0.2.1 22"
+	value, ok := os.LookupEnv(variable)
+	if !ok {
+		value = ancestorEnv(variable)
+	}
+	from, _, _ := strings.Cut(value, " ")
+	addr, err := netip.ParseAddr(from)
+	return addr.Unmap().WithZone(""), err == nil
+}
+
+func ancestorEnv(key string) string {
 	const limit = 64 // pids that were reused meanwhile could make a circle
-	pid := os.Getpid()
+	pid := os.Getppid()
 	for range limit {
 		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		if err != nil {
 			break
 		}
 		for v := range bytes.SplitSeq(environ, []byte{0}) {
-			// "203.0.113.9 51234 192.0.2.1 22"
-			if value, ok := strings.CutPrefix(string(v), "SSH_CONNECTION="); ok {
-				from, _, _ := strings.Cut(value, " ")
-				addr, err := netip.ParseAddr(from)
-				return addr.Unmap().WithZone(""), err == nil
+			if value, ok := strings.CutPrefix(string(v), key+"="); ok {
+				return value
 			}
 		}
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -36,5 +44,5 @@ func sshPeer() (netip.Addr, bool) {
 			break
 		}
 	}
-	return netip.Addr{}, false
+	return ""
 }
