@@ -61,9 +61,11 @@ func (c *Conn) run(tx *Tx, commit bool) error {
 		}
 		return nil
 	}, pieces...)
-	switch {
-	case err == nil && first != nil:
+	switch lost := errors.Is(err, unix.ENOBUFS); {
+	case first != nil && (err == nil || lost):
 		return first
+	case acked && lost:
+		return nil
 	case err == nil && !acked:
 		err = errNoAnswer
 	}

@@ -27,9 +27,8 @@ type Conn struct {
 // errBusy keeps a loop over a dump from losing its answers to another request.
 var errBusy = errors.New("the connection is in the midst of a dump: open another one for use inside of the loop")
 
-// errNoAnswer is about a kernel without memory, and about answers that did not
-// fit the receive buffer.
-var errNoAnswer = errors.New("the kernel gave no answer: net.core.rmem_default may be too low")
+// errNoAnswer reports that the kernel gave none, and not for want of memory.
+var errNoAnswer = errors.New("the kernel gave no answer")
 
 // Dial opens a connection; nil stands for the zero Config. It needs no
 // privilege, but nearly everything done with the connection needs CAP_NET_ADMIN
@@ -53,7 +52,7 @@ func (c *Conn) Close() error { return c.wire.Close() }
 func (c *Conn) PortID() uint32 { return c.wire.PortID() }
 
 // exchange sends the pieces as one datagram and calls f with the answers, until
-// it returns an error. What that leaves unread, or a panic out of a caller's
+// it returns an error. If some were lost it returns ENOBUFS at the end. What that leaves unread, or a panic out of a caller's
 // loop, is thrown away the next time.
 func (c *Conn) exchange(f func(nfnl.Message) error, pieces ...[]byte) error {
 	if c.busy {
@@ -69,7 +68,8 @@ func (c *Conn) exchange(f func(nfnl.Message) error, pieces ...[]byte) error {
 
 // ask sends n requests of a type at once, each with the attributes that encode
 // appends, and calls f with the answers that come. The error of f's argument is
-// that of the kernel.
+// that of the kernel. If answers were lost, the first was not, and ask returns
+// ENOBUFS at the end.
 func (c *Conn) ask(typ uint16, family Family, n int, encode func(e *encoder, i int), f func(i int, m nfnl.Message, err error) error) error {
 	if c.busy {
 		return errBusy
@@ -113,6 +113,19 @@ func (c *Conn) get(typ uint16, family Family, encode func(*encoder), f func(nfnl
 // dump asks for a list of objects and calls f with each, until it returns an
 // error.
 func (c *Conn) dump(typ uint16, family Family, attrs []byte, f func(nfnl.Message) error) error {
+	err := c.dumpOnce(typ, family, attrs, f)
+	if !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	// There is an earlier dump of this connection, which the kernel stopped for
+	// want of memory. It goes on, to its end, when any answer is read.
+	if _, err := c.generation(); err != nil {
+		return err
+	}
+	return c.dumpOnce(typ, family, attrs, f)
+}
+
+func (c *Conn) dumpOnce(typ uint16, family Family, attrs []byte, f func(nfnl.Message) error) error {
 	c.seq++
 	seq, done := c.seq, false
 	var e encoder
@@ -124,12 +137,16 @@ func (c *Conn) dump(typ uint16, family Family, attrs []byte, f func(nfnl.Message
 		case m.Seq != seq:
 			return nil
 		case m.Type == unix.NLMSG_DONE || m.Type == unix.NLMSG_ERROR:
-			done = true
-			return m.Errno() // which the kernel may report only at the end
+			err := m.Errno() // which the kernel may report only at the end
+			done = err == nil
+			return err
 		}
 		return f(m)
 	}, e.b)
-	if err == nil && !done {
+	switch {
+	case done && errors.Is(err, unix.ENOBUFS):
+		return nil // nothing of the dump was lost
+	case err == nil && !done:
 		return errNoAnswer
 	}
 	return err

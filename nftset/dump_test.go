@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -523,6 +524,59 @@ func TestOrphanedEnd(t *testing.T) {
 	for _, k := range []string{"10.0.1.0", "10.0.1.255"} {
 		if got, err := l.Get(s, addr(k)); err != nil || got.Interval != iv("10.0.1.0/24") {
 			t.Errorf("Get(%s): %v, %v", k, got, err)
+		}
+	}
+}
+
+// TestDumpAfterOneThatStopped has the kernel stop in the midst of a dump, with
+// nothing left to read, as it does when it has no memory for a datagram: here a
+// socket filter takes that away. The connection is good for another dump.
+func TestDumpAfterOneThatStopped(t *testing.T) {
+	l := newLab(t)
+	fds := func() (fds []int) {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			fd, _ := strconv.Atoi(e.Name())
+			if name, err := unix.Getsockname(fd); err == nil {
+				if _, ok := name.(*unix.SockaddrNetlink); ok {
+					fds = append(fds, fd)
+				}
+			}
+		}
+		return fds
+	}
+	others := fds()
+	c := l.dial()
+	own := slices.DeleteFunc(fds(), func(fd int) bool { return slices.Contains(others, fd) })
+	if len(own) != 1 {
+		t.Fatalf("the connection has the file descriptors %v", own)
+	}
+	tables := func() (n int, err error) {
+		for _, err := range c.Dump(unix.NFT_MSG_GETTABLE, FamilyINet, nil) {
+			if err != nil {
+				return n, err
+			}
+			n++
+		}
+		return n, nil
+	}
+	nothing := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
+	program := &unix.SockFprog{Len: 1, Filter: &nothing}
+	for range 3 {
+		if err := unix.SetsockoptSockFprog(own[0], unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, program); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := tables(); n != 0 || !errors.Is(err, errNoAnswer) {
+			t.Errorf("a dump of which nothing comes: %d tables, %v", n, err)
+		}
+		if err := unix.SetsockoptInt(own[0], unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := tables(); n != 1 || err != nil {
+			t.Errorf("the dump after it: %d tables, %v", n, err)
 		}
 	}
 }

@@ -13,7 +13,8 @@ import (
 
 // pipeline is how many keys GetMany asks for at once. The answers wait in the
 // receive buffer: with the longest names and comments they take 2.3 KB each, as
-// Linux 6.18 counts, and the 208 KiB of net.core.rmem_default hold them.
+// Linux 6.18 counts, and 208 KiB hold them, the usual net.core.rmem_default.
+// Where that is less, fewer are asked for.
 const pipeline = 64
 
 // Get returns the element of a set that holds k, which in an interval set is
@@ -90,9 +91,21 @@ type question struct {
 	generation uint16 // the low bits of the ruleset's
 }
 
-// entries asks all questions at once.
+// entries asks all questions at once, or in parts if the receive buffer does not
+// hold so many answers.
 func (c *Conn) entries(s *Set, questions []question) error {
+	err := c.entriesAtOnce(s, questions)
+	if half := len(questions) / 2; half > 0 && errors.Is(err, unix.ENOBUFS) {
+		if err = c.entries(s, questions[:half]); err == nil {
+			err = c.entries(s, questions[half:])
+		}
+	}
+	return err
+}
+
+func (c *Conn) entriesAtOnce(s *Set, questions []question) error {
 	err := c.ask(unix.NFT_MSG_GETSETELEM, s.Table.Family, len(questions), func(e *encoder, i int) {
+		questions[i] = question{key: questions[i].key, ofEnd: questions[i].ofEnd} // without an answer
 		e.string(unix.NFTA_SET_ELEM_LIST_TABLE, s.Table.Name)
 		e.string(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 		list := e.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)

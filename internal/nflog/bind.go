@@ -112,16 +112,16 @@ func (c *Conn) request(typ netlink.HeaderType, group uint16, attrs []byte) error
 	if err != nil {
 		return err
 	}
-	verdict := errors.New("the kernel gave no answer")
+	answered, verdict := false, errors.New("the kernel gave no answer")
 	err = c.wire.Exchange(func(m nfnl.Message) (err error) {
 		if m.Type == unix.NLMSG_ERROR {
-			verdict = m.Errno()
+			answered, verdict = true, m.Errno()
 			return nil
 		}
 		c.early, err = c.take(c.early, m)
 		return err
 	}, b)
-	if err != nil {
+	if err != nil && !(answered && errors.Is(err, unix.ENOBUFS)) { // else packets were lost, not the answer
 		return err
 	}
 	return verdict

@@ -88,13 +88,15 @@ func (c *Conn) SetReadBuffer(size int) error {
 // Exchange sends the pieces as one datagram and calls f with each message that
 // waits to be read then, until f returns an error. These are the answers, of
 // which the kernel has queued all by the time that Send returns, or of a dump
-// each datagram by the time that the one before is read. Answers that do not fit
-// the socket's buffer are lost without an error; those to a dump always fit.
+// each datagram by the time that the one before is read. If some are lost,
+// because they did not fit the socket's buffer or the kernel had no memory for
+// them, the error is ENOBUFS, after f was called with the others. A single
+// answer always fits, and so do those to a dump.
 func (c *Conn) Exchange(f func(Message) error, pieces ...[]byte) error {
 	if err := c.Send(pieces...); err != nil {
 		return err
 	}
-	return c.pending(func(b []byte) error {
+	err := c.pending(func(b []byte) error {
 		for m, err := range Messages(b) {
 			if err == nil {
 				err = f(m)
@@ -105,18 +107,32 @@ func (c *Conn) Exchange(f func(Message) error, pieces ...[]byte) error {
 		}
 		return nil
 	})
+	if errors.Is(err, unix.ENOBUFS) {
+		return fmt.Errorf("the socket's buffer was full, or the kernel lacks memory for its answers: %w", err)
+	}
+	return err
 }
 
 // Discard throws away what waits to be read.
-func (c *Conn) Discard() error { return c.pending(func([]byte) error { return nil }) }
+func (c *Conn) Discard() error {
+	err := c.pending(func([]byte) error { return nil })
+	if errors.Is(err, unix.ENOBUFS) {
+		return nil
+	}
+	return err
+}
 
+// pending calls f with each datagram that waits to be read, until f returns an
+// error. If there were more that are lost, it returns ENOBUFS at the end.
 func (c *Conn) pending(f func([]byte) error) error {
+	var lost error
 	for {
 		b, err := c.read(false)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
-			return nil
-		case errors.Is(err, unix.ENOBUFS):
+			return lost
+		case errors.Is(err, unix.ENOBUFS): // the kernel reports it ahead of what there is
+			lost = err
 			continue
 		case err == nil:
 			err = f(b)
@@ -145,7 +161,8 @@ func (c *Conn) Send(pieces ...[]byte) error {
 		return fmt.Errorf("set netlink send buffer: %w", err)
 	}
 	if err = c.send(pieces); errors.Is(err, unix.EMSGSIZE) {
-		return fmt.Errorf("a transaction of %d bytes does not fit the netlink send buffer: raise net.core.wmem_max: %w", total-overhead, err)
+		return fmt.Errorf("a transaction of %d bytes does not fit the netlink send buffer: raise net.core.wmem_max: %w",
+			total-overhead, err)
 	}
 	return err
 }
@@ -181,7 +198,8 @@ func (c *Conn) read(wait bool) ([]byte, error) {
 func (c *Conn) receiveOne(fd uintptr) bool {
 	for {
 		c.senderLen = unix.SizeofSockaddrNetlink
-		c.n, _, c.errno = unix.Syscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&c.buf[0])), uintptr(len(c.buf)), 0,
+		c.n, _, c.errno = unix.Syscall6(unix.SYS_RECVFROM, fd,
+			uintptr(unsafe.Pointer(&c.buf[0])), uintptr(len(c.buf)), 0,
 			uintptr(unsafe.Pointer(&c.sender)), uintptr(unsafe.Pointer(&c.senderLen)))
 		if c.errno != 0 || c.sender.Pid == 0 {
 			return !c.wait || c.errno != unix.EAGAIN
