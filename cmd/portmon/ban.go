@@ -293,7 +293,9 @@ func heldBans(h *ruleset.Handle, targets []target, length time.Duration) (map[ne
 			if sorted == nil {
 				sorted = slices.SortedFunc(slices.Values(sourcesOf(targets)), text.ComparePrefixes)
 			}
-			first, _ := slices.BinarySearchFunc(sorted, e.From.Addr(), func(p netip.Prefix, a netip.Addr) int { return p.Addr().Compare(a) })
+			first, _ := slices.BinarySearchFunc(sorted, e.From.Addr(), func(p netip.Prefix, a netip.Addr) int {
+				return p.Addr().Compare(a)
+			})
 			for _, source := range sorted[first:] {
 				iv := nftset.Prefix(source).Interval
 				if iv.From.Compare(e.To) > 0 {

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/listeners"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -144,6 +147,46 @@ func TestStatusTellsOfListeners(t *testing.T) {
 	}
 	if bans := listBans(t, site.Host); len(bans) != 1 || bans[0].Prefix.String() != "203.0.113.8/32" {
 		t.Errorf("banned are %v", bans)
+	}
+}
+
+// A kernel need not tell who listens: what is not known of UDP is said, and
+// what is known of TCP is too.
+func TestWhyWithoutUDPDiag(t *testing.T) {
+	site := newSite(t)
+	file := filepath.Join(t.TempDir(), "portmon.toml")
+	text := fmt.Appendf(nil, "[trap]\ntcp = [3389]\nudp = [5060]\n[watch]\nstate = %q\n", file+".state")
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	site.Host.Listen("tcp4", "0.0.0.0:3389")
+	e, stdout, stderr := hostEnv(site.Host)
+	missing := fmt.Errorf("the kernel has no udp_diag: %w", unix.ENOENT)
+	e.listeners = func(proto string) ([]listeners.Socket, error) {
+		if proto == "udp" {
+			return nil, missing
+		}
+		return listeners.Read(proto)
+	}
+	for _, tt := range []struct{ command, want, warning string }{
+		{"apply", "", "tcp 3389 has a listener for IPv4"},
+		{"apply", "", missing.Error()},
+		{"why 203.0.113.7 --port 3389", "passes: a program listens on the port", ""},
+		{"why 203.0.113.7 --port 5060 --proto udp", "not known: whether a program listens on the port: " + missing.Error(), ""},
+		{"why 203.0.113.7 --port 5060 --proto udp", "listener?       not known\n", ""},
+		{"why 203.0.113.7 --port 5060 --proto udp --json", `"verdict": "not_known"`, ""},
+		{"status", "tcp 3389 has a listener for IPv4", missing.Error()},
+	} {
+		stdout.Reset()
+		stderr.Reset()
+		var code int
+		site.Host.Do(func() { code = run(e, append(strings.Fields(tt.command), "--config", file)) })
+		if code != exitDone || !strings.Contains(stdout.String(), tt.want) {
+			t.Errorf("%s: exit code %d\n%s%s\nwant %q", tt.command, code, stdout, stderr, tt.want)
+		}
+		if n := strings.Count(stderr.String(), missing.Error()); tt.warning != "" && n != 1 || !strings.Contains(stderr.String(), tt.warning) {
+			t.Errorf("%s warns %d times of what is missing, want %q:\n%s", tt.command, n, tt.warning, stderr)
+		}
 	}
 }
 

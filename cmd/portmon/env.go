@@ -27,8 +27,9 @@ type env struct {
 	dial func() (*nftset.Conn, error)
 	// watcher connects to the watcher that listens on a socket.
 	watcher func(socket string) (watcher, error)
-	// listeners returns the sockets of this host that wait for packets.
-	listeners func() ([]listeners.Socket, error)
+	// listeners returns the sockets of this host that wait for packets of a
+	// protocol, "tcp" or "udp".
+	listeners func(proto string) ([]listeners.Socket, error)
 	// routes returns what the routes of this host mean for the packet path.
 	routes func() (route.Facts, error)
 	// width returns how many columns a terminal has; 0 if w is not one.

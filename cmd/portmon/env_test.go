@@ -33,7 +33,7 @@ func testEnv() (e env, stdout, stderr *bytes.Buffer) {
 		now:       func() time.Time { return testNow },
 		dial:      func() (*nftset.Conn, error) { panic("this test has no kernel") },
 		watcher:   func(string) (watcher, error) { return nil, control.ErrNone },
-		listeners: func() ([]listeners.Socket, error) { return nil, nil },
+		listeners: func(string) ([]listeners.Socket, error) { return nil, nil },
 		routes:    func() (route.Facts, error) { return route.Facts{}, nil },
 		width:     func(io.Writer) int { return 0 },
 	}, stdout, stderr

@@ -95,13 +95,13 @@ func (p *cli) follow(h *ruleset.Handle, a *answer, q query) (*packetAnswer, erro
 	}
 	to, toErr := route.Back(q.to, "")
 	packet.FromSelf, packet.ToSelf = back.Own, to.Own
-	sockets, err := p.listeners()
-	if err := errors.Join(toErr, err); err != nil {
-		return nil, err
+	if toErr != nil {
+		return nil, toErr
 	}
+	sockets, socketsErr := p.listeners(q.proto)
 	details := map[string]string{ruleset.AskToThisHost: q.to.String(), ruleset.AskRouteBack: back.Device}
 	for _, s := range sockets {
-		if s.Proto == q.proto && s.Takes(netip.AddrPortFrom(q.to, q.port), q.iif) {
+		if s.Takes(netip.AddrPortFrom(q.to, q.port), q.iif) {
 			packet.Listener, details[ruleset.AskListener] = true, newListener(s).where
 		}
 	}
@@ -113,6 +113,12 @@ func (p *cli) follow(h *ruleset.Handle, a *answer, q query) (*packetAnswer, erro
 	answer := &packetAnswer{Protocol: q.proto, To: q.to, Port: q.port, Interface: q.iif, Asked: []question{}}
 	answer.settle(t, a.retries)
 	for _, asked := range t.Asked {
+		if asked.Name == ruleset.AskListener && socketsErr != nil {
+			answer.Verdict, answer.Because = packetUnknown, settled[ruleset.AskListener][0]
+			answer.Text = "not known: whether a program listens on the port: " + text.Printable(socketsErr.Error())
+			answer.Asked = append(answer.Asked, question{asked.Name, "not known"})
+			break
+		}
 		detail := details[asked.Name]
 		switch {
 		case !asked.Yes:

@@ -70,7 +70,7 @@ type report struct {
 	trapReport
 	Sets      []setReport        `json:"sets"`
 	Counters  map[string]traffic `json:"counters"`
-	Listeners []listener         `json:"listeners"`
+	Listeners []listener         `json:"listeners,omitzero"`
 	Watcher   watcherReport      `json:"watcher"`
 
 	idle string // why nothing is dropped

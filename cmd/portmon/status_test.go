@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"net/netip"
 	"strings"
@@ -104,7 +105,7 @@ func TestStatusInForce(t *testing.T) {
 }
 
 func TestListenersOnTraps(t *testing.T) {
-	var sockets []listeners.Socket
+	sockets := make(map[string][]listeners.Socket)
 	for _, s := range []string{
 		"tcp 0.0.0.0:3389", "tcp [::]:3389 only6", "tcp [2001:db8::2]:445", "tcp 192.0.2.2:445", "tcp 127.0.0.1:6379", "tcp [::1]:6379",
 		"tcp 0.0.0.0:80", "udp 0.0.0.0:23", "tcp 192.0.2.2:5900 eth1", "tcp [::]:5900", "tcp [::]:5900", "udp 0.0.0.0:5060 eth1", "tcp 0.0.0.0:23 lo",
@@ -114,7 +115,7 @@ func TestListenersOnTraps(t *testing.T) {
 		if l.Device == "only6" {
 			l.Device, l.Only6 = "", true
 		}
-		sockets = append(sockets, l)
+		sockets[l.Proto] = append(sockets[l.Proto], l)
 	}
 	ports := ruleset.Traps{
 		TCP: []nftset.Interval{
@@ -124,7 +125,7 @@ func TestListenersOnTraps(t *testing.T) {
 	}
 	var got []string
 	e, _, _ := testEnv()
-	e.listeners = func() ([]listeners.Socket, error) { return sockets, nil }
+	e.listeners = func(proto string) ([]listeners.Socket, error) { return sockets[proto], nil }
 	p := &cli{env: e, ui: newUI(e)}
 	for _, l := range p.listenersOn(ports) {
 		text, _, _ := strings.Cut(l.String(), ": not a trap there while it listens")
@@ -139,6 +140,25 @@ tcp 5900 has a listener for IPv4 and IPv6
 udp 5060 has a listener for IPv4 on eth1`
 	if text := strings.Join(got, "\n"); text != want {
 		t.Errorf("got\n%s\nwant\n%s", text, want)
+	}
+	missing := errors.New("the kernel has no udp_diag")
+	e, _, stderr := testEnv()
+	e.listeners = func(proto string) ([]listeners.Socket, error) {
+		if proto == "udp" {
+			return nil, missing
+		}
+		return sockets[proto], nil
+	}
+	p = &cli{env: e, ui: newUI(e)}
+	if n := len(p.listenersOn(ports)); n != len(got)-1 {
+		t.Errorf("without those of UDP there are %d listeners, want %d", n, len(got)-1)
+	}
+	if text := stderr.String(); strings.Count(text, missing.Error()) != 1 || strings.Count(text, "\n") != 1 {
+		t.Errorf("the warning about UDP: %q", text)
+	}
+	stderr.Reset()
+	if p.listenersOn(ruleset.Traps{TCP: ports.TCP}); stderr.Len() > 0 {
+		t.Errorf("a warning about UDP, of which there are no traps: %q", stderr)
 	}
 	report := trapReport{TrapTCP: portTexts(ports.TCP), TrapUDP: portTexts(ports.UDP)}
 	if got := report.String(); got != "tcp 23, 445, 3389, 5900-5910, 6379; udp 5060-5061" {

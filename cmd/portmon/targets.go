@@ -85,7 +85,8 @@ func (p *cli) readTargets(cmd *cobra.Command, args []string, o targetOptions) (*
 			list.wrong = append(list.wrong, list.faultOf(e.Line, e.Text, badTarget(e.Text, e.Err)))
 		}
 		for _, prefix := range e.Prefixes {
-			list.targets = append(list.targets, target{text: e.Text, prefix: prefix, address: !strings.ContainsAny(e.Text, "/-"), line: e.Line})
+			address := !strings.ContainsAny(e.Text, "/-")
+			list.targets = append(list.targets, target{text: e.Text, prefix: prefix, address: address, line: e.Line})
 		}
 	}
 	return list, nil

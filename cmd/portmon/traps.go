@@ -87,12 +87,22 @@ func newListener(s listeners.Socket) listener {
 	return l
 }
 
-// listenersOn returns the listeners on trap ports, in order. It warns if they
-// cannot be read.
+// listenersOn returns the listeners on trap ports, in order. If the kernel does
+// not tell those of a protocol it warns, and an empty list is nil.
 func (p *cli) listenersOn(traps ruleset.Traps) []listener {
-	sockets, err := p.listeners()
-	if err != nil {
-		p.warn("look for listeners on trap ports: %v", err)
+	ports := map[string][]nftset.Interval{"tcp": traps.TCP, "udp": traps.UDP}
+	var sockets []listeners.Socket
+	all := []listener{}
+	for _, proto := range []string{"tcp", "udp"} {
+		if len(ports[proto]) == 0 {
+			continue
+		}
+		found, err := p.listeners(proto)
+		if err != nil {
+			p.warn("listeners on trap ports are not known: %v", err)
+			all = nil
+		}
+		sockets = append(sockets, found...)
 	}
 	slices.SortFunc(sockets, func(a, b listeners.Socket) int {
 		return cmp.Or(
@@ -100,13 +110,8 @@ func (p *cli) listenersOn(traps ruleset.Traps) []listener {
 			a.Addr.Addr().Compare(b.Addr.Addr()), cmp.Compare(a.Device, b.Device),
 		)
 	})
-	all := []listener{}
 	for _, s := range slices.Compact(sockets) { // sockets may share a port
-		ports := traps.TCP
-		if s.Proto == "udp" {
-			ports = traps.UDP
-		}
-		_, trap := nftset.Find(ports, nftset.PortKey(s.Addr.Port()))
+		_, trap := nftset.Find(ports[s.Proto], nftset.PortKey(s.Addr.Port()))
 		if trap && !s.Addr.Addr().IsLoopback() && s.Device != "lo" {
 			all = append(all, newListener(s))
 		}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -62,9 +63,9 @@ var kinds = []struct {
 }
 
 // Read asks the kernel for the sockets of the calling thread's network
-// namespace, as ss(8) does. It needs no privilege, but the kernel's modules
-// tcp_diag and udp_diag.
-func Read() ([]Socket, error) {
+// namespace and of a protocol, "tcp" or "udp", as ss(8) does. It needs no
+// privilege, but the kernel's module tcp_diag or udp_diag.
+func Read(proto string) ([]Socket, error) {
 	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
@@ -72,6 +73,9 @@ func Read() ([]Socket, error) {
 	defer conn.Close()
 	var all []Socket
 	for _, k := range kinds {
+		if k.name != proto {
+			continue
+		}
 		request := make([]byte, diagRequestLen)
 		request[0], request[1] = k.family, k.protocol
 		binary.NativeEndian.PutUint32(request[4:], 1<<k.state)
@@ -80,7 +84,8 @@ func Read() ([]Socket, error) {
 			Data:   request,
 		})
 		if errors.Is(err, unix.ENOENT) {
-			return nil, fmt.Errorf("list %s sockets: the kernel has no %s_diag: %w", k.name, k.name, err)
+			return nil, fmt.Errorf("list %s sockets: the kernel has no %s_diag (CONFIG_INET_%s_DIAG): %w",
+				k.name, k.name, strings.ToUpper(k.name), err)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("list %s sockets: %w", k.name, err)

@@ -20,7 +20,7 @@ func has(t *testing.T, host *netnstest.Host, proto, addr string) bool {
 	t.Helper()
 	var sockets []Socket
 	var err error
-	host.Do(func() { sockets, err = Read() })
+	host.Do(func() { sockets, err = Read(proto) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestReadSeesWhatASocketTakes(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := Socket{"tcp", netip.AddrPortFrom(netip.IPv6Unspecified(), tt.port), tt.device, tt.only6 == 1}
-			if got, err := Read(); err != nil || !slices.Contains(got, want) {
+			if got, err := Read("tcp"); err != nil || !slices.Contains(got, want) {
 				t.Errorf("got %+v, %v; want %+v", got, err, want)
 			}
 		})
