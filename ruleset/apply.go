@@ -25,7 +25,7 @@ func Apply(c *nftset.Conn, spec Spec) (*Plan, error) {
 	return run(c, spec, c.Commit, func() (done bool, err error) {
 		after, err := prepare(c, spec)
 		if err != nil {
-			return false, fmt.Errorf("it is done, but look at it again: %w", err)
+			return false, fmt.Errorf("the changes are made, but whether they are in force is not known: %w", err)
 		}
 		return after.Empty(), nil
 	})

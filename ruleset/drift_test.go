@@ -46,7 +46,7 @@ func TestDriftIsRepaired(t *testing.T) {
 		"a lookup is not inverted":   {drift: replaceRule(chainEarlyOpening, "ip saddr != @ban4", "ip saddr @ban4 accept")},
 		"a comparison is inverted":   {drift: replaceRule(chainExempt, "iif", `iif != "lo" accept`)},
 		"another flag of fib":        {drift: replaceRule(chainExempt, "fib saddr type local", "fib daddr type local accept")},
-		"a mask is another":          {drift: replaceRule(chainOffence6, `counter name "dropped"`, `ip6 saddr & ffff:ffff:ffff:: @ban6 counter name "dropped" drop`)},
+		"a mask is another":          {drift: replaceRule(chainOffence+"6", `counter name "dropped"`, `ip6 saddr & ffff:ffff:ffff:: @ban6 counter name "dropped" drop`)},
 		"another timeout":            {drift: replaceRule(chainOffence, full, `add @ban4 { ip saddr timeout 1m } counter name banned drop`)},
 		"only another timeout":       {drift: replaceRule(chainOffence, full, `add @ban4 { ip saddr timeout 1m } counter name "banned" goto ban_1`)},
 		"update instead of add":      {drift: replaceRule(chainOffence, full, `update @ban4 { ip saddr timeout 10m } counter name "banned" goto ban_1`)},

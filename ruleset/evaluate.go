@@ -43,7 +43,7 @@ func (t *tracer) evaluate(e expr.Any) (matches bool, err error) {
 		case e.ResultOIF && e.FlagPRESENT && e.FlagSADDR && e.FlagIIF:
 			t.loadAnswer(e.Register, AskRouteBack, t.p.RouteBack, 1, 0)
 		case !e.ResultADDRTYPE || e.FlagIIF || e.FlagOIF:
-			return false, errNotKnown
+			t.load(e.Register, make([]byte, 16), false)
 		case e.FlagDADDR:
 			t.loadAnswer(e.Register, AskToThisHost, t.p.ToSelf, unix.RTN_LOCAL, unix.RTN_UNICAST)
 		default:
@@ -68,7 +68,7 @@ func (t *tracer) evaluate(e expr.Any) (matches bool, err error) {
 		// Our rules ask for no interface but lo.
 		isLo := t.about == AskLoopback && bytes.Equal(e.Data, hostOrder(1))
 		if !isLo && !t.sure(e.Register, uint32(len(e.Data))) {
-			return false, errNotKnown
+			return false, errMayMatch
 		}
 		c := bytes.Compare(t.reg[registerAt(e.Register):][:len(e.Data)], e.Data)
 		return map[expr.CmpOp]bool{
@@ -82,6 +82,9 @@ func (t *tracer) evaluate(e expr.Any) (matches bool, err error) {
 	case *expr.Limit:
 		return !e.Over, nil
 	case *expr.Objref:
+		if e.Type != unix.NFT_OBJECT_COUNTER {
+			return false, errNotKnown
+		}
 		switch e.Name {
 		case CounterTrapped:
 			t.Cause = CauseTrap
@@ -91,6 +94,12 @@ func (t *tracer) evaluate(e expr.Any) (matches bool, err error) {
 			t.asked = AskBanned
 		}
 	case *expr.Log, *expr.Counter:
+	case *expr.Range, *expr.Byteorder, *expr.Numgen, *expr.Hash, *expr.Rt, *expr.Quota, *expr.Connlimit,
+		*expr.Exthdr:
+		for i := range t.unsure { // some of them load a register
+			t.unsure[i] = true
+		}
+		return false, errMayMatch
 	default:
 		return false, errNotKnown
 	}
@@ -192,12 +201,18 @@ func (t *tracer) payload(e *expr.Payload) (value []byte, sure bool) {
 // lookup asks a set; those without a name are not read.
 func (t *tracer) lookup(e *expr.Lookup) (matches bool, err error) {
 	set := t.h.Set(e.SetName)
-	if set == nil || e.IsDestRegSet || !isOurs(set.Name) && !t.sure(e.SourceRegister, uint32(set.Type.Len())) {
+	switch {
+	case e.IsDestRegSet && e.DestRegister == unix.NFT_REG_VERDICT:
 		return false, errNotKnown
+	case e.IsDestRegSet:
+		t.load(e.DestRegister, make([]byte, 16), false)
+		return false, errMayMatch
+	case set == nil, !isOurs(set.Name) && !t.sure(e.SourceRegister, uint32(set.Type.Len())):
+		return false, errMayMatch
 	}
 	key, ok := nftset.ParseKey(set.Type, t.reg[registerAt(e.SourceRegister):][:set.Type.Len()])
 	if !ok {
-		return false, errNotKnown
+		return false, errMayMatch
 	}
 	if added, ok := t.changed[setElement{set.Name, key}]; ok {
 		return added != e.Invert, nil // by this packet: no question about it
@@ -210,7 +225,10 @@ func (t *tracer) lookup(e *expr.Lookup) (matches bool, err error) {
 // dynset adds to a set, or deletes from it.
 func (t *tracer) dynset(e *expr.Dynset) (matches bool, err error) {
 	set := t.h.Set(e.SetName)
-	if set == nil || !isOurs(set.Name) {
+	switch {
+	case set == nil || !isOurs(set.Name): // its rule ends there if the set is full, or by a limit
+		return false, errMayMatch
+	case t.maybe:
 		return false, errNotKnown
 	}
 	key, _ := nftset.ParseKey(set.Type, t.reg[registerAt(e.SrcRegKey):][:set.Type.Len()])

@@ -237,7 +237,7 @@ func TestLimitsLeaveRoom(t *testing.T) {
 					continue
 				}
 				set := "ban4"
-				if strings.HasPrefix(ch.Name, chainOffence6) {
+				if strings.HasPrefix(ch.Name, chainOffence+"6") {
 					set = "ban6"
 				}
 				for _, r := range ch.Rules {

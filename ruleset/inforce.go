@@ -41,15 +41,6 @@ func (s *State) Ladder() (bans []time.Duration, forget time.Duration) {
 	return bans, forget
 }
 
-// RetryWindow returns the time within which more than one packet to a trap port
-// must come; 0 if one is enough.
-func (s *State) RetryWindow() time.Duration {
-	if hits := s.Set(families[0].hits()); hits != nil {
-		return hits.Timeout
-	}
-	return 0
-}
-
 // ArmedIn returns in what time the traps are armed; 0 if they are.
 func (h *Handle) ArmedIn() (d time.Duration, err error) {
 	set := h.Set(setStarting)

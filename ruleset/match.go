@@ -17,7 +17,9 @@ var kinds = map[string]expr.Any{
 	"payload": &expr.Payload{}, "meta": &expr.Meta{}, "ct": &expr.Ct{}, "fib": &expr.Fib{}, "socket": &expr.Socket{},
 	"bitwise": &expr.Bitwise{}, "cmp": &expr.Cmp{}, "lookup": &expr.Lookup{}, "dynset": &expr.Dynset{},
 	"limit": &expr.Limit{}, "objref": &expr.Objref{}, "immediate": &expr.Immediate{}, "log": &expr.Log{},
-	"counter": &expr.Counter{},
+	"counter": &expr.Counter{}, "range": &expr.Range{}, "byteorder": &expr.Byteorder{}, "numgen": &expr.Numgen{},
+	"hash": &expr.Hash{}, "rt": &expr.Rt{}, "quota": &expr.Quota{}, "connlimit": &expr.Connlimit{},
+	"exthdr": &expr.Exthdr{},
 }
 
 // decodeExpr returns an expression of a rule in the kernel, nil for one that is
@@ -53,6 +55,10 @@ func (r Rule) sameExprs(have Rule) bool { return slices.EqualFunc(r.Exprs, have.
 // sameExpr compares what the kernel gives back as it was sent, and so neither
 // the numbers of sets in a transaction nor the level of a socket, which has a
 // meaning only for cgroups. It rounds the timeout of a dynset to its ticks.
+//
+// Attributes that package expr does not decode are not compared. It decodes all
+// that our rules have; a rule of another program that differs from ours in
+// nothing but such an attribute would be taken for ours.
 func sameExpr(want, have expr.Any) bool {
 	switch h := have.(type) {
 	case *expr.Lookup:

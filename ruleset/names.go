@@ -51,7 +51,6 @@ const (
 	chainSubnet       = "ban_subnet"    // logs the ban of a subnet
 
 	// Of IPv6 sources, some are counted and banned by their full address.
-	chainOffence6  = "offence6"
 	singleSuffix   = "_single"
 	chainBanPrefix = "ban_" // and the step: logs the ban
 )

@@ -69,11 +69,11 @@ type Trace struct {
 	// Because is the name of the question that settled it, or [OtherRule]; ""
 	// if no rule did. If it leads to a ban, it is the cause of that.
 	Because string
-	// NotKnown reports that the packet meets a rule that is not portmon's and
-	// that Trace does not understand. Dropped and Ban are not set then.
+	// NotKnown reports that the verdict depends on a rule that is not portmon's
+	// and may match or not. Dropped and Ban are not set then.
 	NotKnown bool
-	// OtherChain is the chain of that rule, or of the first one that is not
-	// portmon's and gave a verdict; "" if there is none.
+	// OtherChain is the chain of the first rule that is not portmon's and gave
+	// a verdict, or may have; "" if there is none.
 	OtherChain string
 	// Ban is the ban that the packet leads to, nil if there is none; Step is that
 	// of the ladder, 0 for a ban of a subnet, and Cause is why.
@@ -87,10 +87,11 @@ type Trace struct {
 
 // Trace follows a packet through the rules that the kernel holds, those of
 // others included, and asks the kernel for the elements that they look up. It
-// changes nothing. At a rule that it cannot evaluate it stops, and the verdict
-// is not known; portmon makes no such rule. Rate limits and full sets are taken to let the packet
-// through, and of packets to traps and of sources in a subnet none are taken to
-// have come before: the kernel does not report those numbers.
+// changes nothing. A rule that it cannot evaluate, and portmon makes none, may
+// match: it is passed over, and the verdict is known only if that rule could
+// not change it. Rate limits and full sets are taken to let the packet through,
+// and of packets to traps and of sources in a subnet none are taken to have come
+// before: the kernel does not report those numbers.
 func (h *Handle) Trace(p Packet) (Trace, error) {
 	t := tracer{h: h, p: p, changed: make(map[setElement]bool)}
 	if h.Dormant {
@@ -105,28 +106,36 @@ func (h *Handle) Trace(p Packet) (Trace, error) {
 		}
 	}
 	slices.SortStableFunc(base, func(a, b Chain) int { return cmp.Compare(a.Hook.Priority, b.Hook.Priority) })
+	verdict := expr.VerdictAccept
 	for _, ch := range base {
 		t.Because, t.asked = "", ""
 		t.tracked = ch.Hook.Priority > conntrackPriority
 		v, err := t.follow(&ch)
-		if err == nil && v == expr.VerdictContinue && !ch.Hook.Plain {
-			err = errNotKnown // its policy may be to drop
-		}
-		if errors.Is(err, errNotKnown) {
-			t.NotKnown, t.Ban, t.Because = true, nil, OtherRule
-			t.OtherChain = cmp.Or(t.OtherChain, ch.Name)
-			return t.Trace, nil
-		}
-		if t.Dropped = v == expr.VerdictDrop; t.Dropped || err != nil {
+		if err != nil {
 			return t.Trace, err
 		}
+		if v == expr.VerdictContinue && !ch.Hook.Plain {
+			t.doubt(ch.Name, v) // its policy may be to drop
+		}
+		if v == expr.VerdictDrop {
+			verdict = v
+			break
+		}
+	}
+	t.Dropped = verdict == expr.VerdictDrop
+	changes := func(v expr.VerdictKind) bool { return v != verdict || t.Ban != nil || t.Probes > 0 }
+	if slices.ContainsFunc(t.doubts, changes) {
+		t.NotKnown, t.Dropped, t.Ban, t.Because = true, false, nil, OtherRule
 	}
 	return t.Trace, nil
 }
 
-// errNotKnown reports an expression that is not portmon's, and that cannot be
-// evaluated for want of knowledge about it or the packet.
-var errNotKnown = errors.New("not known")
+// Errors about an expression that is not portmon's, and that cannot be evaluated
+// for want of knowledge about it or the packet.
+var (
+	errMayMatch = errors.New("not known whether it matches")
+	errNotKnown = errors.New("not known what it does to the packet")
+)
 
 // conntrackPriority is NF_IP_PRI_CONNTRACK of
 // include/uapi/linux/netfilter_ipv4.h. Before it, no packet has a connection.
@@ -138,14 +147,23 @@ type tracer struct {
 	p Packet
 	Trace
 	changed map[setElement]bool // elements that the packet has added (true) or deleted
+	doubts  []expr.VerdictKind  // of rules that may match; VerdictContinue: it may be any
 	tracked bool                // the chain is behind conntrack
 
 	// Of the rule:
 	reg    [96]byte
 	unsure [96]bool // bytes of reg that are not known
+	maybe  bool     // whether it matches is not known
 	about  string   // the question that the loaded value answers; "" for none
 	yes    bool
 	asked  string // last
+}
+
+// doubt notes that a rule of the chain that is not portmon's may end in a
+// verdict.
+func (t *tracer) doubt(chain string, v expr.VerdictKind) {
+	t.OtherChain = cmp.Or(t.OtherChain, chain)
+	t.doubts = append(t.doubts, v)
 }
 
 // setElement is one element of a set.
@@ -175,10 +193,9 @@ func (t *tracer) follow(ch *Chain) (expr.VerdictKind, error) {
 	last := t.asked
 	for _, rule := range ch.Rules {
 		t.asked = ""
-		v, err := t.rule(rule.Exprs)
+		v, err := t.rule(ch.Name, rule.Exprs)
 		last = cmp.Or(t.asked, last)
 		if err != nil {
-			t.OtherChain = cmp.Or(t.OtherChain, ch.Name)
 			return 0, err
 		}
 		switch v.Kind {
@@ -187,8 +204,9 @@ func (t *tracer) follow(ch *Chain) (expr.VerdictKind, error) {
 			return v.Kind, nil
 		case expr.VerdictGoto, expr.VerdictJump:
 			next := t.h.chain(v.Chain)
-			if next == nil {
-				return 0, errNotKnown
+			if next == nil { // it was made after the chains were read
+				t.doubt(ch.Name, expr.VerdictContinue)
+				continue
 			}
 			t.asked = last
 			if kind, err := t.follow(next); v.Kind == expr.VerdictGoto || kind != expr.VerdictContinue || err != nil {
@@ -199,8 +217,7 @@ func (t *tracer) follow(ch *Chain) (expr.VerdictKind, error) {
 			return expr.VerdictContinue, nil
 		case expr.VerdictContinue:
 		default: // as to a queue
-			t.OtherChain = cmp.Or(t.OtherChain, ch.Name)
-			return 0, errNotKnown
+			t.doubt(ch.Name, v.Kind)
 		}
 	}
 	t.asked = last
@@ -228,16 +245,26 @@ func (t *tracer) because(chain string, verdict expr.VerdictKind, last string) st
 	return OtherRule
 }
 
-// rule returns the verdict of a rule, VerdictContinue if it has none or does not
-// match.
-func (t *tracer) rule(exprs []expr.Any) (expr.Verdict, error) {
+// rule returns the verdict of a rule of the chain, VerdictContinue if it has
+// none or may not match.
+func (t *tracer) rule(chain string, exprs []expr.Any) (expr.Verdict, error) {
 	none := expr.Verdict{Kind: expr.VerdictContinue}
-	t.about, t.unsure = "", [len(t.unsure)]bool{}
+	t.about, t.maybe, t.unsure = "", false, [len(t.unsure)]bool{}
 	for _, e := range exprs {
 		if v, ok := e.(*expr.Verdict); ok {
+			if t.maybe && v.Kind != expr.VerdictContinue {
+				t.doubt(chain, v.Kind)
+				return none, nil
+			}
 			return *v, nil
 		}
-		if matches, err := t.evaluate(e); !matches || err != nil {
+		switch matches, err := t.evaluate(e); {
+		case errors.Is(err, errMayMatch):
+			t.maybe = true
+		case errors.Is(err, errNotKnown):
+			t.doubt(chain, expr.VerdictContinue)
+			return none, nil
+		case !matches || err != nil:
 			return none, err
 		}
 	}
@@ -278,12 +305,23 @@ func (h *Handle) ScanPorts() (n int, within time.Duration) {
 	if h.Set(setIgnoreTCP) == nil {
 		return 0, 0
 	}
-	score := h.Set(families[0].score())
-	if ch := h.chain(chainScan); ch != nil && score != nil {
-		for _, rule := range ch.Rules {
-			for _, e := range rule.Exprs {
-				if d, ok := e.(*expr.Dynset); ok && d.SetName == score.Name {
-					return needed(d), score.Timeout
+	return h.counts(families[0].score())
+}
+
+// Retries returns how many packets to trap ports within a time are an offence by
+// the rules that the kernel holds: 1 and no time if one is enough.
+func (h *Handle) Retries() (n int, within time.Duration) { return h.counts(families[0].hits()) }
+
+// counts returns of how many packets within a time the last one passes the rule
+// that counts them in a set: 1 and no time if no rule does.
+func (s *State) counts(name string) (n int, within time.Duration) {
+	if set := s.Set(name); set != nil {
+		for _, ch := range s.Chains {
+			for _, rule := range ch.Rules {
+				for _, e := range rule.Exprs {
+					if d, ok := e.(*expr.Dynset); ok && d.SetName == name && d.Operation != dynsetDelete {
+						return needed(d), set.Timeout
+					}
 				}
 			}
 		}

@@ -111,7 +111,7 @@ func (p *cli) follow(h *ruleset.Handle, a *answer, q query) (*packetAnswer, erro
 	}
 	details[ruleset.AskScore] = fmt.Sprintf("%d of %d", t.Probes, t.ScanPorts)
 	answer := &packetAnswer{Protocol: q.proto, To: q.to, Port: q.port, Interface: q.iif, Asked: []question{}}
-	answer.settle(t, a.retries)
+	answer.settle(t, a.retryTime)
 	for _, asked := range t.Asked {
 		if asked.Name == ruleset.AskListener && socketsErr != nil {
 			answer.Verdict, answer.Because = packetUnknown, settled[ruleset.AskListener][0]

@@ -129,7 +129,8 @@ type answer struct {
 	Packet *packetAnswer `json:"packet,omitempty"`
 
 	last       string        // where and when the last offence was
-	retries    time.Duration // within which more than one packet to a trap must come
+	retries    int           // how many packets to traps are an offence
+	retryTime  time.Duration // within which they must come; 0 if one is enough
 	scanWindow time.Duration // within which closed ports must be asked for; 0 if one is enough
 	unroutable bool          // no route leads back: its packets lead to no ban
 }
@@ -141,7 +142,7 @@ func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {
 	}
 	a = &answer{
 		Version: 1, Table: h.Table.String(), Address: q.from, Source: st.Source, Verdict: notBanned, Bans: []ban{},
-		Tier: st.Step, TierExpiresSeconds: seconds(st.StepRemaining), retries: h.RetryWindow(),
+		Tier: st.Step, TierExpiresSeconds: seconds(st.StepRemaining),
 	}
 	if st.Suspect {
 		if a.ProbedPorts, err = h.Probed(st.Source); err != nil {
@@ -152,6 +153,7 @@ func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {
 		return nil, err
 	}
 	a.ScanPorts, a.scanWindow = h.ScanPorts()
+	a.retries, a.retryTime = h.Retries()
 	if ladder, _ := h.Ladder(); len(ladder) > 0 && (a.ScanPorts > 0 || a.trapReport.String() != "") {
 		a.NextTier = min(a.Tier+1, len(ladder))
 		a.NextBanSeconds = seconds(ladder[a.NextTier-1])

@@ -66,8 +66,8 @@ func (a *answer) printNext(p *cli) {
 		return
 	}
 	var offences []string
-	if traps != "" && a.retries > 0 {
-		offences = append(offences, "trap packets within "+text.Duration(a.retries))
+	if traps != "" && a.retries > 1 {
+		offences = append(offences, fmt.Sprintf("%d packets to trap ports within %s", a.retries, text.Duration(a.retryTime)))
 	} else if traps != "" {
 		offences = append(offences, "a packet to a trap port")
 	}
