@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -68,7 +69,9 @@ func (p *Plan) change(what string) *nftset.Tx {
 	return &p.rest
 }
 
+// note notes what is changed. It can name a chain of another program.
 func (p *Plan) note(what string) {
+	what = text.Printable(what)
 	if !slices.Contains(p.changes, what) {
 		p.changes = append(p.changes, what)
 	}
