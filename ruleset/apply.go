@@ -13,7 +13,7 @@ import (
 
 // Apply makes the kernel's table that of the Spec in one transaction. If the
 // ruleset changes between reading and committing, it reads again. After an
-// error nothing has changed. Errors are those of [Spec.Validate], [Probe] and
+// error nothing has changed, unless it says so. Errors are those of [Spec.Validate], [Probe] and
 // [nftset.Conn.Commit], and *ConflictError.
 //
 // In two cases there are two transactions. Bans that must move to a set of
@@ -22,14 +22,25 @@ import (
 // them, and after an error, they can be in both. And a table that was made
 // dormant is woken before it is repaired.
 func Apply(c *nftset.Conn, spec Spec) (*Plan, error) {
-	return run(c, spec, c.Commit, func() (done bool, err error) {
+	p, err := run(c, spec, c.Commit, func() (done bool, err error) {
 		after, err := prepare(c, spec)
 		if err != nil {
-			return false, fmt.Errorf("the changes are made, but whether they are in force is not known: %w", err)
+			return false, fmt.Errorf("%s: %w", unconfirmed, err)
 		}
 		return after.Empty(), nil
 	})
+	if err != nil || p.Empty() || p.Created {
+		return p, err
+	}
+	s, err := Read(c, spec.Table)
+	if err != nil {
+		return nil, fmt.Errorf("apply table inet %s: %s: %w", spec.Table, unconfirmed, err)
+	}
+	p.confirm(s)
+	return p, nil
 }
+
+const unconfirmed = "the changes are made, but cannot be read back"
 
 // Prepare makes the plan that [Apply] would run and has the kernel check it,
 // and changes nothing. Errors are those of Apply.

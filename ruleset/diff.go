@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -152,14 +153,19 @@ func (p *Plan) diffSets(s *State, c Contents) error {
 				Want:   fmt.Sprintf("type %s, flags %s", want.Type, want.Flags),
 			})
 			continue
+		}
+		switch differing := want.differing(have); {
+		case len(differing) == 0:
 		case s.Digest == p.Table.Digest:
-			// The table was made of this very configuration. If timeout or size
-			// are others, the kernel is one that does not change a live set, as
-			// before 6.1's stable series, and asking it again would be in vain.
-		case !sameTimeout(have.Timeout, want.Timeout):
-			p.change("timeout of " + want.Name).AddSet(&want.Set)
-		case have.Size != want.Size:
-			p.change("size of " + want.Name).AddSet(&want.Set)
+			// The table was made of this very configuration: the kernel is one
+			// that does not change a live set, and asking it again would be in
+			// vain.
+			p.Stuck = append(p.Stuck, differing...)
+		default:
+			for _, k := range differing {
+				p.note(k.change())
+			}
+			p.rest.AddSet(&want.Set)
 		}
 		if want.Static {
 			gone, missing := apart(c.Static[want.Name], want.Elements)
@@ -167,6 +173,17 @@ func (p *Plan) diffSets(s *State, c Contents) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// differing returns which of timeout and size a set of the kernel has otherwise.
+func (s *Set) differing(have *nftset.Set) (out []Stuck) {
+	if !sameTimeout(have.Timeout, s.Timeout) {
+		out = append(out, Stuck{s.Name, "timeout", text.Duration(have.Timeout), text.Duration(s.Timeout)})
+	}
+	if have.Size != s.Size {
+		out = append(out, Stuck{s.Name, "size", fmt.Sprint(have.Size), fmt.Sprint(s.Size)})
+	}
+	return out
 }
 
 // apart returns what only one of two sorted lists has.

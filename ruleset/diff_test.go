@@ -44,7 +44,7 @@ func TestDiffOfEqualsIsEmpty(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !p.Empty() || p.String() != "" || len(p.Summary()) != 0 || p.Created || len(p.Lifted) != 0 {
+		if !p.Empty() || p.String() != "" || len(p.Summary()) != 0 || p.Created || len(p.Lifted) != 0 || len(p.Stuck) != 0 {
 			t.Errorf("%s: there is something to do: %s", name, p)
 		}
 	}
@@ -68,7 +68,6 @@ func TestDiffSaysWhatItChanges(t *testing.T) {
 		"timeout":                  {func(s *State, _ *Contents) { s.Digest = ""; set(s, "ban4").Timeout = 0 }, "timeout of ban4"},
 		"size":                     {func(s *State, _ *Contents) { s.Digest = ""; set(s, "tier4_2").Size = 7 }, "size of tier4_2"},
 		"timeout within the ticks": {func(s *State, _ *Contents) { s.Digest = ""; set(s, "ban4").Timeout += 9 * time.Millisecond }, ""},
-		"timeout of a live set":    {func(s *State, _ *Contents) { set(s, "ban4").Timeout = 0 }, ""}, // that the kernel does not change
 		"static set": {func(_ *State, c *Contents) {
 			c.Static["trap_udp"] = []nftset.Interval{nftset.Ports(1, 1).Interval}
 		}, "trap_udp"},
@@ -101,6 +100,46 @@ func TestDiffSaysWhatItChanges(t *testing.T) {
 		}
 		if p.Empty() != (tt.want == "") || (p.ahead.Len()+p.rest.Len() == 0) != p.Empty() {
 			t.Errorf("%s: Empty is %v, with %d and %d messages", name, p.Empty(), p.ahead.Len(), p.rest.Len())
+		}
+	}
+}
+
+// TestStuckSets has a kernel that ignores the new size and timeout of a live set.
+func TestStuckSets(t *testing.T) {
+	old, spec := Default(), Default()
+	spec.Size, spec.BanTime = 200_000, []time.Duration{20 * time.Minute}
+	s, c := kernelState(t, Compile(old))
+	p, err := Diff(spec, s, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range []string{"size of ban4", "timeout of ban4", "rules"} {
+		if !slices.Contains(p.Summary(), change) {
+			t.Fatalf("there is no %q in %v", change, p.Summary())
+		}
+	}
+	if len(p.Stuck) > 0 {
+		t.Errorf("before it is tried, these are stuck: %v", p.Stuck)
+	}
+	after, c := kernelState(t, Compile(spec))
+	for i := range after.Sets {
+		if had := s.Set(after.Sets[i].Name); had != nil {
+			after.Sets[i].Size, after.Sets[i].Timeout = had.Size, had.Timeout
+		}
+	}
+	p.confirm(after)
+	again, err := Diff(spec, after, c)
+	if err != nil || !again.Empty() || !again.Current() {
+		t.Errorf("there is something to do: %s, error %v", again, err)
+	}
+	for when, p := range map[string]*Plan{"after the change": p, "later": again} {
+		if text := p.String(); strings.Contains(text, "size") || strings.Contains(text, "timeout") {
+			t.Errorf("%s: what the kernel ignored is said to change: %s", when, text)
+		}
+		for _, want := range []Stuck{{"ban4", "size", "65536", "200000"}, {"ban4", "timeout", "10m", "20m"}, {"probed4", "size", "262144", "800000"}} {
+			if !slices.Contains(p.Stuck, want) {
+				t.Errorf("%s: there is no %v in %v", when, want, p.Stuck)
+			}
 		}
 	}
 }

@@ -72,15 +72,25 @@ func TestChangesLeadToTheSameTable(t *testing.T) {
 			changed.apply(Default())
 			for _, to := range []Spec{spec, Default()} {
 				to.Grace = 0 // its clock runs from when a table is made
-				changed.apply(to)
+				stuck := changed.apply(to).Stuck
 				fresh := newBareLab(t)
 				fresh.apply(to)
-				if d := difference(canonical(changed.rules("-t")), canonical(fresh.rules("-t"))); d != "" {
+				was, is := withoutStuck(changed.rules("-t"), stuck), withoutStuck(fresh.rules("-t"), stuck)
+				if d := difference(canonical(was), canonical(is)); d != "" {
 					t.Errorf("a table that was changed is another than a new one:\n%s", d)
 				}
 			}
 		})
 	}
+}
+
+// withoutStuck takes out of what nft prints what Apply says that this kernel does
+// not change of a live set.
+func withoutStuck(list string, stuck []Stuck) string {
+	for _, k := range stuck {
+		list = mustReplace(`(set `+k.Set+` \{[^}]*?)\n\t*`+k.Property+` \w+`, list, "$1")
+	}
+	return list
 }
 
 // entries returns all elements that Handle.Entries gives, by set and interval.

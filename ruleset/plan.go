@@ -23,12 +23,30 @@ type Plan struct {
 	// Lifted are the bans that the plan takes back because their source is
 	// whitelisted now.
 	Lifted []Entry
+	// Stuck is what sets keep although another value is wanted, as the kernel
+	// does not change it. Of what the plan changes it is known after [Apply].
+	Stuck []Stuck
 
 	// ahead is usually empty: what must be committed before the rest.
 	ahead, rest nftset.Tx
 	changes     []string
 	tidies      bool
 }
+
+// Stuck is the size or timeout of a set that the kernel did not change when it
+// was asked to: Linux 5.10 ignores both of a live set, 6.1 a new size.
+type Stuck struct {
+	Set, Property string // "ban4", "size"
+	Have, Want    string
+}
+
+// String returns "ban4 keeps size 65536, not 200000".
+func (k Stuck) String() string {
+	return fmt.Sprintf("%s keeps %s %s, not %s", k.Set, k.Property, k.Have, k.Want)
+}
+
+// change names the change that was wanted.
+func (k Stuck) change() string { return k.Property + " of " + k.Set }
 
 // Empty reports whether there is nothing to do.
 func (p *Plan) Empty() bool { return len(p.changes) == 0 }
@@ -74,6 +92,20 @@ func (p *Plan) note(what string) {
 	what = text.Printable(what)
 	if !slices.Contains(p.changes, what) {
 		p.changes = append(p.changes, what)
+	}
+}
+
+// confirm compares the sets that the kernel has after the plan was run with what
+// was wanted, and takes back that what is stuck was changed.
+func (p *Plan) confirm(s *State) {
+	p.Stuck = nil
+	for i := range p.Table.Sets {
+		if have := s.Set(p.Table.Sets[i].Name); have != nil {
+			p.Stuck = append(p.Stuck, p.Table.Sets[i].differing(have)...)
+		}
+	}
+	for _, k := range p.Stuck {
+		p.changes = slices.DeleteFunc(p.changes, func(what string) bool { return what == k.change() })
 	}
 }
 

@@ -47,3 +47,32 @@ func TestForeignNamesAreEscaped(t *testing.T) {
 		}
 	}
 }
+
+// TestStuckSetsAreReported has a table that an old kernel would have made of
+// another size: it has all of the configuration but the sizes of sets.
+func TestStuckSetsAreReported(t *testing.T) {
+	t.Parallel()
+	site := newSite(t)
+	table := portmon(t, site.Host, "apply", "--dry-run")
+	lab.NFT(t, site.Host, strings.ReplaceAll(table, "size 65536", "size 7"), "--file", "-")
+	for _, tt := range []struct{ args, stdout string }{
+		{"apply", "rules\n"}, // nft loads sources in another way
+		{"apply", "nothing to change\n"}, {"apply --check", "in force, as configured\n"}, {"status", "in force, as configured\n"},
+		{"status --json", `"ban4 keeps size 7, not 65536"`},
+	} {
+		e, stdout, stderr := hostEnv(site.Host)
+		var code int
+		site.Host.Do(func() { code = run(e, append(strings.Fields(tt.args), "--config", testConfig(t))) })
+		if code != exitDone || !strings.Contains(stdout.String(), tt.stdout) {
+			t.Errorf("portmon %s: exit code %d, %s", tt.args, code, stdout)
+		}
+		if strings.HasSuffix(tt.args, "--json") {
+			continue
+		}
+		for _, want := range []string{"warning: this kernel does not change live sets: ", "ban6 keeps size 7, not 65536", "hint: for a new table: stop the watcher"} {
+			if !strings.Contains(stderr.String(), want) {
+				t.Errorf("portmon %s: no %q in %s", tt.args, want, stderr)
+			}
+		}
+	}
+}

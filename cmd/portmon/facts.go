@@ -70,6 +70,7 @@ func localPorts(file string) (ports ruleset.Ports, err error) {
 // adviseOn warns about what users may not expect of a table that is, or is to
 // be, in force.
 func (p *cli) adviseOn(plan *ruleset.Plan, conf *config.Config, facts route.Facts) {
+	p.warnStuck(stuckTexts(plan.Stuck))
 	warnings := facts.Doubts()
 	for _, l := range p.listenersOn(plan.Table.Traps()) {
 		warnings = append(warnings, l.String())

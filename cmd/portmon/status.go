@@ -65,6 +65,8 @@ type report struct {
 	InForce     *bool    `json:"in_force,omitempty"`
 	Current     *bool    `json:"current,omitempty"`
 	Differences []string `json:"differences"`
+	// Stuck is what sets keep all the same, as the kernel does not change it.
+	Stuck []string `json:"stuck,omitempty"`
 	// Config is the file; empty if it is the built-in default.
 	Config string `json:"config"`
 	trapReport
@@ -179,6 +181,7 @@ func (r *report) compare(c *nftset.Conn, conf *config.Config) error {
 	case err != nil:
 		return err
 	default:
+		r.Stuck = stuckTexts(plan.Stuck)
 		if current = plan.Current(); r.Present && !current {
 			r.Differences = append(r.Differences, plan.Summary()...)
 		}

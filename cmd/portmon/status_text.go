@@ -48,6 +48,22 @@ func (r *report) printForce(u *ui) {
 	default:
 		u.print("%s: %s: %s\n", r.Table, bad("not as configured"), strings.Join(r.Differences, ", "))
 	}
+	u.warnStuck(r.Stuck)
+}
+
+// warnStuck reports what sets keep although the configuration has another value.
+func (u *ui) warnStuck(stuck []string) {
+	if len(stuck) > 0 {
+		u.warn("this kernel does not change live sets: %s", strings.Join(stuck, "; "))
+		u.hint("for a new table: stop the watcher, then `portmon save`, `nft delete table inet portmon`, `portmon apply`")
+	}
+}
+
+func stuckTexts(stuck []ruleset.Stuck) (texts []string) {
+	for _, k := range stuck {
+		texts = append(texts, k.String())
+	}
+	return texts
 }
 
 func (r *report) printTraps(u *ui) {
