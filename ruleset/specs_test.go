@@ -1,7 +1,9 @@
 package ruleset
 
 import (
+	"math/rand/v2"
 	"net/netip"
+	"testing"
 	"time"
 )
 
@@ -76,4 +78,30 @@ func specs() map[string]Spec {
 	add("log", func(s *Spec) { s.LogGroup, s.LogThreshold = 65535, 1 })
 	add("log group 0", func(s *Spec) { s.LogGroup, s.LogThreshold = 0, 65535 })
 	return out
+}
+
+// TestEveryValidSpecCompiles has Specs with numbers and times of all kinds: a
+// rule that its parser does not understand is a panic.
+func TestEveryValidSpecCompiles(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("seed %d", seed)
+	between := func(low, high time.Duration) time.Duration {
+		return max(low, time.Duration(random.Int64N(int64(high)>>random.IntN(30)))/time.Millisecond*time.Millisecond)
+	}
+	for range 3000 {
+		s := Default()
+		s.MaxRetry, s.FindTime = 1+random.IntN(MaxRetryLimit), between(MinBanTime, MaxFindTime)
+		s.Scan.Ports, s.Scan.FindTime = random.IntN(MaxRetryLimit+1), between(MinBanTime, MaxFindTime)
+		s.BanTime = []time.Duration{between(MinBanTime, MaxBanTime)}
+		s.Forget, s.Grace = between(MinBanTime, MaxBanTime), between(MinBanTime, MaxGrace)
+		s.Prefix6, s.Size = 1+random.IntN(128), 1+random.Uint32N(MaxSize)
+		s.Subnet4, s.Subnet6 = random.IntN(MaxRetryLimit+1), random.IntN(MaxRetryLimit+1)
+		s.LogGroup, s.LogThreshold = uint16(random.IntN(1<<16)), uint16(1+random.IntN(1<<16-1))
+		s.LocalPorts = Ports{uint16(1 + random.IntN(1000)), uint16(1000 + random.IntN(60000))}
+		if err := s.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		compile(s, askedNets{Net4: random.IntN(2) == 0, Net6: random.IntN(2) == 0})
+	}
 }
