@@ -222,7 +222,7 @@ func TestRestarts(t *testing.T) {
 			t.Run("with a grace", func(t *testing.T) {
 				t.Parallel()
 				spec := trapSpec()
-				spec.Grace = 4 * time.Second // a busy machine takes a while to start a program
+				spec.Grace = 12 * time.Second // a busy machine takes a while to start a program
 				l := newTrap(t, spec)
 				l.armed()
 				bystanders := l.both()
