@@ -117,11 +117,13 @@ DIR/portmon.toml:7:1: trap.maxretry: 0: want an integer from 1 to 1000`, "DIR", 
 // read pass unnoticed.
 func TestWhitelistFileNotRead(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"large.txt": strings.Repeat("#", maxWhitelistSize+1)})
-	for name, want := range map[string]string{
-		"/dev/zero":        "/dev/zero: read: not a regular file",
-		dir + "/large.txt": dir + "/large.txt: larger than 64 MiB",
-	} {
-		_, err := parsed("p.toml", fmt.Appendf(nil, "whitelist_files = [%q]", name), openFile)
+	in := func(name string) (fs.File, error) { return openFile(filepath.Join(dir, name)) } // a short name is quoted whole
+	for name, open := range map[string]func(string) (fs.File, error){"/dev/zero": openFile, "large.txt": in} {
+		want := map[string]string{
+			"/dev/zero": "/dev/zero: read: not a regular file",
+			"large.txt": "large.txt: larger than 64 MiB",
+		}[name]
+		_, err := parsed("p.toml", fmt.Appendf(nil, "whitelist_files = [%q]", name), open)
 		if want = fmt.Sprintf("p.toml:1:1: whitelist_files: %q: %s", name, want); err == nil || err.Error() != want {
 			t.Errorf("the error is %v\nwant %s", err, want)
 		}
