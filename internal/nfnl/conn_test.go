@@ -3,10 +3,16 @@ package nfnl
 import (
 	"encoding/binary"
 	"errors"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/netnstest"
 )
+
+// Without privilege, the kernel refuses a batch as a whole.
+func TestMain(m *testing.M) { os.Exit(netnstest.Main(m)) }
 
 // TestExchangeLosesAnswers asks for more answers than the socket's buffer holds.
 // Those that fit come, and the error tells that others do not.
