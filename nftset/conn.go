@@ -52,8 +52,8 @@ func (c *Conn) Close() error { return c.wire.Close() }
 func (c *Conn) PortID() uint32 { return c.wire.PortID() }
 
 // exchange sends the pieces as one datagram and calls f with the answers, until
-// it returns an error. If some were lost it returns ENOBUFS at the end. What that leaves unread, or a panic out of a caller's
-// loop, is thrown away the next time.
+// it returns an error. It returns ENOBUFS if answers were lost. What a failed
+// exchange leaves unread is discarded by the next one.
 func (c *Conn) exchange(f func(nfnl.Message) error, pieces ...[]byte) error {
 	if c.busy {
 		return errBusy
@@ -68,8 +68,8 @@ func (c *Conn) exchange(f func(nfnl.Message) error, pieces ...[]byte) error {
 
 // ask sends n requests of a type at once, each with the attributes that encode
 // appends, and calls f with the answers that come. The error of f's argument is
-// that of the kernel. If answers were lost, the first was not, and ask returns
-// ENOBUFS at the end.
+// that of the kernel. It returns ENOBUFS if answers were lost; the first one
+// never is.
 func (c *Conn) ask(typ uint16, family Family, n int, encode func(e *encoder, i int), f func(i int, m nfnl.Message, err error) error) error {
 	if c.busy {
 		return errBusy

@@ -13,8 +13,8 @@ import (
 
 // Apply makes the kernel's table that of the Spec in one transaction. If the
 // ruleset changes between reading and committing, it reads again. After an
-// error nothing has changed, unless it says so. Errors are those of [Spec.Validate], [Probe] and
-// [nftset.Conn.Commit], and *ConflictError.
+// error nothing has changed, unless it says so. Errors are those of
+// [Spec.Validate], [Probe] and [nftset.Conn.Commit], and *ConflictError.
 //
 // In two cases there are two transactions. Bans that must move to a set of
 // prefixes, as Prefix6 changed or subnets are not banned any more, are put

@@ -206,9 +206,8 @@ func (k *core) conclude(r *reading, a answer) {
 	if !r.all {
 		return
 	}
-	// What is over has perhaps not been taken out while nobody was watching.
-	// And if the sets of prefixes hold anything, the event of this change has
-	// them read.
+	// Prefixes may have expired while no watcher ran. If the sets of prefixes
+	// hold anything, the event of this change makes the watcher read them.
 	k.tidyAt(a.at.Boot)
 	k.counters.Resyncs++
 	k.table.restoring = r.fresh
