@@ -61,7 +61,7 @@ func TestBook(t *testing.T) {
 	l.Offend(offender, offender6)
 	byHand := netip.MustParsePrefix("203.0.113.0/24")
 	l.put(ruleset.Record{Source: byHand, Banned: true, Timeout: time.Hour, Remaining: time.Hour, Cause: ruleset.CauseHand, Comment: "by \"me\"\n"})
-	p.awaitRows(3)
+	p.awaitRows(3, 2)
 	src, src6, stranger := prefixOf(offender), prefixOf(offender6), netip.MustParsePrefix("203.0.113.9/32")
 	trapped := func(src netip.Prefix) book.Row {
 		return book.Row{
@@ -108,7 +108,7 @@ func TestStatus(t *testing.T) {
 	l := newLab(t)
 	p := l.start()
 	l.Offend(offender)
-	p.awaitRows(1)
+	p.awaitOffenders(1)
 	got := p.status()
 	if age := time.Since(got.Since); age < 0 || age > lab.Patience || got.Since.Location() != time.UTC || got.Since.Nanosecond() != 0 {
 		t.Errorf("it runs since %v", got.Since)
@@ -130,7 +130,7 @@ func TestUnbanned(t *testing.T) {
 	l := newLab(t)
 	p := l.start()
 	l.Offend(offender, offender6)
-	p.awaitRows(2)
+	p.awaitOffenders(2)
 	h, err := ruleset.Open(l.Conn, ruleset.Default().Table)
 	if err == nil {
 		_, _, err = h.Unban(prefixOf(offender6))
@@ -162,7 +162,7 @@ func TestRemoving(t *testing.T) {
 	l := newLab(t)
 	p := l.start()
 	l.Offend(offender)
-	p.awaitRows(1)
+	p.awaitOffenders(1)
 	if err := p.ask().Removing(); err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +214,7 @@ func TestSave(t *testing.T) {
 	l := newLab(t)
 	p := l.start()
 	l.Offend(offender)
-	p.awaitRows(1)
+	p.awaitOffenders(1)
 	if err := p.ask().Save(); err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func TestSave(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Offend(offender6)
-	p.awaitRows(2)
+	p.awaitOffenders(2)
 	err := p.ask().Save()
 	if err == nil || !strings.HasPrefix(err.Error(), "have the watcher save: ") || !strings.Contains(err.Error(), l.state) {
 		t.Errorf("got error %v, want one that names the file", err)
@@ -244,7 +244,7 @@ func TestLongRequest(t *testing.T) {
 	l := newLab(t)
 	p := l.start()
 	l.Offend(offender)
-	p.awaitRows(1)
+	p.awaitOffenders(1)
 	client := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
 		return net.Dial("unix", p.socket)
 	}}}

@@ -51,7 +51,7 @@ func TestFootprint(t *testing.T) {
 		if !before {
 			l.put(records...)
 		}
-		p.awaitRows(bans)
+		p.awaitOffenders(bans)
 		if err := p.ask().Save(); err != nil {
 			t.Fatal(err)
 		}

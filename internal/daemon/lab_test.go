@@ -315,9 +315,20 @@ func (p *process) status() (s control.Status) {
 	return s
 }
 
-func (p *process) awaitRows(n int) {
+// awaitOffenders returns when n sources are known, all of which have offended.
+// Their bans and their steps are events of their own, so that a row may be
+// known before its step is.
+func (p *process) awaitOffenders(n int) {
 	p.t.Helper()
-	lab.Await(p.t, fmt.Sprintf("%d sources are known", n), func() bool { return p.status().Rows == n })
+	p.awaitRows(n, n)
+}
+
+func (p *process) awaitRows(n, offenders int) {
+	p.t.Helper()
+	lab.Await(p.t, fmt.Sprintf("%d sources are known, %d of which have offended", n, offenders), func() bool {
+		s := p.status()
+		return s.Rows == n && s.Offenders == offenders
+	})
 }
 
 // stop ends the daemon and returns when it has ended, which must be without an

@@ -61,7 +61,7 @@ func TestMetricsPortInUse(t *testing.T) {
 		t.Errorf("the status is %+v", s)
 	}
 	l.Offend(offender)
-	p.awaitRows(1)
+	p.awaitOffenders(1)
 	other.Close()
 	lab.Await(t, "they are served", func() bool { v, _ := l.value(metricsAddr, "portmon_offenders"); return v == "1" })
 	if s := p.status(); s.MetricsError != "" {
@@ -140,7 +140,7 @@ func TestRepairedInTime(t *testing.T) {
 		t.Errorf("the quickest repair took %v", quickest)
 	}
 	l.Offend(offender)
-	p.awaitRows(1)
+	p.awaitOffenders(1)
 	// While it is not repaired, the metric says so.
 	current("1")
 	if err := p.ask().Applying(); err != nil {

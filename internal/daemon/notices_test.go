@@ -110,7 +110,7 @@ func TestHangingCommand(t *testing.T) {
 	lab.Await(t, "the command runs", func() bool { return len(notes(t, dir)) == 1 })
 	l.AwaitFree(offender)
 	l.Offend(offender, offender6)
-	p.awaitRows(2)
+	p.awaitOffenders(2)
 	p.awaitJournal("msg=escalated")
 	for series, want := range map[string]string{
 		`portmon_packets_total{outcome="banned"}`:                  "3",
@@ -140,7 +140,7 @@ func TestLastNotice(t *testing.T) {
 	dir := l.notices(roleNote)
 	p := l.start()
 	l.Offend(offender)
-	p.awaitRows(1)
+	p.awaitOffenders(1)
 	p.stop()
 	if got := notes(t, dir); len(got) != 1 || got[0]["PORTMON_ADDRESS"] != "198.18.0.1" {
 		t.Errorf("the notices are %v", got)
@@ -155,6 +155,6 @@ func TestBrokenCommand(t *testing.T) {
 	p := l.start()
 	l.Offend(offender)
 	p.awaitJournal("level=WARN", "send a notice", "/nonexistent/notify", "no such file")
-	p.awaitRows(1)
+	p.awaitOffenders(1)
 	p.stop()
 }

@@ -83,7 +83,7 @@ func TestWrongReload(t *testing.T) {
 	dir := l.notices(roleNote)
 	p := l.start()
 	l.Offend(offender)
-	p.awaitRows(1)
+	p.awaitOffenders(1)
 	right := l.settings
 	for name, tt := range map[string]struct {
 		change func(*settings)

@@ -44,7 +44,7 @@ func TestReady(t *testing.T) {
 	})
 	p := l.start()
 	l.Offend(offender6)
-	p.awaitRows(before + 1)
+	p.awaitOffenders(before + 1)
 	p.awaitJournal("msg=watching", `table="inet portmon"`)
 	p.stop()
 	if n := len(saved(t, l.state)); n != before+1 {
@@ -79,7 +79,7 @@ func TestWatchdog(t *testing.T) {
 	p.awaitNotified("WATCHDOG", 1)
 	p.awaitNotified("WATCHDOG", 6)
 	l.Offend(offender)
-	p.awaitRows(1)
+	p.awaitOffenders(1)
 	p.awaitNotified("WATCHDOG", len(p.notified())+3)
 	p.stop()
 	if got := p.notified(); got[len(got)-1] != "STOPPING" && !slices.Contains(got, "STOPPING") {
@@ -185,7 +185,7 @@ func TestAnswersInAStorm(t *testing.T) {
 	}
 	close(asked)
 	bans := <-poured
-	p.awaitRows(bans)
+	p.awaitOffenders(bans)
 	if n := len(p.journal("msg=banned")); n > bans/2 || n == 0 {
 		t.Errorf("the journal has %d lines of %d bans", n, bans)
 	}
@@ -201,7 +201,7 @@ func TestRestart(t *testing.T) {
 	l := newLab(t)
 	p := l.start()
 	l.Offend(offender, offender6)
-	p.awaitRows(2)
+	p.awaitOffenders(2)
 	p.awaitJournal("msg=banned", "address=2001:db8:1:1::/64", "cause=trap", "tier=1", "port=tcp/23", "offences=1")
 	p.Process.Signal(unix.SIGKILL)
 	p.awaitEnd()
@@ -209,7 +209,7 @@ func TestRestart(t *testing.T) {
 		t.Fatalf("the killed one has left no socket: %v", err)
 	}
 	p = l.start()
-	p.awaitRows(2)
+	p.awaitOffenders(2)
 	p.awaitJournal("msg=watching", "bans=2", "offenders=2")
 	p.stop()
 }

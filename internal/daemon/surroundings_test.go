@@ -42,7 +42,7 @@ func pipe(t testing.TB) (read, write *os.File) {
 func (l *fixture) goesOn(p *process) {
 	l.T.Helper()
 	l.Offend(offender, offender6)
-	p.awaitRows(2)
+	p.awaitOffenders(2)
 	if err := p.ask().Save(); err != nil {
 		l.T.Error(err)
 	}
@@ -87,13 +87,13 @@ func TestStalledStderr(t *testing.T) {
 	write.Close()
 	p.awaitReady()
 	l.Internet.Sender(l.Link.A.Dev).Burst(burst, func(i int) netnstest.Packet { return l.SYN(source(1000+i), lab.TrapTCP) })
-	p.awaitRows(burst)
+	p.awaitOffenders(burst)
 	lab.Await(t, "the pipe is full", func() bool {
 		n, err := unix.IoctlGetInt(int(read.Fd()), unix.TIOCINQ)
 		return err == nil && n > 4096-200
 	})
 	l.Offend(offender)
-	p.awaitRows(burst + 1)
+	p.awaitOffenders(burst + 1)
 	if err := p.ask().Save(); err != nil {
 		t.Error(err)
 	}
@@ -185,7 +185,7 @@ func TestSocketComesBack(t *testing.T) {
 		})
 	}
 	l.Offend(offender)
-	p.awaitRows(1)
+	p.awaitOffenders(1)
 	if err := p.ask().Save(); err != nil {
 		t.Error(err)
 	}
