@@ -295,24 +295,29 @@ func (p *process) ask() *control.Client {
 
 // book returns what the daemon remembers of sources, as one learns in its network
 // namespace.
-func (p *process) book(c *control.Client, of ...netip.Prefix) (b *book.Book, err error) {
+func (p *process) book(of ...netip.Prefix) (b *book.Book) {
 	p.t.Helper()
-	p.host.Do(func() { b, err = c.Book(0, of...) })
-	return b, err
+	p.await("what is remembered", func(c *control.Client) (err error) {
+		p.host.Do(func() { b, err = c.Book(0, of...) })
+		return err
+	})
+	return b
 }
 
-// status returns what the daemon says of itself. On a busy machine, more than
-// one question may be needed.
+// status returns what the daemon says of itself.
 func (p *process) status() (s control.Status) {
+	p.t.Helper()
+	p.await("the status", func(c *control.Client) (err error) { s, err = c.Status(); return err })
+	return s
+}
+
+// await asks until there is an answer. On a busy machine, more than one question
+// may be needed.
+func (p *process) await(what string, question func(*control.Client) error) {
 	p.t.Helper()
 	c := p.ask()
 	defer c.Close()
-	lab.Await(p.t, "an answer", func() (ok bool) {
-		var err error
-		s, err = c.Status()
-		return err == nil
-	})
-	return s
+	lab.Await(p.t, what, func() bool { return question(c) == nil })
 }
 
 // awaitOffenders returns when n sources are known, all of which have offended.

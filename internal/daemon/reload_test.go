@@ -48,15 +48,17 @@ func TestReload(t *testing.T) {
 	l.AwaitFree(offender)
 	l.Offend(offender)
 	lab.Await(t, "a notice by the new command", func() bool { return len(notes(t, after)) == 1 })
-	if n := notes(t, after)[0]; n["PORTMON_TITLE"] != hostName+": table repaired, 1 escalated" {
+	// The offence is in it if it came within a second.
+	if n := notes(t, after)[0]; !strings.HasPrefix(n["PORTMON_TITLE"], hostName+": table repaired") {
 		t.Errorf("the notice is %v", n)
 	}
 	if n := len(notes(t, before)); n != 1 {
 		t.Errorf("the old command was run %d times", n)
 	}
-	if v, _ := l.value(elsewhere, `portmon_escalations_total{tier="2"}`); v != "1" {
-		t.Errorf("at the new address there are %q escalations", v)
-	}
+	lab.Await(t, "an escalation at the new address", func() bool {
+		v, _ := l.value(elsewhere, `portmon_escalations_total{tier="2"}`)
+		return v == "1"
+	})
 	if _, err := l.get(metricsAddr); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("metrics are still at the old address: %v", err)
 	}

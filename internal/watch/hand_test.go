@@ -312,12 +312,12 @@ func (l *fixture) wantPrefix(w *watcher, kind Kind, p netip.Prefix, comment stri
 // What was banned before the start is found, and only offences are told.
 func TestBansBeforeTheStart(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 3*time.Second, time.Hour)
+	l := newLab(t, 5*time.Second, time.Hour)
 	offenders, byHand, prefix := l.Sources(1), l.Sources(1), netip.MustParsePrefix("203.0.113.0/24")
-	l.Offend(offenders...)
 	for _, p := range append(l.prefixes(byHand...), prefix) {
 		l.put(ruleset.Record{Source: p, Banned: true, Timeout: time.Hour, Remaining: time.Hour, Comment: "by hand"})
 	}
+	l.Offend(offenders...) // last, as the bans must not be over before the watcher reads them
 	path := t.TempDir() + "/state.jsonl"
 	saves := func(c *Config) { c.State = path }
 	w := l.watch(saves)

@@ -25,8 +25,9 @@ const (
 	readyLine     = "ready\n"
 )
 
-// killLadder has steps that a few watchers live and die in.
-var killLadder = []time.Duration{3 * time.Second, 6 * time.Second, time.Hour, 2 * time.Hour}
+// killLadder has steps that some watchers live and die in, and that are not over
+// before the test has seen on a busy machine that their sources are cut.
+var killLadder = []time.Duration{5 * time.Second, 8 * time.Second, time.Hour, 2 * time.Hour}
 
 func watchUntilKilled() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)

@@ -194,6 +194,9 @@ func TestBesideAReading(t *testing.T) {
 		t.Fatal(err)
 	}
 	asked := 0
+	if running, _ := reads(); running {
+		asked++
+	}
 	for i, src := range offenders {
 		l.unban(lifted[i])
 		l.Offend(src)
