@@ -321,8 +321,8 @@ func (p *process) await(what string, question func(*control.Client) error) {
 }
 
 // awaitOffenders returns when n sources are known, all of which have offended.
-// Their bans and their steps are events of their own, so that a row may be
-// known before its step is.
+// If they are many, offenders are counted later than rows, and of what others
+// put, the ban and the step are events of their own.
 func (p *process) awaitOffenders(n int) {
 	p.t.Helper()
 	p.awaitRows(n, n)

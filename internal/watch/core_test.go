@@ -255,3 +255,16 @@ func TestGone(t *testing.T) {
 		})
 	}
 }
+
+// What is counted is what is known at that moment, as long as that is not much:
+// there is no ban without its step.
+func TestStatsOfFew(t *testing.T) {
+	m := newModel(t, 1)
+	for i, p := range pair {
+		msg := m.offend(p)
+		m.core.onLogMessage(&msg, p, m.now)
+		if s := m.core.stats(m.now); s.Rows != i+1 || s.Offenders != i+1 || len(s.Bans) != i+1 {
+			t.Errorf("of %d sources, %+v", i+1, s)
+		}
+	}
+}
