@@ -103,15 +103,8 @@ func (w *Watcher) Save(ctx context.Context) error {
 		return err
 	}
 	select {
-	case err := <-saved:
+	case err := <-saved: // at the end at the latest
 		return err
-	case <-w.ended:
-		select {
-		case err := <-saved:
-			return err
-		default:
-			return ErrEnded
-		}
 	case <-ctx.Done():
 		return ctx.Err()
 	}

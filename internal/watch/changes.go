@@ -52,7 +52,6 @@ func (k *core) nextChange(now book.Clock) (c change, ok bool) {
 			k.recent[source] = now.Boot
 			if k.reading != nil {
 				k.supersede(source)
-				k.reading.stale[source] = struct{}{}
 			}
 		}
 		clear(k.toPut)
@@ -97,7 +96,7 @@ func (k *core) onChanged(c changed, now book.Clock) {
 	switch {
 	case c.look != nil:
 		if k.onLook(c.saw, now); c.err != nil {
-			k.table.read.at = now.Boot // not again for a while
+			k.table.readAt = now.Boot // not again for a while
 		}
 	case c.apply:
 		k.onApplied(c.err, now)
@@ -155,7 +154,7 @@ func (k *core) tidyAt(at book.Moment) {
 	slices.Sort(k.netEnds)
 }
 
-// tidy drops what is over, once a second.
+// tidy drops what is over.
 func (k *core) tidy(now book.Clock) {
 	if !k.changing && k.reading == nil && now.Boot.Sub(k.changedAt) > settling {
 		for source, at := range k.recent {

@@ -93,7 +93,7 @@ func (k *core) reconfigure(spec ruleset.Spec, maxRows int, now book.Clock) {
 		}
 	}
 	t := &k.table // whatever was wrong or tried with it was by another configuration
-	t.held, t.wrongSince, t.repairAt, t.failures, t.read.generation = 0, 0, 0, 0, 0
+	t.held, t.wrongSince, t.repairAt, t.failures, t.generation = 0, 0, 0, 0, 0
 	t.suspect()
 }
 
@@ -137,7 +137,6 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 	row, counted := k.book.Learn(row)
 	if k.table.state == absent && at <= k.table.since {
 		k.book.Lift(source) // the ban went with the table
-		delete(k.toPut, source)
 		return
 	}
 	if _, recent := k.recent[source]; recent || at <= k.table.newAt {
@@ -212,11 +211,15 @@ func (k *core) putLater(source netip.Prefix, back bool) {
 	k.toPut[source] = back || k.toPut[source]
 }
 
-// onLost records how many log messages were lost.
+// onLost records that log messages were lost. After an overrun, the next message
+// says how many there were, and some of them may have come after a reading that
+// has ended by then.
 func (k *core) onLost(lost nflog.Lost, now book.Clock) {
 	k.counters.LostMessages += uint64(max(lost.Messages, 0))
 	if lost.Overrun {
 		k.counters.LogOverruns++
+	}
+	if lost.Overrun || lost.Messages > 0 {
 		k.resync(now)
 	}
 }
@@ -299,9 +302,13 @@ func (k *core) settled() bool {
 
 // quiet reports whether nothing is left to ask or to change.
 func (k *core) quiet() bool {
-	return k.readAt == 0 && k.reading == nil && !k.changing && len(k.toPut)+len(k.toLift) == 0 &&
+	return k.readAt == 0 && k.reading == nil && !k.changing && !k.owes() &&
 		(k.table.state != present || len(k.toAsk) == 0 && !k.nets)
 }
+
+// owes reports whether there is a table that must be changed. A new one is read
+// first.
+func (k *core) owes() bool { return k.table.state == present && len(k.toPut)+len(k.toLift) > 0 }
 
 // idle returns for how long there is nothing to do.
 func (k *core) idle(now book.Clock) time.Duration {

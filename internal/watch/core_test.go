@@ -173,7 +173,7 @@ func (m *model) looks(of look, fails bool, d time.Duration) (applied []time.Dura
 		case !ok:
 			m.pass(10 * time.Millisecond)
 		case c.look != nil:
-			of.read = c.look.must || c.look.may && c.look.generation != of.generation
+			of.read = c.look.read || c.look.generation != of.generation
 			m.core.onChanged(changed{change: c, saw: of}, m.now)
 		case c.apply:
 			applied = append(applied, m.now.Boot.Sub(start))
@@ -266,5 +266,28 @@ func TestStatsOfFew(t *testing.T) {
 		if s := m.core.stats(m.now); s.Rows != i+1 || s.Offenders != i+1 || len(s.Bans) != i+1 {
 			t.Errorf("of %d sources, %+v", i+1, s)
 		}
+	}
+}
+
+// Once the table is gone there is nothing to lift in it, and whoever asks to
+// save does not wait for that.
+func TestNothingOwedToNoTable(t *testing.T) {
+	for name, removes := range map[string]bool{"gone": false, "removed": true} {
+		t.Run(name, func(t *testing.T) {
+			m := newModel(t, 1)
+			m.core.recent[pair[0]] = m.now.Boot // as if it had just been put
+			if removes {
+				m.core.onRemoving(m.now)
+			}
+			m.core.onTableGone(m.now)
+			m.core.unbanned(pair[:1], true, m.now)
+			if !m.core.quiet() {
+				t.Error("something is left to do for a table that is not there")
+			}
+			m.core.readSoon(m.now.Boot)
+			if q, ok := m.core.nextQuestion(m.now); !ok || !q.all {
+				t.Errorf("asked is %+v, want whether there is a table", q)
+			}
+		})
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/nftset"
@@ -161,10 +160,10 @@ func lift(h *ruleset.Handle, spec ruleset.Spec, ps []netip.Prefix) error {
 
 // lookAt looks at the table. before is what was seen last.
 func lookAt(c *nftset.Conn, spec ruleset.Spec, before look) (l look, err error) {
-	start := time.Now()
 	l = before
+	l.read = false
 	l.generation, err = c.Generation()
-	if err != nil || !before.must && (!before.may || l.generation == before.generation) {
+	if err != nil || !before.read && l.generation == before.generation {
 		return l, err
 	}
 	s, err := ruleset.Read(c, spec.Table)
@@ -176,7 +175,7 @@ func lookAt(c *nftset.Conn, spec ruleset.Spec, before look) (l look, err error) 
 	if l.exists && (l.generation != before.generation || !before.current) {
 		l.current, l.wrong, err = compare(c, spec)
 	}
-	l.read, l.took = err == nil, time.Since(start)
+	l.read = err == nil
 	return l, err
 }
 

@@ -35,14 +35,12 @@ type standing struct {
 // reading is a question that is being answered.
 type reading struct {
 	question
-	void   bool // the answer is of a table that is gone
-	fresh  bool // the table is not the one that the book is about
-	first  bool // nothing was known before
-	again  bool // another reading must follow
-	began  book.Moment
+	void   bool                      // the answer is of a table that is gone
+	fresh  bool                      // the table is not the one that the book is about
+	again  bool                      // another reading must follow
+	began  book.Moment               // when it was asked
 	unseen map[netip.Prefix]unseen   // what the book has and the answer has not shown
 	asked  map[netip.Prefix]struct{} // sources whose answers still count
-	stale  map[netip.Prefix]struct{} // sources that were put meanwhile
 	ends   []book.Moment             // of the bans in the sets of prefixes, if it is about these
 }
 
@@ -78,16 +76,14 @@ func (k *core) readSoon(at book.Moment) {
 
 // nextQuestion returns what to ask the kernel now, if there is something.
 func (k *core) nextQuestion(now book.Clock) (q question, ok bool) {
-	if k.reading != nil || k.changing || len(k.toPut)+len(k.toLift) > 0 {
+	if k.reading != nil || k.changing || k.owes() {
 		return q, false // what is to be put would be found missing
 	}
 	all := k.readAt != 0 && now.Boot >= k.readAt
 	if k.table.state != present && !all {
 		return q, false
 	}
-	r := &reading{
-		first: k.counters.Resyncs == 0, unseen: make(map[netip.Prefix]unseen), stale: make(map[netip.Prefix]struct{}),
-	}
+	r := &reading{began: now.Boot, unseen: make(map[netip.Prefix]unseen)}
 	switch {
 	case all:
 		k.readAt = 0
@@ -162,7 +158,7 @@ func (k *core) onAnswer(a answer) {
 // onLayout handles the state of the table.
 func (k *core) onLayout(r *reading, s *ruleset.State, now book.Clock) {
 	t := &k.table
-	t.layout, r.began = s, now.Boot
+	t.layout = s
 	switch {
 	case !s.Exists:
 		k.onTableGone(now)
@@ -230,7 +226,7 @@ func (k *core) settle() {
 func (k *core) onRecord(r *reading, rec *ruleset.Record, now book.Clock) {
 	source := rec.Source
 	_, pending := k.toPut[source]
-	if _, stale := r.stale[source]; pending || stale || k.isAskedAbout(source) {
+	if pending || k.recent[source] >= r.began || k.isAskedAbout(source) {
 		return // it was changed, perhaps after it was read
 	}
 	before, _ := k.book.Get(source)
@@ -260,7 +256,7 @@ func (k *core) onRecord(r *reading, rec *ruleset.Record, now book.Clock) {
 		// It is in two sets, of which the first has shown the longer ban.
 	default:
 		r.see(source, unseenBan)
-		k.onShownBan(row, before, !r.first && !r.fresh, now)
+		k.onShownBan(row, before, k.counters.Resyncs > 0 && !r.fresh, now)
 	}
 }
 

@@ -29,12 +29,9 @@ type table struct {
 	failures   int         // repairs in a row that have not helped
 	suspected  bool        // something has changed since it was read last
 	lookedAt   book.Moment // when it was looked at last
-	read       struct {    // when it was read last
-		at         book.Moment
-		took       time.Duration
-		generation uint32 // of the ruleset; 0: there was none
-	}
-	full uint64 // offences that led to no ban, as the table counts them
+	readAt     book.Moment // when it was read last
+	generation uint32      // of the ruleset then; 0: it was not read yet
+	full       uint64      // offences that led to no ban, as the table counts them
 }
 
 type tableState int
@@ -59,8 +56,6 @@ const (
 	lookEvery = time.Second
 	// readEvery is how often the table is read though nothing has changed.
 	readEvery = 10 * time.Second
-	// readShare bounds the time that this may take: one part of as many.
-	readShare = 20
 	// maxPause bounds the wait before a repair that has failed is tried again.
 	maxPause = time.Minute
 )
@@ -126,10 +121,8 @@ func (k *core) dropPlans() {
 // look is a look at the table, whether it is what it must be.
 type look struct {
 	generation uint32 // of the ruleset
-	must, may  bool   // the table be read; it may be if the generation is another
-	read       bool   // it was: only then what follows is known
-	took       time.Duration
-	exists     bool
+	read       bool   // the table is to be read although it is the same, or was read
+	exists     bool   // what follows is known if it was
 	current    bool
 	wrong      string // what is not right
 	full       uint64
@@ -145,15 +138,9 @@ func (t *table) nextLook() book.Moment {
 
 // beginLook returns what to look for, given what was seen last.
 func (t *table) beginLook(now book.Clock) *look {
-	l := &look{
-		generation: t.read.generation, current: t.current, wrong: t.wrong,
-		must: t.suspected || now.Boot >= t.read.at.Add(readEvery),
-		// On a host where the ruleset changes all the time, which need not be
-		// this table, not every change is followed.
-		may: now.Boot >= t.read.at.Add(max(lookEvery, readShare*t.read.took)),
-	}
+	read := t.suspected || now.Boot >= t.readAt.Add(readEvery)
 	t.suspected = false
-	return l
+	return &look{generation: t.generation, current: t.current, wrong: t.wrong, read: read}
 }
 
 // onLook handles the outcome of a look at the table.
@@ -162,8 +149,8 @@ func (k *core) onLook(l look, now book.Clock) {
 	if t.lookedAt = now.Boot; !l.read {
 		return
 	}
-	first := t.read.generation == 0
-	t.read.at, t.read.took, t.read.generation = now.Boot, l.took, l.generation
+	first := t.generation == 0
+	t.readAt, t.generation = now.Boot, l.generation
 	switch {
 	case !l.exists:
 		k.onTableGone(now)

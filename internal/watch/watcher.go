@@ -38,7 +38,6 @@ type Watcher struct {
 	changing, syncing bool
 	waiting           []chan<- error // Save
 	ready             bool
-	overran           bool // the count of the messages lost in an overrun is still to come
 	saves, failures   uint64
 	saveError         error
 }
@@ -203,15 +202,7 @@ func (w *Watcher) onReceived(r received) {
 	for i := range r.messages {
 		w.core.onLogMessage(&r.messages[i].Message, r.messages[i].source, now)
 	}
-	// After an overrun, the next message says how many were lost in it. Another
-	// gap is not an overrun, and is complete.
-	known := r.lost.Messages > 0 && w.overran
-	if known || r.lost.Overrun {
-		w.overran = r.lost.Overrun
-	}
-	if w.core.onLost(r.lost, now); r.lost.Messages > 0 && !known {
-		w.core.resync(now)
-	}
+	w.core.onLost(r.lost, now)
 	for _, ev := range r.events {
 		w.core.onEvent(ev, now)
 	}
