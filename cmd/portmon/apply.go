@@ -64,7 +64,7 @@ With --check the exit code is 3 if the kernel holds something else.`,
 }
 
 func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts) error {
-	w := p.runningWatcher(conf.Watch.State)
+	w, _ := p.runningWatcher()
 	if w != nil {
 		defer w.Close()
 		if err := w.Applying(); err != nil {
@@ -96,7 +96,7 @@ func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts) erro
 		p.note("traps are armed in %s, so that services can start", text.Duration(conf.Spec.Grace))
 	}
 	if w == nil {
-		if err := p.restore(h, conf); err != nil {
+		if err := p.restore(h, &conf.Spec); err != nil {
 			p.warn("remembered bans are not put back: %v", err)
 		}
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 type banOptions struct {
-	targetOptions
+	targetList
 	reason  string
 	force   bool
 	offence bool
@@ -59,6 +59,7 @@ checked before any of these sources is banned.`,
 			}
 			return errors.Join(noTwoOf(cmd, "for", "offence"), noTwoOf(cmd, "extend", "offence"))
 		},
+		PreRunE: p.findState,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if cmd.Flags().Changed("for") {
 				if o.length, err = parseBanTime(length); err != nil {
@@ -68,16 +69,15 @@ checked before any of these sources is banned.`,
 			if err := checkReason(o.reason, o.offence); err != nil {
 				return usage(cmd, "%w", err)
 			}
-			list, err := p.readListed(cmd, args, o.targetOptions)
-			if err != nil {
+			if err := o.read(p, cmd, args); err != nil {
 				return err
 			}
-			for _, t := range list.targets {
+			for _, t := range o.targets {
 				if o.offence && !t.address {
 					return usage(cmd, "ban %s: only addresses can offend", t.text)
 				}
 			}
-			return p.withTable(func(h *ruleset.Handle) error { return p.ban(h, list, o) })
+			return p.withTable(func(h *ruleset.Handle) error { return p.ban(h, o) })
 		},
 	}
 	cmd.Flags().StringVar(&length, "for", "", `ban for a `+"`DURATION`"+` such as 90s, 8h, 3d or 1w, or "forever"`)
@@ -85,172 +85,161 @@ checked before any of these sources is banned.`,
 	cmd.Flags().BoolVar(&o.extend, "extend", false, "leave a ban alone that lasts as long or longer")
 	cmd.Flags().BoolVar(&o.offence, "offence", false, "count it as an offence, and ban by the ladder; not with --for")
 	cmd.Flags().BoolVar(&o.force, "force", false, "ban even the address that you are connected from by SSH")
-	o.addFlags(cmd, "ban")
+	o.addFlags(cmd)
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(
 		[]cobra.Completion{"1h", "8h", "1d", "3d", "30d", forever}, cobra.ShellCompDirectiveNoFileComp)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("reason", cobra.NoFileCompletions))
 	return cmd
 }
 
-// readListed reads what to ban or unban. Either is remembered in the state file
-// that the configuration names, so a --config that cannot be read is an error.
-func (p *cli) readListed(cmd *cobra.Command, args []string, o targetOptions) (*targetList, error) {
-	if _, err := p.statePath(); err != nil && p.configFile != "" {
-		return nil, err
-	}
-	return p.readTargets(cmd, args, o)
-}
-
 // ban bans what can be banned of a list, and reports the rest.
-func (p *cli) ban(h *ruleset.Handle, list *targetList, o banOptions) error {
-	if err := p.skipRefused(h, list, o.force); err != nil {
-		return err
+func (p *cli) ban(h *ruleset.Handle, o banOptions) error {
+	err := p.checkBans(h, o.targets, o.force)
+	if err == nil {
+		err = o.skip(p)
 	}
-	switch {
-	case len(list.targets) == 0:
-		return errors.New("nothing to ban")
-	case o.offence:
-		return p.banOffenders(h, list.targets, o.reason)
-	}
-	length := max(o.length, 0) // 0 is forever from here on
-	if o.length == 0 {
-		ladder, _ := h.Ladder()
-		if len(ladder) == 0 {
-			return &hinted{errors.New("the table has no ladder"), "run `portmon apply`"}
-		}
-		length = ladder[0]
-	}
-	held, err := heldBans(h, list.targets, length)
 	if err != nil {
 		return err
 	}
-	records, made := make([]ruleset.Record, 0, len(list.targets)), make([]target, 0, len(list.targets))
-	longer := 0 // are banned for longer, and left alone
-	for _, t := range list.targets {
-		was := held[t.source]
-		if (o.extend || o.length == 0) && was.longest.outlasts(length) {
-			if longer++; longer <= fewTargets {
-				p.note("%s is already banned %s", t.name(), was.longest.left("for %s"))
-			}
-			continue
+	var addrs []netip.Addr // that offend
+	for _, t := range o.targets {
+		addrs = append(addrs, t.prefix.Addr())
+	}
+	var put []ruleset.Record
+	var found map[netip.Prefix]held
+	var refused []error // since they were checked
+	err = withSets(h, func() (err error) {
+		if o.offence {
+			put, refused, err = h.Offend(addrs, o.reason)
+		} else if put, found, err = newBans(h, o); err == nil {
+			refused, err = h.Put(put)
 		}
-		made = append(made, t)
-		records = append(records, ruleset.Record{
-			Source: t.source, Banned: true, Timeout: length, Remaining: length, Cause: ruleset.CauseHand,
-			Comment: cmp.Or(o.reason, was.reason, book.HandComment),
-		})
+		return err
+	})
+	if err == nil && len(put) > 0 {
+		p.rememberBans(h, put)
 	}
-	if longer > fewTargets {
-		p.note("%s already banned for as long or longer", text.Plural(longer, "source"))
-	}
-	if len(records) == 0 {
-		return nil
-	}
-	err = withSets(h, func() error { _, err := h.Put(records); return err })
-	if err != nil {
+	if err := errors.Join(err, errors.Join(refused...)); err != nil {
 		return fmt.Errorf("ban: %w", err)
 	}
-	p.rememberBans(h, records)
-	if len(made) > fewTargets {
-		p.print("banned %s\n", text.Plural(len(made), "source"))
-		return nil
-	}
-	for _, t := range made {
-		was, shortened := held[t.source], ""
-		stays := length > 0 && was.stays.outlasts(length)
-		if length > 0 && !stays && was.longest.outlasts(length) {
-			shortened = " (was: " + was.longest.left("%s left") + ")"
-		}
-		p.print("banned %s %s%s\n", t.name(), banTime(length), shortened)
-		if stays {
-			p.note("%s is banned for longer already: %s, in %s", text.Prefix(t.source), was.stays.left("%s left"), was.stays.set)
-		}
-	}
+	p.reportBans(o.targets, put, found)
 	return nil
 }
 
-// skipRefused takes what cannot be banned out of a list, and reports it.
-func (p *cli) skipRefused(h *ruleset.Handle, list *targetList, force bool) error {
+// checkBans gives an error to targets that cannot be banned.
+func (p *cli) checkBans(h *ruleset.Handle, targets []target, force bool) error {
 	own, err := ownAddrs()
+	if err := errors.Join(err, resolve(h, targets)); err != nil {
+		return err
+	}
+	well := make([]*target, 0, len(targets))
+	sources := make([]netip.Prefix, 0, len(targets))
+	for i := range targets {
+		if t := &targets[i]; t.err == nil {
+			well, sources = append(well, t), append(sources, t.source)
+		}
+	}
+	refused, err := h.Check(sources...)
 	if err != nil {
 		return err
 	}
-	if err := resolve(h, list.targets); err != nil {
-		return err
+	for i, err := range refused {
+		well[i].err = err
 	}
-	refused, err := h.Check(sourcesOf(list.targets)...)
-	if err != nil {
-		return err
-	}
-	if refused == nil {
-		refused = make([]error, len(list.targets))
+	whitelisted := func(p netip.Prefix) (reason, err error) {
+		entry, ok, err := h.Whitelisted(nftset.Prefix(p).Interval)
+		if ok {
+			reason = &ruleset.WhitelistedError{Prefix: p, Entry: entry}
+		}
+		return reason, err
 	}
 	peer, exposed := p.sshPeer()
-	exposed = exposed && !force
-	if exposed {
-		_, whitelisted, err := h.Whitelisted(nftset.Addr(peer).Interval)
+	if exposed = exposed && !force; exposed {
+		reason, err := whitelisted(netip.PrefixFrom(peer, peer.BitLen()))
 		if err != nil {
 			return err
 		}
-		exposed = !whitelisted
+		exposed = reason == nil
 	}
-	for i, t := range list.targets {
-		if refused[i] == nil && t.prefix != t.source {
+	for _, t := range well {
+		if t.err == nil && t.prefix != t.source {
 			// The network may be banned, but not that address of it.
-			entry, whitelisted, err := h.Whitelisted(nftset.Prefix(t.prefix).Interval)
-			if err != nil {
+			if t.err, err = whitelisted(t.prefix); err != nil {
 				return err
-			}
-			if whitelisted {
-				refused[i] = &ruleset.WhitelistedError{Prefix: t.prefix, Entry: entry}
 			}
 		}
 		switch {
-		case refused[i] != nil:
+		case t.err != nil:
 		case t.prefix.IsSingleIP() && slices.Contains(own, t.prefix.Addr()):
-			refused[i] = fmt.Errorf("%s is an address of this host", t.prefix.Addr())
+			t.err = fmt.Errorf("%s is an address of this host", t.prefix.Addr())
 		case exposed && t.source.Contains(peer):
-			refused[i] = &hinted{
+			t.err = &hinted{
 				fmt.Errorf("you are connected by SSH from %s, and would be locked out", peer),
 				"to ban it all the same, add --force",
 			}
 		}
 	}
-	return p.skip(list, refused, "ban")
+	return nil
 }
 
-// banOffenders bans addresses as the packet path does.
-func (p *cli) banOffenders(h *ruleset.Handle, targets []target, reason string) error {
-	var addrs []netip.Addr
+// newBans returns what to put into the table for targets, and the bans that
+// these are under already. Of those it leaves alone what lasts longer, if it
+// is to.
+func newBans(h *ruleset.Handle, o banOptions) (put []ruleset.Record, found map[netip.Prefix]held, err error) {
+	length := max(o.length, 0) // 0 is forever from here on
+	if o.length == 0 {
+		ladder, _ := h.Ladder()
+		if len(ladder) == 0 {
+			return nil, nil, &hinted{errors.New("the table has no ladder"), runApply}
+		}
+		length = ladder[0]
+	}
+	if found, err = heldBans(h, sourcesOf(o.targets), length); err != nil {
+		return nil, nil, err
+	}
+	put = make([]ruleset.Record, 0, len(o.targets))
+	for _, t := range o.targets {
+		was := found[t.source]
+		if (o.extend || o.length == 0) && was.longest.outlasts(length) {
+			continue
+		}
+		put = append(put, ruleset.Record{
+			Source: t.source, Banned: true, Timeout: length, Remaining: length, Cause: ruleset.CauseHand,
+			Comment: cmp.Or(o.reason, was.reason, book.HandComment),
+		})
+	}
+	return put, found, nil
+}
+
+// reportBans reports what was put into the table for targets, and what was not
+// because of the bans found there.
+func (p *cli) reportBans(targets []target, put []ruleset.Record, found map[netip.Prefix]held) {
+	if len(targets) > fewTargets {
+		if left := len(targets) - len(put); left > 0 {
+			p.note("%s already banned for as long or longer", text.Plural(left, "source"))
+		}
+		p.print("banned %s\n", text.Plural(len(put), "source"))
+		return
+	}
+	made := make(map[netip.Prefix]*ruleset.Record)
+	for i := range put {
+		made[put[i].Source] = &put[i]
+	}
 	for _, t := range targets {
-		addrs = append(addrs, t.prefix.Addr())
-	}
-	var put []ruleset.Record
-	var refused []error
-	err := withSets(h, func() (err error) {
-		put, refused, err = h.Offend(addrs, reason)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("ban: %w", err)
-	}
-	p.rememberBans(h, put)
-	made := make(map[netip.Prefix]ruleset.Record, len(put))
-	for _, r := range put {
-		made[r.Source] = r
-	}
-	var errs []error
-	for i, t := range targets {
-		switch r, ok := made[t.source]; {
-		case refused[i] != nil:
-			errs = append(errs, fmt.Errorf("ban %s: %w", t.text, refused[i]))
-		case ok:
+		r, was := made[t.source], found[t.source]
+		switch {
+		case r == nil:
+			p.note("%s is already banned%s", t.name(), was.longest.left(" for %s"))
+			continue
+		case r.Step > 0:
 			p.print("banned %s %s (tier %d)\n", t.name(), banTime(r.Timeout), r.Step)
 		default:
-			p.note("%s is already banned", t.name())
+			p.print("banned %s %s\n", t.name(), banTime(r.Timeout))
+		}
+		if r.Timeout > 0 && was.stays.outlasts(r.Timeout) {
+			p.note("%s is banned for longer already:%s, in %s", text.Prefix(t.source), was.stays.left(" %s left"), was.stays.set)
 		}
 	}
-	return p.failEach(errs)
 }
 
 // held is what is known of the bans that a source is under.
@@ -271,61 +260,55 @@ func (b heldBan) outlasts(d time.Duration) bool {
 	return b.set != "" && (b.remaining == 0 || d > 0 && b.remaining >= d)
 }
 
-// left writes how much of the ban is left.
+// left writes how much of the ban is left, if that is known.
 func (b heldBan) left(format string) string {
-	if b.remaining == 0 {
-		return forever
+	switch {
+	case b.set == "":
+		return ""
+	case b.remaining == 0:
+		return " " + forever
 	}
 	return fmt.Sprintf(format, text.ShortDuration(b.remaining))
 }
 
 // heldBans returns the bans that cover sources which are to be banned for that
 // long.
-func heldBans(h *ruleset.Handle, targets []target, length time.Duration) (map[netip.Prefix]held, error) {
+func heldBans(h *ruleset.Handle, sources []netip.Prefix, length time.Duration) (map[netip.Prefix]held, error) {
 	found := make(map[netip.Prefix]held)
-	err := withSets(h, func() error {
-		clear(found)
-		var sorted []netip.Prefix
-		for e, err := range h.BansIn(sourcesOf(targets)...) {
-			if err != nil {
-				return err
-			}
-			if sorted == nil {
-				sorted = slices.SortedFunc(slices.Values(sourcesOf(targets)), text.ComparePrefixes)
-			}
-			first, _ := slices.BinarySearchFunc(sorted, e.From.Addr(), func(p netip.Prefix, a netip.Addr) int {
-				return p.Addr().Compare(a)
-			})
-			for _, source := range sorted[first:] {
-				iv := nftset.Prefix(source).Interval
-				if iv.From.Compare(e.To) > 0 {
-					break
-				}
-				if e.Covers(iv) {
-					was := found[source]
-					was.add(h, e, source, length)
-					found[source] = was
-				}
-			}
+	var sorted []netip.Prefix
+	for e, err := range h.BansIn(sources...) {
+		if err != nil {
+			return nil, err
 		}
-		return nil
-	})
-	return found, err
-}
-
-func (l *held) add(h *ruleset.Handle, e ruleset.Entry, source netip.Prefix, length time.Duration) {
-	b := heldBan{e.Set, e.Remaining}
-	exact := e.Interval == nftset.Prefix(source).Interval
-	if exact && l.reason == "" {
-		l.reason, _ = ruleset.Offence(e.Comment)
+		if sorted == nil {
+			sorted = slices.SortedFunc(slices.Values(sources), text.ComparePrefixes)
+		}
+		first, _ := slices.BinarySearchFunc(sorted, e.From.Addr(), func(p netip.Prefix, a netip.Addr) int {
+			return p.Addr().Compare(a)
+		})
+		for _, source := range sorted[first:] {
+			iv := nftset.Prefix(source).Interval
+			if iv.From.Compare(e.To) > 0 {
+				break
+			}
+			if !e.Covers(iv) {
+				continue
+			}
+			was, b, exact := found[source], heldBan{e.Set, e.Remaining}, e.Interval == iv
+			if exact && was.reason == "" {
+				was.reason, _ = ruleset.Offence(e.Comment)
+			}
+			if !was.longest.outlasts(b.remaining) {
+				was.longest = b
+			}
+			replaced := exact && e.Role != ruleset.RoleSubnet && (e.Role == ruleset.RoleNet) == h.IsNet(source, length)
+			if !replaced && !was.stays.outlasts(b.remaining) {
+				was.stays = b
+			}
+			found[source] = was
+		}
 	}
-	if !l.longest.outlasts(b.remaining) {
-		l.longest = b
-	}
-	replaced := exact && e.Role != ruleset.RoleSubnet && (e.Role == ruleset.RoleNet) == h.IsNet(source, length)
-	if !replaced && !l.stays.outlasts(b.remaining) {
-		l.stays = b
-	}
+	return found, nil
 }
 
 // failEach reports errors that are independent of each other, each with its

@@ -70,6 +70,11 @@ type cli struct {
 	env
 	ui
 	configFile string // --config; empty for the default path
+
+	// state is the file in which bans are remembered; empty if stateErr says why
+	// it is not known. See findState.
+	state    string
+	stateErr error
 }
 
 // tableName is the name of the table. No configuration changes it.

@@ -19,6 +19,7 @@ func (p *cli) loadConfig() (*config.Config, route.Facts, error) {
 	if err != nil {
 		return nil, route.Facts{}, err
 	}
+	p.state = conf.Watch.State
 	for _, w := range conf.Warnings {
 		p.warn("%v", w)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"iter"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -31,6 +32,7 @@ is not an error if there are none. With --json the bans are not sorted.`,
   portmon list --json | jq '.bans | sort_by(-.timeout_seconds)[:5]'`,
 		ValidArgsFunction: p.completeBanned,
 		Args:              func(cmd *cobra.Command, args []string) error { return noTwoOf(cmd, "count", "json") },
+		PreRunE:           p.findState,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			only, err := parseTargets(cmd, args)
 			if err != nil {
@@ -38,7 +40,7 @@ is not an error if there are none. With --json the bans are not sorted.`,
 			}
 			return p.withTable(func(h *ruleset.Handle) error {
 				p.warnIdle(h)
-				know, err := p.knownOf(h, only, count)
+				known, sources, err := p.toExplain(h, only, count)
 				if err != nil {
 					return err
 				}
@@ -51,9 +53,9 @@ is not an error if there are none. With --json the bans are not sorted.`,
 					entries = h.BansIn(wanted...)
 				}
 				read := ahead(entries, p.now) // while what is remembered is read
-				k, err := know()
-				if err != nil {
-					return err
+				var k *knowledge
+				if known {
+					k = p.knowledge(h, sources...)
 				}
 				return p.list(bansOf(read, k, wanted), only, asJSON, count)
 			})
@@ -62,6 +64,32 @@ is not an error if there are none. With --json the bans are not sorted.`,
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
 	cmd.Flags().BoolVar(&count, "count", false, "write only the number of bans")
 	return cmd
+}
+
+// maxKnown is up to how many bans a list shows what is remembered of them. To
+// read a larger book takes as much memory as all bans.
+const maxKnown = 100_000
+
+// toExplain returns the sources of which a list of targets, or of all bans,
+// shows what is remembered; none if it shows that of all. known is false if it
+// shows nothing.
+func (p *cli) toExplain(h *ruleset.Handle, only []target, count bool) (known bool, sources []netip.Prefix, err error) {
+	switch {
+	case count:
+		return false, nil, nil
+	case len(only) > 0:
+		err = resolve(h, only)
+		if !slices.ContainsFunc(only, func(t target) bool { return !t.address }) {
+			sources = sourcesOf(only)
+		}
+		return true, sources, err
+	}
+	n, err := countBans(h)
+	if n > maxKnown {
+		debug.SetGCPercent(10) // most of what is allocated for so many is garbage at once
+		p.note("more than %d bans: offences and ports are left out; name addresses to see theirs", maxKnown)
+	}
+	return n <= maxKnown, nil, err
 }
 
 // bansOf makes bans of entries, those that overlap one of the prefixes; all if

@@ -22,12 +22,9 @@ The bans are forgotten as well, so that portmon apply does not put them back;
 offences are still remembered.`,
 		Example: `  portmon remove
   portmon apply`,
-		Args: noArgs,
+		Args:    noArgs,
+		PreRunE: p.findState,
 		RunE: func(*cobra.Command, []string) error {
-			path, pathErr := p.statePath()
-			if pathErr != nil && p.configFile != "" {
-				return pathErr
-			}
 			c, h, err := p.open()
 			if err != nil {
 				return err
@@ -37,10 +34,7 @@ offences are still remembered.`,
 			if err != nil {
 				return err
 			}
-			var w watcher
-			if pathErr == nil {
-				w = p.runningWatcher(path)
-			}
+			w, _ := p.runningWatcher()
 			if w != nil {
 				defer w.Close()
 				if err := w.Removing(); err != nil {
@@ -56,11 +50,15 @@ offences are still remembered.`,
 			default:
 				p.print("inet %s: removed, and %s with it\n", tableName, text.Plural(n, "ban"))
 			}
-			if w == nil && pathErr == nil {
-				pathErr = p.forgetBans(path)
+			if w != nil {
+				return nil
 			}
-			if pathErr != nil {
-				return fmt.Errorf("bans are still remembered, and can come back: %w", pathErr)
+			err = p.stateErr
+			if err == nil {
+				err = p.forgetBans(h)
+			}
+			if err != nil {
+				return fmt.Errorf("bans are still remembered, and can come back: %w", err)
 			}
 			return nil
 		},
@@ -69,26 +67,19 @@ offences are still remembered.`,
 
 // forgetBans takes all bans out of the book, so that the next apply puts none
 // back and the next watcher does not make the table again.
-func (p *cli) forgetBans(path string) error {
-	report, err := lookAtBook(path, nil)
+func (p *cli) forgetBans(h *ruleset.Handle) error {
+	if err := h.Refresh(); err != nil {
+		return err
+	}
+	report, err := p.lookAtBook(h)
 	if err != nil || report.Missing {
 		return err
 	}
-	return p.changeBook(path, nil, func(b *book.Book) {
+	return p.changeBook(h, false, func(b *book.Book, _ book.Report) error {
 		for row := range b.Rows() {
 			b.Lift(row.Source)
 		}
 		b.SetTable(0)
+		return nil
 	})
-}
-
-// countBans returns how many bans a table holds.
-func countBans(h *ruleset.Handle) (n int, err error) {
-	fill, err := h.Fill()
-	for _, f := range fill {
-		if role, _ := ruleset.RoleOf(f.Set); role.Bans() {
-			n += f.Count
-		}
-	}
-	return n, err
 }

@@ -4,62 +4,53 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
-	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
 
 // restore puts back what is remembered and the table lacks, if it is not the
 // table that the book is about. A running watcher does that by itself.
-func (p *cli) restore(h *ruleset.Handle, conf *config.Config) error {
-	path := conf.Watch.State
-	report, err := lookAtBook(path, h)
+func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) error {
+	report, err := p.lookAtBook(h)
 	if err != nil || report.Missing || sameTable(report, h) {
 		return err
 	}
-	b, _, locked, err := p.openBook(bookConfig(path, h))
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	held, err := readKernel(h)
-	if err != nil {
-		return err
-	}
-	now := book.ReadClock().Boot
-	var records []ruleset.Record
-	for row := range b.Rows() {
-		if r, ok := row.Record(&conf.Spec, now); ok && addsTo(held, &r, now) {
-			records = append(records, r)
-		}
-	}
-	var refused []error
-	err = withSets(h, func() (err error) { refused, err = h.Put(records); return err })
-	if err != nil {
-		return err
-	}
 	bans := 0
-	for i := range records {
-		r := &records[i]
-		switch {
-		case refused != nil && refused[i] != nil:
-			b.Free(r.Source) // it was whitelisted since
-		case r.Banned:
-			bans++
-			held.Free(r.Source) // the table has what the book says
-		}
-	}
-	b.SetTable(h.Handle)
-	catchUp(b, held, false)
-	if !locked { // otherwise the watcher goes on with it once it wakes up
-		if err := b.Sync(book.ReadClock()); err != nil {
+	err = p.changeBook(h, true, func(b *book.Book, _ book.Report) error {
+		held, err := readKernel(h)
+		if err != nil {
 			return err
 		}
-	}
+		now := book.ReadClock().Boot
+		var records []ruleset.Record
+		for row := range b.Rows() {
+			if r, ok := row.Record(spec, now); ok && addsTo(held, &r, now) {
+				records = append(records, r)
+			}
+		}
+		var refused []error
+		err = withSets(h, func() (err error) { refused, err = h.Put(records); return err })
+		if err != nil {
+			return err
+		}
+		for i := range records {
+			r := &records[i]
+			switch {
+			case refused != nil && refused[i] != nil:
+				b.Free(r.Source) // it was whitelisted since
+			case r.Banned:
+				bans++
+				held.Free(r.Source) // the table has what the book says
+			}
+		}
+		b.SetTable(h.Handle)
+		catchUp(b, held, false)
+		return nil
+	})
 	if bans > 0 {
 		p.print("inet %s: put back %s\n", tableName, text.Plural(bans, "ban"))
 	}
-	return nil
+	return err
 }
 
 // addsTo removes from a record what the table holds already for as long or

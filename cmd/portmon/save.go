@@ -24,21 +24,21 @@ on disk. Without a table there is nothing to save, and the file stays as it is.`
   portmon save
   nft flush ruleset
   portmon apply`,
-		Args: noArgs,
+		Args:    noArgs,
+		PreRunE: p.findState,
 		RunE: func(*cobra.Command, []string) error {
-			path, err := p.statePath()
-			if err != nil {
-				return err
+			if p.stateErr != nil {
+				return p.stateErr
 			}
-			if w := p.runningWatcher(path); w != nil {
+			if w, _ := p.runningWatcher(); w != nil {
 				defer w.Close()
 				if err := w.Save(); err != nil {
 					return err
 				}
-				p.print("%s: saved by the watcher\n", path)
+				p.print("%s: saved by the watcher\n", p.state)
 				return nil
 			}
-			err = p.withTable(func(h *ruleset.Handle) error { return p.save(path, h) })
+			err := p.withTable(p.save)
 			if errors.Is(err, errNoTable) {
 				p.note("no table inet %s: nothing to save", tableName)
 				return nil
@@ -51,56 +51,28 @@ on disk. Without a table there is nothing to save, and the file stays as it is.`
 // save brings the book up to date with the table. What only the book has was
 // lifted or is over if it is about this very table, and otherwise still has to
 // be put back.
-func (p *cli) save(path string, h *ruleset.Handle) error {
-	// A ban is in the table before it is in the book: so the book is read first,
-	// and what the table lacks then was lifted.
-	b, report, _, err := p.openBook(bookConfig(path, h))
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	held, err := readKernel(h)
-	if err != nil {
-		return err
-	}
-	if report.Missing {
-		b.SetTable(h.Handle)
-	}
-	catchUp(b, held, sameTable(report, h))
-	if err := b.Compact(book.ReadClock()); err != nil {
-		return err
-	}
+func (p *cli) save(h *ruleset.Handle) error {
 	bans := 0
-	for row := range b.Rows() {
-		if row.Banned {
-			bans++
+	err := p.changeBook(h, true, func(b *book.Book, report book.Report) error {
+		// A ban is in the table before it is in the book: so the book is read
+		// first, and what the table lacks then was lifted.
+		held, err := readKernel(h)
+		if err != nil {
+			return err
 		}
-	}
-	p.print("%s: saved %s\n", path, text.Plural(bans, "ban"))
-	return nil
-}
-
-// sameTable reports whether a book is about this very table, so that what is
-// missing from the table was lifted or is over.
-func sameTable(r book.Report, h *ruleset.Handle) bool {
-	return r.Saved.SameTable(book.Here(h.Handle))
-}
-
-// catchUp enters what a table holds into a book, and if the book is about that
-// table, removes what it does not hold any more.
-func catchUp(b, held *book.Book, sameTable bool) {
-	b.Sweep(book.ReadClock())
-	if sameTable {
+		if report.Missing {
+			b.SetTable(h.Handle)
+		}
+		catchUp(b, held, sameTable(report, h))
 		for row := range b.Rows() {
-			now, _ := held.Get(row.Source)
-			if row.Step > 0 && now.Step == 0 {
-				b.Free(row.Source)
-			} else if row.Banned && !now.Banned {
-				b.Lift(row.Source)
+			if row.Banned {
+				bans++
 			}
 		}
+		return nil
+	})
+	if err == nil {
+		p.print("%s: saved %s\n", p.state, text.Plural(bans, "ban"))
 	}
-	for row := range held.Rows() {
-		b.Learn(row)
-	}
+	return err
 }

@@ -122,7 +122,11 @@ func (p *cli) report() (*report, error) {
 	if r.idle != "" {
 		r.InForce = new(bool)
 	}
-	r.askWatcher(p)
+	_ = p.findState(nil, nil) // the configuration is reported on its own
+	if w, status := p.runningWatcher(); w != nil {
+		w.Close()
+		r.Watcher = watcherReport{true, &status}
+	}
 	conf, _, err := p.loadConfig()
 	if err != nil {
 		return r, err
@@ -153,20 +157,6 @@ func (r *report) read(p *cli, h *ruleset.Handle) error {
 	}
 	r.Listeners = p.listenersOn(r.traps)
 	return nil
-}
-
-// askWatcher fills in what a watcher reports of itself.
-func (r *report) askWatcher(p *cli) {
-	path, err := p.statePath()
-	if err != nil {
-		return // the configuration is reported on its own
-	}
-	if w := p.runningWatcher(path); w != nil {
-		defer w.Close()
-		if status, err := w.Status(); err == nil {
-			r.Watcher = watcherReport{true, &status}
-		}
-	}
 }
 
 // compare fills in how far the table is what the configuration says.

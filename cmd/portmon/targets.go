@@ -1,49 +1,126 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
-	"slices"
-	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/addrlist"
 	"github.com/portmon/portmon/internal/text"
-	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
-// targetOptions are the flags of commands that take lists.
-type targetOptions struct {
-	file   string
-	strict bool
+// target is an address or a prefix that the user named, as an argument or in a
+// file.
+type target struct {
+	text   string // as it was written
+	line   int    // of the file; 0 for an argument
+	prefix netip.Prefix
+	// address reports that it was an address: prefix holds it alone.
+	address bool
+	// source is the prefix to ban or unban: of an address the prefix by which it
+	// is banned. See resolve.
+	source netip.Prefix
+	// err is why nothing is done with it.
+	err error
 }
 
-func (o *targetOptions) addFlags(cmd *cobra.Command, verb string) {
-	cmd.Flags().StringVar(&o.file, "file", "", verb+" what a `FILE` lists, - for standard input")
-	cmd.Flags().BoolVar(&o.strict, "strict", false, verb+" nothing if anything in the file is wrong")
-	cobra.CheckErr(cmd.MarkFlagFilename("file"))
+// parseTarget reads an address, a prefix, or a range, which becomes one or more
+// prefixes. Bits beyond the length of a prefix are dropped.
+func parseTarget(s string) (targets []target, err error) {
+	prefixes, err := addrlist.Parse(s)
+	if err != nil {
+		return nil, badTarget(s, err)
+	}
+	for _, p := range prefixes {
+		targets = append(targets, target{text: s, prefix: p, address: isAddress(s)})
+	}
+	return targets, nil
 }
 
-// targetList is what the user named: the arguments first, and then a file.
+// isAddress tells an address from a prefix or a range.
+func isAddress(s string) bool { return !strings.ContainsAny(s, "/-") }
+
+// badTarget explains an error of addrlist.
+func badTarget(s string, err error) error {
+	what := "address"
+	switch {
+	case errors.Is(err, addrlist.ErrSyntax):
+		return fmt.Errorf("%q is not an IP address, a prefix or a range", s)
+	case strings.Contains(s, "/"):
+		what = "prefix"
+	case strings.Contains(s, "-"):
+		what = "range"
+	}
+	return fmt.Errorf("%q is not a valid %s: %w", s, what, err)
+}
+
+// parseTargets reads all arguments, and reports all that are wrong.
+func parseTargets(cmd *cobra.Command, args []string) ([]target, error) {
+	var targets []target
+	var errs []error
+	for _, arg := range args {
+		t, err := parseTarget(arg)
+		targets, errs = append(targets, t...), append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, usage(cmd, "%w", err)
+	}
+	return targets, nil
+}
+
+// resolve fills in the sources of targets that have no error.
+func resolve(h *ruleset.Handle, targets []target) (err error) {
+	for i := range targets {
+		t := &targets[i]
+		if t.source = t.prefix; t.address && t.err == nil {
+			if t.source, err = h.Source(t.prefix.Addr()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func sourcesOf(targets []target) []netip.Prefix {
+	sources := make([]netip.Prefix, len(targets))
+	for i, t := range targets {
+		sources[i] = t.source
+	}
+	return sources
+}
+
+// name returns the source and, if that is not what the user wrote, why.
+func (t target) name() string {
+	p, err := netip.ParsePrefix(t.text)
+	switch {
+	case t.address && !t.source.IsSingleIP():
+		return text.Prefix(t.source) + ", the network of " + t.prefix.Addr().String() + ","
+	case err == nil && p != p.Masked():
+		return text.Prefix(t.source) + ", the network of " + t.text + ","
+	}
+	return text.Prefix(t.source)
+}
+
+// targetList is what to ban or unban: the arguments first, and then what a file
+// lists.
 type targetList struct {
 	targets []target
-	name    string // of the file
-	wrong   []fault
-	strict  bool
+	verb    string // ban or unban
+	file    string
+	strict  bool // if anything is wrong, nothing is done
 }
 
-// fault is what is wrong with a line of a list, or with an argument.
-type fault struct {
-	line int
-	err  error
+func (l *targetList) addFlags(cmd *cobra.Command) {
+	l.verb = cmd.Name()
+	cmd.Flags().StringVar(&l.file, "file", "", l.verb+" what a `FILE` lists, - for standard input")
+	cmd.Flags().BoolVar(&l.strict, "strict", false, l.verb+" nothing if anything in the file is wrong")
+	cobra.CheckErr(cmd.MarkFlagFilename("file"))
 }
 
 const (
@@ -53,43 +130,39 @@ const (
 	maxListed = 256 << 20
 )
 
-// readTargets reads the arguments and the file.
-func (p *cli) readTargets(cmd *cobra.Command, args []string, o targetOptions) (*targetList, error) {
-	targets, err := parseTargets(cmd, args)
-	if err != nil {
-		return nil, err
+// read reads the arguments and the file.
+func (l *targetList) read(p *cli, cmd *cobra.Command, args []string) (err error) {
+	if l.targets, err = parseTargets(cmd, args); err != nil || l.file == "" && !l.strict {
+		return err
 	}
-	list := &targetList{targets: targets, strict: o.strict}
-	if o.file == "" {
-		if o.strict {
-			return nil, usage(cmd, "--strict requires --file")
-		}
-		return list, nil
-	}
-	in, name := p.stdin, "standard input"
-	if o.file != "-" {
-		name = o.file
-		f, err := openList(o.file)
+	in := p.stdin
+	switch l.file {
+	case "":
+		return usage(cmd, "--strict requires --file")
+	case "-":
+		l.file = "standard input"
+	default:
+		f, err := openList(l.file)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		defer f.Close()
 		in = f
 	}
-	list.name = name
 	for e, err := range addrlist.Read(in, maxListed) {
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", name, err)
+			return fmt.Errorf("read %s: %w", l.file, err)
 		}
+		t := target{text: e.Text, line: e.Line, address: isAddress(e.Text)}
 		if e.Err != nil {
-			list.wrong = append(list.wrong, list.faultOf(e.Line, e.Text, badTarget(e.Text, e.Err)))
+			t.err = badTarget(e.Text, e.Err)
+			l.targets = append(l.targets, t)
 		}
-		for _, prefix := range e.Prefixes {
-			address := !strings.ContainsAny(e.Text, "/-")
-			list.targets = append(list.targets, target{text: e.Text, prefix: prefix, address: address, line: e.Line})
+		for _, t.prefix = range e.Prefixes {
+			l.targets = append(l.targets, t)
 		}
 	}
-	return list, nil
+	return nil
 }
 
 // openList opens a file or a pipe. A folder would only fail when it is read.
@@ -108,90 +181,41 @@ func openList(name string) (*os.File, error) {
 	return os.Open(name)
 }
 
-// faultOf says where a line is and what is wrong with it: "list.txt:8: 10.1.2.3:
-// whitelisted by 10.0.0.0/8".
-func (l *targetList) faultOf(line int, entry string, err error) fault {
-	reason := err.Error()
-	for _, subject := range []string{entry, strconv.Quote(entry)} {
-		reason = strings.TrimPrefix(reason, subject+" is ")
-	}
-	text := fmt.Sprintf("%s:%d: %s: %s", l.name, line, entry, reason)
-	if h := hintFor(err); h != "" {
-		return fault{line, &hinted{errors.New(text), h}}
-	}
-	return fault{line, errors.New(text)}
-}
-
-// skip takes out of a list what is refused, an error for each target, and
-// reports that and the lines that are none. It returns an error if the rest is
-// not to be done either: if it is wrong with an argument, or with --strict.
-func (p *cli) skip(list *targetList, refused []error, verb string) error {
-	wrong := list.wrong
-	kept := list.targets[:0]
-	for i, err := range refused {
-		t := list.targets[i]
+// skip takes out of a list what has an error, and reports it. It returns an
+// error if nothing is left, or the rest is not to be done either: if an
+// argument is wrong, or with --strict.
+func (l *targetList) skip(p *cli) error {
+	var fatal []error
+	kept, skipped, last := l.targets[:0], 0, 0
+	for _, t := range l.targets {
 		switch {
-		case err == nil:
+		case t.err == nil:
 			kept = append(kept, t)
 		case t.line == 0:
-			wrong = append(wrong, fault{0, fmt.Errorf("%s %s: %w", verb, t.text, err)})
+			fatal = append(fatal, fmt.Errorf("%s %s: %w", l.verb, t.text, t.err))
+		case t.line == last: // another prefix of a range
 		default:
-			wrong = append(wrong, list.faultOf(t.line, t.text, err))
+			last = t.line
+			err := fmt.Errorf("%s:%d: %w", l.file, t.line, t.err)
+			if l.strict {
+				fatal = append(fatal, err)
+			} else if skipped++; skipped <= fewTargets {
+				p.note("skipped: %v", err)
+			}
 		}
 	}
-	list.targets = kept
-	slices.SortStableFunc(wrong, func(a, b fault) int { return cmp.Compare(a.line, b.line) })
-	var fatal []error
-	skipped, last := 0, 0
-	for _, w := range wrong {
-		if list.strict || w.line == 0 {
-			fatal = append(fatal, w.err)
-			continue
-		}
-		if w.line == last {
-			continue // another prefix of a range
-		}
-		last = w.line
-		if skipped++; skipped <= fewTargets {
-			p.note("skipped: %v", w.err)
-		}
-	}
-	if len(fatal) > fewTargets {
-		fatal = append(fatal[:fewTargets], fmt.Errorf("and %d more", len(fatal)-fewTargets))
-	}
+	l.targets = kept
 	if skipped > 0 {
 		p.note("%s skipped", text.Plural(skipped, "line"))
 	}
-	if len(fatal) > 0 && list.name != "" {
-		fatal = append(fatal, fmt.Errorf("nothing was %sned", verb))
-	}
-	return p.failEach(fatal)
-}
-
-// maxReason is the length of the longest comment that nft reads, in bytes.
-const maxReason = 128
-
-// checkReason refuses what nft could not read back: its comments stand in
-// quotes, and there is no escaping.
-func checkReason(s string, offence bool) error {
-	longest := maxReason
-	if offence {
-		longest -= len(ruleset.OffenceMark)
+	if more := len(fatal) - fewTargets; more > 0 {
+		fatal = append(fatal[:fewTargets], fmt.Errorf("and %d more", more))
 	}
 	switch {
-	case len(s) > longest:
-		return fmt.Errorf("--reason is %d bytes long: at most %d are possible", len(s), longest)
-	case strings.ContainsFunc(s, func(r rune) bool { return r == '"' || !unicode.IsPrint(r) }) || !utf8.ValidString(s):
-		return fmt.Errorf("--reason %s: must be printable text on one line, without double quotes", strconv.Quote(s))
+	case len(fatal) > 0 && l.file != "":
+		fatal = append(fatal, fmt.Errorf("nothing was %sned", l.verb))
+	case len(fatal) == 0 && len(kept) == 0:
+		return fmt.Errorf("nothing to %s", l.verb)
 	}
-	return nil
-}
-
-// unbanOf returns the command that lifts a ban. For a range that is not a
-// prefix, which is not portmon's work, only nft has one.
-func unbanOf(e ruleset.Entry) string {
-	if p, ok := e.Prefix(); ok {
-		return "portmon unban " + text.Prefix(p)
-	}
-	return fmt.Sprintf("nft delete element inet %s %s '{ %s }'", tableName, e.Set, nftset.Interval(e.Interval))
+	return p.failEach(fatal)
 }

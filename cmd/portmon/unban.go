@@ -18,7 +18,7 @@ import (
 func unbanCommand(p *cli) *cobra.Command {
 	var all bool
 	var reason string
-	var o targetOptions
+	var list targetList
 	cmd := &cobra.Command{
 		Use:   "unban ADDR|PREFIX|RANGE... | --file FILE | --all",
 		Short: "lift bans and forget offences",
@@ -44,7 +44,7 @@ as portmon ban reads it.`,
 			switch {
 			case all && len(args) > 0:
 				return usage(cmd, "--all and %s cannot be combined", args[0])
-			case !all && len(args) == 0 && o.file == "":
+			case !all && len(args) == 0 && list.file == "":
 				return usage(cmd, "missing argument: an address or a prefix to unban, or --all")
 			case cmd.Flags().Changed("reason") && !all:
 				return usage(cmd, "--reason requires --all")
@@ -53,9 +53,9 @@ as portmon ban reads it.`,
 			}
 			return noTwoOf(cmd, "all", "file")
 		},
+		PreRunE: p.findState,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := p.readListed(cmd, args, o)
-			if err != nil {
+			if err := list.read(p, cmd, args); err != nil {
 				return err
 			}
 			c, h, err := p.open()
@@ -63,42 +63,20 @@ as portmon ban reads it.`,
 				return err
 			}
 			defer c.Close()
-			if err := p.skipImpossible(h, list); err != nil {
-				return err
-			}
 			switch {
 			case reason != "":
 				return p.unbanReason(h, reason)
 			case all:
 				return p.unbanAll(h)
 			}
-			return p.unban(h, list.targets)
+			return p.unban(h, list)
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "lift all bans, and forget all offences")
 	cmd.Flags().StringVar(&reason, "reason", "", "with --all: lift only the bans that were made with this `TEXT`")
-	o.addFlags(cmd, "unban")
+	list.addFlags(cmd)
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("reason", cobra.NoFileCompletions))
 	return cmd
-}
-
-// skipImpossible removes from a list what its file names by mistake: nothing
-// that can be banned.
-func (p *cli) skipImpossible(h *ruleset.Handle, list *targetList) error {
-	refused := make([]error, len(list.targets))
-	for i, t := range list.targets {
-		if t.line > 0 {
-			refused[i] = ruleset.CheckSource(t.prefix)
-		}
-	}
-	some := len(list.targets)+len(list.wrong) > 0
-	if err := p.skip(list, refused, "unban"); err != nil {
-		return err
-	}
-	if some && len(list.targets) == 0 {
-		return errors.New("nothing to unban")
-	}
-	return resolve(h, list.targets)
 }
 
 // lifting is what to unban.
@@ -109,40 +87,9 @@ type lifting struct {
 	within []netip.Prefix
 }
 
-// liftingOf returns what to unban of targets. An address goes with the network
-// that it is banned by, but not with the other addresses of that.
-func liftingOf(targets []target) (l lifting) {
-	for _, t := range targets {
-		if !t.address {
-			l.within = append(l.within, t.source)
-			continue
-		}
-		if l.alone = append(l.alone, nftset.Prefix(t.source).Interval); t.source != t.prefix {
-			l.alone = append(l.alone, nftset.Prefix(t.prefix).Interval)
-		}
-	}
-	return l
-}
-
-// sources returns the sources that go alone.
-func (l lifting) sources() (sources []netip.Prefix) {
-	for _, iv := range l.alone {
-		sources = append(sources, iv.Prefixes()...)
-	}
-	return sources
-}
-
-func sourcesOf(targets []target) []netip.Prefix {
-	sources := make([]netip.Prefix, len(targets))
-	for i, t := range targets {
-		sources[i] = t.source
-	}
-	return sources
-}
-
 // lift lifts bans in the kernel. It returns those that it has lifted, and those
 // of larger prefixes, which stay.
-func (l lifting) lift(h *ruleset.Handle) (lifted, covered []ruleset.Entry, err error) {
+func (l *lifting) lift(h *ruleset.Handle) (lifted, covered []ruleset.Entry, err error) {
 	err = withSets(h, func() error {
 		gone, around, err := h.UnbanAlone(l.alone...)
 		lifted, covered = append(lifted, gone...), around
@@ -152,62 +99,69 @@ func (l lifting) lift(h *ruleset.Handle) (lifted, covered []ruleset.Entry, err e
 		}
 		return err
 	})
+	slices.SortFunc(lifted, func(a, b ruleset.Entry) int {
+		return cmp.Or(a.From.Compare(b.From), b.To.Compare(a.To))
+	})
 	return lifted, covered, err
 }
 
-// unban lifts the bans of targets. Without a table, only what is remembered of
+// unban lifts the bans of a list. Without a table, only what is remembered of
 // them is forgotten.
-func (p *cli) unban(h *ruleset.Handle, targets []target) error {
-	l, few := liftingOf(targets), len(targets) <= fewTargets
-	remembered := make(map[netip.Prefix]bool)
-	for _, t := range targets {
-		if few && t.address {
-			st, err := h.Lookup(t.prefix.Addr())
-			if err != nil {
-				return err
-			}
-			remembered[t.source] = st.Step > 0 || st.Suspect
+func (p *cli) unban(h *ruleset.Handle, list targetList) error {
+	for i := range list.targets {
+		if t := &list.targets[i]; t.err == nil && t.line > 0 {
+			t.err = ruleset.CheckSource(t.prefix) // nobody means that
+		}
+	}
+	err := resolve(h, list.targets)
+	if err == nil {
+		err = list.skip(p)
+	}
+	if err != nil {
+		return err
+	}
+	var l lifting
+	for _, t := range list.targets {
+		if !t.address {
+			l.within = append(l.within, t.source)
+			continue
+		}
+		// It goes with the network that it is banned by, but not with the other
+		// addresses of that.
+		if l.alone = append(l.alone, nftset.Prefix(t.source).Interval); t.source != t.prefix {
+			l.alone = append(l.alone, nftset.Prefix(t.prefix).Interval)
 		}
 	}
 	lifted, covered, err := l.lift(h)
 	if err != nil {
 		return fmt.Errorf("unban: %w", err)
 	}
-	had, forgetErr := p.forget(h, l, append(lifted, covered...))
+	forgetErr := p.forget(h, l, lifted)
 	if !h.Exists {
-		return cmp.Or(forgetErr, p.reportForgotten(had, false))
+		return forgetErr
 	}
-	for _, source := range had {
-		remembered[source] = true
-	}
+	few := len(list.targets) <= fewTargets
 	if !few {
-		p.print("unbanned %s of %s\n", text.Plural(len(lifted), "source"), text.Plural(len(targets), "source"))
+		p.print("unbanned %s of %s\n", text.Plural(len(lifted), "source"), text.Plural(len(list.targets), "source"))
+	}
+	for i, e := range lifted {
+		if few && (i == 0 || e.Interval != lifted[i-1].Interval) { // a source can be under several bans
+			p.print("unbanned %s\n", e.Interval)
+		}
 	}
 	var errs []error
-	printed := make(map[nftset.Interval]bool) // a source can be under several bans
-	for _, t := range targets {
-		iv := nftset.Prefix(t.source).Interval
-		found := false
-		for i := 0; few && i < len(lifted); i++ {
-			if e := &lifted[i]; iv.Covers(e.Interval) {
-				if found = true; !printed[e.Interval] {
-					p.print("unbanned %s\n", e.Interval)
-				}
-				printed[e.Interval] = true
-			}
-		}
-		around := slices.IndexFunc(covered, func(e ruleset.Entry) bool { return e.Covers(iv) })
-		switch {
-		case around >= 0:
+	for _, t := range list.targets {
+		banned := func(e ruleset.Entry) bool { return e.Covers(nftset.Prefix(t.prefix).Interval) }
+		if i := slices.IndexFunc(covered, banned); i >= 0 {
 			errs = append(errs, &hinted{
-				fmt.Errorf("%s is still banned: inside %s", text.Prefix(t.source), covered[around].Interval),
-				"lift that: " + unbanOf(covered[around]),
+				fmt.Errorf("%s is still banned: inside %s", text.Prefix(t.prefix), covered[i].Interval),
+				"lift that: " + unbanOf(covered[i]),
 			})
-		case found || !few:
-		case remembered[t.source]:
-			p.note("%s was not banned; its offences are forgotten", t.name())
-		default:
-			p.note("%s was not banned", t.name())
+			continue
+		}
+		source := nftset.Prefix(t.source).Interval
+		if few && !slices.ContainsFunc(lifted, func(e ruleset.Entry) bool { return source.Covers(e.Interval) }) {
+			p.note("%s was not banned; its offences, if any, are forgotten", t.name())
 		}
 	}
 	if forgetErr != nil {
@@ -216,20 +170,13 @@ func (p *cli) unban(h *ruleset.Handle, targets []target) error {
 	return p.failEach(errs)
 }
 
-// reportForgotten reports what was remembered, without a table to lift it from.
-func (p *cli) reportForgotten(had []netip.Prefix, all bool) error {
-	if len(had) == 0 {
-		return errNoTable
+// unbanOf returns the command that lifts a ban. For a range that is not a
+// prefix, which is not portmon's work, only nft has one.
+func unbanOf(e ruleset.Entry) string {
+	if p, ok := e.Prefix(); ok {
+		return "portmon unban " + text.Prefix(p)
 	}
-	if all || len(had) > fewTargets {
-		p.print("forgot %s\n", text.Plural(len(had), "remembered source"))
-		return nil
-	}
-	slices.SortFunc(had, text.ComparePrefixes)
-	for _, source := range had {
-		p.print("forgot what was remembered of %s\n", text.Prefix(source))
-	}
-	return nil
+	return fmt.Sprintf("nft delete element inet %s %s '{ %s }'", tableName, e.Set, e.Interval)
 }
 
 func (p *cli) unbanAll(h *ruleset.Handle) error {
@@ -237,14 +184,12 @@ func (p *cli) unbanAll(h *ruleset.Handle) error {
 	if err := errors.Join(err, withSets(h, h.UnbanAll)); err != nil {
 		return fmt.Errorf("unban all: %w", err)
 	}
-	had, err := p.forget(h, lifting{within: []netip.Prefix{
+	if h.Exists {
+		p.print("lifted all %s\n", text.Plural(n, "ban"))
+	}
+	return p.forget(h, lifting{within: []netip.Prefix{
 		netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
 	}}, nil)
-	if !h.Exists {
-		return cmp.Or(err, p.reportForgotten(had, true))
-	}
-	p.print("lifted all %s\n", text.Plural(n, "ban"))
-	return err
 }
 
 // unbanReason lifts the bans that somebody made with that reason.
@@ -254,7 +199,7 @@ func (p *cli) unbanReason(h *ruleset.Handle, reason string) error {
 	}
 	var l lifting
 	var lifted []ruleset.Entry
-	err := withSets(h, func() (err error) {
+	err := withSets(h, func() error {
 		l = lifting{}
 		for e, err := range h.Bans() {
 			if err != nil {
@@ -273,88 +218,73 @@ func (p *cli) unbanReason(h *ruleset.Handle, reason string) error {
 		return fmt.Errorf("unban all with reason %q: %w", reason, err)
 	}
 	p.print("lifted %s with reason %q\n", text.Plural(len(lifted), "ban"), reason)
-	_, err = p.forget(h, l, lifted)
-	return err
+	return p.forget(h, l, lifted)
 }
 
 // forget removes what is unbanned from what is remembered, so that it stays
-// unbanned: from the watcher's memory, or from the file. touched are the bans
-// that were lifted, or are in the way. It returns the sources of which something
-// was remembered.
-func (p *cli) forget(h *ruleset.Handle, l lifting, touched []ruleset.Entry) (had []netip.Prefix, err error) {
-	path, err := p.statePath()
-	if err == nil {
-		if w := p.runningWatcher(path); w != nil {
-			defer w.Close()
-			if len(l.alone) > 0 {
-				had, err = w.Unbanned(true, l.sources()...)
-			}
-			if err == nil && len(l.within) > 0 {
-				var more []netip.Prefix
-				more, err = w.Unbanned(false, l.within...)
-				had = append(had, more...)
-			}
-		} else {
-			had, err = p.forgetInBook(path, h, l, touched)
+// unbanned: from the watcher's memory, or from the file. Without a table it
+// reports how much was remembered, and returns errNoTable if nothing was.
+func (p *cli) forget(h *ruleset.Handle, l lifting, lifted []ruleset.Entry) error {
+	var alone, had []netip.Prefix
+	for _, iv := range l.alone {
+		alone = append(alone, iv.Prefixes()...)
+	}
+	err := p.stateErr
+	if w, _ := p.runningWatcher(); w != nil {
+		defer w.Close()
+		had, err = w.Unbanned(true, alone...)
+		if err == nil {
+			var more []netip.Prefix
+			more, err = w.Unbanned(false, l.within...)
+			had = append(had, more...)
 		}
+	} else if err == nil {
+		had, err = p.forgetInBook(h, alone, l.within, lifted)
 	}
-	if err != nil {
-		return had, fmt.Errorf("lifted, but a reboot or a flush of nftables can bring the bans back: %w", err)
+	switch {
+	case err != nil:
+		return fmt.Errorf("lifted, but a reboot or a flush of nftables can bring the bans back: %w", err)
+	case h.Exists:
+		return nil
+	case len(had) == 0:
+		return errNoTable
 	}
-	return had, nil
+	p.print("forgot %s\n", text.Plural(len(had), "remembered source"))
+	return nil
 }
 
-// forgetInBook removes what is unbanned from the book. If nothing within it goes
-// as well, the rest of the book is not read.
-func (p *cli) forgetInBook(path string, h *ruleset.Handle, l lifting, touched []ruleset.Entry) (had []netip.Prefix, err error) {
-	report, err := lookAtBook(path, h)
+// forgetInBook removes sources alone, and prefixes with all within them, from
+// the book.
+func (p *cli) forgetInBook(h *ruleset.Handle, alone, within []netip.Prefix, lifted []ruleset.Entry) (had []netip.Prefix, err error) {
+	report, err := p.lookAtBook(h)
 	if err != nil || report.Missing {
 		return nil, err
 	}
-	nets := sameTable(report, h) && slices.ContainsFunc(touched, func(e ruleset.Entry) bool { return e.Role == ruleset.RoleNet })
-	var netsErr error
-	change := func(b *book.Book) {
-		if nets {
-			netsErr = catchUpNets(b, h)
-		}
-		for _, source := range l.sources() {
+	forget := func(b *book.Book) {
+		for _, source := range alone {
 			if b.Free(source) {
 				had = append(had, source)
 			}
 		}
-		had = append(had, b.FreeWithin(l.within...)...)
+		had = append(had, b.FreeWithin(within...)...)
 	}
-	if nets || len(l.within) > 0 {
-		err = p.changeBook(path, h, change)
-	} else {
-		err = book.Amend(bookConfig(path, h), l.sources(), change)
+	// What was banned as one prefix is several in the kernel if a part of it was
+	// banned for another time: the book is to say what is left.
+	split := sameTable(report, h) && slices.ContainsFunc(lifted, func(e ruleset.Entry) bool { return e.Role == ruleset.RoleNet })
+	if !split && len(within) == 0 {
+		err = book.Amend(p.bookConfig(h), alone, forget) // without reading the rest
+		return had, err
 	}
-	return had, cmp.Or(err, netsErr)
-}
-
-// catchUpNets enters into a book what is left of prefixes: what was banned as
-// one is several in the kernel if a part of it was banned for another time.
-func catchUpNets(b *book.Book, h *ruleset.Handle) error {
-	held := make(map[netip.Prefix]book.Row)
-	for e, err := range h.Entries(ruleset.RoleNet) {
-		if err != nil {
-			return err
+	err = p.changeBook(h, false, func(b *book.Book, _ book.Report) error {
+		if split {
+			held, err := readKernel(h)
+			if err != nil {
+				return err
+			}
+			catchUp(b, held, true)
 		}
-		e.Explain(0, false)
-		now := book.ReadClock().Boot
-		for _, prefix := range e.Prefixes() {
-			r := e.Record(prefix)
-			held[prefix] = book.RowOf(&r, now)
-		}
-	}
-	for row := range b.Rows() {
-		_, there := held[row.Source]
-		if !there && row.ByHand && h.IsNet(row.Source, row.Timeout) {
-			b.Lift(row.Source)
-		}
-	}
-	for _, row := range held {
-		b.Learn(row)
-	}
-	return nil
+		forget(b)
+		return nil
+	})
+	return had, err
 }

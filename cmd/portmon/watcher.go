@@ -25,21 +25,24 @@ type watcher interface {
 // dialWatcher connects to the watcher that listens on a socket.
 func dialWatcher(socket string) (watcher, error) { return control.Dial(socket) }
 
-// runningWatcher connects to the watcher that keeps its state in a file, once
-// that has answered. It returns nil if there is none, if it watches another
-// network namespace, or if we may not ask it: who may edit the table may do
-// without. It warns of one that is there and does not answer.
-func (p *cli) runningWatcher(statePath string) watcher {
-	w, err := p.env.watcher(control.Path(statePath))
+// runningWatcher connects to the watcher that keeps the state file, once that
+// has answered. It returns nil if there is none, if it watches another network
+// namespace, or if we may not ask it: who may edit the table may do without. It
+// warns of one that is there and does not answer.
+func (p *cli) runningWatcher() (watcher, control.Status) {
+	if p.state == "" {
+		return nil, control.Status{}
+	}
+	w, err := p.env.watcher(control.Path(p.state))
 	if err == nil {
 		var s control.Status
 		if s, err = w.Status(); err == nil && s.NetNS == book.Here(0).NetNS {
-			return w
+			return w, s
 		}
 		w.Close()
 	}
 	p.withoutWatcher(err)
-	return nil
+	return nil, control.Status{}
 }
 
 // withoutWatcher warns if there is a watcher that does not answer.

@@ -57,6 +57,7 @@ DNAT would change.`,
 			}
 			return err
 		},
+		PreRunE: p.findState,
 		RunE: func(*cobra.Command, []string) error {
 			return p.withTable(func(h *ruleset.Handle) error {
 				p.warnIdle(h)
@@ -158,9 +159,7 @@ func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {
 		a.NextTier = min(a.Tier+1, len(ladder))
 		a.NextBanSeconds = seconds(ladder[a.NextTier-1])
 	}
-	if err := a.recall(p, h, st.Bans); err != nil {
-		return nil, err
-	}
+	a.recall(p, h, st.Bans)
 	back, err := route.Back(q.from, "")
 	if err != nil {
 		return nil, err
@@ -184,11 +183,8 @@ func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {
 }
 
 // recall fills in the bans, and what is remembered of the source's offences.
-func (a *answer) recall(p *cli, h *ruleset.Handle, bans []ruleset.Entry) error {
-	k, err := p.knowledge(h, a.Source)
-	if err != nil {
-		return err
-	}
+func (a *answer) recall(p *cli, h *ruleset.Handle, bans []ruleset.Entry) {
+	k := p.knowledge(h, a.Source)
 	a.Watched = k.watched
 	if row, ok := k.Get(a.Source); ok {
 		a.offencesJSON = offencesOf(&row, k.clock)
@@ -200,12 +196,10 @@ func (a *answer) recall(p *cli, h *ruleset.Handle, bans []ruleset.Entry) error {
 	for _, e := range bans {
 		for _, prefix := range e.Prefixes() {
 			if prefix.Contains(a.Address) {
-				b := k.explain(newBan(e, prefix, p.now()))
-				a.Bans = append(a.Bans, b)
+				a.Bans = append(a.Bans, k.explain(newBan(e, prefix, p.now())))
 			}
 		}
 	}
-	return nil
 }
 
 // noEffect returns why packets from a banned address pass, or may, all the

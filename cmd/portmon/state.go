@@ -1,0 +1,126 @@
+package main
+
+import (
+	"cmp"
+	"net/netip"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// findState finds the file in which bans are remembered. A --config that cannot
+// be read is an error; without one, commands go on without the file as far as
+// they can.
+func (p *cli) findState(*cobra.Command, []string) error {
+	if p.state, p.stateErr = config.StatePath(p.configFile); p.configFile != "" {
+		return p.stateErr
+	}
+	return nil
+}
+
+// lockPatience is how long a command waits for the lock of the book. A watcher
+// holds it all the time, another command for some milliseconds.
+const lockPatience = 2 * time.Second
+
+// bookConfig returns how to open the book of a table, which need not be there.
+func (p *cli) bookConfig(h *ruleset.Handle) book.Config {
+	size := 0
+	for i := range h.Sets {
+		if role, _ := ruleset.RoleOf(h.Sets[i].Name); role != ruleset.RoleNone {
+			size += int(h.Sets[i].Size)
+		}
+	}
+	return book.Config{
+		Path: p.state, MaxRows: max(book.DefaultMaxRows, size),
+		Here: book.Here(h.Handle), Now: book.ReadClock(), Wait: lockPatience,
+	}
+}
+
+// lookAtBook reports what the book is about. One of another machine or network
+// namespace is refused.
+func (p *cli) lookAtBook(h *ruleset.Handle) (book.Report, error) {
+	report, err := book.Look(p.bookConfig(h))
+	return report, cmp.Or(err, originError(report))
+}
+
+// originError returns an error for a book that is not about this table.
+func originError(r book.Report) error {
+	if r.Origin == nil {
+		return nil
+	}
+	return &book.Error{Op: "use", Path: r.Path, Err: r.Origin}
+}
+
+// changeBook opens the book, lets f change it, and writes it. By force it does
+// so even if a watcher that hangs has it locked.
+func (p *cli) changeBook(h *ruleset.Handle, force bool, f func(b *book.Book, r book.Report) error) error {
+	c := p.bookConfig(h)
+	c.Force = force
+	b, report, err := book.Open(c)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	if err := originError(report); err != nil {
+		return err
+	}
+	if damage := report.String(); damage != "" {
+		p.warn("%s", damage)
+	}
+	if err := f(b, report); err != nil {
+		return err
+	}
+	return b.Compact(book.ReadClock())
+}
+
+// rememberBans notes bans that were just made, unless a watcher does. If that
+// fails it only warns, because the bans are in force.
+func (p *cli) rememberBans(h *ruleset.Handle, records []ruleset.Record) {
+	err := p.stateErr
+	if w, _ := p.runningWatcher(); w != nil {
+		w.Close()
+		return
+	} else if err == nil {
+		conf, sources := p.bookConfig(h), make([]netip.Prefix, len(records))
+		for i := range records {
+			sources[i] = records[i].Source
+		}
+		err = book.Amend(conf, sources, func(b *book.Book) {
+			for i := range records {
+				b.Learn(book.RowOf(&records[i], conf.Now.Boot))
+			}
+		})
+	}
+	if err != nil {
+		p.warn("the ban is not remembered, and ends with a reboot or a flush of nftables: %v", err)
+	}
+}
+
+// sameTable reports whether a book is about this very table, so that what is
+// missing from the table was lifted or is over.
+func sameTable(r book.Report, h *ruleset.Handle) bool {
+	return r.Saved.SameTable(book.Here(h.Handle))
+}
+
+// catchUp enters what a table holds into a book, and if the book is about that
+// table, removes what it does not hold any more.
+func catchUp(b, held *book.Book, sameTable bool) {
+	b.Sweep(book.ReadClock())
+	if sameTable {
+		for row := range b.Rows() {
+			now, _ := held.Get(row.Source)
+			if row.Step > 0 && now.Step == 0 {
+				b.Free(row.Source)
+			} else if row.Banned && !now.Banned {
+				b.Lift(row.Source)
+			}
+		}
+	}
+	for row := range held.Rows() {
+		b.Learn(row)
+	}
+}
