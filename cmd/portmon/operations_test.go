@@ -179,7 +179,7 @@ var varying = []struct {
 	by   string
 }{
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\dZ?`), "DATE"},
-	{regexp.MustCompile(`\b9m[2-5]\ds\b`), "10m"},
+	{regexp.MustCompile(`\b9m(\d+s)?\b`), "10m"},
 	{regexp.MustCompile(`\b\d+s\b`), "0s"},
 	{regexp.MustCompile(`pid \d+`), "pid N"},
 	{regexp.MustCompile(`  +`), "  "},

@@ -29,8 +29,8 @@ bans stay.
 
 SIGHUP makes it read the configuration again; a wrong one is refused. SIGTERM
 makes it save and end.`,
-		Example: `  # try it for three seconds
-  timeout --preserve-status 3 portmon watch`,
+		Example: `  # try it for ten seconds
+  timeout --preserve-status 10 portmon watch`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			conf, _, err := p.loadConfig()
