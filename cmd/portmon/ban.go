@@ -101,29 +101,38 @@ func (p *cli) ban(h *ruleset.Handle, o banOptions) error {
 	if err != nil {
 		return err
 	}
-	var addrs []netip.Addr // that offend
-	for _, t := range o.targets {
-		addrs = append(addrs, t.prefix.Addr())
-	}
 	var put []ruleset.Record
 	var found map[netip.Prefix]held
 	var refused []error // since they were checked
 	err = withSets(h, func() (err error) {
 		if o.offence {
-			put, refused, err = h.Offend(addrs, o.reason)
-		} else if put, found, err = newBans(h, o); err == nil {
-			refused, err = h.Put(put)
+			put, refused, err = h.Offend(addrsOf(o.targets), o.reason)
+		} else {
+			put, found, err = newBans(h, o)
 		}
 		return err
 	})
 	if err == nil && len(put) > 0 {
-		p.rememberBans(h, put)
+		err = p.rememberBans(h, put, func() error {
+			if o.offence {
+				return nil // how long each was banned was known only then
+			}
+			return withSets(h, func() (err error) { refused, err = h.Put(put); return err })
+		})
 	}
 	if err := errors.Join(err, errors.Join(refused...)); err != nil {
 		return fmt.Errorf("ban: %w", err)
 	}
 	p.reportBans(o.targets, put, found)
 	return nil
+}
+
+func addrsOf(targets []target) []netip.Addr {
+	addrs := make([]netip.Addr, len(targets))
+	for i, t := range targets {
+		addrs[i] = t.prefix.Addr()
+	}
+	return addrs
 }
 
 // checkBans gives an error to targets that cannot be banned.

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -77,15 +78,18 @@ func (p *cli) changeBook(h *ruleset.Handle, force bool, f func(b *book.Book, r b
 	return b.Compact(book.ReadClock())
 }
 
-// rememberBans notes bans that were just made, unless a watcher does. If that
-// fails it only warns, because the bans are in force.
-func (p *cli) rememberBans(h *ruleset.Handle, records []ruleset.Record) {
-	err := p.stateErr
+// rememberBans notes bans unless a watcher does, while put makes them, which
+// takes some time if they are many: the file is only changed once they are in
+// force. The error is that of put; if the bans cannot be noted it only warns.
+func (p *cli) rememberBans(h *ruleset.Handle, records []ruleset.Record, put func() error) error {
+	conf, err := p.bookConfig(h), p.stateErr
+	put = sync.OnceValue(put)
+	go put()
 	if w, _ := p.runningWatcher(); w != nil {
 		w.Close()
-		return
+		return put()
 	} else if err == nil {
-		conf, sources := p.bookConfig(h), make([]netip.Prefix, len(records))
+		sources := make([]netip.Prefix, len(records))
 		for i := range records {
 			sources[i] = records[i].Source
 		}
@@ -93,11 +97,15 @@ func (p *cli) rememberBans(h *ruleset.Handle, records []ruleset.Record) {
 			for i := range records {
 				b.Learn(book.RowOf(&records[i], conf.Now.Boot))
 			}
-		})
+		}, put)
+	}
+	if err := put(); err != nil {
+		return err
 	}
 	if err != nil {
 		p.warn("the ban is not remembered, and ends with a reboot or a flush of nftables: %v", err)
 	}
+	return nil
 }
 
 // sameTable reports whether a book is about this very table, so that what is

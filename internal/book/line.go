@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"math"
 	"net/netip"
-	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -53,40 +52,50 @@ func newLine() *line {
 	return l
 }
 
-// append appends a normalized row, or that its source is free, with dates of
-// that clock. What is zero is left out.
-func (l *line) append(b []byte, r *Row, free bool, c Clock) []byte {
-	l.Row, l.free, l.permanent = *r, free, r.Banned && r.Timeout == 0
-	if l.First == l.Last {
-		l.First = 0
+// appendRow appends the line of a normalized row, or that its source is free,
+// with dates of that clock. What is zero is left out.
+func appendRow(b []byte, r *Row, free bool, c Clock) []byte {
+	date := func(key string, m Moment) {
+		b = append(c.Time(m).UTC().AppendFormat(append(b, key...), time.RFC3339Nano), '"')
 	}
-	separator := byte('{')
-	for _, f := range l.fields {
-		if reflect.ValueOf(f.value).Elem().IsZero() {
-			continue
-		}
-		b = append(append(append(b, separator), f.key...), ':')
-		separator = ','
-		switch v := f.value.(type) {
-		case *bool:
-			b = append(b, "true"...)
-		case *int:
-			b = strconv.AppendInt(b, int64(*v), 10)
-		case *uint8:
-			b = strconv.AppendUint(b, uint64(*v), 10)
-		case *uint16:
-			b = strconv.AppendUint(b, uint64(*v), 10)
-		case *time.Duration:
-			b = strconv.AppendFloat(b, v.Seconds(), 'f', -1, 64)
-		case *Moment:
-			b = append(c.Time(*v).UTC().AppendFormat(append(b, '"'), time.RFC3339Nano), '"')
-		case *ruleset.Cause:
-			b = append(append(append(b, '"'), v.String()...), '"')
-		case *netip.Prefix:
-			b = append(v.AppendTo(append(b, '"')), '"')
-		case *string:
-			b = append(b, mustJSON(*v)...)
-		}
+	number := func(key string, n int) { b = strconv.AppendInt(append(b, key...), int64(n), 10) }
+	b = append(r.Source.AppendTo(append(b, rowStart...)), '"')
+	switch {
+	case free:
+		b = append(b, `,"free":true`...)
+	case r.Banned && r.Timeout == 0:
+		b = append(b, `,"permanent":true`...)
+	case r.Banned:
+		b = strconv.AppendFloat(append(b, `,"timeout_seconds":`...), r.Timeout.Seconds(), 'f', -1, 64)
+		date(`,"until":"`, r.Until)
+	}
+	if r.Step > 0 {
+		number(`,"tier":`, r.Step)
+		date(`,"tier_until":"`, r.StepUntil)
+	}
+	if r.Cause != ruleset.CauseUnknown {
+		b = append(append(append(b, `,"cause":"`...), r.Cause.String()...), '"')
+	}
+	if r.Offences > 0 {
+		number(`,"offences":`, r.Offences)
+	}
+	if r.First != r.Last {
+		date(`,"first":"`, r.First)
+	}
+	if r.Last != 0 {
+		date(`,"last":"`, r.Last)
+	}
+	if r.Proto != 0 {
+		number(`,"last_protocol":`, int(r.Proto))
+	}
+	if r.Port != 0 {
+		number(`,"last_port":`, int(r.Port))
+	}
+	if r.ByHand {
+		b = append(b, `,"by_hand":true`...)
+	}
+	if r.Comment != "" {
+		b = append(append(b, `,"comment":`...), mustJSON(r.Comment)...)
 	}
 	return append(b, "}\n"...)
 }

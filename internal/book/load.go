@@ -53,7 +53,7 @@ func Encode(w io.Writer, o Origin, now Clock, rows iter.Seq[Row]) error {
 }
 
 func encode(w io.Writer, h Header, rows iter.Seq[Row]) error {
-	out, l := bufio.NewWriterSize(w, 256<<10), newLine()
+	out, clock := bufio.NewWriterSize(w, 256<<10), h.Clock()
 	b := h.append(nil)
 	_, err := out.Write(b)
 	for r := range rows {
@@ -61,7 +61,7 @@ func encode(w io.Writer, h Header, rows iter.Seq[Row]) error {
 			return err
 		}
 		if _, ok := r.normalize(); ok {
-			b = l.append(b[:0], &r, false, h.Clock())
+			b = appendRow(b[:0], &r, false, clock)
 			_, err = out.Write(b)
 		}
 	}

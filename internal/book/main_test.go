@@ -129,7 +129,7 @@ func amend(c Config, learn []Row, free []netip.Prefix) error {
 		for _, r := range learn {
 			b.Learn(r)
 		}
-	})
+	}, nil)
 }
 
 func put(t testing.TB, b *Book, rows ...Row) {

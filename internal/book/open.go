@@ -37,11 +37,13 @@ func Open(c Config) (*Book, Report, error) { return openRows(c, nil) }
 
 // Amend lets change edit the rows of some sources in a book that has no owner
 // at the moment. A new book is about the table of c.Here from the start. The
-// error may wrap an [*OriginError]; nothing is changed then.
+// error may wrap an [*OriginError]; nothing is changed then. commit, unless it is
+// nil, is called when all is prepared, if there is anything to write; after an
+// error, which is returned, the file stays as it is.
 //
 // Of a large book, only the rows of a few sources are read and lines about them
 // appended, which takes some milliseconds, unless it needs to be rewritten.
-func Amend(c Config, sources []netip.Prefix, change func(*Book)) error {
+func Amend(c Config, sources []netip.Prefix, change func(*Book), commit func() error) error {
 	b, report, err := openRows(c, startsOf(sources))
 	if err != nil {
 		return err
@@ -54,6 +56,7 @@ func Amend(c Config, sources []netip.Prefix, change func(*Book)) error {
 		b.table = c.Here.Table
 	}
 	change(b)
+	b.store.commit = commit
 	return b.Sync(c.Now)
 }
 

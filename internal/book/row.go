@@ -117,6 +117,9 @@ func (r *Row) normalize() (key, bool) {
 	for _, m := range r.moments() {
 		*m = Moment(min(max(time.Duration(*m), -horizon), 2*horizon).Round(time.Millisecond))
 	}
+	if r.Cause == ruleset.CauseHand && r.Comment == HandComment {
+		r.Comment = "" // Record adds it again
+	}
 	r.Comment = strings.ToValidUTF8(r.Comment, "\uFFFD")
 	if len(r.Comment) > maxComment {
 		r.Comment = strings.ToValidUTF8(r.Comment[:maxComment], "")

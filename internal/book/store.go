@@ -44,6 +44,7 @@ type store struct {
 	rewrite bool   // appending is not enough
 	next    Moment // when to write, at the earliest
 	failed  atomic.Bool
+	commit  func() error // called before the file is changed, unless it is nil
 }
 
 // open takes the lock of a file and opens it, if there is one.
@@ -143,10 +144,10 @@ func (b *Book) Sync(now Clock) error {
 }
 
 // Flush is Sync in two halves, for a loop that must not wait for the disk. It
-// hands what has changed to the kernel; wait, which must then be called, if
-// need be by another goroutine, returns when it is on the disk. wait is nil if
-// there is nothing to write. After an error of either, the file is rewritten
-// the next time.
+// prepares what is to be written; wait, which must then be called, if need be
+// by another goroutine, returns when it is on the disk. wait is nil if there is
+// nothing to write. After an error of either, the file is rewritten the next
+// time.
 //
 // Until wait has returned, the book may be changed, but Flush, Sync, Compact
 // and Close may not be called.
@@ -196,8 +197,7 @@ func (b *Book) Close() {
 	}
 }
 
-// write hands the changes to the kernel, and returns what brings them to the
-// disk.
+// write prepares the changes, and returns what brings them to the disk.
 func (s *store) write(b *Book, now Clock) (finish func() error, err error) {
 	if !s.inPlace() {
 		// The file was removed or replaced, or the folder with the lock in it.
@@ -222,21 +222,25 @@ func (s *store) write(b *Book, now Clock) (finish func() error, err error) {
 		text = head.append(text)
 		s.lines++
 	}
-	l := newLine()
 	for _, k := range s.pending {
 		r, ok := b.get(k)
 		r.Source = k.prefix()
-		text = l.append(text, &r, !ok, s.head.Clock())
+		text = appendRow(text, &r, !ok, s.head.Clock())
 	}
 	s.lines += len(s.pending)
-	info, err := s.file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if _, err := s.file.Write(text); err != nil {
-		return nil, errors.Join(err, s.file.Truncate(info.Size())) // or half a line stays
-	}
-	return func() error { return unix.Fdatasync(int(s.file.Fd())) }, nil
+	return func() error {
+		info, err := s.file.Stat()
+		if err == nil && s.commit != nil {
+			err = s.commit()
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := s.file.Write(text); err != nil {
+			return errors.Join(err, s.file.Truncate(info.Size())) // or half a line stays
+		}
+		return unix.Fdatasync(int(s.file.Fd()))
+	}, nil
 }
 
 // inPlace reports whether the path still leads to our folder and file.
@@ -279,6 +283,9 @@ func (s *store) startRewrite(b *Book, head Header) (finish func() error, err err
 	s.head, s.lines, s.written = head, b.Len(), b.Len()
 	return func() error {
 		err := f.Sync()
+		if err == nil && s.commit != nil {
+			err = s.commit()
+		}
 		switch bad := s.name() + badSuffix; {
 		case err != nil:
 		case s.keep && s.file != nil:

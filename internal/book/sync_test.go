@@ -164,6 +164,26 @@ func TestAmend(t *testing.T) {
 	mustRead(t, c, append([]Row{merged}, sample[3:]...)...)
 }
 
+// What is amended depends on something that fails: the file stays as it was, be
+// it a line or all of it that was to be written.
+func TestAmendInVain(t *testing.T) {
+	path := written(t, sample...)
+	before, failed := contents(t, path), errors.New("failed")
+	for _, boot := range []string{"b", "next"} {
+		c := config(path, 0)
+		c.Here.Boot = boot
+		calls := 0
+		commit := func() error { calls++; return failed }
+		err := Amend(c, []netip.Prefix{address(1)}, func(b *Book) { put(t, b, hourly(1)) }, commit)
+		if !errors.Is(err, failed) || calls != 1 || contents(t, path) != before {
+			t.Errorf("error: %v, after %d calls", err, calls)
+		}
+		if got := listing(t, filepath.Dir(path)); got != "state.jsonl state.jsonl.lock" {
+			t.Error(got)
+		}
+	}
+}
+
 func TestLookup(t *testing.T) {
 	path := written(t, sample...)
 	if err := amend(config(path, 0), sample[:1], nil); err != nil {
