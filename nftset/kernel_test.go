@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -466,5 +467,29 @@ func TestListener(t *testing.T) {
 	}
 	if got := l.intervals(s); !slices.Equal(got, ivs("0.0.0.1")) {
 		t.Errorf("left: %v", got)
+	}
+}
+
+// TestCreate adds elements, all of them or, if one is there, none. One whose time
+// is over is not there.
+func TestCreate(t *testing.T) {
+	l := newLab(t)
+	key := func(n byte) Key { return AddrKey(netip.AddrFrom4([4]byte{192, 0, 2, n})) }
+	s := l.set("s", IPv4Addr, FlagDynamic|FlagTimeout, Single(key(1)).For(time.Hour), Single(key(2)).For(10*time.Millisecond))
+	for deadline := time.Now().Add(lab.Patience); ; {
+		if _, err := l.Get(s, key(2)); errors.Is(err, os.ErrNotExist) {
+			break
+		} else if err != nil || time.Now().After(deadline) {
+			t.Fatalf("the element should expire: %v", err)
+		}
+	}
+	var tx, again Tx
+	tx.CreateSeq(s, singles(key(2), key(3)))
+	l.commit(&tx)
+	again.CreateSeq(s, singles(key(4), key(1), key(5)))
+	one := Single(key(1)).Interval
+	checkOpError(t, l.Commit(&again), "create element", s.String(), &one, unix.EEXIST)
+	if got := l.intervals(s); len(got) != 3 {
+		t.Errorf("the set holds %v", got)
 	}
 }

@@ -139,6 +139,12 @@ func (tx *Tx) AddSeq(s *Set, elems iter.Seq[Element]) {
 	tx.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, "add element", s, elems, false)
 }
 
+// CreateSeq adds elements none of which may be there: for one that is, the
+// kernel answers EEXIST.
+func (tx *Tx) CreateSeq(s *Set, elems iter.Seq[Element]) {
+	tx.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, "create element", s, elems, false)
+}
+
 // Delete deletes elements, whose bounds must be given exactly. The kernel
 // answers ENOENT for one that is absent.
 func (tx *Tx) Delete(s *Set, elems ...Element) { tx.DeleteSeq(s, slices.Values(elems)) }

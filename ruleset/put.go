@@ -261,10 +261,19 @@ func (e *edit) commit() error {
 }
 
 // addAll adds records to a set of single keys. Those that are there get the new
-// time; there are usually few, so they are looked up first: renewing an element
-// on every kernel takes three times as long as adding one.
+// time.
 func (e *edit) addAll(set *nftset.Set, records []int32) error {
-	there := make(map[nftset.Key]bool)
+	for batch := range slices.Chunk(records, nftset.BatchSize) {
+		if err := e.addBatch(set, batch, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// among returns the keys of records that are in a set.
+func (e *edit) among(set *nftset.Set, records []int32) (there map[nftset.Key]bool, err error) {
+	there = make(map[nftset.Key]bool)
 	keys := func(yield func(nftset.Key) bool) {
 		for _, i := range records {
 			if !yield(e.key(i)) {
@@ -272,44 +281,46 @@ func (e *edit) addAll(set *nftset.Set, records []int32) error {
 			}
 		}
 	}
-	if empty, err := e.h.isEmpty(set, len(records)); err != nil {
-		return err
-	} else if !empty {
-		for el, err := range e.h.c.GetMany(set, keys) {
-			if err != nil {
-				return err
-			}
-			there[el.From] = true
+	for el, err := range e.h.c.GetMany(set, keys) {
+		if err != nil {
+			return nil, err
 		}
+		there[el.From] = true
 	}
-	for batch := range slices.Chunk(records, nftset.BatchSize) {
-		if err := e.addBatch(set, batch, there); err != nil {
-			return err
-		}
-	}
-	return nil
+	return there, nil
 }
 
 // addBatch adds records in one transaction if it fits the socket, and the set.
 // Bans that do not fit the set go to that of prefixes, which has no bound of
 // that kind.
+//
+// Most often none of them is there, as is tried first: to renew an element on
+// every kernel takes three times as long as to add one. The set is asked which
+// are there if that fails; there is nil until then.
 func (e *edit) addBatch(set *nftset.Set, batch []int32, there map[nftset.Key]bool) error {
 	role, _ := RoleOf(set.Name)
 	var old, more []int32
 	for _, i := range batch {
 		if there[e.key(i)] {
 			old = append(old, i)
-		} else if len(there) > 0 {
+		} else {
 			more = append(more, i)
 		}
 	}
-	if len(there) == 0 {
-		more = batch
-	}
 	tx := &nftset.Tx{}
-	tx.Renew(set, slices.Collect(e.elements(role, old))...)
-	tx.AddSeq(set, e.elements(role, more))
+	if there == nil {
+		tx.CreateSeq(set, e.elements(role, batch))
+	} else {
+		tx.Renew(set, slices.Collect(e.elements(role, old))...)
+		tx.AddSeq(set, e.elements(role, more))
+	}
 	err := e.h.c.Commit(tx)
+	if there == nil && (errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENFILE)) {
+		if there, err = e.among(set, batch); err != nil {
+			return err
+		}
+		return e.addBatch(set, batch, there)
+	}
 	switch half := len(batch) / 2; {
 	case half > 0 && errors.Is(err, unix.EMSGSIZE):
 		if err = e.addBatch(set, batch[:half], there); err == nil {
