@@ -160,6 +160,10 @@ udp 5060 has a listener for IPv4 on eth1`
 	if p.listenersOn(ruleset.Traps{TCP: ports.TCP}); stderr.Len() > 0 {
 		t.Errorf("a warning about UDP, of which there are no traps: %q", stderr)
 	}
+	odd := newListener(listeners.Socket{Proto: "tcp", Addr: netip.MustParseAddrPort("0.0.0.0:23"), Device: "e\x1b[31m"})
+	if text := odd.String(); !strings.Contains(text, " on e\ufffd[31m: ") {
+		t.Errorf("the name of a device reaches the terminal as it is: %q", text)
+	}
 	report := trapReport{TrapTCP: portTexts(ports.TCP), TrapUDP: portTexts(ports.UDP)}
 	if got := report.String(); got != "tcp 23, 445, 3389, 5900-5910, 6379; udp 5060-5061" {
 		t.Errorf("traps: %s", got)

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"strings"
@@ -142,7 +141,7 @@ func (l *targetList) read(p *cli, cmd *cobra.Command, args []string) (err error)
 	case "-":
 		l.file = "standard input"
 	default:
-		f, err := openList(l.file)
+		f, err := os.Open(l.file)
 		if err != nil {
 			return err
 		}
@@ -151,7 +150,7 @@ func (l *targetList) read(p *cli, cmd *cobra.Command, args []string) (err error)
 	}
 	for e, err := range addrlist.Read(in, maxListed) {
 		if err != nil {
-			return fmt.Errorf("read %s: %w", l.file, err)
+			return fmt.Errorf("%s: %w", l.file, err)
 		}
 		t := target{text: e.Text, line: e.Line, address: isAddress(e.Text)}
 		if e.Err != nil {
@@ -163,22 +162,6 @@ func (l *targetList) read(p *cli, cmd *cobra.Command, args []string) (err error)
 		}
 	}
 	return nil
-}
-
-// openList opens a file or a pipe. A folder would only fail when it is read.
-func openList(name string) (*os.File, error) {
-	info, err := os.Stat(name)
-	var failed *fs.PathError
-	if errors.As(err, &failed) {
-		failed.Op = "open" // which is what the user wants
-	}
-	if err == nil && info.IsDir() {
-		err = fmt.Errorf("%s is a directory", name)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return os.Open(name)
 }
 
 // skip takes out of a list what has an error, and reports it. It returns an

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/portmon/portmon/internal/listeners"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -82,7 +83,7 @@ func newListener(s listeners.Socket) listener {
 		l.where = l.Address
 	}
 	if l.Device != "" {
-		l.where += " on " + l.Device
+		l.where += " on " + text.Printable(l.Device)
 	}
 	return l
 }
