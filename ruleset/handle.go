@@ -38,7 +38,6 @@ func (h *Handle) Refresh() error {
 // there: an [Apply] that changes the ladder makes and deletes some. Once the
 // table is gone it returns what f did.
 func (h *Handle) Retry(f func() error) error {
-	const attempts = 5
 	for n := 1; ; n++ {
 		err := f()
 		if n == attempts || !errors.Is(err, os.ErrNotExist) {
