@@ -79,8 +79,6 @@ func hintFor(err error) string {
 	switch {
 	case errors.As(err, &itself):
 		return itself.Hint()
-	case errors.As(err, &fault) && fault.Hint != "":
-		return fault.Hint
 	case errors.As(err, &fault) && fault.Line == 0 && errors.Is(err, fs.ErrNotExist):
 		return "`portmon config init " + fault.File + "` writes one"
 	case errors.As(err, new(*ruleset.ConflictError)):

@@ -50,7 +50,7 @@ type Config struct {
 
 	// Warnings are what was accepted but should be looked at, in the order of
 	// [Errors].
-	Warnings Errors
+	Warnings []*Error
 
 	// Source is the file that the configuration came from, or empty for the
 	// built-in default.
@@ -123,8 +123,12 @@ func load(path, optional string) (*Config, Errors) {
 		}
 	}
 	data, err := ReadFile(path, maxFileSize)
+	var perr *fs.PathError
+	if errors.As(err, &perr) {
+		err = perr.Err // without the path, with which the message begins
+	}
 	if err != nil {
-		return nil, Errors{{File: path, Err: withoutPath(err)}}
+		return nil, Errors{{File: path, Err: err}}
 	}
 	return parse(path, data, openFile)
 }
@@ -159,14 +163,4 @@ func openFile(name string) (fs.File, error) {
 		return nil, err
 	}
 	return f, nil
-}
-
-// withoutPath drops the path from an error of package os, for a message that
-// begins with that path.
-func withoutPath(err error) error {
-	var perr *fs.PathError
-	if errors.As(err, &perr) {
-		return fmt.Errorf("%s: %w", perr.Op, perr.Err)
-	}
-	return err
 }

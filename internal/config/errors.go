@@ -1,16 +1,14 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/portmon/portmon/internal/text"
 )
-
-// maxReports is how many faults, and how many warnings, are reported of a file.
-// A list of addresses in the wrong format is one mistake, not a hundred thousand.
-const maxReports = 20
 
 // Error is one fault of a configuration, or one of its [Config.Warnings].
 type Error struct {
@@ -21,54 +19,30 @@ type Error struct {
 	// file as a whole is meant, or if it has too many keys to locate them.
 	Line, Column int
 
-	// Key is the key in full, such as "trap.tcp". It is empty in a whitelist
-	// file, and for faults of syntax.
-	Key string
-
-	// Value is the value at fault as TOML would write it, shortened if need be.
-	// It is empty if the key itself is meant.
-	Value string
-
-	Err error // what is wrong, and what is wanted
-
-	// Hint is a guess at what is wrong, or "".
-	Hint string
+	// Err says what is wrong, with the key and the value, and what is wanted.
+	Err error
 }
 
 // Error returns "file:line:column: key: value: what is wrong", on one line,
 // without what is not known.
 func (e *Error) Error() string {
-	s := e.File
-	for _, n := range []int{e.Line, e.Column} {
-		if n > 0 {
-			s += ":" + strconv.Itoa(n)
-		}
+	place := e.File
+	if e.Line > 0 {
+		place = fmt.Sprintf("%s:%d:%d", e.File, e.Line, e.Column)
 	}
-	for _, part := range []string{e.Key, e.Value, e.Err.Error()} {
-		if part != "" {
-			s += ": " + part
-		}
-	}
-	return s
+	return place + ": " + text.Printable(e.Err.Error())
 }
 
 // Unwrap returns e.Err.
 func (e *Error) Unwrap() error { return e.Err }
 
 // Errors are the faults of a configuration: those of the configuration file
-// first, then those of its whitelist files in the order in which they are
-// listed, each ordered by line. There are at most 20 of each file, then an entry
-// that says that there are more.
+// first, ordered by line, then those of its whitelist files as they are read.
+// There are at most 20, then an entry that says that there are more.
 type Errors []*Error
 
 // Error returns all faults, one per line.
-func (e Errors) Error() string {
-	lines := make([]string, len(e))
-	for i, err := range e {
-		lines[i] = err.Error()
-	}
-	return strings.Join(lines, "\n")
-}
+func (e Errors) Error() string { return errors.Join(e.Unwrap()...).Error() }
 
 // Unwrap returns the faults.
 func (e Errors) Unwrap() []error {
@@ -79,15 +53,31 @@ func (e Errors) Unwrap() []error {
 	return errs
 }
 
-// limited cuts what was found in one file to maxReports entries, and one that
-// says that there are more.
-func limited(found Errors) Errors {
-	if len(found) <= maxReports {
-		return found
+// maxReports is how many faults, and how many warnings, are reported. A list of
+// addresses in the wrong format is one mistake, not a hundred thousand.
+const maxReports = 20
+
+// add appends an error, unless there are already more than are reported.
+func (e *Errors) add(err *Error) {
+	if len(*e) <= maxReports {
+		*e = append(*e, err)
 	}
-	next := found[maxReports]
-	return append(found[:maxReports:maxReports],
-		&Error{File: next.File, Line: next.Line, Err: fmt.Errorf("and more: only the first %d are shown", maxReports)})
+}
+
+// finish sorts what was found in a configuration file and its whitelist files,
+// and says whether there is more.
+func (e Errors) finish(file string) Errors {
+	line := func(err *Error) int {
+		if err.File != file {
+			return math.MaxInt
+		}
+		return err.Line
+	}
+	slices.SortStableFunc(e, func(a, b *Error) int { return line(a) - line(b) })
+	if len(e) > maxReports {
+		e[maxReports].Err = fmt.Errorf("and more: only the first %d are shown", maxReports)
+	}
+	return e
 }
 
 // maxQuoted bounds a value in a message, in characters.

@@ -10,7 +10,7 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-func TestParsePorts(t *testing.T) {
+func TestPorts(t *testing.T) {
 	tests := []struct {
 		text string
 		want ruleset.Ports
@@ -22,24 +22,24 @@ func TestParsePorts(t *testing.T) {
 		{"1-65535", ruleset.Ports{From: 1, To: 65535}},
 	}
 	for _, tt := range tests {
-		if got, err := parsePorts(tt.text); got != tt.want || err != nil {
-			t.Errorf("parsePorts(%q) = %v, %v: want %v", tt.text, got, err, tt.want)
+		if got, err := ports(setting{value: tt.text}); got != tt.want || err != nil {
+			t.Errorf("ports(%q) = %v, %v: want %v", tt.text, got, err, tt.want)
 		}
 	}
 }
 
-func TestParsePortsFaults(t *testing.T) {
+func TestPortFaults(t *testing.T) {
 	const want = `want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"`
 	for _, text := range []string{
 		"", "0", "65536", "-1", "+1", "022", "0x16", "1.5", "ssh", " 22", "22 ", "-", "1-", "-2", "1-2-3", "0-22", "1-65536",
 		"5900 - 5910", "5900:5910", "٢٢", "99999999999999999999",
 	} {
-		if got, err := parsePorts(text); err == nil || err.Error() != want {
-			t.Errorf("parsePorts(%q) = %v, %v: want the error %q", text, got, err, want)
+		if got, err := ports(setting{value: text}); err == nil || err.Error() != want {
+			t.Errorf("ports(%q) = %v, %v: want the error %q", text, got, err, want)
 		}
 	}
-	if _, err := parsePorts("5910-5900"); err == nil || err.Error() != `the range is reversed: want "5900-5910"` {
-		t.Errorf("parsePorts of a reversed range: %v", err)
+	if _, err := ports(setting{value: "5910-5900"}); err == nil || err.Error() != `the range is reversed: want "5900-5910"` {
+		t.Errorf("ports of a reversed range: %v", err)
 	}
 }
 
@@ -52,7 +52,7 @@ func TestPortsFaults(t *testing.T) {
 		{`[22.0]`, `2:1: trap.udp: 22.0: ` + want},
 		{`[true, { a = 1 }]`, "2:1: trap.udp: true: " + want + "\n2:1: trap.udp: " + want},
 		{`[9999999999999999999999]`, `2:8: toml: decimal number is too large to fit in a 64-bit signed integer`},
-		{`[5900-5910]`, `2:8: toml: dates are expected to have the format YYYY-MM-DD`},
+		{`[5900-5910]`, `2:8: toml: dates are expected to have the format YYYY-MM-DD` + quotes},
 		{`[2000-01-01]`, `2:1: trap.udp: 2000-01-01: ` + want},
 		{`["5910-5900"]`, `2:1: trap.udp: "5910-5900": the range is reversed: want "5900-5910"`},
 
@@ -96,9 +96,9 @@ func TestPortsToIgnore(t *testing.T) {
 		`[80, "79-81"]`: `2:1: scan.ignore: 80 overlaps 79-81`,
 		`[80, 80]`:      `2:1: scan.ignore: 80 overlaps 80`,
 		`["81-80"]`:     `2:1: scan.ignore: "81-80": the range is reversed: want "80-81"`,
-		`[4000-4001]`:   `2:11: toml: dates are expected to have the format YYYY-MM-DD`,
-		`80`:            `2:1: scan.ignore: 80: want a list of ports in brackets`,
-		`"40000-40100"`: `2:1: scan.ignore: "40000-40100": want a list of ports in brackets`,
+		`[4000-4001]`:   `2:11: toml: dates are expected to have the format YYYY-MM-DD` + quotes,
+		`80`:            `2:1: scan.ignore: 80: want a list in brackets`,
+		`"40000-40100"`: `2:1: scan.ignore: "40000-40100": want a list in brackets`,
 	} {
 		wantFaults(t, "[scan]\nignore = "+value, want)
 	}

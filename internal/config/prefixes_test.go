@@ -12,6 +12,7 @@ func TestSingle6(t *testing.T) {
 		`[]`:                                   nil,
 		`["2001:db8::/32", '2001:DB8:1::/48']`: prefixes("2001:db8::/32", "2001:db8:1::/48"),
 		`["2001:db8::7", "::/1", "::/128"]`:    prefixes("2001:db8::7/128", "::/1", "::/128"),
+		`["2001:db8::2-2001:db8::7"]`:          prefixes("2001:db8::2/127", "2001:db8::4/126"),
 	} {
 		if diff := diffPrefixes(want, mustParse(t, "[ban]\nsingle6 = "+value).Spec.Single6); diff != "" {
 			t.Errorf("single6 = %s (-want +got)\n%s", value, diff)
@@ -22,7 +23,7 @@ func TestSingle6(t *testing.T) {
 func TestSingle6Warnings(t *testing.T) {
 	const text = "[ban]\nsingle6 = [\"2001:db8::7/64\", \"::/0\"]"
 	wantWarnings(t, text, `2:1: ban.single6: "2001:db8::7/64": taken as 2001:db8::/64: the address has bits set beyond the prefix length
-2:1: ban.single6: "::/0": every IPv6 address is banned alone: a host evades its ban with another address of its network`)
+2:1: ban.single6: "::/0": this is every address of its family`)
 	c, err := parsed("p.toml", []byte(text), noFiles)
 	if err != nil {
 		t.Fatal(err)
@@ -34,30 +35,30 @@ func TestSingle6Warnings(t *testing.T) {
 
 func TestSingle6Faults(t *testing.T) {
 	const (
-		prefix = `want an IPv6 prefix in quotes such as "2001:db8::/32"`
+		syntax = `want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, ` +
+			`or a range such as 192.0.2.10-192.0.2.20; names are not resolved`
 		zone   = "zones are not supported: leave out the percent sign and what follows"
 		length = "want a prefix length from 0 to 128 after the slash"
 	)
 	for value, want := range map[string]string{
-		`""`:                        prefix,
-		`"example.org"`:             prefix,
-		`"fe80::1%eth0"`:            zone,
-		`"fe80::%eth0/64"`:          zone,
-		`"2001:db8::1-2001:db8::9"`: prefix,
-		`"2001:db8::/"`:             length,
-		`"2001:db8::/129"`:          length,
-		`"2001:db8::/-1"`:           prefix,
-		`"2001:db8::/064"`:          length,
-		`"2001:db8::/64/64"`:        length,
-		`"192.0.2.0/24"`:            prefix,
-		`"192.0.2.7"`:               prefix,
-		`"::ffff:192.0.2.0/120"`:    prefix,
-		`"::ffff:0:0/90"`:           "want a prefix length from 96 to 128 for IPv4 written as ::ffff:0:0/96",
+		`""`:                 syntax,
+		`"example.org"`:      syntax,
+		`"fe80::1%eth0"`:     zone,
+		`"fe80::%eth0/64"`:   zone,
+		`"2001:db8::/"`:      length,
+		`"2001:db8::/129"`:   length,
+		`"2001:db8::/-1"`:    syntax,
+		`"2001:db8::/064"`:   length,
+		`"2001:db8::/64/64"`: length,
+		`"::ffff:0:0/90"`:    "want a prefix length from 96 to 128 for IPv4 written as ::ffff:0:0/96",
 	} {
 		wantFaults(t, "[ban]\nsingle6 = ["+value+"]", "2:1: ban.single6: "+value+": "+want)
 	}
-	wantFaults(t, "[ban]\nsingle6 = [64]", `2:1: ban.single6: 64: want an IPv6 prefix in quotes such as "2001:db8::/32"`)
-	wantFaults(t, "[ban]\nsingle6 = \"2001:db8::/32\"", `2:1: ban.single6: "2001:db8::/32": want a list of IPv6 prefixes in brackets`)
+	wantFaults(t, "[ban]\nsingle6 = [\"192.0.2.0/24\", \"::ffff:192.0.2.7\"]",
+		"2:1: ban.single6: 192.0.2.0/24 is not an IPv6 network address\n"+
+			"2:1: ban.single6: 192.0.2.7/32 is not an IPv6 network address")
+	wantFaults(t, "[ban]\nsingle6 = [64]", `2:1: ban.single6: 64: `+syntax)
+	wantFaults(t, "[ban]\nsingle6 = \"2001:db8::/32\"", `2:1: ban.single6: "2001:db8::/32": want a list in brackets`)
 }
 
 func TestDoubtful(t *testing.T) {
@@ -75,18 +76,18 @@ func TestDoubtful(t *testing.T) {
 		"::ffff:c000:207":                 "taken as 192.0.2.7: packets carry it as IPv4",
 		"::ffff:192.0.2.0/120":            "taken as 192.0.2.0/24: packets carry it as IPv4",
 		"::ffff:192.0.2.7/120":            "taken as 192.0.2.0/24: packets carry it as IPv4",
-		"0.0.0.0/0":                       "this is all of IPv4: no source of that family will ever be banned",
-		"::/0":                            "this is all of IPv6: no source of that family will ever be banned",
-		"1.2.3.4/0":                       "this is all of IPv4: no source of that family will ever be banned",
-		"::ffff:0:0/96":                   "this is all of IPv4: no source of that family will ever be banned",
+		"0.0.0.0/0":                       "this is every address of its family",
+		"::/0":                            "this is every address of its family",
+		"1.2.3.4/0":                       "this is every address of its family",
+		"::ffff:0:0/96":                   "this is every address of its family",
 		"192.0.2.10-192.0.2.20":           "",
 		"192.0.2.0-192.0.2.255":           "",
 		"192.0.2.7-192.0.2.7":             "",
 		"192.0.2.255-192.0.3.0":           "",
 		"255.255.255.254-255.255.255.255": "",
 		"2001:db8::-2001:db8::ffff":       "",
-		"0.0.0.0-255.255.255.255":         "this is all of IPv4: no source of that family will ever be banned",
-		"::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff": "this is all of IPv6: no source of that family will ever be banned",
+		"0.0.0.0-255.255.255.255":         "this is every address of its family",
+		"::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff": "this is every address of its family",
 		"::ffff:192.0.2.0-::ffff:192.0.2.1":          "taken as 192.0.2.0/31: packets carry it as IPv4",
 	} {
 		all, err := addrlist.Parse(s)

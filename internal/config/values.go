@@ -1,11 +1,13 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,26 +29,48 @@ const (
 // setting is a value of the file, nil if it is not there; or an element of a
 // list, with the key of the list.
 type setting struct {
-	key   string
+	*reader
+	key   string // in full, such as "trap.tcp"
 	value any
 }
 
-// The functions below read a value. Without a value, or with one that is wrong,
-// which they report, the default stays in place.
+// report adds to the faults or the warnings what is wrong with the value, or
+// with the key if there is none.
+func (s setting) report(to *Errors, err error) {
+	table, _, _ := strings.Cut(s.key, ".")
+	at := cmp.Or(s.places[s.key], s.places[table]) // the keys of inline tables are not found
+	if value := source(s.value); value != "" {
+		err = fmt.Errorf("%s: %w", value, err)
+	}
+	to.add(&Error{s.file, at.line, at.column, fmt.Errorf("%s: %w", text.Shorten(s.key, maxQuoted), err)})
+}
 
-// list sets the elements of a list, as read returns them. What names them.
-func list[T any](r *reader, s setting, to *[]T, what string, read func(item setting) (T, error)) {
+// one sets what a value says, and many what the elements of a list say. If there
+// is none, or it is wrong, the default stays in place. One returns false if the
+// value is wrong.
+func one[T any](s setting, to *T, read func(setting) (T, error)) bool {
+	if s.value == nil {
+		return true
+	}
+	value, err := read(s)
+	if err != nil {
+		s.report(&s.faults, err)
+		return false
+	}
+	*to = value
+	return true
+}
+
+func many[T any](s setting, to *[]T, read func(setting) (T, error)) {
 	values, ok := s.value.([]any)
 	if !ok && s.value != nil {
-		r.fault(s, "want a list of %s in brackets", what)
+		s.report(&s.faults, errors.New("want a list in brackets"))
 	}
 	var all []T
 	for _, v := range values {
-		item := setting{s.key, v}
-		if one, err := read(item); err != nil {
-			r.fault(item, "%w", err)
-		} else {
-			all = append(all, one)
+		var item T
+		if one(setting{s.reader, s.key, v}, &item, read) {
+			all = append(all, item)
 		}
 	}
 	if ok && (len(all) > 0 || len(values) == 0) {
@@ -54,57 +78,41 @@ func list[T any](r *reader, s setting, to *[]T, what string, read func(item sett
 	}
 }
 
-// text sets a string that is valid, and empties it if it is not.
-func (r *reader) text(key string, to *string, valid func(string) bool, want string) {
-	s := r.get(key)
-	if s.value == nil {
-		return
-	}
-	*to, _ = s.value.(string)
-	if _, ok := s.value.(string); !ok || !valid(*to) {
-		r.fault(s, "want %s", want)
-		*to = ""
-	}
-}
-
-// integer sets an integer from low to high.
-func (r *reader) integer(key string, n *int, low, high int64) {
-	s := r.get(key)
-	if v, ok := s.value.(int64); ok && v >= low && v <= high {
-		*n = int(v)
-	} else if s.value != nil {
-		r.fault(s, "want an integer from %d to %d", low, high)
-	}
-}
-
-// duration sets a duration from low to high.
-func (r *reader) duration(key string, d *time.Duration, low, high time.Duration) {
-	s := r.get(key)
-	if s.value == nil {
-		return
-	}
-	if v, err := text.ParseDuration(s.word("s"), low, high); err != nil {
-		r.fault(s, "%w", err)
-	} else {
-		*d = v
-	}
-}
-
-// ladder sets the durations of the bans: a list, or a single one. Whether they
-// rise is for [ruleset.Spec.Validate].
-func (r *reader) ladder(key string, ladder *[]time.Duration) {
-	s := r.get(key)
-	if _, isList := s.value.([]any); !isList && s.value != nil {
+// inList makes a list of a single value.
+func (s setting) inList() setting {
+	if _, ok := s.value.([]any); !ok && s.value != nil {
 		s.value = []any{s.value}
 	}
-	list(r, s, ladder, "durations", func(item setting) (time.Duration, error) {
-		return text.ParseDuration(item.word("s"), minDuration, maxDuration)
-	})
+	return s
 }
 
-// word returns a value that may be written as a string or as an integer, which
-// lacks the unit; or "", which is neither a duration nor a port.
-func (s setting) word(unit string) string {
+// The functions below return what reads a value. The error says what is wanted.
+
+func validString(valid func(string) bool, want string) func(setting) (string, error) {
+	return func(s setting) (string, error) {
+		if v, ok := s.value.(string); ok && valid(v) {
+			return v, nil
+		}
+		return "", errors.New("want " + want)
+	}
+}
+
+func integer[T int | uint32](low, high T) func(setting) (T, error) {
+	return func(s setting) (T, error) {
+		if v, ok := s.value.(int64); ok && v >= int64(low) && v <= int64(high) {
+			return T(v), nil
+		}
+		return 0, fmt.Errorf("want an integer from %d to %d", low, high)
+	}
+}
+
+func duration(low, high time.Duration) func(setting) (time.Duration, error) {
+	return func(s setting) (time.Duration, error) { return text.ParseDuration(s.text("s"), low, high) }
+}
+
+// text returns a string, or an integer with the unit that it lacks; or "", which
+// is neither a duration nor a port.
+func (s setting) text(unit string) string {
 	switch v := s.value.(type) {
 	case string:
 		return v
@@ -114,16 +122,9 @@ func (s setting) word(unit string) string {
 	return ""
 }
 
-// ports sets a list of ports, in the order of the file. Overlaps are for
-// [ruleset.Spec.Validate].
-func (r *reader) ports(key string, ports *[]ruleset.Ports) {
-	list(r, r.get(key), ports, "ports", func(item setting) (ruleset.Ports, error) { return parsePorts(item.word("")) })
-}
-
-// parsePorts reads "22" or "5900-5910". The error says what is wanted and does
-// not repeat s.
-func parsePorts(s string) (ruleset.Ports, error) {
-	first, last, isRange := strings.Cut(s, "-")
+// ports reads 22, "22" or "5900-5910". Overlaps are for [ruleset.Spec.Validate].
+func ports(s setting) (ruleset.Ports, error) {
+	first, last, isRange := strings.Cut(s.text(""), "-")
 	if !isRange {
 		last = first
 	}
@@ -145,22 +146,21 @@ func parsePort(s string) (uint16, bool) {
 	return uint16(n), err == nil && s[0] != '0'
 }
 
-// single6 reads an element of a list of IPv6 prefixes.
-func (r *reader) single6(item setting) (netip.Prefix, error) {
-	s, _ := item.value.(string)
-	all, err := addrlist.Parse(s)
-	switch {
-	case err != nil && !errors.Is(err, addrlist.ErrSyntax) && !strings.Contains(s, "-"):
-		return netip.Prefix{}, err
-	case err != nil || strings.Contains(s, "-") || all[0].Addr().Is4():
-		return netip.Prefix{}, errors.New(`want an IPv6 prefix in quotes such as "2001:db8::/32"`)
-	}
-	if all[0].Bits() == 0 {
-		r.warn(item, "every IPv6 address is banned alone: a host evades its ban with another address of its network")
-	} else if note := doubtful(s, all); note != "" {
-		r.warn(item, note)
-	}
-	return all[0], nil
+// addresses sets a list of addresses, prefixes and ranges, as the fewest prefixes.
+func addresses(s setting, to *[]netip.Prefix) {
+	all := [][]netip.Prefix{*to}
+	many(s, &all, func(item setting) ([]netip.Prefix, error) {
+		entry, _ := item.value.(string)
+		prefixes, err := addrlist.Parse(entry)
+		if err != nil {
+			return nil, err
+		}
+		if note := doubtful(entry, prefixes); note != "" {
+			item.report(&s.warnings, errors.New(note))
+		}
+		return prefixes, nil
+	})
+	*to = slices.Concat(all...)
 }
 
 // isFilePath reports whether s is an absolute path that can be that of a file.
@@ -176,12 +176,7 @@ func isMetrics(s string) bool {
 }
 
 func metricsAddr(s string) (netip.AddrPort, error) {
-	if port, ok := strings.CutPrefix(s, "localhost:"); ok {
-		s = "127.0.0.1:" + port
-	} else if strings.HasPrefix(s, ":") {
-		s = "0.0.0.0" + s
-	}
-	return netip.ParseAddrPort(s)
+	return netip.ParseAddrPort(strings.Replace(s, "localhost:", "127.0.0.1:", 1))
 }
 
 func isTopic(s string) bool {
@@ -192,19 +187,15 @@ func isTopic(s string) bool {
 
 // source writes a value as TOML does, on one line, shortened if it is long.
 func source(v any) string {
-	switch v := v.(type) {
-	case nil, map[string]any: // the keys of a table have their own lines
-		return ""
-	case []any:
-		if len(v) > 0 && source(v[0]) == "" {
-			return ""
-		}
-	case string:
-		return quote(withoutPassword(v))
+	if s, ok := v.(string); ok {
+		return quote(withoutPassword(s))
 	}
 	data, _ := toml.Marshal(map[string]any{"v": v}) // cannot fail: it has been decoded
-	s, _ := strings.CutPrefix(strings.TrimSpace(string(data)), "v = ")
-	return text.Shorten(text.Printable(withoutPassword(s)), maxQuoted)
+	s, ok := strings.CutPrefix(strings.TrimSpace(string(data)), "v = ")
+	if !ok {
+		return "" // a table: its keys have their own lines
+	}
+	return text.Shorten(withoutPassword(s), maxQuoted)
 }
 
 // withoutPassword leaves out what precedes an @, in which there may be one.
