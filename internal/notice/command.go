@@ -1,7 +1,6 @@
 package notice
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,8 +24,6 @@ const (
 	// maxStderr is how much is quoted of what it writes to stderr, in bytes
 	// from the end.
 	maxStderr = 500
-	// standardPath is the PATH of a command if the watcher has none.
-	standardPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
 // Variable is one that a command finds in its environment, unless it does not
@@ -69,10 +66,10 @@ func (n *notice) variables() []Variable {
 
 // inherited are the variables that a command has from the watcher. Others, such
 // as NOTIFY_SOCKET, are for the service alone.
-var inherited = []string{"HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "CREDENTIALS_DIRECTORY"}
+var inherited = []string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "CREDENTIALS_DIRECTORY"}
 
 func environment(n *notice) []string {
-	env := []string{"PATH=" + cmp.Or(os.Getenv("PATH"), standardPath)}
+	var env []string
 	for _, name := range inherited {
 		if value, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+value)
@@ -108,14 +105,11 @@ func (c *command) send(ctx context.Context, n *notice) error {
 	// What a program leaves in the background may hold its stderr open.
 	cmd.WaitDelay = time.Second
 	err := cmd.Run()
-	var path *os.PathError
 	switch {
 	case err == nil, errors.Is(err, exec.ErrWaitDelay):
 		return nil
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
-	case errors.As(err, &path):
-		err = path.Err // which names the program once more
 	}
 	err = fmt.Errorf("run %s: %w", c.argv[0], err)
 	if said := clean(string(stderr), maxStderr); said != "" {
@@ -128,7 +122,7 @@ func (c *command) send(ctx context.Context, n *notice) error {
 type tail []byte
 
 func (t *tail) Write(p []byte) (int, error) {
-	*t = append(*t, p[max(0, len(p)-maxStderr):]...)
-	*t = append((*t)[:0], (*t)[max(0, len(*t)-maxStderr):]...)
+	*t = append(*t, p...)
+	*t = (*t)[max(0, len(*t)-maxStderr):]
 	return len(p), nil
 }

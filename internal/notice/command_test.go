@@ -58,9 +58,9 @@ func TestCommandEnvironment(t *testing.T) {
 	t.Setenv("PATH", "/bin:/usr/bin")
 	t.Setenv("NOTIFY_SOCKET", "/run/systemd/notify")
 	t.Setenv("PORTMON_ADDRESS", "from outside")
-	ours := []string{"PATH=/bin:/usr/bin"}
+	var ours []string
 	for _, name := range inherited {
-		ours = append(ours, name+"=of "+name)
+		ours = append(ours, name+"="+os.Getenv(name))
 	}
 	event := escalated(prefix("2001:db8::/64"), 2)
 	event.Comment = "a\x00b\nc"
@@ -113,10 +113,8 @@ func TestCommandEnvironment(t *testing.T) {
 				host: tt.host,
 			})
 			tell(s, tt.events...)
+			awaitSent(t, s, "command", reports)
 			end()
-			if got := s.Stats()["command"]; got != (Stats{Sent: 1}) {
-				t.Fatalf("%+v: %v", got, <-reports)
-			}
 			want := slices.Concat(ours, tt.want)
 			slices.Sort(want)
 			if d := diff(want, readEnvironment(t, filepath.Join(dir, "environ"))); d != "" {
@@ -129,7 +127,7 @@ func TestCommandEnvironment(t *testing.T) {
 	}
 }
 
-// A command has a PATH in any case, and of the rest what is set, empty or not.
+// A command has of these variables what is set, empty or not.
 func TestInherited(t *testing.T) {
 	for _, name := range inherited {
 		t.Setenv(name, "") // so that the test restores it
@@ -139,11 +137,8 @@ func TestInherited(t *testing.T) {
 	t.Setenv("LD_PRELOAD", "/x")
 	t.Setenv("LANG", "C.UTF-8")
 	t.Setenv("TZ", "")
-	for path, want := range map[string]string{"": standardPath, "/bin": "/bin"} {
-		t.Setenv("PATH", path)
-		if d := diff([]string{"PATH=" + want, "LANG=C.UTF-8", "TZ=", "PORTMON_EVENT=summary"}, environment(new(notice))); d != "" {
-			t.Errorf("%q (-want +got)\n%s", path, d)
-		}
+	if d := diff([]string{"LANG=C.UTF-8", "TZ=", "PORTMON_EVENT=summary"}, environment(new(notice))); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
 	}
 }
 
@@ -179,8 +174,8 @@ func TestCommandFails(t *testing.T) {
 			"run /bin/sh: exit status 1: " + strings.Repeat("x", maxStderr-4) + "end",
 		},
 		{"a signal", script(t, "kill -TERM $$"), "run /bin/sh: signal: terminated"},
-		{"no such program", []string{"/nonexistent/program"}, "run /nonexistent/program: no such file or directory"},
-		{"no program", []string{"/dev/null"}, "run /dev/null: permission denied"},
+		{"no such program", []string{"/nonexistent/program"}, "run /nonexistent/program: fork/exec /nonexistent/program: no such file or directory"},
+		{"no program", []string{"/dev/null"}, "run /dev/null: fork/exec /dev/null: permission denied"},
 		{"nothing wrong", script(t, "exit 0"), ""},
 	}
 	for _, tt := range tests {

@@ -23,23 +23,24 @@ const (
 )
 
 // kinds are what notices say about each kind of news: the priority, the emoji
-// by its name in ntfy, and a title if the news concerns no single source. The
-// most urgent are last. Hosts on the internet are probed all day, so a ban is of
-// low priority unless it is by the last step of the ladder.
+// by its name in ntfy, a title if the news concerns no single source, and what
+// follows from it. The most urgent are last. Hosts on the internet are probed
+// all day, so a ban is of low priority unless it is by the last step of the
+// ladder.
 var kinds = [watch.Kinds]struct {
-	priority     int
-	emoji, title string
+	priority           int
+	emoji, title, text string
 }{
-	watch.Banned:      {low, "no_entry", ""},
-	watch.Escalated:   {low, "no_entry", ""},
-	watch.ByHand:      {standard, "no_entry_sign", ""},
-	watch.Lifted:      {standard, "unlock", ""},
-	watch.Whitelisted: {standard, "unlock", ""},
-	watch.Restored:    {standard, "recycle", "bans restored"},
-	watch.TableGone:   {high, "rotating_light", "table gone"},
-	watch.Repaired:    {standard, "warning", "table repaired"},
-	watch.Removed:     {standard, "warning", "table removed"},
-	watch.Full:        {high, "warning", "no room for bans"},
+	watch.Banned:      {low, "no_entry", "", ""},
+	watch.Escalated:   {low, "no_entry", "", ""},
+	watch.ByHand:      {standard, "no_entry_sign", "", ""},
+	watch.Lifted:      {standard, "unlock", "", ""},
+	watch.Whitelisted: {standard, "unlock", "", "its ban was lifted"},
+	watch.Restored:    {standard, "recycle", "bans restored", ""},
+	watch.TableGone:   {high, "rotating_light", "table gone", "no source is banned until it returns; bans are kept"},
+	watch.Repaired:    {standard, "warning", "table repaired", ""},
+	watch.Removed:     {standard, "warning", "table removed", "portmon remove was called, and no source is banned"},
+	watch.Full:        {high, "warning", "no room for bans", "a set is full; the packets are dropped all the same"},
 }
 
 // clean makes foreign text fit for headers, the environment of a program,
@@ -68,18 +69,10 @@ func (e *event) title() string {
 func (e *event) describe() string {
 	line := e.title()
 	switch e.Kind {
-	case watch.TableGone:
-		return "the table was deleted: no source is banned until it is back; the bans are remembered"
-	case watch.Removed:
-		return "portmon remove deleted the table: no source is banned"
-	case watch.Repaired:
-		return join("the table differed from the configuration and was repaired", e.What)
 	case watch.Full:
-		return text.Plural(e.Count, "offence") + " led to no ban, because a set is full; the packets are dropped all the same"
+		line = text.Plural(e.Count, "offence") + " led to no ban"
 	case watch.Restored:
-		return text.Plural(e.Count, "ban") + " restored"
-	case watch.Whitelisted:
-		line += ": its ban was lifted"
+		line = text.Plural(e.Count, "ban") + " restored"
 	case watch.Escalated:
 		line += " to tier " + strconv.Itoa(e.Step) + ", banned" + e.duration()
 		if e.Offences > 0 {
@@ -88,7 +81,7 @@ func (e *event) describe() string {
 	default:
 		line += e.duration()
 	}
-	return join(line, text.Port(e.Proto, e.Port), e.Comment)
+	return join(line, kinds[e.Kind].text, e.What, text.Port(e.Proto, e.Port), e.Comment)
 }
 
 // duration returns " for 8h", " forever", or "" if that is not known. It is

@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	goneText     = "the table was deleted: no source is banned until it is back; the bans are remembered"
-	removedText  = "portmon remove deleted the table: no source is banned"
-	repairedText = "the table differed from the configuration and was repaired"
-	fullText     = " led to no ban, because a set is full; the packets are dropped all the same"
+	goneText     = "table gone: no source is banned until it returns; bans are kept"
+	removedText  = "table removed: portmon remove was called, and no source is banned"
+	repairedText = "table repaired"
+	fullText     = " led to no ban: a set is full; the packets are dropped all the same"
 )
 
 // One event is described in full.

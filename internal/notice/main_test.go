@@ -12,6 +12,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -65,6 +66,18 @@ const steps = 3
 
 // tell queues news.
 func tell(s *Sender, news ...watch.News) { s.Tell(news, steps, clock) }
+
+// awaitSent waits until one notice was sent. If the context ended before, there
+// would be no more than five seconds for it.
+func awaitSent(t *testing.T, s *Sender, channel string, reports chan error) {
+	t.Helper()
+	lab.Await(t, "a notice was sent", func() bool {
+		if len(reports) > 0 {
+			t.Fatal(<-reports)
+		}
+		return s.Stats()[channel].Sent == 1
+	})
+}
 
 // setup says where notices go in a test.
 type setup struct {

@@ -161,8 +161,8 @@ func TestSlowServer(t *testing.T) {
 		timeout time.Duration
 		want    string
 	}{
-		"silent": {0, "", false, 300 * time.Millisecond, "context deadline exceeded (Client.Timeout exceeded"},
-		"stops":  {500, "oh", false, 1500 * time.Millisecond, "status 500 Internal Server Error: oh"},
+		"silent": {0, "", false, 2 * time.Second, "context deadline exceeded (Client.Timeout exceeded"},
+		"stops":  {500, "oh", false, 5 * time.Second, "status 500 Internal Server Error: oh"},
 		"endless": {
 			500, strings.Repeat("z", 1000), true, postTimeout,
 			"status 500 Internal Server Error: " + strings.Repeat("z", maxQuote) + "…",

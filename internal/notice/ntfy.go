@@ -66,8 +66,6 @@ func (n *ntfy) post(req *http.Request, what *notice) error {
 	req.Header.Set("X-Title", mime.QEncoding.Encode("utf-8", what.title))
 	req.Header.Set("X-Priority", strconv.Itoa(what.priority))
 	req.Header.Set("X-Tags", what.emoji+",portmon")
-	req.Header.Set("Content-Type", "text/plain; charset=utf-8")
-	req.Header.Set("User-Agent", "portmon")
 	if n.tokenFile != "" {
 		token, err := readToken(n.tokenFile)
 		if err != nil {

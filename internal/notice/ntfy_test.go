@@ -74,6 +74,7 @@ func TestPublish(t *testing.T) {
 				url := topicAt(addr, topic)
 				s, reports, end := run(t, setup{ntfy: url + tt.query, host: tt.host})
 				tell(s, tt.events...)
+				awaitSent(t, s, "ntfy", reports)
 				end()
 				want := tt.want
 				want.Event, want.Topic = "message", topic
@@ -95,9 +96,11 @@ func TestThousand(t *testing.T) {
 		d.serve(addr)
 		topic := topicAt(addr, newTopic())
 		s, _, end := run(t, setup{ntfy: topic, host: "web1", window: time.Hour})
+		var bans []watch.News
 		for i := range 1000 {
-			tell(s, banned(host(i), 23))
+			bans = append(bans, banned(host(i), 23))
 		}
+		tell(s, bans...) // at once: a notice may be on its way before a second call
 		lab.Await(t, "a notice was sent", func() bool { return s.Stats()["ntfy"].Sent == 1 })
 		end()
 		got := poll(t, topic, "")
@@ -113,17 +116,19 @@ func TestLongest(t *testing.T) {
 	eachServer(t, false, func(t *testing.T, d *ntfyd, addr string) {
 		d.serve(addr)
 		topic := topicAt(addr, newTopic())
-		s, _, end := run(t, setup{ntfy: topic, host: strings.Repeat("ü", 1000)})
+		s, reports, end := run(t, setup{ntfy: topic, host: strings.Repeat("ü", 1000)})
+		var news []watch.News
 		for kind := range watch.Kinds {
 			for i := range 2 * maxEvents {
-				e := watch.News{
+				news = append(news, watch.News{
 					Kind: watch.Kinds - 1 - kind, Count: 1, Comment: strings.Repeat("ü", 1000),
 					Source: prefix(fmt.Sprintf("2001:db8:ffff:ffff:ffff:ffff:ffff:%x/128", 0xfff0+i)),
 					What:   fmt.Sprint(strings.Repeat("ü", 1000), i),
-				}
-				tell(s, e)
+				})
 			}
 		}
+		tell(s, news...)
+		awaitSent(t, s, "ntfy", reports)
 		end()
 		got := poll(t, topic, "")
 		if len(got) != 1 || !strings.HasSuffix(got[0].Message, "…") || s.Stats()["ntfy"].Sent != 1 {
@@ -193,10 +198,10 @@ func TestNoToken(t *testing.T) {
 		topic := topicAt(addr, newTopic())
 		s, reports, end := run(t, setup{ntfy: topic})
 		tell(s, banned(host(1), 23))
-		end()
 		if err := <-reports; !strings.Contains(err.Error(), ": status 403 Forbidden: ") {
 			t.Errorf("got %v", err)
 		}
+		end()
 		if got := poll(t, topic, d.reader); got != nil {
 			t.Errorf("got %+v", got)
 		}
