@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -52,7 +53,6 @@ checked before any of these sources is banned.`,
 		Example: `  portmon ban 203.0.113.7 --for 3d --reason "guesses passwords"
   portmon ban 198.51.100.0/24 2001:db8:5:6::7 --for forever
   echo '192.0.2.0 - 192.0.2.31 ; spam' | portmon ban --file - --for 30d`,
-		ValidArgsFunction: cobra.NoFileCompletions,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && o.file == "" {
 				return usage(cmd, "missing argument: an address or a prefix to ban")
@@ -88,7 +88,6 @@ checked before any of these sources is banned.`,
 	o.addFlags(cmd)
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(
 		[]cobra.Completion{"1h", "8h", "1d", "3d", "30d", forever}, cobra.ShellCompDirectiveNoFileComp)))
-	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("reason", cobra.NoFileCompletions))
 	return cmd
 }
 
@@ -189,6 +188,17 @@ func (p *cli) checkBans(h *ruleset.Handle, targets []target, force bool) error {
 		}
 	}
 	return nil
+}
+
+// ownAddrs returns the addresses of the interfaces of this host.
+func ownAddrs() (own []netip.Addr, err error) {
+	all, err := net.InterfaceAddrs()
+	for _, a := range all {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			own = append(own, p.Addr().WithZone(""))
+		}
+	}
+	return own, err
 }
 
 // newBans returns what to put into the table for targets, and the bans that

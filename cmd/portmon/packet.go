@@ -164,17 +164,6 @@ func (a *packetAnswer) settle(t ruleset.Trace, retries time.Duration) {
 	}
 }
 
-// ownAddrs returns the addresses of the interfaces of this host.
-func ownAddrs() (own []netip.Addr, err error) {
-	all, err := net.InterfaceAddrs()
-	for _, a := range all {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			own = append(own, p.Addr().WithZone(""))
-		}
-	}
-	return own, err
-}
-
 // print writes the answer for people: the verdict, and the questions.
 func (a *packetAnswer) print(p *cli) {
 	on := ""

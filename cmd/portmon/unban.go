@@ -75,7 +75,6 @@ as portmon ban reads it.`,
 	cmd.Flags().BoolVar(&all, "all", false, "lift all bans, and forget all offences")
 	cmd.Flags().StringVar(&reason, "reason", "", "with --all: lift only the bans that were made with this `TEXT`")
 	list.addFlags(cmd)
-	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("reason", cobra.NoFileCompletions))
 	return cmd
 }
 
