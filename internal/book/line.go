@@ -11,46 +11,7 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// line is what a line of the file says of a source. encoding/json would take
-// four times as long to read it, and ten times as long to write it: half a
-// million are to be written within a second.
-type line struct {
-	Row
-	free      bool // the source is unbanned and forgotten
-	permanent bool // the ban is for ever
-	fields    []field
-}
-
-// field is a key in its quotes, and a pointer to the value.
-type field struct {
-	key   string
-	value any
-}
-
 const rowStart = `{"prefix":"`
-
-// newLine returns a line to be used for many rows.
-func newLine() *line {
-	l := new(line)
-	l.fields = []field{
-		{`"prefix"`, &l.Source},
-		{`"free"`, &l.free},
-		{`"permanent"`, &l.permanent},
-		{`"timeout_seconds"`, &l.Timeout},
-		{`"until"`, &l.Until},
-		{`"tier"`, &l.Step},
-		{`"tier_until"`, &l.StepUntil},
-		{`"cause"`, &l.Cause},
-		{`"offences"`, &l.Offences},
-		{`"first"`, &l.First},
-		{`"last"`, &l.Last},
-		{`"last_protocol"`, &l.Proto},
-		{`"last_port"`, &l.Port},
-		{`"by_hand"`, &l.ByHand},
-		{`"comment"`, &l.Comment},
-	}
-	return l
-}
 
 // appendRow appends the line of a normalized row, or that its source is free,
 // with dates of that clock. What is zero is left out.
@@ -108,38 +69,28 @@ func mustJSON(v any) []byte {
 	return b
 }
 
+// line is what a line of the file says of a source. encoding/json would take
+// four times as long to read it, and ten times as long to write it: half a
+// million are to be written within a second.
+type line struct {
+	Row
+	free      bool // the source is unbanned and forgotten
+	permanent bool // the ban is for ever
+}
+
 // parse reads an object, whose dates are of that clock, and returns the key of
 // its source. It returns false for anything else: what a damaged line seems to
 // say must not replace what a whole one says.
 func (l *line) parse(s string, c Clock) (key, bool) {
-	l.Row, l.free, l.permanent = Row{}, false, false
-	next := 0
+	*l = line{}
 	sign, s := token(s)
 	for open := "{"; sign == open; open = "," {
 		var name, colon, value string
 		name, s = token(s)
 		colon, s = token(s)
-		if colon != ":" {
-			return key{}, false
-		}
-		rest, known := s, false
 		value, s = token(s)
-		for range l.fields { // most often, it is the first one
-			f := l.fields[next]
-			if next = (next + 1) % len(l.fields); f.key == name {
-				if known = true; !parseValue(value, f.value, c) {
-					return key{}, false
-				}
-				break
-			}
-		}
-		if !known { // of a later version
-			var skipped json.RawMessage
-			d := json.NewDecoder(strings.NewReader(rest))
-			if !strings.HasPrefix(name, `"`) || !json.Valid([]byte(name)) || d.Decode(&skipped) != nil {
-				return key{}, false
-			}
-			s = rest[d.InputOffset():]
+		if colon != ":" || !l.set(name, value, c) {
+			return key{}, false
 		}
 		sign, s = token(s)
 	}
@@ -156,53 +107,72 @@ func (l *line) parse(s string, c Clock) (key, bool) {
 	return l.normalize()
 }
 
-// parseValue reads a value, and returns false if it is none of that type.
-func parseValue(value string, to any, c Clock) bool {
-	switch to := to.(type) {
-	case *bool:
-		*to = value == "true"
-		return *to || value == "false"
-	case *int:
-		n, err := strconv.ParseUint(value, 10, 31)
-		*to = int(n)
-		return err == nil
-	case *uint8:
-		n, err := strconv.ParseUint(value, 10, 8)
-		*to = uint8(n)
-		return err == nil
-	case *uint16:
-		n, err := strconv.ParseUint(value, 10, 16)
-		*to = uint16(n)
-		return err == nil
-	case *time.Duration:
+// set sets what a name in its quotes stands for, and returns false if the value
+// cannot be that.
+func (l *line) set(name, value string, c Clock) (ok bool) {
+	switch name {
+	case `"prefix"`:
+		var text string
+		var err error
+		text, ok = unquote(value)
+		l.Source, err = netip.ParsePrefix(text)
+		return ok && err == nil
+	case `"free"`:
+		return parseBool(value, &l.free)
+	case `"permanent"`:
+		return parseBool(value, &l.permanent)
+	case `"by_hand"`:
+		return parseBool(value, &l.ByHand)
+	case `"timeout_seconds"`:
 		f, err := strconv.ParseFloat(value, 64)
 		if err != nil || !(f >= 0 && f <= horizon.Seconds()) || strings.ContainsAny(value[:min(2, len(value))], "+xX") {
 			return false // ParseFloat takes NaN, and more that JSON does not have
 		}
-		*to = time.Duration(math.Round(f*1000)) * time.Millisecond
+		l.Timeout = time.Duration(math.Round(f*1000)) * time.Millisecond
 		return true
-	case *string:
-		return strings.HasPrefix(value, `"`) && json.Unmarshal([]byte(value), to) == nil
+	case `"until"`:
+		return parseDate(value, &l.Until, c)
+	case `"tier_until"`:
+		return parseDate(value, &l.StepUntil, c)
+	case `"first"`:
+		return parseDate(value, &l.First, c)
+	case `"last"`:
+		return parseDate(value, &l.Last, c)
+	case `"tier"`:
+		return parseNumber(value, 31, &l.Step)
+	case `"offences"`:
+		return parseNumber(value, 31, &l.Offences)
+	case `"last_protocol"`:
+		return parseNumber(value, 8, &l.Proto)
+	case `"last_port"`:
+		return parseNumber(value, 16, &l.Port)
+	case `"cause"`:
+		text, isText := unquote(value)
+		l.Cause, ok = ruleset.ParseCause(text)
+		return isText && (ok || json.Valid([]byte(value))) // a later version has written it
+	case `"comment"`:
+		return strings.HasPrefix(value, `"`) && json.Unmarshal([]byte(value), &l.Comment) == nil
 	}
+	// Of a later version, which adds no lists and no objects.
+	return strings.HasPrefix(name, `"`) && json.Valid([]byte(name)) && json.Valid([]byte(value))
+}
+
+func parseBool(value string, to *bool) bool {
+	*to = value == "true"
+	return *to || value == "false"
+}
+
+func parseNumber[T int | uint8 | uint16](value string, bits int, to *T) bool {
+	n, err := strconv.ParseUint(value, 10, bits)
+	*to = T(n)
+	return err == nil
+}
+
+func parseDate(value string, to *Moment, c Clock) bool {
 	text, ok := unquote(value)
-	if !ok {
-		return false
-	}
-	switch to := to.(type) {
-	case *Moment:
-		t, err := time.Parse(time.RFC3339Nano, text)
-		*to = c.Boot.Add(min(max(t.Sub(c.Wall), -horizon), horizon))
-		return err == nil
-	case *netip.Prefix:
-		var err error
-		*to, err = netip.ParsePrefix(text)
-		return err == nil
-	case *ruleset.Cause:
-		var known bool
-		*to, known = ruleset.ParseCause(text)
-		return known || json.Valid([]byte(value)) // a later version has written it
-	}
-	return false
+	t, err := time.Parse(time.RFC3339Nano, text)
+	*to = c.Boot.Add(min(max(t.Sub(c.Wall), -horizon), horizon))
+	return ok && err == nil
 }
 
 // unquote returns what a string in its quotes says.

@@ -81,7 +81,7 @@ func Decode(r io.Reader, c Config) (*Book, Report, error) {
 type loader struct {
 	Report
 	book *Book
-	row  *line
+	row  line
 	only [][]byte // how the lines of the sources wanted begin; nil: all
 	ours bool     // there was something that only portmon writes
 }
@@ -121,7 +121,7 @@ func (l *loader) skips(text []byte) bool {
 func (b *Book) load(r io.Reader, c Config, only [][]byte) (Report, error) {
 	l := loader{
 		Report: Report{Path: c.Path, Missing: true, Saved: newHeader(Origin{}, c.Now)},
-		book:   b, row: newLine(), only: only,
+		book:   b, only: only,
 	}
 	if err := l.readAll(bufio.NewReaderSize(r, 256<<10)); err != nil {
 		return l.Report, err

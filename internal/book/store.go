@@ -2,7 +2,9 @@ package book
 
 import (
 	"errors"
+	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -286,13 +288,10 @@ func (s *store) startRewrite(b *Book, head Header) (finish func() error, err err
 		if err == nil && s.commit != nil {
 			err = s.commit()
 		}
-		switch bad := s.name() + badSuffix; {
-		case err != nil:
-		case s.keep && s.file != nil:
-			if err = s.folder.Remove(bad); err == nil {
-				err = s.folder.Replace(temp, s.name(), bad)
-			}
-		default:
+		if err == nil && s.keep && s.file != nil {
+			err = s.keepCopy()
+		}
+		if err == nil {
 			err = s.folder.Rename(temp, s.name())
 		}
 		if err != nil {
@@ -302,4 +301,19 @@ func (s *store) startRewrite(b *Book, head Header) (finish func() error, err err
 		s.file, s.keep = f, false
 		return nil
 	}, nil
+}
+
+// keepCopy copies the file to one that nobody overwrites before the next is
+// damaged.
+func (s *store) keepCopy() error {
+	bad := s.name() + badSuffix
+	if err := s.folder.Remove(bad); err != nil {
+		return err
+	}
+	f, err := s.folder.Create(bad)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, io.NewSectionReader(s.file, 0, math.MaxInt64))
+	return errors.Join(err, f.Sync(), f.Close())
 }

@@ -28,7 +28,6 @@ import (
 type Client struct {
 	socket string
 	http   http.Client
-	first  chan net.Conn // that Dial made, until it is in use
 
 	// How long most answers may take, and those for which the watcher has to
 	// read or to write much.
@@ -38,16 +37,9 @@ type Client struct {
 // Dial looks for a watcher. The error is [ErrNone] if there is none, and wraps
 // [fs.ErrPermission] if that is not for us to know.
 func Dial(socket string) (*Client, error) {
-	c := &Client{socket: socket, first: make(chan net.Conn, 1), patience: 2 * time.Second, longer: 10 * time.Second}
+	c := &Client{socket: socket, patience: 2 * time.Second, longer: 10 * time.Second}
 	c.http.Transport = &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			select {
-			case conn := <-c.first:
-				return conn, nil
-			default:
-				return c.dial(ctx)
-			}
-		},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
 	defer cancel()
@@ -55,8 +47,7 @@ func Dial(socket string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.first <- conn
-	return c, nil
+	return c, conn.Close()
 }
 
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
@@ -77,14 +68,7 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 }
 
 // Close ends the connection.
-func (c *Client) Close() {
-	select {
-	case conn := <-c.first:
-		conn.Close()
-	default:
-		c.http.CloseIdleConnections()
-	}
-}
+func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Status asks what the watcher says of itself.
 func (c *Client) Status() (s Status, err error) {
@@ -94,25 +78,25 @@ func (c *Client) Status() (s Status, err error) {
 
 // Save returns when all that has happened until now is on the disk.
 func (c *Client) Save() error {
-	return c.do("have the watcher save", c.longer, http.MethodPost, SavePath, nil, nil)
+	return c.do("have the watcher save", c.longer, http.MethodPost, SavePath, nil, done)
 }
 
 // Reload has the configuration read again. The error is what is wrong with it;
 // the watcher goes on with the one that it has.
 func (c *Client) Reload() error {
-	return c.do("have the watcher read its configuration", c.longer, http.MethodPost, ReloadPath, nil, nil)
+	return c.do("have the watcher read its configuration", c.longer, http.MethodPost, ReloadPath, nil, done)
 }
 
 // Applying announces that the table is about to be changed: the watcher repairs
 // nothing until the next [Client.Reload], or for ten seconds.
 func (c *Client) Applying() error {
-	return c.do("tell the watcher of the change", c.patience, http.MethodPost, ApplyingPath, nil, nil)
+	return c.do("tell the watcher of the change", c.patience, http.MethodPost, ApplyingPath, nil, done)
 }
 
 // Removing announces that the table is about to be deleted: if that happens
 // within ten seconds, the watcher does not make it again.
 func (c *Client) Removing() error {
-	return c.do("tell the watcher of the removal", c.patience, http.MethodPost, RemovingPath, nil, nil)
+	return c.do("tell the watcher of the removal", c.patience, http.MethodPost, RemovingPath, nil, done)
 }
 
 // Unbanned reports that prefixes were unbanned, each alone or with all that is
@@ -144,7 +128,7 @@ func (c *Client) Book(maxRows int, sources ...netip.Prefix) (*book.Book, error) 
 		query.Add("source", p.String())
 	}
 	var b *book.Book
-	err := c.do(what, c.longer, http.MethodGet, BookPath+"?"+query.Encode(), nil, func(answer io.Reader) (err error) {
+	err := c.do(what, c.patience, http.MethodGet, BookPath+"?"+query.Encode(), nil, func(answer io.Reader) (err error) {
 		var report book.Report
 		b, report, err = book.Decode(answer, book.Config{MaxRows: maxRows, Here: book.Here(0), Now: book.ReadClock()})
 		if err == nil && (report.Missing || report.Torn || report.BadLines > 0) {
@@ -161,26 +145,27 @@ func (c *Client) Book(maxRows int, sources ...netip.Prefix) (*book.Book, error) 
 // maxAnswer bounds an answer in JSON, in bytes: a list of a million prefixes.
 const maxAnswer = 64 << 20
 
+// done reads an answer that says nothing more.
+func done(io.Reader) error { return nil }
+
 // into returns what reads an answer into v.
 func into(v any) func(io.Reader) error {
 	return func(answer io.Reader) error { return json.NewDecoder(io.LimitReader(answer, maxAnswer)).Decode(v) }
 }
 
-// do sends in, unless that is nil, and has read receive the answer. what is how
-// an error begins.
+// do sends in, unless that is nil, and has read receive the answer, which must
+// begin within patience. what is how an error begins.
 func (c *Client) do(
 	what string, patience time.Duration, method, path string, in any, read func(io.Reader) error,
 ) error {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, fmt.Errorf("no answer within %v", patience))
-	defer cancel()
-	begins := func() bool { return true }
-	if method == http.MethodGet { // a long answer begins soon, if the watcher does not hang
-		begun, giveUp := context.WithCancelCause(ctx)
-		defer giveUp(nil)
-		ctx = begun
-		begins = time.AfterFunc(c.patience, func() { giveUp(fmt.Errorf("no answer within %v", c.patience)) }).Stop
-	}
-	err := c.exchange(ctx, begins, method, path, in, read)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	timer := time.AfterFunc(patience, func() { cancel(fmt.Errorf("no answer within %v", patience)) })
+	defer timer.Stop()
+	err := c.exchange(ctx, method, path, in, func(answer io.Reader) error {
+		timer.Reset(c.longer) // a long answer begins soon, if the watcher does not hang
+		return read(answer)
+	})
 	var failed *url.Error
 	if errors.As(err, &failed) {
 		err = failed.Err // without the URL, which means nothing to people
@@ -194,32 +179,26 @@ func (c *Client) do(
 	return nil
 }
 
-// exchange calls begins when the answer begins.
-func (c *Client) exchange(
-	ctx context.Context, begins func() bool, method, path string, in any, read func(io.Reader) error,
-) error {
-	var body bytes.Buffer
-	if in != nil {
-		if err := json.NewEncoder(&body).Encode(in); err != nil {
-			return err
-		}
+func (c *Client) exchange(ctx context.Context, method, path string, in any, read func(io.Reader) error) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://watcher"+path, &body)
+	req, err := http.NewRequestWithContext(ctx, method, "http://watcher"+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
 	resp, err := c.http.Do(req)
-	begins()
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusOK && read != nil {
+	if resp.StatusCode == http.StatusOK {
 		return read(resp.Body)
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = errors.New(strings.TrimSpace(string(text)))
+	if err != nil {
+		return err
 	}
-	return err
+	return errors.New(strings.TrimSpace(string(text)))
 }

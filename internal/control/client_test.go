@@ -65,13 +65,9 @@ func pretend(t *testing.T, serve func(net.Conn)) *Client {
 func TestHungWatcher(t *testing.T) {
 	hang := make(chan struct{})
 	t.Cleanup(func() { close(hang) })
-	start := time.Now()
 	c := pretend(t, func(conn net.Conn) { <-hang; conn.Close() })
 	if _, err := c.Status(); err == nil || !strings.Contains(err.Error(), "no answer within 2s") {
 		t.Errorf("got error %v", err)
-	}
-	if took := time.Since(start); took < time.Second || took > 5*time.Second {
-		t.Errorf("it took %v", took)
 	}
 	if c.longer > 10*time.Second {
 		t.Errorf("some answers may take %v", c.longer)

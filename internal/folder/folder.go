@@ -229,32 +229,6 @@ func (d *Folder) Rename(from, to string) error {
 	return errors.Join(unix.Renameat(d.fd(), from, d.fd(), to), d.dir.Sync())
 }
 
-// Replace is [Folder.Rename], and the file that had the name to gets the name
-// old, in the place of any that has that. There is a file of the name to at
-// every moment, unless the file system cannot exchange names. After an error,
-// the name from is that of the same file as before, if it is left.
-func (d *Folder) Replace(from, to, old string) error {
-	rename := func(from, to string) error { return unix.Renameat(d.fd(), from, d.fd(), to) }
-	// The new file is the first to get the name old: from is for callers to
-	// remove, and what is to be kept must not have that name for a moment.
-	if err := rename(from, old); err != nil {
-		return err
-	}
-	if unix.Renameat2(d.fd(), old, d.fd(), to, unix.RENAME_EXCHANGE) == nil {
-		return d.dir.Sync()
-	}
-	if err := rename(old, from); err != nil {
-		return err
-	}
-	if err := rename(to, old); err != nil {
-		return err
-	}
-	if err := rename(from, to); err != nil {
-		return errors.Join(err, rename(old, to))
-	}
-	return d.dir.Sync()
-}
-
 // Lock locks the file of a name until it is closed or the process ends, and
 // makes it if it is missing. The error is [ErrLocked] if another process has
 // not let go of it in time. The file stays: if it were removed, two processes

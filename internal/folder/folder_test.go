@@ -85,34 +85,6 @@ func TestRename(t *testing.T) {
 	}
 }
 
-// Whether or not the file that is replaced could be kept under the name old, it
-// is not left under that of the new one, which callers remove.
-func TestReplace(t *testing.T) {
-	for _, fails := range []bool{false, true} {
-		dir := t.TempDir()
-		d := open(t, dir)
-		write(t, filepath.Join(dir, "name"), "old")
-		write(t, filepath.Join(dir, "temp"), "new")
-		want := map[string]string{"name": "new", "old": "old", "temp": ""}
-		if fails {
-			if err := os.Mkdir(filepath.Join(dir, "old"), 0o700); err != nil {
-				t.Fatal(err)
-			}
-			want = map[string]string{"name": "old", "old": "", "temp": "new"}
-		} else {
-			write(t, filepath.Join(dir, "old"), "older")
-		}
-		if err := d.Replace("temp", "name", "old"); (err != nil) != fails {
-			t.Error(err)
-		}
-		for name, text := range want {
-			if got, _ := os.ReadFile(filepath.Join(dir, name)); string(got) != text {
-				t.Errorf("fails %v: %s is %q, want %q", fails, name, got, text)
-			}
-		}
-	}
-}
-
 // The folder, or a file in it, is moved away.
 func TestInPlace(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "state")
