@@ -2,7 +2,6 @@ package watch
 
 import (
 	"errors"
-	"io"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
@@ -80,7 +79,10 @@ func (w *Watcher) sync(now book.Clock) {
 		return
 	}
 	w.syncing = true
-	w.readers.Go(func() { w.synced <- synced{wait(), false, asked} })
+	w.beside.Go(func() {
+		s := synced{wait(), false, asked}
+		w.pass(w.calls, func() { w.onSynced(s) })
+	})
 }
 
 // untilSync returns how long there is nothing to write.
@@ -125,30 +127,23 @@ func (w *Watcher) end() error {
 	if err := w.log.Unbind(); err != nil {
 		w.fault(err)
 	}
-	for wait := time.After(time.Second); wait != nil; {
+	for late := time.After(time.Second); !w.logEnded || w.changing || w.syncing; {
 		select {
-		case r := <-w.reports:
-			if r.err == io.EOF {
-				r.err, wait = nil, nil
-			}
-			w.onReceived(r)
-		case <-wait:
-			wait = nil
+		case f := <-w.reports:
+			f()
+		case f := <-w.calls:
+			f()
+		case <-late:
+			w.logEnded = true
 		}
 	}
-	w.receiveWaiting()
-	if w.changing {
-		w.onChanged(<-w.changes)
-	}
+	w.callWaiting()
 	now := book.ReadClock()
 	if todo, ok := w.core.nextChange(now); ok && todo.put != nil {
 		w.onChanged(makeChange(w.editor, todo))
 	}
 	if news := w.core.takeNews(); len(news) > 0 && w.config.News != nil {
 		w.config.News(news)
-	}
-	if w.syncing {
-		w.onSynced(<-w.synced)
 	}
 	err := w.core.close(now)
 	for _, saved := range w.waiting {

@@ -7,59 +7,67 @@ import (
 	"os"
 	"time"
 
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/nflog"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
-// received is what was received from a socket at once.
-type received struct {
-	messages []message
-	lost     nflog.Lost
-	events   []nftset.Event
-	err      error // io.EOF is the end of the log
-}
-
-// message is a log message and the source that it is about.
-type message struct {
-	nflog.Message
-	source netip.Prefix
-}
-
 // backlog is how many reports may wait in memory. More wait in the buffers of the
 // sockets, which are bounded.
 const backlog = 64
 
-// forward sends what receive returns to the loop until the socket is closed.
-func (w *Watcher) forward(receive func() received) {
+// readLog passes on what comes from the log group until that ends.
+func (w *Watcher) readLog(sources *sources) {
 	for {
-		r := receive()
-		if errors.Is(r.err, os.ErrClosed) {
+		messages, lost, err := w.log.Receive(nil)
+		if errors.Is(err, os.ErrClosed) {
 			return
 		}
-		select {
-		case w.reports <- r:
-		case <-w.done:
-			return
+		about := make([]netip.Prefix, len(messages))
+		for i := range messages {
+			var unknown error
+			if about[i], unknown = sources.of(messages[i].Src); err == nil {
+				err = unknown
+			}
 		}
-		if r.err == io.EOF {
+		if !w.pass(w.reports, func() { w.onLog(messages, about, lost, err) }) || err == io.EOF {
 			return
 		}
 	}
 }
 
-// readLog receives from the log group.
-func readLog(c *nflog.Conn, sources *sources) (r received) {
-	var messages []nflog.Message
-	messages, r.lost, r.err = c.Receive(nil)
-	for _, m := range messages {
-		source, err := sources.of(m.Src)
-		r.messages = append(r.messages, message{m, source})
-		if r.err == nil {
-			r.err = err
+func (w *Watcher) onLog(messages []nflog.Message, about []netip.Prefix, lost nflog.Lost, err error) {
+	now := book.ReadClock()
+	for i := range messages {
+		w.core.onLogMessage(&messages[i], about[i], now)
+	}
+	w.core.onLost(lost, now)
+	if err == io.EOF {
+		w.logEnded = true
+	} else if err != nil {
+		w.fault(err)
+	}
+}
+
+// readEvents passes on the events of the table until their socket is closed.
+func (w *Watcher) readEvents() {
+	for {
+		events, err := w.monitor.Receive(nil)
+		if errors.Is(err, os.ErrClosed) || !w.pass(w.reports, func() { w.onEvents(events, err) }) {
+			return
 		}
 	}
-	return r
+}
+
+func (w *Watcher) onEvents(events []nftset.Event, err error) {
+	now := book.ReadClock()
+	for _, ev := range events {
+		w.core.onEvent(ev, now)
+	}
+	if err != nil {
+		w.fault(err)
+	}
 }
 
 // sources finds the prefix by which an address is banned. For IPv6 it asks the

@@ -26,16 +26,14 @@ type Watcher struct {
 	reader  *nftset.Conn // for questions
 	editor  *nftset.Conn // for changes
 
-	reports chan received
-	answers chan answer
-	changes chan changed
-	synced  chan synced
-	calls   chan func()   // to be called by the loop
-	ended   chan struct{} // closed when orders are not read any more
-	done    chan struct{} // closed when reports and answers are not read any more
-	readers sync.WaitGroup
+	// What the loop is to call: reports of what was received, and all else.
+	reports, calls chan func()
+	ended          chan struct{} // closed when nothing is called any more
+	done           chan struct{} // closed to end what runs beside the loop
+	beside         sync.WaitGroup
 
 	changing, syncing bool
+	logEnded          bool
 	waiting           []chan<- error // Save
 	ready             bool
 	saves, failures   uint64
@@ -46,8 +44,8 @@ type Watcher struct {
 // [nflog.ErrBusy] if another watcher runs in this network namespace.
 func Open(config Config) (_ *Watcher, err error) {
 	w := &Watcher{
-		config: config, reports: make(chan received, backlog), answers: make(chan answer), changes: make(chan changed, 1),
-		synced: make(chan synced, 1), calls: make(chan func()), ended: make(chan struct{}), done: make(chan struct{}),
+		config: config, reports: make(chan func(), backlog), calls: make(chan func()),
+		ended: make(chan struct{}), done: make(chan struct{}),
 	}
 	defer func() {
 		if err != nil {
@@ -71,8 +69,8 @@ func Open(config Config) (_ *Watcher, err error) {
 		return nil, err
 	}
 	sources := &sources{conn: w.sources, table: config.Spec.Table}
-	w.readers.Go(func() { w.forward(func() received { return readLog(w.log, sources) }) })
-	w.readers.Go(func() { w.forward(func() (r received) { r.events, r.err = w.monitor.Receive(nil); return r }) })
+	w.beside.Go(func() { w.readLog(sources) })
+	w.beside.Go(w.readEvents)
 	return w, nil
 }
 
@@ -91,7 +89,7 @@ func (w *Watcher) Close() {
 			c.Close() // ends a long dump with an error
 		}
 	}
-	w.readers.Wait()
+	w.beside.Wait()
 }
 
 // Run watches until the context ends; the kernel is left as it is. The error is
@@ -113,15 +111,9 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan Config) error {
 			if err := w.reconfigure(config); err != nil {
 				w.fault(err)
 			}
-		case r := <-w.reports:
-			w.onReceived(r)
-			w.receiveWaiting()
-		case a := <-w.answers:
-			w.onAnswer(a)
-		case c := <-w.changes:
-			w.onChanged(c)
-		case s := <-w.synced:
-			w.onSynced(s)
+		case f := <-w.reports:
+			f()
+			w.callWaiting()
 		case f := <-w.calls:
 			f()
 		case <-wake.C:
@@ -136,20 +128,16 @@ func (w *Watcher) dispatch() {
 	w.core.tidy(now)
 	if q, ok := w.core.nextQuestion(now); ok {
 		table := w.config.Spec.Table // a reload replaces the Spec meanwhile
-		w.readers.Go(func() {
-			ask(w.reader, table, q, func(a answer) bool {
-				select {
-				case w.answers <- a:
-					return true
-				case <-w.done:
-					return false
-				}
-			})
+		w.beside.Go(func() {
+			ask(w.reader, table, q, func(a answer) bool { return w.pass(w.calls, func() { w.onAnswer(a) }) })
 		})
 	}
 	if todo, ok := w.core.nextChange(now); ok {
 		w.changing = true
-		w.readers.Go(func() { w.changes <- makeChange(w.editor, todo) })
+		w.beside.Go(func() {
+			c := makeChange(w.editor, todo)
+			w.pass(w.calls, func() { w.onChanged(c) })
+		})
 	}
 	w.sync(now)
 	if news := w.core.takeNews(); len(news) > 0 && w.config.News != nil {
@@ -184,30 +172,26 @@ func (w *Watcher) onChanged(c changed) {
 	}
 }
 
-// receiveWaiting handles the reports that are waiting, so that they are answered
-// together. It ends even if more keep coming.
-func (w *Watcher) receiveWaiting() {
-	for range backlog {
-		select {
-		case r := <-w.reports:
-			w.onReceived(r)
-		default:
-			return
-		}
+// pass has the loop call f. It returns false once that is of no use any more.
+func (w *Watcher) pass(to chan<- func(), f func()) bool {
+	select {
+	case to <- f:
+		return true
+	case <-w.done:
+		return false
 	}
 }
 
-func (w *Watcher) onReceived(r received) {
-	now := book.ReadClock()
-	for i := range r.messages {
-		w.core.onLogMessage(&r.messages[i].Message, r.messages[i].source, now)
-	}
-	w.core.onLost(r.lost, now)
-	for _, ev := range r.events {
-		w.core.onEvent(ev, now)
-	}
-	if r.err != nil {
-		w.fault(r.err)
+// callWaiting handles the reports that are waiting, so that they are answered
+// together. It ends even if more keep coming.
+func (w *Watcher) callWaiting() {
+	for range backlog {
+		select {
+		case f := <-w.reports:
+			f()
+		default:
+			return
+		}
 	}
 }
 
