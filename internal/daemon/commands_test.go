@@ -92,6 +92,7 @@ func TestBook(t *testing.T) {
 			t.Errorf("%s: got %d rows, want %d", name, b.Len(), n)
 		}
 	}
+	p.awaitJournal("banned by hand")
 	if lines := p.journal("banned by hand"); len(lines) != 1 || !strings.HasSuffix(lines[0], `reason="by \"me\"\n"`) {
 		t.Errorf("the journal says %q", lines)
 	}
