@@ -16,7 +16,7 @@ type change struct {
 	put   []ruleset.Record // give the table these
 	back  int              // how many bans of these are put back
 	tidy  bool             // take out of the sets of prefixes what is over
-	look  *look            // look whether it is what spec says; this is what was seen last
+	look  *look            // look whether it is what spec says, with what was seen last
 	spec  ruleset.Spec
 }
 
@@ -59,7 +59,7 @@ func (k *core) nextChange(now book.Clock) (c change, ok bool) {
 		c.tidy = true
 		k.netEnds = slices.DeleteFunc(k.netEnds, func(end book.Moment) bool { return now.Boot >= end.Add(settling) })
 	case now.Boot >= t.nextLook() && k.begun:
-		c.look = t.beginLook(now)
+		c.look, t.suspected = t.seen, false
 	default:
 		return c, false
 	}
@@ -95,8 +95,10 @@ func (k *core) onChanged(c changed, now book.Clock) {
 	k.changing = false
 	switch {
 	case c.look != nil:
-		if k.onLook(c.saw, now); c.err != nil {
-			k.table.readAt = now.Boot // not again for a while
+		if k.table.lookedAt = now.Boot; c.err != nil || c.look != k.table.seen {
+			k.table.suspect() // what was seen is of another table or configuration
+		} else {
+			k.onLook(c.saw, now)
 		}
 	case c.apply:
 		k.onApplied(c.err, now)

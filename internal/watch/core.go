@@ -70,7 +70,7 @@ const (
 // the table that the book describes, which should still be there; 0 if there has
 // been none since boot.
 func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book.Clock) *core {
-	t := table{layout: &ruleset.State{}, known: known}
+	t := table{layout: &ruleset.State{}, known: known, seen: new(look)}
 	if known != 0 {
 		t.state, t.since = missing, now.Boot
 	}
@@ -93,7 +93,8 @@ func (k *core) reconfigure(spec ruleset.Spec, maxRows int, now book.Clock) {
 		}
 	}
 	t := &k.table // whatever was wrong or tried with it was by another configuration
-	t.held, t.wrongSince, t.repairAt, t.failures, t.generation = 0, 0, 0, 0, 0
+	t.held, t.wrongSince, t.repairAt, t.failures = 0, 0, 0, 0
+	t.seen = &look{exists: t.seen.exists, current: t.seen.current, wrong: t.seen.wrong} // to be compared anew
 	t.suspect()
 }
 

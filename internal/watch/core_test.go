@@ -173,7 +173,6 @@ func (m *model) looks(of look, fails bool, d time.Duration) (applied []time.Dura
 		case !ok:
 			m.pass(10 * time.Millisecond)
 		case c.look != nil:
-			of.read = c.look.read || c.look.generation != of.generation
 			m.core.onChanged(changed{change: c, saw: of}, m.now)
 		case c.apply:
 			applied = append(applied, m.now.Boot.Sub(start))
@@ -290,4 +289,38 @@ func TestNothingOwedToNoTable(t *testing.T) {
 			}
 		})
 	}
+}
+
+// nextLook returns the look that is due next.
+func (m *model) nextLook() change {
+	m.t.Helper()
+	m.core.table.suspect()
+	for range 1000 {
+		if c, ok := m.core.nextChange(m.now); ok && c.look != nil {
+			return c
+		}
+		m.pass(10 * time.Millisecond)
+	}
+	m.t.Fatal("the table is not looked at")
+	return change{}
+}
+
+// What a look has found counts for nothing if the table, or what it must be,
+// has become another one meanwhile.
+func TestOutdatedLook(t *testing.T) {
+	m := newModel(t, 1)
+	saw := look{exists: true, current: true, generation: 5}
+	c := m.nextLook()
+	m.core.reconfigure(m.core.spec, 1000, m.now)
+	m.core.onChanged(changed{change: c, saw: saw}, m.now)
+	c = m.nextLook()
+	if c.look.generation == saw.generation {
+		t.Error("the table is not compared with another configuration")
+	}
+	m.core.onTableGone(m.now)
+	m.core.onChanged(changed{change: c, saw: saw}, m.now)
+	if m.core.table.state != missing {
+		t.Error("a table that is gone is taken for a new one")
+	}
+	m.wantNews(TableGone)
 }

@@ -158,24 +158,18 @@ func lift(h *ruleset.Handle, spec ruleset.Spec, ps []netip.Prefix) error {
 	return err
 }
 
-// lookAt looks at the table. before is what was seen last.
-func lookAt(c *nftset.Conn, spec ruleset.Spec, before look) (l look, err error) {
-	l = before
-	l.read = false
-	l.generation, err = c.Generation()
-	if err != nil || !before.read && l.generation == before.generation {
-		return l, err
-	}
+// lookAt looks at the table. before is what was seen last, as what the ruleset is
+// need not be compared again.
+func lookAt(c *nftset.Conn, spec ruleset.Spec, before look) (look, error) {
 	s, err := ruleset.Read(c, spec.Table)
 	if err != nil {
-		return l, err
+		return look{}, err
 	}
-	l.exists = s.Exists
+	l := look{generation: s.Generation, exists: s.Exists, current: before.current, wrong: before.wrong}
 	l.full = s.Counters[ruleset.CounterFull].Packets + s.Counters[ruleset.CounterHeldBack].Packets
 	if l.exists && (l.generation != before.generation || !before.current) {
 		l.current, l.wrong, err = compare(c, spec)
 	}
-	l.read = err == nil
 	return l, err
 }
 

@@ -292,7 +292,7 @@ func (m *model) change() bool {
 	m.trace = append(m.trace, fmt.Sprintf("  change %+v", c.put))
 	switch {
 	case c.look != nil:
-		m.done.saw = look{read: true, exists: true, current: true, generation: 1}
+		m.done.saw = look{exists: true, current: true, generation: 1}
 	case c.put != nil:
 		for _, r := range c.put {
 			var events []nftset.Event

@@ -138,7 +138,7 @@ func (k *core) stats(now book.Clock) Stats {
 		}
 	}
 	s := Stats{
-		counters: k.counters, Table: k.table.state == present, TableCurrent: k.table.current, Wrong: k.table.wrong,
+		counters: k.counters, Table: k.table.state == present, TableCurrent: k.table.seen.current, Wrong: k.table.seen.wrong,
 		Steps: len(k.spec.BanTime), Rows: rows, Bans: maps.Clone(k.census.bans), Offenders: k.census.offenders,
 	}
 	s.Made, s.Offences = maps.Clone(s.Made), maps.Clone(s.Offences)

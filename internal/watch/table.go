@@ -21,17 +21,13 @@ type table struct {
 	removal   book.Moment // until when its end is portmon remove's work
 
 	// Whether it is what it must be.
-	current    bool
-	wrong      string      // what is not
+	seen       *look       // another one for each look, table and configuration
+	lookedAt   book.Moment // when that was
+	suspected  bool        // something has changed since
 	wrongSince book.Moment // 0: nothing is
 	held       book.Moment // until when portmon apply is changing it
 	repairAt   book.Moment // not before that
 	failures   int         // repairs in a row that have not helped
-	suspected  bool        // something has changed since it was read last
-	lookedAt   book.Moment // when it was looked at last
-	readAt     book.Moment // when it was read last
-	generation uint32      // of the ruleset then; 0: it was not read yet
-	full       uint64      // offences that led to no ban, as the table counts them
 }
 
 type tableState int
@@ -52,10 +48,9 @@ const (
 	// grace is how long portmon apply and portmon remove may take after they
 	// announced themselves.
 	grace = 10 * time.Second
-	// lookEvery is how often the kernel is asked whether the ruleset changed.
-	lookEvery = time.Second
-	// readEvery is how often the table is read though nothing has changed.
-	readEvery = 10 * time.Second
+	// lookEvery is how often the table is looked at though nothing has changed
+	// that the kernel tells of: its counters have.
+	lookEvery = 10 * time.Second
 	// maxPause bounds the wait before a repair that has failed is tried again.
 	maxPause = time.Minute
 )
@@ -63,7 +58,7 @@ const (
 // restored reports whether the table has what the book has.
 func (t *table) restored() bool { return t.handle != 0 && t.known == t.handle }
 
-// suspect has the table read soon. A look that is being taken may have come too
+// suspect has the table looked at soon. A look that is being taken may have come too
 // early.
 func (t *table) suspect() { t.suspected = true }
 
@@ -80,7 +75,7 @@ func (k *core) onTableGone(now book.Clock) {
 		return
 	}
 	k.dropPlans()
-	t.handle, t.known, t.since, t.current, t.wrongSince, t.repairAt = 0, 0, now.Boot, false, 0, 0
+	t.handle, t.known, t.since, t.seen, t.wrongSince, t.repairAt = 0, 0, now.Boot, new(look), 0, 0
 	if now.Boot > t.removal {
 		t.state = missing
 		k.publish(News{Kind: TableGone})
@@ -118,14 +113,13 @@ func (k *core) dropPlans() {
 	clear(k.toLift)
 }
 
-// look is a look at the table, whether it is what it must be.
+// look is what was seen of the table.
 type look struct {
-	generation uint32 // of the ruleset
-	read       bool   // the table is to be read although it is the same, or was read
-	exists     bool   // what follows is known if it was
-	current    bool
-	wrong      string // what is not right
-	full       uint64
+	generation uint32 // of the ruleset; 0: nothing was seen yet
+	exists     bool
+	current    bool   // it is what it must be
+	wrong      string // what is not
+	full       uint64 // offences that led to no ban, as the table counts them
 }
 
 // nextLook returns when to look at the table next.
@@ -136,21 +130,11 @@ func (t *table) nextLook() book.Moment {
 	return t.lookedAt.Add(lookEvery)
 }
 
-// beginLook returns what to look for, given what was seen last.
-func (t *table) beginLook(now book.Clock) *look {
-	read := t.suspected || now.Boot >= t.readAt.Add(readEvery)
-	t.suspected = false
-	return &look{generation: t.generation, current: t.current, wrong: t.wrong, read: read}
-}
-
 // onLook handles the outcome of a look at the table.
 func (k *core) onLook(l look, now book.Clock) {
 	t := &k.table
-	if t.lookedAt = now.Boot; !l.read {
-		return
-	}
-	first := t.generation == 0
-	t.readAt, t.generation = now.Boot, l.generation
+	before := t.seen
+	t.seen = &l
 	switch {
 	case !l.exists:
 		k.onTableGone(now)
@@ -159,15 +143,14 @@ func (k *core) onLook(l look, now book.Clock) {
 		k.onTableNew(now)
 		return
 	}
-	if l.full > t.full && !first {
-		k.publish(News{Kind: Full, Count: int(l.full - t.full)})
+	if l.full > before.full && before.generation != 0 {
+		k.publish(News{Kind: Full, Count: int(l.full - before.full)})
 	}
-	t.full, t.current = l.full, l.current
 	switch {
 	case l.current:
-		t.wrong, t.wrongSince, t.failures = "", 0, 0
+		t.wrongSince, t.failures = 0, 0
 	case t.wrongSince == 0:
-		t.wrong, t.wrongSince = l.wrong, now.Boot
+		t.wrongSince = now.Boot
 	}
 }
 
@@ -182,7 +165,7 @@ func (k *core) onApplied(err error, now book.Clock) {
 		return
 	}
 	if t.state == present && t.wrongSince != 0 {
-		k.publish(News{Kind: Repaired, What: t.wrong})
+		k.publish(News{Kind: Repaired, What: t.seen.wrong})
 	}
 	t.wrongSince = 0
 }

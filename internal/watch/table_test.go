@@ -387,7 +387,7 @@ func TestNothingToRepair(t *testing.T) {
 	}
 	lab.Await(t, "it looks at what has become of the ruleset", func() bool {
 		var looked uint32
-		if err := w.call(t.Context(), func() { looked = w.core.table.generation }); err != nil {
+		if err := w.call(t.Context(), func() { looked = w.core.table.seen.generation }); err != nil {
 			t.Fatal(err)
 		}
 		now, err := l.Conn.Generation()

@@ -18,6 +18,7 @@ func (k *core) onEvent(ev nftset.Event, now book.Clock) {
 	case nftset.Overrun:
 		k.pending = nil // what is missing may be the end of this transaction, and more
 		k.counters.EventOverruns++
+		k.table.suspect()
 		k.resync(now)
 	default:
 		k.pending = append(k.pending, ev)
