@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
@@ -94,22 +95,14 @@ func (s *sources) of(a netip.Addr) (netip.Prefix, error) {
 	return s.handle.Source(a)
 }
 
-// remembering returns the sets whose events matter: all that remember sources.
-// They need not exist.
-func remembering(table nftset.Table) []nftset.Set {
-	var sets []nftset.Set
-	for _, a := range [...]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-		for _, role := range [...]ruleset.Role{ruleset.RoleStep, ruleset.RoleScanner, ruleset.RoleBan, ruleset.RoleSubnet, ruleset.RoleNet} {
-			flags := nftset.FlagDynamic | nftset.FlagTimeout
-			if role == ruleset.RoleNet {
-				flags = nftset.FlagInterval | nftset.FlagTimeout
-			}
-			for step := 1; step <= ruleset.MaxSteps; step++ {
-				sets = append(sets, nftset.Set{Table: table, Name: role.Set(a, step), Type: nftset.AddrKey(a).Type(), Flags: flags})
-				if role != ruleset.RoleStep {
-					break
-				}
-			}
+// remembering returns the sets whose events matter: all that remember sources,
+// whatever a configuration turns on. They need not exist.
+func remembering(table string) (sets []nftset.Set) {
+	all := ruleset.Default()
+	all.Table, all.Subnet4, all.BanTime = table, all.Subnet6, slices.Repeat(all.BanTime[:1], ruleset.MaxSteps)
+	for _, s := range ruleset.Compile(all).Sets {
+		if role, _ := ruleset.RoleOf(s.Name); role != ruleset.RoleNone {
+			sets = append(sets, s.Set)
 		}
 	}
 	return sets

@@ -63,7 +63,7 @@ func Open(config Config) (_ *Watcher, err error) {
 	}
 	table := nftset.Table{Family: nftset.FamilyINet, Name: config.Spec.Table}
 	w.monitor, err = nftset.Listen(&nftset.MonitorConfig{
-		NetNS: config.NetNS, Table: table, Sets: remembering(table), ReadBuffer: config.ReadBuffer,
+		NetNS: config.NetNS, Table: table, Sets: remembering(table.Name), ReadBuffer: config.ReadBuffer,
 	})
 	if err != nil {
 		return nil, err
