@@ -224,3 +224,21 @@ func TestBesideAReading(t *testing.T) {
 	}
 	l.Served(lifted[:len(offenders)]...)
 }
+
+// A ban whose source cannot be asked for when its message comes is found in the
+// sets.
+func TestSourceUnknown(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	faults := make(chan error, 100)
+	w := l.watch(func(c *Config) { c.Fault = func(err error) { faults <- err } })
+	offenders := l.Sources(1)
+	w.sources.Close()
+	l.Offend(offenders...)
+	w.want(Banned, 1, 1, offenders...)
+	if len(faults) == 0 {
+		t.Error("nothing was wrong: this was no test")
+	}
+	l.Cut(offenders...)
+	l.Served(l.Sources(1)...)
+}

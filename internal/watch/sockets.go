@@ -47,6 +47,7 @@ func (w *Watcher) onLog(messages []nflog.Message, about []netip.Prefix, lost nfl
 	if err == io.EOF {
 		w.logEnded = true
 	} else if err != nil {
+		w.core.readSoon(now.Boot.Add(pause)) // finds what it was about
 		w.fault(err)
 	}
 }
