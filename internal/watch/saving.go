@@ -75,13 +75,13 @@ func (w *Watcher) sync(now book.Clock) {
 	}
 	wait, err := w.core.flush(now)
 	if wait == nil {
-		w.onSynced(synced{err, err == nil, asked})
+		w.onSynced(err, false, asked)
 		return
 	}
 	w.syncing = true
 	w.beside.Go(func() {
-		s := synced{wait(), false, asked}
-		w.pass(w.calls, func() { w.onSynced(s) })
+		err := wait()
+		w.pass(w.calls, func() { w.onSynced(err, true, asked) })
 	})
 }
 
@@ -96,28 +96,23 @@ func (w *Watcher) untilSync(now book.Clock) time.Duration {
 	return w.core.untilSync(now)
 }
 
-// synced is the outcome of writing the book.
-type synced struct {
-	err     error
-	nothing bool // was to be written
-	asked   []chan<- error
-}
-
-func (w *Watcher) onSynced(s synced) {
+// onSynced handles the outcome of writing the book, of which nothing may have
+// been written, and tells it to those who asked.
+func (w *Watcher) onSynced(err error, written bool, asked []chan<- error) {
 	w.syncing = false
 	switch {
-	case s.err != nil:
+	case err != nil:
 		w.failures++
-		w.saveError = s.err
-		w.fault(s.err)
-	case !s.nothing:
+		w.saveError = err
+		w.fault(err)
+	case written:
 		w.saves++
 		w.saveError = nil
-	case w.saveError != nil && len(s.asked) > 0:
-		s.err = w.saveError // there is no file to write to
+	default:
+		err = w.saveError // of a file that cannot be used
 	}
-	for _, saved := range s.asked {
-		saved <- s.err
+	for _, saved := range asked {
+		saved <- err
 	}
 }
 
