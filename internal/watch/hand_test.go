@@ -275,7 +275,7 @@ func TestAddressesInPrefixesEnd(t *testing.T) {
 	}
 	short := l.Sources(1)
 	for _, src := range short {
-		l.put(ruleset.Record{Source: l.source(src), Banned: true, Timeout: 3 * time.Second, Remaining: 3 * time.Second})
+		l.put(ruleset.Record{Source: l.source(src), Banned: true, Timeout: 6 * time.Second, Remaining: 6 * time.Second})
 		if bans := l.Lookup(src).Bans; len(bans) != 1 || bans[0].Role != ruleset.RoleNet {
 			t.Fatalf("%v is under %v", src, bans)
 		}

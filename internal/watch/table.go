@@ -58,8 +58,8 @@ const (
 // restored reports whether the table has what the book has.
 func (t *table) restored() bool { return t.handle != 0 && t.known == t.handle }
 
-// suspect has the table looked at soon. A look that is being taken may have come too
-// early.
+// suspect has the table looked at soon. A look that is being taken may have come
+// too early.
 func (t *table) suspect() { t.suspected = true }
 
 // onRemoving records that the user is about to delete the table.
