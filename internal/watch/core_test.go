@@ -324,3 +324,36 @@ func TestOutdatedLook(t *testing.T) {
 	}
 	m.wantNews(TableGone)
 }
+
+// A ban of the previous table that is heard of when the new one is about to be
+// read is put into that.
+func TestHeardBeforeTheNewTableIsRead(t *testing.T) {
+	for _, p := range pair {
+		m := newModel(t, 1)
+		msg := m.offend(p)
+		m.core.onLogMessage(&msg, p, m.now)
+		m.drain()
+		m.pass(11 * time.Minute)
+		msg = m.offend(p)
+		msg.Prefix = "portmon trap 2"
+		m.commit(otherPort, nftset.Event{Kind: nftset.TableDeleted})
+		m.notice()
+		clear(m.bans)
+		clear(m.steps)
+		m.handle++
+		m.commit(otherPort, nftset.Event{Kind: nftset.TableAdded})
+		m.core.resync(m.now) // as for Save
+		if q, ok := m.core.nextQuestion(m.now); ok {
+			m.question = &q
+		}
+		m.core.onLogMessage(&msg, p, m.now)
+		for m.answer(); len(m.answers) > 0; {
+			m.tell()
+		}
+		m.drain()
+		row, _ := m.core.book.Get(p)
+		if !m.bans[p].at(m.now.Boot) || !row.BannedAt(m.now.Boot) {
+			t.Errorf("the kernel has %+v, the book %+v", m.bans[p], row)
+		}
+	}
+}

@@ -83,23 +83,13 @@ func (k *core) nextQuestion(now book.Clock) (q question, ok bool) {
 	if k.table.state != present && !all {
 		return q, false
 	}
-	r := &reading{began: now.Boot, unseen: make(map[netip.Prefix]unseen)}
+	r := &reading{began: now.Boot}
 	switch {
 	case all:
 		k.readAt = 0
 		r.all, r.again, k.again, k.nets = true, k.again, false, false
-		for row := range k.book.Rows() {
-			if u := expected(row, now.Boot); u != 0 {
-				r.unseen[row.Source] = u
-			}
-		}
 	case k.nets:
 		k.nets, r.nets = false, true
-		for row := range k.book.Rows() {
-			if k.isNet(row) && expected(row, now.Boot)&unseenBan != 0 {
-				r.unseen[row.Source] = unseenBan
-			}
-		}
 	case len(k.toAsk) > 0:
 		r.asked, k.toAsk = k.toAsk, make(map[netip.Prefix]struct{})
 		for source := range r.asked {
@@ -171,6 +161,26 @@ func (k *core) onLayout(r *reading, s *ruleset.State, now book.Clock) {
 		}
 		t.state, t.handle = present, s.Handle
 		r.fresh = t.known != s.Handle
+		if r.all || r.nets {
+			k.expect(r, now)
+		}
+	}
+}
+
+// expect notes what the sets should show that are about to be read: all that was
+// heard of until now was in them, or in those of another table.
+func (k *core) expect(r *reading, now book.Clock) {
+	r.unseen = make(map[netip.Prefix]unseen)
+	for row := range k.book.Rows() {
+		u := expected(row, now.Boot)
+		if r.nets && k.isNet(row) {
+			u &= unseenBan
+		} else if !r.all {
+			continue
+		}
+		if u != 0 {
+			r.unseen[row.Source] = u
+		}
 	}
 }
 
