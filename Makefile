@@ -1,6 +1,7 @@
 # Go's own tools do the work; this file remembers how they are called.
 GO          ?= go
 STATICCHECK  = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+BENCHSTAT    = $(GO) run golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 # A duration, or a number of runs such as 20000x. Go 1.26 sometimes fails a target whose duration ends on a busy machine, for no
 # other reason, so `check` counts.
 FUZZTIME    ?= 10s
@@ -52,8 +53,9 @@ check: lint lint-face race test-modules ## what CI runs: lint, race, the other m
 test-unprivileged: ## run all tests as nobody, from a copy (needs root to become nobody)
 	sh .ci/unprivileged
 
-bench: build ## measure beside nft and print tables (needs root, nft, jq; half an hour)
-	$(GO) test -C internal/bench -count 1 -timeout 0 -run '^$$' -bench . $(BENCHFLAGS) .
+bench: build ## measure beside nft into bench.txt and print medians (needs root, nft, jq; half an hour)
+	@$(GO) test -C internal/bench -count 1 -timeout 0 -run '^$$' -bench . -benchtime 1x . $(BENCHFLAGS) >bench.txt || { cat bench.txt; exit 1; }
+	$(BENCHSTAT) -ignore .config -filter '/by:/.+/' -table .name -row /work -col /by bench.txt
 
 deb: ## build dist/*.deb for amd64 and arm64
 	@packaging/build deb amd64 arm64

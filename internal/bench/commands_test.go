@@ -1,132 +1,246 @@
 package bench
 
 import (
+	"bytes"
 	"fmt"
-	"strconv"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
-// loads are what is installed, by how many prefixes are whitelisted.
-var loads = []int{0, 100_000}
+// costs is the format of what a process costs.
+const costs = "%g sec/op %g cpu-sec/op %g peak-B/op"
 
-// newLoad makes a host whose configuration whitelists that many prefixes, and a
-// file for nft that replaces the rules of the same table and leaves its sets.
-func newLoad(b *testing.B, whitelist int) (s *site, nft string) {
-	v4, v6 := randomPrefixes(whitelist / *shrink / 2)
-	spec := ruleset.Default()
-	spec.Whitelist = append(append(spec.Whitelist, v4...), v6...)
-	s = newSite(b, standard, fmt.Sprintf("whitelist_files = [%q]", file(b, lines(append(v4, v6...), ""))))
-	return s, file(b, "add table inet portmon\nflush table inet portmon\n"+compile(spec))
-}
+const portmon = "../../portmon"
 
-// compile returns the table of a Spec on a kernel that can do everything.
-func compile(spec ruleset.Spec) string {
-	return ruleset.Compile(spec).String()
-}
+// killed is of processes that end with the thread that started them.
+var killed = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 
-// BenchmarkLoad installs the table where there is none.
-func BenchmarkLoad(b *testing.B) {
-	t := newContest("Install the table", "`nft -f`")
-	for _, whitelist := range loads {
-		s, nft := newLoad(b, whitelist)
-		t.contest(b, thousands(whitelist)+" prefixes whitelisted", *rounds,
-			runner{"`nft -f`", s.remove, command(b, s.host, "nft", "-f", nft)},
-			runner{"`portmon apply`", s.remove, s.portmon("apply")})
+// meter runs a command and prints what it costs. It is a small process between
+// the benchmarks and what is measured: the peak memory that the kernel reports
+// of a process is at least that of the process which started it, and the
+// benchmarks' own is large. Of a pipeline, which a shell runs, the peak is that
+// of its largest process.
+func meter(args []string) (exitCode int) {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stderr, cmd.SysProcAttr = os.Stderr, killed
+	begin := time.Now()
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
-	t.write()
+	wall, s := time.Since(begin), cmd.ProcessState
+	peak := s.SysUsage().(*syscall.Rusage).Maxrss << 10
+	fmt.Printf(costs, wall.Seconds(), (s.UserTime() + s.SystemTime()).Seconds(), float64(peak))
+	return 0
 }
 
-// BenchmarkUnchanged finds out that there is nothing to do.
-func BenchmarkUnchanged(b *testing.B) {
-	t := newContest("Apply what is in force already", "`nft -f`")
-	for _, whitelist := range loads {
-		s, _ := newLoad(b, whitelist)
-		other, nft := newLoad(b, whitelist) // what nft has loaded is not what portmon would have
-		s.portmon("apply")()
-		command(b, other.host, "nft", "-f", nft)()
-		t.contest(b, thousands(whitelist)+" prefixes whitelisted", *rounds,
-			runner{"`nft -f`", nil, command(b, other.host, "nft", "-f", nft)},
-			runner{"`nft list table`", nil, command(b, other.host, "nft", "list", "table", "inet", "portmon")},
-			runner{"`portmon apply`", nil, s.portmon("apply")})
+// process is a command that a meter runs on a host. What the command prints is
+// thrown away.
+type process struct {
+	*exec.Cmd
+	t              testing.TB
+	stdout, stderr bytes.Buffer // of the meter
+}
+
+func (s *site) start(args ...string) *process {
+	p := &process{Cmd: exec.Command("/proc/self/exe", append([]string{"meter"}, args...)...), t: s.T}
+	p.Stdout, p.Stderr, p.SysProcAttr = &p.stdout, &p.stderr, killed
+	s.Host.Do(func() { check(s.T, p.Start()) })
+	return p
+}
+
+// wait returns what a process has cost when it has ended.
+func (p *process) wait() (metrics string) {
+	if err := p.Wait(); err != nil {
+		p.t.Fatalf("%v: %v: %.1000s", p, err, &p.stderr)
 	}
-	t.write()
+	return p.stdout.String()
 }
 
-// BenchmarkBan adds bans.
+// command returns what runs a command on the host and measures it, and portmon
+// one of portmon.
+func (s *site) command(args ...string) func() (metrics string) {
+	return func() string { return s.start(args...).wait() }
+}
+func (s *site) portmon(args ...string) func() (metrics string) {
+	return s.command(append(append([]string{portmon}, args...), "--config", s.toml)...)
+}
+
+// inProcess returns what runs f and measures it, except for memory.
+func (s *site) inProcess(f func()) func() (metrics string) {
+	return func() string {
+		begin, used := time.Now(), clock(s.T, unix.CLOCK_PROCESS_CPUTIME_ID)
+		f()
+		cpu := clock(s.T, unix.CLOCK_PROCESS_CPUTIME_ID) - used
+		return fmt.Sprintf("%g sec/op %g cpu-sec/op", time.Since(begin).Seconds(), cpu.Seconds())
+	}
+}
+
+// clock reads a clock of the kernel.
+func clock(t testing.TB, id int32) time.Duration {
+	var ts unix.Timespec
+	check(t, os.NewSyscallError("clock_gettime", unix.ClockGettime(id, &ts)))
+	return time.Duration(ts.Nano())
+}
+
+// BenchmarkInstall installs the table where there is none, and finds out that
+// there is nothing to do. What nft loads replaces the rules of the table and
+// leaves its sets, as portmon does.
+func BenchmarkInstall(b *testing.B) {
+	for _, n := range []int{0, 100_000} {
+		prefixes := slices.Concat(prefixes4(n / *shrink / 2), prefixes6(n / *shrink / 2))
+		spec := ruleset.Default()
+		spec.Whitelist = append(spec.Whitelist, prefixes...)
+		s := newSite(b, standard, fmt.Sprintf("whitelist_files = [%q]", file(b, lines(prefixes))))
+		text := "add table inet portmon\nflush table inet portmon\n" + ruleset.Compile(spec).String()
+		nft, apply := s.command("nft", "-f", file(b, text)), s.portmon("apply")
+		compare(b, fmt.Sprintf("install, %d prefixes whitelisted", n), *rounds,
+			contender{"nft -f", after(s.FlushRuleset, nft)},
+			contender{"portmon apply", after(s.FlushRuleset, apply)})
+		compare(b, fmt.Sprintf("nothing to change, %d prefixes whitelisted", n), *rounds,
+			contender{"nft -f", after(func() { s.FlushRuleset(); nft() }, nft)},
+			contender{"portmon apply", after(func() { s.FlushRuleset(); apply() }, apply)})
+	}
+}
+
+// BenchmarkBan adds bans with timeouts.
 func BenchmarkBan(b *testing.B) {
-	t := newContest("Add bans with timeouts", "`nft -f`")
 	s := newSite(b, 2*standard, "")
+	renew := func() {
+		s.FlushRuleset()
+		check(b, os.RemoveAll(s.state))
+		s.portmon("apply")()
+	}
 	bans := func(work string, n int, nft, list string) {
-		t.contest(b, thousands(n)+work, *rounds,
-			runner{"`nft -f`", s.renew, s.whole(n, command(b, s.host, "nft", "-f", file(b, nft)))},
-			runner{"`portmon ban --file`", s.renew, s.whole(n, s.portmon("ban", "--for", "100h", "--file", file(b, list)))})
+		ban := s.portmon("ban", "--for", "100h", "--file", file(b, list))
+		compare(b, work, *rounds,
+			contender{"nft -f", after(renew, s.leaving(n, s.command("nft", "-f", file(b, nft))))},
+			contender{"portmon ban --file", after(renew, s.leaving(n, ban))})
 	}
-	addrs := randomAddrs(size(standard))
-	bans(" addresses", len(addrs), elementsText("ban4", addrs), lines(addrs, ""))
-	v4, v6 := randomPrefixes(size(100_000) / 2)
-	bans(" prefixes", 2*len(v4), elementsText("net4", v4)+elementsText("net6", v6), lines(append(v4, v6...), ""))
-	t.write()
+	list := lines(sources4(size(standard)))
+	bans("ban 65,536 addresses", size(standard), elements("ban4", list), list)
+	n := size(100_000) / 2
+	v4, v6 := lines(prefixes4(n)), lines(prefixes6(n))
+	bans("ban 100,000 prefixes", 2*n, elements("net4", v4)+elements("net6", v6), v4+v6)
 }
 
-// BenchmarkList lists who is banned. The bare loop receives what the kernel
-// sends and drops it.
-func BenchmarkList(b *testing.B) {
-	t := newContest("List bans", "bare receive loop")
-	for i, n := range []int{10_000, 100_000, 500_000, 1_000_000} {
-		if n == 1_000_000 && !*long {
-			continue
-		}
-		s := newBanned(b, size(n))
-		nft := []string{"nft", "-j", "list", "set", "inet", "portmon", "ban4", "|", "jq", "-r", ".nftables[]|.set?|.elem?[]?.elem.val"}
-		t.contest(b, thousands(size(n))+" bans", []int{*rounds, *rounds, min(*rounds, 2), 1}[i],
-			runner{"bare receive loop", nil, self(b, s.host, "dump")},
-			runner{"`nft -j list set`, `jq`", nil, command(b, s.host, nft...)},
-			runner{"`portmon list`", nil, s.portmon("list")},
-			runner{"`portmon list --json`", nil, s.portmon("list", "--json")},
-			runner{"`portmon list --count`", nil, s.portmon("list", "--count")})
-	}
-	t.write()
-}
-
-// BenchmarkAsk asks for one source of 500,000 that are banned.
-func BenchmarkAsk(b *testing.B) {
-	t := newContest("Ask for one source", "`nft`")
-	s := newBanned(b, size(500_000))
-	addr := randomAddrs(size(500_000))[size(500_000)/2].String()
-	for _, watcher := range []string{"no watcher", "with a watcher"} {
-		if watcher == "with a watcher" {
-			s.watch()
-		}
-		t.contest(b, thousands(size(500_000))+" bans, "+watcher, *rounds,
-			runner{"`nft get element`", nil, command(b, s.host, "nft", "get", "element", "inet", "portmon", "ban4", "{ "+addr+" }")},
-			runner{"`portmon why`", nil, s.portmon("why", addr)},
-			runner{"`portmon list ADDR`", nil, s.portmon("list", addr)})
-	}
-	t.write()
-}
-
-// BenchmarkRestore puts bans back into a new table. nft loads a file with the
-// table and the bans.
+// BenchmarkRestore puts bans back. nft loads a file with the table and the bans.
 func BenchmarkRestore(b *testing.B) {
-	t := newContest("Restore bans", "`nft -f`")
 	n := size(standard)
 	s := newBanned(b, n)
-	nft := file(b, compile(ruleset.Default())+elementsText("ban4", randomAddrs(n)))
-	t.contest(b, thousands(n)+" bans", *rounds,
-		runner{"`nft -f`", s.remove, s.whole(n, command(b, s.host, "nft", "-f", nft))},
-		runner{"`portmon apply`", s.remove, s.whole(n, s.portmon("apply"))})
-	t.write()
+	nft := file(b, ruleset.Compile(ruleset.Default()).String()+elements("ban4", lines(sources4(n))))
+	compare(b, "restore 65,536 bans into a new table", *rounds,
+		contender{"nft -f", after(s.FlushRuleset, s.leaving(n, s.command("nft", "-f", nft)))},
+		contender{"portmon apply", after(s.FlushRuleset, s.leaving(n, s.portmon("apply")))})
 }
 
-// BenchmarkKnown reads a million bans whose addresses are known.
+// BenchmarkAsk asks for one of many sources.
+func BenchmarkAsk(b *testing.B) {
+	const work = "ask for one of 500,000 bans"
+	n := size(500_000)
+	s := newBanned(b, n)
+	addr := sources4(n)[n/2].String()
+	compare(b, work, *rounds,
+		contender{"nft get element", s.command("nft", "get", "element", "inet", "portmon", "ban4", "{ "+addr+" }")},
+		contender{"portmon why, no watcher", s.portmon("why", addr)},
+		contender{"portmon list ADDR, no watcher", s.portmon("list", addr)})
+	defer s.watch().stop()
+	compare(b, work, *rounds,
+		contender{"portmon why, with a watcher", s.portmon("why", addr)},
+		contender{"portmon list ADDR, with a watcher", s.portmon("list", addr)})
+}
+
+// BenchmarkList lists who is banned.
+func BenchmarkList(b *testing.B) {
+	const nft = `nft -j list set inet portmon ban4 | jq -re '.nftables[]|.set?|.elem?[]?.elem.val'`
+	for _, n := range []int{10_000, 100_000, 500_000} {
+		s := newBanned(b, size(n))
+		compare(b, fmt.Sprintf("list %d bans", n), min(*rounds, max(1, 1_000_000/n)),
+			contender{"nft -j list set + jq", s.command("sh", "-c", nft)},
+			contender{"portmon list --json", s.portmon("list", "--json")}, contender{"portmon list", s.portmon("list")},
+			contender{"portmon list --count", s.portmon("list", "--count")}, s.dump())
+	}
+}
+
+// BenchmarkKnown reads bans whose addresses are known.
 func BenchmarkKnown(b *testing.B) {
-	t := newContest("Read bans whose addresses are known", "a dump")
 	n := size(1_000_000)
 	s := newBanned(b, n)
-	t.contest(b, thousands(n)+" bans", min(*rounds, 2),
-		runner{"`nftset`, Elements", nil, self(b, s.host, "read", strconv.Itoa(n))},
-		runner{"`nftset`, GetMany", nil, self(b, s.host, "getmany", strconv.Itoa(n))})
-	t.write()
+	ban4, err := s.Conn.Set(theTable, "ban4")
+	check(b, err)
+	var keys []nftset.Key
+	for _, a := range sources4(n) {
+		keys = append(keys, nftset.AddrKey(a))
+	}
+	compare(b, "read 1,000,000 bans", min(*rounds, 2), s.dump(),
+		contender{"nftset's GetMany", s.inProcess(func() {
+			found := 0
+			for _, err := range s.Conn.GetMany(ban4, slices.Values(keys)) {
+				check(b, err)
+				found++
+			}
+			if found != n {
+				b.Fatalf("read %d bans, want %d", found, n)
+			}
+		})})
+}
+
+// dump has this process ask the kernel for the elements of ban4 and drop the
+// answers, which every list of bans costs at least.
+func (s *site) dump() contender {
+	// NFTA_SET_ELEM_LIST_TABLE and _SET, in the byte order of amd64 and arm64.
+	const attrs = "\x0c\x00\x01\x00portmon\x00" + "\x09\x00\x02\x00ban4\x00\x00\x00\x00"
+	return contender{"bare receive loop", s.inProcess(func() {
+		for _, err := range s.Conn.Dump(unix.NFT_MSG_GETSETELEM, nftset.FamilyINet, []byte(attrs)) {
+			check(s.T, err)
+		}
+	})}
+}
+
+// after returns what runs a command in the state that prepare has made.
+func after(prepare func(), run func() string) func() string {
+	return func() string { prepare(); return run() }
+}
+
+// leaving returns what runs a command that must leave n bans.
+func (s *site) leaving(n int, run func() string) func() string {
+	return func() string {
+		metrics := run()
+		if got := s.banned(); got != n {
+			s.T.Fatalf("%d bans, want %d", got, n)
+		}
+		return metrics
+	}
+}
+
+// file writes a file that commands read, and returns its name.
+func file(b *testing.B, text string) string {
+	name := filepath.Join(b.TempDir(), "file")
+	check(b, os.WriteFile(name, []byte(text), 0o600))
+	return name
+}
+
+// elements are bans for nft, of a list.
+func elements(set, list string) string {
+	return fmt.Sprintf("add element inet portmon %s {\n%s}\n", set, strings.ReplaceAll(list, "\n", " timeout 100h,\n"))
+}
+
+// lines returns one line for each.
+func lines[T fmt.Stringer](list []T) string {
+	var b strings.Builder
+	for _, v := range list {
+		fmt.Fprintln(&b, v)
+	}
+	return b.String()
 }

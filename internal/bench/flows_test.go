@@ -1,239 +1,224 @@
 package bench
 
 import (
-	_ "embed"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
-	"github.com/prometheus/procfs"
-	"golang.org/x/sys/unix"
+	"github.com/portmon/portmon/internal/lab"
 )
 
-// contender is one of the rulesets that packets are sent through.
-type contender struct {
-	name    string
-	install func(*site)
-}
+// firewall is one of the rulesets that packets are sent through, which nft loads
+// from a file.
+type firewall struct{ name, file string }
 
-// seed is the table as people write it by hand, and seed6 the same table with
-// bans of IPv6 too, which is what portmon is fairly compared to.
 var (
-	//go:embed seed.nft
-	seed string
-	//go:embed seed6.nft
-	seed6 string
+	noTable   = firewall{"no table", ""}
+	handmade  = firewall{"hand-written table", "seed.nft"}
+	handmade6 = firewall{"the same with IPv6 bans", "seed6.nft"} // what portmon is fairly compared to
+	ours      = firewall{"portmon", ""}                          // without configuration
 )
 
-// tracked turns conntrack on, as nearly every host has it, by a rule that any
-// firewall begins with.
-const tracked = `table inet filter {
-	chain input {
-		type filter hook input priority filter; policy accept;
-		ct state invalid counter
+// newFirewall makes a host with a firewall.
+func newFirewall(b *testing.B, f firewall) *site {
+	s := newSite(b, standard, "")
+	s.NFT("", "-f", "tracked.nft")
+	if f.file != "" {
+		s.NFT("", "-f", f.file)
+	} else if f == ours {
+		s.portmon("apply")()
+		s.NFT("flush set inet portmon starting") // ends the grace, during which no port is a trap
 	}
-}
-`
-
-// withText is the contender whose table nft loads.
-func withText(name, text string) contender {
-	return contender{name, func(s *site) { s.load(tracked + text) }}
+	return s
 }
 
-// contenders are these; others are compared to the second.
-var contenders = []contender{
-	withText("no table", ""), withText("hand-written table", seed), withText("the same with IPv6 bans", seed6), portmonTable,
-}
-
-// portmonTable is what portmon installs when it has no configuration.
-var portmonTable = contender{"portmon", func(s *site) {
-	s.load(tracked)
-	s.portmon("apply")()
-	s.arm()
-}}
-
-// arm ends the grace after the installation of a table, during which no port is
-// a trap.
-func (s *site) arm() { s.load("flush set inet portmon starting\n") }
-
-var (
-	innocents  = netip.MustParsePrefix("198.51.100.0/24")
-	innocents6 = netip.MustParsePrefix("2001:db8:1::/48")
-	outlaws    = netip.MustParsePrefix("203.0.113.0/24")
-	crowd      = netip.MustParsePrefix("198.18.0.0/15")
-	crowd6     = netip.MustParsePrefix("2001:db8:2::/48")
-)
-
-const (
-	few  = 64   // sources are always in the caches, and go out in one system call
-	many = 4096 // sources are not
-)
-
-// flow is a kind of packet.
+// flow is a packet of each of some sources, over and over.
 type flow struct {
 	name    string
-	from    netip.Prefix
-	sources int
-	frames  func(*site, []netip.Addr) [][]byte
+	sources []netip.Addr
+	kind    kind
 }
+
+const (
+	scanPorts = 20
+	few       = 64     // sources are always in the caches
+	many      = 4096   // sources are not
+	bans      = 60_000 // in the set of each family: nearly as many as it takes
+)
+
+var (
+	innocents, innocents6 = addrs("198.51.100.1", 32, few), addrs("2001:db8:1::1", 64, few)
+	crowd, crowd6         = addrs("198.18.0.1", 32, many), addrs("2001:db8:2::1", 64, many)
+	outlaws               = addrs("203.0.113.1", 32, few) // banned
+)
 
 // BenchmarkWarm measures what the table costs a packet.
 func BenchmarkWarm(b *testing.B) {
-	comparePackets(b, "CPU time per packet, 64 sources", []flow{
-		{"UDP to an open port", innocents, few, datagrams},
-		{"the same by IPv6", innocents6, few, datagrams},
-		{"TCP, established", innocents, few, acknowledgements},
-		{"SYN to an open port", innocents, few, synsTo(portFull)},
-		{"the same by IPv6", innocents6, few, synsTo(portFull)},
-		{"SYN to a closed port", innocents, few, synsTo(portClosed)},
-		{"SYN of a banned source", outlaws, few, synsTo(portFull)},
-	})
+	comparePackets(b,
+		flow{"UDP to an open port", innocents, datagram}, flow{"UDP by IPv6", innocents6, datagram},
+		flow{"TCP, established", innocents, acknowledgement},
+		flow{"SYN to an open port", innocents, syn(portFull)}, flow{"SYN by IPv6", innocents6, syn(portFull)},
+		flow{"SYN to a closed port", innocents, syn(lab.Closed)}, flow{"SYN of a banned source", outlaws, syn(portFull)})
 }
 
 // BenchmarkCold measures it where neither sources nor bans are in the caches.
 func BenchmarkCold(b *testing.B) {
-	comparePackets(b, "CPU time per packet, 4,096 sources", []flow{
-		{"UDP to an open port", crowd, many, datagrams},
-		{"the same by IPv6", crowd6, many, datagrams},
-		{"SYN to an open port", crowd, many, synsTo(portFull)},
-		{"the same by IPv6", crowd6, many, synsTo(portFull)},
-	})
+	comparePackets(b,
+		flow{"UDP to an open port", crowd, datagram}, flow{"UDP by IPv6", crowd6, datagram},
+		flow{"SYN to an open port", crowd, syn(portFull)}, flow{"SYN by IPv6", crowd6, syn(portFull)})
 }
 
 const (
 	// turn is how many packets of a flow are sent before it is the next
-	// contender's turn: some 3 ms, or all of them once if there are more.
+	// firewall's turn: some 3 ms, or all of them once if there are more.
 	turn = 1024
 	// epochs is how many there are for each repetition of a command. What a
 	// packet costs depends on where things lie in memory, so each epoch has new
 	// hosts, and everything is done in a random order: of the same tables, those
 	// whose connections are tracked first cost up to 50 ns more.
 	epochs = 5
-	// turns is how often it is each contender's turn in an epoch.
-	turns = 8
-	// reference is the index of the contender that others are compared to.
-	reference = 1
+	turns  = 8 // of each firewall in an epoch
 )
 
-// comparePackets makes a table with a row for each contender.
-func comparePackets(b *testing.B, caption string, flows []flow) {
-	t := &table{caption: caption, text: 1, columns: []string{"table"}, note: "Time of one CPU for sending a packet, taking it " +
-		"through a veth pair, and all that the receiver's kernel does with it. In brackets the difference to the hand-written table. " +
-		"Connection tracking is on, and " + thousands(size(bans)) + " sources of each family are banned."}
-	costs := make([][][]float64, len(contenders)) // of each contender, of each flow: for each epoch the median of its turns
-	for range *rounds * epochs {
-		// With a scope of its own, which ends its hosts.
-		if !b.Run("epoch", func(b *testing.B) { runEpoch(b, flows, costs) }) {
-			b.FailNow()
+// comparePackets sends flows to each firewall in turn, and reports what a packet
+// costs, and how much more than with the first, which is written by hand.
+func comparePackets(b *testing.B, flows ...flow) {
+	firewalls := []firewall{handmade, noTable, handmade6, ours}
+	epoch := func(b *testing.B) {
+		lanes := make([][]*injector, len(firewalls))
+		for _, i := range rand.Perm(len(lanes)) {
+			lanes[i] = newLane(b, firewalls[i], flows)
 		}
-	}
-	for _, f := range flows {
-		t.columns = append(t.columns, f.name)
-	}
-	for i, c := range contenders {
-		row := []string{c.name}
-		for f := range flows {
-			d := pairs(costs[i][f], costs[reference][f], func(a, b float64) float64 { return a - b })
-			row = append(row, fmt.Sprintf("%.0f ns (%+.0f)", median(costs[i][f]), median(d)))
-		}
-		t.row(row...)
-	}
-	t.write()
-}
-
-// runEpoch sends each flow to each contender in turn.
-func runEpoch(b *testing.B, flows []flow, costs [][][]float64) {
-	lanes := make([]*lane, len(contenders))
-	for _, i := range rand.Perm(len(lanes)) {
-		lanes[i] = newLane(b, contenders[i], flows)
-		if costs[i] == nil {
-			costs[i] = make([][]float64, len(flows))
-		}
-	}
-	defer pin(b)()
-	for f, flow := range flows {
-		of := make([][]float64, len(lanes))
-		for range turns {
-			for _, i := range rand.Perm(len(lanes)) {
-				of[i] = append(of[i], lanes[i].flows[f].send(max(1, turn/flow.sources)))
+		for f, flow := range flows {
+			costs := make([][]float64, len(lanes))
+			for range turns {
+				for _, i := range rand.Perm(len(lanes)) {
+					costs[i] = append(costs[i], lanes[i][f].send(max(1, turn/len(flow.sources))))
+				}
+			}
+			for i, firewall := range firewalls {
+				cost := median(costs[i])
+				report(b, flow.name, firewall.name, "%.0f ns/op %.0f more-nanoseconds", cost, cost-median(costs[0]))
 			}
 		}
-		for i, c := range contenders {
-			costs[i][f] = append(costs[i][f], median(of[i]))
-			sample(b, flow.name, c.name, "%.1f ns/op", median(of[i]))
-		}
+	}
+	for range *rounds * epochs {
+		b.Run("epoch", epoch) // whose hosts end with it
 	}
 }
 
-// lane is a site with a ruleset, and what is sent to it.
-type lane struct {
-	*site
-	flows []*injector
-}
-
-// bans is how many are in the set of each family: nearly as many as it takes.
-const bans = 60_000
-
-// newLane makes a host, and checks that packets of each flow get as far as they
-// should.
-func newLane(b *testing.B, c contender, flows []flow) *lane {
-	l := &lane{site: newSite(b, standard, "")}
-	c.install(l.site)
-	l.fill("ban4", append(sourcesOf(outlaws, few), randomAddrs(size(bans))...))
-	l.fill("ban6", randomAddrs6(size(bans)))
-	// Sockets with as little room as there is, and the backlog of the one that
-	// listens is full.
-	l.listen(unix.SOCK_DGRAM, portUDP)
-	l.listen(unix.SOCK_STREAM, portFull)
-	_, err := l.link.A.Host.Dial("tcp", netip.Addr{}, netip.AddrPortFrom(l.link.B.IPv4, portFull), 5*time.Second)
-	check(b, err)
-	defer pin(b)()
-	for i, f := range flows {
-		l.flows = append(l.flows, l.injector(f.frames(l.site, sourcesOf(f.from, f.sources))))
-		l.flows[i].send(1) // fills the UDP socket: what waits in it is not counted
-		before := l.received()
-		l.flows[i].send(1)
-		want := f.sources
-		if f.from == outlaws && l.has("ban4") {
+// newLane makes a host with a firewall and returns what sends the flows to it. It
+// checks that packets get as far as they should.
+func newLane(b *testing.B, f firewall, flows []flow) (lane []*injector) {
+	s := newFirewall(b, f)
+	s.fill("ban4", append(sources4(size(bans)), outlaws...))
+	s.fill("ban6", sources6(size(bans)))
+	s.listen()
+	s.Internet.AddAddr("lo", "198.51.100.0/24")       // of the innocents, who make connections
+	s.Internet.Sysctl("net.ipv4.tcp_timestamps", "0") // which would tell repeated packets from new ones
+	for _, flow := range flows {
+		in := s.injector(flow.sources, flow.kind)
+		lane = append(lane, in)
+		want := len(flow.sources)
+		if flow.sources[0] == outlaws[0] && f != noTable {
 			want = 0
 		}
-		if got := l.received() - before; got != float64(want) {
-			l.b.Fatalf("%s: %v of %d packets of %q got to a socket, %d should have", c.name, got, f.sources, f.name, want)
+		if got := s.passing(func() { in.send(1) }); got != want {
+			b.Fatalf("%s: %d packets of %q passed, %d should have", f.name, got, flow.name, want)
 		}
 	}
-	return l
+	return lane
 }
 
-// listen opens a socket of both families.
-func (s *site) listen(typ, port int) {
-	s.host.Do(func() {
-		fd, err := unix.Socket(unix.AF_INET6, typ|unix.SOCK_CLOEXEC, 0)
-		check(s.b, err)
-		s.b.Cleanup(func() { unix.Close(fd) })
-		check(s.b, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1))
-		check(s.b, unix.Bind(fd, &unix.SockaddrInet6{Port: port}))
-		if typ == unix.SOCK_STREAM {
-			check(s.b, unix.Listen(fd, 0))
+// BenchmarkScan measures what it costs to recognise 10,000 scanners, all of which
+// send a packet to one closed port before any goes on to the next. The host
+// answers with a RST unless something drops them.
+func BenchmarkScan(b *testing.B) {
+	for range min(*rounds, 3) {
+		for _, f := range []firewall{noTable, handmade6, ours} {
+			b.Run(f.name, func(b *testing.B) { newFirewall(b, f).scan(f.name, "IPv4", sources4(size(10_000))) })
+			b.Run(f.name, func(b *testing.B) { newFirewall(b, f).scan(f.name, "IPv6", sources6(size(10_000))) })
 		}
-	})
+	}
 }
 
-// received returns how many packets have got to the host's sockets, or would
-// have if there were one.
-func (s *site) received() (n float64) {
-	s.host.Do(func() {
-		fs, err := procfs.NewDefaultFS()
-		check(s.b, err)
-		thread, err := fs.Thread(os.Getpid(), unix.Gettid())
-		check(s.b, err)
-		v4, err := thread.Snmp()
-		check(s.b, err)
-		v6, err := thread.Snmp6()
-		check(s.b, err)
-		n = *v4.Udp.InDatagrams + *v4.Udp.InErrors + *v6.Udp6.InDatagrams + *v6.Udp6.InErrors + *v4.Tcp.InSegs
-	})
-	return n
+func (s *site) scan(firewall, family string, sources []netip.Addr) {
+	sum := 0.0
+	for _, ports := range [][2]int{{1, 4}, {5, 5}, {6, scanPorts}} {
+		work := fmt.Sprintf("%s, ports %d to %d", family, ports[0], ports[1])
+		for port := ports[0]; port <= ports[1]; port++ {
+			cost := s.injector(sources, syn(uint16(portScanned+port))).send(1)
+			report(s.T, work, firewall, "%.0f ns/op", cost)
+			sum += cost
+		}
+		report(s.T, work, firewall, "%d banned", s.banned())
+	}
+	report(s.T, family, firewall, "%.0f packets/s", 1e9*scanPorts/sum)
+}
+
+// BenchmarkFlood measures what becomes of real scanners while SYNs of forged
+// sources arrive at 100,000 a second for ten seconds, and afterwards.
+func BenchmarkFlood(b *testing.B) {
+	const duration = 10 * time.Second
+	forgeries := size(1_000_000)
+	for _, port := range []uint16{lab.TrapTCP, lab.Closed} {
+		s := newFirewall(b, ours)
+		name := map[uint16]string{lab.TrapTCP: "to a trap port, ", lab.Closed: "to a closed port, "}[port]
+		s.sendScanners(name+"before it", time.Sleep)
+		in := s.injector(sources4(forgeries), syn(port))
+		begin, sent, costs := time.Now(), 0, []float64{}
+		flood := func(d time.Duration) {
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Millisecond) {
+				due := int(float64(forgeries) * min(1, time.Since(begin).Seconds()/duration.Seconds()))
+				if due > sent {
+					next := &injector{in.t, in.fd, in.frames[sent:due]}
+					sent, costs = due, append(costs, next.send(1))
+				}
+			}
+		}
+		flood(duration / 2)
+		s.sendScanners(name+"during it", flood)
+		flood(time.Until(begin.Add(duration)))
+		if sent < forgeries*9/10 {
+			b.Fatalf("this machine sent only %d of %d SYNs in %v", sent, forgeries, duration)
+		}
+		report(b, name+"during it", "forged SYNs", "%.0f ns/op", median(costs))
+		time.Sleep(time.Second)
+		s.sendScanners(name+"a second after it", time.Sleep)
+		if *long {
+			time.Sleep(10 * time.Minute)
+			s.sendScanners(name+"ten minutes after it", time.Sleep)
+		}
+	}
+}
+
+// sendScanners has 10 new sources of each kind come, and reports how many of
+// them are banned when each has sent its packets, and how many sources in all.
+// Whatever goes on meanwhile is done in the pauses.
+func (s *site) sendScanners(when string, pause func(time.Duration)) {
+	var kinds [3][]netip.Addr
+	for i := range 30 {
+		kinds[i%3] = append(kinds[i%3], s.Source4())
+	}
+	knockers, repeaters, scanners := kinds[0], kinds[1], kinds[2]
+	s.fill("tier4_1", repeaters)
+	for i := range scanPorts {
+		s.injector(scanners, syn(uint16(portScanned+i))).send(1)
+		if i < len(knockers) {
+			s.injector([]netip.Addr{knockers[i], repeaters[i]}, syn(lab.TrapTCP)).send(1)
+		}
+		pause(10 * time.Millisecond)
+	}
+	for i, kind := range []string{"knock on a trap", "the same, not for the first time", "scan 20 ports"} {
+		n := 0
+		for _, a := range kinds[i] {
+			if s.Lookup(a).Banned() {
+				n++
+			}
+		}
+		report(s.T, when, kind, "%d banned", n)
+	}
+	report(s.T, when, "all", "%d banned", s.banned())
 }

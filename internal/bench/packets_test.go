@@ -1,159 +1,138 @@
 package bench
 
 import (
+	"fmt"
+	"net"
 	"net/netip"
 	"runtime"
+	"strings"
 	"testing"
-	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
+
+const (
+	portScanned = 10_000 // the first of 20 ports that are closed, no traps, and not ignored
+	portUDP     = 9000
+	portFull    = 9002
+)
+
+// kind makes a packet of some kind from a source to the host of a site.
+type kind func(*site, netip.Addr) netnstest.Packet
+
+// syn goes to a TCP port. At portFull the backlog is full, so that each costs the
+// same and nothing is answered.
+func syn(port uint16) kind {
+	return func(s *site, src netip.Addr) netnstest.Packet { return s.SYN(src, port) }
+}
+
+// datagram goes to a socket that nobody reads. Once it is full, which it is
+// after a few packets, each costs the same.
+func datagram(s *site, src netip.Addr) netnstest.Packet { return s.UDP(src, portUDP) }
+
+// acknowledgement repeats the last packet of the handshake in a real
+// connection, of a source that is an address of the client.
+func acknowledgement(s *site, src netip.Addr) netnstest.Packet {
+	sniffer := s.Host.Sniff("")
+	defer sniffer.Close()
+	_, err := s.Internet.Dial("tcp", src, s.To(src, lab.OpenTCP), lab.Patience)
+	check(s.T, err)
+	p, err := sniffer.Await(func(p netnstest.Packet) bool {
+		return p.Src.Addr() == src && p.Flags == netnstest.FlagACK
+	}, lab.Patience)
+	check(s.T, err)
+	return p
+}
 
 // injector sends the same frames over and over, as fast as one CPU does. A veth
 // hands each to the other end within the call that sends it, so that the time
 // of the sending thread is the time of sending and receiving, and differs only
 // by what the receiver does.
 type injector struct {
-	b    *testing.B
-	fd   int
-	msgs []mmsghdr
+	t      testing.TB
+	fd     int
+	frames [][]byte
 }
 
-// mmsghdr is struct mmsghdr of <linux/socket.h>, which x/sys/unix does not
-// have.
-type mmsghdr struct {
-	header unix.Msghdr // msg_hdr
-	length uint32      // msg_len
-}
-
-func (s *site) injector(frames [][]byte) *injector {
-	in := &injector{s.b, -1, make([]mmsghdr, len(frames))}
+// injector sends a packet of each source over the link to the host.
+func (s *site) injector(sources []netip.Addr, packet kind) *injector {
+	in := &injector{t: s.T}
 	var err error
-	s.link.A.Host.Do(func() { in.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) })
-	check(s.b, err)
-	s.b.Cleanup(func() { unix.Close(in.fd) })
-	check(s.b, unix.SetsockoptInt(in.fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1))
-	check(s.b, unix.Bind(in.fd, &unix.SockaddrLinklayer{Ifindex: s.link.A.Index}))
-	for i, f := range frames {
-		in.msgs[i].header.Iov = &unix.Iovec{Base: &f[0], Len: uint64(len(f))}
-		in.msgs[i].header.SetIovlen(1)
+	s.Internet.Do(func() { in.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) })
+	check(s.T, err)
+	s.T.Cleanup(func() { unix.Close(in.fd) })
+	check(s.T, unix.SetsockoptInt(in.fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1))
+	check(s.T, unix.Bind(in.fd, &unix.SockaddrLinklayer{Ifindex: s.Link.A.Index}))
+	for _, src := range sources {
+		p, etherType := packet(s, src), "\x08\x00"
+		if src.Is6() {
+			etherType = "\x86\xdd"
+		}
+		if p.Src.Port() == 0 {
+			p.Src = netip.AddrPortFrom(src, 40_000)
+		}
+		frame, err := p.AppendBinary([]byte(string(s.Link.B.MAC[:]) + string(s.Link.A.MAC[:]) + etherType))
+		check(s.T, err)
+		in.frames = append(in.frames, frame)
 	}
 	return in
 }
 
-// part is the injector of some of the frames.
-func (in *injector) part(from, to int) *injector { return &injector{in.b, in.fd, in.msgs[from:to]} }
-
-// send sends all frames n times over and returns the CPU time of one frame in
-// nanoseconds. It must run pinned. Where the kernel does not account for
-// interrupts apart, and few do, the time of a thread includes the soft interrupts
-// in which packets are received, and excludes what other processes take from the
-// CPU.
+// send sends all frames n times over from the last CPU that this process may
+// use, and returns the CPU time of one frame in nanoseconds. Where the kernel
+// does not account for interrupts apart, and few do, the time of a thread
+// includes the soft interrupts in which packets are received, and excludes what
+// other processes take from the CPU.
 func (in *injector) send(n int) float64 {
-	begin := clock(in.b, unix.CLOCK_THREAD_CPUTIME_ID)
-	for range n {
-		for sent := 0; sent < len(in.msgs); {
-			k, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(in.fd),
-				uintptr(unsafe.Pointer(&in.msgs[sent])), uintptr(len(in.msgs)-sent), 0, 0, 0)
-			if errno != 0 {
-				in.b.Fatalf("sendmmsg: %v", errno)
-			}
-			sent += int(k)
-		}
-	}
-	return float64(clock(in.b, unix.CLOCK_THREAD_CPUTIME_ID)-begin) / float64(n*len(in.msgs))
-}
-
-// pin keeps the caller on the last CPU that this process may use, until the
-// function that it returns is called.
-func pin(b *testing.B) (unpin func()) {
 	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	var all unix.CPUSet
-	check(b, unix.SchedGetaffinity(0, &all))
+	check(in.t, unix.SchedGetaffinity(0, &all))
 	last := all
 	for cpu := 0; last.Count() > 1; cpu++ {
 		last.Clear(cpu)
 	}
-	check(b, unix.SchedSetaffinity(0, &last))
-	return func() {
-		_ = unix.SchedSetaffinity(0, &all)
-		runtime.UnlockOSThread()
-	}
-}
+	check(in.t, unix.SchedSetaffinity(0, &last))
+	defer func() { check(in.t, unix.SchedSetaffinity(0, &all)) }()
 
-// burst sends frames once, as fast as one CPU does, and returns the CPU time of
-// one frame in nanoseconds.
-func (s *site) burst(frames [][]byte) float64 {
-	defer pin(s.b)()
-	return s.injector(frames).send(1)
-}
-
-const (
-	portTrap    = 23     // one of the trap ports
-	portScanned = 10_000 // the first of 20 ports that are closed, no traps, and not ignored
-	portUDP     = 9000
-	portTCP     = 9001
-	portFull    = 9002
-	portClosed  = 9003
-)
-
-// frames returns a packet of each source as it goes over the link to the host.
-func (s *site) frames(from []netip.Addr, port uint16, packet func(src netip.Addr, dst netip.AddrPort) netnstest.Packet) [][]byte {
-	frames := make([][]byte, len(from))
-	for i, src := range from {
-		dst, etherType := s.link.B.IPv4, []byte{0x08, 0x00}
-		if src.Is6() {
-			dst, etherType = s.link.B.IPv6, []byte{0x86, 0xdd}
+	begin := clock(in.t, unix.CLOCK_THREAD_CPUTIME_ID)
+	for range n {
+		for _, frame := range in.frames {
+			if _, err := unix.Write(in.fd, frame); err != nil {
+				in.t.Fatalf("send a packet: %v", err)
+			}
 		}
-		p := packet(src, netip.AddrPortFrom(dst, port))
-		if p.Src.Port() == 0 {
-			p.Src = netip.AddrPortFrom(src, 40_000)
-		}
-		var err error
-		frames[i], err = p.AppendBinary(append(append(append([]byte{}, s.link.B.MAC[:]...), s.link.A.MAC[:]...), etherType...))
-		check(s.b, err)
 	}
-	return frames
+	used := clock(in.t, unix.CLOCK_THREAD_CPUTIME_ID) - begin
+	return float64(used.Nanoseconds()) / float64(n*len(in.frames))
 }
 
-func (s *site) syns(from []netip.Addr, port uint16) [][]byte {
-	return s.frames(from, port, netnstest.SYN)
-}
-
-// synsTo go to one port. If it is open its backlog is full, so that each costs
-// the same and nothing is answered.
-func synsTo(port uint16) func(*site, []netip.Addr) [][]byte {
-	return func(s *site, from []netip.Addr) [][]byte { return s.syns(from, port) }
-}
-
-// datagrams go to a socket that nobody reads. Once it is full, which it is
-// after a few packets, each costs the same.
-func datagrams(s *site, from []netip.Addr) [][]byte {
-	return s.frames(from, portUDP, func(src netip.Addr, dst netip.AddrPort) netnstest.Packet {
-		return netnstest.Datagram(src, dst, "a payload of 26 bytes long")
+// listen opens sockets with as little room as there is, and fills the backlog of
+// the one that listens.
+func (s *site) listen() {
+	s.Host.Sysctl("net.core.somaxconn", "0")
+	s.Host.Do(func() {
+		udp, err := net.ListenUDP("udp", &net.UDPAddr{Port: portUDP})
+		check(s.T, err)
+		tcp, err := net.ListenTCP("tcp", &net.TCPAddr{Port: portFull})
+		check(s.T, err)
+		s.T.Cleanup(func() { udp.Close(); tcp.Close() })
+		check(s.T, udp.SetReadBuffer(1))
 	})
+	_, err := s.Internet.Dial("tcp", netip.Addr{}, s.To(s.Link.A.IPv4, portFull), lab.Patience)
+	check(s.T, err)
 }
 
-// acknowledgements repeat the last packet of the handshake in real connections.
-// No timestamps, which would tell the repeated packets from new ones.
-func acknowledgements(s *site, from []netip.Addr) [][]byte {
-	s.host.ListenTCP(netip.AddrPortFrom(s.link.B.IPv4, portTCP).String())
-	client := s.link.A.Host
-	client.AddAddr("lo", innocents.String()) // all of the network is the client's: it is on lo
-	client.Sysctl("net.ipv4.tcp_timestamps", "0")
-	sniffer := s.host.Sniff("")
-	defer sniffer.Close()
-	return s.frames(from, portTCP, func(src netip.Addr, dst netip.AddrPort) netnstest.Packet {
-		conn, err := client.Dial("tcp", src, dst, 5*time.Second)
-		check(s.b, err)
-		s.b.Cleanup(func() { conn.Close() })
-		p, err := sniffer.Await(func(p netnstest.Packet) bool {
-			return p.Src.Addr() == src && p.Flags == netnstest.FlagACK
-		}, 5*time.Second)
-		check(s.b, err)
-		return p
-	})
+// passing returns how many packets pass the host's firewalls while f runs.
+func (s *site) passing(f func()) (n int) {
+	s.NFT("table inet passing { chain input { type filter hook input priority 100; counter; }; }")
+	f()
+	_, packets, _ := strings.Cut(s.NFT("", "list", "table", "inet", "passing"), "counter packets ")
+	_, err := fmt.Sscan(packets, &n)
+	check(s.T, err)
+	s.NFT("delete table inet passing")
+	return n
 }
