@@ -86,7 +86,7 @@ func cutComment(line []byte) (entry string, column int) {
 	for _, mark := range []string{"#", "//"} {
 		s, _, _ = strings.Cut(s, mark)
 	}
-	if before, after, _ := strings.Cut(s, ";"); before == "" || !beginsWithEntry(after) {
+	if before, after, found := strings.Cut(s, ";"); found && (before == "" || !beginsWithEntry(after)) {
 		s = before
 	}
 	return strings.TrimSpace(s), column

@@ -17,7 +17,7 @@ import (
 // says which number is on the disk, until it is killed.
 func appendForEver(path string) error {
 	c := config(path, 0)
-	c.Wait = 5 * time.Second
+	c.Wait = time.Minute
 	b, report, err := Open(c)
 	if err != nil {
 		return err
@@ -146,7 +146,7 @@ func TestLocked(t *testing.T) {
 	}
 	time.AfterFunc(20*time.Millisecond, func() { cmd.Process.Kill() })
 	c := config(path, 0)
-	c.Wait = 10 * time.Second
+	c.Wait = time.Minute
 	open(t, c)
 	cmd.Wait()
 }

@@ -147,6 +147,7 @@ func TestNoWatcher(t *testing.T) {
 					continue
 				}
 				c := pretend(t, tt.serve)
+				c.patience, c.longer = lab.Patience, lab.Patience
 				if tt.want == "no answer" {
 					c.patience, c.longer = 50*time.Millisecond, 50*time.Millisecond
 				}
@@ -162,7 +163,9 @@ func TestNoWatcher(t *testing.T) {
 			}
 		})
 	}
-	b, err := pretend(t, says(body(whole.String()))).Book(0)
+	c := pretend(t, says(body(whole.String())))
+	c.patience = lab.Patience
+	b, err := c.Book(0)
 	if err != nil || b.Len() != len(rows) {
 		t.Errorf("all of the rows: %d, error %v", b.Len(), err)
 	}
@@ -180,7 +183,7 @@ func TestBookIsBounded(t *testing.T) {
 			}
 		})
 	})
-	c.longer = time.Minute
+	c.patience, c.longer = lab.Patience, lab.Patience
 	if b, err := c.Book(rows); err == nil && b.Len() > rows {
 		t.Errorf("%d rows were taken", b.Len())
 	}

@@ -130,7 +130,7 @@ func TestLock(t *testing.T) {
 		t.Errorf("locked twice: %v", err)
 	}
 	time.AfterFunc(20*time.Millisecond, func() { first.Close() })
-	second, err := d.Lock("lock", 10*time.Second)
+	second, err := d.Lock("lock", time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
