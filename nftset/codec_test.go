@@ -517,7 +517,7 @@ func TestEncodeAllocs(t *testing.T) {
 		limit = 3 * float64(len(elems))
 	}
 	if n := testing.AllocsPerRun(3, func() {
-		tx.reset()
+		tx.Reset()
 		tx.AddSeq(s, seq)
 	}); n > limit {
 		t.Errorf("%v allocations for %d elements in %v messages", n, len(elems), messages)

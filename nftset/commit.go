@@ -102,7 +102,7 @@ func (c *Conn) batches(size int, elems iter.Seq[Element], encode func(*Tx, []Ele
 		commit func([]Element) error
 	)
 	commit = func(batch []Element) error {
-		tx.reset()
+		tx.Reset()
 		encode(&tx, batch)
 		err := c.Commit(&tx)
 		if half := len(batch) / 2; half > 0 && errors.Is(err, unix.EMSGSIZE) {

@@ -210,7 +210,7 @@ func TestMonitorHearsOfChanges(t *testing.T) {
 		expect("element added ban4 192.0.2.1 timeout 2h0m0s left 2h")
 	}
 
-	tx.reset()
+	tx.Reset()
 	tx.DeleteSeq(s, singles(addr))
 	l.commit(&tx)
 	expect(fmt.Sprintf("element deleted ban4 192.0.2.1 timeout %v left %vh", now.Timeout, now.Timeout.Hours()))

@@ -38,8 +38,8 @@ type operation struct {
 // doing nothing.
 func (tx *Tx) Len() int { return len(tx.ops) }
 
-// reset empties the transaction and keeps its memory.
-func (tx *Tx) reset() {
+// Reset empties the transaction, and keeps its memory for another.
+func (tx *Tx) Reset() {
 	*tx = Tx{enc: encoder{tx.enc.b[:0]}, ops: tx.ops[:0]}
 }
 

@@ -82,6 +82,7 @@ type edit struct {
 	records []Record
 	in      map[string][]int32 // by set: which records it is to hold by a single key
 	nets    map[family][]span  // of the sets of prefixes
+	tx      nftset.Tx          // of one batch after the other
 }
 
 // Put gives the table what the records say, whether it is there or not: bans
@@ -102,7 +103,7 @@ func (h *Handle) Put(records []Record) (refused []error, err error) {
 	if refused, err = h.Check(sources...); err != nil {
 		return nil, err
 	}
-	e := edit{h, records, make(map[string][]int32), make(map[family][]span)}
+	e := edit{h: h, records: records, in: make(map[string][]int32), nets: make(map[family][]span)}
 	for i := range records {
 		if refused == nil || refused[i] == nil {
 			e.put(int32(i))
@@ -307,7 +308,8 @@ func (e *edit) addBatch(set *nftset.Set, batch []int32, there map[nftset.Key]boo
 			more = append(more, i)
 		}
 	}
-	tx := &nftset.Tx{}
+	tx := &e.tx
+	tx.Reset()
 	if there == nil {
 		tx.CreateSeq(set, e.elements(role, batch))
 	} else {

@@ -33,6 +33,12 @@ func New(maxRows int) *Book {
 	return b
 }
 
+// reserve makes room for about n rows in an empty book.
+func (b *Book) reserve(n int) {
+	n = min(n, b.max)
+	b.index, b.rows = make(map[key]uint32, n), make([]compact, 0, n)
+}
+
 // SetMaxRows bounds the number of rows; 0 means [DefaultMaxRows]. If there are
 // more, those that matter least are forgotten.
 func (b *Book) SetMaxRows(n int) {

@@ -33,7 +33,7 @@ type Config struct {
 //
 // The error is an [*Error]. It wraps [ErrLocked], a [*RefusedError] or what the
 // system says.
-func Open(c Config) (*Book, Report, error) { return openRows(c, nil) }
+func Open(c Config) (*Book, Report, error) { return openRows(c, nil, 0) }
 
 // Amend lets change edit the rows of some sources in a book that has no owner
 // at the moment. A new book is about the table of c.Here from the start. The
@@ -44,7 +44,7 @@ func Open(c Config) (*Book, Report, error) { return openRows(c, nil) }
 // Of a large book, only the rows of a few sources are read and lines about them
 // appended, which takes some milliseconds, unless it needs to be rewritten.
 func Amend(c Config, sources []netip.Prefix, change func(*Book), commit func() error) error {
-	b, report, err := openRows(c, startsOf(sources))
+	b, report, err := openRows(c, startsOf(sources), len(sources))
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,8 @@ func Amend(c Config, sources []netip.Prefix, change func(*Book), commit func() e
 	return b.Sync(c.Now)
 }
 
-func openRows(c Config, only [][]byte) (b *Book, report Report, err error) {
+// openRows opens a book to which some more rows may be added.
+func openRows(c Config, only [][]byte, more int) (b *Book, report Report, err error) {
 	s := &store{Config: c, next: c.Now.Boot}
 	if err := s.open(c.Wait); err != nil {
 		s.close()
@@ -68,8 +69,9 @@ func openRows(c Config, only [][]byte) (b *Book, report Report, err error) {
 	}
 	for ; ; only = nil {
 		b, report = New(c.MaxRows), Report{Path: c.Path, Missing: true}
+		b.reserve(more)
 		if s.file != nil {
-			if report, err = b.loadFile(s.file, c, only); err != nil {
+			if report, err = b.loadFile(s.file, c, only, more); err != nil {
 				s.close()
 				return nil, Report{}, wrap("read", c.Path, err)
 			}
@@ -100,7 +102,7 @@ func Read(c Config, sources ...netip.Prefix) (*Book, Report, error) {
 		var f *os.File
 		if f, err = d.Open(filepath.Base(c.Path), unix.O_RDONLY); err == nil {
 			defer f.Close()
-			report, err = b.loadFile(f, c, startsOf(sources))
+			report, err = b.loadFile(f, c, startsOf(sources), 0)
 		}
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -115,8 +117,9 @@ func Look(c Config) (Report, error) {
 	return report, err
 }
 
-// loadFile reads a file as large as it is now.
-func (b *Book) loadFile(f *os.File, c Config, only [][]byte) (Report, error) {
+// loadFile reads a file as large as it is now, to which some more rows may be
+// added.
+func (b *Book) loadFile(f *os.File, c Config, only [][]byte, more int) (Report, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return Report{}, err
@@ -126,8 +129,7 @@ func (b *Book) loadFile(f *os.File, c Config, only [][]byte) (Report, error) {
 	}
 	if only == nil {
 		const line = 256 // bytes, about
-		n := min(int(info.Size()/line), b.max)
-		b.index, b.rows = make(map[key]uint32, n), make([]compact, 0, n)
+		b.reserve(int(info.Size()/line) + more)
 	}
 	return b.load(io.NewSectionReader(f, 0, info.Size()), c, only)
 }

@@ -205,7 +205,7 @@ func (s *store) write(b *Book, now Clock) (finish func() error, err error) {
 		// The file was removed or replaced, or the folder with the lock in it.
 		s.close()
 		if err = s.open(0); err == nil && s.file != nil {
-			_, err = New(0).loadFile(s.file, s.Config, [][]byte{}) // is it ours?
+			_, err = New(0).loadFile(s.file, s.Config, [][]byte{}, 0) // is it ours?
 		}
 		if err != nil {
 			s.close()
