@@ -18,41 +18,69 @@ func (h *Host) AddAddr(dev, prefix string) {
 	h.t.Helper()
 	p, err := netip.ParsePrefix(prefix)
 	h.check(err)
-	if e := h.end(dev); e != nil {
-		h.check(e.addAddr(p))
-		return
-	}
+	h.check(h.addAddr(dev, p))
+}
+
+func (h *Host) addAddr(dev string, p netip.Prefix) error {
 	link, err := h.rtnl.LinkByName(dev)
 	if err != nil {
-		h.check(fmt.Errorf("find %s: %w", dev, err))
+		return fmt.Errorf("find %s: %w", dev, err)
 	}
-	h.check(h.addAddr(link, p))
-}
-
-// addAddr adds p to the end and makes it known to the other.
-func (e *End) addAddr(p netip.Prefix) error {
-	dev := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: e.Index, Name: e.Dev}}
-	if err := e.Host.addAddr(dev, p); err != nil {
-		return err
-	}
-	if e.peer.learns {
-		return nil
-	}
-	return e.peer.setNeighbour(p.Addr(), e.MAC)
-}
-
-func (h *Host) addAddr(dev netlink.Link, p netip.Prefix) error {
 	addr := &netlink.Addr{IPNet: ipNet(p)}
 	if p.Addr().Is6() {
 		addr.Flags = unix.IFA_F_NODAD
 	}
-	err := h.await(p.String()+" to be in use",
-		func() error { return h.rtnl.AddrAdd(dev, addr) },
-		func() (bool, error) { return h.isLocal(addr.IP) })
+	if err = h.rtnl.AddrAdd(link, addr); err == nil {
+		err = await(p.String()+" to be in use", func() (bool, error) { return h.isLocal(addr.IP) })
+	}
 	if err != nil {
-		return fmt.Errorf("add %s to %s: %w", p, dev.Attrs().Name, err)
+		return fmt.Errorf("add %s to %s: %w", p, dev, err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, e := range h.ends {
+		if e.Dev != dev {
+			continue
+		}
+		e.addrs = append(e.addrs, p.Addr())
+		if err := e.peer.Host.rtnl.NeighSet(e.neighbour(p.Addr())); err != nil {
+			return fmt.Errorf("add neighbour %s to %s: %w", p.Addr(), e.peer.Dev, err)
+		}
 	}
 	return nil
+}
+
+// isLocal reports whether the host takes packets to ip for its own. An IPv6
+// address gets there some time after it was added: the kernel leaves that to a
+// work queue, even without duplicate address detection.
+func (h *Host) isLocal(ip net.IP) (bool, error) {
+	routes, err := h.rtnl.RouteGet(ip)
+	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) {
+		return false, nil
+	}
+	return err == nil && routes[0].Type == unix.RTN_LOCAL, err
+}
+
+// neighbour returns the entry by which the other end knows an address of this
+// one.
+func (e *End) neighbour(addr netip.Addr) *netlink.Neigh {
+	return &netlink.Neigh{LinkIndex: e.peer.Index, State: unix.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: e.MAC}
+}
+
+// LearnNeighbours makes both ends of the link forget each other's addresses,
+// and learn them from now on as hosts do: by ARP and IPv6 neighbour discovery.
+// It is for tests in which a firewall might break just these. Addresses that
+// are added later are known again.
+func (l *Link) LearnNeighbours() {
+	l.A.Host.t.Helper()
+	for _, e := range []*End{&l.A, &l.B} {
+		for _, addr := range e.addrs {
+			// ENOENT: it was not learned, or the kernel collected it.
+			if err := e.peer.Host.rtnl.NeighDel(e.neighbour(addr)); err != nil && !errors.Is(err, unix.ENOENT) {
+				e.peer.Host.check(fmt.Errorf("delete neighbour %s on %s: %w", addr, e.peer.Dev, err))
+			}
+		}
+	}
 }
 
 // AddRoute has the host send packets for dst, as "203.0.113.0/24", to via: the
@@ -87,67 +115,8 @@ func (h *Host) AddRoute(dst, via string) {
 func (h *Host) DefaultVia(routers ...netip.Addr) {
 	h.t.Helper()
 	for _, r := range routers {
-		if r.Is4() {
-			h.AddRoute("0.0.0.0/0", r.String())
-		} else {
-			h.AddRoute("::/0", r.String())
-		}
+		h.AddRoute(netip.PrefixFrom(r, 0).Masked().String(), r.String())
 	}
-}
-
-// LearnNeighbours makes both ends of the link forget each other's addresses,
-// and learn them from now on as hosts do: by ARP and IPv6 neighbour discovery.
-// It is for tests in which a firewall might break just these, and not to be
-// called while addresses are being added.
-func (l *Link) LearnNeighbours() {
-	l.A.Host.t.Helper()
-	for _, e := range []*End{&l.A, &l.B} {
-		e.learns = true
-		e.Host.check(e.forgetNeighbours())
-	}
-}
-
-// forgetNeighbours removes all neighbour entries of the end, the kernel's own
-// too.
-func (e *End) forgetNeighbours() error {
-	neighbours, err := whole(func() ([]netlink.Neigh, error) { return e.Host.rtnl.NeighList(e.Index, netlink.FAMILY_ALL) })
-	if err != nil {
-		return fmt.Errorf("list neighbours on %s: %w", e.Dev, err)
-	}
-	for _, n := range neighbours {
-		if n.State&unix.NUD_NOARP != 0 {
-			continue // of a multicast group
-		}
-		// ENOENT: the kernel collected it in between.
-		if err := e.Host.rtnl.NeighDel(&n); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("delete neighbour %s on %s: %w", n.IP, e.Dev, err)
-		}
-	}
-	return nil
-}
-
-func (e *End) setNeighbour(addr netip.Addr, mac MAC) error {
-	err := e.Host.rtnl.NeighSet(&netlink.Neigh{
-		LinkIndex: e.Index, State: unix.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: mac[:],
-	})
-	if err != nil {
-		return fmt.Errorf("add neighbour %s to %s: %w", addr, e.Dev, err)
-	}
-	return nil
-}
-
-// end returns the end of a link that dev names, nil if there is none.
-func (h *Host) end(dev string) *End {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, l := range h.links {
-		for _, e := range []*End{&l.A, &l.B} {
-			if e.Host.machine == h.machine && e.Dev == dev {
-				return e
-			}
-		}
-	}
-	return nil
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

@@ -1,6 +1,11 @@
 package netnstest
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+)
 
 // AnswerKind tells answers apart as a firewall's tests need them.
 type AnswerKind uint8
@@ -39,56 +44,49 @@ type Answer struct {
 // the payload, "echo", "port unreachable", and "ICMP error" with type and code.
 func (a Answer) String() string {
 	switch a.Kind {
-	case NoAnswer:
-		return "none"
-	case AnswerSYNACK:
-		return "SYN+ACK"
-	case AnswerRST:
-		return "RST"
 	case AnswerSegment:
 		return "TCP " + a.Packet.Flags.String()
 	case AnswerUDP:
 		return fmt.Sprintf("UDP %q", a.Packet.Payload)
-	case AnswerEcho:
-		return "echo"
-	case AnswerPortUnreachable:
-		return "port unreachable"
 	case AnswerICMPError:
 		return fmt.Sprintf("ICMP error type %d code %d", a.Packet.Type, a.Packet.Code)
 	}
-	return fmt.Sprintf("AnswerKind(%d)", uint8(a.Kind))
+	return map[AnswerKind]string{
+		NoAnswer: "none", AnswerSYNACK: "SYN+ACK", AnswerRST: "RST",
+		AnswerEcho: "echo", AnswerPortUnreachable: "port unreachable",
+	}[a.Kind]
 }
 
 // classify returns what kind of answer q is to p, NoAnswer if it is none.
 func classify(p, q Packet) AnswerKind {
-	if quoted, ok := q.Quoted(); ok {
-		if quoted.Src == p.Src && quoted.Dst == p.Dst && quoted.Proto == p.Proto && (p.Proto != ICMP || quoted.Rest == p.Rest) {
-			if q.isPortUnreachable() {
-				return AnswerPortUnreachable
-			}
-			return AnswerICMPError
-		}
+	isError := q.Proto == ICMP && !echoReply.is(q)
+	switch {
+	case isError && quotes(q, p) && portUnreachable.is(q):
+		return AnswerPortUnreachable
+	case isError && quotes(q, p):
+		return AnswerICMPError
+	case isError, q.Proto != p.Proto, q.Src != p.Dst, q.Dst != p.Src, q.Rest != p.Rest:
 		return NoAnswer
-	}
-	if q.Proto != p.Proto || q.Src != p.Dst || q.Dst != p.Src {
-		return NoAnswer
-	}
-	switch p.Proto {
-	case UDP:
+	case p.Proto == ICMP:
+		return AnswerEcho
+	case p.Proto == UDP:
 		return AnswerUDP
-	case ICMP:
-		if q.isEchoReply() && q.Rest == p.Rest {
-			return AnswerEcho
-		}
+	case p.Proto != TCP:
 		return NoAnswer
-	case TCP:
-		switch {
-		case q.Flags&FlagRST != 0:
-			return AnswerRST
-		case q.Flags&(FlagSYN|FlagACK) == FlagSYN|FlagACK:
-			return AnswerSYNACK
-		}
-		return AnswerSegment
+	case q.Flags&FlagRST != 0:
+		return AnswerRST
+	case q.Flags&(FlagSYN|FlagACK) == FlagSYN|FlagACK:
+		return AnswerSYNACK
 	}
-	return NoAnswer
+	return AnswerSegment
+}
+
+// quotes reports whether the ICMP packet q is about p.
+func quotes(q, p Packet) bool {
+	first := layers.LayerTypeIPv4
+	if q.Src.Addr().Is6() {
+		first = layers.LayerTypeIPv6
+	}
+	quoted, ok := decode(gopacket.NewPacket(q.Payload, first, gopacket.Lazy))
+	return ok && quoted.Src == p.Src && quoted.Dst == p.Dst && quoted.Proto == p.Proto && quoted.Rest == p.Rest
 }

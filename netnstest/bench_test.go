@@ -7,8 +7,8 @@ import (
 
 func BenchmarkProbe(b *testing.B) {
 	client, server, link := pair(b)
-	server.ListenTCP("[::]:80")
-	server.ListenUDP("[::]:53")
+	server.Listen("tcp", "[::]:80")
+	server.Listen("udp", "[::]:53")
 	for name, p := range map[string]Packet{
 		"SYN+ACK":       SYN(link.A.IPv4, at(link.B.IPv4, 80)),
 		"RST":           SYN(link.A.IPv4, at(link.B.IPv4, 81)),
@@ -28,7 +28,7 @@ func BenchmarkProbe(b *testing.B) {
 func BenchmarkBurst(b *testing.B) {
 	client, _, link := pair(b)
 	b.ResetTimer()
-	client.Sender("").Burst(b.N, func(i int) Packet {
+	client.Burst(b.N, func(i int) Packet {
 		src := netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)})
 		return Datagram(src, at(link.B.IPv4, 9), "x")
 	})

@@ -40,7 +40,7 @@ func ExampleHost_Probe() {
 		scanner, server := netnstest.NewHost(t, "scanner"), netnstest.NewHost(t, "server")
 		link := netnstest.Connect(t, scanner, server, "192.0.2.0/24", "2001:db8::/64")
 		server.AddRoute("198.51.100.0/24", link.A.IPv4.String())
-		server.ListenTCP("[::]:22")
+		server.Listen("tcp", "[::]:22")
 
 		ssh, telnet := netip.AddrPortFrom(link.B.IPv4, 22), netip.AddrPortFrom(link.B.IPv4, 23)
 		fmt.Println(scanner.Probe(netnstest.SYN(link.A.IPv4, ssh)))
@@ -59,12 +59,12 @@ func ExampleHost_Probe() {
 
 // A burst is 10,000 datagrams here, from 256 sources. All of them have been
 // processed when Burst returns.
-func ExampleSender_Burst() {
+func ExampleHost_Burst() {
 	inTest(func(t testing.TB) {
 		scanner, server := netnstest.NewHost(t, "scanner"), netnstest.NewHost(t, "server")
 		link := netnstest.Connect(t, scanner, server, "192.0.2.0/24")
 		sniffer := server.Sniff(link.B.Dev)
-		scanner.Sender(link.A.Dev).Burst(10_000, func(i int) netnstest.Packet {
+		scanner.Burst(10_000, func(i int) netnstest.Packet {
 			src := netip.AddrFrom4([4]byte{198, 51, 100, byte(i)})
 			return netnstest.Datagram(src, netip.AddrPortFrom(link.B.IPv4, 9), "")
 		})
@@ -80,7 +80,7 @@ func ExampleHost_Do() {
 	inTest(func(t testing.TB) {
 		client, server := netnstest.NewHost(t, "client"), netnstest.NewHost(t, "server")
 		link := netnstest.Connect(t, client, server, "192.0.2.0/24")
-		echo := server.ListenUDP("0.0.0.0:7")
+		echo := server.Listen("udp", "0.0.0.0:7")
 		client.Do(func() {
 			conn, err := net.Dial("udp", netip.AddrPortFrom(link.B.IPv4, 7).String())
 			if err != nil {

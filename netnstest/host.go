@@ -3,7 +3,9 @@ package netnstest
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -26,37 +28,37 @@ type machine struct {
 	ns   netns.NsHandle
 	rtnl *netlink.Handle
 
-	mu    sync.Mutex
-	links []*Link
-	wires map[string]*wire
-	watch *watch // opened by the first Probe or Fence
-	ports uint16 // source ports given to probes so far
+	ports atomic.Uint32 // source ports given to probes so far
+
+	mu   sync.Mutex
+	ends []*End
+	sock *packetSocket // opened by the first packet that is sent
+
+	watching sync.Mutex // held by who reads sock, from its first frame to its last
 }
 
 // NewHost makes a host with loopback up, and takes it down when t ends. The
 // name is for messages. Its settings are the kernel's defaults whatever those
-// of the machine are, but for four: IPv6 addresses are usable at once (no
-// duplicate address detection), ICMP errors are not rate limited, reverse paths
-// are not filtered, and routers are not listened to. Loopback has one address
-// more, 192.0.0.8, by which Probe and Send tell that a packet has been
-// processed.
+// of the machine are, but for five: IPv6 addresses are usable at once (no
+// duplicate address detection), link-local ones are given by Connect, ICMP
+// errors are not rate limited, reverse paths are not filtered, and routers are
+// not listened to. Loopback has one address more, 192.0.0.8, by which Probe and
+// Send tell that a packet has been processed.
 //
 // The kernel destroys a namespace in the background, with all that is in it,
 // once its last socket is closed: it may be a moment after the end of the test.
 func NewHost(t testing.TB, name string) *Host {
 	t.Helper()
-	h := &Host{&machine{name: name, wires: map[string]*wire{}}, t}
-	err := onThread(func() (err error) {
-		if h.ns, err = netns.New(); err != nil {
+	h := &Host{&machine{name: name}, t}
+	h.check(onThread(saveNamespace, func() (err error) {
+		if h.ns, err = netns.New(); err == nil {
+			h.rtnl, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		}
+		if err != nil {
 			return fmt.Errorf("create network namespace: %w", err)
 		}
-		if h.rtnl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-			_ = h.ns.Close()
-			return fmt.Errorf("open rtnetlink socket: %w", err)
-		}
 		return nil
-	}, func() {})
-	h.check(err)
+	}))
 	t.Cleanup(func() {
 		if err := h.close(); err != nil {
 			t.Errorf("netnstest: close host %s: %v", name, err)
@@ -67,18 +69,14 @@ func NewHost(t testing.TB, name string) *Host {
 }
 
 // close lets go of all that keeps the namespace, but for what tests left open.
-func (m *machine) close() error {
+func (m *machine) close() (err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var errs []error
-	for _, w := range m.wires {
-		errs = append(errs, w.conn.Close())
-	}
-	if m.watch != nil {
-		errs = append(errs, m.watch.conn.Close())
+	if m.sock != nil {
+		err = m.sock.conn.Close()
 	}
 	m.rtnl.Close()
-	return errors.Join(append(errs, m.ns.Close())...)
+	return errors.Join(err, m.ns.Close())
 }
 
 // Name returns the name that NewHost was given.
@@ -94,26 +92,46 @@ func (h *Host) With(t testing.TB) *Host { return &Host{h.machine, t} }
 // to be closed.
 func (h *Host) FD() int { return int(h.ns) }
 
-// Do runs f in the host's namespace and returns when f does. Sockets that f
-// opens belong to the host for good, also when they are used elsewhere later.
+// Do runs f in the host's namespace, on the thread of the caller, which goes
+// back to its own when f returns, panics or calls t.Fatal. Sockets that f opens
+// belong to the host for good, also when they are used elsewhere later. Do may
+// be called within f, for this host or another.
 //
-// The namespace is that of f's thread. Processes that f starts are the host's
-// too; goroutines that f starts are not, and /proc/net is that of this process:
-// read /proc/thread-self/net instead.
-//
-// f runs in another goroutine than the caller, yet it may call t.Fatal, or
-// panic: Do then ends the caller the same way. Do may be called within f, for
-// this host or another.
+// Processes that f starts are the host's too; goroutines that f starts are not,
+// and /proc/net is that of this process: read /proc/thread-self/net instead.
 func (h *Host) Do(f func()) {
 	h.t.Helper()
-	h.check(onThread(h.enter, f))
+	h.check(h.do(func() error { f(); return nil }))
 }
 
-func (h *Host) enter() error {
-	if err := netns.Set(h.ns); err != nil {
-		return fmt.Errorf("enter network namespace: %w", err)
+// do is Do with errors.
+func (m *machine) do(f func() error) error {
+	return onThread(saveNamespace, func() error {
+		if err := netns.Set(m.ns); err != nil {
+			return fmt.Errorf("enter network namespace: %w", err)
+		}
+		return f()
+	})
+}
+
+// towards returns the end by which packets to dst go: that of the only link, or
+// else the one on the route.
+func (m *machine) towards(dst netip.Addr) (*End, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.ends) == 1 {
+		return m.ends[0], nil
 	}
-	return nil
+	routes, err := m.rtnl.RouteGet(dst.AsSlice())
+	if err != nil {
+		return nil, fmt.Errorf("look up route to %s: %w", dst, err)
+	}
+	for _, e := range m.ends {
+		if e.Index == routes[0].LinkIndex {
+			return e, nil
+		}
+	}
+	return nil, fmt.Errorf("look up route to %s: not by a link", dst)
 }
 
 // check fails the test if err is not nil.

@@ -32,8 +32,8 @@ func descriptors(t *testing.T) map[string]string {
 func TestHostsLeaveNoDescriptors(t *testing.T) {
 	useAll := func(t testing.TB) {
 		a, b, link := pair(t)
-		b.ListenTCP("[::]:80")
-		b.ListenUDP("[::]:53")
+		b.Listen("tcp", "[::]:80")
+		b.Listen("udp", "[::]:53")
 		b.Sniff("")
 		a.Probe(SYN(link.A.IPv4, at(link.B.IPv4, 80)))
 		if _, err := a.Dial("tcp", netip.Addr{}, at(link.B.IPv6, 80), patience); err != nil {
@@ -69,7 +69,7 @@ func TestNamespaceEndsWithItsHost(t *testing.T) {
 	stays := NewHost(t, "stays")
 	fake := &fakeT{TB: t}
 	fake.run(func() { Connect(fake, stays, NewHost(fake, "goes")) })
-	err := stays.await("the end of eth0", nil, func() (bool, error) {
+	err := await("the end of eth0", func() (bool, error) {
 		_, err := stays.rtnl.LinkByName("eth0")
 		return err != nil, nil
 	})
@@ -126,7 +126,7 @@ func TestSettings(t *testing.T) {
 	}
 	h.Forward()
 	h.Sysctl("net.ipv4.tcp_syncookies", "2")
-	h.Sysctl("net/ipv4/conf/eth0/rp_filter", "1")
+	h.Sysctl("net.ipv4.conf.eth0.rp_filter", "1")
 	for path, want := range map[string]string{
 		"ipv4/ip_forward":          "1",
 		"ipv6/conf/all/forwarding": "1",
@@ -148,22 +148,19 @@ func TestICMPErrorsAreNotLimited(t *testing.T) {
 	client, _, link := pair(t)
 	families(t, link, func(t *testing.T, a, b netip.Addr) {
 		s := client.With(t).Sniff("eth0")
-		const n = 200
-		client.With(t).Sender("").Burst(n, func(i int) Packet {
+		const n = 100
+		client.With(t).Burst(n, func(i int) Packet {
 			p := Datagram(a, at(b, 9999), "x")
 			p.Src = at(a, uint16(1000+i))
 			return p
 		})
 		errs := 0
-		for {
-			p, ok := s.Next(0)
-			if !ok {
-				break
-			}
-			if p.isPortUnreachable() {
+		_, _ = s.Await(func(p Packet) bool {
+			if p.Proto == ICMP && portUnreachable.is(p) {
 				errs++
 			}
-		}
+			return false
+		}, 0)
 		if errs != n {
 			t.Errorf("%d ICMP errors for %d datagrams", errs, n)
 		}
@@ -174,8 +171,8 @@ func TestWithActsForTheSubtest(t *testing.T) {
 	h := NewHost(t, "h")
 	fake := &fakeT{TB: t}
 	var s *Server
-	fake.run(func() { s = h.With(fake).ListenTCP("127.0.0.1:0") })
-	err := h.DialTCP(netip.Addr{}, s.Addr(), time.Second)
+	fake.run(func() { s = h.With(fake).Listen("tcp", "127.0.0.1:0") })
+	err := h.Exchange("tcp", netip.Addr{}, s.Addr(), time.Second)
 	if !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("dial after the end of the subtest: got %v, want %v", err, unix.ECONNREFUSED)
 	}

@@ -3,6 +3,8 @@ package netnstest
 import (
 	"fmt"
 	"os"
+
+	"github.com/vishvananda/netlink"
 )
 
 // Runner is what runs the tests of a test binary. A *testing.M is one, and so
@@ -24,33 +26,24 @@ type Runner interface {
 // and what to do about it, and returns 1. It never skips: tests that did not
 // run are not tests that passed.
 func Main(m Runner) int {
-	if code, done := reexec(); done {
-		return code
-	}
-	return m.Run()
-}
-
-// reexec reports done with the exit code when the tests have been run in a
-// child, or cannot be run at all.
-func reexec() (code int, done bool) {
 	inChild := os.Getenv(childVariable) != ""
 	// Unset, so that a process started by a test begins with a clean slate.
 	os.Unsetenv(childVariable)
 
 	err := havePrivilege()
 	if err == nil && inChild {
-		err = upLoopback()
+		err = upLoopback(&netlink.Handle{})
 	}
 	if err == nil {
-		return 0, false
+		return m.Run()
 	}
 	if !inChild {
 		code, childErr := runChild()
 		if childErr == nil {
-			return code, true
+			return code
 		}
 		err = childErr
 	}
-	fmt.Fprint(os.Stderr, forbidden(err, readSetting))
-	return 1, true
+	fmt.Fprint(os.Stderr, forbidden(err, os.DirFS("/")))
+	return 1
 }

@@ -1,12 +1,10 @@
 package netnstest
 
 import (
-	"encoding/binary"
+	"cmp"
 	"fmt"
 	"net/netip"
-	"strings"
 
-	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,18 +20,6 @@ const (
 	TCP  Proto = unix.IPPROTO_TCP
 	UDP  Proto = unix.IPPROTO_UDP
 )
-
-func (p Proto) String() string {
-	switch p {
-	case ICMP:
-		return "ICMP"
-	case TCP:
-		return "TCP"
-	case UDP:
-		return "UDP"
-	}
-	return fmt.Sprintf("protocol %d", uint8(p))
-}
 
 // TCPFlags are the flags of a TCP header: byte 13 of it (RFC 9293, 3.1).
 type TCPFlags uint8
@@ -52,16 +38,13 @@ const (
 
 // String returns the flags as tcpdump(8) writes them: "[S.]" is SYN and ACK.
 func (f TCPFlags) String() string {
-	if f == 0 {
-		return "[none]"
-	}
-	b := []byte{'['}
-	for i, char := range []byte("FSRP.UEW") { // from FlagFIN to FlagCWR
+	var s string
+	for i, char := range "FSRP.UEW" { // from FlagFIN to FlagCWR
 		if f&(1<<i) != 0 {
-			b = append(b, char)
+			s += string(char)
 		}
 	}
-	return string(append(b, ']'))
+	return "[" + cmp.Or(s, "none") + "]"
 }
 
 // Packet is an IPv4 or IPv6 packet, to send or as it was captured. What is not
@@ -87,24 +70,8 @@ type Packet struct {
 	// skipped when captured.
 	Payload []byte
 
-	// Frame tells of the frame that a captured packet came in. It is of no
-	// meaning for one to send.
-	Frame Frame
-}
-
-// MAC is the address of an interface on a link.
-type MAC [6]byte
-
-func (m MAC) String() string {
-	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
-}
-
-// Frame is what is known of a captured packet from the link.
-type Frame struct {
-	Src, Dst MAC
-	// Index is the number of the interface it was seen on: End.Index.
-	Index int
-	// Outgoing is set if the host that saw it was sending it.
+	// Outgoing is set if the host that captured the packet was sending it. It
+	// is of no meaning for one to send.
 	Outgoing bool
 }
 
@@ -123,12 +90,8 @@ func Datagram(src netip.Addr, dst netip.AddrPort, payload string) Packet {
 // Ping returns an ICMP echo request. id goes into identifier and sequence, and
 // comes back in Rest of the reply.
 func Ping(src, dst netip.Addr, id uint32) Packet {
-	p := Packet{
-		Proto: ICMP, Src: netip.AddrPortFrom(src, 0), Dst: netip.AddrPortFrom(dst, 0), Type: layers.ICMPv4TypeEchoRequest, Rest: id,
-	}
-	if dst.Is6() {
-		p.Type = layers.ICMPv6TypeEchoRequest
-	}
+	p := echoRequest.packet(src, dst)
+	p.Rest = id
 	return p
 }
 
@@ -136,85 +99,52 @@ func Ping(src, dst netip.Addr, id uint32) Packet {
 // cause or a router on the way to it, tells the source of cause that nobody
 // serves its port.
 func PortUnreachable(from netip.Addr, cause Packet) Packet {
-	p := Packet{
-		Proto: ICMP, Src: netip.AddrPortFrom(from, 0), Dst: netip.AddrPortFrom(cause.Src.Addr(), 0),
-		Type: layers.ICMPv4TypeDestinationUnreachable, Code: layers.ICMPv4CodePort,
-	}
-	if from.Is6() {
-		p.Type, p.Code = layers.ICMPv6TypeDestinationUnreachable, layers.ICMPv6CodePortUnreachable
-	}
-	quote, err := cause.AppendBinary(nil)
-	if err != nil {
-		// A packet that cannot be sent cannot have caused an error. Send will
-		// say so too: p quotes nothing.
-		return p
-	}
+	p := portUnreachable.packet(from, cause.Src.Addr())
+	// A packet that cannot be sent cannot have caused an error. Send will say
+	// so too: p quotes nothing.
+	quote, _ := cause.AppendBinary(nil)
 	// 548 bytes keep both errors within what may be sent over any link (RFC
 	// 1812, 4.3.2.3).
 	p.Payload = quote[:min(len(quote), 548)]
 	return p
 }
 
-// Quoted returns the packet that an ICMP error quotes: its addresses, protocol
-// and ports, and, where they are quoted, type and rest of an echo. ok is false
-// if p is no ICMP error.
-func (p Packet) Quoted() (quoted Packet, ok bool) {
-	if !p.isICMPError() {
-		return Packet{}, false
+// icmpKind is a kind of ICMP packet by its types and codes in IPv4 and IPv6.
+type icmpKind struct{ type4, code4, type6, code6 uint8 }
+
+var (
+	echoRequest     = icmpKind{8, 0, 128, 0}
+	echoReply       = icmpKind{0, 0, 129, 0}
+	portUnreachable = icmpKind{3, 3, 1, 4}
+)
+
+func (k icmpKind) packet(src, dst netip.Addr) Packet {
+	p := Packet{Proto: ICMP, Src: netip.AddrPortFrom(src, 0), Dst: netip.AddrPortFrom(dst, 0)}
+	p.Type, p.Code = k.type4, k.code4
+	if src.Is6() {
+		p.Type, p.Code = k.type6, k.code6
 	}
-	l4, err := quoted.decodeIP(p.Payload)
-	if err != nil || len(l4) < 8 {
-		return Packet{}, false
-	}
-	switch quoted.Proto {
-	case TCP, UDP:
-		quoted.setPorts(l4)
-		if quoted.Proto == TCP {
-			quoted.Seq = binary.BigEndian.Uint32(l4[4:])
-		}
-	case ICMP:
-		quoted.Type, quoted.Code, quoted.Rest = l4[0], l4[1], binary.BigEndian.Uint32(l4[4:])
-	}
-	return quoted, true
+	return p
 }
 
-func (p Packet) isICMPError() bool {
-	if p.Proto != ICMP {
-		return false
-	}
-	if p.Src.Addr().Is6() {
-		return layers.ICMPv6TypeDestinationUnreachable <= p.Type && p.Type <= layers.ICMPv6TypeParameterProblem
-	}
-	return p.Type == layers.ICMPv4TypeDestinationUnreachable || p.Type == layers.ICMPv4TypeTimeExceeded || p.Type == layers.ICMPv4TypeParameterProblem
-}
-
-func (p Packet) isPortUnreachable() bool {
-	if p.Src.Addr().Is6() {
-		return p.Proto == ICMP && p.Type == layers.ICMPv6TypeDestinationUnreachable && p.Code == layers.ICMPv6CodePortUnreachable
-	}
-	return p.Proto == ICMP && p.Type == layers.ICMPv4TypeDestinationUnreachable && p.Code == layers.ICMPv4CodePort
-}
-
-func (p Packet) isEchoReply() bool {
-	if p.Src.Addr().Is6() {
-		return p.Proto == ICMP && p.Type == layers.ICMPv6TypeEchoReply
-	}
-	return p.Proto == ICMP && p.Type == layers.ICMPv4TypeEchoReply
+// is reports whether p, an ICMP packet, is of the kind.
+func (k icmpKind) is(p Packet) bool {
+	q := k.packet(p.Src.Addr(), p.Dst.Addr())
+	return p.Type == q.Type && p.Code == q.Code
 }
 
 // String returns the packet on one line, in the manner of tcpdump(8).
 func (p Packet) String() string {
-	var b strings.Builder
+	var s string
 	switch p.Proto {
 	case TCP:
-		fmt.Fprintf(&b, "TCP %s > %s %s seq %d ack %d", p.Src, p.Dst, p.Flags, p.Seq, p.Ack)
+		s = fmt.Sprintf("TCP %s > %s %s seq %d ack %d", p.Src, p.Dst, p.Flags, p.Seq, p.Ack)
 	case UDP:
-		fmt.Fprintf(&b, "UDP %s > %s", p.Src, p.Dst)
+		s = fmt.Sprintf("UDP %s > %s", p.Src, p.Dst)
 	case ICMP:
-		fmt.Fprintf(&b, "ICMP %s > %s type %d code %d rest %#x", p.Src.Addr(), p.Dst.Addr(), p.Type, p.Code, p.Rest)
+		s = fmt.Sprintf("ICMP %s > %s type %d code %d rest %#x", p.Src.Addr(), p.Dst.Addr(), p.Type, p.Code, p.Rest)
 	default:
-		fmt.Fprintf(&b, "%s %s > %s", p.Proto, p.Src.Addr(), p.Dst.Addr())
+		s = fmt.Sprintf("protocol %d %s > %s", p.Proto, p.Src.Addr(), p.Dst.Addr())
 	}
-	fmt.Fprintf(&b, " length %d", len(p.Payload))
-	return b.String()
+	return fmt.Sprintf("%s length %d", s, len(p.Payload))
 }

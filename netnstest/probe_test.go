@@ -6,8 +6,6 @@ import (
 	"runtime"
 	"sync"
 	"testing"
-
-	"github.com/gopacket/gopacket/layers"
 )
 
 // pair is two connected hosts, as most tests need them.
@@ -27,8 +25,8 @@ func at(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a,
 
 func TestProbeTellsAnswersApart(t *testing.T) {
 	client, server, link := pair(t)
-	server.ListenTCP("[::]:80")
-	server.ListenUDP("[::]:53")
+	server.Listen("tcp", "[::]:80")
+	server.Listen("udp", "[::]:53")
 	families(t, link, func(t *testing.T, a, b netip.Addr) {
 		fin := SYN(a, at(b, 81))
 		fin.Flags = FlagFIN
@@ -66,7 +64,7 @@ func TestProbeTellsAnswersApart(t *testing.T) {
 
 func TestProbeFromAnySource(t *testing.T) {
 	client, server, link := pair(t)
-	server.ListenTCP("[::]:80")
+	server.Listen("tcp", "[::]:80")
 	server.AddRoute("198.51.100.0/24", link.A.IPv4.String())
 	server.AddRoute("2001:db8:5::/48", link.A.IPv6.String())
 	for _, pair := range [][2]netip.Addr{
@@ -115,8 +113,8 @@ func TestProbeAcrossRouters(t *testing.T) {
 	for _, routers := range []int{1, 3, rounds - 1} {
 		t.Run(fmt.Sprint(routers), func(t *testing.T) {
 			client, server, a, b := chain(t, routers)
-			server.ListenTCP("[::]:80")
-			server.ListenUDP("[::]:53")
+			server.Listen("tcp", "[::]:80")
+			server.Listen("udp", "[::]:53")
 			for _, ends := range [][2]netip.Addr{{a.IPv4, b.IPv4}, {a.IPv6, b.IPv6}} {
 				for range 100 {
 					if got := client.Probe(SYN(ends[0], at(ends[1], 80))); got.Kind != AnswerSYNACK {
@@ -136,8 +134,8 @@ func TestProbeAcrossRouters(t *testing.T) {
 func TestProbeMissesNoAnswer(t *testing.T) {
 	const probes = 1000
 	client, server, a, b := chain(t, 1)
-	server.ListenTCP("[::]:80")
-	server.ListenUDP("[::]:53")
+	server.Listen("tcp", "[::]:80")
+	server.Listen("udp", "[::]:53")
 	disturb(t)
 	for _, ends := range [][2]netip.Addr{{a.IPv4, b.IPv4}, {a.IPv6, b.IPv6}} {
 		for _, p := range []Packet{
@@ -161,8 +159,8 @@ func TestProbeMissesNoAnswer(t *testing.T) {
 // TestProbesSideBySide is about one host and server that many use.
 func TestProbesSideBySide(t *testing.T) {
 	client, server, link := pair(t)
-	server.ListenTCP("[::]:80")
-	server.ListenUDP("[::]:53")
+	server.Listen("tcp", "[::]:80")
+	server.Listen("udp", "[::]:53")
 	var wg sync.WaitGroup
 	for range 10 {
 		wg.Go(func() {
@@ -172,7 +170,7 @@ func TestProbesSideBySide(t *testing.T) {
 					ptr(Datagram(link.A.IPv6, at(link.B.IPv6, 53), "x")): AnswerUDP,
 				} {
 					// Not Probe, which must not be called from here.
-					if got, err := client.probe(*p, rounds); err != nil || got.Kind != want {
+					if got, err := client.probe(*p); err != nil || got.Kind != want {
 						t.Errorf("%v: got %v, %v", p, got, err)
 					}
 				}
@@ -199,7 +197,7 @@ func disturb(t *testing.T) {
 			}
 		})
 		x, y, link := pair(t)
-		y.ListenUDP("[::]:53")
+		y.Listen("udp", "[::]:53")
 		busy.Go(func() {
 			for {
 				select {
@@ -207,10 +205,7 @@ func disturb(t *testing.T) {
 					return
 				default:
 					// On whatever CPU this goroutine is, without a fence.
-					w, err := x.wire(&link.A)
-					if err == nil {
-						err = w.send(500, func(int) Packet { return Datagram(link.A.IPv4, at(link.B.IPv4, 53), "noise") })
-					}
+					err := x.send(500, func(int) Packet { return Datagram(link.A.IPv4, at(link.B.IPv4, 53), "noise") })
 					if err != nil {
 						t.Error(err)
 						return
@@ -228,7 +223,7 @@ func TestProbeLeavesNothingHalfOpen(t *testing.T) {
 	client, server, link := pair(t)
 	server.Sysctl("net.ipv4.tcp_syncookies", "0")
 	server.Sysctl("net.ipv4.tcp_max_syn_backlog", "8")
-	server.ListenTCP("[::]:80")
+	server.Listen("tcp", "[::]:80")
 	server.AddRoute("198.51.100.0/24", link.A.IPv4.String())
 	server.AddRoute("2001:db8:5::/48", link.A.IPv6.String())
 	for _, ends := range [][2]netip.Addr{
@@ -254,7 +249,7 @@ func TestProbeTakesOnlyItsOwnAnswer(t *testing.T) {
 	unreachable := func(cause Packet) Packet { return PortUnreachable(mine.Dst.Addr(), cause) }
 	ping := Ping(mine.Src.Addr(), mine.Dst.Addr(), 7)
 	reply := func(id uint32) Packet {
-		return Packet{Proto: ICMP, Src: ping.Dst, Dst: ping.Src, Type: layers.ICMPv4TypeEchoReply, Rest: id}
+		return Packet{Proto: ICMP, Src: ping.Dst, Dst: ping.Src, Type: echoReply.type4, Rest: id}
 	}
 	for name, tt := range map[string]struct {
 		p, q Packet

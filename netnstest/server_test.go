@@ -33,11 +33,7 @@ func TestServersListenWhereTheyAreTold(t *testing.T) {
 			s := server.With(t).Listen(tt.network, tt.addr)
 			answers := 0
 			for to, want := range map[netip.Addr]bool{link.B.IPv4: tt.v4, link.B.IPv6: tt.v6, other: tt.second} {
-				exchange := client.With(t).DialTCP
-				if tt.network[0] == 'u' {
-					exchange = client.With(t).ExchangeUDP
-				}
-				err := exchange(netip.Addr{}, at(to, 80), patience)
+				err := client.With(t).Exchange(tt.network[:3], netip.Addr{}, at(to, 80), patience)
 				switch {
 				case want && err != nil:
 					t.Errorf("exchange with %v: %v", to, err)
@@ -56,20 +52,20 @@ func TestServersListenWhereTheyAreTold(t *testing.T) {
 
 func TestServerChoosesPort(t *testing.T) {
 	h := NewHost(t, "h")
-	tcp, udp := h.ListenTCP("127.0.0.1:0"), h.ListenUDP("[::1]:0")
-	if err := h.DialTCP(netip.Addr{}, tcp.Addr(), patience); err != nil {
+	tcp, udp := h.Listen("tcp", "127.0.0.1:0"), h.Listen("udp", "[::1]:0")
+	if err := h.Exchange("tcp", netip.Addr{}, tcp.Addr(), patience); err != nil {
 		t.Error(err)
 	}
-	if err := h.ExchangeUDP(netip.Addr{}, udp.Addr(), patience); err != nil {
+	if err := h.Exchange("udp", netip.Addr{}, udp.Addr(), patience); err != nil {
 		t.Error(err)
 	}
-	wantFatal(t, func(t testing.TB) { h.With(t).ListenTCP(tcp.Addr().String()) }, "host h: serve tcp on 127.0.0.1", "in use")
-	wantFatal(t, func(t testing.TB) { h.With(t).ListenUDP("192.0.2.1:53") }, "serve udp on 192.0.2.1:53", "cannot assign")
+	wantFatal(t, func(t testing.TB) { h.With(t).Listen("tcp", tcp.Addr().String()) }, "host h: serve tcp on 127.0.0.1", "in use")
+	wantFatal(t, func(t testing.TB) { h.With(t).Listen("udp", "192.0.2.1:53") }, "serve udp on 192.0.2.1:53", "cannot assign")
 }
 
 func TestServerCloseEndsConnections(t *testing.T) {
 	client, server, link := pair(t)
-	s := server.ListenTCP("[::]:80")
+	s := server.Listen("tcp", "[::]:80")
 	conn, err := client.Dial("tcp", link.A.IPv4, at(link.B.IPv4, 80), patience)
 	if err != nil {
 		t.Fatal(err)
@@ -96,12 +92,12 @@ func TestServerCloseEndsConnections(t *testing.T) {
 func TestDialTimesOut(t *testing.T) {
 	client, _, link := pair(t)
 	link.LearnNeighbours() // and there is none
-	err := client.DialTCP(link.A.IPv4, netip.MustParseAddrPort("192.0.2.99:80"), 20*time.Millisecond)
+	err := client.Exchange("tcp", link.A.IPv4, netip.MustParseAddrPort("192.0.2.99:80"), 20*time.Millisecond)
 	var timeout net.Error
 	if !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("dial nobody: got %v, want a timeout", err)
 	}
-	if err := client.DialTCP(v4b.Addr(), at(link.B.IPv4, 80), patience); !errors.Is(err, unix.EADDRNOTAVAIL) {
+	if err := client.Exchange("tcp", v4b.Addr(), at(link.B.IPv4, 80), patience); !errors.Is(err, unix.EADDRNOTAVAIL) {
 		t.Errorf("dial from an address of another: got %v, want %v", err, unix.EADDRNOTAVAIL)
 	}
 }
@@ -111,7 +107,7 @@ func TestDialTimesOut(t *testing.T) {
 func TestCloseWhileAnotherHasTheSocket(t *testing.T) {
 	a, b := NewHost(t, "a"), NewHost(t, "b")
 	link := Connect(t, a, b, "192.0.2.0/24")
-	server := b.ListenTCP("[::]:777")
+	server := b.Listen("tcp", "[::]:777")
 	copies := 0
 	for fd := range 1024 {
 		if sa, err := unix.Getsockname(fd); err == nil {

@@ -1,13 +1,9 @@
 package netnstest
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"os"
+	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Sniffer sees the packets on an interface of a host, from the moment it is
@@ -15,29 +11,17 @@ import (
 // few hundred where only root may have more. One goroutine at a time may use
 // it.
 type Sniffer struct {
-	host *Host
-	dev  string
-	*capture
+	dev string
+	*packetSocket
 }
 
-// Sniff captures the packets that come in on the interface dev, "" standing for
-// all, before the firewall sees them and whomever they are for. Look for what
-// you expect among them: hosts send IPv6 multicast listener reports when it
-// pleases them, for seconds after an address was added. The sniffer is closed
-// when the test ends.
+// Sniff captures the packets that pass the interface dev, "" standing for all:
+// those that come in before the firewall sees them and whomever they are for,
+// and those that the host sends, with Packet.Outgoing. Look for what you expect
+// among them: hosts send IPv6 multicast listener reports when it pleases them,
+// for seconds after an address was added. The sniffer is closed when the test
+// ends.
 func (h *Host) Sniff(dev string) *Sniffer {
-	h.t.Helper()
-	return h.sniff(dev, false)
-}
-
-// SniffBothWays is Sniff that captures also what the host sends: the packets
-// with Frame.Outgoing.
-func (h *Host) SniffBothWays(dev string) *Sniffer {
-	h.t.Helper()
-	return h.sniff(dev, true)
-}
-
-func (h *Host) sniff(dev string, outgoing bool) *Sniffer {
 	h.t.Helper()
 	index := 0
 	if dev != "" {
@@ -47,87 +31,41 @@ func (h *Host) sniff(dev string, outgoing bool) *Sniffer {
 		}
 		index = link.Attrs().Index
 	}
-	c, err := h.capture(index, outgoing)
+	s, err := h.packetSocket(index, 0)
 	if err != nil {
 		h.check(fmt.Errorf("sniff on %q: %w", dev, err))
 	}
-	s := &Sniffer{h, dev, c}
-	h.t.Cleanup(s.Close)
-	return s
+	sniffer := &Sniffer{dev, s}
+	h.t.Cleanup(sniffer.Close)
+	return sniffer
 }
 
 // Close ends the capture. It may be called again.
 func (s *Sniffer) Close() { _ = s.conn.Close() }
 
-// Next returns the next IP packet, waiting for one if there is none yet. ok is
-// false if none came within timeout.
-func (s *Sniffer) Next(timeout time.Duration) (p Packet, ok bool) {
-	s.host.t.Helper()
-	p, err := s.packet(time.Now().Add(timeout))
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return Packet{}, false
-	}
-	s.host.check(err)
-	return p, true
-}
-
-// Await returns the next packet for which match is true. Packets before it are
-// gone then. If none comes within timeout, the error is os.ErrDeadlineExceeded,
-// with the last packets that did not match.
+// Await returns the next packet for which match is true, of those that are
+// there and of those that come within timeout. Packets before it are gone then.
+// If there is none, the error is os.ErrDeadlineExceeded, with the last packets
+// that did not match.
 func (s *Sniffer) Await(match func(Packet) bool, timeout time.Duration) (Packet, error) {
 	deadline := time.Now().Add(timeout)
-	var others []Packet
-	for {
-		p, err := s.packet(deadline)
+	var others []string
+	for count := 0; ; {
+		frame, outgoing, err := s.receive(deadline)
 		if err != nil {
-			return Packet{}, fmt.Errorf("await packet on %q: %w%s", s.dev, err, s.account(others))
+			lost, _ := s.lost()
+			return Packet{}, fmt.Errorf("await packet on %q: %w, %d packets lost, %d others%s",
+				s.dev, err, lost, count, strings.Join(others, ""))
 		}
+		p, ok := decode(frame)
+		if !ok {
+			continue // ARP and others
+		}
+		p.Outgoing = outgoing
 		if match(p) {
 			return p, nil
 		}
-		others = append(others, p)
+		count++
+		others = append(others[max(0, len(others)-4):], fmt.Sprintf("\n\t%v", p))
 	}
-}
-
-// account tells what came instead of the packet that was awaited.
-func (s *Sniffer) account(others []Packet) string {
-	const last = 5
-	var b bytes.Buffer
-	if lost, err := s.lost(); err == nil && lost > 0 {
-		fmt.Fprintf(&b, ", %d packets lost", lost)
-	}
-	fmt.Fprintf(&b, ", %d others", len(others))
-	for _, p := range others[max(0, len(others)-last):] {
-		fmt.Fprintf(&b, "\n\t%v", p)
-	}
-	return b.String()
-}
-
-func (s *Sniffer) packet(deadline time.Time) (p Packet, err error) {
-	for {
-		frame, from, err := s.next(deadline)
-		if err != nil {
-			return p, err
-		}
-		// Each packet is the caller's to keep.
-		if decodeFrame(bytes.Clone(frame), &p) != nil {
-			continue // ARP and others
-		}
-		p.Frame.Index, p.Frame.Outgoing = from.Ifindex, from.Pkttype == unix.PACKET_OUTGOING
-		return p, nil
-	}
-}
-
-// decodeFrame sets p to the IP packet in an Ethernet frame, of which its
-// payload is a part.
-func decodeFrame(frame []byte, p *Packet) error {
-	if len(frame) < etherLen {
-		return errShort
-	}
-	switch uint16(frame[12])<<8 | uint16(frame[13]) {
-	case unix.ETH_P_IP, unix.ETH_P_IPV6:
-		p.Frame = Frame{Dst: MAC(frame[0:6]), Src: MAC(frame[6:12])}
-		return p.UnmarshalBinary(frame[etherLen:])
-	}
-	return errVersion
 }

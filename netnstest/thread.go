@@ -1,84 +1,91 @@
 package netnstest
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"runtime"
-	"runtime/debug"
+	"sync"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
-// onThread runs f in a goroutine with a thread to itself, which enter has taken
-// to another network namespace. The thread goes back to where it came from
-// before any other goroutine may use it; if it cannot, it ends with its
-// goroutine, so that no thread is ever left in a foreign namespace.
-//
-// A goroutine of its own it must be, even for a caller that is locked to a
-// thread: setns(2) acts on the thread, and the caller's would be lost if it
-// could not go back. If enter fails, f is not run and onThread returns the
-// error. A panic in f goes on in the caller, and where f ends its goroutine, as
-// t.FailNow does, the caller's ends too.
-func onThread(enter func() error, f func()) error {
-	var (
-		err      error
-		returned bool
-		panicked *panicError
-		done     = make(chan struct{})
-	)
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		home, getErr := netns.Get()
-		if getErr != nil {
-			runtime.UnlockOSThread()
-			err = fmt.Errorf("open network namespace of the thread: %w", getErr)
-			return
-		}
-		defer home.Close()
-		defer func() {
-			if setErr := netns.Set(home); setErr != nil {
-				err = fmt.Errorf("return to the network namespace of the thread: %w", setErr)
-				return // still locked: the runtime ends the thread with the goroutine
-			}
-			runtime.UnlockOSThread()
-		}()
-		if err = enter(); err != nil {
-			return
-		}
-		defer func() {
-			if v := recover(); v != nil {
-				panicked = &panicError{v, debug.Stack()}
-			}
-		}()
-		f()
-		returned = true
-	}()
-	<-done
-
-	switch {
-	case panicked != nil:
-		panic(panicked)
-	case err != nil:
+// onThread runs f, which changes the thread that it runs on, and restores what
+// save has saved of the thread before any other goroutine may use it. A thread
+// that cannot be restored, which is an error, stays locked to the caller and
+// ends with its goroutine.
+func onThread(save func() (restore func() error, err error), f func() error) (err error) {
+	runtime.LockOSThread()
+	restore, err := save()
+	if err != nil {
+		runtime.UnlockOSThread()
 		return err
-	case !returned:
-		runtime.Goexit()
 	}
-	return nil
+	defer func() {
+		if restoreErr := restore(); restoreErr != nil {
+			err = errors.Join(err, restoreErr)
+			return
+		}
+		runtime.UnlockOSThread()
+	}()
+	return f()
 }
 
-// panicError carries a panic from the goroutine in which it was raised to the
-// one that waits for it.
-type panicError struct {
-	value any
-	stack []byte
+// saveNamespace is for an onThread that enters another network namespace.
+func saveNamespace() (restore func() error, err error) {
+	home, err := netns.Get()
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace of the thread: %w", err)
+	}
+	return func() error {
+		defer home.Close()
+		if err := netns.Set(home); err != nil {
+			return fmt.Errorf("return to the network namespace of the thread: %w", err)
+		}
+		return nil
+	}, nil
 }
 
-func (p *panicError) Error() string {
-	return fmt.Sprintf("%v\n\nraised in another namespace:\n%s", p.value, p.stack)
-}
+// theCPU is the one that all packets of this package are sent from: the first
+// that the process may run on.
+//
+// A veth hands a packet to the backlog of the CPU that sends it, of which each
+// CPU has one, and the kernel takes packets from a backlog in order
+// (net/core/dev.c, process_backlog). Forwarding, answering with a SYN+ACK, a
+// reset, an echo or an ICMP error are all done on the way, and what comes of
+// them goes to the end of the same backlog. So as long as all is sent from one
+// CPU, there is one queue, and nothing in it overtakes. That holds for a veth
+// without generic receive offload and XDP (off unless asked for since Linux
+// 5.13) and without receive packet steering, as Connect makes it.
+var theCPU = sync.OnceValues(func() (one unix.CPUSet, err error) {
+	var all unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return one, fmt.Errorf("read CPU affinity: %w", err)
+	}
+	for cpu := 0; one.Count() == 0; cpu++ {
+		if all.IsSet(cpu) {
+			one.Set(cpu)
+		}
+	}
+	return one, nil
+})
 
-// Unwrap returns what was raised, if that was an error.
-func (p *panicError) Unwrap() error {
-	err, _ := p.value.(error)
-	return err
+// pinned runs f on a thread that is bound to theCPU.
+func pinned(f func() error) error {
+	one, err := theCPU()
+	if err != nil {
+		return err
+	}
+	save := func() (func() error, error) {
+		var before unix.CPUSet
+		err := unix.SchedGetaffinity(0, &before)
+		return func() error { return unix.SchedSetaffinity(0, &before) }, os.NewSyscallError("sched_getaffinity", err)
+	}
+	return onThread(save, func() error {
+		if err := unix.SchedSetaffinity(0, &one); err != nil {
+			return os.NewSyscallError("sched_setaffinity", err)
+		}
+		return f()
+	})
 }

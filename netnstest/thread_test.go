@@ -150,22 +150,6 @@ func TestDoFatalEndsTheTest(t *testing.T) {
 	wantOneNamespace(t)
 }
 
-func TestDoPanicGoesOnInTheCaller(t *testing.T) {
-	h := NewHost(t, "a")
-	cause := errors.New("on purpose")
-	defer func() {
-		err, _ := recover().(error)
-		if !errors.Is(err, cause) {
-			t.Errorf("recovered %v, want %v", err, cause)
-		}
-		if err != nil && !strings.Contains(err.Error(), "TestDoPanicGoesOnInTheCaller") {
-			t.Errorf("no stack of where it was raised:\n%v", err)
-		}
-	}()
-	h.Do(func() { panic(cause) })
-	t.Error("Do returned")
-}
-
 func TestDoAfterTheEndOfTheHost(t *testing.T) {
 	wantFatal(t, func(fake testing.TB) {
 		h := NewHost(fake, "gone")
@@ -182,24 +166,25 @@ func TestThreadThatCannotReturnEnds(t *testing.T) {
 	h := NewHost(t, "a")
 	var lost int
 	var attempt func() error
-	attempt = func() error {
-		var nested error
-		err := onThread(h.enter, func() {
-			if lost = unix.Gettid(); lost == os.Getpid() {
-				// The main thread never ends. While this goroutine has it, the next gets another.
-				nested = attempt()
-				return
-			}
-			header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-			var none [2]unix.CapUserData
-			if err := unix.Capset(&header, &none[0]); err != nil {
-				t.Error(err)
-			}
-		})
-		return errors.Join(err, nested)
+	attempt = func() (err error) {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			err = h.do(func() error {
+				if lost = unix.Gettid(); lost == os.Getpid() {
+					// The main thread never ends. While this goroutine has it, the next gets another.
+					return attempt()
+				}
+				header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+				var none [2]unix.CapUserData
+				return unix.Capset(&header, &none[0])
+			})
+		}()
+		<-done
+		return err
 	}
 	if err := attempt(); !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "return to the network namespace") {
-		t.Errorf("onThread: got %v, want EPERM on the way home", err)
+		t.Errorf("do: got %v, want EPERM on the way home", err)
 	}
 	task := fmt.Sprintf("/proc/self/task/%d", lost)
 	for start := time.Now(); ; runtime.Gosched() {

@@ -1,7 +1,6 @@
 package netnstest
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -24,7 +23,7 @@ const childVariable = "NETNSTEST_CHILD"
 // in the way, and because root of a user namespace may not enter, so not return
 // to, a network namespace from outside of it.
 func havePrivilege() error {
-	return onThread(func() error {
+	return onThread(saveNamespace, func() error {
 		ns, err := netns.New()
 		if err != nil {
 			return fmt.Errorf("create network namespace: %w", err)
@@ -35,17 +34,17 @@ func havePrivilege() error {
 			return fmt.Errorf("open packet socket: %w", err)
 		}
 		defer unix.Close(raw)
-		return upLoopback()
-	}, func() {})
+		return upLoopback(&netlink.Handle{})
+	})
 }
 
-// upLoopback makes 127.0.0.1 and ::1 work in the child, whose network namespace
-// is new: tests that serve on loopback without a Host should not notice where
-// they run.
-func upLoopback() error {
-	lo, err := netlink.LinkByName("lo")
+// upLoopback makes 127.0.0.1 and ::1 work in a new network namespace: that of a
+// Host, or of the child, where tests that serve on loopback without a Host
+// should not notice where they run.
+func upLoopback(rtnl *netlink.Handle) error {
+	lo, err := rtnl.LinkByName("lo")
 	if err == nil {
-		err = netlink.LinkSetUp(lo)
+		err = rtnl.LinkSetUp(lo)
 	}
 	if err != nil {
 		return fmt.Errorf("set up lo: %w", err)
@@ -78,29 +77,18 @@ func runChild() (int, error) {
 	// goroutines: those of interest are the child's.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT)
-	defer signal.Stop(signals)
-	exited := make(chan struct{})
-	defer close(exited)
 	go func() {
-		for {
-			select {
-			case s := <-signals:
-				_ = cmd.Process.Signal(s)
-			case <-exited:
-				return
-			}
+		for s := range signals {
+			_ = cmd.Process.Signal(s)
 		}
 	}()
 
 	err := cmd.Wait()
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0, nil
-	case errors.As(err, &exit) && exit.Exited():
-		return exit.ExitCode(), nil
-	default:
-		fmt.Fprintf(os.Stderr, "netnstest: run tests in a user namespace: %v\n", err)
-		return 1, nil
+	signal.Stop(signals)
+	close(signals)
+	if code := cmd.ProcessState.ExitCode(); code >= 0 {
+		return code, nil
 	}
+	fmt.Fprintf(os.Stderr, "netnstest: run tests in a user namespace: %v\n", err)
+	return 1, nil
 }

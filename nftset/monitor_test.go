@@ -300,7 +300,7 @@ func TestMonitorIsDeafToPackets(t *testing.T) {
 	m := l.listen(MonitorConfig{Sets: []Set{ban4, short}})
 
 	const n = 20
-	outside.Sender("").Burst(n, func(i int) netnstest.Packet {
+	outside.Burst(n, func(i int) netnstest.Packet {
 		src := netip.AddrFrom4([4]byte{192, 0, 2, byte(100 + i)})
 		return netnstest.Datagram(src, netip.AddrPortFrom(link.B.IPv4, 9), "")
 	})

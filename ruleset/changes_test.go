@@ -87,7 +87,7 @@ var configChanges = []change{
 	{"Grace", func(s *Spec) { s.Grace = time.Minute }, func(l *fixture, f family) {
 		l.offendAndCut(f) // the table is not new
 		src := l.source(f)
-		server := l.Host.ListenTCP(fmt.Sprintf("[::]:%d", lab.TrapTCP))
+		server := l.Host.Listen("tcp", fmt.Sprintf("[::]:%d", lab.TrapTCP))
 		l.Want(l.SYN(src, lab.TrapTCP), netnstest.AnswerSYNACK)
 		server.Close()
 		l.Want(l.SYN(src, lab.TrapTCP), netnstest.AnswerRST)

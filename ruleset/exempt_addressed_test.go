@@ -202,10 +202,10 @@ func TestNeighbourDiscoveryWithABannedNetwork(t *testing.T) {
 		l.Cut(l.Link.A.IPv4, l.Link.A.IPv6)
 	}
 	// And it is reachable by us.
-	l.Internet.ListenTCP("[::]:443")
+	l.Internet.Listen("tcp", "[::]:443")
 	l.Link.LearnNeighbours()
 	for _, a := range []netip.Addr{l.Link.A.IPv4, l.Link.A.IPv6} {
-		if err := l.Host.DialTCP(netip.Addr{}, at(a, 443), time.Second); err != nil {
+		if err := l.Host.Exchange("tcp", netip.Addr{}, at(a, 443), time.Second); err != nil {
 			t.Errorf("from the host to a neighbour that is banned: %v", err)
 		}
 	}

@@ -20,8 +20,8 @@ var nameServer = [...]netip.Addr{addr("198.51.100.53"), addr("2001:db8:53::53")}
 func (l *fixture) newNameServer() {
 	l.Internet.AddAddr("lo", "198.51.100.53/32")
 	l.Internet.AddAddr("lo", "2001:db8:53::53/128")
-	l.Internet.ListenUDP("[::]:53")
-	l.Internet.ListenTCP("[::]:53")
+	l.Internet.Listen("udp", "[::]:53")
+	l.Internet.Listen("tcp", "[::]:53")
 }
 
 // ask fails the test unless a host gets answers of a server.
@@ -29,10 +29,10 @@ func (l *fixture) ask(from *netnstest.Host, server netip.Addr) {
 	l.T.Helper()
 	from = from.With(l.T)
 	for range 3 {
-		if err := from.ExchangeUDP(netip.Addr{}, at(server, 53), time.Second); err != nil {
+		if err := from.Exchange("udp", netip.Addr{}, at(server, 53), time.Second); err != nil {
 			l.T.Errorf("%s asks %v by UDP: %v", from.Name(), server, err)
 		}
-		if err := from.DialTCP(netip.Addr{}, at(server, 53), time.Second); err != nil {
+		if err := from.Exchange("tcp", netip.Addr{}, at(server, 53), time.Second); err != nil {
 			l.T.Errorf("%s asks %v by TCP: %v", from.Name(), server, err)
 		}
 	}
@@ -168,11 +168,11 @@ func TestUntrackedRepliesNeedAConnectedSocket(t *testing.T) {
 		}
 		open("udp", at(server, 53))
 		// A server on such a port is not connected to anybody.
-		service := l.Host.ListenUDP("[::]:40000")
+		service := l.Host.Listen("udp", "[::]:40000")
 		l.Want(l.UDP(server, 40000), netnstest.NoAnswer)
 		l.Want(l.UDP(bystander, 40000), netnstest.AnswerUDP)
 		service.Close()
-		tcp := l.Host.ListenTCP("[::]:40000")
+		tcp := l.Host.Listen("tcp", "[::]:40000")
 		l.Want(l.TCP(server, 40000, netnstest.FlagACK), netnstest.NoAnswer)
 		l.Want(l.SYN(server, 40000), netnstest.NoAnswer)
 		l.Want(l.SYN(bystander, 40000), netnstest.AnswerSYNACK)
@@ -211,7 +211,7 @@ func TestLateRepliesAreNotAnOffence(t *testing.T) {
 		l.wantStanding(stranger, 1, CauseTrap)
 
 		// And TCP: a connection that the server resets, or that has timed out.
-		if err := l.Host.DialTCP(netip.Addr{}, at(server, 54), time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
+		if err := l.Host.Exchange("tcp", netip.Addr{}, at(server, 54), time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("a closed port of the server: %v", err)
 		}
 		l.wantStanding(server, 0, CauseUnknown)

@@ -30,7 +30,7 @@ func TestConnectionIsNotRevived(t *testing.T) {
 		}
 		defer listener.Close()
 		client := nameServer[index(f)]
-		sniffer := l.Internet.SniffBothWays(l.Link.A.Dev)
+		sniffer := l.Internet.Sniff(l.Link.A.Dev)
 		far, err := l.Internet.Dial("tcp", client, l.To(client, 8000), time.Second)
 		if err != nil {
 			l.T.Fatal(err)
@@ -52,11 +52,12 @@ func TestConnectionIsNotRevived(t *testing.T) {
 		}
 		l.Internet.Fence()
 		var acked uint32
-		for p, ok := sniffer.Next(0); ok; p, ok = sniffer.Next(0) {
-			if !p.Frame.Outgoing && p.Proto == netnstest.TCP && p.Src.Port() == 8000 {
+		_, _ = sniffer.Await(func(p netnstest.Packet) bool {
+			if !p.Outgoing && p.Proto == netnstest.TCP && p.Src.Port() == 8000 {
 				acked = p.Ack
 			}
-		}
+			return false // until there are no more
+		}, 0)
 		bystander := l.source(f)
 		l.Offend(client)
 

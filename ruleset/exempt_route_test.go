@@ -14,8 +14,8 @@ import (
 // routed makes a lab whose host has a route to the sources, and to no others.
 func routed(t *testing.T, spec Spec) *fixture {
 	l := newBareLab(t)
-	l.Host.ListenTCP("[::]:80")
-	l.Host.ListenUDP("[::]:53")
+	l.Host.Listen("tcp", "[::]:80")
+	l.Host.Listen("udp", "[::]:53")
 	l.Host.AddRoute(lab.Sources4, l.Link.A.IPv4.String())
 	l.Host.AddRoute(lab.Sources6, l.Link.A.IPv6.String())
 	l.apply(spec)

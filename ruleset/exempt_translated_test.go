@@ -22,8 +22,8 @@ func (l *fixture) newBehind() *netnstest.Host {
 	c.DefaultVia(link.B.IPv4, link.B.IPv6)
 	l.Internet.AddRoute("198.19.7.0/24", l.Link.B.IPv4.String())
 	l.Internet.AddRoute("2001:db8:c7::/64", l.Link.B.IPv6.String())
-	c.ListenTCP("[::]:80")
-	c.ListenUDP("[::]:53")
+	c.Listen("tcp", "[::]:80")
+	c.Listen("udp", "[::]:53")
 	return c
 }
 

@@ -34,7 +34,7 @@ func (f *forgery) next() netip.Addr {
 func (l *fixture) flood(f *forgery, n int, port func(i int) uint16) {
 	l.T.Helper()
 	dst := l.To(l.ours(f.next()), 0).Addr()
-	l.Internet.Sender("").Burst(n, func(i int) netnstest.Packet {
+	l.Internet.Burst(n, func(i int) netnstest.Packet {
 		p := netnstest.SYN(f.next(), at(dst, port(i)))
 		p.Src = netip.AddrPortFrom(p.Src.Addr(), uint16(1024+i%60000))
 		return p
@@ -176,7 +176,7 @@ func TestFloodOfClosedPorts(t *testing.T) {
 func TestFloodFromOneNetwork(t *testing.T) {
 	l := newTrap(t, floodSpec())
 	bystander := l.source(families[1])
-	l.Internet.Sender("").Burst(20000, func(i int) netnstest.Packet {
+	l.Internet.Burst(20000, func(i int) netnstest.Packet {
 		p := l.SYN(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0x66, 0x66, byte(i >> 8), byte(i), 15: 1}), lab.TrapTCP)
 		p.Src = netip.AddrPortFrom(p.Src.Addr(), 4000)
 		return p

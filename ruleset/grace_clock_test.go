@@ -19,7 +19,7 @@ type trapPort struct {
 	port         uint16
 	open, closed netnstest.AnswerKind
 	packet       func(l *fixture, src netip.Addr) netnstest.Packet
-	listen       func(h *netnstest.Host, addr string) *netnstest.Server
+	network      string
 	served       func(f family) string
 }
 
@@ -27,12 +27,12 @@ var trapPorts = []trapPort{
 	{
 		"TCP", lab.TrapTCP, netnstest.AnswerSYNACK, netnstest.AnswerRST,
 		func(l *fixture, src netip.Addr) netnstest.Packet { return l.SYN(src, lab.TrapTCP) },
-		(*netnstest.Host).ListenTCP, func(f family) string { return f.grace(unix.IPPROTO_TCP) },
+		"tcp", func(f family) string { return f.grace(unix.IPPROTO_TCP) },
 	},
 	{
 		"UDP", trapUDP, netnstest.AnswerUDP, netnstest.AnswerPortUnreachable,
 		func(l *fixture, src netip.Addr) netnstest.Packet { return l.UDP(src, trapUDP) },
-		(*netnstest.Host).ListenUDP, func(f family) string { return f.grace(unix.IPPROTO_UDP) },
+		"udp", func(f family) string { return f.grace(unix.IPPROTO_UDP) },
 	},
 }
 
@@ -53,7 +53,7 @@ func TestGrace(t *testing.T) {
 			spec.Grace = grace
 			separately(t, spec, func(l *fixture, f family) {
 				l.armed()
-				server := trap.listen(l.Host, fmt.Sprintf("[::]:%d", trap.port))
+				server := l.Host.Listen(trap.network, fmt.Sprintf("[::]:%d", trap.port))
 				first, second, late, bystander := l.source(f), l.source(f), l.source(f), l.source(f)
 				left := func() time.Duration {
 					el, _ := l.element(trap.served(f), nftset.AddrPortKey(l.To(first, trap.port)))
@@ -105,7 +105,7 @@ func TestGraceIsOfOneAddress(t *testing.T) {
 		l.Host.AddAddr("lo", netip.PrefixFrom(other, other.BitLen()).String())
 		for _, trap := range trapPorts {
 			client, offender := l.source(f), l.source(f)
-			server := trap.listen(l.Host, at(l.To(client, 0).Addr(), trap.port).String())
+			server := l.Host.Listen(trap.network, at(l.To(client, 0).Addr(), trap.port).String())
 			l.Want(trap.packet(l, client), trap.open)
 			p := trap.packet(l, offender)
 			p.Dst = at(other, trap.port)
@@ -127,7 +127,7 @@ func TestStrictScanGrace(t *testing.T) {
 	spec.Grace = grace
 	separately(t, spec, func(l *fixture, f family) {
 		l.armed()
-		server := l.Host.ListenTCP(fmt.Sprintf("[::]:%d", port))
+		server := l.Host.Listen("tcp", fmt.Sprintf("[::]:%d", port))
 		first, second, bystander := l.source(f), l.source(f), l.source(f)
 		l.Want(l.SYN(first, port), netnstest.AnswerSYNACK)
 		begun := time.Now()

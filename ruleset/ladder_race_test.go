@@ -16,8 +16,8 @@ import (
 )
 
 // twin sends the same frames from two CPUs at the same instants: those that
-// frame returns, all at once and n times. A [netnstest.Sender] uses one CPU, so
-// that nothing overtakes.
+// frame returns, all at once and n times. [netnstest.Host.Burst] uses one CPU,
+// so that nothing overtakes.
 func (l *fixture) twin(n int, frame func(i int) []byte) {
 	l.T.Helper()
 	var ready [2]atomic.Int64

@@ -111,7 +111,7 @@ func TestListenerDoesNotPardon(t *testing.T) {
 	l.families(func(l *fixture, f family) {
 		offender, visitor := l.source(f), l.source(f)
 		l.Offend(offender)
-		server := l.Host.ListenTCP("[::]:23")
+		server := l.Host.Listen("tcp", "[::]:23")
 		l.Want(l.SYN(offender, lab.TrapTCP), netnstest.NoAnswer)
 		l.Want(l.SYN(visitor, lab.TrapTCP), netnstest.AnswerSYNACK)
 		l.Cut(offender)
@@ -126,8 +126,8 @@ func TestListenerDoesNotPardon(t *testing.T) {
 // client of it that is an offender at the next.
 func TestListenerOnOnePortIsNoneOnAnother(t *testing.T) {
 	l := newTrap(t, trapSpec())
-	l.Host.ListenTCP("[::]:5900")
-	l.Host.ListenUDP("[::]:5901")
+	l.Host.Listen("tcp", "[::]:5900")
+	l.Host.Listen("udp", "[::]:5901")
 	l.families(func(l *fixture, f family) {
 		src := l.source(f)
 		l.Want(l.SYN(src, 5900), netnstest.AnswerSYNACK)

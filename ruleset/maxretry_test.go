@@ -66,8 +66,7 @@ func TestMaxRetryHighest(t *testing.T) {
 	l := newTrap(t, spec)
 	l.families(func(l *fixture, f family) {
 		src := l.source(f)
-		sender := l.Internet.Sender("")
-		sender.Burst(MaxRetryLimit-1, func(int) netnstest.Packet { return l.SYN(src, lab.TrapTCP) })
+		l.Internet.Burst(MaxRetryLimit-1, func(int) netnstest.Packet { return l.SYN(src, lab.TrapTCP) })
 		l.Served(src)
 		l.Offend(src)
 		l.Cut(src)

@@ -62,8 +62,8 @@ func TestIPv6IsBannedByPrefix(t *testing.T) {
 // own link.
 func TestNeighbourDiscoveryPasses(t *testing.T) {
 	l := newTrap(t, trapSpec())
-	l.Internet.ListenTCP("[::]:443")
-	l.Internet.ListenUDP("[::]:53")
+	l.Internet.Listen("tcp", "[::]:443")
+	l.Internet.Listen("udp", "[::]:53")
 	host, router := l.Link.B.IPv6, l.Link.A.IPv6
 	l.Offend(router)
 	l.wantBans("2001:db8::1") // by itself: its network is one of the host's own
@@ -79,10 +79,10 @@ func TestNeighbourDiscoveryPasses(t *testing.T) {
 		// The host asks for the router, and is answered.
 		l.Link.LearnNeighbours()
 		answers := l.Host.Sniff("eth0")
-		if err := l.Host.DialTCP(netip.Addr{}, at(router, 443), 3*time.Second); err != nil {
+		if err := l.Host.Exchange("tcp", netip.Addr{}, at(router, 443), 3*time.Second); err != nil {
 			t.Errorf("connect to a host of the banned link: %v", err)
 		}
-		if err := l.Host.ExchangeUDP(netip.Addr{}, at(router, 53), time.Second); err != nil {
+		if err := l.Host.Exchange("udp", netip.Addr{}, at(router, 53), time.Second); err != nil {
 			t.Errorf("send to a host of the banned link: %v", err)
 		}
 		if _, err := answers.Await(discovery(router, 136), time.Second); err != nil {

@@ -21,8 +21,8 @@ var resolver = [...]netip.Addr{addr("198.51.100.53"), addr("2001:db8:53::53")}
 func (l *fixture) newResolver() {
 	l.Internet.AddAddr("lo", "198.51.100.53/32")
 	l.Internet.AddAddr("lo", "2001:db8:53::53/128")
-	l.Internet.ListenUDP("[::]:53")
-	l.Internet.ListenTCP("[::]:443")
+	l.Internet.Listen("udp", "[::]:53")
+	l.Internet.Listen("tcp", "[::]:443")
 }
 
 // reach fails the test unless a host can make use of the resolver.
@@ -31,17 +31,17 @@ func (l *fixture) reach(from *netnstest.Host) {
 	from = from.With(l.T)
 	for _, r := range resolver {
 		for range 3 {
-			if err := from.ExchangeUDP(netip.Addr{}, at(r, 53), time.Second); err != nil {
+			if err := from.Exchange("udp", netip.Addr{}, at(r, 53), time.Second); err != nil {
 				l.T.Errorf("%s asks the resolver %v: %v", from.Name(), r, err)
 			}
 		}
-		if err := from.DialTCP(netip.Addr{}, at(r, 443), time.Second); err != nil {
+		if err := from.Exchange("tcp", netip.Addr{}, at(r, 443), time.Second); err != nil {
 			l.T.Errorf("%s connects to the resolver %v: %v", from.Name(), r, err)
 		}
-		if err := from.ExchangeUDP(netip.Addr{}, at(r, 54), time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
+		if err := from.Exchange("udp", netip.Addr{}, at(r, 54), time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
 			l.T.Errorf("%s sends to a closed port of the resolver %v: %v, want ECONNREFUSED", from.Name(), r, err)
 		}
-		if err := from.DialTCP(netip.Addr{}, at(r, 444), time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
+		if err := from.Exchange("tcp", netip.Addr{}, at(r, 444), time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
 			l.T.Errorf("%s connects to a closed port of the resolver %v: %v, want ECONNREFUSED", from.Name(), r, err)
 		}
 	}

@@ -45,7 +45,7 @@ func TestWhatIsNotAScan(t *testing.T) {
 		spec.Scan.Ignore = []Ports{{80, 80}, {443, 443}, {30000, 30100}}
 		l := newTrap(t, spec)
 		for port := 3001; port <= 3012; port++ {
-			l.Host.ListenTCP(fmt.Sprintf("[::]:%d", port))
+			l.Host.Listen("tcp", fmt.Sprintf("[::]:%d", port))
 		}
 		l.families(func(l *fixture, f family) {
 			bystander := l.source(f)
@@ -97,7 +97,7 @@ func TestScanOfRestartingServices(t *testing.T) {
 		client, bystander := l.source(f), l.source(f)
 		var services []*netnstest.Server
 		for _, port := range ports(3001, 10) {
-			services = append(services, l.Host.ListenTCP(fmt.Sprintf("[::]:%d", port)))
+			services = append(services, l.Host.Listen("tcp", fmt.Sprintf("[::]:%d", port)))
 			l.Want(l.SYN(client, port), netnstest.AnswerSYNACK)
 		}
 		for _, s := range services {
@@ -106,7 +106,7 @@ func TestScanOfRestartingServices(t *testing.T) {
 		l.probe(client, ports(3001, 10)...)
 		l.Served(bystander)
 		for _, port := range ports(3001, 10) {
-			l.Host.ListenTCP(fmt.Sprintf("[::]:%d", port))
+			l.Host.Listen("tcp", fmt.Sprintf("[::]:%d", port))
 			l.Want(l.SYN(client, port), netnstest.AnswerSYNACK)
 		}
 		l.Visit(client)

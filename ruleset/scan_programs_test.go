@@ -71,15 +71,15 @@ func TestScanByPrograms(t *testing.T) {
 				bystander := l.source(f)
 				to := l.To(bystander, 0).Addr()
 				scanner := l.ours(to)
-				sniffer := l.Internet.SniffBothWays(l.Link.A.Dev)
+				sniffer := l.Internet.Sniff(l.Link.A.Dev)
 				asked, closed := make(map[uint16]bool), make(map[uint16]bool)
 				note := func(p netnstest.Packet) bool {
 					reset := p.Flags&netnstest.FlagRST != 0
 					switch {
 					case p.Proto != netnstest.TCP:
-					case p.Frame.Outgoing && !reset:
+					case p.Outgoing && !reset:
 						asked[p.Dst.Port()] = true
-					case !p.Frame.Outgoing && reset:
+					case !p.Outgoing && reset:
 						closed[p.Src.Port()] = true
 					}
 					return len(asked) == 100
@@ -90,9 +90,7 @@ func TestScanByPrograms(t *testing.T) {
 					}
 				}, path, args(l, to)...)
 				l.Internet.Fence()
-				for p, ok := sniffer.Next(0); ok; p, ok = sniffer.Next(0) {
-					note(p)
-				}
+				_, _ = sniffer.Await(func(p netnstest.Packet) bool { note(p); return false }, 0) // until there are no more
 				if len(closed) != n-1 {
 					l.T.Errorf("%d closed ports have answered, want %d:\n%s", len(closed), n-1, out)
 				}

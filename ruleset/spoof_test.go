@@ -11,8 +11,8 @@ import (
 // answer by another interface, or not at all.
 func TestNoRouteBackNoBan(t *testing.T) {
 	l := newBareLab(t)
-	l.Host.ListenTCP("[::]:80")
-	l.Host.ListenUDP("[::]:53")
+	l.Host.Listen("tcp", "[::]:80")
+	l.Host.Listen("udp", "[::]:53")
 	elsewhere := netnstest.NewHost(t, "elsewhere")
 	link := netnstest.Connect(t, elsewhere, l.Host, "192.0.3.0/24", "2001:db8:3::/64")
 	l.Host.AddRoute(lab.Sources4, l.Link.A.IPv4.String())
@@ -31,14 +31,8 @@ func TestNoRouteBackNoBan(t *testing.T) {
 		// Dropped, rather than answered by the other interface.
 		l.Internet.Fence()
 		elsewhere.Fence()
-		for {
-			p, ok := sniffer.Next(0)
-			if !ok {
-				break
-			}
-			if p.Dst.Addr() == spoofed {
-				t.Errorf("the host answered a spoofed packet: %v", p)
-			}
+		if p, err := sniffer.Await(func(p netnstest.Packet) bool { return p.Dst.Addr() == spoofed }, 0); err == nil {
+			t.Errorf("the host answered a spoofed packet: %v", p)
 		}
 		sniffer.Close()
 	}

@@ -72,7 +72,6 @@ func (l *fixture) stream(done <-chan struct{}, banned, bystanders []netip.Addr) 
 	// The queue of a CPU holds 1000 packets, of all namespaces together.
 	burst := max(1, 100/len(sources))
 	window := 2 * burst // of each source's, on the way at the same time
-	sender := l.Internet.Sender("")
 	dropped, overrun := l.counters()[CounterDropped], queueOverruns(l.T)
 	sent, lost := 0, false
 	settle := func(missing int) {
@@ -93,7 +92,7 @@ func (l *fixture) stream(done <-chan struct{}, banned, bystanders []netip.Addr) 
 			stop = true // once more, with what came last
 		default:
 		}
-		sender.Burst(burst*len(sources), func(i int) netnstest.Packet { return l.UDP(sources[i%len(sources)], a.port) })
+		l.Internet.Burst(burst*len(sources), func(i int) netnstest.Packet { return l.UDP(sources[i%len(sources)], a.port) })
 		sent += burst
 		settle(window - burst)
 	}

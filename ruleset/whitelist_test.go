@@ -132,13 +132,13 @@ func TestHostMayKnockOnItself(t *testing.T) {
 	knock := func() {
 		t.Helper()
 		for _, a := range own {
-			if err := l.Host.DialTCP(a, at(a, lab.TrapTCP), 3*time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
+			if err := l.Host.Exchange("tcp", a, at(a, lab.TrapTCP), 3*time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
 				t.Fatalf("TCP from %v to its own trap: %v, want ECONNREFUSED", a, err)
 			}
-			if err := l.Host.ExchangeUDP(a, at(a, trapUDP), 3*time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
+			if err := l.Host.Exchange("udp", a, at(a, trapUDP), 3*time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
 				t.Fatalf("UDP from %v to its own trap: %v, want ECONNREFUSED", a, err)
 			}
-			if err := l.Host.DialTCP(a, at(a, lab.OpenTCP), 3*time.Second); err != nil {
+			if err := l.Host.Exchange("tcp", a, at(a, lab.OpenTCP), 3*time.Second); err != nil {
 				t.Fatalf("from %v to the open port: %v", a, err)
 			}
 		}

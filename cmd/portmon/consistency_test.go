@@ -119,7 +119,7 @@ func testConsistency(t *testing.T, lasts time.Duration, configs int) {
 func newStorm(t *testing.T) *storm {
 	dir := lab.ShortDir(t)
 	s := &storm{site: newSite(t), t: t, dir: dir, ran: map[string]int{}, said: map[string]string{}}
-	s.Host.ListenTCP("[::]:80")
+	s.Host.Listen("tcp", "[::]:80")
 	var err error
 	if s.log, err = os.Create(filepath.Join(dir, "log")); err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ func TestDemo(t *testing.T) {
 	scanner, bystander := netnstest.NewHost(t, "scanner"), netnstest.NewHost(t, "bystander")
 	d.scanner = netnstest.Connect(t, scanner, d.host, "203.0.113.0/24").A
 	d.bystander = netnstest.Connect(t, bystander, d.host, "198.51.100.0/24").A
-	d.host.ListenTCP("[::]:80")
+	d.host.Listen("tcp", "[::]:80")
 
 	d.tell("A host serves the web on port 80. Nobody listens on port 23, but scanners ask for it all day.")
 	d.portmon(
@@ -36,7 +36,7 @@ func TestDemo(t *testing.T) {
 
 	d.tell("Nobody else notices.")
 	d.visit(d.bystander, 80, netnstest.AnswerSYNACK)
-	if err := bystander.DialTCP(netip.Addr{}, netip.AddrPortFrom(netip.MustParseAddr("198.51.100.2"), 80), 10*time.Second); err != nil {
+	if err := bystander.Exchange("tcp", netip.Addr{}, netip.AddrPortFrom(netip.MustParseAddr("198.51.100.2"), 80), 10*time.Second); err != nil {
 		t.Errorf("the bystander is not served: %v", err)
 	}
 

@@ -74,7 +74,7 @@ func TestScannerIsShutOut(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			site := newSite(t)
-			site.Host.ListenTCP("[::]:80")
+			site.Host.Listen("tcp", "[::]:80")
 			scanner, bystander := netip.MustParseAddr(tt.scanner), netip.MustParseAddr(tt.bystander)
 			neighbour := netip.MustParseAddr(tt.neighbour) // the same source, as far as bans go
 			want := func(src netip.Addr, port uint16, want netnstest.AnswerKind) {

@@ -57,7 +57,7 @@ func (s *site) droppedPackets(t *testing.T) (n int) {
 func TestSessionOutlastsBan(t *testing.T) {
 	t.Parallel()
 	site := newSite(t)
-	site.Host.ListenTCP("[::]:22")
+	site.Host.Listen("tcp", "[::]:22")
 	src := site.Link.A.IPv4
 	early := newSession(t, site, src)
 	early.goesOn("before")

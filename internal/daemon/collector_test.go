@@ -355,7 +355,7 @@ func TestManyPorts(t *testing.T) {
 	spec := testSpec()
 	spec.TrapTCP = []ruleset.Ports{{From: 10_000, To: 10_000 + hit}}
 	s := newScraped(t, spec, true)
-	s.Internet.Sender(s.Link.A.Dev).Burst(hit, func(i int) netnstest.Packet { return s.SYN(source(i), 10_000+uint16(i)) })
+	s.Internet.Burst(hit, func(i int) netnstest.Packet { return s.SYN(source(i), 10_000+uint16(i)) })
 	got := s.await(map[string]float64{
 		`portmon_packets_total{outcome="trapped"}`: hit, `portmon_offenders`: hit,
 		`portmon_offences_total{port="0",protocol="tcp"}`: hit - apart,

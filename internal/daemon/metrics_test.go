@@ -53,7 +53,7 @@ func TestMetrics(t *testing.T) {
 func TestMetricsPortInUse(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	other := l.Host.ListenTCP(metricsAddr)
+	other := l.Host.Listen("tcp", metricsAddr)
 	l.metrics = metricsAddr
 	p := l.start()
 	p.awaitJournal("level=WARN", "no metrics", metricsAddr, "in use")

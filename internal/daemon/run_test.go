@@ -39,7 +39,7 @@ func TestReady(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	const before = 3000
-	l.Internet.Sender(l.Link.A.Dev).Burst(before, func(i int) netnstest.Packet {
+	l.Internet.Burst(before, func(i int) netnstest.Packet {
 		return netnstest.SYN(source(i), netip.AddrPortFrom(l.Link.B.IPv4, lab.TrapTCP))
 	})
 	p := l.start()
@@ -158,7 +158,6 @@ func TestAnswersInAStorm(t *testing.T) {
 	p := l.start()
 	asked, poured := make(chan struct{}), make(chan int)
 	go func() {
-		sender := l.Internet.Sender(l.Link.A.Dev)
 		for sent := 0; ; sent += each {
 			select {
 			case <-asked:
@@ -166,7 +165,7 @@ func TestAnswersInAStorm(t *testing.T) {
 				return
 			default:
 			}
-			sender.Burst(each, func(i int) netnstest.Packet {
+			l.Internet.Burst(each, func(i int) netnstest.Packet {
 				return netnstest.SYN(source((sent+i)%most), netip.AddrPortFrom(l.Link.B.IPv4, lab.TrapTCP))
 			})
 		}

@@ -85,7 +85,7 @@ func TestStalledStderr(t *testing.T) {
 	p := l.runWith(write, 200*time.Millisecond)
 	write.Close()
 	p.awaitReady()
-	l.Internet.Sender(l.Link.A.Dev).Burst(burst, func(i int) netnstest.Packet { return l.SYN(source(1000+i), lab.TrapTCP) })
+	l.Internet.Burst(burst, func(i int) netnstest.Packet { return l.SYN(source(1000+i), lab.TrapTCP) })
 	p.awaitOffenders(burst)
 	lab.Await(t, "the pipe is full", func() bool {
 		n, err := unix.IoctlGetInt(int(read.Fd()), unix.TIOCINQ)

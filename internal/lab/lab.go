@@ -66,8 +66,8 @@ func NewWithoutRoute(t testing.TB) *Lab {
 // Serve has the host answer at the open ports.
 func (l *Lab) Serve() {
 	l.T.Helper()
-	l.Host.ListenTCP(fmt.Sprintf("[::]:%d", OpenTCP))
-	l.Host.ListenUDP(fmt.Sprintf("[::]:%d", OpenUDP))
+	l.Host.Listen("tcp", fmt.Sprintf("[::]:%d", OpenTCP))
+	l.Host.Listen("udp", fmt.Sprintf("[::]:%d", OpenUDP))
 }
 
 // With returns the lab on behalf of a subtest.

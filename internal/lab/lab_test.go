@@ -19,7 +19,7 @@ func TestLab(t *testing.T) {
 	link := netnstest.Connect(t, server, l.Host, "198.51.100.0/24", "2001:db8:f::/64")
 	l.Host.Forward()
 	server.DefaultVia(link.B.IPv4, link.B.IPv6)
-	tcp, udp := server.ListenTCP("[::]:80"), server.ListenUDP("[::]:53")
+	tcp, udp := server.Listen("tcp", "[::]:80"), server.Listen("udp", "[::]:53")
 	for _, to := range []netip.Addr{link.A.IPv4, link.A.IPv6} {
 		DNAT(t, l.Host, "tcp", 8080, netip.AddrPortFrom(to, 80))
 		DNAT(t, l.Host, "udp", 8053, netip.AddrPortFrom(to, 53))

@@ -91,7 +91,7 @@ func (l *fixture) dial(readBuffer int) *Conn {
 func (l *fixture) knock(n int) {
 	l.T.Helper()
 	to := netip.AddrPortFrom(l.Link.B.IPv4, 9)
-	l.Internet.Sender("").Burst(n, func(int) netnstest.Packet { return netnstest.Datagram(l.Link.A.IPv4, to, "") })
+	l.Internet.Burst(n, func(int) netnstest.Packet { return netnstest.Datagram(l.Link.A.IPv4, to, "") })
 }
 
 // receive returns the next n messages, of which none must be lost, and the

@@ -136,7 +136,7 @@ func (l *lab) try(family, uplink int) (o outcome) {
 	l.t.Helper()
 	before := l.counters()
 	up, to := l.up[uplink], addr(l.up[uplink].B, family)
-	up.A.Host.Sender(up.A.Dev).Burst(strangers, func(i int) netnstest.Packet {
+	up.A.Host.Burst(strangers, func(i int) netnstest.Packet {
 		p := netnstest.SYN(stranger(family, i), netip.AddrPortFrom(to, 23))
 		p.Src = netip.AddrPortFrom(p.Src.Addr(), uint16(40000+i))
 		return p

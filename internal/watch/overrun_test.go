@@ -48,7 +48,7 @@ func TestBurst(t *testing.T) {
 	}
 	release := w.hang()
 	start := time.Now()
-	l.Internet.Sender("").Burst(n, func(i int) netnstest.Packet { return netnstest.SYN(source(i), l.To(source(i), lab.TrapTCP)) })
+	l.Internet.Burst(n, func(i int) netnstest.Packet { return netnstest.SYN(source(i), l.To(source(i), lab.TrapTCP)) })
 	burst := time.Since(start)
 	release()
 	told := make(map[netip.Prefix]int)
