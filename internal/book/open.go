@@ -69,12 +69,11 @@ func openRows(c Config, only [][]byte, more int) (b *Book, report Report, err er
 	}
 	for ; ; only = nil {
 		b, report = New(c.MaxRows), Report{Path: c.Path, Missing: true}
-		b.reserve(more)
-		if s.file != nil {
-			if report, err = b.loadFile(s.file, c, only, more); err != nil {
-				s.close()
-				return nil, Report{}, wrap("read", c.Path, err)
-			}
+		if s.file == nil {
+			b.reserve(more)
+		} else if report, err = b.loadFile(s.file, c, only, more); err != nil {
+			s.close()
+			return nil, Report{}, wrap("read", c.Path, err)
 		}
 		s.head, s.lines, s.written, s.partial = report.Saved, report.lines, report.written, only != nil
 		s.keep = report.BadLines > 0 || report.Origin != nil
