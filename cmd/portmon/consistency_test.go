@@ -254,8 +254,13 @@ func (s *storm) rage(lasts time.Duration) {
 		s.portmon("apply")
 	})
 	again(900*time.Millisecond, func() {
-		if w := s.watcher.Load(); w != nil {
-			w.Process.Signal(unix.SIGHUP)
+		// Before it listens, the signal would end it.
+		w := s.watcher.Load()
+		if c, err := control.Dial(control.Path(s.state())); err == nil {
+			c.Close()
+			if w != nil {
+				w.Process.Signal(unix.SIGHUP)
+			}
 		}
 	})
 	again(1500*time.Millisecond, func() {
