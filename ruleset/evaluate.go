@@ -21,29 +21,28 @@ func (t *tracer) evaluate(e expr.Any) (matches bool, err error) {
 		}
 		value, sure := t.payload(e)
 		t.load(e.DestRegister, value, sure)
-	case *expr.Immediate:
-		t.load(e.Register, e.Data, true)
 	case *expr.Meta:
-		t.meta(e)
+		return true, t.meta(e)
 	case *expr.Ct: // of a new connection
 		state := uint32(1) // NF_CT_STATE_INVALID_BIT: it has none yet
 		if t.tracked {
 			state = 1 << (2 + 1) // IP_CT_NEW is 2
 		}
-		switch {
-		case e.Register == 0: // sets a mark, which no rule of ours asks for
-		case e.Key == expr.CtKeySTATE:
+		switch e.Key {
+		case expr.CtKeySTATE:
 			t.load(e.Register, hostOrder(state), true)
-		default:
-			t.load(e.Register, make([]byte, 16), e.Key == expr.CtKeyDIRECTION || e.Key == expr.CtKeySTATUS)
+		case expr.CtKeyDIRECTION, expr.CtKeySTATUS:
+			t.load(e.Register, make([]byte, 4), true)
 			return t.tracked, nil
+		default:
+			return false, errNotKnown
 		}
 	case *expr.Fib:
 		switch {
 		case e.ResultOIF && e.FlagPRESENT && e.FlagSADDR && e.FlagIIF:
 			t.loadAnswer(e.Register, AskRouteBack, t.p.RouteBack, 1, 0)
 		case !e.ResultADDRTYPE || e.FlagIIF || e.FlagOIF:
-			t.load(e.Register, make([]byte, 16), false)
+			return false, errNotKnown
 		case e.FlagDADDR:
 			t.loadAnswer(e.Register, AskToThisHost, t.p.ToSelf, unix.RTN_LOCAL, unix.RTN_UNICAST)
 		default:
@@ -55,20 +54,20 @@ func (t *tracer) evaluate(e expr.Any) (matches bool, err error) {
 		t.load(e.Register, make([]byte, 16), e.Key == expr.SocketKeyTransparent || e.Key == expr.SocketKeyWildcard)
 		return t.p.Listener, nil
 	case *expr.Bitwise:
-		value, sure := make([]byte, e.Len), false // of a shift, which none of our rules has
-		if len(e.Mask) == int(e.Len) && len(e.Xor) == int(e.Len) {
-			sure = t.sure(e.SourceRegister, e.Len)
-			for i, b := range t.reg[registerAt(e.SourceRegister):][:e.Len] {
-				value[i] = b&e.Mask[i] ^ e.Xor[i]
-			}
+		if len(e.Mask) != int(e.Len) || len(e.Xor) != int(e.Len) { // a shift, which none of our rules has
+			return false, errNotKnown
 		}
-		t.load(e.DestRegister, value, sure)
+		value := make([]byte, e.Len)
+		for i, b := range t.reg[registerAt(e.SourceRegister):][:e.Len] {
+			value[i] = b&e.Mask[i] ^ e.Xor[i]
+		}
+		t.load(e.DestRegister, value, t.sure(e.SourceRegister, e.Len))
 	case *expr.Cmp:
 		t.ask(t.about, t.yes, nftset.Element{})
 		// Our rules ask for no interface but lo.
 		isLo := t.about == AskLoopback && bytes.Equal(e.Data, hostOrder(1))
 		if !isLo && !t.sure(e.Register, uint32(len(e.Data))) {
-			return false, errMayMatch
+			return false, errNotKnown
 		}
 		c := bytes.Compare(t.reg[registerAt(e.Register):][:len(e.Data)], e.Data)
 		return map[expr.CmpOp]bool{
@@ -94,12 +93,6 @@ func (t *tracer) evaluate(e expr.Any) (matches bool, err error) {
 			t.asked = AskBanned
 		}
 	case *expr.Log, *expr.Counter:
-	case *expr.Range, *expr.Byteorder, *expr.Numgen, *expr.Hash, *expr.Rt, *expr.Quota, *expr.Connlimit,
-		*expr.Exthdr:
-		for i := range t.unsure { // some of them load a register
-			t.unsure[i] = true
-		}
-		return false, errMayMatch
 	default:
 		return false, errNotKnown
 	}
@@ -145,9 +138,10 @@ func (t *tracer) loadAnswer(register uint32, question string, yes bool, ifYes, i
 }
 
 // meta loads what the kernel knows of the packet beside its headers.
-func (t *tracer) meta(e *expr.Meta) {
+func (t *tracer) meta(e *expr.Meta) error {
 	switch {
-	case e.SourceRegister: // sets a mark, which no rule of ours asks for
+	case e.SourceRegister:
+		return errNotKnown
 	case e.Key == expr.MetaKeyNFPROTO:
 		t.load(e.Register, []byte{familyOfAddr(t.p.From).number()}, true)
 	case e.Key == expr.MetaKeyL4PROTO:
@@ -160,8 +154,9 @@ func (t *tracer) meta(e *expr.Meta) {
 		copy(name, t.p.Device)
 		t.load(e.Register, name, t.p.Device != "")
 	default:
-		t.load(e.Register, make([]byte, 16), false)
+		return errNotKnown
 	}
+	return nil
 }
 
 // payload returns a part of a header, and whether it is known. What is not known
@@ -202,17 +197,12 @@ func (t *tracer) payload(e *expr.Payload) (value []byte, sure bool) {
 func (t *tracer) lookup(e *expr.Lookup) (matches bool, err error) {
 	set := t.h.Set(e.SetName)
 	switch {
-	case e.IsDestRegSet && e.DestRegister == unix.NFT_REG_VERDICT:
+	case e.IsDestRegSet, set == nil, !isOurs(set.Name) && !t.sure(e.SourceRegister, uint32(set.Type.Len())):
 		return false, errNotKnown
-	case e.IsDestRegSet:
-		t.load(e.DestRegister, make([]byte, 16), false)
-		return false, errMayMatch
-	case set == nil, !isOurs(set.Name) && !t.sure(e.SourceRegister, uint32(set.Type.Len())):
-		return false, errMayMatch
 	}
 	key, ok := nftset.ParseKey(set.Type, t.reg[registerAt(e.SourceRegister):][:set.Type.Len()])
 	if !ok {
-		return false, errMayMatch
+		return false, errNotKnown
 	}
 	if added, ok := t.changed[setElement{set.Name, key}]; ok {
 		return added != e.Invert, nil // by this packet: no question about it
@@ -225,10 +215,7 @@ func (t *tracer) lookup(e *expr.Lookup) (matches bool, err error) {
 // dynset adds to a set, or deletes from it.
 func (t *tracer) dynset(e *expr.Dynset) (matches bool, err error) {
 	set := t.h.Set(e.SetName)
-	switch {
-	case set == nil || !isOurs(set.Name): // its rule ends there if the set is full, or by a limit
-		return false, errMayMatch
-	case t.maybe:
+	if set == nil || !isOurs(set.Name) { // its rule ends there if the set is full, or by a limit
 		return false, errNotKnown
 	}
 	key, _ := nftset.ParseKey(set.Type, t.reg[registerAt(e.SrcRegKey):][:set.Type.Len()])

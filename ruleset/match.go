@@ -17,9 +17,7 @@ var kinds = map[string]expr.Any{
 	"payload": &expr.Payload{}, "meta": &expr.Meta{}, "ct": &expr.Ct{}, "fib": &expr.Fib{}, "socket": &expr.Socket{},
 	"bitwise": &expr.Bitwise{}, "cmp": &expr.Cmp{}, "lookup": &expr.Lookup{}, "dynset": &expr.Dynset{},
 	"limit": &expr.Limit{}, "objref": &expr.Objref{}, "immediate": &expr.Immediate{}, "log": &expr.Log{},
-	"counter": &expr.Counter{}, "range": &expr.Range{}, "byteorder": &expr.Byteorder{}, "numgen": &expr.Numgen{},
-	"hash": &expr.Hash{}, "rt": &expr.Rt{}, "quota": &expr.Quota{}, "connlimit": &expr.Connlimit{},
-	"exthdr": &expr.Exthdr{},
+	"counter": &expr.Counter{},
 }
 
 // decodeExpr returns an expression of a rule in the kernel, nil for one that is

@@ -69,11 +69,11 @@ type Trace struct {
 	// Because is the name of the question that settled it, or [OtherRule]; ""
 	// if no rule did. If it leads to a ban, it is the cause of that.
 	Because string
-	// NotKnown reports that the verdict depends on a rule that is not portmon's
-	// and may match or not. Dropped and Ban are not set then.
+	// NotKnown reports that the packet came to a rule that is not portmon's and
+	// cannot be evaluated. Dropped and Ban are not set then.
 	NotKnown bool
 	// OtherChain is the chain of the first rule that is not portmon's and gave
-	// a verdict, or may have; "" if there is none.
+	// a verdict, or cannot be evaluated; "" if there is none.
 	OtherChain string
 	// Ban is the ban that the packet leads to, nil if there is none; Step is that
 	// of the ladder, 0 for a ban of a subnet, and Cause is why.
@@ -87,11 +87,11 @@ type Trace struct {
 
 // Trace follows a packet through the rules that the kernel holds, those of
 // others included, and asks the kernel for the elements that they look up. It
-// changes nothing. A rule that it cannot evaluate, and portmon makes none, may
-// match: it is passed over, and the verdict is known only if that rule could
-// not change it. Rate limits and full sets are taken to let the packet through,
-// and of packets to traps and of sources in a subnet none are taken to have come
-// before: the kernel does not report those numbers.
+// changes nothing. If the packet comes to a rule that cannot be evaluated, and
+// portmon makes none, the verdict is not known. Rate limits and full sets are
+// taken to let the packet through, and of packets to traps and of sources in a
+// subnet none are taken to have come before: the kernel does not report those
+// numbers.
 func (h *Handle) Trace(p Packet) (Trace, error) {
 	t := tracer{h: h, p: p, changed: make(map[setElement]bool)}
 	if h.Dormant {
@@ -106,36 +106,28 @@ func (h *Handle) Trace(p Packet) (Trace, error) {
 		}
 	}
 	slices.SortStableFunc(base, func(a, b Chain) int { return cmp.Compare(a.Hook.Priority, b.Hook.Priority) })
-	verdict := expr.VerdictAccept
 	for _, ch := range base {
 		t.Because, t.asked = "", ""
 		t.tracked = ch.Hook.Priority > conntrackPriority
-		v, err := t.follow(&ch)
-		if err != nil {
+		verdict, err := t.follow(&ch)
+		if err == nil && verdict == expr.VerdictContinue && !ch.Hook.Plain { // its policy may be to drop
+			err = t.notKnown(ch.Name)
+		}
+		switch {
+		case errors.Is(err, errNotKnown):
+			t.NotKnown, t.Ban, t.Because = true, nil, OtherRule
+			return t.Trace, nil
+		case err != nil || verdict == expr.VerdictDrop:
+			t.Dropped = err == nil
 			return t.Trace, err
 		}
-		if v == expr.VerdictContinue && !ch.Hook.Plain {
-			t.doubt(ch.Name, v) // its policy may be to drop
-		}
-		if v == expr.VerdictDrop {
-			verdict = v
-			break
-		}
-	}
-	t.Dropped = verdict == expr.VerdictDrop
-	changes := func(v expr.VerdictKind) bool { return v != verdict || t.Ban != nil || t.Probes > 0 }
-	if slices.ContainsFunc(t.doubts, changes) {
-		t.NotKnown, t.Dropped, t.Ban, t.Because = true, false, nil, OtherRule
 	}
 	return t.Trace, nil
 }
 
-// Errors about an expression that is not portmon's, and that cannot be evaluated
-// for want of knowledge about it or the packet.
-var (
-	errMayMatch = errors.New("not known whether it matches")
-	errNotKnown = errors.New("not known what it does to the packet")
-)
+// errNotKnown is about an expression that is not portmon's, and that cannot be
+// evaluated for want of knowledge about it or the packet.
+var errNotKnown = errors.New("not known what it does to the packet")
 
 // conntrackPriority is NF_IP_PRI_CONNTRACK of
 // include/uapi/linux/netfilter_ipv4.h. Before it, no packet has a connection.
@@ -147,23 +139,21 @@ type tracer struct {
 	p Packet
 	Trace
 	changed map[setElement]bool // elements that the packet has added (true) or deleted
-	doubts  []expr.VerdictKind  // of rules that may match; VerdictContinue: it may be any
 	tracked bool                // the chain is behind conntrack
 
 	// Of the rule:
 	reg    [96]byte
 	unsure [96]bool // bytes of reg that are not known
-	maybe  bool     // whether it matches is not known
 	about  string   // the question that the loaded value answers; "" for none
 	yes    bool
 	asked  string // last
 }
 
-// doubt notes that a rule of the chain that is not portmon's may end in a
-// verdict.
-func (t *tracer) doubt(chain string, v expr.VerdictKind) {
+// notKnown notes that a rule of the chain is not portmon's, and returns
+// errNotKnown.
+func (t *tracer) notKnown(chain string) error {
 	t.OtherChain = cmp.Or(t.OtherChain, chain)
-	t.doubts = append(t.doubts, v)
+	return errNotKnown
 }
 
 // setElement is one element of a set.
@@ -205,8 +195,7 @@ func (t *tracer) follow(ch *Chain) (expr.VerdictKind, error) {
 		case expr.VerdictGoto, expr.VerdictJump:
 			next := t.h.chain(v.Chain)
 			if next == nil { // it was made after the chains were read
-				t.doubt(ch.Name, expr.VerdictContinue)
-				continue
+				return 0, t.notKnown(ch.Name)
 			}
 			t.asked = last
 			if kind, err := t.follow(next); v.Kind == expr.VerdictGoto || kind != expr.VerdictContinue || err != nil {
@@ -217,7 +206,7 @@ func (t *tracer) follow(ch *Chain) (expr.VerdictKind, error) {
 			return expr.VerdictContinue, nil
 		case expr.VerdictContinue:
 		default: // as to a queue
-			t.doubt(ch.Name, v.Kind)
+			return 0, t.notKnown(ch.Name)
 		}
 	}
 	t.asked = last
@@ -246,29 +235,22 @@ func (t *tracer) because(chain string, verdict expr.VerdictKind, last string) st
 }
 
 // rule returns the verdict of a rule of the chain, VerdictContinue if it has
-// none or may not match.
+// none or does not match.
 func (t *tracer) rule(chain string, exprs []expr.Any) (expr.Verdict, error) {
-	none := expr.Verdict{Kind: expr.VerdictContinue}
-	t.about, t.maybe, t.unsure = "", false, [len(t.unsure)]bool{}
+	t.about, t.unsure = "", [len(t.unsure)]bool{}
 	for _, e := range exprs {
 		if v, ok := e.(*expr.Verdict); ok {
-			if t.maybe && v.Kind != expr.VerdictContinue {
-				t.doubt(chain, v.Kind)
-				return none, nil
-			}
 			return *v, nil
 		}
-		switch matches, err := t.evaluate(e); {
-		case errors.Is(err, errMayMatch):
-			t.maybe = true
-		case errors.Is(err, errNotKnown):
-			t.doubt(chain, expr.VerdictContinue)
-			return none, nil
-		case !matches || err != nil:
-			return none, err
+		matches, err := t.evaluate(e)
+		if errors.Is(err, errNotKnown) {
+			err = t.notKnown(chain)
+		}
+		if !matches || err != nil {
+			return expr.Verdict{Kind: expr.VerdictContinue}, err
 		}
 	}
-	return none, nil
+	return expr.Verdict{Kind: expr.VerdictContinue}, nil
 }
 
 // questionOf returns the question that a set answers, "" for one that is of no
