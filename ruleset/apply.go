@@ -128,7 +128,9 @@ func prepare(c *nftset.Conn, spec Spec) (*Plan, error) {
 
 // contents reads the elements that a plan for t depends on.
 func (h *Handle) contents(t *Table, spec Spec) (Contents, error) {
-	out := Contents{Static: make(map[string][]nftset.Interval), Nets: make(map[string][]span)}
+	out := Contents{
+		Static: make(map[string][]nftset.Interval), Nets: make(map[string][]span), Steps: make(map[string][]nftset.Element),
+	}
 	if !h.Exists {
 		return out, nil
 	}
@@ -162,16 +164,15 @@ func (h *Handle) contents(t *Table, spec Spec) (Contents, error) {
 		changed = changed || spec.subnetOf(f) == 0 && h.Set(f.subnet()) != nil
 	}
 	for _, set := range h.roleSets(RoleStep) {
-		if !h.movesSteps(spec, set) {
+		last, f := len(spec.BanTime), familyOf(set.Type)
+		if _, step := RoleOf(set.Name); step < last || h.steps(f) <= last || h.rekeyed(spec) && f.is6() {
 			continue
 		}
 		for el, err := range h.c.Elements(set) {
 			if err != nil {
 				return out, err
 			}
-			if e, ok := h.Entry(set.Name, el); ok {
-				out.Steps = append(out.Steps, e)
-			}
+			out.Steps[set.Name] = append(out.Steps[set.Name], el)
 		}
 	}
 	if !changed {

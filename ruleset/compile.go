@@ -252,13 +252,6 @@ func (s Spec) own() []nftset.Interval {
 	return slices.Compact(out)
 }
 
-// isOwn reports whether an address is in a network of this host.
-func (s Spec) isOwn(a netip.Addr) bool {
-	key := nftset.Single(networkKey(a, ownLen)).Interval
-	_, found := slices.BinarySearchFunc(s.own(), key, nftset.Interval.Compare)
-	return found
-}
-
 // maxSinglePorts is the most ports that are listed one by one. The kernel keeps
 // a set of single ports as a bitmap, in which a lookup costs next to nothing;
 // in one of intervals it costs some 100 ns.

@@ -35,9 +35,8 @@ type Contents struct {
 	// length changed, or subnets are not banned any more.
 	Bans []Entry
 	// Steps are the elements of steps that the ladder does not have any more,
-	// with those of the step that they move to, and all of IPv6 if the prefix
-	// length changed.
-	Steps []Entry
+	// and those of the step that they move to, by the name of the set.
+	Steps map[string][]nftset.Element
 }
 
 // Diff makes the plan that turns what the kernel holds into the table of a
@@ -96,7 +95,7 @@ func diff(spec Spec, s *State, c Contents, m displacement, asked askedNets) (*Pl
 	}
 	p.learnOwn(spec, c)
 	p.diffChains(old)
-	p.moveSteps(spec, s, m)
+	p.moveSteps(len(spec.BanTime), c)
 	for i := range s.Sets { // those that another configuration needed; sets that portmon never makes stay
 		if have := &s.Sets[i]; p.Table.set(have.Name) == nil && isOurs(have.Name) {
 			p.change("set " + have.Name).DeleteSet(have)

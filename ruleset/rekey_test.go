@@ -74,48 +74,30 @@ func TestReapplyPrefix6KeepsBans(t *testing.T) {
 	}
 }
 
-// TestReapplyPrefix6KeepsSteps tells by the next offence what is remembered: of
-// networks that are in a larger one now, the highest step; of a network that is
-// cut up, nothing, as nobody knows which part of it had offended.
-func TestReapplyPrefix6KeepsSteps(t *testing.T) {
-	const offender, neighbour = "2001:db8:1:10::bad", "2001:db8:1:11::bad"
-	for _, tt := range []struct {
-		from, to int
-		want     map[string]int // the step of the next ban
-	}{
-		{64, 63, map[string]int{offender: 3}},
-		{64, 56, map[string]int{neighbour: 3, "2001:db8:1:120::bad": 1}},
-		{64, 65, map[string]int{offender: 1}},
-		{64, 128, map[string]int{offender: 1, neighbour: 1}},
-		{128, 64, map[string]int{offender: 2, neighbour: 3}},
-		{128, 48, map[string]int{offender: 3}},
-	} {
+// TestReapplyPrefix6ForgetsSteps tells by the next offence what is remembered:
+// the steps of IPv4 sources, and of no others.
+func TestReapplyPrefix6ForgetsSteps(t *testing.T) {
+	for _, tt := range []struct{ from, to int }{{64, 63}, {64, 56}, {64, 65}, {64, 128}, {128, 64}, {128, 48}} {
 		t.Run(fmt.Sprintf("from %d to %d", tt.from, tt.to), func(t *testing.T) {
 			t.Parallel()
 			spec := trapSpec()
 			spec.Prefix6, spec.Subnet6 = tt.from, 0
 			l := newTrap(t, spec)
-			source := func(a string, bits int) netip.Prefix { return netip.PrefixFrom(addr(a), bits).Masked() }
-			l.put(
-				Record{Source: source(offender, tt.from), Step: 1, StepRemaining: time.Hour},
-				Record{Source: source(neighbour, tt.from), Step: 2, StepRemaining: 2 * time.Hour},
-				Record{Source: prefix("2001:db8:6::6/128"), Step: 2, StepRemaining: time.Hour}, // stands for itself
-				Record{Source: prefix("198.51.100.7/32"), Step: 2, StepRemaining: time.Hour},
-			)
-			spec.Prefix6, spec.Single6 = tt.to, []netip.Prefix{prefix("2001:db8:6::/48")}
+			// The network of the second has the same key whatever its length.
+			want := map[string]int{"198.51.100.7": 3, "2001:db8:1:10::bad": 1, "2001:db8:2::": 1}
+			for a := range want {
+				p := netip.PrefixFrom(addr(a), map[bool]int{true: 32, false: tt.from}[addr(a).Is4()]).Masked()
+				l.put(Record{Source: p, Step: 2, StepRemaining: time.Hour, Cause: CauseScan})
+			}
+			spec.Prefix6 = tt.to
 			l.apply(spec)
 			if p := l.prepare(spec); !p.Empty() {
 				t.Errorf("there is more to do:\n%s", p)
 			}
-			tt.want["198.51.100.7"], tt.want["2001:db8:6::6"] = 3, 3
-			for a, step := range tt.want {
+			for a, step := range want {
 				l.Offend(addr(a))
 				l.Cut(addr(a))
-				st, err := l.open().Lookup(addr(a))
-				if err != nil {
-					t.Fatal(err)
-				}
-				if st.Step != step || len(st.Bans) != 1 || st.Bans[0].Step != step {
+				if st := l.lookup(addr(a)); st.Step != step || len(st.Bans) != 1 || st.Bans[0].Step != step {
 					t.Errorf("the next ban of %s is by step %d, want %d: %+v", a, st.Step, step, st)
 				}
 			}
