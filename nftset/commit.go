@@ -3,15 +3,15 @@ package nftset
 import (
 	"encoding/binary"
 	"errors"
-	"iter"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/nfnl"
 )
 
-// BatchSize is the number of elements that [Conn.AddSeq], [Conn.RenewSeq] and
-// [Conn.DeleteSeq] put into one transaction, at most.
+// BatchSize is how many elements to put into one transaction, at most, if they
+// need not take effect at once: any listener on the nftables multicast group
+// costs the kernel about 8 KB for each element until the commit.
 const BatchSize = 8192
 
 // Commit runs a transaction: all of it, or nothing. A failure is an *OpError
@@ -73,52 +73,4 @@ func (c *Conn) run(tx *Tx, commit bool) error {
 		return &OpError{Op: "commit transaction", Err: err}
 	}
 	return nil
-}
-
-// AddSeq adds elements in transactions of at most [BatchSize]. After an error,
-// the transactions before it have taken effect.
-func (c *Conn) AddSeq(s *Set, elems iter.Seq[Element]) error {
-	return c.batches(BatchSize, elems, func(tx *Tx, batch []Element) { tx.Add(s, batch...) })
-}
-
-// RenewSeq is AddSeq by [Tx.Renew].
-func (c *Conn) RenewSeq(s *Set, elems iter.Seq[Element]) error {
-	return c.batches(BatchSize, elems, func(tx *Tx, batch []Element) { tx.Renew(s, batch...) })
-}
-
-// DeleteSeq deletes elements, absent ones included, by [Tx.Discard], in
-// transactions of at most [BatchSize]. After an error, the transactions before
-// it have taken effect.
-func (c *Conn) DeleteSeq(s *Set, elems iter.Seq[Element]) error {
-	return c.batches(BatchSize, elems, func(tx *Tx, batch []Element) { tx.Discard(s, batch...) })
-}
-
-// batches runs a transaction for each size elements, or fewer where the send
-// buffer does not take so many: without privilege, and with long comments.
-func (c *Conn) batches(size int, elems iter.Seq[Element], encode func(*Tx, []Element)) error {
-	var (
-		batch  []Element
-		tx     Tx
-		commit func([]Element) error
-	)
-	commit = func(batch []Element) error {
-		tx.Reset()
-		encode(&tx, batch)
-		err := c.Commit(&tx)
-		if half := len(batch) / 2; half > 0 && errors.Is(err, unix.EMSGSIZE) {
-			if err = commit(batch[:half]); err == nil {
-				err = commit(batch[half:])
-			}
-		}
-		return err
-	}
-	for el := range elems {
-		if batch = append(batch, el); len(batch) == size {
-			if err := commit(batch); err != nil {
-				return err
-			}
-			batch = batch[:0]
-		}
-	}
-	return commit(batch)
 }

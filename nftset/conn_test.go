@@ -135,20 +135,6 @@ var children = map[string]func() error{
 			left++
 		}
 		fmt.Printf("%d elements\n", left)
-		// In batches it works, however large they are meant to be.
-		if err := c.batches(len(elems), each(elems...), func(tx *Tx, batch []Element) { tx.AddSeq(s, each(batch...)) }); err != nil {
-			return err
-		}
-		left = 0
-		for _, err := range c.Elements(s) {
-			if err != nil {
-				return err
-			}
-			left++
-		}
-		if left == len(elems) {
-			fmt.Println("all added")
-		}
 		return nil
 	},
 }
@@ -217,7 +203,7 @@ func bulky(size int) []Element {
 
 func TestSendBuffer(t *testing.T) {
 	got := runChild(t, "large", syscall.CLONE_NEWNET)
-	for _, want := range []string{"true: commit transaction: a transaction of ", " raise net.core.wmem_max: message too long\n0 elements\n", "all added\n"} {
+	for _, want := range []string{"true: commit transaction: a transaction of ", " raise net.core.wmem_max: message too long\n0 elements\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("got\n%s\nwant %q in it", got, want)
 		}

@@ -24,11 +24,8 @@
 // # Writing
 //
 // A transaction takes effect as a whole or not at all. Errors name the
-// operation, the set and the element (see [OpError]). Edits of many elements
-// that need not be atomic go through [Conn.AddSeq] and [Conn.DeleteSeq], which
-// cut them into transactions of [BatchSize]: any listener on the nftables
-// multicast group costs the kernel about 8 KB for each element of a transaction
-// until it commits.
+// operation, the set and the element (see [OpError]). Cut edits of many elements
+// that need not be atomic into transactions of [BatchSize].
 //
 // The kernel never merges intervals, and refuses those that overlap. [Merge]
 // makes any collection fit for it.

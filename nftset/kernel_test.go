@@ -196,37 +196,6 @@ func TestAddMany(t *testing.T) {
 	}
 }
 
-// TestBatches cuts at one less, exactly, and one more than full batches.
-func TestBatches(t *testing.T) {
-	l := newLab(t)
-	s := l.set("s", IPv4Addr, 0)
-	for _, n := range []uint64{0, 1, BatchSize - 1, BatchSize, BatchSize + 1, 2*BatchSize + 1} {
-		before, err := l.Generation()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := l.AddSeq(s, spread(n)); err != nil {
-			t.Fatal(err)
-		}
-		after, err := l.Generation()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := uint32(n+BatchSize-1) / BatchSize; after-before != want {
-			t.Errorf("%d elements took %d transactions, want %d", n, after-before, want)
-		}
-		if got := len(l.read(s)); uint64(got) != n {
-			t.Errorf("added %d, read %d", n, got)
-		}
-		if err := l.DeleteSeq(s, spread(n)); err != nil {
-			t.Fatal(err)
-		}
-		if got := len(l.read(s)); got != 0 {
-			t.Errorf("deleted %d, %d are left", n, got)
-		}
-	}
-}
-
 // TestExpiry waits for elements to expire: by their own timeout, by that of the
 // set, and by what is left of it.
 func TestExpiry(t *testing.T) {

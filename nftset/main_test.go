@@ -1,6 +1,7 @@
 package nftset
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"math/rand/v2"
@@ -9,6 +10,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
@@ -66,6 +69,33 @@ func (c *Conn) replaceSeq(s *Set, elems iter.Seq[Element]) error {
 	tx.FlushSet(s)
 	tx.AddSeq(s, elems)
 	return c.Commit(&tx)
+}
+
+// AddSeq, RenewSeq and DeleteSeq edit in transactions of BatchSize, or as many
+// elements as this process may send.
+func (c *Conn) AddSeq(s *Set, elems iter.Seq[Element]) error { return c.edit((*Tx).Add, s, elems) }
+
+func (c *Conn) RenewSeq(s *Set, elems iter.Seq[Element]) error { return c.edit((*Tx).Renew, s, elems) }
+
+func (c *Conn) DeleteSeq(s *Set, elems iter.Seq[Element]) error {
+	return c.edit((*Tx).Discard, s, elems)
+}
+
+func (c *Conn) edit(encode func(*Tx, *Set, ...Element), s *Set, elems iter.Seq[Element]) error {
+	for batch := range slices.Chunk(slices.Collect(elems), BatchSize) {
+		var tx Tx
+		encode(&tx, s, batch...)
+		err := c.Commit(&tx)
+		if half := len(batch) / 2; half > 0 && errors.Is(err, unix.EMSGSIZE) {
+			if err = c.edit(encode, s, each(batch[:half]...)); err == nil {
+				err = c.edit(encode, s, each(batch[half:]...))
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *fixture) commit(tx *Tx) {

@@ -270,7 +270,9 @@ func (l *fixture) addMany(set string, elems []nftset.Element) {
 	l.T.Helper()
 	s := l.open().Set(set)
 	for batch := range slices.Chunk(elems, 1000) {
-		if err := l.conn.AddSeq(s, slices.Values(batch)); err != nil {
+		tx := &nftset.Tx{}
+		tx.Add(s, batch...)
+		if err := l.conn.Commit(tx); err != nil {
 			l.T.Fatal(err)
 		}
 	}

@@ -3,7 +3,6 @@ package ruleset
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
@@ -187,9 +186,7 @@ func TestFullProbedBansNobody(t *testing.T) {
 		l.Served(scanner, bystander)
 		l.wantStanding(scanner, 0, CauseUnknown)
 		// Traps are another matter. With room again, so are closed ports.
-		if err := l.conn.DeleteSeq(l.open().Set(f.probed()), slices.Values(elems)); err != nil {
-			l.T.Fatal(err)
-		}
+		l.NFT("flush set inet portmon " + f.probed())
 		l.probe(scanner, 200)
 		l.Want(l.SYN(scanner, 201), netnstest.NoAnswer)
 		l.wantStanding(scanner, 1, CauseScan)

@@ -108,7 +108,11 @@ func (s *site) fill(name string, sources []netip.Addr) {
 	for i, a := range sources {
 		elems[i] = nftset.Addr(a).For(100 * time.Hour)
 	}
-	check(s.T, s.Conn.AddSeq(set, slices.Values(elems)))
+	for batch := range slices.Chunk(elems, nftset.BatchSize) {
+		var tx nftset.Tx
+		tx.Add(set, batch...)
+		check(s.T, s.Conn.Commit(&tx))
+	}
 }
 
 // banned returns how many bans there are, in a table that need not have all sets.

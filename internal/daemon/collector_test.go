@@ -402,16 +402,15 @@ func TestNoDump(t *testing.T) {
 	if set.Count < 0 {
 		t.Skip("this kernel does not say how many elements a set has")
 	}
-	err := s.Conn.AddSeq(set, func(yield func(nftset.Element) bool) {
-		for i := range n {
-			a := netip.AddrFrom4([4]byte{198, 18 + byte(i>>16), byte(i >> 8), byte(i)})
-			if !yield(nftset.Element{Interval: nftset.Addr(a).Interval, Timeout: time.Hour}) {
-				return
-			}
+	var elems []nftset.Element
+	for i := range n {
+		elems = append(elems, nftset.Addr(netip.AddrFrom4([4]byte{198, 18 + byte(i>>16), byte(i >> 8), byte(i)})).For(time.Hour))
+	}
+	for batch := range slices.Chunk(elems, 1000) {
+		var tx nftset.Tx
+		if tx.Add(set, batch...); s.Conn.Commit(&tx) != nil {
+			t.Fatal("cannot add the elements")
 		}
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	s.await(map[string]float64{`portmon_bans{family="ip",tier="0"}`: n, `portmon_set_elements{set="ban4"}`: n})
 	scrape := leastCPU(t, func() { s.Collect(make(chan prometheus.Metric, 1000)) })
