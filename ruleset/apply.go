@@ -129,7 +129,8 @@ func prepare(c *nftset.Conn, spec Spec) (*Plan, error) {
 // contents reads the elements that a plan for t depends on.
 func (h *Handle) contents(t *Table, spec Spec) (Contents, error) {
 	out := Contents{
-		Static: make(map[string][]nftset.Interval), Nets: make(map[string][]span), Steps: make(map[string][]nftset.Element),
+		Static: make(map[string][]nftset.Interval), Nets: make(map[string][]nftset.Element),
+		Steps: make(map[string][]nftset.Element),
 	}
 	if !h.Exists {
 		return out, nil
@@ -157,7 +158,7 @@ func (h *Handle) contents(t *Table, spec Spec) (Contents, error) {
 	for _, f := range families {
 		if set := h.Set(f.net()); set != nil && set.Type == f.key {
 			var err error
-			if out.Nets[set.Name], err = h.spans(set); err != nil {
+			if out.Nets[set.Name], err = h.read(set); err != nil {
 				return out, err
 			}
 		}
@@ -168,11 +169,9 @@ func (h *Handle) contents(t *Table, spec Spec) (Contents, error) {
 		if _, step := RoleOf(set.Name); step < last || h.steps(f) <= last || h.rekeyed(spec) && f.is6() {
 			continue
 		}
-		for el, err := range h.c.Elements(set) {
-			if err != nil {
-				return out, err
-			}
-			out.Steps[set.Name] = append(out.Steps[set.Name], el)
+		var err error
+		if out.Steps[set.Name], err = h.read(set); err != nil {
+			return out, err
 		}
 	}
 	if !changed {
@@ -181,6 +180,18 @@ func (h *Handle) contents(t *Table, spec Spec) (Contents, error) {
 	var err error
 	out.Bans, err = h.allBans()
 	return out, err
+}
+
+// read returns the elements of a set, those of a set of intervals in order.
+func (h *Handle) read(set *nftset.Set) ([]nftset.Element, error) {
+	var out []nftset.Element
+	for el, err := range h.c.Elements(set) {
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, el)
+	}
+	return out, nil
 }
 
 // intervals reads the keys of a set, sorted.

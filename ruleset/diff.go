@@ -28,7 +28,7 @@ type Contents struct {
 	// the name of the set.
 	Static map[string][]nftset.Interval
 	// Nets are what the sets of prefixes hold, by their name.
-	Nets map[string][]span
+	Nets map[string][]nftset.Element
 	// Own are the networks of this host that the table knows, sorted.
 	Own []nftset.Interval
 	// Bans are all bans. They are needed only if the whitelist or the prefix
@@ -167,7 +167,7 @@ func (p *Plan) diffSets(s *State, c Contents) error {
 			p.rest.AddSet(&want.Set)
 		}
 		if want.Static {
-			gone, missing := apart(c.Static[want.Name], want.Elements)
+			gone, missing := apart(c.Static[want.Name], want.Elements, nftset.Interval.Compare)
 			p.edit(&want.Set, gone, missing)
 		}
 	}
@@ -183,21 +183,6 @@ func (s *Set) differing(have *nftset.Set) (out []Stuck) {
 		out = append(out, Stuck{s.Name, "size", fmt.Sprint(have.Size), fmt.Sprint(s.Size)})
 	}
 	return out
-}
-
-// apart returns what only one of two sorted lists has.
-func apart(a, b []nftset.Interval) (onlyA, onlyB []nftset.Interval) {
-	for len(a) > 0 || len(b) > 0 {
-		switch {
-		case len(b) == 0 || len(a) > 0 && a[0].Compare(b[0]) < 0:
-			onlyA, a = append(onlyA, a[0]), a[1:]
-		case len(a) == 0 || a[0].Compare(b[0]) > 0:
-			onlyB, b = append(onlyB, b[0]), b[1:]
-		default:
-			a, b = a[1:], b[1:]
-		}
-	}
-	return onlyA, onlyB
 }
 
 // diffChains makes the chains what they must be. All rules go before any chain,
@@ -259,7 +244,7 @@ func isOurs(set string) bool {
 // as there is room. Those that it knows from offences stay.
 func (p *Plan) learnOwn(spec Spec, c Contents) {
 	if set := p.Table.set(setOwn6); set != nil {
-		_, missing := apart(c.Own, spec.own())
+		_, missing := apart(c.Own, spec.own(), nftset.Interval.Compare)
 		room := max(0, int(set.Size)-len(c.Own))
 		p.edit(&set.Set, nil, missing[:min(room, len(missing))])
 	}

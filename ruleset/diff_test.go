@@ -179,7 +179,9 @@ func TestDiffLiftsWhitelisted(t *testing.T) {
 	s, c := kernelState(t, Compile(spec))
 	ban := func(set, p string) Entry {
 		role, step := RoleOf(set)
-		return Entry{Interval: nftset.Prefix(prefix(p)).Interval, Set: set, Role: role, Step: step, Timeout: time.Hour, Remaining: time.Hour}
+		el := nftset.Prefix(prefix(p)).For(time.Hour)
+		el.Remaining = time.Hour
+		return Entry{Element: el, Set: set, Role: role, Step: step}
 	}
 	lifted := []Entry{
 		ban("ban4", "198.51.100.255/32"),

@@ -11,8 +11,12 @@ import (
 
 // Entry is one element of a set that remembers sources.
 type Entry struct {
-	// Interval holds the addresses that the entry is about.
-	nftset.Interval
+	// Element holds the addresses that the entry is about: where the address of
+	// a network stands for it in the set, the network. Timeout is how long the
+	// source is to be in the set, and Remaining how long it still will be; both
+	// are 0 if it never expires. Comment is what was noted beside a ban by the
+	// one who made it.
+	nftset.Element
 	// Set is the name of the set, and Role what it means to be in it.
 	Set  string
 	Role Role
@@ -23,16 +27,7 @@ type Entry struct {
 	StepRemaining time.Duration
 	// Cause is why a source is banned, as far as that is known.
 	Cause Cause
-	// Timeout is how long the source is to be in the set, and Remaining how
-	// long it still will be; both are 0 if it never expires.
-	Timeout, Remaining time.Duration
-	// Comment is what was noted beside a ban by the one who made it.
-	Comment string
 }
-
-// Prefix returns the prefix that the entry is about, and false if its addresses
-// are not exactly those of a prefix.
-func (e Entry) Prefix() (netip.Prefix, bool) { return e.Interval.Prefix() }
 
 // allRoles are all roles, those of bans in the order of how often packets ask
 // for them.
@@ -65,10 +60,7 @@ func (s *State) Entry(set string, el nftset.Element) (e Entry, ok bool) {
 	if role == RoleNone || el.From.Addr() == (netip.Addr{}) {
 		return Entry{}, false
 	}
-	e = Entry{
-		Set: set, Role: role, Step: step,
-		Timeout: el.Timeout, Remaining: el.Remaining, Comment: el.Comment,
-	}
+	e = Entry{Element: el, Set: set, Role: role, Step: step}
 	if known := s.Set(set); e.Timeout == 0 && e.Remaining > 0 && known != nil {
 		e.Timeout = known.Timeout
 	}

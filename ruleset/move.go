@@ -13,7 +13,7 @@ type displacement struct {
 	// lifted are the bans of sources that are whitelisted now.
 	lifted []Entry
 	// toNet are the bans that move to the sets of prefixes, by family.
-	toNet [len(families)][]span
+	toNet [len(families)][]nftset.Element
 	// emptied are the sets that they are in now, and others of IPv6 sources by
 	// the old prefix length: what those remember is forgotten.
 	emptied []string
@@ -42,7 +42,7 @@ func (s Spec) displaced(have *State, c Contents) displacement {
 			case whitelisted:
 				d.lifted = append(d.lifted, b)
 			case slices.Contains(d.emptied, b.Set):
-				d.toNet[i] = append(d.toNet[i], spanOf(b.Interval, b.Timeout, b.Remaining, b.Comment))
+				d.toNet[i] = append(d.toNet[i], b.Element)
 			}
 		}
 	}
@@ -76,9 +76,9 @@ func (p *Plan) moveBans(s *State, c Contents, d displacement) {
 		}
 		p.note(what)
 		have := c.Nets[f.net()]
-		gone, more := changes(have, flatten(slices.Concat(have, d.toNet[i])))
-		p.ahead.Discard(to, slices.Collect(bare(intervals(gone)))...)
-		p.ahead.AddSeq(to, elements(more))
+		gone, more := apart(have, flatten(slices.Concat(have, d.toNet[i])), compareBans)
+		p.ahead.Discard(to, gone...)
+		p.ahead.Add(to, more...)
 		for _, r := range netRules(f) {
 			if s.chain(r.chain) != nil && (r.to == "" || s.chain(r.to) != nil) && len(s.netRule(r)) == 0 {
 				insertRule(&p.ahead, s.Table, r.chain, r.Rule)
@@ -90,14 +90,6 @@ func (p *Plan) moveBans(s *State, c Contents, d displacement) {
 			p.change(what).FlushSet(set)
 		}
 	}
-}
-
-func intervals(spans []span) []nftset.Interval {
-	out := make([]nftset.Interval, len(spans))
-	for i, s := range spans {
-		out[i] = s.Interval
-	}
-	return out
 }
 
 // moveSteps has the last step of a ladder that is shorter now remember the

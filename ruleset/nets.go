@@ -3,9 +3,7 @@ package ruleset
 import (
 	"errors"
 	"fmt"
-	"iter"
 	"net/netip"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -16,24 +14,25 @@ import (
 // the ruleset.
 const attempts = 20
 
-// addNets bans spans by the set of prefixes. The rules that ask that set come
-// in the same transaction as its first element.
-func (h *Handle) addNets(f family, added []span) error {
+// addNets adds bans to the set of prefixes. The rules that ask that set come in
+// the same transaction as its first element.
+func (h *Handle) addNets(f family, added []nftset.Element) error {
 	return h.editNets(func(tx *nftset.Tx) error {
 		set := h.Set(f.net())
 		if set == nil {
 			return fmt.Errorf("set %s %s: %w", h.Table, f.net(), unix.ENOENT)
 		}
-		have, err := h.spans(set)
+		have, err := h.read(set)
 		if err != nil {
 			return err
 		}
-		gone, more := changes(have, replace(have, added))
-		tx.Discard(set, slices.Collect(elements(gone))...)
-		tx.AddSeq(set, elements(more))
+		gone, more := apart(have, replace(have, added), compareBans)
+		tx.Discard(set, gone...)
+		tx.Add(set, more...)
 		asked := h.asked()
 		asked.set(f)
-		return h.ask(tx, asked)
+		h.ask(tx, asked)
+		return nil
 	})
 }
 
@@ -49,7 +48,7 @@ func (h *Handle) TidyNets() error {
 			if set == nil || !asked.net(f) {
 				continue
 			}
-			held, err := h.spans(set)
+			held, err := h.read(set)
 			if err != nil {
 				return err
 			}
@@ -59,12 +58,13 @@ func (h *Handle) TidyNets() error {
 				tx.Discard(set, nftset.Single(free)) // any change will do
 			}
 		}
-		return h.ask(tx, asked)
+		h.ask(tx, asked)
+		return nil
 	})
 }
 
-// firstFree returns the lowest address that is in none of the spans of a set.
-func firstFree(f family, held []span) (nftset.Key, bool) {
+// firstFree returns the lowest address that is in none of the elements of a set.
+func firstFree(f family, held []nftset.Element) (nftset.Key, bool) {
 	free, ok := nftset.AddrKey(netip.IPv4Unspecified()), true
 	if f.is6() {
 		free = nftset.AddrKey(netip.IPv6Unspecified())
@@ -89,28 +89,6 @@ func (h *Handle) editNets(fill func(*nftset.Tx) error) error {
 		}
 		if err := h.c.Commit(tx); !errors.Is(err, nftset.ErrChanged) || attempt == attempts {
 			return err
-		}
-	}
-}
-
-// spans returns what a set of prefixes holds, in order.
-func (h *Handle) spans(set *nftset.Set) ([]span, error) {
-	var out []span
-	for el, err := range h.c.Elements(set) {
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, spanOf(el.Interval, el.Timeout, el.Remaining, el.Comment))
-	}
-	return out, nil
-}
-
-func elements(spans []span) iter.Seq[nftset.Element] {
-	return func(yield func(nftset.Element) bool) {
-		for _, s := range spans {
-			if !yield(s.element()) {
-				return
-			}
 		}
 	}
 }
@@ -149,37 +127,41 @@ func (s *State) asked() askedNets {
 
 // ask makes the table ask those sets of prefixes, by rules in the order in
 // which [Compile] has them.
-func (h *Handle) ask(tx *nftset.Tx, asked askedNets) error {
-	for i := range netRules(families[0]) { // one for each chain
+func (h *Handle) ask(tx *nftset.Tx, asked askedNets) {
+	for i, first := range netRules(families[0]) { // one for each chain
 		var have []uint64 // handles
-		var chain *Chain
-		asIs := true
-		at := 0
-		for _, f := range slices.Backward(families[:]) {
+		var want []Rule   // in the order in which they are inserted
+		for _, f := range families {
 			r := netRules(f)[i]
-			found := h.netRule(r)
-			have = append(have, found...)
-			if chain = h.chain(r.chain); !asked.net(f) {
-				asIs = asIs && len(found) == 0
-				continue
+			if have = append(have, h.netRule(r)...); asked.net(f) {
+				want = append(want, r.Rule)
 			}
-			asIs = asIs && len(found) == 1 && chain.Rules[at].Handle == found[0]
-			at++
 		}
-		if asIs {
+		if h.begins(first.chain, want) && len(have) == len(want) {
 			continue
 		}
-		name := netRules(families[0])[i].chain
 		for _, handle := range have {
-			deleteRule(tx, h.Table, name, handle)
+			deleteRule(tx, h.Table, first.chain, handle)
 		}
-		for _, f := range families {
-			if r := netRules(f)[i]; asked.net(f) {
-				insertRule(tx, h.Table, name, r.Rule)
-			}
+		for _, r := range want {
+			insertRule(tx, h.Table, first.chain, r)
 		}
 	}
-	return nil
+}
+
+// begins reports whether a chain begins with rules that were inserted one after
+// the other.
+func (s *State) begins(chain string, inserted []Rule) bool {
+	ch, n := s.chain(chain), len(inserted)
+	if ch == nil || len(ch.Rules) < n {
+		return n == 0
+	}
+	for i, r := range inserted {
+		if !r.sameExprs(ch.Rules[n-1-i]) {
+			return false
+		}
+	}
+	return true
 }
 
 // netRule finds a rule in the kernel, by the handles of all that are like it.

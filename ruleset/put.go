@@ -80,9 +80,9 @@ const Forever time.Duration = -1
 type edit struct {
 	h       *Handle
 	records []Record
-	in      map[string][]int32 // by set: which records it is to hold by a single key
-	nets    map[family][]span  // of the sets of prefixes
-	tx      nftset.Tx          // of one batch after the other
+	in      map[string][]int32          // by set: which records it is to hold by a single key
+	nets    map[family][]nftset.Element // of the sets of prefixes
+	tx      nftset.Tx                   // of one batch after the other
 }
 
 // Put gives the table what the records say, whether it is there or not: bans
@@ -103,7 +103,7 @@ func (h *Handle) Put(records []Record) (refused []error, err error) {
 	if refused, err = h.Check(sources...); err != nil {
 		return nil, err
 	}
-	e := edit{h: h, records: records, in: make(map[string][]int32), nets: make(map[family][]span)}
+	e := edit{h: h, records: records, in: make(map[string][]int32), nets: make(map[family][]nftset.Element)}
 	for i := range records {
 		if refused == nil || refused[i] == nil {
 			e.put(int32(i))
@@ -178,7 +178,7 @@ func (e *edit) put(i int32) {
 		case r.Remaining > 0 && r.Cause == CauseSubnet && r.Source.Bits() == f.subnetLen && e.h.Set(f.subnet()) != nil:
 			e.add(f.subnet(), i)
 		default:
-			e.nets[f] = append(e.nets[f], spanOf(nftset.Prefix(r.Source).Interval, r.Timeout, r.Remaining, r.Comment))
+			e.nets[f] = append(e.nets[f], r.ban())
 		}
 	}
 	if r.Step > 0 && r.StepRemaining > 0 {
@@ -187,6 +187,15 @@ func (e *edit) put(i int32) {
 			e.add(f.scanner(), i)
 		}
 	}
+}
+
+// ban returns the ban of a record as the element of a prefix.
+func (r *Record) ban() nftset.Element {
+	el := nftset.Prefix(r.Source)
+	if el.Comment = r.Comment; r.Remaining > 0 {
+		el.Timeout, el.Remaining = max(r.Timeout, r.Remaining), r.Remaining
+	}
+	return el
 }
 
 func (e *edit) add(set string, i int32) { e.in[set] = append(e.in[set], i) }
@@ -199,13 +208,12 @@ func (e *edit) key(i int32) nftset.Key { return nftset.AddrKey(e.records[i].Sour
 func (e *edit) elements(role Role, records []int32) iter.Seq[nftset.Element] {
 	return func(yield func(nftset.Element) bool) {
 		for _, i := range records {
-			r, el := &e.records[i], nftset.Single(e.key(i))
+			r := &e.records[i]
+			el := nftset.Element{Timeout: r.StepRemaining}
 			if role.Bans() {
-				el.Timeout, el.Remaining, el.Comment = max(r.Timeout, r.Remaining), r.Remaining, r.Comment
-			} else {
-				el.Timeout = r.StepRemaining
+				el = r.ban()
 			}
-			if !yield(el) {
+			if el.Interval = nftset.Single(e.key(i)).Interval; !yield(el) {
 				return
 			}
 		}
@@ -331,7 +339,8 @@ func (e *edit) addBatch(set *nftset.Set, batch []int32, there map[nftset.Key]boo
 	case errors.Is(err, unix.ENFILE) && role.Bans() && len(more) > 0:
 		f := familyOf(set.Type)
 		for el := range e.elements(role, more) {
-			e.nets[f] = append(e.nets[f], spanOf(e.h.addresses(role, el.Interval), el.Timeout, el.Remaining, el.Comment))
+			el.Interval = e.h.addresses(role, el.Interval)
+			e.nets[f] = append(e.nets[f], el)
 		}
 		if err = nil; len(old) > 0 {
 			err = e.addBatch(set, old, there)

@@ -8,43 +8,23 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// forever is the remaining time, within this file, of a ban that does not end.
-const forever = time.Duration(1<<63 - 1)
-
-// span is a range of addresses that is banned for a time.
-type span struct {
-	nftset.Interval
-	timeout   time.Duration // what it was to be in all, 0 for ever
-	remaining time.Duration // forever, or what is left
-	comment   string
-}
-
-// spanOf returns the span of a ban, whose remaining is 0 if it never ends.
-func spanOf(iv nftset.Interval, timeout, remaining time.Duration, comment string) span {
-	if remaining <= 0 {
-		return span{iv, 0, forever, comment}
+// lasts returns how long a ban still lasts.
+func lasts(ban nftset.Element) time.Duration {
+	if ban.Remaining == 0 {
+		return 1<<63 - 1
 	}
-	return span{iv, max(timeout, remaining), remaining, comment}
+	return ban.Remaining
 }
 
-// element returns the span as an element of a set of prefixes.
-func (s span) element() nftset.Element {
-	el := nftset.Element{Interval: s.Interval, Comment: s.comment}
-	if s.remaining != forever {
-		el.Timeout, el.Remaining = s.timeout, s.remaining
-	}
-	return el
-}
-
-// flatten cuts spans, which may overlap in any way, into some that do not: each
-// address is banned for as long as the longest of the spans that it is in. The
+// flatten cuts bans, which may overlap in any way, into some that do not: each
+// address is banned for as long as the longest of the bans that it is in. The
 // kernel refuses overlaps in a set.
-func flatten(spans []span) []span {
-	sorted := slices.SortedStableFunc(slices.Values(spans), func(a, b span) int { return a.Compare(b.Interval) })
+func flatten(bans []nftset.Element) []nftset.Element {
+	sorted := slices.SortedStableFunc(slices.Values(bans), func(a, b nftset.Element) int { return a.Compare(b.Interval) })
 	var (
-		out  []span
-		of   = -1       // index of the span that the last of out is cut from
-		open []int      // indexes of spans that begin at or before the address at which we are
+		out  []nftset.Element
+		of   = -1       // index of the ban that the last of out is cut from
+		open []int      // indexes of those that begin at or before the address at which we are
 		at   nftset.Key // all addresses before it are dealt with
 	)
 	for i := 0; i < len(sorted) || len(open) > 0; {
@@ -54,7 +34,7 @@ func flatten(spans []span) []span {
 		for ; i < len(sorted) && sorted[i].From == at; i++ {
 			open = append(open, i)
 		}
-		top := slices.MaxFunc(open, func(a, b int) int { return cmp.Compare(sorted[a].remaining, sorted[b].remaining) })
+		top := slices.MaxFunc(open, func(a, b int) int { return cmp.Compare(lasts(sorted[a]), lasts(sorted[b])) })
 		longest := sorted[top]
 		end := longest.To
 		if i < len(sorted) && sorted[i].From.Compare(end) <= 0 {
@@ -77,37 +57,39 @@ func flatten(spans []span) []span {
 	return out
 }
 
-// replace returns the spans of a set after others were added. One of exactly
-// the same addresses is replaced, whatever its time.
-func replace(have, added []span) []span {
+// replace returns the bans of a set after others were added. One of exactly the
+// same addresses is replaced, whatever its time.
+func replace(have, added []nftset.Element) []nftset.Element {
 	again := make(map[nftset.Interval]bool, len(added))
-	for _, s := range added {
-		again[s.Interval] = true
+	for _, ban := range added {
+		again[ban.Interval] = true
 	}
 	all := slices.Clone(added)
-	for _, s := range have {
-		if !again[s.Interval] {
-			all = append(all, s)
+	for _, ban := range have {
+		if !again[ban.Interval] {
+			all = append(all, ban)
 		}
 	}
 	return flatten(all)
 }
 
-// changes returns what must be deleted from a set and added to it for it to
-// hold want. Both lists are sorted, and have no overlaps.
-func changes(have, want []span) (gone, added []span) {
-	for len(have) > 0 || len(want) > 0 {
+// compareBans orders bans by their addresses, then by all else.
+func compareBans(a, b nftset.Element) int {
+	return cmp.Or(a.Compare(b.Interval), cmp.Compare(a.Timeout, b.Timeout), cmp.Compare(a.Remaining, b.Remaining),
+		cmp.Compare(a.Comment, b.Comment))
+}
+
+// apart returns what only one of two sorted lists has.
+func apart[T any](a, b []T, compare func(T, T) int) (onlyA, onlyB []T) {
+	for len(a) > 0 || len(b) > 0 {
 		switch {
-		case len(want) == 0 || len(have) > 0 && have[0].Compare(want[0].Interval) < 0:
-			gone, have = append(gone, have[0]), have[1:]
-		case len(have) == 0 || have[0].Compare(want[0].Interval) > 0:
-			added, want = append(added, want[0]), want[1:]
+		case len(b) == 0 || len(a) > 0 && compare(a[0], b[0]) < 0:
+			onlyA, a = append(onlyA, a[0]), a[1:]
+		case len(a) == 0 || compare(a[0], b[0]) > 0:
+			onlyB, b = append(onlyB, b[0]), b[1:]
 		default:
-			if have[0] != want[0] {
-				gone, added = append(gone, have[0]), append(added, want[0])
-			}
-			have, want = have[1:], want[1:]
+			a, b = a[1:], b[1:]
 		}
 	}
-	return gone, added
+	return onlyA, onlyB
 }

@@ -48,24 +48,33 @@ var fields = []field{
 }
 
 // span returns a random part of the field.
-func (f field) span(random *rand.Rand) span {
+func (f field) span(random *rand.Rand) nftset.Element {
 	from := random.IntN(fieldSize)
 	to := min(fieldSize-1, from+random.IntN(1+random.IntN(fieldSize)))
 	return f.of(from, to, time.Duration(random.IntN(5))*time.Hour, fmt.Sprintf("%d to %d", from, to))
 }
 
-func (f field) of(from, to int, remaining time.Duration, comment string) span {
+func (f field) of(from, to int, remaining time.Duration, comment string) nftset.Element {
 	iv := nftset.Interval{From: nftset.AddrKey(f.at(from)), To: nftset.AddrKey(f.at(to))}
-	return spanOf(iv, 6*time.Hour, remaining, comment)
+	return banOfSpan(iv, remaining, comment)
+}
+
+// banOfSpan returns a ban of 6 hours, or for ever if there is nothing left.
+func banOfSpan(iv nftset.Interval, remaining time.Duration, comment string) nftset.Element {
+	el := nftset.Element{Interval: iv, Remaining: remaining, Comment: comment}
+	if remaining > 0 {
+		el.Timeout = 6 * time.Hour
+	}
+	return el
 }
 
 // longestAt asks the spans one by one: the remaining time of the longest that
 // holds an address, 0 if none does.
-func longestAt(spans []span, a netip.Addr) time.Duration {
+func longestAt(spans []nftset.Element, a netip.Addr) time.Duration {
 	var longest time.Duration
 	for _, s := range spans {
 		if s.Contains(nftset.AddrKey(a)) {
-			longest = max(longest, s.remaining)
+			longest = max(longest, lasts(s))
 		}
 	}
 	return longest
@@ -73,7 +82,7 @@ func longestAt(spans []span, a netip.Addr) time.Duration {
 
 // checkFlat fails the test unless spans are in order and apart, and made of
 // nothing but what they were cut from.
-func checkFlat(t *testing.T, spans, from []span) {
+func checkFlat(t *testing.T, spans, from []nftset.Element) {
 	t.Helper()
 	for i, s := range spans {
 		if s.To.Compare(s.From) < 0 {
@@ -82,8 +91,8 @@ func checkFlat(t *testing.T, spans, from []span) {
 		if i > 0 && spans[i-1].To.Compare(s.From) >= 0 {
 			t.Fatalf("%v and %v overlap, or are not in order", spans[i-1], s)
 		}
-		if !slices.ContainsFunc(from, func(o span) bool {
-			return o.Covers(s.Interval) && o.remaining == s.remaining && o.timeout == s.timeout && o.comment == s.comment
+		if !slices.ContainsFunc(from, func(o nftset.Element) bool {
+			return o.Covers(s.Interval) && o.Remaining == s.Remaining && o.Timeout == s.Timeout && o.Comment == s.Comment
 		}) {
 			t.Fatalf("%+v is a part of none of %+v", s, from)
 		}
@@ -97,7 +106,7 @@ func TestFlatten(t *testing.T) {
 	t.Logf("seed %d", seed)
 	for round := range 10_000 {
 		f := fields[round%len(fields)]
-		var spans []span
+		var spans []nftset.Element
 		for range random.IntN(12) {
 			spans = append(spans, f.span(random))
 		}
@@ -130,7 +139,7 @@ func TestReplace(t *testing.T) {
 	t.Logf("seed %d", seed)
 	for round := range 5_000 {
 		f := fields[round%len(fields)]
-		var have, added []span
+		var have, added []nftset.Element
 		for range random.IntN(8) {
 			have = append(have, f.span(random))
 		}
@@ -140,12 +149,12 @@ func TestReplace(t *testing.T) {
 		}
 		if len(have) > 0 && random.IntN(3) == 0 {
 			again := have[random.IntN(len(have))]
-			added = append(added, spanOf(again.Interval, 6*time.Hour, time.Duration(random.IntN(5))*time.Hour, "again"))
+			added = append(added, banOfSpan(again.Interval, time.Duration(random.IntN(5))*time.Hour, "again"))
 		}
 		want := replace(have, added)
 		checkFlat(t, want, slices.Concat(have, added))
-		kept := slices.DeleteFunc(slices.Clone(have), func(h span) bool {
-			return slices.ContainsFunc(added, func(a span) bool { return a.Interval == h.Interval })
+		kept := slices.DeleteFunc(slices.Clone(have), func(h nftset.Element) bool {
+			return slices.ContainsFunc(added, func(a nftset.Element) bool { return a.Interval == h.Interval })
 		})
 		for i := range fieldSize {
 			a := f.at(i)
@@ -155,13 +164,13 @@ func TestReplace(t *testing.T) {
 		}
 
 		// The changes that lead there.
-		gone, more := changes(have, want)
-		result := slices.DeleteFunc(slices.Clone(have), func(h span) bool { return slices.Contains(gone, h) })
+		gone, more := apart(have, want, compareBans)
+		result := slices.DeleteFunc(slices.Clone(have), func(h nftset.Element) bool { return slices.Contains(gone, h) })
 		if n := len(have) - len(gone); len(result) != n {
 			t.Fatalf("of %v must go what is not there: %v", have, gone)
 		}
 		result = append(result, more...)
-		slices.SortFunc(result, func(a, b span) int { return a.Compare(b.Interval) })
+		slices.SortFunc(result, func(a, b nftset.Element) int { return a.Compare(b.Interval) })
 		if !slices.Equal(result, want) {
 			t.Fatalf("%v without %v and with %v is not %v", have, gone, more, want)
 		}
@@ -176,12 +185,12 @@ func TestReplace(t *testing.T) {
 // TestFlattenMany is quadratic nowhere.
 func TestFlattenMany(t *testing.T) {
 	const n = 200_000
-	var spans []span
+	var spans []nftset.Element
 	for i := range n {
 		a := netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 0})
-		spans = append(spans, spanOf(nftset.Prefix(netip.PrefixFrom(a, 24)).Interval, time.Hour, time.Duration(i%7)*time.Minute, ""))
+		spans = append(spans, banOfSpan(nftset.Prefix(netip.PrefixFrom(a, 24)).Interval, time.Duration(i%7)*time.Minute, ""))
 		if i%100 == 0 {
-			spans = append(spans, spanOf(nftset.Prefix(netip.PrefixFrom(a, 8+i%16)).Interval, time.Hour, time.Second, ""))
+			spans = append(spans, banOfSpan(nftset.Prefix(netip.PrefixFrom(a, 8+i%16)).Interval, time.Second, ""))
 		}
 	}
 	start := time.Now()

@@ -19,7 +19,8 @@ const day = 24 * time.Hour
 func aBan(set string, step int, cause ruleset.Cause, prefix string, timeout, remaining time.Duration, comment string) ban {
 	p := netip.MustParsePrefix(prefix)
 	return newBan(ruleset.Entry{
-		Interval: nftset.Prefix(p).Interval, Set: set, Step: step, Cause: cause, Timeout: timeout, Remaining: remaining, Comment: comment,
+		Element: nftset.Element{Interval: nftset.Prefix(p).Interval, Timeout: timeout, Remaining: remaining, Comment: comment},
+		Set:     set, Step: step, Cause: cause,
 	}, p, testNow)
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -43,7 +44,7 @@ func TestKnowledgeIsOfTheBan(t *testing.T) {
 		}
 	}
 	var none *knowledge
-	if got := none.explain(ban{Entry: ruleset.Entry{Remaining: time.Hour}}); got.known != nil {
+	if got := none.explain(ban{Entry: ruleset.Entry{Element: nftset.Element{Remaining: time.Hour}}}); got.known != nil {
 		t.Error("nothing is known, but of this ban")
 	}
 }

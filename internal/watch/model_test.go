@@ -229,8 +229,10 @@ func (m *model) notice() bool {
 
 func (m *model) entry(role ruleset.Role, p netip.Prefix, e timed) ruleset.Entry {
 	return ruleset.Entry{
-		Interval: nftset.Prefix(p).Interval, Set: role.Set(p.Addr(), e.step), Role: role, Step: e.step, Timeout: e.timeout,
-		Remaining: e.until.Sub(m.now.Boot), Comment: e.comment,
+		Element: nftset.Element{
+			Interval: nftset.Prefix(p).Interval, Timeout: e.timeout, Remaining: e.until.Sub(m.now.Boot), Comment: e.comment,
+		},
+		Set: role.Set(p.Addr(), e.step), Role: role, Step: e.step,
 	}
 }
 
