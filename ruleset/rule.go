@@ -113,16 +113,13 @@ func (p *parser) duration() time.Duration {
 
 func (p *parser) add(e ...expr.Any) { p.exprs = append(p.exprs, e...) }
 
-// requireFamily tests for NFPROTO_IPV4 or NFPROTO_IPV6, unless the rule has.
-func (p *parser) requireFamily(nfproto byte) {
-	if p.nfproto != nfproto {
+// require tests for the protocols that packets with a field have, unless the
+// rule has.
+func (p *parser) require(nfproto, l4proto byte) {
+	if nfproto != 0 && p.nfproto != nfproto {
 		p.nfproto = nfproto
 		p.add(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register}, compare(expr.CmpOpEq, nfproto))
 	}
-}
-
-// requireProtocol tests for a transport protocol, unless the rule has.
-func (p *parser) requireProtocol(l4proto byte) {
 	if l4proto != anyProtocol && p.l4proto != l4proto {
 		p.l4proto = l4proto
 		p.add(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, compare(expr.CmpOpEq, l4proto))
@@ -136,13 +133,8 @@ func compare(op expr.CmpOp, data ...byte) *expr.Cmp {
 // hostOrder encodes a number as the kernel keeps it in a register.
 func hostOrder(v uint32) []byte { return binaryutil.NativeEndian.PutUint32(v) }
 
-// protocols are the words for transport protocols. th is for rules that only
-// packets of one protocol come to: their ports are read without asking again
-// which it is.
-var protocols = map[string]byte{
-	"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "th": anyProtocol,
-	"icmp": unix.IPPROTO_ICMP, "icmpv6": unix.IPPROTO_ICMPV6,
-}
+// protocols are the words for transport protocols.
+var protocols = map[string]byte{"icmp": unix.IPPROTO_ICMP, "icmpv6": unix.IPPROTO_ICMPV6}
 
 const anyProtocol = 0
 
@@ -181,7 +173,8 @@ var fixed = []struct {
 		&expr.Socket{Key: expr.SocketKeyWildcard, Register: register}, compare(expr.CmpOpEq, 0),
 	}},
 	{isOpening, []expr.Any{
-		transport(tcpFlagsAt, 1, register),
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, compare(expr.CmpOpEq, unix.IPPROTO_TCP),
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: tcpFlagsAt, Len: 1},
 		&expr.Bitwise{
 			SourceRegister: register, DestRegister: register, Len: 1, Mask: []byte{tcpRST | tcpACK}, Xor: []byte{0},
 		},
@@ -217,13 +210,6 @@ var dynsetOps = map[string]uint32{"add": unix.NFT_DYNSET_OP_ADD, "update": unix.
 
 const dynsetDelete = 2 // NFT_DYNSET_OP_DELETE, of Linux 5.4
 
-func familyNamed(word string) family {
-	if word == families[1].nft {
-		return families[1]
-	}
-	return families[0]
-}
-
 // statement reads a statement.
 func (p *parser) statement() {
 	if !strings.HasPrefix(p.rest, "ip") {
@@ -231,9 +217,6 @@ func (p *parser) statement() {
 	}
 	for _, f := range fixed {
 		if p.accept(f.text) {
-			if f.text == isOpening {
-				p.requireProtocol(unix.IPPROTO_TCP)
-			}
 			p.add(f.exprs...)
 			return
 		}
@@ -252,10 +235,8 @@ func (p *parser) statement() {
 		p.log()
 	case "limit":
 		p.add(p.limit())
-	case "ip", "ip6":
-		p.network(familyNamed(word))
-	case "tcp", "udp", "th", "icmpv6":
-		p.transport(protocols[word])
+	case "ip", "ip6", "tcp", "udp", "th", "icmpv6":
+		p.match(p.key(word))
 	case "add", "update", "delete":
 		p.dynset(dynsetOps[word])
 	default:
@@ -263,9 +244,9 @@ func (p *parser) statement() {
 	}
 }
 
-// relation reads what the register is compared with, a set, a range or a value,
-// which is equality unless it says otherwise.
-func (p *parser) relation(encode func(string) []byte) {
+// relation reads what the register, of so many bytes, is compared with: a set, a
+// range or a value, which is equality unless it says otherwise.
+func (p *parser) relation(length uint32) {
 	op := expr.CmpOpEq
 	if p.accept("!=") {
 		op = expr.CmpOpNeq
@@ -275,6 +256,9 @@ func (p *parser) relation(encode func(string) []byte) {
 		p.add(&expr.Lookup{SourceRegister: register, SetName: set, Invert: op == expr.CmpOpNeq})
 		return
 	}
+	encode := func(number string) []byte {
+		return binary.BigEndian.AppendUint64(nil, p.parse(number, int(8*length)))[8-length:]
+	}
 	if from, to, ok := strings.Cut(word, "-"); ok {
 		p.add(compare(expr.CmpOpGte, encode(from)...), compare(expr.CmpOpLte, encode(to)...))
 		return
@@ -282,21 +266,15 @@ func (p *parser) relation(encode func(string) []byte) {
 	p.add(compare(op, encode(word)...))
 }
 
-func (p *parser) byteOf(word string) []byte { return []byte{byte(p.parse(word, 8))} }
-
-func (p *parser) portOf(word string) []byte {
-	return binary.BigEndian.AppendUint16(nil, uint16(p.parse(word, 16)))
-}
-
 func (p *parser) meta() {
 	switch key := p.next(); {
 	case key == "nfproto":
-		p.requireFamily(map[string]byte{"ipv4": unix.NFPROTO_IPV4, "ipv6": unix.NFPROTO_IPV6}[p.next()])
+		p.require(map[string]byte{"ipv4": unix.NFPROTO_IPV4, "ipv6": unix.NFPROTO_IPV6}[p.next()], anyProtocol)
 	case key == "l4proto" && strings.HasPrefix(p.rest, "@"):
 		p.add(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register})
-		p.relation(nil)
+		p.relation(1)
 	case key == "l4proto":
-		p.requireProtocol(protocols[p.next()])
+		p.require(0, protocols[p.next()])
 	default:
 		p.check(false)
 	}

@@ -11,50 +11,97 @@ import (
 // portAt is the offset of the destination port, of TCP and UDP alike.
 const portAt = 2
 
-func transport(offset, length, into uint32) *expr.Payload {
-	return &expr.Payload{DestRegister: into, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: length}
+// headerField is a field of a header.
+type headerField struct {
+	base             expr.PayloadBase
+	at, length       uint32
+	nfproto, l4proto byte // the protocols of packets that have it, 0 for any
 }
 
-// transport reads a statement about a transport header.
-func (p *parser) transport(proto byte) {
-	p.requireProtocol(proto)
-	switch field := p.next(); field {
-	case "dport":
-		p.add(transport(portAt, 2, register))
-		p.relation(p.portOf)
-	case "type": // of ICMPv6
-		p.add(transport(0, 1, register))
-		p.relation(p.byteOf)
-	default:
-		p.check(false)
-	}
-}
-
-// network reads a statement about a network header.
-func (p *parser) network(f family) {
-	if p.accept("hoplimit") {
+// headerFields are those that rules read. th is for rules that only packets of one
+// protocol come to: their ports are read without asking again which it is.
+var headerFields = func() map[string]headerField {
+	transport := expr.PayloadBaseTransportHeader
+	all := map[string]headerField{
+		"tcp dport":   {transport, portAt, 2, 0, unix.IPPROTO_TCP},
+		"udp dport":   {transport, portAt, 2, 0, unix.IPPROTO_UDP},
+		"th dport":    {transport, portAt, 2, 0, anyProtocol},
+		"icmpv6 type": {transport, 0, 1, 0, unix.IPPROTO_ICMPV6},
 		// Our rules read it of ICMPv6 only, which few packets are.
-		p.requireFamily(f.number())
-		p.requireProtocol(unix.IPPROTO_ICMPV6)
-		p.add(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 7, Len: 1})
-		p.relation(p.byteOf)
-		return
+		"ip6 hoplimit": {expr.PayloadBaseNetworkHeader, 7, 1, unix.NFPROTO_IPV6, unix.IPPROTO_ICMPV6},
 	}
-	k := p.key(f)
-	if !strings.HasPrefix(p.rest, "!= @") || k.port {
+	for _, f := range families {
+		for name, at := range map[string]uint32{"saddr": f.saddrAt, "daddr": f.daddrAt} {
+			all[f.nft+" "+name] = headerField{expr.PayloadBaseNetworkHeader, at, uint32(f.key.Len()), f.number(), anyProtocol}
+		}
+	}
+	return all
+}()
+
+func (f headerField) payload(into uint32) *expr.Payload {
+	return &expr.Payload{DestRegister: into, Base: f.base, Offset: f.at, Len: f.length}
+}
+
+// key is what a set is asked for, or gets, and what is compared: a field, or a
+// part of it, and a port.
+type key struct {
+	headerField
+	name string // "ip saddr"
+	bits int    // of the field that count
+	port *headerField
+}
+
+// key reads a key, of whose name the first word has been read.
+func (p *parser) key(word string) key {
+	name := func(word string) (string, headerField) {
+		word += " " + p.next()
+		f, known := headerFields[word]
+		p.check(known)
+		return word, f
+	}
+	var k key
+	k.name, k.headerField = name(word)
+	k.bits = int(8 * k.length)
+	if p.accept("&") {
+		mask, err := netip.ParseAddr(p.next())
+		p.check(err == nil)
+		k.bits = 0
+		for _, b := range mask.AsSlice() {
+			for ; b != 0; b <<= 1 {
+				k.bits++
+			}
+		}
+	}
+	if p.accept(".") {
+		_, port := name(p.next())
+		k.port = &port
+	}
+	return k
+}
+
+// mask cuts an address in the first register, into another one.
+func (k key) mask(into uint32) *expr.Bitwise {
+	return &expr.Bitwise{
+		SourceRegister: register, DestRegister: into, Len: k.length, Mask: netmask(int(k.length), k.bits), Xor: make([]byte, k.length),
+	}
+}
+
+// match reads the rest of a statement that asks about a key.
+func (p *parser) match(k key) {
+	if !strings.HasPrefix(p.rest, "!= @") || k.port != nil {
 		p.load(k)
-		p.relation(nil)
+		p.relation(k.length)
 		return
 	}
 	// One address is loaded once, however many sets must not hold it, and masked
 	// into other registers. nft would load it each time; it lists both alike.
-	if p.run != k.field {
-		p.requireFamily(f.number())
-		p.add(k.payload())
-		p.run, p.into, p.intoBits = k.field, register, f.bits()
+	if p.run != k.name {
+		p.require(k.nfproto, k.l4proto)
+		p.add(k.payload(register))
+		p.run, p.into, p.intoBits = k.name, register, int(8*k.length)
 	}
 	from := uint32(register)
-	if k.bits < f.bits() {
+	if k.bits < int(8*k.length) {
 		if k.bits != p.intoBits {
 			p.into++
 			p.intoBits = k.bits
@@ -66,71 +113,24 @@ func (p *parser) network(f family) {
 	p.add(&expr.Lookup{SourceRegister: from, SetName: strings.TrimPrefix(p.next(), "@"), Invert: true})
 }
 
-// key is what a set is asked for, or gets: an address, or a part of it, and a
-// port.
-type key struct {
-	family
-	field string // "ip saddr"
-	at    uint32 // its offset
-	bits  int    // of it that count
-	port  bool
-	proto byte
-}
-
-// key reads a key.
-func (p *parser) key(f family) key {
-	k := key{family: f, at: f.saddrAt, bits: f.bits()}
-	field := p.next()
-	if k.field = f.nft + " " + field; field == "daddr" {
-		k.at = f.daddrAt
-	}
-	if p.accept("&") {
-		mask, err := netip.ParseAddr(p.next())
-		p.check(err == nil)
-		k.bits = 0
-		for _, b := range mask.AsSlice() {
-			for ; b != 0; b <<= 1 {
-				k.bits++
-			}
-		}
-	}
-	if k.port = p.accept("."); k.port {
-		k.proto = protocols[p.next()]
-		p.expect("dport")
-	}
-	return k
-}
-
-func (k key) payload() *expr.Payload {
-	return &expr.Payload{
-		DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: k.at, Len: uint32(k.key.Len()),
-	}
-}
-
-// mask cuts an address in the first register, into another one.
-func (k key) mask(into uint32) *expr.Bitwise {
-	n := k.key.Len()
-	return &expr.Bitwise{
-		SourceRegister: register, DestRegister: into, Len: uint32(n), Mask: netmask(k.family, k.bits).AsSlice(), Xor: make([]byte, n),
-	}
-}
-
 // load loads a key into the register. The parts of a concatenation begin
 // multiples of 4 bytes behind each other.
 func (p *parser) load(k key) {
 	p.run = ""
-	p.requireFamily(k.number())
-	p.requireProtocol(k.proto)
-	p.add(k.payload())
-	if k.bits < k.family.bits() {
+	p.require(k.nfproto, k.l4proto)
+	if k.port != nil {
+		p.require(k.port.nfproto, k.port.l4proto)
+	}
+	p.add(k.payload(register))
+	if k.bits < int(8*k.length) {
 		p.add(k.mask(register))
 	}
-	if k.port {
-		at := unix.NFT_REG32_00 + uint32(k.key.Len()/4)
+	if k.port != nil {
+		at := unix.NFT_REG32_00 + k.length/4
 		if at == unix.NFT_REG32_04 {
 			at = unix.NFT_REG_2 // the same place, and what nft calls it
 		}
-		p.add(transport(portAt, 2, at))
+		p.add(k.port.payload(at))
 	}
 }
 
@@ -138,7 +138,7 @@ func (p *parser) load(k key) {
 func (p *parser) dynset(op uint32) {
 	d := &expr.Dynset{SrcRegKey: register, SetName: strings.TrimPrefix(p.next(), "@"), Operation: op}
 	p.expect("{")
-	p.load(p.key(familyNamed(p.next())))
+	p.load(p.key(p.next()))
 	if p.accept("timeout") {
 		d.Timeout = p.duration()
 	}

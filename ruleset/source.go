@@ -31,19 +31,19 @@ func (f family) network(prefix6 int) source {
 func (s source) address(field string) string {
 	text := s.nft + " " + field
 	if s.prefixLen < s.bits() {
-		text += " & " + netmask(s.family, s.prefixLen).String()
+		mask, _ := netip.AddrFromSlice(netmask(s.key.Len(), s.prefixLen))
+		text += " & " + mask.String()
 	}
 	return text
 }
 
-// netmask returns an address of which the first n bits are set.
-func netmask(f family, n int) netip.Addr {
-	mask := make([]byte, f.key.Len())
+// netmask returns so many bytes of which the first n bits are set.
+func netmask(length, n int) []byte {
+	mask := make([]byte, length)
 	for i := range n {
 		mask[i/8] |= 0x80 >> (i % 8)
 	}
-	a, _ := netip.AddrFromSlice(mask)
-	return a
+	return mask
 }
 
 func (s source) saddr() string { return s.address("saddr") }
