@@ -22,13 +22,7 @@ import (
 // them, and after an error, they can be in both. And a table that was made
 // dormant is woken before it is repaired.
 func Apply(c *nftset.Conn, spec Spec) (*Plan, error) {
-	p, err := run(c, spec, c.Commit, func() (done bool, err error) {
-		after, err := prepare(c, spec)
-		if err != nil {
-			return false, fmt.Errorf("%s: %w", unconfirmed, err)
-		}
-		return after.Empty(), nil
-	})
+	p, err := run(c, spec, true)
 	if err != nil || p.Empty() || p.Created {
 		return p, err
 	}
@@ -45,7 +39,7 @@ const unconfirmed = "the changes are made, but cannot be read back"
 // Prepare makes the plan that [Apply] would run and has the kernel check it,
 // and changes nothing. Errors are those of Apply.
 func Prepare(c *nftset.Conn, spec Spec) (*Plan, error) {
-	return run(c, spec, c.Check, func() (bool, error) { return true, nil })
+	return run(c, spec, false)
 }
 
 // run plans and executes until the transaction is committed.
@@ -54,23 +48,24 @@ func Prepare(c *nftset.Conn, spec Spec) (*Plan, error) {
 // read. The count includes changes of other tables: a program that updates a
 // set of its own 40 times a second would forever be in the way of a plan that
 // takes longer to make. So after some attempts the transaction is not guarded
-// any more, and verify compares what came of it with what was wanted. A plan
-// for a table that is not as it was fails as a whole, or makes of it what
-// another plan puts right.
-func run(
-	c *nftset.Conn, spec Spec, execute func(*nftset.Tx) error, verify func() (done bool, err error),
-) (*Plan, error) {
+// any more, and what came of it is compared with what was wanted. A plan for a
+// table that is not as it was fails as a whole, or makes of it what another plan
+// puts right.
+func run(c *nftset.Conn, spec Spec, commit bool) (*Plan, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
 	const guardedAttempts, refusedAttempts = 2, 5
 	for attempt := 1; ; attempt++ {
 		guarded, again := attempt <= guardedAttempts, attempt < attempts
-		p, err := attemptOnce(c, spec, execute, guarded)
-		if err == nil && !guarded && !p.Empty() {
-			var done bool
-			if done, err = verify(); err == nil && !done && again {
+		p, err := attemptOnce(c, spec, commit, guarded)
+		if err == nil && commit && !guarded && !p.Empty() {
+			after, fault := prepare(c, spec)
+			if fault == nil && !after.Empty() && again {
 				continue
+			}
+			if fault != nil {
+				err = fmt.Errorf("%s: %w", unconfirmed, fault)
 			}
 		}
 		switch {
@@ -93,10 +88,14 @@ func run(
 	}
 }
 
-func attemptOnce(c *nftset.Conn, spec Spec, execute func(*nftset.Tx) error, guarded bool) (*Plan, error) {
+func attemptOnce(c *nftset.Conn, spec Spec, commit, guarded bool) (*Plan, error) {
 	p, err := prepare(c, spec)
 	if err != nil {
 		return nil, err
+	}
+	execute := c.Check
+	if commit {
+		execute = c.Commit
 	}
 	if !guarded {
 		p.ahead.Generation, p.rest.Generation = 0, 0

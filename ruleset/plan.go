@@ -53,14 +53,11 @@ func (p *Plan) Empty() bool { return len(p.changes) == 0 }
 
 // Current reports whether the kernel's table does what it is to do. It does
 // also while rules ask a set of prefixes whose last ban is over: nothing
-// deletes them at that moment, and they only cost time. And it does while it
-// lacks a network of this host: addresses come and go.
-func (p *Plan) Current() bool { return p.Empty() || p.tidies || p.OnlyLearns() }
-
-// OnlyLearns reports whether the plan only adds networks of this host that the
-// table lacks: except for sources in them, the table does all that it should,
-// and no program has changed it.
-func (p *Plan) OnlyLearns() bool { return slices.Equal(p.changes, []string{setOwn6}) }
+// deletes them at that moment, and they only cost time. And it does while all
+// that it lacks is a network of this host: addresses come and go.
+func (p *Plan) Current() bool {
+	return p.Empty() || p.tidies || slices.Equal(p.changes, []string{setOwn6})
+}
 
 // Summary names what the plan changes, each thing once: "whitelist4", "rules",
 // "timeout of ban4".
