@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/portmon/portmon/nftset"
 )
@@ -99,23 +98,5 @@ func TestOwn6OfAFullSet(t *testing.T) {
 	}
 	if p := l.prepare(spec); !p.Empty() {
 		t.Errorf("there is more to do:\n%s", p)
-	}
-}
-
-// TestOwn6KeepsSteps changes the prefix length where each address was a source
-// of its own: those of neighbours go on being theirs.
-func TestOwn6KeepsSteps(t *testing.T) {
-	spec := trapSpec()
-	spec.Prefix6 = 128
-	l := newTrap(t, spec)
-	for _, p := range []string{"2001:db8:c::1/128", "2001:db8:e::1/128"} {
-		l.put(Record{Source: prefix(p), Step: 2, StepRemaining: time.Hour})
-	}
-	spec.Prefix6, spec.Own6 = 64, []netip.Prefix{prefix("2001:db8:c::/64")}
-	l.apply(spec)
-	for a, want := range map[string]int{"2001:db8:c::1": 2, "2001:db8:c::2": 0, "2001:db8:e::1": 2, "2001:db8:e::2": 2} {
-		if st := l.lookup(addr(a)); st.Step != want {
-			t.Errorf("of %s step %d is remembered, want %d", a, st.Step, want)
-		}
 	}
 }
