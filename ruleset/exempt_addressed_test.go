@@ -205,7 +205,7 @@ func TestNeighbourDiscoveryWithABannedNetwork(t *testing.T) {
 	l.Internet.Listen("tcp", "[::]:443")
 	l.Link.LearnNeighbours()
 	for _, a := range []netip.Addr{l.Link.A.IPv4, l.Link.A.IPv6} {
-		if err := l.Host.Exchange("tcp", netip.Addr{}, at(a, 443), time.Second); err != nil {
+		if err := l.Host.Exchange("tcp", netip.Addr{}, at(a, 443), lab.Patience); err != nil {
 			t.Errorf("from the host to a neighbour that is banned: %v", err)
 		}
 	}

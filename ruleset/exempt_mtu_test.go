@@ -87,11 +87,11 @@ func TestPathMTUThroughABannedRouter(t *testing.T) {
 		l.Cut(router)
 
 		sniffer := l.Host.Sniff(l.Link.B.Dev)
-		conn, err := visitor.With(l.T).Dial("tcp", from, l.To(from, 21), time.Second)
+		conn, err := visitor.With(l.T).Dial("tcp", from, l.To(from, 21), lab.Patience)
 		if err != nil {
 			l.T.Fatal(err)
 		}
-		if err := conn.SetDeadline(time.Now().Add(lab.Patience / 4)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(lab.Patience)); err != nil {
 			l.T.Fatal(err)
 		}
 		n, err := io.Copy(io.Discard, conn)

@@ -28,7 +28,7 @@ func TestConnectionsOlderThanTheTable(t *testing.T) {
 			}
 			t.Cleanup(func() { listener.Close() })
 			open := func() (near, far net.Conn) {
-				near, err := l.Host.Dial("tcp", netip.Addr{}, at(server, 54), time.Second)
+				near, err := l.Host.Dial("tcp", netip.Addr{}, at(server, 54), lab.Patience)
 				if err != nil {
 					t.Fatal(err)
 				}

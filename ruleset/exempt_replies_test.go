@@ -29,10 +29,10 @@ func (l *fixture) ask(from *netnstest.Host, server netip.Addr) {
 	l.T.Helper()
 	from = from.With(l.T)
 	for range 3 {
-		if err := from.Exchange("udp", netip.Addr{}, at(server, 53), time.Second); err != nil {
+		if err := from.Exchange("udp", netip.Addr{}, at(server, 53), lab.Patience); err != nil {
 			l.T.Errorf("%s asks %v by UDP: %v", from.Name(), server, err)
 		}
-		if err := from.Exchange("tcp", netip.Addr{}, at(server, 53), time.Second); err != nil {
+		if err := from.Exchange("tcp", netip.Addr{}, at(server, 53), lab.Patience); err != nil {
 			l.T.Errorf("%s asks %v by TCP: %v", from.Name(), server, err)
 		}
 	}
@@ -41,7 +41,7 @@ func (l *fixture) ask(from *netnstest.Host, server netip.Addr) {
 // connect opens a connection from an address of the outside to the host.
 func (l *fixture) connect(src netip.Addr, port uint16) net.Conn {
 	l.T.Helper()
-	conn, err := l.Internet.Dial("tcp", src, l.To(src, port), time.Second)
+	conn, err := l.Internet.Dial("tcp", src, l.To(src, port), lab.Patience)
 	if err != nil {
 		l.T.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestRepliesOfABannedServer(t *testing.T) {
 				server, bystander := nameServer[index(f)], l.source(f)
 				l.ask(l.Host, server)
 				in := l.connect(server, lab.OpenTCP)
-				out, err := l.Host.Dial("tcp", netip.Addr{}, at(server, 53), time.Second)
+				out, err := l.Host.Dial("tcp", netip.Addr{}, at(server, 53), lab.Patience)
 				if err == nil {
 					err = errors.Join(out.SetDeadline(time.Now().Add(lab.Patience)), netnstest.Echo(out))
 				}
@@ -211,7 +211,7 @@ func TestLateRepliesAreNotAnOffence(t *testing.T) {
 		l.wantStanding(stranger, 1, CauseTrap)
 
 		// And TCP: a connection that the server resets, or that has timed out.
-		if err := l.Host.Exchange("tcp", netip.Addr{}, at(server, 54), time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
+		if err := l.Host.Exchange("tcp", netip.Addr{}, at(server, 54), lab.Patience); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("a closed port of the server: %v", err)
 		}
 		l.wantStanding(server, 0, CauseUnknown)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 )
@@ -31,7 +32,7 @@ func TestConnectionIsNotRevived(t *testing.T) {
 		defer listener.Close()
 		client := nameServer[index(f)]
 		sniffer := l.Internet.Sniff(l.Link.A.Dev)
-		far, err := l.Internet.Dial("tcp", client, l.To(client, 8000), time.Second)
+		far, err := l.Internet.Dial("tcp", client, l.To(client, 8000), lab.Patience)
 		if err != nil {
 			l.T.Fatal(err)
 		}
@@ -41,13 +42,13 @@ func TestConnectionIsNotRevived(t *testing.T) {
 			l.T.Fatal(err)
 		}
 		defer near.Close()
-		send := func(from, to net.Conn) error {
+		send := func(from, to net.Conn, patience time.Duration) error {
 			_, err := from.Write([]byte("x"))
-			to.SetReadDeadline(time.Now().Add(time.Second))
+			to.SetReadDeadline(time.Now().Add(patience))
 			_, readErr := to.Read(make([]byte, 1))
 			return errors.Join(err, readErr)
 		}
-		if err := errors.Join(send(far, near), send(near, far)); err != nil {
+		if err := errors.Join(send(far, near, lab.Patience), send(near, far, lab.Patience)); err != nil {
 			l.T.Fatal(err)
 		}
 		l.Internet.Fence()
@@ -73,10 +74,10 @@ func TestConnectionIsNotRevived(t *testing.T) {
 		if err != nil {
 			l.T.Fatal(err)
 		}
-		if err := send(near, far); err != nil {
+		if err := send(near, far, lab.Patience); err != nil {
 			l.T.Fatal(err) // bans are no matter of what this host sends
 		}
-		if err := send(far, near); !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := send(far, near, time.Second); !errors.Is(err, os.ErrDeadlineExceeded) {
 			l.T.Errorf("the service got what a banned client sent: error %v", err)
 		}
 		l.ask(l.Host, client) // which is answered all the same

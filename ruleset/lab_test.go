@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -276,6 +277,24 @@ func (l *fixture) addMany(set string, elems []nftset.Element) {
 			l.T.Fatal(err)
 		}
 	}
+}
+
+// work returns how long a CPU is busy with f, and the kernel on its behalf,
+// whatever else the machine does.
+func work(t testing.TB, f func()) time.Duration {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	used := func() time.Duration {
+		var u unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	before := used()
+	f()
+	return used() - before
 }
 
 // largeTransactions reports whether a transaction may be larger than

@@ -65,7 +65,8 @@ func TestLadder(t *testing.T) {
 func TestLadderForgets(t *testing.T) {
 	t.Parallel()
 	spec := trapSpec()
-	spec.BanTime = []time.Duration{200 * time.Millisecond, 300 * time.Millisecond, 400 * time.Millisecond}
+	// The second step outlasts the first by as long as its ban.
+	spec.BanTime = []time.Duration{600 * time.Millisecond, 1200 * time.Millisecond, 1800 * time.Millisecond}
 	spec.Forget = time.Second
 	separately(t, spec, func(l *fixture, f family) {
 		offender, bystander := l.source(f), l.source(f)

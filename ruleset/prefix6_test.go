@@ -79,13 +79,13 @@ func TestNeighbourDiscoveryPasses(t *testing.T) {
 		// The host asks for the router, and is answered.
 		l.Link.LearnNeighbours()
 		answers := l.Host.Sniff("eth0")
-		if err := l.Host.Exchange("tcp", netip.Addr{}, at(router, 443), 3*time.Second); err != nil {
+		if err := l.Host.Exchange("tcp", netip.Addr{}, at(router, 443), lab.Patience); err != nil {
 			t.Errorf("connect to a host of the banned link: %v", err)
 		}
-		if err := l.Host.Exchange("udp", netip.Addr{}, at(router, 53), time.Second); err != nil {
+		if err := l.Host.Exchange("udp", netip.Addr{}, at(router, 53), lab.Patience); err != nil {
 			t.Errorf("send to a host of the banned link: %v", err)
 		}
-		if _, err := answers.Await(discovery(router, 136), time.Second); err != nil {
+		if _, err := answers.Await(discovery(router, 136), lab.Patience); err != nil {
 			t.Errorf("the router advertised itself by another address than that which is banned; what does this prove? %v", err)
 		}
 		answers.Close()
@@ -95,7 +95,7 @@ func TestNeighbourDiscoveryPasses(t *testing.T) {
 		l.Link.LearnNeighbours()
 		answers = l.Internet.Sniff("eth0")
 		questions := l.Host.Sniff("eth0")
-		conn, err := l.Internet.Dial("udp", router, at(host, lab.OpenUDP), time.Second)
+		conn, err := l.Internet.Dial("udp", router, at(host, lab.OpenUDP), lab.Patience)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,10 +103,10 @@ func TestNeighbourDiscoveryPasses(t *testing.T) {
 		if _, err := conn.Write([]byte("hello")); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := questions.Await(discovery(router, 135), time.Second); err != nil {
+		if _, err := questions.Await(discovery(router, 135), lab.Patience); err != nil {
 			t.Errorf("the router did not ask by its banned address: %v", err)
 		}
-		if _, err := answers.Await(discovery(host, 136), time.Second); err != nil {
+		if _, err := answers.Await(discovery(host, 136), lab.Patience); err != nil {
 			t.Errorf("the host did not answer: %v", err)
 		}
 		lab.Await(t, "the datagram to be dropped", func() bool { return l.counters()[CounterDropped] > before })

@@ -31,17 +31,17 @@ func (l *fixture) reach(from *netnstest.Host) {
 	from = from.With(l.T)
 	for _, r := range resolver {
 		for range 3 {
-			if err := from.Exchange("udp", netip.Addr{}, at(r, 53), time.Second); err != nil {
+			if err := from.Exchange("udp", netip.Addr{}, at(r, 53), lab.Patience); err != nil {
 				l.T.Errorf("%s asks the resolver %v: %v", from.Name(), r, err)
 			}
 		}
-		if err := from.Exchange("tcp", netip.Addr{}, at(r, 443), time.Second); err != nil {
+		if err := from.Exchange("tcp", netip.Addr{}, at(r, 443), lab.Patience); err != nil {
 			l.T.Errorf("%s connects to the resolver %v: %v", from.Name(), r, err)
 		}
-		if err := from.Exchange("udp", netip.Addr{}, at(r, 54), time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
+		if err := from.Exchange("udp", netip.Addr{}, at(r, 54), lab.Patience); !errors.Is(err, syscall.ECONNREFUSED) {
 			l.T.Errorf("%s sends to a closed port of the resolver %v: %v, want ECONNREFUSED", from.Name(), r, err)
 		}
-		if err := from.Exchange("tcp", netip.Addr{}, at(r, 444), time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
+		if err := from.Exchange("tcp", netip.Addr{}, at(r, 444), lab.Patience); !errors.Is(err, syscall.ECONNREFUSED) {
 			l.T.Errorf("%s connects to a closed port of the resolver %v: %v, want ECONNREFUSED", from.Name(), r, err)
 		}
 	}
@@ -57,7 +57,7 @@ func TestBansDoNotCutOurOwnTraffic(t *testing.T) {
 
 	var inbound []net.Conn // the resolver's, opened before
 	for i, r := range resolver {
-		conn, err := l.Internet.Dial("tcp", r, l.To(r, lab.OpenTCP), time.Second)
+		conn, err := l.Internet.Dial("tcp", r, l.To(r, lab.OpenTCP), lab.Patience)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +67,7 @@ func TestBansDoNotCutOurOwnTraffic(t *testing.T) {
 		}
 		inbound = append(inbound, conn)
 		// And one that the host opened before.
-		out, err := l.Host.Dial("tcp", netip.Addr{}, at(r, 443), time.Second)
+		out, err := l.Host.Dial("tcp", netip.Addr{}, at(r, 443), lab.Patience)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -145,7 +145,7 @@ func TestLocalPortMayBeATrap(t *testing.T) {
 			var conn net.Conn
 			var err error
 			local := l.To(r, map[string]uint16{"tcp": lab.TrapTCP, "udp": trapUDP}[network])
-			dialer := net.Dialer{Timeout: time.Second, LocalAddr: net.TCPAddrFromAddrPort(local)}
+			dialer := net.Dialer{Timeout: lab.Patience, LocalAddr: net.TCPAddrFromAddrPort(local)}
 			if network == "udp" {
 				dialer.LocalAddr = net.UDPAddrFromAddrPort(local)
 			}
