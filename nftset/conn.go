@@ -70,7 +70,9 @@ func (c *Conn) exchange(f func(nfnl.Message) error, pieces ...[]byte) error {
 // appends, and calls f with the answers that come. The error of f's argument is
 // that of the kernel. It returns ENOBUFS if answers were lost; the first one
 // never is.
-func (c *Conn) ask(typ uint16, family Family, n int, encode func(e *encoder, i int), f func(i int, m nfnl.Message, err error) error) error {
+func (c *Conn) ask(
+	typ uint16, family Family, n int, encode func(e *encoder, i int), f func(i int, m nfnl.Message, err error) error,
+) error {
 	if c.busy {
 		return errBusy
 	}

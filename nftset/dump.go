@@ -89,7 +89,8 @@ func (c *Conn) dumpElements(s *Set, f func(listed) error) (steady bool, err erro
 	if err != nil {
 		return false, err
 	}
-	if err := c.wire.Send(batchFrame(unix.NFNL_MSG_BATCH_BEGIN, 0), batchFrame(unix.NFNL_MSG_BATCH_END, 0)); err != nil {
+	err = c.wire.Send(batchFrame(unix.NFNL_MSG_BATCH_BEGIN, 0), batchFrame(unix.NFNL_MSG_BATCH_END, 0))
+	if err != nil {
 		return false, err
 	}
 	var e encoder

@@ -57,8 +57,8 @@ func (c *Conn) lookup(s *Set, k Key) (el Element, ok bool, err error) {
 	// end of an interval that reaches the top of the key space, and may answer
 	// with the entry next to the right one where two intervals touch. What is
 	// above k is right.
-	end := q[1].listed
-	if end.end && end.el.From.Compare(k) > 0 && q[2].found && el.From == q[0].el.From && q[2].generation == q[0].generation {
+	end, same := q[1].listed, q[2].found && el.From == q[0].el.From && q[2].generation == q[0].generation
+	if same && end.end && end.el.From.Compare(k) > 0 {
 		el.To = end.el.From.prev()
 		return el, true, nil
 	}

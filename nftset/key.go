@@ -73,14 +73,6 @@ func (k Key) Port() uint16 {
 	return k.port
 }
 
-// Proto returns the protocol that k is, or 0 if it is not one.
-func (k Key) Proto() uint8 {
-	if k.typ != InetProto {
-		return 0
-	}
-	return uint8(k.lo)
-}
-
 // String returns the key as nft writes it: "192.0.2.1", "23", "192.0.2.1 . 23",
 // "tcp". Of protocols it names TCP and UDP, others are numbers; nft knows all
 // those in /etc/protocols.

@@ -57,8 +57,8 @@ func chains(s Spec, asked askedNets) []Chain {
 	c.guard()
 	c.banned()
 	c.offenceChains()
-	for _, f := range families {
-		if !asked.net(f) {
+	for i, f := range families {
+		if !asked[i] {
 			continue
 		}
 		for _, r := range netRules(f) {

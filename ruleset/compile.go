@@ -116,9 +116,7 @@ func (s Spec) graceProtocols() []byte {
 
 // askedNets says which sets of prefixes hold something, so that the guard asks
 // them. An empty one would cost every packet some 40 to 80 ns all the same.
-type askedNets struct{ Net4, Net6 bool }
-
-func (a askedNets) net(f family) bool { return *a.of(f) }
+type askedNets [len(families)]bool
 
 // Compile makes the table of a valid Spec.
 func Compile(s Spec) *Table { return compile(s, askedNets{}) }
@@ -148,7 +146,8 @@ func (t *Table) compileSets(s Spec) {
 		t.static(f.whitelist(), f.key, nftset.FlagInterval, s.whitelist(f))
 	}
 	if s.singles() {
-		t.static(setSingle6, nftset.IPv6Addr, nftset.FlagInterval, families[1].merge(slices.Concat(alwaysSingle, s.Single6)))
+		single := families[1].merge(slices.Concat(alwaysSingle, s.Single6))
+		t.static(setSingle6, nftset.IPv6Addr, nftset.FlagInterval, single)
 		t.add(nftset.Set{Name: setOwn6, Type: nftset.IPv6Addr, Flags: nftset.FlagDynamic, Size: ownSize})
 	}
 	for _, f := range families {
@@ -195,7 +194,8 @@ func (t *Table) add(s nftset.Set) {
 }
 
 func (t *Table) dynamic(name string, key nftset.KeyType, timeout time.Duration, size uint32) {
-	t.add(nftset.Set{Name: name, Type: key, Flags: nftset.FlagDynamic | nftset.FlagTimeout, Timeout: timeout, Size: size})
+	flags := nftset.FlagDynamic | nftset.FlagTimeout
+	t.add(nftset.Set{Name: name, Type: key, Flags: flags, Timeout: timeout, Size: size})
 }
 
 // whitelist returns the whitelist of a family, merged.

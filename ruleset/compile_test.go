@@ -122,7 +122,7 @@ func TestDigestStandsForEverything(t *testing.T) {
 	if got := Compile(own).Digest; seen[got] != "no change" {
 		t.Errorf("Own6 gives another digest")
 	}
-	if got := compile(base, askedNets{Net4: true, Net6: true}).Digest; seen[got] != "no change" {
+	if got := compile(base, askedNets{true, true}).Digest; seen[got] != "no change" {
 		t.Errorf("to ask the sets of prefixes gives another digest")
 	}
 }

@@ -52,13 +52,13 @@ func Diff(spec Spec, s *State, c Contents) (*Plan, error) {
 			}
 		}
 		if len(c.Nets[of.net()])-lifted+len(m.toNet[i]) > 0 {
-			asked.set(of)
+			asked[i] = true
 		}
 	}
 	p, err := diff(spec, s, c, m, asked)
 	if err == nil && !p.Empty() {
 		still := s.asked()
-		same, err := diff(spec, s, c, m, askedNets{asked.Net4 || still.Net4, asked.Net6 || still.Net6})
+		same, err := diff(spec, s, c, m, askedNets{asked[0] || still[0], asked[1] || still[1]})
 		p.tidies = err == nil && same.Empty()
 	}
 	return p, err

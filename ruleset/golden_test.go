@@ -17,7 +17,7 @@ func TestGolden(t *testing.T) {
 		"default.nft":  Compile(Default()).String(),
 		"maxretry.nft": Compile(specs["prefix6 61 and maxretry"]).String(),
 		"udp.nft":      Compile(specs["UDP traps"]).String(),
-		"asked.nft":    compile(specs["prefix6 128"], askedNets{Net4: true, Net6: true}).String(),
+		"asked.nft":    compile(specs["prefix6 128"], askedNets{true, true}).String(),
 		"strict.nft":   Compile(specs["strict"]).String(),
 	} {
 		path := filepath.Join("testdata", "golden", name)

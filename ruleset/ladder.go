@@ -117,7 +117,8 @@ func (c *compiler) reportStep(step int) {
 // log writes to the log group. 64 bytes of the packet are its network header,
 // options not counted, and the ports.
 func (c *compiler) log(cause Cause, step int) string {
-	return fmt.Sprintf("log prefix %q group %d snaplen 64 queue-threshold %d", logPrefix(cause, step), c.LogGroup, c.LogThreshold)
+	return fmt.Sprintf("log prefix %q group %d snaplen 64 queue-threshold %d",
+		logPrefix(cause, step), c.LogGroup, c.LogThreshold)
 }
 
 // setScanner remembers that the source was banned for a scan, or forgets it.

@@ -53,16 +53,6 @@ func (s Spec) displaced(have *State, c Contents) displacement {
 // Spec.
 func (s *State) rekeyed(spec Spec) bool { return s.Prefix6 != 0 && s.Prefix6 != spec.Prefix6 }
 
-func (a *askedNets) set(f family)   { *a.of(f) = true }
-func (a *askedNets) unset(f family) { *a.of(f) = false }
-
-func (a *askedNets) of(f family) *bool {
-	if f.is6() {
-		return &a.Net6
-	}
-	return &a.Net4
-}
-
 // moveBans moves bans to the sets of prefixes. They get there ahead of the
 // transaction that takes them from where they are. The kernel (seen on 6.18)
 // makes a new generation of elements visible first and a changed set of

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -30,7 +31,7 @@ func (h *Handle) addNets(f family, added []nftset.Element) error {
 		tx.Discard(set, gone...)
 		tx.Add(set, more...)
 		asked := h.asked()
-		asked.set(f)
+		asked[slices.Index(families[:], f)] = true
 		h.ask(tx, asked)
 		return nil
 	})
@@ -43,9 +44,9 @@ func (h *Handle) addNets(f family, added []nftset.Element) error {
 func (h *Handle) TidyNets() error {
 	return h.editNets(func(tx *nftset.Tx) error {
 		asked := h.asked()
-		for _, f := range families {
+		for i, f := range families {
 			set := h.Set(f.net())
-			if set == nil || !asked.net(f) {
+			if set == nil || !asked[i] {
 				continue
 			}
 			held, err := h.read(set)
@@ -53,7 +54,7 @@ func (h *Handle) TidyNets() error {
 				return err
 			}
 			if len(held) == 0 {
-				asked.unset(f)
+				asked[i] = false
 			} else if free, ok := firstFree(f, held); ok {
 				tx.Discard(set, nftset.Single(free)) // any change will do
 			}
@@ -106,7 +107,9 @@ type netRule struct {
 func netRules(f family) []netRule {
 	held := f.whole().in(f.net())
 	return []netRule{
-		{chainEarlyOpening, "", rule(held, f.whole().notIn(f.whitelist()), notFromLoopback, count(CounterDropped), drop)},
+		{chainEarlyOpening, "", rule(
+			held, f.whole().notIn(f.whitelist()), notFromLoopback, count(CounterDropped), drop,
+		)},
 		{chainGuard, chainBanned, rule(held, goTo(chainBanned))},
 	}
 }
@@ -115,11 +118,9 @@ func netRules(f family) []netRule {
 // rules.
 func (s *State) asked() askedNets {
 	var asked askedNets
-	for _, f := range families {
+	for i, f := range families {
 		for _, r := range netRules(f) {
-			if len(s.netRule(r)) > 0 {
-				asked.set(f)
-			}
+			asked[i] = asked[i] || len(s.netRule(r)) > 0
 		}
 	}
 	return asked
@@ -128,12 +129,12 @@ func (s *State) asked() askedNets {
 // ask makes the table ask those sets of prefixes, by rules in the order in
 // which [Compile] has them.
 func (h *Handle) ask(tx *nftset.Tx, asked askedNets) {
-	for i, first := range netRules(families[0]) { // one for each chain
+	for n, first := range netRules(families[0]) { // one for each chain
 		var have []uint64 // handles
 		var want []Rule   // in the order in which they are inserted
-		for _, f := range families {
-			r := netRules(f)[i]
-			if have = append(have, h.netRule(r)...); asked.net(f) {
+		for i, f := range families {
+			r := netRules(f)[n]
+			if have = append(have, h.netRule(r)...); asked[i] {
 				want = append(want, r.Rule)
 			}
 		}

@@ -161,12 +161,8 @@ var fixed = []struct {
 		&expr.Fib{Register: register, FlagSADDR: true, FlagMARK: true, FlagIIF: true, FlagPRESENT: true, ResultOIF: true},
 		compare(expr.CmpOpEq, hostOrder(0)...),
 	}},
-	{"fib saddr type local", []expr.Any{
-		&expr.Fib{Register: register, FlagSADDR: true, ResultADDRTYPE: true}, compare(expr.CmpOpEq, hostOrder(unix.RTN_LOCAL)...),
-	}},
-	{"fib daddr type != local", []expr.Any{
-		&expr.Fib{Register: register, FlagDADDR: true, ResultADDRTYPE: true}, compare(expr.CmpOpNeq, hostOrder(unix.RTN_LOCAL)...),
-	}},
+	{"fib saddr type local", addressType(expr.Fib{FlagSADDR: true}, expr.CmpOpEq)},
+	{"fib daddr type != local", addressType(expr.Fib{FlagDADDR: true}, expr.CmpOpNeq)},
 	{"socket transparent 0", []expr.Any{socketTransparent, compare(expr.CmpOpEq, 0)}},
 	{"socket transparent 1", []expr.Any{socketTransparent, compare(expr.CmpOpEq, 1)}},
 	{"socket wildcard 0", []expr.Any{
@@ -175,10 +171,7 @@ var fixed = []struct {
 	{isOpening, []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, compare(expr.CmpOpEq, unix.IPPROTO_TCP),
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: tcpFlagsAt, Len: 1},
-		&expr.Bitwise{
-			SourceRegister: register, DestRegister: register, Len: 1, Mask: []byte{tcpRST | tcpACK}, Xor: []byte{0},
-		},
-		compare(expr.CmpOpEq, 0),
+		mask(register, []byte{tcpRST | tcpACK}), compare(expr.CmpOpEq, 0),
 	}},
 }
 
@@ -199,14 +192,28 @@ const (
 func anyBit(key expr.CtKey, bits uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: key, Register: register},
-		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: hostOrder(bits), Xor: make([]byte, 4)},
-		compare(expr.CmpOpNeq, make([]byte, 4)...),
+		mask(register, hostOrder(bits)), compare(expr.CmpOpNeq, make([]byte, 4)...),
+	}
+}
+
+// addressType matches packets by whether an address is one of this host.
+func addressType(fib expr.Fib, op expr.CmpOp) []expr.Any {
+	fib.Register, fib.ResultADDRTYPE = register, true
+	return []expr.Any{&fib, compare(op, hostOrder(unix.RTN_LOCAL)...)}
+}
+
+// mask cuts what is in the first register, into another one.
+func mask(into uint32, bits []byte) *expr.Bitwise {
+	return &expr.Bitwise{
+		SourceRegister: register, DestRegister: into, Len: uint32(len(bits)), Mask: bits, Xor: make([]byte, len(bits)),
 	}
 }
 
 // dynsetOps are the operations of enum nft_dynset_ops of
 // include/uapi/linux/netfilter/nf_tables.h.
-var dynsetOps = map[string]uint32{"add": unix.NFT_DYNSET_OP_ADD, "update": unix.NFT_DYNSET_OP_UPDATE, "delete": dynsetDelete}
+var dynsetOps = map[string]uint32{
+	"add": unix.NFT_DYNSET_OP_ADD, "update": unix.NFT_DYNSET_OP_UPDATE, "delete": dynsetDelete,
+}
 
 const dynsetDelete = 2 // NFT_DYNSET_OP_DELETE, of Linux 5.4
 

@@ -18,8 +18,8 @@ type headerField struct {
 	nfproto, l4proto byte // the protocols of packets that have it, 0 for any
 }
 
-// headerFields are those that rules read. th is for rules that only packets of one
-// protocol come to: their ports are read without asking again which it is.
+// headerFields are those that rules read. th is for rules that only packets of
+// one protocol come to: their ports are read without asking again which it is.
 var headerFields = func() map[string]headerField {
 	transport := expr.PayloadBaseTransportHeader
 	all := map[string]headerField{
@@ -31,9 +31,10 @@ var headerFields = func() map[string]headerField {
 		"ip6 hoplimit": {expr.PayloadBaseNetworkHeader, 7, 1, unix.NFPROTO_IPV6, unix.IPPROTO_ICMPV6},
 	}
 	for _, f := range families {
-		for name, at := range map[string]uint32{"saddr": f.saddrAt, "daddr": f.daddrAt} {
-			all[f.nft+" "+name] = headerField{expr.PayloadBaseNetworkHeader, at, uint32(f.key.Len()), f.number(), anyProtocol}
-		}
+		address := headerField{expr.PayloadBaseNetworkHeader, f.saddrAt, uint32(f.key.Len()), f.number(), anyProtocol}
+		all[f.nft+" saddr"] = address
+		address.at = f.daddrAt
+		all[f.nft+" daddr"] = address
 	}
 	return all
 }()
@@ -79,13 +80,6 @@ func (p *parser) key(word string) key {
 	return k
 }
 
-// mask cuts an address in the first register, into another one.
-func (k key) mask(into uint32) *expr.Bitwise {
-	return &expr.Bitwise{
-		SourceRegister: register, DestRegister: into, Len: k.length, Mask: netmask(int(k.length), k.bits), Xor: make([]byte, k.length),
-	}
-}
-
 // match reads the rest of a statement that asks about a key.
 func (p *parser) match(k key) {
 	if !strings.HasPrefix(p.rest, "!= @") || k.port != nil {
@@ -105,7 +99,7 @@ func (p *parser) match(k key) {
 		if k.bits != p.intoBits {
 			p.into++
 			p.intoBits = k.bits
-			p.add(k.mask(p.into))
+			p.add(mask(p.into, netmask(int(k.length), k.bits)))
 		}
 		from = p.into
 	}
@@ -123,7 +117,7 @@ func (p *parser) load(k key) {
 	}
 	p.add(k.payload(register))
 	if k.bits < int(8*k.length) {
-		p.add(k.mask(register))
+		p.add(mask(register, netmask(int(k.length), k.bits)))
 	}
 	if k.port != nil {
 		at := unix.NFT_REG32_00 + k.length/4

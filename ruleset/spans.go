@@ -20,7 +20,7 @@ func lasts(ban nftset.Element) time.Duration {
 // address is banned for as long as the longest of the bans that it is in. The
 // kernel refuses overlaps in a set.
 func flatten(bans []nftset.Element) []nftset.Element {
-	sorted := slices.SortedStableFunc(slices.Values(bans), func(a, b nftset.Element) int { return a.Compare(b.Interval) })
+	sorted := slices.SortedFunc(slices.Values(bans), compareBans)
 	var (
 		out  []nftset.Element
 		of   = -1       // index of the ban that the last of out is cut from

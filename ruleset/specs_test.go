@@ -102,6 +102,6 @@ func TestEveryValidSpecCompiles(t *testing.T) {
 		if err := s.Validate(); err != nil {
 			t.Fatal(err)
 		}
-		compile(s, askedNets{Net4: random.IntN(2) == 0, Net6: random.IntN(2) == 0})
+		compile(s, askedNets{random.IntN(2) == 0, random.IntN(2) == 0})
 	}
 }

@@ -119,8 +119,12 @@ func (s *State) readChains(c *nftset.Conn) error {
 			if err != nil {
 				return err
 			}
-			ch.Hook = &Hook{Number: h[unix.NFTA_HOOK_HOOKNUM].Uint32(), Priority: int32(h[unix.NFTA_HOOK_PRIORITY].Uint32())}
-			ch.Hook.Plain = string(a[unix.NFTA_CHAIN_TYPE].Text()) == "filter" && a[unix.NFTA_CHAIN_POLICY].Uint32() == nfAccept
+			ch.Hook = &Hook{
+				Number:   h[unix.NFTA_HOOK_HOOKNUM].Uint32(),
+				Priority: int32(h[unix.NFTA_HOOK_PRIORITY].Uint32()),
+				Plain: string(a[unix.NFTA_CHAIN_TYPE].Text()) == "filter" &&
+					a[unix.NFTA_CHAIN_POLICY].Uint32() == nfAccept,
+			}
 		}
 		s.Chains = append(s.Chains, ch)
 		return nil

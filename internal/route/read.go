@@ -82,7 +82,9 @@ func (r *reader) read() error {
 
 // list takes a list of objects, whose messages begin with a header. That of the
 // request is as long, and its first byte is the family.
-func (r *reader) list(what string, kind netlink.HeaderType, family byte, header int, take func([]byte, attributes)) error {
+func (r *reader) list(
+	what string, kind netlink.HeaderType, family byte, header int, take func([]byte, attributes),
+) error {
 	request := netlink.Message{
 		Header: netlink.Header{Type: kind, Flags: netlink.Request | netlink.Dump},
 		Data:   append([]byte{family}, make([]byte, header-1)...),
