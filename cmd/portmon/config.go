@@ -32,10 +32,10 @@ it; then run portmon apply.`,
 func configCheckCommand(p *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check [FILE]",
-		Short: "report all faults of a configuration file",
+		Short: "report the faults of a configuration file",
 		Long: `Check reads a configuration file, ` + config.DefaultPath + ` if none is given,
-and its whitelist files. It reports all faults, and what looks doubtful, with
-the file and the line of the key. It changes nothing and needs no privilege. The
+and its whitelist files. It reports up to 20 faults, and what looks doubtful,
+with the file and the line of the key. It changes nothing and needs no privilege. The
 exit code is 2 if there is a fault.`,
 		Example:           `  portmon config check`,
 		ValidArgsFunction: completeConfig,

@@ -3,8 +3,8 @@
 //
 // It is strict. An unknown key, a value of the wrong type or outside its
 // range, ports that overlap and a whitelist file that cannot be read are all
-// faults. [Load] reports every fault of the file and of its whitelist files at
-// once, each with its line, as [Errors]; only a fault that keeps the file from
+// faults. [Load] reports up to 20 faults of the file and of its whitelist files
+// at once, each with its line, as [Errors]; only a fault that keeps the file from
 // being read as TOML hides the others. What is accepted but probably not meant,
 // such as a whitelisted network with host bits set, becomes a warning.
 //

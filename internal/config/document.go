@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -59,11 +60,25 @@ func locate(data []byte) map[string]position {
 		for _, e := range missing.Errors {
 			line, column := e.Position()
 			for i := range min(len(e.Key()), 2) { // no key of ours has more parts
-				if name := strings.Join(e.Key()[:i+1], "."); places[name].line == 0 {
+				if name := fullName(e.Key()[:i+1]...); places[name].line == 0 {
 					places[name] = position{line, column}
 				}
 			}
 		}
 	}
 	return places
+}
+
+// bareKey matches what needs no quotes as a key.
+var bareKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+// fullName joins the parts of a key as TOML has them.
+func fullName(parts ...string) string {
+	name := make([]string, len(parts))
+	for i, part := range parts {
+		if name[i] = part; !bareKey.MatchString(part) {
+			name[i] = strconv.Quote(part)
+		}
+	}
+	return strings.Join(name, ".")
 }

@@ -75,7 +75,7 @@ func (e Errors) finish(file string) Errors {
 	}
 	slices.SortStableFunc(e, func(a, b *Error) int { return line(a) - line(b) })
 	if len(e) > maxReports {
-		e[maxReports].Err = fmt.Errorf("and more: only the first %d are shown", maxReports)
+		e[maxReports].Err = fmt.Errorf("and more: only %d are shown", maxReports)
 	}
 	return e
 }

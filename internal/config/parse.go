@@ -113,7 +113,7 @@ func (r *reader) read(root map[string]any) {
 	command := watch.get("command")
 	many(command, &w.Command, validString(func(s string) bool { return !strings.Contains(s, "\x00") }, "a string without NUL"))
 	if len(w.Command) > 0 && !isFilePath(w.Command[0]) {
-		command.report(&r.faults,
+		setting{r, command.key, w.Command[0]}.report(&r.faults,
 			errors.New("want the absolute path of a program first: there is no shell and no PATH"))
 	}
 
@@ -134,7 +134,7 @@ func (t *table) checkKeys() {
 	for _, name := range slices.Sorted(maps.Keys(t.values)) {
 		if !slices.Contains(t.known, name) {
 			err := fmt.Errorf("unknown key: want %s", text.Enumerate(t.known, "or"))
-			setting{t.reader, t.prefix + name, nil}.report(&t.faults, err)
+			setting{t.reader, t.prefix + fullName(name), nil}.report(&t.faults, err)
 		}
 	}
 }

@@ -244,7 +244,7 @@ var badConfigs = []struct{ name, text, want string }{
 	{"a fault in an inline table", "trap = {\n tcp = [ ],\n maxretry = 0, x = 1 }",
 		"1:1: trap.maxretry: 0: want an integer from 1 to 1000\n" +
 			"1:1: trap.x: unknown key: want tcp, udp, grace, maxretry or findtime"},
-	{"a key with a dot in its name", "\"trap.tcp\" = [1]", `1:1: trap.tcp: unknown key: want whitelist, whitelist_files, trap, scan, ban or watch`},
+	{"a key with a dot in its name", "\"trap.tcp\" = [1]", `1:1: "trap.tcp": unknown key: want whitelist, whitelist_files, trap, scan, ban or watch`},
 	{"a dotted key below a key", "trap.tcp.x = 1", `1:1: trap.tcp: want a list in brackets`},
 	{"unknown tables, and nothing of their keys", "[trapp]\na = 1\nb = 2\n[other.c]\nd = { e = 1 }\n[trap]\n[other.c.f]\n",
 		`1:2: trapp: unknown key: want whitelist, whitelist_files, trap, scan, ban or watch

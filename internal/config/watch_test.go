@@ -42,8 +42,8 @@ func TestWatchFaults(t *testing.T) {
 		{`ntfy_token_file = "token"`, `2:1: watch.ntfy_token_file: "token": want the absolute path of a file, or "" for none`},
 
 		{`command = "/bin/logger"`, `2:1: watch.command: "/bin/logger": want a list in brackets`},
-		{`command = ["logger"]`, `2:1: watch.command: ['logger']: want the absolute path of a program first: there is no shell and no PATH`},
-		{`command = [""]`, `2:1: watch.command: ['']: want the absolute path of a program first: there is no shell and no PATH`},
+		{`command = ["logger"]`, `2:1: watch.command: "logger": want the absolute path of a program first: there is no shell and no PATH`},
+		{`command = [""]`, `2:1: watch.command: "": want the absolute path of a program first: there is no shell and no PATH`},
 		{`command = ["/bin/logger", 5]`, `2:1: watch.command: 5: want a string without NUL`},
 		{`command = ["/bin/logger", "a\u0000"]`, `2:1: watch.command: "a\x00": want a string without NUL`},
 	}

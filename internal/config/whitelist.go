@@ -45,6 +45,9 @@ func (r *reader) readWhitelistFile(name string) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(5))
 
 	add := func(to *Errors, e addrlist.Entry, err error) {
+		if len(*to) > maxReports {
+			return // a list in another format has millions
+		}
 		to.add(&Error{name, e.Line, e.Column, fmt.Errorf("%s: %w", quote(e.Text), err)})
 	}
 	for e, err := range addrlist.Read(f, maxWhitelistSize) {

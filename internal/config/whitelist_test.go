@@ -180,10 +180,10 @@ func TestWhitelistFileLimitsReports(t *testing.T) {
 	open := files(map[string]string{"names.txt": "# names\n" + strings.Repeat("example.org\n", 20+37)})
 	for text, want := range map[string][]string{
 		`whitelist_files = ["names.txt"]`: {
-			0: "names.txt:2:1: ", 19: "names.txt:21:1: ", 20: "names.txt:22:1: and more: only the first 20 are shown",
+			0: "names.txt:2:1: ", 19: "names.txt:21:1: ", 20: "names.txt:22:1: and more: only 20 are shown",
 		},
 		"whitelist_files = [\"names.txt\"]\nfoo = 1": {
-			0: "p.toml:2:1: foo: ", 1: "names.txt:2:1: ", 20: "names.txt:21:1: and more: only the first 20 are shown",
+			0: "p.toml:2:1: foo: ", 1: "names.txt:2:1: ", 20: "names.txt:21:1: and more: only 20 are shown",
 		},
 	} {
 		_, err := parsed("p.toml", []byte(text), open)
