@@ -86,22 +86,32 @@ func (p *Plan) moveBans(s *State, c Contents, d displacement) {
 // sources of those above it, each for the longest time.
 func (p *Plan) moveSteps(last int, c Contents) {
 	for _, f := range families {
-		longest := make(map[nftset.Key]time.Duration)
-		var moved []nftset.Element
-		for step := last; step <= MaxSteps; step++ {
+		there, moved := make(map[nftset.Key]time.Duration), make(map[nftset.Key]time.Duration)
+		for _, el := range c.Steps[f.tier(last)] {
+			there[el.From] = el.Remaining
+		}
+		for step := last + 1; step <= MaxSteps; step++ {
 			for _, el := range c.Steps[f.tier(step)] {
-				if el.Remaining <= longest[el.From] {
-					continue
-				}
-				longest[el.From] = el.Remaining
-				if step > last {
-					moved = append(moved, nftset.Single(el.From).For(el.Remaining))
+				if el.Remaining > max(there[el.From], moved[el.From]) {
+					moved[el.From] = el.Remaining
 				}
 			}
 		}
-		if len(moved) > 0 {
-			p.change("steps of the ladder").Renew(&p.Table.set(f.tier(last)).Set, moved...)
+		if len(moved) == 0 {
+			continue
 		}
+		var fresh, longer []nftset.Element
+		for source, remaining := range moved {
+			el := nftset.Single(source).For(remaining)
+			if there[source] > 0 {
+				longer = append(longer, el)
+			} else {
+				fresh = append(fresh, el)
+			}
+		}
+		set, tx := &p.Table.set(f.tier(last)).Set, p.change("steps of the ladder")
+		tx.Add(set, fresh...)
+		tx.Renew(set, longer...) // which takes three times as much
 	}
 }
 

@@ -320,6 +320,9 @@ func (k *core) idle(now book.Clock) time.Duration {
 	if k.readAt != 0 && k.reading == nil {
 		next = min(next, k.readAt)
 	}
+	if k.table.state == present && len(k.netEnds) > 0 {
+		next = min(next, k.netEnds[0].Add(settling))
+	}
 	if k.changing {
 		return lookEvery // its end will be reported
 	}

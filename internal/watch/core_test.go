@@ -325,6 +325,33 @@ func TestOutdatedLook(t *testing.T) {
 	m.wantNews(TableGone)
 }
 
+// A look that was taken before there was a table does not take the one that is
+// there now for gone.
+func TestLookBeforeTheTable(t *testing.T) {
+	m := newModel(t, 1)
+	m.core.onTableGone(m.now)
+	c := m.nextLook()
+	m.core.onTableNew(m.now)
+	m.core.onChanged(changed{change: c}, m.now)
+	if m.core.table.state != present {
+		t.Error("the new table is taken for gone")
+	}
+	m.wantNews(TableGone)
+}
+
+// The loop wakes in time to have a prefix taken out that is over, though nothing
+// else happens.
+func TestWakesForTidying(t *testing.T) {
+	m := newModel(t, 1)
+	c := m.nextLook()
+	m.core.onChanged(changed{change: c, saw: look{exists: true, current: true, generation: 5}}, m.now)
+	end := m.now.Boot.Add(5 * time.Second)
+	m.core.planTidying([]book.Moment{end}, m.now.Boot)
+	if d := m.core.idle(m.now); d > 5*time.Second+settling {
+		t.Errorf("it sleeps for %v", d)
+	}
+}
+
 // A ban of the previous table that is heard of when the new one is about to be
 // read is put into that.
 func TestHeardBeforeTheNewTableIsRead(t *testing.T) {

@@ -93,8 +93,10 @@ func (k *core) onTableGone(now book.Clock) {
 // lack must be put back.
 func (k *core) onTableNew(now book.Clock) {
 	k.dropPlans()
-	k.table.state, k.table.handle, k.table.known, k.table.newAt = present, 0, 0, now.Boot
-	k.table.suspect()
+	t := &k.table
+	t.state, t.handle, t.known, t.newAt = present, 0, 0, now.Boot
+	t.seen = &look{generation: t.seen.generation, exists: true, current: t.seen.current, wrong: t.seen.wrong}
+	t.suspect()
 	k.readAt = now.Boot
 }
 
