@@ -73,7 +73,7 @@ checked before any of these sources is banned.`,
 				return err
 			}
 			for _, t := range o.targets {
-				if o.offence && !t.address {
+				if o.offence && t.err == nil && !t.address {
 					return usage(cmd, "ban %s: only addresses can offend", t.text)
 				}
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
@@ -24,7 +25,7 @@ func (p *cli) findState(*cobra.Command, []string) error {
 }
 
 // lockPatience is how long a command waits for the lock of the book. A watcher
-// holds it all the time, another command for some milliseconds.
+// holds it all the time, another command for well under a second.
 const lockPatience = 2 * time.Second
 
 // bookConfig returns how to open the book of a table, which need not be there.
@@ -84,7 +85,12 @@ func (p *cli) changeBook(h *ruleset.Handle, force bool, f func(b *book.Book, r b
 func (p *cli) rememberBans(h *ruleset.Handle, records []ruleset.Record, put func() error) error {
 	conf, err := p.bookConfig(h), p.stateErr
 	put = sync.OnceValue(put)
-	go put()
+	const few = 1 << 16 // for more, other commands would not wait
+	if len(records) <= few {
+		go put()
+	} else if err := put(); err != nil {
+		return err
+	}
 	if w, _ := p.runningWatcher(); w != nil {
 		w.Close()
 		return put()
@@ -93,11 +99,16 @@ func (p *cli) rememberBans(h *ruleset.Handle, records []ruleset.Record, put func
 		for i := range records {
 			sources[i] = records[i].Source
 		}
-		err = book.Amend(conf, sources, func(b *book.Book) {
-			for i := range records {
-				b.Learn(book.RowOf(&records[i], conf.Now.Boot))
+		for range 2 {
+			err = book.Amend(conf, sources, func(b *book.Book) {
+				for i := range records {
+					b.Learn(book.RowOf(&records[i], conf.Now.Boot))
+				}
+			}, put)
+			if !errors.Is(err, book.ErrReplaced) {
+				break
 			}
-		}, put)
+		}
 	}
 	if err := put(); err != nil {
 		return err

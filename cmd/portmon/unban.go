@@ -98,6 +98,16 @@ func (l *lifting) lift(h *ruleset.Handle) (lifted, covered []ruleset.Entry, err 
 		}
 		return err
 	})
+	// What covers one of them may have been lifted for another.
+	type ban struct {
+		set string
+		of  nftset.Interval
+	}
+	gone := make(map[ban]bool)
+	for _, e := range lifted {
+		gone[ban{e.Set, e.Interval}] = true
+	}
+	covered = slices.DeleteFunc(covered, func(e ruleset.Entry) bool { return gone[ban{e.Set, e.Interval}] })
 	slices.SortFunc(lifted, func(a, b ruleset.Entry) int {
 		return cmp.Or(a.From.Compare(b.From), b.To.Compare(a.To))
 	})
@@ -107,6 +117,9 @@ func (l *lifting) lift(h *ruleset.Handle) (lifted, covered []ruleset.Entry, err 
 // unban lifts the bans of a list. Without a table, only what is remembered of
 // them is forgotten.
 func (p *cli) unban(h *ruleset.Handle, list targetList) error {
+	if len(list.targets) == 0 {
+		return nil // the file is empty
+	}
 	for i := range list.targets {
 		if t := &list.targets[i]; t.err == nil && t.line > 0 {
 			t.err = ruleset.CheckSource(t.prefix) // nobody means that

@@ -51,6 +51,10 @@ func (e *Error) Hint() string {
 // does.
 var ErrLocked = folder.ErrLocked
 
+// ErrReplaced means that another process replaced the file while it was written.
+// What was to be written is not in it.
+var ErrReplaced = errors.New("another process has just replaced it")
+
 // RefusedError means that a file is neither read nor written.
 type RefusedError = folder.RefusedError
 

@@ -60,7 +60,8 @@ func merge(old, r Row) (now Row, counted bool) {
 	if late {
 		return now, counted
 	}
-	if r.Cause != ruleset.CauseUnknown {
+	// A step that is on record does not make a ban by hand another one.
+	if byHand := now.Banned && now.Cause == ruleset.CauseHand; r.Cause != ruleset.CauseUnknown && (r.Banned || !byHand) {
 		now.Cause = r.Cause
 	}
 	if r.Proto != 0 {

@@ -1,10 +1,10 @@
 package book
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -232,8 +232,8 @@ func (s *store) write(b *Book, now Clock) (finish func() error, err error) {
 	s.lines += len(s.pending)
 	return func() error {
 		info, err := s.file.Stat()
-		if err == nil && s.commit != nil {
-			err = s.commit()
+		if err == nil {
+			err = s.awaitCommit()
 		}
 		if err != nil {
 			return err
@@ -243,6 +243,21 @@ func (s *store) write(b *Book, now Clock) (finish func() error, err error) {
 		}
 		return unix.Fdatasync(int(s.file.Fd()))
 	}, nil
+}
+
+// awaitCommit calls commit, which takes long enough for another process that
+// does not wait for the lock to replace the file.
+func (s *store) awaitCommit() error {
+	if s.commit == nil {
+		return nil
+	}
+	if err := s.commit(); err != nil {
+		return err
+	}
+	if !s.inPlace() {
+		return ErrReplaced
+	}
+	return nil
 }
 
 // inPlace reports whether the path still leads to our folder and file.
@@ -261,7 +276,7 @@ func (s *store) inPlace() bool {
 // place of the old one.
 func (s *store) startRewrite(b *Book, head Header) (finish func() error, err error) {
 	if s.partial {
-		return nil, errors.New("another process has just replaced it")
+		return nil, ErrReplaced
 	}
 	temp := s.name() + tempSuffix
 	if s.Force {
@@ -285,8 +300,8 @@ func (s *store) startRewrite(b *Book, head Header) (finish func() error, err err
 	s.head, s.lines, s.written = head, b.Len(), b.Len()
 	return func() error {
 		err := f.Sync()
-		if err == nil && s.commit != nil {
-			err = s.commit()
+		if err == nil {
+			err = s.awaitCommit()
 		}
 		if err == nil && s.keep && s.file != nil {
 			err = s.keepCopy()
@@ -314,6 +329,10 @@ func (s *store) keepCopy() error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, io.NewSectionReader(s.file, 0, math.MaxInt64))
-	return errors.Join(err, f.Sync(), f.Close())
+	// In a folder of its own, somebody else could make it grow while it is read.
+	_, err = io.Copy(f, io.NewSectionReader(s.file, 0, maxBytes(cmp.Or(s.MaxRows, DefaultMaxRows))))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, s.folder.Remove(bad))
+	}
+	return nil
 }

@@ -184,6 +184,27 @@ func TestAmendInVain(t *testing.T) {
 	}
 }
 
+// TestAmendReplaced has the file replaced by a process that did not wait for the
+// lock, while the commit takes its time. What that one wrote stays.
+func TestAmendReplaced(t *testing.T) {
+	path := written(t, sample...)
+	for _, boot := range []string{"b", "next"} { // appended, and rewritten
+		c := config(path, 0)
+		c.Here.Boot = boot
+		other := []byte(contents(t, path))
+		commit := func() error {
+			return errors.Join(os.WriteFile(path+".other", other, 0o600), os.Rename(path+".other", path))
+		}
+		err := Amend(c, []netip.Prefix{address(1)}, func(b *Book) { put(t, b, hourly(1)) }, commit)
+		if !errors.Is(err, ErrReplaced) || contents(t, path) != string(other) {
+			t.Errorf("boot %s: error %v, and the file has changed: %v", boot, err, contents(t, path) != string(other))
+		}
+		if got := listing(t, filepath.Dir(path)); got != "state.jsonl state.jsonl.lock" {
+			t.Error(got)
+		}
+	}
+}
+
 func TestLookup(t *testing.T) {
 	path := written(t, sample...)
 	if err := amend(config(path, 0), sample[:1], nil); err != nil {
