@@ -17,7 +17,7 @@ var settings = []struct{ key, value string }{
 	// Distributions filter reverse paths loosely. Spoofed packets must reach
 	// the rules under test instead.
 	{"net.ipv4.conf.*.rp_filter", "0"},
-	// Probe counts on answers to ARP for any address of the host; see fence.go.
+	// Probe counts on answers to ARP for any address of the host; see send.go.
 	{"net.ipv4.conf.*.arp_ignore", "0"},
 	{"net.ipv4.conf.*.arp_filter", "0"},
 	// No answer shall be missing for being one of many.
