@@ -35,8 +35,8 @@ func configCheckCommand(p *cli) *cobra.Command {
 		Short: "report the faults of a configuration file",
 		Long: `Check reads a configuration file, ` + config.DefaultPath + ` if none is given,
 and its whitelist files. It reports up to 20 faults, and what looks doubtful,
-with the file and the line of the key. It changes nothing and needs no privilege. The
-exit code is 2 if there is a fault.`,
+with the file and the line of the key. It changes nothing and needs no
+privilege. The exit code is 2 if there is a fault.`,
 		Example:           `  portmon config check`,
 		ValidArgsFunction: completeConfig,
 		Args:              p.takeFile,
