@@ -140,7 +140,11 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if q := parse(again); !reflect.DeepEqual(p, q) {
+		q := parse(again)
+		if len(p.Payload)+len(q.Payload) == 0 {
+			p.Payload, q.Payload = nil, nil // of a header that is cut off
+		}
+		if !reflect.DeepEqual(p, q) {
 			t.Errorf("encoded again:\n got %+v\nwant %+v", q, p)
 		}
 	})
