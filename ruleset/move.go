@@ -103,7 +103,7 @@ func (p *Plan) moveSteps(last int, c Contents) {
 		var fresh, longer []nftset.Element
 		for source, remaining := range moved {
 			el := nftset.Single(source).For(remaining)
-			if there[source] > 0 {
+			if _, ok := there[source]; ok {
 				longer = append(longer, el)
 			} else {
 				fresh = append(fresh, el)
