@@ -122,7 +122,7 @@ func (p *cli) unban(h *ruleset.Handle, list targetList) error {
 	}
 	for i := range list.targets {
 		if t := &list.targets[i]; t.err == nil && t.line > 0 {
-			t.err = ruleset.CheckSource(t.prefix) // nobody means that
+			t.err = ruleset.CheckSource(t.prefix) // in a list it is a mistake
 		}
 	}
 	err := resolve(h, list.targets)

@@ -60,7 +60,8 @@ func merge(old, r Row) (now Row, counted bool) {
 	if late {
 		return now, counted
 	}
-	// A step that is on record does not make a ban by hand another one.
+	// A ban by hand stays one beside a step on record: otherwise it would be put
+	// back for no longer than that step bans.
 	if byHand := now.Banned && now.Cause == ruleset.CauseHand; r.Cause != ruleset.CauseUnknown && (r.Banned || !byHand) {
 		now.Cause = r.Cause
 	}

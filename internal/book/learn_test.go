@@ -34,6 +34,31 @@ func learn(t *testing.T, b *Book, r Row, counted bool, offences int) Row {
 	return now
 }
 
+// A step on record that is learned after a ban by hand leaves that what it is.
+func TestHandBesideStep(t *testing.T) {
+	byHand := Row{
+		Source: address(1), Banned: true, ByHand: true, Timeout: time.Hour, Until: in(time.Hour), Cause: ruleset.CauseHand, Comment: HandComment,
+	}
+	step := Row{Source: address(1), Step: 1, StepUntil: in(30 * day), Cause: ruleset.CauseScan}
+	for _, rows := range [][]Row{{byHand, step}, {step, byHand}} {
+		b := New(0)
+		for _, r := range rows {
+			b.Learn(r)
+		}
+		r, _ := b.Get(address(1))
+		spec := ruleset.Default()
+		put, _ := r.Record(&spec, in(0))
+		if r.Cause != ruleset.CauseHand || r.Step != 1 || put.Timeout != time.Hour || put.Comment != HandComment {
+			t.Errorf("it keeps %+v, and puts back %+v", r, put)
+		}
+	}
+	b := New(0)
+	b.Learn(step)
+	if r, _ := b.Get(address(1)); r.Cause != ruleset.CauseScan {
+		t.Errorf("of a step alone, it keeps %+v", r)
+	}
+}
+
 // An offence counts once, in whatever order it is logged and found.
 func TestCountedOnce(t *testing.T) {
 	first, second := offence(in(0), time.Minute, 1), offence(in(2*time.Minute), time.Hour, 2)

@@ -329,7 +329,7 @@ func (s *store) keepCopy() error {
 	if err != nil {
 		return err
 	}
-	// In a folder of its own, somebody else could make it grow while it is read.
+	// The owner of the folder could make it grow while it is read.
 	_, err = io.Copy(f, io.NewSectionReader(s.file, 0, maxBytes(cmp.Or(s.MaxRows, DefaultMaxRows))))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return errors.Join(err, s.folder.Remove(bad))

@@ -205,6 +205,23 @@ func TestAmendReplaced(t *testing.T) {
 	}
 }
 
+// TestCopyIsBounded has a damaged file grow while bans are made: what is kept of
+// it is no more than is read of a file.
+func TestCopyIsBounded(t *testing.T) {
+	path := written(t, sample...)
+	overwrite(t, path, contents(t, path)+"garbage\n")
+	c := config(path, 0)
+	c.MaxRows = 10
+	most := maxBytes(c.MaxRows)
+	commit := func() error { return os.Truncate(path, most+64<<20) }
+	if err := Amend(c, []netip.Prefix{address(1)}, func(b *Book) { put(t, b, hourly(1)) }, commit); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path + ".bad"); err != nil || info.Size() != most {
+		t.Errorf("%v, error %v", info.Size(), err)
+	}
+}
+
 func TestLookup(t *testing.T) {
 	path := written(t, sample...)
 	if err := amend(config(path, 0), sample[:1], nil); err != nil {
