@@ -29,7 +29,7 @@ With arguments, it prints only bans that cover one of them or lie within it. It
 is not an error if there are none. With --json the bans are not sorted.`,
 		Example: `  # the bans in a network, and the five longest bans of all
   portmon list 203.0.113.0/24
-  portmon list --json | jq '.bans | sort_by(-.timeout_seconds)[:5]'`,
+  portmon list --json | jq '.bans | sort_by(-(.timeout_seconds // infinite))[:5]'`,
 		ValidArgsFunction: p.completeBanned,
 		Args:              func(cmd *cobra.Command, args []string) error { return noTwoOf(cmd, "count", "json") },
 		PreRunE:           p.findState,

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,7 +17,7 @@ import (
 
 func whyCommand(p *cli) *cobra.Command {
 	var asJSON bool
-	var to string
+	var to, port string
 	q := query{proto: "tcp"}
 	cmd := &cobra.Command{
 		Use:   "why ADDR",
@@ -45,10 +46,15 @@ DNAT would change.`,
 				return fmt.Errorf("expected one address, got %d arguments", len(args))
 			case q.proto != "tcp" && q.proto != "udp":
 				return errors.New("--proto must be tcp or udp")
-			case q.port == 0 && changed("port"):
-				return errors.New("--port: 0 is not a port (1 to 65535)")
-			case q.port == 0 && (changed("proto") || changed("iif") || changed("to")):
+			case !changed("port") && (changed("proto") || changed("iif") || changed("to")):
 				return errors.New("--proto, --iif and --to require --port")
+			}
+			if changed("port") {
+				n, err := strconv.ParseUint(port, 10, 16)
+				if err != nil || n == 0 {
+					return fmt.Errorf("--port: %q is not a port (1 to 65535)", port)
+				}
+				q.port = uint16(n)
 			}
 			if q.from, err = parseAddr(args[0]); err == nil && to != "" {
 				if q.to, err = parseAddr(to); err == nil && q.to.Is4() != q.from.Is4() {
@@ -76,7 +82,7 @@ DNAT would change.`,
 			})
 		},
 	}
-	cmd.Flags().Uint16Var(&q.port, "port", 0, "explain a packet to this `PORT`")
+	cmd.Flags().StringVar(&port, "port", "", "explain a packet to this `PORT`")
 	cmd.Flags().StringVar(&q.proto, "proto", q.proto, "with --port: `PROTOCOL`, tcp (a SYN) or udp")
 	cmd.Flags().StringVar(&q.iif, "iif", "",
 		"with --port: the `DEVICE` that it comes in by")
