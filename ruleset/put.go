@@ -82,13 +82,15 @@ type edit struct {
 	records []Record
 	in      map[string][]int32          // by set: which records it is to hold by a single key
 	nets    map[family][]nftset.Element // of the sets of prefixes
+	full    map[string]bool             // sets of what is remembered that have no room
 	tx      nftset.Tx                   // of one batch after the other
 }
 
 // Put gives the table what the records say, whether it is there or not: bans
 // that last exactly as long, and steps. Prefixes may overlap; each address is
 // banned as long as the longest ban that there is of it. A ban that finds its
-// set full goes to the set of prefixes.
+// set full goes to the set of prefixes; a step that does is not remembered, as in
+// the packet path.
 //
 // It takes a transaction for each set, more where there are more than
 // [nftset.BatchSize] elements. refused has an error for each record that cannot
@@ -103,7 +105,9 @@ func (h *Handle) Put(records []Record) (refused []error, err error) {
 	if refused, err = h.Check(sources...); err != nil {
 		return nil, err
 	}
-	e := edit{h: h, records: records, in: make(map[string][]int32), nets: make(map[family][]nftset.Element)}
+	e := edit{
+		h: h, records: records, in: make(map[string][]int32), nets: make(map[family][]nftset.Element), full: make(map[string]bool),
+	}
 	for i := range records {
 		if refused == nil || refused[i] == nil {
 			e.put(int32(i))
@@ -301,20 +305,29 @@ func (e *edit) among(set *nftset.Set, records []int32) (there map[nftset.Key]boo
 
 // addBatch adds records in one transaction if it fits the socket, and the set.
 // Bans that do not fit the set go to that of prefixes, which has no bound of
-// that kind.
+// that kind. Of steps, as many are remembered as fit.
 //
 // Most often none of them is there, as is tried first: to renew an element on
 // every kernel takes three times as long as to add one. The set is asked which
 // are there if that fails; there is nil until then.
 func (e *edit) addBatch(set *nftset.Set, batch []int32, there map[nftset.Key]bool) error {
 	role, _ := RoleOf(set.Name)
+	if there == nil && e.full[set.Name] {
+		var err error
+		if there, err = e.among(set, batch); err != nil {
+			return err
+		}
+	}
 	var old, more []int32
 	for _, i := range batch {
 		if there[e.key(i)] {
 			old = append(old, i)
-		} else {
+		} else if !e.full[set.Name] {
 			more = append(more, i)
 		}
+	}
+	if len(old)+len(more) == 0 {
+		return nil
 	}
 	tx := &e.tx
 	tx.Reset()
@@ -345,6 +358,24 @@ func (e *edit) addBatch(set *nftset.Set, batch []int32, there map[nftset.Key]boo
 		if err = nil; len(old) > 0 {
 			err = e.addBatch(set, old, there)
 		}
+	case errors.Is(err, unix.ENFILE) && !role.Bans():
+		err = e.addWhatFits(set, old, more, there)
 	}
 	return err
+}
+
+// addWhatFits adds records to a set that has no room for all of them, first those
+// that need none.
+func (e *edit) addWhatFits(set *nftset.Set, old, more []int32, there map[nftset.Key]bool) error {
+	first, rest := old, more
+	if all := slices.Concat(old, more); len(all) == 1 {
+		e.full[set.Name] = e.full[set.Name] || len(more) == 1
+		return nil
+	} else if len(old) == 0 || len(more) == 0 {
+		first, rest = all[:len(all)/2], all[len(all)/2:]
+	}
+	if err := e.addBatch(set, first, there); err != nil {
+		return err
+	}
+	return e.addBatch(set, rest, there)
 }
