@@ -96,7 +96,10 @@ func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts) erro
 		p.note("traps are armed in %s, so that services can start", text.Duration(conf.Spec.Grace))
 	}
 	if w == nil {
-		if err := p.restore(h, &conf.Spec); err != nil {
+		switch put, err := p.restore(h, &conf.Spec); {
+		case put && err != nil:
+			p.warn("what other programs lift can come back: %v", err)
+		case err != nil:
 			p.warn("remembered bans are not put back: %v", err)
 		}
 	}

@@ -72,8 +72,13 @@ checked before any of these sources is banned.`,
 			if err := o.read(p, cmd, args); err != nil {
 				return err
 			}
-			for _, t := range o.targets {
-				if o.offence && t.err == nil && !t.address {
+			for i := range o.targets {
+				t := &o.targets[i]
+				switch {
+				case !o.offence || t.err != nil || t.address:
+				case t.line > 0:
+					t.err = fmt.Errorf("%s: only addresses can offend", t.text)
+				default:
 					return usage(cmd, "ban %s: only addresses can offend", t.text)
 				}
 			}

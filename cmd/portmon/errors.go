@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -98,11 +99,15 @@ func hintFor(err error) string {
 	return ""
 }
 
-// faults splits the errors of a configuration, which are reported one by one.
+// faults splits the errors of a configuration, which are reported one by one. Of
+// what could not be done because of them, the first says why.
 func faults(err error) []error {
 	var all config.Errors
-	if errors.As(err, &all) {
-		return all.Unwrap()
+	if !errors.As(err, &all) || len(all) == 0 {
+		return []error{err}
 	}
-	return []error{err}
+	if what := strings.TrimSuffix(err.Error(), all.Error()); what != "" {
+		return append([]error{errors.New(what + all[0].Error())}, all.Unwrap()[1:]...)
+	}
+	return all.Unwrap()
 }

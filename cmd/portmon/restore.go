@@ -9,11 +9,12 @@ import (
 )
 
 // restore puts back what is remembered and the table lacks, if it is not the
-// table that the book is about. A running watcher does that by itself.
-func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) error {
+// table that the book is about. A running watcher does that by itself. put
+// reports whether the table has it, though the book may not say so.
+func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) (put bool, err error) {
 	report, err := p.lookAtBook(h)
 	if err != nil || report.Missing || sameTable(report, h) {
-		return err
+		return false, err
 	}
 	bans := 0
 	err = p.changeBook(h, true, func(b *book.Book, _ book.Report) error {
@@ -33,6 +34,7 @@ func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) error {
 		if err != nil {
 			return err
 		}
+		put = true
 		for i := range records {
 			r := &records[i]
 			switch {
@@ -50,7 +52,7 @@ func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) error {
 	if bans > 0 {
 		p.print("inet %s: put back %s\n", tableName, text.Plural(bans, "ban"))
 	}
-	return err
+	return put, err
 }
 
 // addsTo removes from a record what the table holds already for as long or
