@@ -28,8 +28,14 @@ const (
 	TrapTCP = 23
 )
 
-// Patience is how long tests wait for what must come.
-const Patience = 20 * time.Second
+// Patience is how long tests wait for what must come. Where the machine is
+// emulated, PORTMON_PATIENCE is longer.
+var Patience = func() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv("PORTMON_PATIENCE")); err == nil {
+		return d
+	}
+	return 20 * time.Second
+}()
 
 // Where the sources are that a lab hands out.
 const (
