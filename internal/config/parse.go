@@ -53,7 +53,7 @@ type table struct {
 // get returns the value of a key, and makes it one that the table may have.
 func (t *table) get(name string) setting {
 	t.known = append(t.known, name)
-	return setting{t.reader, t.prefix + name, t.values[name]}
+	return setting{reader: t.reader, key: t.prefix + name, value: t.values[name]}
 }
 
 // table returns a table below this one, empty if the file does not have it.
@@ -113,8 +113,7 @@ func (r *reader) read(root map[string]any) {
 	command := watch.get("command")
 	many(command, &w.Command, validString(func(s string) bool { return !strings.Contains(s, "\x00") }, "a string without NUL"))
 	if len(w.Command) > 0 && !isFilePath(w.Command[0]) {
-		setting{r, command.key, w.Command[0]}.report(&r.faults,
-			errors.New("want the absolute path of a program first: there is no shell and no PATH"))
+		command.report(&r.faults, errors.New("want the absolute path of a program first: there is no shell and no PATH"))
 	}
 
 	for _, t := range r.tables {
@@ -124,7 +123,7 @@ func (r *reader) read(root map[string]any) {
 	r.doubt()
 	for _, file := range files {
 		if err := r.readWhitelistFile(file); err != nil {
-			setting{r, fileList.key, file}.report(&r.faults, err)
+			fileList.report(&r.faults, err)
 		}
 	}
 }
@@ -134,7 +133,7 @@ func (t *table) checkKeys() {
 	for _, name := range slices.Sorted(maps.Keys(t.values)) {
 		if !slices.Contains(t.known, name) {
 			err := fmt.Errorf("unknown key: want %s", text.Enumerate(t.known, "or"))
-			setting{t.reader, t.prefix + fullName(name), nil}.report(&t.faults, err)
+			setting{reader: t.reader, key: t.prefix + fullName(name)}.report(&t.faults, err)
 		}
 	}
 }
@@ -153,7 +152,7 @@ func (r *reader) validate() {
 	for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
 		var e *ruleset.SpecError
 		errors.As(err, &e)
-		setting{r, cmp.Or(keys[e.Field], e.Field), nil}.report(&r.faults, e.Err)
+		setting{reader: r, key: cmp.Or(keys[e.Field], e.Field)}.report(&r.faults, e.Err)
 	}
 }
 
@@ -162,7 +161,7 @@ func (r *reader) doubt() {
 	spec, w := &r.config.Spec, &r.config.Watch
 	warn := func(key string, doubtful bool, what string) {
 		if doubtful {
-			setting{r, key, nil}.report(&r.warnings, errors.New(what))
+			setting{reader: r, key: key}.report(&r.warnings, errors.New(what))
 		}
 	}
 	warn("trap.tcp", len(spec.TrapTCP)+len(spec.TrapUDP)+spec.Scan.Ports == 0,

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pelletier/go-toml/v2"
-
 	"github.com/portmon/portmon/internal/addrlist"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
@@ -32,17 +30,22 @@ type setting struct {
 	*reader
 	key   string // in full, such as "trap.tcp"
 	value any
+	entry int // of the list, from 1; 0 if it is not an element
 }
 
+// maxKey bounds a key in a message, in characters.
+const maxKey = 60
+
 // report adds to the faults or the warnings what is wrong with the value, or
-// with the key if there is none.
+// with the key. What could not be read is never repeated: it may be a secret in
+// the wrong place.
 func (s setting) report(to *Errors, err error) {
 	table, _, _ := strings.Cut(s.key, ".")
 	at := cmp.Or(s.places[s.key], s.places[table]) // the keys of inline tables are not found
-	if value := source(s.value); value != "" {
-		err = fmt.Errorf("%s: %w", value, err)
+	if s.entry > 0 {
+		err = fmt.Errorf("entry %d: %w", s.entry, err)
 	}
-	to.add(&Error{s.file, at.line, at.column, fmt.Errorf("%s: %w", text.Shorten(s.key, maxQuoted), err)})
+	to.add(&Error{s.file, at.line, at.column, fmt.Errorf("%s: %w", text.Shorten(s.key, maxKey), err)})
 }
 
 // one sets what a value says, and many what the elements of a list say. If there
@@ -67,9 +70,9 @@ func many[T any](s setting, to *[]T, read func(setting) (T, error)) {
 		s.report(&s.faults, errors.New("want a list in brackets"))
 	}
 	var all []T
-	for _, v := range values {
+	for i, v := range values {
 		var item T
-		if one(setting{s.reader, s.key, v}, &item, read) {
+		if one(setting{s.reader, s.key, v, i + 1}, &item, read) {
 			all = append(all, item)
 		}
 	}
@@ -183,25 +186,4 @@ func isTopic(s string) bool {
 	u, err := url.Parse(s)
 	return s == "" || err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" &&
 		u.User == nil && u.Fragment == "" && u.Path != "" && !strings.HasSuffix(u.Path, "/")
-}
-
-// source writes a value as TOML does, on one line, shortened if it is long.
-func source(v any) string {
-	if s, ok := v.(string); ok {
-		return quote(withoutPassword(s))
-	}
-	data, _ := toml.Marshal(map[string]any{"v": v}) // cannot fail: it has been decoded
-	s, ok := strings.CutPrefix(strings.TrimSpace(string(data)), "v = ")
-	if !ok {
-		return "" // a table: its keys have their own lines
-	}
-	return text.Shorten(withoutPassword(s), maxQuoted)
-}
-
-// withoutPassword leaves out what precedes an @, in which there may be one.
-func withoutPassword(s string) string {
-	if i := strings.LastIndexByte(s, '@'); i >= 0 {
-		return "…" + s[i:]
-	}
-	return s
 }

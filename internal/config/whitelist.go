@@ -44,22 +44,16 @@ func (r *reader) readWhitelistFile(name string) error {
 	*whitelist = slices.Grow(*whitelist, max(most, 0))
 	defer debug.SetGCPercent(debug.SetGCPercent(5))
 
-	add := func(to *Errors, e addrlist.Entry, err error) {
-		if len(*to) > maxReports {
-			return // a list in another format has millions
-		}
-		to.add(&Error{name, e.Line, e.Column, fmt.Errorf("%s: %w", quote(e.Text), err)})
-	}
 	for e, err := range addrlist.Read(f, maxWhitelistSize) {
 		if err != nil {
 			return fmt.Errorf("read %s: %w", name, err)
 		}
 		if e.Err != nil {
-			add(&r.faults, e, e.Err)
+			r.faults.add(&Error{name, e.Line, e.Column, e.Err})
 			continue
 		}
 		if note := doubtful(e.Text, e.Prefixes); note != "" {
-			add(&r.warnings, e, errors.New(note))
+			r.warnings.add(&Error{name, e.Line, e.Column, errors.New(note)})
 		}
 		if len(*whitelist)+len(e.Prefixes) > maxWhitelist {
 			return fmt.Errorf("%s:%d: more than %d prefixes in all", name, e.Line, maxWhitelist)
