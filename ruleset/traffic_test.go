@@ -64,6 +64,7 @@ func TestTrapsHoldWhileTheyGrow(t *testing.T) {
 	const applies = 60
 	few, many := trapSpec(), trapSpec()
 	few.Subnet6, many.Subnet6 = 0, 0
+	few.BanTime[0], many.BanTime[0] = time.Hour, time.Hour // longer than the test, on slow machines too
 	many.TrapTCP = []Ports{{1, 79}, {1000, 30000}}
 	many.TrapUDP = []Ports{{1, 52}, {161, 161}, {1000, 3999}, {4001, 9999}}
 	l := newTrap(t, few)
@@ -199,7 +200,7 @@ func TestLaddersUnderTraffic(t *testing.T) {
 	})
 	bystander := l.source(families[0])
 	var offenders []netip.Addr
-	for stop := false; !stop; {
+	for stop := false; !stop && len(offenders) < 10_000; { // fewer than there is room for
 		select {
 		case <-done:
 			stop = true
@@ -213,6 +214,7 @@ func TestLaddersUnderTraffic(t *testing.T) {
 		}
 		l.Served(bystander)
 	}
+	<-done
 	l.apply(long)
 	for _, src := range offenders {
 		if st := l.lookup(src); st.Step < 1 || len(st.Bans) != 1 {
