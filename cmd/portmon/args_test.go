@@ -57,12 +57,12 @@ func TestParseTarget(t *testing.T) {
 }
 
 func TestParseBanTime(t *testing.T) {
-	for s, want := range map[string]time.Duration{"90s": 90 * time.Second, "1d12h": 36 * time.Hour, "forever": ruleset.Forever} {
+	for s, want := range map[string]time.Duration{"90s": 90 * time.Second, "90": 90 * time.Second, "1d12h": 36 * time.Hour, "forever": ruleset.Forever} {
 		if got, err := parseBanTime(s); err != nil || got != want {
 			t.Errorf("%s: got %v, %v; want %v", s, got, err, want)
 		}
 	}
-	for _, s := range []string{"", "0", "0s", "8", "8 h", "-1h", "3651d", "1y", "ever"} {
+	for _, s := range []string{"", "0", "0s", "8 h", "-1h", "3651d", "1y", "ever"} {
 		if got, err := parseBanTime(s); err == nil {
 			t.Errorf("%q: got %v, want an error", s, got)
 		}

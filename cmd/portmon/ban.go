@@ -85,7 +85,7 @@ checked before any of these sources is banned.`,
 			return p.withTable(func(h *ruleset.Handle) error { return p.ban(h, o) })
 		},
 	}
-	cmd.Flags().StringVar(&length, "for", "", `ban for a `+"`DURATION`"+` such as 90s, 8h, 3d or 1w, or "forever"`)
+	cmd.Flags().StringVar(&length, "for", "", `ban for a `+"`DURATION`"+` such as 90 (seconds), 8h, 3d or 1w, or "forever"`)
 	cmd.Flags().StringVar(&o.reason, "reason", "", "keep a `TEXT` with the ban, which list and why show")
 	cmd.Flags().BoolVar(&o.extend, "extend", false, "leave a ban alone that lasts as long or longer")
 	cmd.Flags().BoolVar(&o.offence, "offence", false, "count it as an offence, and ban by the ladder; not with --for")

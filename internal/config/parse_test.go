@@ -267,7 +267,7 @@ var badConfigs = []struct{ name, text, want string }{
 	{"an integer in a list of strings", "whitelist = [\"10.0.0.1\", 10]", `1:1: whitelist: entry 2: want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, or a range such as 192.0.2.10-192.0.2.20; names are not resolved`},
 	{"a list for a string", "[watch]\nstate = [\"/a\", \"/b\"]", `2:1: watch.state: want the absolute path of a file, such as "/var/lib/portmon/state.jsonl"`},
 	{"a time for a duration", "[trap]\nfindtime = 00:10:00",
-		`2:1: trap.findtime: want a duration from 1s to 7d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"`},
+		`2:1: trap.findtime: want a duration from 1s to 7d, such as 90 (seconds), "10m", "8h", "3d", "1w" or "1d12h"`},
 
 	// Ranges.
 	{"maxretry", "[trap]\nmaxretry = 1001", `2:1: trap.maxretry: want an integer from 1 to 1000`},
@@ -281,7 +281,7 @@ var badConfigs = []struct{ name, text, want string }{
 	{"subnet4", "[ban]\nsubnet4 = 1001", `2:1: ban.subnet4: want an integer from 0 to 1000`},
 	{"subnet6", "[ban]\nsubnet6 = -1", `2:1: ban.subnet6: want an integer from 0 to 1000`},
 	{"subnet6 as a prefix", "[ban]\nsubnet6 = \"/48\"", `2:1: ban.subnet6: want an integer from 0 to 1000`},
-	{"a boolean for a grace", "[trap]\ngrace = false", `2:1: trap.grace: want a duration from 0s to 1h, such as "90s" or "10m"`},
+	{"a boolean for a grace", "[trap]\ngrace = false", `2:1: trap.grace: want a duration from 0s to 1h, such as 90 (seconds) or "10m"`},
 	{"a key of scans among the traps", "[trap]\nignore = [80]", `2:1: trap.ignore: unknown key: want tcp, udp, grace, maxretry or findtime`},
 	{"more than 64 bits", "[ban]\nsize = 99999999999999999999", `2:8: toml: decimal number is too large to fit in a 64-bit signed integer`},
 	{"a value of many lines", "[watch]\nmetrics = \"\"\"\n" + strings.Repeat("long ", 100) + "\"\"\"",
@@ -339,7 +339,7 @@ state = "state.jsonl"
 11:1: trap.tcp: entry 3: want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"
 11:1: trap.tcp: 5905 overlaps 5900-5910
 19:1: trap.maxretry: want an integer from 1 to 1000
-22:1: ban.bantime: entry 3: want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"
+22:1: ban.bantime: entry 3: want a duration from 1s to 3650d, such as 90 (seconds), "10m", "8h", "3d", "1w" or "1d12h"
 22:1: ban.bantime: 3h after 8h: each step must be longer than the one before
 29:1: watch.state: want the absolute path of a file, such as "/var/lib/portmon/state.jsonl"`)
 }

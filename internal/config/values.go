@@ -110,24 +110,24 @@ func integer[T int | uint32](low, high T) func(setting) (T, error) {
 }
 
 func duration(low, high time.Duration) func(setting) (time.Duration, error) {
-	return func(s setting) (time.Duration, error) { return text.ParseDuration(s.text("s"), low, high) }
+	return func(s setting) (time.Duration, error) { return text.ParseDuration(s.text(), low, high) }
 }
 
-// text returns a string, or an integer with the unit that it lacks; or "", which
-// is neither a duration nor a port.
-func (s setting) text(unit string) string {
+// text returns a string, or an integer as one; or "", which is neither a
+// duration nor a port.
+func (s setting) text() string {
 	switch v := s.value.(type) {
 	case string:
 		return v
 	case int64:
-		return strconv.FormatInt(v, 10) + unit
+		return strconv.FormatInt(v, 10)
 	}
 	return ""
 }
 
 // ports reads 22, "22" or "5900-5910". Overlaps are for [ruleset.Spec.Validate].
 func ports(s setting) (ruleset.Ports, error) {
-	first, last, isRange := strings.Cut(s.text(""), "-")
+	first, last, isRange := strings.Cut(s.text(), "-")
 	if !isRange {
 		last = first
 	}

@@ -124,7 +124,7 @@ func TestWhitelistFileNotRead(t *testing.T) {
 			"large.txt": "read large.txt: larger than 64 MiB",
 		}[name]
 		_, err := parsed("p.toml", fmt.Appendf(nil, "whitelist_files = [%q]", name), open)
-		if want = "p.toml:1:1: whitelist_files: "+want; err == nil || err.Error() != want {
+		if want = "p.toml:1:1: whitelist_files: " + want; err == nil || err.Error() != want {
 			t.Errorf("the error is %v\nwant %s", err, want)
 		}
 	}

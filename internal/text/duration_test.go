@@ -27,6 +27,8 @@ func TestParseDuration(t *testing.T) {
 		{"0w8h", 8 * time.Hour},
 		{"3650d", longest},
 		{"315360000s", longest},
+		{"90", 90 * time.Second},
+		{"315360000", longest},
 	}
 	for _, tt := range tests {
 		if got, err := ParseDuration(tt.text, time.Second, longest); got != tt.want || err != nil {
@@ -36,13 +38,12 @@ func TestParseDuration(t *testing.T) {
 }
 
 func TestParseDurationFaults(t *testing.T) {
-	const want = `want a duration from 1s to 3650d, such as "90s", "10m", "8h", "3d", "1w" or "1d12h"`
-	const noUnit = "no unit: " + want
+	const want = `want a duration from 1s to 3650d, such as 90 (seconds), "10m", "8h", "3d", "1w" or "1d12h"`
 	const noLength = "months and years have no fixed length: " + want
 	tests := []struct{ text, want string }{
 		{"", want},
-		{"8", noUnit},
-		{"0", noUnit},
+		{"0", want},
+		{"315360001", want},
 		{"99999999999999999999", want},
 		{"8 h", want},
 		{" 8h", want},
@@ -104,7 +105,7 @@ func TestParseDurationRange(t *testing.T) {
 		}
 	}
 	for _, s := range []string{"1h1s", "61m", "1h0m1s", "1d", "1h1h"} {
-		if d, err := ParseDuration(s, 0, time.Hour); err == nil || err.Error() != `want a duration from 0s to 1h, such as "90s" or "10m"` {
+		if d, err := ParseDuration(s, 0, time.Hour); err == nil || err.Error() != `want a duration from 0s to 1h, such as 90 (seconds) or "10m"` {
 			t.Errorf("%s: %v, %v", s, d, err)
 		}
 	}

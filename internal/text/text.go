@@ -43,29 +43,27 @@ func Duration(d time.Duration) string {
 
 // durationForm has the units that [ParseDuration] reads, in their order. Months
 // and years are left out, as they have no fixed length.
-var durationForm = regexp.MustCompile(`^(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?$`)
+var durationForm = regexp.MustCompile(`^(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?$|^(\d+)$`)
 
 // ParseDuration reads a duration from low to high such as "90s", "8h" or
 // "1d12h": whole numbers of w, d, h, m and s, each unit at most once and the
-// longest first, without spaces. The error says what is wanted and does not
-// repeat s.
+// longest first, without spaces. A number alone is seconds. The error says what
+// is wanted and does not repeat s.
 func ParseDuration(s string, low, high time.Duration) (time.Duration, error) {
-	examples := `"90s" or "10m"`
+	examples := `90 (seconds) or "10m"`
 	if high >= 7*day {
-		examples = `"90s", "10m", "8h", "3d", "1w" or "1d12h"`
+		examples = `90 (seconds), "10m", "8h", "3d", "1w" or "1d12h"`
 	}
 	wanted := fmt.Errorf("want a duration from %s to %s, such as %s", Duration(low), Duration(high), examples)
 	parts := durationForm.FindStringSubmatch(s)
-	switch _, err := strconv.ParseUint(s, 10, 64); {
-	case err == nil:
-		return 0, fmt.Errorf("no unit: %w", wanted)
+	switch {
 	case strings.HasSuffix(s, "y") || strings.HasSuffix(s, "mo"):
 		return 0, fmt.Errorf("months and years have no fixed length: %w", wanted)
 	case parts == nil || s == "":
 		return 0, wanted
 	}
 	var d time.Duration
-	for i, unit := range []time.Duration{7 * day, day, time.Hour, time.Minute, time.Second} {
+	for i, unit := range []time.Duration{7 * day, day, time.Hour, time.Minute, time.Second, time.Second} {
 		n, err := strconv.ParseInt(cmp.Or(parts[i+1], "0"), 10, 64)
 		if err != nil || n > int64((high-d)/unit) {
 			return 0, wanted
