@@ -69,7 +69,7 @@ checked before any of these sources is banned.`,
 			if err := checkReason(o.reason, o.offence); err != nil {
 				return usage(cmd, "%w", err)
 			}
-			if err := o.read(p, cmd, args); err != nil {
+			if err := o.read(p, cmd, args); err != nil || len(o.targets) == 0 {
 				return err
 			}
 			for i := range o.targets {

@@ -129,7 +129,8 @@ const (
 	maxListed = 256 << 20
 )
 
-// read reads the arguments and the file.
+// read reads the arguments and the file. It notes that the file has no entries,
+// if there are no arguments either.
 func (l *targetList) read(p *cli, cmd *cobra.Command, args []string) (err error) {
 	if l.targets, err = parseTargets(cmd, args); err != nil || l.file == "" && !l.strict {
 		return err
@@ -161,19 +162,29 @@ func (l *targetList) read(p *cli, cmd *cobra.Command, args []string) (err error)
 			l.targets = append(l.targets, t)
 		}
 	}
+	if len(l.targets) == 0 {
+		p.note("nothing to %s: %s has no entries", l.verb, l.file)
+	}
 	return nil
 }
 
-// skip takes out of a list what has an error, and reports it. It returns an
-// error if nothing is left, or the rest is not to be done either: if an
-// argument is wrong, or with --strict.
+// skip takes out of a list what is there twice, and what has an error, which it
+// reports. It returns an error if nothing is left, or the rest is not to be done
+// either: if an argument is wrong, or with --strict.
 func (l *targetList) skip(p *cli) error {
 	var fatal []error
+	type entry struct {
+		prefix  netip.Prefix
+		address bool
+	}
+	seen := make(map[entry]bool, len(l.targets))
 	kept, skipped, last := l.targets[:0], 0, 0
 	for _, t := range l.targets {
+		e := entry{t.prefix, t.address}
 		switch {
+		case t.err == nil && seen[e]:
 		case t.err == nil:
-			kept = append(kept, t)
+			kept, seen[e] = append(kept, t), true
 		case t.line == 0:
 			fatal = append(fatal, fmt.Errorf("%s %s: %w", l.verb, t.text, t.err))
 		case t.line == last: // another prefix of a range

@@ -55,7 +55,7 @@ as portmon ban reads it.`,
 		},
 		PreRunE: p.findState,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := list.read(p, cmd, args); err != nil {
+			if err := list.read(p, cmd, args); err != nil || list.file != "" && len(list.targets) == 0 {
 				return err
 			}
 			c, h, err := p.open()
@@ -117,9 +117,6 @@ func (l *lifting) lift(h *ruleset.Handle) (lifted, covered []ruleset.Entry, err 
 // unban lifts the bans of a list. Without a table, only what is remembered of
 // them is forgotten.
 func (p *cli) unban(h *ruleset.Handle, list targetList) error {
-	if len(list.targets) == 0 {
-		return nil // the file is empty
-	}
 	for i := range list.targets {
 		if t := &list.targets[i]; t.err == nil && t.line > 0 {
 			t.err = ruleset.CheckSource(t.prefix) // in a list it is a mistake
