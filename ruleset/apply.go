@@ -43,49 +43,68 @@ func Prepare(c *nftset.Conn, spec Spec) (*Plan, error) {
 }
 
 // run plans and executes until the transaction is committed.
-//
-// The kernel refuses a transaction if the ruleset has changed since it was
-// read. The count includes changes of other tables: a program that updates a
-// set of its own 40 times a second would forever be in the way of a plan that
-// takes longer to make. So after some attempts the transaction is not guarded
-// any more, and what came of it is compared with what was wanted. A plan for a
-// table that is not as it was fails as a whole, or makes of it what another plan
-// puts right.
-func run(c *nftset.Conn, spec Spec, commit bool) (*Plan, error) {
+func run(c *nftset.Conn, spec Spec, commit bool) (p *Plan, err error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
-	const guardedAttempts, refusedAttempts = 2, 5
-	for attempt := 1; ; attempt++ {
-		guarded, again := attempt <= guardedAttempts, attempt < attempts
-		p, err := attemptOnce(c, spec, commit, guarded)
-		if err == nil && commit && !guarded && !p.Empty() {
-			after, fault := prepare(c, spec)
-			if fault == nil && !after.Empty() && again {
-				continue
-			}
-			if fault != nil {
-				err = fmt.Errorf("%s: %w", unconfirmed, fault)
-			}
-		}
+	const refusedAttempts = 5
+	refused := 0
+	err = beside(func(guarded bool) (again bool, err error) {
+		p, err = attemptOnce(c, spec, commit, guarded)
 		switch {
-		case err == nil:
-			return p, nil
 		case refusedRule(err):
 			// Once is not always enough: in Linux 5.10 the end of another program's
 			// transaction can make the kernel forget that ours is yet to be
 			// validated, so that a probe passes that should not.
-			again = attempt < refusedAttempts
+			refused++
 			if lacking := Probe(c); lacking != nil {
-				again, err = false, lacking
+				return false, lacking
 			}
-		case !errors.Is(err, nftset.ErrChanged) && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrExist):
-			again = false
+			return refused < refusedAttempts, err
+		case err != nil:
+			return contended(err), err
+		case guarded || !commit || p.Empty():
+			return false, nil
 		}
-		if !again { // otherwise the table was changed while it was read
-			return nil, fmt.Errorf("apply table inet %s: %w", spec.Table, err)
+		after, err := prepare(c, spec)
+		if err != nil {
+			return contended(err), fmt.Errorf("%s: %w", unconfirmed, err)
+		}
+		return !after.Empty(), nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("apply table inet %s: %w", spec.Table, err)
+	}
+	return p, nil
+}
+
+// attempts is how often a change is tried when other programs keep changing the
+// ruleset.
+const attempts = 20
+
+// beside calls what reads the table, plans, and commits, until that says that it
+// need not be called again.
+//
+// The kernel refuses a guarded transaction if the ruleset has changed since it
+// was read. The count includes changes of other tables: a program that updates a
+// set of its own 40 times a second would forever be in the way of a plan that
+// takes longer to make. So after some attempts the transaction is not guarded
+// any more, and what came of it must be compared with what was wanted. A plan
+// for a table that is not as it was fails as a whole, or makes of it what another
+// plan puts right.
+func beside(try func(guarded bool) (again bool, err error)) error {
+	const guardedAttempts = 2
+	for attempt := 1; ; attempt++ {
+		if again, err := try(attempt <= guardedAttempts); !again || attempt == attempts {
+			return err
 		}
 	}
+}
+
+// contended reports whether a transaction failed because the table was changed
+// after it was read.
+func contended(err error) bool {
+	return errors.Is(err, nftset.ErrChanged) || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrExist)
 }
 
 func attemptOnce(c *nftset.Conn, spec Spec, commit, guarded bool) (*Plan, error) {

@@ -11,29 +11,39 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// attempts is how often an edit is tried when another program keeps changing
-// the ruleset.
-const attempts = 20
-
 // addNets adds bans to the set of prefixes. The rules that ask that set come in
-// the same transaction as its first element.
+// the same transaction as its first element, and are looked at anew: since h was
+// opened, another program may have deleted those without which a ban has no
+// effect.
 func (h *Handle) addNets(f family, added []nftset.Element) error {
-	return h.editNets(func(tx *nftset.Tx) error {
+	compare := compareBans
+	return beside(func(guarded bool) (again bool, err error) {
+		if err := h.Refresh(); err != nil {
+			return false, err
+		}
 		set := h.Set(f.net())
 		if set == nil {
-			return fmt.Errorf("set %s %s: %w", h.Table, f.net(), unix.ENOENT)
+			return false, fmt.Errorf("set %s %s: %w", h.Table, f.net(), unix.ENOENT)
 		}
 		have, err := h.read(set)
 		if err != nil {
-			return err
+			return contended(err), err
 		}
-		gone, more := apart(have, replace(have, added), compareBans)
+		tx := &nftset.Tx{}
+		if guarded {
+			tx.Generation = h.Generation
+		}
+		gone, more := apart(have, replace(have, added), compare)
 		tx.Discard(set, gone...)
 		tx.Add(set, more...)
 		asked := h.asked()
 		asked[slices.Index(families[:], f)] = true
 		h.ask(tx, asked)
-		return nil
+		if err := h.c.Commit(tx); err != nil {
+			return contended(err), err
+		}
+		compare = compareHolders // from now on they have a little less left
+		return !guarded && tx.Len() > 0, nil
 	})
 }
 
@@ -41,8 +51,15 @@ func (h *Handle) addNets(f family, added []nftset.Element) error {
 // the kernel take what has expired out of one that is not. By itself it does so
 // only when the set changes, and at most once a second. Until then, Linux 6.12
 // may find the addresses of a prefix whose time is over in one below it.
+//
+// A ban that another program adds meanwhile must not lose its rules, so this is
+// left undone beside programs that change the ruleset all the time.
 func (h *Handle) TidyNets() error {
-	return h.editNets(func(tx *nftset.Tx) error {
+	for attempt := 1; ; attempt++ {
+		if err := h.Refresh(); err != nil {
+			return err
+		}
+		tx := &nftset.Tx{Generation: h.Generation}
 		asked := h.asked()
 		for i, f := range families {
 			set := h.Set(f.net())
@@ -60,8 +77,13 @@ func (h *Handle) TidyNets() error {
 			}
 		}
 		h.ask(tx, asked)
-		return nil
-	})
+		switch err := h.c.Commit(tx); {
+		case !errors.Is(err, nftset.ErrChanged):
+			return err
+		case attempt == attempts:
+			return nil
+		}
+	}
 }
 
 // firstFree returns the lowest address that is in none of the elements of a set.
@@ -74,24 +96,6 @@ func firstFree(f family, held []nftset.Element) (nftset.Key, bool) {
 		free, ok = held[i].To.Next()
 	}
 	return free, ok
-}
-
-// editNets runs a transaction that depends on the state of the table, which is
-// read anew: since h was opened, another program may have deleted the rules
-// without which a ban has no effect.
-func (h *Handle) editNets(fill func(*nftset.Tx) error) error {
-	for attempt := 1; ; attempt++ {
-		if err := h.Refresh(); err != nil {
-			return err
-		}
-		tx := &nftset.Tx{Generation: h.Generation}
-		if err := fill(tx); err != nil {
-			return err
-		}
-		if err := h.c.Commit(tx); !errors.Is(err, nftset.ErrChanged) || attempt == attempts {
-			return err
-		}
-	}
 }
 
 // netRule is a rule that asks a set of prefixes, at the head of a chain.

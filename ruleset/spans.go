@@ -79,6 +79,12 @@ func compareBans(a, b nftset.Element) int {
 		cmp.Compare(a.Comment, b.Comment))
 }
 
+// compareHolders is compareBans for bans that are the same whatever they have
+// left.
+func compareHolders(a, b nftset.Element) int {
+	return cmp.Or(a.Compare(b.Interval), cmp.Compare(a.Comment, b.Comment))
+}
+
 // apart returns what only one of two sorted lists has.
 func apart[T any](a, b []T, compare func(T, T) int) (onlyA, onlyB []T) {
 	for len(a) > 0 || len(b) > 0 {
