@@ -277,7 +277,8 @@ func (e *edit) commit() error {
 // time.
 func (e *edit) addAll(set *nftset.Set, records []int32) error {
 	for batch := range slices.Chunk(records, nftset.BatchSize) {
-		if err := e.addBatch(set, batch, nil); err != nil {
+		err := halved(batch, isTooLarge, func(part []int32) error { return e.addBatch(set, part, nil) })
+		if err != nil {
 			return err
 		}
 	}
@@ -303,7 +304,7 @@ func (e *edit) among(set *nftset.Set, records []int32) (there map[nftset.Key]boo
 	return there, nil
 }
 
-// addBatch adds records in one transaction if it fits the socket, and the set.
+// addBatch adds records in one transaction if they fit the set.
 // Bans that do not fit the set go to that of prefixes, which has no bound of
 // that kind. Of steps, as many are remembered as fit.
 //
@@ -344,11 +345,7 @@ func (e *edit) addBatch(set *nftset.Set, batch []int32, there map[nftset.Key]boo
 		}
 		return e.addBatch(set, batch, there)
 	}
-	switch half := len(batch) / 2; {
-	case half > 0 && errors.Is(err, unix.EMSGSIZE):
-		if err = e.addBatch(set, batch[:half], there); err == nil {
-			err = e.addBatch(set, batch[half:], there)
-		}
+	switch {
 	case errors.Is(err, unix.ENFILE) && role.Bans() && len(more) > 0:
 		f := familyOf(set.Type)
 		for el := range e.elements(role, more) {

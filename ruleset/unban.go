@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/portmon/portmon/nftset"
 )
 
@@ -62,19 +64,20 @@ func (s *State) memorySets(f family) []*nftset.Set {
 	return sets
 }
 
-// remove deletes elements, in one transaction if all are there; those that have
-// expired meanwhile are passed over.
+// remove deletes elements, in one transaction if all are there and it fits the
+// socket; those that have expired meanwhile are passed over.
 func (h *Handle) remove(set *nftset.Set, keys []nftset.Interval) error {
+	again := func(err error) bool { return isTooLarge(err) || errors.Is(err, os.ErrNotExist) }
 	for batch := range slices.Chunk(keys, nftset.BatchSize) {
-		err := h.delete(set, batch)
-		if errors.Is(err, os.ErrNotExist) {
-			err = nil
-			for i := range batch {
-				if e := h.delete(set, batch[i:i+1]); !errors.Is(e, os.ErrNotExist) {
-					err = errors.Join(err, e)
-				}
+		err := halved(batch, again, func(part []nftset.Interval) error {
+			tx := &nftset.Tx{}
+			tx.DeleteSeq(set, bare(part))
+			err := h.c.Commit(tx)
+			if len(part) == 1 && errors.Is(err, os.ErrNotExist) {
+				err = nil
 			}
-		}
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -82,11 +85,23 @@ func (h *Handle) remove(set *nftset.Set, keys []nftset.Interval) error {
 	return nil
 }
 
-func (h *Handle) delete(set *nftset.Set, keys []nftset.Interval) error {
-	tx := &nftset.Tx{}
-	tx.DeleteSeq(set, bare(keys))
-	return h.c.Commit(tx)
+// halved calls f for a batch, and for smaller and smaller parts of it while the
+// error is one that these may not have.
+func halved[T any](batch []T, again func(error) bool, f func(part []T) error) error {
+	err := f(batch)
+	half := len(batch) / 2
+	if half == 0 || !again(err) {
+		return err
+	}
+	if err := halved(batch[:half], again, f); err != nil {
+		return err
+	}
+	return halved(batch[half:], again, f)
 }
+
+// isTooLarge reports whether a transaction, or the answer to it, did not fit the
+// socket.
+func isTooLarge(err error) bool { return errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.ENOBUFS) }
 
 // UnbanAll lifts all bans at once, and forgets all that is remembered of
 // sources.

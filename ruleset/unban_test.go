@@ -1,11 +1,14 @@
 package ruleset
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
@@ -299,5 +302,49 @@ func TestUnbanWithoutTable(t *testing.T) {
 	}
 	if lifted, covered, err := h.UnbanAlone(nftset.Prefix(prefix("198.51.100.0/24")).Interval); err != nil || lifted != nil || covered != nil {
 		t.Errorf("UnbanAlone: got %v, %v, %v", lifted, covered, err)
+	}
+}
+
+// TestUnbanAmongExpired lifts bans of which one is over: it takes few
+// transactions all the same.
+func TestUnbanAmongExpired(t *testing.T) {
+	l := newTrap(t, trapSpec())
+	const n = 1000
+	var records []Record
+	keys := []nftset.Interval{nftset.Addr(addr("203.0.113.7")).Interval} // which is not there
+	for i := range n {
+		a := netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)})
+		records, keys = append(records, byHand(netip.PrefixFrom(a, 32), time.Hour)), append(keys, nftset.Addr(a).Interval)
+	}
+	l.put(records...)
+	h := l.open()
+	if err := h.remove(h.Set(families[0].ban()), keys); err != nil {
+		t.Fatal(err)
+	}
+	l.wantBans()
+	if took := l.open().Generation - h.Generation; took > 20 {
+		t.Errorf("%d transactions", took)
+	}
+}
+
+// Whatever the batch was too large for, no part of it is left out or done twice.
+func TestHalved(t *testing.T) {
+	for _, tooLarge := range []error{unix.EMSGSIZE, unix.ENOBUFS, &nftset.OpError{Err: unix.EMSGSIZE}} {
+		var done []int
+		err := halved([]int{1, 2, 3, 4, 5, 6, 7}, isTooLarge, func(part []int) error {
+			if len(part) > 2 {
+				return tooLarge
+			}
+			done = append(done, part...)
+			return nil
+		})
+		if err != nil || !slices.Equal(done, []int{1, 2, 3, 4, 5, 6, 7}) {
+			t.Errorf("%v: %v, error %v", tooLarge, done, err)
+		}
+	}
+	for _, lasting := range []error{unix.EMSGSIZE, unix.EPERM} { // of a single one, too
+		if err := halved([]int{1, 2, 3}, isTooLarge, func([]int) error { return lasting }); !errors.Is(err, lasting) {
+			t.Errorf("the error is %v, want %v", err, lasting)
+		}
 	}
 }
