@@ -154,8 +154,8 @@ func (l *targetList) read(p *cli, cmd *cobra.Command, args []string) (err error)
 			return fmt.Errorf("%s: %w", l.file, err)
 		}
 		t := target{text: e.Text, line: e.Line, address: isAddress(e.Text)}
-		if e.Err != nil { // without the line: it may be one of a file with secrets
-			t.err = e.Err
+		if e.Err != nil {
+			t.err = badTarget(e.Text, e.Err)
 			l.targets = append(l.targets, t)
 		}
 		for _, t.prefix = range e.Prefixes {

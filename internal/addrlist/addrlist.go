@@ -22,7 +22,7 @@ import (
 // Entry is a line of a list.
 type Entry struct {
 	Line, Column int    // both from 1, the column in bytes
-	Text         string // without a comment, and without blanks around it; "" if the line is too long
+	Text         string // without a comment, and without blanks around it
 
 	// Prefixes hold exactly the addresses of the line; without any, Err says
 	// why. The next entry overwrites them.
@@ -51,7 +51,8 @@ func Read(r io.Reader, limit int64) iter.Seq2[Entry, error] {
 			}
 			e := Entry{Line: n}
 			if errors.Is(err, bufio.ErrBufferFull) {
-				e.Column, e.Err = 1, fmt.Errorf("longer than %s", text.Size(longestLine))
+				e.Column, e.Text = 1, text.Shorten(string(line[:100]), 40)
+				e.Err = fmt.Errorf("longer than %s", text.Size(longestLine))
 				for errors.Is(err, bufio.ErrBufferFull) {
 					_, err = lines.ReadSlice('\n')
 				}
@@ -69,7 +70,7 @@ func Read(r io.Reader, limit int64) iter.Seq2[Entry, error] {
 			case err != nil && !errors.Is(err, io.EOF):
 				yield(Entry{}, err)
 				return
-			case (e.Text != "" || e.Err != nil) && !yield(e, nil):
+			case e.Text != "" && !yield(e, nil):
 				return
 			}
 		}

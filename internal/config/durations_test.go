@@ -28,10 +28,10 @@ func TestDurationInSeconds(t *testing.T) {
 	}
 	const want = `want a duration from 1s to 3650d, such as 90 (seconds), "10m", "8h", "3d", "1w" or "1d12h"`
 	for _, text := range []string{"0", "-1", "315360001", "9223372036854775807"} {
-		wantFaults(t, "[ban]\nforget = "+text, "2:1: ban.forget: "+want)
+		wantFaults(t, "[ban]\nforget = "+text, "2:1: ban.forget: "+text+": "+want)
 	}
 	wantFaults(t, "[ban]\nforget = 9223372036854775808", "2:10: toml: decimal number is too large to fit in a 64-bit signed integer")
-	wantFaults(t, "[ban]\nforget = 1.5", "2:1: ban.forget: "+want)
+	wantFaults(t, "[ban]\nforget = 1.5", "2:1: ban.forget: 1.5: "+want)
 }
 
 // Some keys have ranges of their own, the same for both spellings.
@@ -72,13 +72,13 @@ func TestDurationRanges(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, value := range []string{strconv.Quote(text), strconv.Itoa(int(d / time.Second))} {
-				wantFaults(t, line+value, place+k.want)
+				wantFaults(t, line+value, place+value+": "+k.want)
 			}
 		}
 		for _, value := range []string{`""`, `"x"`, `"-1s"`, `-1`, `9223372036854775807`} {
-			wantFaults(t, line+value, place+k.want)
+			wantFaults(t, line+value, place+value+": "+k.want)
 		}
-		wantFaults(t, line+`1.5`, place+k.want)
+		wantFaults(t, line+`1.5`, place+`1.5: `+k.want)
 	}
 }
 
@@ -89,10 +89,10 @@ func TestLadderFaults(t *testing.T) {
 		{`["8h", "8h"]`, `2:1: ban.bantime: 8h after 8h: each step must be longer than the one before`},
 		{`["1d", "24h"]`, `2:1: ban.bantime: 1d after 1d: each step must be longer than the one before`},
 		{`["3d", "8h", "1w"]`, `2:1: ban.bantime: 8h after 3d: each step must be longer than the one before`},
-		{`["3d", "0s", "1d"]`, `2:1: ban.bantime: entry 2: want a duration from 1s to 3650d, such as 90 (seconds), "10m", "8h", "3d", "1w" or "1d12h"
+		{`["3d", "0s", "1d"]`, `2:1: ban.bantime: "0s": want a duration from 1s to 3650d, such as 90 (seconds), "10m", "8h", "3d", "1w" or "1d12h"
 2:1: ban.bantime: 1d after 3d: each step must be longer than the one before`},
-		{`"8 "`, `2:1: ban.bantime: entry 1: want a duration from 1s to 3650d, such as 90 (seconds), "10m", "8h", "3d", "1w" or "1d12h"`},
-		{`true`, `2:1: ban.bantime: entry 1: want a duration from 1s to 3650d, such as 90 (seconds), "10m", "8h", "3d", "1w" or "1d12h"`},
+		{`"8 "`, `2:1: ban.bantime: "8 ": want a duration from 1s to 3650d, such as 90 (seconds), "10m", "8h", "3d", "1w" or "1d12h"`},
+		{`true`, `2:1: ban.bantime: true: want a duration from 1s to 3650d, such as 90 (seconds), "10m", "8h", "3d", "1w" or "1d12h"`},
 	}
 	for _, tt := range tests {
 		wantFaults(t, "[ban]\nbantime = "+tt.value, tt.want)

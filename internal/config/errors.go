@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 
 	"github.com/portmon/portmon/internal/text"
 )
@@ -18,12 +19,11 @@ type Error struct {
 	// file as a whole is meant, or if it has too many keys to locate them.
 	Line, Column int
 
-	// Err says what is wrong, with the key, and what is wanted. It does not show
-	// what could not be read.
+	// Err says what is wrong, with the key and the value, and what is wanted.
 	Err error
 }
 
-// Error returns "file:line:column: key: what is wrong", on one line,
+// Error returns "file:line:column: key: value: what is wrong", on one line,
 // without what is not known.
 func (e *Error) Error() string {
 	place := e.File
@@ -79,3 +79,10 @@ func (e Errors) finish(file string) Errors {
 	}
 	return e
 }
+
+// maxQuoted bounds a value in a message, in characters.
+const maxQuoted = 60
+
+// quote returns s as a string on one line that is safe to print, shortened if
+// it is long.
+func quote(s string) string { return strconv.Quote(text.Shorten(s, maxQuoted)) }

@@ -80,3 +80,21 @@ func TestHint(t *testing.T) {
 		}
 	}
 }
+
+func TestQuote(t *testing.T) {
+	long := strings.Repeat("x", 59)
+	tests := []struct{ text, want string }{
+		{"", `""`},
+		{"a b", `"a b"`},
+		{"\x1b[31m\n", `"\x1b[31m\n"`},
+		{long + "y", `"` + long + `y"`},
+		{long + "yz", `"` + long + `y…"`},
+		{long + "éz", `"` + long + `é…"`}, // not half of a letter
+		{strings.Repeat("\x80", 100), `"` + strings.Repeat(`\x80`, 60) + `…"`},
+	}
+	for _, tt := range tests {
+		if got := quote(tt.text); got != tt.want {
+			t.Errorf("quote(%q) = %s: want %s", tt.text, got, tt.want)
+		}
+	}
+}

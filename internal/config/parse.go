@@ -53,7 +53,7 @@ type table struct {
 // get returns the value of a key, and makes it one that the table may have.
 func (t *table) get(name string) setting {
 	t.known = append(t.known, name)
-	return setting{reader: t.reader, key: t.prefix + name, value: t.values[name]}
+	return setting{t.reader, t.prefix + name, t.values[name]}
 }
 
 // table returns a table below this one, empty if the file does not have it.
@@ -123,7 +123,7 @@ func (r *reader) read(root map[string]any) {
 	r.doubt()
 	for _, file := range files {
 		if err := r.readWhitelistFile(file); err != nil {
-			fileList.report(&r.faults, err)
+			setting{r, fileList.key, file}.report(&r.faults, err)
 		}
 	}
 }
@@ -133,7 +133,7 @@ func (t *table) checkKeys() {
 	for _, name := range slices.Sorted(maps.Keys(t.values)) {
 		if !slices.Contains(t.known, name) {
 			err := fmt.Errorf("unknown key: want %s", text.Enumerate(t.known, "or"))
-			setting{reader: t.reader, key: t.prefix + fullName(name)}.report(&t.faults, err)
+			setting{t.reader, t.prefix + fullName(name), nil}.report(&t.faults, err)
 		}
 	}
 }
@@ -152,7 +152,7 @@ func (r *reader) validate() {
 	for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
 		var e *ruleset.SpecError
 		errors.As(err, &e)
-		setting{reader: r, key: cmp.Or(keys[e.Field], e.Field)}.report(&r.faults, e.Err)
+		setting{r, cmp.Or(keys[e.Field], e.Field), nil}.report(&r.faults, e.Err)
 	}
 }
 
@@ -161,7 +161,7 @@ func (r *reader) doubt() {
 	spec, w := &r.config.Spec, &r.config.Watch
 	warn := func(key string, doubtful bool, what string) {
 		if doubtful {
-			setting{reader: r, key: key}.report(&r.warnings, errors.New(what))
+			setting{r, key, nil}.report(&r.warnings, errors.New(what))
 		}
 	}
 	warn("trap.tcp", len(spec.TrapTCP)+len(spec.TrapUDP)+spec.Scan.Ports == 0,

@@ -242,7 +242,7 @@ var badConfigs = []struct{ name, text, want string }{
 	{"upper case", "[trap]\nTCP = [1]", `2:1: trap.TCP: unknown key: want tcp, udp, grace, maxretry or findtime`},
 	{"a table in upper case", "[Trap]\ntcp = [1]", `1:2: Trap: unknown key: want whitelist, whitelist_files, trap, scan, ban or watch`},
 	{"a fault in an inline table", "trap = {\n tcp = [ ],\n maxretry = 0, x = 1 }",
-		"1:1: trap.maxretry: want an integer from 1 to 1000\n" +
+		"1:1: trap.maxretry: 0: want an integer from 1 to 1000\n" +
 			"1:1: trap.x: unknown key: want tcp, udp, grace, maxretry or findtime"},
 	{"a key with a dot in its name", "\"trap.tcp\" = [1]", `1:1: "trap.tcp": unknown key: want whitelist, whitelist_files, trap, scan, ban or watch`},
 	{"a dotted key below a key", "trap.tcp.x = 1", `1:1: trap.tcp: want a list in brackets`},
@@ -252,40 +252,40 @@ var badConfigs = []struct{ name, text, want string }{
 	{"a key twice", "[trap]\nmaxretry = 1\nmaxretry = 1", `3:1: toml: key maxretry is already defined`},
 	{"a key twice that does not belong on a terminal", "\"\\u001b[31m\" = 1\n\"\\u001b[31m\" = 2", "2:1: toml: key \uFFFD[31m is already defined" + quotes},
 	{"a table twice", "[trap]\n[ban]\n[trap]", `3:2: toml: table trap already exists`},
-	{"a value for a table", "trap = 3", `1:1: trap: want a table, a line [trap] with its keys below`},
+	{"a value for a table", "trap = 3", `1:1: trap: 3: want a table, a line [trap] with its keys below`},
 	{"a list of tables", "[[trap]]\nmaxretry = 0",
 		`1:3: trap: want a table, a line [trap] with its keys below`},
 	{"a table for a value", "[trap.tcp]\nx = 1", `1:2: trap.tcp: want a list in brackets`},
 
 	// Types.
-	{"a string for an integer", "[trap]\nmaxretry = \"3\"", `2:1: trap.maxretry: want an integer from 1 to 1000`},
-	{"a float for an integer", "[ban]\nsize = 1e3", `2:1: ban.size: want an integer from 1 to 16777216`},
-	{"a boolean for an integer", "[ban]\nprefix6 = true", `2:1: ban.prefix6: want an integer from 1 to 128`},
-	{"an integer for a list", "[trap]\ntcp = 23", `2:1: trap.tcp: want a list in brackets`},
-	{"a string for a list", "whitelist = \"10.0.0.0/8\"", `1:1: whitelist: want a list in brackets`},
-	{"a string for a list of files", "whitelist_files = \"a.txt\"", `1:1: whitelist_files: want a list in brackets`},
-	{"an integer in a list of strings", "whitelist = [\"10.0.0.1\", 10]", `1:1: whitelist: entry 2: want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, or a range such as 192.0.2.10-192.0.2.20; names are not resolved`},
-	{"a list for a string", "[watch]\nstate = [\"/a\", \"/b\"]", `2:1: watch.state: want the absolute path of a file, such as "/var/lib/portmon/state.jsonl"`},
+	{"a string for an integer", "[trap]\nmaxretry = \"3\"", `2:1: trap.maxretry: "3": want an integer from 1 to 1000`},
+	{"a float for an integer", "[ban]\nsize = 1e3", `2:1: ban.size: 1000.0: want an integer from 1 to 16777216`},
+	{"a boolean for an integer", "[ban]\nprefix6 = true", `2:1: ban.prefix6: true: want an integer from 1 to 128`},
+	{"an integer for a list", "[trap]\ntcp = 23", `2:1: trap.tcp: 23: want a list in brackets`},
+	{"a string for a list", "whitelist = \"10.0.0.0/8\"", `1:1: whitelist: "10.0.0.0/8": want a list in brackets`},
+	{"a string for a list of files", "whitelist_files = \"a.txt\"", `1:1: whitelist_files: "a.txt": want a list in brackets`},
+	{"an integer in a list of strings", "whitelist = [\"10.0.0.1\", 10]", `1:1: whitelist: 10: want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, or a range such as 192.0.2.10-192.0.2.20; names are not resolved`},
+	{"a list for a string", "[watch]\nstate = [\"/a\", \"/b\"]", `2:1: watch.state: ['/a', '/b']: want the absolute path of a file, such as "/var/lib/portmon/state.jsonl"`},
 	{"a time for a duration", "[trap]\nfindtime = 00:10:00",
-		`2:1: trap.findtime: want a duration from 1s to 7d, such as 90 (seconds), "10m", "8h", "3d", "1w" or "1d12h"`},
+		`2:1: trap.findtime: 00:10:00: want a duration from 1s to 7d, such as 90 (seconds), "10m", "8h", "3d", "1w" or "1d12h"`},
 
 	// Ranges.
-	{"maxretry", "[trap]\nmaxretry = 1001", `2:1: trap.maxretry: want an integer from 1 to 1000`},
-	{"prefix6", "[ban]\nprefix6 = 129", `2:1: ban.prefix6: want an integer from 1 to 128`},
-	{"prefix6 of nothing", "[ban]\nprefix6 = 0", `2:1: ban.prefix6: want an integer from 1 to 128`},
-	{"size", "[ban]\nsize = 16777217", `2:1: ban.size: want an integer from 1 to 16777216`},
-	{"ports", "[scan]\nports = 1001", `2:1: scan.ports: want an integer from 0 to 1000`},
-	{"ports below none", "[scan]\nports = -1", `2:1: scan.ports: want an integer from 0 to 1000`},
-	{"ports as a list", "[scan]\nports = [22]", `2:1: scan.ports: want an integer from 0 to 1000`},
-	{"ports as a word", "[scan]\nports = \"strict\"", `2:1: scan.ports: want an integer from 0 to 1000`},
-	{"subnet4", "[ban]\nsubnet4 = 1001", `2:1: ban.subnet4: want an integer from 0 to 1000`},
-	{"subnet6", "[ban]\nsubnet6 = -1", `2:1: ban.subnet6: want an integer from 0 to 1000`},
-	{"subnet6 as a prefix", "[ban]\nsubnet6 = \"/48\"", `2:1: ban.subnet6: want an integer from 0 to 1000`},
-	{"a boolean for a grace", "[trap]\ngrace = false", `2:1: trap.grace: want a duration from 0s to 1h, such as 90 (seconds) or "10m"`},
+	{"maxretry", "[trap]\nmaxretry = 1001", `2:1: trap.maxretry: 1001: want an integer from 1 to 1000`},
+	{"prefix6", "[ban]\nprefix6 = 129", `2:1: ban.prefix6: 129: want an integer from 1 to 128`},
+	{"prefix6 of nothing", "[ban]\nprefix6 = 0", `2:1: ban.prefix6: 0: want an integer from 1 to 128`},
+	{"size", "[ban]\nsize = 16777217", `2:1: ban.size: 16777217: want an integer from 1 to 16777216`},
+	{"ports", "[scan]\nports = 1001", `2:1: scan.ports: 1001: want an integer from 0 to 1000`},
+	{"ports below none", "[scan]\nports = -1", `2:1: scan.ports: -1: want an integer from 0 to 1000`},
+	{"ports as a list", "[scan]\nports = [22]", `2:1: scan.ports: [22]: want an integer from 0 to 1000`},
+	{"ports as a word", "[scan]\nports = \"strict\"", `2:1: scan.ports: "strict": want an integer from 0 to 1000`},
+	{"subnet4", "[ban]\nsubnet4 = 1001", `2:1: ban.subnet4: 1001: want an integer from 0 to 1000`},
+	{"subnet6", "[ban]\nsubnet6 = -1", `2:1: ban.subnet6: -1: want an integer from 0 to 1000`},
+	{"subnet6 as a prefix", "[ban]\nsubnet6 = \"/48\"", `2:1: ban.subnet6: "/48": want an integer from 0 to 1000`},
+	{"a boolean for a grace", "[trap]\ngrace = false", `2:1: trap.grace: false: want a duration from 0s to 1h, such as 90 (seconds) or "10m"`},
 	{"a key of scans among the traps", "[trap]\nignore = [80]", `2:1: trap.ignore: unknown key: want tcp, udp, grace, maxretry or findtime`},
 	{"more than 64 bits", "[ban]\nsize = 99999999999999999999", `2:8: toml: decimal number is too large to fit in a 64-bit signed integer`},
 	{"a value of many lines", "[watch]\nmetrics = \"\"\"\n" + strings.Repeat("long ", 100) + "\"\"\"",
-		`2:1: watch.metrics: want an address and a port, such as "127.0.0.1:9713", or "" for none`},
+		`2:1: watch.metrics: "long long long long long long long long long long long long …": want an address and a port, such as "127.0.0.1:9713", or "" for none`},
 
 	// Syntax: the one kind of fault that hides the others.
 	{"no value", "foo = 1\n[trap]\nmaxretry =\n", `3:11: toml: unexpected character U+000A at start of value`},
@@ -331,17 +331,17 @@ bantime = [
 
 [watch]
 state = "state.jsonl"
-`, `2:1: whitelist: entry 2: want a prefix length from 0 to 32 after the slash
-2:1: whitelist: entry 3: want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, or a range such as 192.0.2.10-192.0.2.20; names are not resolved
-7:1: whitelist_files: open missing.txt: file does not exist
+`, `2:1: whitelist: "10.0.0.0/33": want a prefix length from 0 to 32 after the slash
+2:1: whitelist: "example.org": want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, or a range such as 192.0.2.10-192.0.2.20; names are not resolved
+7:1: whitelist_files: "missing.txt": open missing.txt: file does not exist
 8:1: colour: unknown key: want whitelist, whitelist_files, trap, scan, ban or watch
-11:1: trap.tcp: entry 2: want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"
-11:1: trap.tcp: entry 3: want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"
+11:1: trap.tcp: 70000: want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"
+11:1: trap.tcp: [25]: want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"
 11:1: trap.tcp: 5905 overlaps 5900-5910
-19:1: trap.maxretry: want an integer from 1 to 1000
-22:1: ban.bantime: entry 3: want a duration from 1s to 3650d, such as 90 (seconds), "10m", "8h", "3d", "1w" or "1d12h"
+19:1: trap.maxretry: "3": want an integer from 1 to 1000
+22:1: ban.bantime: "8 h": want a duration from 1s to 3650d, such as 90 (seconds), "10m", "8h", "3d", "1w" or "1d12h"
 22:1: ban.bantime: 3h after 8h: each step must be longer than the one before
-29:1: watch.state: want the absolute path of a file, such as "/var/lib/portmon/state.jsonl"`)
+29:1: watch.state: "state.jsonl": want the absolute path of a file, such as "/var/lib/portmon/state.jsonl"`)
 }
 
 func TestParseWarnings(t *testing.T) {

@@ -46,19 +46,19 @@ func TestPortFaults(t *testing.T) {
 func TestPortsFaults(t *testing.T) {
 	const want = `want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"`
 	tests := []struct{ value, want string }{
-		{`[0]`, `2:1: trap.udp: entry 1: ` + want},
-		{`[65536]`, `2:1: trap.udp: entry 1: ` + want},
-		{`[-22]`, `2:1: trap.udp: entry 1: ` + want},
-		{`[22.0]`, `2:1: trap.udp: entry 1: ` + want},
-		{`[true, { a = 1 }]`, "2:1: trap.udp: entry 1: " + want + "\n2:1: trap.udp: entry 2: " + want},
+		{`[0]`, `2:1: trap.udp: 0: ` + want},
+		{`[65536]`, `2:1: trap.udp: 65536: ` + want},
+		{`[-22]`, `2:1: trap.udp: -22: ` + want},
+		{`[22.0]`, `2:1: trap.udp: 22.0: ` + want},
+		{`[true, { a = 1 }]`, "2:1: trap.udp: true: " + want + "\n2:1: trap.udp: " + want},
 		{`[9999999999999999999999]`, `2:8: toml: decimal number is too large to fit in a 64-bit signed integer`},
 		{`[5900-5910]`, `2:8: toml: dates are expected to have the format YYYY-MM-DD` + quotes},
-		{`[2000-01-01]`, `2:1: trap.udp: entry 1: ` + want},
-		{`["5910-5900"]`, `2:1: trap.udp: entry 1: the range is reversed: want "5900-5910"`},
+		{`[2000-01-01]`, `2:1: trap.udp: 2000-01-01: ` + want},
+		{`["5910-5900"]`, `2:1: trap.udp: "5910-5900": the range is reversed: want "5900-5910"`},
 
 		{`[22, 22]`, `2:1: trap.udp: 22 overlaps 22`},
 		{`[22, "22", "22-22"]`, "2:1: trap.udp: 22 overlaps 22\n2:1: trap.udp: 22 overlaps 22"},
-		{`[22, 22, 0]`, "2:1: trap.udp: entry 3: " + want + "\n2:1: trap.udp: 22 overlaps 22"},
+		{`[22, 22, 0]`, "2:1: trap.udp: 0: " + want + "\n2:1: trap.udp: 22 overlaps 22"},
 		{`["10-20", 15]`, `2:1: trap.udp: 15 overlaps 10-20`},
 		{`[15, "10-20"]`, `2:1: trap.udp: 15 overlaps 10-20`},
 		{`["10-20", "20-30"]`, `2:1: trap.udp: 20-30 overlaps 10-20`},
@@ -90,15 +90,15 @@ func TestPortsToIgnore(t *testing.T) {
 	}
 	const want = `want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"`
 	for value, want := range map[string]string{
-		`[0]`:           `2:1: scan.ignore: entry 1: ` + want,
-		`[65536]`:       `2:1: scan.ignore: entry 1: ` + want,
-		`["http"]`:      `2:1: scan.ignore: entry 1: ` + want,
+		`[0]`:           `2:1: scan.ignore: 0: ` + want,
+		`[65536]`:       `2:1: scan.ignore: 65536: ` + want,
+		`["http"]`:      `2:1: scan.ignore: "http": ` + want,
 		`[80, "79-81"]`: `2:1: scan.ignore: 80 overlaps 79-81`,
 		`[80, 80]`:      `2:1: scan.ignore: 80 overlaps 80`,
-		`["81-80"]`:     `2:1: scan.ignore: entry 1: the range is reversed: want "80-81"`,
+		`["81-80"]`:     `2:1: scan.ignore: "81-80": the range is reversed: want "80-81"`,
 		`[4000-4001]`:   `2:11: toml: dates are expected to have the format YYYY-MM-DD` + quotes,
-		`80`:            `2:1: scan.ignore: want a list in brackets`,
-		`"40000-40100"`: `2:1: scan.ignore: want a list in brackets`,
+		`80`:            `2:1: scan.ignore: 80: want a list in brackets`,
+		`"40000-40100"`: `2:1: scan.ignore: "40000-40100": want a list in brackets`,
 	} {
 		wantFaults(t, "[scan]\nignore = "+value, want)
 	}

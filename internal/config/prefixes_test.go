@@ -22,8 +22,8 @@ func TestSingle6(t *testing.T) {
 
 func TestSingle6Warnings(t *testing.T) {
 	const text = "[ban]\nsingle6 = [\"2001:db8::7/64\", \"::/0\"]"
-	wantWarnings(t, text, `2:1: ban.single6: entry 1: taken as 2001:db8::/64: the address has bits set beyond the prefix length
-2:1: ban.single6: entry 2: this is every address of its family`)
+	wantWarnings(t, text, `2:1: ban.single6: "2001:db8::7/64": taken as 2001:db8::/64: the address has bits set beyond the prefix length
+2:1: ban.single6: "::/0": this is every address of its family`)
 	c, err := parsed("p.toml", []byte(text), noFiles)
 	if err != nil {
 		t.Fatal(err)
@@ -52,13 +52,13 @@ func TestSingle6Faults(t *testing.T) {
 		`"2001:db8::/64/64"`: length,
 		`"::ffff:0:0/90"`:    "want a prefix length from 96 to 128 for IPv4 written as ::ffff:0:0/96",
 	} {
-		wantFaults(t, "[ban]\nsingle6 = ["+value+"]", "2:1: ban.single6: entry 1: "+want)
+		wantFaults(t, "[ban]\nsingle6 = ["+value+"]", "2:1: ban.single6: "+value+": "+want)
 	}
 	wantFaults(t, "[ban]\nsingle6 = [\"192.0.2.0/24\", \"::ffff:192.0.2.7\"]",
 		"2:1: ban.single6: 192.0.2.0/24 is not an IPv6 network address\n"+
 			"2:1: ban.single6: 192.0.2.7/32 is not an IPv6 network address")
-	wantFaults(t, "[ban]\nsingle6 = [64]", `2:1: ban.single6: entry 1: `+syntax)
-	wantFaults(t, "[ban]\nsingle6 = \"2001:db8::/32\"", `2:1: ban.single6: want a list in brackets`)
+	wantFaults(t, "[ban]\nsingle6 = [64]", `2:1: ban.single6: 64: `+syntax)
+	wantFaults(t, "[ban]\nsingle6 = \"2001:db8::/32\"", `2:1: ban.single6: "2001:db8::/32": want a list in brackets`)
 }
 
 func TestDoubtful(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pelletier/go-toml/v2"
+
 	"github.com/portmon/portmon/internal/addrlist"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
@@ -30,22 +32,21 @@ type setting struct {
 	*reader
 	key   string // in full, such as "trap.tcp"
 	value any
-	entry int // of the list, from 1; 0 if it is not an element
 }
 
-// maxKey bounds a key in a message, in characters.
-const maxKey = 60
+// secrets are the keys whose values messages do not repeat: a URL may have a
+// password or a token in it, and so may arguments.
+var secrets = []string{"watch.ntfy", "watch.command"}
 
 // report adds to the faults or the warnings what is wrong with the value, or
-// with the key. What could not be read is never repeated: it may be a secret in
-// the wrong place.
+// with the key if there is none.
 func (s setting) report(to *Errors, err error) {
 	table, _, _ := strings.Cut(s.key, ".")
 	at := cmp.Or(s.places[s.key], s.places[table]) // the keys of inline tables are not found
-	if s.entry > 0 {
-		err = fmt.Errorf("entry %d: %w", s.entry, err)
+	if value := source(s.value); value != "" && !slices.Contains(secrets, s.key) {
+		err = fmt.Errorf("%s: %w", value, err)
 	}
-	to.add(&Error{s.file, at.line, at.column, fmt.Errorf("%s: %w", text.Shorten(s.key, maxKey), err)})
+	to.add(&Error{s.file, at.line, at.column, fmt.Errorf("%s: %w", text.Shorten(s.key, maxQuoted), err)})
 }
 
 // one sets what a value says, and many what the elements of a list say. If there
@@ -70,9 +71,9 @@ func many[T any](s setting, to *[]T, read func(setting) (T, error)) {
 		s.report(&s.faults, errors.New("want a list in brackets"))
 	}
 	var all []T
-	for i, v := range values {
+	for _, v := range values {
 		var item T
-		if one(setting{s.reader, s.key, v, i + 1}, &item, read) {
+		if one(setting{s.reader, s.key, v}, &item, read) {
 			all = append(all, item)
 		}
 	}
@@ -186,4 +187,17 @@ func isTopic(s string) bool {
 	u, err := url.Parse(s)
 	return s == "" || err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" &&
 		u.User == nil && u.Fragment == "" && u.Path != "" && !strings.HasSuffix(u.Path, "/")
+}
+
+// source writes a value as TOML does, on one line, shortened if it is long.
+func source(v any) string {
+	if s, ok := v.(string); ok {
+		return quote(s)
+	}
+	data, _ := toml.Marshal(map[string]any{"v": v}) // cannot fail: it has been decoded
+	s, ok := strings.CutPrefix(strings.TrimSpace(string(data)), "v = ")
+	if !ok {
+		return "" // a table: its keys have their own lines
+	}
+	return text.Shorten(s, maxQuoted)
 }

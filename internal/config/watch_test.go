@@ -1,28 +1,31 @@
 package config
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestWatchFaults(t *testing.T) {
 	const state = `the absolute path of a file, such as "/var/lib/portmon/state.jsonl"`
 	const metrics = `an address and a port, such as "127.0.0.1:9713", or "" for none`
 	const ntfy = `an http or https URL with a topic and without a password, such as "https://ntfy.sh/my-topic", or "" for none`
 	tests := []struct{ text, want string }{
-		{`state = ""`, `2:1: watch.state: want ` + state},
-		{`state = "state.jsonl"`, `2:1: watch.state: want ` + state},
-		{`state = "/var/lib/portmon/"`, `2:1: watch.state: want ` + state},
-		{`state = "/a\u0000b"`, `2:1: watch.state: want ` + state},
-		{`state = 5`, `2:1: watch.state: want ` + state},
+		{`state = ""`, `2:1: watch.state: "": want ` + state},
+		{`state = "state.jsonl"`, `2:1: watch.state: "state.jsonl": want ` + state},
+		{`state = "/var/lib/portmon/"`, `2:1: watch.state: "/var/lib/portmon/": want ` + state},
+		{`state = "/a\u0000b"`, `2:1: watch.state: "/a\x00b": want ` + state},
+		{`state = 5`, `2:1: watch.state: 5: want ` + state},
 
-		{`metrics = "9713"`, `2:1: watch.metrics: want ` + metrics},
-		{`metrics = "127.0.0.1"`, `2:1: watch.metrics: want ` + metrics},
-		{`metrics = ":9713"`, `2:1: watch.metrics: want ` + metrics},
-		{`metrics = "127.0.0.1:0"`, `2:1: watch.metrics: want ` + metrics},
-		{`metrics = "127.0.0.1:65536"`, `2:1: watch.metrics: want ` + metrics},
-		{`metrics = "127.0.0.1:http"`, `2:1: watch.metrics: want ` + metrics},
-		{`metrics = "::1:9713"`, `2:1: watch.metrics: want ` + metrics},
-		{`metrics = "example.org:9713"`, `2:1: watch.metrics: want ` + metrics},
-		{`metrics = "http://127.0.0.1:9713"`, `2:1: watch.metrics: want ` + metrics},
-		{`metrics = 9713`, `2:1: watch.metrics: want ` + metrics},
+		{`metrics = "9713"`, `2:1: watch.metrics: "9713": want ` + metrics},
+		{`metrics = "127.0.0.1"`, `2:1: watch.metrics: "127.0.0.1": want ` + metrics},
+		{`metrics = ":9713"`, `2:1: watch.metrics: ":9713": want ` + metrics},
+		{`metrics = "127.0.0.1:0"`, `2:1: watch.metrics: "127.0.0.1:0": want ` + metrics},
+		{`metrics = "127.0.0.1:65536"`, `2:1: watch.metrics: "127.0.0.1:65536": want ` + metrics},
+		{`metrics = "127.0.0.1:http"`, `2:1: watch.metrics: "127.0.0.1:http": want ` + metrics},
+		{`metrics = "::1:9713"`, `2:1: watch.metrics: "::1:9713": want ` + metrics},
+		{`metrics = "example.org:9713"`, `2:1: watch.metrics: "example.org:9713": want ` + metrics},
+		{`metrics = "http://127.0.0.1:9713"`, `2:1: watch.metrics: "http://127.0.0.1:9713": want ` + metrics},
+		{`metrics = 9713`, `2:1: watch.metrics: 9713: want ` + metrics},
 
 		{`ntfy = "my-topic"`, `2:1: watch.ntfy: want ` + ntfy},
 		{`ntfy = "ntfy.sh/my-topic"`, `2:1: watch.ntfy: want ` + ntfy},
@@ -34,21 +37,40 @@ func TestWatchFaults(t *testing.T) {
 		{`ntfy = "https://ntfy.sh"`, `2:1: watch.ntfy: want ` + ntfy},
 		{`ntfy = "https://ntfy.sh/"`, `2:1: watch.ntfy: want ` + ntfy},
 		{`ntfy = "https://ntfy.sh/my-topic/"`, `2:1: watch.ntfy: want ` + ntfy},
-		{`ntfy = "https://user:secret@ntfy.sh/my-topic"`, `2:1: watch.ntfy: want ` + ntfy},
 		{`ntfy = false`, `2:1: watch.ntfy: want ` + ntfy},
 
-		{`ntfy_token_file = "token"`, `2:1: watch.ntfy_token_file: want the absolute path of a file, or "" for none`},
+		{`ntfy_token_file = "token"`, `2:1: watch.ntfy_token_file: "token": want the absolute path of a file, or "" for none`},
 
 		{`command = "/bin/logger"`, `2:1: watch.command: want a list in brackets`},
 		{`command = ["logger"]`, `2:1: watch.command: want the absolute path of a program first: there is no shell and no PATH`},
 		{`command = [""]`, `2:1: watch.command: want the absolute path of a program first: there is no shell and no PATH`},
-		{`command = ["/bin/logger", 5]`, `2:1: watch.command: entry 2: want a string without NUL`},
-		{`command = ["/bin/logger", "a\u0000"]`, `2:1: watch.command: entry 2: want a string without NUL`},
+		{`command = ["/bin/logger", 5]`, `2:1: watch.command: want a string without NUL`},
+		{`command = ["/bin/logger", "a\u0000"]`, `2:1: watch.command: want a string without NUL`},
 	}
 	for _, tt := range tests {
 		// Whatever else is said of a token file, it is not that ntfy is off.
 		wantFaults(t, "[watch]\n"+tt.text, tt.want)
 	}
+}
+
+// A password in a URL does not get into a message, whatever else is wrong with
+// the URL.
+func TestWatchKeepsPasswords(t *testing.T) {
+	for _, url := range []string{
+		"https://user:secret@ntfy.sh/my-topic",
+		"https://user:secret@ntfy.sh",
+		"https://user:secret@ntfy.sh:x/my-topic",
+		"ftp://user:secret@ntfy.sh/my-topic",
+		"https://user:sec/ret@ntfy.sh/my-topic",
+		"https://user:secret@",
+	} {
+		_, err := parsed("p.toml", []byte("[watch]\nntfy = \""+url+"\""), noFiles)
+		if err == nil || strings.Contains(err.Error(), "sec") || !strings.Contains(err.Error(), "watch.ntfy") {
+			t.Errorf("%s: the error is %v", url, err)
+		}
+	}
+	wantFaults(t, "[watch]\nntfy = \"https://user:secret@ntfy.sh/my-topic\"",
+		`2:1: watch.ntfy: want an http or https URL with a topic and without a password, such as "https://ntfy.sh/my-topic", or "" for none`)
 }
 
 func TestWatchMetrics(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/portmon/portmon/internal/addrlist"
 )
@@ -44,16 +45,27 @@ func (r *reader) readWhitelistFile(name string) error {
 	*whitelist = slices.Grow(*whitelist, max(most, 0))
 	defer debug.SetGCPercent(debug.SetGCPercent(5))
 
+	add := func(to *Errors, e addrlist.Entry, err error) {
+		if len(*to) > maxReports {
+			return // a list in another format has millions
+		}
+		// The lines of what is no list of addresses, such as a file of passwords,
+		// are not repeated.
+		if !strings.ContainsFunc(e.Text, isNeitherAddressNorName) {
+			err = fmt.Errorf("%s: %w", quote(e.Text), err)
+		}
+		to.add(&Error{name, e.Line, e.Column, err})
+	}
 	for e, err := range addrlist.Read(f, maxWhitelistSize) {
 		if err != nil {
 			return fmt.Errorf("read %s: %w", name, err)
 		}
 		if e.Err != nil {
-			r.faults.add(&Error{name, e.Line, e.Column, e.Err})
+			add(&r.faults, e, e.Err)
 			continue
 		}
 		if note := doubtful(e.Text, e.Prefixes); note != "" {
-			r.warnings.add(&Error{name, e.Line, e.Column, errors.New(note)})
+			add(&r.warnings, e, errors.New(note))
 		}
 		if len(*whitelist)+len(e.Prefixes) > maxWhitelist {
 			return fmt.Errorf("%s:%d: more than %d prefixes in all", name, e.Line, maxWhitelist)
@@ -79,4 +91,8 @@ func doubtful(s string, prefixes []netip.Prefix) string {
 		return fmt.Sprintf("taken as %s: the address has bits set beyond the prefix length", first)
 	}
 	return ""
+}
+
+func isNeitherAddressNorName(r rune) bool {
+	return !strings.ContainsRune(".:/-_,; ", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
 }

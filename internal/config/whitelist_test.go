@@ -101,10 +101,10 @@ func TestWhitelistFileUnreadable(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	want := strings.ReplaceAll(`DIR/portmon.toml:1:1: whitelist_files: entry 2: want the name of a file
-DIR/portmon.toml:1:1: whitelist_files: open DIR/missing.txt: no such file or directory
-DIR/portmon.toml:1:1: whitelist_files: read DIR: not a regular file
-DIR/portmon.toml:7:1: trap.maxretry: want an integer from 1 to 1000`, "DIR", dir)
+	want := strings.ReplaceAll(`DIR/portmon.toml:1:1: whitelist_files: "": want the name of a file
+DIR/portmon.toml:1:1: whitelist_files: "missing.txt": open DIR/missing.txt: no such file or directory
+DIR/portmon.toml:1:1: whitelist_files: ".": read DIR: not a regular file
+DIR/portmon.toml:7:1: trap.maxretry: 0: want an integer from 1 to 1000`, "DIR", dir)
 	if diff := cmp.Diff(want, err.Error()); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
@@ -117,14 +117,14 @@ DIR/portmon.toml:7:1: trap.maxretry: want an integer from 1 to 1000`, "DIR", dir
 // read pass unnoticed.
 func TestWhitelistFileNotRead(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"large.txt": strings.Repeat("#", maxWhitelistSize+1)})
-	in := func(name string) (fs.File, error) { return openFile(filepath.Join(dir, name)) }
+	in := func(name string) (fs.File, error) { return openFile(filepath.Join(dir, name)) } // a short name is quoted whole
 	for name, open := range map[string]func(string) (fs.File, error){"/dev/zero": openFile, "large.txt": in} {
 		want := map[string]string{
 			"/dev/zero": "read /dev/zero: not a regular file",
 			"large.txt": "read large.txt: larger than 64 MiB",
 		}[name]
 		_, err := parsed("p.toml", fmt.Appendf(nil, "whitelist_files = [%q]", name), open)
-		if want = "p.toml:1:1: whitelist_files: " + want; err == nil || err.Error() != want {
+		if want = fmt.Sprintf("p.toml:1:1: whitelist_files: %q: %s", name, want); err == nil || err.Error() != want {
 			t.Errorf("the error is %v\nwant %s", err, want)
 		}
 	}
@@ -146,12 +146,12 @@ func TestWhitelistFileFaults(t *testing.T) {
 		t.Fatal("no error")
 	}
 	want := `p.toml:2:1: foo: unknown key: want whitelist, whitelist_files, trap, scan, ban or watch
-b.txt:3:3: want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, or a range such as 192.0.2.10-192.0.2.20; names are not resolved
-b.txt:4:1: want a prefix length from 0 to 32 after the slash
-b.txt:5:1: want one entry per line
-b.txt:6:1: want one entry per line
+b.txt:3:3: "example.org": want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, or a range such as 192.0.2.10-192.0.2.20; names are not resolved
+b.txt:4:1: "192.0.2.1/33": want a prefix length from 0 to 32 after the slash
+b.txt:5:1: "192.0.2.1 192.0.2.2": want one entry per line
+b.txt:6:1: "192.0.2.1, 192.0.2.2": want one entry per line
 b.txt:7:1: want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, or a range such as 192.0.2.10-192.0.2.20; names are not resolved
-a.txt:1:1: want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, or a range such as 192.0.2.10-192.0.2.20; names are not resolved`
+a.txt:1:1: "192.0.2": want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, or a range such as 192.0.2.10-192.0.2.20; names are not resolved`
 	if diff := cmp.Diff(want, err.Error()); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
@@ -163,10 +163,10 @@ func TestWhitelistWarnings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `p.toml:1:1: whitelist: entry 1: taken as 127.0.0.0/24: the address has bits set beyond the prefix length
-a.txt:2:1: taken as 127.0.0.0/24: the address has bits set beyond the prefix length
-a.txt:3:1: taken as 192.0.2.7: packets carry it as IPv4
-a.txt:4:1: this is every address of its family`
+	want := `p.toml:1:1: whitelist: "127.0.0.1/24": taken as 127.0.0.0/24: the address has bits set beyond the prefix length
+a.txt:2:1: "127.0.0.1/24": taken as 127.0.0.0/24: the address has bits set beyond the prefix length
+a.txt:3:1: "::ffff:192.0.2.7": taken as 192.0.2.7: packets carry it as IPv4
+a.txt:4:1: "::/0": this is every address of its family`
 	if diff := cmp.Diff(want, warnings(c)); diff != "" {
 		t.Errorf("warnings (-want +got)\n%s", diff)
 	}
