@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -35,7 +34,7 @@ const (
 // packetAnswer is what would become of a packet, and why.
 type packetAnswer struct {
 	Protocol  string     `json:"protocol"`
-	To        netip.Addr `json:"to"`
+	To        netip.Addr `json:"to,omitzero"` // an address of this host, if it is not known
 	Port      uint16     `json:"port"`
 	Interface string     `json:"interface,omitempty"`
 	Verdict   string     `json:"verdict"`
@@ -82,9 +81,6 @@ func (p *cli) follow(h *ruleset.Handle, a *answer, q query) (*packetAnswer, erro
 	if !q.to.IsValid() {
 		q.to = back.Local
 	}
-	if !q.to.IsValid() {
-		return nil, errors.New("no route leads there: name the address that the packet is sent to with --to")
-	}
 	q.iif = cmp.Or(q.iif, back.Device)
 	packet := ruleset.Packet{
 		From: q.from, To: q.to, Port: q.port, Proto: map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}[q.proto],
@@ -93,15 +89,22 @@ func (p *cli) follow(h *ruleset.Handle, a *answer, q query) (*packetAnswer, erro
 	if dev, err := net.InterfaceByName(q.iif); err == nil { // "" if there is no route
 		packet.Device, packet.Index = dev.Name, uint32(dev.Index)
 	}
-	to, toErr := route.Back(q.to, "")
-	packet.FromSelf, packet.ToSelf = back.Own, to.Own
-	if toErr != nil {
-		return nil, toErr
+	packet.FromSelf, packet.ToSelf = back.Own, true
+	details := map[string]string{ruleset.AskRouteBack: back.Device}
+	listensAt := netip.IPv4Unspecified()
+	if q.from.Is6() {
+		listensAt = netip.IPv6Unspecified()
+	}
+	if q.to.IsValid() { // otherwise there is no route
+		to, err := route.Back(q.to, "")
+		if err != nil {
+			return nil, err
+		}
+		packet.ToSelf, details[ruleset.AskToThisHost], listensAt = to.Own, q.to.String(), q.to
 	}
 	sockets, socketsErr := p.listeners(q.proto)
-	details := map[string]string{ruleset.AskToThisHost: q.to.String(), ruleset.AskRouteBack: back.Device}
 	for _, s := range sockets {
-		if s.Takes(netip.AddrPortFrom(q.to, q.port), q.iif) {
+		if s.Takes(netip.AddrPortFrom(listensAt, q.port), q.iif) {
 			packet.Listener, details[ruleset.AskListener] = true, newListener(s).where
 		}
 	}
@@ -166,7 +169,10 @@ func (a *packetAnswer) settle(t ruleset.Trace, retries time.Duration) {
 
 // print writes the answer for people: the verdict, and the questions.
 func (a *packetAnswer) print(p *cli) {
-	on := ""
+	to, on := "this host", ""
+	if a.To.IsValid() {
+		to = a.To.String()
+	}
 	if a.Interface != "" {
 		on = " on " + text.Printable(a.Interface)
 	}
@@ -175,7 +181,7 @@ func (a *packetAnswer) print(p *cli) {
 		packetPasses: paint(p.outColour, "passes", green), packetDropped: paint(p.outColour, "is dropped", red),
 		packetBans: paint(p.outColour, "is dropped, and bans", red), packetUnknown: paint(p.outColour, "passes or is dropped", yellow),
 	}[a.Verdict]
-	p.print("%s to %s port %d%s %s: %s\n", kind, a.To, a.Port, on, is, a.Text)
+	p.print("%s to %s port %d%s %s: %s\n", kind, to, a.Port, on, is, a.Text)
 	for _, q := range a.Asked {
 		p.print("  %-16s%s\n", strings.ReplaceAll(q.Question, "_", " ")+"?", text.Printable(q.Answer))
 	}
