@@ -169,7 +169,8 @@ func addresses(s setting, to *[]netip.Prefix) {
 
 // isFilePath reports whether s is an absolute path that can be that of a file.
 func isFilePath(s string) bool {
-	return filepath.IsAbs(s) && !strings.HasSuffix(s, "/") && !strings.Contains(s, "\x00")
+	_, name := filepath.Split(s)
+	return filepath.IsAbs(s) && !slices.Contains([]string{"", ".", ".."}, name) && !strings.Contains(s, "\x00")
 }
 
 // isMetrics wants a literal address: there may be no DNS when the watcher

@@ -13,6 +13,9 @@ func TestWatchFaults(t *testing.T) {
 		{`state = ""`, `2:1: watch.state: "": want ` + state},
 		{`state = "state.jsonl"`, `2:1: watch.state: "state.jsonl": want ` + state},
 		{`state = "/var/lib/portmon/"`, `2:1: watch.state: "/var/lib/portmon/": want ` + state},
+		{`state = "/var/lib/portmon/."`, `2:1: watch.state: "/var/lib/portmon/.": want ` + state},
+		{`state = "/var/lib/portmon/.."`, `2:1: watch.state: "/var/lib/portmon/..": want ` + state},
+		{`state = "/"`, `2:1: watch.state: "/": want ` + state},
 		{`state = "/a\u0000b"`, `2:1: watch.state: "/a\x00b": want ` + state},
 		{`state = 5`, `2:1: watch.state: 5: want ` + state},
 
