@@ -42,7 +42,7 @@ func TestWatchFaults(t *testing.T) {
 		{`ntfy = "https://ntfy.sh/my-topic/"`, `2:1: watch.ntfy: want ` + ntfy},
 		{`ntfy = false`, `2:1: watch.ntfy: want ` + ntfy},
 
-		{`ntfy_token_file = "token"`, `2:1: watch.ntfy_token_file: "token": want the absolute path of a file, or "" for none`},
+		{`ntfy_token_file = "token"`, `2:1: watch.ntfy_token_file: want the absolute path of a file, or "" for none`},
 
 		{`command = "/bin/logger"`, `2:1: watch.command: want a list in brackets`},
 		{`command = ["logger"]`, `2:1: watch.command: want the absolute path of a program first: there is no shell and no PATH`},
