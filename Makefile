@@ -80,7 +80,7 @@ lint-deb: deb ## ask Debian's lintian about the deb; errors fail
 test-vm: ## boot SUITES of Debian under emulation: kernel tests, and the deb across restarts and reboots (needs root; two hours)
 	packaging/vm/test $(SUITES)
 
-demo: ## a host, a bystander and a scanner in namespaces: the scan, the ban, list, why
+demo: ## what README.md shows, played in namespaces: a trap, a scan, a bystander
 	PORTMON_DEMO=1 $(GO) test -count 1 -run '^TestDemo$$' -v ./cmd/portmon
 
 clean: ## remove what build made

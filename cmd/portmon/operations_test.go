@@ -186,15 +186,20 @@ var varying = []struct {
 	{regexp.MustCompile(`(?m) +$`), ""},
 }
 
+// steady replaces what differs each time.
+func steady(s string) string {
+	for _, v := range varying {
+		s = v.what.ReplaceAllString(s, v.by)
+	}
+	return s
+}
+
 // scriptSays compares what the last command has written with a file.
 func scriptSays(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: says FILE")
 	}
-	got, want := ts.ReadFile("stdout"), ts.ReadFile(args[0])
-	for _, v := range varying {
-		got, want = v.what.ReplaceAllString(got, v.by), v.what.ReplaceAllString(want, v.by)
-	}
+	got, want := steady(ts.ReadFile("stdout")), steady(ts.ReadFile(args[0]))
 	pattern := strings.ReplaceAll(regexp.QuoteMeta(want), `\.\.\.`+"\n", `(?:.*\n)*?`)
 	if !regexp.MustCompile(`\A` + pattern + `\z`).MatchString(got) {
 		ts.Fatalf("the manual says\n%s\nbut it is\n%s", want, got)
