@@ -155,7 +155,9 @@ func (l *targetList) read(p *cli, cmd *cobra.Command, args []string) (err error)
 		}
 		t := target{text: e.Text, line: e.Line, address: isAddress(e.Text)}
 		if e.Err != nil {
-			t.err = badTarget(e.Text, e.Err)
+			if t.err = e.Err; e.Text != "" {
+				t.err = badTarget(e.Text, e.Err)
+			}
 			l.targets = append(l.targets, t)
 		}
 		for _, t.prefix = range e.Prefixes {

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
@@ -21,8 +22,11 @@ import (
 
 // Entry is a line of a list.
 type Entry struct {
-	Line, Column int    // both from 1, the column in bytes
-	Text         string // without a comment, and without blanks around it
+	Line, Column int // both from 1, the column in bytes
+	// Text is the line without a comment and without blanks around it. It is left
+	// out of an entry with an Err if it looks neither like an address nor like a
+	// name: it may be a line of a file of passwords, which no message is to show.
+	Text string
 
 	// Prefixes hold exactly the addresses of the line; without any, Err says
 	// why. The next entry overwrites them.
@@ -63,6 +67,9 @@ func Read(r io.Reader, limit int64) iter.Seq2[Entry, error] {
 			if errors.Is(e.Err, ErrSyntax) && strings.ContainsAny(e.Text, " \t,;") {
 				e.Err = errors.New("want one entry per line")
 			}
+			if e.Err != nil && strings.ContainsFunc(e.Text, isNeitherAddressNorName) {
+				e.Text = ""
+			}
 			switch {
 			case limited.N == 0:
 				yield(Entry{}, fmt.Errorf("larger than %s", text.Size(limit)))
@@ -70,11 +77,15 @@ func Read(r io.Reader, limit int64) iter.Seq2[Entry, error] {
 			case err != nil && !errors.Is(err, io.EOF):
 				yield(Entry{}, err)
 				return
-			case e.Text != "" && !yield(e, nil):
+			case (e.Err != nil || len(e.Prefixes) > 0) && !yield(e, nil):
 				return
 			}
 		}
 	}
+}
+
+func isNeitherAddressNorName(r rune) bool {
+	return !strings.ContainsRune(".:/-_,; \t", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
 }
 
 // cutComment returns what comes before a comment, without blanks around it, and

@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/portmon/portmon/internal/addrlist"
 )
@@ -49,9 +48,7 @@ func (r *reader) readWhitelistFile(name string) error {
 		if len(*to) > maxReports {
 			return // a list in another format has millions
 		}
-		// The lines of what is no list of addresses, such as a file of passwords,
-		// are not repeated.
-		if !strings.ContainsFunc(e.Text, isNeitherAddressNorName) {
+		if e.Text != "" {
 			err = fmt.Errorf("%s: %w", quote(e.Text), err)
 		}
 		to.add(&Error{name, e.Line, e.Column, err})
@@ -91,8 +88,4 @@ func doubtful(s string, prefixes []netip.Prefix) string {
 		return fmt.Sprintf("taken as %s: the address has bits set beyond the prefix length", first)
 	}
 	return ""
-}
-
-func isNeitherAddressNorName(r rune) bool {
-	return !strings.ContainsRune(".:/-_,; ", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
 }
