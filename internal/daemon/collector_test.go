@@ -76,7 +76,7 @@ func newScraped(t testing.TB, spec ruleset.Spec, table bool) *scraped {
 	})
 	select {
 	case <-ready:
-	case <-time.After(time.Minute):
+	case <-time.After(lab.LongPatience):
 		t.Fatal("the watcher is not ready")
 	}
 	s.collector = &collector{daemon: d}

@@ -351,7 +351,7 @@ func (p *process) awaitEnd() {
 	p.t.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(time.Minute):
+	case <-time.After(lab.LongPatience):
 		p.t.Fatal("it does not end")
 	}
 }

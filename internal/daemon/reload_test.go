@@ -175,7 +175,7 @@ func (l *fixture) within(load func() (*config.Config, error), reload <-chan os.S
 			if err != nil {
 				l.T.Error(err)
 			}
-		case <-time.After(time.Minute):
+		case <-time.After(lab.LongPatience):
 			l.T.Error("it does not end")
 		}
 	})
@@ -214,7 +214,7 @@ func TestReloadAtOnce(t *testing.T) {
 	for range 20 {
 		select {
 		case reload <- unix.SIGHUP:
-		case <-time.After(time.Minute):
+		case <-time.After(lab.LongPatience):
 			t.Fatal("it does not reload")
 		}
 	}

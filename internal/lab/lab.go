@@ -37,6 +37,9 @@ var Patience = func() time.Duration {
 	return 20 * time.Second
 }()
 
+// LongPatience is how long they wait for what takes several steps.
+var LongPatience = 3 * Patience
+
 // Where the sources are that a lab hands out.
 const (
 	Sources4 = "198.18.0.0/16"
@@ -209,14 +212,14 @@ func (l *Lab) NFT(script string, args ...string) string {
 	return NFT(l.T, l.Host, script, args...)
 }
 
-// Await polls until f is true, for a minute at most: for what happens without an
-// event, such as the end of an element. It asks less often the longer it waits.
+// Await polls until f is true, for LongPatience at most: for what happens without
+// an event, such as the end of an element. It asks less often the longer it waits.
 func Await(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	pause := time.Millisecond
-	for deadline := time.Now().Add(time.Minute); !f(); time.Sleep(pause) {
+	for deadline := time.Now().Add(LongPatience); !f(); time.Sleep(pause) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within a minute: %s", what)
+			t.Fatalf("not within %v: %s", LongPatience, what)
 		}
 		pause = min(pause*3/2, 50*time.Millisecond)
 	}

@@ -152,7 +152,7 @@ func (l *fixture) watch(changes ...func(*Config)) *watcher {
 	case err := <-ended:
 		ended <- nil
 		l.T.Fatal("the watcher ended: ", err)
-	case <-time.After(time.Minute):
+	case <-time.After(lab.LongPatience):
 		l.T.Fatal("the watcher is not ready")
 	}
 	return w
@@ -170,7 +170,7 @@ func (w *watcher) tell(news []News) {
 
 // next returns the next news. It waits for as long as lab.Await does.
 func (w *watcher) next() (News, error) {
-	end := time.After(time.Minute)
+	end := time.After(lab.LongPatience)
 	for {
 		w.mu.Lock()
 		if len(w.told) > 0 {
