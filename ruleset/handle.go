@@ -38,18 +38,15 @@ func (h *Handle) Refresh() error {
 // there: an [Apply] that changes the ladder makes and deletes some. Once the
 // table is gone it returns what f did.
 func (h *Handle) Retry(f func() error) error {
-	for n := 1; ; n++ {
-		err := f()
-		if n == attempts || !errors.Is(err, os.ErrNotExist) {
-			return err
+	return beside(func(bool) (again bool, err error) {
+		if err = f(); !errors.Is(err, os.ErrNotExist) {
+			return false, err
 		}
 		if fault := h.Refresh(); fault != nil {
-			return fault
+			return false, fault
 		}
-		if !h.Exists {
-			return err
-		}
-	}
+		return h.Exists, err
+	})
 }
 
 // get asks for one element of a set; ok is false if there is no such element,

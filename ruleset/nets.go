@@ -55,35 +55,39 @@ func (h *Handle) addNets(f family, added []nftset.Element) error {
 // A ban that another program adds meanwhile must not lose its rules, so this is
 // left undone beside programs that change the ruleset all the time.
 func (h *Handle) TidyNets() error {
-	for attempt := 1; ; attempt++ {
-		if err := h.Refresh(); err != nil {
+	err := beside(func(bool) (again bool, err error) {
+		err = h.tidyNets()
+		return errors.Is(err, nftset.ErrChanged), err
+	})
+	if errors.Is(err, nftset.ErrChanged) {
+		return nil
+	}
+	return err
+}
+
+func (h *Handle) tidyNets() error {
+	if err := h.Refresh(); err != nil {
+		return err
+	}
+	tx := &nftset.Tx{Generation: h.Generation}
+	asked := h.asked()
+	for i, f := range families {
+		set := h.Set(f.net())
+		if set == nil || !asked[i] {
+			continue
+		}
+		held, err := h.read(set)
+		if err != nil {
 			return err
 		}
-		tx := &nftset.Tx{Generation: h.Generation}
-		asked := h.asked()
-		for i, f := range families {
-			set := h.Set(f.net())
-			if set == nil || !asked[i] {
-				continue
-			}
-			held, err := h.read(set)
-			if err != nil {
-				return err
-			}
-			if len(held) == 0 {
-				asked[i] = false
-			} else if free, ok := firstFree(f, held); ok {
-				tx.Discard(set, nftset.Single(free)) // any change will do
-			}
-		}
-		h.ask(tx, asked)
-		switch err := h.c.Commit(tx); {
-		case !errors.Is(err, nftset.ErrChanged):
-			return err
-		case attempt == attempts:
-			return nil
+		if len(held) == 0 {
+			asked[i] = false
+		} else if free, ok := firstFree(f, held); ok {
+			tx.Discard(set, nftset.Single(free)) // any change will do
 		}
 	}
+	h.ask(tx, asked)
+	return h.c.Commit(tx)
 }
 
 // firstFree returns the lowest address that is in none of the elements of a set.
