@@ -199,9 +199,12 @@ func (k *core) lift(source netip.Prefix) {
 }
 
 // settleLifted lifts the ban of a source that others have lifted, when the
-// kernel can no longer be asked whether there is another one.
+// kernel can no longer be asked whether there is another one. A ban that is known
+// to have been made after that stays.
 func (k *core) settleLifted(source netip.Prefix) {
-	if _, lifted := k.lifted[source]; lifted && k.isAskedAbout(source) {
+	lifted, lately := k.lifted[source]
+	row, _ := k.book.Get(source)
+	if lately && k.isAskedAbout(source) && !(lifted.announced && begin(row) > lifted.at) {
 		k.lift(source)
 	}
 }

@@ -384,3 +384,35 @@ func TestHeardBeforeTheNewTableIsRead(t *testing.T) {
 		}
 	}
 }
+
+// A source that was unbanned offends while a new table is read, and only then
+// the event of the unban comes: the ban is later than that, and stays.
+func TestOffendsAfterUnban(t *testing.T) {
+	for _, p := range pair {
+		m := newModel(t, 1)
+		m.handle++
+		m.commit(otherPort, nftset.Event{Kind: nftset.TableDeleted})
+		m.commit(otherPort, nftset.Event{Kind: nftset.TableAdded})
+		m.notice()
+		m.notice()
+		q, ok := m.core.nextQuestion(m.now)
+		if !ok || !q.all {
+			t.Fatal("the new table is not read")
+		}
+		m.question = &q
+		m.answer()
+		m.core.unbanned([]netip.Prefix{p}, true, m.now)
+		m.commit(otherPort, m.element(nftset.ElementDeleted, ruleset.RoleBan, p, timed{timeout: time.Hour}))
+		m.pass(10 * time.Millisecond)
+		msg := m.offend(p)
+		m.climb(p, 0)
+		m.core.onLogMessage(&msg, p, m.now)
+		m.tell()
+		m.notice()
+		m.drain()
+		if told := m.told(); slices.Contains(told, Lifted) {
+			t.Errorf("%v: news are %v; the ban was not lifted", p, told)
+		}
+		m.check()
+	}
+}
