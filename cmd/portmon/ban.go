@@ -37,7 +37,8 @@ ladder lasts, or as --for says. An IPv6 address stands for the network that it
 would be banned by, usually its /64; to ban it alone, write it with /128. A
 source that is banned already gets the duration of --for, also if that is
 shorter. Without --for, or with --extend, a ban that lasts as long or longer is
-left alone. The ban is remembered and outlasts a reboot.
+left alone. The ban is remembered and outlasts a reboot; a running watcher has it
+on disk within two seconds.
 
 With --offence each ban counts as an offence: addresses that have offended
 before are banned for longer, as the ladder says. It is for programs such as

@@ -100,8 +100,8 @@ func (c *Client) Removing() error {
 }
 
 // Unbanned reports that prefixes were unbanned, each alone or with all that is
-// within it: the watcher forgets them. It returns the sources of which something
-// was remembered.
+// within it: the watcher forgets them, on disk too if there is no error. It returns
+// the sources of which something was remembered.
 func (c *Client) Unbanned(alone bool, prefixes ...netip.Prefix) (had []netip.Prefix, err error) {
 	const request = 100_000 // fit into what the watcher reads
 	path := UnbannedPath

@@ -11,7 +11,7 @@
 //	POST /v1/unbanned            takes a JSON list of prefixes that were unbanned
 //	                             with all that is within them, or with
 //	                             ?alone=true without; returns those of which
-//	                             something was remembered
+//	                             something was remembered, once that is on disk
 //
 // A process that may open the socket may do all of this. Its mode is 0600, and
 // it lies in the folder of the state file, which is made with mode 0700 if it is

@@ -21,6 +21,9 @@ const (
 	// answerTime bounds how long an answer may take, that with a million rows
 	// included.
 	answerTime = time.Minute
+	// diskPatience is how long a disk may take before that is the answer; the
+	// client waits for longer.
+	diskPatience = 5 * time.Second
 )
 
 // commands answers those that others run.
@@ -85,7 +88,9 @@ func (c *commands) unbanned(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("read the request: %v", err), http.StatusBadRequest)
 		return
 	}
-	had, err := c.watcher.Unbanned(r.Context(), r.URL.Query().Has("alone"), prefixes...)
+	ctx, cancel := context.WithTimeout(r.Context(), diskPatience)
+	defer cancel()
+	had, err := c.watcher.Unbanned(ctx, r.URL.Query().Has("alone"), prefixes...)
 	reply(w, had, err)
 }
 

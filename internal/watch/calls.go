@@ -12,6 +12,9 @@ import (
 // ErrEnded means that the watcher has ended.
 var ErrEnded = errors.New("the watcher has ended")
 
+// ErrNotSaved means that what the watcher has noted is not on the disk yet.
+var ErrNotSaved = errors.New("noted, but not on the disk yet, which does not answer")
+
 // call has the loop call a function, and returns when it has.
 func (w *Watcher) call(ctx context.Context, f func()) error {
 	called := make(chan struct{})
@@ -112,10 +115,23 @@ func (w *Watcher) Save(ctx context.Context) error {
 
 // Unbanned records that the user has lifted the bans of prefixes, of each alone
 // or of all that is within it: they are forgotten for good. It returns the
-// sources of which something was remembered.
+// sources of which something was remembered, once that is on the disk. If the
+// context ends before, the error is [ErrNotSaved].
 func (w *Watcher) Unbanned(ctx context.Context, alone bool, ps ...netip.Prefix) (had []netip.Prefix, err error) {
-	err = w.call(ctx, func() { had = w.core.unbanned(ps, alone, book.ReadClock()) })
-	return had, err
+	saved := make(chan error, 1)
+	err = w.call(ctx, func() {
+		had = w.core.unbanned(ps, alone, book.ReadClock())
+		w.unbanned = append(w.unbanned, saved)
+	})
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case err := <-saved: // at the end at the latest
+		return had, err
+	case <-ctx.Done():
+		return had, ErrNotSaved
+	}
 }
 
 // Applying records that the user is about to change the table: it is not

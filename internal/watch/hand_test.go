@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -98,6 +99,41 @@ func TestUnbanned(t *testing.T) {
 	if rows := w.rows(); len(rows) != 0 {
 		t.Errorf("remembered are %v", rows)
 	}
+}
+
+// What was unbanned is forgotten on the disk once that is answered, however soon
+// after the last time it was written; and a disk that hangs is the answer.
+func TestUnbannedOnDisk(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	path := t.TempDir() + "/state.jsonl"
+	w := l.watch(func(c *Config) { c.State = path })
+	offenders := l.Sources(5)
+	l.Offend(offenders...)
+	w.want(Banned, 1, 1, offenders...)
+	if err := w.Save(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i, src := range offenders {
+		l.unban(src)
+		if _, err := w.Unbanned(t.Context(), true, l.source(src)); err != nil {
+			t.Fatal(err)
+		}
+		if rows := l.saved(path); len(rows) != len(offenders)-i-1 {
+			t.Fatalf("%d sources are saved after %d of %d were unbanned", len(rows), i+1, len(offenders))
+		}
+	}
+	lab.Await(t, "it seems to wait for the disk", func() (hangs bool) {
+		w.call(t.Context(), func() { hangs, w.syncing = !w.syncing, true })
+		return hangs
+	})
+	defer w.call(context.Background(), func() { w.syncing = false })
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := w.Unbanned(ctx, true, l.source(offenders[0])); err != ErrNotSaved {
+		t.Errorf("while the disk hangs: got %v, want %v", err, ErrNotSaved)
+	}
+	w.stats() // the loop goes on
 }
 
 // To flush a set by hand is to lift what is in it.

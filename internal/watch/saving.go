@@ -69,9 +69,9 @@ func (w *Watcher) sync(now book.Clock) {
 	if w.syncing || w.untilSync(now) > 0 {
 		return
 	}
-	var asked []chan<- error
-	if w.core.quiet() {
-		asked, w.waiting = w.waiting, nil
+	asked := w.unbanned
+	if w.unbanned = nil; w.core.quiet() {
+		asked, w.waiting = append(asked, w.waiting...), nil
 	}
 	wait, err := w.core.flush(now)
 	if wait == nil {
@@ -90,7 +90,7 @@ func (w *Watcher) untilSync(now book.Clock) time.Duration {
 	switch {
 	case w.syncing:
 		return time.Hour
-	case len(w.waiting) > 0 && w.core.quiet():
+	case len(w.unbanned) > 0 || len(w.waiting) > 0 && w.core.quiet():
 		return 0
 	}
 	return w.core.untilSync(now)
@@ -141,9 +141,9 @@ func (w *Watcher) end() error {
 		w.config.News(news)
 	}
 	err := w.core.close(now)
-	for _, saved := range w.waiting {
+	for _, saved := range append(w.waiting, w.unbanned...) {
 		saved <- err
 	}
-	w.waiting = nil
+	w.waiting, w.unbanned = nil, nil
 	return err
 }

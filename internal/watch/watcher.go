@@ -34,7 +34,7 @@ type Watcher struct {
 
 	changing, syncing bool
 	logEnded          bool
-	waiting           []chan<- error // Save
+	waiting, unbanned []chan<- error // for what Save has read to be on the disk; for what is in the book now
 	ready             bool
 	saves, failures   uint64
 	saveError         error
