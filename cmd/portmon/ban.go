@@ -37,8 +37,8 @@ ladder lasts, or as --for says. An IPv6 address stands for the network that it
 would be banned by, usually its /64; to ban it alone, write it with /128. A
 source that is banned already gets the duration of --for, also if that is
 shorter. Without --for, or with --extend, a ban that lasts as long or longer is
-left alone. The ban is remembered and outlasts a reboot; a running watcher has it
-on disk within two seconds.
+left alone. The ban is remembered and outlasts a reboot; a running watcher has
+it on disk within two seconds.
 
 With --offence each ban counts as an offence: addresses that have offended
 before are banned for longer, as the ladder says. It is for programs such as
@@ -108,7 +108,7 @@ func (p *cli) ban(h *ruleset.Handle, o banOptions) error {
 	}
 	var put []ruleset.Record
 	var found map[netip.Prefix]held
-	var refused []error // since they were checked
+	var refused []error // since they were checked: of the targets, or of what was to be put
 	err = withSets(h, func() (err error) {
 		if o.offence {
 			put, refused, err = h.Offend(addrsOf(o.targets), o.reason)
@@ -117,18 +117,32 @@ func (p *cli) ban(h *ruleset.Handle, o banOptions) error {
 		}
 		return err
 	})
+	left := make(map[netip.Prefix]bool) // those refused
+	for i, err := range refused {
+		left[o.targets[i].source] = err != nil
+	}
 	if err == nil && len(put) > 0 {
-		err = p.rememberBans(h, put, func() error {
+		put, err = p.rememberBans(h, put, func() ([]ruleset.Record, error) {
 			if o.offence {
-				return nil // how long each was banned was known only then
+				return put, nil // how long each was banned was known only then
 			}
-			return withSets(h, func() (err error) { refused, err = h.Put(put); return err })
+			err := withSets(h, func() (err error) { refused, err = h.Put(put); return err })
+			made := make([]ruleset.Record, 0, len(put))
+			for i, r := range put {
+				if left[r.Source] = refused != nil && refused[i] != nil; !left[r.Source] {
+					made = append(made, r)
+				}
+			}
+			return made, err
 		})
 	}
-	if err := errors.Join(err, errors.Join(refused...)); err != nil {
+	if err == nil {
+		p.reportBans(slices.DeleteFunc(o.targets, func(t target) bool { return left[t.source] }), put, found)
+		err = errors.Join(refused...)
+	}
+	if err != nil {
 		return fmt.Errorf("ban: %w", err)
 	}
-	p.reportBans(o.targets, put, found)
 	return nil
 }
 

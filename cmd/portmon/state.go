@@ -70,26 +70,36 @@ func (p *cli) changeBook(h *ruleset.Handle, force bool, f func(b *book.Book, r b
 	if err := originError(report); err != nil {
 		return err
 	}
-	if damage := report.String(); damage != "" {
-		p.warn("%s", damage)
-	}
+	p.warnDamage(report)
 	if err := f(b, report); err != nil {
 		return err
 	}
 	return b.Compact(book.ReadClock())
 }
 
+func (p *cli) warnDamage(r book.Report) {
+	if damage := r.String(); damage != "" {
+		p.warn("%s", damage)
+	}
+}
+
+// errFewer has what was prepared for the book be prepared anew.
+var errFewer = errors.New("some of the bans were refused")
+
 // rememberBans notes bans unless a watcher does, while put makes them, which
 // takes some time if they are many: the file is only changed once they are in
-// force. The error is that of put; if the bans cannot be noted it only warns.
-func (p *cli) rememberBans(h *ruleset.Handle, records []ruleset.Record, put func() error) error {
+// force. It returns those that put has made, and its error; if the bans cannot
+// be noted it only warns.
+func (p *cli) rememberBans(
+	h *ruleset.Handle, records []ruleset.Record, put func() (made []ruleset.Record, err error),
+) (made []ruleset.Record, err error) {
 	conf, err := p.bookConfig(h), p.stateErr
-	put = sync.OnceValue(put)
+	put = sync.OnceValues(put)
 	const few = 1 << 16 // for more, other commands would not wait
 	if len(records) <= few {
 		go put()
-	} else if err := put(); err != nil {
-		return err
+	} else if made, err := put(); err != nil {
+		return made, err
 	}
 	if w, _ := p.runningWatcher(); w != nil {
 		w.Close()
@@ -99,24 +109,30 @@ func (p *cli) rememberBans(h *ruleset.Handle, records []ruleset.Record, put func
 		for i := range records {
 			sources[i] = records[i].Source
 		}
-		for range 2 {
-			err = book.Amend(conf, sources, func(b *book.Book) {
+		for range 3 {
+			var report book.Report
+			report, err = book.Amend(conf, sources, func(b *book.Book) {
 				for i := range records {
 					b.Learn(book.RowOf(&records[i], conf.Now.Boot))
 				}
-			}, put)
-			if !errors.Is(err, book.ErrReplaced) {
+			}, func() error {
+				made, err := put()
+				if err == nil && len(made) < len(records) {
+					records, err = made, errFewer
+				}
+				return err
+			})
+			if !errors.Is(err, book.ErrReplaced) && !errors.Is(err, errFewer) {
+				p.warnDamage(report)
 				break
 			}
 		}
 	}
-	if err := put(); err != nil {
-		return err
-	}
-	if err != nil {
+	made, putErr := put()
+	if putErr == nil && err != nil {
 		p.warn("the ban is not remembered, and ends with a reboot or a flush of nftables: %v", err)
 	}
-	return nil
+	return made, putErr
 }
 
 // sameTable reports whether a book is about this very table, so that what is

@@ -14,8 +14,8 @@ import (
 )
 
 // TestRememberBansBesideOthers has the state file replaced while bans are made,
-// as by portmon save, which does not wait for long. They are remembered all the
-// same.
+// as by portmon save, which does not wait for long, and one of them refused. Those
+// made are remembered all the same, and no others.
 func TestRememberBansBesideOthers(t *testing.T) {
 	s, dir := newSite(t), lab.ShortDir(t)
 	state, file := filepath.Join(dir, "state.jsonl"), filepath.Join(dir, "portmon.toml")
@@ -35,13 +35,19 @@ func TestRememberBansBesideOthers(t *testing.T) {
 	record := ruleset.Record{
 		Source: netip.MustParsePrefix("203.0.113.2/32"), Banned: true, Timeout: time.Hour, Remaining: time.Hour, Cause: ruleset.CauseHand,
 	}
-	replace := func() error {
+	refused := record
+	refused.Source = netip.MustParsePrefix("203.0.113.3/32") // since it was checked
+	replace := func() ([]ruleset.Record, error) {
 		text, err := os.ReadFile(state)
-		return errors.Join(err, os.WriteFile(state+".other", text, 0o600), os.Rename(state+".other", state))
+		return []ruleset.Record{record}, errors.Join(err, os.WriteFile(state+".other", text, 0o600), os.Rename(state+".other", state))
 	}
 	s.Host.Do(func() {
 		err := errors.Join(p.findState(nil, nil), p.withTable(func(h *ruleset.Handle) error {
-			return p.rememberBans(h, []ruleset.Record{record}, replace)
+			made, err := p.rememberBans(h, []ruleset.Record{record, refused}, replace)
+			if len(made) != 1 {
+				t.Errorf("made %+v", made)
+			}
+			return err
 		}))
 		if err != nil || stderr.Len() > 0 {
 			t.Errorf("error %v, %s", err, stderr)

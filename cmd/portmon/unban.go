@@ -281,7 +281,8 @@ func (p *cli) forgetInBook(h *ruleset.Handle, alone, within []netip.Prefix, lift
 	// banned for another time: the book is to say what is left.
 	split := sameTable(report, h) && slices.ContainsFunc(lifted, func(e ruleset.Entry) bool { return e.Role == ruleset.RoleNet })
 	if !split && len(within) == 0 {
-		err = book.Amend(p.bookConfig(h), alone, forget, nil) // without reading the rest
+		report, err = book.Amend(p.bookConfig(h), alone, forget, nil) // without reading the rest
+		p.warnDamage(report)
 		return had, err
 	}
 	err = p.changeBook(h, false, func(b *book.Book, _ book.Report) error {

@@ -122,7 +122,7 @@ func amend(c Config, learn []Row, free []netip.Prefix) error {
 	for _, r := range learn {
 		sources = append(sources, r.Source)
 	}
-	return Amend(c, sources, func(b *Book) {
+	_, err := Amend(c, sources, func(b *Book) {
 		for _, p := range free {
 			b.Free(p)
 		}
@@ -130,6 +130,7 @@ func amend(c Config, learn []Row, free []netip.Prefix) error {
 			b.Learn(r)
 		}
 	}, nil)
+	return err
 }
 
 func put(t testing.TB, b *Book, rows ...Row) {

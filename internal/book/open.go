@@ -43,21 +43,21 @@ func Open(c Config) (*Book, Report, error) { return openRows(c, nil, 0) }
 //
 // Of a large book, only the rows of a few sources are read and lines about them
 // appended, which takes some milliseconds, unless it needs to be rewritten.
-func Amend(c Config, sources []netip.Prefix, change func(*Book), commit func() error) error {
+func Amend(c Config, sources []netip.Prefix, change func(*Book), commit func() error) (Report, error) {
 	b, report, err := openRows(c, startsOf(sources), len(sources))
 	if err != nil {
-		return err
+		return report, err
 	}
 	defer b.Close()
 	if report.Origin != nil {
-		return wrap("read", c.Path, report.Origin)
+		return report, wrap("read", c.Path, report.Origin)
 	}
 	if report.Missing {
 		b.table = c.Here.Table
 	}
 	change(b)
 	b.store.commit = commit
-	return b.Sync(c.Now)
+	return report, b.Sync(c.Now)
 }
 
 // openRows opens a book to which some more rows may be added.

@@ -1,9 +1,7 @@
 package book
 
 import (
-	"cmp"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -303,11 +301,8 @@ func (s *store) startRewrite(b *Book, head Header) (finish func() error, err err
 		if err == nil {
 			err = s.awaitCommit()
 		}
-		if err == nil && s.keep && s.file != nil {
-			err = s.keepCopy()
-		}
 		if err == nil {
-			err = s.folder.Rename(temp, s.name())
+			err = s.putInPlace(temp)
 		}
 		if err != nil {
 			return giveUp(err)
@@ -318,21 +313,15 @@ func (s *store) startRewrite(b *Book, head Header) (finish func() error, err err
 	}, nil
 }
 
-// keepCopy copies the file to one that nobody overwrites before the next is
-// damaged.
-func (s *store) keepCopy() error {
+// putInPlace puts the new file in the place of the old one, which is kept if it
+// is damaged.
+func (s *store) putInPlace(temp string) error {
+	if !s.keep || s.file == nil {
+		return s.folder.Rename(temp, s.name())
+	}
 	bad := s.name() + badSuffix
 	if err := s.folder.Remove(bad); err != nil {
 		return err
 	}
-	f, err := s.folder.Create(bad)
-	if err != nil {
-		return err
-	}
-	// The owner of the folder could make it grow while it is read.
-	_, err = io.Copy(f, io.NewSectionReader(s.file, 0, maxBytes(cmp.Or(s.MaxRows, DefaultMaxRows))))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, s.folder.Remove(bad))
-	}
-	return nil
+	return s.folder.Replace(temp, s.name(), bad)
 }

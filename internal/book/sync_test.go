@@ -174,7 +174,7 @@ func TestAmendInVain(t *testing.T) {
 		c.Here.Boot = boot
 		calls := 0
 		commit := func() error { calls++; return failed }
-		err := Amend(c, []netip.Prefix{address(1)}, func(b *Book) { put(t, b, hourly(1)) }, commit)
+		_, err := Amend(c, []netip.Prefix{address(1)}, func(b *Book) { put(t, b, hourly(1)) }, commit)
 		if !errors.Is(err, failed) || calls != 1 || contents(t, path) != before {
 			t.Errorf("error: %v, after %d calls", err, calls)
 		}
@@ -195,30 +195,13 @@ func TestAmendReplaced(t *testing.T) {
 		commit := func() error {
 			return errors.Join(os.WriteFile(path+".other", other, 0o600), os.Rename(path+".other", path))
 		}
-		err := Amend(c, []netip.Prefix{address(1)}, func(b *Book) { put(t, b, hourly(1)) }, commit)
+		_, err := Amend(c, []netip.Prefix{address(1)}, func(b *Book) { put(t, b, hourly(1)) }, commit)
 		if !errors.Is(err, ErrReplaced) || contents(t, path) != string(other) {
 			t.Errorf("boot %s: error %v, and the file has changed: %v", boot, err, contents(t, path) != string(other))
 		}
 		if got := listing(t, filepath.Dir(path)); got != "state.jsonl state.jsonl.lock" {
 			t.Error(got)
 		}
-	}
-}
-
-// TestCopyIsBounded has a damaged file grow while bans are made: what is kept of
-// it is no more than is read of a file.
-func TestCopyIsBounded(t *testing.T) {
-	path := written(t, sample...)
-	overwrite(t, path, contents(t, path)+"garbage\n")
-	c := config(path, 0)
-	c.MaxRows = 10
-	most := maxBytes(c.MaxRows)
-	commit := func() error { return os.Truncate(path, most+64<<20) }
-	if err := Amend(c, []netip.Prefix{address(1)}, func(b *Book) { put(t, b, hourly(1)) }, commit); err != nil {
-		t.Fatal(err)
-	}
-	if info, err := os.Stat(path + ".bad"); err != nil || info.Size() != most {
-		t.Errorf("%v, error %v", info.Size(), err)
 	}
 }
 
@@ -381,5 +364,15 @@ func TestDiskFull(t *testing.T) {
 	os.Remove(filepath.Join(dir, "ballast"))
 	if err := amend(config(path, 0), many, nil); err != nil {
 		t.Error(err)
+	}
+	// To keep a damaged file takes no room: there is none for a copy.
+	damaged := contents(t, written(t, sample...)) + strings.Repeat("x", 100<<10) + "\n"
+	overwrite(t, path, damaged)
+	report, err := Amend(config(path, 0), []netip.Prefix{address(9000)}, func(b *Book) { put(t, b, hourly(9000)) }, nil)
+	if err != nil || report.BadLines != 1 || contents(t, path+".bad") != damaged {
+		t.Errorf("%+v, error %v; the old one is not kept", report, err)
+	}
+	if after, report, err := Read(config(path, 0)); err != nil || report.BadLines > 0 || after.Len() != len(sample)+1 {
+		t.Errorf("%+v, %v", report, err)
 	}
 }

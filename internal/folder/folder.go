@@ -229,6 +229,21 @@ func (d *Folder) Rename(from, to string) error {
 	return errors.Join(unix.Renameat(d.fd(), from, d.fd(), to), d.dir.Sync())
 }
 
+// Replace is [Folder.Rename], and renames what was in that place to kept. It
+// takes no room.
+func (d *Folder) Replace(from, to, kept string) error {
+	err := unix.Renameat2(d.fd(), from, d.fd(), to, unix.RENAME_EXCHANGE)
+	switch {
+	case err == nil:
+		err = unix.Renameat(d.fd(), from, d.fd(), kept)
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS): // as on NFS: for a moment there is none
+		if err = unix.Renameat(d.fd(), to, d.fd(), kept); err == nil {
+			err = unix.Renameat(d.fd(), from, d.fd(), to)
+		}
+	}
+	return errors.Join(err, d.dir.Sync())
+}
+
 // Lock locks the file of a name until it is closed or the process ends, and
 // makes it if it is missing. The error is [ErrLocked] if another process has
 // not let go of it in time. The file stays: if it were removed, two processes
