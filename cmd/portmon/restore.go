@@ -17,6 +17,7 @@ func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) (put bool, err erro
 		return false, err
 	}
 	bans := 0
+	var left []error
 	err = p.changeBook(h, true, func(b *book.Book, _ book.Report) error {
 		held, err := readKernel(h)
 		if err != nil {
@@ -39,7 +40,8 @@ func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) (put bool, err erro
 			r := &records[i]
 			switch {
 			case refused != nil && refused[i] != nil:
-				b.Free(r.Source) // it was whitelisted since
+				b.Free(r.Source) // it was whitelisted since, or no host sends from there
+				left = append(left, refused[i])
 			case r.Banned:
 				bans++
 				held.Free(r.Source) // the table has what the book says
@@ -51,6 +53,9 @@ func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) (put bool, err erro
 	})
 	if bans > 0 {
 		p.print("inet %s: put back %s\n", tableName, text.Plural(bans, "ban"))
+	}
+	if len(left) > 0 {
+		p.warn("not put back: %s; %v", text.Plural(len(left), "remembered source"), left[0])
 	}
 	return put, err
 }

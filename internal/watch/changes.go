@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -14,7 +15,7 @@ type change struct {
 	apply bool             // make the table what spec says
 	lift  []netip.Prefix   // lift the bans of these
 	put   []ruleset.Record // give the table these
-	back  int              // how many bans of these are put back
+	back  []bool           // which bans of these are put back
 	tidy  bool             // take out of the sets of prefixes what is over
 	look  *look            // look whether it is what spec says, with what was seen last
 	spec  ruleset.Spec
@@ -68,9 +69,9 @@ func (k *core) nextChange(now book.Clock) (c change, ok bool) {
 }
 
 // records returns what is to be put into the table, as the book has it now, and
-// how many bans among it are put back. What today's ladder makes shorter is
+// which bans among it are put back. What today's ladder makes shorter is
 // shortened in the book as well.
-func (k *core) records(now book.Moment) (out []ruleset.Record, back int) {
+func (k *core) records(now book.Moment) (out []ruleset.Record, back []bool) {
 	out = make([]ruleset.Record, 0, len(k.toPut))
 	for source, restored := range k.toPut {
 		row, _ := k.book.Get(source)
@@ -83,9 +84,7 @@ func (k *core) records(now book.Moment) (out []ruleset.Record, back int) {
 			row.Timeout, row.Until = r.Timeout, now.Add(r.Remaining)
 		}
 		k.book.Put(row)
-		if out = append(out, r); restored && r.Banned {
-			back++
-		}
+		out, back = append(out, r), append(back, restored && r.Banned)
 	}
 	return out, back
 }
@@ -116,17 +115,21 @@ func (k *core) onChanged(c changed, now book.Clock) {
 			}
 		}
 	case c.put != nil:
-		for i, err := range c.refused {
-			if err == nil {
-				continue
-			}
-			if row, known := k.book.Get(c.put[i].Source); known {
+		restored := 0
+		for i, back := range c.back {
+			if c.refused == nil || c.refused[i] == nil {
+				if back {
+					restored++
+				}
+			} else if row, known := k.book.Get(c.put[i].Source); !known {
+			} else if errors.As(c.refused[i], new(*ruleset.SourceError)) {
+				k.book.Free(row.Source) // no host sends from there
+			} else {
 				k.liftWhitelisted(row)
 			}
-			c.back--
 		}
-		if c.back > 0 {
-			k.publish(News{Kind: Restored, Count: c.back})
+		if restored > 0 {
+			k.publish(News{Kind: Restored, Count: restored})
 		}
 	}
 	k.settle()

@@ -416,3 +416,34 @@ func TestOffendsAfterUnban(t *testing.T) {
 		m.check()
 	}
 }
+
+// Whatever is refused of what is put: the bans that are put back are news, and
+// what no host sends from is forgotten without being called whitelisted.
+func TestRefused(t *testing.T) {
+	m := newModel(t, 1)
+	multicast := netip.MustParsePrefix("224.0.0.0/4")
+	for _, source := range append(pair, multicast) {
+		m.core.book.Put(book.Row{Source: source, Banned: true, ByHand: true, Cause: ruleset.CauseHand})
+	}
+	m.core.putLater(pair[0], true)
+	m.core.putLater(pair[1], false)
+	m.core.putLater(multicast, true)
+	c, ok := m.core.nextChange(m.now)
+	if !ok || len(c.put) != 3 {
+		t.Fatalf("to change: %+v", c)
+	}
+	refused := make([]error, len(c.put))
+	for i, r := range c.put {
+		switch r.Source {
+		case pair[1]:
+			refused[i] = &ruleset.WhitelistedError{Prefix: r.Source}
+		case multicast:
+			refused[i] = ruleset.CheckSource(r.Source)
+		}
+	}
+	m.core.onChanged(changed{change: c, refused: refused}, m.now)
+	m.wantNews(Whitelisted, Restored)
+	if _, known := m.core.book.Get(multicast); known || m.core.book.Len() != 1 {
+		t.Errorf("%d rows, that of %v among them: %v", m.core.book.Len(), multicast, known)
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/nflog"
 	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
 )
 
 // Watcher listens to the kernel from the moment it is opened, and acts while Run
@@ -169,6 +170,11 @@ func (w *Watcher) onChanged(c changed) {
 	w.core.onChanged(c, book.ReadClock())
 	if c.err != nil && !gone(c.err) {
 		w.fault(c.err)
+	}
+	for _, err := range c.refused {
+		if errors.As(err, new(*ruleset.SourceError)) {
+			w.fault(fmt.Errorf("not put back: %w", err))
+		}
 	}
 }
 
