@@ -80,6 +80,7 @@ func Run(ctx context.Context, conf Config, reload <-chan os.Signal) (err error) 
 	pipes := make(chan os.Signal, 1)
 	signal.Notify(pipes, unix.SIGPIPE)
 	defer signal.Stop(pipes)
+	refuseHugePages()
 	defer collectSooner()()
 
 	d := newDaemon(conf)

@@ -6,7 +6,18 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+// refuseHugePages has the kernel give this process pages of the common size.
+// Where transparent_hugepage is "always", as in Debian's kernels, each page that
+// is left of the heap would keep 2 MB.
+func refuseHugePages() {
+	// Since Linux 3.15. It fails only if we pass something else, and is no more
+	// than a saving.
+	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
+}
 
 // collectSooner has garbage collected when there is half as much of it as of
 // what is kept, where Go would wait for as much again; unless the user says
