@@ -121,9 +121,9 @@ func (e *Entry) Explain(step int, scanner bool) {
 		return
 	case offence:
 		e.Cause = CauseOther
-	case e.Comment != "":
-		e.Cause = CauseHand // every ban by hand has one
-	case step == 0 || e.Role == RoleNet:
+	case e.Comment != "" || e.Role == RoleNet:
+		e.Cause = CauseHand
+	case step == 0:
 		e.Cause = CauseOther // the packet path would have added it to a step
 	case scanner:
 		e.Cause = CauseScan

@@ -31,7 +31,7 @@ func (l *fixture) keeps(f func()) {
 			b.Step--
 		}
 		if now.Set(b.Set) == nil {
-			b.Set, b.Role, b.Cause = f.net(), RoleNet, CauseOther
+			b.Set, b.Role, b.Cause = f.net(), RoleNet, CauseHand
 		}
 		if b.Cause == CauseScan && now.Set(f.scanner()) == nil {
 			b.Cause = CauseTrap

@@ -52,9 +52,6 @@ func (h *Handle) Records() iter.Seq2[Record, error] {
 // Record returns the entry as one of a prefix in it.
 func (e *Entry) Record(p netip.Prefix) Record {
 	r := Record{Source: p, Cause: e.Cause}
-	if e.Role == RoleNet && r.Cause == CauseOther && e.Comment == "" {
-		r.Cause = CauseHand // no step of the ladder says how long it lasts
-	}
 	if e.Role.Bans() {
 		r.Banned, r.Timeout, r.Remaining, r.Comment = true, e.Timeout, e.Remaining, e.Comment
 	}
