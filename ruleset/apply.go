@@ -82,8 +82,10 @@ func run(c *nftset.Conn, spec Spec, commit bool) (p *Plan, err error) {
 // ruleset.
 const attempts = 20
 
-// beside calls what reads the table, plans, and commits, until that says that it
-// need not be called again.
+var errBusy = fmt.Errorf("other programs changed the table at each of %d attempts: end them, then try again", attempts)
+
+// beside calls try, which reads the table, plans, and commits, until it reports
+// that it need not be called again.
 //
 // The kernel refuses a guarded transaction if the ruleset has changed since it
 // was read. The count includes changes of other tables: a program that updates a
@@ -95,8 +97,12 @@ const attempts = 20
 func beside(try func(guarded bool) (again bool, err error)) error {
 	const guardedAttempts = 2
 	for attempt := 1; ; attempt++ {
-		if again, err := try(attempt <= guardedAttempts); !again || attempt == attempts {
+		again, err := try(attempt <= guardedAttempts)
+		switch {
+		case !again || err != nil && attempt == attempts:
 			return err
+		case attempt == attempts:
+			return errBusy
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -130,5 +131,17 @@ func (l *fixture) keepBusy(interval time.Duration) (stop func()) {
 		if err := <-stopped; err != nil {
 			l.T.Errorf("the other program: %v", err)
 		}
+	}
+}
+
+// TestGivesUp is about a change that never comes to rest.
+func TestGivesUp(t *testing.T) {
+	tries := 0
+	err := beside(func(guarded bool) (again bool, err error) {
+		tries++
+		return true, nil
+	})
+	if !errors.Is(err, errBusy) || tries != attempts {
+		t.Errorf("after %d tries the error is %v", tries, err)
 	}
 }

@@ -30,19 +30,22 @@ func (h *Handle) addNets(f family, added []nftset.Element) error {
 			return contended(err), err
 		}
 		tx := &nftset.Tx{}
+		gone, more := apart(have, replace(have, added), compare)
 		if guarded {
 			tx.Generation = h.Generation
+			tx.Discard(set, gone...)
+			tx.Add(set, more...)
+		} else { // it fails if somebody has unbanned what is to be split
+			tx.Delete(set, gone...)
+			tx.CreateSeq(set, slices.Values(more))
 		}
-		gone, more := apart(have, replace(have, added), compare)
-		tx.Discard(set, gone...)
-		tx.Add(set, more...)
 		asked := h.asked()
 		asked[slices.Index(families[:], f)] = true
 		h.ask(tx, asked)
 		if err := h.c.Commit(tx); err != nil {
 			return contended(err), err
 		}
-		compare = compareHolders // from now on they have a little less left
+		compare = compareIgnoringTime // from now on they have a little less left
 		return !guarded && tx.Len() > 0, nil
 	})
 }

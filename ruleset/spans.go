@@ -79,9 +79,9 @@ func compareBans(a, b nftset.Element) int {
 		cmp.Compare(a.Comment, b.Comment))
 }
 
-// compareHolders is compareBans for bans that are the same whatever they have
+// compareIgnoringTime is compareBans for bans that are the same whatever they have
 // left.
-func compareHolders(a, b nftset.Element) int {
+func compareIgnoringTime(a, b nftset.Element) int {
 	return cmp.Or(a.Compare(b.Interval), cmp.Compare(a.Comment, b.Comment))
 }
 
