@@ -47,6 +47,7 @@ func isAddress(s string) bool { return !strings.ContainsAny(s, "/-") }
 
 // badTarget explains an error of addrlist.
 func badTarget(s string, err error) error {
+	s = text.Shorten(s, 60)
 	what := "address"
 	switch {
 	case errors.Is(err, addrlist.ErrSyntax):

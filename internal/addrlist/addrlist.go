@@ -11,10 +11,10 @@ import (
 	"iter"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
@@ -24,8 +24,9 @@ import (
 type Entry struct {
 	Line, Column int // both from 1, the column in bytes
 	// Text is the line without a comment and without blanks around it. It is left
-	// out of an entry with an Err if it looks neither like an address nor like a
-	// name: it may be a line of a file of passwords, which no message is to show.
+	// out of an entry with an Err if it looks neither like addresses nor like the
+	// name of a host: it may be a line of a file of secrets, which no message is
+	// to show.
 	Text string
 
 	// Prefixes hold exactly the addresses of the line; without any, Err says
@@ -67,7 +68,7 @@ func Read(r io.Reader, limit int64) iter.Seq2[Entry, error] {
 			if errors.Is(e.Err, ErrSyntax) && strings.ContainsAny(e.Text, " \t,;") {
 				e.Err = errors.New("want one entry per line")
 			}
-			if e.Err != nil && strings.ContainsFunc(e.Text, isNeitherAddressNorName) {
+			if e.Err != nil && !harmless.MatchString(e.Text) {
 				e.Text = ""
 			}
 			switch {
@@ -84,9 +85,9 @@ func Read(r io.Reader, limit int64) iter.Seq2[Entry, error] {
 	}
 }
 
-func isNeitherAddressNorName(r rune) bool {
-	return !strings.ContainsRune(".:/-_,; \t", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
-}
+// harmless has the characters of addresses, a dot or colon among them, or is the
+// name of a host in a domain.
+var harmless = regexp.MustCompile(`^[0-9a-fA-F/,; \t-]*[.:][0-9a-fA-F.:/,; \t-]*$|^[a-z0-9-]+(\.[a-z0-9-]+)+$`)
 
 // cutComment returns what comes before a comment, without blanks around it, and
 // the column where that starts. A semicolon between two entries begins none:

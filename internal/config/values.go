@@ -191,10 +191,13 @@ func isTopic(s string) bool {
 		u.User == nil && u.Fragment == "" && u.Path != "" && !strings.HasSuffix(u.Path, "/")
 }
 
-// source writes a value as TOML does, on one line, shortened if it is long.
+// source writes a value as TOML does, on one line, shortened if it is long. It
+// returns "" for a URL, which may have a password in it.
 func source(v any) string {
-	if s, ok := v.(string); ok {
+	if s, ok := v.(string); ok && !strings.ContainsAny(s, "@") && !strings.Contains(s, "://") {
 		return quote(s)
+	} else if ok {
+		return ""
 	}
 	data, _ := toml.Marshal(map[string]any{"v": v}) // cannot fail: it has been decoded
 	s, ok := strings.CutPrefix(strings.TrimSpace(string(data)), "v = ")

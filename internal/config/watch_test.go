@@ -27,7 +27,7 @@ func TestWatchFaults(t *testing.T) {
 		{`metrics = "127.0.0.1:http"`, `2:1: watch.metrics: "127.0.0.1:http": want ` + metrics},
 		{`metrics = "::1:9713"`, `2:1: watch.metrics: "::1:9713": want ` + metrics},
 		{`metrics = "example.org:9713"`, `2:1: watch.metrics: "example.org:9713": want ` + metrics},
-		{`metrics = "http://127.0.0.1:9713"`, `2:1: watch.metrics: "http://127.0.0.1:9713": want ` + metrics},
+		{`metrics = "http://127.0.0.1:9713"`, `2:1: watch.metrics: want ` + metrics},
 		{`metrics = 9713`, `2:1: watch.metrics: 9713: want ` + metrics},
 
 		{`ntfy = "my-topic"`, `2:1: watch.ntfy: want ` + ntfy},
