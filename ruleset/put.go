@@ -304,9 +304,9 @@ func (e *edit) among(set *nftset.Set, records []int32) (there map[nftset.Key]boo
 	return there, nil
 }
 
-// addBatch adds records in one transaction if they fit the set.
-// Bans that do not fit the set go to that of prefixes, which has no bound of
-// that kind. Of steps, as many are remembered as fit.
+// addBatch adds records in one transaction if they fit the set. Bans that do
+// not fit go to the set of prefixes, which has no bound of that kind. Of steps,
+// as many are remembered as fit.
 //
 // Most often none of them is there, as is tried first: to renew an element on
 // every kernel takes three times as long as to add one. The set is asked which

@@ -85,8 +85,8 @@ func (h *Handle) remove(set *nftset.Set, keys []nftset.Interval) error {
 	return nil
 }
 
-// halved calls f for a batch, and for smaller and smaller parts of it while the
-// error is one that these may not have.
+// halved calls f for a batch. If it fails, and smaller parts may not, it calls f
+// for each half in the same way.
 func halved[T any](batch []T, again func(error) bool, f func(part []T) error) error {
 	err := f(batch)
 	half := len(batch) / 2

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -35,6 +36,8 @@ func TestDemo(t *testing.T) {
 	for _, port := range []uint16{23, 80, 22} {
 		d.visit(knocker, port, netnstest.NoAnswer)
 	}
+	// So that the next ban is newer by the kernel's clock.
+	lab.Await(t, "the ban is a second old", func() bool { return !strings.Contains(portmon(t, d.host, "list"), " 0s ") })
 	d.tell("Another asks for one closed port after the other. The fifth is enough.")
 	for port := uint16(9001); port < 9005; port++ {
 		d.visit(scanner, port, netnstest.AnswerRST)
@@ -83,6 +86,7 @@ func shownInReadme(t *testing.T) map[string]string {
 		for _, line := range b.lines {
 			switch typed, ok := strings.CutPrefix(line, "# "); {
 			case b.lang != "console":
+			case strings.HasPrefix(line, "portmon: "): // that traps are armed in a minute: here they are at once
 			case ok:
 				command = typed
 			default:

@@ -194,15 +194,13 @@ func isTopic(s string) bool {
 // source writes a value as TOML does, on one line, shortened if it is long. It
 // returns "" for a URL, which may have a password in it.
 func source(v any) string {
-	if s, ok := v.(string); ok && !strings.ContainsAny(s, "@") && !strings.Contains(s, "://") {
-		return quote(s)
-	} else if ok {
-		return ""
-	}
 	data, _ := toml.Marshal(map[string]any{"v": v}) // cannot fail: it has been decoded
 	s, ok := strings.CutPrefix(strings.TrimSpace(string(data)), "v = ")
-	if !ok {
-		return "" // a table: its keys have their own lines
+	if !ok || strings.Contains(s, "@") || strings.Contains(s, "://") {
+		return "" // of a table, the keys have their own lines
+	}
+	if value, ok := v.(string); ok {
+		return quote(value)
 	}
 	return text.Shorten(s, maxQuoted)
 }
