@@ -151,6 +151,7 @@ func (t *Table) compileSets(s Spec) {
 		t.add(nftset.Set{Name: setOwn6, Type: nftset.IPv6Addr, Flags: nftset.FlagDynamic, Size: ownSize})
 	}
 	for _, f := range families {
+		t.add(nftset.Set{Name: f.allow(), Type: f.key, Flags: nftset.FlagInterval | nftset.FlagTimeout})
 		t.dynamic(f.ban(), f.key, s.BanTime[0], s.Size)
 		t.add(nftset.Set{Name: f.net(), Type: f.key, Flags: nftset.FlagInterval | nftset.FlagTimeout})
 		t.dynamic(f.cut(), f.pair, s.lastBan(), s.Size)

@@ -14,8 +14,8 @@ type Entry struct {
 	// Element holds the addresses that the entry is about: where the address of
 	// a network stands for it in the set, the network. Timeout is how long the
 	// source is to be in the set, and Remaining how long it still will be; both
-	// are 0 if it never expires. Comment is what was noted beside a ban by the
-	// one who made it.
+	// are 0 if it never expires. Comment is what was noted beside a ban or an
+	// allowance by the one who made it.
 	nftset.Element
 	// Set is the name of the set, and Role what it means to be in it.
 	Set  string
@@ -25,12 +25,13 @@ type Entry struct {
 	Step int
 	// StepRemaining is how long the step is still remembered, 0 if it is not.
 	StepRemaining time.Duration
-	// Cause is why a source is banned, as far as that is known.
+	// Cause is why a source is banned, as far as that is known, or by whom it is
+	// allowed.
 	Cause Cause
 }
 
-// allRoles are all roles, those of bans in the order of how often packets ask
-// for them.
+// allRoles are all roles of offenders, those of bans in the order of how often
+// packets ask for them.
 var allRoles = []Role{RoleBan, RoleSubnet, RoleNet, RoleStep, RoleScanner}
 
 // roleSets returns the sets that have one of the roles, IPv4 first, and of
@@ -64,7 +65,9 @@ func (s *State) Entry(set string, el nftset.Element) (e Entry, ok bool) {
 	if known := s.Set(set); e.Timeout == 0 && e.Remaining > 0 && known != nil {
 		e.Timeout = known.Timeout
 	}
-	e.Interval = s.addresses(role, el.Interval)
+	if e.Interval = s.addresses(role, el.Interval); role == RoleAllow {
+		e.Cause, e.Comment = allowedBy(el.Comment)
+	}
 	return e, true
 }
 
@@ -74,7 +77,7 @@ func (s *State) Entry(set string, el nftset.Element) (e Entry, ok bool) {
 func (s *State) addresses(role Role, iv nftset.Interval) nftset.Interval {
 	a := iv.From.Addr()
 	switch {
-	case role == RoleNet:
+	case role == RoleNet || role == RoleAllow:
 	case role == RoleSubnet:
 		return nftset.Prefix(netip.PrefixFrom(a, familyOfAddr(a).subnetLen)).Interval
 	case s.network(a).Addr() == a:
@@ -84,7 +87,7 @@ func (s *State) addresses(role Role, iv nftset.Interval) nftset.Interval {
 }
 
 // Entries streams the elements of all sets that have one of the roles; all that
-// remember sources if none is named. Errors are those of
+// remember offenders if none is named. Errors are those of
 // [nftset.Conn.Elements]. The order within a set is that of the kernel.
 func (h *Handle) Entries(roles ...Role) iter.Seq2[Entry, error] {
 	if len(roles) == 0 {
@@ -116,6 +119,8 @@ func (h *Handle) entries(q *selection, roles ...Role) iter.Seq2[Entry, error] {
 func (e *Entry) Explain(step int, scanner bool) {
 	_, offence := Offence(e.Comment)
 	switch {
+	case e.Role == RoleAllow: // which says so itself
+		return
 	case e.Role == RoleSubnet:
 		e.Cause = CauseSubnet
 		return

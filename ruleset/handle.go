@@ -141,14 +141,18 @@ func (h *Handle) Fill() ([]Fill, error) {
 	for i := range h.Sets {
 		set := &h.Sets[i]
 		role, _ := RoleOf(set.Name)
-		if !isOurs(set.Name) || set.Flags&nftset.FlagDynamic == 0 && role != RoleNet {
+		if !isOurs(set.Name) || set.Flags&nftset.FlagDynamic == 0 && role != RoleNet && role != RoleAllow {
 			continue
 		}
 		n, err := h.c.Count(set)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Fill{set.Name, n, set.Size})
+		fill := Fill{set.Name, n, set.Size}
+		if role == RoleAllow {
+			fill.Size = MaxAllowed
+		}
+		out = append(out, fill)
 	}
 	return out, nil
 }

@@ -15,8 +15,10 @@ type Standing struct {
 	// Whitelisted is the whitelist's interval around the address; nil if there
 	// is none.
 	Whitelisted *nftset.Interval
-	// Bans are all bans that the address is under. If it is whitelisted they
-	// have no effect.
+	// Allowed is the allowance that the address is under, nil if there is none.
+	Allowed *Entry
+	// Bans are all bans that the address is under. If it is whitelisted or
+	// allowed they have no effect.
 	Bans []Entry
 	// Step is the step of the ladder that the source was banned by last, 0 if
 	// none is remembered, and StepRemaining how long it still will be.
@@ -28,7 +30,9 @@ type Standing struct {
 }
 
 // Banned reports whether packets from the address are dropped.
-func (st Standing) Banned() bool { return st.Whitelisted == nil && len(st.Bans) > 0 }
+func (st Standing) Banned() bool {
+	return st.Whitelisted == nil && st.Allowed == nil && len(st.Bans) > 0
+}
 
 // Lookup asks the kernel about one address, in some 10 µs for each set.
 // IPv4-mapped addresses are taken as IPv4.
@@ -56,7 +60,10 @@ func (h *Handle) lookup(a netip.Addr) (st Standing, err error) {
 		if err != nil {
 			return st, err
 		}
-		if e.Role.Bans() {
+		switch {
+		case e.Role == RoleAllow:
+			st.Allowed = &e
+		case e.Role.Bans():
 			st.Bans = append(st.Bans, e)
 		}
 		if e.From.Addr() == st.Source.Addr() && e.StepRemaining > 0 {

@@ -109,6 +109,7 @@ func graceOf(proto byte) func(family) string {
 }
 
 func (f family) whitelist() string       { return "whitelist" + f.suffix }
+func (f family) allow() string           { return "allow" + f.suffix }
 func (f family) ban() string             { return "ban" + f.suffix }
 func (f family) net() string             { return "net" + f.suffix }
 func (f family) subnet() string          { return "subnet" + f.suffix }
@@ -145,6 +146,7 @@ const (
 	RoleSubnet       // subnet4, subnet6: banned as many sources of theirs offended
 	RoleStep         // tier4_1, tier6_1, tier4_2, …: offended at that step of the ladder
 	RoleScanner      // scanner4, scanner6: banned for a scan, and not for a packet to a trap port
+	RoleAllow        // allow4, allow6: never banned and never dropped, for a time
 )
 
 // Bans reports whether what a set of the role holds is banned.
@@ -155,7 +157,7 @@ func (r Role) Bans() bool { return r == RoleBan || r == RoleNet || r == RoleSubn
 var roles = func() map[string]roleAndStep {
 	all := make(map[string]roleAndStep)
 	for _, f := range families {
-		for _, role := range []Role{RoleBan, RoleNet, RoleSubnet, RoleScanner} {
+		for _, role := range []Role{RoleBan, RoleNet, RoleSubnet, RoleScanner, RoleAllow} {
 			all[role.of(f, 0)] = roleAndStep{role, 0}
 		}
 		for step := 1; step <= MaxSteps; step++ {
@@ -193,11 +195,13 @@ func (r Role) of(f family, step int) string {
 		return f.scanner()
 	case RoleStep:
 		return f.tier(step)
+	case RoleAllow:
+		return f.allow()
 	}
 	return ""
 }
 
-// Cause is why a source is banned.
+// Cause is why a source is banned, or by whom it is allowed.
 type Cause uint8
 
 // The causes.
@@ -208,12 +212,15 @@ const (
 	CauseSubnet        // offences of many sources of one subnet
 	CauseHand          // an administrator
 	CauseOther         // another program
+	CauseLogin         // it has logged in
+	CauseName          // a name in the configuration has this address
+	CauseKnock         // it has knocked
 )
 
-var causes = [...]string{"", "trap", "scan", "subnet", "hand", "other"}
+var causes = [...]string{"", "trap", "scan", "subnet", "hand", "other", "login", "name", "knock"}
 
-// String returns "trap", "scan", "subnet", "hand" or "other"; "" if the cause
-// is not known.
+// String returns "trap", "scan", "subnet", "hand", "other", "login", "name" or
+// "knock"; "" if the cause is not known.
 func (c Cause) String() string { return causes[c] }
 
 // ParseCause is the inverse of [Cause.String].

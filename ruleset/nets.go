@@ -11,26 +11,30 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// addNets adds bans to the set of prefixes. The rules that ask that set come in
-// the same transaction as its first element, and are looked at anew: since h was
-// opened, another program may have deleted those without which a ban has no
-// effect.
-func (h *Handle) addNets(f family, added []nftset.Element) error {
+// addNets adds bans, or allowances, to the set of prefixes of that role. The
+// rules that ask the set of bans come in the same transaction as its first
+// element, and are looked at anew: since h was opened, another program may have
+// deleted those without which a ban has no effect.
+func (h *Handle) addNets(role Role, f family, added []nftset.Element) error {
 	compare := compareBans
 	return beside(func(guarded bool) (again bool, err error) {
 		if err := h.Refresh(); err != nil {
 			return false, err
 		}
-		set := h.Set(f.net())
+		set := h.Set(role.of(f, 0))
 		if set == nil {
-			return false, fmt.Errorf("set %s %s: %w", h.Table, f.net(), unix.ENOENT)
+			return false, fmt.Errorf("set %s %s: %w", h.Table, role.of(f, 0), unix.ENOENT)
 		}
 		have, err := h.read(set)
 		if err != nil {
 			return contended(err), err
 		}
 		tx := &nftset.Tx{}
-		gone, more := apart(have, replace(have, added), compare)
+		wanted := replace(have, added)
+		if role == RoleAllow && len(wanted) > max(MaxAllowed, len(have)) {
+			return false, &AllowFullError{set.Name}
+		}
+		gone, more := apart(have, wanted, compare)
 		if guarded {
 			tx.Generation = h.Generation
 			tx.Discard(set, gone...)
@@ -39,9 +43,11 @@ func (h *Handle) addNets(f family, added []nftset.Element) error {
 			tx.Delete(set, gone...)
 			tx.CreateSeq(set, slices.Values(more))
 		}
-		asked := h.asked()
-		asked[slices.Index(families[:], f)] = true
-		h.ask(tx, asked)
+		if role == RoleNet {
+			asked := h.asked()
+			asked[slices.Index(families[:], f)] = true
+			h.ask(tx, asked)
+		}
 		if err := h.c.Commit(tx); err != nil {
 			return contended(err), err
 		}
@@ -75,18 +81,19 @@ func (h *Handle) tidyNets() error {
 	tx := &nftset.Tx{Generation: h.Generation}
 	asked := h.asked()
 	for i, f := range families {
-		set := h.Set(f.net())
-		if set == nil || !asked[i] {
-			continue
-		}
-		held, err := h.read(set)
-		if err != nil {
-			return err
-		}
-		if len(held) == 0 {
-			asked[i] = false
-		} else if free, ok := firstFree(f, held); ok {
-			tx.Discard(set, nftset.Single(free)) // any change will do
+		for _, role := range []Role{RoleNet, RoleAllow} {
+			set := h.Set(role.of(f, 0))
+			if set == nil || role == RoleNet && !asked[i] {
+				continue
+			}
+			held, err := h.read(set)
+			if err != nil {
+				return err
+			}
+			if free, ok := firstFree(f, held); ok && len(held) > 0 {
+				tx.Discard(set, nftset.Single(free)) // any change will do
+			}
+			asked[i] = asked[i] && (role != RoleNet || len(held) > 0)
 		}
 	}
 	h.ask(tx, asked)
@@ -119,7 +126,7 @@ func netRules(f family) []netRule {
 	held := f.whole().in(f.net())
 	return []netRule{
 		{chainEarlyOpening, "", rule(
-			held, f.whole().notIn(f.whitelist()), notFromLoopback, count(CounterDropped), drop,
+			held, f.notExempt(), notFromLoopback, count(CounterDropped), drop,
 		)},
 		{chainGuard, chainBanned, rule(held, goTo(chainBanned))},
 	}

@@ -171,9 +171,7 @@ func (c *compiler) exempt() {
 	c.rule(fromLoopback, accept)
 	c.rule(isReply, accept)
 	c.rule("ct status dnat", accept) // a published port, or a redirected one
-	for _, f := range families {
-		c.rule(f.whole().in(f.whitelist()), accept)
-	}
+	c.acceptExempt()
 	c.rule("fib saddr type local", accept)
 	// Without a socket the expression ends the rule, so that both together mean
 	// any socket, a listening one included.

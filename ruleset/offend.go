@@ -37,6 +37,9 @@ func (h *Handle) Offend(addrs []netip.Addr, comment string) (put []Record, refus
 		case st.Whitelisted != nil:
 			refused[i] = &WhitelistedError{st.Source, *st.Whitelisted}
 			continue
+		case st.Allowed != nil:
+			refused[i] = &AllowedError{st.Source, *st.Allowed}
+			continue
 		case len(st.Bans) > 0:
 			continue
 		}

@@ -33,6 +33,10 @@ type Record struct {
 	Step          int
 	StepRemaining time.Duration
 
+	// Allowed reports that the source is allowed rather than banned, for the time
+	// that a ban would have. Comment is the reason then, and Cause is by whom.
+	Allowed bool
+
 	// Cause distinguishes bans of subnets and scanners from others.
 	Cause Cause
 }
@@ -80,33 +84,33 @@ const Forever time.Duration = -1
 type edit struct {
 	h       *Handle
 	records []Record
-	in      map[string][]int32          // by set: which records it is to hold by a single key
-	nets    map[family][]nftset.Element // of the sets of prefixes
-	full    map[string]bool             // sets of what is remembered that have no room
-	tx      nftset.Tx                   // of one batch after the other
+	in      map[string][]int32                   // by set: which records it is to hold by a single key
+	nets    map[Role]map[family][]nftset.Element // of the sets of prefixes
+	full    map[string]bool                      // sets of what is remembered that have no room
+	tx      nftset.Tx                            // of one batch after the other
 }
 
 // Put gives the table what the records say, whether it is there or not: bans
-// that last exactly as long, and steps. Prefixes may overlap; each address is
-// banned as long as the longest ban that there is of it. A ban that finds its
+// that last exactly as long, steps, and allowances, of at most [MaxAllowed]
+// prefixes of a family. Prefixes may overlap; each address is banned as long as
+// the longest ban that there is of it, and allowed likewise. A ban that finds its
 // set full goes to the set of prefixes; a step that does is not remembered, as in
 // the packet path.
 //
 // It takes a transaction for each set, more where there are more than
 // [nftset.BatchSize] elements. refused has an error for each record that cannot
-// be banned, a *WhitelistedError or *SourceError, and nil for the others; it is
-// nil if all can. If the table, or one of the sets that are needed, does not
+// be banned, a *WhitelistedError, *AllowedError or *SourceError, and nil for the
+// others; it is nil if all can. Whether what is put is allowed by another record
+// is not looked at. If the table, or one of the sets that are needed, does not
 // exist, err is os.ErrNotExist.
 func (h *Handle) Put(records []Record) (refused []error, err error) {
-	sources := make([]netip.Prefix, len(records))
-	for i := range records {
-		sources[i] = records[i].Source
-	}
-	if refused, err = h.Check(sources...); err != nil {
+	refused, err = h.check(len(records), func(i int) (netip.Prefix, bool) { return records[i].Source, records[i].Allowed })
+	if err != nil {
 		return nil, err
 	}
 	e := edit{
-		h: h, records: records, in: make(map[string][]int32), nets: make(map[family][]nftset.Element), full: make(map[string]bool),
+		h: h, records: records, in: make(map[string][]int32), full: make(map[string]bool),
+		nets: map[Role]map[family][]nftset.Element{RoleNet: {}, RoleAllow: {}},
 	}
 	for i := range records {
 		if refused == nil || refused[i] == nil {
@@ -119,70 +123,47 @@ func (h *Handle) Put(records []Record) (refused []error, err error) {
 // Check returns an error for each source that [Handle.Put] would refuse to ban,
 // and nil for the others; nil if it would refuse none.
 func (h *Handle) Check(sources ...netip.Prefix) (refused []error, err error) {
-	whitelists, err := h.whitelists(len(sources))
-	if err != nil {
-		return nil, err
-	}
-	for i, p := range sources {
+	return h.check(len(sources), func(i int) (netip.Prefix, bool) { return sources[i], false })
+}
+
+// check is Check for n sources, of which some are to be allowed rather than
+// banned.
+func (h *Handle) check(n int, source func(i int) (p netip.Prefix, allowed bool)) (refused []error, err error) {
+	exempt := h.exemptions(n)
+	for i := range n {
+		p, allowed := source(i)
 		reason := CheckSource(p)
-		if reason == nil {
-			entry, ok, err := whitelists(nftset.Prefix(p).Interval)
-			if err != nil {
+		if reason == nil && !allowed {
+			if reason, err = exempt(p); err != nil {
 				return nil, err
 			}
-			if !ok {
-				continue
-			}
-			reason = &WhitelistedError{p, entry}
+		}
+		if reason == nil {
+			continue
 		}
 		if refused == nil {
-			refused = make([]error, len(sources))
+			refused = make([]error, n)
 		}
 		refused[i] = reason
 	}
 	return refused, nil
 }
 
-// few is up to how many questions are put to the kernel one by one, in place of
-// finding out about the set first.
-const few = 64
-
-// whitelists returns a function that finds the interval of the whitelist that
-// covers another. For many questions it reads the whitelist at once.
-func (h *Handle) whitelists(questions int) (func(nftset.Interval) (nftset.Interval, bool, error), error) {
-	if questions <= few {
-		return h.Whitelisted, nil
-	}
-	merged := make(map[nftset.KeyType][]nftset.Interval)
-	for _, f := range families {
-		set := h.Set(f.whitelist())
-		if set == nil {
-			continue
-		}
-		ivs, err := h.intervals(set)
-		if err != nil {
-			return nil, err
-		}
-		merged[f.key] = nftset.Merge(ivs)
-	}
-	return func(iv nftset.Interval) (nftset.Interval, bool, error) {
-		entry, ok := coveredBy(merged[iv.From.Type()], iv)
-		return entry, ok, nil
-	}, nil
-}
-
 // put notes in which sets a record belongs.
 func (e *edit) put(i int32) {
 	r := &e.records[i]
 	f := familyOfAddr(r.Source.Addr())
-	if r.Banned {
+	switch {
+	case r.Allowed:
+		e.nets[RoleAllow][f] = append(e.nets[RoleAllow][f], r.element())
+	case r.Banned:
 		switch {
 		case r.Remaining > 0 && e.h.isKey(r.Source):
 			e.add(f.ban(), i)
 		case r.Remaining > 0 && r.Cause == CauseSubnet && r.Source.Bits() == f.subnetLen && e.h.Set(f.subnet()) != nil:
 			e.add(f.subnet(), i)
 		default:
-			e.nets[f] = append(e.nets[f], r.ban())
+			e.nets[RoleNet][f] = append(e.nets[RoleNet][f], r.element())
 		}
 	}
 	if r.Step > 0 && r.StepRemaining > 0 {
@@ -193,10 +174,14 @@ func (e *edit) put(i int32) {
 	}
 }
 
-// ban returns the ban of a record as the element of a prefix.
-func (r *Record) ban() nftset.Element {
+// element returns the ban of a record, or the allowance, as the element of a
+// prefix.
+func (r *Record) element() nftset.Element {
 	el := nftset.Prefix(r.Source)
-	if el.Comment = r.Comment; r.Remaining > 0 {
+	if el.Comment = r.Comment; r.Allowed {
+		el.Comment = allowComment(r.Cause, r.Comment)
+	}
+	if r.Remaining > 0 {
 		el.Timeout, el.Remaining = max(r.Timeout, r.Remaining), r.Remaining
 	}
 	return el
@@ -215,7 +200,7 @@ func (e *edit) elements(role Role, records []int32) iter.Seq[nftset.Element] {
 			r := &e.records[i]
 			el := nftset.Element{Timeout: r.StepRemaining}
 			if role.Bans() {
-				el = r.ban()
+				el = r.element()
 			}
 			if el.Interval = nftset.Single(e.key(i)).Interval; !yield(el) {
 				return
@@ -265,9 +250,11 @@ func (e *edit) commit() error {
 			errs = append(errs, e.addAll(set, records))
 		}
 	}
-	for _, f := range families {
-		if len(e.nets[f]) > 0 {
-			errs = append(errs, e.h.addNets(f, e.nets[f]))
+	for _, role := range []Role{RoleNet, RoleAllow} {
+		for _, f := range families {
+			if len(e.nets[role][f]) > 0 {
+				errs = append(errs, e.h.addNets(role, f, e.nets[role][f]))
+			}
 		}
 	}
 	return errors.Join(errs...)
@@ -350,7 +337,7 @@ func (e *edit) addBatch(set *nftset.Set, batch []int32, there map[nftset.Key]boo
 		f := familyOf(set.Type)
 		for el := range e.elements(role, more) {
 			el.Interval = e.h.addresses(role, el.Interval)
-			e.nets[f] = append(e.nets[f], el)
+			e.nets[RoleNet][f] = append(e.nets[RoleNet][f], el)
 		}
 		if err = nil; len(old) > 0 {
 			err = e.addBatch(set, old, there)

@@ -30,7 +30,7 @@ func bans(sources iter.Seq2[Entry, error]) iter.Seq2[Entry, error] {
 }
 
 // Records streams what the table holds of each source: its ban, its step, or
-// both. Each set is read once, those of steps first. A source under several
+// both, or that it is allowed. Each set is read once, those of steps first. A source under several
 // bans comes once for each of them, and a range that is not a prefix once for
 // each prefix in it. Errors are those of [nftset.Conn.Elements].
 func (h *Handle) Records() iter.Seq2[Record, error] {
@@ -52,8 +52,8 @@ func (h *Handle) Records() iter.Seq2[Record, error] {
 // Record returns the entry as one of a prefix in it.
 func (e *Entry) Record(p netip.Prefix) Record {
 	r := Record{Source: p, Cause: e.Cause}
-	if e.Role.Bans() {
-		r.Banned, r.Timeout, r.Remaining, r.Comment = true, e.Timeout, e.Remaining, e.Comment
+	if r.Banned, r.Allowed = e.Role.Bans(), e.Role == RoleAllow; r.Banned || r.Allowed {
+		r.Timeout, r.Remaining, r.Comment = e.Timeout, e.Remaining, e.Comment
 	}
 	if e.StepRemaining > 0 {
 		r.Step, r.StepRemaining = e.Step, e.StepRemaining
@@ -62,8 +62,8 @@ func (e *Entry) Record(p netip.Prefix) Record {
 }
 
 // sources streams the bans that a selection touches, with what is remembered of
-// their sources, and then, as entries of [RoleStep], what is remembered of
-// others: why they offended is not known of these, but for scans.
+// their sources, the allowances, and then, as entries of [RoleStep], what is
+// remembered of others: why they offended is not known of these, but for scans.
 func (h *Handle) sources(q *selection) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		start := time.Now()
@@ -75,7 +75,7 @@ func (h *Handle) sources(q *selection) iter.Seq2[Entry, error] {
 			}
 			known.add(&e, time.Since(start))
 		}
-		for e, err := range h.entries(q, RoleBan, RoleSubnet, RoleNet) {
+		for e, err := range h.entries(q, RoleBan, RoleSubnet, RoleNet, RoleAllow) {
 			if err != nil {
 				yield(Entry{}, err)
 				return

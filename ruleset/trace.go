@@ -43,6 +43,7 @@ const (
 	AskToThisHost  = "to_this_host"
 	AskLoopback    = "loopback"
 	AskWhitelisted = "whitelisted"
+	AskAllowed     = "allowed"
 	AskOwnAddress  = "own_address"
 	AskListener    = "listener"
 	AskRouteBack   = "route_back"
@@ -261,7 +262,8 @@ func questionOf(set string) string {
 	}
 	for _, q := range []struct{ prefix, name string }{
 		{"served_", AskServed}, {"trap_", AskTrapPort}, {setIgnoreTCP, AskIgnored}, {"probed", AskProbed},
-		{"whitelist", AskWhitelisted}, {"grace_", AskGrace}, {setStarting, AskStarting},
+		{"whitelist", AskWhitelisted}, {"allow", AskAllowed},
+		{"grace_", AskGrace}, {setStarting, AskStarting},
 	} {
 		if strings.HasPrefix(set, q.prefix) {
 			return q.name

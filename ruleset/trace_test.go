@@ -29,9 +29,10 @@ func TestTraceSaysWhatThePacketPathDoes(t *testing.T) {
 			}
 			l.ban(time.Hour, "203.0.113.0/28", "2001:db8:1:1::/65")
 			l.NFT("add element inet portmon tier4_1 { 203.0.113.33 }")
+			l.allow(time.Hour, "203.0.113.2/32", "203.0.113.36/32", "2001:db8:1:1::2/128")
 			sources := []netip.Addr{
-				addr("203.0.113.1"), addr("203.0.113.33"), addr("203.0.113.34"), addr("203.0.113.35"), addr("198.51.100.7"), addr("10.1.2.3"),
-				addr("2001:db8:1:1::1"), addr("2001:db8:2:2::1"), addr("2001:db8:2:2::2"), addr("2001:db8:3:3::1"), addr("2001:db8:5:5::1"),
+				addr("203.0.113.1"), addr("203.0.113.2"), addr("203.0.113.33"), addr("203.0.113.34"), addr("203.0.113.36"), addr("203.0.113.35"), addr("198.51.100.7"), addr("10.1.2.3"),
+				addr("2001:db8:1:1::1"), addr("2001:db8:1:1::2"), addr("2001:db8:2:2::1"), addr("2001:db8:2:2::2"), addr("2001:db8:3:3::1"), addr("2001:db8:5:5::1"),
 				addr("2001:db8::77"), // a neighbour
 			}
 			l.Internet.AddAddr(l.Link.A.Dev, "2001:db8::77/64")

@@ -26,27 +26,36 @@ func (h *Handle) UnbanAlone(intervals ...nftset.Interval) (lifted, covered []Ent
 }
 
 func (h *Handle) unban(q *selection) (lifted, covered []Entry, err error) {
+	var sets []*nftset.Set
 	for _, f := range families {
-		for _, set := range h.memorySets(f) {
-			role, _ := RoleOf(set.Name)
-			var gone []nftset.Interval
-			for el, err := range h.elements(set, q) {
-				if err != nil {
-					return lifted, covered, err
-				}
-				e, _ := h.Entry(set.Name, el)
-				switch inside := q.has(h.addresses(role, el.Interval)); {
-				case inside || role == RoleNone:
-					if gone = append(gone, el.Interval); role.Bans() {
-						lifted = append(lifted, e)
-					}
-				case role.Bans():
-					covered = append(covered, e)
-				}
-			}
-			if err := h.remove(set, gone); err != nil {
+		sets = append(sets, h.memorySets(f)...)
+	}
+	return h.lift(q, sets)
+}
+
+// lift takes what is selected out of sets. It returns the bans and allowances
+// that it has taken out, and the larger ones that cover some of it.
+func (h *Handle) lift(q *selection, sets []*nftset.Set) (lifted, covered []Entry, err error) {
+	for _, set := range sets {
+		role, _ := RoleOf(set.Name)
+		verdict := role.Bans() || role == RoleAllow
+		var gone []nftset.Interval
+		for el, err := range h.elements(set, q) {
+			if err != nil {
 				return lifted, covered, err
 			}
+			e, _ := h.Entry(set.Name, el)
+			switch inside := q.has(h.addresses(role, el.Interval)); {
+			case inside || role == RoleNone:
+				if gone = append(gone, el.Interval); verdict {
+					lifted = append(lifted, e)
+				}
+			case verdict:
+				covered = append(covered, e)
+			}
+		}
+		if err := h.remove(set, gone); err != nil {
+			return lifted, covered, err
 		}
 	}
 	return lifted, covered, h.TidyNets()

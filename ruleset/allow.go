@@ -1,0 +1,146 @@
+package ruleset
+
+import (
+	"fmt"
+	"iter"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/nftset"
+)
+
+// MaxAllowed is the most prefixes of a family that are allowed.
+const MaxAllowed = 4096
+
+// AllowFullError reports that no more prefixes can be allowed.
+type AllowFullError struct {
+	Set string // "allow4"
+}
+
+func (e *AllowFullError) Error() string {
+	return fmt.Sprintf("set %s is full: it holds at most %d prefixes", e.Set, MaxAllowed)
+}
+
+// AllowedError reports that a prefix cannot be banned, because all of it is
+// allowed.
+type AllowedError struct {
+	Prefix netip.Prefix
+	Entry  Entry // the allowance around it
+}
+
+func (e *AllowedError) Error() string {
+	left := " forever"
+	if e.Entry.Remaining > 0 {
+		left = " for " + text.ShortDuration(e.Entry.Remaining) + " more"
+	}
+	p := nftset.Prefix(e.Prefix).Interval
+	if e.Entry.Interval != p {
+		return fmt.Sprintf("%s is allowed by %s%s", p, e.Entry.Interval, left)
+	}
+	return fmt.Sprintf("%s is allowed%s", p, left)
+}
+
+// Allow has the table allow the sources of records: they are never dropped, and
+// not learned as offenders. Then it lifts the bans of what they cover, and
+// forgets their offences as [Handle.Unban] does. Errors are those of
+// [Handle.Put], and *AllowFullError; covered are bans of larger prefixes, which
+// stay but have no effect on what is allowed.
+func (h *Handle) Allow(records []Record) (refused []error, lifted, covered []Entry, err error) {
+	if refused, err = h.Put(records); err != nil {
+		return nil, nil, nil, err
+	}
+	var sources []netip.Prefix
+	for i := range records {
+		if refused == nil || refused[i] == nil {
+			sources = append(sources, records[i].Source)
+		}
+	}
+	if len(sources) > 0 {
+		lifted, covered, err = h.Unban(sources...)
+	}
+	return refused, lifted, covered, err
+}
+
+// Disallow ends the allowances of prefixes and of all that is within them. It
+// returns those that it has ended, and those of larger prefixes that cover one
+// of ps and stay.
+func (h *Handle) Disallow(ps ...netip.Prefix) (ended, covered []Entry, err error) {
+	return h.lift(within(ps...), h.roleSets(RoleAllow))
+}
+
+// Allowed streams the allowances that overlap one of the prefixes; all if there
+// is none.
+func (h *Handle) Allowed(ps ...netip.Prefix) iter.Seq2[Entry, error] {
+	var q *selection
+	if len(ps) > 0 {
+		q = within(ps...)
+	}
+	return h.entries(q, RoleAllow)
+}
+
+// Exempt returns why a prefix cannot be banned: a *WhitelistedError or an
+// *AllowedError if all of it is whitelisted or allowed, nil if it is not.
+func (h *Handle) Exempt(p netip.Prefix) (reason, err error) { return h.exemptions(1)(p) }
+
+// few is up to how many questions are put to the kernel one by one, in place of
+// finding out about the set first.
+const few = 64
+
+// exemptions returns what [Handle.Exempt] does, for so many questions. For many
+// it reads the sets at once.
+func (h *Handle) exemptions(questions int) func(netip.Prefix) (reason, err error) {
+	all := make(map[string][]nftset.Element)
+	find := func(name string, iv nftset.Interval) (el nftset.Element, ok bool, err error) {
+		if questions <= few {
+			el, ok, err = h.get(name, iv.From)
+			return el, ok && el.Covers(iv), err
+		}
+		held, read := all[name]
+		if set := h.Set(name); !read && set != nil {
+			if held, err = h.read(set); err != nil {
+				return el, false, err
+			}
+			all[name] = held
+		}
+		i, _ := slices.BinarySearchFunc(held, iv.From, func(el nftset.Element, k nftset.Key) int { return el.To.Compare(k) })
+		if i < len(held) && held[i].Covers(iv) {
+			return held[i], true, nil
+		}
+		return el, false, nil
+	}
+	return func(p netip.Prefix) (reason, err error) {
+		f, iv := familyOfAddr(p.Addr()), nftset.Prefix(p).Interval
+		el, ok, err := find(f.whitelist(), iv)
+		if ok {
+			return &WhitelistedError{p, el.Interval}, nil
+		}
+		if err == nil {
+			el, ok, err = find(f.allow(), iv)
+		}
+		if ok {
+			e, _ := h.Entry(f.allow(), el)
+			return &AllowedError{p, e}, nil
+		}
+		return nil, err
+	}
+}
+
+// allowComment is noted beside an allowance: by whom, and why.
+func allowComment(by Cause, reason string) string {
+	if reason == "" {
+		return by.String()
+	}
+	return by.String() + ": " + reason
+}
+
+// allowedBy reads that. What is noted in another way is by hand.
+func allowedBy(comment string) (by Cause, reason string) {
+	who, reason, _ := strings.Cut(comment, ": ")
+	switch by, _ = ParseCause(who); by {
+	case CauseHand, CauseLogin, CauseName, CauseKnock:
+		return by, reason
+	}
+	return CauseHand, comment
+}
