@@ -1,0 +1,116 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/portmon/portmon/netnstest"
+)
+
+// tooLong is how long nobody may be locked out of his host, by whatever
+// accident.
+const tooLong = 90 * time.Second
+
+// long reports that the times are those of the manual, rather than short ones
+// where it is a ratio that counts.
+var long = os.Getenv("PORTMON_LONG") != ""
+
+// firstStep is the first step of a ladder for those who wait.
+var firstStep = map[bool]time.Duration{false: 5 * time.Second, true: time.Minute}[long]
+
+// accident is one way of losing a host that portmon protects.
+type accident struct {
+	name string
+	// by is what saves the administrator, as the manual says it.
+	by string
+	// conf is the configuration.
+	conf string
+	// before is what was there when it happened, the table and the stranger's
+	// ban included.
+	before func(s *scene)
+	// happens is the accident.
+	happens func(s *scene)
+	// out says that it does lock the administrator out, until he is saved.
+	out bool
+	// saves is what the administrator or time does about it; nil is nothing.
+	saves func(s *scene)
+	// from is where the new session comes from; adminAddr4 if not said.
+	from netip.Addr
+	// free says that no table is in force at the end, so that the stranger is
+	// let in.
+	free bool
+}
+
+// TestAccidents has ways of losing a host come about, and
+// measures for each how long it takes until a new SSH session works.
+func TestAccidents(t *testing.T) {
+	tools := newSSHTools(t)
+	var mu sync.Mutex
+	took := make(map[string]time.Duration)
+	t.Run("each", func(t *testing.T) {
+		for _, a := range accidents {
+			t.Run(a.name, func(t *testing.T) {
+				t.Parallel()
+				d := a.run(newScene(t, tools, a.conf))
+				mu.Lock()
+				defer mu.Unlock()
+				took[a.name] = d
+			})
+		}
+	})
+	if t.Failed() || len(took) < len(accidents) {
+		return // some were not run: -run
+	}
+	t.Logf("\n%s", table(took))
+}
+
+// run makes the accident happen, and returns how long the administrator was
+// out.
+func (a *accident) run(s *scene) time.Duration {
+	from := a.from
+	if !from.IsValid() {
+		from = adminAddr4
+	}
+	a.before(s)
+	s.comeBy()
+	begin := time.Now()
+	a.happens(s)
+	if a.out {
+		s.locked(from)
+	}
+	if a.saves != nil {
+		a.saves(s)
+	}
+	d := s.awaitLogin(from, begin)
+	s.staysBy()
+	want := netnstest.NoAnswer
+	if a.free {
+		want = netnstest.AnswerSYNACK
+	}
+	s.strangerIs(want)
+	return d
+}
+
+// accidents are by what brings them about.
+var accidents = slices.Concat(packetAccidents, configAccidents, banAccidents, kernelAccidents)
+
+// table returns what the manual shows of accidents.
+func table(took map[string]time.Duration) string {
+	var b strings.Builder
+	all := make([]time.Duration, 0, len(took))
+	b.WriteString("| accident | what saves | seconds |\n|---|---|---:|\n")
+	for _, a := range accidents {
+		all = append(all, took[a.name])
+		fmt.Fprintf(&b, "| %s | %s | %.1f |\n", a.name, a.by, took[a.name].Seconds())
+	}
+	slices.SortFunc(all, cmp.Compare[time.Duration])
+	fmt.Fprintf(&b, "median %.1f s, worst %.1f s\n", all[len(all)/2].Seconds(), all[len(all)-1].Seconds())
+	return b.String()
+}
