@@ -20,6 +20,7 @@ type Book struct {
 	rows     []compact
 	spare    []uint32       // places in rows that are not in use
 	comments map[key]string // of the few rows that have one
+	allowed  map[key]bool   // of the few rows that are allowances
 	max      int
 	table    uint64
 	store    *store // nil: in memory only
@@ -28,7 +29,7 @@ type Book struct {
 // New returns an empty book without a file, for at most maxRows rows; 0 means
 // [DefaultMaxRows].
 func New(maxRows int) *Book {
-	b := &Book{index: make(map[key]uint32), comments: make(map[key]string)}
+	b := &Book{index: make(map[key]uint32), comments: make(map[key]string), allowed: make(map[key]bool)}
 	b.SetMaxRows(maxRows)
 	return b
 }
@@ -112,6 +113,9 @@ func (b *Book) set(k key, r *Row) bool {
 	} else {
 		delete(b.comments, k)
 	}
+	if delete(b.allowed, k); r.Allowed {
+		b.allowed[k] = true
+	}
 	b.store.note(b, k)
 	return true
 }
@@ -131,10 +135,11 @@ func (b *Book) Lift(source netip.Prefix) bool {
 }
 
 // Free removes the row of exactly this source or prefix, which is unbanned and
-// forgotten, and reports whether there was one. Rows within it stay.
+// forgotten, and reports whether there was one. Rows within it stay, and so does
+// an allowance.
 func (b *Book) Free(source netip.Prefix) bool {
 	k, ok := keyOf(source)
-	return ok && b.free(k)
+	return ok && !b.allowed[k] && b.free(k)
 }
 
 func (b *Book) free(k key) bool {
@@ -146,8 +151,37 @@ func (b *Book) free(k key) bool {
 }
 
 // FreeWithin removes the rows of some prefixes and of all sources within them,
-// and returns the sources.
+// but for allowances, and returns the sources.
 func (b *Book) FreeWithin(prefixes ...netip.Prefix) (freed []netip.Prefix) {
+	return freeWithin(b, b.index, func(k key) bool { return !b.allowed[k] }, prefixes)
+}
+
+// Disallow removes the allowances of some prefixes and of all that is within
+// them, and returns the prefixes of these.
+func (b *Book) Disallow(prefixes ...netip.Prefix) (ended []netip.Prefix) {
+	return freeWithin(b, b.allowed, func(key) bool { return true }, prefixes)
+}
+
+// Allows reports whether all of a prefix is allowed.
+func (b *Book) Allows(p netip.Prefix, now Moment) bool {
+	k, ok := keyOf(p)
+	for ok && len(b.allowed) > 0 {
+		if b.allowed[k] {
+			if r, _ := b.get(k); r.AllowedAt(now) {
+				return true
+			}
+		}
+		wider := k.prefix()
+		if wider.Bits() == 0 {
+			break
+		}
+		k, ok = keyOf(netip.PrefixFrom(wider.Addr(), wider.Bits()-1))
+	}
+	return false
+}
+
+// freeWithin removes the rows of some keys that are within prefixes.
+func freeWithin[T any](b *Book, keys map[key]T, which func(key) bool, prefixes []netip.Prefix) (freed []netip.Prefix) {
 	var within []nftset.Interval
 	for _, p := range prefixes {
 		if k, ok := keyOf(p); ok {
@@ -155,9 +189,9 @@ func (b *Book) FreeWithin(prefixes ...netip.Prefix) (freed []netip.Prefix) {
 		}
 	}
 	within = nftset.Merge(within)
-	for k := range b.index {
+	for k := range keys {
 		iv := nftset.Prefix(k.prefix()).Interval
-		if around, ok := nftset.Find(within, iv.From); ok && around.Covers(iv) && b.free(k) {
+		if around, ok := nftset.Find(within, iv.From); ok && around.Covers(iv) && which(k) && b.free(k) {
 			freed = append(freed, k.prefix())
 		}
 	}
@@ -171,6 +205,7 @@ func (b *Book) remove(k key) bool {
 		b.spare = append(b.spare, i)
 		delete(b.index, k)
 		delete(b.comments, k)
+		delete(b.allowed, k)
 	}
 	return ok
 }
@@ -180,6 +215,7 @@ func (b *Book) Clear() {
 	if b.Len() > 0 {
 		clear(b.index)
 		clear(b.comments)
+		clear(b.allowed)
 		b.rows, b.spare = nil, nil
 		b.store.replace()
 	}
@@ -196,6 +232,7 @@ func (b *Book) Sweep(now Clock) (n int) {
 			n++
 		} else if c.ban == 0 {
 			delete(b.comments, k)
+			delete(b.allowed, k)
 		}
 	}
 	b.store.noteDrift(b, now)

@@ -48,12 +48,13 @@ type compact struct {
 	step           uint8
 	cause          ruleset.Cause
 	proto          uint8
-	ban            uint8 // none, by the table or by another program, by hand
+	ban            uint8 // none, by the table or by another program, by hand; or allowed
 }
 
 const (
 	banned = 1 + iota
 	bannedByHand
+	allowed
 )
 
 func (r *Row) pack() compact {
@@ -61,9 +62,12 @@ func (r *Row) pack() compact {
 		timeout: r.Timeout, until: r.Until, stepUntil: r.StepUntil, first: r.First, last: r.Last,
 		offences: uint16(r.Offences), port: r.Port, step: uint8(r.Step), cause: r.Cause, proto: r.Proto,
 	}
-	if r.ByHand {
+	switch {
+	case r.Allowed:
+		c.ban = allowed
+	case r.ByHand:
 		c.ban = bannedByHand
-	} else if r.Banned {
+	case r.Banned:
 		c.ban = banned
 	}
 	return c
@@ -71,8 +75,8 @@ func (r *Row) pack() compact {
 
 func (c *compact) unpack(k key, comment string) Row {
 	return Row{
-		Source: k.prefix(), Comment: comment, Banned: c.ban != 0, ByHand: c.ban == bannedByHand,
-		Timeout: c.timeout, Until: c.until, Step: int(c.step), StepUntil: c.stepUntil,
+		Source: k.prefix(), Comment: comment, Banned: c.ban == banned || c.ban == bannedByHand,
+		ByHand: c.ban == bannedByHand, Allowed: c.ban == allowed, Timeout: c.timeout, Until: c.until, Step: int(c.step), StepUntil: c.stepUntil,
 		Cause: c.cause, Offences: int(c.offences), First: c.first, Last: c.last, Proto: c.proto, Port: c.port,
 	}
 }
@@ -97,7 +101,7 @@ func (c *compact) sweep(now Moment) bool {
 // come back.
 func (c *compact) worth() int {
 	switch {
-	case c.ban == bannedByHand:
+	case c.ban == bannedByHand || c.ban == allowed:
 		return worthMost
 	case c.ban == banned:
 		return 2

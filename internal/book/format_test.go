@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/portmon/portmon/ruleset"
 )
 
 func TestFormat(t *testing.T) {
@@ -60,6 +62,22 @@ func TestRoundTrip(t *testing.T) {
 		t.Errorf("%v, %+v", err, report)
 	}
 	checkRows(t, b, sample...)
+}
+
+// An allowance is written so that earlier versions take its source for free.
+func TestAllowanceFormat(t *testing.T) {
+	row := Row{Source: prefix("203.0.113.7/32"), Allowed: true, Timeout: time.Hour, Until: in(time.Hour), Cause: ruleset.CauseLogin, Comment: "root"}
+	always := Row{Source: prefix("2001:db8::/64"), Allowed: true, Cause: ruleset.CauseHand}
+	path := written(t, row, always)
+	lines := strings.Split(contents(t, path), "\n")[1:3]
+	slices.Sort(lines)
+	if d := cmp.Diff([]string{
+		`{"prefix":"2001:db8::/64","free":true,"allowed":true,"permanent":true,"cause":"hand"}`,
+		`{"prefix":"203.0.113.7/32","free":true,"allowed":true,"timeout_seconds":3600,"until":"2026-01-18T12:04:26.123Z","cause":"login","comment":"root"}`,
+	}, lines); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+	mustRead(t, config(path, 0), row, always)
 }
 
 // An administrator edits the file: other order, other spacing, other time zone.

@@ -6,7 +6,8 @@ import "github.com/portmon/portmon/ruleset"
 // into its row, and returns the row. What r has of a ban, a step, a cause and a
 // port replaces what is on record, but a step is never lowered while it lasts,
 // and a late report of an earlier ban does not replace a later one. The first
-// and last offence and the comment of a ban that has gone on stay.
+// and last offence and the comment of a ban that has gone on stay. An allowance
+// replaces all of it; no ban that began while it lasts replaces that.
 //
 // It reports whether an offence was counted. A banned source cannot offend, so
 // a ban that begins while the one on record runs is of the same offence, which
@@ -28,8 +29,19 @@ func (b *Book) Learn(r Row) (now Row, counted bool) {
 }
 
 func merge(old, r Row) (now Row, counted bool) {
+	if r.Allowed {
+		return r, false
+	}
 	now = old
-	now.Source = r.Source
+	switch now.Source = r.Source; {
+	case !old.Allowed:
+	case !r.Banned:
+		r.Cause = ruleset.CauseUnknown // that of the allowance stays
+	case old.Timeout == 0 || r.Timeout > 0 && r.begin() < old.Until:
+		return old, false
+	default:
+		now.Allowed = false
+	}
 	late := false
 	if r.Banned {
 		begin, offence := r.begin(), r.isOffence()

@@ -59,6 +59,24 @@ func TestHandBesideStep(t *testing.T) {
 	}
 }
 
+// What is allowed is no offender until that is over.
+func TestAllowedIsNoOffender(t *testing.T) {
+	allowed := Row{Source: address(1), Allowed: true, Timeout: time.Hour, Until: in(time.Hour), Cause: ruleset.CauseLogin, Comment: "root"}
+	b := New(0)
+	learn(t, b, offence(in(-time.Minute), day, 1), true, 1)
+	if r := learn(t, b, allowed, false, 0); r != allowed {
+		t.Errorf("it keeps %+v", r)
+	}
+	for _, at := range []time.Duration{-time.Minute, time.Minute} { // the first is a late report
+		if r := learn(t, b, offence(in(at), day, 1), false, 0); r != allowed {
+			t.Errorf("after an offence at %v it keeps %+v", at, r)
+		}
+	}
+	if r := learn(t, b, offence(in(time.Hour), day, 1), true, 1); r.Allowed || !r.Banned || r.Cause != ruleset.CauseTrap {
+		t.Errorf("after it was over, it keeps %+v", r)
+	}
+}
+
 // An offence counts once, in whatever order it is logged and found.
 func TestCountedOnce(t *testing.T) {
 	first, second := offence(in(0), time.Minute, 1), offence(in(2*time.Minute), time.Hour, 2)

@@ -21,12 +21,17 @@ func appendRow(b []byte, r *Row, free bool, c Clock) []byte {
 	}
 	number := func(key string, n int) { b = strconv.AppendInt(append(b, key...), int64(n), 10) }
 	b = append(r.Source.AppendTo(append(b, rowStart...)), '"')
-	switch {
-	case free:
+	if free || r.Allowed { // earlier versions read just that of an allowance
 		b = append(b, `,"free":true`...)
-	case r.Banned && r.Timeout == 0:
+	}
+	if r.Allowed {
+		b = append(b, `,"allowed":true`...)
+	}
+	switch {
+	case free || !r.Banned && !r.Allowed:
+	case r.Timeout == 0:
 		b = append(b, `,"permanent":true`...)
-	case r.Banned:
+	default:
 		b = strconv.AppendFloat(append(b, `,"timeout_seconds":`...), r.Timeout.Seconds(), 'f', -1, 64)
 		date(`,"until":"`, r.Until)
 	}
@@ -75,7 +80,7 @@ func mustJSON(v any) []byte {
 type line struct {
 	Row
 	free      bool // the source is unbanned and forgotten
-	permanent bool // the ban is for ever
+	permanent bool // the ban or the allowance is for ever
 }
 
 // parse reads an object, whose dates are of that clock, and returns the key of
@@ -98,10 +103,16 @@ func (l *line) parse(s string, c Clock) (key, bool) {
 		return key{}, false
 	}
 	l.Banned = l.permanent || l.Timeout > 0
+	if l.Allowed {
+		if !l.Banned {
+			return key{}, false
+		}
+		l.free, l.Banned = false, false
+	}
 	if l.permanent {
 		l.Timeout = 0
 	}
-	if !l.free && !l.Banned && l.Step == 0 && l.Offences == 0 {
+	if !l.free && !l.Banned && !l.Allowed && l.Step == 0 && l.Offences == 0 {
 		return key{}, false // it would take the place of one that says something
 	}
 	return l.normalize()
@@ -119,6 +130,8 @@ func (l *line) set(name, value string, c Clock) (ok bool) {
 		return ok && err == nil
 	case `"free"`:
 		return parseBool(value, &l.free)
+	case `"allowed"`:
+		return parseBool(value, &l.Allowed)
 	case `"permanent"`:
 		return parseBool(value, &l.permanent)
 	case `"by_hand"`:

@@ -41,7 +41,7 @@ func (m *model) step(rng *rand.Rand) {
 	if rng.IntN(4) == 0 {
 		source = netip.PrefixFrom(source.Addr(), 29+rng.IntN(3)).Masked()
 	}
-	switch rng.IntN(14) {
+	switch rng.IntN(15) {
 	default:
 		r := m.row(rng, source)
 		old, ok := m.rows[source]
@@ -55,15 +55,26 @@ func (m *model) step(rng *rand.Rand) {
 		m.b.Put(r)
 		m.rows[source], _ = m.b.Get(source)
 	case 8:
-		_, ok := m.rows[source]
-		if m.b.Free(source) != ok {
+		r, ok := m.rows[source]
+		if ok = ok && !r.Allowed; m.b.Free(source) != ok {
 			m.Errorf("free %s, which is there: %t", source, ok)
+		} else if ok {
+			delete(m.rows, source)
 		}
-		delete(m.rows, source)
 	case 9:
 		wide := netip.PrefixFrom(source.Addr(), 28).Masked()
 		m.b.FreeWithin(wide)
-		maps.DeleteFunc(m.rows, func(p netip.Prefix, _ Row) bool { return wide.Contains(p.Addr()) })
+		maps.DeleteFunc(m.rows, func(p netip.Prefix, r Row) bool { return wide.Contains(p.Addr()) && !r.Allowed })
+	case 14:
+		wide, allows := netip.PrefixFrom(source.Addr(), 28).Masked(), false
+		for p, r := range m.rows {
+			allows = allows || r.AllowedAt(now) && p.Bits() <= source.Bits() && p.Contains(source.Addr())
+		}
+		if m.b.Allows(source, now) != allows {
+			m.Errorf("%s is allowed: %t", source, !allows)
+		}
+		m.b.Disallow(wide)
+		maps.DeleteFunc(m.rows, func(p netip.Prefix, r Row) bool { return wide.Contains(p.Addr()) && r.Allowed })
 	case 10:
 		if rng.IntN(20) == 0 {
 			m.b.Clear()
@@ -105,7 +116,9 @@ func (m *model) reopen(rng *rand.Rand) {
 		if err := amend(m.c, []Row{learn}, []netip.Prefix{free}); err != nil {
 			m.Fatal(err)
 		}
-		delete(m.rows, free)
+		if !m.rows[free].Allowed {
+			delete(m.rows, free)
+		}
 		merged, _ := merge(m.rows[learn.Source], learn)
 		merged.normalize()
 		m.rows[learn.Source] = merged
@@ -116,7 +129,7 @@ func (m *model) reopen(rng *rand.Rand) {
 		m.c.Here.Boot += "x"
 		m.c.Now.Boot = Moment(5 * time.Second)
 		for p, r := range m.rows {
-			if r.Banned && r.Timeout > 0 {
+			if (r.Banned || r.Allowed) && r.Timeout > 0 {
 				r.Until = r.Until.Add(shift)
 			}
 			if r.Step > 0 {
@@ -134,13 +147,13 @@ func (m *model) reopen(rng *rand.Rand) {
 
 func (m *model) sweep() {
 	for p, r := range m.rows {
-		if !r.BannedAt(m.c.Now.Boot) {
-			r.Banned, r.Timeout, r.Until, r.ByHand, r.Comment = false, 0, 0, false, ""
+		if !r.BannedAt(m.c.Now.Boot) && !r.AllowedAt(m.c.Now.Boot) {
+			r.Allowed, r.Banned, r.Timeout, r.Until, r.ByHand, r.Comment = false, false, 0, 0, false, ""
 		}
 		if r.StepAt(m.c.Now.Boot) == 0 {
 			r.Step, r.StepUntil = 0, 0
 		}
-		if m.rows[p] = r; !r.Banned && r.Step == 0 {
+		if m.rows[p] = r; !r.Banned && !r.Allowed && r.Step == 0 {
 			delete(m.rows, p)
 		}
 	}
@@ -161,6 +174,8 @@ func (m *model) row(rng *rand.Rand, source netip.Prefix) Row {
 		}
 		if r.Cause = ruleset.Cause(rng.IntN(int(ruleset.CauseOther) + 1)); rng.IntN(3) == 0 {
 			r.ByHand, r.Comment = true, "by <hand>"
+		} else if rng.IntN(3) == 0 {
+			r.Banned, r.Allowed, r.Comment = false, true, "root"
 		}
 	}
 	if !r.Banned || rng.IntN(2) == 0 {

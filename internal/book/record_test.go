@@ -21,6 +21,8 @@ func TestRowsAndRecords(t *testing.T) {
 	hand := ruleset.Record{Source: source, Banned: true, Cause: ruleset.CauseHand, Comment: "spam"}
 	for name, r := range map[string]ruleset.Record{
 		"an offender": full, "by hand, for ever": hand,
+		"allowed":           {Source: source, Allowed: true, Timeout: day, Remaining: 5 * time.Hour, Cause: ruleset.CauseLogin, Comment: "root"},
+		"allowed for ever":  {Source: source, Allowed: true, Cause: ruleset.CauseHand},
 		"free, with a step": {Source: source, Step: 1, StepRemaining: day, Cause: ruleset.CauseTrap},
 	} {
 		row := RowOf(&r, now)

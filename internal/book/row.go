@@ -9,8 +9,9 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// Row is what is remembered of a source, or of a prefix that was banned. The
-// ban and the step are independent of each other: a row may have both, or one.
+// Row is what is remembered of a source, or of a prefix that was banned or
+// allowed. The ban, or the allowance in its place, and the step are independent
+// of each other: a row may have both, or one.
 type Row struct {
 	Source netip.Prefix
 
@@ -19,6 +20,9 @@ type Row struct {
 	Port   uint16
 	Banned bool
 	ByHand bool
+	// Allowed reports that the source is never banned nor dropped, instead of
+	// being banned. Cause says by whom it is allowed then, and Comment why.
+	Allowed bool
 
 	Timeout time.Duration // of the ban; 0: for ever, and Until means nothing
 	Until   Moment
@@ -34,6 +38,9 @@ type Row struct {
 // BannedAt reports whether the row has a ban that is not over.
 func (r Row) BannedAt(now Moment) bool { return r.Banned && (r.Timeout == 0 || r.Until > now) }
 
+// AllowedAt reports whether the row has an allowance that is not over.
+func (r Row) AllowedAt(now Moment) bool { return r.Allowed && (r.Timeout == 0 || r.Until > now) }
+
 // StepAt returns the step on record, 0 once it is forgotten.
 func (r Row) StepAt(now Moment) int {
 	if r.StepUntil <= now {
@@ -42,9 +49,10 @@ func (r Row) StepAt(now Moment) int {
 	return r.Step
 }
 
-// Remaining returns how much time the ban has, 0 if it is over or for ever.
+// Remaining returns how much time the ban or the allowance has, 0 if it is over
+// or for ever.
 func (r Row) Remaining(now Moment) time.Duration {
-	if !r.Banned || r.Timeout == 0 {
+	if !r.Banned && !r.Allowed || r.Timeout == 0 {
 		return 0
 	}
 	return max(0, r.Until.Sub(now))
@@ -94,7 +102,10 @@ func (r *Row) normalize() (key, bool) {
 		return key{}, false
 	}
 	r.Source = k.prefix()
-	if !r.Banned {
+	if r.Allowed {
+		r.Banned, r.ByHand = false, false
+	}
+	if !r.Banned && !r.Allowed {
 		r.Timeout, r.Until, r.ByHand, r.Comment = 0, 0, false, ""
 	} else if r.Timeout == 0 {
 		r.Until = 0
@@ -143,9 +154,9 @@ func Reason(c ruleset.Cause, comment string) string {
 // RowOf returns the row of a record that was read just now.
 func RowOf(r *ruleset.Record, now Moment) Row {
 	row := Row{Source: r.Source, Cause: r.Cause}
-	if r.Banned {
-		row.Banned, row.Timeout, row.Until = true, r.Timeout, now.Add(r.Remaining)
-		row.ByHand, row.Comment = r.Cause == ruleset.CauseHand, r.Comment
+	if r.Banned || r.Allowed {
+		row.Timeout, row.Until, row.Comment = r.Timeout, now.Add(r.Remaining), r.Comment
+		row.Banned, row.Allowed, row.ByHand = r.Banned, r.Allowed, r.Banned && r.Cause == ruleset.CauseHand
 	}
 	if r.Step > 0 {
 		row.Step, row.StepUntil = r.Step, now.Add(r.StepRemaining)
@@ -163,10 +174,13 @@ func (r *Row) Record(spec *ruleset.Spec, now Moment) (rec ruleset.Record, ok boo
 		rec.Step, rec.StepRemaining = min(r.Step, len(spec.BanTime)), remaining
 	}
 	remaining := r.Remaining(now)
-	if !r.BannedAt(now) || r.Timeout > 0 && remaining < ruleset.MinBanTime {
+	if !r.BannedAt(now) && !r.AllowedAt(now) || r.Timeout > 0 && remaining < ruleset.MinBanTime {
 		return rec, rec.Step > 0
 	}
-	rec.Banned, rec.Timeout, rec.Remaining, rec.Comment = true, r.Timeout, remaining, r.Comment
+	rec.Timeout, rec.Remaining, rec.Comment = r.Timeout, remaining, r.Comment
+	if rec.Banned, rec.Allowed = r.Banned, r.Allowed; rec.Allowed {
+		return rec, true
+	}
 	if rec.Cause == ruleset.CauseHand && rec.Comment == "" {
 		rec.Comment = HandComment
 	}

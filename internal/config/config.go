@@ -19,6 +19,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -44,6 +45,10 @@ var Reference []byte
 type Config struct {
 	// Spec is the table: [trap], [scan], [ban] and the whitelists.
 	Spec ruleset.Spec
+
+	// Login is how long a host is allowed that has logged in, login of [allow];
+	// 0 is off.
+	Login time.Duration
 
 	// Watch holds the settings of the watcher.
 	Watch Watch
@@ -82,6 +87,7 @@ type Watch struct {
 func Default() *Config {
 	return &Config{
 		Spec:  ruleset.Default(),
+		Login: 7 * 24 * time.Hour,
 		Watch: Watch{State: "/var/lib/portmon/state.jsonl"},
 	}
 }
@@ -108,6 +114,16 @@ func StatePath(path string) (string, error) {
 		return "", faults
 	}
 	return conf.Watch.State, nil
+}
+
+// LoginTime returns [Config.Login] of the configuration that [Load] would read.
+// If the file, or that key, has faults, it is the default.
+func LoginTime(path string) time.Duration {
+	conf, _ := load(path, DefaultPath)
+	if conf == nil {
+		conf = Default()
+	}
+	return conf.Login
 }
 
 // load reads the configuration from path, or from optional if path is empty. It

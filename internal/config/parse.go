@@ -99,6 +99,9 @@ func (r *reader) read(root map[string]any) {
 	one(ban.get("subnet6"), &spec.Subnet6, integer(0, ruleset.MaxRetryLimit))
 	one(ban.get("size"), &spec.Size, integer[uint32](1, ruleset.MaxSize))
 
+	allow := top.table("allow")
+	one(allow.get("login"), &r.config.Login, duration(0, maxDuration))
+
 	watch := top.table("watch")
 	if !one(watch.get("state"), &w.State, validString(isFilePath,
 		`the absolute path of a file, such as "/var/lib/portmon/state.jsonl"`)) {

@@ -103,11 +103,21 @@ func (c *Client) Removing() error {
 // within it: the watcher forgets them, on disk too if there is no error. It returns
 // the sources of which something was remembered.
 func (c *Client) Unbanned(alone bool, prefixes ...netip.Prefix) (had []netip.Prefix, err error) {
-	const request = 100_000 // fit into what the watcher reads
 	path := UnbannedPath
 	if alone {
 		path += "?alone=true"
 	}
+	return c.forget(path, prefixes)
+}
+
+// Disallowed reports that the allowances of prefixes, and of all that is within
+// them, have ended. It does what [Client.Unbanned] does.
+func (c *Client) Disallowed(prefixes ...netip.Prefix) (had []netip.Prefix, err error) {
+	return c.forget(DisallowedPath, prefixes)
+}
+
+func (c *Client) forget(path string, prefixes []netip.Prefix) (had []netip.Prefix, err error) {
+	const request = 100_000 // fit into what the watcher reads
 	for some := range slices.Chunk(prefixes, request) {
 		var of []netip.Prefix
 		if err := c.do("have the watcher forget", c.longer, http.MethodPost, path, some, into(&of)); err != nil {

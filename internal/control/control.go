@@ -12,6 +12,7 @@
 //	                             with all that is within them, or with
 //	                             ?alone=true without; returns those of which
 //	                             something was remembered, once that is on disk
+//	POST /v1/disallowed          the same, of prefixes whose allowances have ended
 //
 // A process that may open the socket may do all of this. Its mode is 0600, and
 // it lies in the folder of the state file, which is made with mode 0700 if it is
@@ -29,13 +30,14 @@ func Path(state string) string { return filepath.Join(filepath.Dir(state), "watc
 
 // The paths of requests.
 const (
-	StatusPath   = "/v1/status"
-	BookPath     = "/v1/book"
-	SavePath     = "/v1/save"
-	ReloadPath   = "/v1/reload"
-	ApplyingPath = "/v1/applying"
-	RemovingPath = "/v1/removing"
-	UnbannedPath = "/v1/unbanned"
+	StatusPath     = "/v1/status"
+	BookPath       = "/v1/book"
+	SavePath       = "/v1/save"
+	ReloadPath     = "/v1/reload"
+	ApplyingPath   = "/v1/applying"
+	RemovingPath   = "/v1/removing"
+	UnbannedPath   = "/v1/unbanned"
+	DisallowedPath = "/v1/disallowed"
 )
 
 // Status is what a watcher says of itself.

@@ -63,7 +63,12 @@ func (c *commands) handler() http.Handler {
 	order(control.ApplyingPath, c.watcher.Applying)
 	order(control.RemovingPath, c.watcher.Removing)
 	order(control.ReloadPath, func(ask context.Context) error { return c.reloadNow(ask, c.parts) })
-	mux.HandleFunc("POST "+control.UnbannedPath, c.unbanned)
+	mux.HandleFunc("POST "+control.UnbannedPath, forget(func(ctx context.Context, r *http.Request, ps []netip.Prefix) ([]netip.Prefix, error) {
+		return c.watcher.Unbanned(ctx, r.URL.Query().Has("alone"), ps...)
+	}))
+	mux.HandleFunc("POST "+control.DisallowedPath, forget(func(ctx context.Context, _ *http.Request, ps []netip.Prefix) ([]netip.Prefix, error) {
+		return c.watcher.Disallowed(ctx, ps...)
+	}))
 	mux.HandleFunc("GET "+control.BookPath, c.book)
 	mux.HandleFunc("GET "+control.StatusPath, func(w http.ResponseWriter, r *http.Request) {
 		s, err := c.status(r.Context())
@@ -82,16 +87,19 @@ func reply(w http.ResponseWriter, v any, err error) {
 	json.NewEncoder(w).Encode(v) // the client has gone if this fails
 }
 
-func (c *commands) unbanned(w http.ResponseWriter, r *http.Request) {
-	var prefixes []netip.Prefix
-	if err := json.NewDecoder(r.Body).Decode(&prefixes); err != nil {
-		http.Error(w, fmt.Sprintf("read the request: %v", err), http.StatusBadRequest)
-		return
+// forget handles requests to forget prefixes, as f does.
+func forget(f func(context.Context, *http.Request, []netip.Prefix) (had []netip.Prefix, err error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var prefixes []netip.Prefix
+		if err := json.NewDecoder(r.Body).Decode(&prefixes); err != nil {
+			http.Error(w, fmt.Sprintf("read the request: %v", err), http.StatusBadRequest)
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), diskPatience)
+		defer cancel()
+		had, err := f(ctx, r, prefixes)
+		reply(w, had, err)
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), diskPatience)
-	defer cancel()
-	had, err := c.watcher.Unbanned(ctx, r.URL.Query().Has("alone"), prefixes...)
-	reply(w, had, err)
 }
 
 func (c *commands) book(w http.ResponseWriter, r *http.Request) {

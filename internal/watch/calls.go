@@ -118,9 +118,20 @@ func (w *Watcher) Save(ctx context.Context) error {
 // sources of which something was remembered, once that is on the disk. If the
 // context ends before, the error is [ErrNotSaved].
 func (w *Watcher) Unbanned(ctx context.Context, alone bool, ps ...netip.Prefix) (had []netip.Prefix, err error) {
+	return w.forget(ctx, func(now book.Clock) []netip.Prefix { return w.core.unbanned(ps, alone, now) })
+}
+
+// Disallowed records that the user has ended the allowances of prefixes and of
+// all that is within them, as [Watcher.Unbanned] does with bans.
+func (w *Watcher) Disallowed(ctx context.Context, ps ...netip.Prefix) (had []netip.Prefix, err error) {
+	return w.forget(ctx, func(now book.Clock) []netip.Prefix { return w.core.disallowed(ps, now) })
+}
+
+// forget has the core forget sources, and returns them once that is on the disk.
+func (w *Watcher) forget(ctx context.Context, f func(now book.Clock) []netip.Prefix) (had []netip.Prefix, err error) {
 	saved := make(chan error, 1)
 	err = w.call(ctx, func() {
-		had = w.core.unbanned(ps, alone, book.ReadClock())
+		had = f(book.ReadClock())
 		w.unbanned = append(w.unbanned, saved)
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -14,6 +15,7 @@ import (
 type change struct {
 	apply bool             // make the table what spec says
 	lift  []netip.Prefix   // lift the bans of these
+	end   []netip.Prefix   // end the allowances of these
 	put   []ruleset.Record // give the table these
 	back  []bool           // which bans of these are put back
 	tidy  bool             // take out of the sets of prefixes what is over
@@ -47,6 +49,9 @@ func (k *core) nextChange(now book.Clock) (c change, ok bool) {
 			k.recent[source] = now.Boot
 		}
 		clear(k.toLift)
+	case t.state == present && len(k.toEnd) > 0:
+		c.end = slices.Collect(maps.Keys(k.toEnd))
+		clear(k.toEnd)
 	case t.state == present && len(k.toPut) > 0:
 		c.put, c.back = k.records(now.Boot)
 		for source := range k.toPut {
@@ -80,7 +85,7 @@ func (k *core) records(now book.Moment) (out []ruleset.Record, back []bool) {
 			continue // over, or unbanned meanwhile
 		}
 		row.Step = r.Step
-		if r.Banned {
+		if r.Banned || r.Allowed {
 			row.Timeout, row.Until = r.Timeout, now.Add(r.Remaining)
 		}
 		k.book.Put(row)
@@ -125,7 +130,7 @@ func (k *core) onChanged(c changed, now book.Clock) {
 			} else if errors.As(c.refused[i], new(*ruleset.SourceError)) {
 				k.book.Free(row.Source) // no host sends from there
 			} else {
-				k.liftWhitelisted(row)
+				k.liftExempt(row)
 			}
 		}
 		if restored > 0 {

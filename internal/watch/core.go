@@ -40,6 +40,7 @@ type core struct {
 	toPut     map[netip.Prefix]bool        // sources to be put as the book has them; true: put back
 	recent    map[netip.Prefix]book.Moment // sources that we put or lifted a moment ago, and when
 	toLift    map[netip.Prefix]struct{}    // sources whose bans are to be lifted
+	toEnd     map[netip.Prefix]struct{}    // prefixes whose allowances are to end
 	lifted    map[netip.Prefix]lifting     // sources that others lifted a moment ago
 	netEnds   []book.Moment                // after which the sets of prefixes are to be tidied, in order
 
@@ -78,6 +79,7 @@ func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book
 		spec: spec, wanted: ruleset.Compile(spec), book: b, own: own, table: t,
 		readAt: now.Boot, sweptAt: now.Boot,
 		toAsk: make(map[netip.Prefix]struct{}), toPut: make(map[netip.Prefix]bool), toLift: make(map[netip.Prefix]struct{}),
+		toEnd:  make(map[netip.Prefix]struct{}),
 		lifted: make(map[netip.Prefix]lifting), recent: make(map[netip.Prefix]book.Moment),
 	}
 }
@@ -234,22 +236,13 @@ func (k *core) publish(n News) {
 	k.news = append(k.news, n)
 }
 
-// publishByHand publishes a ban that another program made, or lifts it if its
-// source is whitelisted.
-func (k *core) publishByHand(row book.Row) {
-	if k.whitelisted(row.Source) {
-		k.liftWhitelisted(row)
-	} else {
-		k.publish(banNews(ByHand, row))
-	}
+// isExempt reports whether a prefix is whitelisted or allowed.
+func (k *core) isExempt(p netip.Prefix, now book.Clock) bool {
+	return k.wanted.Whitelists(nftset.Prefix(p).Interval) || k.book.Allows(p, now.Boot)
 }
 
-func (k *core) whitelisted(p netip.Prefix) bool {
-	return k.wanted.Whitelists(nftset.Prefix(p).Interval)
-}
-
-// liftWhitelisted lifts a ban that must not be.
-func (k *core) liftWhitelisted(row book.Row) {
+// liftExempt lifts a ban that must not be.
+func (k *core) liftExempt(row book.Row) {
 	k.publish(News{Kind: Whitelisted, Source: row.Source, Comment: row.Comment, Cause: row.Cause})
 	k.book.Free(row.Source)
 	k.toLift[row.Source] = struct{}{}
@@ -270,7 +263,7 @@ func (k *core) unbanned(ps []netip.Prefix, alone bool, now book.Clock) (had []ne
 		if p = p.Masked(); k.book.Free(p) {
 			had = append(had, p)
 		}
-		k.onUnbanned(p, now)
+		k.onUnbanned(p, k.toLift, now)
 		wide = wide || !p.IsSingleIP()
 	}
 	if alone || !wide {
@@ -280,18 +273,32 @@ func (k *core) unbanned(ps []netip.Prefix, alone bool, now book.Clock) (had []ne
 		k.resync(now) // what is being read may be older
 	}
 	for _, p := range k.book.FreeWithin(ps...) {
-		k.onUnbanned(p, now)
+		k.onUnbanned(p, k.toLift, now)
 		had = append(had, p)
 	}
 	return had
 }
 
+// disallowed records that the user has ended the allowances of prefixes and of
+// all that is within them. It returns those that were remembered.
+func (k *core) disallowed(ps []netip.Prefix, now book.Clock) (had []netip.Prefix) {
+	if k.reading != nil {
+		k.resync(now) // what is being read may be older
+	}
+	had = k.book.Disallow(ps...)
+	for _, p := range had {
+		k.onUnbanned(p, k.toEnd, now)
+	}
+	return had
+}
+
 // onUnbanned makes sure that nothing brings back a source that the user has
-// unbanned.
-func (k *core) onUnbanned(p netip.Prefix, now book.Clock) {
+// unbanned, or an allowance that he has ended. What our own change may bring
+// back, which may come after that, is to be taken back as well.
+func (k *core) onUnbanned(p netip.Prefix, again map[netip.Prefix]struct{}, now book.Clock) {
 	delete(k.toPut, p)
 	if _, recent := k.recent[p]; recent {
-		k.toLift[p] = struct{}{} // our change may come after the unban
+		again[p] = struct{}{}
 	}
 	if k.supersede(p); k.reading != nil {
 		k.askAbout(p)
@@ -312,7 +319,9 @@ func (k *core) quiet() bool {
 
 // owes reports whether there is a table that must be changed. A new one is read
 // first.
-func (k *core) owes() bool { return k.table.state == present && len(k.toPut)+len(k.toLift) > 0 }
+func (k *core) owes() bool {
+	return k.table.state == present && len(k.toPut)+len(k.toLift)+len(k.toEnd) > 0
+}
 
 // idle returns for how long there is nothing to do.
 func (k *core) idle(now book.Clock) time.Duration {

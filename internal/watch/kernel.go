@@ -77,10 +77,10 @@ func askAll(c *nftset.Conn, table string, q question, out func(answer) bool) (sa
 	return true, nil
 }
 
-// nets yields the bans in the sets of prefixes.
+// nets yields the bans and the allowances in the sets of prefixes.
 func nets(h *ruleset.Handle) iter.Seq2[ruleset.Record, error] {
 	return func(yield func(ruleset.Record, error) bool) {
-		for e, err := range h.Entries(ruleset.RoleNet) {
+		for e, err := range h.Entries(ruleset.RoleNet, ruleset.RoleAllow) {
 			if err != nil {
 				yield(ruleset.Record{}, err)
 				return
@@ -111,19 +111,21 @@ func makeChange(c *nftset.Conn, todo change) changed {
 		switch {
 		case todo.put != nil:
 			done.refused, done.err = h.Put(todo.put)
+		case todo.end != nil:
+			_, _, done.err = h.Disallow(todo.end...)
 		case todo.tidy:
 			done.err = h.TidyNets()
 		default:
-			done.err = lift(h, todo.spec, todo.lift)
+			done.err = lift(h, todo.lift)
 		}
 	}
 	return done
 }
 
-// lift lifts the bans of prefixes, each alone. Those that are whitelisted may be
-// parts of a range of any addresses, which a set of prefixes holds as one
-// element: of that, the rest is put back.
-func lift(h *ruleset.Handle, spec ruleset.Spec, ps []netip.Prefix) error {
+// lift lifts the bans of prefixes, each alone. Those that are whitelisted or
+// allowed may be parts of a range of any addresses, which a set of prefixes holds
+// as one element: of that, the rest is put back.
+func lift(h *ruleset.Handle, ps []netip.Prefix) error {
 	alone := make([]nftset.Interval, len(ps))
 	for i, p := range ps {
 		alone[i] = nftset.Prefix(p).Interval
@@ -132,20 +134,22 @@ func lift(h *ruleset.Handle, spec ruleset.Spec, ps []netip.Prefix) error {
 	if err != nil || len(covered) == 0 {
 		return err
 	}
-	wanted := ruleset.Compile(spec)
 	var ranges []nftset.Interval
 	var rest []ruleset.Record
 	for _, e := range covered {
 		parts := e.Prefixes()
-		kept := slices.DeleteFunc(slices.Clone(parts), func(p netip.Prefix) bool {
-			return wanted.Whitelists(nftset.Prefix(p).Interval)
-		})
-		if len(kept) == len(parts) {
+		refused, err := h.Check(parts...)
+		if err != nil {
+			return err
+		}
+		if refused == nil {
 			continue // it is larger by itself
 		}
 		ranges = append(ranges, e.Interval)
-		for _, p := range kept {
-			rest = append(rest, e.Record(p))
+		for i, p := range parts {
+			if refused[i] == nil {
+				rest = append(rest, e.Record(p))
+			}
 		}
 	}
 	if len(ranges) == 0 {

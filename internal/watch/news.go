@@ -41,7 +41,7 @@ const (
 	Escalated               // a source was banned by a higher step of the ladder
 	ByHand                  // another program banned a source, for no offence
 	Lifted                  // another program lifted a ban
-	Whitelisted             // another program banned a whitelisted source: it was lifted
+	Whitelisted             // another program banned a whitelisted or allowed source: it was lifted
 	Restored                // bans that the table lacked were put back
 	TableGone               // another program deleted the table
 	Repaired                // the table was not what it must be, and was put right

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/nftset"
@@ -105,7 +106,7 @@ func (k *core) nextQuestion(now book.Clock) (q question, ok bool) {
 // expected returns what the table should show of a row. What has little time
 // left may be over by the kernel's clock.
 func expected(row book.Row, now book.Moment) (u unseen) {
-	if row.BannedAt(now.Add(settling)) {
+	if row.BannedAt(now.Add(settling)) || row.AllowedAt(now.Add(settling)) {
 		u |= unseenBan
 	}
 	if row.StepAt(now.Add(settling)) > 0 {
@@ -114,10 +115,10 @@ func expected(row book.Row, now book.Moment) (u unseen) {
 	return u
 }
 
-// isNet reports whether a ban is in a set of prefixes, rather than in one of
-// single keys.
+// isNet reports whether a ban or an allowance is in a set of prefixes, rather
+// than in one of single keys.
 func (k *core) isNet(row book.Row) bool {
-	return row.ByHand && k.table.layout.IsNet(row.Source, row.Timeout)
+	return row.Allowed || row.ByHand && k.table.layout.IsNet(row.Source, row.Timeout)
 }
 
 // onAnswer handles a part of the answer to the current question.
@@ -240,6 +241,10 @@ func (k *core) onRecord(r *reading, rec *ruleset.Record, now book.Clock) {
 		return // it was changed, perhaps after it was read
 	}
 	before, _ := k.book.Get(source)
+	if rec.Allowed {
+		k.onShownAllowance(r, rec, before, now)
+		return
+	}
 	row, step := k.rowOf(rec, before, now), before.StepAt(now.Boot)
 	if rec.Step > 0 && rec.Step >= step {
 		r.see(source, unseenStep)
@@ -268,6 +273,17 @@ func (k *core) onRecord(r *reading, rec *ruleset.Record, now book.Clock) {
 		r.see(source, unseenBan)
 		k.onShownBan(row, before, k.counters.Resyncs > 0 && !r.fresh, now)
 	}
+}
+
+// onShownAllowance handles an allowance that a reading shows. In a table that
+// the book is not about, a shorter one than on record is a copy.
+func (k *core) onShownAllowance(r *reading, rec *ruleset.Record, before book.Row, now book.Clock) {
+	row := book.RowOf(rec, now.Boot)
+	if r.fresh && before.AllowedAt(now.Boot.Add(slack)) && !same(before, row) && !outlasts(row, before) {
+		return
+	}
+	r.see(row.Source, unseenBan)
+	k.book.Learn(row)
 }
 
 // same reports whether the bans of two rows end at the same moment.
@@ -315,6 +331,10 @@ func (k *core) rowOf(rec *ruleset.Record, before book.Row, now book.Clock) book.
 func (k *core) onShownBan(row, before book.Row, lately bool, now book.Clock) {
 	banned := before.BannedAt(now.Boot.Add(slack))
 	known := banned && same(before, row)
+	if row.ByHand && !known && lately && k.isExempt(row.Source, now) {
+		k.liftExempt(row)
+		return
+	}
 	if _, offence := ruleset.Offence(row.Comment); offence && !banned && !k.isEscalated(row) {
 		k.escalate(&row, row, now) // it was made while no watcher ran
 	}
@@ -323,7 +343,7 @@ func (k *core) onShownBan(row, before book.Row, lately bool, now book.Clock) {
 	case counted:
 		k.publish(offenceNews(row))
 	case row.ByHand && !known && lately:
-		k.publishByHand(row)
+		k.publish(banNews(ByHand, row))
 	}
 }
 
@@ -342,6 +362,9 @@ func (k *core) isEscalated(row book.Row) bool {
 func (k *core) onStanding(s *standing, now book.Clock) {
 	_, lately := k.lifted[s.source]
 	before, _ := k.book.Get(s.source)
+	if before.Allowed && (s.Allowed == nil || !slices.Contains(s.Allowed.Prefixes(), s.source)) {
+		k.book.Disallow(s.source)
+	}
 	there, covered := false, false // this ban; one that is at least as large
 	longest := make(map[netip.Prefix]ruleset.Record)
 	for _, e := range s.Bans {

@@ -113,6 +113,7 @@ func (k *core) dropPlans() {
 	clear(k.toAsk)
 	clear(k.toPut)
 	clear(k.toLift)
+	clear(k.toEnd)
 }
 
 // look is what was seen of the table.

@@ -73,7 +73,7 @@ func (k *core) onElements(events []nftset.Event, now book.Clock) {
 		role, _ := ruleset.RoleOf(ev.Set)
 		switch {
 		case role == ruleset.RoleNone || ev.Kind != nftset.ElementAdded && ev.Kind != nftset.ElementDeleted:
-		case role == ruleset.RoleNet:
+		case role == ruleset.RoleNet || role == ruleset.RoleAllow:
 			k.onNetElement(ev)
 		case ev.PortID == k.own:
 			k.onOwnElement(ev, role)
@@ -176,8 +176,8 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed book.R
 	rec := e.Record(source)
 	row := k.rowOf(&rec, book.Row{}, now)
 	k.supersede(source)
-	if k.whitelisted(source) {
-		k.liftWhitelisted(row)
+	if k.isExempt(source, now) {
+		k.liftExempt(row)
 		return
 	}
 	if _, recent := k.recent[source]; recent || !k.table.restored() {
