@@ -131,7 +131,7 @@ func TestDropIn(t *testing.T) {
 		}
 	}
 	for key, want := range map[string][]string{
-		"ExecStartPost": {"apply"}, "ExecReload": {"save", "nft", "apply"}, "ExecStop": {"save", "nft"},
+		"ExecStartPost": {"apply --boot"}, "ExecReload": {"save", "nft", "apply --boot"}, "ExecStop": {"save", "nft"},
 	} {
 		if !slices.Equal(order[key], want) {
 			t.Errorf("%s is %q: want %q", key, order[key], want)

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/lastgood"
 	"github.com/portmon/portmon/internal/route"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
@@ -16,7 +18,7 @@ import (
 )
 
 func applyCommand(p *cli) *cobra.Command {
-	var check, dryRun bool
+	var check, dryRun, boot bool
 	cmd := &cobra.Command{
 		Use:   "apply",
 		Short: "install or update the nftables table",
@@ -30,21 +32,30 @@ Bans and offences that were remembered (see portmon save) are put back into a
 new table with the time they have left. A running watcher does that by itself,
 and takes over the configuration.
 
-With --check the exit code is 3 if the kernel holds something else.`,
+With --check the exit code is 3 if the kernel holds something else.
+
+What was applied is kept as the last good configuration. With --boot, as the
+units of the packages call it, a configuration with a fault does not leave the
+host without a table: the last good one is applied in its place, or without one
+the built-in default; what is wrong is reported, and the exit code is 2.`,
 		Example: `  # see what would change, have nft check it, and then do it
   portmon apply --dry-run
   portmon apply --dry-run | nft --check --file -
   portmon apply`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			return errors.Join(noArgs(cmd, args), noTwoOf(cmd, "check", "dry-run"))
+			return errors.Join(noArgs(cmd, args), noTwoOf(cmd, "check", "dry-run", "boot"))
 		},
 		RunE: func(*cobra.Command, []string) error {
 			if check {
 				return p.applyCheck()
 			}
-			conf, facts, err := p.loadConfig()
-			if err != nil {
-				return err
+			load := p.loadConfig
+			if boot {
+				load = p.loadAtBoot
+			}
+			conf, facts, fault := load()
+			if conf == nil {
+				return fault
 			}
 			c, err := p.dial()
 			if err != nil {
@@ -54,16 +65,33 @@ With --check the exit code is 3 if the kernel holds something else.`,
 			if dryRun {
 				return p.applyDryRun(c, conf, facts)
 			}
-			return p.apply(c, conf, facts)
+			if fault != nil {
+				return cmp.Or(p.apply(c, conf, facts, nil), error(exitCodeError(exitUsage)))
+			}
+			return p.apply(c, conf, facts, &lastgood.Config{
+				Spec: p.written, At: p.now().UTC().Truncate(time.Second), File: conf.Source,
+			})
 		},
 	}
 	cmd.Flags().BoolVar(&check, "check", false, "change nothing; report what differs, and exit 3 if anything does")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false,
 		"change nothing; write the table in nft syntax, and what would change as comments")
+	cmd.Flags().BoolVar(&boot, "boot", false, "if the configuration has a fault, apply the last good one, and exit 2")
 	return cmd
 }
 
-func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts) error {
+// applyPatience is how long an apply waits for another one.
+const applyPatience = 10 * time.Second
+
+// apply applies a configuration, and makes good the last good one, unless that
+// is nil.
+func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts, good *lastgood.Config) error {
+	store, err := lastgood.Open(p.state, applyPatience)
+	if err != nil {
+		p.warn("the configuration will not be kept as the last good one: %v", err)
+	} else {
+		defer store.Close()
+	}
 	w, _ := p.runningWatcher()
 	if w != nil {
 		defer w.Close()
@@ -79,6 +107,11 @@ func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts) erro
 	}
 	if err != nil {
 		return err
+	}
+	if store != nil && good != nil {
+		if err := store.SetGood(good); err != nil {
+			p.warn("the configuration is not kept as the last good one: %v", err)
+		}
 	}
 	h, err := ruleset.Open(c, tableName)
 	if err != nil {

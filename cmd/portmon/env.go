@@ -70,6 +70,9 @@ type cli struct {
 	env
 	ui
 	configFile string // --config; empty for the default path
+	// written is the table as the configuration says it, without what hostFacts
+	// adds.
+	written ruleset.Spec
 
 	// state is the file in which bans are remembered; empty if stateErr says why
 	// it is not known. See findState.

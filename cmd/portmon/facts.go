@@ -19,7 +19,12 @@ func (p *cli) loadConfig() (*config.Config, route.Facts, error) {
 	if err != nil {
 		return nil, route.Facts{}, err
 	}
-	p.state = conf.Watch.State
+	return conf, p.take(conf), nil
+}
+
+// take goes on with a configuration that was read.
+func (p *cli) take(conf *config.Config) route.Facts {
+	p.state, p.written = conf.Watch.State, conf.Spec
 	for _, w := range conf.Warnings {
 		p.warn("%v", w)
 	}
@@ -27,7 +32,7 @@ func (p *cli) loadConfig() (*config.Config, route.Facts, error) {
 	if err != nil {
 		p.warn("%v", err)
 	}
-	return conf, facts, nil
+	return facts
 }
 
 // hostFacts fills in what the table depends on and no file says: from which

@@ -69,6 +69,8 @@ type report struct {
 	Stuck []string `json:"stuck,omitempty"`
 	// Config is the file; empty if it is the built-in default.
 	Config string `json:"config"`
+	// LastGood is what was applied last.
+	LastGood *lastGoodReport `json:"last_good,omitempty"`
 	trapReport
 	Sets      []setReport        `json:"sets"`
 	Counters  map[string]traffic `json:"counters"`
@@ -128,6 +130,7 @@ func (p *cli) report() (*report, error) {
 		r.Watcher = watcherReport{true, &status}
 	}
 	conf, _, err := p.loadConfig()
+	r.LastGood = p.lastGood(func(spec ruleset.Spec) (*ruleset.Plan, error) { return ruleset.Prepare(c, spec) })
 	if err != nil {
 		return r, err
 	}

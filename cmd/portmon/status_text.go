@@ -48,6 +48,9 @@ func (r *report) printForce(u *ui) {
 	default:
 		u.print("%s: %s: %s\n", r.Table, bad("not as configured"), strings.Join(r.Differences, ", "))
 	}
+	if g := r.LastGood; g != nil && g.Matches && (r.InForce == nil || !*r.InForce) {
+		u.print("  it is what the last good configuration says, %s\n", g.text)
+	}
 	u.warnStuck(r.Stuck)
 }
 

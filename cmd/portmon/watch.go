@@ -27,16 +27,13 @@ sends notices and serves metrics, if the configuration says so.
 The kernel bans without it, repeat offenders for longer too. When it ends, all
 bans stay.
 
-SIGHUP makes it read the configuration again; a wrong one is refused. SIGTERM
-makes it save and end.`,
+SIGHUP makes it read the configuration again; a wrong one is refused. If it is
+wrong at the start, the last good one counts. SIGTERM makes it save and end.`,
 		Example: `  # try it for ten seconds
   timeout --preserve-status 10 portmon watch`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			conf, _, err := p.loadConfig()
-			if err != nil {
-				return err
-			}
+			conf, _, _ := p.loadAtBoot() // what is wrong is reported
 			return p.watch(conf)
 		},
 	}

@@ -13,6 +13,7 @@
 package config
 
 import (
+	"cmp"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -118,12 +119,18 @@ func StatePath(path string) (string, error) {
 
 // LoginTime returns [Config.Login] of the configuration that [Load] would read.
 // If the file, or that key, has faults, it is the default.
-func LoginTime(path string) time.Duration {
+func LoginTime(path string) time.Duration { return Salvage(path).Login }
+
+// Salvage returns what can be read of a configuration that [Load] refuses:
+// what has a fault is as in [Default].
+func Salvage(path string) *Config {
 	conf, _ := load(path, DefaultPath)
 	if conf == nil {
 		conf = Default()
+		conf.Source = cmp.Or(path, DefaultPath)
 	}
-	return conf.Login
+	conf.Watch.State = cmp.Or(conf.Watch.State, Default().Watch.State)
+	return conf
 }
 
 // load reads the configuration from path, or from optional if path is empty. It

@@ -117,6 +117,7 @@ func (r *reader) read(root map[string]any) {
 	many(command, &w.Command, validString(func(s string) bool { return !strings.Contains(s, "\x00") }, "a string without NUL"))
 	if len(w.Command) > 0 && !isFilePath(w.Command[0]) {
 		command.report(&r.faults, errors.New("want the absolute path of a program first: there is no shell and no PATH"))
+		w.Command = nil // for Salvage
 	}
 
 	for _, t := range r.tables {

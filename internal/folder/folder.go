@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -203,6 +204,46 @@ func (d *Folder) Create(name string) (*os.File, error) {
 		}
 	}
 	return f, err
+}
+
+// ReadFile returns what is in a file of at most limit bytes.
+func (d *Folder) ReadFile(name string, limit int64) ([]byte, error) {
+	f, err := d.Open(name, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = &RefusedError{f.Name() + " is too large", "find out who made it, and remove it"}
+	}
+	return data, err
+}
+
+// WriteFile puts a file in the place of any that [Folder.Open] would not
+// refuse, at once and on the disk. Only one process may do so at a time.
+func (d *Folder) WriteFile(name string, data []byte) error {
+	if held, err := d.holdGood(name, 0); err == nil {
+		held.Close()
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	temp := name + ".tmp"
+	if err := d.Remove(temp); err != nil {
+		return err
+	}
+	f, err := d.Create(temp)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = d.Rename(temp, name)
+	}
+	if err != nil {
+		return errors.Join(err, d.Remove(temp))
+	}
+	return nil
 }
 
 // Remove removes a file, if there is one and [Folder.Open] would not refuse it.

@@ -202,8 +202,9 @@ in
         serviceConfig = unprivileged // {
           Type = "oneshot";
           RemainAfterExit = true;
-          ExecStart = "${portmon} apply";
-          ExecReload = "${portmon} apply";
+          ExecStart = "${portmon} apply --boot";
+          ExecReload = "${portmon} apply --boot";
+          SuccessExitStatus = 2;
           ExecStop = "${portmon} save";
           TimeoutStartSec = "90s";
           TimeoutStopSec = "30s";

@@ -1,0 +1,119 @@
+// Package lastgood keeps, in the folder of the book, which configuration was
+// applied last: the last good one. A boot with a faulty file goes back to it.
+package lastgood
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/portmon/portmon/internal/folder"
+	"github.com/portmon/portmon/ruleset"
+)
+
+const (
+	goodFile = "applied.json"
+	lockFile = "apply.lock"
+	// maxSize bounds a file, in bytes: a whitelist of a million entries and
+	// more.
+	maxSize = 64 << 20
+)
+
+// Config is a configuration that was applied.
+type Config struct {
+	// Spec is the table as the file says it, without what only the host knows.
+	Spec ruleset.Spec `json:"spec"`
+	// At is when it was applied, and File where it came from; empty if it is
+	// the built-in default.
+	At   time.Time `json:"at"`
+	File string    `json:"file,omitempty"`
+}
+
+// UnmarshalJSON reads what this or another version wrote: what that did not
+// know is as in [ruleset.Default].
+func (c *Config) UnmarshalJSON(data []byte) error {
+	type plain Config
+	read := plain{Spec: ruleset.Default()}
+	if err := json.Unmarshal(data, &read); err != nil {
+		return err
+	}
+	if err := read.Spec.Validate(); err != nil {
+		return err
+	}
+	*c = Config(read)
+	return nil
+}
+
+// Store is the folder, held by one process at a time.
+type Store struct {
+	folder *folder.Folder
+	lock   *os.File
+}
+
+// Open locks the folder of a state file, and makes it if it is missing. The
+// error wraps [folder.ErrLocked] if another process has not let go in time.
+func Open(state string, wait time.Duration) (*Store, error) {
+	path := filepath.Dir(state)
+	d, err := folder.Make(path)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	lock, err := d.Lock(lockFile, wait)
+	if err != nil {
+		d.Close()
+		return nil, fmt.Errorf("lock %s: %w", filepath.Join(path, lockFile), err)
+	}
+	return &Store{d, lock}, nil
+}
+
+// Close lets go of the folder.
+func (s *Store) Close() {
+	s.lock.Close()
+	s.folder.Close()
+}
+
+// SetGood makes a configuration the last good one.
+func (s *Store) SetGood(c *Config) error { return s.write(goodFile, c) }
+
+func (s *Store) write(name string, v any) error {
+	data, err := json.Marshal(v)
+	if err == nil {
+		err = s.folder.WriteFile(name, append(data, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}
+
+// Good returns the last good configuration from the folder of a state file; nil
+// if there is none.
+func Good(state string) (*Config, error) { return read[Config](state, goodFile) }
+
+// read returns what a file holds; nil if it is missing.
+func read[T any](state, name string) (*T, error) {
+	dir := filepath.Dir(state)
+	d, err := folder.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	data, err := d.ReadFile(name, maxSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	v := new(T)
+	if err == nil {
+		err = json.Unmarshal(data, v)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", filepath.Join(dir, name), err)
+	}
+	return v, nil
+}
