@@ -32,6 +32,9 @@ func goTo(chain string) string    { return "goto " + chain }
 
 func dportIn(proto byte, set string) string { return protoName(proto) + " dport @" + set }
 
+// wouldDrop is the comment of a rule that drops unless the table observes.
+const wouldDrop = "would drop"
+
 // compiler writes the chains of a table, one rule after the other.
 type compiler struct {
 	Spec
@@ -47,8 +50,13 @@ func (c *compiler) base(name string, priority int32) {
 
 // rule adds a rule to the last chain.
 func (c *compiler) rule(statements ...string) {
+	r := rule(statements...)
+	if text, drops := strings.CutSuffix(r.Text, drop); drops && c.Observe {
+		r = rule(text + accept)
+		r.Comment = wouldDrop
+	}
 	last := &c.chains[len(c.chains)-1]
-	last.Rules = append(last.Rules, rule(statements...))
+	last.Rules = append(last.Rules, r)
 }
 
 // chains returns all chains of the table, the base chains first.
@@ -74,13 +82,19 @@ func chains(s Spec, asked askedNets) []Chain {
 }
 
 // early drops what opens a connection from a banned source before conntrack
-// spends anything on it. The innocent leave by the first rule of their family.
+// spends anything on it. The innocent leave by the rule of their family.
 func (c *compiler) early() {
 	c.base(chainEarly, earlyPriority)
 	c.rule(isOpening, goTo(chainEarlyOpening))
 	c.chain(chainEarlyOpening)
 	for _, f := range families {
 		c.rule(c.inNoBan(f), accept)
+	}
+	c.rule(goTo(chainEarlyBanned))
+	// A chain of its own, as rules for prefixes that are banned by hand lead to
+	// it, and are added by those who do not know the Spec.
+	c.chain(chainEarlyBanned)
+	for _, f := range families {
 		c.rule(f.notExempt(), notFromLoopback, count(CounterDropped), drop)
 	}
 }
@@ -146,6 +160,9 @@ func (c *compiler) acceptExempt() {
 // banned is asked only once a ban matched: the innocent do not pay for it.
 func (c *compiler) banned() {
 	c.chain(chainBanned)
+	if c.Observe {
+		c.rule(isOpening, accept) // the early chain has counted it
+	}
 	// An error about another host's connection: without "packet too big" from a
 	// banned router, an innocent visitor behind it would get nothing.
 	c.rule("meta l4proto icmp ct state related", accept)

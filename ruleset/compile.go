@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -126,6 +127,7 @@ func compile(s Spec, asked askedNets) *Table {
 		Table:    nftset.Table{Family: nftset.FamilyINet, Name: s.Table},
 		Counters: Counters(),
 		Prefix6:  s.Prefix6,
+		Observe:  s.Observe,
 	}
 	t.compileSets(s)
 	t.Chains = chains(s, askedNets{})
@@ -137,7 +139,7 @@ func compile(s Spec, asked askedNets) *Table {
 	}
 	// Of all comments in a table only those of rules can change later.
 	guard := findChain(t.Chains, chainGuard)
-	guard.Rules[len(guard.Rules)-1].Comment = sealComment(t.Digest, t.Prefix6)
+	guard.Rules[len(guard.Rules)-1].Comment = sealComment(t.Digest, t.Prefix6, t.Observe)
 	return t
 }
 
@@ -227,17 +229,27 @@ func (t *Table) static(name string, key nftset.KeyType, flags nftset.Flags, ivs 
 	})
 }
 
-const sealFormat = "portmon %16s /%d"
+const (
+	sealFormat   = "portmon %16s /%d"
+	sealObserves = " observe"
+)
 
 // sealComment is the rule comment that identifies the configuration that a
 // table was made of.
-func sealComment(digest string, prefix6 int) string { return fmt.Sprintf(sealFormat, digest, prefix6) }
+func sealComment(digest string, prefix6 int, observe bool) string {
+	seal := fmt.Sprintf(sealFormat, digest, prefix6)
+	if observe {
+		seal += sealObserves
+	}
+	return seal
+}
 
 // parseSeal reads such a comment; ok is false for any other comment.
-func parseSeal(comment string) (digest string, prefix6 int, ok bool) {
-	n, err := fmt.Sscanf(comment, sealFormat, &digest, &prefix6)
+func parseSeal(comment string) (digest string, prefix6 int, observe, ok bool) {
+	plain, observe := strings.CutSuffix(comment, sealObserves)
+	n, err := fmt.Sscanf(plain, sealFormat, &digest, &prefix6)
 	ok = err == nil && n == 2 && len(digest) == 16 && 1 <= prefix6 && prefix6 <= 128
-	return digest, prefix6, ok && comment == sealComment(digest, prefix6)
+	return digest, prefix6, observe, ok && comment == sealComment(digest, prefix6, observe)
 }
 
 // own returns the keys of the set of networks of this host's own addresses,

@@ -42,6 +42,9 @@ type Contents struct {
 // Diff makes the plan that turns what the kernel holds into the table of a
 // Spec. It fails with *ConflictError.
 func Diff(spec Spec, s *State, c Contents) (*Plan, error) {
+	if spec.forgets(s) {
+		c.Nets, c.Bans, c.Steps = nil, nil, nil
+	}
 	m := spec.displaced(s, c)
 	asked := askedNets{}
 	for i, of := range families {
@@ -66,7 +69,7 @@ func Diff(spec Spec, s *State, c Contents) (*Plan, error) {
 
 // diff is Diff, with what is displaced and what is to be asked.
 func diff(spec Spec, s *State, c Contents, m displacement, asked askedNets) (*Plan, error) {
-	p := &Plan{Table: compile(spec, asked), Created: !s.Exists}
+	p := &Plan{Table: compile(spec, asked), Created: !s.Exists, Forgets: spec.forgets(s)}
 	p.ahead.Generation, p.rest.Generation = s.Generation, s.Generation
 	switch t := p.Table.Table; {
 	case !s.Exists:
@@ -117,6 +120,10 @@ func emptied(chains []Chain) []Chain {
 	return chains
 }
 
+// forgets reports whether what a table has observed is to have no consequence
+// now that it drops.
+func (s Spec) forgets(have *State) bool { return have.Observe && !s.Observe && !s.KeepObserved }
+
 // reshaped reports whether a set whose contents the Spec gives must be made
 // anew, because a set cannot be given other flags.
 func (s *Set) reshaped(have *nftset.Set) bool {
@@ -126,7 +133,22 @@ func (s *Set) reshaped(have *nftset.Set) bool {
 // replaces reports whether sets must be made anew, for which no rule may use
 // them.
 func (p *Plan) replaces(s *State) bool {
-	return slices.ContainsFunc(p.Table.Sets, func(want Set) bool { return want.reshaped(s.Set(want.Name)) })
+	return slices.ContainsFunc(p.Table.Sets, func(want Set) bool { return p.remakes(&want, s.Set(want.Name)) })
+}
+
+// remakes reports whether a set must be made anew: it is reshaped, or what it
+// remembers is to be forgotten. Flushed, it would keep what a packet adds to it
+// before the transaction is committed.
+func (p *Plan) remakes(want *Set, have *nftset.Set) bool {
+	return want.reshaped(have) || p.Forgets && have != nil && remembers(want.Name)
+}
+
+// remembers reports whether a set is about what sources have done.
+func remembers(set string) bool {
+	role, _ := RoleOf(set)
+	return role != RoleNone && role != RoleAllow || slices.ContainsFunc(families[:], func(f family) bool {
+		return slices.Contains([]string{f.cut(), f.crowd(), f.hits(), f.probed(), f.score()}, set)
+	})
 }
 
 func (p *Plan) diffSets(s *State, c Contents) error {
@@ -134,13 +156,17 @@ func (p *Plan) diffSets(s *State, c Contents) error {
 	for i := range p.Table.Sets {
 		want := &p.Table.Sets[i]
 		have := s.Set(want.Name)
-		if want.reshaped(have) {
-			p.change("set " + want.Name).DeleteSet(have)
+		what := "set " + want.Name
+		if p.remakes(want, have) {
+			if !want.reshaped(have) {
+				what = "what was observed"
+			}
+			p.change(what).DeleteSet(have)
 			have = nil
 		}
 		switch {
 		case have == nil:
-			p.change("set " + want.Name).AddSet(&want.Set)
+			p.change(what).AddSet(&want.Set)
 			if want.Static {
 				p.edit(&want.Set, nil, want.Elements)
 			}

@@ -12,7 +12,7 @@ func (s *State) Idle() string {
 	if s.Dormant {
 		return "the table is dormant, and sees no packets"
 	}
-	for _, name := range []string{chainEarly, chainEarlyOpening, chainGuard, chainBanned} {
+	for _, name := range []string{chainEarly, chainEarlyOpening, chainEarlyBanned, chainGuard, chainBanned} {
 		switch ch := s.chain(name); {
 		case ch == nil:
 			return "chain " + name + " is missing"

@@ -92,18 +92,20 @@ func TestDynsetTimeoutAllowsForTicks(t *testing.T) {
 
 var sealSeeds = []string{
 	"portmon 0123456789abcdef /64", "portmon 0123456789abcdef /1", "portmon 0123456789abcdef /128",
+	"portmon 0123456789abcdef /64 observe", "portmon 0123456789abcdef /64 observe observe", "portmon 0123456789abcdef /64 ", " observe",
 	"portmon 0123456789abcdef /0", "portmon 0123456789abcdef /129", "portmon 0123456789abcdef /-1", "portmon 0123456789abcdef",
 	"portmon 0123456789abcde /64", "portmon 0123456789abcdef0 /64", "portmon  /64", "", "portmon", "Portmon 0123456789abcdef /64",
 	"portmon 0123456789abcdef /99999999999999999999", "portmon öööööööö /64", "portmon 0123456789abcdef /64 and more", "portmon 0123456789abcdef /+64", "portmon 0123456789abcdef /064", "x portmon 0123456789abcdef /64",
 }
 
 func TestParseSeal(t *testing.T) {
-	ok := map[string]int{sealSeeds[0]: 64, sealSeeds[1]: 1, sealSeeds[2]: 128}
+	ok := map[string]int{sealSeeds[0]: 64, sealSeeds[1]: 1, sealSeeds[2]: 128, sealSeeds[3]: 64}
 	for _, s := range sealSeeds {
-		digest, prefix6, got := parseSeal(s)
+		digest, prefix6, observe, got := parseSeal(s)
 		want, valid := ok[s]
-		if valid && (!got || digest != "0123456789abcdef" || prefix6 != want || sealComment(digest, prefix6) != s) {
-			t.Errorf("parseSeal(%q) = %q, %d, %v", s, digest, prefix6, got)
+		if valid && (!got || digest != "0123456789abcdef" || prefix6 != want || observe != (s == sealSeeds[3]) ||
+			sealComment(digest, prefix6, observe) != s) {
+			t.Errorf("parseSeal(%q) = %q, %d, %v, %v", s, digest, prefix6, observe, got)
 		}
 		if !valid && got && s != "portmon öööööööö /64" { // 16 bytes that no digest has are no harm
 			t.Errorf("parseSeal(%q) = %q, %d: is it a seal?", s, digest, prefix6)
@@ -119,15 +121,15 @@ func FuzzParseSeal(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		digest, prefix6, ok := parseSeal(s)
+		digest, prefix6, observe, ok := parseSeal(s)
 		if !ok {
 			return
 		}
 		if len(digest) != 16 || prefix6 < 1 || prefix6 > 128 {
 			t.Errorf("parseSeal(%q) = %q, %d", s, digest, prefix6)
 		}
-		if d, p, ok := parseSeal(sealComment(digest, prefix6)); !ok || d != digest || p != prefix6 {
-			t.Errorf("%q, %d does not come back: %q, %d, %v", digest, prefix6, d, p, ok)
+		if d, p, o, ok := parseSeal(sealComment(digest, prefix6, observe)); !ok || d != digest || p != prefix6 || o != observe {
+			t.Errorf("%q, %d, %v does not come back: %q, %d, %v, %v", digest, prefix6, observe, d, p, o, ok)
 		}
 	})
 }

@@ -70,7 +70,7 @@ func (p *Plan) moveBans(s *State, c Contents, d displacement) {
 		p.ahead.Discard(to, gone...)
 		p.ahead.Add(to, more...)
 		for _, r := range netRules(f) {
-			if s.chain(r.chain) != nil && (r.to == "" || s.chain(r.to) != nil) && len(s.netRule(r)) == 0 {
+			if s.chain(r.chain) != nil && s.chain(r.to) != nil && len(s.netRule(r)) == 0 {
 				insertRule(&p.ahead, s.Table, r.chain, r.Rule)
 			}
 		}

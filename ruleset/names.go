@@ -36,6 +36,7 @@ func Counters() []string { return slices.Clone(counters) }
 const (
 	chainEarly        = "early"         // base: prerouting, before conntrack
 	chainEarlyOpening = "early_opening" // what opens connections: is its source banned?
+	chainEarlyBanned  = "early_banned"  // its source is banned: may the packet pass all the same?
 	chainGuard        = "guard"         // base: prerouting, behind conntrack and DNAT
 	chainBanned       = "banned"        // the source is banned: may the packet pass all the same?
 	chainOpening      = "opening"       // what opens connections: is it an offence?

@@ -115,7 +115,7 @@ func firstFree(f family, held []nftset.Element) (nftset.Key, bool) {
 // netRule is a rule that asks a set of prefixes, at the head of a chain.
 type netRule struct {
 	chain string
-	to    string // the chain that it leads to, if there is one
+	to    string // the chain that it leads to
 	Rule
 }
 
@@ -123,13 +123,10 @@ type netRule struct {
 // holds something: even an empty set of intervals costs every packet 41 to 77
 // ns.
 func netRules(f family) []netRule {
-	held := f.whole().in(f.net())
-	return []netRule{
-		{chainEarlyOpening, "", rule(
-			held, f.notExempt(), notFromLoopback, count(CounterDropped), drop,
-		)},
-		{chainGuard, chainBanned, rule(held, goTo(chainBanned))},
+	leading := func(from, to string) netRule {
+		return netRule{from, to, rule(f.whole().in(f.net()), goTo(to))}
 	}
+	return []netRule{leading(chainEarlyOpening, chainEarlyBanned), leading(chainGuard, chainBanned)}
 }
 
 // asked returns which sets of prefixes the table asks, be it by some of their

@@ -38,6 +38,9 @@ func (c *compiler) offenceChains() {
 // TCP.
 func (c *compiler) opening() {
 	c.chain(chainOpening)
+	if c.Observe {
+		c.acceptBanned()
+	}
 	if c.remembersServed() {
 		c.acceptServed(anyProtocol, family.served)
 	}
@@ -49,6 +52,19 @@ func (c *compiler) opening() {
 		return
 	}
 	c.rule(accept)
+}
+
+// acceptBanned accepts what the early chain would have dropped, and has counted:
+// it is no offence.
+func (c *compiler) acceptBanned() {
+	for _, s := range c.sources() {
+		c.rule(s.in(s.ban()), accept)
+	}
+	for _, f := range families {
+		if c.subnetOf(f) > 0 {
+			c.rule(source{f, f.subnetLen}.in(f.subnet()), accept)
+		}
+	}
 }
 
 // acceptServed accepts packets to services that are in a set of each family.

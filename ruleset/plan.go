@@ -20,6 +20,9 @@ type Plan struct {
 	Table *Table
 	// Created reports that there was no table before.
 	Created bool
+	// Forgets reports that the table is to drop from now on, and so forgets what
+	// it has only observed until now.
+	Forgets bool
 	// Lifted are the bans that the plan takes back because their source is
 	// whitelisted now.
 	Lifted []Entry

@@ -48,6 +48,25 @@ type Spec struct {
 	// unspecified addresses are whitelisted whether they are listed or not.
 	Whitelist []netip.Prefix
 
+	// Interfaces are names of network interfaces: packets that come in by them
+	// are never offences and never dropped. A name that ends in * stands for all
+	// that begin like it. The interfaces need not exist; at most
+	// [MaxInterfaces].
+	Interfaces []string
+
+	// Observe has the table count, log and remember as ever, and drop nothing.
+	// Where a table that observes is to drop from now on, [Apply] forgets what
+	// it has observed, so that nobody is dropped for what was to have no
+	// consequence.
+	Observe bool
+
+	// KeepObserved has Apply keep what was observed all the same. Like Own6 it is
+	// no part of the digest.
+	KeepObserved bool
+
+	// Knock says how a source lets itself in.
+	Knock Knock
+
 	// TrapTCP and TrapUDP are the trap ports. Ranges must not overlap.
 	TrapTCP, TrapUDP []Ports
 
@@ -152,6 +171,7 @@ func Default() Spec {
 		Forget:       30 * 24 * time.Hour,
 		Prefix6:      64,
 		Subnet6:      8,
+		Knock:        Knock{Within: 10 * time.Second, Allow: 10 * time.Minute},
 		Size:         65536,
 		LocalPorts:   Ports{32768, 60999},
 		LogGroup:     513,
@@ -210,6 +230,8 @@ func (s Spec) Validate() error {
 	}{{"TrapTCP", s.TrapTCP}, {"TrapUDP", s.TrapUDP}, {"Scan.Ignore", s.Scan.Ignore}} {
 		validatePorts(list.ports, func(format string, args ...any) { bad(list.field, format, args...) })
 	}
+	validateInterfaces(s.Interfaces, func(format string, args ...any) { bad("Interfaces", format, args...) })
+	s.Knock.validate(bad, duration)
 	number("MaxRetry", s.MaxRetry, 1, MaxRetryLimit)
 	if s.MaxRetry > 1 {
 		duration("FindTime", s.FindTime, MinBanTime, MaxFindTime)

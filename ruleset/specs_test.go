@@ -65,6 +65,9 @@ func specs() map[string]Spec {
 		s.Prefix6 = 56 // the table has a digest of its own only if more differs
 		s.Own6 = []netip.Prefix{netip.MustParsePrefix("2001:db8:2::/64"), netip.MustParsePrefix("2001:db8:1::/64"), netip.MustParsePrefix("2001:db8:1::/96")}
 	})
+	add("observe", func(s *Spec) { s.Observe, s.TrapUDP, s.MaxRetry, s.Subnet4 = true, []Ports{{161, 161}}, 2, 3 })
+	add("observe strictly", func(s *Spec) { s.Observe, s.Scan.Ports, s.Prefix6 = true, 1, 128 })
+	add("observe nothing", func(s *Spec) { s.Observe, s.TrapTCP, s.Scan.Ports = true, nil, 0 })
 	add("no route back, IPv4", func(s *Spec) { s.NoReversePath4 = true })
 	add("no route back, IPv6", func(s *Spec) { s.NoReversePath6 = true })
 	add("no route back", func(s *Spec) { s.NoReversePath4, s.NoReversePath6 = true, true })

@@ -30,6 +30,9 @@ type State struct {
 	// of; "" and 0 if it is not portmon's work.
 	Digest  string
 	Prefix6 int
+	// Observe reports that the table drops nothing, and only observes what it
+	// would drop.
+	Observe bool
 }
 
 // Counter is the value of a named counter.
@@ -146,8 +149,8 @@ func (s *State) readRules(c *nftset.Conn) error {
 			r.Exprs = append(r.Exprs, decodeExpr(s.Family, e.Data))
 		}
 		ch.Rules = append(ch.Rules, r)
-		if digest, prefix6, ok := parseSeal(r.Comment); ok && ch.Name == chainGuard {
-			s.Digest, s.Prefix6 = digest, prefix6
+		if digest, prefix6, observe, ok := parseSeal(r.Comment); ok && ch.Name == chainGuard {
+			s.Digest, s.Prefix6, s.Observe = digest, prefix6, observe
 		}
 		return nil
 	})

@@ -21,8 +21,10 @@ type Table struct {
 	// Digest identifies everything above; it is kept in the comment of a rule.
 	Digest string
 	// Prefix6 is the prefix length, in bits, that the keys of the IPv6 ban sets
-	// have; it is kept in the comment as well.
+	// have; it is kept in the comment as well, and so is Observe.
 	Prefix6 int
+	// Observe reports that the table drops nothing.
+	Observe bool
 }
 
 // Set is a set of the table.

@@ -67,6 +67,9 @@ type Question struct {
 type Trace struct {
 	Asked   []Question // each name once, in the order of the kernel
 	Dropped bool
+	// WouldDrop reports that the packet passes because the table observes, which
+	// drops it otherwise: Because and Ban are as if it did.
+	WouldDrop bool
 	// Because is the name of the question that settled it, or [OtherRule]; ""
 	// if no rule did. If it leads to a ban, it is the cause of that.
 	Because string
@@ -119,7 +122,7 @@ func (h *Handle) Trace(p Packet) (Trace, error) {
 			t.NotKnown, t.Ban, t.Because = true, nil, OtherRule
 			return t.Trace, nil
 		case err != nil || verdict == expr.VerdictDrop:
-			t.Dropped = err == nil
+			t.Dropped = err == nil && !t.WouldDrop
 			return t.Trace, err
 		}
 	}
@@ -188,6 +191,9 @@ func (t *tracer) follow(ch *Chain) (expr.VerdictKind, error) {
 		last = cmp.Or(t.asked, last)
 		if err != nil {
 			return 0, err
+		}
+		if v.Kind == expr.VerdictAccept && rule.Comment == wouldDrop {
+			v.Kind, t.WouldDrop = expr.VerdictDrop, true
 		}
 		switch v.Kind {
 		case expr.VerdictAccept, expr.VerdictDrop:

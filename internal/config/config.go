@@ -44,7 +44,8 @@ var Reference []byte
 
 // Config is a configuration that has been checked: Spec.Validate returns nil.
 type Config struct {
-	// Spec is the table: [trap], [scan], [ban] and the whitelists.
+	// Spec is the table: [trap], [scan], [ban], [knock], the mode and the
+	// whitelists.
 	Spec ruleset.Spec
 
 	// Login is how long a host is allowed that has logged in, login of [allow];

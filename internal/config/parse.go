@@ -73,10 +73,13 @@ func (r *reader) read(root map[string]any) {
 	top := &table{reader: r, values: root}
 	r.tables = []*table{top}
 
+	one(top.get("mode"), &spec.Observe, mode)
 	addresses(top.get("whitelist"), &spec.Whitelist)
 	var files []string
 	fileList := top.get("whitelist_files")
 	many(fileList, &files, validString(func(s string) bool { return s != "" }, "the name of a file"))
+	many(top.get("whitelist_interfaces"), &spec.Interfaces, validString(func(string) bool { return true },
+		`the name of an interface, such as "wg0"`))
 
 	trap := top.table("trap")
 	many(trap.get("tcp"), &spec.TrapTCP, ports)
@@ -101,6 +104,11 @@ func (r *reader) read(root map[string]any) {
 
 	allow := top.table("allow")
 	one(allow.get("login"), &r.config.Login, duration(0, maxDuration))
+
+	knock := top.table("knock")
+	many(knock.get("tcp"), &spec.Knock.TCP, port)
+	one(knock.get("within"), &spec.Knock.Within, duration(minDuration, ruleset.MaxKnockWithin))
+	one(knock.get("allow"), &spec.Knock.Allow, duration(minDuration, maxDuration))
 
 	watch := top.table("watch")
 	if !one(watch.get("state"), &w.State, validString(isFilePath,
@@ -143,7 +151,8 @@ func (t *table) checkKeys() {
 }
 
 // validate reports what only [ruleset.Spec.Validate] finds: a ladder that does
-// not rise, ports that overlap, and IPv4 where IPv6 is wanted.
+// not rise, ports that overlap, IPv4 where IPv6 is wanted, names that no
+// interface can have, and knocks that a scan would make.
 func (r *reader) validate() {
 	err := r.config.Spec.Validate()
 	if err == nil {
@@ -151,7 +160,7 @@ func (r *reader) validate() {
 	}
 	keys := map[string]string{
 		"TrapTCP": "trap.tcp", "TrapUDP": "trap.udp", "Scan.Ignore": "scan.ignore",
-		"BanTime": "ban.bantime", "Single6": "ban.single6",
+		"BanTime": "ban.bantime", "Single6": "ban.single6", "Interfaces": "whitelist_interfaces", "Knock.TCP": "knock.tcp",
 	}
 	for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
 		var e *ruleset.SpecError
@@ -170,6 +179,9 @@ func (r *reader) doubt() {
 	}
 	warn("trap.tcp", len(spec.TrapTCP)+len(spec.TrapUDP)+spec.Scan.Ports == 0,
 		"there are no traps and scan detection is off: nothing is banned except by hand")
+	warn("knock.tcp", slices.ContainsFunc(spec.Knock.TCP, func(port uint16) bool {
+		return slices.ContainsFunc(spec.TrapTCP, func(trap ruleset.Ports) bool { return trap.Contains(port) })
+	}), "a port of the sequence is among trap.tcp: packets to it are knocks, and no trap")
 	warn("ban.prefix6", spec.Prefix6 > 64,
 		"a host usually has a /64 to itself: it evades the ban with another address from it")
 	warn("ban.prefix6", spec.Prefix6 < 48, "a customer has at most a /48: one offence bans many customers")

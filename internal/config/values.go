@@ -127,6 +127,22 @@ func (s setting) text() string {
 	return ""
 }
 
+// mode reads whether the table only observes.
+func mode(s setting) (observe bool, err error) {
+	if v, ok := s.value.(string); ok && (v == "observe" || v == "enforce") {
+		return v == "observe", nil
+	}
+	return false, errors.New(`want "enforce", or "observe" to count and log and drop nothing`)
+}
+
+// port reads a single port, as a number.
+func port(s setting) (uint16, error) {
+	if n, ok := s.value.(int64); ok && n >= 1 && n <= 65535 {
+		return uint16(n), nil
+	}
+	return 0, errors.New("want a port from 1 to 65535")
+}
+
 // ports reads 22, "22" or "5900-5910". Overlaps are for [ruleset.Spec.Validate].
 func ports(s setting) (ruleset.Ports, error) {
 	first, last, isRange := strings.Cut(s.text(), "-")
