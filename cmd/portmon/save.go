@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -19,7 +20,9 @@ file that the configuration names in [watch]. After a reboot or a flush of
 nftables, portmon apply puts them back with the time they have left.
 
 A running watcher writes them by itself; save then waits until all of them are
-on disk. Without a table there is nothing to save, and the file stays as it is.`,
+on disk. Without a table there is nothing to save, and the file stays as it is.
+If /etc/portmon/portmon.toml has a fault, save warns of it and goes by what can
+be read of it.`,
 		Example: `  # before all rules go, and after it
   portmon save
   nft flush ruleset
@@ -27,8 +30,10 @@ on disk. Without a table there is nothing to save, and the file stays as it is.`
 		Args:    noArgs,
 		PreRunE: p.findState,
 		RunE: func(*cobra.Command, []string) error {
-			if p.stateErr != nil {
-				return p.stateErr
+			if p.stateErr != nil { // a host that shuts down has no other chance
+				p.fail(p.stateErr)
+				p.state = config.Salvage(p.configFile).Watch.State
+				p.warn("saving to %s all the same", p.state)
 			}
 			if w, _ := p.runningWatcher(); w != nil {
 				defer w.Close()
