@@ -17,7 +17,6 @@ func retrySpec(findTime time.Duration) Spec {
 }
 
 func TestMaxRetry(t *testing.T) {
-	t.Parallel()
 	l := newTrap(t, retrySpec(time.Hour))
 	var want []string
 	l.families(func(l *fixture, f family) {
@@ -62,7 +61,6 @@ func TestMaxRetry(t *testing.T) {
 
 // TestMaxRetryHighest counts as far as it can.
 func TestMaxRetryHighest(t *testing.T) {
-	t.Parallel()
 	spec := retrySpec(MaxFindTime)
 	spec.MaxRetry = MaxRetryLimit
 	l := newTrap(t, spec)
@@ -106,7 +104,6 @@ func TestFindTime(t *testing.T) {
 
 // TestFindTimeCountsFromTheFirst comes again when some of the time has passed.
 func TestFindTimeCountsFromTheFirst(t *testing.T) {
-	t.Parallel()
 	spec := retrySpec(2 * time.Second)
 	l := newTrap(t, spec)
 	l.families(func(l *fixture, f family) {
@@ -133,7 +130,6 @@ func TestFindTimeCountsFromTheFirst(t *testing.T) {
 
 // TestFullHitsStillDrop has no room to count the third source.
 func TestFullHitsStillDrop(t *testing.T) {
-	t.Parallel()
 	spec := retrySpec(time.Hour)
 	spec.Size = fullSize
 	l := newTrap(t, spec)

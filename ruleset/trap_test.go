@@ -16,7 +16,6 @@ const (
 )
 
 func TestOnePacketBans(t *testing.T) {
-	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		packet func(l *fixture, f family) netnstest.Packet
@@ -67,7 +66,6 @@ func TestOnePacketBans(t *testing.T) {
 }
 
 func TestWhatIsNoTrapPacketDoesNotBan(t *testing.T) {
-	t.Parallel()
 	spec := trapSpec()
 	spec.Scan.Ports = 0
 	spec.TrapTCP = append(spec.TrapTCP, Ports{7777, 7777})
@@ -111,7 +109,6 @@ func TestWhatIsNoTrapPacketDoesNotBan(t *testing.T) {
 }
 
 func TestWithoutTrapsAndScansNobodyIsBanned(t *testing.T) {
-	t.Parallel()
 	spec := trapSpec()
 	spec.TrapTCP, spec.TrapUDP, spec.Scan.Ports = nil, nil, 0
 	l := newTrap(t, spec)
@@ -130,7 +127,6 @@ func TestWithoutTrapsAndScansNobodyIsBanned(t *testing.T) {
 // TestSYNsOfBannedEndBeforeConntrack counts what comes as far as the place
 // between the two chains that drop.
 func TestSYNsOfBannedEndBeforeConntrack(t *testing.T) {
-	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.NFT(fmt.Sprintf(`
 table inet between {

@@ -122,28 +122,19 @@ func parseRoute(b []byte) (found, error) {
 		case unix.RTA_PREFSRC:
 			f.local, _ = netip.AddrFromSlice(ad.Bytes())
 		case unix.RTA_MULTIPATH:
-			for _, hop := range nexthops(ad.Bytes()) {
-				f.devices = append(f.devices, hop.device)
-			}
+			f.devices = append(f.devices, nexthops(ad.Bytes())...)
 		}
 	}
 	return f, ad.Err()
 }
 
-// nexthop is one of the ways that a multipath route leads.
-type nexthop struct {
-	device uint32
-	attributes
-}
-
-// nexthops reads a list of struct rtnexthop, each of which attributes follow.
-func nexthops(b []byte) (hops []nexthop) {
+// nexthops returns the devices of a list of struct rtnexthop, each of which
+// attributes follow.
+func nexthops(b []byte) (devices []uint32) {
 	for len(b) >= unix.SizeofRtNexthop {
-		size := min(max(int(native.Uint16(b)), unix.SizeofRtNexthop), len(b))
-		// Attributes that cannot be read are as good as none.
-		all, _ := netlink.UnmarshalAttributes(b[unix.SizeofRtNexthop:size])
-		hops = append(hops, nexthop{native.Uint32(b[4:]), attributesOf(all)})
-		b = b[min((size+3)&^3, len(b)):]
+		devices = append(devices, native.Uint32(b[4:]))
+		size := (int(native.Uint16(b)) + 3) &^ 3
+		b = b[min(max(size, unix.SizeofRtNexthop), len(b)):]
 	}
-	return hops
+	return devices
 }
