@@ -85,7 +85,10 @@ func openRows(c Config, only [][]byte, more int) (b *Book, report Report, err er
 	if s.rewrite {
 		s.head = newHeader(c.Here, c.Now) // the old one has served to tell how much time has passed
 	}
-	b.store, b.table = s, report.Saved.Table
+	b.store = s
+	if report.Saved.SameBoot(c.Here) { // tables of another boot may have the same handle
+		b.table = report.Saved.Table
+	}
 	return b, report, nil
 }
 
