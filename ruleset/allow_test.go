@@ -61,6 +61,7 @@ func (l *fixture) harmless(src netip.Addr) {
 
 // TestAllow allows who is banned, and who is not.
 func TestAllow(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.newContainer()
 	l.families(func(l *fixture, f family) {
@@ -109,6 +110,7 @@ func TestAllow(t *testing.T) {
 
 // TestAllowWithinWiderBans has bans stay of which a part is allowed.
 func TestAllowWithinWiderBans(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.newContainer()
 	l.Offend(addr("2001:db8:5:6::7"))
@@ -133,6 +135,7 @@ func TestAllowWithinWiderBans(t *testing.T) {
 
 // TestAllowedCannotBeBanned asks before, and tries.
 func TestAllowedCannotBeBanned(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.allow(time.Hour, "203.0.113.0/24", "2001:db8:5:6::7/128")
 	h := l.open()
@@ -171,6 +174,7 @@ func TestAllowedCannotBeBanned(t *testing.T) {
 // TestAllowancesOverlap has each address allowed as long as the longest allowance
 // of it.
 func TestAllowancesOverlap(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.allow(Forever, "203.0.113.64/26")
 	l.allow(time.Hour, "203.0.113.0/24")
@@ -193,6 +197,7 @@ func TestAllowancesOverlap(t *testing.T) {
 
 // TestAllowanceEnds has one end beside others that go on.
 func TestAllowanceEnds(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.allow(time.Hour, "203.0.113.0/25", "2001:db8:5::/48")
 	l.allow(2*time.Second, "203.0.113.128/25", "2001:db8:6::/48")
@@ -210,6 +215,7 @@ func TestAllowanceEnds(t *testing.T) {
 
 // TestAllowedAreBounded fills the set.
 func TestAllowedAreBounded(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	records := make([]Record, MaxAllowed)
 	a := addr("198.18.0.1")
@@ -234,6 +240,7 @@ func TestAllowedAreBounded(t *testing.T) {
 
 // TestApplyKeepsAllowances changes the configuration, and all that can be.
 func TestApplyKeepsAllowances(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	l := newTrap(t, spec)
 	l.allow(time.Hour, "203.0.113.0/24", "2001:db8:5:6::7/128")

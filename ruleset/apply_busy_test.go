@@ -14,6 +14,7 @@ import (
 // TestApplyBesideBusyProgram has another program commit to a table of its own
 // 40 times a second. A large whitelist takes longer to compare than that.
 func TestApplyBesideBusyProgram(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	spec := trapSpec()
 	n := 20_000
@@ -48,6 +49,7 @@ func TestApplyBesideBusyProgram(t *testing.T) {
 // TestBansBesideBusyProgram has another program commit to a table of its own as
 // fast as it can, while prefixes are banned and unbanned.
 func TestBansBesideBusyProgram(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.apply(trapSpec())
 	n := 10_000

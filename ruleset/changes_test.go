@@ -221,6 +221,7 @@ func (l *fixture) scannedAt(f family, n int) {
 
 // TestReapplyChangesOnlyWhatChanged makes each change and takes it back.
 func TestReapplyChangesOnlyWhatChanged(t *testing.T) {
+	t.Parallel()
 	for _, tt := range configChanges {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

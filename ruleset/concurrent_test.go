@@ -14,6 +14,7 @@ import (
 // TestConcurrentApplies has four goroutines apply two Specs while nft, another
 // process, edits a table of its own.
 func TestConcurrentApplies(t *testing.T) {
+	t.Parallel()
 	const appliers, applies = 4, 25
 	l := newTrap(t, trapSpec())
 	banned, bystanders := l.everywhere()
@@ -81,6 +82,7 @@ func TestConcurrentApplies(t *testing.T) {
 // TestApplyAgainstChanges has somebody change the ruleset between each reading
 // and its commit, as long as it lasts.
 func TestApplyAgainstChanges(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	before := l.list("-t")
 	other := trapSpec()
@@ -105,6 +107,7 @@ func TestApplyAgainstChanges(t *testing.T) {
 
 // Whoever applies while somebody else removes gets a table, and no error.
 func TestApplyBesideRemove(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	other, err := nftset.Dial(&nftset.Config{NetNS: l.Host.FD()})
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 // TestConflictChangesNothing has something in the table that would be lost.
 func TestConflictChangesNothing(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, script  string
 		objects       []string // of each *ConflictError
@@ -65,6 +66,7 @@ func TestConflictChangesNothing(t *testing.T) {
 // TestFailureInTheTransactionChangesNothing has a change that the kernel
 // refuses as the last of many.
 func TestFailureInTheTransactionChangesNothing(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	// A chain of somebody in our table, which a map of theirs leads to: it
 	// cannot be deleted.
@@ -104,6 +106,7 @@ add map inet portmon verdicts { type ipv4_addr : verdict; elements = { 203.0.113
 }
 
 func TestInvalidSpecChangesNothing(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	before, generation := l.list("-a"), l.generation()
 	for name, f := range map[string]func(*nftset.Conn, Spec) (*Plan, error){"Apply": Apply, "Prepare": Prepare} {
@@ -118,6 +121,7 @@ func TestInvalidSpecChangesNothing(t *testing.T) {
 }
 
 func TestRemove(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.NFT(foreign)
 	theirs := l.list("-a")

@@ -11,6 +11,7 @@ import (
 
 // TestDriftIsRepaired has somebody edit the table.
 func TestDriftIsRepaired(t *testing.T) {
+	t.Parallel()
 	handle := func(l *fixture, chain, rule string) string { // of the first rule with that text
 		l.T.Helper()
 		for line := range strings.Lines(l.NFT("", "-a", "list", "chain", "inet", "portmon", chain)) {
@@ -164,6 +165,7 @@ func (l *fixture) deleteChains() {
 // TestWhatIsNotOursStays has sets, maps and objects of somebody in our table.
 // Chains are ours.
 func TestWhatIsNotOursStays(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.NFT(`
 add set inet portmon mine { type ipv4_addr; flags timeout; elements = { 198.51.100.7 }; }
@@ -188,6 +190,7 @@ add quota inet portmon theirs { over 100 bytes used 7 bytes }`)
 }
 
 func TestApplyIsIdempotent(t *testing.T) {
+	t.Parallel()
 	for name, spec := range specs() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -16,6 +16,7 @@ import (
 // TestNftChecksTables has nft check what Prepare writes, as an
 // administrator does who wants to see it first, whatever is in force.
 func TestNftChecksTables(t *testing.T) {
+	t.Parallel()
 	first, err := os.ReadFile(filepath.Join("testdata", "first-edition.nft"))
 	if err != nil {
 		t.Fatal(err)
@@ -85,6 +86,7 @@ func TestNftChecksTables(t *testing.T) {
 // TestFromTheFirstEdition applies to a table of the first edition: its bans of
 // the first step stay in force.
 func TestFromTheFirstEdition(t *testing.T) {
+	t.Parallel()
 	first, err := os.ReadFile(filepath.Join("testdata", "first-edition.nft"))
 	if err != nil {
 		t.Fatal(err)

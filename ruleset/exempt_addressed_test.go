@@ -73,6 +73,7 @@ func (l *fixture) joinGroup(group string) {
 // host itself: broadcast and multicast, as printers, routers and players on the
 // same network do all day.
 func TestToManyIsNotAnOffence(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Scan.Ports = 1
 	spec.TrapUDP = append(spec.TrapUDP, Ports{5353, 5353})
@@ -114,6 +115,7 @@ func TestToManyIsNotAnOffence(t *testing.T) {
 // TestNobodyIsServed has DHCP clients, which have no address yet, use a port
 // that is a trap, while prefixes that cover them are banned.
 func TestNobodyIsServed(t *testing.T) {
+	t.Parallel()
 	const dhcp = 67
 	spec := trapSpec()
 	spec.Scan.Ports = 1
@@ -187,6 +189,7 @@ func TestNobodyIsServed(t *testing.T) {
 // TestNeighbourDiscoveryWithABannedNetwork has both ends learn each other's
 // addresses while all of the network between them is banned, by hand.
 func TestNeighbourDiscoveryWithABannedNetwork(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	bystanders := l.both()
 	var records []Record

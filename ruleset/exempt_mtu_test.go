@@ -62,6 +62,7 @@ func (l *fixture) serveDownload() {
 //
 //	visitor ---1500--- far ---1280--- outside, the router ---1500--- host
 func TestPathMTUThroughABannedRouter(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	far, visitor := netnstest.NewHost(t, "far"), netnstest.NewHost(t, "visitor")
 	narrow := netnstest.Connect(t, far, l.Internet, "198.51.100.0/30", "2001:db8:f0::/64")
@@ -114,6 +115,7 @@ func TestPathMTUThroughABannedRouter(t *testing.T) {
 
 // TestErrorsOfABannedRouter lets those about connections in, and no others.
 func TestErrorsOfABannedRouter(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.newBehind()
 	l.families(func(l *fixture, f family) {

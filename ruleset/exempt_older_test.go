@@ -16,6 +16,7 @@ import (
 // sends first from then on for the one that opened the connection: if that is
 // the far end, a ban of it cuts the connection.
 func TestConnectionsOlderThanTheTable(t *testing.T) {
+	t.Parallel()
 	for _, server := range nameServer {
 		t.Run(server.String(), func(t *testing.T) {
 			l := newLab(t)

@@ -83,6 +83,7 @@ table inet untracked {
 // TestRepliesOfABannedServer bans a name server that the host uses, and that
 // has opened a connection to the host.
 func TestRepliesOfABannedServer(t *testing.T) {
+	t.Parallel()
 	for name, rules := range map[string]string{"tracked": "", "untracked": notrack} {
 		t.Run(name, func(t *testing.T) {
 			l := newTrap(t, trapSpec())
@@ -128,6 +129,7 @@ func TestRepliesOfABannedServer(t *testing.T) {
 // TestUntrackedRepliesNeedAConnectedSocket sends what is not tracked, from a
 // banned source, to sockets on ports that the kernel chooses from.
 func TestUntrackedRepliesNeedAConnectedSocket(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.NFT(`table inet untracked {
 	chain prerouting {
@@ -185,6 +187,7 @@ func TestUntrackedRepliesNeedAConnectedSocket(t *testing.T) {
 // TestLateRepliesAreNotAnOffence has the host connect from ports that are traps
 // to others, and the servers answer late.
 func TestLateRepliesAreNotAnOffence(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Scan.Ports = 1
 	l := newTrap(t, spec)

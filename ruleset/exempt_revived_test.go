@@ -20,6 +20,7 @@ import (
 // host for the one that opened the connection, and the client for one that
 // answers.
 func TestConnectionIsNotRevived(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.newNameServer()
 	l.families(func(l *fixture, f family) {

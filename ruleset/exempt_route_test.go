@@ -28,6 +28,7 @@ var stranger = [...]netip.Addr{addr("203.0.113.66"), addr("2001:db8:113::66")}
 // TestNoRouteBack drops what nobody can have sent who waits for an answer, says
 // so, and bans nobody.
 func TestNoRouteBack(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Scan.Ports = 1
 	l := routed(t, spec)
@@ -61,6 +62,7 @@ func TestNoRouteBack(t *testing.T) {
 // TestRouteByMark has the mark of a packet choose the route back, as hosts with
 // several uplinks do it.
 func TestRouteByMark(t *testing.T) {
+	t.Parallel()
 	const table, mark = 100, 7
 	l := routed(t, trapSpec())
 	for i, network := range []string{"203.0.113.0/24", "2001:db8:113::/48"} {
@@ -113,6 +115,7 @@ func TestRouteByMark(t *testing.T) {
 
 // TestWithoutReversePath leaves the question out, for one family or both.
 func TestWithoutReversePath(t *testing.T) {
+	t.Parallel()
 	for name, without := range map[string][2]bool{"both": {true, true}, "IPv4": {true, false}, "IPv6": {false, true}} {
 		t.Run("not for "+name, func(t *testing.T) {
 			spec := trapSpec()

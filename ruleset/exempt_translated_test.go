@@ -37,6 +37,7 @@ type asked struct {
 // closed, published by a container and redirected to another port, and a
 // container that serves nothing on them. A banned source reaches none of it.
 func TestTranslatedIsNotAnOffence(t *testing.T) {
+	t.Parallel()
 	for name, spec := range map[string]Spec{"traps": trapSpec(), "strict scans": scanSpec(1)} {
 		t.Run(name, func(t *testing.T) {
 			l := newTrap(t, spec)
@@ -112,6 +113,7 @@ func TestTranslatedIsNotAnOffence(t *testing.T) {
 // TestForwardedIsCutForEveryKindOfBan has bans of each kind hold for what is
 // forwarded.
 func TestForwardedIsCutForEveryKindOfBan(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.newBehind()
 	l.families(func(l *fixture, f family) {

@@ -16,6 +16,7 @@ import (
 // TestProbe is for the kernels that these tests run on: on one that is new
 // enough, what is missing is a fault of ours.
 func TestProbe(t *testing.T) {
+	t.Parallel()
 	l := newBareLab(t)
 	l.NFT(foreign)
 	before, generation := l.list("-a"), l.generation()
@@ -34,6 +35,7 @@ var refused = Rule{Exprs: []expr.Any{&expr.Socket{Key: 99, Register: register}}}
 // TestProbeOfALesserKernel has the kernel refuse one thing at a time, for real,
 // if not for the reason that an old one has.
 func TestProbeOfALesserKernel(t *testing.T) {
+	t.Parallel()
 	l := newBareLab(t)
 	for i, p := range required {
 		t.Run(p.rule.Text, func(t *testing.T) {
@@ -59,6 +61,7 @@ func TestProbeOfALesserKernel(t *testing.T) {
 // TestRefusedRule tells a kernel that lacks something from other failures: only
 // then is it asked what it has.
 func TestRefusedRule(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, Default())
 	t1 := nftset.Table{Family: nftset.FamilyINet, Name: "portmon"}
 	commit := func(fill func(*nftset.Tx)) error {

@@ -174,6 +174,7 @@ func TestFloodOfClosedPorts(t *testing.T) {
 // TestFloodFromOneNetwork has nothing to forge in a /48 of its own: it is
 // banned as a whole.
 func TestFloodFromOneNetwork(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, floodSpec())
 	bystander := l.source(families[1])
 	l.Internet.Burst(20000, func(i int) netnstest.Packet {
@@ -196,6 +197,7 @@ func TestFloodFromOneNetwork(t *testing.T) {
 
 // TestBanByHandFindsRoom fills the set to the last element.
 func TestBanByHandFindsRoom(t *testing.T) {
+	t.Parallel()
 	spec := floodSpec()
 	spec.Size = 64
 	l := newTrap(t, spec)
@@ -281,6 +283,7 @@ func passes(t *testing.T, rule string, d time.Duration) float64 {
 // TestSmallSets applies sets of each size twice: the kernel, and nft, must take
 // the limits that follow from it for what they are.
 func TestSmallSets(t *testing.T) {
+	t.Parallel()
 	for _, size := range []uint32{1, 2, 3, 7, 8, 9, 63, 64, 65} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			spec := trapSpec()

@@ -32,6 +32,7 @@ func container(src netip.Addr) netip.Addr { return containerAddr[index(ofAddr(sr
 // TestBannedReachNothingBehindTheHost has ports published as container engines
 // do it, one with the number of a trap.
 func TestBannedReachNothingBehindTheHost(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.newContainer()
 	for _, c := range containerAddr {
@@ -90,6 +91,7 @@ func TestBannedReachNothingBehindTheHost(t *testing.T) {
 // TestForwardedPacketsHitNoTrap has trap ports only where packets for the host
 // itself come.
 func TestForwardedPacketsHitNoTrap(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	c := l.newContainer()
 	l.families(func(l *fixture, f family) {
@@ -126,6 +128,7 @@ func (l *fixture) outsideAddr(src netip.Addr) netip.Addr {
 // TestRoutedDiscoveryIsCut has a banned source from afar call its packets
 // neighbour discovery, which passes.
 func TestRoutedDiscoveryIsCut(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.newContainer()
 	src := l.source(families[1])

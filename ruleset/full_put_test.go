@@ -11,6 +11,7 @@ import (
 // banned, as many steps are remembered as there is room for, and those that were
 // get their new time.
 func TestPutMoreStepsThanFit(t *testing.T) {
+	t.Parallel()
 	const size, n = 20, 140 // there is room for twice as many steps
 	spec := trapSpec()
 	spec.Size, spec.Subnet6 = size, 0

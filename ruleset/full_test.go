@@ -32,6 +32,7 @@ func (l *fixture) fill(set string, f family, size, room int) {
 
 // TestFullSetStillDrops has room for two bans.
 func TestFullSetStillDrops(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Size = fullSize
 	l := newTrap(t, spec)
@@ -76,6 +77,7 @@ func cidr(s string) string {
 // beyond are dropped and ban nobody, and who has offended before is banned all
 // the same.
 func TestFirstOffencesAreHeldBack(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Size, spec.Subnet6 = fullSize, 0
 	l := newTrap(t, spec)
@@ -112,6 +114,7 @@ func TestFirstOffencesAreHeldBack(t *testing.T) {
 // TestFullMemoryStillBans has no room to remember a first offence: it is banned
 // for as long as any other.
 func TestFullMemoryStillBans(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Size = fullSize
 	l := newTrap(t, spec)

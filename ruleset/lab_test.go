@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,7 +21,7 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVariable); role != "" {
 		os.Exit(play(role))
 	}
-	os.Exit(lab.Main(lab.Isolated{M: m}, 4))
+	os.Exit(lab.Main(lab.Isolated{M: m}, 8))
 }
 
 const trapUDP = 161 // of trapSpec, as lab.TrapTCP is
@@ -39,6 +40,7 @@ func trapSpec() Spec {
 type fixture struct {
 	*lab.Lab
 	conn *nftset.Conn
+	read *atomic.Pointer[State] // the last that open has read
 }
 
 // newLab makes a lab whose host serves, and has a route to all sources.
@@ -54,7 +56,7 @@ func newLab(t testing.TB) *fixture {
 // the link.
 func newBareLab(t testing.TB) *fixture {
 	t.Helper()
-	l := &fixture{Lab: lab.NewWithoutRoute(t)}
+	l := &fixture{Lab: lab.NewWithoutRoute(t), read: new(atomic.Pointer[State])}
 	l.conn = l.dial()
 	return l
 }
@@ -68,7 +70,7 @@ func newTrap(t testing.TB, spec Spec) *fixture {
 }
 
 // with returns the lab on behalf of a subtest.
-func (l *fixture) with(t testing.TB) *fixture { return &fixture{l.With(t), l.conn} }
+func (l *fixture) with(t testing.TB) *fixture { return &fixture{l.With(t), l.conn, l.read} }
 
 // families runs f for each family, in a subtest with the lab on its behalf.
 func (l *fixture) families(f func(l *fixture, f family)) {
@@ -117,13 +119,21 @@ func (l *fixture) prepare(spec Spec) *Plan {
 	return r
 }
 
+// open opens the table. It reads the table only if there has been a commit since
+// it last did, as that takes most of the time of many tests: all is up to date
+// but the counters.
 func (l *fixture) open() *Handle {
 	l.T.Helper()
-	h, err := Open(l.conn, "portmon")
-	if err != nil {
-		l.T.Fatal(err)
+	s := l.read.Load()
+	if s == nil || s.Generation != l.generation() {
+		h, err := Open(l.conn, "portmon")
+		if err != nil {
+			l.T.Fatal(err)
+		}
+		s = h.State
+		l.read.Store(s)
 	}
-	return h
+	return &Handle{s, l.conn}
 }
 
 func (l *fixture) generation() uint32 {
@@ -138,8 +148,12 @@ func (l *fixture) generation() uint32 {
 // counters returns the packets that the table's counters have.
 func (l *fixture) counters() map[string]uint64 {
 	l.T.Helper()
+	s := State{Table: nftset.Table{Family: nftset.FamilyINet, Name: "portmon"}}
+	if err := s.readCounters(l.conn); err != nil {
+		l.T.Fatal(err)
+	}
 	out := make(map[string]uint64)
-	for name, c := range l.open().Counters {
+	for name, c := range s.Counters {
 		out[name] = c.Packets
 	}
 	return out

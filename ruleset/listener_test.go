@@ -17,6 +17,7 @@ import (
 // TestListenerIsNoTrap opens, closes and opens again what listens on a trap
 // port.
 func TestListenerIsNoTrap(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, network, addr string
 		serves              [2]bool // IPv4, IPv6
@@ -74,6 +75,7 @@ func TestListenerIsNoTrap(t *testing.T) {
 // TestTransparentListenerIsNoTrap has a proxy on trap ports, with sockets that
 // serve addresses of others too.
 func TestTransparentListenerIsNoTrap(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	transparent := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		controlErr := c.Control(func(fd uintptr) {
@@ -107,6 +109,7 @@ func TestTransparentListenerIsNoTrap(t *testing.T) {
 }
 
 func TestListenerDoesNotPardon(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.families(func(l *fixture, f family) {
 		offender, visitor := l.source(f), l.source(f)
@@ -125,6 +128,7 @@ func TestListenerDoesNotPardon(t *testing.T) {
 // TestListenerOnOnePortIsNoneOnAnother has a service on one trap port, and a
 // client of it that is an offender at the next.
 func TestListenerOnOnePortIsNoneOnAnother(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.Host.Listen("tcp", "[::]:5900")
 	l.Host.Listen("udp", "[::]:5901")

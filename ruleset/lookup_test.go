@@ -28,6 +28,7 @@ func (l *fixture) bannedBy(a string) (sets []string, st Standing) {
 // TestLookupSaysWhatThePacketPathDoes asks about addresses, and sends packets
 // from them.
 func TestLookupSaysWhatThePacketPathDoes(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Whitelist = []netip.Prefix{prefix("203.0.113.64/26"), prefix("2001:db8:7:7::9/128")}
 	l := newTrap(t, spec)
@@ -121,6 +122,7 @@ func TestLookupSaysWhatThePacketPathDoes(t *testing.T) {
 
 // TestProbed asks for closed ports, some of them twice.
 func TestProbed(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.families(func(l *fixture, f family) {
 		src, bystander := l.source(f), l.source(f)
@@ -141,6 +143,7 @@ func TestProbed(t *testing.T) {
 
 // TestCauseOfASingleSource has a neighbour scan, which is banned by itself.
 func TestCauseOfASingleSource(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Single6 = []netip.Prefix{prefix("2001:db8:6::/48")}
 	l := newTrap(t, spec)

@@ -17,6 +17,7 @@ func retrySpec(findTime time.Duration) Spec {
 }
 
 func TestMaxRetry(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, retrySpec(time.Hour))
 	var want []string
 	l.families(func(l *fixture, f family) {
@@ -61,6 +62,7 @@ func TestMaxRetry(t *testing.T) {
 
 // TestMaxRetryHighest counts as far as it can.
 func TestMaxRetryHighest(t *testing.T) {
+	t.Parallel()
 	spec := retrySpec(MaxFindTime)
 	spec.MaxRetry = MaxRetryLimit
 	l := newTrap(t, spec)
@@ -104,6 +106,7 @@ func TestFindTime(t *testing.T) {
 
 // TestFindTimeCountsFromTheFirst comes again when some of the time has passed.
 func TestFindTimeCountsFromTheFirst(t *testing.T) {
+	t.Parallel()
 	spec := retrySpec(2 * time.Second)
 	l := newTrap(t, spec)
 	l.families(func(l *fixture, f family) {
@@ -130,6 +133,7 @@ func TestFindTimeCountsFromTheFirst(t *testing.T) {
 
 // TestFullHitsStillDrop has no room to count the third source.
 func TestFullHitsStillDrop(t *testing.T) {
+	t.Parallel()
 	spec := retrySpec(time.Hour)
 	spec.Size = fullSize
 	l := newTrap(t, spec)

@@ -22,6 +22,7 @@ func (l *fixture) asked(f family) int {
 // TestNetsAreAskedOnlyWhileTheyHoldSomething follows the rules that ask the
 // sets of prefixes.
 func TestNetsAreAskedOnlyWhileTheyHoldSomething(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	other := l.dial() // another program
 	open := func(l *fixture) *Handle {
@@ -126,6 +127,7 @@ func TestNetsAreAskedOnlyWhileTheyHoldSomething(t *testing.T) {
 // TestNetsOfBothFamilies bans prefixes of both, whichever comes first, and
 // lifts them one after the other.
 func TestNetsOfBothFamilies(t *testing.T) {
+	t.Parallel()
 	prefixes := []string{"203.0.113.0/24", "2001:db8:a::/48"}
 	for _, order := range [][]int{{0, 1}, {1, 0}} {
 		l := newTrap(t, trapSpec())
@@ -166,6 +168,7 @@ func TestNetsOfBothFamilies(t *testing.T) {
 // TestNetsDriftIsRepaired takes away the rules that ask for prefixes, or adds
 // them once more.
 func TestNetsDriftIsRepaired(t *testing.T) {
+	t.Parallel()
 	for name, script := range map[string]string{
 		"one is flushed":     "flush chain inet portmon early_opening",
 		"both are flushed":   "flush chain inet portmon early_opening; flush chain inet portmon guard",
@@ -205,6 +208,7 @@ func TestNetsDriftIsRepaired(t *testing.T) {
 // interval that lost its end would ban everybody above, and one that is over
 // must not be taken for the one below.
 func TestPrefixesExpire(t *testing.T) {
+	t.Parallel()
 	for when, wait := range map[string]time.Duration{
 		"at once": 0,
 		"later":   3 * time.Second, // some kernels take out what has expired, once a second
@@ -252,6 +256,7 @@ func TestPrefixesExpire(t *testing.T) {
 // TestTidyNets tidies sets of prefixes that begin with the lowest address, or
 // have all: nothing that is banned changes.
 func TestTidyNets(t *testing.T) {
+	t.Parallel()
 	for name, bans := range map[string][]string{
 		"from the lowest":    {"0.0.0.0/1", "128.0.0.0/9", "203.0.113.0/24", "::/3", "2000::/16", "2001:db8:a::/48"},
 		"up to the highest":  {"128.0.0.0/1", "8000::/1"},

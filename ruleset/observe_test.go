@@ -17,6 +17,7 @@ func observing(s Spec) Spec {
 // TestEnforcingForgets has what was observed end, in the transaction from which
 // on the table drops, unless it is to be kept.
 func TestEnforcingForgets(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	l := newTrap(t, observing(spec))
 	if !l.open().Observe {

@@ -12,6 +12,7 @@ import (
 // TestOffend has another program tell of offences, beside those that the packet
 // path sees: one ladder for both.
 func TestOffend(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	l := newTrap(t, spec)
 	l.families(func(l *fixture, f family) {
@@ -61,6 +62,7 @@ func TestOffend(t *testing.T) {
 
 // TestOffendLeavesAlone whom it need not, or cannot, ban.
 func TestOffendLeavesAlone(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	l := newTrap(t, spec)
 	l.ban(time.Hour, "198.51.100.0/24", "2001:db8:2::/48")

@@ -24,6 +24,7 @@ func (l *fixture) rules(options ...string) string {
 // TestNftLoadsWhatTablesSay compares, for each Spec, what Apply makes with what
 // nft makes of the table's text.
 func TestNftLoadsWhatTablesSay(t *testing.T) {
+	t.Parallel()
 	for name, spec := range specs() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -65,6 +66,7 @@ func TestNftLoadsWhatTablesSay(t *testing.T) {
 // TestChangesLeadToTheSameTable goes from the default to each Spec and back,
 // and compares with what is made anew.
 func TestChangesLeadToTheSameTable(t *testing.T) {
+	t.Parallel()
 	for name, spec := range specs() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -112,6 +114,7 @@ func (l *fixture) entries() map[string]Entry {
 
 // TestNftAgreesOnEntries lists 10,000 elements, of every kind, as nft does.
 func TestNftAgreesOnEntries(t *testing.T) {
+	t.Parallel()
 	l := newBareLab(t)
 	spec := Default()
 	spec.Subnet4 = 8

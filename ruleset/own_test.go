@@ -35,6 +35,7 @@ func (l *fixture) knows(own ...string) {
 // TestOwn6 tells the table of the host's own networks before anybody offends:
 // when it is made, and when it is there.
 func TestOwn6(t *testing.T) {
+	t.Parallel()
 	for name, before := range map[string]func(l *fixture){
 		"new":            func(*fixture) {},
 		"there":          func(l *fixture) { l.apply(trapSpec()) },
@@ -84,6 +85,7 @@ func TestOwn6(t *testing.T) {
 
 // TestOwn6OfAFullSet has room for one more network.
 func TestOwn6OfAFullSet(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	var held []nftset.Element
 	for i := range ownSize - 1 {

@@ -11,6 +11,7 @@ import (
 )
 
 func TestIPv6IsBannedByPrefix(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		bits           int
 		ban            string
@@ -61,6 +62,7 @@ func TestIPv6IsBannedByPrefix(t *testing.T) {
 // TestNeighbourDiscoveryPasses bans the router, and then the /64 of the host's
 // own link.
 func TestNeighbourDiscoveryPasses(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.Internet.Listen("tcp", "[::]:443")
 	l.Internet.Listen("udp", "[::]:53")

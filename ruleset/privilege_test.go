@@ -61,6 +61,7 @@ func play(role string) int {
 }
 
 func TestWithoutPrivilege(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		role string
 		attr *syscall.SysProcAttr

@@ -17,6 +17,7 @@ import (
 
 // TestBanByHand bans, and sends packets from both sides of what is banned.
 func TestBanByHand(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Whitelist = []netip.Prefix{prefix("198.51.100.0/25"), prefix("2001:db8:5::/48")}
 	type bans map[string]time.Duration // by set and what is banned, 0 for ever
@@ -132,6 +133,7 @@ func TestBanByHand(t *testing.T) {
 // TestBanByHandAgain renews a ban of the packet path, and those that it made
 // itself: the last says how long.
 func TestBanByHandAgain(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.families(func(l *fixture, f family) {
 		src, bystander := l.source(f), l.source(f)
@@ -155,6 +157,7 @@ func TestBanByHandAgain(t *testing.T) {
 // TestPutGivesStepsAndCauses has records of all kinds in one call, refused ones
 // among them.
 func TestPutGivesStepsAndCauses(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Subnet4 = 8
 	l := newTrap(t, spec)
@@ -232,6 +235,7 @@ func TestPutGivesStepsAndCauses(t *testing.T) {
 
 // TestPutRenewsSteps gives a source another time to be remembered.
 func TestPutRenewsSteps(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.families(func(l *fixture, f family) {
 		src := l.source(f)
@@ -248,6 +252,7 @@ func TestPutRenewsSteps(t *testing.T) {
 // TestPutIntoAFullSet bans more than the set has room for, and who is in there
 // already.
 func TestPutIntoAFullSet(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Size = fullSize
 	l := newTrap(t, spec)
@@ -295,6 +300,7 @@ func TestPutIntoAFullSet(t *testing.T) {
 // into the set: it takes what it has room for, but for the rest of one
 // transaction, and all are banned.
 func TestPutManyIntoAFullSet(t *testing.T) {
+	t.Parallel()
 	const n, held, size = 2*nftset.BatchSize + 5000, 1000, 12_000
 	spec := trapSpec()
 	spec.Size = size
@@ -332,6 +338,7 @@ func TestPutManyIntoAFullSet(t *testing.T) {
 
 // TestPutMany gives 5,000 records at once, as a watcher does that comes back.
 func TestPutMany(t *testing.T) {
+	t.Parallel()
 	const n = 5000
 	l := newTrap(t, trapSpec())
 	var records []Record
@@ -385,6 +392,7 @@ func TestPutMany(t *testing.T) {
 
 // TestPutWithoutTable has none, or one that is gone.
 func TestPutWithoutTable(t *testing.T) {
+	t.Parallel()
 	l := newBareLab(t)
 	for _, d := range []time.Duration{time.Hour, Forever} {
 		if _, err := l.open().Put([]Record{byHand(prefix("198.51.100.1/32"), d)}); !errors.Is(err, os.ErrNotExist) {
@@ -411,6 +419,7 @@ func TestPutWithoutTable(t *testing.T) {
 
 // TestPutIntoHalfATable has a table that somebody is still making.
 func TestPutIntoHalfATable(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.NFT("add table inet portmon")
 	for what, r := range map[string]Record{

@@ -91,6 +91,7 @@ var someBanned = []netip.Addr{
 // TestReapplyMaxRetry changes how many packets make a ban, and within which
 // time.
 func TestReapplyMaxRetry(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, retrySpec(time.Hour))
 	l.families(func(l *fixture, f family) {
 		findTime := func(want time.Duration) {
@@ -143,6 +144,7 @@ func TestReapplyMaxRetry(t *testing.T) {
 // every set of ranges: there is one transaction for all of it, in which a range
 // may come that shares its first or last address with one that goes.
 func TestReapplyEditsRanges(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	lists := [][]Ports{
 		{{100, 119}}, {{100, 118}}, {{101, 119}}, {{100, 120}}, {{99, 119}}, {{105, 110}}, {{100, 104}, {110, 119}}, {{90, 104}, {115, 130}},

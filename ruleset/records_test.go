@@ -13,6 +13,7 @@ import (
 
 // TestRecords reads back what was put, each source once.
 func TestRecords(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, Default())
 	put := []Record{
 		{Source: prefix("198.51.100.1/32"), Banned: true, Timeout: time.Hour, Remaining: time.Hour, Step: 2, StepRemaining: 2 * time.Hour, Cause: CauseScan},
@@ -46,6 +47,7 @@ func TestRecords(t *testing.T) {
 // TestBansIn asks for a few addresses, for many, and for prefixes of both
 // kinds, and gets what Bans says of them.
 func TestBansIn(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, Default())
 	hour := func(p string, step int, cause Cause) Record {
 		return Record{Source: prefix(p), Banned: true, Timeout: time.Hour, Remaining: time.Hour, Step: step, StepRemaining: 2 * time.Hour, Cause: cause}

@@ -31,6 +31,7 @@ func (l *fixture) lasts(a string) time.Duration {
 // TestReapplyPrefix6KeepsBans bans by one prefix length, and goes over to
 // another.
 func TestReapplyPrefix6KeepsBans(t *testing.T) {
+	t.Parallel()
 	for _, to := range []int{56, 128, 63, 65} {
 		t.Run(fmt.Sprint(to), func(t *testing.T) {
 			t.Parallel()
@@ -77,6 +78,7 @@ func TestReapplyPrefix6KeepsBans(t *testing.T) {
 // TestReapplyPrefix6ForgetsSteps tells by the next offence what is remembered:
 // the steps of IPv4 sources, and of no others.
 func TestReapplyPrefix6ForgetsSteps(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ from, to int }{{64, 63}, {64, 56}, {64, 65}, {64, 128}, {128, 64}, {128, 48}} {
 		t.Run(fmt.Sprintf("from %d to %d", tt.from, tt.to), func(t *testing.T) {
 			t.Parallel()
@@ -111,6 +113,7 @@ func trimSingle(s string) string { return mustReplace(`/128$`, s, "") }
 // TestReapplyPrefix6Overlaps has bans of the old length overlap prefixes that
 // are banned: nobody goes free, and nobody earlier.
 func TestReapplyPrefix6Overlaps(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name     string
 		net, ban string // what is in net6, and in ban6 by /56
@@ -170,6 +173,7 @@ func TestReapplyPrefix6Overlaps(t *testing.T) {
 // TestManyBansMoveAndGo has as many bans as a busy host: what is quadratic in
 // the kernel takes minutes.
 func TestManyBansMoveAndGo(t *testing.T) {
+	t.Parallel()
 	n := 20_000
 	if !largeTransactions(t) {
 		n = 1000

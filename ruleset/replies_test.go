@@ -49,6 +49,7 @@ func (l *fixture) reach(from *netnstest.Host) {
 
 // TestBansDoNotCutOurOwnTraffic bans the resolver by a spoofed packet.
 func TestBansDoNotCutOurOwnTraffic(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.newResolver()
 	container := l.newContainer()
@@ -138,6 +139,7 @@ func (l *fixture) hangs(conn net.Conn) {
 
 // TestLocalPortMayBeATrap connects from ports that are traps to others.
 func TestLocalPortMayBeATrap(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.newResolver()
 	for _, r := range resolver {
@@ -177,6 +179,7 @@ func TestLocalPortMayBeATrap(t *testing.T) {
 // TestBackscatterOfARealServer has the resolver answer SYNs that somebody sent
 // to it in the host's name, from a trap port.
 func TestBackscatterOfARealServer(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.newResolver()
 	sniffer := l.Host.Sniff("eth0")

@@ -2,10 +2,10 @@ package ruleset
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"testing"
-	"time"
 
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
@@ -147,18 +147,16 @@ func (l *fixture) armed() {
 func (l *fixture) hammer(src netip.Addr, set string) (sent int) {
 	l.T.Helper()
 	key := nftset.AddrKey(network(src))
-	for deadline := time.Now().Add(lab.Patience); ; {
+	lab.Await(l.T, fmt.Sprintf("the end of the ban of %v", src), func() bool {
 		a := l.Internet.Probe(l.UDP(src, lab.OpenUDP))
-		_, banned := l.element(set, key)
-		switch {
-		case !banned:
-			return sent
-		case a.Kind != netnstest.NoAnswer:
-			l.T.Errorf("%v is banned and got answer %v", src, a)
-			return sent
-		case time.Now().After(deadline):
-			l.T.Fatalf("%v is still banned", src)
+		if _, banned := l.element(set, key); !banned {
+			return true
 		}
 		sent++
-	}
+		if a.Kind != netnstest.NoAnswer {
+			l.T.Errorf("%v is banned and got answer %v", src, a)
+		}
+		return a.Kind != netnstest.NoAnswer
+	})
+	return sent
 }

@@ -39,6 +39,7 @@ func (l *fixture) innocent(f family, what string, do func(src probeSource)) {
 
 // TestWhatIsNotAScan asks strictly: a single packet that counts is a ban.
 func TestWhatIsNotAScan(t *testing.T) {
+	t.Parallel()
 	const fin, syn, rst, psh, ack = netnstest.FlagFIN, netnstest.FlagSYN, netnstest.FlagRST, netnstest.FlagPSH, netnstest.FlagACK
 	for _, n := range []int{1, 2} {
 		spec := scanSpec(n)

@@ -22,6 +22,7 @@ func ports(first uint16, n int) []uint16 {
 
 // TestScan asks for closed ports, each of them several times.
 func TestScan(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{1, 2, 5, 8} {
 		t.Run(fmt.Sprintf("%d ports", n), func(t *testing.T) {
 			l := newTrap(t, scanSpec(n))
@@ -46,6 +47,7 @@ func TestScan(t *testing.T) {
 
 // TestScanOfAnyKind has probes that open no connection count as those that do.
 func TestScanOfAnyKind(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, scanSpec(5))
 	const fin, syn, psh, urg = netnstest.FlagFIN, netnstest.FlagSYN, netnstest.FlagPSH, netnstest.FlagURG
 	l.families(func(l *fixture, f family) {
@@ -68,6 +70,7 @@ func TestScanOfAnyKind(t *testing.T) {
 // TestBannedIsCutWhateverTheFlags has no packet of a banned source come to a
 // socket, where most answer nothing to these even when they are let through.
 func TestBannedIsCutWhateverTheFlags(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.families(func(l *fixture, f family) {
 		offender, bystander := l.source(f), l.source(f)
@@ -87,6 +90,7 @@ func TestBannedIsCutWhateverTheFlags(t *testing.T) {
 
 // TestRetriesAreNotAScan asks for four ports, thirty times.
 func TestRetriesAreNotAScan(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, scanSpec(5))
 	l.families(func(l *fixture, f family) {
 		patient, bystander := l.source(f), l.source(f)
@@ -166,6 +170,7 @@ func TestCrawl(t *testing.T) {
 
 // TestFullProbedBansNobody has no room for what it takes to count ports.
 func TestFullProbedBansNobody(t *testing.T) {
+	t.Parallel()
 	spec := scanSpec(2)
 	spec.Size = 64
 	l := newTrap(t, spec)

@@ -27,6 +27,7 @@ func (l *fixture) scanBy(ports []uint16, addrs ...netip.Addr) (banned netip.Addr
 // TestScanByNetwork counts the addresses of a /64 as one source, and those of
 // the next one as another.
 func TestScanByNetwork(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, scanSpec(5))
 	var same, next []netip.Addr
 	for i := range 5 {
@@ -49,6 +50,7 @@ func TestScanByNetwork(t *testing.T) {
 // known to be those of many hosts: an innocent one beside the scanner is
 // served.
 func TestScanBySingleAddress(t *testing.T) {
+	t.Parallel()
 	for name, network := range map[string]string{
 		"NAT64":             "64:ff9b::c633:64",
 		"NAT64, local":      "64:ff9b:1:7:8:9",

@@ -10,6 +10,7 @@ import (
 // TestNoRouteBackNoBan sends trap packets from sources that the host would
 // answer by another interface, or not at all.
 func TestNoRouteBackNoBan(t *testing.T) {
+	t.Parallel()
 	l := newBareLab(t)
 	l.Host.Listen("tcp", "[::]:80")
 	l.Host.Listen("udp", "[::]:53")

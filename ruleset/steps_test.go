@@ -43,6 +43,7 @@ func (l *fixture) climbs(src netip.Addr, spec Spec, step int) {
 // TestShorterLadder takes steps away: who is remembered by one of them is by
 // the highest there is, for as long, and is banned by it next.
 func TestShorterLadder(t *testing.T) {
+	t.Parallel()
 	long := trapSpec()
 	long.BanTime = append(long.BanTime, 40*24*time.Hour)
 	for _, n := range []int{3, 2, 1} {
@@ -84,6 +85,7 @@ func TestShorterLadder(t *testing.T) {
 
 // TestLongerLadder adds steps above.
 func TestLongerLadder(t *testing.T) {
+	t.Parallel()
 	short, long := trapSpec(), trapSpec()
 	short.BanTime = short.BanTime[:2]
 	long.BanTime = append(long.BanTime, 40*24*time.Hour)
@@ -107,6 +109,7 @@ func TestLongerLadder(t *testing.T) {
 // TestSubnetsSwitchedOff keeps the bans of subnets that were made, and makes no
 // more.
 func TestSubnetsSwitchedOff(t *testing.T) {
+	t.Parallel()
 	on, off := trapSpec(), trapSpec()
 	on.Subnet4, on.Subnet6 = 2, 2
 	off.Subnet4, off.Subnet6 = 0, 0

@@ -177,6 +177,7 @@ func only6(addrs []netip.Addr) []netip.Addr {
 // TestReapplyUnderTraffic applies 200 times: two Specs in turn, each of them
 // twice.
 func TestReapplyUnderTraffic(t *testing.T) {
+	t.Parallel()
 	const applies = 200
 	other := trapSpec()
 	other.TrapTCP, other.TrapUDP = []Ports{{4444, 4455}}, nil
@@ -231,6 +232,7 @@ func TestReapplyUnderTraffic(t *testing.T) {
 // banned and in both of them, by prefixes of different lengths, is let through
 // at any time; who is banned and in neither, never.
 func TestWhitelistChangesUnderTraffic(t *testing.T) {
+	t.Parallel()
 	const applies = 100
 	single, wider := trapSpec(), trapSpec()
 	single.Whitelist = []netip.Prefix{prefix("198.18.4.77/32"), prefix("2001:db8:4:4d::bad/128")}
@@ -262,6 +264,7 @@ add element inet portmon net6 { 2001:db8:4::/48 timeout 1h }`)
 // TestReapplyPrefix6UnderTraffic moves bans from set to set while they are in
 // use: a packet may ask one set before that, and another after it.
 func TestReapplyPrefix6UnderTraffic(t *testing.T) {
+	t.Parallel()
 	const moves = 60
 	l := newTrap(t, trapSpec())
 	banned, bystanders := l.everywhere()

@@ -40,6 +40,7 @@ var subnetCases = [...]subnetCase{
 // TestSubnet has the eighth source of a subnet that offends be the one for
 // which all of it is banned.
 func TestSubnet(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{1, 2, 8} {
 		t.Run(fmt.Sprintf("%d sources", n), func(t *testing.T) {
 			spec := trapSpec()
@@ -115,6 +116,7 @@ func TestSubnetCountsSourcesOnce(t *testing.T) {
 // TestSubnetSparesTheWhitelist has a subnet banned in which somebody is
 // whitelisted, and singles of whom none counts.
 func TestSubnetSparesTheWhitelist(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Subnet4, spec.Subnet6 = 2, 2
 	spec.Whitelist = prefixes("203.0.113.202/32", "2001:db8:113:c9::/64")
@@ -141,6 +143,7 @@ func TestSubnetSparesTheWhitelist(t *testing.T) {
 // TestSubnetIsOff bans no subnet by default in IPv4, nor where it is the
 // source.
 func TestSubnetIsOff(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Prefix6 = 48
 	l := newTrap(t, spec)

@@ -70,6 +70,7 @@ var foreignRules = []struct {
 // TestTraceOfRulesOfOthers sends packets past rules that Trace must either
 // evaluate or say that it does not.
 func TestTraceOfRulesOfOthers(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Prefix6 = 128
 	l := newTrap(t, spec)

@@ -17,6 +17,7 @@ import (
 // TestTraceSaysWhatThePacketPathDoes sends random packets, and has Trace say
 // beforehand what becomes of each, and which ban it leads to.
 func TestTraceSaysWhatThePacketPathDoes(t *testing.T) {
+	t.Parallel()
 	all := specs()
 	for _, name := range []string{
 		"default", "no scans", "strict", "no traps", "UDP traps", "prefix6 128", "subnets", "single6", "nothing ignored", "nothing at all",

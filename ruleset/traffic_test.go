@@ -17,6 +17,7 @@ import (
 // back, several times, while packets come: no ban has a gap, and nobody else is
 // hit.
 func TestEveryKeyUnderTraffic(t *testing.T) {
+	t.Parallel()
 	const rounds = 5
 	spec := trapSpec()
 	l := newTrap(t, spec)
@@ -61,6 +62,7 @@ func TestEveryKeyUnderTraffic(t *testing.T) {
 // (seen on 6.18) lets the new rules ask a new set of intervals before its
 // elements are there. They are banned when they come again.
 func TestTrapsHoldWhileTheyGrow(t *testing.T) {
+	t.Parallel()
 	const applies = 60
 	few, many := trapSpec(), trapSpec()
 	few.Subnet6, many.Subnet6 = 0, 0
@@ -127,6 +129,7 @@ func TestTrapsHoldWhileTheyGrow(t *testing.T) {
 // TestSubnetsUnderTraffic switches the bans of subnets off, on and off while
 // they are in use.
 func TestSubnetsUnderTraffic(t *testing.T) {
+	t.Parallel()
 	const rounds = 40
 	on, off := trapSpec(), trapSpec()
 	on.Subnet4, on.Subnet6 = 8, 8
@@ -185,6 +188,7 @@ func moveSubnetsBack(c *nftset.Conn) error {
 // that are remembered by a step of it offend. Of the packets that come while
 // steps move, none is served.
 func TestLaddersUnderTraffic(t *testing.T) {
+	t.Parallel()
 	const applies = 60
 	long, short := trapSpec(), trapSpec()
 	long.BanTime = append(slices.Clone(long.BanTime), 40*24*time.Hour, 50*24*time.Hour)

@@ -16,6 +16,7 @@ const (
 )
 
 func TestOnePacketBans(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		packet func(l *fixture, f family) netnstest.Packet
@@ -66,6 +67,7 @@ func TestOnePacketBans(t *testing.T) {
 }
 
 func TestWhatIsNoTrapPacketDoesNotBan(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Scan.Ports = 0
 	spec.TrapTCP = append(spec.TrapTCP, Ports{7777, 7777})
@@ -109,6 +111,7 @@ func TestWhatIsNoTrapPacketDoesNotBan(t *testing.T) {
 }
 
 func TestWithoutTrapsAndScansNobodyIsBanned(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.TrapTCP, spec.TrapUDP, spec.Scan.Ports = nil, nil, 0
 	l := newTrap(t, spec)
@@ -127,6 +130,7 @@ func TestWithoutTrapsAndScansNobodyIsBanned(t *testing.T) {
 // TestSYNsOfBannedEndBeforeConntrack counts what comes as far as the place
 // between the two chains that drop.
 func TestSYNsOfBannedEndBeforeConntrack(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.NFT(fmt.Sprintf(`
 table inet between {

@@ -34,6 +34,7 @@ func (l *fixture) step(a string) int {
 // TestUnban lifts bans of all kinds, and forgets what is remembered of their
 // sources, or was collected towards one.
 func TestUnban(t *testing.T) {
+	t.Parallel()
 	spec := retrySpec(time.Hour)
 	spec.Single6 = []netip.Prefix{prefix("2001:db8:6::/48")}
 	l := newTrap(t, spec)
@@ -146,6 +147,7 @@ func TestUnban(t *testing.T) {
 // TestUnbanSeveralAtOnce names more than one, of both families, some of which
 // nobody banned.
 func TestUnbanSeveralAtOnce(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.ban(time.Hour, "198.51.100.1/32", "198.51.100.2/32", "2001:db8:1:1::/64", "2001:db8:2::/48")
 	lifted, covered, err := l.open().Unban(prefix("198.51.100.1/32"), prefix("203.0.113.0/24"), prefix("2001:db8:2:2::/64"), prefix("2001:db8:1::/48"))
@@ -164,6 +166,7 @@ func TestUnbanSeveralAtOnce(t *testing.T) {
 
 // TestUnbanForgetsOffences has a source offend, be forgiven and offend again.
 func TestUnbanForgetsOffences(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.families(func(l *fixture, f family) {
 		forgiven, other := l.source(f), l.source(f)
@@ -185,6 +188,7 @@ func TestUnbanForgetsOffences(t *testing.T) {
 
 // TestUnbanAloneByCause lifts the bans of one kind, whatever is within them.
 func TestUnbanAloneByCause(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.families(func(l *fixture, f family) {
 		knocker, scanner, named, bystander := l.source(f), l.source(f), l.source(f), l.source(f)
@@ -232,6 +236,7 @@ func TestUnbanAloneByCause(t *testing.T) {
 // TestUnbanAlone lifts the bans that an address is under, of itself and of its
 // network, and leaves those of its neighbours and of what is around it.
 func TestUnbanAlone(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.put(Record{Source: prefix("2001:db8:1:1::/64"), Banned: true, Timeout: time.Hour, Remaining: time.Hour, Step: 2, StepRemaining: 2 * time.Hour})
 	l.ban(time.Hour, "2001:db8:1:1::7/128", "2001:db8:1:1::8/128", "2001:db8:1:1:8000::/80", "2001:db8::/33", "2001:db8:2:2::/64", "198.51.100.7/32", "198.51.100.8/32")
@@ -266,6 +271,7 @@ func TestUnbanAlone(t *testing.T) {
 
 // TestUnbanOfWhatExpired deletes bans of which some are gone by then.
 func TestUnbanOfWhatExpired(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	l.NFT(`
 add element inet portmon ban4 { 198.51.100.1, 198.51.100.3, 198.51.100.5 }
@@ -288,6 +294,7 @@ add element inet portmon net6 { 2001:db8:1::/48, 2001:db8:3::/48 }`)
 }
 
 func TestUnbanWithoutTable(t *testing.T) {
+	t.Parallel()
 	l := newBareLab(t)
 	h := l.open()
 	l.wantBans()
@@ -308,6 +315,7 @@ func TestUnbanWithoutTable(t *testing.T) {
 // TestUnbanAmongExpired lifts bans of which one is over: it takes few
 // transactions all the same.
 func TestUnbanAmongExpired(t *testing.T) {
+	t.Parallel()
 	l := newTrap(t, trapSpec())
 	const n = 1000
 	var records []Record

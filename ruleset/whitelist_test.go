@@ -12,6 +12,7 @@ import (
 )
 
 func TestWhitelistedAreNeverBanned(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Whitelist = []netip.Prefix{prefix("198.51.100.0/25"), prefix("203.0.113.9/32"), prefix("2001:db8:5::/48"), prefix("2001:db8:6::9/128")}
 	l := newTrap(t, spec)
@@ -54,6 +55,7 @@ func TestWhitelistedAreNeverBanned(t *testing.T) {
 }
 
 func TestDefaultSpecSparesPrivateNetworks(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Whitelist = Default().Whitelist
 	l := newTrap(t, spec)
@@ -68,6 +70,7 @@ func TestDefaultSpecSparesPrivateNetworks(t *testing.T) {
 // TestWhitelistLiftsBans whitelists who is banned already, in every kind of
 // set.
 func TestWhitelistLiftsBans(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	l := newTrap(t, spec)
 	l.Offend(addr("198.51.100.9"), addr("198.51.101.9"), addr("2001:db8:5:6::9"), addr("2001:db8:6:6::9"), addr("2001:db8:7:7::9"))
@@ -124,6 +127,7 @@ func TestWhitelistLiftsBans(t *testing.T) {
 // TestHostMayKnockOnItself connects the host to its own traps, by every address
 // that it has.
 func TestHostMayKnockOnItself(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	spec.Whitelist = nil
 	l := newTrap(t, spec)
@@ -163,6 +167,7 @@ add element inet portmon ban6 { 2001:db8:: }`)
 // TestWhitelistLiftsAllPrefixes leaves nothing to ask for: the rules go with
 // the last of them, in the same transaction.
 func TestWhitelistLiftsAllPrefixes(t *testing.T) {
+	t.Parallel()
 	spec := trapSpec()
 	l := newTrap(t, spec)
 	l.ban(time.Hour, "198.51.100.0/25", "198.51.100.192/26", "2001:db8:5:8000::/49")

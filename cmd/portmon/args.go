@@ -43,12 +43,9 @@ func parseBanTime(s string) (time.Duration, error) {
 const maxReason = 128
 
 // checkReason refuses what nft could not read back: its comments stand in
-// quotes, and there is no escaping.
-func checkReason(s string, offence bool) error {
-	longest := maxReason
-	if offence {
-		longest -= len(ruleset.OffenceMark)
-	}
+// quotes, and there is no escaping. mark is what will stand before it.
+func checkReason(s, mark string) error {
+	longest := maxReason - len(mark)
 	switch {
 	case len(s) > longest:
 		return fmt.Errorf("--reason is %d bytes long: at most %d are possible", len(s), longest)

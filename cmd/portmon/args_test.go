@@ -71,12 +71,12 @@ func TestParseBanTime(t *testing.T) {
 
 func TestCheckReason(t *testing.T) {
 	for _, s := range []string{"", "spam", "guesses 'passwords' (again)", "Größe", strings.Repeat("x", 128)} {
-		if err := checkReason(s, false); err != nil {
+		if err := checkReason(s, ""); err != nil {
 			t.Errorf("%q: %v", s, err)
 		}
 	}
 	for _, s := range []string{`a "b"`, "a\nb", "a\tb", "\x1b[31m", "\xff", strings.Repeat("x", 129)} {
-		if err := checkReason(s, false); err == nil {
+		if err := checkReason(s, ""); err == nil {
 			t.Errorf("%q: no error", s)
 		}
 	}

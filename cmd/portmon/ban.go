@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -45,15 +44,18 @@ before are banned for longer, as the ladder says. It is for programs such as
 fail2ban that detect abuse. Addresses that are banned already are left alone.
 
 With --file the list comes from a file, or from standard input if FILE is "-":
-one entry per line, comments after "#", ";" or "//". Lines that are malformed or
-whitelisted are skipped, counted and reported; --strict refuses the whole list.
+one entry per line, comments after "#", ";" or "//". Lines that are malformed,
+whitelisted or need --force are skipped, counted and reported; --strict refuses
+the whole list.
 
-Whitelisted sources and addresses of this host cannot be banned; nor, without
---force, can the address that you are connected from by SSH. All arguments are
-checked before any of these sources is banned.`,
+Sources that are whitelisted or allowed cannot be banned. What would do damage
+that is hardly meant is not banned without --force: what covers an address or a
+network of this host, its default gateway, a resolver that it asks, or the
+address that you are connected from by SSH; and more than a /8 of IPv4, or a /32
+of IPv6. All arguments are checked before any of these sources is banned.`,
 		Example: `  portmon ban 203.0.113.7 --for 3d --reason "guesses passwords"
   portmon ban 198.51.100.0/24 2001:db8:5:6::7 --for forever
-  echo '192.0.2.0 - 192.0.2.31 ; spam' | portmon ban --file - --for 30d`,
+  echo '203.0.113.64 - 203.0.113.95 ; spam' | portmon ban --file - --for 30d`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && o.file == "" {
 				return usage(cmd, "missing argument: an address or a prefix to ban")
@@ -67,7 +69,11 @@ checked before any of these sources is banned.`,
 					return usage(cmd, "%w", err)
 				}
 			}
-			if err := checkReason(o.reason, o.offence); err != nil {
+			mark := ""
+			if o.offence {
+				mark = ruleset.OffenceMark
+			}
+			if err := checkReason(o.reason, mark); err != nil {
 				return usage(cmd, "%w", err)
 			}
 			if err := o.read(p, cmd, args); err != nil || len(o.targets) == 0 {
@@ -90,7 +96,7 @@ checked before any of these sources is banned.`,
 	cmd.Flags().StringVar(&o.reason, "reason", "", "keep a `TEXT` with the ban, which list and why show")
 	cmd.Flags().BoolVar(&o.extend, "extend", false, "leave a ban alone that lasts as long or longer")
 	cmd.Flags().BoolVar(&o.offence, "offence", false, "count it as an offence, and ban by the ladder; not with --for")
-	cmd.Flags().BoolVar(&o.force, "force", false, "ban even the address that you are connected from by SSH")
+	cmd.Flags().BoolVar(&o.force, "force", false, "ban even what would do damage, such as the default gateway")
 	o.addFlags(cmd)
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(
 		[]cobra.Completion{"1h", "8h", "1d", "3d", "30d", forever}, cobra.ShellCompDirectiveNoFileComp)))
@@ -156,8 +162,7 @@ func addrsOf(targets []target) []netip.Addr {
 
 // checkBans gives an error to targets that cannot be banned.
 func (p *cli) checkBans(h *ruleset.Handle, targets []target, force bool) error {
-	own, err := ownAddrs()
-	if err := errors.Join(err, resolve(h, targets)); err != nil {
+	if err := resolve(h, targets); err != nil {
 		return err
 	}
 	well := make([]*target, 0, len(targets))
@@ -174,51 +179,22 @@ func (p *cli) checkBans(h *ruleset.Handle, targets []target, force bool) error {
 	for i, err := range refused {
 		well[i].err = err
 	}
-	whitelisted := func(p netip.Prefix) (reason, err error) {
-		entry, ok, err := h.Whitelisted(nftset.Prefix(p).Interval)
-		if ok {
-			reason = &ruleset.WhitelistedError{Prefix: p, Entry: entry}
-		}
-		return reason, err
-	}
-	peer, exposed := p.sshPeer()
-	if exposed = exposed && !force; exposed {
-		reason, err := whitelisted(netip.PrefixFrom(peer, peer.BitLen()))
-		if err != nil {
-			return err
-		}
-		exposed = reason == nil
-	}
 	for _, t := range well {
 		if t.err == nil && t.prefix != t.source {
 			// The network may be banned, but not that address of it.
-			if t.err, err = whitelisted(t.prefix); err != nil {
+			refused, err := h.Check(t.prefix)
+			switch {
+			case err != nil:
 				return err
-			}
-		}
-		switch {
-		case t.err != nil:
-		case t.prefix.IsSingleIP() && slices.Contains(own, t.prefix.Addr()):
-			t.err = fmt.Errorf("%s is an address of this host", t.prefix.Addr())
-		case exposed && t.source.Contains(peer):
-			t.err = &hinted{
-				fmt.Errorf("you are connected by SSH from %s, and would be locked out", peer),
-				"to ban it all the same, add --force",
+			case refused != nil:
+				t.err = refused[0]
 			}
 		}
 	}
-	return nil
-}
-
-// ownAddrs returns the addresses of the interfaces of this host.
-func ownAddrs() (own []netip.Addr, err error) {
-	all, err := net.InterfaceAddrs()
-	for _, a := range all {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			own = append(own, p.Addr().WithZone(""))
-		}
+	if force {
+		return nil
 	}
-	return own, err
+	return p.markDangers(h, well)
 }
 
 // newBans returns what to put into the table for targets, and the bans that

@@ -94,6 +94,19 @@ func (b *ban) describe() string {
 	return line
 }
 
+// allowance says until when a source is allowed, by whom, and why: "until
+// 2026-01-18 11:04:26 by hand (audit)".
+func (b *ban) allowance() string {
+	line := forever
+	if b.Remaining > 0 {
+		line = "until " + b.read.Add(b.Remaining).Format(clockLayout)
+	}
+	if line += " by " + b.Cause.String(); b.Comment != "" {
+		line += " (" + text.Printable(b.Comment) + ")"
+	}
+	return line
+}
+
 // MarshalJSON implements [json.Marshaler]. What is not known is left out.
 func (b ban) MarshalJSON() ([]byte, error) { return b.appendJSON(nil), nil }
 
@@ -124,7 +137,11 @@ func (b *ban) appendJSON(to []byte) []byte {
 	if b.Step > 0 {
 		to = strconv.AppendInt(append(to, `,"tier":`...), int64(b.Step), 10)
 	}
-	word(`,"cause":`, b.Cause.String())
+	because := `,"cause":`
+	if b.Role == ruleset.RoleAllow {
+		because = `,"by":`
+	}
+	word(because, b.Cause.String())
 	span(`,"timeout_seconds":`, b.Timeout)
 	span(`,"expires_seconds":`, b.Remaining)
 	if b.Remaining > 0 {

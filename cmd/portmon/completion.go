@@ -16,24 +16,27 @@ const (
 	maxSearched = 100_000
 )
 
-// completeBanned offers the addresses that are banned. Errors are ignored,
-// because the tab key is no place to report them.
-func (p *cli) completeBanned(
-	_ *cobra.Command, args []string, start string,
-) (found []cobra.Completion, what cobra.ShellCompDirective) {
-	_ = p.withTable(func(h *ruleset.Handle) error {
-		n := 0
-		for e, err := range h.Entries(ruleset.RoleBan, ruleset.RoleSubnet, ruleset.RoleNet) {
-			if n++; err != nil || n > maxSearched || len(found) >= maxOffered {
-				return err
-			}
-			for _, prefix := range e.Prefixes() {
-				if text := text.Prefix(prefix); strings.HasPrefix(text, start) && !slices.Contains(args, text) {
-					found = append(found, text)
+// banRoles are the roles of the sets that hold bans.
+var banRoles = []ruleset.Role{ruleset.RoleBan, ruleset.RoleSubnet, ruleset.RoleNet}
+
+// complete returns what offers the addresses that sets of some roles hold.
+// Errors are ignored, because the tab key is no place to report them.
+func (p *cli) complete(roles ...ruleset.Role) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, start string) (found []cobra.Completion, what cobra.ShellCompDirective) {
+		_ = p.withTable(func(h *ruleset.Handle) error {
+			n := 0
+			for e, err := range h.Entries(roles...) {
+				if n++; err != nil || n > maxSearched || len(found) >= maxOffered {
+					return err
+				}
+				for _, prefix := range e.Prefixes() {
+					if text := text.Prefix(prefix); strings.HasPrefix(text, start) && !slices.Contains(args, text) {
+						found = append(found, text)
+					}
 				}
 			}
-		}
-		return nil
-	})
-	return found, cobra.ShellCompDirectiveNoFileComp
+			return nil
+		})
+		return found, cobra.ShellCompDirectiveNoFileComp
+	}
 }

@@ -239,6 +239,8 @@ func (s *storm) rage(lasts time.Duration) {
 	again(300*time.Millisecond, func() { s.portmon("ban", "--for", "forever", stormTarget()) })
 	again(100*time.Millisecond, func() { s.portmon("ban", "--offence", stormSource().String()) })
 	again(60*time.Millisecond, func() { s.portmon("unban", stormTarget()) })
+	again(250*time.Millisecond, func() { s.portmon("allow", "--for", "2h", stormTarget()) })
+	again(250*time.Millisecond, func() { s.portmon("disallow", stormTarget()) })
 	again(500*time.Millisecond, func() { s.portmon("save") })
 	again(700*time.Millisecond, func() { s.portmon("list", "--json") })
 	again(200*time.Millisecond, func() { // another program
@@ -348,6 +350,15 @@ func (s *storm) compare(climbers, lifted []netip.Addr) {
 			prefixes++
 		}
 	}
+	// What is allowed may be banned as well, which has no effect.
+	allowed := func(p netip.Prefix) bool {
+		for q, row := range kernel {
+			if row.Allowed && q.Bits() <= p.Bits() && q.Contains(p.Addr()) {
+				return true
+			}
+		}
+		return false
+	}
 	s.t.Logf("%d sources: %d bans, %d of IPv6, %d of prefixes by hand", len(kernel), bans, six, prefixes)
 	if bans < 20 || six < 5 || prefixes < 2 {
 		s.t.Error("that is too few to compare")
@@ -387,6 +398,10 @@ func (s *storm) compare(climbers, lifted []netip.Addr) {
 	}
 	for p, b := range longest {
 		row := kernel[p]
+		if row.Allowed {
+			delete(longest, p)
+			continue
+		}
 		left := row.Remaining(book.ReadClock().Boot).Seconds()
 		if !row.Banned || left-b.ExpiresSeconds > stormClosest.Seconds() || b.ExpiresSeconds-left > stormClosest.Seconds() {
 			s.t.Errorf("list: %+v, but the kernel has %+v", b, row)
@@ -413,6 +428,12 @@ func (s *storm) compare(climbers, lifted []netip.Addr) {
 		}
 		if err := json.Unmarshal([]byte(s.must("why", "--json", a.String())), &why); err != nil {
 			s.t.Fatal(err)
+		}
+		if exempt := allowed(netip.PrefixFrom(a, a.BitLen())); exempt || why.Verdict == "allowed" {
+			if exempt != (why.Verdict == "allowed") {
+				s.t.Errorf("why %v: %+v, but that it is allowed is %v", a, why, exempt)
+			}
+			continue
 		}
 		covering := 0
 		for p, row := range kernel {
@@ -446,6 +467,7 @@ func (s *storm) compare(climbers, lifted []netip.Addr) {
 		for p, row := range kernel {
 			banned = banned || row.Banned && p.Contains(a)
 		}
+		banned = banned && !allowed(netip.PrefixFrom(a, a.BitLen()))
 		if got := s.Probe(a, 80).Kind; (got == netnstest.NoAnswer) != banned {
 			s.t.Errorf("%v gets answer %v; banned is %v", a, got, banned)
 		}
@@ -469,9 +491,9 @@ func (s *storm) sameRows(whose string, b *book.Book, kernel inKernel) {
 		have, _ := b.Get(p)
 		want := kernel[p]
 		switch {
-		case have.BannedAt(now) != want.BannedAt(now) || have.StepAt(now) != want.StepAt(now),
-			want.Banned && (have.Timeout == 0) != (want.Timeout == 0),
-			want.Banned && want.Timeout > 0 && have.Until.Sub(want.Until).Abs() > stormClosest:
+		case have.BannedAt(now) != want.BannedAt(now) || have.AllowedAt(now) != want.AllowedAt(now) || have.StepAt(now) != want.StepAt(now),
+			(have.Timeout == 0) != (want.Timeout == 0),
+			want.Timeout > 0 && have.Until.Sub(want.Until).Abs() > stormClosest:
 			s.t.Errorf("%s has %+v, the kernel %+v", whose, have, want)
 		}
 	}

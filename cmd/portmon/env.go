@@ -78,6 +78,7 @@ type cli struct {
 	// it is not known. See findState.
 	state    string
 	stateErr error
+	hangs    bool // there is a watcher that does not answer
 }
 
 // tableName is the name of the table. No configuration changes it.

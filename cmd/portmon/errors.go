@@ -76,6 +76,7 @@ func hintFor(err error) string {
 		itself interface{ Hint() string }
 		fault  *config.Error
 		white  *ruleset.WhitelistedError
+		allow  *ruleset.AllowedError
 	)
 	switch {
 	case errors.As(err, &itself):
@@ -89,6 +90,10 @@ func hintFor(err error) string {
 			return "" // whitelisted by every table
 		}
 		return "remove " + white.Entry.String() + " from the whitelist, then " + runApply
+	case errors.As(err, &allow):
+		return "end that first: portmon disallow " + allow.Entry.Interval.String()
+	case errors.As(err, new(*ruleset.AllowFullError)):
+		return "`portmon list --allowed` shows them, and `portmon disallow` ends some"
 	case errors.Is(err, unix.EPERM):
 		return needsPrivilege
 	case errors.As(err, new(*nftset.OpError)) && errors.Is(err, unix.ENFILE):

@@ -70,7 +70,9 @@ func readSets(h *ruleset.Handle) (*book.Book, error) {
 			if old.Step > row.Step {
 				step = old
 			}
-			if old.Banned && (!row.Banned || old.Timeout == 0 || row.Timeout > 0 && old.Until >= row.Until) {
+			if old.Allowed {
+				row = old
+			} else if !row.Allowed && old.Banned && (!row.Banned || old.Timeout == 0 || row.Timeout > 0 && old.Until >= row.Until) {
 				row = old
 			}
 			row.Step, row.StepUntil = step.Step, step.StepUntil

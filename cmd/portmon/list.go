@@ -15,7 +15,7 @@ import (
 )
 
 func listCommand(p *cli) *cobra.Command {
-	var asJSON, count bool
+	var asJSON, count, allowed bool
 	cmd := &cobra.Command{
 		Use:   "list [ADDR|PREFIX...]",
 		Short: "list bans",
@@ -25,12 +25,16 @@ trap, scan, subnet (many of its sources offended), hand, or other (another
 program). The last column has the comment of the ban or, as far as portmon watch
 or portmon save have noted it, the last port and the number of offences.
 
+With --allowed it prints what portmon allow and others allow, in place of bans,
+and by whom: hand, login (portmon allow --login), name (whitelist_names), or
+knock. The last column has the reason, of a login the name of the user.
+
 With arguments, it prints only bans that cover one of them or lie within it. It
 is not an error if there are none. With --json the bans are not sorted.`,
 		Example: `  # the bans in a network, and the five longest bans of all
   portmon list 203.0.113.0/24
   portmon list --json | jq '.bans | sort_by(-(.timeout_seconds // infinite))[:5]'`,
-		ValidArgsFunction: p.completeBanned,
+		ValidArgsFunction: p.complete(append(slices.Clone(banRoles), ruleset.RoleAllow)...),
 		Args:              func(cmd *cobra.Command, args []string) error { return noTwoOf(cmd, "count", "json") },
 		PreRunE:           p.findState,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -40,13 +44,16 @@ is not an error if there are none. With --json the bans are not sorted.`,
 			}
 			return p.withTable(func(h *ruleset.Handle) error {
 				p.warnIdle(h)
-				known, sources, err := p.toExplain(h, only, count)
-				if err != nil {
-					return err
-				}
 				var wanted []netip.Prefix
 				for _, t := range only {
 					wanted = append(wanted, t.prefix)
+				}
+				if allowed {
+					return p.list(bansOf(ahead(h.Allowed(wanted...), p.now), nil, wanted), only, "allowed", asJSON, count)
+				}
+				known, sources, err := p.toExplain(h, only, count)
+				if err != nil {
+					return err
 				}
 				entries := h.Bans()
 				if len(only) > 0 {
@@ -57,12 +64,13 @@ is not an error if there are none. With --json the bans are not sorted.`,
 				if known {
 					k = p.knowledge(h, sources...)
 				}
-				return p.list(bansOf(read, k, wanted), only, asJSON, count)
+				return p.list(bansOf(read, k, wanted), only, "bans", asJSON, count)
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
-	cmd.Flags().BoolVar(&count, "count", false, "write only the number of bans")
+	cmd.Flags().BoolVar(&count, "count", false, "write only how many there are")
+	cmd.Flags().BoolVar(&allowed, "allowed", false, "list what is allowed, in place of bans")
 	return cmd
 }
 
@@ -113,14 +121,14 @@ func bansOf(entries iter.Seq[dated[ruleset.Entry]], k *knowledge, wanted []netip
 	}
 }
 
-// list writes what comes of a stream of bans: their number, JSON with a ban on
-// each line as it comes, or text.
-func (p *cli) list(bans iter.Seq2[ban, error], only []target, asJSON, count bool) error {
+// list writes what comes of a stream of "bans", or of what is "allowed": their
+// number, JSON with one on each line as it comes, or text.
+func (p *cli) list(bans iter.Seq2[ban, error], only []target, what string, asJSON, count bool) error {
 	var all []ban
 	var line []byte
 	n, separator := 0, "\n"
 	if asJSON {
-		p.print(`{"version":1,"table":"inet %s","bans":[`, tableName)
+		p.print(`{"version":1,"table":"inet %s","%s":[`, tableName, what)
 	}
 	for b, err := range bans {
 		switch n++; {
@@ -140,20 +148,22 @@ func (p *cli) list(bans iter.Seq2[ban, error], only []target, asJSON, count bool
 	case count:
 		p.print("%d\n", n)
 	case n > 0:
-		p.listText(all)
+		p.listText(all, what == "allowed")
 	default:
 		var texts []string
 		for _, t := range only {
 			texts = append(texts, t.text)
 		}
-		p.note("%s", strings.TrimSuffix("no bans of "+strings.Join(slices.Compact(texts), ", "), " of "))
+		p.note("%s", strings.TrimSuffix(none[what]+" of "+strings.Join(slices.Compact(texts), ", "), " of "))
 	}
 	return nil
 }
 
+var none = map[string]string{"bans": "no bans", "allowed": "no allowances"}
+
 // listText writes bans in columns, the newest first and those of unknown age
-// last. Without comments, their column has no heading.
-func (p *cli) listText(all []ban) {
+// last. Without comments, their column has no heading. Allowances have no tier.
+func (p *cli) listText(all []ban, allowed bool) {
 	heading := []string{"ADDRESS", "TIER", "CAUSE", "AGE", "LEFT", ""}
 	if slices.ContainsFunc(all, func(b ban) bool { return b.remark() != "" }) {
 		heading[5] = "COMMENT"
@@ -162,9 +172,18 @@ func (p *cli) listText(all []ban) {
 		return cmp.Or(b.since().Compare(a.since()), text.ComparePrefixes(a.prefix, b.prefix))
 	})
 	p.table(func(yield func([]string) bool) {
-		ok := yield(heading)
+		row := func(cells []string) bool {
+			if allowed {
+				cells = slices.Delete(cells, 1, 2)
+			}
+			return yield(cells)
+		}
+		if allowed {
+			heading[2] = "BY"
+		}
+		ok := row(slices.Clone(heading))
 		for i := 0; ok && i < len(all); i++ {
-			ok = yield(all[i].cells())
+			ok = row(all[i].cells())
 		}
 	}, p.columns)
 }

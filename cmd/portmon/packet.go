@@ -62,6 +62,7 @@ var settled = map[string][2]string{
 	ruleset.AskToThisHost:  {"not_to_this_host", "it is not addressed to this host itself"},
 	ruleset.AskLoopback:    {"loopback", "it comes in by loopback"},
 	ruleset.AskWhitelisted: {"whitelisted", "its source is whitelisted"},
+	ruleset.AskAllowed:     {"allowed", "its source is allowed"},
 	ruleset.AskOwnAddress:  {"own_address", "its source is an address of this host"},
 	ruleset.AskListener:    {"listener", "a program listens on the port"},
 	ruleset.AskRouteBack:   {"unroutable", "it has no route back by the interface it came in by, and may be forged"},

@@ -35,6 +35,10 @@ func records(t *testing.T, s *site) (all []string) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if r.Allowed {
+			all = append(all, fmt.Sprintf("%s allowed for ever %v by %q %q", r.Source, r.Remaining == 0, r.Cause, r.Comment))
+			continue
+		}
 		all = append(all, fmt.Sprintf("%s banned %v for ever %v step %d cause %q %q",
 			r.Source, r.Banned, r.Banned && r.Remaining == 0, r.Step, r.Cause, r.Comment))
 	}
@@ -67,6 +71,8 @@ func TestEachSetOutlastsRestarts(t *testing.T) {
 		"tier4_2":  {[]string{"tier4_2 203.0.113.8"}, []string{`203.0.113.8/32 banned false for ever false step 2 cause "" ""`}},
 		"tier6_3":  {[]string{"tier6_3 2001:db8:5::"}, []string{`2001:db8:5::/64 banned false for ever false step 3 cause "" ""`}},
 		"scanner4": {[]string{"tier4_1 203.0.113.9", "scanner4 203.0.113.9"}, []string{`203.0.113.9/32 banned false for ever false step 1 cause "scan" ""`}},
+		"allow4":   {[]string{`allow4 203.0.113.7 timeout 1h comment "login: root"`}, []string{`203.0.113.7/32 allowed for ever false by "login" "root"`}},
+		"allow6":   {[]string{`allow6 2001:db8:5::/64`}, []string{`2001:db8:5::/64 allowed for ever true by "hand" ""`}},
 		"all of a scanner": {
 			[]string{"ban4 203.0.113.9", "tier4_1 203.0.113.9", "scanner4 203.0.113.9"},
 			[]string{`203.0.113.9/32 banned true for ever false step 1 cause "scan" ""`},
@@ -121,6 +127,7 @@ func TestRestoreAddsOnly(t *testing.T) {
 		"a shorter ban": {book.Row{Source: source, Banned: true, Timeout: 600e9, Until: now.Add(60e9)}, true, true},
 		"for ever":      {book.Row{Source: source, Banned: true}, false, true},
 		"a higher step": {book.Row{Source: source, Step: 2, StepUntil: now.Add(10e9)}, true, false},
+		"allowed":       {book.Row{Source: source, Allowed: true}, true, true},
 		"the same":      {book.Row{Source: source, Banned: true, Timeout: 600e9, Until: now.Add(300e9), Step: 1, StepUntil: now.Add(day)}, false, false},
 	} {
 		held := book.New(0)

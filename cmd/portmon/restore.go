@@ -16,7 +16,7 @@ func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) (put bool, err erro
 	if err != nil || report.Missing || sameTable(report, h) {
 		return false, err
 	}
-	bans := 0
+	bans, allowances := 0, 0
 	var left []error
 	err = p.changeBook(h, true, func(b *book.Book, _ book.Report) error {
 		held, err := readKernel(h)
@@ -45,14 +45,24 @@ func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) (put bool, err erro
 			case r.Banned:
 				bans++
 				held.Free(r.Source) // the table has what the book says
+			case r.Allowed:
+				allowances++
+				held.Disallow(r.Source)
 			}
 		}
 		b.SetTable(h.Handle)
 		catchUp(b, held, false)
 		return nil
 	})
+	var back []string
 	if bans > 0 {
-		p.print("inet %s: put back %s\n", tableName, text.Plural(bans, "ban"))
+		back = append(back, text.Plural(bans, "ban"))
+	}
+	if allowances > 0 {
+		back = append(back, text.Plural(allowances, "allowance"))
+	}
+	if back != nil {
+		p.print("inet %s: put back %s\n", tableName, text.Enumerate(back, "and"))
 	}
 	if len(left) > 0 {
 		p.warn("not put back: %s; %v", text.Plural(len(left), "remembered source"), left[0])
@@ -65,11 +75,12 @@ func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) (put bool, err erro
 func addsTo(held *book.Book, r *ruleset.Record, now book.Moment) bool {
 	has, _ := held.Get(r.Source)
 	const slack = time.Second
-	if has.BannedAt(now) && (has.Timeout == 0 || r.Timeout > 0 && r.Remaining < has.Remaining(now)+slack) {
-		r.Banned = false
+	if has.Timeout == 0 || r.Timeout > 0 && r.Remaining < has.Remaining(now)+slack {
+		r.Banned = r.Banned && !has.BannedAt(now)
+		r.Allowed = r.Allowed && !has.AllowedAt(now)
 	}
 	if has.Step > r.Step || has.Step == r.Step && r.StepRemaining < has.StepRemaining(now)+slack {
 		r.Step = 0
 	}
-	return r.Banned || r.Step > 0
+	return r.Banned || r.Allowed || r.Step > 0
 }

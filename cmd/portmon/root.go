@@ -57,6 +57,7 @@ run.`,
 	cobra.CheckErr(root.MarkPersistentFlagFilename("config", "toml"))
 	root.AddCommand(
 		applyCommand(p), listCommand(p), whyCommand(p), statusCommand(p), banCommand(p), unbanCommand(p),
+		allowCommand(p), disallowCommand(p),
 		watchCommand(p), saveCommand(p), removeCommand(p),
 		configCommand(p), versionCommand(p),
 	)

@@ -130,7 +130,7 @@ func (p *cli) rememberBans(
 	}
 	made, putErr := put()
 	if putErr == nil && err != nil {
-		p.warn("the ban is not remembered, and ends with a reboot or a flush of nftables: %v", err)
+		p.warn("it is not remembered, and ends with a reboot or a flush of nftables: %v", err)
 	}
 	return made, putErr
 }
@@ -152,6 +152,9 @@ func catchUp(b, held *book.Book, sameTable bool) {
 				b.Free(row.Source)
 			} else if row.Banned && !now.Banned {
 				b.Lift(row.Source)
+			}
+			if row.Allowed && !now.Allowed {
+				b.Disallow(row.Source)
 			}
 		}
 	}

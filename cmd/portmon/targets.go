@@ -176,6 +176,7 @@ func (l *targetList) read(p *cli, cmd *cobra.Command, args []string) (err error)
 // either: if an argument is wrong, or with --strict.
 func (l *targetList) skip(p *cli) error {
 	var fatal []error
+	var dangerous *danger // that was skipped
 	type entry struct {
 		prefix  netip.Prefix
 		address bool
@@ -198,12 +199,16 @@ func (l *targetList) skip(p *cli) error {
 				fatal = append(fatal, err)
 			} else if skipped++; skipped <= fewTargets {
 				p.note("skipped: %v", err)
+				errors.As(err, &dangerous)
 			}
 		}
 	}
 	l.targets = kept
 	if skipped > 0 {
 		p.note("%s skipped", text.Plural(skipped, "line"))
+	}
+	if dangerous != nil {
+		p.hint("%s", dangerous.Hint())
 	}
 	if more := len(fatal) - fewTargets; more > 0 {
 		fatal = append(fatal[:fewTargets], fmt.Errorf("and %d more", more))

@@ -39,7 +39,7 @@ as portmon ban reads it.`,
   portmon unban 198.51.100.0/24
   portmon unban --all
   portmon unban --all --reason "guesses passwords"`,
-		ValidArgsFunction: p.completeBanned,
+		ValidArgsFunction: p.complete(banRoles...),
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case all && len(args) > 0:
@@ -153,10 +153,8 @@ func (p *cli) unban(h *ruleset.Handle, list targetList) error {
 	if !few {
 		p.print("unbanned %s of %s\n", text.Plural(len(lifted), "source"), text.Plural(len(list.targets), "source"))
 	}
-	for i, e := range lifted {
-		if few && (i == 0 || e.Interval != lifted[i-1].Interval) { // a source can be under several bans
-			p.print("unbanned %s\n", e.Interval)
-		}
+	if few {
+		p.reportLifted(lifted)
 	}
 	var errs []error
 	for _, t := range list.targets {
@@ -179,6 +177,15 @@ func (p *cli) unban(h *ruleset.Handle, list targetList) error {
 	return p.failEach(errs)
 }
 
+// reportLifted reports bans that were lifted.
+func (p *cli) reportLifted(lifted []ruleset.Entry) {
+	for i, e := range lifted {
+		if i == 0 || e.Interval != lifted[i-1].Interval { // a source can be under several bans
+			p.print("unbanned %s\n", e.Interval)
+		}
+	}
+}
+
 // unbanOf returns the command that lifts a ban. For a range that is not a
 // prefix, which is not portmon's work, only nft has one.
 func unbanOf(e ruleset.Entry) string {
@@ -196,9 +203,7 @@ func (p *cli) unbanAll(h *ruleset.Handle) error {
 	if h.Exists {
 		p.print("lifted all %s\n", text.Plural(n, "ban"))
 	}
-	return p.forget(h, lifting{within: []netip.Prefix{
-		netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
-	}}, nil)
+	return p.forget(h, lifting{within: everything}, nil)
 }
 
 // unbanReason lifts the bans that somebody made with that reason.

@@ -19,6 +19,7 @@ type watcher interface {
 	Reload() error
 	Removing() error
 	Unbanned(alone bool, prefixes ...netip.Prefix) (had []netip.Prefix, err error)
+	Disallowed(prefixes ...netip.Prefix) (had []netip.Prefix, err error)
 	Close()
 }
 
@@ -30,7 +31,7 @@ func dialWatcher(socket string) (watcher, error) { return control.Dial(socket) }
 // namespace, or if we may not ask it: who may edit the table may do without. It
 // warns of one that is there and does not answer.
 func (p *cli) runningWatcher() (watcher, control.Status) {
-	if p.state == "" {
+	if p.state == "" || p.hangs {
 		return nil, control.Status{}
 	}
 	w, err := p.env.watcher(control.Path(p.state))
@@ -45,9 +46,11 @@ func (p *cli) runningWatcher() (watcher, control.Status) {
 	return nil, control.Status{}
 }
 
-// withoutWatcher warns if there is a watcher that does not answer.
+// withoutWatcher warns if there is a watcher that does not answer, which is not
+// asked again.
 func (p *cli) withoutWatcher(err error) {
 	if err != nil && !errors.Is(err, control.ErrNone) && !errors.Is(err, fs.ErrPermission) {
+		p.hangs = true
 		p.warn("going on without the watcher: %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -70,6 +71,10 @@ func (w *pretender) Unbanned(alone bool, ps ...netip.Prefix) ([]netip.Prefix, er
 	return w.had, w.note(strings.Join(texts, " "))
 }
 
+func (w *pretender) Disallowed(ps ...netip.Prefix) ([]netip.Prefix, error) {
+	return w.had, w.note(fmt.Sprintf("disallowed %v", ps))
+}
+
 // watched runs a command on a host on which a pretender watches.
 func watched(t *testing.T, s *site, w *pretender, config string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
@@ -97,6 +102,8 @@ func TestCommandsTellTheWatcher(t *testing.T) {
 		{"apply", "applying, reload"},
 		{"ban 203.0.113.7 198.51.100.0/24", ""},
 		{"ban --offence 203.0.113.8", ""},
+		{"allow 203.0.113.7", "unbanned alone 203.0.113.7/32"},
+		{"disallow 203.0.113.7", "disallowed [203.0.113.7/32]"},
 		{"list", "book"},
 		{"why 203.0.113.7", "book"},
 		{"save", "save"},
@@ -124,7 +131,7 @@ func TestCommandsTellTheWatcher(t *testing.T) {
 
 // A watcher that hangs is asked once, and what it would do is done without it.
 func TestWatcherHangs(t *testing.T) {
-	for _, args := range []string{"list", "why 203.0.113.7", "status", "save", "ban 203.0.113.9", "unban 203.0.113.7", "apply", "remove"} {
+	for _, args := range []string{"list", "why 203.0.113.7", "status", "save", "ban 203.0.113.9", "unban 203.0.113.7", "allow 203.0.113.7", "disallow 203.0.113.7", "apply", "remove"} {
 		t.Run(args, func(t *testing.T) {
 			t.Parallel()
 			site, config := newSite(t), testConfig(t)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -38,7 +39,7 @@ DNAT would change.`,
 		Example: `  portmon why 203.0.113.7
   portmon why 203.0.113.7 --port 3389
   portmon why 2001:db8:5:6::7 --json | jq -r .verdict`,
-		ValidArgsFunction: p.completeBanned,
+		ValidArgsFunction: p.complete(append(slices.Clone(banRoles), ruleset.RoleAllow)...),
 		Args: func(cmd *cobra.Command, args []string) (err error) {
 			changed := cmd.Flags().Changed
 			switch {
@@ -100,6 +101,7 @@ type verdict string
 const (
 	banned      verdict = "banned"
 	whitelisted verdict = "whitelisted" // bans have no effect
+	allowed     verdict = "allowed"     // the same, for a time
 	ownAddress  verdict = "own_address" // never banned by the packet path
 	notBanned   verdict = "not_banned"
 )
@@ -113,6 +115,7 @@ type answer struct {
 	Source        netip.Prefix `json:"source"`
 	Verdict       verdict      `json:"verdict"`
 	WhitelistedBy string       `json:"whitelisted_by,omitempty"`
+	Allowed       *ban         `json:"allowed,omitempty"`
 	Bans          []ban        `json:"bans"`
 	// NoEffect is why the kernel lets packets pass, or may, in spite of a ban.
 	NoEffect string `json:"no_effect,omitempty"`
@@ -171,9 +174,19 @@ func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {
 		return nil, err
 	}
 	a.unroutable = !back.Found
+	if st.Allowed != nil {
+		for _, prefix := range st.Allowed.Prefixes() {
+			if prefix.Contains(q.from) {
+				b := newBan(*st.Allowed, prefix, p.now())
+				a.Allowed = &b
+			}
+		}
+	}
 	switch {
 	case st.Whitelisted != nil:
 		a.Verdict, a.WhitelistedBy = whitelisted, st.Whitelisted.String()
+	case st.Allowed != nil:
+		a.Verdict = allowed
 	case len(a.Bans) > 0:
 		a.Verdict = banned
 		a.NoEffect, err = noEffect(h, q.from, a.Bans[0].Set)

@@ -15,6 +15,7 @@ var verdicts = map[verdict]struct {
 }{
 	banned:      {red, "is banned", ": packets from it are dropped, except replies to what this host asked"},
 	whitelisted: {green, "is whitelisted", " by %s: it is never banned, and no ban has an effect"},
+	allowed:     {green, "is allowed", " %s: until then it is never banned, and no ban has an effect"},
 	ownAddress:  {green, "is an address of this host", ": it is never banned"},
 	notBanned:   {green, "is not banned", ""},
 }
@@ -25,6 +26,8 @@ func (a *answer) print(p *cli) {
 	switch {
 	case a.NoEffect != "":
 		v.means = ", but " + a.NoEffect
+	case a.Verdict == allowed:
+		v.means = fmt.Sprintf(v.means, a.Allowed.allowance())
 	case a.WhitelistedBy != "":
 		v.means = fmt.Sprintf(v.means, a.WhitelistedBy)
 	}

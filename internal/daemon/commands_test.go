@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -115,7 +114,7 @@ func TestStatus(t *testing.T) {
 		PID: p.Process.Pid, NetNS: netns, Since: got.Since, Config: l.file(), Table: true, TableCurrent: true,
 		Rows: 1, Offenders: 1, Resyncs: got.Resyncs,
 	}
-	if !reflect.DeepEqual(got, want) || got.Resyncs < 1 {
+	if got != want || got.Resyncs < 1 {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

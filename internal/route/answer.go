@@ -122,19 +122,28 @@ func parseRoute(b []byte) (found, error) {
 		case unix.RTA_PREFSRC:
 			f.local, _ = netip.AddrFromSlice(ad.Bytes())
 		case unix.RTA_MULTIPATH:
-			f.devices = append(f.devices, nexthops(ad.Bytes())...)
+			for _, hop := range nexthops(ad.Bytes()) {
+				f.devices = append(f.devices, hop.device)
+			}
 		}
 	}
 	return f, ad.Err()
 }
 
-// nexthops returns the devices of a list of struct rtnexthop, each of which
-// attributes follow.
-func nexthops(b []byte) (devices []uint32) {
+// nexthop is one of the ways that a multipath route leads.
+type nexthop struct {
+	device uint32
+	attributes
+}
+
+// nexthops reads a list of struct rtnexthop, each of which attributes follow.
+func nexthops(b []byte) (hops []nexthop) {
 	for len(b) >= unix.SizeofRtNexthop {
-		devices = append(devices, native.Uint32(b[4:]))
-		size := (int(native.Uint16(b)) + 3) &^ 3
-		b = b[min(max(size, unix.SizeofRtNexthop), len(b)):]
+		size := min(max(int(native.Uint16(b)), unix.SizeofRtNexthop), len(b))
+		// Attributes that cannot be read are as good as none.
+		all, _ := netlink.UnmarshalAttributes(b[unix.SizeofRtNexthop:size])
+		hops = append(hops, nexthop{native.Uint32(b[4:]), attributesOf(all)})
+		b = b[min((size+3)&^3, len(b)):]
 	}
-	return devices
+	return hops
 }

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -56,6 +57,50 @@ func TestOnLink6(t *testing.T) {
 	want := []string{"2001:db8:1::/64", "2001:db8:2::/64", "2001:db8:3::80/121", "2001:db8:4:4::/64", "fd00:1:2:3::/64"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// Neighbours are found wherever the kernel says it: by addresses, of both ends
+// of a link from point to point, and by default routes of any form.
+func TestNeighbours(t *testing.T) {
+	l := newLab(t)
+	l.route(unix.AF_INET, main, 100, 0)
+	l.route(unix.AF_INET6, main, 100, 0, 1)
+	l.route(unix.AF_INET, main, 200, 1)
+	l.route(unix.AF_INET, other, 100, 1) // which no rule leads to
+	l.routeTo("198.18.0.0/24", main, 100, 1)
+	l.check(l.rtnl.RouteAppend(&vnl.Route{
+		Dst: network("0.0.0.0/1"), LinkIndex: l.up[1].B.Index, Via: &vnl.Via{AddrFamily: unix.AF_INET6, Addr: net.ParseIP("2001:db8:2::9")},
+	}))
+	l.host.AddAddr("lo", "203.0.113.5/24")
+	l.host.AddAddr("eth1", "203.0.113.6/32")
+	eth1, err := l.rtnl.LinkByName("eth1")
+	l.check(err)
+	l.check(l.rtnl.AddrAdd(eth1, &vnl.Addr{IPNet: &net.IPNet{IP: net.ParseIP("10.0.0.1").To4(), Mask: net.CIDRMask(30, 32)}, Peer: network("10.0.0.0/30")}))
+
+	got := read(t, l.host)
+	first4, first6 := l.up[0].A.IPv4, l.up[0].A.IPv6
+	second4, second6 := l.up[1].A.IPv4, l.up[1].A.IPv6
+	want := []netip.Addr{first4, second4, first6, second6, netip.MustParseAddr("2001:db8:2::9")}
+	if !slices.Equal(got.Gateways, want) {
+		t.Errorf("gateways: got %v, want %v", got.Gateways, want)
+	}
+	networks := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/30"), netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24")}
+	if !slices.Equal(got.OnLink4, networks) {
+		t.Errorf("networks: got %v, want %v", got.OnLink4, networks)
+	}
+	for _, own := range []netip.Addr{
+		l.up[0].B.IPv4, l.up[1].B.IPv6, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("203.0.113.5"),
+		netip.MustParseAddr("203.0.113.6"), netip.MustParseAddr("10.0.0.1"),
+	} {
+		if !slices.Contains(got.Own, own) {
+			t.Errorf("own addresses: %v is not among %v", own, got.Own)
+		}
+	}
+	for _, a := range []netip.Addr{first4, first6, netip.MustParseAddr("10.0.0.0")} {
+		if slices.Contains(got.Own, a) {
+			t.Errorf("own addresses: %v, of a neighbour, is among %v", a, got.Own)
+		}
 	}
 }
 

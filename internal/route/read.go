@@ -28,8 +28,11 @@ var native = binary.NativeEndian
 type reader struct {
 	conn        *netlink.Conn
 	interrupted bool
-	names       map[uint32]string        // of interfaces, but for loopback
-	own, onLink []netip.Prefix           // of IPv6; own addresses have the length of their network
+	names       map[uint32]string // of interfaces, but for loopback
+	own, onLink []netip.Prefix    // of IPv6; own addresses have the length of their network
+	addrs       []netip.Addr      // own ones, of both families
+	onLink4     []netip.Prefix
+	gateways    []netip.Addr
 	ways        map[byte]*Ways           // by family, as is all that follows
 	tables      map[byte]map[uint32]bool // to which rules lead: true if one of them does so for all packets
 	defaults    map[choice][]hops
@@ -63,12 +66,21 @@ func (a attributes) have(kinds ...uint16) bool {
 	return slices.ContainsFunc(kinds, func(k uint16) bool { return a[k] != nil })
 }
 
+func attributesOf(all []netlink.Attribute) attributes {
+	a := make(attributes, len(all))
+	for _, one := range all {
+		a[one.Type] = one.Data
+	}
+	return a
+}
+
 func (r *reader) read() error {
 	r.names, r.defaults = map[uint32]string{}, map[choice][]hops{}
 	r.ways = map[byte]*Ways{unix.AF_INET: {}, unix.AF_INET6: {}}
 	r.tables = map[byte]map[uint32]bool{unix.AF_INET: {}, unix.AF_INET6: {}}
 	err := errors.Join(
 		r.list("interfaces", unix.RTM_GETLINK, unix.AF_UNSPEC, unix.SizeofIfInfomsg, r.link),
+		r.list("addresses", unix.RTM_GETADDR, unix.AF_INET, unix.SizeofIfAddrmsg, r.address),
 		r.list("addresses", unix.RTM_GETADDR, unix.AF_INET6, unix.SizeofIfAddrmsg, r.address))
 	for family, tables := range r.tables {
 		rules := r.list("routing rules", unix.RTM_GETRULE, family, unix.SizeofRtMsg, r.rule)
@@ -106,11 +118,7 @@ func (r *reader) list(
 		if err != nil {
 			return fmt.Errorf("list %s: %w", what, err)
 		}
-		a := make(attributes, len(all))
-		for _, one := range all {
-			a[one.Type] = one.Data
-		}
-		take(m.Data[:header], a)
+		take(m.Data[:header], attributesOf(all))
 	}
 	return nil
 }
@@ -127,12 +135,25 @@ func (r *reader) link(h []byte, a attributes) {
 	}
 }
 
-// address takes a struct ifaddrmsg. On a link from point to point the address
-// is that of the far end.
+// address takes a struct ifaddrmsg. On a link from point to point IFA_ADDRESS is
+// that of the far end, and the network is that.
 func (r *reader) address(h []byte, a attributes) {
 	addr, ok := netip.AddrFromSlice(a[unix.IFA_ADDRESS])
-	if ok && h[3] == unix.RT_SCOPE_UNIVERSE && r.names[native.Uint32(h[4:])] != "" {
-		r.own = append(r.own, netip.PrefixFrom(addr, int(h[1])))
+	local, own := netip.AddrFromSlice(a[unix.IFA_LOCAL])
+	if !own {
+		local = addr
+	}
+	if own || ok {
+		r.addrs = append(r.addrs, local)
+	}
+	if !ok || h[3] != unix.RT_SCOPE_UNIVERSE || r.names[native.Uint32(h[4:])] == "" {
+		return
+	}
+	switch p := netip.PrefixFrom(addr, int(h[1])); {
+	case addr.Is6():
+		r.own = append(r.own, p)
+	case !p.IsSingleIP():
+		r.onLink4 = append(r.onLink4, p.Masked())
 	}
 }
 
@@ -162,8 +183,9 @@ func (r *reader) route(h []byte, a attributes) {
 	if a.have(unix.RTA_OIF) {
 		by.add(a.number(unix.RTA_OIF, 0))
 	}
-	for _, device := range nexthops(a[unix.RTA_MULTIPATH]) {
-		by.add(device)
+	several := nexthops(a[unix.RTA_MULTIPATH])
+	for _, hop := range several {
+		by.add(hop.device)
 	}
 	// Where net.ipv4.nexthop_compat_mode is off, all we hear is the number of a
 	// nexthop object, which can be several.
@@ -176,6 +198,10 @@ func (r *reader) route(h []byte, a attributes) {
 			table = 0
 		}
 		r.addDefault(w, choice{h[0], h[3], table, string(a[unix.RTA_SRC])}, by)
+		r.addGateway(a)
+		for _, hop := range several {
+			r.addGateway(hop.attributes)
+		}
 	case narrow <= h[1] && h[1] < 128 && !a.have(unix.RTA_GATEWAY) && len(by.devices) == 1 && r.names[by.devices[0]] != "":
 		r.onLink = append(r.onLink, by.dst)
 	}
@@ -203,6 +229,18 @@ func (r *reader) addDefault(w *Ways, c choice, by hops) {
 	r.defaults[c] = append(r.defaults[c], by)
 }
 
+// addGateway adds the gateway of a default route, if it has one. Its family may
+// be another than that of the route: then it is in a struct rtvia.
+func (r *reader) addGateway(a attributes) {
+	b := a[unix.RTA_GATEWAY]
+	if via := a[unix.RTA_VIA]; len(via) > 2 {
+		b = via[2:]
+	}
+	if addr, ok := netip.AddrFromSlice(b); ok {
+		r.gateways = append(r.gateways, addr)
+	}
+}
+
 // facts draws the conclusions.
 func (r *reader) facts() Facts {
 	for _, w := range r.ways {
@@ -225,5 +263,11 @@ func (r *reader) facts() Facts {
 	}
 	slices.SortFunc(f.OnLink6, text.ComparePrefixes)
 	f.OnLink6 = slices.Compact(f.OnLink6)
+	slices.SortFunc(r.onLink4, text.ComparePrefixes)
+	f.OnLink4 = slices.Compact(r.onLink4)
+	for to, addrs := range map[*[]netip.Addr][]netip.Addr{&f.Own: r.addrs, &f.Gateways: r.gateways} {
+		slices.SortFunc(addrs, netip.Addr.Compare)
+		*to = slices.Compact(addrs)
+	}
 	return f
 }

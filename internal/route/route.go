@@ -18,6 +18,12 @@ import (
 
 // Facts are what the routes of a network namespace mean.
 type Facts struct {
+	// Own are the addresses of all interfaces, and Gateways those of default
+	// routes, sorted.
+	Own, Gateways []netip.Addr
+	// OnLink4 are the IPv4 networks of this host's own addresses, sorted; not
+	// those of loopback, and of addresses that are alone.
+	OnLink4 []netip.Prefix
 	// OnLink6 are the IPv6 networks of this host's own addresses, of 48 to 127
 	// bits, sorted; not those of link-local addresses and of loopback.
 	OnLink6 []netip.Prefix

@@ -120,8 +120,6 @@ in
           whitelist_files = key (lib.types.listOf lib.types.path) [ ]
             "Files with more of them, such as ./whitelist.txt, which the build checks, or \"/var/lib/whitelist.txt\", which everybody must be able to read."
           // { apply = map (file: if builtins.isPath file then "${file}" else file); };
-          whitelist_names = key (lib.types.listOf lib.types.str) [ ]
-            "Names of hosts, such as that of a home connection, whose addresses the watcher has allowed.";
 
           trap.tcp = key ports
             [
@@ -152,6 +150,8 @@ in
             "How many sources of one IPv4 /24 must offend within a week for all of it to be banned; 0 is off.";
           ban.subnet6 = key (lib.types.ints.between 0 1000) 8 "The same for the sources of one IPv6 /48.";
           ban.size = key (lib.types.ints.between 1 16777216) 65536 "How many bans fit, for IPv4 and IPv6 each.";
+
+          allow.login = key duration "7d" "For how long the host is allowed that has just logged in by SSH; 0 is off.";
 
           watch.state = key lib.types.str "/var/lib/portmon/state.jsonl"
             "Where bans and offences are remembered; the units may write in /var/lib/portmon only.";

@@ -1,0 +1,281 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// allowTime is how long a source is allowed if the user does not say.
+const allowTime = 8 * time.Hour
+
+type allowOptions struct {
+	length time.Duration // 0: allowTime; below: forever
+	reason string
+}
+
+func allowCommand(p *cli) *cobra.Command {
+	var o allowOptions
+	var length string
+	var login bool
+	cmd := &cobra.Command{
+		Use:   "allow ADDR|PREFIX|RANGE... | --login",
+		Short: "allow addresses and prefixes for a time",
+		Long: `Allow sees to it that addresses, prefixes and ranges are never banned and never
+dropped, for 8 hours or as --for says, as if they were whitelisted: what they do
+is no offence. It lifts their bans and forgets their offences. A ban of a larger
+prefix stays, and has no effect on what is allowed. An IPv6 address is allowed
+alone; to allow its network, write it with /64.
+
+A source that is allowed already gets the duration of --for, also if that is
+shorter; without --for, an allowance that lasts as long or longer is left alone.
+Where allowances overlap, the longest counts. They are remembered as bans are,
+and outlast a reboot.
+
+With --login it allows the host that has just logged in, for as long as login in
+[allow] of the configuration says: an IPv6 host with its /64, since its address
+changes. It is for pam_exec in /etc/pam.d/sshd, and takes everything from its
+environment. A failed login allows nobody. Whatever goes wrong, it ends within a
+second with exit code 0, so that it can neither fail nor delay a login.`,
+		Example: `  portmon allow 203.0.113.7
+  portmon allow 198.51.100.0/24 2001:db8:5:6::/64 --for 3d --reason "audit"
+  # at the end of /etc/pam.d/sshd
+  # session optional pam_exec.so quiet type=open_session /usr/bin/portmon allow --login`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case login && len(args) > 0:
+				return usage(cmd, "--login and %s cannot be combined", args[0])
+			case !login && len(args) == 0:
+				return usage(cmd, "missing argument: an address or a prefix to allow, or --login")
+			}
+			return errors.Join(noTwoOf(cmd, "login", "for"), noTwoOf(cmd, "login", "reason"))
+		},
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if login {
+				p.allowLogin()
+				return nil
+			}
+			if cmd.Flags().Changed("for") {
+				if o.length, err = parseBanTime(length); err != nil {
+					return usage(cmd, "%w", err)
+				}
+			}
+			if err := checkReason(o.reason, ruleset.CauseHand.String()+": "); err != nil {
+				return usage(cmd, "%w", err)
+			}
+			targets, err := parseTargets(cmd, args)
+			if err == nil {
+				err = p.findState(cmd, nil)
+			}
+			if err != nil {
+				return err
+			}
+			return p.withTable(func(h *ruleset.Handle) error { return p.allow(h, targets, o) })
+		},
+	}
+	cmd.Flags().StringVar(&length, "for", "", `allow for a `+"`DURATION`"+` such as 90 (seconds), 8h, 3d or 1w, or "forever"`)
+	cmd.Flags().StringVar(&o.reason, "reason", "", "keep a `TEXT` with it, which list --allowed and why show")
+	cmd.Flags().BoolVar(&login, "login", false, "allow the host that pam_exec says has logged in")
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(
+		[]cobra.Completion{"1h", "8h", "1d", "3d", "30d", forever}, cobra.ShellCompDirectiveNoFileComp)))
+	return cmd
+}
+
+// allow allows targets, unless any of them cannot be.
+func (p *cli) allow(h *ruleset.Handle, targets []target, o allowOptions) error {
+	length := allowTime
+	if o.length != 0 {
+		length = max(o.length, 0) // 0 is forever from here on
+	}
+	var records []ruleset.Record
+	var errs []error
+	for _, t := range targets {
+		if err := ruleset.CheckSource(t.prefix); err != nil {
+			errs = append(errs, fmt.Errorf("allow %s: %w", t.text, err))
+			continue
+		}
+		exempt, err := h.Exempt(t.prefix)
+		if err != nil {
+			return fmt.Errorf("allow %s: %w", t.text, err)
+		}
+		if left := lastingExemption(exempt, t.prefix, length, o.length == 0); left != nil {
+			p.note("%v", left)
+			continue
+		}
+		records = append(records, ruleset.Record{
+			Source: t.prefix, Allowed: true, Timeout: length, Remaining: length, Cause: ruleset.CauseHand, Comment: o.reason,
+		})
+	}
+	if len(errs) > 0 || len(records) == 0 {
+		return p.failEach(errs)
+	}
+	lifted, covered, err := p.rememberAllowed(h, records)
+	if err != nil {
+		return fmt.Errorf("allow: %w", err)
+	}
+	for i := range records {
+		p.print("allowed %s %s\n", text.Prefix(records[i].Source), banTime(length))
+	}
+	p.reportLifted(lifted)
+	for _, r := range records {
+		for _, e := range covered {
+			if e.Covers(nftset.Prefix(r.Source).Interval) {
+				p.note("the ban of %s stays, and has no effect on %s", e.Interval, text.Prefix(r.Source))
+			}
+		}
+	}
+	return nil
+}
+
+// lastingExemption returns why a prefix need not be allowed for a time, 0 for
+// ever: it is whitelisted, or allowed for as long, by a larger prefix or unless
+// its own allowance may be shortened.
+func lastingExemption(exempt error, p netip.Prefix, length time.Duration, extend bool) error {
+	var allowed *ruleset.AllowedError
+	if errors.As(exempt, &allowed) {
+		held := heldBan{allowed.Entry.Set, allowed.Entry.Remaining}
+		if !held.outlasts(length) || !extend && allowed.Entry.Interval == nftset.Prefix(p).Interval {
+			return nil
+		}
+	}
+	return exempt
+}
+
+// rememberAllowed allows sources and lifts their bans, and notes that unless a
+// watcher does.
+func (p *cli) rememberAllowed(h *ruleset.Handle, records []ruleset.Record) (lifted, covered []ruleset.Entry, err error) {
+	if set := ruleset.RoleAllow.Set(records[0].Source.Addr(), 0); h.Set(set) == nil {
+		return nil, nil, &hinted{fmt.Errorf("the table is that of an earlier version: it has no set %s", set), runApply}
+	}
+	_, err = p.rememberBans(h, records, func() ([]ruleset.Record, error) {
+		err := withSets(h, func() (err error) { _, lifted, covered, err = h.Allow(records); return err })
+		return records, err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	// What was banned or remembered within them is to stay forgotten.
+	var l lifting
+	for _, e := range lifted {
+		l.alone = append(l.alone, e.Interval)
+	}
+	for i := range records {
+		if source := records[i].Source; !source.IsSingleIP() && records[i].Cause == ruleset.CauseHand {
+			l.within = append(l.within, source)
+		}
+	}
+	if len(l.alone)+len(l.within) > 0 {
+		err = p.forget(h, l, lifted)
+	}
+	return lifted, covered, err
+}
+
+func disallowCommand(p *cli) *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "disallow ADDR|PREFIX|RANGE... | --all",
+		Short: "end what portmon allow began",
+		Long: `Disallow ends the allowances of addresses, and of prefixes and all that is
+within them, whoever made them. What was disallowed stays so after a reboot or a
+flush of nftables. Bans that were lifted do not come back.
+
+Without a table, remembered allowances are forgotten all the same. It is not an
+error if there is nothing to end, but it is one if a source is still allowed
+afterwards, because a larger prefix is.`,
+		Example: `  portmon disallow 203.0.113.7
+  portmon disallow --all`,
+		ValidArgsFunction: p.complete(ruleset.RoleAllow),
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case all && len(args) > 0:
+				return usage(cmd, "--all and %s cannot be combined", args[0])
+			case !all && len(args) == 0:
+				return usage(cmd, "missing argument: an address or a prefix to disallow, or --all")
+			}
+			return nil
+		},
+		PreRunE: p.findState,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			targets, err := parseTargets(cmd, args)
+			if err != nil {
+				return err
+			}
+			c, h, err := p.open()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			return p.disallow(h, targets, all)
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "end all allowances")
+	return cmd
+}
+
+// disallow ends the allowances of targets, or all.
+func (p *cli) disallow(h *ruleset.Handle, targets []target, all bool) error {
+	prefixes := everything
+	if !all {
+		prefixes = nil
+		for _, t := range targets {
+			prefixes = append(prefixes, t.prefix)
+		}
+	}
+	var ended, covered []ruleset.Entry
+	err := withSets(h, func() error {
+		gone, around, err := h.Disallow(prefixes...)
+		ended, covered = append(ended, gone...), around
+		return err
+	})
+	if err != nil && !errors.Is(err, errNoTable) {
+		return fmt.Errorf("disallow: %w", err)
+	}
+	had, err := p.forgetAllowed(h, prefixes)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("ended, but a reboot or a flush of nftables can bring the allowances back: %w", err)
+	case !h.Exists && len(had) == 0:
+		return errNoTable
+	case !h.Exists:
+		p.print("forgot %s\n", text.Plural(len(had), "remembered allowance"))
+		return nil
+	case all:
+		p.print("ended all %s\n", text.Plural(len(ended), "allowance"))
+	default:
+		for _, e := range ended {
+			p.print("disallowed %s\n", e.Interval)
+		}
+	}
+	var errs []error
+	for _, t := range targets {
+		iv := nftset.Prefix(t.prefix).Interval
+		still := false
+		for _, e := range covered {
+			if still = e.Covers(iv); still {
+				errs = append(errs, &hinted{
+					fmt.Errorf("%s is still allowed: inside %s", text.Prefix(t.prefix), e.Interval),
+					"end that: portmon disallow " + e.Interval.String(),
+				})
+				break
+			}
+		}
+		gone := false
+		for _, e := range ended {
+			gone = gone || iv.Covers(e.Interval)
+		}
+		if !gone && !still {
+			p.note("%s was not allowed", text.Prefix(t.prefix))
+		}
+	}
+	if err != nil {
+		errs = append(errs, err)
+	}
+	return p.failEach(errs)
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// loginPatience is how long a login waits for it to be allowed.
+const loginPatience = time.Second
+
+// allowLogin allows the host that has just logged in. The login goes on whatever
+// becomes of that, and after a second at the latest: then what is still waited
+// for ends with the process. What is to be said goes to standard error, which
+// pam_exec throws away unless it is told to log it.
+func (p *cli) allowLogin() {
+	said := make(chan []byte, 1)
+	go func() {
+		var buffer bytes.Buffer
+		defer func() {
+			recover() // a fault of portmon's is no reason to fail either
+			said <- buffer.Bytes()
+		}()
+		e := p.env
+		e.stdout, e.stderr = &buffer, &buffer
+		own := &cli{env: e, ui: newUI(e), configFile: p.configFile}
+		own.finish(own.allowPeer())
+	}()
+	select {
+	case b := <-said:
+		p.err.Write(b)
+	case <-time.After(loginPatience):
+		p.warn("allow --login: no end within %v: the host may not be allowed", loginPatience)
+	}
+}
+
+// allowPeer allows the host of the session that PAM opens, as its environment
+// says (pam_exec(8)). PAM opens one only once the user is authenticated, so that
+// a failed login never gets here.
+func (p *cli) allowPeer() error {
+	switch p.getenv("PAM_TYPE") {
+	case "open_session":
+	case "":
+		return errors.New("allow --login: PAM_TYPE is not set: it is for pam_exec to run")
+	default:
+		return nil
+	}
+	addr, err := parseAddr(p.getenv("PAM_RHOST"))
+	if err != nil {
+		return nil // a local session, or a name, which anybody can have who has a domain
+	}
+	length := config.LoginTime(p.configFile)
+	if length == 0 {
+		return nil
+	}
+	_ = p.findState(nil, nil) // without it, it is not remembered
+	return p.withTable(func(h *ruleset.Handle) error {
+		exempt, err := h.Exempt(netip.PrefixFrom(addr, addr.BitLen()))
+		if err != nil || errors.As(exempt, new(*ruleset.WhitelistedError)) {
+			return err
+		}
+		source, err := h.Source(addr)
+		if err == nil {
+			exempt, err = h.Exempt(source)
+		}
+		// Most logins come again soon: as long as nearly all of the time is left,
+		// nothing is written.
+		if err != nil || lastingExemption(exempt, source, length-length/16, true) != nil {
+			return err
+		}
+		user := p.getenv("PAM_USER")
+		if checkReason(user, ruleset.CauseLogin.String()+": ") != nil {
+			user = ""
+		}
+		_, _, err = p.rememberAllowed(h, []ruleset.Record{{
+			Source: source, Allowed: true, Timeout: length, Remaining: length, Cause: ruleset.CauseLogin, Comment: user,
+		}})
+		if err != nil {
+			return fmt.Errorf("allow %s, which has logged in: %w", text.Prefix(source), err)
+		}
+		p.note("allowed %s %s", text.Prefix(source), banTime(length))
+		return nil
+	})
+}
