@@ -67,7 +67,7 @@ func (h *Handle) Allow(records []Record) (refused []error, lifted, covered []Ent
 // returns those that it has ended, and those of larger prefixes that cover one
 // of ps and stay.
 func (h *Handle) Disallow(ps ...netip.Prefix) (ended, covered []Entry, err error) {
-	return h.lift(within(ps...), h.roleSets(RoleAllow))
+	return h.lift(within(ps...), h.roleSets(RoleAllow, RoleKnocked))
 }
 
 // Allowed streams the allowances that overlap one of the prefixes; all if there
@@ -77,7 +77,7 @@ func (h *Handle) Allowed(ps ...netip.Prefix) iter.Seq2[Entry, error] {
 	if len(ps) > 0 {
 		q = within(ps...)
 	}
-	return h.entries(q, RoleAllow)
+	return h.entries(q, RoleAllow, RoleKnocked)
 }
 
 // Exempt returns why a prefix cannot be banned: a *WhitelistedError or an

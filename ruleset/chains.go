@@ -28,6 +28,7 @@ const (
 )
 
 func count(counter string) string { return `counter name "` + counter + `"` }
+func cameInBy(name string) string { return `iifname "` + name + `"` }
 func goTo(chain string) string    { return "goto " + chain }
 
 func dportIn(proto byte, set string) string { return protoName(proto) + " dport @" + set }
@@ -85,7 +86,12 @@ func chains(s Spec, asked askedNets) []Chain {
 // spends anything on it. The innocent leave by the rule of their family.
 func (c *compiler) early() {
 	c.base(chainEarly, earlyPriority)
-	c.rule(isOpening, goTo(chainEarlyOpening))
+	if c.knocks() {
+		c.rule(isOpening, goTo(chainKnock))
+		c.knock()
+	} else {
+		c.rule(isOpening, goTo(chainEarlyOpening))
+	}
 	c.chain(chainEarlyOpening)
 	for _, f := range families {
 		c.rule(c.inNoBan(f), accept)
@@ -94,8 +100,9 @@ func (c *compiler) early() {
 	// A chain of its own, as rules for prefixes that are banned by hand lead to
 	// it, and are added by those who do not know the Spec.
 	c.chain(chainEarlyBanned)
+	c.acceptInterfaces()
 	for _, f := range families {
-		c.rule(f.notExempt(), notFromLoopback, count(CounterDropped), drop)
+		c.rule(c.notExempt(f), notFromLoopback, count(CounterDropped), drop)
 	}
 }
 
@@ -137,23 +144,36 @@ func (c *compiler) inNoBan(f family) string {
 // exempting are the sets of a family whose sources are never banned and never
 // dropped. Being of intervals they cost some 40 ns each even while they are
 // empty, so only offenders and what comes to closed ports ask them.
-func (f family) exempting() []string { return []string{f.whitelist(), f.allow()} }
+func (c *compiler) exempting(f family) []string {
+	if c.knocks() {
+		return []string{f.whitelist(), f.allow(), f.knocked()}
+	}
+	return []string{f.whitelist(), f.allow()}
+}
 
 // notExempt matches sources that are in none of these sets.
-func (f family) notExempt() string {
+func (c *compiler) notExempt(f family) string {
 	var questions []string
-	for _, set := range f.exempting() {
+	for _, set := range c.exempting(f) {
 		questions = append(questions, f.whole().notIn(set))
 	}
 	return strings.Join(questions, " ")
 }
 
-// acceptExempt accepts packets of sources that are in one of them.
+// acceptExempt accepts packets of sources that are in one of them, and those that
+// come in by interfaces that are whitelisted.
 func (c *compiler) acceptExempt() {
+	c.acceptInterfaces()
 	for _, f := range families {
-		for _, set := range f.exempting() {
+		for _, set := range c.exempting(f) {
 			c.rule(f.whole().in(set), accept)
 		}
+	}
+}
+
+func (c *compiler) acceptInterfaces() {
+	for _, name := range slices.Sorted(slices.Values(c.Interfaces)) {
+		c.rule(cameInBy(name), accept)
 	}
 }
 

@@ -180,11 +180,20 @@ func (t *Table) compileSets(s Spec) {
 		for _, proto := range s.graceProtocols() {
 			t.dynamic(f.grace(proto), f.pair, s.Grace, servedSize)
 		}
+		if s.knocks() {
+			for stage := 1; stage < len(s.Knock.TCP); stage++ {
+				t.dynamic(f.knock(stage), f.key, s.Knock.Within, s.Size)
+			}
+			t.dynamic(f.knocked(), f.key, s.Knock.Allow, s.Size)
+		}
 	}
 	t.ports(setTrapTCP, s.TrapTCP)
 	t.ports(setTrapUDP, s.TrapUDP)
 	if s.Scan.Ports > 0 {
 		t.ports(setIgnoreTCP, s.Scan.Ignore)
+	}
+	if s.knocks() {
+		t.ports(setKnockTCP, s.Knock.ports())
 	}
 	if s.Grace > 0 {
 		t.add(nftset.Set{Name: setStarting, Type: nftset.InetProto, Flags: nftset.FlagTimeout})

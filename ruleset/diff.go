@@ -146,7 +146,7 @@ func (p *Plan) remakes(want *Set, have *nftset.Set) bool {
 // remembers reports whether a set is about what sources have done.
 func remembers(set string) bool {
 	role, _ := RoleOf(set)
-	return role != RoleNone && role != RoleAllow || slices.ContainsFunc(families[:], func(f family) bool {
+	return role != RoleNone && !role.Allows() || slices.ContainsFunc(families[:], func(f family) bool {
 		return slices.Contains([]string{f.cut(), f.crowd(), f.hits(), f.probed(), f.score()}, set)
 	})
 }
@@ -256,6 +256,11 @@ func isOurs(set string) bool {
 		return true
 	}
 	for _, f := range families {
+		for stage := 1; stage < MaxKnocks; stage++ {
+			if set == f.knock(stage) {
+				return true
+			}
+		}
 		if slices.Contains([]string{
 			f.whitelist(), f.cut(), f.crowd(), f.hits(), f.probed(), f.score(), f.served(),
 			f.grace(unix.IPPROTO_TCP), f.grace(unix.IPPROTO_UDP),
@@ -263,7 +268,7 @@ func isOurs(set string) bool {
 			return true
 		}
 	}
-	return slices.Contains([]string{setTrapTCP, setTrapUDP, setIgnoreTCP, setSingle6, setOwn6, setStarting}, set)
+	return slices.Contains([]string{setTrapTCP, setTrapUDP, setIgnoreTCP, setKnockTCP, setSingle6, setOwn6, setStarting}, set)
 }
 
 // learnOwn adds the networks of this host that the table does not know, as far

@@ -65,8 +65,11 @@ func (s *State) Entry(set string, el nftset.Element) (e Entry, ok bool) {
 	if known := s.Set(set); e.Timeout == 0 && e.Remaining > 0 && known != nil {
 		e.Timeout = known.Timeout
 	}
-	if e.Interval = s.addresses(role, el.Interval); role == RoleAllow {
+	switch e.Interval = s.addresses(role, el.Interval); role {
+	case RoleAllow:
 		e.Cause, e.Comment = allowedBy(el.Comment)
+	case RoleKnocked:
+		e.Cause = CauseKnock
 	}
 	return e, true
 }
@@ -77,7 +80,7 @@ func (s *State) Entry(set string, el nftset.Element) (e Entry, ok bool) {
 func (s *State) addresses(role Role, iv nftset.Interval) nftset.Interval {
 	a := iv.From.Addr()
 	switch {
-	case role == RoleNet || role == RoleAllow:
+	case role == RoleNet || role.Allows():
 	case role == RoleSubnet:
 		return nftset.Prefix(netip.PrefixFrom(a, familyOfAddr(a).subnetLen)).Interval
 	case s.network(a).Addr() == a:

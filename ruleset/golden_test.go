@@ -19,6 +19,8 @@ func TestGolden(t *testing.T) {
 		"udp.nft":      Compile(specs["UDP traps"]).String(),
 		"asked.nft":    compile(specs["prefix6 128"], askedNets{true, true}).String(),
 		"strict.nft":   Compile(specs["strict"]).String(),
+		"knock.nft":    Compile(specs["knock"]).String(),
+		"observe.nft":  Compile(specs["observe"]).String(),
 	} {
 		path := filepath.Join("testdata", "golden", name)
 		if *update {

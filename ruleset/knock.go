@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -58,4 +59,68 @@ func (k Knock) validate(
 	}
 	duration("Knock.Within", k.Within, MinBanTime, MaxKnockWithin)
 	duration("Knock.Allow", k.Allow, MinBanTime, MaxBanTime)
+}
+
+func (s Spec) knocks() bool { return len(s.Knock.TCP) > 0 }
+
+// knockPorts are the ports of the sequence, as those of traps are listed.
+func (k Knock) ports() (out []Ports) {
+	for _, port := range k.TCP {
+		out = append(out, Ports{port, port})
+	}
+	return out
+}
+
+// knock looks at what opens a connection, before it is dropped if its source is
+// banned. The sets are filled from the first on: who is in one is in the first
+// one, which is therefore all that a packet to another port asks.
+func (c *compiler) knock() {
+	last := len(c.Knock.TCP) // its set is that of those who are let in
+	on := goTo(chainEarlyOpening)
+	add := func(f family, stage int) string {
+		if stage == last {
+			return element("update", f.knocked(), f.whole().saddr(), c.Knock.Allow)
+		}
+		return element("update", f.knock(stage), f.whole().saddr(), c.Knock.Within)
+	}
+	forget := func(f family, from int) (statements []string) {
+		for stage := from; stage < last; stage++ {
+			statements = append(statements, element("delete", f.knock(stage), f.whole().saddr(), 0))
+		}
+		return statements
+	}
+	end := func() {
+		for _, f := range families {
+			c.rule(append([]string{f.whole().in(f.knock(1))}, forget(f, 1)...)...)
+		}
+		c.rule(on)
+	}
+	c.chain(chainKnock)
+	c.rule(dportIn(anyProtocol, setKnockTCP), goTo(chainKnockPort))
+	end()
+
+	c.chain(chainKnockPort)
+	c.rule("fib daddr type != local", on)
+	for stage := last; stage >= 1; stage-- {
+		for _, f := range families {
+			s := f.whole()
+			statements := []string{fmt.Sprintf("th dport %d", c.Knock.TCP[stage-1])}
+			switch {
+			case stage == last:
+				statements = append(append(statements, s.in(f.knock(stage-1)), add(f, stage)), forget(f, 1)...)
+			case stage == 1:
+				statements = append(append(statements, forget(f, 2)...), add(f, 1))
+			default:
+				// A packet that is sent again is no harm, but one out of turn is. The
+				// first set is renewed last, so that it outlasts this one.
+				statements = append(statements, s.in(f.knock(stage-1)))
+				if stage+1 < last {
+					statements = append(statements, s.notIn(f.knock(stage+1)))
+				}
+				statements = append(statements, add(f, stage), add(f, 1))
+			}
+			c.rule(append(statements, on)...)
+		}
+	}
+	end()
 }

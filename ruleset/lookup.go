@@ -70,6 +70,12 @@ func (h *Handle) lookup(a netip.Addr) (st Standing, err error) {
 			st.Step, st.StepRemaining = e.Step, e.StepRemaining
 		}
 	}
+	if el, ok, err := h.get(RoleKnocked.Set(a, 0), own); err != nil {
+		return st, err
+	} else if ok && st.Allowed == nil {
+		e, _ := h.Entry(RoleKnocked.Set(a, 0), el)
+		st.Allowed = &e
+	}
 	_, st.Suspect, err = h.get(familyOfAddr(a).score(), nftset.AddrKey(st.Source.Addr()))
 	return st, err
 }

@@ -35,6 +35,8 @@ func Counters() []string { return slices.Clone(counters) }
 // Names of the chains.
 const (
 	chainEarly        = "early"         // base: prerouting, before conntrack
+	chainKnock        = "knock"         // what opens connections: is it a knock?
+	chainKnockPort    = "knock_port"    // it is: in its turn?
 	chainEarlyOpening = "early_opening" // what opens connections: is its source banned?
 	chainEarlyBanned  = "early_banned"  // its source is banned: may the packet pass all the same?
 	chainGuard        = "guard"         // base: prerouting, behind conntrack and DNAT
@@ -61,6 +63,7 @@ const (
 	setTrapTCP   = "trap_tcp"
 	setTrapUDP   = "trap_udp"
 	setIgnoreTCP = "ignore_tcp"
+	setKnockTCP  = "knock_tcp"
 	setSingle6   = "single6"  // prefixes whose addresses are banned one by one
 	setOwn6      = "own6"     // the same: the networks of this host's own addresses
 	setStarting  = "starting" // protocols whose traps are not armed yet
@@ -111,6 +114,8 @@ func graceOf(proto byte) func(family) string {
 
 func (f family) whitelist() string       { return "whitelist" + f.suffix }
 func (f family) allow() string           { return "allow" + f.suffix }
+func (f family) knock(stage int) string  { return "knock" + f.suffix + "_" + strconv.Itoa(stage) }
+func (f family) knocked() string         { return "knocked" + f.suffix }
 func (f family) ban() string             { return "ban" + f.suffix }
 func (f family) net() string             { return "net" + f.suffix }
 func (f family) subnet() string          { return "subnet" + f.suffix }
@@ -148,17 +153,21 @@ const (
 	RoleStep         // tier4_1, tier6_1, tier4_2, …: offended at that step of the ladder
 	RoleScanner      // scanner4, scanner6: banned for a scan, and not for a packet to a trap port
 	RoleAllow        // allow4, allow6: never banned and never dropped, for a time
+	RoleKnocked      // knocked4, knocked6: the same, as they have knocked
 )
 
 // Bans reports whether what a set of the role holds is banned.
 func (r Role) Bans() bool { return r == RoleBan || r == RoleNet || r == RoleSubnet }
+
+// Allows reports whether what a set of the role holds is allowed.
+func (r Role) Allows() bool { return r == RoleAllow || r == RoleKnocked }
 
 // roles are the roles of all sets that have one, by name. They are asked for
 // with each element that is read.
 var roles = func() map[string]roleAndStep {
 	all := make(map[string]roleAndStep)
 	for _, f := range families {
-		for _, role := range []Role{RoleBan, RoleNet, RoleSubnet, RoleScanner, RoleAllow} {
+		for _, role := range []Role{RoleBan, RoleNet, RoleSubnet, RoleScanner, RoleAllow, RoleKnocked} {
 			all[role.of(f, 0)] = roleAndStep{role, 0}
 		}
 		for step := 1; step <= MaxSteps; step++ {
@@ -198,6 +207,8 @@ func (r Role) of(f family, step int) string {
 		return f.tier(step)
 	case RoleAllow:
 		return f.allow()
+	case RoleKnocked:
+		return f.knocked()
 	}
 	return ""
 }

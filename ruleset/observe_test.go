@@ -1,10 +1,17 @@
 package ruleset
 
 import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/portmon/portmon/internal/lab"
+	"github.com/portmon/portmon/internal/nflog"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -71,4 +78,246 @@ func TestEnforcingForgets(t *testing.T) {
 		}
 		l.forgive()
 	}
+}
+
+// observed is a lab whose table observes, beside one whose table enforces, and one
+// without a table. All three get the same packets.
+type observed struct {
+	observing, enforcing, bare *fixture
+	logs                       [2]*nflog.Conn
+}
+
+func newObserved(t *testing.T, spec Spec) *observed {
+	t.Helper()
+	spec.LogGroup, spec.LogThreshold = 700, 1
+	o := &observed{newTrap(t, observing(spec)), newTrap(t, spec), newLab(t), [2]*nflog.Conn{}}
+	for i, l := range []*fixture{o.observing, o.enforcing} {
+		var err error
+		if o.logs[i], err = nflog.Dial(&nflog.Config{Group: spec.LogGroup, NetNS: l.Host.FD()}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { o.logs[i].Close() })
+	}
+	for _, l := range o.all() {
+		l.newContainer()
+		l.newNameServer()
+		l.Host.Sysctl("net.netfilter.nf_conntrack_tcp_be_liberal", "1")
+		l.Host.AddRoute("198.51.97.0/24", "lo")
+		l.Host.AddRoute("2001:db8:97::/48", "lo")
+	}
+	return o
+}
+
+func (o *observed) all() []*fixture { return []*fixture{o.observing, o.enforcing, o.bare} }
+
+// with returns the labs on behalf of a subtest.
+func (o *observed) with(t testing.TB) *observed {
+	return &observed{o.observing.with(t), o.enforcing.with(t), o.bare.with(t), o.logs}
+}
+
+// send sends a packet to each host, and fails the test unless the host that
+// observes answers as one without a table does, and counts and logs as the one
+// that enforces. dropped is whether that one drops it.
+func (o *observed) send(what string, dropped bool, packet func(l *fixture) netnstest.Packet) {
+	t := o.observing.T
+	t.Helper()
+	var went [2]map[string]uint64
+	var answers [3]netnstest.AnswerKind
+	var logged [2]string
+	for i, l := range o.all() {
+		if l == o.bare {
+			answers[i] = l.Internet.Probe(packet(l)).Kind
+			break
+		}
+		before := l.counters()
+		answers[i] = l.Internet.Probe(packet(l)).Kind
+		went[i] = l.counters()
+		for name := range went[i] {
+			if went[i][name] -= before[name]; went[i][name] > 1 {
+				t.Errorf("%s: counter %s counts the packet %d times", what, name, went[i][name])
+			}
+		}
+		logged[i] = o.logged(i, went[i][CounterBanned] > 0)
+	}
+	if answers[0] != answers[2] {
+		t.Errorf("%s: the answer is %v, without a table %v", what, netnstest.Answer{Kind: answers[0]}, netnstest.Answer{Kind: answers[2]})
+	}
+	if (answers[1] == netnstest.NoAnswer) != dropped {
+		t.Errorf("%s: the answer where the table enforces is %v", what, netnstest.Answer{Kind: answers[1]})
+	}
+	if !maps.Equal(went[0], went[1]) || logged[0] != logged[1] {
+		t.Errorf("%s: counted %v and logged %q, where the table enforces %v and %q", what, went[0], logged[0], went[1], logged[1])
+	}
+}
+
+// logged returns the prefix of a message of the log group.
+func (o *observed) logged(i int, waits bool) string {
+	o.observing.T.Helper()
+	if !waits {
+		return ""
+	}
+	if err := o.logs[i].SetReadDeadline(time.Now().Add(lab.Patience)); err != nil {
+		o.observing.T.Fatal(err)
+	}
+	got, _, err := o.logs[i].Receive(nil)
+	if err != nil || len(got) != 1 {
+		o.observing.T.Fatalf("got the messages %v, %v", got, err)
+	}
+	return got[0].Prefix
+}
+
+// same fails the test unless the two tables hold the same of each source.
+func (o *observed) same() {
+	t := o.observing.T
+	t.Helper()
+	held := func(l *fixture) (all []string) {
+		h := l.open()
+		for i := range h.Sets {
+			set := &h.Sets[i]
+			for el, err := range l.conn.Elements(set) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, fmt.Sprint(set.Name, " ", el.Interval, " ", el.Timeout))
+			}
+		}
+		slices.Sort(all)
+		return all
+	}
+	onlyObserved, onlyEnforced := apart(held(o.observing), held(o.enforcing), strings.Compare)
+	if len(onlyObserved)+len(onlyEnforced) > 0 {
+		t.Errorf("only where the table observes: %q; only where it enforces: %q", onlyObserved, onlyEnforced)
+	}
+}
+
+// TestObserveDropsNothing sends everything that is dropped, to a host that
+// observes and one that enforces side by side.
+func TestObserveDropsNothing(t *testing.T) {
+	t.Parallel()
+	spec := trapSpec()
+	spec.Scan.Ports, spec.Subnet4, spec.Subnet6 = 2, 3, 3
+	o := newObserved(t, spec)
+	for i, name := range []string{"IPv4", "IPv6"} {
+		t.Run(name, func(t *testing.T) { o.with(t).offences(families[i]) })
+	}
+	o.same()
+}
+
+func (o *observed) offences(f family) {
+	source := func() (src netip.Addr) {
+		for _, l := range o.all() {
+			src = l.source(f) // which is the same everywhere
+		}
+		return src
+	}
+	syn := func(src netip.Addr, port uint16) func(*fixture) netnstest.Packet {
+		return func(l *fixture) netnstest.Packet { return l.SYN(src, port) }
+	}
+	trapped, scanner, byUDP, byHand, forgiven := source(), source(), source(), source(), source()
+	banned := func(what string, src netip.Addr) {
+		o.send(what+": SYN to a trap", true, syn(src, lab.TrapTCP))
+		o.send(what+": SYN to a closed port", true, syn(src, lab.Closed))
+		o.send(what+": FIN", true, func(l *fixture) netnstest.Packet { return l.TCP(src, lab.Closed, fin) })
+		o.send(what+": ACK", true, func(l *fixture) netnstest.Packet { return l.TCP(src, lab.OpenTCP, netnstest.FlagACK) })
+		o.send(what+": datagram", true, func(l *fixture) netnstest.Packet { return l.UDP(src, lab.OpenUDP) })
+		o.send(what+": datagram to a trap", true, func(l *fixture) netnstest.Packet { return l.UDP(src, trapUDP) })
+		o.send(what+": ping", true, func(l *fixture) netnstest.Packet { return netnstest.Ping(src, l.To(src, 0).Addr(), 7) })
+		o.send(what+": routed SYN", true, func(*fixture) netnstest.Packet { return netnstest.SYN(src, at(container(src), lab.Closed)) })
+		o.send(what+": routed datagram", true, func(*fixture) netnstest.Packet {
+			return netnstest.Datagram(src, at(container(src), lab.OpenUDP), "hello")
+		})
+	}
+	o.send("a trap", true, syn(trapped, lab.TrapTCP))
+	banned("trapped", trapped)
+	o.send("a closed port", false, syn(scanner, lab.Closed))
+	o.send("the same again", false, syn(scanner, lab.Closed))
+	o.send("another closed port", true, syn(scanner, 1))
+	banned("scanner", scanner)
+	o.send("a UDP trap", true, func(l *fixture) netnstest.Packet { return l.UDP(byUDP, trapUDP) })
+	banned("by UDP", byUDP)
+	for _, l := range []*fixture{o.observing, o.enforcing} {
+		l.ban(time.Hour, netip.PrefixFrom(byHand, f.bits()-8).Masked().String())
+	}
+	banned("banned by hand", byHand)
+	for step := 1; step <= 3; step++ {
+		o.send(fmt.Sprint("offence ", step), true, syn(forgiven, lab.TrapTCP))
+		for _, l := range []*fixture{o.observing, o.enforcing} {
+			l.NFT("flush set inet portmon " + f.ban()) // its time is over
+		}
+	}
+	for i := range 3 {
+		src := addr(fmt.Sprintf("198.51.99.%d", i+1))
+		if f.is6() {
+			src = addr(fmt.Sprintf("2001:db8:99:%d::1", i+1))
+		}
+		o.send("a subnet", true, syn(src, lab.TrapTCP))
+	}
+	subnet := [...]string{"198.51.99.200", "2001:db8:99:200::1"}[index(f)]
+	banned("a subnet", addr(subnet))
+	unroutable := [...]string{"198.51.97.9", "2001:db8:97::9"}[index(f)]
+	for range 2 {
+		for _, l := range []*fixture{o.observing, o.enforcing} {
+			before := l.counters()
+			l.Want(l.SYN(addr(unroutable), lab.TrapTCP), netnstest.NoAnswer) // to lo
+			l.wantCounts(before, map[string]uint64{CounterUnroutable: 1})
+		}
+	}
+}
+
+// TestObserveCutsNoConnection bans a client that is connected to a service.
+func TestObserveCutsNoConnection(t *testing.T) {
+	t.Parallel()
+	for i, name := range []string{"IPv4", "IPv6"} {
+		t.Run(name, func(t *testing.T) { newObserved(t, trapSpec()).connected(families[i]) })
+	}
+}
+
+func (o *observed) connected(f family) {
+	client := nameServer[index(f)]
+	var far [3]net.Conn
+	for i, l := range o.all() {
+		var err error
+		if far[i], err = l.Internet.Dial("tcp", client, l.To(client, lab.OpenTCP), lab.Patience); err != nil {
+			l.T.Fatal(err)
+		}
+		if err := netnstest.Echo(far[i]); err != nil {
+			l.T.Fatal(err)
+		}
+		if l.Internet.Fence(); l != o.bare {
+			l.ban(time.Hour, cidr(banOf(client)))
+		}
+	}
+	segment := func(l *fixture) netnstest.Packet {
+		p := l.TCP(client, lab.OpenTCP, netnstest.FlagACK)
+		p.Src = far[slices.Index(o.all(), l)].LocalAddr().(*net.TCPAddr).AddrPort()
+		return p
+	}
+	for i := range 2 {
+		o.send(fmt.Sprint("segment of a connection ", i), true, segment)
+	}
+	for _, l := range []*fixture{o.observing, o.enforcing} {
+		if n := l.size(f.cut()); n != 1 {
+			l.T.Errorf("%s holds %d elements, want 1", f.cut(), n)
+		}
+	}
+	o.observing.Visit(client)
+	if err := netnstest.Echo(far[0]); err != nil {
+		o.observing.T.Errorf("the table observes, and cuts a connection: %v", err)
+	}
+}
+
+// TestObserveRetries is of more packets than one to a trap that make an offence.
+func TestObserveRetries(t *testing.T) {
+	t.Parallel()
+	o := newObserved(t, retrySpec(time.Hour))
+	for i, name := range []string{"IPv4", "IPv6"} {
+		t.Run(name, func(t *testing.T) {
+			o, f := o.with(t), families[i]
+			for n := range 5 {
+				src := [...]netip.Addr{addr("198.51.100.7"), addr("2001:db8:7::7")}[index(f)]
+				o.send(fmt.Sprint("packet ", n), true, func(l *fixture) netnstest.Packet { return l.SYN(src, lab.TrapTCP) })
+			}
+		})
+	}
+	o.same()
 }

@@ -41,6 +41,9 @@ func (c *compiler) opening() {
 	if c.Observe {
 		c.acceptBanned()
 	}
+	if c.knocks() {
+		c.rule(dportIn(anyProtocol, setKnockTCP), accept)
+	}
 	if c.remembersServed() {
 		c.acceptServed(anyProtocol, family.served)
 	}

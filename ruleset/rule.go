@@ -238,6 +238,8 @@ func (p *parser) statement() {
 		p.add(&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: p.next()})
 	case "meta":
 		p.meta()
+	case "iifname":
+		p.iifname()
 	case "log":
 		p.log()
 	case "limit":
@@ -285,6 +287,17 @@ func (p *parser) meta() {
 	default:
 		p.check(false)
 	}
+}
+
+// iifname reads the name of an interface, or its beginning and *.
+func (p *parser) iifname() {
+	name, begins := strings.CutSuffix(p.next(), "*")
+	data := []byte(name)
+	if !begins {
+		data = make([]byte, unix.IFNAMSIZ)
+		copy(data, name)
+	}
+	p.add(&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register}, compare(expr.CmpOpEq, data...))
 }
 
 func (p *parser) log() {

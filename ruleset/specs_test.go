@@ -65,6 +65,15 @@ func specs() map[string]Spec {
 		s.Prefix6 = 56 // the table has a digest of its own only if more differs
 		s.Own6 = []netip.Prefix{netip.MustParsePrefix("2001:db8:2::/64"), netip.MustParsePrefix("2001:db8:1::/64"), netip.MustParsePrefix("2001:db8:1::/96")}
 	})
+	add("interfaces", func(s *Spec) { s.Interfaces = []string{"wg0", "br-*", "abcdefghijklmno", "a*", "tail$cale`0"} })
+	add("knock", func(s *Spec) { s.Knock.TCP = []uint16{7001, 9003, 8002} })
+	add("shortest knock", func(s *Spec) { s.Knock = Knock{[]uint16{1, 65535}, MinBanTime, MinBanTime} })
+	add("longest knock", func(s *Spec) {
+		s.Knock = Knock{[]uint16{8, 1, 7, 2, 6, 3, 5, 4}, MaxKnockWithin, MaxBanTime}
+	})
+	add("knock, interfaces and observe", func(s *Spec) {
+		s.Knock.TCP, s.Interfaces, s.Observe, s.Scan.Ports = []uint16{23, 80, 22}, []string{"wg0"}, true, 1
+	})
 	add("observe", func(s *Spec) { s.Observe, s.TrapUDP, s.MaxRetry, s.Subnet4 = true, []Ports{{161, 161}}, 2, 3 })
 	add("observe strictly", func(s *Spec) { s.Observe, s.Scan.Ports, s.Prefix6 = true, 1, 128 })
 	add("observe nothing", func(s *Spec) { s.Observe, s.TrapTCP, s.Scan.Ports = true, nil, 0 })

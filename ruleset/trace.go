@@ -23,7 +23,8 @@ type Packet struct {
 	Proto uint8      // unix.IPPROTO_TCP, which stands for a SYN, _UDP, _ICMP or _ICMPV6
 
 	// Device and Index are of the interface that it comes in by. If they are not
-	// known, "" and 0, it is any but lo, whose index is 1.
+	// known, "" and 0, it is any but lo, whose index is 1, and those that are
+	// whitelisted.
 	Device string
 	Index  uint32
 
@@ -44,6 +45,8 @@ const (
 	AskLoopback    = "loopback"
 	AskWhitelisted = "whitelisted"
 	AskAllowed     = "allowed"
+	AskInterface   = "interface"  // is it whitelisted?
+	AskKnock       = "knock_port" // is the port one of the sequence?
 	AskOwnAddress  = "own_address"
 	AskListener    = "listener"
 	AskRouteBack   = "route_back"
@@ -245,6 +248,13 @@ func (t *tracer) because(chain string, verdict expr.VerdictKind, last string) st
 // none or does not match.
 func (t *tracer) rule(chain string, exprs []expr.Any) (expr.Verdict, error) {
 	t.about, t.unsure = "", [len(t.unsure)]bool{}
+	if name, ok := interfaceOf(chain, exprs); ok {
+		yes := t.p.Device != "" && strings.HasPrefix(t.p.Device+strings.Repeat("\x00", unix.IFNAMSIZ), name)
+		if t.ask(AskInterface, yes, nftset.Element{}); yes {
+			return expr.Verdict{Kind: expr.VerdictAccept}, nil
+		}
+		return expr.Verdict{Kind: expr.VerdictContinue}, nil
+	}
 	for _, e := range exprs {
 		if v, ok := e.(*expr.Verdict); ok {
 			return *v, nil
@@ -260,6 +270,21 @@ func (t *tracer) rule(chain string, exprs []expr.Any) (expr.Verdict, error) {
 	return expr.Verdict{Kind: expr.VerdictContinue}, nil
 }
 
+// interfaceOf returns the name, or the beginning of one, of the interface that a
+// rule of the chain whitelists.
+func interfaceOf(chain string, exprs []expr.Any) (name string, ok bool) {
+	if len(exprs) != 3 || !slices.Contains([]string{chainEarlyBanned, chainBanned, chainExempt}, chain) {
+		return "", false
+	}
+	meta, isMeta := exprs[0].(*expr.Meta)
+	cmp, isCmp := exprs[1].(*expr.Cmp)
+	v, isVerdict := exprs[2].(*expr.Verdict)
+	if !isMeta || !isCmp || !isVerdict || meta.Key != expr.MetaKeyIIFNAME || cmp.Op != expr.CmpOpEq || v.Kind != expr.VerdictAccept {
+		return "", false
+	}
+	return string(cmp.Data), true
+}
+
 // questionOf returns the question that a set answers, "" for one that is of no
 // interest to users.
 func questionOf(set string) string {
@@ -268,7 +293,7 @@ func questionOf(set string) string {
 	}
 	for _, q := range []struct{ prefix, name string }{
 		{"served_", AskServed}, {"trap_", AskTrapPort}, {setIgnoreTCP, AskIgnored}, {"probed", AskProbed},
-		{"whitelist", AskWhitelisted}, {"allow", AskAllowed},
+		{"whitelist", AskWhitelisted}, {"allow", AskAllowed}, {"knocked", AskAllowed}, {setKnockTCP, AskKnock},
 		{"grace_", AskGrace}, {setStarting, AskStarting},
 	} {
 		if strings.HasPrefix(set, q.prefix) {

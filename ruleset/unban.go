@@ -38,7 +38,7 @@ func (h *Handle) unban(q *selection) (lifted, covered []Entry, err error) {
 func (h *Handle) lift(q *selection, sets []*nftset.Set) (lifted, covered []Entry, err error) {
 	for _, set := range sets {
 		role, _ := RoleOf(set.Name)
-		verdict := role.Bans() || role == RoleAllow
+		verdict := role.Bans() || role.Allows()
 		var gone []nftset.Interval
 		for el, err := range h.elements(set, q) {
 			if err != nil {

@@ -63,6 +63,8 @@ var settled = map[string][2]string{
 	ruleset.AskLoopback:    {"loopback", "it comes in by loopback"},
 	ruleset.AskWhitelisted: {"whitelisted", "its source is whitelisted"},
 	ruleset.AskAllowed:     {"allowed", "its source is allowed"},
+	ruleset.AskInterface:   {"interface", "it comes in by an interface that is whitelisted"},
+	ruleset.AskKnock:       {"knock_port", "the port is one of a knock, and never an offence ([knock] tcp)"},
 	ruleset.AskOwnAddress:  {"own_address", "its source is an address of this host"},
 	ruleset.AskListener:    {"listener", "a program listens on the port"},
 	ruleset.AskRouteBack:   {"unroutable", "it has no route back by the interface it came in by, and may be forged"},
