@@ -28,7 +28,13 @@ func TestStatusText(t *testing.T) {
 			"trapped": {1234567, 74074020}, "banned": {65536, 3932160}, "full": {2, 120}, "dropped": {98765432, 5925925920},
 			"held_back": {7, 420}, "mine": {1, 1},
 		},
-		Watcher:   watcherReport{true, &control.Status{PID: 4321, Since: testNow.Add(-2 * time.Hour), Rows: 12, SaveError: "disk full"}},
+		Watcher: watcherReport{true, &control.Status{
+			PID: 4321, Since: testNow.Add(-2 * time.Hour), Rows: 12, SaveError: "disk full",
+			Names: []control.Name{
+				{Name: "home.example.org", Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("2001:db8::7")}, Since: testNow.Add(-time.Hour)},
+				{Name: "new.example.org", Error: "lookup new.example.org: i/o timeout"},
+			},
+		}},
 		zone:      testNow.Location(),
 		Listeners: []listener{{"tcp", 5900, "0.0.0.0", []string{"ip"}, "eth1", "IPv4 on eth1"}},
 	}
@@ -38,6 +44,8 @@ traps: tcp 23, 5900-5910
   armed in 40s
   tcp 5900 has a listener for IPv4 on eth1: not a trap there while it listens
 watcher: running since 2026-01-18 09:04:26, pid 4321; remembers 12 sources
+  home.example.org: 203.0.113.7 and 2001:db8::7 since 2026-01-18 10:04:26
+  new.example.org: no address yet
 
 SET      COUNT  SIZE    TIMEOUT
 ban4     65536  65536   10m      FULL
@@ -61,6 +69,7 @@ held_back  7         420         first offences dropped, but not banned: too man
 	for _, text := range []string{
 		"portmon: warning: full: ban4: ", "portmon: hint: raise size",
 		"warning: the watcher cannot save its state: disk full",
+		"warning: the watcher has no good answer for new.example.org: lookup new.example.org: i/o timeout",
 	} {
 		if !strings.Contains(stderr.String(), text) {
 			t.Errorf("stderr: no %q in\n%s", text, stderr)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -91,6 +92,17 @@ func (r *report) printWatcher(u *ui) {
 	}
 	since := w.Since.In(r.zone).Format(clockLayout)
 	u.print("watcher: running since %s, pid %d; remembers %s\n", since, w.PID, text.Plural(w.Rows, "source"))
+	for _, n := range w.Names {
+		addresses := make([]string, len(n.Addresses))
+		for i, a := range n.Addresses {
+			addresses[i] = a.String()
+		}
+		u.print("  %s: %s", n.Name, cmp.Or(text.Enumerate(addresses, "and"), "no address yet"))
+		if !n.Since.IsZero() {
+			u.print(" since %s", n.Since.In(r.zone).Format(clockLayout))
+		}
+		u.print("\n")
+	}
 	for _, trouble := range []struct{ what, why string }{
 		{"cannot save its state", w.SaveError},
 		{"does not serve metrics at " + w.Metrics, w.MetricsError},
@@ -98,6 +110,11 @@ func (r *report) printWatcher(u *ui) {
 	} {
 		if trouble.why != "" {
 			u.warn("the watcher %s: %s", trouble.what, trouble.why)
+		}
+	}
+	for _, n := range w.Names {
+		if n.Error != "" {
+			u.warn("the watcher has no good answer for %s: %s", n.Name, n.Error)
 		}
 	}
 }

@@ -52,6 +52,10 @@ type Config struct {
 	// 0 is off.
 	Login time.Duration
 
+	// Names are the host names whose addresses the watcher has allowed: sorted, in
+	// lower case, and without a dot at the end.
+	Names []string
+
 	// Watch holds the settings of the watcher.
 	Watch Watch
 

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/portmon/portmon/internal/names"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -80,6 +81,13 @@ func (r *reader) read(root map[string]any) {
 	many(fileList, &files, validString(func(s string) bool { return s != "" }, "the name of a file"))
 	many(top.get("whitelist_interfaces"), &spec.Interfaces, validString(func(string) bool { return true },
 		`the name of an interface, such as "wg0"`))
+	hosts := top.get("whitelist_names")
+	many(hosts, &r.config.Names, hostName)
+	slices.Sort(r.config.Names)
+	r.config.Names = slices.Compact(r.config.Names)
+	if n := len(r.config.Names); n > names.MaxNames {
+		setting{r, hosts.key, nil}.report(&r.faults, fmt.Errorf("%d names: want at most %d", n, names.MaxNames))
+	}
 
 	trap := top.table("trap")
 	many(trap.get("tcp"), &spec.TrapTCP, ports)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -182,6 +183,27 @@ func addresses(s setting, to *[]netip.Prefix) {
 		return prefixes, nil
 	})
 	*to = slices.Concat(all...)
+}
+
+// hostLabel matches a part of a host name, in lower case.
+var hostLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// hostName reads the name of a host, in full.
+func hostName(s setting) (string, error) {
+	text, _ := s.value.(string)
+	name := strings.TrimSuffix(strings.ToLower(text), ".")
+	if _, err := addrlist.Parse(text); err == nil {
+		return "", errors.New("that is no name: want it in whitelist")
+	}
+	labels := strings.Split(name, ".")
+	valid := len(name) <= 253 && strings.Trim(labels[len(labels)-1], "0123456789") != "" // 203.0.113.256 is no name
+	for _, label := range labels {
+		valid = valid && hostLabel.MatchString(label)
+	}
+	if !valid {
+		return "", errors.New(`want the name of a host, such as "home.example.org"; letters beyond ASCII as "xn--…"`)
+	}
+	return name, nil
 }
 
 // isFilePath reports whether s is an absolute path that can be that of a file.

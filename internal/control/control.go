@@ -20,6 +20,7 @@
 package control
 
 import (
+	"net/netip"
 	"path/filepath"
 	"time"
 )
@@ -70,7 +71,22 @@ type Status struct {
 	// nothing is served there now.
 	Metrics      string `json:"metrics,omitempty"`
 	MetricsError string `json:"metrics_error,omitempty"`
+	// Names are the host names whose addresses are allowed.
+	Names []Name `json:"names,omitempty"`
 	// JournalDropped is how many lines of the journal were dropped, because
 	// standard error stalled or was closed.
 	JournalDropped uint64 `json:"journal_dropped"`
+}
+
+// Name is a host name whose addresses are allowed.
+type Name struct {
+	Name      string       `json:"name"`
+	Addresses []netip.Addr `json:"addresses"`
+	// Since is when they became these; zero if that was before the watcher was
+	// started.
+	Since time.Time `json:"since,omitzero"`
+	// Failures is how often a look-up had no good answer, and Error why there is
+	// none now.
+	Failures uint64 `json:"failures"`
+	Error    string `json:"error,omitempty"`
 }

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -114,7 +115,7 @@ func TestStatus(t *testing.T) {
 		PID: p.Process.Pid, NetNS: netns, Since: got.Since, Config: l.file(), Table: true, TableCurrent: true,
 		Rows: 1, Offenders: 1, Resyncs: got.Resyncs,
 	}
-	if got != want || got.Resyncs < 1 {
+	if !reflect.DeepEqual(got, want) || got.Resyncs < 1 {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

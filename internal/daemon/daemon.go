@@ -20,6 +20,7 @@ import (
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/names"
 	"github.com/portmon/portmon/internal/notice"
 	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/nftset"
@@ -60,6 +61,7 @@ type daemon struct {
 
 	parts   sync.WaitGroup // all that runs beside the watcher
 	reload  chan watch.Config
+	renamed chan struct{} // the names in the configuration may be others
 	isReady chan struct{} // closed when it is
 
 	reloading sync.Mutex // held while the configuration changes
@@ -67,6 +69,7 @@ type daemon struct {
 	mu      sync.Mutex // guards what follows
 	current *config.Config
 	notices *notice.Sender
+	named   []names.Status
 	metrics *server // nil if there is none
 	// stopMetrics returns when the metrics are not served any more.
 	stopNotices, stopMetrics func()
@@ -100,6 +103,7 @@ func Run(ctx context.Context, conf Config, reload <-chan os.Signal) (err error) 
 	d.startNotices(parts, conf.Config)
 	d.startMetrics(parts, conf.Config)
 	d.parts.Go(func() { d.reloads(parts, reload) })
+	d.parts.Go(func() { d.followNames(parts) })
 	d.parts.Go(func() { giveBack(parts) })
 	d.parts.Go(func() { d.beat(parts) })
 	d.parts.Go(func() { d.notifyStopping(ctx, parts) })
@@ -119,7 +123,7 @@ func newDaemon(conf Config) *daemon {
 	}
 	d := &daemon{
 		config: conf, current: conf.Config, since: time.Now(),
-		reload: make(chan watch.Config), isReady: make(chan struct{}),
+		reload: make(chan watch.Config), renamed: make(chan struct{}, 1), isReady: make(chan struct{}),
 		notices: notice.New(new(config.Watch), "", nil), stopNotices: func() {}, stopMetrics: func() {},
 	}
 	d.stderr = newQueue(conf.Stderr, conf.Times)
@@ -209,6 +213,13 @@ func (d *daemon) status(ctx context.Context) (control.Status, error) {
 		Table: w.Table, TableCurrent: w.TableCurrent, TableWrong: w.Wrong, Rows: w.Rows, Offenders: w.Offenders,
 		Overruns: w.LogOverruns + w.EventOverruns, Resyncs: w.Resyncs, SaveFailures: w.SaveFailures,
 		Metrics: d.current.Watch.Metrics, JournalDropped: d.stderr.dropped.Load(),
+	}
+	for _, n := range d.named {
+		name := control.Name{Name: n.Name, Addresses: n.Addrs, Since: n.Since.UTC().Truncate(time.Second), Failures: n.Failures}
+		if n.Err != nil {
+			name.Error = n.Err.Error()
+		}
+		s.Names = append(s.Names, name)
 	}
 	if w.SaveError != nil {
 		s.SaveError = w.SaveError.Error()

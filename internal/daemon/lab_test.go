@@ -23,6 +23,7 @@ import (
 	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/lab/banlab"
+	"github.com/portmon/portmon/internal/lab/dnslab"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -33,12 +34,14 @@ type settings struct {
 	metrics string
 	command []string
 	extra   string // lines at the end of [watch]
+	names   []string
 }
 
 // fixture is a lab with the files of a daemon.
 type fixture struct {
 	*banlab.Lab
-	dir string
+	dir   string
+	files map[string]string // in place of those of the system, by path
 	settings
 }
 
@@ -79,6 +82,9 @@ func (l *fixture) write() {
 	// Traps are armed at once, and no subnet is banned.
 	text := fmt.Sprintf("[trap]\ngrace = \"0s\"\n[ban]\nbantime = %s\nsubnet6 = 0\n[watch]\nstate = %q\nmetrics = %q\ncommand = %s\n%s",
 		list(l.ladder), l.state, l.metrics, list(l.command), l.extra)
+	if l.names != nil {
+		text = "whitelist_names = " + list(l.names) + "\n" + text
+	}
 	if err := os.WriteFile(l.file(), []byte(text), 0o600); err != nil {
 		l.T.Fatal(err)
 	}
@@ -182,7 +188,7 @@ func (l *fixture) runWith(stderr *os.File, watchdog time.Duration) *process {
 	if err != nil {
 		l.T.Fatal(err)
 	}
-	l.Host.Do(func() { err = p.Start() })
+	dnslab.Within(l.T, l.Host, l.files, func() { err = p.Start() })
 	if err != nil {
 		l.T.Fatal(err)
 	}

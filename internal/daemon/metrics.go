@@ -60,6 +60,7 @@ var served = []Metric{
 	{"portmon_resyncs_total", "How often the watcher has read all sets.", nil},
 	{"portmon_lag_seconds", "How old the last ban was when the watcher learned of it.", nil},
 	{"portmon_state_saves_total", "Writes of the state file, by result.", []string{"result"}},
+	{"portmon_name_failures_total", "Look-ups of a name in whitelist_names without a good answer.", []string{"name"}},
 	{"portmon_notices_total", "Notices by channel and result.", []string{"channel", "result"}},
 	{"portmon_journal_dropped_lines_total",
 		"Lines of the journal that were dropped because standard error stalled or was closed.", nil},
@@ -116,8 +117,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	send(out, "scrape_errors", boolean(c.collectWatcher(out) != nil)+boolean(c.collectTable(out) != nil))
 	send(out, "journal_dropped_lines_total", c.stderr.dropped.Load())
 	c.mu.Lock()
-	notices := c.notices.Stats()
+	notices, named := c.notices.Stats(), c.named
 	c.mu.Unlock()
+	for _, n := range named {
+		send(out, "name_failures_total", n.Failures, n.Name)
+	}
 	for channel, n := range notices {
 		send(out, "notices_total", n.Sent, channel, "sent")
 		send(out, "notices_total", n.Failed, channel, "failed")

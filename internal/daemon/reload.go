@@ -56,6 +56,10 @@ func (d *daemon) reloadNow(ask, parts context.Context) error {
 	d.mu.Lock()
 	d.current = conf
 	d.mu.Unlock()
+	select {
+	case d.renamed <- struct{}{}:
+	default: // that is known already
+	}
 	if !sameNotices(before, conf) {
 		d.startNotices(parts, conf)
 	}

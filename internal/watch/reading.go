@@ -362,8 +362,16 @@ func (k *core) isEscalated(row book.Row) bool {
 func (k *core) onStanding(s *standing, now book.Clock) {
 	_, lately := k.lifted[s.source]
 	before, _ := k.book.Get(s.source)
-	if before.Allowed && (s.Allowed == nil || !slices.Contains(s.Allowed.Prefixes(), s.source)) {
+	var allowed []netip.Prefix
+	if s.Allowed != nil {
+		allowed = s.Allowed.Prefixes()
+	}
+	if before.Allowed && !slices.Contains(allowed, s.source) {
 		k.book.Disallow(s.source)
+	}
+	for _, p := range allowed { // the sets of prefixes may have been read before the answer
+		rec := s.Allowed.Record(p)
+		k.book.Learn(book.RowOf(&rec, now.Boot))
 	}
 	there, covered := false, false // this ban; one that is at least as large
 	longest := make(map[netip.Prefix]ruleset.Record)

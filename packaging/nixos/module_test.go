@@ -76,7 +76,7 @@ func TestDefaults(t *testing.T) {
 
 // others are values of every key that differ from the default.
 var others = map[string]string{
-	"whitelist": `["198.51.100.0/24"]`, "whitelist_files": `["/var/lib/list.txt"]`,
+	"whitelist": `["198.51.100.0/24"]`, "whitelist_files": `["/var/lib/list.txt"]`, "whitelist_names": `["home.example.org"]`,
 	"trap.tcp": `[22, "100-200"]`, "trap.udp": `[53]`, "trap.grace": `0`, "trap.maxretry": `3`, "trap.findtime": `60`,
 	"scan.ports": `1`, "scan.findtime": `3600`, "scan.ignore": `[80, "40000-40100"]`,
 	"ban.bantime": `["1h"]`, "ban.forget": `"60d"`, "ban.prefix6": `56`, "ban.single6": `["2001:db8:64::/96"]`,

@@ -120,6 +120,8 @@ in
           whitelist_files = key (lib.types.listOf lib.types.path) [ ]
             "Files with more of them, such as ./whitelist.txt, which the build checks, or \"/var/lib/whitelist.txt\", which everybody must be able to read."
           // { apply = map (file: if builtins.isPath file then "${file}" else file); };
+          whitelist_names = key (lib.types.listOf lib.types.str) [ ]
+            "Names of hosts, such as that of a home connection, whose addresses the watcher has allowed.";
 
           trap.tcp = key ports
             [
