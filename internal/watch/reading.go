@@ -246,6 +246,10 @@ func (k *core) onRecord(r *reading, rec *ruleset.Record, now book.Clock) {
 		return
 	}
 	row, step := k.rowOf(rec, before, now), before.StepAt(now.Boot)
+	if rec.Banned && before.AllowedAt(now.Boot.Add(slack)) {
+		k.liftExempt(row) // as an old saved ruleset has it; the allowance is not seen by that, and put back
+		return
+	}
 	if rec.Step > 0 && rec.Step >= step {
 		r.see(source, unseenStep)
 	}
