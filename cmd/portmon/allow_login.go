@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -42,7 +42,8 @@ func (p *cli) allowLogin() {
 
 // allowPeer allows the host of the session that PAM opens, as its environment
 // says (pam_exec(8)). PAM opens one only once the user is authenticated, so that
-// a failed login never gets here.
+// a failed login never gets here. Whether the host is whitelisted does not matter,
+// as it may be taken out of that list.
 func (p *cli) allowPeer() error {
 	switch p.getenv("PAM_TYPE") {
 	case "open_session":
@@ -52,7 +53,7 @@ func (p *cli) allowPeer() error {
 		return nil
 	}
 	addr, err := parseAddr(p.getenv("PAM_RHOST"))
-	if err != nil {
+	if err != nil || !addr.IsGlobalUnicast() {
 		return nil // a local session, or a name, which anybody can have who has a domain
 	}
 	length := config.LoginTime(p.configFile)
@@ -61,18 +62,16 @@ func (p *cli) allowPeer() error {
 	}
 	_ = p.findState(nil, nil) // without it, it is not remembered
 	return p.withTable(func(h *ruleset.Handle) error {
-		exempt, err := h.Exempt(netip.PrefixFrom(addr, addr.BitLen()))
-		if err != nil || errors.As(exempt, new(*ruleset.WhitelistedError)) {
-			return err
-		}
 		source, err := h.Source(addr)
-		if err == nil {
-			exempt, err = h.Exempt(source)
-		}
-		// Most logins come again soon: as long as nearly all of the time is left,
-		// nothing is written.
-		if err != nil || lastingExemption(exempt, source, length-length/16, true) != nil {
+		if err != nil {
 			return err
+		}
+		for e, err := range h.Allowed(source) {
+			// Most logins come again soon: as long as nearly all of the time is
+			// left, nothing is written.
+			if err != nil || e.Covers(nftset.Prefix(source).Interval) && (heldBan{e.Set, e.Remaining}).outlasts(length-length/16) {
+				return err
+			}
 		}
 		user := p.getenv("PAM_USER")
 		if checkReason(user, ruleset.CauseLogin.String()+": ") != nil {
