@@ -15,6 +15,10 @@ import (
 // an interval of concatenated keys.
 const nftaSetElemKeyEnd = 10
 
+// nftaSetElemExpressions is NFTA_SET_ELEM_EXPRESSIONS, new in Linux 5.11: more
+// than one expression.
+const nftaSetElemExpressions = 11
+
 // errIntervals is the fault of a set that was said to hold single keys.
 var errIntervals = errors.New("it holds intervals")
 
@@ -22,6 +26,8 @@ var errIntervals = errors.New("it holds intervals")
 type listed struct {
 	el  Element // Interval.To equals From
 	end bool    // NFT_SET_ELEM_INTERVAL_END: From is the first key behind an interval
+
+	state nfnl.Attr // of el, which does not have it yet, as most have no use for it
 }
 
 // elementList calls f for each entry of one NEWSETELEM message, until f returns
@@ -77,6 +83,8 @@ func parseElement(t KeyType, b []byte) (l listed, err error) {
 			// An element at its end has 0 left. One that never expires does not
 			// have the attribute.
 			l.el.Remaining = max(duration(a.Uint64()), time.Millisecond)
+		case unix.NFTA_SET_ELEM_EXPR, nftaSetElemExpressions:
+			l.state = a
 		case unix.NFTA_SET_ELEM_USERDATA:
 			l.el.Comment = userDataString(a.Data, udataElemComment)
 		}

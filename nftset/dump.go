@@ -26,7 +26,9 @@ var errLeft = errors.New("the loop was left")
 //
 // Inside of the loop the connection is not free: other methods return an error.
 func (c *Conn) Elements(s *Set) iter.Seq2[Element, error] {
-	read := c.singles
+	read := func(s *Set, yield func(Element) error) error {
+		return c.singles(s, func(l listed) error { return yield(l.el) })
+	}
 	if s.Flags&FlagInterval != 0 {
 		read = c.intervals
 	}
@@ -50,7 +52,7 @@ func (c *Conn) Elements(s *Set) iter.Seq2[Element, error] {
 // shrinking (which it does in the background, for a while after the last edit),
 // those it counts are not those it has sent: it sends some twice, and others
 // not at all. Another pass finds these.
-func (c *Conn) singles(s *Set, yield func(Element) error) error {
+func (c *Conn) singles(s *Set, yield func(listed) error) error {
 	const passes = 4
 	var seen keySet
 	for range passes {
@@ -63,7 +65,7 @@ func (c *Conn) singles(s *Set, yield func(Element) error) error {
 			if !seen.add(l.el.From) {
 				return nil
 			}
-			return yield(l.el)
+			return yield(l)
 		})
 		if err != nil {
 			return err

@@ -27,6 +27,10 @@ type Element struct {
 	// Comment is at most 251 bytes. It cannot be changed without deleting the
 	// element.
 	Comment string
+
+	// State is what a counter, limit or the like keeps with the element, as the
+	// kernel encodes it. Only a [Snapshot] has it.
+	State string
 }
 
 // Addr returns the element for an address, which must be valid. It treats the

@@ -107,6 +107,9 @@ func (e *encoder) element(s *Set, el *Element, bare bool) {
 		if el.Comment != "" {
 			e.bytes(unix.NFTA_SET_ELEM_USERDATA, appendUserData(nil, udataElemComment, el.Comment))
 		}
+		if el.State != "" {
+			e.bytes(uint16(el.State[0]), []byte(el.State[1:]))
+		}
 	}
 	e.unnest(at)
 	if s.Flags&FlagInterval == 0 {

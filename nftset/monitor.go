@@ -81,6 +81,14 @@ func Listen(config *MonitorConfig) (*Monitor, error) {
 // Close closes the monitor. A Receive that waits returns os.ErrClosed.
 func (m *Monitor) Close() error { return m.wire.Close() }
 
+// Pause makes the monitor receive no more transactions, so that one of many
+// elements costs the kernel less. [Monitor.Resume] ends that: whoever then reads
+// the sets misses nothing but what has happened in between.
+func (m *Monitor) Pause() error { return m.wire.LeaveGroup(unix.NFNLGRP_NFTABLES) }
+
+// Resume ends a pause.
+func (m *Monitor) Resume() error { return m.wire.JoinGroup(unix.NFNLGRP_NFTABLES) }
+
 // SetReadDeadline makes Receive return os.ErrDeadlineExceeded from t on, also
 // one that waits already; the zero Time means never. The monitor stays usable.
 // A context ends a Receive by way of context.AfterFunc.

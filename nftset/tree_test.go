@@ -96,14 +96,14 @@ func TestPairRandom(t *testing.T) {
 				in = append(in, listed{el: el})
 			}
 			if open {
-				in = append(in, slices.Repeat([]listed{{Single(end), true}}, 1+r.IntN(2))...)
+				in = append(in, slices.Repeat([]listed{{el: Single(end), end: true}}, 1+r.IntN(2))...)
 			}
 		}
 		// An orphan lies in a gap, or where an interval begins.
 		for range r.IntN(5) {
 			k := randomKey(r, s.Type)
 			if !slices.ContainsFunc(want, func(el Element) bool { return el.Contains(k) && el.From != k }) {
-				in = append(in, listed{Single(k), true})
+				in = append(in, listed{el: Single(k), end: true})
 			}
 		}
 		in = inOrder(in)

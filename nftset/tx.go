@@ -203,7 +203,7 @@ func (tx *Tx) elements(typ uint8, flags uint16, op string, s *Set, elems iter.Se
 			tx.fail(op, s, &iv, err)
 			return
 		}
-		if list < 0 || len(e.b)-list > maxAttr-room {
+		if list < 0 || len(e.b)-list > maxAttr-room-len(el.State) {
 			if list >= 0 {
 				e.unnest(list)
 				e.finish(msg)

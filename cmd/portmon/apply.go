@@ -19,6 +19,7 @@ import (
 
 func applyCommand(p *cli) *cobra.Command {
 	var check, dryRun, boot bool
+	var confirm string
 	cmd := &cobra.Command{
 		Use:   "apply",
 		Short: "install or update the nftables table",
@@ -37,21 +38,31 @@ With --check the exit code is 3 if the kernel holds something else.
 What was applied is kept as the last good configuration. With --boot, as the
 units of the packages call it, a configuration with a fault does not leave the
 host without a table: the last good one is applied in its place, or without one
-the built-in default; what is wrong is reported, and the exit code is 2.`,
+the built-in default; what is wrong is reported, and the exit code is 2.
+
+With --confirm it is applied on trial, for a minute or as long as you say, such
+as --confirm=5m: unless you type yes, or run portmon confirm, the table is put
+back exactly as it was, with its bans and the time they had left, also if the
+connection, the terminal or this program is gone. Until it is confirmed it does
+not count as good, and a reboot comes up with what did before.`,
 		Example: `  # see what would change, have nft check it, and then do it
   portmon apply --dry-run
   portmon apply --dry-run | nft --check --file -
-  portmon apply`,
+  portmon apply --confirm`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			return errors.Join(noArgs(cmd, args), noTwoOf(cmd, "check", "dry-run", "boot"))
+			return errors.Join(noArgs(cmd, args), noTwoOf(cmd, "check", "dry-run", "boot", "confirm"))
 		},
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			if check {
 				return p.applyCheck()
 			}
+			length, err := text.ParseDuration(confirm, minTrial, maxTrial)
+			if err != nil {
+				return &usageError{hinted{fmt.Errorf("--confirm %s: %w", confirm, err), "see portmon apply --help"}}
+			}
 			load := p.loadConfig
 			if boot {
-				load = p.loadAtBoot
+				load = func() (*config.Config, route.Facts, error) { return p.loadAtBoot(true) }
 			}
 			conf, facts, fault := load()
 			if conf == nil {
@@ -65,32 +76,53 @@ the built-in default; what is wrong is reported, and the exit code is 2.`,
 			if dryRun {
 				return p.applyDryRun(c, conf, facts)
 			}
+			a := attempt{conf: conf, facts: facts, boot: boot}
 			if fault != nil {
-				return cmp.Or(p.apply(c, conf, facts, nil), error(exitCodeError(exitUsage)))
+				return cmp.Or(p.apply(c, a), error(exitCodeError(exitUsage)))
 			}
-			return p.apply(c, conf, facts, &lastgood.Config{
-				Spec: p.written, At: p.now().UTC().Truncate(time.Second), File: conf.Source,
-			})
+			a.good = &lastgood.Config{Spec: p.written, At: p.now().UTC().Truncate(time.Second), File: conf.Source}
+			if cmd.Flags().Changed("confirm") {
+				return p.tryOut(c, a, length)
+			}
+			return p.apply(c, a)
 		},
 	}
 	cmd.Flags().BoolVar(&check, "check", false, "change nothing; report what differs, and exit 3 if anything does")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false,
-		"change nothing; write the table in nft syntax, and what would change as comments")
+		"change nothing; write the table, and as comments what would change")
 	cmd.Flags().BoolVar(&boot, "boot", false, "if the configuration has a fault, apply the last good one, and exit 2")
+	cmd.Flags().StringVar(&confirm, "confirm", "60s", "put all back after `TIME`, unless confirmed")
+	cmd.Flags().Lookup("confirm").NoOptDefVal = "60s"
 	return cmd
+}
+
+// attempt is what is to be applied, and how.
+type attempt struct {
+	conf  *config.Config
+	facts route.Facts
+	boot  bool
+	good  *lastgood.Config // what becomes the last good configuration; nil: it stays
+	trial *lastgood.Trial  // good only does when this is confirmed
 }
 
 // applyPatience is how long an apply waits for another one.
 const applyPatience = 10 * time.Second
 
-// apply applies a configuration, and makes good the last good one, unless that
-// is nil.
-func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts, good *lastgood.Config) error {
+func (p *cli) apply(c *nftset.Conn, a attempt) error {
+	conf := a.conf
 	store, err := lastgood.Open(p.state, applyPatience)
 	if err != nil {
 		p.warn("the configuration will not be kept as the last good one: %v", err)
 	} else {
 		defer store.Close()
+		if a.boot {
+			err = p.failTrial(store) // what it tried is not in force any more
+		} else if a.trial == nil {
+			err = checkTrial(p.state)
+		}
+		if err != nil && !a.boot {
+			return err
+		}
 	}
 	w, _ := p.runningWatcher()
 	if w != nil {
@@ -108,8 +140,11 @@ func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts, good
 	if err != nil {
 		return err
 	}
-	if store != nil && good != nil {
-		if err := store.SetGood(good); err != nil {
+	first := false
+	if store != nil && a.good != nil && a.trial == nil {
+		before, err := lastgood.Good(p.state)
+		first = err == nil && before == nil && !a.boot
+		if err := errors.Join(store.SetGood(a.good), store.EndTrial()); err != nil {
 			p.warn("the configuration is not kept as the last good one: %v", err)
 		}
 	}
@@ -136,7 +171,10 @@ func (p *cli) apply(c *nftset.Conn, conf *config.Config, facts route.Facts, good
 			p.warn("remembered bans are not put back: %v", err)
 		}
 	}
-	p.adviseOn(r, conf, facts)
+	p.adviseOn(r, conf, a.facts)
+	if _, ssh := p.sshPeer(); ssh && first {
+		p.hint("next time, `portmon apply --confirm` takes the change back if it locks you out")
+	}
 	return nil
 }
 

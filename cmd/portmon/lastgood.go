@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
 	"time"
 
@@ -13,11 +14,15 @@ import (
 )
 
 // loadAtBoot is loadConfig for what must be there after a boot whatever the
-// file says: in the place of a faulty one it returns the last good
-// configuration, or without one the built-in default. What is wrong with the
-// file is reported and returned besides.
-func (p *cli) loadAtBoot() (*config.Config, route.Facts, error) {
+// file says: in the place of a faulty one, or one that has failed a trial, it
+// returns the last good configuration, or without one the built-in default. What
+// is wrong with the file is reported and returned besides. apply ends a trial
+// that goes on, and a watcher goes along with it.
+func (p *cli) loadAtBoot(ends bool) (*config.Config, route.Facts, error) {
 	conf, facts, fault := p.loadConfig()
+	if fault == nil {
+		fault = failedTrial(conf.Watch.State, &p.written, ends)
+	}
 	if fault == nil {
 		return conf, facts, nil
 	}
@@ -26,22 +31,38 @@ func (p *cli) loadAtBoot() (*config.Config, route.Facts, error) {
 	return conf, p.take(conf), fault
 }
 
-// standIn returns what is to be in force in the place of what the file says,
-// and warns of that. What can be read of the file about the watcher counts.
+// failedTrial returns an error if a configuration was tried, but not confirmed.
+func failedTrial(state string, spec *ruleset.Spec, ends bool) error {
+	t, err := lastgood.ReadTrial(state)
+	if err != nil || t == nil || !t.Config.Says(spec) {
+		return nil // one that cannot be read says nothing about this configuration
+	}
+	if _, on := t.Left(); on && !ends {
+		return nil
+	}
+	return &hinted{
+		fmt.Errorf("%s: it was tried, and was not confirmed", cmp.Or(t.Config.File, "built-in default")),
+		"`portmon apply --confirm` tries it again",
+	}
+}
+
+// standIn returns what is to be in force in the place of what the file says, and
+// a warning of that. What can be read of the file about the watcher counts.
 func (p *cli) standIn() *config.Config {
 	conf := config.Salvage(p.configFile)
-	conf.Warnings, conf.Spec = nil, ruleset.Default()
-	file := conf.Source
+	conf.Spec = ruleset.Default()
 	good, err := lastgood.Good(conf.Watch.State)
+	var what error
 	switch {
 	case err != nil:
-		p.warn("%s does not count, and the last good configuration cannot be read, so the built-in default does: %v", file, err)
+		what = fmt.Errorf("not used, but the built-in default, as the last good configuration cannot be read: %w", err)
 	case good == nil:
-		p.warn("%s does not count, and nothing was applied before, so the built-in default does", file)
+		what = errors.New("not used, but the built-in default, as nothing was applied before")
 	default:
 		conf.Spec = good.Spec
-		p.warn("%s does not count: the last good configuration does, %s", file, p.origin(good))
+		what = fmt.Errorf("not used, but the last good configuration, %s", p.origin(good))
 	}
+	conf.Warnings = []*config.Error{{File: cmp.Or(conf.Source, config.DefaultPath), Err: what}}
 	return conf
 }
 

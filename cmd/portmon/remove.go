@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/spf13/cobra"
 
@@ -40,6 +42,9 @@ offences are still remembered.`,
 				if err := w.Removing(); err != nil {
 					return fmt.Errorf("nothing is removed, as the watcher would put it back: %w", err)
 				}
+			}
+			if err := p.endTrial(); err != nil && !errors.Is(err, fs.ErrPermission) {
+				p.warn("the table may be put back when the trial ends: %v", err)
 			}
 			existed, err := ruleset.Remove(c, tableName)
 			switch {

@@ -56,8 +56,8 @@ run.`,
 	p.ui.config = &p.configFile
 	cobra.CheckErr(root.MarkPersistentFlagFilename("config", "toml"))
 	root.AddCommand(
-		applyCommand(p), listCommand(p), whyCommand(p), statusCommand(p), banCommand(p), unbanCommand(p),
-		allowCommand(p), disallowCommand(p),
+		applyCommand(p), confirmCommand(p), keeperCommand(p), listCommand(p), whyCommand(p), statusCommand(p),
+		banCommand(p), unbanCommand(p), allowCommand(p), disallowCommand(p),
 		watchCommand(p), saveCommand(p), removeCommand(p),
 		configCommand(p), versionCommand(p),
 	)

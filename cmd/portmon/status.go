@@ -8,6 +8,7 @@ import (
 
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/lastgood"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -71,6 +72,8 @@ type report struct {
 	Config string `json:"config"`
 	// LastGood is what was applied last.
 	LastGood *lastGoodReport `json:"last_good,omitempty"`
+	// TrialSeconds is for how long a configuration is still on trial.
+	TrialSeconds seconds `json:"trial_seconds,omitempty"`
 	trapReport
 	Sets      []setReport        `json:"sets"`
 	Counters  map[string]traffic `json:"counters"`
@@ -130,6 +133,10 @@ func (p *cli) report() (*report, error) {
 		r.Watcher = watcherReport{true, &status}
 	}
 	conf, _, err := p.loadConfig()
+	if t, err := lastgood.ReadTrial(p.state); err == nil {
+		left, _ := t.Left()
+		r.TrialSeconds = seconds(left)
+	}
 	r.LastGood = p.lastGood(func(spec ruleset.Spec) (*ruleset.Plan, error) { return ruleset.Prepare(c, spec) })
 	if err != nil {
 		return r, err

@@ -49,6 +49,9 @@ func (r *report) printForce(u *ui) {
 	default:
 		u.print("%s: %s: %s\n", r.Table, bad("not as configured"), strings.Join(r.Differences, ", "))
 	}
+	if r.TrialSeconds > 0 {
+		u.print("  on trial for another %s: `portmon confirm` keeps it\n", text.ShortDuration(time.Duration(r.TrialSeconds)))
+	}
 	if g := r.LastGood; g != nil && g.Matches && (r.InForce == nil || !*r.InForce) {
 		u.print("  it is what the last good configuration says, %s\n", g.text)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/daemon"
+	"github.com/portmon/portmon/internal/lastgood"
 )
 
 func watchCommand(p *cli) *cobra.Command {
@@ -33,7 +34,7 @@ wrong at the start, the last good one counts. SIGTERM makes it save and end.`,
   timeout --preserve-status 10 portmon watch`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			conf, _, _ := p.loadAtBoot() // what is wrong is reported
+			conf, _, _ := p.loadAtBoot(false) // what is wrong is reported
 			return p.watch(conf)
 		},
 	}
@@ -52,9 +53,10 @@ func (p *cli) watch(conf *config.Config) error {
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, unix.SIGHUP)
 	defer signal.Stop(reload)
+	awaitTrial(conf.Watch.State, reload)
 	host, _ := os.Hostname() // a notice can do without
 	c := daemon.Config{
-		Config: conf, Load: p.reloadConfig,
+		Config: conf, Load: func() (*config.Config, error) { return p.reloadConfig(reload) },
 		// systemd notes by itself when a line came.
 		Stderr: p.stderr, Times: p.getenv("JOURNAL_STREAM") == "",
 		Version: version(), Host: host, Dial: p.dial,
@@ -68,12 +70,38 @@ func (p *cli) watch(conf *config.Config) error {
 
 // reloadConfig reads the configuration again, for as long as the program runs.
 // What is doubtful about it is for the journal to say.
-func (p *cli) reloadConfig() (*config.Config, error) {
+func (p *cli) reloadConfig(reload chan<- os.Signal) (*config.Config, error) {
 	conf, err := config.Load(p.configFile)
-	if err == nil {
-		_, err = p.hostFacts(&conf.Spec)
+	if err != nil {
+		return nil, err
 	}
+	if failedTrial(conf.Watch.State, &conf.Spec, false) != nil {
+		conf = p.standIn()
+	}
+	awaitTrial(conf.Watch.State, reload)
+	_, err = p.hostFacts(&conf.Spec)
 	return conf, err
+}
+
+// awaitTrial has the configuration read again after a trial that nobody has
+// ended, because who was to do it was killed: then the last good one counts.
+func awaitTrial(state string, reload chan<- os.Signal) {
+	t, err := lastgood.ReadTrial(state)
+	if err != nil {
+		return
+	}
+	left, on := t.Left()
+	if !on {
+		return
+	}
+	time.AfterFunc(left+lastgood.Grace+time.Second, func() {
+		if now, err := lastgood.ReadTrial(state); err == nil && now != nil && now.ID == t.ID && now.Failed.IsZero() {
+			select {
+			case reload <- unix.SIGHUP:
+			default:
+			}
+		}
+	})
 }
 
 // watchdog returns how often systemd wants to hear from the process; 0 is

@@ -18,6 +18,8 @@ type watcher interface {
 	Applying() error
 	Reload() error
 	Removing() error
+	Swapping() error
+	Swapped(table uint64, rows *book.Book) error
 	Unbanned(alone bool, prefixes ...netip.Prefix) (had []netip.Prefix, err error)
 	Disallowed(prefixes ...netip.Prefix) (had []netip.Prefix, err error)
 	Close()

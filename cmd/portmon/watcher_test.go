@@ -55,6 +55,10 @@ func (w *pretender) Save() error     { return w.note("save") }
 func (w *pretender) Applying() error { return w.note("applying") }
 func (w *pretender) Reload() error   { return w.note("reload") }
 func (w *pretender) Removing() error { return w.note("removing") }
+
+// Nothing but a trial that fails calls these.
+func (w *pretender) Swapping() error                  { return errors.New("not now") }
+func (w *pretender) Swapped(uint64, *book.Book) error { return errors.New("not now") }
 func (w *pretender) Close()          {}
 
 func (w *pretender) Unbanned(alone bool, ps ...netip.Prefix) ([]netip.Prefix, error) {

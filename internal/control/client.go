@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -97,6 +98,25 @@ func (c *Client) Applying() error {
 // within ten seconds, the watcher does not make it again.
 func (c *Client) Removing() error {
 	return c.do("tell the watcher of the removal", c.patience, http.MethodPost, RemovingPath, nil, done)
+}
+
+// Swapping announces that the table is about to be put back as it was: the
+// watcher neither changes nor reads anything until [Client.Swapped], or for ten
+// seconds.
+func (c *Client) Swapping() error {
+	return c.do("tell the watcher that the table is put back", c.longer, http.MethodPost, SwappingPath, nil, done)
+}
+
+// Swapped reports that the table was put back as it was, and has that handle, 0
+// if there is none. The watcher remembers these rows, and no others.
+func (c *Client) Swapped(handle uint64, rows *book.Book) error {
+	const what = "tell the watcher what was put back"
+	var body bytes.Buffer
+	if err := book.Encode(&body, book.Here(handle), book.ReadClock(), rows.Rows()); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	path := SwappedPath + "?table=" + strconv.FormatUint(handle, 10)
+	return c.do(what, c.longer, http.MethodPost, path, body.Bytes(), done)
 }
 
 // Unbanned reports that prefixes were unbanned, each alone or with all that is
@@ -190,9 +210,12 @@ func (c *Client) do(
 }
 
 func (c *Client) exchange(ctx context.Context, method, path string, in any, read func(io.Reader) error) error {
-	body, err := json.Marshal(in)
-	if err != nil {
-		return err
+	body, ready := in.([]byte)
+	if !ready {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return err
+		}
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://watcher"+path, bytes.NewReader(body))
 	if err != nil {

@@ -8,6 +8,9 @@
 //	POST /v1/reload              reads the configuration again
 //	POST /v1/applying            the table is about to be changed
 //	POST /v1/removing            the table is about to be deleted
+//	POST /v1/swapping            the table is about to be put back as it was
+//	POST /v1/swapped?table=N     that was done, and it has this handle; takes what
+//	                             is to be remembered, in place of all that is
 //	POST /v1/unbanned            takes a JSON list of prefixes that were unbanned
 //	                             with all that is within them, or with
 //	                             ?alone=true without; returns those of which
@@ -37,6 +40,8 @@ const (
 	ReloadPath     = "/v1/reload"
 	ApplyingPath   = "/v1/applying"
 	RemovingPath   = "/v1/removing"
+	SwappingPath   = "/v1/swapping"
+	SwappedPath    = "/v1/swapped"
 	UnbannedPath   = "/v1/unbanned"
 	DisallowedPath = "/v1/disallowed"
 )

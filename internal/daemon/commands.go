@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
@@ -39,7 +40,7 @@ func (d *daemon) startCommands(parts context.Context) error {
 	socket := control.Path(d.current.Watch.State)
 	c := &commands{d, parts}
 	const down = "commands cannot ask this watcher"
-	s := d.newServer(http.MaxBytesHandler(c.handler(), maxBody), answerTime, "commands can ask this watcher", down,
+	s := d.newServer(c.handler(), answerTime, "commands can ask this watcher", down,
 		func() (net.Listener, error) { return control.Listen(socket) })
 	s.BaseContext = func(net.Listener) context.Context { return parts }
 	l, err := s.listen()
@@ -62,6 +63,7 @@ func (c *commands) handler() http.Handler {
 	order(control.SavePath, c.watcher.Save)
 	order(control.ApplyingPath, c.watcher.Applying)
 	order(control.RemovingPath, c.watcher.Removing)
+	order(control.SwappingPath, c.watcher.Swapping)
 	order(control.ReloadPath, func(ask context.Context) error { return c.reloadNow(ask, c.parts) })
 	mux.HandleFunc("POST "+control.UnbannedPath, forget(func(ctx context.Context, r *http.Request, ps []netip.Prefix) ([]netip.Prefix, error) {
 		return c.watcher.Unbanned(ctx, r.URL.Query().Has("alone"), ps...)
@@ -74,7 +76,34 @@ func (c *commands) handler() http.Handler {
 		s, err := c.status(r.Context())
 		reply(w, s, err)
 	})
-	return mux
+	all := http.NewServeMux()
+	all.Handle("/", http.MaxBytesHandler(mux, maxBody))
+	all.HandleFunc("POST "+control.SwappedPath, c.swapped) // has a bound of its own
+	return all
+}
+
+// swapped takes what is to be remembered from now on.
+func (c *commands) swapped(w http.ResponseWriter, r *http.Request) {
+	table, err := strconv.ParseUint(r.URL.Query().Get("table"), 10, 64)
+	if err != nil {
+		http.Error(w, fmt.Sprintf("table: %v", err), http.StatusBadRequest)
+		return
+	}
+	http.NewResponseController(w).SetReadDeadline(time.Now().Add(answerTime)) // it can be large
+	c.mu.Lock()
+	conf := c.watchConfig(c.current)
+	c.mu.Unlock()
+	rows, report, err := book.Decode(r.Body, book.Config{Here: book.Here(table), Now: book.ReadClock(), MaxRows: conf.MaxRows()})
+	if err == nil {
+		err = report.Origin
+	}
+	if err == nil && (report.Missing || report.Torn || report.BadLines > 0) {
+		err = errors.New("the rows are damaged")
+	}
+	if err == nil {
+		err = c.watcher.Swapped(r.Context(), table, rows)
+	}
+	reply(w, nil, err)
 }
 
 // reply sends v, or the error.

@@ -1,8 +1,11 @@
 // Package lastgood keeps, in the folder of the book, which configuration was
-// applied last: the last good one. A boot with a faulty file goes back to it.
+// applied last: the last good one. A boot with a faulty file goes back to it,
+// and so does a trial that is not confirmed, which is kept there as well.
 package lastgood
 
 import (
+	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,17 +14,22 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/folder"
 	"github.com/portmon/portmon/ruleset"
 )
 
 const (
-	goodFile = "applied.json"
-	lockFile = "apply.lock"
+	goodFile  = "applied.json"
+	trialFile = "trial.json"
+	lockFile  = "apply.lock"
 	// maxSize bounds a file, in bytes: a whitelist of a million entries and
 	// more.
 	maxSize = 64 << 20
 )
+
+// Grace is how long who ends a trial may take for it.
+const Grace = 10 * time.Second
 
 // Config is a configuration that was applied.
 type Config struct {
@@ -46,6 +54,50 @@ func (c *Config) UnmarshalJSON(data []byte) error {
 	}
 	*c = Config(read)
 	return nil
+}
+
+// Says reports whether a configuration says what another one of the same kind
+// does.
+func (c *Config) Says(spec *ruleset.Spec) bool {
+	a, errA := json.Marshal(&c.Spec)
+	b, errB := json.Marshal(spec)
+	return errA == nil && errB == nil && bytes.Equal(a, b)
+}
+
+// Trial is a configuration that was applied, and is to be taken back unless it
+// is confirmed. A trial that has failed is kept, so that nothing applies its
+// configuration by itself, until one is applied that counts.
+type Trial struct {
+	// ID tells it from others.
+	ID string `json:"id"`
+	// Boot is the boot that it is in, Until is when it ends, and End the same by
+	// the wall clock, for people.
+	Boot  string      `json:"boot_id"`
+	Until book.Moment `json:"until"`
+	End   time.Time   `json:"end"`
+	// Failed is when it was taken back; zero if it was not yet.
+	Failed time.Time `json:"failed,omitzero"`
+	// Config is what is tried.
+	Config Config `json:"config"`
+}
+
+// NewTrial returns a trial that begins now.
+func NewTrial(c *Config, length time.Duration) *Trial {
+	now := book.ReadClock()
+	return &Trial{
+		ID: rand.Text(), Boot: book.Here(0).Boot, Until: now.Boot.Add(length),
+		End: now.Wall.Add(length).UTC().Truncate(time.Second), Config: *c,
+	}
+}
+
+// Left returns how long a trial goes on, which is not negative while there may
+// be somebody who ends it; ok is false once it is over.
+func (t *Trial) Left() (left time.Duration, ok bool) {
+	if t == nil || !t.Failed.IsZero() || t.Boot != book.Here(0).Boot {
+		return 0, false
+	}
+	left = t.Until.Sub(book.ReadClock().Boot)
+	return max(left, 0), left > -Grace
 }
 
 // Store is the folder, held by one process at a time.
@@ -79,6 +131,12 @@ func (s *Store) Close() {
 // SetGood makes a configuration the last good one.
 func (s *Store) SetGood(c *Config) error { return s.write(goodFile, c) }
 
+// SetTrial begins a trial, or notes that it has failed.
+func (s *Store) SetTrial(t *Trial) error { return s.write(trialFile, t) }
+
+// EndTrial forgets a trial, if there is one.
+func (s *Store) EndTrial() error { return s.folder.Remove(trialFile) }
+
 func (s *Store) write(name string, v any) error {
 	data, err := json.Marshal(v)
 	if err == nil {
@@ -93,6 +151,10 @@ func (s *Store) write(name string, v any) error {
 // Good returns the last good configuration from the folder of a state file; nil
 // if there is none.
 func Good(state string) (*Config, error) { return read[Config](state, goodFile) }
+
+// ReadTrial returns the trial that goes on, or that has failed, from the folder
+// of a state file; nil if there is none.
+func ReadTrial(state string) (*Trial, error) { return read[Trial](state, trialFile) }
 
 // read returns what a file holds; nil if it is missing.
 func read[T any](state, name string) (*T, error) {

@@ -74,6 +74,9 @@ func (c *Conn) PortID() uint32 { return c.nl.PID() }
 // JoinGroup subscribes to a multicast group, unix.NFNLGRP_*.
 func (c *Conn) JoinGroup(group uint32) error { return c.nl.JoinGroup(group) }
 
+// LeaveGroup ends a subscription.
+func (c *Conn) LeaveGroup(group uint32) error { return c.nl.LeaveGroup(group) }
+
 // SetReadDeadline makes reads that wait return os.ErrDeadlineExceeded from t
 // on; the zero Time means never.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.nl.SetReadDeadline(t) }

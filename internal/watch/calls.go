@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"net/netip"
+	"time"
 
 	"github.com/portmon/portmon/internal/book"
 )
@@ -149,6 +150,47 @@ func (w *Watcher) forget(ctx context.Context, f func(now book.Clock) []netip.Pre
 // repaired until the next reload, or for ten seconds.
 func (w *Watcher) Applying(ctx context.Context) error {
 	return w.call(ctx, func() { w.core.onApplying(book.ReadClock()) })
+}
+
+// Swapping records that the user is about to put the table back as it was: from
+// when it returns, nothing is changed or read, nor heard of, until Swapped, or
+// for ten seconds.
+func (w *Watcher) Swapping(ctx context.Context) error {
+	for changing := true; changing; {
+		err := w.call(ctx, func() {
+			if w.core.paused == 0 {
+				w.fault(w.monitor.Pause())
+			}
+			w.core.paused, changing = book.ReadClock().Boot.Add(grace), w.changing
+		})
+		if err != nil {
+			return err
+		}
+		if changing { // what was begun before
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// Swapped records that the table was put back, and has that handle, 0 if there
+// is none: what it says and these rows say is all that counts.
+func (w *Watcher) Swapped(ctx context.Context, handle uint64, rows *book.Book) error {
+	return w.call(ctx, func() {
+		w.resume()
+		w.core.onSwapped(handle, rows, book.ReadClock())
+	})
+}
+
+// resume ends what Swapping has begun.
+func (w *Watcher) resume() {
+	if w.core.paused != 0 {
+		w.core.paused = 0
+		w.fault(w.monitor.Resume())
+		now := book.ReadClock()
+		w.core.table.suspect()
+		w.core.resync(now)
+	}
 }
 
 // Removing records that the user is about to delete the table, within ten

@@ -39,7 +39,7 @@ func (k *core) nextChange(now book.Clock) (c change, ok bool) {
 	t := &k.table
 	applyAt, apply := t.applyAt()
 	switch {
-	case k.changing:
+	case k.changing || k.paused != 0:
 		return c, false
 	case apply && now.Boot >= applyAt:
 		c.apply = true

@@ -57,6 +57,6 @@ type Config struct {
 	Fault func(error)
 }
 
-// maxRows is how many sources the book remembers: twice as many as the sets of
+// MaxRows is how many sources the book remembers: twice as many as the sets of
 // both families that remember the first step.
-func (c *Config) maxRows() int { return 8 * int(c.Spec.Size) }
+func (c *Config) MaxRows() int { return 8 * int(c.Spec.Size) }

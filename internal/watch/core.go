@@ -42,6 +42,8 @@ type core struct {
 	toLift    map[netip.Prefix]struct{}    // sources whose bans are to be lifted
 	toEnd     map[netip.Prefix]struct{}    // prefixes whose allowances are to end
 	lifted    map[netip.Prefix]lifting     // sources that others lifted a moment ago
+	paused    book.Moment                  // until when nothing is to be changed or read; 0: it may be
+	swapped   book.Moment                  // when the table was put back as it was: what was heard before is void
 	netEnds   []book.Moment                // after which the sets of prefixes are to be tidied, in order
 
 	sweptAt book.Moment
@@ -111,6 +113,9 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 	if !m.Time.IsZero() {
 		at = now.Moment(m.Time)
 		k.counters.Lag = now.Boot.Sub(at)
+	}
+	if at <= k.swapped {
+		return
 	}
 	lifted, lately := k.lifted[source]
 	if cause == ruleset.CauseSubnet || step > len(k.spec.BanTime) || lately && at <= lifted.at {
@@ -325,6 +330,9 @@ func (k *core) owes() bool {
 
 // idle returns for how long there is nothing to do.
 func (k *core) idle(now book.Clock) time.Duration {
+	if k.paused != 0 {
+		return k.paused.Sub(now.Boot)
+	}
 	next := k.table.nextLook()
 	if at, ok := k.table.applyAt(); ok {
 		next = min(next, at)

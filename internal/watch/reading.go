@@ -77,7 +77,7 @@ func (k *core) readSoon(at book.Moment) {
 
 // nextQuestion returns what to ask the kernel now, if there is something.
 func (k *core) nextQuestion(now book.Clock) (q question, ok bool) {
-	if k.reading != nil || k.changing || k.owes() {
+	if k.reading != nil || k.changing || k.paused != 0 || k.owes() {
 		return q, false // what is to be put would be found missing
 	}
 	all := k.readAt != 0 && now.Boot >= k.readAt
@@ -159,6 +159,9 @@ func (k *core) onLayout(r *reading, s *ruleset.State, now book.Clock) {
 	default:
 		if t.handle != s.Handle { // the events come later, or are lost
 			t.newAt = now.Boot
+		}
+		if t.swapped == s.Handle {
+			t.known = s.Handle // events of before may have said otherwise
 		}
 		t.state, t.handle = present, s.Handle
 		r.fresh = t.known != s.Handle

@@ -32,7 +32,7 @@ func (w *Watcher) begin() error {
 // openBook returns the book, and which table it describes. If its file cannot be
 // used, the book is in memory only.
 func (w *Watcher) openBook(here book.Origin, now book.Clock) (*book.Book, book.Origin) {
-	rows := w.config.maxRows()
+	rows := w.config.MaxRows()
 	if w.config.State == "" {
 		return book.New(rows), book.Origin{}
 	}

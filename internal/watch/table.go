@@ -15,6 +15,7 @@ type table struct {
 	// known is the handle of the table that the book describes. What this one
 	// lacks was lifted; what another one lacks is put back.
 	known     uint64
+	swapped   uint64      // the handle of a table that was put back as the book has it
 	restoring bool        // bans are being put back
 	since     book.Moment // when it went missing
 	newAt     book.Moment // when we learned that it is another one
@@ -67,6 +68,26 @@ func (k *core) onRemoving(now book.Clock) { k.table.removal = now.Boot.Add(grace
 
 // onApplying records that the user is about to change the table.
 func (k *core) onApplying(now book.Clock) { k.table.held = now.Boot.Add(grace) }
+
+// onSwapped records that the table was put back as it was before, and has that
+// handle, and that rows are what is known of it: of two tables, what the other
+// one had is nobody's business any more.
+func (k *core) onSwapped(handle uint64, rows *book.Book, now book.Clock) {
+	k.onTableNew(now)
+	t := &k.table
+	if handle == 0 {
+		t.state = absent
+	}
+	t.handle, t.known, t.swapped, k.swapped = handle, handle, handle, now.Boot
+	clear(k.lifted)
+	clear(k.recent)
+	k.pending = nil
+	k.book.Clear()
+	for row := range rows.Rows() {
+		k.book.Put(row)
+	}
+	k.book.SetTable(handle)
+}
 
 // onTableGone handles the end of the table, and of all its sets.
 func (k *core) onTableGone(now book.Clock) {

@@ -126,6 +126,9 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan Config) error {
 // dispatch starts what is to be done, beside the loop, and passes on the news.
 func (w *Watcher) dispatch() {
 	now := book.ReadClock()
+	if p := w.core.paused; p != 0 && now.Boot >= p {
+		w.resume() // whoever was to swap the table has died
+	}
 	w.core.tidy(now)
 	if q, ok := w.core.nextQuestion(now); ok {
 		table := w.config.Spec.Table // a reload replaces the Spec meanwhile
@@ -209,12 +212,12 @@ func (w *Watcher) reconfigure(config Config) error {
 		return errors.New("the name of the table and the log group cannot change while it is watched")
 	}
 	w.config.Spec = config.Spec
-	w.core.reconfigure(config.Spec, w.config.maxRows(), book.ReadClock())
+	w.core.reconfigure(config.Spec, w.config.MaxRows(), book.ReadClock())
 	return nil
 }
 
 func (w *Watcher) fault(err error) {
-	if w.config.Fault != nil {
+	if err != nil && w.config.Fault != nil {
 		w.config.Fault(fmt.Errorf("watch table inet %s: %w", w.config.Spec.Table, err))
 	}
 }

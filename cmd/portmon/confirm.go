@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/lastgood"
+	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// The shortest and the longest trial: time to open another connection, and a
+// time after which nobody still looks.
+const (
+	minTrial = 5 * time.Second
+	maxTrial = time.Hour
+)
+
+func confirmCommand(p *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "confirm",
+		Short: "keep a configuration that is on trial",
+		Long: `Confirm keeps the configuration that portmon apply --confirm has applied, which
+is taken back otherwise. It becomes the last good one.
+
+Run it from a new connection: that you can open one is what there is to confirm.`,
+		Example: `  portmon confirm`,
+		Args:    noArgs,
+		PreRunE: p.findState,
+		RunE: func(*cobra.Command, []string) error {
+			if p.stateErr != nil {
+				return p.stateErr
+			}
+			return p.confirm()
+		},
+	}
+}
+
+// confirm makes the configuration that is on trial the last good one.
+func (p *cli) confirm() error {
+	none := &hinted{errors.New("no configuration is on trial"), "`portmon apply --confirm` begins a trial"}
+	if t, err := lastgood.ReadTrial(p.state); err != nil || t == nil {
+		return errors.Join(err, none)
+	}
+	store, err := lastgood.Open(p.state, applyPatience)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	t, err := lastgood.ReadTrial(p.state)
+	if err != nil {
+		return err
+	}
+	if left, _ := t.Left(); left <= 0 {
+		if t != nil && !t.Failed.IsZero() {
+			return &hinted{
+				fmt.Errorf("too late: the configuration was taken back at %s", t.Failed.In(p.now().Location()).Format(clockLayout)),
+				"`portmon apply --confirm` tries it again",
+			}
+		}
+		return none
+	}
+	if err := errors.Join(store.SetGood(&t.Config), store.EndTrial()); err != nil {
+		return err
+	}
+	p.print("inet %s: confirmed\n", tableName)
+	return nil
+}
+
+// checkTrial returns an error while a trial goes on.
+func checkTrial(state string) error {
+	t, err := lastgood.ReadTrial(state)
+	if err != nil {
+		return err
+	}
+	if left, on := t.Left(); on {
+		return &hinted{
+			fmt.Errorf("a configuration is on trial for another %s", text.ShortDuration(max(left, time.Second))),
+			"`portmon confirm` keeps it; or wait until it is taken back",
+		}
+	}
+	return nil
+}
+
+// tryOut applies a configuration, and takes it back unless that is confirmed in
+// time.
+func (p *cli) tryOut(c *nftset.Conn, a attempt, length time.Duration) error {
+	h, err := ruleset.Open(c, tableName)
+	if err != nil {
+		return err
+	}
+	if plan, err := ruleset.Prepare(c, a.conf.Spec); err != nil || plan.Empty() {
+		return cmp.Or(err, p.apply(c, a)) // there is nothing to take back
+	}
+	if before, err := lastgood.Good(p.state); err != nil || before == nil && h.Exists {
+		return &hinted{
+			errors.Join(errors.New("it is not known of what configuration the table is, which a watcher would have to go back to"), err),
+			"apply the configuration that is in force once without --confirm",
+		}
+	}
+	if err := checkTrial(p.state); err != nil { // the keeper asks again, with the folder locked
+		return err
+	}
+	a.trial = lastgood.NewTrial(a.good, length)
+	k, err := startKeeper(&keeperRequest{p.state, *a.trial})
+	if err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
+	defer signal.Stop(signals)
+	if err := p.apply(c, a); err != nil {
+		k.Process.Signal(unix.SIGTERM)
+		for range k.says {
+		}
+		return err
+	}
+	p.note("on trial for %s: without a word, all is put back as it was", text.Duration(length))
+	var words <-chan string
+	if in, ok := p.stdin.(*os.File); ok && width(in) > 0 {
+		p.note("open another connection; if that works, type yes and Enter here, or run `portmon confirm` there (^C puts back at once)")
+		words = readLines(in)
+	} else {
+		p.note("open another connection; if that works, run `portmon confirm`")
+	}
+	for {
+		select {
+		case word := <-words:
+			switch strings.ToLower(strings.TrimSpace(word)) {
+			case "y", "yes":
+				return p.confirm()
+			}
+			p.note("yes keeps it, ^C puts all back")
+		case <-signals:
+			k.Process.Signal(unix.SIGTERM)
+		case said, alive := <-k.says:
+			switch {
+			case said == keeperConfirmed:
+				p.print("inet %s: confirmed\n", tableName)
+				return nil
+			case said == keeperReverted:
+				return errors.New("not confirmed: all is as it was before")
+			case alive:
+				return fmt.Errorf("not confirmed, but: %s", said)
+			}
+			return &hinted{
+				errors.Join(errors.New("what was to put the table back was killed: the last good configuration is in force, with the bans of the trial"),
+					p.endTrial(), p.applyGood(c)),
+				"`portmon list` shows the bans",
+			}
+		}
+	}
+}
+
+// readLines returns what is typed. It is not to be ended, and need not be: the
+// program ends.
+func readLines(in *os.File) <-chan string {
+	lines := make(chan string)
+	go func() {
+		for s := bufio.NewScanner(in); s.Scan(); {
+			lines <- s.Text()
+		}
+	}()
+	return lines
+}
+
+// endTrial notes that a trial that goes on, if there is one, has failed: what it
+// tried is not in force any more.
+func (p *cli) endTrial() error {
+	if t, err := lastgood.ReadTrial(p.state); err != nil || t == nil || !t.Failed.IsZero() {
+		return err
+	}
+	store, err := lastgood.Open(p.state, applyPatience)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	return p.failTrial(store)
+}
+
+func (p *cli) failTrial(store *lastgood.Store) error {
+	t, err := lastgood.ReadTrial(p.state)
+	if err != nil || t == nil || !t.Failed.IsZero() {
+		return err
+	}
+	t.Failed = p.now().UTC().Truncate(time.Second)
+	return store.SetTrial(t)
+}
