@@ -11,6 +11,7 @@ import (
 // Commands succeed while another process applies one ladder after the other,
 // which makes and deletes sets under their hands.
 func TestBesideApply(t *testing.T) {
+	t.Parallel()
 	s, dir := newSite(t), t.TempDir()
 	state := filepath.Join(dir, "state", "state.jsonl")
 	ladders := []string{`["10m", "1h"]`, `["10m", "1h", "2h", "4h", "8h", "1d"]`}

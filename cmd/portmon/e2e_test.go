@@ -66,6 +66,7 @@ func listBans(t *testing.T, h *netnstest.Host) []listedBan {
 // A scanner touches a trap and is shut out, list and why say so, and unban lets
 // it in again. A bystander notices nothing.
 func TestScannerIsShutOut(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, scanner, neighbour, bystander, banned, family, set string
 	}{
@@ -128,6 +129,7 @@ func TestScannerIsShutOut(t *testing.T) {
 // A listener is enough to make a trap an ordinary port, and status is right
 // about it.
 func TestStatusTellsOfListeners(t *testing.T) {
+	t.Parallel()
 	site := newSite(t)
 	portmon(t, site.Host, "apply")
 	server := site.Host.Listen("tcp4", "0.0.0.0:3389")
@@ -153,6 +155,7 @@ func TestStatusTellsOfListeners(t *testing.T) {
 // A kernel need not tell who listens: what is not known of UDP is said, and
 // what is known of TCP is too.
 func TestWhyWithoutUDPDiag(t *testing.T) {
+	t.Parallel()
 	site := newSite(t)
 	file := filepath.Join(t.TempDir(), "portmon.toml")
 	text := fmt.Appendf(nil, "[trap]\ntcp = [3389]\nudp = [5060]\n[watch]\nstate = %q\n", file+".state")
@@ -192,6 +195,7 @@ func TestWhyWithoutUDPDiag(t *testing.T) {
 
 // However bans are counted, the number is that of the lines of the list.
 func TestCountIsThatOfTheList(t *testing.T) {
+	t.Parallel()
 	site := newSite(t)
 	portmon(t, site.Host, "apply")
 	steps := []func(){

@@ -82,6 +82,7 @@ func TestHelpIsReadable(t *testing.T) {
 // TestExamplesRun does what the help says, each example on a host of its own
 // with the table in force.
 func TestExamplesRun(t *testing.T) {
+	t.Parallel()
 	bin := t.TempDir()
 	self, err := os.Executable()
 	if err != nil {

@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 		program()
 	}
 	lab.FindSystemPrograms()
-	os.Exit(lab.Main(untouched{m}, 6))
+	os.Exit(lab.Main(untouched{m}, 8))
 }
 
 // netNS returns what tells the network namespace of the process from others.

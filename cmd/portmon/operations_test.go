@@ -35,6 +35,7 @@ const operations = "../../docs/operations.md"
 // TestOperations does what the manual says, as far as that goes without
 // systemd.
 func TestOperations(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile(operations)
 	if err != nil {
 		t.Fatal(err)

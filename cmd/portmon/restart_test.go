@@ -49,6 +49,7 @@ func records(t *testing.T, s *site) (all []string) {
 // Whatever set is the only one that holds anything, save and apply carry that
 // over two restarts.
 func TestEachSetOutlastsRestarts(t *testing.T) {
+	t.Parallel()
 	for set, tt := range map[string]struct {
 		elements []string // each with its set
 		want     []string
@@ -115,6 +116,7 @@ func (s *site) run(t *testing.T, config string, args ...string) (stdout, stderr 
 
 // What is put back does not shorten what the new table has by itself.
 func TestRestoreAddsOnly(t *testing.T) {
+	t.Parallel()
 	const now = book.Moment(day)
 	source := netip.MustParsePrefix("203.0.113.7/32")
 	old := ruleset.Record{Source: source, Banned: true, Timeout: 600e9, Remaining: 300e9, Step: 1, StepRemaining: day}

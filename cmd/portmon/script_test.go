@@ -26,6 +26,7 @@ import (
 // TestScripts runs portmon as a user types it, each script on a host of its own
 // which the internet can reach.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	scripts, err := filepath.Glob("testdata/script/*.txtar")
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("no scripts: %v", err)

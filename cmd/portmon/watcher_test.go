@@ -96,6 +96,7 @@ func watched(t *testing.T, s *site, w *pretender, config string, args ...string)
 // Commands tell the watcher what they do, before or after they do it, and leave
 // the file to it.
 func TestCommandsTellTheWatcher(t *testing.T) {
+	t.Parallel()
 	site, config := newSite(t), testConfig(t)
 	state := strings.TrimSuffix(config, "portmon.toml") + "state.jsonl"
 	for _, tt := range []struct {
@@ -135,6 +136,7 @@ func TestCommandsTellTheWatcher(t *testing.T) {
 
 // A watcher that hangs is asked once, and what it would do is done without it.
 func TestWatcherHangs(t *testing.T) {
+	t.Parallel()
 	for _, args := range []string{"list", "why 203.0.113.7", "status", "save", "ban 203.0.113.9", "unban 203.0.113.7", "allow 203.0.113.7", "disallow 203.0.113.7", "apply", "remove"} {
 		t.Run(args, func(t *testing.T) {
 			t.Parallel()
@@ -155,6 +157,7 @@ func TestWatcherHangs(t *testing.T) {
 
 // A watcher of another network namespace is not ours.
 func TestWatcherElsewhere(t *testing.T) {
+	t.Parallel()
 	site, config := newSite(t), testConfig(t)
 	w := &pretender{netNS: 1}
 	code, stdout, stderr := watched(t, site, w, config, "apply")
@@ -169,6 +172,7 @@ func TestWatcherElsewhere(t *testing.T) {
 
 // What a watcher remembers is shown, and what it forgets as well.
 func TestWatcherKnows(t *testing.T) {
+	t.Parallel()
 	site, config := newSite(t), testConfig(t)
 	site.run(t, config, "apply")
 	source := netip.MustParsePrefix("203.0.113.7/32")
@@ -197,6 +201,7 @@ func TestWatcherKnows(t *testing.T) {
 
 // If the watcher cannot be told, then the table is not removed.
 func TestRemoveNeedsTheWatcher(t *testing.T) {
+	t.Parallel()
 	site, config := newSite(t), testConfig(t)
 	site.run(t, config, "apply")
 	w := &pretender{}

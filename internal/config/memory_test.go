@@ -19,6 +19,7 @@ import (
 // The largest whitelist is read within 200 MB. A process of its own does it, as
 // the memory of this one has other uses.
 func TestWhitelistFileMemory(t *testing.T) {
+	t.Parallel()
 	const limit = 200e6
 	if path := os.Getenv("PORTMON_TEST_CONFIG"); path != "" {
 		c, err := Load(path)

@@ -230,6 +230,7 @@ func TestWhitelistFileLarge(t *testing.T) {
 
 // A short line can be a range of many prefixes.
 func TestWhitelistFileOfRanges(t *testing.T) {
+	t.Parallel()
 	open := files(map[string]string{"a.txt": strings.Repeat("::1-ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe\n", maxWhitelist/250)})
 	_, err := parsed("p.toml", []byte("whitelist_files = [\"a.txt\"]"), open)
 	if err == nil || !strings.HasSuffix(err.Error(), ": more than 4800000 prefixes in all") {

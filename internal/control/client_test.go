@@ -63,6 +63,7 @@ func pretend(t *testing.T, serve func(net.Conn)) *Client {
 // TestHungWatcher shows that no command waits for long for a watcher that takes
 // connections and does not answer.
 func TestHungWatcher(t *testing.T) {
+	t.Parallel()
 	hang := make(chan struct{})
 	t.Cleanup(func() { close(hang) })
 	c := pretend(t, func(conn net.Conn) { <-hang; conn.Close() })
@@ -96,6 +97,7 @@ func body(text string) string {
 }
 
 func TestNoWatcher(t *testing.T) {
+	t.Parallel()
 	var whole strings.Builder
 	rows := make([]book.Row, 100)
 	for i := range rows {
@@ -173,13 +175,14 @@ func TestNoWatcher(t *testing.T) {
 
 // TestBookIsBounded has one who poses as the watcher feed rows without end.
 func TestBookIsBounded(t *testing.T) {
+	t.Parallel()
 	const rows = 100
 	c := pretend(t, func(conn net.Conn) {
 		defer conn.Close()
 		readRequest(conn)
 		io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
 		book.Encode(conn, book.Here(0), book.ReadClock(), func(yield func(book.Row) bool) {
-			for n := uint32(0); yield(book.Row{Source: source(n), Banned: true}) && n < 1<<20; n++ {
+			for n := uint32(0); yield(book.Row{Source: source(n), Banned: true}) && n < 1<<17; n++ {
 			}
 		})
 	})

@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	case path != "":
 		err = runDaemon(path)
 	default:
-		os.Exit(lab.Main(m, 6))
+		os.Exit(lab.Main(m, 12))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)

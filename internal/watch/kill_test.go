@@ -113,6 +113,7 @@ func (l *fixture) saved(path string) map[netip.Prefix]book.Row {
 // However often the watcher is killed, and for however long there is none,
 // every source climbs by one step for each offence, and is remembered with it.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	const kills, repeaters = 100, 8
 	l := newLab(t, killLadder...)
 	path := t.TempDir() + "/state.jsonl"

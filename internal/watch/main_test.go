@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(lab.Main(m, 6))
+	os.Exit(lab.Main(m, 12))
 }
 
 // fixture is a lab with a Spec, whose table is on the host once apply is called.

@@ -374,6 +374,7 @@ func (m *model) check() {
 // However late and in whatever order things are heard, read and done, in the
 // end the kernel and the book hold what they should.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	const runs = 1000
 	for seed := range uint64(runs) {
 		m := newModel(t, seed)

@@ -34,6 +34,7 @@ func (w *watcher) hang() (release func()) {
 // In a burst that is too much for the log's buffer, each offence is told once,
 // whether it was heard or found.
 func TestBurst(t *testing.T) {
+	t.Parallel()
 	const n = 8_000
 	l := newLab(t)
 	w := l.watch(func(c *Config) { c.ReadBuffer = 8192 })

@@ -93,6 +93,7 @@ func (l *fixture) compiled() string {
 // Whatever others do to the table, it comes back with its bans and its steps,
 // and the time that they have left.
 func TestSwapped(t *testing.T) {
+	t.Parallel()
 	const bans = 2_000
 	for name, swap := range swaps {
 		t.Run(name, func(t *testing.T) {
@@ -306,6 +307,7 @@ func TestRemove(t *testing.T) {
 // A table that is there but wrong is put right. That it is within two seconds,
 // TestRepairs checks by a clock that no busy machine delays.
 func TestRepair(t *testing.T) {
+	t.Parallel()
 	for name, spoil := range map[string]func(*fixture){
 		"flushed": func(l *fixture) { l.NFT("flush table inet portmon") },
 		"a chain": func(l *fixture) { l.NFT("flush chain inet portmon guard") },
