@@ -180,9 +180,6 @@ func (c *compiler) acceptInterfaces() {
 // banned is asked only once a ban matched: the innocent do not pay for it.
 func (c *compiler) banned() {
 	c.chain(chainBanned)
-	if c.Observe {
-		c.rule(isOpening, accept) // the early chain has counted it
-	}
 	// An error about another host's connection: without "packet too big" from a
 	// banned router, an innocent visitor behind it would get nothing.
 	c.rule("meta l4proto icmp ct state related", accept)
@@ -193,6 +190,9 @@ func (c *compiler) banned() {
 	c.rule("ip6 hoplimit 255 icmpv6 type 133-136", accept)
 	c.rule(fromLoopback, accept)
 	c.acceptExempt()
+	if c.Observe {
+		c.rule(isOpening, accept) // the early chain has counted it
+	}
 	for _, f := range families {
 		c.rule(f.cutKey(), "@"+f.cut(), count(CounterDropped), drop)
 	}

@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/nflog"
 	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/nftset"
 )
 
 // observing returns a Spec with a table that drops nothing.
@@ -320,4 +322,42 @@ func TestObserveRetries(t *testing.T) {
 		})
 	}
 	o.same()
+}
+
+// TestEnforceUnderTraffic goes to enforce and back to observe, again and again,
+// while those that are observed send, and others: none of their packets is
+// lost. At last what was observed is kept.
+func TestEnforceUnderTraffic(t *testing.T) {
+	t.Parallel()
+	const rounds = 30
+	spec := trapSpec()
+	l := newTrap(t, observing(spec))
+	offenders, bystanders := l.Sources(2), l.Sources(2)
+	var traps []netnstest.Packet
+	for _, src := range offenders {
+		traps = append(traps, packets(l, src, lab.TrapTCP)...)
+	}
+	done := l.meanwhile(func(c *nftset.Conn) {
+		for i := range rounds {
+			l.Internet.Send(traps...)
+			h, err := Open(c, spec.Table)
+			for _, src := range offenders {
+				if st, lookupErr := h.Lookup(src); err != nil || lookupErr != nil || !h.Observe || st.Step != 1 || len(st.Bans) != 1 {
+					t.Errorf("round %d: %v is observed as %+v (%v)", i, src, st, errors.Join(err, lookupErr))
+				}
+			}
+			for _, to := range []Spec{spec, observing(spec)} {
+				if p, err := Apply(c, to); err != nil || p.Forgets == to.Observe {
+					t.Errorf("round %d: the plan is %v (%v)", i, p, err)
+				}
+			}
+		}
+	})
+	sent := l.stream(done, nil, slices.Concat(offenders, bystanders))
+	t.Logf("%d rounds, %d datagrams of each of %d sources", rounds, sent, len(offenders)+len(bystanders))
+	l.Internet.Send(traps...)
+	spec.KeepObserved = true
+	l.apply(spec)
+	l.Cut(offenders...)
+	l.Served(bystanders...)
 }

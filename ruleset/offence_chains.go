@@ -39,7 +39,7 @@ func (c *compiler) offenceChains() {
 func (c *compiler) opening() {
 	c.chain(chainOpening)
 	if c.Observe {
-		c.acceptBanned()
+		c.openingBanned()
 	}
 	if c.knocks() {
 		c.rule(dportIn(anyProtocol, setKnockTCP), accept)
@@ -57,15 +57,15 @@ func (c *compiler) opening() {
 	c.rule(accept)
 }
 
-// acceptBanned accepts what the early chain would have dropped, and has counted:
-// it is no offence.
-func (c *compiler) acceptBanned() {
+// openingBanned keeps what the early chain would have dropped from being an
+// offence.
+func (c *compiler) openingBanned() {
 	for _, s := range c.sources() {
-		c.rule(s.in(s.ban()), accept)
+		c.rule(s.in(s.ban()), goTo(chainBanned))
 	}
 	for _, f := range families {
 		if c.subnetOf(f) > 0 {
-			c.rule(source{f, f.subnetLen}.in(f.subnet()), accept)
+			c.rule(source{f, f.subnetLen}.in(f.subnet()), goTo(chainBanned))
 		}
 	}
 }

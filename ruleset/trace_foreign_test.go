@@ -142,7 +142,13 @@ func TestEveryOwnRuleIsUnderstood(t *testing.T) {
 			{From: addr("203.0.113.7"), Proto: unix.IPPROTO_ICMP}, {From: addr("2001:db8::7"), Proto: unix.IPPROTO_ICMPV6},
 		} {
 			for _, chain := range table.Chains {
+				if chain.Name == chainKnockPort {
+					p.Port = 1 // what comes here has a port that is in a set
+				}
 				for _, r := range chain.Rules {
+					if _, whole := interfaceOf(chain.Name, fromKernel(t, r).Exprs); whole {
+						continue // Trace does not look at its parts
+					}
 					if !understood(t, &tracer{h: h, p: p, tracked: true}, fromKernel(t, r)) {
 						t.Errorf("%s: chain %s: %v: not understood of %v", name, chain.Name, r, p)
 					}

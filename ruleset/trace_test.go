@@ -21,9 +21,19 @@ func TestTraceSaysWhatThePacketPathDoes(t *testing.T) {
 	all := specs()
 	for _, name := range []string{
 		"default", "no scans", "strict", "no traps", "UDP traps", "prefix6 128", "subnets", "single6", "nothing ignored", "nothing at all",
+		"interfaces", "knock", "observe", "observe strictly", "observe nothing",
 	} {
 		t.Run(name, func(t *testing.T) {
 			spec := all[name]
+			if spec.knocks() {
+				spec.Knock.TCP = []uint16{8001, lab.TrapTCP} // among the ports below
+			}
+			if spec.Observe {
+				spec.MaxRetry = 1 // of more Trace does not know how many have come
+			}
+			if len(spec.Interfaces) > 0 {
+				spec.Interfaces = append(spec.Interfaces, "eth0")
+			}
 			l := newTrap(t, spec)
 			if spec.Grace > 0 {
 				l.NFT("flush set inet portmon starting")
@@ -37,6 +47,9 @@ func TestTraceSaysWhatThePacketPathDoes(t *testing.T) {
 				addr("2001:db8::77"), // a neighbour
 			}
 			l.Internet.AddAddr(l.Link.A.Dev, "2001:db8::77/64")
+			if spec.Observe { // then every packet has an answer, of which the neighbour reports that it is for nobody
+				sources = sources[:len(sources)-1]
+			}
 			random := rand.New(rand.NewPCG(1, 2))
 			verdicts := make(map[string]int)
 			for range 150 {
@@ -53,15 +66,23 @@ func TestTraceSaysWhatThePacketPathDoes(t *testing.T) {
 				}
 				p.To = l.To(p.From, p.Port).Addr()
 				p.Listener = p.Port == lab.OpenTCP || p.Port == lab.OpenUDP
+				if p.Device = l.Link.B.Dev; random.IntN(2) == 0 && len(spec.Interfaces) == 0 {
+					p.Device = ""
+				}
 				trace, err := l.open().Trace(p)
 				if err != nil {
 					t.Fatal(err)
 				}
+				before := l.counters()
 				answer := l.Internet.Probe(packet).Kind
 				if dropped := answer == netnstest.NoAnswer; dropped != trace.Dropped {
 					t.Fatalf("%v: got answer %v, Trace says %+v", packet, answer, trace)
 				}
-				verdicts[fmt.Sprint(trace.Dropped, trace.Because)]++
+				l.Internet.Fence() // a SYN+ACK is answered
+				if after := l.counters(); spec.Observe && trace.WouldDrop == (after[CounterDropped]+after[CounterBanned] == before[CounterDropped]+before[CounterBanned]) {
+					t.Fatalf("%v: counters went from %v to %v, Trace says %+v", packet, before, after, trace)
+				}
+				verdicts[fmt.Sprint(trace.Dropped || trace.WouldDrop, trace.Because)]++
 				if trace.Ban == nil {
 					continue
 				}
@@ -77,7 +98,7 @@ func TestTraceSaysWhatThePacketPathDoes(t *testing.T) {
 				}
 			}
 			t.Log(verdicts)
-			if offends := len(spec.protocols()) > 0; len(verdicts) < 2 || offends != (verdicts["bans"] > 0) {
+			if offends := len(spec.protocols()) > 0 && len(spec.Interfaces) == 0; len(verdicts) < 2 || offends != (verdicts["bans"] > 0) {
 				t.Errorf("the packets met too little: %v", verdicts)
 			}
 		})
