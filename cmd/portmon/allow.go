@@ -191,7 +191,7 @@ error if there is nothing to end, but it is one if a source is still allowed
 afterwards, because a larger prefix is.`,
 		Example: `  portmon disallow 203.0.113.7
   portmon disallow --all`,
-		ValidArgsFunction: p.complete(ruleset.RoleAllow),
+		ValidArgsFunction: p.complete(allowRoles...),
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case all && len(args) > 0:

@@ -40,8 +40,9 @@ func (p *cli) forgetAllowed(h *ruleset.Handle, prefixes []netip.Prefix) (had []n
 				return err
 			}
 			for _, prefix := range e.Prefixes() {
-				r := e.Record(prefix)
-				b.Learn(book.RowOf(&r, now))
+				if r := e.Record(prefix); r.Allowed { // and has not just knocked
+					b.Learn(book.RowOf(&r, now))
+				}
 			}
 		}
 		return nil

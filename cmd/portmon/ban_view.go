@@ -138,7 +138,7 @@ func (b *ban) appendJSON(to []byte) []byte {
 		to = strconv.AppendInt(append(to, `,"tier":`...), int64(b.Step), 10)
 	}
 	because := `,"cause":`
-	if b.Role == ruleset.RoleAllow {
+	if b.Role.Allows() {
 		because = `,"by":`
 	}
 	word(because, b.Cause.String())

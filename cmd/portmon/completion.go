@@ -16,8 +16,12 @@ const (
 	maxSearched = 100_000
 )
 
-// banRoles are the roles of the sets that hold bans.
-var banRoles = []ruleset.Role{ruleset.RoleBan, ruleset.RoleSubnet, ruleset.RoleNet}
+// banRoles and allowRoles are the roles of the sets that hold bans and
+// allowances.
+var (
+	banRoles   = []ruleset.Role{ruleset.RoleBan, ruleset.RoleSubnet, ruleset.RoleNet}
+	allowRoles = []ruleset.Role{ruleset.RoleAllow, ruleset.RoleKnocked}
+)
 
 // complete returns what offers the addresses that sets of some roles hold.
 // Errors are ignored, because the tab key is no place to report them.

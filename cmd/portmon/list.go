@@ -34,7 +34,7 @@ is not an error if there are none. With --json the bans are not sorted.`,
 		Example: `  # the bans in a network, and the five longest bans of all
   portmon list 203.0.113.0/24
   portmon list --json | jq '.bans | sort_by(-(.timeout_seconds // infinite))[:5]'`,
-		ValidArgsFunction: p.complete(append(slices.Clone(banRoles), ruleset.RoleAllow)...),
+		ValidArgsFunction: p.complete(slices.Concat(banRoles, allowRoles)...),
 		Args:              func(cmd *cobra.Command, args []string) error { return noTwoOf(cmd, "count", "json") },
 		PreRunE:           p.findState,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -134,7 +134,7 @@ func (r *report) printSets(u *ui) {
 			row[3] = text.Duration(time.Duration(s.TimeoutSeconds))
 		}
 		if s.Full {
-			if role, _ := ruleset.RoleOf(s.Name); role != ruleset.RoleAllow {
+			if role, _ := ruleset.RoleOf(s.Name); !role.Allows() {
 				full = append(full, s.Name)
 			}
 			row = append(row, paint(u.outColour, "FULL", red))

@@ -39,7 +39,7 @@ DNAT would change.`,
 		Example: `  portmon why 203.0.113.7
   portmon why 203.0.113.7 --port 3389
   portmon why 2001:db8:5:6::7 --json | jq -r .verdict`,
-		ValidArgsFunction: p.complete(append(slices.Clone(banRoles), ruleset.RoleAllow)...),
+		ValidArgsFunction: p.complete(slices.Concat(banRoles, allowRoles)...),
 		Args: func(cmd *cobra.Command, args []string) (err error) {
 			changed := cmd.Flags().Changed
 			switch {
