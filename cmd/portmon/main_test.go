@@ -23,7 +23,8 @@ import (
 var programs = map[string]func(){
 	"portmon":      main,
 	"with-etc":     withEtc,
-	"unprivileged": unprivileged,
+	"unprivileged": func() { without(0, unix.CAP_LAST_CAP) },
+	"no-sysadmin":  func() { without(unix.CAP_SYS_ADMIN, unix.CAP_SYS_ADMIN) },
 	"without-proc": withoutProc,
 }
 
@@ -115,13 +116,13 @@ func withEtc() {
 	become(err)
 }
 
-// unprivileged is a command for scripts: it runs a program without any
-// capability. Unlike another user, that is to be had without root too, where a
-// test has but one user.
-func unprivileged() {
+// without is a command for scripts: it runs a program without some capabilities.
+// Unlike another user, that is to be had without root too, where a test has but
+// one user.
+func without(first, last uintptr) {
 	runtime.LockOSThread()
 	var err error
-	for c := uintptr(0); c <= unix.CAP_LAST_CAP && err == nil; c++ {
+	for c := first; c <= last && err == nil; c++ {
 		// What is not in the bounding set, not even root gets from executing a
 		// program.
 		if err = unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err == unix.EINVAL {

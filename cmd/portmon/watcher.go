@@ -20,6 +20,7 @@ type watcher interface {
 	Removing() error
 	Swapping() error
 	Swapped(table uint64, rows *book.Book) error
+	Drilling(sources ...netip.Prefix) error
 	Unbanned(alone bool, prefixes ...netip.Prefix) (had []netip.Prefix, err error)
 	Disallowed(prefixes ...netip.Prefix) (had []netip.Prefix, err error)
 	Close()

@@ -59,7 +59,9 @@ func (w *pretender) Removing() error { return w.note("removing") }
 // Nothing but a trial that fails calls these.
 func (w *pretender) Swapping() error                  { return errors.New("not now") }
 func (w *pretender) Swapped(uint64, *book.Book) error { return errors.New("not now") }
-func (w *pretender) Close()          {}
+func (w *pretender) Close()                           {}
+
+func (w *pretender) Drilling(...netip.Prefix) error { return w.note("drilling") }
 
 func (w *pretender) Unbanned(alone bool, ps ...netip.Prefix) ([]netip.Prefix, error) {
 	if len(ps) == 0 {

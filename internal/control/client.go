@@ -119,6 +119,12 @@ func (c *Client) Swapped(handle uint64, rows *book.Book) error {
 	return c.do(what, c.longer, http.MethodPost, path, body.Bytes(), done)
 }
 
+// Drilling announces that sources are about to offend for a test: for ten
+// seconds the watcher neither remembers nor reports what becomes of them.
+func (c *Client) Drilling(sources ...netip.Prefix) error {
+	return c.do("tell the watcher of the test", c.patience, http.MethodPost, DrillingPath, sources, done)
+}
+
 // Unbanned reports that prefixes were unbanned, each alone or with all that is
 // within it: the watcher forgets them, on disk too if there is no error. It returns
 // the sources of which something was remembered.

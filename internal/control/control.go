@@ -11,6 +11,8 @@
 //	POST /v1/swapping            the table is about to be put back as it was
 //	POST /v1/swapped?table=N     that was done, and it has this handle; takes what
 //	                             is to be remembered, in place of all that is
+//	POST /v1/drilling            takes a JSON list of prefixes that are about to
+//	                             offend for a test
 //	POST /v1/unbanned            takes a JSON list of prefixes that were unbanned
 //	                             with all that is within them, or with
 //	                             ?alone=true without; returns those of which
@@ -42,6 +44,7 @@ const (
 	RemovingPath   = "/v1/removing"
 	SwappingPath   = "/v1/swapping"
 	SwappedPath    = "/v1/swapped"
+	DrillingPath   = "/v1/drilling"
 	UnbannedPath   = "/v1/unbanned"
 	DisallowedPath = "/v1/disallowed"
 )

@@ -68,6 +68,9 @@ func (c *commands) handler() http.Handler {
 	mux.HandleFunc("POST "+control.UnbannedPath, forget(func(ctx context.Context, r *http.Request, ps []netip.Prefix) ([]netip.Prefix, error) {
 		return c.watcher.Unbanned(ctx, r.URL.Query().Has("alone"), ps...)
 	}))
+	mux.HandleFunc("POST "+control.DrillingPath, forget(func(ctx context.Context, _ *http.Request, ps []netip.Prefix) ([]netip.Prefix, error) {
+		return nil, c.watcher.Drilling(ctx, ps...)
+	}))
 	mux.HandleFunc("POST "+control.DisallowedPath, forget(func(ctx context.Context, _ *http.Request, ps []netip.Prefix) ([]netip.Prefix, error) {
 		return c.watcher.Disallowed(ctx, ps...)
 	}))
@@ -116,7 +119,7 @@ func reply(w http.ResponseWriter, v any, err error) {
 	json.NewEncoder(w).Encode(v) // the client has gone if this fails
 }
 
-// forget handles requests to forget prefixes, as f does.
+// forget handles requests to forget prefixes, now or for a while, as f does.
 func forget(f func(context.Context, *http.Request, []netip.Prefix) (had []netip.Prefix, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var prefixes []netip.Prefix

@@ -83,6 +83,9 @@ func New(ctx context.Context) (_ *Stranger, err error) {
 		}
 	}
 	if err != nil {
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			err = fmt.Errorf("this kernel has no such interfaces (CONFIG_VETH): %w", err)
+		}
 		return nil, fmt.Errorf("make a veth pair: %w", err)
 	}
 	dev, err := net.InterfaceByName(s.Dev)
@@ -102,16 +105,13 @@ func New(ctx context.Context) (_ *Stranger, err error) {
 	if err := s.host.setUp(s.index); err != nil {
 		return nil, fmt.Errorf("set up %s: %w", s.Dev, err)
 	}
-	for _, running := range []func() (bool, error){
-		func() (bool, error) { return isRunning(s.index) },
-		func() (up bool, err error) {
-			err = s.inNamespace(func() (err error) { up, err = isRunning(s.inside); return err })
-			return up, err
-		},
-	} {
-		if err := Await(ctx, time.Second, running); err != nil {
-			return nil, fmt.Errorf("wait for the link: %w", err)
-		}
+	err = Await(ctx, time.Second, func() (bool, error) {
+		here, err := s.host.isUp(s.index)
+		there, fault := s.guest.isUp(s.inside)
+		return here && there, errors.Join(err, fault)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("wait for the link: %w", err)
 	}
 	return s, nil
 }

@@ -3,14 +3,16 @@ package drill
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
-const vethPeer = 1 // VETH_INFO_PEER of linux/veth.h
+const (
+	vethPeer = 1 // VETH_INFO_PEER of linux/veth.h
+	operUp   = 6 // IF_OPER_UP of linux/if.h
+)
 
 // The MAC addresses of both ends: each knows the other's beforehand, so that no
 // rule about neighbour discovery has a say.
@@ -122,11 +124,23 @@ func (r rtnl) connect(index int, own, other netip.Addr, mac []byte) error {
 	return nil
 }
 
-// isRunning reports whether an interface passes packets. One that was up before
+// isUp reports whether an interface passes packets. One that was up before
 // the other end drops them until the kernel has come round to it.
-func isRunning(index int) (bool, error) {
-	dev, err := net.InterfaceByIndex(index)
-	return err == nil && dev.Flags&net.FlagRunning != 0, err
+func (r rtnl) isUp(index int) (up bool, err error) {
+	msgs, err := r.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.RTM_GETLINK, Flags: netlink.Request}, Data: ifinfo(index, 0),
+	})
+	if err != nil || len(msgs) != 1 || len(msgs[0].Data) < unix.SizeofIfInfomsg {
+		return false, err
+	}
+	ad, err := netlink.NewAttributeDecoder(msgs[0].Data[unix.SizeofIfInfomsg:])
+	if err != nil {
+		return false, err
+	}
+	for ad.Next() {
+		up = up || ad.Type() == unix.IFLA_OPERSTATE && ad.Uint8() == operUp
+	}
+	return up, ad.Err()
 }
 
 // hasNoFamily reports whether an error means that the host does not speak a

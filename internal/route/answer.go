@@ -60,9 +60,17 @@ func Back(to netip.Addr, iif string) (Answer, error) {
 	return a, err
 }
 
+// IsFree reports whether nothing is known of an address: it is not this host's
+// own, and no route leads to it but a default route, or one that leads nowhere.
+func IsFree(a netip.Addr) (bool, error) {
+	r, err := ask(a, 0, unix.RTM_F_FIB_MATCH)
+	return r.kind == unix.RTN_UNREACHABLE || r.kind == unix.RTN_UNICAST && r.bits <= wide, err
+}
+
 // found is what the kernel says of a route.
 type found struct {
 	kind    byte // RTN_*, RTN_UNREACHABLE for all that lead nowhere
+	bits    byte // of its destination, if that was asked for
 	devices []uint32
 	local   netip.Addr
 }
@@ -106,7 +114,7 @@ func ask(to netip.Addr, oif, flags uint32) (found, error) {
 
 // parseRoute reads a struct rtmsg and the attributes behind it.
 func parseRoute(b []byte) (found, error) {
-	f := found{kind: b[7]}
+	f := found{kind: b[7], bits: b[1]}
 	switch f.kind {
 	case unix.RTN_UNREACHABLE, unix.RTN_BLACKHOLE, unix.RTN_PROHIBIT:
 		return found{kind: unix.RTN_UNREACHABLE}, nil

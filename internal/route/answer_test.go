@@ -6,6 +6,8 @@ import (
 
 	vnl "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/netnstest"
 )
 
 // Back says what the packet path would: whether an answer leaves by the
@@ -70,4 +72,32 @@ func TestOwnAddress(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An address is free if no route leads to it but one for all the world.
+func TestIsFree(t *testing.T) {
+	l := newLab(t)
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		l.route(family, main, 100, 0)
+	}
+	l.routeTo("198.18.0.0/15", main, 100, 0)
+	l.routeTo("2001:db8:f00d::/48", main, 100, 0)
+	l.check(l.rtnl.RouteAppend(&vnl.Route{Dst: network("198.51.0.0/16"), Type: unix.RTN_BLACKHOLE}))
+	for text, want := range map[string]bool{
+		"203.0.113.1": true, "2001:db8:ffff::1": true, "198.51.7.7": true,
+		"198.19.1.1": false, "2001:db8:f00d::1": false,
+		l.up[0].A.IPv4.String(): false, l.up[0].B.IPv6.String(): false, "127.0.0.1": false,
+	} {
+		l.host.Do(func() {
+			if got, err := IsFree(netip.MustParseAddr(text)); got != want || err != nil {
+				t.Errorf("%s: got %v, %v; want %v", text, got, err, want)
+			}
+		})
+	}
+	empty := netnstest.NewHost(t, "empty")
+	empty.Do(func() {
+		if got, err := IsFree(netip.MustParseAddr("203.0.113.1")); !got || err != nil {
+			t.Errorf("without routes: got %v, %v", got, err)
+		}
+	})
 }

@@ -199,3 +199,9 @@ func (w *Watcher) resume() {
 func (w *Watcher) Removing(ctx context.Context) error {
 	return w.call(ctx, func() { w.core.onRemoving(book.ReadClock()) })
 }
+
+// Drilling records that the user is about to have sources offend for a test:
+// for ten seconds, what becomes of them is not remembered, and no news.
+func (w *Watcher) Drilling(ctx context.Context, sources ...netip.Prefix) error {
+	return w.call(ctx, func() { w.core.onDrilling(sources, book.ReadClock()) })
+}

@@ -178,6 +178,11 @@ func (k *core) tidy(now book.Clock) {
 			}
 		}
 	}
+	for source, until := range k.drills {
+		if now.Boot > until {
+			delete(k.drills, source)
+		}
+	}
 	if now.Boot.Sub(k.sweptAt) >= sweepEvery {
 		k.book.Sweep(now)
 		k.sweptAt = now.Boot

@@ -47,6 +47,7 @@ type core struct {
 	netEnds   []book.Moment                // after which the sets of prefixes are to be tidied, in order
 
 	sweptAt book.Moment
+	drills  map[netip.Prefix]book.Moment // sources of drills, and until when
 }
 
 // lifting is when a source was lifted, as far as we know, and whether the
@@ -83,6 +84,7 @@ func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book
 		toAsk: make(map[netip.Prefix]struct{}), toPut: make(map[netip.Prefix]bool), toLift: make(map[netip.Prefix]struct{}),
 		toEnd:  make(map[netip.Prefix]struct{}),
 		lifted: make(map[netip.Prefix]lifting), recent: make(map[netip.Prefix]book.Moment),
+		drills: make(map[netip.Prefix]book.Moment),
 	}
 }
 
@@ -106,7 +108,7 @@ func (k *core) reconfigure(spec ruleset.Spec, maxRows int, now book.Clock) {
 // a source.
 func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Clock) {
 	cause, step, ok := ruleset.ParseLogPrefix(m.Prefix)
-	if !ok || !source.IsValid() {
+	if !ok || !source.IsValid() || k.isDrill(source) {
 		return
 	}
 	at := now.Boot
@@ -236,6 +238,9 @@ func (k *core) onLost(lost nflog.Lost, now book.Clock) {
 }
 
 func (k *core) publish(n News) {
+	if k.isDrill(n.Source) {
+		return
+	}
 	n.Comment = book.Reason(n.Cause, n.Comment)
 	k.counters.count(&n)
 	k.news = append(k.news, n)
@@ -251,6 +256,23 @@ func (k *core) liftExempt(row book.Row) {
 	k.publish(News{Kind: Whitelisted, Source: row.Source, Comment: row.Comment, Cause: row.Cause})
 	k.book.Free(row.Source)
 	k.toLift[row.Source] = struct{}{}
+}
+
+// onDrilling records that the user is about to have sources offend for a test:
+// what becomes of them is no news.
+func (k *core) onDrilling(sources []netip.Prefix, now book.Clock) {
+	for _, p := range sources {
+		k.drills[p] = now.Boot.Add(grace)
+	}
+}
+
+func (k *core) isDrill(source netip.Prefix) bool {
+	for p := range k.drills {
+		if p.Overlaps(source) && p.Bits() <= source.Bits() {
+			return true
+		}
+	}
+	return false
 }
 
 // takeNews returns the news since it was called last.
