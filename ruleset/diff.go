@@ -78,6 +78,9 @@ func diff(spec Spec, s *State, c Contents, m displacement, asked askedNets) (*Pl
 		p.note("table")
 		p.ahead.AddTable(t)
 	}
+	if s.Exists && s.Observe != spec.Observe {
+		p.note(ChangeMode)
+	}
 	for _, name := range p.Table.Counters {
 		if _, ok := s.Counters[name]; !ok {
 			addCounter(p.change("counter "+name), p.Table.Table, name)

@@ -16,7 +16,7 @@ import (
 // table.
 func kernelState(t *testing.T, table *Table) (*State, Contents) {
 	t.Helper()
-	s := &State{Table: table.Table, Exists: true, Counters: map[string]Counter{}, Digest: table.Digest, Prefix6: table.Prefix6}
+	s := &State{Table: table.Table, Exists: true, Counters: map[string]Counter{}, Digest: table.Digest, Prefix6: table.Prefix6, Observe: table.Observe}
 	c := Contents{Static: map[string][]nftset.Interval{}}
 	for _, name := range table.Counters {
 		s.Counters[name] = Counter{}

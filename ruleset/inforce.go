@@ -96,3 +96,15 @@ func (t *Table) Whitelists(iv nftset.Interval) bool {
 	_, ok := coveredBy(set.Elements, iv)
 	return ok
 }
+
+// Mode names a mode: "observe" or "enforce".
+func Mode(observe bool) string {
+	if observe {
+		return "observe"
+	}
+	return "enforce"
+}
+
+// Mode returns the mode of the table. One that is not portmon's work is taken to
+// enforce.
+func (s *State) Mode() string { return Mode(s.Observe) }

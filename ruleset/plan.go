@@ -51,6 +51,10 @@ func (k Stuck) String() string {
 // change names the change that was wanted.
 func (k Stuck) change() string { return k.Property + " of " + k.Set }
 
+// ChangeMode is how a summary names that the table is to observe, or to enforce,
+// from now on.
+const ChangeMode = "mode"
+
 // Empty reports whether there is nothing to do.
 func (p *Plan) Empty() bool { return len(p.changes) == 0 }
 

@@ -20,6 +20,7 @@ import (
 func applyCommand(p *cli) *cobra.Command {
 	var check, dryRun, boot bool
 	var confirm string
+	var mode modeOptions
 	cmd := &cobra.Command{
 		Use:   "apply",
 		Short: "install or update the nftables table",
@@ -32,6 +33,12 @@ default.
 Bans and offences that were remembered (see portmon save) are put back into a
 new table with the time they have left. A running watcher does that by itself,
 and takes over the configuration.
+
+With mode = "observe" in the configuration, or --observe, the table counts, logs
+and lists whom it would ban, and drops nothing. Applied to enforce, it starts
+with no bans, unless --keep says that those who were observed are banned from
+now on. The next apply, and the next boot, go by the configuration again; a
+watcher keeps the table in the mode that was applied.
 
 With --check the exit code is 3 if the kernel holds something else.
 
@@ -50,11 +57,12 @@ not count as good, and a reboot comes up with what did before.`,
   portmon apply --dry-run | nft --check --file -
   portmon apply --confirm`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			return errors.Join(noArgs(cmd, args), noTwoOf(cmd, "check", "dry-run", "boot", "confirm"))
+			return errors.Join(noArgs(cmd, args), noTwoOf(cmd, "check", "dry-run", "boot", "confirm"),
+				noTwoOf(cmd, "check", "keep"), noTwoOf(cmd, "observe", "keep"))
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if check {
-				return p.applyCheck()
+				return p.applyCheck(mode)
 			}
 			length, err := text.ParseDuration(confirm, minTrial, maxTrial)
 			if err != nil {
@@ -67,6 +75,9 @@ not count as good, and a reboot comes up with what did before.`,
 			conf, facts, fault := load()
 			if conf == nil {
 				return fault
+			}
+			if err := mode.choose(&conf.Spec); err != nil {
+				return usage(cmd, "%w", err)
 			}
 			c, err := p.dial()
 			if err != nil {
@@ -93,6 +104,8 @@ not count as good, and a reboot comes up with what did before.`,
 	cmd.Flags().BoolVar(&boot, "boot", false, "if the configuration has a fault, apply the last good one, and exit 2")
 	cmd.Flags().StringVar(&confirm, "confirm", "60s", "put all back after `TIME`, unless confirmed")
 	cmd.Flags().Lookup("confirm").NoOptDefVal = "60s"
+	cmd.Flags().BoolVar(&mode.observe, "observe", false, "drop nothing, whatever the configuration says")
+	cmd.Flags().BoolVar(&mode.keep, "keep", false, "when the table is to enforce from now on, ban those who were observed")
 	return cmd
 }
 
@@ -127,7 +140,7 @@ func (p *cli) apply(c *nftset.Conn, a attempt) error {
 	w, _ := p.runningWatcher()
 	if w != nil {
 		defer w.Close()
-		if err := w.Applying(); err != nil {
+		if err := w.Applying(conf.Spec.KeepObserved); err != nil {
 			p.warn("the watcher may undo this: %v", err)
 		}
 	}
@@ -159,6 +172,9 @@ func (p *cli) apply(c *nftset.Conn, a attempt) error {
 		p.print("inet %s: installed, %s\n", tableName, summary(&conf.Spec))
 	default:
 		p.print("inet %s: changed: %s\n", tableName, cmp.Or(strings.Join(r.Summary(), ", "), "bans"))
+	}
+	if err := p.reportMode(h, r, conf); err != nil {
+		return err
 	}
 	if r.Created && conf.Spec.Grace > 0 {
 		p.note("traps are armed in %s, so that services can start", text.Duration(conf.Spec.Grace))
@@ -197,13 +213,13 @@ func summary(s *ruleset.Spec) string {
 }
 
 // applyCheck reports whether there is anything to apply, as status does.
-func (p *cli) applyCheck() error {
-	r, err := p.report()
+func (p *cli) applyCheck(mode modeOptions) error {
+	r, err := p.report(mode)
 	if err != nil {
 		return err
 	}
 	r.printForce(&p.ui)
-	if !*r.InForce {
+	if !r.asConfigured() {
 		return exitCodeError(exitNotInForce)
 	}
 	return nil

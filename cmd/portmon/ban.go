@@ -89,7 +89,12 @@ of IPv6. All arguments are checked before any of these sources is banned.`,
 					return usage(cmd, "ban %s: only addresses can offend", t.text)
 				}
 			}
-			return p.withTable(func(h *ruleset.Handle) error { return p.ban(h, o) })
+			return p.withTable(func(h *ruleset.Handle) error {
+				if h.Observe {
+					p.warn("inet %s observes: nothing is dropped, and to enforce it forgets this ban, unless with apply --keep", tableName)
+				}
+				return p.ban(h, o)
+			})
 		},
 	}
 	cmd.Flags().StringVar(&length, "for", "", `ban for a `+"`DURATION`"+` such as 90 (seconds), 8h, 3d or 1w, or "forever"`)

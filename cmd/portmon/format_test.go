@@ -49,7 +49,7 @@ func listed(t *testing.T, columns int, asJSON bool, bans ...ban) (stdout, stderr
 		e.getenv = func(key string) string { return map[string]string{"NO_COLOR": "1"}[key] }
 	}
 	p := &cli{env: e, ui: newUI(e)}
-	err := p.list(func(yield func(ban, error) bool) {
+	err := p.list("enforce", func(yield func(ban, error) bool) {
 		for _, b := range bans {
 			if !yield(b, nil) {
 				return
@@ -97,7 +97,7 @@ func TestListInPipe(t *testing.T) {
 
 func TestListJSON(t *testing.T) {
 	const want = `
-{"version":1,"table":"inet portmon","bans":[
+{"version":1,"table":"inet portmon","mode":"enforce","bans":[
 {"prefix":"192.0.2.99/32","family":"ip","set":"net4","cause":"hand","reason":"a \"b\" \\ \u001b[31m \ufffd"},
 {"prefix":"203.0.113.7/32","family":"ip","set":"ban4","tier":2,"cause":"trap","timeout_seconds":259200,"expires_seconds":246540,"until":"2026-01-21T06:33:26Z","since":"2026-01-18T06:33:26Z","offences":2,"first_offence":"2026-01-18T08:04:26Z","last_offence":"2026-01-18T09:04:26Z","last_protocol":"tcp","last_port":23},
 {"prefix":"2001:db8:ffff:ffff::/64","family":"ip6","set":"ban6","tier":1,"cause":"scan","timeout_seconds":28800,"expires_seconds":28798.5,"until":"2026-01-18T18:04:24Z","since":"2026-01-18T10:04:24Z"},
@@ -115,7 +115,7 @@ func TestListJSON(t *testing.T) {
 		t.Error("that is not JSON")
 	}
 	got, _ = listed(t, 0, true)
-	if want := `{"version":1,"table":"inet portmon","bans":[]}` + "\n"; got != want {
+	if want := `{"version":1,"table":"inet portmon","mode":"enforce","bans":[]}` + "\n"; got != want {
 		t.Errorf("got %q; want %q", got, want)
 	}
 }

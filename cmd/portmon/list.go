@@ -49,8 +49,9 @@ is not an error if there are none. With --json the bans are not sorted.`,
 					wanted = append(wanted, t.prefix)
 				}
 				if allowed {
-					return p.list(bansOf(ahead(h.Allowed(wanted...), p.now), nil, wanted), only, "allowed", asJSON, count)
+					return p.list(h.Mode(), bansOf(ahead(h.Allowed(wanted...), p.now), nil, wanted), only, "allowed", asJSON, count)
 				}
+				p.noteObserving(h)
 				known, sources, err := p.toExplain(h, only, count)
 				if err != nil {
 					return err
@@ -64,7 +65,7 @@ is not an error if there are none. With --json the bans are not sorted.`,
 				if known {
 					k = p.knowledge(h, sources...)
 				}
-				return p.list(bansOf(read, k, wanted), only, "bans", asJSON, count)
+				return p.list(h.Mode(), bansOf(read, k, wanted), only, "bans", asJSON, count)
 			})
 		},
 	}
@@ -123,12 +124,12 @@ func bansOf(entries iter.Seq[dated[ruleset.Entry]], k *knowledge, wanted []netip
 
 // list writes what comes of a stream of "bans", or of what is "allowed": their
 // number, JSON with one on each line as it comes, or text.
-func (p *cli) list(bans iter.Seq2[ban, error], only []target, what string, asJSON, count bool) error {
+func (p *cli) list(mode string, bans iter.Seq2[ban, error], only []target, what string, asJSON, count bool) error {
 	var all []ban
 	var line []byte
 	n, separator := 0, "\n"
 	if asJSON {
-		p.print(`{"version":1,"table":"inet %s","%s":[`, tableName, what)
+		p.print(`{"version":1,"table":"inet %s","mode":"%s","%s":[`, tableName, mode, what)
 	}
 	for b, err := range bans {
 		switch n++; {

@@ -29,6 +29,9 @@ const (
 	packetDropped = "dropped"
 	packetBans    = "dropped_and_bans" // it is the offence
 	packetUnknown = "not_known"        // a rule that is not portmon's may decide
+	// It passes, because the table observes.
+	packetWouldDrop = "would_be_dropped"
+	packetWouldBan  = "would_be_dropped_and_ban"
 )
 
 // packetAnswer is what would become of a packet, and why.
@@ -148,6 +151,8 @@ func (a *packetAnswer) settle(t ruleset.Trace, retries time.Duration) {
 	a.Verdict, a.Because, a.Text = packetPasses, word[0], word[1]
 	if t.Dropped {
 		a.Verdict = packetDropped
+	} else if t.WouldDrop {
+		a.Verdict = packetWouldDrop
 	}
 	switch {
 	case t.NotKnown:
@@ -159,9 +164,11 @@ func (a *packetAnswer) settle(t ruleset.Trace, retries time.Duration) {
 			ruleset.CauseSubnet: "enough sources of its network offended",
 			ruleset.CauseScan:   fmt.Sprintf("it is distinct closed port %d of %d", max(t.Probes, 1), max(t.ScanPorts, 1)),
 		}[t.Cause]
-		a.Verdict, a.Because = packetBans, t.Because
+		if a.Verdict, a.Because = packetBans, t.Because; t.WouldDrop {
+			a.Verdict = packetWouldBan
+		}
 		a.Text = fmt.Sprintf("%s: it would ban %s %s (tier %d)", reason, t.Ban.Interval, banTime(t.Ban.Timeout), t.Step)
-	case t.Dropped && t.Because == ruleset.AskBanned:
+	case (t.Dropped || t.WouldDrop) && t.Because == ruleset.AskBanned:
 		a.Because, a.Text = "banned", "its source is banned"
 	case t.Because == ruleset.AskRetries:
 		a.Text += text.Duration(retries)
@@ -183,6 +190,8 @@ func (a *packetAnswer) print(p *cli) {
 	is := map[string]string{
 		packetPasses: paint(p.outColour, "passes", green), packetDropped: paint(p.outColour, "is dropped", red),
 		packetBans: paint(p.outColour, "is dropped, and bans", red), packetUnknown: paint(p.outColour, "passes or is dropped", yellow),
+		packetWouldDrop: paint(p.outColour, "passes, but would be dropped", yellow),
+		packetWouldBan:  paint(p.outColour, "passes, but would be dropped, and ban", yellow),
 	}[a.Verdict]
 	p.print("%s to %s port %d%s %s: %s\n", kind, to, a.Port, on, is, a.Text)
 	for _, q := range a.Asked {

@@ -9,13 +9,16 @@ import (
 )
 
 // restore puts back what is remembered and the table lacks, if it is not the
-// table that the book is about. A running watcher does that by itself. put
-// reports whether the table has it, though the book may not say so.
+// table that the book is about; what was only observed is forgotten instead,
+// unless it is to be kept. A running watcher does that by itself. put reports
+// whether the table has it, though the book may not say so.
 func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) (put bool, err error) {
 	report, err := p.lookAtBook(h)
-	if err != nil || report.Missing || sameTable(report, h) {
+	same := sameTable(report, h)
+	if err != nil || report.Missing || same && report.Saved.Observe == h.Observe {
 		return false, err
 	}
+	forget := !same && !spec.KeepObserved && report.Saved.OnlyObserved(book.Of(h.State))
 	bans, allowances := 0, 0
 	var left []error
 	err = p.changeBook(h, true, func(b *book.Book, _ book.Report) error {
@@ -23,10 +26,13 @@ func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) (put bool, err erro
 		if err != nil {
 			return err
 		}
+		if forget {
+			p.note("forgotten, as it was only observed: %s", text.Plural(b.ForgetOffenders(), "source"))
+		}
 		now := book.ReadClock().Boot
 		var records []ruleset.Record
 		for row := range b.Rows() {
-			if r, ok := row.Record(spec, now); ok && addsTo(held, &r, now) {
+			if r, ok := row.Record(spec, now); ok && !same && addsTo(held, &r, now) {
 				records = append(records, r)
 			}
 		}
@@ -51,7 +57,8 @@ func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) (put bool, err erro
 			}
 		}
 		b.SetTable(h.Handle)
-		catchUp(b, held, false)
+		catchUp(b, held, same)
+		b.SetObserved(h.Observe)
 		return nil
 	})
 	var back []string

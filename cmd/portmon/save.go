@@ -54,8 +54,8 @@ be read of it.`,
 }
 
 // save brings the book up to date with the table. What only the book has was
-// lifted or is over if it is about this very table, and otherwise still has to
-// be put back.
+// lifted or is over if it is about this very table, is forgotten if it was only
+// observed, and otherwise still has to be put back.
 func (p *cli) save(h *ruleset.Handle) error {
 	bans := 0
 	err := p.changeBook(h, true, func(b *book.Book, report book.Report) error {
@@ -65,10 +65,15 @@ func (p *cli) save(h *ruleset.Handle) error {
 		if err != nil {
 			return err
 		}
+		same := sameTable(report, h)
+		if !same && report.Saved.OnlyObserved(book.Of(h.State)) {
+			b.ForgetOffenders()
+		}
 		if report.Missing {
 			b.SetTable(h.Handle)
 		}
-		catchUp(b, held, sameTable(report, h))
+		catchUp(b, held, same)
+		b.SetObserved(h.Observe)
 		for row := range b.Rows() {
 			if row.Banned {
 				bans++

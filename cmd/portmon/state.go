@@ -38,7 +38,7 @@ func (p *cli) bookConfig(h *ruleset.Handle) book.Config {
 	}
 	return book.Config{
 		Path: p.state, MaxRows: max(book.DefaultMaxRows, size),
-		Here: book.Here(h.Handle), Now: book.ReadClock(), Wait: lockPatience,
+		Here: book.Of(h.State), Now: book.ReadClock(), Wait: lockPatience,
 	}
 }
 
@@ -137,9 +137,7 @@ func (p *cli) rememberBans(
 
 // sameTable reports whether a book is about this very table, so that what is
 // missing from the table was lifted or is over.
-func sameTable(r book.Report, h *ruleset.Handle) bool {
-	return r.Saved.SameTable(book.Here(h.Handle))
-}
+func sameTable(r book.Report, h *ruleset.Handle) bool { return r.Saved.SameTable(book.Of(h.State)) }
 
 // catchUp enters what a table holds into a book, and if the book is about that
 // table, removes what it does not hold any more.
@@ -148,7 +146,7 @@ func catchUp(b, held *book.Book, sameTable bool) {
 	if sameTable {
 		for row := range b.Rows() {
 			now, _ := held.Get(row.Source)
-			if row.Step > 0 && now.Step == 0 {
+			if row.Step > now.Step {
 				b.Free(row.Source)
 			} else if row.Banned && !now.Banned {
 				b.Lift(row.Source)

@@ -23,14 +23,14 @@ configuration says; when its traps are armed, and which trap ports are not traps
 at the moment because a program listens; how full each set is; what each counter
 counted; and whether a watcher runs.
 
-The exit code is 0 if the table is in force as configured, 3 if it is missing,
-dormant or different, and 2 if the configuration is wrong, so that this is not
-known.`,
+The exit code is 0 if the table is as configured, in force or observing, 3 if it
+is missing, dormant or different, and 2 if the configuration is wrong, so that
+this is not known.`,
 		Example: `  # for monitoring: how full is the set of bans, in percent?
   portmon status --json | jq '.sets[] | select(.name == "ban4") | 100 * .count / .size'`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			r, wrong := p.report()
+			r, wrong := p.report(modeOptions{})
 			if r == nil {
 				return wrong
 			}
@@ -39,7 +39,7 @@ known.`,
 			} else {
 				r.print(&p.ui)
 			}
-			if wrong == nil && !*r.InForce {
+			if wrong == nil && !r.asConfigured() {
 				wrong = exitCodeError(exitNotInForce)
 				if !asJSON {
 					p.hint(runApply)
@@ -60,9 +60,11 @@ type report struct {
 	// switched off.
 	Present bool `json:"present"`
 	Dormant bool `json:"dormant,omitempty"`
+	// Mode is "observe" if the table drops nothing, otherwise "enforce".
+	Mode string `json:"mode,omitempty"`
 	// InForce reports that the kernel does what the configuration says, and
-	// Current that it holds that; Differences are where it does not. Both are
-	// nil if that is not known.
+	// drops; Current that it holds what that says; Differences are where it does
+	// not. Both are nil if that is not known.
 	InForce     *bool    `json:"in_force,omitempty"`
 	Current     *bool    `json:"current,omitempty"`
 	Differences []string `json:"differences"`
@@ -106,7 +108,7 @@ type watcherReport struct {
 
 // report asks the kernel. With a wrong configuration there is both a report, of
 // what the kernel holds, and an error.
-func (p *cli) report() (*report, error) {
+func (p *cli) report(mode modeOptions) (*report, error) {
 	c, h, err := p.open()
 	if err != nil {
 		return nil, err
@@ -119,12 +121,12 @@ func (p *cli) report() (*report, error) {
 		idle: "there is no such table",
 	}
 	if h.Exists {
-		r.idle = h.Idle()
+		r.idle, r.Mode = h.Idle(), h.Mode()
 		if err := r.read(p, h); err != nil {
 			return nil, err
 		}
 	}
-	if r.idle != "" {
+	if r.idle != "" || r.observes() {
 		r.InForce = new(bool)
 	}
 	_ = p.findState(nil, nil) // the configuration is reported on its own
@@ -139,6 +141,9 @@ func (p *cli) report() (*report, error) {
 	}
 	r.LastGood = p.lastGood(func(spec ruleset.Spec) (*ruleset.Plan, error) { return ruleset.Prepare(c, spec) })
 	if err != nil {
+		return r, err
+	}
+	if err := mode.choose(&conf.Spec); err != nil {
 		return r, err
 	}
 	r.Config = conf.Source
@@ -186,7 +191,12 @@ func (r *report) compare(c *nftset.Conn, conf *config.Config) error {
 			r.Differences = append(r.Differences, plan.Summary()...)
 		}
 	}
-	inForce := r.idle == "" && current
+	inForce := r.idle == "" && current && !r.observes()
 	r.Current, r.InForce = &current, &inForce
 	return nil
 }
+
+func (r *report) observes() bool { return r.Mode == ruleset.Mode(true) }
+
+// asConfigured reports whether the kernel does what the configuration says.
+func (r *report) asConfigured() bool { return r.idle == "" && r.Current != nil && *r.Current }

@@ -100,7 +100,10 @@ func TestStatusInForce(t *testing.T) {
 		"not in force: there is no such table\nwatcher: not running\n":           {idle: "there is no such table", InForce: new(bool), Current: new(bool)},
 		"not in force: the table is dormant, and sees no packets\ntraps: none\n": {Present: true, Dormant: true, idle: "the table is dormant, and sees no packets", InForce: new(bool), Current: &yes},
 		"installed; whether as configured is not known\ntraps: none\n":           {Present: true},
-		"not as configured: rules\ntraps: none\n":                                {Present: true, InForce: new(bool), Differences: []string{"rules"}},
+		"not as configured: rules\ntraps: none\n":                                {Present: true, InForce: new(bool), Current: new(bool), Differences: []string{"rules"}},
+		"observing, as configured: nothing is dropped\ntraps: none\n":            {Present: true, Mode: "observe", InForce: new(bool), Current: &yes},
+		"observing: nothing is dropped; not as configured: mode\ntraps: none\n":  {Present: true, Mode: "observe", InForce: new(bool), Current: new(bool), Differences: []string{"mode"}},
+		"not in force: chain guard is missing\ntraps: none\n":                    {Present: true, Mode: "observe", idle: "chain guard is missing", InForce: new(bool), Current: new(bool)},
 	} {
 		e, stdout, _ := testEnv()
 		u := newUI(e)

@@ -39,12 +39,19 @@ func (r *report) print(u *ui) {
 
 func (r *report) printForce(u *ui) {
 	bad := func(s string) string { return paint(u.outColour, s, red) }
+	observing := paint(u.outColour, "observing", yellow)
 	switch {
 	case r.idle != "":
 		u.print("%s: %s: %s\n", r.Table, bad("not in force"), r.idle)
-	case r.InForce == nil:
+	case r.Current == nil && r.observes():
+		u.print("%s: %s: nothing is dropped; whether as configured is not known\n", r.Table, observing)
+	case r.Current == nil:
 		u.print("%s: installed; whether as configured is not known\n", r.Table)
-	case *r.InForce:
+	case *r.Current && r.observes():
+		u.print("%s: %s, as configured: nothing is dropped\n", r.Table, observing)
+	case r.observes():
+		u.print("%s: %s: nothing is dropped; %s: %s\n", r.Table, observing, bad("not as configured"), strings.Join(r.Differences, ", "))
+	case *r.Current:
 		u.print("%s: %s, as configured\n", r.Table, paint(u.outColour, "in force", green))
 	default:
 		u.print("%s: %s: %s\n", r.Table, bad("not as configured"), strings.Join(r.Differences, ", "))
@@ -144,7 +151,7 @@ func (r *report) printSets(u *ui) {
 	u.print("\n")
 	u.table(slices.Values(rows), 0)
 	if full != nil {
-		u.warn("full: %s: new offenders are dropped, but not banned or counted", strings.Join(full, ", "))
+		u.warn("full: %s: %s", strings.Join(full, ", "), r.wouldBe("new offenders are dropped, but not banned or counted"))
 		u.hint(raiseSize)
 	}
 }
@@ -153,9 +160,17 @@ func (r *report) printCounters(u *ui) {
 	rows := [][]string{{"COUNTER", "PACKETS", "BYTES"}}
 	for _, c := range counterMeaning {
 		if t, ok := r.Counters[c.name]; ok {
-			rows = append(rows, []string{c.name, fmt.Sprint(t.Packets), fmt.Sprint(t.Bytes), c.what})
+			rows = append(rows, []string{c.name, fmt.Sprint(t.Packets), fmt.Sprint(t.Bytes), r.wouldBe(c.what)})
 		}
 	}
 	u.print("\n")
 	u.table(slices.Values(rows), 0)
+}
+
+// wouldBe says of what is dropped that it would be, if the table observes.
+func (r *report) wouldBe(what string) string {
+	if r.observes() {
+		what = strings.NewReplacer(" are dropped", " would be dropped", " dropped", " that would be dropped").Replace(what)
+	}
+	return what
 }

@@ -15,7 +15,7 @@ type watcher interface {
 	Status() (control.Status, error)
 	Book(maxRows int, sources ...netip.Prefix) (*book.Book, error)
 	Save() error
-	Applying() error
+	Applying(keep bool) error
 	Reload() error
 	Removing() error
 	Swapping() error

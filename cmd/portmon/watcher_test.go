@@ -52,7 +52,6 @@ func (w *pretender) Book(_ int, sources ...netip.Prefix) (*book.Book, error) {
 }
 
 func (w *pretender) Save() error     { return w.note("save") }
-func (w *pretender) Applying() error { return w.note("applying") }
 func (w *pretender) Reload() error   { return w.note("reload") }
 func (w *pretender) Removing() error { return w.note("removing") }
 
@@ -62,6 +61,13 @@ func (w *pretender) Swapped(uint64, *book.Book) error { return errors.New("not n
 func (w *pretender) Close()                           {}
 
 func (w *pretender) Drilling(...netip.Prefix) error { return w.note("drilling") }
+
+func (w *pretender) Applying(keep bool) error {
+	if keep {
+		return w.note("applying keep")
+	}
+	return w.note("applying")
+}
 
 func (w *pretender) Unbanned(alone bool, ps ...netip.Prefix) ([]netip.Prefix, error) {
 	if len(ps) == 0 {

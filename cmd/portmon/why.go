@@ -100,9 +100,10 @@ type verdict string
 
 const (
 	banned      verdict = "banned"
-	whitelisted verdict = "whitelisted" // bans have no effect
-	allowed     verdict = "allowed"     // the same, for a time
-	ownAddress  verdict = "own_address" // never banned by the packet path
+	wouldBan    verdict = "would_be_banned" // if the table did not only observe
+	whitelisted verdict = "whitelisted"     // bans have no effect
+	allowed     verdict = "allowed"         // the same, for a time
+	ownAddress  verdict = "own_address"     // never banned by the packet path
 	notBanned   verdict = "not_banned"
 )
 
@@ -110,6 +111,7 @@ const (
 type answer struct {
 	Version int        `json:"version"`
 	Table   string     `json:"table"`
+	Mode    string     `json:"mode"`
 	Address netip.Addr `json:"address"`
 	// Source is the prefix that an offence of the address would ban.
 	Source        netip.Prefix `json:"source"`
@@ -151,7 +153,7 @@ func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {
 		return nil, err
 	}
 	a = &answer{
-		Version: 1, Table: h.Table.String(), Address: q.from, Source: st.Source, Verdict: notBanned, Bans: []ban{},
+		Version: 1, Table: h.Table.String(), Mode: h.Mode(), Address: q.from, Source: st.Source, Verdict: notBanned, Bans: []ban{},
 		Tier: st.Step, TierExpiresSeconds: seconds(st.StepRemaining),
 	}
 	if st.Suspect {
@@ -188,7 +190,9 @@ func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {
 	case st.Allowed != nil:
 		a.Verdict = allowed
 	case len(a.Bans) > 0:
-		a.Verdict = banned
+		if a.Verdict = banned; h.Observe {
+			a.Verdict = wouldBan
+		}
 		a.NoEffect, err = noEffect(h, q.from, a.Bans[0].Set)
 	case back.Own:
 		a.Verdict = ownAddress
@@ -236,7 +240,7 @@ func noEffect(h *ruleset.Handle, from netip.Addr, set string) (string, error) {
 		switch {
 		case err != nil:
 			return "", err
-		case t.Dropped && (t.Because == ruleset.AskBanned || t.Because == ruleset.OtherRule):
+		case (t.Dropped || t.WouldDrop) && (t.Because == ruleset.AskBanned || t.Because == ruleset.OtherRule):
 		case t.OtherChain != "":
 			return "a rule that is not portmon's, in chain " + text.Printable(t.OtherChain) + ", may let its packets pass", nil
 		default:

@@ -14,6 +14,7 @@ var verdicts = map[verdict]struct {
 	is, means string
 }{
 	banned:      {red, "is banned", ": packets from it are dropped, except replies to what this host asked"},
+	wouldBan:    {yellow, "would be banned", ": the table observes, and drops nothing"},
 	whitelisted: {green, "is whitelisted", " by %s: it is never banned, and no ban has an effect"},
 	allowed:     {green, "is allowed", " %s: until then it is never banned, and no ban has an effect"},
 	ownAddress:  {green, "is an address of this host", ": it is never banned"},
@@ -56,12 +57,12 @@ func (a *answer) print(p *cli) {
 func (a *answer) printNext(p *cli) {
 	next, traps := text.Duration(time.Duration(a.NextBanSeconds)), a.trapReport.String()
 	switch {
-	case a.Verdict != banned && a.Verdict != notBanned:
+	case a.Verdict != banned && a.Verdict != wouldBan && a.Verdict != notBanned:
 		return
 	case a.NextBanSeconds == 0:
 		p.print("  nothing would ban it: there are no trap ports, and scans are not counted\n")
 		return
-	case a.Verdict == banned:
+	case a.Verdict != notBanned:
 		p.print("  the next ban would be tier %d, for %s\n", a.NextTier, next)
 		return
 	case a.unroutable:

@@ -23,6 +23,7 @@ type Book struct {
 	allowed  map[key]bool   // of the few rows that are allowances
 	max      int
 	table    uint64
+	observed bool
 	store    *store // nil: in memory only
 }
 
@@ -208,6 +209,16 @@ func (b *Book) remove(k key) bool {
 		delete(b.allowed, k)
 	}
 	return ok
+}
+
+// ForgetOffenders removes all rows but allowances, and returns how many.
+func (b *Book) ForgetOffenders() (n int) {
+	for k := range b.index {
+		if !b.allowed[k] && b.free(k) {
+			n++
+		}
+	}
+	return n
 }
 
 // Clear removes all rows.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/ruleset"
 )
 
 // Version is that of the file's format. A change that an older portmon would
@@ -81,13 +83,22 @@ type Origin struct {
 	NetNS uint64 `json:"netns,omitempty"`
 	// Table is the kernel's handle of the table, 0 if there is none.
 	Table uint64 `json:"table_handle"`
+	// Observe reports that the table drops nothing: its bans were only observed.
+	Observe bool `json:"observe,omitempty"`
 }
 
 // Here returns the origin of what this process knows of the table with that
 // handle, in the network namespace of the calling thread.
 func Here(table uint64) Origin {
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return Origin{machine(), strings.TrimSpace(string(boot)), netNS(), table}
+	return Origin{Machine: machine(), Boot: strings.TrimSpace(string(boot)), NetNS: netNS(), Table: table}
+}
+
+// Of is [Here] for a table that was read just now.
+func Of(s *ruleset.State) Origin {
+	o := Here(s.Handle)
+	o.Observe = s.Observe
+	return o
 }
 
 // SameBoot reports whether both are known to be from one boot of one host.
@@ -97,6 +108,13 @@ func (o Origin) SameBoot(p Origin) bool { return o.Boot != "" && o.Boot == p.Boo
 // the table: bans that it no longer has were lifted or are over.
 func (o Origin) SameTable(p Origin) bool {
 	return o.SameBoot(p) && o.NetNS != 0 && o.NetNS == p.NetNS && o.Table != 0 && o.Table == p.Table
+}
+
+// OnlyObserved reports whether bans and steps of this origin were to have no
+// consequence, but would have in that table: they are forgotten rather than put
+// back, but for what the table holds.
+func (o Origin) OnlyObserved(table Origin) bool {
+	return o.Observe && table.Table != 0 && !table.Observe
 }
 
 // check returns an *OriginError if what was saved is known not to be about

@@ -120,6 +120,20 @@ func (b *Book) SetTable(handle uint64) {
 	b.table = handle
 }
 
+// Observed reports whether the bans were only observed: the table drops
+// nothing.
+func (b *Book) Observed() bool { return b.observed }
+
+// SetObserved says whether they were. What the table does not hold must have
+// been taken out of the book before it says that they are enforced, unless all
+// of it is to be; see [Origin.OnlyObserved].
+func (b *Book) SetObserved(observed bool) {
+	if b.observed != observed {
+		b.store.replace() // at once, or a torn file could say it of rows that were to go
+	}
+	b.observed = observed
+}
+
 // NextSync returns when Sync or Flush is to be called: at most once a second.
 // ok is false if there is nothing to write.
 func (b *Book) NextSync() (at Moment, ok bool) {
@@ -212,12 +226,12 @@ func (s *store) write(b *Book, now Clock) (finish func() error, err error) {
 		s.rewrite, s.keep = true, false
 	}
 	head := newHeader(s.Here, now)
-	head.Table = b.table
+	head.Table, head.Observe = b.table, b.observed
 	if s.rewrite || s.Force || !s.partial && s.lines+len(s.pending) > 2*b.Len()+fewLines {
 		return s.startRewrite(b, head)
 	}
 	var text []byte
-	if s.head.Table != head.Table || s.drifted(now) || now.Boot.Sub(s.head.Clock().Boot) > headerEvery {
+	if s.head.Table != head.Table || s.head.Observe != head.Observe || s.drifted(now) || now.Boot.Sub(s.head.Clock().Boot) > headerEvery {
 		s.head = head
 		text = head.append(text)
 		s.lines++

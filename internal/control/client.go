@@ -89,9 +89,14 @@ func (c *Client) Reload() error {
 }
 
 // Applying announces that the table is about to be changed: the watcher repairs
-// nothing until the next [Client.Reload], or for ten seconds.
-func (c *Client) Applying() error {
-	return c.do("tell the watcher of the change", c.patience, http.MethodPost, ApplyingPath, nil, done)
+// nothing until the next [Client.Reload], or for ten seconds. If what was
+// observed is to be kept, it is to be enforced from then on.
+func (c *Client) Applying(keep bool) error {
+	path := ApplyingPath
+	if keep {
+		path += "?keep=true"
+	}
+	return c.do("tell the watcher of the change", c.patience, http.MethodPost, path, nil, done)
 }
 
 // Removing announces that the table is about to be deleted: if that happens

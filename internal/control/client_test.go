@@ -26,7 +26,7 @@ var questions = map[string]func(*Client) error{
 	"have the watcher save":                   (*Client).Save,
 	"have the watcher forget":                 func(c *Client) error { _, err := c.Unbanned(false, offender); return err },
 	"have the watcher read its configuration": (*Client).Reload,
-	"tell the watcher of the change":          (*Client).Applying,
+	"tell the watcher of the change":          func(c *Client) error { return c.Applying(true) },
 	"tell the watcher of the removal":         (*Client).Removing,
 }
 

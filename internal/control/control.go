@@ -6,7 +6,8 @@
 //	                             of all sources if none is named
 //	POST /v1/save                returns when all that happened is on the disk
 //	POST /v1/reload              reads the configuration again
-//	POST /v1/applying            the table is about to be changed
+//	POST /v1/applying            the table is about to be changed; with ?keep=true
+//	                             what was observed is to be enforced then
 //	POST /v1/removing            the table is about to be deleted
 //	POST /v1/swapping            the table is about to be put back as it was
 //	POST /v1/swapped?table=N     that was done, and it has this handle; takes what
@@ -63,6 +64,8 @@ type Status struct {
 	Table        bool   `json:"table"`
 	TableCurrent bool   `json:"table_current"`
 	TableWrong   string `json:"table_wrong,omitempty"`
+	// Mode is "observe" if the table drops nothing, otherwise "enforce".
+	Mode string `json:"mode"`
 	// Rows is how many sources are remembered, and Offenders those of them
 	// whose offences count.
 	Rows      int `json:"rows"`

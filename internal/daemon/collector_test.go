@@ -190,6 +190,7 @@ func TestValues(t *testing.T) {
 	want := map[string]float64{
 		`portmon_build_info{version="1.2.3"}`: 1,
 		`portmon_table_present`:               1,
+		`portmon_observing`:                   0,
 		`portmon_table_current`:               1,
 		`portmon_scrape_errors`:               0,
 

@@ -61,10 +61,12 @@ func (c *commands) handler() http.Handler {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) { reply(w, nil, f(r.Context())) })
 	}
 	order(control.SavePath, c.watcher.Save)
-	order(control.ApplyingPath, c.watcher.Applying)
 	order(control.RemovingPath, c.watcher.Removing)
 	order(control.SwappingPath, c.watcher.Swapping)
 	order(control.ReloadPath, func(ask context.Context) error { return c.reloadNow(ask, c.parts) })
+	mux.HandleFunc("POST "+control.ApplyingPath, func(w http.ResponseWriter, r *http.Request) {
+		reply(w, nil, c.watcher.Applying(r.Context(), r.URL.Query().Has("keep")))
+	})
 	mux.HandleFunc("POST "+control.UnbannedPath, forget(func(ctx context.Context, r *http.Request, ps []netip.Prefix) ([]netip.Prefix, error) {
 		return c.watcher.Unbanned(ctx, r.URL.Query().Has("alone"), ps...)
 	}))

@@ -112,7 +112,7 @@ func TestStatus(t *testing.T) {
 	netns := uint64(0)
 	l.Host.Do(func() { netns = book.Here(0).NetNS })
 	want := control.Status{
-		PID: p.Process.Pid, NetNS: netns, Since: got.Since, Config: l.file(), Table: true, TableCurrent: true,
+		PID: p.Process.Pid, NetNS: netns, Since: got.Since, Config: l.file(), Table: true, TableCurrent: true, Mode: "enforce",
 		Rows: 1, Offenders: 1, Resyncs: got.Resyncs,
 	}
 	if !reflect.DeepEqual(got, want) || got.Resyncs < 1 {
@@ -180,7 +180,7 @@ func TestApplying(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	p := l.start()
-	if err := p.ask().Applying(); err != nil {
+	if err := p.ask().Applying(false); err != nil {
 		t.Fatal(err)
 	}
 	l.ladder = []string{"1h", "2h"}
@@ -190,7 +190,7 @@ func TestApplying(t *testing.T) {
 	if s := p.status(); !s.Table || s.TableWrong == "" {
 		t.Errorf("the status is %+v", s)
 	}
-	if err := p.ask().Applying(); err != nil { // for ten seconds more
+	if err := p.ask().Applying(false); err != nil { // for ten seconds more
 		t.Fatal(err)
 	}
 	// Otherwise it would be repaired within two seconds.
@@ -334,7 +334,7 @@ func TestEndedWatcher(t *testing.T) {
 		"status":   func() error { _, err := c.Status(); return err },
 		"book":     func() error { _, err := c.Book(0); return err },
 		"unbanned": func() error { _, err := c.Unbanned(true, netip.MustParsePrefix("203.0.113.9/32")); return err },
-		"save":     c.Save, "applying": c.Applying, "removing": c.Removing,
+		"save":     c.Save, "applying": func() error { return c.Applying(false) }, "removing": c.Removing,
 	} {
 		if err := ask(); err == nil || !strings.Contains(err.Error(), watch.ErrEnded.Error()) {
 			t.Errorf("%s: got error %v, want %v", name, err, watch.ErrEnded)

@@ -24,6 +24,7 @@ import (
 	"github.com/portmon/portmon/internal/notice"
 	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
 )
 
 // Config says what to run.
@@ -173,7 +174,7 @@ func (d *daemon) logStart() {
 	for _, n := range stats.Bans {
 		bans += n
 	}
-	d.journal.Info("watching", "table", "inet "+d.tableName(), "bans", bans, "offenders", stats.Offenders)
+	d.journal.Info("watching", "table", "inet "+d.tableName(), "mode", ruleset.Mode(stats.Observing), "bans", bans, "offenders", stats.Offenders)
 }
 
 func (d *daemon) onNews(news []watch.News) {
@@ -210,7 +211,7 @@ func (d *daemon) status(ctx context.Context) (control.Status, error) {
 	defer d.mu.Unlock()
 	s := control.Status{
 		PID: os.Getpid(), NetNS: book.Here(0).NetNS, Since: d.since.UTC().Truncate(time.Second), Config: d.current.Source,
-		Table: w.Table, TableCurrent: w.TableCurrent, TableWrong: w.Wrong, Rows: w.Rows, Offenders: w.Offenders,
+		Table: w.Table, TableCurrent: w.TableCurrent, TableWrong: w.Wrong, Mode: ruleset.Mode(w.Observing), Rows: w.Rows, Offenders: w.Offenders,
 		Overruns: w.LogOverruns + w.EventOverruns, Resyncs: w.Resyncs, SaveFailures: w.SaveFailures,
 		Metrics: d.current.Watch.Metrics, JournalDropped: d.stderr.dropped.Load(),
 	}

@@ -44,8 +44,8 @@ type journal struct {
 	// room is for how many lines there was room at that moment.
 	room float64
 	at   book.Moment
-	// left counts the lines left out since the last one, by kind.
-	left map[watch.Kind]int
+	// left counts the lines left out since the last one, by what happened.
+	left map[string]int
 
 	faults map[string]*fault // by text
 }
@@ -57,7 +57,7 @@ type fault struct {
 }
 
 func newJournal(log *slog.Logger) *journal {
-	return &journal{Logger: log, room: burst, left: make(map[watch.Kind]int), faults: make(map[string]*fault)}
+	return &journal{Logger: log, room: burst, left: make(map[string]int), faults: make(map[string]*fault)}
 }
 
 // newLogger returns a logger whose lines need not have the time.
@@ -90,11 +90,11 @@ func (j *journal) news(news []watch.News, now book.Clock) {
 			always = false
 		}
 		if !j.takeRoom(now.Boot) && !always {
-			j.left[n.Kind]++
+			j.left[n.Event()]++
 			continue
 		}
 		j.flushLeft()
-		j.LogAttrs(context.Background(), level, n.Kind.String(), attrs(n, now)...)
+		j.LogAttrs(context.Background(), level, n.Event(), attrs(n, now)...)
 	}
 }
 
@@ -175,9 +175,9 @@ func (j *journal) flushLeft() {
 	}
 	var parts []string
 	total := 0
-	for _, kind := range slices.Sorted(maps.Keys(j.left)) {
-		parts = append(parts, fmt.Sprintf("%d %s", j.left[kind], kind))
-		total += j.left[kind]
+	for _, event := range slices.Sorted(maps.Keys(j.left)) {
+		parts = append(parts, fmt.Sprintf("%d %s", j.left[event], event))
+		total += j.left[event]
 	}
 	clear(j.left)
 	j.Info("left out", "lines", total, "of", strings.Join(parts, ", "))

@@ -34,10 +34,11 @@ func Metrics() []Metric { return served }
 var served = []Metric{
 	{"portmon_build_info", "Always 1; the label has the version.", []string{"version"}},
 	{"portmon_table_present", "Whether the table inet portmon is there.", nil},
-	{"portmon_table_current", "Whether the table is there and is what the configuration says: sets, chains and rules.", nil},
+	{"portmon_table_current", "Whether the table is there and is what the configuration says, but for the mode: sets, chains and rules.", nil},
+	{"portmon_observing", "Whether the table drops nothing and only observes.", nil},
 	{"portmon_table_repairs_total", "How often the table was not what the configuration says, and was put right.", nil},
 	{"portmon_table_gone_total", "How often the table was deleted.", nil},
-	{"portmon_bans", "Bans in force, by address family and tier of the ladder; tier 0 is those that the ladder did not make.",
+	{"portmon_bans", "Bans in force, or that would be, by address family and tier of the ladder; tier 0 is those that the ladder did not make.",
 		[]string{"family", "tier"}},
 	{"portmon_bans_made_total", "Bans that were made, by cause and tier of the ladder; tier 0 is those that the ladder did not make.",
 		[]string{"cause", "tier"}},
@@ -177,6 +178,7 @@ func (c *collector) collectTable(out sink) error {
 	if err != nil {
 		return err
 	}
+	send(out, "observing", boolean(h.Observe))
 	if send(out, "table_present", boolean(h.Exists)); !h.Exists {
 		return nil
 	}

@@ -143,7 +143,7 @@ func TestRepairedInTime(t *testing.T) {
 	p.awaitOffenders(1)
 	// While it is not repaired, the metric says so.
 	current("1")
-	if err := p.ask().Applying(); err != nil {
+	if err := p.ask().Applying(false); err != nil {
 		t.Fatal(err)
 	}
 	spoil()

@@ -40,14 +40,15 @@ func Variables() []Variable { return new(notice).variables() }
 func (n *notice) variables() []Variable {
 	e, kind, until := &n.event, "summary", ""
 	if n.count == 1 {
-		kind = e.Kind.String()
+		kind = e.Event()
 	}
 	if !e.Forever && e.Until != 0 {
 		until = e.at.Time(e.Until).UTC().Format(time.RFC3339)
 	}
 	return []Variable{
 		{"PORTMON_EVENT", `"summary", or what happened: "banned", "escalated", "banned by hand", "lifted", ` +
-			`"whitelisted", "restored", "table gone", "repaired", "removed" or "full".`, kind},
+			`"whitelisted", "restored", "table gone", "repaired", "removed" or "full"; in observe mode ` +
+			`"would be banned", "would be escalated" or "would be banned by hand".`, kind},
 		{"PORTMON_TITLE", "One line.", n.title},
 		{"PORTMON_MESSAGE", "One or more lines.", n.message},
 		{"PORTMON_PRIORITY", "2 (low), 3 or 4 (high), as in ntfy.", n.priority},

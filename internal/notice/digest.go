@@ -60,16 +60,20 @@ type event struct {
 	at book.Clock
 }
 
-// title returns "203.0.113.7 banned" or "table gone".
+// title returns "203.0.113.7 banned" or "table gone", and "203.0.113.7 would be
+// banned" if that was only observed.
 func (e *event) title() string {
-	return cmp.Or(kinds[e.Kind].title, strings.TrimSpace(text.Prefix(e.Source)+" "+e.Kind.String()))
+	return cmp.Or(kinds[e.Kind].title, strings.TrimSpace(text.Prefix(e.Source)+" "+e.Event()))
 }
 
 // describe says all about an event in one line.
 func (e *event) describe() string {
-	line := e.title()
+	line, after := e.title(), kinds[e.Kind].text
 	switch e.Kind {
 	case watch.Full:
+		if e.Observed {
+			after = "a set is full"
+		}
 		line = text.Plural(e.Count, "offence") + " led to no ban"
 	case watch.Restored:
 		line = text.Plural(e.Count, "ban") + " restored"
@@ -81,7 +85,7 @@ func (e *event) describe() string {
 	default:
 		line += e.duration()
 	}
-	return join(line, kinds[e.Kind].text, e.What, text.Port(e.Proto, e.Port), e.Comment)
+	return join(line, after, e.What, text.Port(e.Proto, e.Port), e.Comment)
 }
 
 // duration returns " for 8h", " forever", or "" if that is not known. It is
@@ -101,14 +105,18 @@ func (e *event) duration() string {
 // whatever comes.
 type digest struct {
 	total, priority int
-	counts          [watch.Kinds]int
-	recent          []event // the last first
+	counts          [watch.Kinds][2]int // those that were only observed behind the others
+	recent          []event             // the last first
 }
 
 func (d *digest) add(e event, steps int) {
 	e.Comment, e.What = clean(e.Comment, maxReason), clean(e.What, maxReason)
 	d.total++
-	d.counts[e.Kind]++
+	if e.Observed {
+		d.counts[e.Kind][1]++
+	} else {
+		d.counts[e.Kind][0]++
+	}
 	d.priority = max(d.priority, kinds[e.Kind].priority)
 	if e.Kind == watch.Escalated && e.Step == steps {
 		d.priority = max(d.priority, standard)
@@ -131,9 +139,12 @@ func (d *digest) compose(host string) *notice {
 	n := &notice{priority: d.priority, host: host, count: d.total}
 	var titles, lines []string
 	for kind, k := range slices.Backward(kinds[:]) {
-		if d.counts[kind] > 0 {
-			n.emoji = cmp.Or(n.emoji, k.emoji)
-			titles = append(titles, cmp.Or(k.title, fmt.Sprint(d.counts[kind], " ", watch.Kind(kind))))
+		for i, count := range d.counts[kind] {
+			if count > 0 {
+				n.emoji = cmp.Or(n.emoji, k.emoji)
+				some := watch.News{Kind: watch.Kind(kind), Observed: i == 1}
+				titles = append(titles, cmp.Or(k.title, fmt.Sprint(count, " ", some.Event())))
+			}
 		}
 	}
 	if d.total == 1 {

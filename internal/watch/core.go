@@ -88,8 +88,10 @@ func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book
 	}
 }
 
-// reconfigure switches to another configuration.
+// reconfigure switches to another configuration, but for the mode: that is for
+// whoever applies to choose, so it is taken from the table.
 func (k *core) reconfigure(spec ruleset.Spec, maxRows int, now book.Clock) {
+	spec.Observe = k.spec.Observe
 	k.spec, k.wanted = spec, ruleset.Compile(spec)
 	k.book.SetMaxRows(maxRows)
 	for row := range k.book.Rows() { // as apply moves the steps that a shorter ladder lacks
@@ -99,8 +101,8 @@ func (k *core) reconfigure(spec ruleset.Spec, maxRows int, now book.Clock) {
 		}
 	}
 	t := &k.table // whatever was wrong or tried with it was by another configuration
-	t.held, t.wrongSince, t.repairAt, t.failures = 0, 0, 0, 0
-	t.seen = &look{exists: t.seen.exists, current: t.seen.current, wrong: t.seen.wrong} // to be compared anew
+	t.held, t.wrongSince, t.repairAt, t.failures, t.lookedAt = 0, 0, 0, 0, 0
+	t.seen = &look{exists: t.seen.exists, current: t.seen.current, wrong: t.seen.wrong, adopt: true} // to be compared anew
 	t.suspect()
 }
 
@@ -120,12 +122,14 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 		return
 	}
 	lifted, lately := k.lifted[source]
-	if cause == ruleset.CauseSubnet || step > len(k.spec.BanTime) || lately && at <= lifted.at {
+	if cause == ruleset.CauseSubnet || step > len(k.spec.BanTime) || lately && at <= lifted.at || at <= k.table.enforcedAt {
 		// The message does not name the subnet nor how long it is banned, or the
-		// table has another ladder, or we do not know which came first.
+		// table has another ladder, or we do not know which came first, or the
+		// ban may have been only observed.
 		k.askAbout(source)
 		return
 	}
+	observed := k.book.Observed() // which may be over, and nothing of it is to be put then
 	row := k.atStep(book.Row{Source: source, Cause: cause, Proto: m.Proto, Port: m.DstPort}, step, at)
 	before, _ := k.book.Get(source)
 	due := k.stepAfter(before, at)
@@ -138,7 +142,7 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 	case before.BannedAt(at.Add(slack)):
 		k.askAbout(source) // a banned source cannot offend
 		return
-	case step < due:
+	case step < due && !observed:
 		// The table has forgotten what we remember, as one that was made anew.
 		row = k.atStep(row, due, at)
 		k.putLater(source, false)
@@ -149,7 +153,7 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 		k.book.Lift(source) // the ban went with the table
 		return
 	}
-	if _, recent := k.recent[source]; recent || at <= k.table.newAt {
+	if _, recent := k.recent[source]; !observed && (recent || at <= k.table.newAt) {
 		k.putLater(source, false) // the ban may have gone with the previous table, or we replaced it
 	}
 	if counted {
@@ -241,7 +245,7 @@ func (k *core) publish(n News) {
 	if k.isDrill(n.Source) {
 		return
 	}
-	n.Comment = book.Reason(n.Cause, n.Comment)
+	n.Comment, n.Observed = book.Reason(n.Cause, n.Comment), k.book.Observed()
 	k.counters.count(&n)
 	k.news = append(k.news, n)
 }

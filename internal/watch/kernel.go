@@ -169,9 +169,12 @@ func lookAt(c *nftset.Conn, spec ruleset.Spec, before look) (look, error) {
 	if err != nil {
 		return look{}, err
 	}
-	l := look{generation: s.Generation, exists: s.Exists, current: before.current, wrong: before.wrong}
+	l := look{generation: s.Generation, exists: s.Exists, current: before.current, wrong: before.wrong, observes: s.Observe, sealed: s.Digest != ""}
+	if before.adopt && l.sealed {
+		spec.Observe = l.observes
+	}
 	l.full = s.Counters[ruleset.CounterFull].Packets + s.Counters[ruleset.CounterHeldBack].Packets
-	if l.exists && (l.generation != before.generation || !before.current) {
+	if l.exists && (l.generation != before.generation || !before.current || before.adopt) {
 		l.current, l.wrong, err = compare(c, spec)
 	}
 	return l, err

@@ -28,6 +28,8 @@ type News struct {
 	// Count is the number of bans that were Restored, or of offences that found
 	// the sets Full.
 	Count int
+	// Observed reports that the table drops nothing: the source would be banned.
+	Observed bool
 	// What was wrong with a table that was Repaired: "rules, set ban4".
 	What string
 }
@@ -56,6 +58,15 @@ var kinds = [...]string{
 
 // String returns "banned" and the like.
 func (k Kind) String() string { return kinds[k] }
+
+// Event returns what happened: "banned" and the like, "would be banned" if it
+// was only observed.
+func (n *News) Event() string {
+	if n.Observed && n.Kind <= ByHand {
+		return "would be " + n.Kind.String()
+	}
+	return n.Kind.String()
+}
 
 // banNews returns the news of the ban in a row.
 func banNews(kind Kind, r book.Row) News {

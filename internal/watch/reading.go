@@ -38,6 +38,7 @@ type reading struct {
 	question
 	void   bool                      // the answer is of a table that is gone
 	fresh  bool                      // the table is not the one that the book is about
+	strict bool                      // bans and steps that it does not show were only observed
 	again  bool                      // another reading must follow
 	began  book.Moment               // when it was asked
 	unseen map[netip.Prefix]unseen   // what the book has and the answer has not shown
@@ -164,10 +165,35 @@ func (k *core) onLayout(r *reading, s *ruleset.State, now book.Clock) {
 			t.known = s.Handle // events of before may have said otherwise
 		}
 		t.state, t.handle = present, s.Handle
-		r.fresh = t.known != s.Handle
+		k.onMode(r, s, now)
+		if r.void {
+			return
+		}
 		if r.all || r.nets {
 			k.expect(r, now)
 		}
+	}
+}
+
+// onMode handles in which mode the table is. What was observed in a table that
+// enforces now, or in the one before it, is kept as far as it is in its sets: a
+// switch empties them unless it is to be enforced.
+func (k *core) onMode(r *reading, s *ruleset.State, now book.Clock) {
+	t := &k.table
+	r.strict = book.Origin{Observe: k.book.Observed()}.OnlyObserved(book.Origin{Table: s.Handle, Observe: s.Observe})
+	r.fresh = t.known != s.Handle
+	switch {
+	case s.Observe:
+		k.book.SetObserved(true)
+	case !r.strict:
+	case k.spec.Observe:
+		// It was applied so, which we are about to learn, or will be repaired.
+		r.void, k.readAt = true, now.Boot.Add(pause)
+	case !r.all:
+		r.void = true
+		k.resync(now)
+	default:
+		t.enforcedAt, r.again = now.Boot, true
 	}
 }
 
@@ -199,11 +225,14 @@ func (k *core) conclude(r *reading, a answer) {
 	if r.void {
 		return // whatever made it void has seen to what comes next
 	}
-	for source := range r.unseen {
+	for source, left := range r.unseen {
 		row, ok := k.book.Get(source)
+		due, strict := expected(row, a.at.Boot), r.strict && !row.Allowed
 		switch {
-		case !ok || expected(row, a.at.Boot) == 0:
-		case r.fresh && r.all:
+		case !ok || due == 0:
+		case strict && left&due == due:
+			k.book.Free(source)
+		case r.fresh && r.all && !strict:
 			k.settleLifted(source)
 			k.putLater(source, true)
 		default:
@@ -220,7 +249,10 @@ func (k *core) conclude(r *reading, a answer) {
 	// hold anything, the event of this change makes the watcher read them.
 	k.tidyAt(a.at.Boot)
 	k.counters.Resyncs++
-	k.table.restoring = r.fresh
+	if r.strict {
+		k.book.SetObserved(false)
+	}
+	k.table.restoring = r.fresh || r.strict
 	k.settle()
 	if r.again {
 		k.readSoon(a.at.Boot.Add(pause))
@@ -266,9 +298,9 @@ func (k *core) onRecord(r *reading, rec *ruleset.Record, now book.Clock) {
 		}
 		k.book.Learn(row)
 	case !rec.Banned:
-	case r.fresh && banned && !same(before, row):
+	case r.fresh && !r.strict && banned && !same(before, row):
 		// We know better how long it lasts, and put that back.
-	case r.fresh && packet && !banned && step > 0 && rec.Step <= step:
+	case r.fresh && !r.strict && packet && !banned && step > 0 && rec.Step <= step:
 		// A copy of an old ban, or an offence in a table that does not know of
 		// those before: if so, its message is on its way, and makes it more.
 		r.again = true

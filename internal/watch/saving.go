@@ -25,7 +25,17 @@ func (w *Watcher) begin() error {
 	if last.SameTable(book.Here(last.Table)) {
 		known = last.Table
 	}
-	w.core = newCore(w.config.Spec, b, w.editor.PortID(), known, now)
+	spec := w.config.Spec
+	switch { // the mode is for whoever applies to choose
+	case s.Digest != "":
+		spec.Observe = s.Observe
+	case known != 0:
+		spec.Observe = b.Observed()
+	}
+	if s.Observe {
+		b.SetObserved(true)
+	}
+	w.core = newCore(spec, b, w.editor.PortID(), known, now)
 	return nil
 }
 

@@ -16,9 +16,10 @@ type Stats struct {
 	counters
 
 	// Table reports that there is a table, TableCurrent that it is what the
-	// configuration says; Wrong is what is not.
-	Table, TableCurrent bool
-	Wrong               string
+	// configuration says but for the mode; Wrong is what is not. Observing
+	// reports that it drops nothing.
+	Table, TableCurrent, Observing bool
+	Wrong                          string
 	// Steps is how many the ladder has.
 	Steps int
 	// Rows is how many sources are remembered, Bans are those that are banned,
@@ -139,14 +140,19 @@ func (k *core) stats(now book.Clock) Stats {
 	}
 	s := Stats{
 		counters: k.counters, Table: k.table.state == present, TableCurrent: k.table.seen.current, Wrong: k.table.seen.wrong,
-		Steps: len(k.spec.BanTime), Rows: rows, Bans: maps.Clone(k.census.bans), Offenders: k.census.offenders,
+		Observing: k.book.Observed(),
+		Steps:     len(k.spec.BanTime), Rows: rows, Bans: maps.Clone(k.census.bans), Offenders: k.census.offenders,
 	}
 	s.Made, s.Offences = maps.Clone(s.Made), maps.Clone(s.Offences)
 	return s
 }
 
 // origin returns which table the book is about.
-func (k *core) origin() book.Origin { return book.Here(k.book.Table()) }
+func (k *core) origin() book.Origin {
+	o := book.Here(k.book.Table())
+	o.Observe = k.book.Observed()
+	return o
+}
 
 // rows yields what is remembered of sources, or all if none are named.
 func (k *core) rows(of []netip.Prefix) iter.Seq[book.Row] {

@@ -19,7 +19,10 @@ type table struct {
 	restoring bool        // bans are being put back
 	since     book.Moment // when it went missing
 	newAt     book.Moment // when we learned that it is another one
-	removal   book.Moment // until when its end is portmon remove's work
+	// enforcedAt is until when bans may have been only observed, if they are
+	// enforced now.
+	enforcedAt book.Moment
+	removal    book.Moment // until when its end is portmon remove's work
 
 	// Whether it is what it must be.
 	seen       *look       // another one for each look, table and configuration
@@ -66,8 +69,13 @@ func (t *table) suspect() { t.suspected = true }
 // onRemoving records that the user is about to delete the table.
 func (k *core) onRemoving(now book.Clock) { k.table.removal = now.Boot.Add(grace) }
 
-// onApplying records that the user is about to change the table.
-func (k *core) onApplying(now book.Clock) { k.table.held = now.Boot.Add(grace) }
+// onApplying records that the user is about to change the table, and whether
+// what was observed is to be enforced then.
+func (k *core) onApplying(keep bool, now book.Clock) {
+	if k.table.held = now.Boot.Add(grace); keep {
+		k.book.SetObserved(false)
+	}
+}
 
 // onSwapped records that the table was put back as it was before, and has that
 // handle, and that rows are what is known of it: of two tables, what the other
@@ -116,7 +124,7 @@ func (k *core) onTableNew(now book.Clock) {
 	k.dropPlans()
 	t := &k.table
 	t.state, t.handle, t.known, t.newAt = present, 0, 0, now.Boot
-	t.seen = &look{generation: t.seen.generation, exists: true, current: t.seen.current, wrong: t.seen.wrong}
+	t.seen = &look{generation: t.seen.generation, exists: true, current: t.seen.current, wrong: t.seen.wrong, adopt: t.seen.adopt}
 	t.suspect()
 	k.readAt = now.Boot
 }
@@ -144,6 +152,9 @@ type look struct {
 	current    bool   // it is what it must be
 	wrong      string // what is not
 	full       uint64 // offences that led to no ban, as the table counts them
+	observes   bool   // it drops nothing
+	sealed     bool   // that is certain
+	adopt      bool   // before the look: that is how it is to be
 }
 
 // nextLook returns when to look at the table next.
@@ -166,6 +177,15 @@ func (k *core) onLook(l look, now book.Clock) {
 	case t.state != present:
 		k.onTableNew(now)
 		return
+	}
+	if before.adopt && l.sealed {
+		k.spec.Observe = l.observes
+	}
+	switch observed := k.book.Observed(); {
+	case l.observes:
+		k.book.SetObserved(true)
+	case observed:
+		k.readSoon(now.Boot) // what it does not hold was only observed
 	}
 	if l.full > before.full && before.generation != 0 {
 		k.publish(News{Kind: Full, Count: int(l.full - before.full)})

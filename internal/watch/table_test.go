@@ -358,7 +358,7 @@ func TestApplying(t *testing.T) {
 	l := newLab(t)
 	w := l.watch()
 	lab.Await(t, "it is current", func() bool { return w.stats().TableCurrent })
-	if err := w.Applying(t.Context()); err != nil {
+	if err := w.Applying(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
 	l.spec.TrapTCP = []ruleset.Ports{{From: 99, To: 99}}
