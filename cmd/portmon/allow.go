@@ -161,7 +161,8 @@ func (p *cli) rememberAllowed(h *ruleset.Handle, records []ruleset.Record) (lift
 	if err != nil {
 		return nil, nil, err
 	}
-	// What was banned or remembered within them is to stay forgotten.
+	// What was banned or remembered within them is to stay forgotten. To look for
+	// steps within a prefix, all of the book is read, for which no login waits.
 	var l lifting
 	for _, e := range lifted {
 		l.alone = append(l.alone, e.Interval)
