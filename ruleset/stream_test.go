@@ -214,8 +214,9 @@ func TestReapplyUnderTraffic(t *testing.T) {
 			t.Errorf("counter %s is %d, was %d", name, after[name], before[name])
 		}
 	}
+	now := l.bans()
 	elapsed := time.Since(start) + 100*time.Millisecond
-	for what, is := range l.bans() {
+	for what, is := range now {
 		was := bans[what]
 		if is.Set != was.Set || is.Timeout != was.Timeout || is.Remaining > was.Remaining || is.Remaining < was.Remaining-elapsed {
 			t.Errorf("the ban of %s is in %q for %v, %v left; it was in %q for %v, %v left, %v before", what,

@@ -76,11 +76,14 @@ func TestDefaults(t *testing.T) {
 
 // others are values of every key that differ from the default.
 var others = map[string]string{
+	"mode": `"observe"`, "whitelist_interfaces": `["wg0", "br-*"]`,
+	"knock.tcp": `[9003, 7001, 8002]`, "knock.within": `"1m"`, "knock.allow": `"1h"`,
 	"whitelist": `["198.51.100.0/24"]`, "whitelist_files": `["/var/lib/list.txt"]`, "whitelist_names": `["home.example.org"]`,
 	"trap.tcp": `[22, "100-200"]`, "trap.udp": `[53]`, "trap.grace": `0`, "trap.maxretry": `3`, "trap.findtime": `60`,
 	"scan.ports": `1`, "scan.findtime": `3600`, "scan.ignore": `[80, "40000-40100"]`,
 	"ban.bantime": `["1h"]`, "ban.forget": `"60d"`, "ban.prefix6": `56`, "ban.single6": `["2001:db8:64::/96"]`,
 	"ban.subnet4": `3`, "ban.subnet6": `0`, "ban.size": `1000`,
+	"allow.login": `"30d"`,
 	"watch.state": `"/var/lib/portmon/other.jsonl"`, "watch.metrics": `"127.0.0.1:9713"`, "watch.ntfy": `"https://ntfy.example/topic"`,
 	"watch.ntfy_token_file": `"/run/token"`, "watch.command": `["/bin/true", "x"]`,
 }
@@ -206,6 +209,7 @@ func TestRefused(t *testing.T) {
 		`{ settings.scan.ports = 1001; }`:           "services.portmon.settings.scan.ports: want from 0 to 1000, not 1001",
 		`{ settings.scan.ignore = [ 70000 ]; }`:     "services.portmon.settings.scan.ignore: want list of",
 		`{ settings.ban.single6 = "::/0"; }`:        "services.portmon.settings.ban.single6: want list of str",
+		`{ settings.mode = "off"; }`:                `services.portmon.settings.mode: want one of ["enforce","observe"], not "off"`,
 		`{ settings.ban.subnet6 = -1; }`:            "services.portmon.settings.ban.subnet6: want from 0 to 1000, not -1",
 		`{ settings.trap.tcp = [ 70000 ]; }`:        "services.portmon.settings.trap.tcp: want list of",
 		`{ settings.ban.bantime = [ 1.5 ]; }`:       "services.portmon.settings.ban.bantime: want",

@@ -114,6 +114,8 @@ in
       type = lib.types.submodule {
         freeformType = toml.type;
         options = {
+          mode = key (lib.types.enum [ "enforce" "observe" ]) "enforce"
+            "Whether packets are dropped, or only counted and logged and their sources remembered.";
           whitelist = key (lib.types.listOf lib.types.str)
             [ "10.0.0.0/8" "172.16.0.0/12" "192.168.0.0/16" "100.64.0.0/10" "fc00::/7" ]
             "Addresses, prefixes and ranges that are never banned. A list replaces this one.";
@@ -122,6 +124,8 @@ in
           // { apply = map (file: if builtins.isPath file then "${file}" else file); };
           whitelist_names = key (lib.types.listOf lib.types.str) [ ]
             "Names of hosts, such as that of a home connection, whose addresses the watcher has allowed.";
+          whitelist_interfaces = key (lib.types.listOf lib.types.str) [ ]
+            "Interfaces, such as \"wg0\" or \"br-*\", by which nothing that comes in is an offence or dropped.";
 
           trap.tcp = key ports
             [
@@ -154,6 +158,11 @@ in
           ban.size = key (lib.types.ints.between 1 16777216) 65536 "How many bans fit, for IPv4 and IPv6 each.";
 
           allow.login = key duration "7d" "For how long the host is allowed that has just logged in by SSH; 0 is off.";
+
+          knock.tcp = key (lib.types.listOf (lib.types.ints.between 1 65535)) [ ]
+            "TCP ports that let in whoever asks for them in turn, even if banned; empty is off.";
+          knock.within = key duration "10s" "Within which time each must follow the one before; at most 10 minutes.";
+          knock.allow = key duration "10m" "For how long that lets in.";
 
           watch.state = key lib.types.str "/var/lib/portmon/state.jsonl"
             "Where bans and offences are remembered; the units may write in /var/lib/portmon only.";

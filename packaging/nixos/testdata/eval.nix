@@ -2,7 +2,7 @@
 # counts as what the user sets. Packages and files of the store are marks in strings.
 { module, user }:
 let
-  inherit (builtins) all attrNames filter hasAttr head isAttrs isBool isInt isList isPath isString mapAttrs stringLength substring toJSON;
+  inherit (builtins) all attrNames elem filter hasAttr head isAttrs isBool isInt isList isPath isString mapAttrs stringLength substring toJSON;
 
   lib = rec {
     mkOption = option: option // { _type = "option"; };
@@ -21,6 +21,7 @@ let
       port = ints.between 0 65535;
       ints.positive = type "positive" (v: isInt v && v > 0);
       ints.between = from: to: type "from ${toString from} to ${toString to}" (v: isInt v && v >= from && v <= to);
+      enum = values: type "one of ${toJSON values}" (v: elem v values);
       listOf = t: type "list of ${t.name}" (v: isList v && all t.check v);
       either = a: b: type "${a.name} or ${b.name}" (v: a.check v || b.check v);
       nullOr = t: type "null or ${t.name}" (v: v == null || t.check v);
