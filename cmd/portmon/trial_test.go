@@ -1,0 +1,268 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/lab"
+	"github.com/portmon/portmon/internal/lastgood"
+	"github.com/portmon/portmon/netnstest"
+)
+
+var (
+	outcast   = netip.MustParseAddr("203.0.113.20")
+	bystander = netip.MustParseAddr("203.0.113.21")
+)
+
+// populate has a table with a bit of everything in force.
+func (s *trial) populate() {
+	s.Helper()
+	s.configure(oldRules)
+	s.does("apply")
+	s.Offend(outcast, netip.MustParseAddr("2001:db8:5:6::7"))
+	for port := range uint16(3) {
+		s.Probe(netip.MustParseAddr("203.0.113.30"), 1000+port) // is on its way to a scan
+	}
+	s.does("ban", "203.0.113.40", "--for", "1d", "--reason", "abuse")
+	s.does("ban", "198.51.100.0/24", "198.51.101.1", "2001:db8:9::/48")
+	s.does("allow", "198.51.102.9", "--for", "8h")
+	s.Probe(bystander, 22)
+	s.does("save")
+}
+
+// meddle does during a trial what must be gone after it.
+func (s *trial) meddle() {
+	s.Helper()
+	s.does("ban", "203.0.113.99", "--for", "1d")
+	s.does("unban", outcast.String(), "198.51.100.0/24")
+	s.does("disallow", "198.51.102.9")
+	s.Probe(netip.MustParseAddr("203.0.113.98"), 2323)
+}
+
+// remembers fails the test unless what is remembered is what it was.
+func (s *trial) remembers(when string) {
+	s.Helper()
+	var list struct {
+		Bans []struct {
+			Prefix, Cause string
+			Tier          int
+		}
+	}
+	if err := json.Unmarshal([]byte(s.does("list", "--json")), &list); err != nil {
+		s.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, b := range list.Bans {
+		got[b.Prefix] = fmt.Sprint(b.Cause, b.Tier)
+	}
+	want := map[string]string{
+		"203.0.113.20/32": "trap1", "2001:db8:5:6::/64": "trap1", "203.0.113.40/32": "hand0",
+		"198.51.100.0/24": "hand0", "198.51.101.1/32": "hand0", "2001:db8:9::/48": "hand0",
+	}
+	for k, v := range got {
+		if want[k] != v {
+			s.Errorf("%s: %s is banned: %s, want %q", when, k, v, want[k])
+		}
+		delete(want, k)
+	}
+	if len(want) > 0 {
+		s.Errorf("%s: not banned: %v", when, want)
+	}
+}
+
+// TestTrialEnds has a trial end in all ways but a confirmation, and the table
+// be exactly what it was.
+func TestTrialEnds(t *testing.T) {
+	group := func(s *trial, signal syscall.Signal) { unix.Kill(-s.cmd.Process.Pid, signal) }
+	for _, tt := range []struct {
+		name, length string
+		watched      bool
+		end          func(s *trial)
+	}{
+		{"without a word", "5s", false, func(*trial) {}},
+		{"without a word, watched", "5s", true, func(*trial) {}},
+		{"killed", "5s", false, func(s *trial) { s.cmd.Process.Kill() }},
+		{"with its group killed", "5s", true, func(s *trial) { group(s, unix.SIGKILL) }},
+		{"with its terminal closed", "5s", false, func(s *trial) {
+			s.terminal.Close()
+			s.cmd.Wait() // by SIGHUP
+			group(s, unix.SIGKILL)
+		}},
+		{"interrupted", "1h", false, func(s *trial) { s.types("\x03") }},
+		{"interrupted, watched", "1h", true, func(s *trial) { s.types("no\n\x03") }},
+		{"when the host goes down", "1h", true, func(s *trial) { unix.Kill(s.keeperPID, unix.SIGTERM) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newTrial(t)
+			s.populate()
+			if tt.watched {
+				s.watch()
+			}
+			before := s.holds()
+			s.configure(newRules)
+			s.try(tt.length)
+			if now := s.holds(); now.text == before.text {
+				t.Fatal("nothing is tried")
+			}
+			s.meddle()
+			tt.end(s)
+			s.awaitKeeper()
+			s.same("after the trial", before)
+			if after := s.holds(); after.counters != before.counters {
+				t.Errorf("the counters are\n%s\nwant\n%s", after.counters, before.counters)
+			}
+			s.does("save")
+			s.same("once it was saved", before)
+			s.remembers("after the trial")
+			s.configure(oldRules) // for apply; a watcher goes on with what was tried by nobody
+			s.FlushRuleset()
+			if tt.watched {
+				lab.Await(t, "the table is back", func() bool { return strings.Contains(lab.NFT(t, s.Host, "", "list", "ruleset"), "203.0.113.20") })
+				s.does("save")
+			} else {
+				s.does("apply")
+			}
+			s.remembers("in a new table")
+		})
+	}
+}
+
+// TestTrialUnderTraffic has a banned source and a bystander send all the time.
+func TestTrialUnderTraffic(t *testing.T) {
+	for _, watched := range []bool{false, true} {
+		t.Run(fmt.Sprint("watched ", watched), func(t *testing.T) {
+			t.Parallel()
+			s := newTrial(t)
+			s.populate()
+			if watched {
+				s.watch()
+			}
+			before := s.holds()
+			s.configure(newRules)
+			stop := make(chan struct{})
+			var senders sync.WaitGroup
+			end := sync.OnceFunc(func() { close(stop); senders.Wait() })
+			defer end()
+			sent := map[netip.Addr]*int{outcast: new(int), bystander: new(int)}
+			for src, want := range map[netip.Addr]netnstest.AnswerKind{outcast: netnstest.NoAnswer, bystander: netnstest.AnswerSYNACK} {
+				senders.Go(func() {
+					for {
+						select {
+						case <-stop:
+							return
+						default:
+						}
+						*sent[src]++
+						if got := s.Probe(src, 22); got.Kind != want {
+							t.Errorf("packet %d from %v: %v", *sent[src], src, got)
+						}
+					}
+				})
+			}
+			for range 3 {
+				s.screen.text.Reset()
+				s.try("1h")
+				s.types("\x03")
+				s.awaitKeeper()
+			}
+			end()
+			s.same("after the trials", before)
+			for src, n := range sent {
+				if *n < 100 {
+					t.Errorf("only %d packets from %v", *n, src)
+				}
+			}
+		})
+	}
+}
+
+// TestTrialOfManyBans takes back a trial of a table that is full.
+func TestTrialOfManyBans(t *testing.T) {
+	t.Parallel()
+	s := newTrial(t)
+	s.configure(oldRules)
+	s.does("apply")
+	const many = 65536
+	list := make([]byte, 0, 16*many)
+	for i := range many {
+		list = fmt.Appendf(list, "45.67.%d.%d\n", i>>8, i&255)
+	}
+	file := filepath.Join(s.dir, "bans")
+	if err := os.WriteFile(file, list, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.does("ban", "--file", file, "--for", "1d", "--reason", "many")
+	s.watch()
+	before := s.holds()
+	s.configure(newRules)
+	s.try("1h")
+	s.does("unban", "45.67.0.0/17")
+	s.types("\x03")
+	s.awaitKeeper()
+	s.same("after the trial", before)
+	s.does("save")
+	s.same("once it was saved", before)
+	if n := s.does("list", "--count"); n != "65536\n" {
+		t.Errorf("%s bans are left", n)
+	}
+}
+
+// TestTrialConfirmed has the word come on the terminal.
+func TestTrialConfirmed(t *testing.T) {
+	t.Parallel()
+	s := newTrial(t)
+	s.populate()
+	s.watch()
+	s.configure(newRules)
+	s.try("1h")
+	s.types("yes\n")
+	s.awaitKeeper()
+	if err := s.cmd.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, &s.screen)
+	}
+	s.does("apply", "--check")
+	good, err := lastgood.Good(filepath.Join(s.dir, "state.jsonl"))
+	if err != nil || good == nil || good.Spec.Prefix6 != 56 {
+		t.Errorf("the last good configuration is %+v, %v", good, err)
+	}
+}
+
+// TestKeeperKilled has nobody left who could put the table back but the program
+// on the terminal, or a watcher: they go back to the last good configuration.
+func TestKeeperKilled(t *testing.T) {
+	for _, watched := range []bool{false, true} {
+		t.Run(fmt.Sprint("watched ", watched), func(t *testing.T) {
+			t.Parallel()
+			s := newTrial(t)
+			s.populate()
+			if watched {
+				s.watch()
+			}
+			s.configure(newRules)
+			s.try("5s")
+			if watched {
+				unix.Kill(-s.cmd.Process.Pid, unix.SIGKILL)
+			}
+			unix.Kill(s.keeperPID, unix.SIGKILL)
+			deadline := time.Now().Add(lab.LongPatience)
+			for !strings.Contains(lab.NFT(t, s.Host, "", "list", "set", "inet", tableName, "trap_tcp"), "{ 23 }") {
+				if time.Now().After(deadline) {
+					t.Fatalf("the configuration on trial is still in force\n%s", &s.screen)
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+			s.Want(s.SYN(outcast, 22), netnstest.NoAnswer)
+		})
+	}
+}
