@@ -28,6 +28,7 @@ type example struct {
 }
 
 func (e *example) Helper()                      {}
+func (e *example) Name() string                 { return "Example" }
 func (e *example) Cleanup(f func())             { e.cleanups = append(e.cleanups, f) }
 func (e *example) Errorf(s string, args ...any) { fmt.Printf(s+"\n", args...) }
 func (e *example) Fatalf(s string, args ...any) { panic(fmt.Sprintf(s, args...)) }

@@ -27,6 +27,7 @@ type machine struct {
 	name string
 	ns   netns.NsHandle
 	rtnl *netlink.Handle
+	cpu  aCPU
 
 	ports atomic.Uint32 // source ports given to probes so far
 
@@ -50,6 +51,9 @@ type machine struct {
 func NewHost(t testing.TB, name string) *Host {
 	t.Helper()
 	h := &Host{&machine{name: name}, t}
+	cpu, err := cpuOf(t)
+	h.check(err)
+	h.cpu = cpu
 	h.check(onThread(saveNamespace, func() (err error) {
 		if h.ns, err = netns.New(); err == nil {
 			h.rtnl, err = netlink.NewHandle(unix.NETLINK_ROUTE)

@@ -59,7 +59,7 @@ func (h *Host) probe(p Packet) (a Answer, err error) {
 		if err == nil && a.Kind == NoAnswer && p.Proto == UDP {
 			// Whatever the kernels had to do is done: if p has reached a server,
 			// it is in the queue of its socket.
-			if err = answerDatagrams(); err == nil {
+			if err = h.cpu.answerDatagrams(); err == nil {
 				err = s.fence(e, see)
 			}
 		}

@@ -28,18 +28,18 @@ func (h *Host) Send(packets ...Packet) {
 //
 // They need no address, route or socket on the host, and pass none of its
 // firewall. Each goes by the link on the route to its destination, or the only
-// link, and all from one CPU, the same for whatever this process sends, so that
-// they are processed in the order in which they were sent, whoever answers or
-// forwards them.
+// link, and all from one CPU, the same for whatever the hosts of a test send, so
+// that they are processed in the order in which they were sent, whoever answers
+// or forwards them.
 func (h *Host) Burst(n int, packet func(i int) Packet) {
 	h.t.Helper()
-	h.check(pinned(func() error { return h.send(n, packet) }))
+	h.check(h.cpu.pinned(func() error { return h.send(n, packet) }))
 	h.Fence()
 }
 
-// Fence returns when all that this process sent before has been processed, as
-// Burst says. It is of use with packets that were sent while others were, in
-// another goroutine.
+// Fence returns when all that the hosts of the test sent before has been
+// processed, as Burst says. It is of use with packets that were sent while
+// others were, in another goroutine.
 func (h *Host) Fence() {
 	h.t.Helper()
 	h.mu.Lock()
@@ -90,7 +90,7 @@ func (h *Host) watch(f func(*packetSocket) error) error {
 	if err != nil {
 		return err
 	}
-	return pinned(func() error {
+	return h.cpu.pinned(func() error {
 		h.watching.Lock()
 		defer h.watching.Unlock()
 		if err := s.drain(); err != nil {

@@ -22,8 +22,9 @@ type Server struct {
 	serving sync.WaitGroup
 	stop    func() // may be called again
 
-	raw       syscall.RawConn // of UDP
-	answering sync.Mutex      // held while datagrams are answered
+	cpu       aCPU // of UDP, as raw
+	raw       syscall.RawConn
+	answering sync.Mutex // held while datagrams are answered
 }
 
 // Addr returns the address that the server listens on, with the port that the
@@ -50,7 +51,7 @@ func (h *Host) Listen(network, addr string) *Server {
 	h.t.Helper()
 	serve := serveTCP
 	if network[:min(3, len(network))] == "udp" {
-		serve = serveUDP
+		serve = h.cpu.serveUDP
 	}
 	var s *Server
 	err := h.do(func() (err error) {
@@ -106,7 +107,7 @@ func serveTCP(network, addr string) (*Server, error) {
 // that wants to be sure that all have been.
 var udpServers sync.Map
 
-func serveUDP(network, addr string) (*Server, error) {
+func (cpu aCPU) serveUDP(network, addr string) (*Server, error) {
 	lc := net.ListenConfig{Control: askForDestination}
 	pc, err := lc.ListenPacket(context.Background(), network, addr)
 	if err != nil {
@@ -118,15 +119,15 @@ func serveUDP(network, addr string) (*Server, error) {
 		_ = conn.Close()
 		return nil, err
 	}
-	s := &Server{addr: conn.LocalAddr().(*net.UDPAddr).AddrPort(), raw: raw}
+	s := &Server{addr: conn.LocalAddr().(*net.UDPAddr).AddrPort(), cpu: cpu, raw: raw}
 	s.stop = func() {
 		udpServers.Delete(s)
 		_ = conn.Close()
 	}
 	udpServers.Store(s, nil)
 	s.serving.Go(func() {
-		// From the CPU that Probe sends from, for the same reason: see theCPU.
-		err := pinned(func() error {
+		// From the CPU that Probe sends from, for the same reason: see aCPU.
+		err := cpu.pinned(func() error {
 			return raw.Read(func(fd uintptr) bool {
 				s.answer(int(fd))
 				return false // wait for more
@@ -139,11 +140,14 @@ func serveUDP(network, addr string) (*Server, error) {
 	return s, nil
 }
 
-// answerDatagrams answers whatever is in the sockets of all servers, and
-// returns when that has been sent.
-func answerDatagrams() (err error) {
+// answerDatagrams answers whatever is in the sockets of all servers that answer
+// from the CPU, and returns when that has been sent.
+func (cpu aCPU) answerDatagrams() (err error) {
 	udpServers.Range(func(key, _ any) bool {
 		s := key.(*Server)
+		if s.cpu != cpu {
+			return true
+		}
 		err = s.raw.Control(func(fd uintptr) { s.answer(int(fd)) })
 		if errors.Is(err, net.ErrClosed) {
 			err = nil

@@ -3,9 +3,12 @@ package netnstest
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
+	"testing"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -47,8 +50,9 @@ func saveNamespace() (restore func() error, err error) {
 	}, nil
 }
 
-// theCPU is the one that all packets of this package are sent from: the first
-// that the process may run on.
+// aCPU is what all packets of a test's hosts are sent from. Each test has one of
+// the CPUs that the process may run on, by its name: subtests, whose hosts may be
+// linked to those of the test, have the same one.
 //
 // A veth hands a packet to the backlog of the CPU that sends it, of which each
 // CPU has one, and the kernel takes packets from a backlog in order
@@ -58,25 +62,35 @@ func saveNamespace() (restore func() error, err error) {
 // CPU, there is one queue, and nothing in it overtakes. That holds for a veth
 // without generic receive offload and XDP (off unless asked for since Linux
 // 5.13) and without receive packet steering, as Connect makes it.
-var theCPU = sync.OnceValues(func() (one unix.CPUSet, err error) {
-	var all unix.CPUSet
+type aCPU int
+
+var allCPUs = sync.OnceValues(func() (all unix.CPUSet, err error) {
 	if err := unix.SchedGetaffinity(0, &all); err != nil {
-		return one, fmt.Errorf("read CPU affinity: %w", err)
+		return all, fmt.Errorf("read CPU affinity: %w", err)
 	}
-	for cpu := 0; one.Count() == 0; cpu++ {
-		if all.IsSet(cpu) {
-			one.Set(cpu)
-		}
-	}
-	return one, nil
+	return all, nil
 })
 
-// pinned runs f on a thread that is bound to theCPU.
-func pinned(f func() error) error {
-	one, err := theCPU()
+// cpuOf returns the CPU of a test.
+func cpuOf(t testing.TB) (aCPU, error) {
+	all, err := allCPUs()
 	if err != nil {
-		return err
+		return 0, err
 	}
+	test, _, _ := strings.Cut(t.Name(), "/")
+	cpu := 0
+	for left := crc32.ChecksumIEEE([]byte(test)) % uint32(all.Count()); left > 0 || !all.IsSet(cpu); cpu++ {
+		if all.IsSet(cpu) {
+			left--
+		}
+	}
+	return aCPU(cpu), nil
+}
+
+// pinned runs f on a thread that is bound to the CPU.
+func (cpu aCPU) pinned(f func() error) error {
+	var one unix.CPUSet
+	one.Set(int(cpu))
 	save := func() (func() error, error) {
 		var before unix.CPUSet
 		err := unix.SchedGetaffinity(0, &before)
