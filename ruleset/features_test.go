@@ -35,7 +35,6 @@ var refused = Rule{Exprs: []expr.Any{&expr.Socket{Key: 99, Register: register}}}
 // TestProbeOfALesserKernel has the kernel refuse one thing at a time, for real,
 // if not for the reason that an old one has.
 func TestProbeOfALesserKernel(t *testing.T) {
-	t.Parallel()
 	l := newBareLab(t)
 	for i, p := range required {
 		t.Run(p.rule.Text, func(t *testing.T) {

@@ -65,7 +65,6 @@ func (l *fixture) filled(set string, most uint32) {
 // TestFloodOfTrapPackets forges first offences: repeat offenders are banned all
 // the same, and real scanners soon after.
 func TestFloodOfTrapPackets(t *testing.T) {
-	t.Parallel()
 	const waves, wave = 5, 5000
 	spec := floodSpec()
 	spec.BanTime[0] = time.Minute
@@ -129,7 +128,6 @@ func TestFloodOfTrapPackets(t *testing.T) {
 // TestFloodOfClosedPorts forges probes: what is not counted is said, and
 // scanners are caught soon after.
 func TestFloodOfClosedPorts(t *testing.T) {
-	t.Parallel()
 	const waves, wave = 5, 5000
 	spec := floodSpec()
 	spec.Subnet6 = 0 // the sources of a lab are of one /48
@@ -174,7 +172,6 @@ func TestFloodOfClosedPorts(t *testing.T) {
 // TestFloodFromOneNetwork has nothing to forge in a /48 of its own: it is
 // banned as a whole.
 func TestFloodFromOneNetwork(t *testing.T) {
-	t.Parallel()
 	l := newTrap(t, floodSpec())
 	bystander := l.source(families[1])
 	l.Internet.Burst(20000, func(i int) netnstest.Packet {

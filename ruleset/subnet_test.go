@@ -167,7 +167,7 @@ func TestSubnetIsOff(t *testing.T) {
 func TestLogPrefixes(t *testing.T) {
 	t.Parallel()
 	spec := trapSpec()
-	spec.BanTime = []time.Duration{200 * time.Millisecond, 300 * time.Millisecond, 400 * time.Millisecond}
+	spec.BanTime = []time.Duration{time.Second, 1100 * time.Millisecond, 1200 * time.Millisecond}
 	spec.Scan.Ports, spec.LogThreshold, spec.LogGroup = 2, 1, 77
 	spec.Subnet4, spec.Subnet6 = 3, 3
 	separately(t, spec, func(l *fixture, f family) {
