@@ -187,7 +187,7 @@ func (p *cli) apply(c *nftset.Conn, a attempt) error {
 			p.warn("remembered bans are not put back: %v", err)
 		}
 	}
-	p.adviseOn(r, conf, a.facts)
+	p.adviseOn(h, r, conf, a.facts)
 	if _, ssh := p.sshPeer(); ssh && first {
 		p.hint("next time, `portmon apply --confirm` takes the change back if it locks you out")
 	}
@@ -241,6 +241,10 @@ func (p *cli) applyDryRun(c *nftset.Conn, conf *config.Config, facts route.Facts
 		p.print("# do not load this: the bans would be lost, which `portmon apply` keeps\n")
 	}
 	_ = r.Write(p.out) // what cannot be written is reported when the rest is flushed
-	p.adviseOn(r, conf, facts)
+	h, err := ruleset.Open(c, tableName)
+	if err != nil {
+		return err
+	}
+	p.adviseOn(h, r, conf, facts)
 	return nil
 }

@@ -2,66 +2,127 @@ package main
 
 import (
 	"bufio"
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/route"
+	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
-// danger is what a ban by hand would better not cover, and what would happen.
+// danger is what a ban would better not cover, and what would happen.
 type danger struct {
 	prefix netip.Prefix
 	error  string
+	// offends reports that it can be banned for an offence, too, and not by hand
+	// alone.
+	offends bool
 }
 
 func (d *danger) Error() string { return d.error }
 func (d *danger) Hint() string  { return "to ban it all the same, add --force" }
 
-// dangers lists what is dangerous to ban, the worst first. What is whitelisted
-// is not: no ban has an effect on it.
-func (p *cli) dangers(h *ruleset.Handle) ([]danger, error) {
-	facts, err := p.routes()
-	if err != nil {
-		return nil, fmt.Errorf("read routes: %w", err)
-	}
-	var all []danger
-	add := func(format string, addrs ...netip.Addr) {
-		for _, a := range addrs {
-			all = append(all, danger{netip.PrefixFrom(a, a.BitLen()), fmt.Sprintf(format, a)})
+// dangers lists what is dangerous to ban, the worst first, and each once. What
+// is exempt is not: no ban has an effect on it.
+func (p *cli) dangers(facts route.Facts, exempt func(netip.Prefix) (bool, error)) (all []danger, err error) {
+	seen := make(map[netip.Prefix]bool)
+	add := func(offends bool, format string, prefixes ...netip.Prefix) {
+		for _, prefix := range prefixes {
+			if seen[prefix] {
+				continue
+			}
+			seen[prefix] = true
+			safe, fault := exempt(prefix)
+			if err = cmp.Or(err, fault); !safe {
+				all = append(all, danger{prefix, fmt.Sprintf(format, text.Prefix(prefix)), offends})
+			}
 		}
 	}
 	if peer, ok := p.sshPeer(); ok {
-		add("you are connected by SSH from %s, and would be locked out", peer)
+		add(true, "you are connected by SSH from %s, and would be locked out", alone(peer)...)
 	}
-	for _, network := range slices.Concat(facts.OnLink4, facts.OnLink6) {
-		all = append(all, danger{network, network.String() + " is a network of this host: all its neighbours there would be locked out"})
+	add(false, "%s is a network of this host: all its neighbours there would be locked out", slices.Concat(facts.OnLink4, facts.OnLink6)...)
+	add(true, "%s is the default gateway: whatever comes in its name would be dropped, "+
+		"translated connections included", alone(facts.Gateways...)...)
+	add(false, "%s is a resolver of this host: all but its answers would be dropped", alone(resolvers()...)...)
+	add(false, "%s is an address of this host: another that takes it over would be locked out", alone(facts.Own...)...)
+	return all, err
+}
+
+// alone returns the prefixes that are an address each.
+func alone(addrs ...netip.Addr) (prefixes []netip.Prefix) {
+	for _, a := range addrs {
+		prefixes = append(prefixes, netip.PrefixFrom(a, a.BitLen()))
 	}
-	add("%s is the default gateway: whatever comes in its name would be dropped, as from those behind it "+
-		"whose addresses it translates", facts.Gateways...)
-	add("%s is a resolver of this host: all but its answers would be dropped", resolvers()...)
-	add("%s is an address of this host: another that takes it over would be locked out", facts.Own...)
-	prefixes := make([]netip.Prefix, len(all))
-	for i, d := range all {
-		prefixes[i] = d.prefix
+	return prefixes
+}
+
+// adviseAllowing warns of who can be banned for an offence and should not be,
+// once there is a table by that plan.
+func (p *cli) adviseAllowing(h *ruleset.Handle, plan *ruleset.Plan, conf *config.Config, facts route.Facts) {
+	if s := conf.Spec; s.Observe || len(s.TrapTCP)+len(s.TrapUDP)+s.Scan.Ports == 0 {
+		return // nobody is
 	}
-	harmless, err := h.Check(prefixes...)
-	for i := range harmless {
-		if harmless[i] != nil {
-			all[i].error = ""
+	all, err := p.dangers(facts, func(prefix netip.Prefix) (bool, error) {
+		if plan.Table.Whitelists(nftset.Prefix(prefix).Interval) || comesBy(conf.Spec.Interfaces, prefix.Addr()) != "" {
+			return true, nil
+		}
+		reason, err := h.Exempt(prefix)
+		return errors.As(reason, new(*ruleset.AllowedError)), err
+	})
+	if err != nil {
+		p.warn("who is allowed is not known: %v", err)
+	}
+	var addrs, quoted []string
+	for _, d := range all {
+		if d.offends {
+			p.warn("neither whitelisted nor allowed: %s", d.error)
+			addrs, quoted = append(addrs, d.prefix.Addr().String()), append(quoted, strconv.Quote(d.prefix.Addr().String()))
 		}
 	}
-	return slices.DeleteFunc(all, func(d danger) bool { return d.error == "" }), err
+	if len(addrs) > 0 {
+		p.hint("`portmon allow %s` for now; for good, add %s to whitelist in %s", strings.Join(addrs, " "), strings.Join(quoted, ", "),
+			cmp.Or(conf.Source, config.DefaultPath+", which `portmon config init` writes"))
+	}
+}
+
+// comesBy returns by which one of these interfaces packets from an address come
+// in, as far as the route to it tells; "" if by another. A name may end in *.
+func comesBy(interfaces []string, a netip.Addr) string {
+	if len(interfaces) == 0 {
+		return ""
+	}
+	back, err := route.Back(a, "")
+	for _, name := range interfaces {
+		begin, open := strings.CutSuffix(name, "*")
+		if err == nil && (name == back.Device || open && strings.HasPrefix(back.Device, begin)) {
+			return back.Device
+		}
+	}
+	return ""
 }
 
 // markDangers gives an error to targets whose ban would do damage that was
 // hardly meant.
 func (p *cli) markDangers(h *ruleset.Handle, targets []*target) error {
-	dangers, err := p.dangers(h)
+	facts, err := p.routes()
+	if err != nil {
+		return fmt.Errorf("read routes: %w", err)
+	}
+	dangers, err := p.dangers(facts, func(prefix netip.Prefix) (bool, error) {
+		reason, err := h.Exempt(prefix)
+		return reason != nil, err
+	})
 	if err != nil {
 		return err
 	}

@@ -1,14 +1,12 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
 
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/route"
-	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -75,7 +73,7 @@ func localPorts(file string) (ports ruleset.Ports, err error) {
 
 // adviseOn warns about what users may not expect of a table that is, or is to
 // be, in force.
-func (p *cli) adviseOn(plan *ruleset.Plan, conf *config.Config, facts route.Facts) {
+func (p *cli) adviseOn(h *ruleset.Handle, plan *ruleset.Plan, conf *config.Config, facts route.Facts) {
 	p.warnStuck(stuckTexts(plan.Stuck))
 	warnings := facts.Doubts()
 	for _, l := range p.listenersOn(plan.Table.Traps()) {
@@ -84,11 +82,5 @@ func (p *cli) adviseOn(plan *ruleset.Plan, conf *config.Config, facts route.Fact
 	for _, w := range warnings {
 		p.warn("%s", w)
 	}
-	peer, ok := p.sshPeer()
-	if !ok || plan.Table.Whitelists(nftset.Addr(peer).Interval) {
-		return
-	}
-	p.warn("you are connected by SSH from %s, which is not whitelisted: "+
-		"one packet from there to a trap port locks you out", peer)
-	p.hint("add %q to whitelist in %s", peer, cmp.Or(conf.Source, config.DefaultPath+", which `portmon config init` writes"))
+	p.adviseAllowing(h, plan, conf, facts)
 }

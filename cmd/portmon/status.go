@@ -21,7 +21,8 @@ func statusCommand(p *cli) *cobra.Command {
 		Long: `Status reports whether the table inet portmon is installed and is what the
 configuration says; when its traps are armed, and which trap ports are not traps
 at the moment because a program listens; how full each set is; what each counter
-counted; and whether a watcher runs.
+counted; whether a watcher runs; and whether the address that you are connected
+from by SSH is safe.
 
 The exit code is 0 if the table is as configured, in force or observing, 3 if it
 is missing, dormant or different, and 2 if the configuration is wrong, so that
@@ -76,6 +77,8 @@ type report struct {
 	LastGood *lastGoodReport `json:"last_good,omitempty"`
 	// TrialSeconds is for how long a configuration is still on trial.
 	TrialSeconds seconds `json:"trial_seconds,omitempty"`
+	// You is what becomes of the address that the user is connected from by SSH.
+	You *yourReport `json:"you,omitempty"`
 	trapReport
 	Sets      []setReport        `json:"sets"`
 	Counters  map[string]traffic `json:"counters"`
@@ -135,6 +138,14 @@ func (p *cli) report(mode modeOptions) (*report, error) {
 		r.Watcher = watcherReport{true, &status}
 	}
 	conf, _, err := p.loadConfig()
+	var interfaces []string
+	if conf != nil {
+		interfaces = conf.Spec.Interfaces
+	}
+	var fault error
+	if r.You, fault = p.you(h, interfaces); fault != nil {
+		return nil, fault
+	}
 	if t, err := lastgood.ReadTrial(p.state); err == nil {
 		left, _ := t.Left()
 		r.TrialSeconds = seconds(left)

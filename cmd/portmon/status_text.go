@@ -27,6 +27,9 @@ var counterMeaning = []struct{ name, what string }{
 // print writes the report for people.
 func (r *report) print(u *ui) {
 	r.printForce(u)
+	if r.You != nil {
+		r.You.print(u)
+	}
 	if r.Present {
 		r.printTraps(u)
 	}

@@ -37,11 +37,11 @@ func TestColours(t *testing.T) {
 		if got := strings.Contains(stdout.String(), "\x1b["); got != tt.want {
 			t.Errorf("%s: colours in data: %v, want %v", tt.name, got, tt.want)
 		}
-		run(e, []string{"lst"})
+		run(e, []string{"lits"})
 		if got := strings.Contains(stderr.String(), "\x1b["); got != tt.want {
 			t.Errorf("%s: colours in messages: %v, want %v", tt.name, got, tt.want)
 		}
-		if plain := uncoloured(stderr.String()); plain != "portmon: unknown command \"lst\"\nportmon: hint: did you mean portmon list?\n" {
+		if plain := uncoloured(stderr.String()); plain != "portmon: unknown command \"lits\"\nportmon: hint: did you mean portmon list?\n" {
 			t.Errorf("%s: the words are %q", tt.name, plain)
 		}
 	}
