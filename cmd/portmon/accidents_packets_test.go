@@ -2,23 +2,11 @@ package main
 
 import (
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
 )
-
-// armed is a configuration whose traps need not wait for services to start.
-const armed = "[trap]\ngrace = \"0s\"\n"
-
-// applied puts the table in force, and has it ban the stranger.
-func applied(s *scene) {
-	s.Helper()
-	s.does("portmon", "apply")
-	s.trap(s.stranger, strangerAddr)
-	s.strangerIs(netnstest.NoAnswer)
-}
 
 // packetAccidents are packets that the administrator sent, or seems to have
 // sent.
@@ -26,13 +14,13 @@ var packetAccidents = []accident{
 	{
 		name: "a trap port, before you ever logged in",
 		by:   "the other family of addresses, and `unban`",
-		conf: armed, before: applied, out: true,
+		conf: armed, before: inForce, out: true,
 		happens: func(s *scene) { s.trap(s.admin, adminAddr4) },
 		saves:   func(s *scene) { s.mustLogin(adminAddr6, "portmon unban "+adminAddr4.String()) },
 	},
 	{
 		name: "a trap port, without any precaution",
-		by:   fmt.Sprintf("waiting: a first step of %v", firstStep),
+		by:   "waiting for a first step of 1m; the default is 10m",
 		conf: armed + fmt.Sprintf("[ban]\nbantime = [%q, \"30d\"]\n", firstStep), before: func(s *scene) {
 			s.does("portmon", "apply")
 			s.does("portmon", "ban", strangerAddr.String(), "--for", "8h")
@@ -41,9 +29,53 @@ var packetAccidents = []accident{
 		happens: func(s *scene) { s.trap(s.admin, adminAddr4) },
 	},
 	{
+		name: "a trap port, after a login",
+		by:   "`allow --login`",
+		conf: armed, before: careful,
+		happens: func(s *scene) { s.trap(s.admin, adminAddr4) },
+	},
+	{
+		name: "a trap port, by IPv6, after a login from another address of your network",
+		by:   "`allow --login`",
+		conf: armed, before: careful,
+		happens: func(s *scene) {
+			s.admin.AddAddr("eth0", "2001:db8:77::aaaa/64")
+			s.trap(s.admin, privateAddr6)
+		},
+		from: privateAddr6,
+	},
+	{
+		name: "a UDP trap port, after a login",
+		by:   "`allow --login`",
+		conf: "[trap]\nudp = [5060]\ngrace = \"0s\"\n", before: careful,
+		happens: func(s *scene) { s.admin.Probe(netnstest.Datagram(adminAddr4, s.To(adminAddr4, 5060), "x")) },
+	},
+	{
+		name: "you scan your own server",
+		by:   "`allow --login`",
+		conf: armed, before: careful,
+		happens: func(s *scene) { s.scan(s.admin, adminAddr4) },
+	},
+	{
+		name: "a colleague scans it, behind the address that you share",
+		by:   "`allow`, by hand",
+		conf: armed, before: func(s *scene) {
+			inForce(s)
+			s.mustLogin(adminAddr4, "portmon allow 203.0.113.1 --for 8h --reason office")
+		},
+		happens: func(s *scene) { s.scan(s.admin, adminAddr4) },
+	},
+	{
+		name: "a stranger behind the hotel's address touches a trap port",
+		by:   "a knock",
+		conf: armed + knock, before: inForce, out: true,
+		happens: func(s *scene) { s.trap(s.admin, adminAddr4) },
+		saves:   func(s *scene) { s.knock(adminAddr4) },
+	},
+	{
 		name: "packets to trap ports that somebody forges in your name",
 		by:   "the whitelist",
-		conf: "whitelist = [\"203.0.113.1\"]\n" + armed, before: applied,
+		conf: yours, before: inForce,
 		happens: func(s *scene) {
 			for range 5 { // from where the stranger is
 				s.stranger.Probe(netnstest.SYN(adminAddr4, s.To(adminAddr4, lab.TrapTCP)))
@@ -70,23 +102,55 @@ var packetAccidents = []accident{
 		},
 	},
 	{
+		name: "three neighbours of your /24 touch traps, and all of it is banned",
+		by:   "`allow --login`",
+		conf: armed + "[ban]\nsubnet4 = 3\n", before: func(s *scene) { careful(s); s.startWatcher() },
+		happens: func(s *scene) {
+			s.neighbours(3, "203.0.113.%d")
+			lab.Await(s, "the /24 is banned", func() bool {
+				return strings.Contains(s.does("portmon", "list"), "203.0.113.0/24")
+			})
+		},
+	},
+	{
+		name: "eight customers of your provider's /48 touch traps, and all of it is banned",
+		by:   "a knock, by IPv6",
+		conf: armed + knock, before: inForce, out: true,
+		happens: func(s *scene) { s.neighbours(8, "2001:db8:77:%x::1") },
+		saves:   func(s *scene) { s.knock(adminAddr6) },
+		from:    adminAddr6,
+	},
+	{
 		name: "a full set of bans, and then a trap port",
 		by:   "a full set, which bans nobody",
 		conf: armed + "[ban]\nsize = 16\n", before: func(s *scene) {
-			applied(s)
-			s.banMany(15)
+			inForce(s)
+			s.fill("ban4", 15)
 		},
 		happens: func(s *scene) { s.trap(s.admin, adminAddr4) },
 	},
-}
-
-// banMany bans n addresses of strangers by hand.
-func (s *scene) banMany(n int) {
-	s.Helper()
-	var list strings.Builder
-	for i := range n {
-		fmt.Fprintf(&list, "198.19.%d.%d\n", i/256, i%256)
-	}
-	s.write("list", list.String())
-	s.does("portmon", "ban", "--file", filepath.Join(s.dir, "list"))
+	{
+		name: "a full set of offenders, and then a trap port",
+		by:   "a knock",
+		conf: armed + "[ban]\nsize = 16\n" + knock, before: func(s *scene) {
+			inForce(s)
+			s.fill("tier4_1", 31)
+		},
+		out:     true,
+		happens: func(s *scene) { s.trap(s.admin, adminAddr4) },
+		saves:   func(s *scene) { s.knock(adminAddr4) },
+	},
+	{
+		name: "a full set of who is allowed, and then a trap port",
+		by:   "a knock",
+		conf: armed + knock, before: func(s *scene) {
+			inForce(s)
+			s.fill("allow4", 4096)
+			s.hook()
+			s.mustLogin(adminAddr4, "true")
+		},
+		out:     true,
+		happens: func(s *scene) { s.trap(s.admin, adminAddr4) },
+		saves:   func(s *scene) { s.knock(adminAddr4) },
+	},
 }

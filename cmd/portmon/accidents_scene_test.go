@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/lab"
+	"github.com/portmon/portmon/internal/lab/dnslab"
 	"github.com/portmon/portmon/netnstest"
 )
 
@@ -44,42 +45,40 @@ type scene struct {
 	bin             string // folder of portmon
 	bystander       net.Conn
 	sshd, watcher   *exec.Cmd
-	started         time.Time // of the accident
+	names           *dnslab.Server
 }
 
-// sshTools are what all scenes share: portmon, and the keys of both sides.
-type sshTools struct{ dir string }
-
-// newSSHTools passes over the test where no real SSH server can run.
-func newSSHTools(t *testing.T) sshTools {
+// newTools returns a folder of what all scenes share: portmon, and the keys of both
+// sides. It passes over the test where no real SSH server can run.
+func newTools(t *testing.T) (dir string) {
 	t.Helper()
-	tools := sshTools{t.TempDir()}
+	dir = t.TempDir()
 	for _, name := range []string{"sshd", "ssh", "nft"} {
 		lab.Program(t, name)
 	}
-	if users, err := os.ReadFile("/proc/self/uid_map"); err == nil && len(strings.Fields(string(users))) > 2 && strings.Fields(string(users))[2] == "1" {
+	if users, err := os.ReadFile("/proc/self/uid_map"); err == nil && strings.HasSuffix(string(users), " 1\n") {
 		t.Skip("one user: not tested: logins by SSH, for which sshd changes its user")
 	}
 	for _, key := range []string{"host_key", "key"} {
-		if out, err := exec.Command(lab.Program(t, "ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(tools.dir, key)).CombinedOutput(); err != nil {
+		if out, err := exec.Command(lab.Program(t, "ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, key)).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
 	// A copy, because portmon may start itself anew under the name of its file.
 	self, err := os.ReadFile("/proc/self/exe")
 	if err == nil {
-		err = os.WriteFile(filepath.Join(tools.dir, "portmon"), self, 0o755)
+		err = os.WriteFile(filepath.Join(dir, "portmon"), self, 0o755)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tools
+	return dir
 }
 
 // newScene makes a scene with a configuration. Nothing of portmon runs yet.
-func newScene(t *testing.T, tools sshTools, conf string) *scene {
+func newScene(t *testing.T, tools, conf string) *scene {
 	t.Helper()
-	s := &scene{T: t, Lab: lab.New(t), dir: lab.ShortDir(t), bin: tools.dir}
+	s := &scene{T: t, Lab: lab.New(t), dir: lab.ShortDir(t), bin: tools}
 	s.admin, s.stranger = netnstest.NewHost(t, "admin"), netnstest.NewHost(t, "stranger")
 	for host, networks := range map[*netnstest.Host][]string{
 		s.admin:    {"203.0.113.0/24", "2001:db8:77::/64"},
@@ -105,7 +104,7 @@ func newScene(t *testing.T, tools sshTools, conf string) *scene {
 	s.write("etc/machine-id", randomID()+"\n")
 	s.newBootID()
 	s.configure(conf)
-	s.write("etc/pam.d/sshd", "auth required pam_permit.so\naccount required pam_permit.so\nsession required pam_permit.so\n")
+	s.write("etc/pam.d/sshd", pam)
 	s.write("sshd_config", fmt.Sprintf(`Port 22
 HostKey %[1]s/host_key
 AuthorizedKeysFile %[1]s/key.pub
@@ -118,10 +117,13 @@ LogLevel ERROR
 ClientAliveInterval 0
 MaxStartups 100
 SetEnv PATH=%[1]s:%[2]s %[3]s=%[4]s %[5]s=%[6]s TZ=UTC
-`, tools.dir, os.Getenv("PATH"), homeVariable, os.Getenv(homeVariable), raceVariable, os.Getenv(raceVariable)))
+`, tools, os.Getenv("PATH"), homeVariable, os.Getenv(homeVariable), raceVariable, os.Getenv(raceVariable)))
 	s.startSSHD()
 	return s
 }
+
+// pam lets in whoever has the key.
+const pam = "auth required pam_permit.so\naccount required pam_permit.so\nsession required pam_permit.so\n"
 
 func randomID() string {
 	b := make([]byte, 16)
@@ -301,8 +303,7 @@ func (s *scene) sshArgs(src netip.Addr, args ...string) []string {
 // command, and returns what it writes.
 func (s *scene) login(src netip.Addr, command string) (out string, err error) {
 	s.Helper()
-	out, err = lab.Run(s.admin, "", lab.Program(s, "ssh"), append(s.sshArgs(src), command)...)
-	return out, err
+	return lab.Run(s.admin, "", lab.Program(s, "ssh"), append(s.sshArgs(src), command)...)
 }
 
 // mustLogin is login for what must succeed.
@@ -405,58 +406,12 @@ func (s *scene) awaitLogin(src netip.Addr, since time.Time) time.Duration {
 	s.Helper()
 	var err error
 	for time.Since(since) < tooLong {
-		// The pause is that of somebody who is in a hurry, not one for an event.
-		for !s.reachable(src) && time.Since(since) < tooLong {
-			time.Sleep(20 * time.Millisecond)
-		}
-		if _, err = s.login(src, "true"); err == nil {
+		if !s.reachable(src) {
+			time.Sleep(20 * time.Millisecond) // as somebody does who is in a hurry
+		} else if _, err = s.login(src, "true"); err == nil {
 			return time.Since(since)
 		}
 	}
 	s.Errorf("no new session within %v: %v", tooLong, err)
 	return time.Since(since)
-}
-
-// trap sends packets to a trap port, and to another port afterwards whose
-// answer tells whether that was an offence.
-func (s *scene) trap(from *netnstest.Host, src netip.Addr) {
-	s.Helper()
-	from.Probe(netnstest.SYN(src, s.To(src, lab.TrapTCP)))
-}
-
-// scan asks for closed ports.
-func (s *scene) scan(from *netnstest.Host, src netip.Addr) {
-	s.Helper()
-	for port := uint16(9100); port < 9106; port++ {
-		from.Probe(netnstest.SYN(src, s.To(src, port)))
-	}
-}
-
-// strangerIs fails the test unless the stranger is answered, or not.
-func (s *scene) strangerIs(want netnstest.AnswerKind) {
-	s.Helper()
-	got := s.stranger.Probe(netnstest.SYN(strangerAddr, s.To(strangerAddr, lab.OpenTCP)))
-	if got.Kind != want {
-		s.Errorf("the stranger gets %v, want %v", got, netnstest.Answer{Kind: want})
-	}
-}
-
-// comeBy opens the session of the bystander.
-func (s *scene) comeBy() {
-	s.Helper()
-	conn, err := s.Internet.Dial("tcp", bystanderAddr, s.To(bystanderAddr, lab.OpenTCP), lab.Patience)
-	if err != nil {
-		s.Fatal(err)
-	}
-	s.bystander = conn
-	s.staysBy()
-}
-
-// staysBy fails the test unless the bystander's session works.
-func (s *scene) staysBy() {
-	s.Helper()
-	_ = s.bystander.SetDeadline(time.Now().Add(lab.Patience)) // no error on an open socket
-	if err := netnstest.Echo(s.bystander); err != nil {
-		s.Errorf("the bystander's session: %v", err)
-	}
 }

@@ -1,11 +1,12 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -48,10 +49,11 @@ type accident struct {
 	free bool
 }
 
-// TestAccidents has ways of losing a host come about, and
-// measures for each how long it takes until a new SSH session works.
+// TestAccidents has ways of losing a host come about, and measures for each how
+// long it takes until a new SSH session works.
 func TestAccidents(t *testing.T) {
-	tools := newSSHTools(t)
+	t.Parallel()
+	tools := newTools(t)
 	var mu sync.Mutex
 	took := make(map[string]time.Duration)
 	t.Run("each", func(t *testing.T) {
@@ -104,13 +106,48 @@ var accidents = slices.Concat(packetAccidents, configAccidents, banAccidents, ke
 // table returns what the manual shows of accidents.
 func table(took map[string]time.Duration) string {
 	var b strings.Builder
-	all := make([]time.Duration, 0, len(took))
-	b.WriteString("| accident | what saves | seconds |\n|---|---|---:|\n")
+	fmt.Fprintln(&b, accidentsHead)
+	all := make([]float64, 0, len(took))
 	for _, a := range accidents {
-		all = append(all, took[a.name])
-		fmt.Fprintf(&b, "| %s | %s | %.1f |\n", a.name, a.by, took[a.name].Seconds())
+		seconds := math.Round(took[a.name].Seconds()*10) / 10
+		all = append(all, seconds)
+		fmt.Fprintf(&b, "| %s | %s | %.1f |\n", a.name, a.by, seconds)
 	}
-	slices.SortFunc(all, cmp.Compare[time.Duration])
-	fmt.Fprintf(&b, "median %.1f s, worst %.1f s\n", all[len(all)/2].Seconds(), all[len(all)-1].Seconds())
-	return b.String()
+	return b.String() + "\n" + medianAndWorst(all) + "\n"
+}
+
+const accidentsHead = "| accident | what saves | seconds |\n|---|---|---:|"
+
+func medianAndWorst(seconds []float64) string {
+	slices.Sort(seconds)
+	n := len(seconds)
+	return fmt.Sprintf("Median %.1f s, worst %.1f s", seconds[n/2], seconds[n-1])
+}
+
+// TestManualHasTheAccidents compares the manual's table with what is tested.
+func TestManualHasTheAccidents(t *testing.T) {
+	text, err := os.ReadFile(operations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), accidentsHead+"\n")
+	rows, rest, _ := strings.Cut(rest, "\n\n")
+	var seconds []float64
+	for i, row := range strings.Split(rows, "\n") {
+		cells := strings.Split(strings.Trim(row, "| "), " | ")
+		if i >= len(accidents) || len(cells) != 3 || cells[0] != accidents[i].name || cells[1] != accidents[i].by {
+			t.Fatalf("row %d of %d, which is none of %d accidents: %s", i+1, strings.Count(rows, "\n")+1, len(accidents), row)
+		}
+		s, err := strconv.ParseFloat(cells[2], 64)
+		if err != nil || s > tooLong.Seconds() {
+			t.Errorf("%s: %v", row, err)
+		}
+		seconds = append(seconds, s)
+	}
+	if len(seconds) != len(accidents) {
+		t.Errorf("the manual has %d accidents of %d", len(seconds), len(accidents))
+	}
+	if want := medianAndWorst(seconds); !strings.Contains(rest, want) {
+		t.Errorf("the manual does not say: %s", want)
+	}
 }

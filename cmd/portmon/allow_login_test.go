@@ -22,7 +22,7 @@ func TestLoginIsAllowed(t *testing.T) {
 	if err != nil || !strings.Contains(string(text), "\n"+loginLine+"\n") {
 		t.Fatalf("the manual does not say %q (%v)", loginLine, err)
 	}
-	s := newScene(t, newSSHTools(t), "[trap]\ngrace = \"0s\"\n")
+	s := newScene(t, newTools(t), "[trap]\ngrace = \"0s\"\n")
 	// PAM hands no environment on, and tests need theirs.
 	s.write("login", fmt.Sprintf("#!/bin/sh\n%s='%s' exec %s/portmon \"$@\"\n", homeVariable, os.Getenv(homeVariable), s.bin))
 	if err := os.Chmod(filepath.Join(s.dir, "login"), 0o755); err != nil {
@@ -31,7 +31,7 @@ func TestLoginIsAllowed(t *testing.T) {
 	pam := func(program string) {
 		t.Helper()
 		line := strings.Replace(loginLine, "/usr/bin/portmon", program, 1)
-		s.write("etc/pam.d/sshd", "auth required pam_permit.so\naccount required pam_permit.so\nsession required pam_permit.so\n"+line+"\n")
+		s.write("etc/pam.d/sshd", pam+line+"\n")
 	}
 	pam(filepath.Join(s.dir, "login"))
 	s.does("portmon", "apply")
