@@ -171,29 +171,23 @@ func (p *cli) checkBans(h *ruleset.Handle, targets []target, force bool) error {
 		return err
 	}
 	well := make([]*target, 0, len(targets))
-	sources := make([]netip.Prefix, 0, len(targets))
+	checked, prefixes := make([]*target, 0, len(targets)), make([]netip.Prefix, 0, len(targets))
+	check := func(t *target, p netip.Prefix) { checked, prefixes = append(checked, t), append(prefixes, p) }
 	for i := range targets {
 		if t := &targets[i]; t.err == nil {
-			well, sources = append(well, t), append(sources, t.source)
+			well = append(well, t)
+			if check(t, t.source); t.prefix != t.source {
+				check(t, t.prefix) // the network may be banned, but not that address of it
+			}
 		}
 	}
-	refused, err := h.Check(sources...)
+	refused, err := h.Check(prefixes...)
 	if err != nil {
 		return err
 	}
 	for i, err := range refused {
-		well[i].err = err
-	}
-	for _, t := range well {
-		if t.err == nil && t.prefix != t.source {
-			// The network may be banned, but not that address of it.
-			refused, err := h.Check(t.prefix)
-			switch {
-			case err != nil:
-				return err
-			case refused != nil:
-				t.err = refused[0]
-			}
+		if t := checked[i]; t.err == nil {
+			t.err = err
 		}
 	}
 	if force {

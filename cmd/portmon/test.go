@@ -94,11 +94,11 @@ func (p *cli) test(ctx context.Context, h *ruleset.Handle) (err error) {
 			p.print("%s: from %s by %s\n", family.name, d.from, stranger.Dev)
 			err = d.hold(ctx)
 		}
-		if held++; err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", family.name, err))
-		}
-		if ctx.Err() != nil {
+		if held++; errors.Is(err, context.Canceled) {
+			errs = append(errs, errors.New("interrupted"))
 			break
+		} else if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", family.name, err))
 		}
 	}
 	if held == 0 {
