@@ -21,6 +21,15 @@ var configAccidents = []accident{
 		},
 	},
 	{
+		name: "the first `apply --confirm`, and then a trap port",
+		by:   "`--confirm`, which takes it back",
+		conf: armed, before: func(*scene) {}, out: true, free: true,
+		happens: func(s *scene) {
+			s.tryOut(armed)
+			s.trap(s.admin, adminAddr4)
+		},
+	},
+	{
 		name: "a whitelist with a typo, 203.0.133.0/24",
 		by:   "`--confirm`, which takes it back",
 		conf: yours, before: inForce, out: true,

@@ -21,16 +21,6 @@ var kernelAccidents = []accident{
 		},
 	},
 	{
-		name: "nftables is restarted without a watcher, and the bans come back",
-		by:   "`save` and `apply`, which put back who is allowed",
-		conf: armed, before: func(s *scene) { careful(s); s.banNetwork() },
-		happens: func(s *scene) {
-			s.does("portmon", "save")
-			s.FlushRuleset()
-			s.does("portmon", "apply", "--boot")
-		},
-	},
-	{
 		name: "another program makes the table dormant, and the watcher wakes it",
 		by:   "`allow --login`",
 		conf: armed, before: inBannedNetwork,
