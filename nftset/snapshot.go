@@ -43,10 +43,10 @@ type kind struct {
 	get   uint16
 	add   uint8
 	flags uint16
-	name     string
-	of       uint16 // the attribute that names the table
-	named    uint16 // the attribute that names the object, or the chain of a rule
-	keep     []uint16
+	name  string
+	of    uint16 // the attribute that names the table
+	named uint16 // the attribute that names the object, or the chain of a rule
+	keep  []uint16
 }
 
 // The attributes that have no name in x/sys are, from
@@ -89,7 +89,7 @@ func (c *Conn) Snapshot(t Table) (*Snapshot, error) {
 		if before != after && attempt < attempts {
 			continue
 		}
-		tx, _ := s.restore(true, everything)
+		tx, _ := s.restore(everything)
 		return s, c.Check(tx)
 	}
 }
@@ -154,6 +154,9 @@ func (s *Snapshot) read(c *Conn, k *kind) error {
 		}
 		switch k.add {
 		case unix.NFT_MSG_NEWSET:
+			if attrs[unix.NFTA_SET_FLAGS].Uint32()&unix.NFT_SET_ANONYMOUS != 0 {
+				return errors.New("a rule has an anonymous set, which cannot be put back")
+			}
 			e := encoder{m.attrs}
 			e.u32(unix.NFTA_SET_ID, uint32(len(s.messages)+1))
 			m.attrs = e.b
@@ -261,15 +264,7 @@ func (c *Conn) Restore(s *Snapshot, urgent func(*Set) bool) error {
 	if total <= most {
 		urgent = everything
 	}
-	existed := false
-	for b, err := range c.Dump(unix.NFT_MSG_GETTABLE, s.Table.Family, nil) {
-		if err != nil {
-			return &OpError{Op: "put back table", Object: s.Table.String(), Err: err}
-		}
-		attrs, err := nfnl.Parse(b)
-		existed = existed || err == nil && string(attrs[unix.NFTA_TABLE_NAME].Text()) == s.Table.Name
-	}
-	tx, rest := s.restore(existed, urgent)
+	tx, rest := s.restore(urgent)
 	if err := c.Commit(tx); err != nil {
 		return err
 	}
@@ -287,11 +282,14 @@ func (c *Conn) Restore(s *Snapshot, urgent func(*Set) bool) error {
 
 // restore returns the transaction that makes the table what it was, with the
 // elements of the sets that are urgent, and what is left to do.
-func (s *Snapshot) restore(existed bool, urgent func(*Set) bool) (tx *Tx, rest []contents) {
+func (s *Snapshot) restore(urgent func(*Set) bool) (tx *Tx, rest []contents) {
 	tx = new(Tx)
-	if existed {
-		tx.DeleteTable(s.Table)
-	}
+	// Whether there is a table or not, there is one to delete then. Without
+	// flags, one that is there stays dormant, or not.
+	var e encoder
+	e.string(unix.NFTA_TABLE_NAME, s.Table.Name)
+	tx.Message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, s.Table.Family, e.b, "add table", s.Table.String())
+	tx.DeleteTable(s.Table)
 	rules := len(s.messages)
 	for i, m := range s.messages {
 		if m.typ == unix.NFT_MSG_NEWRULE {
