@@ -119,6 +119,7 @@ func TestNamesWithoutAnswers(t *testing.T) {
 	p := l.start()
 	want := fmt.Sprint(home4, " ", home)
 	l.awaitAllowed(want)
+	p.awaitRows(1, 0) // it is in the book
 	p.stop()
 	servfail := func(reply []byte, _ bool) [][]byte {
 		reply[3] |= byte(dnsmessage.RCodeServerFailure)

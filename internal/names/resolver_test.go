@@ -117,7 +117,7 @@ func TestForgeries(t *testing.T) {
 	forge := func(change func(reply []byte) []byte) func([]byte, bool) [][]byte {
 		return func(reply []byte, _ bool) [][]byte {
 			forged := slices.Clone(reply)
-			forged[len(forged)-1] = 66 // the address
+			forged[len(forged)-1], forged[len(forged)-8] = 66, 1 // the address, and the TTL
 			return [][]byte{change(forged), reply}
 		}
 	}
