@@ -32,8 +32,8 @@ type follower struct {
 	planAt  time.Time
 }
 
-// followNames runs a follower until the context ends. It changes the kernel as
-// the commands do, from which the watcher learns of it.
+// followNames runs a follower until the context ends. It changes the kernel like
+// any other program, and so the watcher learns of it.
 func (d *daemon) followNames(ctx context.Context) {
 	select {
 	case <-d.isReady: // what is remembered is in the table
@@ -124,7 +124,7 @@ func addresses(addrs []netip.Addr) string {
 // allow makes the table allow what the names say, and returns for how long it
 // will.
 func (f *follower) allow(ctx context.Context) time.Duration {
-	again, err := f.tryAllow(ctx)
+	again, err := f.tryAllow()
 	switch {
 	case err == nil && again > 0:
 		return again
@@ -137,7 +137,7 @@ func (f *follower) allow(ctx context.Context) time.Duration {
 }
 
 // tryAllow is allow. The error is os.ErrNotExist if there is no table.
-func (f *follower) tryAllow(ctx context.Context) (again time.Duration, err error) {
+func (f *follower) tryAllow() (again time.Duration, err error) {
 	conn, err := f.config.Dial()
 	if err != nil {
 		return 0, err
@@ -162,26 +162,13 @@ func (f *follower) tryAllow(ctx context.Context) (again time.Duration, err error
 		return 0, err
 	}
 	f.report() // of what it has found remembered
-	ctx, cancel := context.WithTimeout(ctx, diskPatience)
-	defer cancel()
 	if len(plan.End) > 0 {
 		if _, _, err := h.Disallow(plan.End...); err != nil {
 			return 0, err
 		}
-		if _, err := f.watcher.Disallowed(ctx, plan.End...); err != nil {
-			return 0, err
-		}
 	}
 	if len(plan.Allow) > 0 {
-		_, lifted, _, err := h.Allow(plan.Allow)
-		if err != nil {
-			return 0, err
-		}
-		var bans []netip.Prefix
-		for _, e := range lifted {
-			bans = append(bans, e.Prefixes()...)
-		}
-		if _, err := f.watcher.Unbanned(ctx, true, bans...); err != nil {
+		if _, _, _, err := h.Allow(plan.Allow); err != nil {
 			return 0, err
 		}
 	}

@@ -147,17 +147,19 @@ func TestFailuresKeepTheLastAnswer(t *testing.T) {
 	}
 }
 
-// A name without any address is a failure; one without IPv6 is not.
+// A name without any address is a failure; one without IPv6, or IPv4, is not.
 func TestNoAddress(t *testing.T) {
-	f := follow(t, home)
-	f.asked(0)
-	f.fail(true, ErrNoAddress)
-	if s := f.Status()[0]; s.Err != nil || s.Failures != 0 {
-		t.Errorf("without IPv6: %+v", s)
-	}
-	f.fail(false, ErrNoAddress)
-	if s := f.Status()[0]; s.Err != ErrNoAddress || s.Failures != 1 {
-		t.Errorf("without either: %+v", s)
+	for _, first := range []bool{false, true} {
+		f := follow(t, home)
+		f.asked(0)
+		f.fail(first, ErrNoAddress)
+		if s := f.Status()[0]; s.Err != nil || s.Failures != 0 {
+			t.Errorf("without one: %+v", s)
+		}
+		f.fail(!first, ErrNoAddress)
+		if s := f.Status()[0]; s.Err != ErrNoAddress || s.Failures != 1 {
+			t.Errorf("without either: %+v", s)
+		}
 	}
 }
 
@@ -182,8 +184,8 @@ func TestManyAddressesAreBounded(t *testing.T) {
 
 	// Answers that are others all the time leave no more behind.
 	f.OnAnswer(v4, many(100, 150), f.now)
-	if n := len(f.Status()[0].Addrs); n != MaxAddrs {
-		t.Errorf("%d addresses count", n)
+	if n, kept := len(f.Status()[0].Addrs), len(f.hosts[0].ipv4.answer); n != MaxAddrs || kept != MaxAddrs {
+		t.Errorf("%d addresses count, and %d are kept", n, kept)
 	}
 }
 

@@ -55,7 +55,7 @@ func Lookup(ctx context.Context, q Question) Answer {
 		a.TTL = ttl(last)
 	}
 	for _, addr := range addrs {
-		if addr = addr.Unmap(); addr.Is6() == q.IPv6 && usable(addr) {
+		if addr = addr.Unmap(); usable(addr) {
 			a.Addrs = append(a.Addrs, addr)
 		}
 	}

@@ -447,3 +447,19 @@ func TestRefused(t *testing.T) {
 		t.Errorf("%d rows, that of %v among them: %v", m.core.book.Len(), multicast, known)
 	}
 }
+
+// While the kernel is asked about a source, what the sets of prefixes show of it
+// is passed over: the answer has its allowance too.
+func TestAllowanceIsInTheAnswer(t *testing.T) {
+	for _, p := range pair {
+		m := newModel(t, 1)
+		msg := m.offend(p)
+		m.core.onLogMessage(&msg, p, m.now)
+		e := ruleset.Entry{Element: nftset.Prefix(p), Role: ruleset.RoleAllow, Cause: ruleset.CauseName}
+		e.Timeout, e.Remaining = time.Hour, time.Hour
+		m.core.onStanding(&standing{p, ruleset.Standing{Source: p, Allowed: &e}}, m.now)
+		if row, _ := m.core.book.Get(p); !row.AllowedAt(m.now.Boot) || row.Cause != ruleset.CauseName || row.Banned {
+			t.Errorf("the book has %+v", row)
+		}
+	}
+}
