@@ -136,7 +136,7 @@ func (f *follower) allow(ctx context.Context) time.Duration {
 	return planAgain
 }
 
-// tryAllow is allow. The error is os.ErrNotExist if there is no table.
+// tryAllow is allow. The error is os.ErrNotExist if there is no table for it.
 func (f *follower) tryAllow() (again time.Duration, err error) {
 	conn, err := f.config.Dial()
 	if err != nil {
@@ -146,9 +146,6 @@ func (f *follower) tryAllow() (again time.Duration, err error) {
 	h, err := ruleset.Open(conn, f.tableName())
 	if err != nil {
 		return 0, err
-	}
-	if !h.Exists {
-		return 0, os.ErrNotExist
 	}
 	var have []ruleset.Entry
 	for e, err := range h.Allowed() {
