@@ -218,3 +218,21 @@ func TestNamesDoNotStall(t *testing.T) {
 	l.Cut(many[8])
 	p.stop()
 }
+
+// What is answered before there is a table is allowed once there is one.
+func TestNamesBeforeTheTable(t *testing.T) {
+	t.Parallel()
+	l, dns := newNamesLab(t)
+	l.FlushRuleset()
+	home4, home6 := l.Source4(), l.Source6()
+	dns.Set(home, time.Hour, home4, home6)
+	p := l.start()
+	lab.Await(t, "the name is answered", func() bool {
+		names := p.status().Names
+		return len(names) == 1 && len(names[0].Addresses) == 2
+	})
+	l.apply()
+	network6, _ := home6.Prefix(64)
+	l.awaitAllowed(fmt.Sprint(home4, " ", home), fmt.Sprint(network6, " ", home))
+	p.stop()
+}
