@@ -8,6 +8,7 @@ import (
 
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/nftset"
 )
 
 // The knocks of tests ascend, as those of a scan do.
@@ -205,6 +206,31 @@ func TestKnockTooSlow(t *testing.T) {
 			})
 			lab.Await(l.T, "the end of the time for which it lets in", func() bool { return !l.letIn(src) })
 			l.Cut(src)
+		}
+	})
+}
+
+// TestKnockerIsForgottenAtOnce has the set that a packet to another port asks
+// remember who knocks for as long as any other set.
+func TestKnockerIsForgottenAtOnce(t *testing.T) {
+	t.Parallel()
+	spec := knockSpec()
+	spec.Knock.Within = time.Second
+	l := newTrap(t, spec)
+	l.families(func(l *fixture, f family) {
+		src := l.source(f)
+		l.knock(src, knock1)
+		lab.Await(l.T, "some of the time to pass", func() bool {
+			el, ok := l.element(f.knock(1), nftset.AddrKey(src))
+			if !ok { // the machine is slow
+				l.knock(src, knock1)
+			}
+			return ok && el.Remaining < spec.Knock.Within/2
+		})
+		l.knock(src, knock2)
+		lab.Await(l.T, "the first set to forget it", func() bool { return !l.has(f.knock(1), src) })
+		if l.has(f.knock(2), src) {
+			l.T.Error("the second set remembers it for longer: another port would not end the knock")
 		}
 	})
 }

@@ -32,10 +32,19 @@ func TestEnforcingForgets(t *testing.T) {
 	if !l.open().Observe {
 		t.Error("the state does not say that the table observes")
 	}
+	counting := []string{"probed4", "probed6", "score4", "score6", "crowd6", "cut4", "cut6"}
 	for _, keep := range []bool{false, true} {
 		offenders := l.Sources(2)
 		for _, src := range offenders {
 			l.Want(l.SYN(src, lab.TrapTCP), netnstest.AnswerRST)
+		}
+		l.Internet.Send(packets(l, l.Source4(), 1, 2)...)
+		l.Internet.Send(packets(l, l.Source6(), 1, 2)...)
+		l.NFT("add element inet portmon cut4 { 198.51.100.2 . 80 }; add element inet portmon cut6 { 2001:db8:2:2::2 . 80 }")
+		for _, set := range counting {
+			if l.size(set) == 0 {
+				t.Errorf("%s holds nothing", set)
+			}
 		}
 		l.put(someBans()...)
 		was := len(l.bans())
@@ -61,6 +70,11 @@ func TestEnforcingForgets(t *testing.T) {
 		case false:
 			for e, err := range l.open().Entries() {
 				t.Errorf("not forgotten: %s in %s (%v)", e.Interval, e.Set, err)
+			}
+			for _, set := range counting {
+				if n := l.size(set); n > 0 {
+					t.Errorf("%s remembers %d", set, n)
+				}
 			}
 			l.Served(offenders...)
 			for _, a := range someBanned {
@@ -257,12 +271,21 @@ func (o *observed) offences(f family) {
 	subnet := [...]string{"198.51.99.200", "2001:db8:99:200::1"}[index(f)]
 	banned("a subnet", addr(subnet))
 	unroutable := [...]string{"198.51.97.9", "2001:db8:97::9"}[index(f)]
-	for range 2 {
-		for _, l := range []*fixture{o.observing, o.enforcing} {
+	var answered [3]bool
+	for i, l := range o.all() {
+		sniffer := l.Host.Sniff("lo")
+		if l == o.bare {
+			l.Want(l.SYN(addr(unroutable), lab.TrapTCP), netnstest.NoAnswer)
+		} else {
 			before := l.counters()
-			l.Want(l.SYN(addr(unroutable), lab.TrapTCP), netnstest.NoAnswer) // to lo
+			l.Want(l.SYN(addr(unroutable), lab.TrapTCP), netnstest.NoAnswer)
 			l.wantCounts(before, map[string]uint64{CounterUnroutable: 1})
 		}
+		_, err := sniffer.Await(func(p netnstest.Packet) bool { return p.Dst.Addr() == addr(unroutable) }, 0)
+		answered[i] = err == nil
+	}
+	if want := !f.is6(); answered != [3]bool{want, false, want} { // by IPv6 nothing answers, table or not
+		o.observing.T.Errorf("packets without a route back: answered are %v", answered)
 	}
 }
 
