@@ -34,7 +34,7 @@ func confirmCommand(p *cli) *cobra.Command {
 is taken back otherwise. It becomes the last good one.
 
 Run it from a new connection: that you can open one is what there is to confirm.`,
-		Example: `  portmon confirm`,
+		Example: `  portmon apply --confirm && portmon confirm || echo "nothing was on trial"`,
 		Args:    noArgs,
 		PreRunE: p.findState,
 		RunE: func(*cobra.Command, []string) error {
@@ -128,10 +128,10 @@ func (p *cli) tryOut(c *nftset.Conn, a attempt, length time.Duration) error {
 	p.note("on trial for %s: without a word, all is put back as it was", text.Duration(length))
 	var words <-chan string
 	if in, ok := p.stdin.(*os.File); ok && width(in) > 0 {
-		p.note("open another connection; if that works, type yes and Enter here, or run `portmon confirm` there (^C puts back at once)")
+		p.hint("open another connection; if that works, type yes and Enter here, or run `portmon confirm` there (^C puts back at once)")
 		words = readLines(in)
 	} else {
-		p.note("open another connection; if that works, run `portmon confirm`")
+		p.hint("open another connection; if that works, run `portmon confirm`")
 	}
 	for {
 		select {

@@ -219,7 +219,7 @@ func (p *cli) revert(c *nftset.Conn, t *lastgood.Trial, before *copied) (string,
 	}
 	failed := c.Restore(before.Snapshot, func(s *nftset.Set) bool {
 		role, _ := ruleset.RoleOf(s.Name)
-		return s.Flags&nftset.FlagDynamic == 0 || role.Bans()
+		return s.Flags&nftset.FlagDynamic == 0 || role.Bans() || role.Allows()
 	})
 	if failed != nil { // then at least by configuration
 		failed = errors.Join(failed, p.applyGood(c))

@@ -106,8 +106,8 @@ func (c *Client) Removing() error {
 }
 
 // Swapping announces that the table is about to be put back as it was: the
-// watcher neither changes nor reads anything until [Client.Swapped], or for ten
-// seconds.
+// watcher neither changes nor reads anything until [Client.Swapped], or for a
+// minute.
 func (c *Client) Swapping() error {
 	return c.do("tell the watcher that the table is put back", c.longer, http.MethodPost, SwappingPath, nil, done)
 }
@@ -121,7 +121,7 @@ func (c *Client) Swapped(handle uint64, rows *book.Book) error {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	path := SwappedPath + "?table=" + strconv.FormatUint(handle, 10)
-	return c.do(what, c.longer, http.MethodPost, path, body.Bytes(), done)
+	return c.do(what, 3*c.longer, http.MethodPost, path, body.Bytes(), done) // all of it is sent first
 }
 
 // Drilling announces that sources are about to offend for a test: for ten

@@ -155,14 +155,14 @@ func (w *Watcher) Applying(ctx context.Context, keep bool) error {
 
 // Swapping records that the user is about to put the table back as it was: from
 // when it returns, nothing is changed or read, nor heard of, until Swapped, or
-// for ten seconds.
+// for a minute.
 func (w *Watcher) Swapping(ctx context.Context) error {
 	for changing := true; changing; {
 		err := w.call(ctx, func() {
 			if w.core.paused == 0 {
 				w.fault(w.monitor.Pause())
 			}
-			w.core.paused, changing = book.ReadClock().Boot.Add(grace), w.changing
+			w.core.paused, changing = book.ReadClock().Boot.Add(swapTime), w.changing
 		})
 		if err != nil {
 			return err

@@ -52,6 +52,9 @@ const (
 	// grace is how long portmon apply and portmon remove may take after they
 	// announced themselves.
 	grace = 10 * time.Second
+	// swapTime is how long it may take to put back a table as it was, once that
+	// was announced.
+	swapTime = time.Minute
 	// lookEvery is how often the table is looked at though nothing has changed
 	// that the kernel tells of: its counters have.
 	lookEvery = 10 * time.Second

@@ -1,0 +1,126 @@
+package lastgood
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/folder"
+	"github.com/portmon/portmon/ruleset"
+)
+
+func open(t *testing.T, state string) *Store {
+	t.Helper()
+	s, err := Open(state, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func TestRoundTrip(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "new", "state.jsonl")
+	if good, err := Good(state); good != nil || err != nil {
+		t.Errorf("before there is a folder: %v, %v", good, err)
+	}
+	s := open(t, state)
+	if _, err := Open(state, 0); !errors.Is(err, folder.ErrLocked) {
+		t.Errorf("opened twice: %v", err)
+	}
+	c := &Config{Spec: ruleset.Default(), At: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC), File: "portmon.toml"}
+	c.Spec.TrapUDP, c.Spec.BanTime, c.Spec.Whitelist = []ruleset.Ports{{From: 53, To: 54}}, []time.Duration{time.Hour}, nil
+	trial := NewTrial(c, time.Minute)
+	if err := errors.Join(s.SetGood(c), s.SetTrial(trial)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Good(state); err != nil || !reflect.DeepEqual(got, c) {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, c)
+	}
+	got, err := ReadTrial(state)
+	if err != nil || !reflect.DeepEqual(got, trial) || !got.Config.Says(&c.Spec) {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, trial)
+	}
+	if c.Spec.Prefix6++; got.Config.Says(&c.Spec) {
+		t.Error("a trial of another configuration")
+	}
+	if err := errors.Join(s.EndTrial(), s.EndTrial()); err != nil {
+		t.Error(err)
+	}
+	if got, err := ReadTrial(state); got != nil || err != nil {
+		t.Errorf("after its end: %+v, %v", got, err)
+	}
+}
+
+// A trial goes on until its end and a little longer, in one boot, unless it has
+// failed.
+func TestLeft(t *testing.T) {
+	now := book.ReadClock()
+	for name, tt := range map[string]struct {
+		change func(*Trial)
+		on     bool
+	}{
+		"it goes on":       {func(*Trial) {}, true},
+		"it is at its end": {func(t *Trial) { t.Until = now.Boot.Add(-time.Second) }, true},
+		"nobody ended it":  {func(t *Trial) { t.Until = now.Boot.Add(-Grace - time.Second) }, false},
+		"another boot":     {func(t *Trial) { t.Boot = "00000000-0000-4000-8000-000000000000" }, false},
+		"it has failed":    {func(t *Trial) { t.Failed = now.Wall }, false},
+	} {
+		trial := NewTrial(&Config{}, time.Minute)
+		tt.change(trial)
+		if left, on := trial.Left(); on != tt.on || left < 0 || left > time.Minute {
+			t.Errorf("%s: %v, %v", name, left, on)
+		}
+	}
+	if _, on := (*Trial)(nil).Left(); on {
+		t.Error("a trial that is not there goes on")
+	}
+}
+
+// What another user of the folder has put there is neither read nor replaced.
+func TestRefused(t *testing.T) {
+	dir := t.TempDir()
+	state, other := filepath.Join(dir, "state.jsonl"), filepath.Join(dir, "other")
+	s := open(t, state)
+	if err := s.SetGood(&Config{Spec: ruleset.Default()}); err != nil {
+		t.Fatal(err)
+	}
+	good := filepath.Join(dir, goodFile)
+	put := map[string]func() error{
+		"a link":      func() error { return os.Symlink(other, good) },
+		"a hard link": func() error { return os.Link(other, good) },
+	}
+	if os.Geteuid() == 0 {
+		put["somebody else's"] = func() error {
+			return errors.Join(os.WriteFile(good, []byte("{}"), 0o644), os.Chown(good, 4242, 4242))
+		}
+	}
+	if err := os.Rename(good, other); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, put := range put {
+		if err := put(); err != nil {
+			t.Fatal(err)
+		}
+		_, readErr := Good(state)
+		for _, err := range []error{readErr, s.SetGood(&Config{})} {
+			if !errors.As(err, new(*folder.RefusedError)) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if err := os.Remove(good); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after, err := os.ReadFile(other); err != nil || string(after) != string(before) {
+		t.Errorf("the other file: %q, %v", after, err)
+	}
+}
