@@ -231,7 +231,7 @@ func (s *store) write(b *Book, now Clock) (finish func() error, err error) {
 		return s.startRewrite(b, head)
 	}
 	var text []byte
-	if s.head.Table != head.Table || s.head.Observe != head.Observe || s.drifted(now) || now.Boot.Sub(s.head.Clock().Boot) > headerEvery {
+	if s.head.Table != head.Table || s.drifted(now) || now.Boot.Sub(s.head.Clock().Boot) > headerEvery {
 		s.head = head
 		text = head.append(text)
 		s.lines++
