@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -15,10 +16,10 @@ import (
 	"github.com/portmon/portmon/netnstest"
 )
 
-// TestEnforceUnderTraffic has a table that observes enforce while sources
+// TestObserveThenEnforce has a table that observes enforce while sources
 // offend: nothing is dropped before, the first packet is after, and of what was
 // observed nothing is, unless it is kept; nor later, over a flush and a restart.
-func TestEnforceUnderTraffic(t *testing.T) {
+func TestObserveThenEnforce(t *testing.T) {
 	t.Parallel()
 	for _, watched := range []bool{false, true} {
 		for _, keep := range []bool{false, true} {
@@ -66,12 +67,12 @@ func (s *switching) run() {
 	done := make(chan string)
 	go func() {
 		code, _, stderr := s.portmon(args...)
-		done <- fmt.Sprint(code, stderr)
+		done <- fmt.Sprintln(code) + stderr
 	}()
 	for ended := false; !ended; s.send() {
 		select {
 		case said := <-done:
-			if ended = true; said != "0" {
+			if ended = true; !strings.HasPrefix(said, "0\n") {
 				s.t.Fatalf("apply: %s", said)
 			}
 		default:
@@ -171,7 +172,9 @@ func (s *switching) check(when string) {
 		}
 	}
 	s.Want(s.SYN(s.bystander, lab.OpenTCP), netnstest.AnswerSYNACK)
-	var list struct{ Bans []struct{ Prefix netip.Prefix } }
+	var list struct {
+		Bans []struct{ Prefix netip.Prefix }
+	}
 	if err := json.Unmarshal([]byte(s.must("list", "--json")), &list); err != nil {
 		s.t.Fatal(err)
 	}

@@ -44,6 +44,18 @@ func TestOne(t *testing.T) {
 			"203.0.113.7 banned: 132/7", 2, "no_entry",
 		},
 		{
+			observed(banned(four, 23)), "203.0.113.7 would be banned",
+			"203.0.113.7 would be banned for 8h: tcp/23", 2, "no_entry",
+		},
+		{
+			observed(escalated(four, 2)), "203.0.113.7 would be escalated",
+			"203.0.113.7 would be escalated to tier 2, banned for 3d after 2 offences: tcp/23", 2, "no_entry",
+		},
+		{
+			observed(watch.News{Kind: watch.Full, Count: 3}), "no room for bans",
+			"3 offences led to no ban: a set is full", 4, "warning",
+		},
+		{
 			escalated(four, 2), "203.0.113.7 escalated",
 			"203.0.113.7 escalated to tier 2, banned for 3d after 2 offences: tcp/23", 2, "no_entry",
 		},
@@ -135,6 +147,11 @@ func TestSummary(t *testing.T) {
 			"two bans", []watch.News{banned(host(1), 23), {Kind: watch.Banned, Source: host(2), Until: in(time.Hour)}},
 			"2 banned",
 			[]string{"198.51.0.2 banned for 1h", "198.51.0.1 banned for 8h: tcp/23"}, low, "no_entry",
+		},
+		{
+			"one before the table enforced", []watch.News{observed(banned(host(1), 23)), banned(host(2), 23)},
+			"1 banned, 1 would be banned",
+			[]string{"198.51.0.2 banned for 8h: tcp/23", "198.51.0.1 would be banned for 8h: tcp/23"}, low, "no_entry",
 		},
 		{
 			"more bans than are described", bans, "9 banned",

@@ -53,6 +53,12 @@ func escalated(source netip.Prefix, step int) watch.News {
 	}
 }
 
+// observed returns news of a table that drops nothing.
+func observed(n watch.News) watch.News {
+	n.Observed = true
+	return n
+}
+
 func composed(news ...watch.News) *notice {
 	var d digest
 	for _, n := range news {
