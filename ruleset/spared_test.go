@@ -90,3 +90,25 @@ func (l *fixture) traceOf(src netip.Addr, device string, because string) {
 		l.T.Errorf("a packet of %v by %q is dropped: %v, because %q: want %q", src, device, t.Dropped, t.Because, because)
 	}
 }
+
+// TestInterfaceByBeginning has a name of which less is given than there is.
+func TestInterfaceByBeginning(t *testing.T) {
+	t.Parallel()
+	spec := trapSpec()
+	spec.Scan.Ports = 1
+	l := newTrap(t, spec)
+	l.families(func(l *fixture, f family) {
+		for name, spared := range map[string]bool{"et*": true, "ethx*": false} {
+			spec := spec
+			spec.Interfaces = []string{name}
+			l.apply(spec)
+			if src := l.source(f); spared {
+				l.harmless(src)
+				l.Visit(src)
+			} else {
+				l.Offend(src)
+				l.Cut(src)
+			}
+		}
+	})
+}
