@@ -86,8 +86,11 @@ func (c *Conn) Snapshot(t Table) (*Snapshot, error) {
 		if err != nil {
 			return nil, err
 		}
-		if before != after && attempt < attempts {
-			continue
+		if before != after {
+			if attempt < attempts {
+				continue
+			}
+			return nil, &OpError{Op: "read table", Object: t.String(), Err: errors.New("others keep changing the ruleset")}
 		}
 		tx, _ := s.restore(everything)
 		return s, c.Check(tx)

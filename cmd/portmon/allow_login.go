@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/names"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
@@ -62,7 +63,7 @@ func (p *cli) allowPeer() error {
 	}
 	_ = p.findState(nil, nil) // without it, it is not remembered
 	return p.withTable(func(h *ruleset.Handle) error {
-		source, err := h.Source(addr)
+		source, err := names.Prefix(addr, h.Source)
 		if err != nil {
 			return err
 		}

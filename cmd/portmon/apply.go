@@ -157,7 +157,7 @@ func (p *cli) apply(c *nftset.Conn, a attempt) error {
 	if store != nil && a.good != nil && a.trial == nil {
 		before, err := lastgood.Good(p.state)
 		first = err == nil && before == nil && !a.boot
-		if err := errors.Join(store.SetGood(a.good), store.EndTrial()); err != nil {
+		if err := store.Confirm(a.good); err != nil {
 			p.warn("the configuration is not kept as the last good one: %v", err)
 		}
 	}

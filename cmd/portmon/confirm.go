@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -70,7 +69,7 @@ func (p *cli) confirm() error {
 		}
 		return none
 	}
-	if err := errors.Join(store.SetGood(&t.Config), store.EndTrial()); err != nil {
+	if err := store.Confirm(&t.Config); err != nil {
 		return err
 	}
 	p.print("inet %s: confirmed\n", tableName)
@@ -99,8 +98,12 @@ func (p *cli) tryOut(c *nftset.Conn, a attempt, length time.Duration) error {
 	if err != nil {
 		return err
 	}
-	if plan, err := ruleset.Prepare(c, a.conf.Spec); err != nil || plan.Empty() {
-		return cmp.Or(err, p.apply(c, a)) // there is nothing to take back
+	plan, err := ruleset.Prepare(c, a.conf.Spec)
+	if err != nil {
+		return err
+	}
+	if plan.Empty() { // there is nothing to take back
+		return p.apply(c, a)
 	}
 	if before, err := lastgood.Good(p.state); err != nil || before == nil && h.Exists {
 		return &hinted{
@@ -125,7 +128,7 @@ func (p *cli) tryOut(c *nftset.Conn, a attempt, length time.Duration) error {
 		}
 		return err
 	}
-	p.note("on trial for %s: without a word, all is put back as it was", text.Duration(length))
+	p.note("on trial for %s: unless confirmed, all is put back as it was", text.Duration(length))
 	var words <-chan string
 	if in, ok := p.stdin.(*os.File); ok && width(in) > 0 {
 		p.hint("open another connection; if that works, type yes and Enter here, or run `portmon confirm` there (^C puts back at once)")
@@ -154,7 +157,7 @@ func (p *cli) tryOut(c *nftset.Conn, a attempt, length time.Duration) error {
 				return fmt.Errorf("not confirmed, but: %s", said)
 			}
 			return &hinted{
-				errors.Join(errors.New("what was to put the table back was killed: the last good configuration is in force, with the bans of the trial"),
+				errors.Join(errors.New("the keeper of the trial was killed: the last good configuration is in force, with the bans of the trial"),
 					p.endTrial(), p.applyGood(c)),
 				"`portmon list` shows the bans",
 			}

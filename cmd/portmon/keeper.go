@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -29,8 +30,9 @@ import (
 // What a keeper says, a line each. Any other line is an error.
 const (
 	keeperReady     = "ready"     // it has a copy of the table
-	keeperConfirmed = "confirmed" // the trial was confirmed, or something else took its place
-	keeperReverted  = "reverted"  // the table is as it was
+	keeperConfirmed = "confirmed" // the trial was confirmed
+	keeperEnded     = "apply --boot, or remove, has ended the trial"
+	keeperReverted  = "reverted" // the table is as it was
 )
 
 // keeperRequest is what a keeper is told.
@@ -133,9 +135,15 @@ func (p *cli) keepTrial(request io.Reader, say func(string)) (string, error) {
 	say(keeperReady)
 	tick := time.NewTicker(50 * time.Millisecond) // also over a suspend, which stops no deadline
 	defer tick.Stop()
+	var seen fs.FileInfo
 	for now := false; ; {
-		if t, err := lastgood.ReadTrial(p.state); err == nil && (t == nil || t.ID != r.Trial.ID || !t.Failed.IsZero()) {
-			return keeperConfirmed, nil
+		// A whitelist in it can be large, so it is read only when it has changed.
+		info, err := os.Lstat(lastgood.TrialFile(p.state))
+		if err != nil || seen == nil || !os.SameFile(info, seen) || !info.ModTime().Equal(seen.ModTime()) {
+			if said := p.ended(&r.Trial); said != "" {
+				return said, nil
+			}
+			seen = info
 		}
 		if now || book.ReadClock().Boot >= r.Trial.Until {
 			return p.revert(c, &r.Trial, before)
@@ -146,6 +154,22 @@ func (p *cli) keepTrial(request io.Reader, say func(string)) (string, error) {
 			now = true
 		}
 	}
+}
+
+// ended returns what a keeper says of a trial that is over before its time; ""
+// if it is not. A file that is missing does not confirm it: the configuration
+// must have become the last good one, or a later one.
+func (p *cli) ended(t *lastgood.Trial) string {
+	switch now, err := lastgood.ReadTrial(p.state); {
+	case err != nil:
+	case now == nil:
+		if good, err := lastgood.Good(p.state); err == nil && good != nil && !good.At.Before(t.Config.At) {
+			return keeperConfirmed
+		}
+	case now.ID != t.ID || !now.Failed.IsZero():
+		return keeperEnded
+	}
+	return ""
 }
 
 // leaveSession takes this process out of the control group of its session,
@@ -208,8 +232,8 @@ func (p *cli) revert(c *nftset.Conn, t *lastgood.Trial, before *copied) (string,
 	store, err := lastgood.Open(p.state, applyPatience)
 	if err == nil {
 		defer store.Close()
-		if now, err := lastgood.ReadTrial(p.state); err == nil && (now == nil || now.ID != t.ID || !now.Failed.IsZero()) {
-			return keeperConfirmed, nil
+		if said := p.ended(t); said != "" {
+			return said, nil
 		}
 	}
 	w, _ := p.runningWatcher()

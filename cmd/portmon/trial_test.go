@@ -101,6 +101,7 @@ func TestTrialEnds(t *testing.T) {
 			s.cmd.Wait() // by SIGHUP
 			group(s, unix.SIGKILL)
 		}},
+		{"with its file lost", "5s", false, func(s *trial) { os.Remove(filepath.Join(s.dir, "trial.json")) }},
 		{"interrupted", "1h", false, func(s *trial) { s.types("\x03") }},
 		{"interrupted, watched", "1h", true, func(s *trial) { s.types("no\n\x03") }},
 		{"when the host goes down", "1h", true, func(s *trial) { unix.Kill(s.keeperPID, unix.SIGTERM) }},

@@ -128,14 +128,17 @@ func (s *Store) Close() {
 	s.folder.Close()
 }
 
-// SetGood makes a configuration the last good one.
-func (s *Store) SetGood(c *Config) error { return s.write(goodFile, c) }
+// Confirm makes a configuration the last good one, and ends the trial, if there
+// is one. A trial whose configuration could not be kept goes on.
+func (s *Store) Confirm(c *Config) error {
+	if err := s.write(goodFile, c); err != nil {
+		return err
+	}
+	return s.folder.Remove(trialFile)
+}
 
 // SetTrial begins a trial, or notes that it has failed.
 func (s *Store) SetTrial(t *Trial) error { return s.write(trialFile, t) }
-
-// EndTrial forgets a trial, if there is one.
-func (s *Store) EndTrial() error { return s.folder.Remove(trialFile) }
 
 func (s *Store) write(name string, v any) error {
 	data, err := json.Marshal(v)
@@ -151,6 +154,9 @@ func (s *Store) write(name string, v any) error {
 // Good returns the last good configuration from the folder of a state file; nil
 // if there is none.
 func Good(state string) (*Config, error) { return read[Config](state, goodFile) }
+
+// TrialFile returns the path of the file that [ReadTrial] reads.
+func TrialFile(state string) string { return filepath.Join(filepath.Dir(state), trialFile) }
 
 // ReadTrial returns the trial that goes on, or that has failed, from the folder
 // of a state file; nil if there is none.

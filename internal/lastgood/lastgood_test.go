@@ -35,7 +35,7 @@ func TestRoundTrip(t *testing.T) {
 	c := &Config{Spec: ruleset.Default(), At: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC), File: "portmon.toml"}
 	c.Spec.TrapUDP, c.Spec.BanTime, c.Spec.Whitelist = []ruleset.Ports{{From: 53, To: 54}}, []time.Duration{time.Hour}, nil
 	trial := NewTrial(c, time.Minute)
-	if err := errors.Join(s.SetGood(c), s.SetTrial(trial)); err != nil {
+	if err := errors.Join(s.Confirm(c), s.SetTrial(trial)); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := Good(state); err != nil || !reflect.DeepEqual(got, c) {
@@ -48,7 +48,7 @@ func TestRoundTrip(t *testing.T) {
 	if c.Spec.Prefix6++; got.Config.Says(&c.Spec) {
 		t.Error("a trial of another configuration")
 	}
-	if err := errors.Join(s.EndTrial(), s.EndTrial()); err != nil {
+	if err := errors.Join(s.Confirm(c), s.Confirm(c)); err != nil {
 		t.Error(err)
 	}
 	if got, err := ReadTrial(state); got != nil || err != nil {
@@ -86,7 +86,7 @@ func TestRefused(t *testing.T) {
 	dir := t.TempDir()
 	state, other := filepath.Join(dir, "state.jsonl"), filepath.Join(dir, "other")
 	s := open(t, state)
-	if err := s.SetGood(&Config{Spec: ruleset.Default()}); err != nil {
+	if err := s.Confirm(&Config{Spec: ruleset.Default()}); err != nil {
 		t.Fatal(err)
 	}
 	good := filepath.Join(dir, goodFile)
@@ -111,7 +111,7 @@ func TestRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, readErr := Good(state)
-		for _, err := range []error{readErr, s.SetGood(&Config{})} {
+		for _, err := range []error{readErr, s.Confirm(&Config{})} {
 			if !errors.As(err, new(*folder.RefusedError)) {
 				t.Errorf("%s: %v", name, err)
 			}

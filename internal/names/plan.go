@@ -36,7 +36,7 @@ func (n *Names) Plan(have []ruleset.Entry, source func(netip.Addr) (netip.Prefix
 	var wanted []nftset.Interval
 	for _, h := range n.hosts {
 		for _, addr := range h.addrs() {
-			of, err := prefix(addr, source)
+			of, err := Prefix(addr, source)
 			if err != nil {
 				return Plan{}, err
 			}
@@ -74,11 +74,11 @@ func (n *Names) remember(have []ruleset.Entry) {
 	}
 }
 
-// prefix returns what is allowed of an address: the prefix by which it is
+// Prefix returns what is allowed of an address: the prefix by which it is
 // banned, so that a device beside it, or its own next temporary address, does
 // not have it banned. That is no more than a /64, and the address alone where a
 // /64 is known to hold strangers.
-func prefix(addr netip.Addr, source func(netip.Addr) (netip.Prefix, error)) (netip.Prefix, error) {
+func Prefix(addr netip.Addr, source func(netip.Addr) (netip.Prefix, error)) (netip.Prefix, error) {
 	const widest = 64
 	p, err := source(addr)
 	if err == nil && addr.Is6() && p.Bits() < widest {
