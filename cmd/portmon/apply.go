@@ -91,7 +91,7 @@ not count as good, and a reboot comes up with what did before.`,
 			if fault != nil {
 				return cmp.Or(p.apply(c, a), error(exitCodeError(exitUsage)))
 			}
-			a.good = &lastgood.Config{Spec: p.written, At: p.now().UTC().Truncate(time.Second), File: conf.Source}
+			a.good = &lastgood.Config{Spec: p.written, At: p.now().UTC(), File: conf.Source}
 			if cmd.Flags().Changed("confirm") {
 				return p.tryOut(c, a, length)
 			}

@@ -96,5 +96,5 @@ func (p *cli) lastGood(prepare func(ruleset.Spec) (*ruleset.Plan, error)) *lastG
 	spec := good.Spec
 	_, _ = p.hostFacts(&spec) // reported on its own
 	plan, err := prepare(spec)
-	return &lastGoodReport{good.At, good.File, err == nil && plan.Current(), p.origin(good)}
+	return &lastGoodReport{good.At.Truncate(time.Second), good.File, err == nil && plan.Current(), p.origin(good)}
 }
