@@ -48,6 +48,13 @@ type scene struct {
 	names           *dnslab.Server
 }
 
+// oneUser reports whether this is a user namespace of one user, as tests without
+// privilege have it.
+func oneUser() bool {
+	users, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && strings.HasSuffix(string(users), " 1\n")
+}
+
 // newTools returns a folder of what all scenes share: portmon, and the keys of both
 // sides. It passes over the test where no real SSH server can run.
 func newTools(t *testing.T) (dir string) {
@@ -56,7 +63,7 @@ func newTools(t *testing.T) (dir string) {
 	for _, name := range []string{"sshd", "ssh", "nft"} {
 		lab.Program(t, name)
 	}
-	if users, err := os.ReadFile("/proc/self/uid_map"); err == nil && strings.HasSuffix(string(users), " 1\n") {
+	if oneUser() {
 		t.Skip("one user: not tested: logins by SSH, for which sshd changes its user")
 	}
 	for _, key := range []string{"host_key", "key"} {

@@ -180,7 +180,7 @@ func TestTrialUnderTraffic(t *testing.T) {
 			end := sync.OnceFunc(func() { close(stop); <-stopped })
 			defer end()
 			for range 3 {
-				s.screen.text.Reset()
+				s.screen.clear()
 				s.try("1h")
 				s.types("\x03")
 				s.awaitKeeper()
@@ -205,7 +205,10 @@ func TestTrialOfManyBans(t *testing.T) {
 	s := newTrial(t)
 	s.configure(oldRules)
 	s.does("apply")
-	const many = 65536
+	many := 4096 // a user namespace can put back no more: net.core.wmem_max
+	if long {
+		many = 65536
+	}
 	list := make([]byte, 0, 16*many)
 	for i := range many {
 		list = fmt.Appendf(list, "45.67.%d.%d\n", i>>8, i&255)
@@ -278,8 +281,8 @@ func TestKeeperKilled(t *testing.T) {
 // TestKeeperLeavesSession ends the control group in which the trial was begun,
 // as systemd does at a logout with KillUserProcesses=yes.
 func TestKeeperLeavesSession(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: to leave a control group is for who may write to that at the top")
+	if oneUser() {
+		t.Skip("one user: not tested: leaving a control group, for which one must write to that at the top")
 	}
 	t.Parallel()
 	s := newTrial(t)
