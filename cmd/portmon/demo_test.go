@@ -61,7 +61,7 @@ func TestDemo(t *testing.T) {
 	d.portmon("", "unban", "203.0.113.1")
 	d.visit(knocker, 80, netnstest.AnswerSYNACK)
 
-	d.tell("A fire drill shows that it works, and concerns nobody.")
+	d.tell("A fire drill shows that it works, and affects no one else.")
 	d.portmon("", "test")
 	if len(d.shown) > 0 {
 		t.Errorf("README.md shows commands that are not played: %q", d.shown)
