@@ -140,13 +140,17 @@ func (p *cli) apply(c *nftset.Conn, a attempt) error {
 	w, _ := p.runningWatcher()
 	if w != nil {
 		defer w.Close()
-		if err := w.Applying(conf.Spec.KeepObserved); err != nil {
+		if err := w.Applying(); err != nil {
 			p.warn("the watcher may undo this: %v", err)
 		}
 	}
 	r, err := ruleset.Apply(c, conf.Spec)
 	if w != nil {
-		if err := w.Reload(); err != nil {
+		var applied *ruleset.Spec
+		if err == nil {
+			applied = &conf.Spec
+		}
+		if err := w.Reload(applied); err != nil {
 			p.warn("the watcher goes on with its configuration: %v", err)
 		}
 	}

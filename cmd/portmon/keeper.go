@@ -253,7 +253,7 @@ func (p *cli) revert(c *nftset.Conn, t *lastgood.Trial, before *copied) (string,
 		err = store.SetTrial(t)
 	}
 	if w != nil { // before it goes on
-		err = errors.Join(err, w.Reload())
+		err = errors.Join(err, w.Reload(nil))
 	}
 	return keeperReverted, errors.Join(failed, err, p.remember(c, w, before))
 }

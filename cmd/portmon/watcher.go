@@ -7,6 +7,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/ruleset"
 )
 
 // watcher is what commands ask of a watcher: a [control.Client], or what a test
@@ -15,8 +16,8 @@ type watcher interface {
 	Status() (control.Status, error)
 	Book(maxRows int, sources ...netip.Prefix) (*book.Book, error)
 	Save() error
-	Applying(keep bool) error
-	Reload() error
+	Applying() error
+	Reload(applied *ruleset.Spec) error
 	Removing() error
 	Swapping() error
 	Swapped(table uint64, rows *book.Book) error

@@ -12,6 +12,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/ruleset"
 )
 
 // pretender is a watcher that answers as a test wants, and notes what it is
@@ -51,9 +52,9 @@ func (w *pretender) Book(_ int, sources ...netip.Prefix) (*book.Book, error) {
 	return b, w.note("book")
 }
 
-func (w *pretender) Save() error     { return w.note("save") }
-func (w *pretender) Reload() error   { return w.note("reload") }
-func (w *pretender) Removing() error { return w.note("removing") }
+func (w *pretender) Save() error                { return w.note("save") }
+func (w *pretender) Reload(*ruleset.Spec) error { return w.note("reload") }
+func (w *pretender) Removing() error            { return w.note("removing") }
 
 // Nothing but a trial that fails calls these.
 func (w *pretender) Swapping() error                  { return errors.New("not now") }
@@ -62,12 +63,7 @@ func (w *pretender) Close()                           {}
 
 func (w *pretender) Drilling(...netip.Prefix) error { return w.note("drilling") }
 
-func (w *pretender) Applying(keep bool) error {
-	if keep {
-		return w.note("applying keep")
-	}
-	return w.note("applying")
-}
+func (w *pretender) Applying() error { return w.note("applying") }
 
 func (w *pretender) Unbanned(alone bool, ps ...netip.Prefix) ([]netip.Prefix, error) {
 	if len(ps) == 0 {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/folder"
+	"github.com/portmon/portmon/ruleset"
 )
 
 // Client talks to a watcher. Every question ends with an error soon if the
@@ -83,20 +84,21 @@ func (c *Client) Save() error {
 }
 
 // Reload has the configuration read again. The error is what is wrong with it;
-// the watcher goes on with the one that it has.
-func (c *Client) Reload() error {
-	return c.do("have the watcher read its configuration", c.longer, http.MethodPost, ReloadPath, nil, done)
+// the watcher goes on with the one that it has. applied what was applied just
+// now, whose mode is that of the table from now on; if it is nil, the watcher looks
+// at the table for that.
+func (c *Client) Reload(applied *ruleset.Spec) error {
+	path := ReloadPath
+	if applied != nil {
+		path += fmt.Sprintf("?observe=%t&keep=%t", applied.Observe, applied.KeepObserved)
+	}
+	return c.do("have the watcher read its configuration", c.longer, http.MethodPost, path, nil, done)
 }
 
 // Applying announces that the table is about to be changed: the watcher repairs
-// nothing until the next [Client.Reload], or for ten seconds. If what was
-// observed is to be kept, it is to be enforced from then on.
-func (c *Client) Applying(keep bool) error {
-	path := ApplyingPath
-	if keep {
-		path += "?keep=true"
-	}
-	return c.do("tell the watcher of the change", c.patience, http.MethodPost, path, nil, done)
+// nothing until the next [Client.Reload], or for ten seconds.
+func (c *Client) Applying() error {
+	return c.do("tell the watcher of the change", c.patience, http.MethodPost, ApplyingPath, nil, done)
 }
 
 // Removing announces that the table is about to be deleted: if that happens

@@ -15,6 +15,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/lab"
+	"github.com/portmon/portmon/ruleset"
 )
 
 var offender = netip.MustParsePrefix("198.51.100.7/32")
@@ -25,8 +26,8 @@ var questions = map[string]func(*Client) error{
 	"ask the watcher what it remembers":       func(c *Client) error { _, err := c.Book(0); return err },
 	"have the watcher save":                   (*Client).Save,
 	"have the watcher forget":                 func(c *Client) error { _, err := c.Unbanned(false, offender); return err },
-	"have the watcher read its configuration": (*Client).Reload,
-	"tell the watcher of the change":          func(c *Client) error { return c.Applying(true) },
+	"have the watcher read its configuration": func(c *Client) error { return c.Reload(&ruleset.Spec{}) },
+	"tell the watcher of the change":          (*Client).Applying,
 	"tell the watcher of the removal":         (*Client).Removing,
 }
 

@@ -5,9 +5,10 @@
 //	GET  /v1/book?source=PREFIX  what is remembered, in the form of a state file;
 //	                             of all sources if none is named
 //	POST /v1/save                returns when all that happened is on the disk
-//	POST /v1/reload              reads the configuration again
-//	POST /v1/applying            the table is about to be changed; with ?keep=true
-//	                             what was observed is to be enforced then
+//	POST /v1/reload              reads the configuration again; after an apply,
+//	                             ?observe=true or false is the mode of the table,
+//	                             and with keep=true what was observed is enforced
+//	POST /v1/applying            the table is about to be changed
 //	POST /v1/removing            the table is about to be deleted
 //	POST /v1/swapping            the table is about to be put back as it was
 //	POST /v1/swapped?table=N     that was done, and it has this handle; takes what

@@ -13,6 +13,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/watch"
 )
 
 const (
@@ -63,9 +64,14 @@ func (c *commands) handler() http.Handler {
 	order(control.SavePath, c.watcher.Save)
 	order(control.RemovingPath, c.watcher.Removing)
 	order(control.SwappingPath, c.watcher.Swapping)
-	order(control.ReloadPath, func(ask context.Context) error { return c.reloadNow(ask, c.parts) })
-	mux.HandleFunc("POST "+control.ApplyingPath, func(w http.ResponseWriter, r *http.Request) {
-		reply(w, nil, c.watcher.Applying(r.Context(), r.URL.Query().Has("keep")))
+	order(control.ApplyingPath, c.watcher.Applying)
+	mux.HandleFunc("POST "+control.ReloadPath, func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		var applied *watch.Applied
+		if q.Has("observe") {
+			applied = &watch.Applied{Observe: q.Get("observe") == "true", Keep: q.Get("keep") == "true"}
+		}
+		reply(w, nil, c.reloadNow(r.Context(), c.parts, applied))
 	})
 	mux.HandleFunc("POST "+control.UnbannedPath, forget(func(ctx context.Context, r *http.Request, ps []netip.Prefix) ([]netip.Prefix, error) {
 		return c.watcher.Unbanned(ctx, r.URL.Query().Has("alone"), ps...)

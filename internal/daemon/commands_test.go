@@ -180,7 +180,7 @@ func TestApplying(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	p := l.start()
-	if err := p.ask().Applying(false); err != nil {
+	if err := p.ask().Applying(); err != nil {
 		t.Fatal(err)
 	}
 	l.ladder = []string{"1h", "2h"}
@@ -190,7 +190,7 @@ func TestApplying(t *testing.T) {
 	if s := p.status(); !s.Table || s.TableWrong == "" {
 		t.Errorf("the status is %+v", s)
 	}
-	if err := p.ask().Applying(false); err != nil { // for ten seconds more
+	if err := p.ask().Applying(); err != nil { // for ten seconds more
 		t.Fatal(err)
 	}
 	// Otherwise it would be repaired within two seconds.
@@ -199,7 +199,7 @@ func TestApplying(t *testing.T) {
 			t.Fatal("the table was repaired while it was being changed")
 		}
 	}
-	if err := p.ask().Reload(); err != nil {
+	if err := p.ask().Reload(nil); err != nil {
 		t.Fatal(err)
 	}
 	lab.Await(t, "it knows that this is right", func() bool { return p.status().TableCurrent })
@@ -334,7 +334,7 @@ func TestEndedWatcher(t *testing.T) {
 		"status":   func() error { _, err := c.Status(); return err },
 		"book":     func() error { _, err := c.Book(0); return err },
 		"unbanned": func() error { _, err := c.Unbanned(true, netip.MustParsePrefix("203.0.113.9/32")); return err },
-		"save":     c.Save, "applying": func() error { return c.Applying(false) }, "removing": c.Removing,
+		"save":     c.Save, "applying": func() error { return c.Applying() }, "removing": c.Removing,
 	} {
 		if err := ask(); err == nil || !strings.Contains(err.Error(), watch.ErrEnded.Error()) {
 			t.Errorf("%s: got error %v, want %v", name, err, watch.ErrEnded)
@@ -402,7 +402,7 @@ func TestEnd(t *testing.T) {
 		defer conn.Close()
 	}
 	got := make(chan error)
-	go func() { got <- dial(t, socket).Reload() }()
+	go func() { got <- dial(t, socket).Reload(nil) }()
 	<-asked
 	ended := make(chan struct{})
 	go func() { end(); close(ended) }()

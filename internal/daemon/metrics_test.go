@@ -143,12 +143,12 @@ func TestRepairedInTime(t *testing.T) {
 	p.awaitOffenders(1)
 	// While it is not repaired, the metric says so.
 	current("1")
-	if err := p.ask().Applying(false); err != nil {
+	if err := p.ask().Applying(); err != nil {
 		t.Fatal(err)
 	}
 	spoil()
 	current("0")
-	if err := p.ask().Reload(); err != nil {
+	if err := p.ask().Reload(nil); err != nil {
 		t.Fatal(err)
 	}
 	current("1")

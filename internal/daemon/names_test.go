@@ -93,7 +93,7 @@ func TestNames(t *testing.T) {
 	// A name that is removed takes its allowances with it.
 	l.names = nil
 	l.write()
-	if err := p.ask().Reload(); err != nil {
+	if err := p.ask().Reload(nil); err != nil {
 		t.Fatal(err)
 	}
 	l.awaitAllowed()

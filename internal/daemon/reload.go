@@ -11,6 +11,7 @@ import (
 
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/notice"
+	"github.com/portmon/portmon/internal/watch"
 )
 
 // reloads reads the configuration again for each signal from reload.
@@ -25,7 +26,7 @@ func (d *daemon) reloads(ctx context.Context, reload <-chan os.Signal) {
 		select {
 		case <-reload:
 			d.config.Notify("RELOADING=1\n" + sd.SdNotifyMonotonicUsec())
-			if err := d.reloadNow(ctx, ctx); err != nil {
+			if err := d.reloadNow(ctx, ctx, nil); err != nil {
 				d.journal.Error(fmt.Sprintf("the configuration stays as it was: %v", err))
 			}
 			d.config.Notify("READY=1")
@@ -36,8 +37,9 @@ func (d *daemon) reloads(ctx context.Context, reload <-chan os.Signal) {
 }
 
 // reloadNow reads the configuration again. If it is wrong, nothing changes. It
-// gives up when ask ends; what it starts runs until parts ends.
-func (d *daemon) reloadNow(ask, parts context.Context) error {
+// gives up when ask ends; what it starts runs until parts ends. applied, unless nil,
+// is how the table was applied just now.
+func (d *daemon) reloadNow(ask, parts context.Context, applied *watch.Applied) error {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	conf, err := d.config.Load()
@@ -48,8 +50,10 @@ func (d *daemon) reloadNow(ask, parts context.Context) error {
 	if before.Watch.State != conf.Watch.State {
 		return errors.New("state in [watch] has changed: restart the watcher for that")
 	}
+	wanted := d.watchConfig(conf)
+	wanted.Applied = applied
 	select {
-	case d.reload <- d.watchConfig(conf):
+	case d.reload <- wanted:
 	case <-ask.Done():
 		return ask.Err()
 	}

@@ -66,7 +66,7 @@ func TestReload(t *testing.T) {
 	for _, change := range []struct{ at, not string }{{metricsAddr, elsewhere}, {"", metricsAddr}} {
 		l.metrics, l.command = change.at, nil
 		l.write()
-		if err := p.ask().Reload(); err != nil {
+		if err := p.ask().Reload(nil); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := l.get(change.not); !errors.Is(err, unix.ECONNREFUSED) {
@@ -100,7 +100,7 @@ func TestWrongReload(t *testing.T) {
 		// What is right beside it is not taken over either.
 		l.ladder, l.command = []string{"2s", "9h"}, nil
 		l.write()
-		err := p.ask().Reload()
+		err := p.ask().Reload(nil)
 		if err == nil {
 			t.Fatalf("%s: not refused", name)
 		}

@@ -147,10 +147,9 @@ func (w *Watcher) forget(ctx context.Context, f func(now book.Clock) []netip.Pre
 }
 
 // Applying records that the user is about to change the table: it is not
-// repaired until the next reload, or for ten seconds. What was observed until
-// then is to be enforced if it is to be kept.
-func (w *Watcher) Applying(ctx context.Context, keep bool) error {
-	return w.call(ctx, func() { w.core.onApplying(keep, book.ReadClock()) })
+// repaired until the next reload, or for ten seconds.
+func (w *Watcher) Applying(ctx context.Context) error {
+	return w.call(ctx, func() { w.core.onApplying(book.ReadClock()) })
 }
 
 // Swapping records that the user is about to put the table back as it was: from

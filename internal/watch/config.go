@@ -34,8 +34,13 @@ type Config struct {
 	// the calling thread. It is needed only during [Open].
 	NetNS int
 
-	// Spec is what the table must be. It must be valid.
+	// Spec is what the table must be, but for its mode, which is for whoever
+	// applies to choose. It must be valid.
 	Spec ruleset.Spec
+
+	// Applied, unless nil, is in which mode that was applied just now. It is
+	// used only from a reload; without it the mode is that of the table.
+	Applied *Applied
 
 	// ReadBuffer is the size in bytes of the buffers in which messages and
 	// events wait to be received; 0 means the defaults of nflog and nftset.
@@ -60,3 +65,10 @@ type Config struct {
 // MaxRows is how many sources the book remembers: twice as many as the sets of
 // both families that remember the first step.
 func (c *Config) MaxRows() int { return 8 * int(c.Spec.Size) }
+
+// Applied is in which mode a table was applied.
+type Applied struct {
+	// Observe reports that it drops nothing; Keep that it does from now on, and
+	// that what was observed before is enforced as well.
+	Observe, Keep bool
+}

@@ -89,9 +89,13 @@ func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book
 }
 
 // reconfigure switches to another configuration, but for the mode: that is for
-// whoever applies to choose, so it is taken from the table.
-func (k *core) reconfigure(spec ruleset.Spec, maxRows int, now book.Clock) {
+// whoever applies to choose, so it is as was applied, or else taken from the table.
+func (k *core) reconfigure(spec ruleset.Spec, applied *Applied, maxRows int, now book.Clock) {
 	spec.Observe = k.spec.Observe
+	if applied != nil {
+		spec.Observe = applied.Observe
+		k.onMode(applied, now)
+	}
 	k.spec, k.wanted = spec, ruleset.Compile(spec)
 	k.book.SetMaxRows(maxRows)
 	for row := range k.book.Rows() { // as apply moves the steps that a shorter ladder lacks
@@ -102,7 +106,7 @@ func (k *core) reconfigure(spec ruleset.Spec, maxRows int, now book.Clock) {
 	}
 	t := &k.table // whatever was wrong or tried with it was by another configuration
 	t.held, t.wrongSince, t.repairAt, t.failures, t.lookedAt = 0, 0, 0, 0, 0
-	t.seen = &look{exists: t.seen.exists, current: t.seen.current, wrong: t.seen.wrong, adopt: true} // to be compared anew
+	t.seen = &look{exists: t.seen.exists, current: t.seen.current, wrong: t.seen.wrong, adopt: applied == nil} // to be compared anew
 	t.suspect()
 }
 

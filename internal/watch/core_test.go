@@ -195,8 +195,8 @@ func TestRepairs(t *testing.T) {
 		applied int // in a minute
 	}{
 		"at once":                    {func(*core, book.Clock) {}, true, 2 * time.Second, 6},
-		"not while apply is at it":   {func(k *core, now book.Clock) { k.onApplying(false, now) }, true, 11 * time.Second, 6},
-		"reload ends that":           {func(k *core, now book.Clock) { k.onApplying(false, now); k.reconfigure(k.spec, 1000, now) }, true, 2 * time.Second, 6},
+		"not while apply is at it":   {func(k *core, now book.Clock) { k.onApplying(now) }, true, 11 * time.Second, 6},
+		"reload ends that":           {func(k *core, now book.Clock) { k.onApplying(now); k.reconfigure(k.spec, nil, 1000, now) }, true, 2 * time.Second, 6},
 		"again and again in a fight": {func(*core, book.Clock) {}, false, 2 * time.Second, 7},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -311,7 +311,7 @@ func TestOutdatedLook(t *testing.T) {
 	m := newModel(t, 1)
 	saw := look{exists: true, current: true, generation: 5}
 	c := m.nextLook()
-	m.core.reconfigure(m.core.spec, 1000, m.now)
+	m.core.reconfigure(m.core.spec, nil, 1000, m.now)
 	m.core.onChanged(changed{change: c, saw: saw}, m.now)
 	c = m.nextLook()
 	if c.look.generation == saw.generation {

@@ -165,7 +165,7 @@ func (k *core) onLayout(r *reading, s *ruleset.State, now book.Clock) {
 			t.known = s.Handle // events of before may have said otherwise
 		}
 		t.state, t.handle = present, s.Handle
-		k.onMode(r, s, now)
+		k.onModeOf(r, s, now)
 		if r.void {
 			return
 		}
@@ -175,10 +175,10 @@ func (k *core) onLayout(r *reading, s *ruleset.State, now book.Clock) {
 	}
 }
 
-// onMode handles in which mode the table is. What was observed in a table that
+// onModeOf handles in which mode the table is that is being read. What was observed in a table that
 // enforces now, or in the one before it, is kept as far as it is in its sets: a
 // switch empties them unless it is to be enforced.
-func (k *core) onMode(r *reading, s *ruleset.State, now book.Clock) {
+func (k *core) onModeOf(r *reading, s *ruleset.State, now book.Clock) {
 	t := &k.table
 	r.strict = book.Origin{Observe: k.book.Observed()}.OnlyObserved(book.Origin{Table: s.Handle, Observe: s.Observe})
 	r.fresh = t.known != s.Handle

@@ -72,10 +72,20 @@ func (t *table) suspect() { t.suspected = true }
 // onRemoving records that the user is about to delete the table.
 func (k *core) onRemoving(now book.Clock) { k.table.removal = now.Boot.Add(grace) }
 
-// onApplying records that the user is about to change the table, and whether
-// what was observed is to be enforced then.
-func (k *core) onApplying(keep bool, now book.Clock) {
-	if k.table.held = now.Boot.Add(grace); keep {
+// onApplying records that the user is about to change the table.
+func (k *core) onApplying(now book.Clock) { k.table.held = now.Boot.Add(grace) }
+
+// onMode handles that the table was applied in a mode. What is being read may be
+// of the one before.
+func (k *core) onMode(applied *Applied, now book.Clock) {
+	if k.reading != nil {
+		k.reading.void = true
+		k.readSoon(now.Boot)
+	}
+	switch {
+	case applied.Observe:
+		k.book.SetObserved(true)
+	case applied.Keep:
 		k.book.SetObserved(false)
 	}
 }

@@ -358,7 +358,7 @@ func TestApplying(t *testing.T) {
 	l := newLab(t)
 	w := l.watch()
 	lab.Await(t, "it is current", func() bool { return w.stats().TableCurrent })
-	if err := w.Applying(t.Context(), false); err != nil {
+	if err := w.Applying(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	l.spec.TrapTCP = []ruleset.Ports{{From: 99, To: 99}}
@@ -419,4 +419,50 @@ func TestTableGoneBeforeStart(t *testing.T) {
 	l.Cut(offenders...)
 	l.wantAll(want, 2)
 	l.Served(l.Sources(1)...)
+}
+
+// A switch of the mode is known when the reload after it returns: if the table is
+// lost before it was looked at, what was observed is put back as it was to be.
+func TestSwitchThenFlush(t *testing.T) {
+	t.Parallel()
+	for name, applied := range map[string]Applied{
+		"enforce and keep": {Keep: true},
+		"enforce":          {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			l.spec.Observe = true
+			l.apply()
+			w := l.watch()
+			observed, bystander := l.Source4(), l.Source6()
+			l.Probe(observed, lab.TrapTCP)
+			w.want(Banned, 1, 1, observed)
+			if err := w.Applying(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			l.spec.Observe, l.spec.KeepObserved = false, applied.Keep
+			l.apply()
+			err := w.call(t.Context(), func() { // before it can look
+				if err := w.reconfigure(Config{Spec: l.spec, Applied: &applied}); err != nil {
+					t.Error(err)
+				}
+				l.deleteTable()
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			lab.Await(t, "the table is back", func() bool { s := w.stats(); return s.Table && s.TableCurrent })
+			if st := l.Open(); st.Observe {
+				t.Error("it observes, though it was applied to enforce")
+			}
+			if applied.Keep {
+				lab.Await(t, "the ban is back", func() bool { return l.left(observed) > 0 })
+				l.Cut(observed)
+			} else {
+				l.Served(observed)
+			}
+			l.Served(bystander)
+		})
+	}
 }

@@ -95,7 +95,7 @@ func (w *Watcher) Close() {
 
 // Run watches until the context ends; the kernel is left as it is. The error is
 // nil then, unless the book could not be written. Run can be called once. Only
-// the Spec of a Config from reload is used.
+// Spec and Applied of a Config from reload are used.
 func (w *Watcher) Run(ctx context.Context, reload <-chan Config) error {
 	defer close(w.ended)
 	if err := w.begin(); err != nil {
@@ -212,7 +212,7 @@ func (w *Watcher) reconfigure(config Config) error {
 		return errors.New("the name of the table and the log group cannot change while it is watched")
 	}
 	w.config.Spec = config.Spec
-	w.core.reconfigure(config.Spec, w.config.MaxRows(), book.ReadClock())
+	w.core.reconfigure(config.Spec, config.Applied, w.config.MaxRows(), book.ReadClock())
 	return nil
 }
 
