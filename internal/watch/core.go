@@ -352,6 +352,12 @@ func (k *core) quiet() bool {
 		(k.table.state != present || len(k.toAsk) == 0 && !k.nets)
 }
 
+// curious reports whether something is being read, or will be as soon as it can
+// be, because an event told of a change but not of all of it.
+func (k *core) curious() bool {
+	return k.reading != nil || k.paused == 0 && !k.owes() && k.table.state == present && (k.nets || len(k.toAsk) > 0)
+}
+
 // owes reports whether there is a table that must be changed. A new one is read
 // first.
 func (k *core) owes() bool {

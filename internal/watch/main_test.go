@@ -112,6 +112,7 @@ type watcher struct {
 	t      testing.TB
 	lab    *fixture
 	stop   func() // returns when it has ended
+	cancel func() // has it end
 	reload chan Config
 
 	mu      sync.Mutex
@@ -139,6 +140,7 @@ func (l *fixture) watch(changes ...func(*Config)) *watcher {
 	}
 	ctx, cancel := context.WithCancel(l.T.Context())
 	go func() { ended <- w.Run(ctx, w.reload) }()
+	w.cancel = cancel
 	w.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {

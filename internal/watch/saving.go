@@ -126,23 +126,27 @@ func (w *Watcher) onSynced(err error, written bool, asked []chan<- error) {
 	}
 }
 
-// end handles all that was logged until now, and writes the book. A log that
-// does not end within a second has lost its end in an overrun.
+// end handles all that was logged until now, reads what was heard of and is not
+// known yet, and writes the book. A log that does not end within a second has lost
+// its end in an overrun.
 func (w *Watcher) end() error {
 	if err := w.log.Unbind(); err != nil {
 		w.fault(err)
 	}
-	for late := time.After(time.Second); !w.logEnded || w.changing || w.syncing; {
+	w.callWaiting()
+	late, over := time.After(time.Second), false
+	for !w.logEnded || w.changing || w.syncing || w.core.curious() && !over {
+		w.ask(book.ReadClock())
 		select {
 		case f := <-w.reports:
 			f()
+			w.callWaiting()
 		case f := <-w.calls:
 			f()
 		case <-late:
-			w.logEnded = true
+			w.logEnded, over = true, true
 		}
 	}
-	w.callWaiting()
 	now := book.ReadClock()
 	if todo, ok := w.core.nextChange(now); ok && todo.put != nil {
 		w.onChanged(makeChange(w.editor, todo))

@@ -259,3 +259,28 @@ func TestRows(t *testing.T) {
 		t.Errorf("got error %v, want %v", err, ErrEnded)
 	}
 }
+
+// A ban of a prefix that was made just before the end is remembered: the event of
+// it says only that there is something to read.
+func TestEndReadsPrefixes(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	path := t.TempDir() + "/state.jsonl"
+	w := l.watch(func(c *Config) { c.State = path })
+	want := netip.MustParsePrefix("198.51.100.0/24")
+	err := w.call(t.Context(), func() { // nothing is handled meanwhile
+		if _, err := l.Open().Put([]ruleset.Record{{Source: want, Banned: true}}); err != nil {
+			t.Error(err)
+		}
+		lab.Await(t, "the event of it", func() bool { return len(w.reports) > 0 })
+		w.cancel()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	l.FlushRuleset()
+	l.apply()
+	w = l.watch(func(c *Config) { c.State = path })
+	l.Cut(netip.MustParseAddr("198.51.100.7"))
+}

@@ -130,12 +130,7 @@ func (w *Watcher) dispatch() {
 		w.resume() // whoever was to swap the table has died
 	}
 	w.core.tidy(now)
-	if q, ok := w.core.nextQuestion(now); ok {
-		table := w.config.Spec.Table // a reload replaces the Spec meanwhile
-		w.beside.Go(func() {
-			ask(w.reader, table, q, func(a answer) bool { return w.pass(w.calls, func() { w.onAnswer(a) }) })
-		})
-	}
+	w.ask(now)
 	if todo, ok := w.core.nextChange(now); ok {
 		w.changing = true
 		w.beside.Go(func() {
@@ -153,6 +148,18 @@ func (w *Watcher) dispatch() {
 			w.config.Ready()
 		}
 	}
+}
+
+// ask starts to read what is to be asked.
+func (w *Watcher) ask(now book.Clock) {
+	q, ok := w.core.nextQuestion(now)
+	if !ok {
+		return
+	}
+	table := w.config.Spec.Table // a reload replaces the Spec meanwhile
+	w.beside.Go(func() {
+		ask(w.reader, table, q, func(a answer) bool { return w.pass(w.calls, func() { w.onAnswer(a) }) })
+	})
 }
 
 // idle returns for how long there is nothing to do unless a report comes.
