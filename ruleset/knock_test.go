@@ -329,6 +329,32 @@ func TestKnockFindsSetsFull(t *testing.T) {
 	}
 }
 
+// TestHalfKnocksLeaveRoom begins far more knocks than the sets have room for, and
+// ends each by a knock out of turn: the places are free soon after.
+func TestHalfKnocksLeaveRoom(t *testing.T) {
+	t.Parallel()
+	spec := knockSpec()
+	spec.Size, spec.Knock.Within = fullSize, MaxKnockWithin
+	l := newTrap(t, spec)
+	l.families(func(l *fixture, f family) {
+		src := l.source(f)
+		var begun netnstest.Packet
+		l.Internet.Burst(8*fullSize, func(i int) netnstest.Packet {
+			if i%2 == 0 {
+				begun = packets(l, l.source(f), knock1)[0]
+				return begun
+			}
+			p := begun
+			p.Dst = l.To(src, knock3)
+			return p
+		})
+		lab.Await(l.T, "room for a knock", func() bool {
+			l.knock(src, knock1, knock2, knock3)
+			return l.letIn(src)
+		})
+	})
+}
+
 // TestKnockWhereAProgramListens has a service at a port of the sequence, and a
 // trap.
 func TestKnockWhereAProgramListens(t *testing.T) {
