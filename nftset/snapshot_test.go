@@ -2,12 +2,14 @@ package nftset
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/portmon/portmon/internal/lab"
+	"github.com/portmon/portmon/netnstest"
 )
 
 // everyKind has what nft can make that a snapshot must have. The elements of
@@ -19,7 +21,7 @@ table inet lab {
 	quota some { 25 mbytes used 3 mbytes }
 	set plain { type ipv4_addr; size 100; comment "a set"; elements = { 192.0.2.1 } }
 	set counting { type ipv4_addr; flags dynamic,timeout; timeout 1h; counter; elements = { 192.0.2.2 counter packets 5 bytes 50 timeout 2h expires 90m comment "x" } }
-	set limited { type ipv4_addr . inet_service; flags dynamic; size 10; elements = { 192.0.2.3 . 22 limit rate over 1/week burst 4 packets } }
+	set limited { type ipv4_addr . inet_service; flags dynamic; size 10; }
 	set forever { type ipv6_addr; flags timeout; timeout 1h; elements = { 2001:db8::1 timeout 0s } }
 	set passing { type ipv4_addr; flags timeout; elements = { 192.0.2.4 timeout 300ms } }
 	set nets { type ipv4_addr; flags interval,timeout; elements = { 10.0.0.0/8, 11.0.0.0/8 timeout 1h comment "next to it", 255.255.255.0/24 } }
@@ -28,7 +30,8 @@ table inet lab {
 		type filter hook input priority -5; policy drop;
 		ip saddr @plain counter packets 3 bytes 30 jump two comment "with a comment"
 		ip saddr @nets counter name seen limit rate 3/second burst 7 packets accept
-		add @limited { ip saddr . tcp dport limit rate over 1/week burst 4 packets } drop
+		add @limited { ip saddr . udp dport limit rate over 1/week burst 4 packets } drop
+		ip saddr 192.0.2.3 drop
 		update @counting { ip saddr timeout 3h counter } log prefix "p" group 5
 		add @forever { ip6 saddr }
 		quota name "some" drop
@@ -40,6 +43,10 @@ table inet lab {
 func TestSnapshot(t *testing.T) {
 	l := newLab(t)
 	l.nft(everyKind)
+	// By a packet, because nft of Debian 11 cannot add such an element.
+	outside := netnstest.NewHost(t, "outside")
+	link := netnstest.Connect(t, outside, l.host, "192.0.2.0/24", "2001:db8::/64")
+	outside.Send(netnstest.Datagram(netip.MustParseAddr("192.0.2.3"), netip.AddrPortFrom(link.B.IPv4, 22), ""))
 	l.nft("table inet other {\n set s { type ipv4_addr; elements = { 192.0.2.9 } }\n chain c {\n}\n}")
 	// Not the ruleset: the kernel lists a table that was made anew behind others.
 	list := func() string { return l.nft("", "-s", "list", "table", "inet", "lab") + l.nft("", "list", "counters") }
@@ -49,6 +56,9 @@ func TestSnapshot(t *testing.T) {
 	}
 	lab.Await(t, "an element expires", func() bool { return !strings.Contains(list(), "192.0.2.4") })
 	before := list()
+	if limited := "192.0.2.3 . 22 limit rate over 1/week burst 4 packets"; !strings.Contains(before, limited) {
+		t.Fatalf("no packet added %s:\n%s", limited, before)
+	}
 	for name, change := range map[string]string{
 		"other contents": "flush chain inet lab two\nadd element inet lab plain { 203.0.113.1 }\nadd chain inet lab three\n" +
 			"delete element inet lab counting { 192.0.2.2 }\nreset counter inet lab seen",
