@@ -1,0 +1,152 @@
+package machine
+
+import (
+	"hash/maphash"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxServices bounds the services and the addresses that are learnt.
+const maxServices = 1 << 16
+
+// Host is a host that packets come to, and the machines that look at them.
+type Host struct {
+	// Answers has the host's own packets taken from the capture. Without it, what
+	// the host would answer is made up.
+	Answers bool
+
+	machines []*Machine
+	verdicts []Verdict
+	local    map[netip.Addr]bool
+	services map[Service]bool
+	open     map[portOf]bool
+	flows    flows
+}
+
+// portOf is a port of a protocol, at any address.
+type portOf struct {
+	port  uint16
+	proto uint8
+}
+
+// NewHost returns a host on which the machines stand side by side. Of a packet
+// that opens a connection, the first one decides whether it gets through.
+func NewHost(machines ...*Machine) *Host {
+	return &Host{
+		machines: machines, verdicts: make([]Verdict, len(machines)),
+		local: make(map[netip.Addr]bool), services: make(map[Service]bool), open: make(map[portOf]bool),
+		flows: flows{seed: maphash.MakeSeed(), all: make(map[uint64]flow)},
+	}
+}
+
+// AddAddr gives the host an address. It reports whether there was room.
+func (h *Host) AddAddr(a netip.Addr) bool {
+	if len(h.local) < maxServices {
+		h.local[a] = true
+	}
+	return h.local[a]
+}
+
+// IsLocal reports whether an address is one of the host.
+func (h *Host) IsLocal(a netip.Addr) bool { return h.local[a] }
+
+// Open has a program listen on a port of any address, for good.
+func (h *Host) Open(port uint16, proto uint8) { h.open[portOf{port, proto}] = true }
+
+// Listen has a program listen, or listen no more.
+func (h *Host) Listen(s Service, listens bool) {
+	if !listens {
+		delete(h.services, s)
+	} else if len(h.services) < maxServices {
+		h.services[s] = true
+	}
+}
+
+// Listens reports whether a program listens.
+func (h *Host) Listens(s Service) bool {
+	return h.services[s] || h.open[portOf{s.Port(), s.Proto}]
+}
+
+// Learn looks at a packet that the host sends: an answer says whether a program
+// listens.
+func (h *Host) Learn(p *Packet) {
+	src, dst, ok := p.ports()
+	if !ok {
+		return
+	}
+	s := Service{netip.AddrPortFrom(p.Src, src), p.Proto}
+	switch flags, tcp := p.flags(); {
+	case tcp && flags&(flagSYN|flagACK|flagRST) == flagSYN|flagACK:
+		h.Listen(s, true)
+	case tcp && flags&(flagRST|flagACK) == flagRST|flagACK && h.refuses(p):
+		h.Listen(s, false)
+	case !tcp && src < dst && src < 1024: // a client's port is a high one
+		h.Listen(s, true)
+	}
+}
+
+// refuses reports whether a reset is the answer to a SYN: its own sequence
+// number is 0.
+func (h *Host) refuses(p *Packet) bool {
+	return len(p.transport) >= 8 && [4]byte(p.transport[4:8]) == [4]byte{}
+}
+
+// hasSocket reports whether a socket would get the packet: of a listening
+// program, or of a connection that the host has opened.
+func (h *Host) hasSocket(p *Packet) bool {
+	s, ok := p.Service()
+	return ok && (p.ct.known && p.ct.reply || h.Listens(s))
+}
+
+// Receive gives a packet to the machines, and returns the verdict of each, which
+// is good until the next packet.
+func (h *Host) Receive(p *Packet) []Verdict {
+	p.host = h
+	tracked, let := false, false
+	var ct connection
+	for i, m := range h.machines {
+		p.ct, p.added, p.logged = noConnection, Added{}, ""
+		accepted := m.run(p, false)
+		if accepted {
+			if !tracked {
+				ct, tracked = h.flows.track(p), true
+			}
+			p.ct = ct
+			accepted = m.run(p, true)
+		}
+		h.verdicts[i] = p.verdict(accepted)
+		let = let || i == 0 && accepted
+	}
+	if tracked && let {
+		h.confirm(p)
+	}
+	return h.verdicts
+}
+
+// confirm remembers the connection that a packet opens, with the answer that the
+// host would give.
+func (h *Host) confirm(p *Packet) {
+	next := &h.flows.next
+	if s, ok := p.Service(); !h.Answers && h.IsLocal(p.Dst) {
+		switch {
+		case p.Proto == unix.IPPROTO_TCP && !h.Listens(s):
+			*next = flow{} // a reset ends it
+		case p.Proto == unix.IPPROTO_TCP && next.state == tcpSynSent:
+			next.replied, next.state = true, tcpSynRecv
+		case !ok || h.Listens(s):
+			next.replied = true
+		}
+	}
+	h.flows.confirm(p.Now)
+}
+
+// Send takes note of a packet of the host.
+func (h *Host) Send(p *Packet) {
+	h.flows.track(p)
+	h.flows.confirm(p.Now)
+}
+
+// Established reports whether the last packet was of a connection of which both
+// ends have sent something.
+func (p *Packet) Established() bool { return p.ct.state&stateEstablished != 0 }

@@ -1,0 +1,45 @@
+package machine
+
+import (
+	"errors"
+	"math"
+	"math/bits"
+	"time"
+
+	"github.com/google/nftables/expr"
+)
+
+// limit is a token bucket, as nft_limit_eval of net/netfilter/nft_limit.c has
+// it. Tokens are nanoseconds: time adds them, and a packet costs some.
+type limit struct {
+	cost, most int64
+	over       bool // the rule goes on with what exceeds the limit
+}
+
+// bucket is when it would have been empty, had nothing been taken since.
+type bucket int64
+
+func newLimit(e *expr.Limit) (*limit, error) {
+	if e.Type != expr.LimitTypePkts || e.Rate == 0 || e.Burst == 0 {
+		return nil, errors.New("a limit that is not of packets, or without a rate or a burst, is not known")
+	}
+	cost := uint64(e.Unit) * uint64(time.Second) / e.Rate
+	high, most := bits.Mul64(cost, uint64(e.Burst))
+	if high > 0 || most > math.MaxInt64/2 {
+		return nil, errors.New("a limit of so many tokens is not known")
+	}
+	return &limit{int64(cost), int64(most), e.Over}, nil
+}
+
+func (l *limit) full(now int64) bucket { return bucket(now - l.most) }
+
+// take takes what a packet costs, and reports whether the rule goes on.
+func (l *limit) take(b *bucket, now int64) bool {
+	tokens := min(now-int64(*b), l.most)
+	if tokens < l.cost {
+		*b = bucket(now - tokens)
+		return l.over
+	}
+	*b = bucket(now - tokens + l.cost)
+	return !l.over
+}

@@ -1,0 +1,156 @@
+package machine
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Packet is a packet as rules read it.
+type Packet struct {
+	Now      int64  // when it comes, in nanoseconds since 1970
+	In       string // the interface that it comes in by, "" if that is not known
+	Src, Dst netip.Addr
+	Proto    uint8 // 255 if the header of the transport layer is not found
+
+	family    uint8  // NFPROTO_IPV4 or NFPROTO_IPV6
+	net       []byte // from the network header on
+	transport []byte // from the transport header on
+	length    uint64 // of all of it, also of what was not captured
+	ct        connection
+	host      *Host
+	added     Added
+	logged    string
+}
+
+const (
+	protoUnknown = 255 // reserved
+	flagFIN      = 0x01
+	flagSYN      = 0x02
+	flagRST      = 0x04
+	flagACK      = 0x10
+	flagsAt      = 13
+)
+
+// Parse reads a packet from its IP header on. It returns false for what no rule
+// sees: what is none, or so short that its addresses are missing, and all
+// fragments but the first, as the kernel reassembles packets before. b must not
+// change as long as the packet is used.
+func (p *Packet) Parse(b []byte) bool {
+	*p = Packet{Now: p.Now, In: p.In, net: b}
+	switch {
+	case len(b) >= 20 && b[0]>>4 == 4:
+		return p.parse4(b)
+	case len(b) >= 40 && b[0]>>4 == 6:
+		return p.parse6(b)
+	}
+	return false
+}
+
+func (p *Packet) parse4(b []byte) bool {
+	header := int(b[0]&15) * 4
+	if header < 20 || binary.BigEndian.Uint16(b[6:])&0x1fff != 0 {
+		return false
+	}
+	p.family, p.Proto = unix.NFPROTO_IPV4, b[9]
+	p.Src, p.Dst = netip.AddrFrom4([4]byte(b[12:])), netip.AddrFrom4([4]byte(b[16:]))
+	// A card that segments what is sent may leave the length 0.
+	p.setLength(int(binary.BigEndian.Uint16(b[2:])), header, b)
+	return true
+}
+
+func (p *Packet) parse6(b []byte) bool {
+	p.family = unix.NFPROTO_IPV6
+	p.Src, p.Dst = netip.AddrFrom16([16]byte(b[8:])), netip.AddrFrom16([16]byte(b[24:]))
+	at, next := 40, b[6]
+	length := int(binary.BigEndian.Uint16(b[4:]))
+	if length > 0 {
+		length += 40
+	}
+	for extension := true; extension; {
+		if at+8 > len(b) && isExtension(next) {
+			next = protoUnknown
+		}
+		switch next {
+		case unix.IPPROTO_HOPOPTS, unix.IPPROTO_ROUTING, unix.IPPROTO_DSTOPTS:
+			next, at = b[at], at+8+8*int(b[at+1])
+		case unix.IPPROTO_AH:
+			next, at = b[at], at+8+4*int(b[at+1])
+		case unix.IPPROTO_FRAGMENT:
+			if binary.BigEndian.Uint16(b[at+2:])&^7 != 0 {
+				return false
+			}
+			next, at = b[at], at+8
+		default:
+			extension = false
+		}
+	}
+	p.Proto = next
+	p.setLength(length, at, b)
+	return true
+}
+
+func isExtension(proto uint8) bool {
+	switch proto {
+	case unix.IPPROTO_HOPOPTS, unix.IPPROTO_ROUTING, unix.IPPROTO_DSTOPTS, unix.IPPROTO_AH, unix.IPPROTO_FRAGMENT:
+		return true
+	}
+	return false
+}
+
+// setLength leaves out what a frame has behind the packet.
+func (p *Packet) setLength(length, header int, b []byte) {
+	if length < header {
+		length = len(b)
+	}
+	p.length = uint64(length)
+	b = b[:min(len(b), length)]
+	p.net, p.transport = b, b[min(len(b), header):]
+}
+
+// ports returns the source and destination port of TCP and UDP.
+func (p *Packet) ports() (src, dst uint16, ok bool) {
+	if (p.Proto != unix.IPPROTO_TCP && p.Proto != unix.IPPROTO_UDP) || len(p.transport) < 4 {
+		return 0, 0, false
+	}
+	return binary.BigEndian.Uint16(p.transport), binary.BigEndian.Uint16(p.transport[2:]), true
+}
+
+// flags returns the TCP flags.
+func (p *Packet) flags() (flags uint8, ok bool) {
+	if p.Proto != unix.IPPROTO_TCP || len(p.transport) <= flagsAt {
+		return 0, false
+	}
+	return p.transport[flagsAt], true
+}
+
+// Service is where a program listens: an address, a port and a protocol.
+type Service struct {
+	netip.AddrPort
+	Proto uint8
+}
+
+// Service returns what the packet is sent to.
+func (p *Packet) Service() (s Service, ok bool) {
+	_, port, ok := p.ports()
+	return Service{netip.AddrPortFrom(p.Dst, port), p.Proto}, ok
+}
+
+// Opens reports whether the packet is a SYN that opens a connection.
+func (p *Packet) Opens() bool {
+	flags, ok := p.flags()
+	return ok && flags&(flagSYN|flagACK|flagRST|flagFIN) == flagSYN
+}
+
+// Payload returns how many bytes a TCP or UDP packet bears.
+func (p *Packet) Payload() int {
+	header := 8
+	if p.Proto == unix.IPPROTO_TCP {
+		if len(p.transport) < flagsAt {
+			return 0
+		}
+		header = int(p.transport[12]>>4) * 4
+	}
+	return max(0, int(p.length)-(len(p.net)-len(p.transport))-header)
+}
