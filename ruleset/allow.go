@@ -11,16 +11,15 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// MaxAllowed is the most prefixes of a family that are allowed.
-const MaxAllowed = 4096
-
-// AllowFullError reports that no more prefixes can be allowed.
+// AllowFullError reports that there is no room to allow a prefix.
 type AllowFullError struct {
-	Set string // "allow4"
+	Prefix netip.Prefix
+	Set    string // "allow4"
 }
 
 func (e *AllowFullError) Error() string {
-	return fmt.Sprintf("set %s is full: it holds at most %d prefixes", e.Set, MaxAllowed)
+	return fmt.Sprintf("no room in set %s for %s: it holds at most %d prefixes, and only %d with those that have logged in",
+		e.Set, text.Prefix(e.Prefix), MaxAllowed, maxLogins)
 }
 
 // AllowedError reports that a prefix cannot be banned, because all of it is
@@ -45,11 +44,11 @@ func (e *AllowedError) Error() string {
 // Allow has the table allow the sources of records: they are never dropped, and
 // not learned as offenders. Then it lifts the bans of what they cover, and
 // forgets their offences as [Handle.Unban] does. Errors are those of
-// [Handle.Put], and *AllowFullError; covered are bans of larger prefixes, which
-// stay but have no effect on what is allowed.
+// [Handle.Put]; covered are bans of larger prefixes, which stay but have no
+// effect on what is allowed.
 func (h *Handle) Allow(records []Record) (refused []error, lifted, covered []Entry, err error) {
 	if refused, err = h.Put(records); err != nil {
-		return nil, nil, nil, err
+		return refused, nil, nil, err
 	}
 	var sources []netip.Prefix
 	for i := range records {
@@ -68,6 +67,16 @@ func (h *Handle) Allow(records []Record) (refused []error, lifted, covered []Ent
 // of ps and stay.
 func (h *Handle) Disallow(ps ...netip.Prefix) (ended, covered []Entry, err error) {
 	return h.lift(within(ps...), h.roleSets(RoleAllow, RoleKnocked))
+}
+
+// EndAllowed ends the allowances that somebody has made of exactly those
+// addresses. What others have allowed stays, be it the same, within or around
+// it.
+func (h *Handle) EndAllowed(by Cause, intervals ...nftset.Interval) error {
+	q := newSelection(intervals, true)
+	q.allowedBy = by
+	_, _, err := h.lift(q, h.roleSets(RoleAllow))
+	return err
 }
 
 // Allowed streams the allowances that overlap one of the prefixes; all if there

@@ -10,6 +10,7 @@ import (
 
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/nftset"
 )
 
 // allowance returns the record by which an administrator allows a prefix.
@@ -224,13 +225,15 @@ func TestAllowedAreBounded(t *testing.T) {
 		a = a.Next().Next()
 	}
 	l.put(records...)
+	more := []Record{records[5], allowance(a.String()+"/32", time.Hour), allowance("2001:dc8:1::/48", time.Hour)}
+	refused, err := l.open().Put(more)
 	var full *AllowFullError
-	if _, err := l.open().Put([]Record{allowance(a.String()+"/32", time.Hour)}); !errors.As(err, &full) || full.Set != "allow4" {
-		t.Errorf("one more: %v, want *AllowFullError", err)
+	if err != nil || refused[0] != nil || !errors.As(refused[1], &full) || full.Prefix != more[1].Source || full.Set != "allow4" || refused[2] != nil {
+		t.Errorf("one more, and two that fit: %v, %v, want one *AllowFullError", refused, err)
 	}
 	l.put(records[7], allowance("2001:db8::/32", time.Hour)) // once more, and of the other family
-	if n := len(l.allowed()); n != MaxAllowed+1 {
-		t.Errorf("%d are allowed, want %d", n, MaxAllowed+1)
+	if n := len(l.allowed()); n != MaxAllowed+2 {
+		t.Errorf("%d are allowed, want %d", n, MaxAllowed+2)
 	}
 	if fill, err := l.open().Fill(); err != nil || !slices.Contains(fill, Fill{"allow4", MaxAllowed, MaxAllowed}) {
 		t.Errorf("Fill returns %v, %v, which does not say that allow4 is full", fill, err)
@@ -261,5 +264,130 @@ func TestApplyKeepsAllowances(t *testing.T) {
 	l.forgive()
 	if after := l.allowed(); !slices.Equal(before, after) {
 		t.Errorf("unban --all ended allowances: %q", after)
+	}
+}
+
+// loggedIn returns the records of logins: the first of them is the oldest.
+func loggedIn(n int, from func(i int) string) []Record {
+	records := make([]Record, n)
+	for i := range records {
+		records[i] = allowance(from(i), 24*time.Hour)
+		records[i].Cause, records[i].Comment = CauseLogin, "mallory"
+		records[i].Remaining -= time.Duration(n-i) * time.Second
+	}
+	return records
+}
+
+// TestLoginsLeaveRoom has one who may log in do so from everywhere: the oldest
+// logins make room for newer ones, and all of them for others.
+func TestLoginsLeaveRoom(t *testing.T) {
+	t.Parallel()
+	l := newTrap(t, trapSpec())
+	many := func(n int) []Record {
+		return loggedIn(n, func(i int) string { return fmt.Sprintf("2001:db8:%x:%x::/64", 0x100+i/maxLoginsOf, i%maxLoginsOf) })
+	}
+	put := func(records ...Record) (refused int) {
+		t.Helper()
+		errs, err := l.open().Put(records)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, err := range errs {
+			if err != nil {
+				refused++
+			}
+		}
+		return refused
+	}
+	of := func(p string) int { t.Helper(); return len(l.allowed(prefix(p))) }
+
+	l.put(allowance("2001:db8:100::/64", time.Hour)) // counts, but stays
+	one := loggedIn(maxLoginsOf+9, func(i int) string { return fmt.Sprintf("2001:db8:9:%x::/64", i) })
+	if n := put(one...); n != 9 {
+		t.Errorf("of one /48, %d logins were refused, want 9", n)
+	}
+	for _, r := range []Record{one[8], one[9]} {
+		if n, want := of(r.Source.String()), len(one)-maxLoginsOf; n != 1 && r.Source == one[9].Source || n != 0 && r.Source == one[8].Source {
+			t.Errorf("%d allowances of %v, of which the oldest %d have no room", n, r.Source, want)
+		}
+	}
+	newer := loggedIn(1, func(int) string { return "2001:db8:9:ffff::/64" })
+	if n := put(newer...); n != 0 || of("2001:db8:9:ffff::/64") != 1 || of("2001:db8:9:9::/64") != 0 || of("2001:db8:9::/48") != maxLoginsOf {
+		t.Errorf("the newest login does not have the place of the oldest one of its /48: %d refused", n)
+	}
+
+	put(many(MaxAllowed)...)
+	if n := of("2001:db8::/32"); n > maxLogins || n < maxLogins-1 {
+		t.Errorf("%d are allowed, want %d", n, maxLogins)
+	}
+	if of("2001:db8:100::/64") != 1 {
+		t.Error("logins have taken the place of an allowance by hand")
+	}
+	l.put(loggedIn(1, func(int) string { return "2001:db8:8:ffff::/64" })...)
+	var hand []Record
+	for i := range MaxAllowed - maxLogins + 9 {
+		hand = append(hand, allowance(fmt.Sprintf("2001:db8:7:%x::/64", i), time.Hour))
+	}
+	if n := put(hand...); n != 0 {
+		t.Errorf("%d of those by hand were refused, where logins have all places", n)
+	}
+	if n := of("2001:db8:7::/48"); n != len(hand) {
+		t.Errorf("%d are allowed by hand, want %d", n, len(hand))
+	}
+	if of("2001:db8:8:ffff::/64") != 1 {
+		t.Error("the newest login is not allowed any more")
+	}
+}
+
+// TestAllowedByHandStays has what an administrator has allowed stay when a name
+// or a login that allows it too ends, whichever came first.
+func TestAllowedByHandStays(t *testing.T) {
+	t.Parallel()
+	l := newTrap(t, trapSpec())
+	const exact, inside, around = "203.0.113.7/32", "2001:db8:5:6::7/128", "198.51.100.0/24"
+	hand := []Record{allowance(exact, time.Hour), allowance(inside, time.Hour), allowance(around, time.Hour)}
+	other := func(by Cause) (records []Record) {
+		for _, p := range []string{exact, "2001:db8:5:6::/64", "198.51.100.7/32"} {
+			r := allowance(p, 24*time.Hour)
+			r.Cause, r.Comment = by, "home.example.org"
+			records = append(records, r)
+		}
+		return records
+	}
+	for _, by := range []Cause{CauseName, CauseLogin} {
+		for _, first := range []bool{true, false} {
+			records := other(by)
+			if first {
+				l.put(records...)
+				l.put(hand[1:]...)
+			} else {
+				l.put(hand...)
+				l.put(records...)
+			}
+			h := l.open()
+			var ends []nftset.Interval
+			for e, err := range h.Allowed() {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if ends = append(ends, e.Interval); e.Remaining < 23*time.Hour && e.Contains(nftset.AddrKey(addr("198.51.100.7"))) {
+					t.Errorf("%v ends sooner, as it was allowed by hand: %v", e.Interval, e.Remaining)
+				}
+			}
+			if err := h.EndAllowed(by, ends...); err != nil {
+				t.Fatal(err)
+			}
+			l.harmless(addr("2001:db8:5:6::7"))
+			l.harmless(addr("198.51.100.7"))
+			if st := l.lookup(addr("203.0.113.7")); (st.Allowed == nil) != first {
+				t.Errorf("%v: allowed as %+v", by, st.Allowed)
+			}
+			if st := l.lookup(addr("2001:db8:5:6::8")); st.Allowed != nil {
+				t.Errorf("%v: what was not by hand is allowed still: %+v", by, st.Allowed)
+			}
+			if _, _, err := h.Disallow(prefix("0.0.0.0/0"), prefix("::/0")); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }

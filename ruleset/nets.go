@@ -11,13 +11,14 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
-// addNets adds bans, or allowances, to the set of prefixes of that role. The
-// rules that ask the set of bans come in the same transaction as its first
-// element, and are looked at anew: since h was opened, another program may have
-// deleted those without which a ban has no effect.
-func (h *Handle) addNets(role Role, f family, added []nftset.Element) error {
+// addNets adds bans, or allowances, to the set of prefixes of that role, and
+// returns the addresses of those that have no room. The rules that ask the set
+// of bans come in the same transaction as its first element, and are looked at
+// anew: since h was opened, another program may have deleted those without which
+// a ban has no effect.
+func (h *Handle) addNets(role Role, f family, added []nftset.Element) (left map[nftset.Interval]bool, err error) {
 	compare := compareBans
-	return beside(func(guarded bool) (again bool, err error) {
+	err = beside(func(guarded bool) (again bool, err error) {
 		if err := h.Refresh(); err != nil {
 			return false, err
 		}
@@ -31,8 +32,8 @@ func (h *Handle) addNets(role Role, f family, added []nftset.Element) error {
 		}
 		tx := &nftset.Tx{}
 		wanted := replace(have, added)
-		if role == RoleAllow && len(wanted) > max(MaxAllowed, len(have)) {
-			return false, &AllowFullError{set.Name}
+		if role == RoleAllow {
+			wanted, left = admit(f, have, added)
 		}
 		gone, more := apart(have, wanted, compare)
 		if guarded {
@@ -54,6 +55,7 @@ func (h *Handle) addNets(role Role, f family, added []nftset.Element) error {
 		compare = compareIgnoringTime // from now on they have a little less left
 		return !guarded && tx.Len() > 0, nil
 	})
+	return left, err
 }
 
 // TidyNets deletes the rules that ask a set of prefixes which is empty, and has

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -87,6 +88,7 @@ type edit struct {
 	in      map[string][]int32                   // by set: which records it is to hold by a single key
 	nets    map[Role]map[family][]nftset.Element // of the sets of prefixes
 	full    map[string]bool                      // sets of what is remembered that have no room
+	left    map[nftset.Interval]bool             // allowances that have none
 	tx      nftset.Tx                            // of one batch after the other
 }
 
@@ -95,12 +97,12 @@ type edit struct {
 // prefixes of a family. Prefixes may overlap; each address is banned as long as
 // the longest ban that there is of it, and allowed likewise. A ban that finds its
 // set full goes to the set of prefixes; a step that does is not remembered, as in
-// the packet path.
+// the packet path. Of allowances those of the oldest logins make room for others.
 //
 // It takes a transaction for each set, more where there are more than
 // [nftset.BatchSize] elements. refused has an error for each record that cannot
-// be banned, a *WhitelistedError, *AllowedError or *SourceError, and nil for the
-// others; it is nil if all can. Whether what is put is allowed by another record
+// be banned, a *WhitelistedError, *AllowedError or *SourceError, or cannot be
+// allowed, an *AllowFullError, and nil for the others; it is nil if all can. Whether what is put is allowed by another record
 // is not looked at. If the table, or one of the sets that are needed, does not
 // exist, err is os.ErrNotExist.
 func (h *Handle) Put(records []Record) (refused []error, err error) {
@@ -110,6 +112,7 @@ func (h *Handle) Put(records []Record) (refused []error, err error) {
 	}
 	e := edit{
 		h: h, records: records, in: make(map[string][]int32), full: make(map[string]bool),
+		left: make(map[nftset.Interval]bool),
 		nets: map[Role]map[family][]nftset.Element{RoleNet: {}, RoleAllow: {}},
 	}
 	for i := range records {
@@ -117,7 +120,16 @@ func (h *Handle) Put(records []Record) (refused []error, err error) {
 			e.put(int32(i))
 		}
 	}
-	return refused, e.commit()
+	err = e.commit()
+	for i := range records {
+		if r := &records[i]; r.Allowed && e.left[nftset.Prefix(r.Source).Interval] {
+			if refused == nil {
+				refused = make([]error, len(records))
+			}
+			refused[i] = &AllowFullError{r.Source, RoleAllow.Set(r.Source.Addr(), 0)}
+		}
+	}
+	return refused, err
 }
 
 // Check returns an error for each source that [Handle.Put] would refuse to ban,
@@ -253,7 +265,9 @@ func (e *edit) commit() error {
 	for _, role := range []Role{RoleNet, RoleAllow} {
 		for _, f := range families {
 			if len(e.nets[role][f]) > 0 {
-				errs = append(errs, e.h.addNets(role, f, e.nets[role][f]))
+				left, err := e.h.addNets(role, f, e.nets[role][f])
+				maps.Copy(e.left, left)
+				errs = append(errs, err)
 			}
 		}
 	}

@@ -23,6 +23,7 @@ const (
 type selection struct {
 	intervals []nftset.Interval
 	alone     map[nftset.Interval]bool             // nil: what is within, too
+	allowedBy Cause                                // of allowances, only those; CauseUnknown: by anybody
 	merged    map[nftset.KeyType][]nftset.Interval // all of their addresses, once they are asked for
 }
 

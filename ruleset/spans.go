@@ -19,7 +19,13 @@ func lasts(ban nftset.Element) time.Duration {
 // flatten cuts bans, which may overlap in any way, into some that do not: each
 // address is banned for as long as the longest of the bans that it is in. The
 // kernel refuses overlaps in a set.
-func flatten(bans []nftset.Element) []nftset.Element {
+func flatten(bans []nftset.Element) []nftset.Element { return cut(bans, compareLasts) }
+
+func compareLasts(a, b nftset.Element) int { return cmp.Compare(lasts(a), lasts(b)) }
+
+// cut is flatten with another way to compare which bans go before others. One
+// that lasts longer must.
+func cut(bans []nftset.Element, compare func(a, b nftset.Element) int) []nftset.Element {
 	sorted := slices.SortedFunc(slices.Values(bans), compareBans)
 	var (
 		out  []nftset.Element
@@ -34,7 +40,7 @@ func flatten(bans []nftset.Element) []nftset.Element {
 		for ; i < len(sorted) && sorted[i].From == at; i++ {
 			open = append(open, i)
 		}
-		top := slices.MaxFunc(open, func(a, b int) int { return cmp.Compare(lasts(sorted[a]), lasts(sorted[b])) })
+		top := slices.MaxFunc(open, func(a, b int) int { return compare(sorted[a], sorted[b]) })
 		longest := sorted[top]
 		end := longest.To
 		if i < len(sorted) && sorted[i].From.Compare(end) <= 0 {
@@ -57,20 +63,19 @@ func flatten(bans []nftset.Element) []nftset.Element {
 	return out
 }
 
-// replace returns the bans of a set after others were added. One of exactly the
-// same addresses is replaced, whatever its time.
-func replace(have, added []nftset.Element) []nftset.Element {
+// kept returns those bans of a set that others do not replace when they are
+// added: those of exactly the same addresses are replaced, whatever their time.
+func kept(have, added []nftset.Element) []nftset.Element {
 	again := make(map[nftset.Interval]bool, len(added))
 	for _, ban := range added {
 		again[ban.Interval] = true
 	}
-	all := slices.Clone(added)
-	for _, ban := range have {
-		if !again[ban.Interval] {
-			all = append(all, ban)
-		}
-	}
-	return flatten(all)
+	return slices.DeleteFunc(slices.Clone(have), func(ban nftset.Element) bool { return again[ban.Interval] })
+}
+
+// replace returns the bans of a set after others were added.
+func replace(have, added []nftset.Element) []nftset.Element {
+	return flatten(append(kept(have, added), added...))
 }
 
 // compareBans orders bans by their addresses, then by all else.

@@ -46,6 +46,7 @@ func (h *Handle) lift(q *selection, sets []*nftset.Set) (lifted, covered []Entry
 			}
 			e, _ := h.Entry(set.Name, el)
 			switch inside := q.has(h.addresses(role, el.Interval)); {
+			case q.allowedBy != CauseUnknown && q.allowedBy != e.Cause:
 			case inside || role == RoleNone:
 				if gone = append(gone, el.Interval); verdict {
 					lifted = append(lifted, e)

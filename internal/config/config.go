@@ -104,32 +104,33 @@ func Default() *Config {
 // Every error is of type [Errors]. It matches [fs.ErrNotExist] if the file does
 // not exist.
 func Load(path string) (*Config, error) {
-	conf, faults := load(path, DefaultPath)
+	conf, faults := load(path, DefaultPath, (*reader).read)
 	if len(faults) > 0 {
 		return nil, faults
 	}
 	return conf, nil
 }
 
-// StatePath returns [Watch.State] of the configuration that [Load] would read.
-// Commands that need nothing else of it can use a file with faults, as long as
-// that key has none. Every error is that of Load.
-func StatePath(path string) (string, error) {
-	conf, faults := load(path, DefaultPath)
-	if conf == nil || conf.Watch.State == "" {
-		return "", faults
+// Glance returns [Watch.State] and [Config.Login] of the configuration that
+// [Load] would read, for commands that need nothing else of it: what is wrong
+// with the rest does not matter, and whitelist files, which can be large, are not
+// read. If the file cannot be read, or the first of them has a fault, that is the
+// error; without a good value, the second is the default.
+func Glance(path string) (state string, login time.Duration, err error) {
+	conf, faults := load(path, DefaultPath, (*reader).glance)
+	if conf == nil {
+		return "", Default().Login, faults
 	}
-	return conf.Watch.State, nil
+	if conf.Watch.State == "" {
+		return "", conf.Login, faults
+	}
+	return conf.Watch.State, conf.Login, nil
 }
-
-// LoginTime returns [Config.Login] of the configuration that [Load] would read.
-// If the file, or that key, has faults, it is the default.
-func LoginTime(path string) time.Duration { return Salvage(path).Login }
 
 // Salvage returns what can be read of a configuration that [Load] refuses:
 // what has a fault is as in [Default].
 func Salvage(path string) *Config {
-	conf, _ := load(path, DefaultPath)
+	conf, _ := load(path, DefaultPath, (*reader).read)
 	if conf == nil {
 		conf = Default()
 		conf.Source = cmp.Or(path, DefaultPath)
@@ -141,7 +142,7 @@ func Salvage(path string) *Config {
 // load reads the configuration from path, or from optional if path is empty. It
 // returns as much as could be read of a file with faults, and nil if it is not
 // TOML.
-func load(path, optional string) (*Config, Errors) {
+func load(path, optional string, read func(*reader, map[string]any)) (*Config, Errors) {
 	if path == "" {
 		path = optional
 		// Lstat, as a symbolic link to nowhere is a configuration that went
@@ -158,7 +159,7 @@ func load(path, optional string) (*Config, Errors) {
 	if err != nil {
 		return nil, Errors{{File: path, Err: err}}
 	}
-	return parse(path, data, openFile)
+	return parse(path, data, openFile, read)
 }
 
 // ReadFile returns the contents of a regular file of at most limit bytes.

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -137,8 +138,8 @@ func TestLoadFaults(t *testing.T) {
 		if ok := errors.As(err, new(Errors)); !ok || c != nil || err.Error() != tt.want {
 			t.Errorf("Load(%q) = %v, %v: want the error %s", tt.path, c, err, tt.want)
 		}
-		if state, err := StatePath(tt.path); err == nil || err.Error() != tt.want {
-			t.Errorf("StatePath(%q) = %q, %v: want the error %s", tt.path, state, err, tt.want)
+		if state, login, err := Glance(tt.path); err == nil || err.Error() != tt.want || login != Default().Login {
+			t.Errorf("Glance(%q) = %q, %v, %v: want the error %s", tt.path, state, login, err, tt.want)
 		}
 	}
 	if _, err := Load(dir + "/missing.toml"); !errors.Is(err, fs.ErrNotExist) {
@@ -154,7 +155,7 @@ func TestLoadOptional(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{"missing.toml", "missing/portmon.toml"} {
-		c, err := load("", filepath.Join(dir, path))
+		c, err := load("", filepath.Join(dir, path), (*reader).read)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -162,28 +163,39 @@ func TestLoadOptional(t *testing.T) {
 			t.Errorf("without a file (-want +got)\n%s", diff)
 		}
 	}
-	if c, err := load("", filepath.Join(dir, "good.toml")); err != nil || c.Spec.MaxRetry != 5 {
+	if c, err := load("", filepath.Join(dir, "good.toml"), (*reader).read); err != nil || c.Spec.MaxRetry != 5 {
 		t.Errorf("with a file: %v, %v", c, err)
 	}
 	for _, path := range []string{"bad.toml", "link.toml", "good.toml/portmon.toml", "."} {
-		if c, err := load("", filepath.Join(dir, path)); err == nil {
+		if c, err := load("", filepath.Join(dir, path), (*reader).read); err == nil {
 			t.Errorf("%s: no error, but %+v", path, c)
 		}
 	}
 }
 
-// A file with faults still says where the state is, if that much can be read.
-func TestStatePath(t *testing.T) {
-	for text, want := range map[string]string{
-		"[watch]\nstate = \"/a/b\"\n":                     "/a/b",
-		"[trap]\nmaxretry = 0\n[watch]\nstate = \"/a/b\"": "/a/b",
-		"[trap]\nmaxretry = 0\n":                          Default().Watch.State,
-		"[watch]\nstate = 5\n":                            "",
-		"[watch\n":                                        "",
+// A file with faults still says where the state is, and for how long logins are
+// allowed, if that much can be read. The files that it names are not opened.
+func TestGlance(t *testing.T) {
+	week, day := Default().Login, 24*time.Hour
+	for text, want := range map[string]struct {
+		state string
+		login time.Duration
+	}{
+		"[watch]\nstate = \"/a/b\"\n[allow]\nlogin = \"1d\"":      {"/a/b", day},
+		"[trap]\nmaxretry = 0\n[watch]\nstate = \"/a/b\"":         {"/a/b", week},
+		"[trap]\nmaxretry = 0\n[allow]\nlogin = 0":                {Default().Watch.State, 0},
+		"[watch]\nstate = 5\n[allow]\nlogin = \"1d\"":             {"", day},
+		"[allow]\nlogin = \"soon\"":                               {Default().Watch.State, week},
+		"[allow]\nlogin = 5\n[watch\n":                            {"", week},
+		"whitelist_files = [\"pipe\"]\n[watch]\nstate = \"/a/b\"": {"/a/b", week},
 	} {
-		path := filepath.Join(writeFiles(t, map[string]string{"a.toml": text}), "a.toml")
-		if got, err := StatePath(path); got != want || (err == nil) != (want != "") {
-			t.Errorf("%q: %q, %v, want %q", text, got, err, want)
+		dir := writeFiles(t, map[string]string{"a.toml": text})
+		if err := unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		state, login, err := Glance(filepath.Join(dir, "a.toml"))
+		if state != want.state || login != want.login || (err == nil) != (state != "") {
+			t.Errorf("%q: %q, %v, %v, want %v", text, state, login, err, want)
 		}
 	}
 }

@@ -19,14 +19,17 @@ import (
 //
 // Name is the name of the file, for messages; relative names of whitelist files
 // start from its folder. Open opens a whitelist file, as [openFile] does.
-func parse(name string, data []byte, open func(name string) (fs.File, error)) (*Config, Errors) {
+// Read reads what is wanted of it.
+func parse(
+	name string, data []byte, open func(name string) (fs.File, error), read func(*reader, map[string]any),
+) (*Config, Errors) {
 	root, places, fault := decode(name, data)
 	if fault != nil {
 		return nil, Errors{fault}
 	}
 	r := reader{file: name, places: places, open: open, config: Default()}
 	r.config.Source = name
-	r.read(root)
+	read(&r, root)
 	r.config.Warnings = r.warnings.finish(name)
 	return r.config, r.faults.finish(name)
 }
@@ -110,8 +113,7 @@ func (r *reader) read(root map[string]any) {
 	one(ban.get("subnet6"), &spec.Subnet6, integer(0, ruleset.MaxRetryLimit))
 	one(ban.get("size"), &spec.Size, integer[uint32](1, ruleset.MaxSize))
 
-	allow := top.table("allow")
-	one(allow.get("login"), &r.config.Login, duration(0, maxDuration))
+	readLogin(top)
 
 	knock := top.table("knock")
 	many(knock.get("tcp"), &spec.Knock.TCP, port)
@@ -119,10 +121,7 @@ func (r *reader) read(root map[string]any) {
 	one(knock.get("allow"), &spec.Knock.Allow, duration(minDuration, maxDuration))
 
 	watch := top.table("watch")
-	if !one(watch.get("state"), &w.State, validString(isFilePath,
-		`the absolute path of a file, such as "/var/lib/portmon/state.jsonl"`)) {
-		w.State = "" // for StatePath: the default is not where the bans are
-	}
+	readState(watch)
 	one(watch.get("metrics"), &w.Metrics, validString(isMetrics,
 		`an address and a port, such as "127.0.0.1:9713", or "" for none`))
 	one(watch.get("ntfy"), &w.Ntfy, validString(isTopic,
@@ -145,6 +144,25 @@ func (r *reader) read(root map[string]any) {
 		if err := r.readWhitelistFile(file); err != nil {
 			setting{r, fileList.key, file}.report(&r.faults, err)
 		}
+	}
+}
+
+// glance reads what [Glance] returns.
+func (r *reader) glance(root map[string]any) {
+	top := &table{reader: r, values: root}
+	readLogin(top)
+	r.faults = nil
+	readState(top.table("watch"))
+}
+
+func readLogin(top *table) {
+	one(top.table("allow").get("login"), &top.config.Login, duration(0, maxDuration))
+}
+
+func readState(watch *table) {
+	if !one(watch.get("state"), &watch.config.Watch.State, validString(isFilePath,
+		`the absolute path of a file, such as "/var/lib/portmon/state.jsonl"`)) {
+		watch.config.Watch.State = "" // for Glance: the default is not where the bans are
 	}
 }
 

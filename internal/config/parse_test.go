@@ -37,7 +37,7 @@ func files(contents map[string]string) func(string) (fs.File, error) {
 
 // parsed returns a configuration without faults, or the faults.
 func parsed(name string, data []byte, open func(string) (fs.File, error)) (*Config, error) {
-	c, faults := parse(name, data, open)
+	c, faults := parse(name, data, open, (*reader).read)
 	if len(faults) > 0 {
 		return nil, faults
 	}
