@@ -35,9 +35,10 @@ prefix stays, and has no effect on what is allowed. An IPv6 address is allowed
 alone; to allow its network, write it with /64.
 
 A source that is allowed already gets the duration of --for, also if that is
-shorter; without --for, an allowance that lasts as long or longer is left alone.
-Where allowances overlap, the longest counts. They are remembered as bans are,
-and outlast a reboot.
+shorter; without --for, one by hand that lasts as long or longer is left alone.
+Where allowances overlap, the longest counts. What a name or a login allows for
+longer is allowed by hand as long, and does not end with it. Allowances are
+remembered as bans are, and outlast a reboot.
 
 With --login it allows the host that has just logged in, for as long as login in
 [allow] of the configuration says: an IPv6 host with its /64, since its address
@@ -105,61 +106,78 @@ func (p *cli) allow(h *ruleset.Handle, targets []target, o allowOptions) error {
 		if err != nil {
 			return fmt.Errorf("allow %s: %w", t.text, err)
 		}
-		if left := lastingExemption(exempt, t.prefix, length, o.length == 0); left != nil {
-			p.note("%v", left)
+		need, lasts := needsAllowance(exempt, t.prefix, length, o.length == 0)
+		if !need {
+			p.note("%v", exempt)
 			continue
 		}
 		records = append(records, ruleset.Record{
-			Source: t.prefix, Allowed: true, Timeout: length, Remaining: length, Cause: ruleset.CauseHand, Comment: o.reason,
+			Source: t.prefix, Allowed: true, Timeout: lasts, Remaining: lasts, Cause: ruleset.CauseHand, Comment: o.reason,
 		})
 	}
 	if len(errs) > 0 || len(records) == 0 {
 		return p.failEach(errs)
 	}
-	lifted, covered, err := p.rememberAllowed(h, records)
+	made, refused, lifted, covered, err := p.rememberAllowed(h, records)
 	if err != nil {
 		return fmt.Errorf("allow: %w", err)
 	}
-	for i := range records {
-		p.print("allowed %s %s\n", text.Prefix(records[i].Source), banTime(length))
+	for _, r := range made {
+		lasts := forever
+		if r.Timeout > 0 {
+			lasts = "for " + text.ShortDuration(r.Timeout)
+		}
+		p.print("allowed %s %s\n", text.Prefix(r.Source), lasts)
 	}
 	p.reportLifted(lifted)
-	for _, r := range records {
+	for _, err := range refused {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("allow: %w", err))
+		}
+	}
+	for _, r := range made {
 		for _, e := range covered {
 			if e.Covers(nftset.Prefix(r.Source).Interval) {
 				p.note("the ban of %s stays, and has no effect on %s", e.Interval, text.Prefix(r.Source))
 			}
 		}
 	}
-	return nil
+	return p.failEach(errs)
 }
 
-// lastingExemption returns why a prefix need not be allowed for a time, 0 for
-// ever: it is whitelisted, or allowed for as long, by a larger prefix or unless
-// its own allowance may be shortened.
-func lastingExemption(exempt error, p netip.Prefix, length time.Duration, extend bool) error {
+// needsAllowance reports whether a prefix needs an allowance by hand for a time,
+// 0 for ever, and for how long then. It does not if it is whitelisted, or allowed
+// by hand for as long, by a larger prefix or unless its own allowance may be
+// shortened. What a name or a login allows goes with that; so that it does not go
+// sooner because of this, the longer time counts.
+func needsAllowance(exempt error, p netip.Prefix, length time.Duration, extend bool) (need bool, lasts time.Duration) {
 	var allowed *ruleset.AllowedError
-	if errors.As(exempt, &allowed) {
-		held := heldBan{allowed.Entry.Set, allowed.Entry.Remaining}
-		if !held.outlasts(length) || !extend && allowed.Entry.Interval == nftset.Prefix(p).Interval {
-			return nil
-		}
+	if !errors.As(exempt, &allowed) {
+		return exempt == nil, length
 	}
-	return exempt
+	e := allowed.Entry
+	longer := (heldBan{e.Set, e.Remaining}).outlasts(length) && (extend || e.Interval != nftset.Prefix(p).Interval)
+	if longer {
+		length = e.Remaining
+	}
+	return !longer || e.Cause != ruleset.CauseHand, length
 }
 
 // rememberAllowed allows sources and lifts their bans, and notes that unless a
-// watcher does.
-func (p *cli) rememberAllowed(h *ruleset.Handle, records []ruleset.Record) (lifted, covered []ruleset.Entry, err error) {
+// watcher does. Those that are refused have no room.
+func (p *cli) rememberAllowed(h *ruleset.Handle, records []ruleset.Record) (
+	made []ruleset.Record, refused []error, lifted, covered []ruleset.Entry, err error,
+) {
 	if set := ruleset.RoleAllow.Set(records[0].Source.Addr(), 0); h.Set(set) == nil {
-		return nil, nil, &hinted{fmt.Errorf("the table is that of an earlier version: it has no set %s", set), runApply}
+		err := fmt.Errorf("the table is that of an earlier version: it has no set %s", set)
+		return nil, nil, nil, nil, &hinted{err, runApply}
 	}
-	_, err = p.rememberBans(h, records, func() ([]ruleset.Record, error) {
-		err := withSets(h, func() (err error) { _, lifted, covered, err = h.Allow(records); return err })
-		return records, err
+	made, err = p.rememberBans(h, records, func() ([]ruleset.Record, error) {
+		err := withSets(h, func() (err error) { refused, lifted, covered, err = h.Allow(records); return err })
+		return accepted(records, refused), err
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, nil, err
 	}
 	// What was banned or remembered within them is to stay forgotten. To look for
 	// steps within a prefix, all of the book is read, for which no login waits.
@@ -167,15 +185,25 @@ func (p *cli) rememberAllowed(h *ruleset.Handle, records []ruleset.Record) (lift
 	for _, e := range lifted {
 		l.alone = append(l.alone, e.Interval)
 	}
-	for i := range records {
-		if source := records[i].Source; !source.IsSingleIP() && records[i].Cause == ruleset.CauseHand {
-			l.within = append(l.within, source)
+	for _, r := range made {
+		if !r.Source.IsSingleIP() && r.Cause == ruleset.CauseHand {
+			l.within = append(l.within, r.Source)
 		}
 	}
 	if len(l.alone)+len(l.within) > 0 {
 		err = p.forget(h, l, lifted)
 	}
-	return lifted, covered, err
+	return made, refused, lifted, covered, err
+}
+
+// accepted returns the records that were not refused.
+func accepted(records []ruleset.Record, refused []error) (made []ruleset.Record) {
+	for i, r := range records {
+		if refused == nil || refused[i] == nil {
+			made = append(made, r)
+		}
+	}
+	return made
 }
 
 func disallowCommand(p *cli) *cobra.Command {

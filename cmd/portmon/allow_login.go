@@ -57,15 +57,22 @@ func (p *cli) allowPeer() error {
 	if err != nil || !addr.IsGlobalUnicast() {
 		return nil // a local session, or a name, which anybody can have who has a domain
 	}
-	length := config.LoginTime(p.configFile)
+	var length time.Duration
+	p.state, length, p.stateErr = config.Glance(p.configFile) // without a state, it is not remembered
 	if length == 0 {
 		return nil
 	}
-	_ = p.findState(nil, nil) // without it, it is not remembered
 	return p.withTable(func(h *ruleset.Handle) error {
 		source, err := names.Prefix(addr, h.Source)
 		if err != nil {
 			return err
+		}
+		user := p.getenv("PAM_USER")
+		if checkReason(user, ruleset.CauseLogin.String()+": ") != nil {
+			user = ""
+		}
+		r := ruleset.Record{
+			Source: source, Allowed: true, Timeout: length, Remaining: length, Cause: ruleset.CauseLogin, Comment: user,
 		}
 		for e, err := range h.Allowed(source) {
 			// Most logins come again soon: as long as nearly all of the time is
@@ -73,15 +80,12 @@ func (p *cli) allowPeer() error {
 			if err != nil || e.Covers(nftset.Prefix(source).Interval) && (heldBan{e.Set, e.Remaining}).outlasts(length-length/16) {
 				return err
 			}
+			if e.Cause == ruleset.CauseHand && e.Interval == nftset.Prefix(source).Interval {
+				r.Cause, r.Comment = e.Cause, e.Comment // which stands by itself, and lasts longer now
+			}
 		}
-		user := p.getenv("PAM_USER")
-		if checkReason(user, ruleset.CauseLogin.String()+": ") != nil {
-			user = ""
-		}
-		_, _, err = p.rememberAllowed(h, []ruleset.Record{{
-			Source: source, Allowed: true, Timeout: length, Remaining: length, Cause: ruleset.CauseLogin, Comment: user,
-		}})
-		if err != nil {
+		_, refused, _, _, err := p.rememberAllowed(h, []ruleset.Record{r})
+		if err = errors.Join(append(refused, err)...); err != nil {
 			return fmt.Errorf("allow %s, which has logged in: %w", text.Prefix(source), err)
 		}
 		p.note("allowed %s %s", text.Prefix(source), banTime(length))

@@ -47,13 +47,14 @@ func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) (put bool, err erro
 			switch {
 			case refused != nil && refused[i] != nil:
 				b.Free(r.Source) // it was whitelisted since, or no host sends from there
+				b.DisallowAlone(r.Source)
 				left = append(left, refused[i])
 			case r.Banned:
 				bans++
 				held.Free(r.Source) // the table has what the book says
 			case r.Allowed:
 				allowances++
-				held.Disallow(r.Source)
+				held.DisallowAlone(r.Source)
 			}
 		}
 		b.SetTable(h.Handle)

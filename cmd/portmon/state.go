@@ -18,7 +18,7 @@ import (
 // be read is an error; without one, commands go on without the file as far as
 // they can.
 func (p *cli) findState(*cobra.Command, []string) error {
-	if p.state, p.stateErr = config.StatePath(p.configFile); p.configFile != "" {
+	if p.state, _, p.stateErr = config.Glance(p.configFile); p.configFile != "" {
 		return p.stateErr
 	}
 	return nil
@@ -152,7 +152,7 @@ func catchUp(b, held *book.Book, sameTable bool) {
 				b.Lift(row.Source)
 			}
 			if row.Allowed && !now.Allowed {
-				b.Disallow(row.Source)
+				b.DisallowAlone(row.Source)
 			}
 		}
 	}

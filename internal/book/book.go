@@ -163,6 +163,13 @@ func (b *Book) Disallow(prefixes ...netip.Prefix) (ended []netip.Prefix) {
 	return freeWithin(b, b.allowed, func(key) bool { return true }, prefixes)
 }
 
+// DisallowAlone removes the allowance of exactly this prefix.
+func (b *Book) DisallowAlone(p netip.Prefix) {
+	if k, ok := keyOf(p); ok && b.allowed[k] {
+		b.free(k)
+	}
+}
+
 // Allows reports whether all of a prefix is allowed.
 func (b *Book) Allows(p netip.Prefix, now Moment) bool {
 	k, ok := keyOf(p)

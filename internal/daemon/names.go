@@ -62,9 +62,9 @@ func (d *daemon) followNames(ctx context.Context) {
 // configure takes the names from the configuration.
 func (f *follower) configure() {
 	f.mu.Lock()
-	names := f.current.Names
+	configured := f.current.Names
 	f.mu.Unlock()
-	f.names.Configure(names)
+	f.names.Configure(configured)
 	f.report()
 	f.planAt = time.Now()
 }
@@ -160,12 +160,13 @@ func (f *follower) tryAllow() (again time.Duration, err error) {
 	}
 	f.report() // of what it has found remembered
 	if len(plan.End) > 0 {
-		if _, _, err := h.Disallow(plan.End...); err != nil {
+		if err := h.EndAllowed(ruleset.CauseName, plan.End...); err != nil {
 			return 0, err
 		}
 	}
 	if len(plan.Allow) > 0 {
-		if _, _, _, err := h.Allow(plan.Allow); err != nil {
+		refused, _, _, err := h.Allow(plan.Allow)
+		if err := errors.Join(append(refused, err)...); err != nil {
 			return 0, err
 		}
 	}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -107,6 +108,63 @@ func TestNames(t *testing.T) {
 	})
 	l.Offend(home4)
 	l.Cut(home4)
+	p.stop()
+}
+
+// What is allowed by hand as well stays when the name ends, in the kernel and in
+// the book, be it the same or a part.
+func TestNamesBesideHand(t *testing.T) {
+	t.Parallel()
+	l, dns := newNamesLab(t)
+	home4, home6 := l.Source4(), l.Source6()
+	network6, _ := home6.Prefix(64)
+	dns.Set(home, time.Hour, home4, home6)
+	p := l.start()
+	l.awaitAllowed(fmt.Sprint(home4, " ", home), fmt.Sprint(network6, " ", home))
+	var records []ruleset.Record
+	want := make(map[netip.Prefix]bool)
+	for _, a := range []netip.Addr{home4, home6} {
+		r := ruleset.Record{Source: netip.PrefixFrom(a, a.BitLen()), Allowed: true, Cause: ruleset.CauseHand}
+		r.Timeout, r.Remaining = time.Hour, time.Hour
+		records, want[r.Source] = append(records, r), true
+	}
+	if refused, err := l.Open().Put(records); err != nil || refused != nil {
+		t.Fatal(refused, err)
+	}
+	// byHand reports whether the book has what is allowed by hand, and n others.
+	byHand := func(n int) bool {
+		got := make(map[netip.Prefix]bool)
+		for row := range p.book().Rows() {
+			switch {
+			case row.Source == network6:
+				return false // it is split now
+			case row.Allowed && row.Cause == ruleset.CauseHand:
+				got[row.Source] = true
+			case row.Allowed:
+				n--
+			}
+		}
+		return maps.Equal(got, want) && n == 0
+	}
+	lab.Await(t, "the book to have both", func() bool { return byHand(64) })
+	l.names = nil
+	l.write()
+	if err := p.ask().Reload(nil); err != nil {
+		t.Fatal(err)
+	}
+	lab.Await(t, "the name to end", func() bool {
+		for e, err := range l.Open().Allowed() {
+			if err != nil || e.Cause == ruleset.CauseName {
+				return false
+			}
+		}
+		return true
+	})
+	lab.Await(t, "the book to have what stays", func() bool { return byHand(0) })
+	for _, a := range []netip.Addr{home4, home6} {
+		l.Want(l.SYN(a, lab.TrapTCP), netnstest.AnswerRST)
+	}
+	l.Offend(home6.Next())
 	p.stop()
 }
 

@@ -21,7 +21,7 @@ const (
 // Plan is what is to change about what the table allows.
 type Plan struct {
 	Allow []ruleset.Record
-	End   []netip.Prefix
+	End   []nftset.Interval // allowances of names, and of exactly these addresses
 	// Again is when to plan anew: an allowance that others made, and that
 	// stands in for one of a name, is over by then. 0 is not before the next
 	// answer.
@@ -54,7 +54,7 @@ func (n *Names) Plan(have []ruleset.Entry, source func(netip.Addr) (netip.Prefix
 	}
 	for _, e := range have {
 		if e.Cause == ruleset.CauseName && !slices.ContainsFunc(wanted, func(iv nftset.Interval) bool { return iv.Covers(e.Interval) }) {
-			p.End = append(p.End, e.Prefixes()...)
+			p.End = append(p.End, e.Interval)
 		}
 	}
 	return p, nil

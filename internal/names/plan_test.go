@@ -43,20 +43,20 @@ func (f *follower) wantPlan(have []ruleset.Entry, allow, end string) (again time
 	if err != nil {
 		f.Fatal(err)
 	}
-	prefixes := func(text string) (ps []netip.Prefix) {
+	intervals := func(text string) (ivs []nftset.Interval) {
 		if text != "" {
-			ps = append(ps, netip.MustParsePrefix(text))
+			ivs = append(ivs, nftset.Prefix(netip.MustParsePrefix(text)).Interval)
 		}
-		return ps
+		return ivs
 	}
-	var allowed []netip.Prefix
+	var allowed []nftset.Interval
 	for _, r := range p.Allow {
-		allowed = append(allowed, r.Source)
+		allowed = append(allowed, nftset.Prefix(r.Source).Interval)
 		if !r.Allowed || r.Cause != ruleset.CauseName || r.Comment != home || r.Timeout != 25*time.Hour || r.Remaining != r.Timeout {
 			f.Errorf("to be allowed: %+v", r)
 		}
 	}
-	if !slices.Equal(allowed, prefixes(allow)) || !slices.Equal(p.End, prefixes(end)) {
+	if !slices.Equal(allowed, intervals(allow)) || !slices.Equal(p.End, intervals(end)) {
 		f.Errorf("%v are to be allowed and %v to end, want %q and %q", allowed, p.End, allow, end)
 	}
 	return p.Again

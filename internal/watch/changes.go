@@ -127,6 +127,8 @@ func (k *core) onChanged(c changed, now book.Clock) {
 					restored++
 				}
 			} else if row, known := k.book.Get(c.put[i].Source); !known {
+			} else if errors.As(c.refused[i], new(*ruleset.AllowFullError)) {
+				k.book.DisallowAlone(row.Source)
 			} else if errors.As(c.refused[i], new(*ruleset.SourceError)) {
 				k.book.Free(row.Source) // no host sends from there
 			} else {

@@ -406,7 +406,7 @@ func (k *core) onStanding(s *standing, now book.Clock) {
 		allowed = s.Allowed.Prefixes()
 	}
 	if before.Allowed && !slices.Contains(allowed, s.source) {
-		k.book.Disallow(s.source)
+		k.book.DisallowAlone(s.source)
 	}
 	for _, p := range allowed { // the sets of prefixes may have been read before the answer
 		rec := s.Allowed.Record(p)

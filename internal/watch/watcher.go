@@ -182,7 +182,7 @@ func (w *Watcher) onChanged(c changed) {
 		w.fault(c.err)
 	}
 	for _, err := range c.refused {
-		if errors.As(err, new(*ruleset.SourceError)) {
+		if errors.As(err, new(*ruleset.SourceError)) || errors.As(err, new(*ruleset.AllowFullError)) {
 			w.fault(fmt.Errorf("not put back: %w", err))
 		}
 	}
