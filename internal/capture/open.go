@@ -1,0 +1,195 @@
+package capture
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+)
+
+// Reader reads the packets of one file, in the order of the file.
+type Reader struct {
+	name   string
+	file   io.Closer
+	raw    *counter
+	size   int64
+	in     *source
+	format format
+	packet Packet // here rather than on the heap, anew each time
+	last   time.Time
+	err    error
+}
+
+// Open opens a file of any kind that this package reads, which may be a pipe.
+func Open(path string) (*Reader, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	r, err := newReader(path, f, info.ModTime())
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	r.file = f
+	if info.Mode().IsRegular() {
+		r.size = info.Size()
+	}
+	return r, nil
+}
+
+// Close closes the file.
+func (r *Reader) Close() error { return r.file.Close() }
+
+// Progress returns how many bytes of the file were read, and how many it had
+// when it was opened, or 0 if it is a pipe.
+func (r *Reader) Progress() (read, size int64) { return r.raw.n, r.size }
+
+// newReader recognises the kind of file by its first bytes. The time of its last
+// change is when the last line of a log was written.
+func newReader(name string, file io.Reader, changed time.Time) (*Reader, error) {
+	r := &Reader{name: name, raw: &counter{Reader: file}}
+	buffered := bufio.NewReaderSize(r.raw, 64<<10)
+	unpacked := io.Reader(buffered)
+	if magic, _ := buffered.Peek(2); string(magic) == "\x1f\x8b" {
+		z, err := gzip.NewReader(buffered)
+		if err != nil {
+			return nil, err
+		}
+		if !z.ModTime.IsZero() {
+			changed = z.ModTime
+		}
+		unpacked = z
+	}
+	r.in = &source{buf: bufio.NewReaderSize(unpacked, bufferSize)}
+	head, err := r.in.buf.Peek(maxLine)
+	if len(head) == 0 && err != io.EOF {
+		return nil, err
+	}
+	r.format, err = recognise(r.in, head, changed)
+	return r, err
+}
+
+func recognise(in *source, head []byte, changed time.Time) (format, error) {
+	switch {
+	case isPcap(head):
+		return newPcap(in)
+	case bytes.HasPrefix(head, []byte(ngMagic)):
+		return &pcapng{in: in}, nil
+	case bytes.HasPrefix(head, []byte("__")):
+		return &export{in: in}, nil
+	}
+	log := &log{in: in, clock: clock{changed: changed, zone: time.Local}}
+	for line := range bytes.Lines(head) {
+		if journalObject(line) != nil && bytes.Contains(line, []byte("__REALTIME_TIMESTAMP")) {
+			return log, nil
+		}
+		if _, err := log.clock.parse(line); err == nil {
+			return log, nil
+		}
+	}
+	if len(head) == 0 { // as logs are that were rotated a moment ago
+		return log, nil
+	}
+	return nil, fmt.Errorf("neither a capture (pcap, pcapng) nor a log with times: it begins with %q", head[:min(len(head), 16)])
+}
+
+// counter counts what was read.
+type counter struct {
+	io.Reader
+	n int64
+}
+
+func (c *counter) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	c.n += int64(n)
+	return n, err
+}
+
+const (
+	maxLine    = 64 << 10
+	maxRecord  = 256 << 10 // what tcpdump and Wireshark take for the longest packet
+	bufferSize = 2 * maxRecord
+)
+
+var errCut = errors.New("the file ends within this record")
+
+// source hands out records of a file without copying them, and knows where they
+// begin.
+type source struct {
+	buf   *bufio.Reader
+	start int64 // where the record begins that is being read
+	next  int64 // where the next one does
+	line  int   // which line of a log that is
+	cut   bool  // the end was not the end of a record
+}
+
+// peek returns the next n bytes, at most bufferSize. If there is nothing more it
+// returns io.EOF; if there is less, the rest is passed over and it is damage.
+func (s *source) peek(n int) ([]byte, error) {
+	b, err := s.buf.Peek(n)
+	if err != nil {
+		if len(b) == 0 && err == io.EOF {
+			return nil, io.EOF
+		}
+		s.skip(len(b))
+		return nil, s.cutOff(err)
+	}
+	return b, nil
+}
+
+// skip passes over n bytes.
+func (s *source) skip(n int) error {
+	skipped, err := s.buf.Discard(n)
+	s.next += int64(skipped)
+	if err != nil {
+		return s.cutOff(err)
+	}
+	return nil
+}
+
+// cutOff says what it means that a record ends with an error: a file that was
+// cut, also before gzip's own end, is damaged at one place, and then at its end.
+func (s *source) cutOff(err error) error {
+	switch {
+	case err != io.EOF && err != io.ErrUnexpectedEOF:
+		return err
+	case s.cut:
+		return io.EOF
+	}
+	s.cut = true
+	return damage{errCut}
+}
+
+// readLine returns the next line without its end. One that is longer than
+// maxLine is passed over, and is damage.
+func (s *source) readLine() ([]byte, error) {
+	s.start = s.next
+	s.line++
+	length := 0
+	for {
+		b, err := s.buf.ReadSlice('\n')
+		length += len(b)
+		s.next += int64(len(b))
+		switch {
+		case err == bufio.ErrBufferFull:
+			continue
+		case err == io.EOF && length == 0:
+			return nil, io.EOF
+		case err != nil && err != io.EOF:
+			return nil, s.cutOff(err)
+		case length > maxLine:
+			return nil, damagef("a line of %d bytes, more than the %d that are read", length, maxLine)
+		}
+		return bytes.TrimRight(b, "\r\n"), nil
+	}
+}
