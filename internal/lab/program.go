@@ -29,6 +29,7 @@ var Programs = []Outside{
 	{"bash", "bash", "command lines in portmon's scripts and documents"},
 	{"dpkg", "dpkg", "installation of the deb"},
 	{"dpkg-deb", "dpkg", "contents of the deb"},
+	{"editcap", "wireshark-common", "captures in the formats of Wireshark"},
 	{"fail2ban-client", "fail2ban", "the fail2ban action and jails"},
 	{"fail2ban-python", "fail2ban", "the fail2ban action"},
 	{"fail2ban-server", "fail2ban", "the fail2ban action"},
@@ -58,6 +59,7 @@ var Programs = []Outside{
 	{"systemctl", "systemd", "what the deb enables"},
 	{"systemd-analyze", "systemd", "the units"},
 	{"tar", "tar", "the packages"},
+	{"tcpdump", "tcpdump", "captures by tcpdump"},
 	{"true", "coreutils", "commands for notices"},
 	{"unshare", "util-linux", "installation of the deb"},
 }
