@@ -6,6 +6,7 @@ BENCHSTAT    = $(GO) run golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-2
 # other reason, so `check` counts.
 FUZZTIME    ?= 10s
 BENCHFLAGS  ?=
+RACE        ?= $(GO) test -race -timeout 30m ./...
 # The packages that users build are the first; the others only test and measure, with modules that it does not need.
 MODULES     := . internal/bench packaging
 SUITES      ?= bullseye bookworm trixie sid
@@ -25,7 +26,7 @@ test-modules: ## run the tests of the packages, which need rpm, shellcheck, nix 
 	$(GO) test -C internal/bench ./...
 
 race: ## run all tests with the race detector
-	$(GO) test -race -timeout 30m ./...
+	$(RACE)
 
 lint: ## gofmt, go vet, staticcheck, go mod tidy in each module: report, change nothing
 	@out=$$(gofmt -l .); test -z "$$out" || { echo "gofmt would change: $$out"; exit 1; }
