@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -131,7 +132,11 @@ func reply(w http.ResponseWriter, v any, err error) {
 func forget(f func(context.Context, *http.Request, []netip.Prefix) (had []netip.Prefix, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var prefixes []netip.Prefix
-		if err := json.NewDecoder(r.Body).Decode(&prefixes); err != nil {
+		body, err := io.ReadAll(r.Body) // of it all before it is decoded, which may take longer than a client may
+		if err == nil {
+			err = json.Unmarshal(body, &prefixes)
+		}
+		if err != nil {
 			http.Error(w, fmt.Sprintf("read the request: %v", err), http.StatusBadRequest)
 			return
 		}
