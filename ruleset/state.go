@@ -37,7 +37,8 @@ type State struct {
 
 // Counter is the value of a named counter.
 type Counter struct {
-	Packets, Bytes uint64
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
 }
 
 // Read reads the state of the inet table of that name. Missing privilege is

@@ -190,6 +190,7 @@ func (p *cli) apply(c *nftset.Conn, a attempt) error {
 		case err != nil:
 			p.warn("remembered bans are not put back: %v", err)
 		}
+		p.count(h, r.Created)
 	}
 	p.adviseOn(h, r, conf, a.facts)
 	if _, ssh := p.sshPeer(); ssh && first {

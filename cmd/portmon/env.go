@@ -11,6 +11,7 @@ import (
 
 	"github.com/portmon/portmon/internal/listeners"
 	"github.com/portmon/portmon/internal/route"
+	"github.com/portmon/portmon/internal/stats"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -78,7 +79,8 @@ type cli struct {
 	// it is not known. See findState.
 	state    string
 	stateErr error
-	hangs    bool // there is a watcher that does not answer
+	hangs    bool            // there is a watcher that does not answer
+	learned  []stats.Offence // that are for the statistics
 }
 
 // tableName is the name of the table. No configuration changes it.

@@ -240,6 +240,8 @@ func (p *cli) revert(c *nftset.Conn, t *lastgood.Trial, before *copied) (string,
 	if w != nil {
 		defer w.Close()
 		_ = w.Swapping() // one that hangs is no reason to leave the table as it is
+	} else {
+		p.countTable(c)
 	}
 	failed := c.Restore(before.Snapshot, func(s *nftset.Set) bool {
 		role, _ := ruleset.RoleOf(s.Name)
@@ -254,8 +256,17 @@ func (p *cli) revert(c *nftset.Conn, t *lastgood.Trial, before *copied) (string,
 	}
 	if w != nil { // before it goes on
 		err = errors.Join(err, w.Reload(nil))
+	} else {
+		p.countTable(c)
 	}
 	return keeperReverted, errors.Join(failed, err, p.remember(c, w, before))
+}
+
+// countTable is count, of whatever table there is.
+func (p *cli) countTable(c *nftset.Conn) {
+	if h, err := ruleset.Open(c, tableName); err == nil && h.Exists {
+		p.count(h, false)
+	}
 }
 
 // applyGood applies the last good configuration.

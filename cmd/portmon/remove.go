@@ -46,6 +46,9 @@ offences are still remembered.`,
 			if err := p.endTrial(); err != nil && !errors.Is(err, fs.ErrPermission) {
 				p.warn("the table may be put back when the trial ends: %v", err)
 			}
+			if w == nil {
+				p.count(h, false)
+			}
 			existed, err := ruleset.Remove(c, tableName)
 			switch {
 			case err != nil:

@@ -58,7 +58,7 @@ func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) (put bool, err erro
 			}
 		}
 		b.SetTable(h.Handle)
-		catchUp(b, held, same)
+		p.catchUp(b, held, same)
 		b.SetObserved(h.Observe)
 		return nil
 	})

@@ -72,7 +72,7 @@ func (p *cli) save(h *ruleset.Handle) error {
 		if report.Missing {
 			b.SetTable(h.Handle)
 		}
-		catchUp(b, held, same)
+		p.catchUp(b, held, same)
 		b.SetObserved(h.Observe)
 		for row := range b.Rows() {
 			if row.Banned {
@@ -82,6 +82,7 @@ func (p *cli) save(h *ruleset.Handle) error {
 		return nil
 	})
 	if err == nil {
+		p.count(h, false)
 		p.print("%s: saved %s\n", p.state, text.Plural(bans, "ban"))
 	}
 	return err

@@ -141,8 +141,9 @@ func sameTable(r book.Report, h *ruleset.Handle) bool { return r.Saved.SameTable
 
 // catchUp enters what a table holds into a book, and if the book is about that
 // table, removes what it does not hold any more.
-func catchUp(b, held *book.Book, sameTable bool) {
-	b.Sweep(book.ReadClock())
+func (p *cli) catchUp(b, held *book.Book, sameTable bool) {
+	now := book.ReadClock()
+	b.Sweep(now)
 	if sameTable {
 		for row := range b.Rows() {
 			now, _ := held.Get(row.Source)
@@ -157,6 +158,6 @@ func catchUp(b, held *book.Book, sameTable bool) {
 		}
 	}
 	for row := range held.Rows() {
-		b.Learn(row)
+		p.learn(b, row, now)
 	}
 }

@@ -296,7 +296,7 @@ func (p *cli) forgetInBook(h *ruleset.Handle, alone, within []netip.Prefix, lift
 			if err != nil {
 				return err
 			}
-			catchUp(b, held, true)
+			p.catchUp(b, held, true)
 		}
 		forget(b)
 		return nil

@@ -101,6 +101,7 @@ func (w *Watcher) Save(ctx context.Context) error {
 	err := w.call(ctx, func() {
 		// The messages come first, if they are in time: they have the ports.
 		w.core.readSoon(book.ReadClock().Boot.Add(heldBack))
+		w.core.toCount = true
 		w.waiting = append(w.waiting, saved)
 	})
 	if err != nil {
@@ -156,6 +157,9 @@ func (w *Watcher) Applying(ctx context.Context) error {
 // when it returns, nothing is changed or read, nor heard of, until Swapped, or
 // for a minute.
 func (w *Watcher) Swapping(ctx context.Context) error {
+	if err := w.count(ctx); err != nil {
+		return err
+	}
 	for changing := true; changing; {
 		err := w.call(ctx, func() {
 			if w.core.paused == 0 {
@@ -197,6 +201,9 @@ func (w *Watcher) resume() {
 // seconds: it is not made again then, and its bans are forgotten. The steps of
 // the ladder are not.
 func (w *Watcher) Removing(ctx context.Context) error {
+	if err := w.count(ctx); err != nil {
+		return err
+	}
 	return w.call(ctx, func() { w.core.onRemoving(book.ReadClock()) })
 }
 

@@ -28,6 +28,7 @@ type changed struct {
 	change
 	refused []error // of the records put, by their place; nil if none was
 	saw     look
+	made    bool // the table was made
 	err     error
 }
 
@@ -64,8 +65,8 @@ func (k *core) nextChange(now book.Clock) (c change, ok bool) {
 	case t.state == present && len(k.netEnds) > 0 && now.Boot >= k.netEnds[0].Add(settling):
 		c.tidy = true
 		k.netEnds = slices.DeleteFunc(k.netEnds, func(end book.Moment) bool { return now.Boot >= end.Add(settling) })
-	case now.Boot >= t.nextLook() && k.begun:
-		c.look, t.suspected = t.seen, false
+	case (now.Boot >= t.nextLook() || k.toCount) && k.begun:
+		c.look, t.suspected, k.toCount = t.seen, false, false
 	default:
 		return c, false
 	}
@@ -99,12 +100,16 @@ func (k *core) onChanged(c changed, now book.Clock) {
 	k.changing = false
 	switch {
 	case c.look != nil:
+		if c.err == nil {
+			k.addTable(c.saw.table, now)
+		}
 		if k.table.lookedAt = now.Boot; c.err != nil || c.look != k.table.seen {
 			k.table.suspect() // what was seen is of another table or configuration
 		} else {
 			k.onLook(c.saw, now)
 		}
 	case c.apply:
+		k.table.made = k.table.made || c.made
 		k.onApplied(c.err, now)
 	case c.tidy && c.err != nil:
 		k.tidyAt(now.Boot.Add(pause))

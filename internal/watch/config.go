@@ -25,6 +25,8 @@
 package watch
 
 import (
+	"net/netip"
+
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -49,6 +51,10 @@ type Config struct {
 	// State is the file of the book; without one, the book is in memory only.
 	// Changes are written within a second.
 	State string
+
+	// Locate, unless nil, returns where an address is: the code of its country,
+	// its network such as "AS3320", and the name of that. It must not block.
+	Locate func(netip.Addr) (country, network, name string)
 
 	// Ready, unless nil, is called once, when the table has been compared with
 	// the book and what it lacked was put back.

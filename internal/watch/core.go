@@ -6,6 +6,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/nflog"
+	"github.com/portmon/portmon/internal/stats"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -22,6 +23,8 @@ type core struct {
 
 	counters counters
 	census   census
+	tally    *stats.Stats
+	locate   func(netip.Addr) (country, network, name string) // nil: not known
 	news     []News
 
 	pending []nftset.Event // of a transaction whose end has not come yet
@@ -36,6 +39,7 @@ type core struct {
 
 	// What is to be changed in it.
 	changing  bool                         // a change is being made
+	toCount   bool                         // the counters of the table are to be read at once
 	changedAt book.Moment                  // when the last one was done
 	toPut     map[netip.Prefix]bool        // sources to be put as the book has them; true: put back
 	recent    map[netip.Prefix]book.Moment // sources that we put or lifted a moment ago, and when
@@ -80,7 +84,7 @@ func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book
 	}
 	return &core{
 		spec: spec, wanted: ruleset.Compile(spec), book: b, own: own, table: t,
-		readAt: now.Boot, sweptAt: now.Boot,
+		readAt: now.Boot, sweptAt: now.Boot, tally: stats.New(time.Local),
 		toAsk: make(map[netip.Prefix]struct{}), toPut: make(map[netip.Prefix]bool), toLift: make(map[netip.Prefix]struct{}),
 		toEnd:  make(map[netip.Prefix]struct{}),
 		lifted: make(map[netip.Prefix]lifting), recent: make(map[netip.Prefix]book.Moment),
@@ -105,6 +109,7 @@ func (k *core) reconfigure(spec ruleset.Spec, applied *Applied, maxRows int, now
 		}
 	}
 	t := &k.table // whatever was wrong or tried with it was by another configuration
+	t.madeBy = min(t.madeBy, now.Boot.Add(settling))
 	t.held, t.wrongSince, t.repairAt, t.failures, t.lookedAt = 0, 0, 0, 0, 0
 	t.seen = &look{exists: t.seen.exists, current: t.seen.current, wrong: t.seen.wrong, adopt: applied == nil} // to be compared anew
 	t.suspect()
@@ -160,8 +165,11 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 	if _, recent := k.recent[source]; !observed && (recent || at <= k.table.newAt) {
 		k.putLater(source, false) // the ban may have gone with the previous table, or we replaced it
 	}
-	if counted {
-		k.publish(offenceNews(row))
+	switch {
+	case counted:
+		k.publish(offenceNews(row, before))
+	case found && before.Port == 0:
+		k.tally.NamePort(now.Time(row.Last), row.Proto, row.Port)
 	}
 }
 
@@ -283,10 +291,14 @@ func (k *core) isDrill(source netip.Prefix) bool {
 	return false
 }
 
-// takeNews returns the news since it was called last.
-func (k *core) takeNews() []News {
+// takeNews returns the news since it was called last, and adds the bans among
+// them to the statistics.
+func (k *core) takeNews(now book.Clock) []News {
 	news := k.news
 	k.news = nil
+	for i := range news {
+		k.addToTally(&news[i], now)
+	}
 	return news
 }
 
@@ -348,7 +360,7 @@ func (k *core) settled() bool {
 
 // quiet reports whether nothing is left to ask or to change.
 func (k *core) quiet() bool {
-	return k.readAt == 0 && k.reading == nil && !k.changing && !k.owes() &&
+	return k.readAt == 0 && k.reading == nil && !k.changing && !k.owes() && !k.toCount &&
 		(k.table.state != present || len(k.toAsk) == 0 && !k.nets)
 }
 
@@ -370,6 +382,9 @@ func (k *core) idle(now book.Clock) time.Duration {
 		return k.paused.Sub(now.Boot)
 	}
 	next := k.table.nextLook()
+	if k.toCount && k.begun {
+		next = 0
+	}
 	if at, ok := k.table.applyAt(); ok {
 		next = min(next, at)
 	}
@@ -387,10 +402,14 @@ func (k *core) idle(now book.Clock) time.Duration {
 
 // untilSync returns for how long there is nothing to write.
 func (k *core) untilSync(now book.Clock) time.Duration {
+	left := time.Hour
 	if at, ok := k.book.NextSync(); ok {
-		return at.Sub(now.Boot)
+		left = at.Sub(now.Boot)
 	}
-	return time.Hour
+	if at, ok := k.tally.NextWrite(); ok {
+		left = min(left, at.Sub(now.Boot))
+	}
+	return left
 }
 
 // flush hands the changes of the book to the kernel. wait, unless nil, returns

@@ -18,7 +18,7 @@ var pair = []netip.Prefix{netip.MustParsePrefix("198.18.0.0/32"), netip.MustPars
 
 // told returns the kinds of the news since it was asked last.
 func (m *model) told() (kinds []Kind) {
-	for _, n := range m.core.takeNews() {
+	for _, n := range m.core.takeNews(m.now) {
 		kinds = append(kinds, n.Kind)
 	}
 	return kinds

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/stats"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -102,7 +103,9 @@ func makeChange(c *nftset.Conn, todo change) changed {
 	case todo.look != nil:
 		done.saw, done.err = lookAt(c, todo.spec, *todo.look)
 	case todo.apply:
-		_, done.err = ruleset.Apply(c, todo.spec)
+		var plan *ruleset.Plan
+		plan, done.err = ruleset.Apply(c, todo.spec)
+		done.made = plan != nil && plan.Created
 	default:
 		var h *ruleset.Handle
 		if h, done.err = ruleset.Open(c, todo.spec.Table); done.err != nil {
@@ -169,7 +172,10 @@ func lookAt(c *nftset.Conn, spec ruleset.Spec, before look) (look, error) {
 	if err != nil {
 		return look{}, err
 	}
-	l := look{generation: s.Generation, exists: s.Exists, current: before.current, wrong: before.wrong, observes: s.Observe, sealed: s.Digest != ""}
+	l := look{
+		generation: s.Generation, exists: s.Exists, current: before.current, wrong: before.wrong, observes: s.Observe,
+		sealed: s.Digest != "", table: stats.TableOf(s),
+	}
 	if before.adopt && l.sealed {
 		spec.Observe = l.observes
 	}

@@ -19,6 +19,9 @@ type News struct {
 	// Proto and Port are those of a packet of the offence; 0 if not known.
 	Proto uint8
 	Port  uint16
+	// At is when an offence was, and Before when the source offended the time
+	// before; 0 if that is not known.
+	At, Before book.Moment
 	// Until is when the ban ends, unless it is Forever; 0 if the news is of no
 	// ban.
 	Until   book.Moment
@@ -78,12 +81,13 @@ func banNews(kind Kind, r book.Row) News {
 }
 
 // offenceNews returns the news of the offence that a row was last banned for.
-func offenceNews(r book.Row) News {
+// before is the row as it was until then.
+func offenceNews(r, before book.Row) News {
 	kind := Banned
 	if r.Step > 1 {
 		kind = Escalated
 	}
 	n := banNews(kind, r)
-	n.Proto, n.Port = r.Proto, r.Port
+	n.Proto, n.Port, n.At, n.Before = r.Proto, r.Port, r.Last, before.Last
 	return n
 }

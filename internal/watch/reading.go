@@ -380,7 +380,7 @@ func (k *core) onShownBan(row, before book.Row, lately bool, now book.Clock) {
 	row, counted := k.book.Learn(row)
 	switch {
 	case counted:
-		k.publish(offenceNews(row))
+		k.publish(offenceNews(row, before))
 	case row.ByHand && !known && lately:
 		k.publish(banNews(ByHand, row))
 	}

@@ -13,6 +13,10 @@ import (
 // longer: what must not be missed is read from the sets.
 const heldBack = 30 * time.Millisecond
 
+// lockPatience is how long to wait for a file: a command may have it for a
+// moment.
+const lockPatience = 5 * time.Second
+
 // begin opens the book and makes the core.
 func (w *Watcher) begin() error {
 	s, err := ruleset.Read(w.editor, w.config.Spec.Table)
@@ -36,6 +40,7 @@ func (w *Watcher) begin() error {
 		b.SetObserved(true)
 	}
 	w.core = newCore(spec, b, w.editor.PortID(), known, now)
+	w.core.tally, w.core.locate = w.openTally(book.Here(s.Handle), now), w.config.Locate
 	return nil
 }
 
@@ -46,9 +51,7 @@ func (w *Watcher) openBook(here book.Origin, now book.Clock) (*book.Book, book.O
 	if w.config.State == "" {
 		return book.New(rows), book.Origin{}
 	}
-	// A command may have it for a moment.
-	const wait = 5 * time.Second
-	b, report, err := book.Open(book.Config{Path: w.config.State, MaxRows: rows, Here: here, Now: now, Wait: wait})
+	b, report, err := book.Open(book.Config{Path: w.config.State, MaxRows: rows, Here: here, Now: now, Wait: lockPatience})
 	if err == nil && report.Origin != nil {
 		// What was written on another machine is of no use here, as after this
 		// one was cloned: the file is kept aside. Another network namespace may
@@ -84,14 +87,24 @@ func (w *Watcher) sync(now book.Clock) {
 		asked, w.waiting = append(asked, w.waiting...), nil
 	}
 	wait, err := w.core.flush(now)
-	if wait == nil {
+	count := w.core.tally.Flush(now)
+	if wait == nil && count == nil {
 		w.onSynced(err, false, asked)
 		return
 	}
 	w.syncing = true
 	w.beside.Go(func() {
-		err := wait()
-		w.pass(w.calls, func() { w.onSynced(err, true, asked) })
+		if wait != nil {
+			err = wait()
+		}
+		var fault error
+		if count != nil { // if it is killed before that, better too few are counted than too many
+			fault = count()
+		}
+		w.pass(w.calls, func() {
+			w.fault(fault)
+			w.onSynced(err, wait != nil, asked)
+		})
 	})
 }
 
@@ -151,10 +164,12 @@ func (w *Watcher) end() error {
 	if todo, ok := w.core.nextChange(now); ok && todo.put != nil {
 		w.onChanged(makeChange(w.editor, todo))
 	}
-	if news := w.core.takeNews(); len(news) > 0 && w.config.News != nil {
+	if news := w.core.takeNews(now); len(news) > 0 && w.config.News != nil {
 		w.config.News(news)
 	}
 	err := w.core.close(now)
+	w.closeTally(now)
+	w.answerCounting(nil)
 	for _, saved := range append(w.waiting, w.unbanned...) {
 		saved <- err
 	}

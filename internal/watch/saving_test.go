@@ -62,7 +62,10 @@ func TestSavedByItself(t *testing.T) {
 	lab.Await(t, "the offences are saved", func() bool { return len(l.saved(path)) == len(offenders) })
 	lab.Await(t, "all is written", func() bool {
 		var idle bool
-		if err := w.call(t.Context(), func() { idle = !w.syncing && w.core.untilSync(now()) == time.Hour }); err != nil {
+		if err := w.call(t.Context(), func() {
+			_, dirty := w.core.book.NextSync()
+			idle = !w.syncing && !dirty
+		}); err != nil {
 			t.Fatal(err)
 		}
 		return idle

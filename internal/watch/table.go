@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/stats"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -23,6 +24,8 @@ type table struct {
 	// enforced now.
 	enforcedAt book.Moment
 	removal    book.Moment // until when its end is portmon remove's work
+	madeBy     book.Moment // until when a new one is portmon apply's work
+	made       bool        // portmon has made the one that will be seen next
 
 	// Whether it is what it must be.
 	seen       *look       // another one for each look, table and configuration
@@ -73,7 +76,9 @@ func (t *table) suspect() { t.suspected = true }
 func (k *core) onRemoving(now book.Clock) { k.table.removal = now.Boot.Add(grace) }
 
 // onApplying records that the user is about to change the table.
-func (k *core) onApplying(now book.Clock) { k.table.held = now.Boot.Add(grace) }
+func (k *core) onApplying(now book.Clock) {
+	k.table.held, k.table.madeBy = now.Boot.Add(grace), now.Boot.Add(grace)
+}
 
 // onMode handles that the table was applied in a mode. What is being read may be
 // of the one before.
@@ -100,6 +105,7 @@ func (k *core) onSwapped(handle uint64, rows *book.Book, now book.Clock) {
 		t.state = absent
 	}
 	t.handle, t.known, t.swapped, k.swapped = handle, handle, handle, now.Boot
+	t.made = false // its counters were put back too
 	clear(k.lifted)
 	clear(k.recent)
 	k.pending = nil
@@ -137,6 +143,7 @@ func (k *core) onTableNew(now book.Clock) {
 	k.dropPlans()
 	t := &k.table
 	t.state, t.handle, t.known, t.newAt = present, 0, 0, now.Boot
+	t.made = t.made || now.Boot < t.madeBy
 	t.seen = &look{generation: t.seen.generation, exists: true, current: t.seen.current, wrong: t.seen.wrong, adopt: t.seen.adopt}
 	t.suspect()
 	k.readAt = now.Boot
@@ -168,6 +175,7 @@ type look struct {
 	observes   bool   // it drops nothing
 	sealed     bool   // that is certain
 	adopt      bool   // before the look: that is how it is to be
+	table      stats.Table
 }
 
 // nextLook returns when to look at the table next.

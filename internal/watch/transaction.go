@@ -197,7 +197,7 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed book.R
 			k.escalate(&row, before, now)
 		}
 		if row, counted := k.book.Learn(row); counted {
-			k.publish(offenceNews(row))
+			k.publish(offenceNews(row, before))
 		}
 	default:
 		row.Step, row.StepUntil = climbed.Step, climbed.StepUntil

@@ -36,6 +36,7 @@ type Watcher struct {
 	changing, syncing bool
 	logEnded          bool
 	waiting, unbanned []chan<- error // for what Save has read to be on the disk; for what is in the book now
+	counting          []chan<- error // for the counters to be read
 	ready             bool
 	saves, failures   uint64
 	saveError         error
@@ -138,8 +139,9 @@ func (w *Watcher) dispatch() {
 			w.pass(w.calls, func() { w.onChanged(c) })
 		})
 	}
+	news := w.core.takeNews(now)
 	w.sync(now)
-	if news := w.core.takeNews(); len(news) > 0 && w.config.News != nil {
+	if len(news) > 0 && w.config.News != nil {
 		w.config.News(news)
 	}
 	if !w.ready && w.core.settled() {
@@ -178,6 +180,9 @@ func (w *Watcher) onAnswer(a answer) {
 func (w *Watcher) onChanged(c changed) {
 	w.changing = false
 	w.core.onChanged(c, book.ReadClock())
+	if c.look != nil && !w.core.toCount {
+		w.answerCounting(c.err)
+	}
 	if c.err != nil && !gone(c.err) {
 		w.fault(c.err)
 	}

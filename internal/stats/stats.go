@@ -1,0 +1,413 @@
+// Package stats counts what the table and its bans have done, by hour and by
+// day, and keeps that for 400 days in a file of its own beside the book.
+//
+// Packets are those of the table's counters. Which table they were last read
+// of, and what they were then, is kept with the counts, in the same line of the
+// file: so what a counter has grown since is added once, whoever reads it next,
+// also after a kill or a reboot.
+package stats
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/ruleset"
+)
+
+const (
+	keepHours = 14 * 24 // for as long, hours are kept apart
+	keepDays  = 400
+	// maxNamed bounds each of what is counted by name in an hour or a day:
+	// ports, countries, networks. The rest is summed as Other.
+	maxNamed = 12
+	maxName  = 40 // characters of the name of a network
+)
+
+// Other is the name under which the rest is counted.
+const Other = "other"
+
+// Count is what happened in an hour, on a day, or in all.
+type Count struct {
+	// Packets are those of the table's counters, and Bytes those of the packets
+	// dropped as their source is banned.
+	Packets map[string]uint64 `json:"packets,omitempty"`
+	Bytes   uint64            `json:"bytes,omitempty"`
+	// Bans counts those that were noted as they were made, by cause and step:
+	// "trap 1". Ports, Countries and Networks count the offences among them:
+	// "tcp/23", "DE", "AS3320".
+	Bans      map[string]uint64 `json:"bans,omitempty"`
+	Ports     map[string]uint64 `json:"ports,omitempty"`
+	Countries map[string]uint64 `json:"countries,omitempty"`
+	Networks  map[string]uint64 `json:"networks,omitempty"`
+	// Sources are those that offended, each once; DaySources those of them that
+	// had not yet on that day, so that their sum over a day is right; and New
+	// those that had not ever, as far as is remembered.
+	Sources    uint64 `json:"sources,omitempty"`
+	DaySources uint64 `json:"day_sources,omitempty"`
+	New        uint64 `json:"new,omitempty"`
+	// Observed reports that the table was at times in observe mode: then what
+	// is counted as dropped was only to be.
+	Observed bool `json:"observed,omitempty"`
+}
+
+// named are the counts by name that are bounded.
+func (c *Count) named() [3]*map[string]uint64 {
+	return [...]*map[string]uint64{&c.Ports, &c.Countries, &c.Networks}
+}
+
+// Add adds what happened at another time.
+func (c *Count) Add(d *Count) {
+	sum(&c.Packets, d.Packets)
+	sum(&c.Bans, d.Bans)
+	from := *d
+	for i, m := range c.named() {
+		sum(m, *from.named()[i])
+	}
+	c.Bytes += d.Bytes
+	c.Sources += d.Sources
+	c.DaySources += d.DaySources
+	c.New += d.New
+	c.Observed = c.Observed || d.Observed
+}
+
+func sum(to *map[string]uint64, from map[string]uint64) {
+	for name, n := range from {
+		bump(to, name, n)
+	}
+}
+
+func bump(m *map[string]uint64, name string, n uint64) {
+	if *m == nil {
+		*m = make(map[string]uint64)
+	}
+	(*m)[name] += n
+}
+
+// trim keeps the largest of what is counted by name, and of those that are
+// alike the one that was counted last.
+func trim(m map[string]uint64, last string) {
+	for len(m) > maxNamed {
+		least := ""
+		for name, n := range m {
+			if name != Other && name != last && (least == "" || n < m[least] || n == m[least] && name > least) {
+				least = name
+			}
+		}
+		m[Other] += m[least]
+		delete(m, least)
+	}
+}
+
+// Item is a name and how often it was counted.
+type Item struct {
+	Name  string `json:"name"`
+	Count uint64 `json:"count"`
+}
+
+// Top returns the largest of what is counted by name, largest first. The rest
+// is in rest.
+func Top(m map[string]uint64, n int) (top []Item, rest uint64) {
+	for name, count := range m {
+		if name == Other {
+			rest += count
+		} else {
+			top = append(top, Item{name, count})
+		}
+	}
+	slices.SortFunc(top, func(a, b Item) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Name, b.Name))
+	})
+	for ; len(top) > n; top = top[:len(top)-1] {
+		rest += top[len(top)-1].Count
+	}
+	return top, rest
+}
+
+// Table is what the counters of a table were at a moment.
+type Table struct {
+	book.Origin
+	Counters map[string]ruleset.Counter `json:"counters"`
+}
+
+// TableOf returns the counters of a table that was read just now.
+func TableOf(s *ruleset.State) Table {
+	t := Table{Origin: book.Of(s), Counters: make(map[string]ruleset.Counter)}
+	for _, name := range ruleset.Counters() { // others may have added some, of any name
+		if c, ok := s.Counters[name]; ok {
+			t.Counters[name] = c
+		}
+	}
+	return t
+}
+
+// Offence is a ban that was made.
+type Offence struct {
+	At    time.Time
+	Cause ruleset.Cause
+	Step  int // of the ladder; 0 if it did not make the ban, which is no offence then
+	Proto uint8
+	Port  uint16
+	// First reports that no earlier offence of the source is on record, and
+	// Before is when that was; zero if it is not known.
+	First    bool
+	Before   time.Time
+	Observed bool
+	// Where the source is; empty if it is not known.
+	Country string
+	Network string // "AS3320"
+	Name    string // of the network
+}
+
+// Stats are the counts. They are not safe for concurrent use.
+type Stats struct {
+	hours map[Hour]*Count
+	days  map[string]*Count // by date
+	names map[string]string // of networks
+	named map[string]string // those that are not in the file yet
+	table Table             // as it was counted last
+	zone  *time.Location    // of the days
+
+	changed map[Hour]bool // since they were written
+	store   *store        // nil: in memory only
+}
+
+// New returns counts that are kept in memory only. Days are those of the zone.
+func New(zone *time.Location) *Stats {
+	return &Stats{
+		hours: make(map[Hour]*Count), days: make(map[string]*Count), names: make(map[string]string),
+		named: make(map[string]string), zone: zone, changed: make(map[Hour]bool),
+	}
+}
+
+// hour returns the count of an hour that is about to change.
+func (s *Stats) hour(at time.Time) *Count {
+	h := hourOf(at)
+	if s.hours[h] == nil {
+		s.hours[h] = new(Count)
+	}
+	s.changed[h] = true
+	return s.hours[h]
+}
+
+// AddTable adds what the counters of a table have grown since they were added
+// last. fresh says that portmon has made this table since, whose counters then
+// began at 0. Those of any other table that was not seen before may be older
+// than it is, as those of a saved ruleset are: they are counted from now on. It
+// reports whether the table was not seen before.
+func (s *Stats) AddTable(t Table, fresh bool, now time.Time) (first bool) {
+	if t.Table == 0 {
+		return false // there is none
+	}
+	same := t.SameTable(s.table.Origin)
+	if !same {
+		s.hurry() // or after a kill it would not be known
+	}
+	if !same && !fresh {
+		s.table = t
+		s.hour(now)
+		return true
+	}
+	grown := new(Count)
+	for name, c := range t.Counters {
+		before := s.table.Counters[name]
+		if !same || c.Packets < before.Packets || c.Bytes < before.Bytes { // or it was reset
+			before = ruleset.Counter{}
+			s.hurry() // or after a kill it would not be seen
+		}
+		if n := c.Packets - before.Packets; n > 0 {
+			bump(&grown.Packets, name, n)
+			if name == ruleset.CounterDropped {
+				grown.Bytes += c.Bytes - before.Bytes
+			}
+		}
+	}
+	if same && t.Observe == s.table.Observe && maps.Equal(t.Counters, s.table.Counters) {
+		return false
+	}
+	grown.Observed = t.Observe && grown.Packets != nil
+	s.table = t
+	s.hour(now).Add(grown)
+	return !same
+}
+
+// hurry has what was added written soon.
+func (s *Stats) hurry() {
+	if s.store != nil {
+		s.store.urgent = true
+	}
+}
+
+// AddOffence adds a ban that was made.
+func (s *Stats) AddOffence(o Offence) {
+	c := s.hour(o.At)
+	made := o.Cause.String()
+	if o.Step > 0 {
+		made += " " + strconv.Itoa(o.Step)
+	}
+	bump(&c.Bans, cmp.Or(made, Other), 1)
+	c.Observed = c.Observed || o.Observed
+	s.hurry()
+	if o.Step == 0 {
+		return
+	}
+	port := text.Port(o.Proto, o.Port)
+	for i, name := range []string{cmp.Or(port, Other), o.Country, o.Network} {
+		if m := c.named()[i]; name != "" {
+			bump(m, name, 1)
+			trim(*m, name)
+		}
+	}
+	if o.Network != "" && o.Name != "" {
+		if name := text.Shorten(text.Printable(o.Name), maxName); s.names[o.Network] != name {
+			s.names[o.Network], s.named[o.Network] = name, name
+		}
+	}
+	if o.First {
+		c.New++
+	}
+	if hourOf(o.Before) != hourOf(o.At) {
+		c.Sources++
+	}
+	if s.date(o.Before) != s.date(o.At) {
+		c.DaySources++
+	}
+}
+
+// NamePort says at which port an offence of some time ago was, which was added
+// without.
+func (s *Stats) NamePort(at time.Time, proto uint8, port uint16) {
+	if c := s.hour(at); c.Ports[Other] > 0 {
+		if c.Ports[Other]--; c.Ports[Other] == 0 {
+			delete(c.Ports, Other)
+		}
+		name := text.Port(proto, port)
+		bump(&c.Ports, name, 1)
+		trim(c.Ports, name)
+	}
+}
+
+// NetworkName returns the name of a network; "" if none is known.
+func (s *Stats) NetworkName(network string) string { return s.names[network] }
+
+// Hour is an hour since 1970.
+type Hour int64
+
+func hourOf(t time.Time) Hour { return Hour(t.Unix() / 3600) }
+
+// Time returns when an hour begins.
+func (h Hour) Time() time.Time { return time.Unix(int64(h)*3600, 0).UTC() }
+
+const hourLayout = "2006-01-02T15Z"
+
+// MarshalText implements [encoding.TextMarshaler].
+func (h Hour) MarshalText() ([]byte, error) { return h.Time().AppendFormat(nil, hourLayout), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (h *Hour) UnmarshalText(b []byte) error {
+	t, err := time.Parse(hourLayout, string(b))
+	*h = hourOf(t)
+	return err
+}
+
+func (s *Stats) date(t time.Time) string { return t.In(s.zone).Format(time.DateOnly) }
+
+// fold sums up the days whose hours are not kept apart any more, and forgets
+// those that are too old. What a wrong clock has counted is not let grow.
+func (s *Stats) fold(now time.Time) {
+	hours := slices.Sorted(maps.Keys(s.hours))
+	for i, h := range hours {
+		if h > hourOf(now)-keepHours && len(hours)-i <= 2*keepHours {
+			break
+		}
+		day := s.day(s.date(h.Time()))
+		day.Add(s.hours[h])
+		day.Sources = day.DaySources
+		delete(s.hours, h)
+	}
+	dates := slices.Sorted(maps.Keys(s.days))
+	oldest := s.date(now.AddDate(0, 0, -keepDays))
+	for i, date := range dates {
+		if date <= oldest || len(dates)-i > keepDays {
+			delete(s.days, date)
+			continue
+		}
+		for _, m := range s.days[date].named() {
+			trim(*m, "")
+		}
+	}
+}
+
+func (s *Stats) day(date string) *Count {
+	if s.days[date] == nil {
+		s.days[date] = new(Count)
+	}
+	return s.days[date]
+}
+
+// Day is what happened on a day.
+type Day struct {
+	Date time.Time
+	Count
+}
+
+// Days returns what happened on each of the last days, the oldest first.
+func (s *Stats) Days(n int, now time.Time) []Day {
+	days := make([]Day, n)
+	index := make(map[string]*Day)
+	year, month, day := now.In(s.zone).Date()
+	for i := range days {
+		days[i].Date = time.Date(year, month, day-n+1+i, 0, 0, 0, 0, s.zone)
+		index[s.date(days[i].Date)] = &days[i]
+	}
+	for date, c := range s.days {
+		if d := index[date]; d != nil {
+			d.Add(c)
+		}
+	}
+	for h, c := range s.hours {
+		if d := index[s.date(h.Time())]; d != nil {
+			d.Add(c)
+		}
+	}
+	for i := range days {
+		days[i].Sources = days[i].DaySources
+	}
+	return days
+}
+
+// Hours yields what happened in each hour that is still kept apart, in no
+// order.
+func (s *Stats) Hours(yield func(time.Time, *Count) bool) {
+	for h, c := range s.hours {
+		if !yield(h.Time().In(s.zone), c) {
+			return
+		}
+	}
+}
+
+// Since returns when counting began, as far as is kept; zero if it has not.
+func (s *Stats) Since() (since time.Time) {
+	for date := range s.days {
+		if t, err := time.ParseInLocation(time.DateOnly, date, s.zone); err == nil && (since.IsZero() || t.Before(since)) {
+			since = t
+		}
+	}
+	for h := range s.hours {
+		if t := h.Time().In(s.zone); since.IsZero() || t.Before(since) {
+			since = t
+		}
+	}
+	return since
+}
+
+// isDate reports whether a name is that of a day.
+func isDate(s string) bool {
+	_, err := time.Parse(time.DateOnly, s)
+	return err == nil && strings.TrimSpace(s) == s
+}

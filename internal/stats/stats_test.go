@@ -1,0 +1,319 @@
+package stats
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/folder"
+	"github.com/portmon/portmon/ruleset"
+)
+
+var noon = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+
+// clock returns a reading of both clocks at a moment.
+func clock(at time.Time) book.Clock { return book.Clock{Boot: book.Moment(at.UnixNano()), Wall: at} }
+
+func open(t *testing.T, state string) (*Stats, Report) {
+	t.Helper()
+	s, report, err := Open(state, book.Here(0), time.UTC, clock(noon), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s, report
+}
+
+func write(t *testing.T, s *Stats, at time.Time) {
+	t.Helper()
+	if wait := s.Flush(clock(at)); wait != nil {
+		if err := wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func read(t *testing.T, state string) *Stats {
+	t.Helper()
+	s, report, err := Read(state, time.UTC)
+	if err != nil || report.String() != "" {
+		t.Fatal(err, report)
+	}
+	return s
+}
+
+// total returns the sum of all days.
+func total(s *Stats, now time.Time) (c Count) {
+	for _, d := range s.Days(keepDays, now) {
+		c.Add(&d.Count)
+	}
+	return c
+}
+
+func table(handle uint64, boot string, dropped uint64) Table {
+	return Table{
+		Origin:   book.Origin{Boot: boot, NetNS: 1, Table: handle},
+		Counters: map[string]ruleset.Counter{"dropped": {Packets: dropped, Bytes: 40 * dropped}},
+	}
+}
+
+// What a counter has grown is added once, whatever becomes of the table.
+func TestAddTable(t *testing.T) {
+	s := New(time.UTC)
+	for i, step := range []struct {
+		Table
+		fresh bool
+		want  uint64
+	}{
+		{table(1, "a", 100), false, 0}, // it may hold what was counted before
+		{table(1, "a", 130), false, 30},
+		{table(1, "a", 130), false, 30},
+		{table(1, "a", 0), false, 30}, // nft reset counters
+		{table(1, "a", 150), false, 180},
+		{table(1, "a", 20), false, 200}, // reset, and grown since
+		{table(2, "a", 7), true, 207},   // made anew
+		{table(2, "a", 9), false, 209},
+		{table(2, "b", 50), false, 209}, // the same handle, after a reboot: a saved ruleset
+		{table(2, "b", 51), false, 210},
+		{table(3, "b", 0), true, 210},
+		{table(3, "b", 5), true, 215},
+		{Table{}, false, 215}, // none
+		{table(3, "b", 6), false, 216},
+	} {
+		s.AddTable(step.Table, step.fresh, noon)
+		if got := total(s, noon); got.Packets["dropped"] != step.want || got.Bytes != 40*step.want {
+			t.Fatalf("step %d: got %d packets, %d bytes, want %d packets", i, got.Packets["dropped"], got.Bytes, step.want)
+		}
+	}
+}
+
+// A source counts once an hour, once a day, and once as new.
+func TestAddOffence(t *testing.T) {
+	s := New(time.FixedZone("", 3600)) // where the day ends at 23:00 UTC
+	var before time.Time
+	for i, at := range []time.Time{
+		noon, noon.Add(time.Minute), noon.Add(time.Hour), noon.Add(11 * time.Hour), // the next day
+	} {
+		s.AddOffence(Offence{
+			At: at, Cause: ruleset.CauseTrap, Step: i + 1, Proto: 6, Port: 23, First: i == 0, Before: before,
+			Country: "DE", Network: "AS3320", Name: "Deutsche\x1b Telekom",
+		})
+		before = at
+	}
+	s.AddOffence(Offence{At: noon, Cause: ruleset.CauseHand})
+	days := s.Days(2, noon.Add(12*time.Hour))
+	got := fmt.Sprint(days[0].Sources, days[0].New, days[1].Sources, days[1].New, days[0].Ports, days[1].Bans, days[0].Networks)
+	if want := "1 1 1 0 map[tcp/23:3] map[trap 4:1] map[AS3320:3]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if days[0].Bans["hand"] != 1 {
+		t.Error("the ban by hand is not counted")
+	}
+	for at, c := range s.Hours {
+		if c.Sources != 1 {
+			t.Errorf("%d sources at %v, want 1", c.Sources, at)
+		}
+	}
+	if name := s.NetworkName("AS3320"); name != "Deutsche\uFFFD Telekom" {
+		t.Errorf("the network is called %q", name)
+	}
+}
+
+// 400 days in which as much happens as fits make a file of a few hundred kB,
+// all of which is read back.
+func TestSize(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state.jsonl")
+	s, _ := open(t, state)
+	const hours = 430 * 24
+	random := rand.New(rand.NewPCG(1, 2))
+	packets := uint64(0)
+	largest := int64(0)
+	for hour := range hours {
+		at := noon.Add(time.Duration(hour) * time.Hour)
+		for range 20 {
+			s.AddOffence(Offence{
+				At: at, Cause: ruleset.CauseTrap, Step: 1 + random.IntN(3), Proto: 6, Port: uint16(random.IntN(65536)),
+				Country: string([]byte{'A' + byte(random.IntN(26)), 'A' + byte(random.IntN(26))}),
+				Network: fmt.Sprint("AS", 10_000+random.IntN(60)), Name: "A network with quite a long name",
+			})
+		}
+		packets += 1_000_000
+		tab := table(1, "a", packets)
+		for _, name := range ruleset.Counters() {
+			tab.Counters[name] = tab.Counters["dropped"]
+		}
+		s.AddTable(tab, hour == 0, at)
+		if hour%(30*24) > 0 && hour < hours-6*24 {
+			continue
+		}
+		write(t, s, at)
+		if info, err := os.Stat(Path(state)); err != nil {
+			t.Fatal(err)
+		} else {
+			largest = max(largest, info.Size())
+		}
+	}
+	t.Logf("%d kB at most", largest/1000)
+	if largest > 650_000 {
+		t.Errorf("the file had %d bytes", largest)
+	}
+	end := noon.Add((hours - 1) * time.Hour)
+	back := read(t, state)
+	got, want := total(back, end), total(s, end)
+	// Of the first of the days that are kept, the hours come one by one.
+	if n := got.Packets["dropped"]; n < 399*24e6 || n > 400*24e6 || !maps.Equal(got.Packets, want.Packets) || !maps.Equal(got.Ports, want.Ports) {
+		t.Errorf("%d packets were read back, of %v in 400 days", n, want.Packets)
+	}
+	offences := uint64(0)
+	for _, n := range got.Ports {
+		offences += n
+	}
+	if offences*50_000 != got.Packets["dropped"] {
+		t.Errorf("%d offences by port do not belong to %d packets", offences, got.Packets["dropped"])
+	}
+}
+
+// Whatever becomes of the file, what can be read is, it is said what cannot, and
+// the damaged file is kept once.
+func TestDamage(t *testing.T) {
+	whole := func(t *testing.T) (state string, text []byte) {
+		state = filepath.Join(t.TempDir(), "state.jsonl")
+		s, _ := open(t, state)
+		for i := range 5 {
+			at := noon.Add(time.Duration(i) * time.Hour)
+			s.AddTable(table(1, "a", 10*uint64(i+1)), i == 0, at)
+			write(t, s, at)
+		}
+		s.Close()
+		text, err := os.ReadFile(Path(state))
+		if err != nil || bytes.Count(text, []byte("\n")) != 6 {
+			t.Fatalf("%v: %s", err, text)
+		}
+		return state, text
+	}
+	put := func(t *testing.T, state string, text []byte) {
+		if err := os.WriteFile(Path(state), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after := noon.Add(5 * time.Hour)
+	t.Run("torn anywhere", func(t *testing.T) {
+		state, text := whole(t)
+		lines := bytes.SplitAfter(text, []byte("\n"))
+		for cut := len(lines[0]) + len(lines[1]); // which were written as one
+		cut <= len(text); cut += 7 {
+			put(t, state, text[:cut])
+			s, report := open(t, state)
+			if report.String() != "" {
+				t.Fatalf("cut at %d: %v", cut, report)
+			}
+			// Whatever was lost with the line is added again.
+			s.AddTable(table(1, "a", 60), false, after)
+			write(t, s, after)
+			s.Close()
+			if n := total(read(t, state), after).Packets["dropped"]; n != 60 {
+				t.Fatalf("cut at %d: %d packets, want 60", cut, n)
+			}
+		}
+	})
+	t.Run("damaged line", func(t *testing.T) {
+		state, text := whole(t)
+		lines := bytes.SplitAfter(text, []byte("\n"))
+		lines[2] = []byte("\x1b[31m nonsense\n")
+		lines[3] = append(bytes.Repeat([]byte("x"), 3*maxLine), '\n')
+		bad := bytes.Join(lines, nil)
+		put(t, state, bad)
+		s, report := open(t, state)
+		if got := report.String(); !strings.HasSuffix(got, "are damaged: lines skipped: 2, the first of them line 3") {
+			t.Fatalf("the report is %q", got)
+		}
+		s.AddTable(table(1, "a", 60), false, after)
+		write(t, s, after)
+		if kept, err := os.ReadFile(Path(state) + badSuffix); err != nil || !bytes.Equal(kept, bad) {
+			t.Errorf("the damaged file is not kept: %v", err)
+		}
+		if n := total(read(t, state), after).Packets["dropped"]; n != 40 {
+			t.Errorf("%d packets, want 40 of 60: two hours were damaged", n)
+		}
+	})
+	t.Run("removed while it is counted", func(t *testing.T) {
+		state, _ := whole(t)
+		s, _ := open(t, state)
+		if err := os.RemoveAll(filepath.Dir(state)); err != nil {
+			t.Fatal(err)
+		}
+		s.AddTable(table(1, "a", 60), false, after)
+		for range 2 {
+			if wait := s.Flush(clock(after)); wait != nil {
+				_ = wait() // the first does not find the folder
+			}
+		}
+		if n := total(read(t, state), after).Packets["dropped"]; n != 60 {
+			t.Errorf("%d packets, want 60", n)
+		}
+	})
+	for name, text := range map[string]string{
+		"of another program": "hello\n", "newer": `{"format":"portmon-stats","version":99}` + "\n", "too large": strings.Repeat("\n", maxSize+1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			state := filepath.Join(t.TempDir(), "state.jsonl")
+			put(t, state, []byte(text))
+			_, _, err := Open(state, book.Here(0), time.UTC, clock(noon), 0)
+			if !errors.As(err, new(*folder.RefusedError)) {
+				t.Errorf("the error is %v", err)
+			}
+			if now, err := os.ReadFile(Path(state)); err != nil || string(now) != text {
+				t.Errorf("the file is changed: %v", err)
+			}
+		})
+	}
+	t.Run("a link", func(t *testing.T) {
+		state := filepath.Join(t.TempDir(), "state.jsonl")
+		if err := os.Symlink("/etc/passwd", Path(state)); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := Open(state, book.Here(0), time.UTC, clock(noon), 0); !errors.As(err, new(*folder.RefusedError)) {
+			t.Errorf("the error is %v", err)
+		}
+	})
+}
+
+// Only one process counts; others are told so.
+func TestLocked(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state.jsonl")
+	open(t, state)
+	if _, _, err := Open(state, book.Here(0), time.UTC, clock(noon), 0); !errors.Is(err, folder.ErrLocked) {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add([]byte(`{"format":"portmon-stats","version":1,"table":{"boot_id":"a","netns":1,"table_handle":2,"counters":{"dropped":{"packets":1}}}}
+{"hours":{"2026-11-28T12Z":{"packets":{"dropped":1},"ports":{"tcp/23":1}}},"days":{"2026-11-28":null}}
+`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		s := New(time.UTC)
+		var report Report
+		if s.read(bytes.NewReader(text), &report) != nil {
+			return
+		}
+		s.AddTable(table(1, "a", 5), false, noon)
+		s.AddOffence(Offence{At: noon, Cause: ruleset.CauseScan, Step: 1})
+		again := New(time.UTC)
+		var second Report
+		if err := again.read(bytes.NewReader(s.encode(noon)), &second); err != nil || second.String() != "" {
+			t.Fatal(err, second)
+		}
+		if got, want := fmt.Sprint(again.Days(keepDays, noon)), fmt.Sprint(s.Days(keepDays, noon)); got != want {
+			t.Fatalf("got %s, want %s", got, want)
+		}
+	})
+}

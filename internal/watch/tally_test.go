@@ -1,0 +1,90 @@
+package watch
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/portmon/portmon/internal/lab"
+	"github.com/portmon/portmon/internal/stats"
+	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// tallied returns the sum of the statistics beside a state file.
+func (l *fixture) tallied(path string) (c stats.Count) {
+	l.T.Helper()
+	s, report, err := stats.Read(path, time.Local)
+	if err != nil || report.String() != "" {
+		l.T.Fatal(err, report)
+	}
+	for _, day := range s.Days(3, time.Now()) {
+		c.Add(&day.Count)
+	}
+	return c
+}
+
+// wantTallied fails the test unless the statistics have what the kernel has
+// counted since the table was made, and in those before.
+func (l *fixture) wantTallied(when, path string, before map[string]ruleset.Counter) stats.Count {
+	l.T.Helper()
+	got := l.tallied(path)
+	for name, c := range l.Open().Counters {
+		if want := c.Packets + before[name].Packets; got.Packets[name] != want {
+			l.T.Errorf("%s, %s is %d in the statistics, and %d in the kernel", when, name, got.Packets[name], want)
+		}
+	}
+	return got
+}
+
+// The statistics have what the kernel has counted, to the packet, after the
+// watcher has ended, been killed, and made the table anew.
+func TestTally(t *testing.T) {
+	t.Parallel()
+	l := newBareLab(t)
+	path := t.TempDir() + "/state.jsonl"
+	offences := uint64(0)
+	offend := func() {
+		sources := l.Sources(2)
+		offences += uint64(len(sources))
+		l.Offend(sources...)
+		l.Internet.Burst(100, func(i int) netnstest.Packet { return l.SYN(sources[i%len(sources)], lab.OpenTCP) })
+	}
+	w := l.watch(func(c *Config) { c.State = path })
+	if err := w.Applying(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.apply() // as portmon apply does
+	offend()
+	w.reload <- Config{Spec: l.spec}
+	if err := w.Save(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.wantTallied("when asked", path, nil)
+	offend()
+	w.stop()
+	c := l.wantTallied("at its end", path, nil)
+	if c.Bans["trap 1"] != offences || c.Ports["tcp/23"] != offences || c.Sources != offences || c.New != offences {
+		t.Errorf("of %d offences, %+v is counted", offences, c)
+	}
+	for range 5 {
+		offend() // while there is none
+		p := l.start(path)
+		p.awaitReady()
+		offend()
+		p.end(syscall.SIGKILL)
+	}
+	w = l.watch(func(c *Config) { c.State = path })
+	if err := w.Save(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if c := l.wantTallied("after kills", path, nil); c.Bans["trap 1"] > offences {
+		t.Errorf("%d of %d offences are counted", c.Bans["trap 1"], offences)
+	}
+	before := l.Open().Counters
+	l.deleteTable()
+	w.awaitNews(Restored, 1)
+	offend()
+	w.stop()
+	l.wantTallied("in a new table", path, before)
+}
