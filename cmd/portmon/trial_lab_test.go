@@ -127,6 +127,10 @@ func (s *trial) watch() *exec.Cmd {
 	return cmd
 }
 
+// briefly is how long a trial takes that is to end by itself, but not before
+// something was done in it.
+var briefly = lab.Patience / 4
+
 // try begins a trial on a terminal, and returns when it goes on.
 func (s *trial) try(length string) {
 	s.Helper()
@@ -216,20 +220,28 @@ type tableState struct {
 	ends     map[string]time.Time
 }
 
-var elementList = regexp.MustCompile(`(?s)elements = \{(.*?)\}`)
+// elementList matches the elements of a set, and its timeout if it has one.
+var elementList = regexp.MustCompile(`(?s)(\ttimeout \w+\n[^{}]*)?elements = \{(.*?)\}`)
 
 // holds reads the table. The kernel lists elements by a hash that is another one
-// in each set, so they are sorted.
+// in each set, so they are sorted. Kernels before 6.12 tell a timeout that a rule
+// gave an element even if it is that of the set, but keep no such timeout that
+// they are told.
 func (s *trial) holds() tableState {
 	s.Helper()
 	text := lab.NFT(s, s.Host, "", "-s", "list", "ruleset")
 	text = elementList.ReplaceAllStringFunc(text, func(list string) string {
-		elements := strings.Split(elementList.FindStringSubmatch(list)[1], ",")
+		parts := elementList.FindStringSubmatch(list)
+		usual, _, _ := strings.Cut(strings.TrimSpace(parts[1]), "\n")
+		elements := strings.Split(parts[2], ",")
 		for i := range elements {
 			elements[i] = strings.TrimSpace(elements[i])
+			if usual != "" {
+				elements[i] = strings.TrimSuffix(elements[i], " "+usual)
+			}
 		}
 		slices.Sort(elements)
-		return strings.Join(elements, ",")
+		return parts[1] + strings.Join(elements, ",")
 	})
 	h := tableState{text, lab.NFT(s, s.Host, "", "list", "counters"), make(map[string]time.Time)}
 	handle, err := ruleset.Open(banlab.Dial(s, s.Host), tableName)

@@ -95,7 +95,6 @@ type trialEnd struct {
 // be exactly what it was.
 func TestTrialEnds(t *testing.T) {
 	group := func(s *trial, signal syscall.Signal) { unix.Kill(-s.cmd.Process.Pid, signal) }
-	const short, long = 5 * time.Second, time.Hour
 	for _, e := range []trialEnd{
 		{"without a word", short, false, func(*trial) {}},
 		{"without a word, watched", short, true, func(*trial) {}},
@@ -278,7 +277,7 @@ func TestKeeperKilled(t *testing.T) {
 				s.watch()
 			}
 			s.configure(newRules)
-			s.try("5s")
+			s.try(briefly.String())
 			if watched {
 				unix.Kill(-s.cmd.Process.Pid, unix.SIGKILL)
 			}
@@ -317,7 +316,7 @@ mkdir $group
 exec 3<>"$1"
 ( echo 0 >$group/cgroup.procs; exec -a portmon "$2" --config "$3" apply --confirm=5s </dev/null >&3 2>&3 ) &
 grep -q 'on trial' <"$1"
-echo 1 >$group/cgroup.kill
+while read pid; do kill -KILL $pid; done <$group/cgroup.procs
 wait || true
 until rmdir $group; do sleep 0.01; done
 `
