@@ -177,7 +177,12 @@ func (p *cli) ended(t *lastgood.Trial) string {
 // a SIGTERM then, and puts the table back at once.
 func leaveSession() {
 	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"} {
-		_ = os.WriteFile(root+"/cgroup.procs", []byte("0\n"), 0)
+		// Not os.WriteFile, which would make the file where control groups are
+		// not mounted at root, but below it.
+		if f, err := os.OpenFile(root+"/cgroup.procs", os.O_WRONLY, 0); err == nil {
+			_, _ = f.WriteString("0\n")
+			f.Close()
+		}
 	}
 }
 

@@ -311,12 +311,12 @@ func TestKeeperLeavesSession(t *testing.T) {
 	}
 	const script = `set -e
 group=/sys/fs/cgroup/portmon-test-$$
-mount -t cgroup2 none /sys/fs/cgroup
+[ -e /sys/fs/cgroup/cgroup.controllers ] || mount -t cgroup2 none /sys/fs/cgroup
 mkdir $group
 exec 3<>"$1"
 ( echo 0 >$group/cgroup.procs; exec -a portmon "$2" --config "$3" apply --confirm=5s </dev/null >&3 2>&3 ) &
 grep -q 'on trial' <"$1"
-while read pid; do kill -KILL $pid; done <$group/cgroup.procs
+kill -KILL $(cat $group/cgroup.procs)
 wait || true
 until rmdir $group; do sleep 0.01; done
 `
@@ -325,7 +325,7 @@ until rmdir $group; do sleep 0.01; done
 		t.Fatal(err)
 	}
 	cmd := exec.Command(lab.Program(t, "bash"), "-c", script, "bash", fifo, self, s.config)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Setsid: true}
 	var out []byte
 	s.Host.Do(func() { out, err = cmd.CombinedOutput() })
 	if err != nil {
