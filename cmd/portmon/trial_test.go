@@ -96,19 +96,19 @@ type trialEnd struct {
 func TestTrialEnds(t *testing.T) {
 	group := func(s *trial, signal syscall.Signal) { unix.Kill(-s.cmd.Process.Pid, signal) }
 	for _, e := range []trialEnd{
-		{"without a word", short, false, func(*trial) {}},
-		{"without a word, watched", short, true, func(*trial) {}},
-		{"killed", short, false, func(s *trial) { s.cmd.Process.Kill() }},
-		{"with its group killed", short, true, func(s *trial) { group(s, unix.SIGKILL) }},
-		{"with its terminal closed", short, false, func(s *trial) {
+		{"without a word", briefly, false, func(*trial) {}},
+		{"without a word, watched", briefly, true, func(*trial) {}},
+		{"killed", briefly, false, func(s *trial) { s.cmd.Process.Kill() }},
+		{"with its group killed", briefly, true, func(s *trial) { group(s, unix.SIGKILL) }},
+		{"with its terminal closed", briefly, false, func(s *trial) {
 			s.terminal.Close()
 			s.cmd.Wait() // by SIGHUP
 			group(s, unix.SIGKILL)
 		}},
-		{"with its file lost", short, false, func(s *trial) { os.Remove(filepath.Join(s.dir, "trial.json")) }},
-		{"interrupted", long, false, func(s *trial) { s.types("\x03") }},
-		{"interrupted, watched", long, true, func(s *trial) { s.types("no\n\x03") }},
-		{"when the host goes down", long, true, func(s *trial) { unix.Kill(s.keeperPID, unix.SIGTERM) }},
+		{"with its file lost", briefly, false, func(s *trial) { os.Remove(filepath.Join(s.dir, "trial.json")) }},
+		{"interrupted", time.Hour, false, func(s *trial) { s.types("\x03") }},
+		{"interrupted, watched", time.Hour, true, func(s *trial) { s.types("no\n\x03") }},
+		{"when the host goes down", time.Hour, true, func(s *trial) { unix.Kill(s.keeperPID, unix.SIGTERM) }},
 	} {
 		t.Run(e.name, func(t *testing.T) {
 			t.Parallel()
