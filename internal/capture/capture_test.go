@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -216,5 +217,29 @@ func TestProgress(t *testing.T) {
 	}
 	if _, err := Open(t.TempDir()); err == nil || !strings.HasSuffix(err.Error(), "is a directory") {
 		t.Error(fmt.Sprint(err))
+	}
+}
+
+func BenchmarkRead(b *testing.B) {
+	long := ip4 + strings.Repeat("x", 760)
+	for _, bb := range []struct{ name, content string }{
+		{"pcap of SYNs", pcapOf(101, slices.Repeat([]string{ip4}, 100_000)...)},
+		{"pcap of 800 bytes", pcapOf(101, slices.Repeat([]string{long}, 10_000)...)},
+		{"pcapng of SYNs", pcapngOf(101, slices.Repeat([]string{ip4}, 100_000)...)},
+		{"log", strings.Repeat("Jan  9 14:13:20 host kernel: [   20.696792] "+line+"\n", 10_000)},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			b.SetBytes(int64(len(bb.content)))
+			for b.Loop() {
+				r := open(b, bb.content)
+				var err error
+				for err == nil {
+					_, err = r.Read()
+				}
+				if err != io.EOF {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -92,8 +92,9 @@ var tcpFlags = map[string]byte{"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16
 // is errNotIP then. Data of the packet is valid until the next parse.
 func (e *entry) parse(message []byte, p *Packet) error {
 	prefix, fields := splitPrefix(message)
-	if fields == nil || bytes.Contains(prefix, []byte("[UFW AUDIT")) {
-		// What ufw audits it has not decided yet; what it blocks has another line.
+	if fields == nil || bytes.Contains(prefix, []byte("[UFW AUDIT")) || bytes.HasPrefix(prefix, []byte("TRACE: ")) {
+		// What ufw audits it has not decided yet, and what it blocks has another
+		// line. What iptables traces has a line for each rule.
 		return errNotIP
 	}
 	*e = entry{in: e.in, data: e.data}
@@ -113,7 +114,7 @@ func (e *entry) parse(message []byte, p *Packet) error {
 			in = value
 		case string(key) == "OUT":
 			out = value
-		case string(key) == "MAC":
+		case string(key) == "MAC", string(key) == "MACDST": // the latter with nft's "flags ether"
 			mac = value
 		default:
 			if err := e.set(key, value); err != nil {
