@@ -83,6 +83,7 @@ func sources(t *testing.T) map[string]string {
 	for pattern, folder := range map[string]string{
 		"../docs/*.md": "/usr/share/doc/portmon/docs/", "README.md": "/usr/share/doc/portmon/packaging/", "fail2ban/portmon.conf": "/etc/fail2ban/action.d/", "../docs/*grafana*.json": "/usr/share/portmon/grafana/",
 		"grafana/*.json": "/usr/share/portmon/grafana/", "../docs/alerts.yml": "/usr/share/portmon/prometheus/",
+		"siem/*.xml": "/usr/share/portmon/siem/", "siem/*.conf": "/usr/share/portmon/siem/", "siem/*.yaml": "/usr/share/portmon/siem/",
 	} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {

@@ -15,6 +15,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -151,11 +152,19 @@ func (u *ui) finish(err error) int {
 	if _, ok := err.(exitCodeError); !ok && err != nil {
 		u.fail(err)
 	}
-	if err := u.out.Flush(); err != nil {
-		u.fail(fmt.Errorf("write standard output: %w", err))
+	if flushErr := u.flush(); flushErr != nil && !errors.Is(err, errors.Unwrap(flushErr)) {
+		u.fail(flushErr)
 		code = max(code, exitFailed)
 	}
 	return code
+}
+
+// flush writes the data that is buffered.
+func (u *ui) flush() error {
+	if err := u.out.Flush(); err != nil {
+		return fmt.Errorf("write standard output: %w", err)
+	}
+	return nil
 }
 
 func exit(code int) { os.Exit(code) }

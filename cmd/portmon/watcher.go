@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"net/netip"
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/events"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -15,6 +17,7 @@ import (
 type watcher interface {
 	Status() (control.Status, error)
 	Book(maxRows int, sources ...netip.Prefix) (*book.Book, error)
+	Events(ctx context.Context, last int, follow bool, receive func(*events.Event) error) error
 	Save() error
 	Applying() error
 	Reload(applied *ruleset.Spec) error

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/events"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -50,6 +52,10 @@ func (w *pretender) Book(_ int, sources ...netip.Prefix) (*book.Book, error) {
 		b.Put(w.known)
 	}
 	return b, w.note("book")
+}
+
+func (w *pretender) Events(context.Context, int, bool, func(*events.Event) error) error {
+	return w.note("events")
 }
 
 func (w *pretender) Save() error                { return w.note("save") }

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/events"
 	"github.com/portmon/portmon/internal/folder"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -185,6 +187,44 @@ func (c *Client) Book(maxRows int, sources ...netip.Prefix) (*book.Book, error) 
 	return b, err
 }
 
+// Events has receive called with the last events, no more than that many, and
+// returns. With follow it goes on with those that come, until ctx ends, for which
+// the error is nil, or receive returns an error; it is [ErrEnded] if the watcher
+// ends.
+func (c *Client) Events(ctx context.Context, last int, follow bool, receive func(*events.Event) error) error {
+	path, rest := EventsPath+"?last="+strconv.Itoa(last), c.longer
+	if follow {
+		path, rest = path+"&follow=true", 0
+	}
+	var refused error
+	err := c.ask(ctx, "read the events of the watcher", c.patience, rest, http.MethodGet, path, nil, func(answer io.Reader) error {
+		lines := bufio.NewScanner(answer)
+		lines.Buffer(nil, maxEvent)
+		for lines.Scan() {
+			var e events.Event
+			if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+				return err
+			}
+			if refused = receive(&e); refused != nil {
+				return refused
+			}
+		}
+		return lines.Err()
+	})
+	switch {
+	case refused != nil:
+		return refused
+	case ctx.Err() != nil:
+		return nil
+	case follow && (err == nil || errors.Is(err, io.ErrUnexpectedEOF)):
+		return ErrEnded
+	}
+	return err
+}
+
+// maxEvent bounds an event in JSON, in bytes.
+const maxEvent = 64 << 10
+
 // maxAnswer bounds an answer in JSON, in bytes: a list of a million prefixes.
 const maxAnswer = 64 << 20
 
@@ -201,12 +241,22 @@ func into(v any) func(io.Reader) error {
 func (c *Client) do(
 	what string, patience time.Duration, method, path string, in any, read func(io.Reader) error,
 ) error {
-	ctx, cancel := context.WithCancelCause(context.Background())
+	return c.ask(context.Background(), what, patience, c.longer, method, path, in, read)
+}
+
+// ask does the same until ctx ends. The answer must end within rest, unless that
+// is 0.
+func (c *Client) ask(
+	ctx context.Context, what string, patience, rest time.Duration, method, path string, in any, read func(io.Reader) error,
+) error {
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	timer := time.AfterFunc(patience, func() { cancel(fmt.Errorf("no answer within %v", patience)) })
 	defer timer.Stop()
 	err := c.exchange(ctx, method, path, in, func(answer io.Reader) error {
-		timer.Reset(c.longer) // a long answer begins soon, if the watcher does not hang
+		if timer.Stop(); rest > 0 {
+			timer.Reset(rest) // a long answer begins soon, if the watcher does not hang
+		}
 		return read(answer)
 	})
 	var failed *url.Error

@@ -4,6 +4,9 @@
 //	GET  /v1/status              Status as JSON
 //	GET  /v1/book?source=PREFIX  what is remembered, in the form of a state file;
 //	                             of all sources if none is named
+//	GET  /v1/events?last=N       the last events as JSON, one on a line; with
+//	                             ?follow=true those that come as well, until one
+//	                             side hangs up
 //	POST /v1/save                returns when all that happened is on the disk
 //	POST /v1/reload              reads the configuration again; after an apply,
 //	                             ?observe=true or false is the mode of the table,
@@ -40,6 +43,7 @@ func Path(state string) string { return filepath.Join(filepath.Dir(state), "watc
 const (
 	StatusPath     = "/v1/status"
 	BookPath       = "/v1/book"
+	EventsPath     = "/v1/events"
 	SavePath       = "/v1/save"
 	ReloadPath     = "/v1/reload"
 	ApplyingPath   = "/v1/applying"

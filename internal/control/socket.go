@@ -19,6 +19,9 @@ import (
 // ErrNone means that no watcher runs.
 var ErrNone = errors.New("no watcher runs")
 
+// ErrEnded means that the watcher that was followed has ended.
+var ErrEnded = errors.New("the watcher has ended")
+
 // ErrBusy means that another watcher listens on the socket: it keeps its state
 // in the same folder.
 var ErrBusy = errors.New("another watcher uses it")

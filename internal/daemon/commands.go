@@ -84,6 +84,7 @@ func (c *commands) handler() http.Handler {
 		return c.watcher.Disallowed(ctx, ps...)
 	}))
 	mux.HandleFunc("GET "+control.BookPath, c.book)
+	mux.HandleFunc("GET "+control.EventsPath, c.sendEvents)
 	mux.HandleFunc("GET "+control.StatusPath, func(w http.ResponseWriter, r *http.Request) {
 		s, err := c.status(r.Context())
 		reply(w, s, err)

@@ -20,6 +20,7 @@ import (
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/events"
 	"github.com/portmon/portmon/internal/names"
 	"github.com/portmon/portmon/internal/notice"
 	"github.com/portmon/portmon/internal/watch"
@@ -57,6 +58,7 @@ type daemon struct {
 	config  Config
 	stderr  *queue
 	journal *journal
+	events  *events.Ring
 	watcher *watch.Watcher
 	since   time.Time
 
@@ -123,7 +125,7 @@ func newDaemon(conf Config) *daemon {
 		conf.Notify = func(string) {}
 	}
 	d := &daemon{
-		config: conf, current: conf.Config, since: time.Now(),
+		config: conf, current: conf.Config, since: time.Now(), events: events.NewRing(keptEvents),
 		reload: make(chan watch.Config), renamed: make(chan struct{}, 1), isReady: make(chan struct{}),
 		notices: notice.New(new(config.Watch), "", nil), stopNotices: func() {}, stopMetrics: func() {},
 	}
@@ -180,6 +182,9 @@ func (d *daemon) logStart() {
 func (d *daemon) onNews(news []watch.News) {
 	now := book.ReadClock()
 	d.journal.news(news, now)
+	for i := range news {
+		d.events.Add(newEvent(&news[i], now))
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.notices.Tell(news, len(d.current.Spec.BanTime), now)

@@ -1,0 +1,79 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/events"
+	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/internal/watch"
+	"github.com/portmon/portmon/ruleset"
+)
+
+const (
+	// keptEvents is how many events are kept for those who ask later, or read
+	// slowly.
+	keptEvents = 2048
+	// eventPause is how long a reader waits after it has got some events, so
+	// that many that come one by one are sent together.
+	eventPause = 100 * time.Millisecond
+)
+
+// newEvent returns news in the form for programs.
+func newEvent(n *watch.News, now book.Clock) events.Event {
+	e := events.Event{
+		Time:   events.Time{Time: now.Wall},
+		Event:  strings.ReplaceAll(n.Event(), " ", "_"),
+		Mode:   ruleset.Mode(n.Observed),
+		Prefix: n.Source, Cause: n.Cause.String(), Tier: n.Step, Protocol: text.Protocol(n.Proto), Port: n.Port,
+		Offences: n.Offences, Forever: n.Forever, Reason: text.Printable(n.Comment), Count: n.Count, Wrong: text.Printable(n.What),
+	}
+	if !n.Forever && n.Until != 0 {
+		e.Until = now.Time(n.Until).UTC().Truncate(time.Second)
+	}
+	return e
+}
+
+// sendEvents sends the last events, and those that come if that is wanted. A
+// reader may be as slow as it likes: it delays nobody but itself.
+func (c *commands) sendEvents(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	last, err := strconv.Atoi(query.Get("last"))
+	if err != nil || last < 0 {
+		http.Error(w, "last: want a number of events", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/jsonl")
+	out := http.NewResponseController(w)
+	if query.Has("follow") {
+		// Else the server would hang up after a while.
+		if err := errors.Join(out.SetReadDeadline(time.Time{}), out.SetWriteDeadline(time.Time{})); err != nil {
+			reply(w, nil, err)
+			return
+		}
+	}
+	reader := c.events.NewReader(last)
+	lines := json.NewEncoder(w)
+	for buf := make([]events.Event, 0, 64); ; {
+		buf = reader.Next(buf[:0])
+		for i := range buf {
+			if lines.Encode(&buf[i]) != nil {
+				return // the client has gone
+			}
+		}
+		switch {
+		case len(buf) == cap(buf): // there may be more
+		case !query.Has("follow"):
+			return
+		case out.Flush() != nil || !reader.Wait(r.Context()):
+			return
+		default:
+			sleep(r.Context(), eventPause)
+		}
+	}
+}

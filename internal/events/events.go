@@ -1,0 +1,147 @@
+// Package events is what `portmon watch` reports, in the form in which programs
+// read it: one object for each event, kept in a bounded [Ring] for those who
+// follow, and written as portmon's own JSON, as ECS (Elastic Common Schema) or
+// as CEF (Common Event Format).
+package events
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/portmon/portmon/internal/text"
+)
+
+// Version is the version of the format. It changes when a field loses its name,
+// its type or its unit.
+const Version = 1
+
+// Event is one thing that happened. What is not known is left out. Foreign text
+// in it is printable.
+type Event struct {
+	Version int `json:"version"`
+	// Seq counts the events of a watcher from 1.
+	Seq uint64 `json:"seq"`
+	// Time is when the watcher learned of it.
+	Time Time `json:"time"`
+	// Event is what happened: "banned", "table_gone" and the like.
+	Event string `json:"event"`
+	// Mode is "enforce", or "observe" if the table drops nothing.
+	Mode string `json:"mode,omitempty"`
+	// Prefix is the source.
+	Prefix netip.Prefix `json:"prefix,omitzero"`
+	Cause  string       `json:"cause,omitempty"`
+	Tier   int          `json:"tier,omitempty"`
+	// Protocol and Port are those of a packet of the offence.
+	Protocol string `json:"protocol,omitempty"`
+	Port     uint16 `json:"port,omitempty"`
+	Offences int    `json:"offences,omitempty"`
+	// Until is when the ban ends, unless it is Forever.
+	Until   time.Time `json:"until,omitzero"`
+	Forever bool      `json:"forever,omitempty"`
+	// Reason is what whoever banned by hand has noted.
+	Reason string `json:"reason,omitempty"`
+	// Count is how many bans, offences or, of [Lost], events it is about.
+	Count int `json:"count,omitempty"`
+	// Wrong is what was wrong with a table that was repaired.
+	Wrong string `json:"wrong,omitempty"`
+}
+
+// Time is a moment that is written with milliseconds, so that it always has the
+// same form.
+type Time struct{ time.Time }
+
+// MarshalJSON implements [json.Marshaler].
+func (t Time) MarshalJSON() ([]byte, error) {
+	return t.UTC().AppendFormat(nil, `"2006-01-02T15:04:05.000Z"`), nil
+}
+
+// kinds are what the formats for other programs say of each kind of event: how
+// bad it is, from 0 to 10, a name, and the type by ECS.
+var kinds = map[string]struct {
+	severity      int
+	name, ecsType string
+}{
+	"banned":         {3, "source banned", "denied"},
+	"escalated":      {5, "repeat offender banned", "denied"},
+	"banned_by_hand": {3, "source banned by hand", "denied"},
+	"lifted":         {3, "ban lifted", "info"},
+	"whitelisted":    {5, "ban of a whitelisted source lifted", "info"},
+	"restored":       {4, "bans restored", "change"},
+	"table_gone":     {9, "table gone", "deletion"},
+	"repaired":       {7, "table repaired", "change"},
+	"removed":        {6, "table removed", "deletion"},
+	"full":           {8, "no room for bans", "info"},
+	Lost:             {6, "events lost", "info"},
+}
+
+// wouldBe begins what only happened to the books of a table that drops nothing.
+const wouldBe = "would_be_"
+
+// describe returns how bad an event is, its name, and its type by ECS.
+func (e *Event) describe() (severity int, name, ecsType string) {
+	k := kinds[strings.TrimPrefix(e.Event, wouldBe)]
+	if strings.HasPrefix(e.Event, wouldBe) {
+		return k.severity, k.name + " if enforced", "allowed"
+	}
+	return k.severity, k.name, k.ecsType
+}
+
+// Message returns the event in words.
+func (e *Event) Message() string {
+	words := []string{text.Prefix(e.Prefix), strings.ReplaceAll(e.Event, "_", " ")}
+	if e.Tier > 0 {
+		words = append(words, "at tier", strconv.Itoa(e.Tier))
+	}
+	if e.Cause != "" {
+		words = append(words, "for", e.Cause)
+	}
+	if e.Port > 0 {
+		words = append(words, "at", e.Protocol+"/"+strconv.Itoa(int(e.Port)))
+	}
+	if e.Count > 0 {
+		words = append(words, strconv.Itoa(e.Count))
+	}
+	message := strings.TrimSpace(strings.Join(words, " "))
+	for _, more := range []string{e.Reason, e.Wrong} {
+		if more != "" {
+			message += ": " + more
+		}
+	}
+	return message
+}
+
+// Lost is what a reader is told in place of the events that the ring has
+// dropped before it came to read them. Such an event has no Mode.
+const Lost = "lost"
+
+// Format writes events, one on a line.
+type Format func(*Event) []byte
+
+// NewFormat returns the format of that name, "json", "ecs" or "cef", of a
+// program of that version on a host of that name.
+func NewFormat(name, version, host string) (Format, error) {
+	switch name {
+	case "json":
+		return func(e *Event) []byte { return jsonLine(e) }, nil
+	case "ecs":
+		return func(e *Event) []byte { return jsonLine(newECS(e, version, host)) }, nil
+	case "cef":
+		return func(e *Event) []byte { return cefLine(e, version, host) }, nil
+	}
+	return nil, fmt.Errorf("%q is not a format (json, ecs, cef)", name)
+}
+
+func jsonLine(v any) []byte {
+	var line bytes.Buffer
+	enc := json.NewEncoder(&line)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(err) // texts, numbers and times are always possible
+	}
+	return line.Bytes()
+}
