@@ -159,6 +159,12 @@ func (h *Handle) contents(t *Table, spec Spec) (Contents, error) {
 	if !h.Exists {
 		return out, nil
 	}
+	if spec.forgets(h.State) {
+		var err error
+		if out.Staying, err = h.staying(spec.Stays); err != nil {
+			return out, err
+		}
+	}
 	changed := h.rekeyed(spec)
 	for i := range t.Sets {
 		want := &t.Sets[i]
@@ -187,6 +193,9 @@ func (h *Handle) contents(t *Table, spec Spec) (Contents, error) {
 			}
 		}
 		changed = changed || spec.subnetOf(f) == 0 && h.Set(f.subnet()) != nil
+	}
+	if spec.forgets(h.State) {
+		return out, nil
 	}
 	for _, set := range h.roleSets(RoleStep) {
 		last, f := len(spec.BanTime), familyOf(set.Type)

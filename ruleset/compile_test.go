@@ -120,7 +120,7 @@ func TestDigestStandsForEverything(t *testing.T) {
 		check(name, Compile(s))
 	}
 	for i := range reflect.TypeFor[Spec]().NumField() {
-		if field := reflect.TypeFor[Spec]().Field(i).Name; field != "Own6" && field != "KeepObserved" && !slices.ContainsFunc(slices.Collect(mapValues(seen)), func(s string) bool { return strings.Contains(s, field) }) {
+		if field := reflect.TypeFor[Spec]().Field(i).Name; field != "Own6" && field != "KeepObserved" && field != "Stays" && !slices.ContainsFunc(slices.Collect(mapValues(seen)), func(s string) bool { return strings.Contains(s, field) }) {
 			t.Errorf("no change of %s was tried", field)
 		}
 	}

@@ -37,13 +37,19 @@ type Contents struct {
 	// Steps are the elements of steps that the ladder does not have any more,
 	// and those of the step that they move to, by the name of the set.
 	Steps map[string][]nftset.Element
+	// Staying is what stays of what was observed. It is needed only if that is
+	// forgotten, and Bans and Steps are not then.
+	Staying []Record
+
+	refill map[string][]nftset.Element // what sets that are made anew are to hold, by their names
 }
 
 // Diff makes the plan that turns what the kernel holds into the table of a
 // Spec. It fails with *ConflictError.
 func Diff(spec Spec, s *State, c Contents) (*Plan, error) {
 	if spec.forgets(s) {
-		c.Nets, c.Bans, c.Steps = nil, nil, nil
+		c.refill = spec.elements(c.Staying)
+		c.Nets, c.Bans, c.Steps = c.refill, nil, nil
 	}
 	m := spec.displaced(s, c)
 	asked := askedNets{}
@@ -139,9 +145,9 @@ func (p *Plan) replaces(s *State) bool {
 	return slices.ContainsFunc(p.Table.Sets, func(want Set) bool { return p.remakes(&want, s.Set(want.Name)) })
 }
 
-// remakes reports whether a set must be made anew: it is reshaped, or what it
-// remembers is to be forgotten. Flushed, it would keep what a packet adds to it
-// before the transaction is committed.
+// remakes reports whether a set must be made anew: it is reshaped, or some of
+// what it remembers is to be forgotten. Flushed, it would keep what a packet adds
+// to it before the transaction is committed.
 func (p *Plan) remakes(want *Set, have *nftset.Set) bool {
 	return want.reshaped(have) || p.Forgets && have != nil && remembers(want.Name)
 }
@@ -173,6 +179,7 @@ func (p *Plan) diffSets(s *State, c Contents) error {
 			if want.Static {
 				p.edit(&want.Set, nil, want.Elements)
 			}
+			p.rest.Add(&want.Set, c.refill[want.Name]...)
 			continue
 		case have.Type != want.Type || have.Flags != want.Flags:
 			errs = append(errs, &ConflictError{

@@ -46,7 +46,6 @@ func TestEnforcingForgets(t *testing.T) {
 				t.Errorf("%s holds nothing", set)
 			}
 		}
-		l.put(someBans()...)
 		was := len(l.bans())
 		before := l.generation()
 		enforcing := spec
@@ -77,9 +76,6 @@ func TestEnforcingForgets(t *testing.T) {
 				}
 			}
 			l.Served(offenders...)
-			for _, a := range someBanned {
-				l.Served(a)
-			}
 			for _, src := range offenders { // the first offence of all
 				l.Offend(src)
 				if ban := l.bans()[banOf(src)]; ban.Step != 1 {
@@ -94,6 +90,67 @@ func TestEnforcingForgets(t *testing.T) {
 		}
 		l.forgive()
 	}
+}
+
+// TestEnforcingKeeps has what is from before the table observed stay as it is when
+// it enforces, and what was banned by hand where nothing more is known.
+func TestEnforcingKeeps(t *testing.T) {
+	t.Parallel()
+	spec := trapSpec()
+	l := newTrap(t, observing(spec))
+	known := make(map[netip.Prefix]Record)
+	for _, r := range append(someBans(), Record{Source: prefix("198.51.100.77/32"), Step: 1, StepRemaining: time.Hour}) {
+		known[r.Source] = r
+		l.put(r)
+	}
+	before, start := l.bans(), time.Now()
+	offenders := l.Sources(2)
+	again := addr("198.51.100.77") // has offended before, and does again
+	for _, src := range append(offenders, again) {
+		l.Want(l.SYN(src, lab.TrapTCP), netnstest.AnswerRST)
+	}
+	enforcing := spec
+	enforcing.Stays = func(r Record) Record {
+		was, ok := known[r.Source]
+		if r.Banned = r.Banned && was.Banned; !ok || r.Step > was.Step {
+			r.Step, r.StepRemaining = was.Step, was.StepRemaining
+		}
+		return r
+	}
+	generation := l.generation()
+	l.apply(enforcing)
+	if n := l.generation() - generation; n != 1 {
+		t.Errorf("%d transactions, want 1", n)
+	}
+	l.lastOn(before, start)
+	l.Cut(someBanned...)
+	l.Served(offenders...)
+	if st, err := l.open().Lookup(again); err != nil || st.Step != 1 || len(st.Bans) > 0 {
+		t.Errorf("of who had offended before, %+v stays (%v)", st, err)
+	}
+	if p := l.prepare(spec); !p.Empty() {
+		t.Errorf("there is more to do: %s", p)
+	}
+	l.apply(observing(spec))
+
+	// Where the table changes its shape as well, each ban is where it belongs
+	// then, and those that are whitelisted now end.
+	other := enforcing
+	other.Prefix6, other.BanTime, other.Scan.Ports = 56, spec.BanTime[:1], 0
+	other.Whitelist = append(slices.Clone(spec.Whitelist), prefix("198.51.100.3/32"))
+	l.apply(other)
+	l.Served(addr("198.51.100.3"))
+	l.Cut(slices.DeleteFunc(slices.Clone(someBanned), func(a netip.Addr) bool { return a == addr("198.51.100.3") })...)
+	if p := l.prepare(other); !p.Empty() {
+		t.Errorf("there is more to do: %s", p)
+	}
+	l.forgive()
+
+	l.apply(observing(spec))
+	l.put(someBans()...)
+	l.apply(spec)
+	l.Cut(addr("198.51.100.3"), addr("203.0.113.1"), addr("203.0.113.129"), addr("2001:db8:f01::1"), addr("2001:db8:3:3::3"))
+	l.Served(addr("198.51.100.2"), addr("198.51.100.22"), addr("2001:db8:2:2::2"))
 }
 
 // observed is a lab whose table observes, beside one whose table enforces, and one

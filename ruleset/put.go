@@ -92,6 +92,14 @@ type edit struct {
 	tx      nftset.Tx                            // of one batch after the other
 }
 
+func newEdit(h *Handle, records []Record) *edit {
+	return &edit{
+		h: h, records: records, in: make(map[string][]int32), full: make(map[string]bool),
+		left: make(map[nftset.Interval]bool),
+		nets: map[Role]map[family][]nftset.Element{RoleNet: {}, RoleAllow: {}},
+	}
+}
+
 // Put gives the table what the records say, whether it is there or not: bans
 // that last exactly as long, steps, and allowances, of at most [MaxAllowed]
 // prefixes of a family. Prefixes may overlap; each address is banned as long as
@@ -110,11 +118,7 @@ func (h *Handle) Put(records []Record) (refused []error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	e := edit{
-		h: h, records: records, in: make(map[string][]int32), full: make(map[string]bool),
-		left: make(map[nftset.Interval]bool),
-		nets: map[Role]map[family][]nftset.Element{RoleNet: {}, RoleAllow: {}},
-	}
+	e := newEdit(h, records)
 	for i := range records {
 		if refused == nil || refused[i] == nil {
 			e.put(int32(i))

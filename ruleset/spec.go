@@ -64,6 +64,11 @@ type Spec struct {
 	// no part of the digest.
 	KeepObserved bool
 
+	// Stays returns what stays in effect of a record that a table holds which has
+	// only observed: what is from before it did. Without it that is what was
+	// banned by hand; see [Record.ByHand]. It is no part of the digest either.
+	Stays func(Record) Record `json:"-"`
+
 	// Knock says how a source lets itself in.
 	Knock Knock
 
