@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/lastgood"
 	"github.com/portmon/portmon/internal/route"
@@ -35,9 +36,9 @@ new table with the time they have left. A running watcher does that by itself,
 and takes over the configuration.
 
 With mode = "observe" in the configuration, or --observe, the table counts, logs
-and lists whom it would ban, and drops nothing. Applied to enforce, it starts
-with no bans, unless --keep says that those who were observed are banned from
-now on. The next apply, and the next boot, go by the configuration again; a
+and lists whom it would ban, and drops nothing. Applied to enforce, it forgets
+what was observed, unless --keep says that those who were are banned from now
+on; bans from before, and those by hand, stay. The next apply, and the next boot, go by the configuration again; a
 watcher keeps the table in the mode that was applied.
 
 With --check the exit code is 3 if the kernel holds something else.
@@ -144,6 +145,10 @@ func (p *cli) apply(c *nftset.Conn, a attempt) error {
 			p.warn("the watcher may undo this: %v", err)
 		}
 	}
+	if err := p.letStay(c, &conf.Spec); err != nil {
+		return err
+	}
+	since := book.ReadClock().Boot
 	r, err := ruleset.Apply(c, conf.Spec)
 	if w != nil {
 		var applied *ruleset.Spec
@@ -184,7 +189,7 @@ func (p *cli) apply(c *nftset.Conn, a attempt) error {
 		p.note("traps are armed in %s, so that services can start", text.Duration(conf.Spec.Grace))
 	}
 	if w == nil {
-		switch put, err := p.restore(h, &conf.Spec); {
+		switch put, err := p.restore(h, &conf.Spec, r, since); {
 		case put && err != nil:
 			p.warn("what other programs lift can come back: %v", err)
 		case err != nil:

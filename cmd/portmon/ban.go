@@ -90,8 +90,10 @@ of IPv6. All arguments are checked before any of these sources is banned.`,
 				}
 			}
 			return p.withTable(func(h *ruleset.Handle) error {
-				if h.Observe {
+				if h.Observe && o.offence {
 					p.warn("inet %s observes: nothing is dropped, and to enforce it forgets this ban, unless with apply --keep", tableName)
+				} else if h.Observe {
+					p.warn("inet %s observes: nothing is dropped until it enforces", tableName)
 				}
 				return p.ban(h, o)
 			})

@@ -307,6 +307,7 @@ func (p *cli) remember(c *nftset.Conn, w watcher, before *copied) error {
 			b.Put(row)
 		}
 		b.SetTable(table)
+		b.SetObserves(h.Observe)
 		return nil
 	})
 }

@@ -3,9 +3,12 @@ package main
 import (
 	"errors"
 	"slices"
+	"time"
 
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -18,6 +21,35 @@ func (o modeOptions) choose(spec *ruleset.Spec) error {
 		return errors.New(`--keep is for a configuration that enforces: this one has mode = "observe"`)
 	}
 	spec.Observe, spec.KeepObserved = spec.Observe || o.observe, o.keep
+	return nil
+}
+
+// letStay has what is from before the table observed stay in effect, if it is to
+// enforce now.
+func (p *cli) letStay(c *nftset.Conn, spec *ruleset.Spec) error {
+	h, err := ruleset.Open(c, tableName)
+	if err != nil || !h.Observe || spec.Observe || spec.KeepObserved {
+		return err
+	}
+	rows, known := p.remembered(h)
+	if !known {
+		p.warn("which bans are from before the table observed is not known, without a watcher and a state file about it: " +
+			"those by hand stay, all others are forgotten")
+	}
+	if rows == nil {
+		return nil // that is what happens then
+	}
+	spec.Stays = func(r ruleset.Record) ruleset.Record {
+		now := book.ReadClock().Boot
+		row, _ := rows.Get(r.Source)
+		row = row.Enforced()
+		before := row.BannedAt(now) && (row.Remaining(now)-r.Remaining).Abs() < time.Second
+		r.Banned = r.Banned && before || r.ByHand().Banned
+		if r.Step > 0 {
+			r.Step, r.StepRemaining = row.StepAt(now), row.StepRemaining(now)
+		}
+		return r
+	}
 	return nil
 }
 
@@ -34,8 +66,6 @@ func (p *cli) reportMode(h *ruleset.Handle, r *ruleset.Plan, conf *config.Config
 	switch {
 	case conf.Spec.Observe:
 		p.print("inet %s: observing: nothing is dropped\n", tableName)
-	case r.Forgets:
-		p.print("inet %s: now enforcing: starts with no bans\n", tableName)
 	case slices.Contains(r.Summary(), ruleset.ChangeMode):
 		n, err := countBans(h)
 		if err != nil {

@@ -3,11 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -184,5 +186,156 @@ func (s *switching) check(when string) {
 	slices.Sort(want)
 	if slices.Sort(got); !slices.Equal(got, want) {
 		s.t.Errorf("%s, banned are %v, want %v", when, got, want)
+	}
+}
+
+// TestLookInBetween has a table that enforces observe for a while: whoever was
+// banned before, by hand even meanwhile, is banned after it as if there had been
+// nothing, and is let through by no packet once the table drops again; so does a
+// reboot or a flush. What was observed is forgotten.
+func TestLookInBetween(t *testing.T) {
+	t.Parallel()
+	for _, watched := range []bool{false, true} {
+		t.Run(fmt.Sprintf("watched %v", watched), func(t *testing.T) {
+			t.Parallel()
+			newSwitching(t, watched, false).lookInBetween()
+		})
+	}
+}
+
+func (s *switching) lookInBetween() {
+	s.write("enforce")
+	s.must("apply")
+	if s.watched {
+		s.startWatcher()
+		s.settle()
+	}
+	before := []netip.Addr{s.Source4(), s.Source6(), netip.MustParseAddr("203.0.113.9"), netip.MustParseAddr("203.0.113.77"),
+		netip.MustParseAddr("2001:db8:f00:1::1"), netip.MustParseAddr("203.0.113.200")}
+	for _, src := range before[:2] {
+		s.Want(s.SYN(src, lab.TrapTCP), netnstest.NoAnswer)
+	}
+	again := s.Source4()
+	s.Want(s.SYN(again, lab.TrapTCP), netnstest.NoAnswer)
+	s.settled()
+	s.must("ban", before[2].String(), "--for", "3d", "--reason", "abuse")
+	s.must("ban", "203.0.113.64/26", "--for", "forever")
+	s.must("ban", "2001:db8:f00::/40", "--for", "2d")
+	s.must("allow", "198.51.100.250", "--for", "2d")
+	s.nft("delete element inet portmon ban4 { " + again.String() + " }") // leaves the step
+	s.settled()
+
+	s.must("apply", "--observe")
+	s.must("ban", before[5].String(), "--reason", "meanwhile")
+	for _, src := range before {
+		s.Want(s.SYN(src, lab.OpenTCP), netnstest.AnswerSYNACK)
+	}
+	s.observed = []netip.Addr{s.Source4(), s.Source6(), again}
+	for _, src := range s.observed {
+		s.Want(s.SYN(src, lab.TrapTCP), netnstest.AnswerRST)
+	}
+	s.settled()
+	want := s.banList(s.observed...)
+	if n := len(want); n != len(before) {
+		s.t.Errorf("before, %d sources are banned, want %d: %v", n, len(before), want)
+	}
+
+	done := make(chan string)
+	go func() {
+		code, _, stderr := s.portmon("apply")
+		done <- fmt.Sprintln(code) + stderr
+	}()
+	for ended, dropped := false, false; !ended; {
+		select {
+		case said := <-done:
+			if ended = true; !strings.HasPrefix(said, "0\n") {
+				s.t.Fatalf("apply: %s", said)
+			}
+		default:
+		}
+		for _, src := range before {
+			kind := s.Probe(src, lab.OpenTCP).Kind
+			if dropped && kind != netnstest.NoAnswer {
+				s.t.Errorf("%v is let through although the table has dropped packets of others", src)
+			}
+			dropped = dropped || kind == netnstest.NoAnswer
+		}
+	}
+	s.sameBans("after the switch", want)
+	s.settled()
+	s.sameBans("a little later", want)
+	s.FlushRuleset()
+	if s.watched {
+		lab.Await(s.t, "the watcher to put the bans back", func() bool {
+			code, list, _ := s.portmon("list", "--count")
+			return code == exitDone && list == fmt.Sprintln(len(want))
+		})
+	} else {
+		s.must("apply")
+	}
+	s.sameBans("after a flush", want)
+	s.kill(unix.SIGKILL)
+	s.FlushRuleset()
+	s.must("apply")
+	s.sameBans("after a restart", want)
+
+	for _, src := range before {
+		s.Want(s.SYN(src, lab.OpenTCP), netnstest.NoAnswer)
+	}
+	for _, src := range s.observed {
+		s.Want(s.SYN(src, lab.OpenTCP), netnstest.AnswerSYNACK)
+		s.Want(s.SYN(src, lab.TrapTCP), netnstest.NoAnswer)
+	}
+	list := s.banList()
+	for i, src := range s.observed { // the first offence that counts, but for who had offended before
+		if step := map[bool]int{false: 1, true: 2}[src == again]; list[s.sourceOf(src)].Tier != step {
+			s.t.Errorf("offender %d is banned by tier %d, want %d", i, list[s.sourceOf(src)].Tier, step)
+		}
+	}
+	if list := s.must("list", "--allowed"); !strings.Contains(list, "198.51.100.250") {
+		s.t.Errorf("allowed is %s", list)
+	}
+}
+
+// settled returns when all is known that has happened.
+func (s *switching) settled() {
+	s.t.Helper()
+	if s.watched {
+		s.settle()
+	}
+}
+
+func (s *switching) sourceOf(a netip.Addr) string {
+	if a.Is6() {
+		p, _ := a.Prefix(64)
+		return text.Prefix(p)
+	}
+	return a.String()
+}
+
+// banList returns what is banned, but for some.
+func (s *switching) banList(but ...netip.Addr) map[string]listedBan {
+	s.t.Helper()
+	out := make(map[string]listedBan)
+	for _, b := range listBans(s.t, s.Host) {
+		out[text.Prefix(b.Prefix)] = b
+	}
+	for _, a := range but {
+		delete(out, s.sourceOf(a))
+	}
+	return out
+}
+
+func (s *switching) sameBans(when string, want map[string]listedBan) {
+	s.t.Helper()
+	got := s.banList()
+	for source, was := range want {
+		is, ok := got[source]
+		if !ok || is.Until.Sub(was.Until).Abs() > 2*time.Second || is.Cause != was.Cause || is.Tier != was.Tier || is.TimeoutSeconds != was.TimeoutSeconds {
+			s.t.Errorf("%s, the ban of %s is %+v, was %+v", when, source, is, was)
+		}
+	}
+	if len(got) > len(want) {
+		s.t.Errorf("%s, banned are %v, want %v", when, slices.Collect(maps.Keys(got)), slices.Collect(maps.Keys(want)))
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
@@ -9,16 +10,17 @@ import (
 )
 
 // restore puts back what is remembered and the table lacks, if it is not the
-// table that the book is about; what was only observed is forgotten instead,
-// unless it is to be kept. A running watcher does that by itself. put reports
-// whether the table has it, though the book may not say so.
-func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) (put bool, err error) {
+// table that the book is about; what was only observed is forgotten instead, if the
+// table enforces, unless it is to be kept. If the table is in another mode than
+// before, which it was given since a moment, the book says so. A running watcher
+// does all that by itself. put reports whether the table has what is to be put
+// back, though the book may not say so.
+func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec, r *ruleset.Plan, since book.Moment) (put bool, err error) {
 	report, err := p.lookAtBook(h)
-	same := sameTable(report, h)
-	if err != nil || report.Missing || same && report.Saved.Observe == h.Observe {
+	same, switched := sameTable(report, h), slices.Contains(r.Summary(), ruleset.ChangeMode)
+	if err != nil || report.Missing && !h.Observe || same && report.Saved.Observe == h.Observe {
 		return false, err
 	}
-	forget := !same && !spec.KeepObserved && report.Saved.OnlyObserved(book.Of(h.State))
 	bans, allowances := 0, 0
 	var left []error
 	err = p.changeBook(h, true, func(b *book.Book, _ book.Report) error {
@@ -26,8 +28,10 @@ func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) (put bool, err erro
 		if err != nil {
 			return err
 		}
-		if forget {
-			p.note("forgotten, as it was only observed: %s", text.Plural(b.ForgetOffenders(), "source"))
+		if !h.Observe {
+			if n := b.Enforce(spec.KeepObserved); n > 0 && !spec.KeepObserved {
+				p.note("forgotten, as it was only observed: %s", text.Plural(n, "source"))
+			}
 		}
 		now := book.ReadClock().Boot
 		var records []ruleset.Record
@@ -58,8 +62,10 @@ func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec) (put bool, err erro
 			}
 		}
 		b.SetTable(h.Handle)
-		p.catchUp(b, held, same)
-		b.SetObserved(h.Observe)
+		if p.catchUp(b, held, same, h.Observe && !switched); h.Observe && switched {
+			b.Observe(since)
+		}
+		b.SetObserves(h.Observe)
 		return nil
 	})
 	var back []string

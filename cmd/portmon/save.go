@@ -55,7 +55,7 @@ be read of it.`,
 
 // save brings the book up to date with the table. What only the book has was
 // lifted or is over if it is about this very table, is forgotten if it was only
-// observed, and otherwise still has to be put back.
+// observed and the table enforces, and otherwise still has to be put back.
 func (p *cli) save(h *ruleset.Handle) error {
 	bans := 0
 	err := p.changeBook(h, true, func(b *book.Book, report book.Report) error {
@@ -66,14 +66,14 @@ func (p *cli) save(h *ruleset.Handle) error {
 			return err
 		}
 		same := sameTable(report, h)
-		if !same && report.Saved.OnlyObserved(book.Of(h.State)) {
-			b.ForgetOffenders()
+		if !h.Observe {
+			b.Enforce(false)
 		}
 		if report.Missing {
 			b.SetTable(h.Handle)
 		}
-		p.catchUp(b, held, same)
-		b.SetObserved(h.Observe)
+		p.catchUp(b, held, same, h.Observe)
+		b.SetObserves(h.Observe)
 		for row := range b.Rows() {
 			if row.Banned {
 				bans++

@@ -113,7 +113,9 @@ func (p *cli) rememberBans(
 			var report book.Report
 			report, err = book.Amend(conf, sources, func(b *book.Book) {
 				for i := range records {
-					b.Learn(book.RowOf(&records[i], conf.Now.Boot))
+					row := book.RowOf(&records[i], conf.Now.Boot)
+					row.Observed = h.Observe
+					b.Learn(row)
 				}
 			}, func() error {
 				made, err := put()
@@ -140,8 +142,9 @@ func (p *cli) rememberBans(
 func sameTable(r book.Report, h *ruleset.Handle) bool { return r.Saved.SameTable(book.Of(h.State)) }
 
 // catchUp enters what a table holds into a book, and if the book is about that
-// table, removes what it does not hold any more.
-func (p *cli) catchUp(b, held *book.Book, sameTable bool) {
+// table, removes what it does not hold any more. What the book does not know was
+// only observed if the table does that.
+func (p *cli) catchUp(b, held *book.Book, sameTable, observed bool) {
 	now := book.ReadClock()
 	b.Sweep(now)
 	if sameTable {
@@ -158,6 +161,7 @@ func (p *cli) catchUp(b, held *book.Book, sameTable bool) {
 		}
 	}
 	for row := range held.Rows() {
+		row.Observed = observed
 		p.learn(b, row, now)
 	}
 }

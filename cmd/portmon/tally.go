@@ -51,7 +51,7 @@ func (p *cli) learn(b *book.Book, row book.Row, now book.Clock) {
 	if !offence {
 		return
 	}
-	o := stats.Offence{At: now.Time(row.Last), Cause: row.Cause, Step: row.Step, First: row.Offences == 1, Observed: b.Observed()}
+	o := stats.Offence{At: now.Time(row.Last), Cause: row.Cause, Step: row.Step, First: row.Offences == 1, Observed: row.Observed}
 	if before.Last != 0 {
 		o.Before = now.Time(before.Last)
 	}

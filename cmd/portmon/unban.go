@@ -296,7 +296,7 @@ func (p *cli) forgetInBook(h *ruleset.Handle, alone, within []netip.Prefix, lift
 			if err != nil {
 				return err
 			}
-			p.catchUp(b, held, true)
+			p.catchUp(b, held, true, h.Observe)
 		}
 		forget(b)
 		return nil

@@ -21,16 +21,17 @@ type Book struct {
 	spare    []uint32       // places in rows that are not in use
 	comments map[key]string // of the few rows that have one
 	allowed  map[key]bool   // of the few rows that are allowances
+	before   map[key]*Row   // of the few rows that have one
 	max      int
 	table    uint64
-	observed bool
+	observes bool
 	store    *store // nil: in memory only
 }
 
 // New returns an empty book without a file, for at most maxRows rows; 0 means
 // [DefaultMaxRows].
 func New(maxRows int) *Book {
-	b := &Book{index: make(map[key]uint32), comments: make(map[key]string), allowed: make(map[key]bool)}
+	b := &Book{index: make(map[key]uint32), comments: make(map[key]string), allowed: make(map[key]bool), before: make(map[key]*Row)}
 	b.SetMaxRows(maxRows)
 	return b
 }
@@ -66,14 +67,20 @@ func (b *Book) get(k key) (Row, bool) {
 	if !ok {
 		return Row{}, false
 	}
-	return b.rows[i].unpack(k, b.comments[k]), true
+	return b.row(k, i), true
+}
+
+func (b *Book) row(k key, i uint32) Row {
+	r := b.rows[i].unpack(k, b.comments[k])
+	r.Before = b.before[k]
+	return r
 }
 
 // Rows yields the rows, in no order. Rows may be changed and removed meanwhile.
 func (b *Book) Rows() iter.Seq[Row] {
 	return func(yield func(Row) bool) {
 		for k, i := range b.index {
-			if !yield(b.rows[i].unpack(k, b.comments[k])) {
+			if !yield(b.row(k, i)) {
 				return
 			}
 		}
@@ -117,6 +124,9 @@ func (b *Book) set(k key, r *Row) bool {
 	if delete(b.allowed, k); r.Allowed {
 		b.allowed[k] = true
 	}
+	if delete(b.before, k); r.Before != nil {
+		b.before[k] = r.Before
+	}
 	b.store.note(b, k)
 	return true
 }
@@ -131,7 +141,11 @@ func (b *Book) Lift(source netip.Prefix) bool {
 	if r.Step == 0 {
 		return b.Free(source)
 	}
-	r.Banned = false
+	if r.Banned = false; r.Before != nil {
+		before := *r.Before
+		before.Banned = false
+		r.Before = &before
+	}
 	return b.Put(r)
 }
 
@@ -214,16 +228,51 @@ func (b *Book) remove(k key) bool {
 		delete(b.index, k)
 		delete(b.comments, k)
 		delete(b.allowed, k)
+		delete(b.before, k)
 	}
 	return ok
 }
 
-// ForgetOffenders removes all rows but allowances, and returns how many.
-func (b *Book) ForgetOffenders() (n int) {
-	for k := range b.index {
-		if !b.allowed[k] && b.free(k) {
-			n++
+// Observe says that the table has dropped nothing since a moment: offences since
+// then were only observed.
+func (b *Book) Observe(since Moment) {
+	for r := range b.Rows() {
+		if r.Observed || !r.Banned || !r.isOffence() || r.begin() < since {
+			continue
 		}
+		before := r
+		if before.Banned = false; r.Step > 0 {
+			before.Step--
+		}
+		r.Observed, r.Before = true, &before
+		b.Put(r)
+	}
+}
+
+// Revert makes a row what it was before a table observed it; see [Row.Enforced].
+func (b *Book) Revert(source netip.Prefix) {
+	switch r, _ := b.Get(source); {
+	case !r.Observed:
+	case r.Before == nil:
+		b.Free(source)
+	default:
+		b.Put(*r.Before)
+	}
+}
+
+// Enforce has what was only observed count from now on, or without keep be
+// forgotten. It returns of how many rows.
+func (b *Book) Enforce(keep bool) (n int) {
+	for r := range b.Rows() {
+		if !r.Observed {
+			continue
+		}
+		if n++; !keep {
+			b.Revert(r.Source)
+			continue
+		}
+		r.Observed = false
+		b.Put(r)
 	}
 	return n
 }
@@ -234,6 +283,7 @@ func (b *Book) Clear() {
 		clear(b.index)
 		clear(b.comments)
 		clear(b.allowed)
+		clear(b.before)
 		b.rows, b.spare = nil, nil
 		b.store.replace()
 	}
@@ -246,6 +296,10 @@ func (b *Book) Clear() {
 func (b *Book) Sweep(now Clock) (n int) {
 	for k, i := range b.index {
 		if c := &b.rows[i]; !c.sweep(now.Boot) {
+			if before := b.before[k]; before != nil && before.lasts(now.Boot) {
+				b.set(k, before)
+				continue
+			}
 			b.remove(k)
 			n++
 		} else if c.ban == 0 {

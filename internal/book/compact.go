@@ -38,15 +38,15 @@ func (k key) prefix() netip.Prefix {
 	return netip.PrefixFrom(a, int(k.bits))
 }
 
-// compact is a normalized Row without its source and its comment, in 48 bytes:
-// 65,536 rows take 7 MB rather than 15.
+// compact is a normalized Row without its source, its comment and what it was
+// before, in 48 bytes: 65,536 rows take 7 MB rather than 15.
 type compact struct {
 	timeout                       time.Duration
 	until, stepUntil, first, last Moment
 
 	offences, port uint16
 	step           uint8
-	cause          ruleset.Cause
+	cause          ruleset.Cause // and observed
 	proto          uint8
 	ban            uint8 // none, by the table or by another program, by hand; or allowed
 }
@@ -57,10 +57,16 @@ const (
 	allowed
 )
 
+// observed is set in the cause of a row that is.
+const observed ruleset.Cause = 1 << 7
+
 func (r *Row) pack() compact {
 	c := compact{
 		timeout: r.Timeout, until: r.Until, stepUntil: r.StepUntil, first: r.First, last: r.Last,
 		offences: uint16(r.Offences), port: r.Port, step: uint8(r.Step), cause: r.Cause, proto: r.Proto,
+	}
+	if r.Observed {
+		c.cause |= observed
 	}
 	switch {
 	case r.Allowed:
@@ -77,7 +83,8 @@ func (c *compact) unpack(k key, comment string) Row {
 	return Row{
 		Source: k.prefix(), Comment: comment, Banned: c.ban == banned || c.ban == bannedByHand,
 		ByHand: c.ban == bannedByHand, Allowed: c.ban == allowed, Timeout: c.timeout, Until: c.until, Step: int(c.step), StepUntil: c.stepUntil,
-		Cause: c.cause, Offences: int(c.offences), First: c.first, Last: c.last, Proto: c.proto, Port: c.port,
+		Cause: c.cause &^ observed, Observed: c.cause&observed != 0,
+		Offences: int(c.offences), First: c.first, Last: c.last, Proto: c.proto, Port: c.port,
 	}
 }
 

@@ -83,7 +83,7 @@ type Origin struct {
 	NetNS uint64 `json:"netns,omitempty"`
 	// Table is the kernel's handle of the table, 0 if there is none.
 	Table uint64 `json:"table_handle"`
-	// Observe reports that the table drops nothing: its bans were only observed.
+	// Observe reports that the table drops nothing.
 	Observe bool `json:"observe,omitempty"`
 }
 
@@ -108,13 +108,6 @@ func (o Origin) SameBoot(p Origin) bool { return o.Boot != "" && o.Boot == p.Boo
 // the table: bans that it no longer has were lifted or are over.
 func (o Origin) SameTable(p Origin) bool {
 	return o.SameBoot(p) && o.NetNS != 0 && o.NetNS == p.NetNS && o.Table != 0 && o.Table == p.Table
-}
-
-// OnlyObserved reports whether bans and steps of this origin were to have no
-// consequence, but would have in that table: they are forgotten rather than put
-// back, but for what the table holds.
-func (o Origin) OnlyObserved(table Origin) bool {
-	return o.Observe && table.Table != 0 && !table.Observe
 }
 
 // check returns an *OriginError if what was saved is known not to be about

@@ -9,6 +9,11 @@ import "github.com/portmon/portmon/ruleset"
 // and last offence and the comment of a ban that has gone on stay. An allowance
 // replaces all of it; no ban that began while it lasts replaces that.
 //
+// r is Observed if the table that it is from drops nothing. Offences make the row
+// one that was only observed, then; all else counts, now and before. What another
+// table holds is in effect, so that the row is not Observed any more: what it had
+// of that is dropped unless r has it.
+//
 // It reports whether an offence was counted. A banned source cannot offend, so
 // a ban that begins while the one on record runs is of the same offence, which
 // counts once even if it is reported in the log and found in a dump, in any
@@ -20,12 +25,34 @@ func (b *Book) Learn(r Row) (now Row, counted bool) {
 		return Row{}, false
 	}
 	old, known := b.get(k)
-	now, counted = merge(old, r)
+	base := old
+	if !r.Observed && !old.has(&r) {
+		base = old.Enforced()
+	}
+	now, counted = merge(base, r)
+	switch {
+	case !r.Observed:
+		now.Observed = false
+	case base.same(&now):
+	case r.isOffence() || !r.Banned && r.Step > 0:
+		if now.Observed = true; known && !old.Observed {
+			now.Before = &old
+		}
+	case old.Observed:
+		before, _ := merge(old.Enforced(), r)
+		now.Before = &before
+	}
 	if now.normalize(); known && old.same(&now) {
 		return old, false
 	}
 	b.set(k, &now)
 	return now, counted
+}
+
+// has reports whether what was learned of a row is what it has already.
+func (r *Row) has(learned *Row) bool {
+	return !r.Observed || learned.Step >= r.Step &&
+		(!learned.Banned || r.Banned && r.Timeout != 0 && learned.Timeout != 0 && near(r.Until, learned.Until))
 }
 
 func merge(old, r Row) (now Row, counted bool) {

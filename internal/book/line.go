@@ -16,13 +16,19 @@ const rowStart = `{"prefix":"`
 // appendRow appends the line of a normalized row, or that its source is free,
 // with dates of that clock. What is zero is left out.
 func appendRow(b []byte, r *Row, free bool, c Clock) []byte {
+	if r.Before != nil {
+		b = appendRow(b, r.Before, false, c) // a line of its own, ahead
+	}
 	date := func(key string, m Moment) {
 		b = append(c.Time(m).UTC().AppendFormat(append(b, key...), time.RFC3339Nano), '"')
 	}
 	number := func(key string, n int) { b = strconv.AppendInt(append(b, key...), int64(n), 10) }
 	b = append(r.Source.AppendTo(append(b, rowStart...)), '"')
-	if free || r.Allowed { // earlier versions read just that of an allowance
+	if free || r.Allowed || r.Observed && r.Before == nil { // earlier versions read just that of an allowance
 		b = append(b, `,"free":true`...)
+	}
+	if r.Observed {
+		b = append(b, `,"observed":true`...)
 	}
 	if r.Allowed {
 		b = append(b, `,"allowed":true`...)
@@ -79,7 +85,7 @@ func mustJSON(v any) []byte {
 // million are to be written within a second.
 type line struct {
 	Row
-	free      bool // the source is unbanned and forgotten
+	free      bool // the source is unbanned and forgotten, or was not known before it was observed
 	permanent bool // the ban or the allowance is for ever
 }
 
@@ -130,6 +136,8 @@ func (l *line) set(name, value string, c Clock) (ok bool) {
 		return ok && err == nil
 	case `"free"`:
 		return parseBool(value, &l.free)
+	case `"observed"`:
+		return parseBool(value, &l.Observed)
 	case `"allowed"`:
 		return parseBool(value, &l.Allowed)
 	case `"permanent"`:

@@ -137,8 +137,7 @@ func (b *Book) load(r io.Reader, c Config, only [][]byte) (Report, error) {
 	}
 	l.Origin = l.Saved.check(c.Here)
 	l.moveTo(c.Here, c.Now)
-	for i := range b.rows { // nothing has happened in the future, and no ban gets more than its time
-		r := &b.rows[i]
+	b.each(func(r *compact) { // nothing has happened in the future, and no ban gets more than its time
 		for _, m := range r.moments() {
 			if *m != 0 {
 				*m = bound(*m, c.Now.Boot)
@@ -148,7 +147,7 @@ func (b *Book) load(r io.Reader, c Config, only [][]byte) (Report, error) {
 		if r.timeout > 0 {
 			r.until = min(r.until, c.Now.Boot.Add(r.timeout))
 		}
-	}
+	})
 	b.Sweep(c.Now)
 	l.Rows = b.Len()
 	return l.Report, nil
@@ -206,9 +205,14 @@ func (l *loader) read(text []byte, first bool) (bad bool, err error) {
 	switch k, ok := l.row.parse(string(text), l.Saved.Clock()); {
 	case !ok:
 		return first || len(bytes.TrimSpace(text)) > 0, nil
-	case l.row.free:
+	case l.row.free && !l.row.Observed:
 		l.book.remove(k)
 	default:
+		if before, ok := l.book.get(k); ok && l.row.Observed && !l.row.free {
+			if l.row.Before = before.Before; !before.Observed {
+				l.row.Before = &before
+			}
+		}
 		l.book.set(k, &l.row.Row)
 	}
 	l.ours = true
@@ -223,11 +227,23 @@ func (l *loader) moveTo(o Origin, now Clock) {
 		return
 	}
 	elapsed := min(max(0, now.Wall.Sub(before.Wall)), horizon)
-	for i := range l.book.rows {
-		for _, m := range l.book.rows[i].moments() {
+	l.book.each(func(r *compact) {
+		for _, m := range r.moments() {
 			if *m != 0 {
 				*m = bound(bound(*m, before.Boot).Add(now.Boot.Sub(before.Boot)-elapsed), now.Boot)
 			}
 		}
+	})
+}
+
+// each changes all rows, and what they were before.
+func (b *Book) each(f func(*compact)) {
+	for i := range b.rows {
+		f(&b.rows[i])
+	}
+	for k, r := range b.before {
+		c := r.pack()
+		f(&c)
+		*r = c.unpack(k, r.Comment)
 	}
 }

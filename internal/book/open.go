@@ -53,7 +53,7 @@ func Amend(c Config, sources []netip.Prefix, change func(*Book), commit func() e
 		return report, wrap("read", c.Path, report.Origin)
 	}
 	if report.Missing {
-		b.table, b.observed = c.Here.Table, c.Here.Observe
+		b.table, b.observes = c.Here.Table, c.Here.Observe
 	}
 	change(b)
 	b.store.commit = commit
@@ -85,7 +85,7 @@ func openRows(c Config, only [][]byte, more int) (b *Book, report Report, err er
 	if s.rewrite {
 		s.head = newHeader(c.Here, c.Now) // the old one has served to tell how much time has passed
 	}
-	b.store, b.observed = s, report.Saved.Observe
+	b.store, b.observes = s, report.Saved.Observe
 	if report.Saved.SameBoot(c.Here) { // tables of another boot may have the same handle
 		b.table = report.Saved.Table
 	}

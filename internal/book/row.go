@@ -33,6 +33,24 @@ type Row struct {
 
 	Offences    int
 	First, Last Moment // of the offences; 0 if not known
+
+	// Observed reports that an offence which a table has only observed made the
+	// row what it is. Before is what it was until then, nil if there was none: it
+	// is that again once the table enforces.
+	Observed bool
+	Before   *Row
+}
+
+// Enforced returns what a row is in a table that enforces: without what was only
+// observed.
+func (r Row) Enforced() Row {
+	switch {
+	case !r.Observed:
+		return r
+	case r.Before != nil:
+		return *r.Before
+	}
+	return Row{Source: r.Source}
 }
 
 // BannedAt reports whether the row has a ban that is not over.
@@ -48,6 +66,9 @@ func (r Row) StepAt(now Moment) int {
 	}
 	return r.Step
 }
+
+// lasts reports whether a row has a ban, an allowance or a step that is not over.
+func (r *Row) lasts(now Moment) bool { return r.BannedAt(now) || r.AllowedAt(now) || r.StepAt(now) > 0 }
 
 // Remaining returns how much time the ban or the allowance has, 0 if it is over
 // or for ever.
@@ -82,6 +103,9 @@ func (r *Row) moments() [4]*Moment { return [...]*Moment{&r.Until, &r.StepUntil,
 // same reports whether s has nothing new.
 func (r *Row) same(s *Row) bool {
 	a := *r
+	if a.Before != nil && s.Before != nil && a.Before.same(s.Before) {
+		a.Before = s.Before
+	}
 	for i, m := range s.moments() {
 		if !near(*a.moments()[i], *m) {
 			return false
@@ -103,7 +127,14 @@ func (r *Row) normalize() (key, bool) {
 	}
 	r.Source = k.prefix()
 	if r.Allowed {
-		r.Banned, r.ByHand = false, false
+		r.Banned, r.ByHand, r.Observed = false, false, false
+	}
+	if before := r.Enforced(); !r.Observed || !before.Banned && !before.Allowed && before.Step == 0 {
+		r.Before = nil
+	} else {
+		before.Source, before.Observed = r.Source, false
+		before.normalize()
+		r.Before = &before
 	}
 	if !r.Banned && !r.Allowed {
 		r.Timeout, r.Until, r.ByHand, r.Comment = 0, 0, false, ""

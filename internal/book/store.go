@@ -120,18 +120,15 @@ func (b *Book) SetTable(handle uint64) {
 	b.table = handle
 }
 
-// Observed reports whether the bans were only observed: the table drops
-// nothing.
-func (b *Book) Observed() bool { return b.observed }
+// Observes reports whether the table drops nothing, as far as the file says.
+func (b *Book) Observes() bool { return b.observes }
 
-// SetObserved says whether they were. What the table does not hold must have
-// been taken out of the book before it says that they are enforced, unless all
-// of it is to be; see [Origin.OnlyObserved].
-func (b *Book) SetObserved(observed bool) {
-	if b.observed != observed {
-		b.store.replace() // at once, or a torn file could say it of rows that were to go
+// SetObserves says whether it does.
+func (b *Book) SetObserves(observes bool) {
+	if s := b.store; s != nil && b.observes != observes {
+		s.dirty = true
 	}
-	b.observed = observed
+	b.observes = observes
 }
 
 // NextSync returns when Sync or Flush is to be called: at most once a second.
@@ -226,12 +223,12 @@ func (s *store) write(b *Book, now Clock) (finish func() error, err error) {
 		s.rewrite, s.keep = true, false
 	}
 	head := newHeader(s.Here, now)
-	head.Table, head.Observe = b.table, b.observed
+	head.Table, head.Observe = b.table, b.observes
 	if s.rewrite || s.Force || !s.partial && s.lines+len(s.pending) > 2*b.Len()+fewLines {
 		return s.startRewrite(b, head)
 	}
 	var text []byte
-	if s.head.Table != head.Table || s.drifted(now) || now.Boot.Sub(s.head.Clock().Boot) > headerEvery {
+	if s.head.Table != head.Table || s.head.Observe != head.Observe || s.drifted(now) || now.Boot.Sub(s.head.Clock().Boot) > headerEvery {
 		s.head = head
 		text = head.append(text)
 		s.lines++
@@ -305,11 +302,11 @@ func (s *store) startRewrite(b *Book, head Header) (finish func() error, err err
 		f.Close()
 		return errors.Join(err, s.folder.Remove(temp))
 	}
-	head.Rows = b.Len()
+	head.Rows = b.Len() + len(b.before)
 	if err := encode(f, head, b.Rows()); err != nil {
 		return nil, giveUp(err)
 	}
-	s.head, s.lines, s.written = head, b.Len(), b.Len()
+	s.head, s.lines, s.written = head, head.Rows, head.Rows
 	return func() error {
 		err := f.Sync()
 		if err == nil {

@@ -138,9 +138,12 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 		k.askAbout(source)
 		return
 	}
-	observed := k.book.Observed() // which may be over, and nothing of it is to be put then
+	observes := k.book.Observes() // which may be over, and nothing of it is to be put then
 	row := k.atStep(book.Row{Source: source, Cause: cause, Proto: m.Proto, Port: m.DstPort}, step, at)
 	before, _ := k.book.Get(source)
+	if !observes {
+		before = before.Enforced()
+	}
 	due := k.stepAfter(before, at)
 	// Has a reading found this ban before its message came?
 	found := before.Banned && before.Timeout > 0 && begin(before).Sub(at).Abs() < slack &&
@@ -151,18 +154,18 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 	case before.BannedAt(at.Add(slack)):
 		k.askAbout(source) // a banned source cannot offend
 		return
-	case step < due && !observed:
+	case step < due && !observes:
 		// The table has forgotten what we remember, as one that was made anew.
 		row = k.atStep(row, due, at)
 		k.putLater(source, false)
 	}
 	k.supersede(source)
-	row, counted := k.book.Learn(row)
+	row, counted := k.learn(row)
 	if k.table.state == absent && at <= k.table.since {
 		k.book.Lift(source) // the ban went with the table
 		return
 	}
-	if _, recent := k.recent[source]; !observed && (recent || at <= k.table.newAt) {
+	if _, recent := k.recent[source]; !observes && (recent || at <= k.table.newAt) {
 		k.putLater(source, false) // the ban may have gone with the previous table, or we replaced it
 	}
 	switch {
@@ -171,6 +174,12 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 	case found && before.Port == 0:
 		k.tally.NamePort(now.Time(row.Last), row.Proto, row.Port)
 	}
+}
+
+// learn merges what the table in its mode holds, or has done, into the book.
+func (k *core) learn(row book.Row) (now book.Row, counted bool) {
+	row.Observed = k.book.Observes()
+	return k.book.Learn(row)
 }
 
 // atStep makes a row that of a ban by a step of the ladder.
@@ -257,7 +266,7 @@ func (k *core) publish(n News) {
 	if k.isDrill(n.Source) {
 		return
 	}
-	n.Comment, n.Observed = book.Reason(n.Cause, n.Comment), k.book.Observed()
+	n.Comment, n.Observed = book.Reason(n.Cause, n.Comment), k.book.Observes()
 	k.counters.count(&n)
 	k.news = append(k.news, n)
 }

@@ -112,6 +112,8 @@ func makeChange(c *nftset.Conn, todo change) changed {
 			break
 		}
 		switch {
+		case todo.put != nil && todo.spec.Observe && !h.Observe:
+			done.err = fmt.Errorf("the mode has changed: %w", os.ErrNotExist) // of some, nothing may be put any more
 		case todo.put != nil:
 			done.refused, done.err = h.Put(todo.put)
 		case todo.end != nil:

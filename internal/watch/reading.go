@@ -38,7 +38,6 @@ type reading struct {
 	question
 	void   bool                      // the answer is of a table that is gone
 	fresh  bool                      // the table is not the one that the book is about
-	strict bool                      // bans and steps that it does not show were only observed
 	again  bool                      // another reading must follow
 	began  book.Moment               // when it was asked
 	unseen map[netip.Prefix]unseen   // what the book has and the answer has not shown
@@ -175,17 +174,14 @@ func (k *core) onLayout(r *reading, s *ruleset.State, now book.Clock) {
 	}
 }
 
-// onModeOf handles in which mode the table is that is being read. What was observed in a table that
-// enforces now, or in the one before it, is kept as far as it is in its sets: a
-// switch empties them unless it is to be enforced.
+// onModeOf handles in which mode the table is that is being read. Once it enforces,
+// its sets show what of that which was only observed is in effect.
 func (k *core) onModeOf(r *reading, s *ruleset.State, now book.Clock) {
 	t := &k.table
-	r.strict = book.Origin{Observe: k.book.Observed()}.OnlyObserved(book.Origin{Table: s.Handle, Observe: s.Observe})
-	r.fresh = t.known != s.Handle
 	switch {
 	case s.Observe:
-		k.book.SetObserved(true)
-	case !r.strict:
+		k.onObserving(now)
+	case !k.book.Observes():
 	case k.spec.Observe:
 		// It was applied so, which we are about to learn, or will be repaired.
 		r.void, k.readAt = true, now.Boot.Add(pause)
@@ -193,9 +189,15 @@ func (k *core) onModeOf(r *reading, s *ruleset.State, now book.Clock) {
 		r.void = true
 		k.resync(now)
 	default:
+		k.book.SetObserves(false)
+		t.known = 0 // the sets were made anew
 		t.enforcedAt, r.again = now.Boot, true
 	}
+	r.fresh = t.known != s.Handle
 }
+
+// overtaken reports whether a row was only observed, in a table that enforces now.
+func (k *core) overtaken(row book.Row) bool { return row.Observed && !k.book.Observes() }
 
 // expect notes what the sets should show that are about to be read: all that was
 // heard of until now was in them, or in those of another table.
@@ -227,12 +229,15 @@ func (k *core) conclude(r *reading, a answer) {
 	}
 	for source, left := range r.unseen {
 		row, ok := k.book.Get(source)
-		due, strict := expected(row, a.at.Boot), r.strict && !row.Allowed
+		due := expected(row, a.at.Boot)
+		if k.overtaken(row) && left&due == due {
+			k.book.Revert(source)
+			row, ok = k.book.Get(source)
+			due = expected(row, a.at.Boot)
+		}
 		switch {
 		case !ok || due == 0:
-		case strict && left&due == due:
-			k.book.Free(source)
-		case r.fresh && r.all && !strict:
+		case r.fresh && r.all && !k.overtaken(row):
 			k.settleLifted(source)
 			k.putLater(source, true)
 		default:
@@ -249,10 +254,7 @@ func (k *core) conclude(r *reading, a answer) {
 	// hold anything, the event of this change makes the watcher read them.
 	k.tidyAt(a.at.Boot)
 	k.counters.Resyncs++
-	if r.strict {
-		k.book.SetObserved(false)
-	}
-	k.table.restoring = r.fresh || r.strict
+	k.table.restoring = r.fresh
 	k.settle()
 	if r.again {
 		k.readSoon(a.at.Boot.Add(pause))
@@ -288,7 +290,7 @@ func (k *core) onRecord(r *reading, rec *ruleset.Record, now book.Clock) {
 	if rec.Step > 0 && rec.Step >= step {
 		r.see(source, unseenStep)
 	}
-	banned := before.BannedAt(now.Boot.Add(slack))
+	banned, overtaken := before.BannedAt(now.Boot.Add(slack)), k.overtaken(before)
 	// It may be the packet path's work.
 	packet := rec.Banned && rec.Comment == "" && row.Cause != ruleset.CauseHand && row.Cause != ruleset.CauseSubnet
 	switch {
@@ -296,11 +298,11 @@ func (k *core) onRecord(r *reading, rec *ruleset.Record, now book.Clock) {
 		if before.Port != 0 {
 			row.Cause = ruleset.CauseUnknown // that on record says more
 		}
-		k.book.Learn(row)
+		k.learn(row)
 	case !rec.Banned:
-	case r.fresh && !r.strict && banned && !same(before, row):
+	case r.fresh && !overtaken && banned && !same(before, row):
 		// We know better how long it lasts, and put that back.
-	case r.fresh && !r.strict && packet && !banned && step > 0 && rec.Step <= step:
+	case r.fresh && !overtaken && packet && !banned && step > 0 && rec.Step <= step:
 		// A copy of an old ban, or an offence in a table that does not know of
 		// those before: if so, its message is on its way, and makes it more.
 		r.again = true
@@ -322,7 +324,7 @@ func (k *core) onShownAllowance(r *reading, rec *ruleset.Record, before book.Row
 		return
 	}
 	r.see(row.Source, unseenBan)
-	k.book.Learn(row)
+	k.learn(row)
 }
 
 // same reports whether the bans of two rows end at the same moment.
@@ -377,7 +379,7 @@ func (k *core) onShownBan(row, before book.Row, lately bool, now book.Clock) {
 	if _, offence := ruleset.Offence(row.Comment); offence && !banned && !k.isEscalated(row) {
 		k.escalate(&row, row, now) // it was made while no watcher ran
 	}
-	row, counted := k.book.Learn(row)
+	row, counted := k.learn(row)
 	switch {
 	case counted:
 		k.publish(offenceNews(row, before))
@@ -401,6 +403,10 @@ func (k *core) isEscalated(row book.Row) bool {
 func (k *core) onStanding(s *standing, now book.Clock) {
 	_, lately := k.lifted[s.source]
 	before, _ := k.book.Get(s.source)
+	if k.overtaken(before) {
+		k.book.Revert(s.source)
+		before, _ = k.book.Get(s.source)
+	}
 	var allowed []netip.Prefix
 	if s.Allowed != nil {
 		allowed = s.Allowed.Prefixes()
@@ -410,7 +416,7 @@ func (k *core) onStanding(s *standing, now book.Clock) {
 	}
 	for _, p := range allowed { // the sets of prefixes may have been read before the answer
 		rec := s.Allowed.Record(p)
-		k.book.Learn(book.RowOf(&rec, now.Boot))
+		k.learn(book.RowOf(&rec, now.Boot))
 	}
 	there, covered := false, false // this ban; one that is at least as large
 	longest := make(map[netip.Prefix]ruleset.Record)
@@ -447,8 +453,11 @@ func (k *core) onStanding(s *standing, now book.Clock) {
 	if s.Source != s.source {
 		step = 0 // of a prefix that is not a source, or is not one any more
 	}
-	if step != row.StepAt(now.Boot.Add(slack)) {
-		row.Source, row.Step, row.StepUntil = s.source, step, now.Boot.Add(s.StepRemaining)
+	switch was := row.StepAt(now.Boot.Add(slack)); {
+	case step > was:
+		row, _ = k.learn(book.Row{Source: s.source, Step: step, StepUntil: now.Boot.Add(s.StepRemaining)})
+	case step < was:
+		row.Step, row.StepUntil = step, now.Boot.Add(s.StepRemaining)
 		k.book.Put(row)
 	}
 	if !row.BannedAt(now.Boot) && row.Step == 0 {

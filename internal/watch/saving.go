@@ -34,10 +34,10 @@ func (w *Watcher) begin() error {
 	case s.Digest != "":
 		spec.Observe = s.Observe
 	case known != 0:
-		spec.Observe = b.Observed()
+		spec.Observe = b.Observes()
 	}
 	if s.Observe {
-		b.SetObserved(true)
+		b.SetObserves(true)
 	}
 	w.core = newCore(spec, b, w.editor.PortID(), known, now)
 	w.core.tally, w.core.locate = w.openTally(book.Here(s.Handle), now), w.config.Locate

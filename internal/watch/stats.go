@@ -140,7 +140,7 @@ func (k *core) stats(now book.Clock) Stats {
 	}
 	s := Stats{
 		counters: k.counters, Table: k.table.state == present, TableCurrent: k.table.seen.current, Wrong: k.table.seen.wrong,
-		Observing: k.book.Observed(),
+		Observing: k.book.Observes(),
 		Steps:     len(k.spec.BanTime), Rows: rows, Bans: maps.Clone(k.census.bans), Offenders: k.census.offenders,
 	}
 	s.Made, s.Offences = maps.Clone(s.Made), maps.Clone(s.Offences)
@@ -150,7 +150,7 @@ func (k *core) stats(now book.Clock) Stats {
 // origin returns which table the book is about.
 func (k *core) origin() book.Origin {
 	o := book.Here(k.book.Table())
-	o.Observe = k.book.Observed()
+	o.Observe = k.book.Observes()
 	return o
 }
 

@@ -89,10 +89,20 @@ func (k *core) onMode(applied *Applied, now book.Clock) {
 	}
 	switch {
 	case applied.Observe:
-		k.book.SetObserved(true)
+		k.onObserving(now)
 	case applied.Keep:
-		k.book.SetObserved(false)
+		k.book.Enforce(true)
+		k.book.SetObserves(false)
 	}
+}
+
+// onObserving handles that the table drops nothing. It may not have done so since
+// portmon apply has begun to change it.
+func (k *core) onObserving(now book.Clock) {
+	if since := k.table.held.Add(-grace); !k.book.Observes() && k.table.held > now.Boot {
+		k.book.Observe(since)
+	}
+	k.book.SetObserves(true)
 }
 
 // onSwapped records that the table was put back as it was before, and has that
@@ -202,10 +212,10 @@ func (k *core) onLook(l look, now book.Clock) {
 	if before.adopt && l.sealed {
 		k.spec.Observe = l.observes
 	}
-	switch observed := k.book.Observed(); {
+	switch {
 	case l.observes:
-		k.book.SetObserved(true)
-	case observed:
+		k.onObserving(now)
+	case k.book.Observes():
 		k.readSoon(now.Boot) // what it does not hold was only observed
 	}
 	if l.full > before.full && before.generation != 0 {

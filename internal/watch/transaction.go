@@ -100,7 +100,7 @@ func (k *core) onElements(events []nftset.Event, now book.Clock) {
 	}
 	for source, row := range climbed {
 		k.supersede(source)
-		k.book.Learn(row)
+		k.learn(row)
 	}
 }
 
@@ -187,7 +187,7 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed book.R
 	case was && k.isNet(before):
 		k.askAbout(source) // it is banned by a set of prefixes as well
 	case was && same(before, row):
-		k.book.Learn(row) // put back by a program that remembers it as we do
+		k.learn(row) // put back by a program that remembers it as we do
 	case was && offence && (before.Timeout == 0 || row.Until < before.Until):
 		k.putLater(source, false) // it has done nothing to deserve less
 	case e.Role == ruleset.RoleBan && !was && k.countsAsOffence(row, before, climbed, now):
@@ -196,12 +196,12 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed book.R
 		} else {
 			k.escalate(&row, before, now)
 		}
-		if row, counted := k.book.Learn(row); counted {
+		if row, counted := k.learn(row); counted {
 			k.publish(offenceNews(row, before))
 		}
 	default:
 		row.Step, row.StepUntil = climbed.Step, climbed.StepUntil
-		row, _ := k.book.Learn(row)
+		row, _ := k.learn(row)
 		k.publish(banNews(ByHand, row))
 	}
 }
