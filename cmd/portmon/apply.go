@@ -93,6 +93,7 @@ not count as good, and a reboot comes up with what did before.`,
 				return cmp.Or(p.apply(c, a), error(exitCodeError(exitUsage)))
 			}
 			a.good = &lastgood.Config{Spec: p.written, At: p.now().UTC(), File: conf.Source}
+			a.good.Spec.Observe = conf.Spec.Observe
 			if cmd.Flags().Changed("confirm") {
 				return p.tryOut(c, a, length)
 			}

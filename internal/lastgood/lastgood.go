@@ -33,7 +33,8 @@ const Grace = 10 * time.Second
 
 // Config is a configuration that was applied.
 type Config struct {
-	// Spec is the table as the file says it, without what only the host knows.
+	// Spec is the table as the file says it, in the mode in which it was applied,
+	// without what only the host knows.
 	Spec ruleset.Spec `json:"spec"`
 	// At is when it was applied, and File where it came from; empty if it is
 	// the built-in default.
@@ -42,13 +43,15 @@ type Config struct {
 }
 
 // UnmarshalJSON reads what this or another version wrote: what that did not
-// know is as in [ruleset.Default].
+// know is as in [ruleset.Default]. The file may be the work of another user, so
+// whose table it is, it does not say.
 func (c *Config) UnmarshalJSON(data []byte) error {
 	type plain Config
 	read := plain{Spec: ruleset.Default()}
 	if err := json.Unmarshal(data, &read); err != nil {
 		return err
 	}
+	read.Spec.Table = ruleset.Default().Table
 	if err := read.Spec.Validate(); err != nil {
 		return err
 	}
