@@ -232,14 +232,16 @@ func (p *cli) remembered(h *ruleset.Handle) (rows *book.Book, known bool) {
 	return rows, sameTable(report, h)
 }
 
-// revert puts all back as it was before a trial, unless that was confirmed.
+// revert puts all back as it was before a trial, unless that was confirmed. Another
+// process that keeps the folder locked does not stop it: whether it has confirmed
+// the trial can be seen without, and is looked at again afterwards.
 func (p *cli) revert(c *nftset.Conn, t *lastgood.Trial, before *copied) (string, error) {
 	store, err := lastgood.Open(p.state, applyPatience)
 	if err == nil {
 		defer store.Close()
-		if said := p.ended(t); said != "" {
-			return said, nil
-		}
+	}
+	if said := p.ended(t); said != "" {
+		return said, nil
 	}
 	w, _ := p.runningWatcher()
 	if w != nil {
@@ -258,6 +260,8 @@ func (p *cli) revert(c *nftset.Conn, t *lastgood.Trial, before *copied) (string,
 	if store != nil {
 		t.Failed = p.now().UTC().Truncate(time.Second)
 		err = store.SetTrial(t)
+	} else if p.ended(t) == keeperConfirmed {
+		err = errors.Join(err, errors.New("the trial was confirmed too late: apply the configuration again"))
 	}
 	if w != nil { // before it goes on
 		err = errors.Join(err, w.Reload(nil))

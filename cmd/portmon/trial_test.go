@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -263,6 +264,39 @@ func TestTrialConfirmed(t *testing.T) {
 	if err != nil || good == nil || good.Spec.Prefix6 != 56 {
 		t.Errorf("the last good configuration is %+v, %v", good, err)
 	}
+}
+
+// TestConfirmedBesideALock has another program keep the folder locked while a trial
+// is interrupted, and confirm it meanwhile: it is not taken back then.
+func TestConfirmedBesideALock(t *testing.T) {
+	t.Parallel()
+	s := newTrial(t)
+	s.populate()
+	s.configure(newRules)
+	s.try("1h")
+	tried, state := s.holds(), filepath.Join(s.dir, "state.jsonl")
+	on, err := lastgood.ReadTrial(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := lastgood.Open(state, lab.Patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	s.types("\x03")
+	lab.Await(t, "the keeper waits for the lock", func() bool {
+		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", s.keeperPID))
+		return slices.ContainsFunc(files, func(fd string) bool {
+			to, _ := os.Readlink(fd)
+			return strings.HasSuffix(to, "/apply.lock")
+		})
+	})
+	if err := store.Confirm(&on.Config); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitKeeper()
+	s.same("after it was confirmed", tried)
 }
 
 // TestKeeperKilled has nobody left who could put the table back but the program
