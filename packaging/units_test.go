@@ -1,7 +1,9 @@
 package packaging
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -135,6 +137,39 @@ func TestDropIn(t *testing.T) {
 	} {
 		if !slices.Equal(order[key], want) {
 			t.Errorf("%s is %q: want %q", key, order[key], want)
+		}
+	}
+}
+
+// A reload of a faulty file fails, though its exit code counts as success at the start, and leaves the table alone; if nftables has
+// flushed that, it is made by the last good configuration first.
+func TestReloadOfFaultyFile(t *testing.T) {
+	var command string
+	for _, line := range directives(t, "systemd/portmon.service") {
+		if value, ok := strings.CutPrefix(line, "ExecReload=/bin/sh -c '"); ok {
+			command = strings.TrimSuffix(value, "'")
+		}
+	}
+	for name, test := range map[string]struct {
+		apply, list string // what these do
+		fails       bool
+		called      string
+	}{
+		"without faults":            {"exit 0", "exit 0", false, "apply\n"},
+		"with a fault":              {"exit 2", "exit 0", true, "apply\nlist --count\n"},
+		"with a fault, and flushed": {"exit 2", "exit 3", true, "apply\nlist --count\napply --boot\n"},
+	} {
+		dir := t.TempDir()
+		program := filepath.Join(dir, "portmon")
+		script := "#!/bin/sh\necho \"$*\" >>" + dir + "/called\ncase $1 in apply) " + test.apply + ";; list) " + test.list + ";; esac\n"
+		if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		_, err := tool(t, "sh", "-c", strings.ReplaceAll(command, "/usr/bin/portmon", program))
+		called, readErr := os.ReadFile(filepath.Join(dir, "called"))
+		var exit *exec.ExitError
+		if errors.As(err, &exit); (err != nil) != test.fails || test.fails && exit.ExitCode() != 1 || readErr != nil || string(called) != test.called {
+			t.Errorf("%s: %v; it calls %q, want %q (%v)", name, err, called, test.called, readErr)
 		}
 	}
 }

@@ -216,7 +216,7 @@ in
           Type = "oneshot";
           RemainAfterExit = true;
           ExecStart = "${portmon} apply --boot";
-          ExecReload = "${portmon} apply --boot";
+          ExecReload = "${pkgs.runtimeShell} -c '${portmon} apply || { ${portmon} list --count >/dev/null 2>&1 || ${portmon} apply --boot; exit 1; }'";
           SuccessExitStatus = 2;
           ExecStop = "${portmon} save";
           TimeoutStartSec = "90s";
