@@ -463,3 +463,24 @@ func TestAllowanceIsInTheAnswer(t *testing.T) {
 		}
 	}
 }
+
+// What offends while apply has a table observe may have been only observed; what
+// did before, was not.
+func TestOffendsWhileModeChanges(t *testing.T) {
+	m := newModel(t, 1)
+	for i, p := range pair {
+		if i == 1 {
+			m.core.onApplying(m.now)
+			m.pass(5 * time.Millisecond)
+		}
+		msg := m.offend(p)
+		m.core.onLogMessage(&msg, p, m.now)
+		m.pass(5 * time.Millisecond)
+	}
+	m.core.reconfigure(m.core.spec, &Applied{Observe: true}, 1000, m.now)
+	for i, p := range pair {
+		if row, _ := m.core.book.Get(p); row.Observed != (i == 1) || !row.BannedAt(m.now.Boot) {
+			t.Errorf("%v is remembered as %+v", p, row)
+		}
+	}
+}
