@@ -71,22 +71,23 @@ func newReader(name string, file io.Reader, changed time.Time) (*Reader, error) 
 		unpacked = z
 	}
 	r.in = &source{buf: bufio.NewReaderSize(unpacked, bufferSize)}
-	head, err := r.in.buf.Peek(maxLine)
-	if len(head) == 0 && err != io.EOF {
-		return nil, err
-	}
-	r.format, err = recognise(r.in, head, changed)
+	var err error
+	r.format, err = recognise(r.in, changed)
 	return r, err
 }
 
-func recognise(in *source, head []byte, changed time.Time) (format, error) {
-	switch {
-	case isPcap(head):
+func recognise(in *source, changed time.Time) (format, error) {
+	switch magic, _ := in.buf.Peek(4); { // and no more, as a pipe may have no more yet
+	case isPcap(magic):
 		return newPcap(in)
-	case bytes.HasPrefix(head, []byte(ngMagic)):
+	case string(magic) == ngMagic:
 		return &pcapng{in: in}, nil
-	case bytes.HasPrefix(head, []byte("__")):
+	case bytes.HasPrefix(magic, []byte("__")):
 		return &export{in: in}, nil
+	}
+	head, err := in.buf.Peek(maxLine)
+	if len(head) == 0 && err != io.EOF {
+		return nil, err
 	}
 	log := &log{in: in, clock: clock{changed: changed, zone: time.Local}}
 	for line := range bytes.Lines(head) {
