@@ -38,8 +38,9 @@ and takes over the configuration.
 With mode = "observe" in the configuration, or --observe, the table counts, logs
 and lists whom it would ban, and drops nothing. Applied to enforce, it forgets
 what was observed, unless --keep says that those who were are banned from now
-on; bans from before, and those by hand, stay. The next apply, and the next boot, go by the configuration again; a
-watcher keeps the table in the mode that was applied.
+on; bans from before, and those by hand, stay. The next apply, and the next
+boot, go by the configuration again; a watcher keeps the table in the mode that
+was applied.
 
 With --check the exit code is 3 if the kernel holds something else.
 
@@ -146,9 +147,7 @@ func (p *cli) apply(c *nftset.Conn, a attempt) error {
 			p.warn("the watcher may undo this: %v", err)
 		}
 	}
-	if err := p.letStay(c, &conf.Spec); err != nil {
-		return err
-	}
+	p.letStay(c, &conf.Spec)
 	since := book.ReadClock().Boot
 	r, err := ruleset.Apply(c, conf.Spec)
 	if w != nil {

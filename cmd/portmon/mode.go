@@ -26,10 +26,10 @@ func (o modeOptions) choose(spec *ruleset.Spec) error {
 
 // letStay has what is from before the table observed stay in effect, if it is to
 // enforce now.
-func (p *cli) letStay(c *nftset.Conn, spec *ruleset.Spec) error {
+func (p *cli) letStay(c *nftset.Conn, spec *ruleset.Spec) {
 	h, err := ruleset.Open(c, tableName)
 	if err != nil || !h.Observe || spec.Observe || spec.KeepObserved {
-		return err
+		return // who applies it meets the error, too
 	}
 	rows, known := p.remembered(h)
 	if !known {
@@ -37,7 +37,7 @@ func (p *cli) letStay(c *nftset.Conn, spec *ruleset.Spec) error {
 			"those by hand stay, all others are forgotten")
 	}
 	if rows == nil {
-		return nil // that is what happens then
+		return // that is what happens then
 	}
 	spec.Stays = func(r ruleset.Record) ruleset.Record {
 		now := book.ReadClock().Boot
@@ -50,7 +50,6 @@ func (p *cli) letStay(c *nftset.Conn, spec *ruleset.Spec) error {
 		}
 		return r
 	}
-	return nil
 }
 
 // noteObserving notes that the bans of a table have no effect yet.
