@@ -58,7 +58,7 @@ func (p *cli) allowPeer() error {
 		return nil // a local session, or a name, which anybody can have who has a domain
 	}
 	var length time.Duration
-	p.state, length, p.stateErr = config.Glance(p.configFile) // without a state, it is not remembered
+	p.state, length, _, p.stateErr = config.Glance(p.configFile) // without a state, it is not remembered
 	if length == 0 {
 		return nil
 	}

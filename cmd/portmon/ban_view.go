@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/netip"
 	"strconv"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -19,6 +21,7 @@ type ban struct {
 
 	known *book.Row // what is remembered of its source besides, or nil
 	clock book.Clock
+	place geo.Place
 }
 
 // newBan makes one of the prefixes of an entry that was just read.
@@ -65,6 +68,12 @@ func (b *ban) cells() []string {
 		cells[4] = text.ShortDuration(b.Remaining)
 	}
 	return cells
+}
+
+// whereabouts returns the cells of the ban's line that say where its source is.
+func (b *ban) whereabouts() []string {
+	const columns = 28 // for the network, of which some have long names
+	return []string{cmp.Or(b.place.Country, "-"), cmp.Or(text.Shorten(b.place.System(), columns-1), "-")}
 }
 
 // describe returns a sentence about the ban: "198.51.100.0/24 in net4, forever,
@@ -152,6 +161,13 @@ func (b *ban) appendJSON(to []byte) []byte {
 		if more := mustJSON(offencesOf(b.known, b.clock)); len(more) > len("{}") {
 			to = append(append(to, ','), more[1:len(more)-1]...)
 		}
+	}
+	word(`,"country":`, b.place.Country)
+	if b.place.ASN > 0 {
+		to = strconv.AppendUint(append(to, `,"asn":`...), uint64(b.place.ASN), 10)
+	}
+	if b.place.Network != "" {
+		to = append(append(to, `,"network":`...), mustJSON(b.place.Network)...)
 	}
 	if b.Comment != "" {
 		to = append(append(to, `,"reason":`...), mustJSON(b.Comment)...)

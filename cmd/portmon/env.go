@@ -79,8 +79,10 @@ type cli struct {
 	// it is not known. See findState.
 	state    string
 	stateErr error
-	hangs    bool            // there is a watcher that does not answer
-	learned  []stats.Offence // that are for the statistics
+	// databases are those that tell countries and networks.
+	databases []string
+	hangs     bool            // there is a watcher that does not answer
+	learned   []stats.Offence // that are for the statistics
 }
 
 // tableName is the name of the table. No configuration changes it.

@@ -55,7 +55,7 @@ func listed(t *testing.T, columns int, asJSON bool, bans ...ban) (stdout, stderr
 				return
 			}
 		}
-	}, nil, "bans", asJSON, false)
+	}, nil, listing{what: "bans", json: asJSON})
 	if code := p.finish(err); code != 0 {
 		t.Fatalf("exit code %d", code)
 	}

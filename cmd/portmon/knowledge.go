@@ -7,6 +7,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -47,6 +48,16 @@ func (p *cli) knowledge(h *ruleset.Handle, sources ...netip.Prefix) *knowledge {
 		p.warn("what is remembered of offences is left out: %v", err)
 	}
 	return k
+}
+
+// places opens the databases that tell countries and networks. It warns of what
+// cannot be read, and goes on without.
+func (p *cli) places() *geo.DB {
+	db, err := geo.Open(p.databases...)
+	if err != nil {
+		p.warn("countries and networks are left out: %v", err)
+	}
+	return db
 }
 
 // explain adds to a ban what is known of the offence that led to it. What is

@@ -10,12 +10,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
 
 func listCommand(p *cli) *cobra.Command {
-	var asJSON, count, allowed bool
+	var as listing
+	var allowed bool
 	cmd := &cobra.Command{
 		Use:   "list [ADDR|PREFIX...]",
 		Short: "list bans",
@@ -29,14 +31,19 @@ With --allowed it prints what portmon allow and others allow, in place of bans,
 and by whom: hand, login (portmon allow --login), name (whitelist_names), or
 knock. The last column has the reason, of a login the name of the user.
 
+With --long it prints their countries and networks too, if [geo] names databases
+of them. JSON always has them.
+
 With arguments, it prints only bans that cover one of them or lie within it. It
 is not an error if there are none. With --json the bans are not sorted.`,
 		Example: `  # the bans in a network, and the five longest bans of all
   portmon list 203.0.113.0/24
   portmon list --json | jq '.bans | sort_by(-(.timeout_seconds // infinite))[:5]'`,
 		ValidArgsFunction: p.complete(slices.Concat(banRoles, allowRoles)...),
-		Args:              func(cmd *cobra.Command, args []string) error { return noTwoOf(cmd, "count", "json") },
-		PreRunE:           p.findState,
+		Args: func(cmd *cobra.Command, args []string) error {
+			return cmp.Or(noTwoOf(cmd, "count", "json"), noTwoOf(cmd, "count", "long"))
+		},
+		PreRunE: p.findState,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			only, err := parseTargets(cmd, args)
 			if err != nil {
@@ -48,11 +55,19 @@ is not an error if there are none. With --json the bans are not sorted.`,
 				for _, t := range only {
 					wanted = append(wanted, t.prefix)
 				}
-				if allowed {
-					return p.list(h.Mode(), bansOf(ahead(h.Allowed(wanted...), p.now), nil, wanted), only, "allowed", asJSON, count)
+				if as.long && len(p.databases) == 0 {
+					p.note("no countries and networks: databases of [geo] is empty")
+				}
+				if as.json || as.long {
+					as.places = p.places()
+					defer as.places.Close()
+				}
+				if as.what = "bans"; allowed {
+					as.what = "allowed"
+					return p.list(h.Mode(), bansOf(ahead(h.Allowed(wanted...), p.now), nil, wanted), only, as)
 				}
 				p.noteObserving(h)
-				known, sources, err := p.toExplain(h, only, count)
+				known, sources, err := p.toExplain(h, only, as.count)
 				if err != nil {
 					return err
 				}
@@ -65,14 +80,22 @@ is not an error if there are none. With --json the bans are not sorted.`,
 				if known {
 					k = p.knowledge(h, sources...)
 				}
-				return p.list(h.Mode(), bansOf(read, k, wanted), only, "bans", asJSON, count)
+				return p.list(h.Mode(), bansOf(read, k, wanted), only, as)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
-	cmd.Flags().BoolVar(&count, "count", false, "write only how many there are")
+	cmd.Flags().BoolVar(&as.json, "json", false, "write JSON, version 1")
+	cmd.Flags().BoolVar(&as.count, "count", false, "write only how many there are")
+	cmd.Flags().BoolVarP(&as.long, "long", "l", false, "write countries and networks too")
 	cmd.Flags().BoolVar(&allowed, "allowed", false, "list what is allowed, in place of bans")
 	return cmd
+}
+
+// listing is how a list is written.
+type listing struct {
+	what              string // "bans" or "allowed"
+	json, count, long bool
+	places            *geo.DB
 }
 
 // maxKnown is up to how many bans a list shows what is remembered of them. To
@@ -122,40 +145,41 @@ func bansOf(entries iter.Seq[dated[ruleset.Entry]], k *knowledge, wanted []netip
 	}
 }
 
-// list writes what comes of a stream of "bans", or of what is "allowed": their
-// number, JSON with one on each line as it comes, or text.
-func (p *cli) list(mode string, bans iter.Seq2[ban, error], only []target, what string, asJSON, count bool) error {
+// list writes what comes of a stream: its number, JSON with one on each line as
+// it comes, or text.
+func (p *cli) list(mode string, bans iter.Seq2[ban, error], only []target, as listing) error {
 	var all []ban
 	var line []byte
 	n, separator := 0, "\n"
-	if asJSON {
-		p.print(`{"version":1,"table":"inet %s","mode":"%s","%s":[`, tableName, mode, what)
+	if as.json {
+		p.print(`{"version":1,"table":"inet %s","mode":"%s","%s":[`, tableName, mode, as.what)
 	}
 	for b, err := range bans {
+		b.place = as.places.Of(b.prefix)
 		switch n++; {
 		case err != nil:
 			return err
-		case asJSON:
+		case as.json:
 			line = b.appendJSON(append(line[:0], separator...))
 			p.print("%s", line)
 			separator = ",\n"
-		case !count:
+		case !as.count:
 			all = append(all, b)
 		}
 	}
 	switch {
-	case asJSON:
+	case as.json:
 		p.print("%s]}\n", strings.Repeat("\n", min(n, 1)))
-	case count:
+	case as.count:
 		p.print("%d\n", n)
 	case n > 0:
-		p.listText(all, what == "allowed")
+		p.listText(all, as)
 	default:
 		var texts []string
 		for _, t := range only {
 			texts = append(texts, t.text)
 		}
-		p.note("%s", strings.TrimSuffix(none[what]+" of "+strings.Join(slices.Compact(texts), ", "), " of "))
+		p.note("%s", strings.TrimSuffix(none[as.what]+" of "+strings.Join(slices.Compact(texts), ", "), " of "))
 	}
 	return nil
 }
@@ -164,7 +188,7 @@ var none = map[string]string{"bans": "no bans", "allowed": "no allowances"}
 
 // listText writes bans in columns, the newest first and those of unknown age
 // last. Without comments, their column has no heading. Allowances have no tier.
-func (p *cli) listText(all []ban, allowed bool) {
+func (p *cli) listText(all []ban, as listing) {
 	heading := []string{"ADDRESS", "TIER", "CAUSE", "AGE", "LEFT", ""}
 	if slices.ContainsFunc(all, func(b ban) bool { return b.remark() != "" }) {
 		heading[5] = "COMMENT"
@@ -173,18 +197,21 @@ func (p *cli) listText(all []ban, allowed bool) {
 		return cmp.Or(b.since().Compare(a.since()), text.ComparePrefixes(a.prefix, b.prefix))
 	})
 	p.table(func(yield func([]string) bool) {
-		row := func(cells []string) bool {
-			if allowed {
+		row := func(cells []string, where ...string) bool {
+			if as.long {
+				cells = slices.Insert(cells, 5, where...)
+			}
+			if as.what == "allowed" {
 				cells = slices.Delete(cells, 1, 2)
 			}
 			return yield(cells)
 		}
-		if allowed {
+		if as.what == "allowed" {
 			heading[2] = "BY"
 		}
-		ok := row(slices.Clone(heading))
+		ok := row(slices.Clone(heading), "COUNTRY", "NETWORK")
 		for i := 0; ok && i < len(all); i++ {
-			ok = row(all[i].cells())
+			ok = row(all[i].cells(), all[i].whereabouts()...)
 		}
 	}, p.columns)
 }

@@ -81,7 +81,13 @@ func TestManualOfCommands(t *testing.T) {
 				want = append(want, strings.TrimSpace(line))
 			}
 		}
-		cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { want = append(want, "\n--"+f.Name) })
+		cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+			short := ""
+			if f.Shorthand != "" {
+				short = "-" + f.Shorthand + ", "
+			}
+			want = append(want, "\n"+short+"--"+f.Name)
+		})
 	}
 	for _, v := range notice.Variables() {
 		want = append(want, "\n"+v.Name+"\n")

@@ -15,8 +15,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/maxmind/mmdbwriter"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/portmon/portmon/internal/geo/geotest"
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/lab/banlab"
 	"github.com/portmon/portmon/nftset"
@@ -103,6 +105,7 @@ func setUpScript(env *testscript.Env) error {
 //	listen NETWORK ADDR    let a program on the host listen, until the script ends
 //	arm                    arm the traps of a table that was just made
 //	json FILE PATH VALUE   check a value in a JSON document: .bans.0.prefix, where VALUE is JSON; FILE may be stdout
+//	places FILE PREFIX COUNTRY ASN NETWORK  write a database of places
 //	fields FILE PATH NAMES check that an object has these fields and no others
 var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"portmon": func(ts *testscript.TestScript, neg bool, args []string) {
@@ -129,6 +132,16 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"arm":       scriptArm,
 	"json":      scriptJSON,
 	"fields":    scriptFields,
+	"places": func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 5 {
+			ts.Fatalf("usage: places FILE PREFIX COUNTRY ASN NETWORK")
+		}
+		t := ts.Value(testKey{}).(testing.TB)
+		ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(args[0])), 0o755))
+		geotest.Replace(t, ts.MkAbs(args[0]), geotest.Build(t, mmdbwriter.Options{}, geotest.Records{
+			args[1]: geotest.Place(args[2], args[3], args[4]),
+		}))
+	},
 }
 
 func code(ts *testscript.TestScript, args []string) int {

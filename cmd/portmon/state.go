@@ -14,11 +14,11 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// findState finds the file in which bans are remembered. A --config that cannot
-// be read is an error; without one, commands go on without the file as far as
-// they can.
+// findState finds the file in which bans are remembered, and the databases of
+// places. A --config that cannot be read is an error; without one, commands go on
+// without the files as far as they can.
 func (p *cli) findState(*cobra.Command, []string) error {
-	if p.state, _, p.stateErr = config.Glance(p.configFile); p.configFile != "" {
+	if p.state, _, p.databases, p.stateErr = config.Glance(p.configFile); p.configFile != "" {
 		return p.stateErr
 	}
 	return nil

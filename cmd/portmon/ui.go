@@ -23,6 +23,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/portmon/portmon/internal/text"
 )
@@ -79,24 +80,24 @@ func (u *ui) json(v any) error {
 }
 
 // table writes data in columns, the first row as their heading. It iterates
-// over the rows twice instead of keeping them. All cells are ASCII except the
-// last of a row, which is cut to fit that many columns (0: no limit).
+// over the rows twice instead of keeping them. The last cell of a row is cut to
+// fit that many columns (0: no limit).
 func (u *ui) table(rows iter.Seq[[]string], columns int) {
 	var widths []int
 	for row := range rows {
 		widths = append(widths, make([]int, max(0, len(row)-len(widths)))...)
 		for i, cell := range row {
-			widths[i] = max(widths[i], len(cell))
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
 		}
 	}
 	as := bold
 	for row := range rows {
 		line, last := "", len(row)-1
 		for i, cell := range row[:last] {
-			line += cell + strings.Repeat(" ", widths[i]-len(cell)+2)
+			line += cell + strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2)
 		}
 		end := []rune(row[last])
-		if room := columns - len(line); columns > 0 && len(end) > room {
+		if room := columns - utf8.RuneCountInString(line); columns > 0 && len(end) > room {
 			end = append(end[:max(room-1, 0)], '…')
 		}
 		u.print("%s\n", paint(u.outColour, strings.TrimRight(line+string(end), " "), as))

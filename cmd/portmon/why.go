@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/route"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
@@ -26,8 +27,8 @@ func whyCommand(p *cli) *cobra.Command {
 		Long: `Why reports whether an address is banned, since when, for how long and for what;
 whether it is whitelisted, and by which entry; and what its next packet to a
 trap port or to a closed port would do. It shows what is remembered of earlier
-offences, and the closed ports that count against it. It asks the kernel and
-changes nothing.
+offences, the closed ports that count against it, and its country and network,
+if [geo] names databases of them. It asks the kernel and changes nothing.
 
 With --port it goes through the questions that the kernel would ask about a new
 connection to that port, in the same order, and reports the verdict. The packet
@@ -114,11 +115,12 @@ type answer struct {
 	Mode    string     `json:"mode"`
 	Address netip.Addr `json:"address"`
 	// Source is the prefix that an offence of the address would ban.
-	Source        netip.Prefix `json:"source"`
-	Verdict       verdict      `json:"verdict"`
-	WhitelistedBy string       `json:"whitelisted_by,omitempty"`
-	Allowed       *ban         `json:"allowed,omitempty"`
-	Bans          []ban        `json:"bans"`
+	Source netip.Prefix `json:"source"`
+	geo.Place
+	Verdict       verdict `json:"verdict"`
+	WhitelistedBy string  `json:"whitelisted_by,omitempty"`
+	Allowed       *ban    `json:"allowed,omitempty"`
+	Bans          []ban   `json:"bans"`
 	// NoEffect is why the kernel lets packets pass, or may, in spite of a ban.
 	NoEffect string `json:"no_effect,omitempty"`
 	// Tier is the step that the source was banned by last.
@@ -171,6 +173,9 @@ func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {
 		a.NextBanSeconds = seconds(ladder[a.NextTier-1])
 	}
 	a.recall(p, h, st.Bans)
+	places := p.places()
+	a.Place = places.Lookup(q.from)
+	places.Close()
 	back, err := route.Back(q.from, "")
 	if err != nil {
 		return nil, err

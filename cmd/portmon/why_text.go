@@ -33,6 +33,9 @@ func (a *answer) print(p *cli) {
 		v.means = fmt.Sprintf(v.means, a.WhitelistedBy)
 	}
 	p.print("%s %s%s\n", a.Address, paint(p.outColour, v.is, v.colour), v.means)
+	if place := a.Place.String(); place != "" {
+		p.print("  from %s\n", place)
+	}
 	for i := range a.Bans {
 		p.print("  %s\n", a.Bans[i].describe())
 	}

@@ -56,6 +56,10 @@ type Config struct {
 	// lower case, and without a dot at the end.
 	Names []string
 
+	// Geo are the absolute paths of the databases that tell countries and
+	// networks, databases of [geo]. The files are not opened here.
+	Geo []string
+
 	// Watch holds the settings of the watcher.
 	Watch Watch
 
@@ -111,20 +115,20 @@ func Load(path string) (*Config, error) {
 	return conf, nil
 }
 
-// Glance returns [Watch.State] and [Config.Login] of the configuration that
-// [Load] would read, for commands that need nothing else of it: what is wrong
-// with the rest does not matter, and whitelist files, which can be large, are not
-// read. If the file cannot be read, or the first of them has a fault, that is the
-// error; without a good value, the second is the default.
-func Glance(path string) (state string, login time.Duration, err error) {
+// Glance returns [Watch.State], [Config.Login] and [Config.Geo] of the
+// configuration that [Load] would read, for commands that need nothing else of
+// it: what is wrong with the rest does not matter, and whitelist files, which can
+// be large, are not read. If the file cannot be read, or the first of them has a
+// fault, that is the error; without a good value, the others are the default.
+func Glance(path string) (state string, login time.Duration, databases []string, err error) {
 	conf, faults := load(path, DefaultPath, (*reader).glance)
 	if conf == nil {
-		return "", Default().Login, faults
+		return "", Default().Login, nil, faults
 	}
 	if conf.Watch.State == "" {
-		return "", conf.Login, faults
+		return "", conf.Login, conf.Geo, faults
 	}
-	return conf.Watch.State, conf.Login, nil
+	return conf.Watch.State, conf.Login, conf.Geo, nil
 }
 
 // Salvage returns what can be read of a configuration that [Load] refuses:

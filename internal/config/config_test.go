@@ -138,7 +138,7 @@ func TestLoadFaults(t *testing.T) {
 		if ok := errors.As(err, new(Errors)); !ok || c != nil || err.Error() != tt.want {
 			t.Errorf("Load(%q) = %v, %v: want the error %s", tt.path, c, err, tt.want)
 		}
-		if state, login, err := Glance(tt.path); err == nil || err.Error() != tt.want || login != Default().Login {
+		if state, login, _, err := Glance(tt.path); err == nil || err.Error() != tt.want || login != Default().Login {
 			t.Errorf("Glance(%q) = %q, %v, %v: want the error %s", tt.path, state, login, err, tt.want)
 		}
 	}
@@ -193,7 +193,7 @@ func TestGlance(t *testing.T) {
 		if err := unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		state, login, err := Glance(filepath.Join(dir, "a.toml"))
+		state, login, _, err := Glance(filepath.Join(dir, "a.toml"))
 		if state != want.state || login != want.login || (err == nil) != (state != "") {
 			t.Errorf("%q: %q, %v, %v, want %v", text, state, login, err, want)
 		}

@@ -88,9 +88,7 @@ func (r *reader) read(root map[string]any) {
 	many(hosts, &r.config.Names, hostName)
 	slices.Sort(r.config.Names)
 	r.config.Names = slices.Compact(r.config.Names)
-	if n := len(r.config.Names); n > names.MaxNames {
-		setting{r, hosts.key, nil}.report(&r.faults, fmt.Errorf("%d names: want at most %d", n, names.MaxNames))
-	}
+	r.atMost(names.MaxNames, "names", len(r.config.Names), hosts.key)
 
 	trap := top.table("trap")
 	many(trap.get("tcp"), &spec.TrapTCP, ports)
@@ -119,6 +117,8 @@ func (r *reader) read(root map[string]any) {
 	many(knock.get("tcp"), &spec.Knock.TCP, port)
 	one(knock.get("within"), &spec.Knock.Within, duration(minDuration, ruleset.MaxKnockWithin))
 	one(knock.get("allow"), &spec.Knock.Allow, duration(minDuration, maxDuration))
+
+	readDatabases(top)
 
 	watch := top.table("watch")
 	readState(watch)
@@ -151,12 +151,20 @@ func (r *reader) read(root map[string]any) {
 func (r *reader) glance(root map[string]any) {
 	top := &table{reader: r, values: root}
 	readLogin(top)
+	readDatabases(top)
 	r.faults = nil
 	readState(top.table("watch"))
 }
 
 func readLogin(top *table) {
 	one(top.table("allow").get("login"), &top.config.Login, duration(0, maxDuration))
+}
+
+func readDatabases(top *table) {
+	list := top.table("geo").get("databases")
+	many(list, &top.config.Geo, validString(isFilePath,
+		`the absolute path of a file, such as "/usr/share/GeoIP/GeoLite2-ASN.mmdb"`))
+	top.atMost(maxDatabases, "databases", len(top.config.Geo), list.key)
 }
 
 func readState(watch *table) {
@@ -173,6 +181,13 @@ func (t *table) checkKeys() {
 			err := fmt.Errorf("unknown key: want %s", text.Enumerate(t.known, "or"))
 			setting{t.reader, t.prefix + fullName(name), nil}.report(&t.faults, err)
 		}
+	}
+}
+
+// atMost reports a list that is too long.
+func (r *reader) atMost(limit int, what string, n int, key string) {
+	if n > limit {
+		setting{r, key, nil}.report(&r.faults, fmt.Errorf("%d %s: want at most %d", n, what, limit))
 	}
 }
 

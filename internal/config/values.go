@@ -27,6 +27,9 @@ const (
 	maxDuration = ruleset.MaxBanTime
 )
 
+// maxDatabases is how many may be listed: each is mapped as long as it is used.
+const maxDatabases = 16
+
 // setting is a value of the file, nil if it is not there; or an element of a
 // list, with the key of the list.
 type setting struct {

@@ -21,6 +21,7 @@ import (
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/internal/events"
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/names"
 	"github.com/portmon/portmon/internal/notice"
 	"github.com/portmon/portmon/internal/watch"
@@ -61,6 +62,7 @@ type daemon struct {
 	events  *events.Ring
 	watcher *watch.Watcher
 	since   time.Time
+	places  geo.DB // tells where sources are
 
 	parts   sync.WaitGroup // all that runs beside the watcher
 	reload  chan watch.Config
@@ -74,6 +76,8 @@ type daemon struct {
 	notices *notice.Sender
 	named   []names.Status
 	metrics *server // nil if there is none
+	// countries counts bans.
+	countries map[string]uint64
 	// stopMetrics returns when the metrics are not served any more.
 	stopNotices, stopMetrics func()
 }
@@ -103,10 +107,13 @@ func Run(ctx context.Context, conf Config, reload <-chan os.Signal) (err error) 
 	if err := d.startCommands(parts); err != nil {
 		return err
 	}
+	d.startPlaces(conf.Config)
+	defer d.places.Close()
 	d.startNotices(parts, conf.Config)
 	d.startMetrics(parts, conf.Config)
 	d.parts.Go(func() { d.reloads(parts, reload) })
 	d.parts.Go(func() { d.followNames(parts) })
+	d.parts.Go(func() { d.followPlaces(parts) })
 	d.parts.Go(func() { giveBack(parts) })
 	d.parts.Go(func() { d.beat(parts) })
 	d.parts.Go(func() { d.notifyStopping(ctx, parts) })
@@ -127,10 +134,12 @@ func newDaemon(conf Config) *daemon {
 	d := &daemon{
 		config: conf, current: conf.Config, since: time.Now(), events: events.NewRing(keptEvents),
 		reload: make(chan watch.Config), renamed: make(chan struct{}, 1), isReady: make(chan struct{}),
-		notices: notice.New(new(config.Watch), "", nil), stopNotices: func() {}, stopMetrics: func() {},
+		notices: notice.New(new(config.Watch), "", nil, nil), stopNotices: func() {}, stopMetrics: func() {},
+		countries: make(map[string]uint64),
 	}
 	d.stderr = newQueue(conf.Stderr, conf.Times)
 	d.journal = newJournal(newLogger(d.stderr, conf.Times))
+	d.journal.places = &d.places
 	return d
 }
 
@@ -187,6 +196,7 @@ func (d *daemon) onNews(news []watch.News) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.countCountries(news)
 	d.notices.Tell(news, len(d.current.Spec.BanTime), now)
 }
 

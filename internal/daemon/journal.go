@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/internal/watch"
 )
@@ -38,6 +39,7 @@ const otherFaults = "other faults"
 // fields, which are quoted where needed.
 type journal struct {
 	*slog.Logger // for what is always logged
+	places       *geo.DB
 
 	mu sync.Mutex // guards what follows
 
@@ -94,7 +96,7 @@ func (j *journal) news(news []watch.News, now book.Clock) {
 			continue
 		}
 		j.flushLeft()
-		j.LogAttrs(context.Background(), level, n.Event(), attrs(n, now)...)
+		j.LogAttrs(context.Background(), level, n.Event(), attrs(n, now, j.places.Of(n.Source))...)
 	}
 }
 
@@ -185,7 +187,7 @@ func (j *journal) flushLeft() {
 
 // attrs returns the fields of a line: always of these names, in this order.
 // What is not known is left out.
-func attrs(n *watch.News, now book.Clock) []slog.Attr {
+func attrs(n *watch.News, now book.Clock, place geo.Place) []slog.Attr {
 	var a []slog.Attr
 	str := func(name, value string) {
 		if value != "" {
@@ -198,6 +200,9 @@ func attrs(n *watch.News, now book.Clock) []slog.Attr {
 		}
 	}
 	str("address", text.Prefix(n.Source))
+	str("country", place.Country)
+	str("asn", place.Number())
+	str("network", place.Network)
 	str("cause", n.Cause.String())
 	number("tier", n.Step)
 	if n.Port > 0 {

@@ -42,6 +42,8 @@ var served = []Metric{
 		[]string{"family", "tier"}},
 	{"portmon_bans_made_total", "Bans that were made, by cause and tier of the ladder; tier 0 is those that the ladder did not make.",
 		[]string{"cause", "tier"}},
+	{"portmon_country_bans_made_total",
+		"Bans that were made, by country, if there are databases of [geo]; but for the first 40 countries it is \"other\".", []string{"country"}},
 	{"portmon_set_elements", "Elements of a set of the table.", []string{"set"}},
 	{"portmon_set_capacity", "How many elements a set of the table can hold.", []string{"set"}},
 	{"portmon_packets_total", "Packets by what became of them, which is what the table's counter of that name counts.",
@@ -120,6 +122,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	c.mu.Lock()
 	notices, named := c.notices.Stats(), c.named
 	c.mu.Unlock()
+	c.collectCountries(out)
 	for _, n := range named {
 		send(out, "name_failures_total", n.Failures, n.Name)
 	}

@@ -64,6 +64,7 @@ func (d *daemon) reloadNow(ask, parts context.Context, applied *watch.Applied) e
 	case d.renamed <- struct{}{}:
 	default: // that is known already
 	}
+	d.startPlaces(conf)
 	if !sameNotices(before, conf) {
 		d.startNotices(parts, conf)
 	}
@@ -86,7 +87,7 @@ func sameNotices(a, b *config.Config) bool {
 // startNotices sends notices as a configuration says, in place of what was sent
 // before.
 func (d *daemon) startNotices(parts context.Context, conf *config.Config) {
-	sender := notice.New(&conf.Watch, d.config.Host, func(err error) { d.journal.Warn(fmt.Sprintf("send a notice: %v", err)) })
+	sender := notice.New(&conf.Watch, d.config.Host, &d.places, func(err error) { d.journal.Warn(fmt.Sprintf("send a notice: %v", err)) })
 	ctx, cancel := context.WithCancel(parts)
 	d.parts.Go(func() { sender.Run(ctx) })
 	d.mu.Lock()

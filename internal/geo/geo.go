@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,12 +31,17 @@ type Place struct {
 	Network string `json:"network,omitempty"`
 }
 
+// Number returns the number of the network in digits, "" if it is not known.
+func (p Place) Number() string {
+	return strings.TrimPrefix(strconv.FormatUint(uint64(p.ASN), 10), "0")
+}
+
 // System returns the network as people read it: "AS64500 Example Ltd".
 func (p Place) System() string {
 	if p.ASN == 0 {
 		return p.Network
 	}
-	return strings.TrimSpace("AS" + strconv.FormatUint(uint64(p.ASN), 10) + " " + p.Network)
+	return strings.TrimSpace("AS" + p.Number() + " " + p.Network)
 }
 
 // String returns "DE, AS64500 Example Ltd", without what is not known.
@@ -43,10 +49,12 @@ func (p Place) String() string {
 	return strings.Trim(p.Country+", "+p.System(), ", ")
 }
 
-// DB is some databases. It can be used from any goroutine, and nil knows nothing.
+// DB is some databases, none at first. It can be used from any goroutine, and
+// nil knows nothing.
 type DB struct {
-	mu    sync.RWMutex // held for reading while files are
-	files []*file
+	changing sync.Mutex   // held by who changes files
+	mu       sync.RWMutex // held for reading while files are
+	files    []*file
 }
 
 // file is a database, or where one should be.
@@ -67,33 +75,49 @@ type stamp struct {
 // others are used all the same, and [DB.Refresh] tries those again.
 func Open(paths ...string) (*DB, error) {
 	db := new(DB)
-	for _, path := range paths {
-		db.files = append(db.files, &file{path: path})
-	}
-	return db, db.Refresh()
+	return db, errors.Join(db.Use(paths...)...)
 }
 
 // Close lets go of the files. The DB knows nothing any more.
 func (db *DB) Close() {
-	if db == nil {
-		return
+	if db != nil {
+		db.Use()
+	}
+}
+
+// Use has the DB use these databases, and no others. It returns what Refresh does.
+func (db *DB) Use(paths ...string) (faults []error) {
+	db.changing.Lock()
+	defer db.changing.Unlock()
+	var files []*file
+	for _, path := range paths {
+		f := &file{path: path}
+		if i := slices.IndexFunc(db.files, func(f *file) bool { return f.path == path }); i >= 0 {
+			f = db.files[i]
+		}
+		files = append(files, f)
 	}
 	db.mu.Lock()
-	defer db.mu.Unlock()
-	for _, f := range db.files {
-		f.database.close()
+	db.files, files = files, db.files
+	for _, f := range files {
+		if !slices.Contains(db.files, f) {
+			f.database.close()
+		}
 	}
-	db.files = nil
+	db.mu.Unlock()
+	return db.refresh()
 }
 
 // Refresh opens the databases that have been replaced, or have come. While what
-// is there is damaged or missing, the one before stays in use. The error says
-// what is wrong, each fault once. Calls must not overlap.
-func (db *DB) Refresh() error {
-	if db == nil {
-		return nil
-	}
-	var faults []error
+// is there is damaged or missing, the one before stays in use. It returns what is
+// wrong, each fault once.
+func (db *DB) Refresh() (faults []error) {
+	db.changing.Lock()
+	defer db.changing.Unlock()
+	return db.refresh()
+}
+
+func (db *DB) refresh() (faults []error) {
 	for _, f := range db.files {
 		d, err := f.open()
 		switch {
@@ -108,7 +132,7 @@ func (db *DB) Refresh() error {
 			db.mu.Unlock()
 		}
 	}
-	return errors.Join(faults...)
+	return faults
 }
 
 // open opens the file, unless it is the one that it was. The error is that of

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,34 +13,9 @@ import (
 
 	"github.com/maxmind/mmdbwriter"
 	"github.com/maxmind/mmdbwriter/mmdbtype"
+
+	"github.com/portmon/portmon/internal/geo/geotest"
 )
-
-// records are those of a database, by prefix.
-type records map[string]mmdbtype.Map
-
-// build returns a database.
-func build(t testing.TB, opts mmdbwriter.Options, all records) []byte {
-	t.Helper()
-	opts.IncludeReservedNetworks = true // those of documentation
-	w, err := mmdbwriter.New(opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for prefix, record := range all {
-		_, network, err := net.ParseCIDR(prefix)
-		if err == nil {
-			err = w.Insert(network, record)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	var b bytes.Buffer
-	if _, err := w.WriteTo(&b); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
 
 func maxmindASN(n uint32, name string) mmdbtype.Map {
 	return mmdbtype.Map{
@@ -62,14 +36,6 @@ func write(t testing.TB, name string, data []byte) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// replace puts a file in the place of another, as updaters do.
-func replace(t testing.TB, path string, data []byte) {
-	t.Helper()
-	if err := errors.Join(os.WriteFile(path+".new", data, 0o600), os.Rename(path+".new", path)); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func mustOpen(t testing.TB, paths ...string) *DB {
@@ -114,7 +80,7 @@ func TestLayouts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := mustOpen(t, write(t, "db.mmdb", build(t, mmdbwriter.Options{DatabaseType: name}, records{"203.0.113.0/24": tt.record})))
+			db := mustOpen(t, write(t, "db.mmdb", geotest.Build(t, mmdbwriter.Options{DatabaseType: name}, geotest.Records{"203.0.113.0/24": tt.record})))
 			if got := db.Lookup(addr); got != tt.want {
 				t.Errorf("got  %+v\nwant %+v", got, tt.want)
 			}
@@ -128,11 +94,11 @@ func TestLayouts(t *testing.T) {
 // TestFamilies asks for both families, and for prefixes.
 func TestFamilies(t *testing.T) {
 	t.Parallel()
-	both := mustOpen(t, write(t, "both.mmdb", build(t, mmdbwriter.Options{}, records{
+	both := mustOpen(t, write(t, "both.mmdb", geotest.Build(t, mmdbwriter.Options{}, geotest.Records{
 		"203.0.113.0/25": country("country", "DE"), "203.0.113.128/25": country("country", "NL"), "2001:db8:1::/48": country("country", "FR"),
 		"2001:db8:2:0:8000::/65": country("country", "SE"),
 	})))
-	four := mustOpen(t, write(t, "four.mmdb", build(t, mmdbwriter.Options{IPVersion: 4}, records{"203.0.113.0/24": country("country", "DE")})))
+	four := mustOpen(t, write(t, "four.mmdb", geotest.Build(t, mmdbwriter.Options{IPVersion: 4}, geotest.Records{"203.0.113.0/24": country("country", "DE")})))
 	for _, tt := range []struct {
 		db           *DB
 		prefix, want string
@@ -153,8 +119,8 @@ func TestFamilies(t *testing.T) {
 // TestOrder has two databases of which each knows a part.
 func TestOrder(t *testing.T) {
 	t.Parallel()
-	network := write(t, "asn.mmdb", build(t, mmdbwriter.Options{}, records{"203.0.113.0/24": maxmindASN(64500, "First")}))
-	both := write(t, "both.mmdb", build(t, mmdbwriter.Options{}, records{"203.0.0.0/16": {
+	network := write(t, "asn.mmdb", geotest.Build(t, mmdbwriter.Options{}, geotest.Records{"203.0.113.0/24": maxmindASN(64500, "First")}))
+	both := write(t, "both.mmdb", geotest.Build(t, mmdbwriter.Options{}, geotest.Records{"203.0.0.0/16": {
 		"asn": mmdbtype.String("AS1"), "as_name": mmdbtype.String("Second"), "country": mmdbtype.String("NL"),
 	}}))
 	missing := filepath.Join(t.TempDir(), "missing.mmdb")
@@ -167,6 +133,9 @@ func TestOrder(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", a, got, want)
 		}
 	}
+	if faults := db.Use(both, both); faults != nil || db.Lookup(addr).Network != "Second" {
+		t.Errorf("of the second alone: %v, %v", db.Lookup(addr), faults)
+	}
 	db.Close()
 	if got := db.Lookup(addr); got != (Place{}) {
 		t.Errorf("when closed: %+v", got)
@@ -176,7 +145,7 @@ func TestOrder(t *testing.T) {
 // TestFaults opens what is no use, and keeps what was there before.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	good := build(t, mmdbwriter.Options{}, records{"0.0.0.0/1": maxmindASN(1, "Low"), "128.0.0.0/1": maxmindASN(2, "High")})
+	good := geotest.Build(t, mmdbwriter.Options{}, geotest.Records{"0.0.0.0/1": maxmindASN(1, "Low"), "128.0.0.0/1": maxmindASN(2, "High")})
 	damaged := bytes.Clone(good)
 	for i := bytes.LastIndex(good, []byte("\xab\xcd\xef")) - 1; !bytes.HasSuffix(damaged[:i], make([]byte, 16)); i-- {
 		damaged[i] = 0xff // all records
@@ -191,7 +160,7 @@ func TestFaults(t *testing.T) {
 		{"truncated", good[:len(good)/2], "invalid MaxMind DB file"},
 		{"beginning lost", good[len(good)/3:], "invalid metadata"},
 		{"records overwritten", damaged, "read geo database"},
-		{"another kind", build(t, mmdbwriter.Options{DatabaseType: "Anonymous\x1b-IP"}, records{"0.0.0.0/1": {"is_anonymous": mmdbtype.Bool(true)}}),
+		{"another kind", geotest.Build(t, mmdbwriter.Options{DatabaseType: "Anonymous\x1b-IP"}, geotest.Records{"0.0.0.0/1": {"is_anonymous": mmdbtype.Bool(true)}}),
 			`a database of the kind "Anonymous\x1b-IP", which has neither countries nor networks`},
 	}
 	for _, tt := range tests {
@@ -206,15 +175,15 @@ func TestFaults(t *testing.T) {
 			if got := db.Lookup(addr); got != (Place{}) {
 				t.Errorf("it knows %+v", got)
 			}
-			replace(t, path, good)
-			if err := db.Refresh(); err != nil || db.Lookup(addr).Network != "High" {
+			geotest.Replace(t, path, good)
+			if err := errors.Join(db.Refresh()...); err != nil || db.Lookup(addr).Network != "High" {
 				t.Errorf("a good one in its place: %v", err)
 			}
-			replace(t, path, tt.data)
-			if err := db.Refresh(); err == nil || !strings.Contains(err.Error(), tt.want) {
+			geotest.Replace(t, path, tt.data)
+			if err := errors.Join(db.Refresh()...); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("replaced: got %v, want %s", err, tt.want)
 			}
-			if err := db.Refresh(); err != nil {
+			if err := errors.Join(db.Refresh()...); err != nil {
 				t.Errorf("it is said again: %v", err)
 			}
 			if got := db.Lookup(addr).Network; got != "High" {
@@ -247,19 +216,19 @@ func TestOtherFiles(t *testing.T) {
 func TestRefresh(t *testing.T) {
 	t.Parallel()
 	of := func(name string) []byte {
-		return build(t, mmdbwriter.Options{}, records{"203.0.113.0/24": maxmindASN(1, name)})
+		return geotest.Build(t, mmdbwriter.Options{}, geotest.Records{"203.0.113.0/24": maxmindASN(1, name)})
 	}
 	path := write(t, "db.mmdb", of("one"))
 	db := mustOpen(t, path)
 	refresh := func(want string) (err error) {
 		t.Helper()
-		err = db.Refresh()
+		err = errors.Join(db.Refresh()...)
 		if got := db.Lookup(addr).Network; got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 		return err
 	}
-	replace(t, path, of("two"))
+	geotest.Replace(t, path, of("two"))
 	if err := refresh("two"); err != nil {
 		t.Error(err)
 	}
@@ -272,7 +241,7 @@ func TestRefresh(t *testing.T) {
 	if err := refresh("two"); err != nil {
 		t.Errorf("it is said again: %v", err)
 	}
-	replace(t, path, of("three"))
+	geotest.Replace(t, path, of("three"))
 	if err := refresh("three"); err != nil {
 		t.Error(err)
 	}
@@ -298,7 +267,7 @@ func TestRefresh(t *testing.T) {
 // TestAtOnce looks up while databases are replaced.
 func TestAtOnce(t *testing.T) {
 	t.Parallel()
-	data := build(t, mmdbwriter.Options{}, records{"203.0.113.0/24": maxmindASN(1, "one")})
+	data := geotest.Build(t, mmdbwriter.Options{}, geotest.Records{"203.0.113.0/24": maxmindASN(1, "one")})
 	path := write(t, "db.mmdb", data)
 	db := mustOpen(t, path)
 	done := make(chan int)
@@ -319,8 +288,8 @@ func TestAtOnce(t *testing.T) {
 			}
 			return
 		default:
-			replace(t, path, data)
-			if err := db.Refresh(); err != nil {
+			geotest.Replace(t, path, data)
+			if err := errors.Join(db.Refresh()...); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -329,8 +298,8 @@ func TestAtOnce(t *testing.T) {
 
 // FuzzOpen has files with any content.
 func FuzzOpen(f *testing.F) {
-	f.Add(build(f, mmdbwriter.Options{}, records{"0.0.0.0/1": maxmindASN(1, "Low"), "2000::/3": country("country", "DE")}))
-	f.Add(build(f, mmdbwriter.Options{IPVersion: 4, RecordSize: 24}, records{"203.0.113.0/24": {"asn": mmdbtype.String("AS1"), "name": mmdbtype.String("x")}}))
+	f.Add(geotest.Build(f, mmdbwriter.Options{}, geotest.Records{"0.0.0.0/1": maxmindASN(1, "Low"), "2000::/3": country("country", "DE")}))
+	f.Add(geotest.Build(f, mmdbwriter.Options{IPVersion: 4, RecordSize: 24}, geotest.Records{"203.0.113.0/24": {"asn": mmdbtype.String("AS1"), "name": mmdbtype.String("x")}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		db, _ := Open(write(t, "db.mmdb", data))
 		defer db.Close()

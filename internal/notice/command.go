@@ -33,7 +33,7 @@ type Variable struct {
 	value         any // "" or 0 if it is not known
 }
 
-// Variables returns those that describe a notice. The last eight are only set
+// Variables returns those that describe a notice. The last eleven are only set
 // for a notice of one event.
 func Variables() []Variable { return new(notice).variables() }
 
@@ -55,6 +55,9 @@ func (n *notice) variables() []Variable {
 		{"PORTMON_HOST", "The name of the host.", n.host},
 		{"PORTMON_COUNT", "How many events the notice is about.", n.count},
 		{"PORTMON_ADDRESS", `The source: an address, or a prefix such as "2001:db8::/64".`, text.Prefix(e.Source)},
+		{"PORTMON_COUNTRY", `The code of its country, such as "DE", if a database of [geo] knows it.`, e.place.Country},
+		{"PORTMON_ASN", "The number of its network (autonomous system), if one knows it.", e.place.Number()},
+		{"PORTMON_NETWORK", "The name of its network, without control characters, if one knows it.", e.place.Network},
 		{"PORTMON_TIER", "The step of the ladder, from 1.", e.Step},
 		{"PORTMON_CAUSE", `Why it is banned: "trap", "scan", "subnet", "hand" or "other".`, e.Cause.String()},
 		{"PORTMON_PROTOCOL", `The protocol of the offence: "tcp", "udp", or a number.`, text.Protocol(e.Proto)},

@@ -148,7 +148,7 @@ func TestVariables(t *testing.T) {
 	n := banned(host(1), 23)
 	n.Comment = "abuse"
 	documented := Variables()
-	for i, v := range composed(n).variables() {
+	for i, v := range composedAt(somewhere(t), n).variables() {
 		if v.value == "" || v.value == 0 || v.Name != documented[i].Name || v.Meaning == "" {
 			t.Errorf("%q means %q, and is %v in a notice", v.Name, v.Meaning, v.value)
 		}

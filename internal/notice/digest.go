@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/internal/watch"
 )
@@ -54,10 +55,11 @@ func join(parts ...string) string {
 	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ": ")
 }
 
-// event is news, and when it was reported.
+// event is news, when it was reported, and where its source is.
 type event struct {
 	watch.News
-	at book.Clock
+	at    book.Clock
+	place geo.Place
 }
 
 // title returns "203.0.113.7 banned" or "table gone", and "203.0.113.7 would be
@@ -85,7 +87,11 @@ func (e *event) describe() string {
 	default:
 		line += e.duration()
 	}
-	return join(line, after, e.What, text.Port(e.Proto, e.Port), e.Comment)
+	line = join(line, after, e.What, text.Port(e.Proto, e.Port), e.Comment)
+	if where := e.place.String(); where != "" {
+		line += " (" + where + ")"
+	}
+	return line
 }
 
 // duration returns " for 8h", " forever", or "" if that is not known. It is
@@ -134,8 +140,9 @@ type notice struct {
 	event          event // if it is only one
 }
 
-// compose makes a notice from a host, whose name may be "".
-func (d *digest) compose(host string) *notice {
+// compose makes a notice from a host, whose name may be "". The places are looked
+// up here and not when something happens, as that may wait for a disk.
+func (d *digest) compose(host string, places *geo.DB) *notice {
 	n := &notice{priority: d.priority, host: host, count: d.total}
 	var titles, lines []string
 	for kind, k := range slices.Backward(kinds[:]) {
@@ -146,6 +153,9 @@ func (d *digest) compose(host string) *notice {
 				titles = append(titles, cmp.Or(k.title, fmt.Sprint(count, " ", some.Event())))
 			}
 		}
+	}
+	for i := range d.recent {
+		d.recent[i].place = places.Of(d.recent[i].Source)
 	}
 	if d.total == 1 {
 		n.event = d.recent[0]

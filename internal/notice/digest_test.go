@@ -95,15 +95,15 @@ func TestOne(t *testing.T) {
 	for _, tt := range tests {
 		want := &notice{
 			title: "web1: " + tt.title, message: tt.message, priority: tt.priority, emoji: tt.emoji, host: "web1", count: 1,
-			event: event{tt.news, clock},
+			event: event{News: tt.news, at: clock},
 		}
 		if d := diff(want, composed(tt.news)); d != "" {
 			t.Errorf("%v (-want +got)\n%s", tt.news.Kind, d)
 		}
 	}
 	var d digest
-	d.add(event{watch.News{Kind: watch.TableGone}, clock}, steps)
-	if n := d.compose(""); n.title != "table gone" {
+	d.add(event{News: watch.News{Kind: watch.TableGone}, at: clock}, steps)
+	if n := d.compose("", nil); n.title != "table gone" {
 		t.Errorf("without the name of a host: %q", n.title)
 	}
 }
@@ -121,7 +121,7 @@ func TestDuration(t *testing.T) {
 		0:                                   "",
 		-time.Hour:                          "",
 	} {
-		if got := (&event{watch.News{Until: in(remaining)}, clock}).duration(); got != want {
+		if got := (&event{News: watch.News{Until: in(remaining)}, at: clock}).duration(); got != want {
 			t.Errorf("%v: got %q, want %q", remaining, got, want)
 		}
 	}
@@ -208,7 +208,7 @@ func TestBounded(t *testing.T) {
 			if i%2 == 1 {
 				n.Kind = watch.Kind(i % int(watch.Kinds))
 			}
-			d.add(event{n, clock}, steps)
+			d.add(event{News: n, at: clock}, steps)
 		}
 	}
 	fill(0, 10_000)
@@ -249,14 +249,14 @@ func TestShort(t *testing.T) {
 			for i := range a {
 				a[i] = byte(rng.Uint32())
 			}
-			d.add(event{watch.News{
+			d.add(event{News: watch.News{
 				Kind: watch.Kind(rng.IntN(int(watch.Kinds))), Source: netip.PrefixFrom(netip.AddrFrom16(a), rng.IntN(130)-1),
 				Comment: random(), What: random(),
 				Step: rng.Int(), Offences: rng.Int(), Count: rng.Int(), Proto: uint8(rng.Uint32()), Port: uint16(rng.Uint32()),
 				Until: book.Moment(rng.Int64()), Forever: rng.IntN(2) == 0,
-			}, clock}, steps)
+			}, at: clock}, steps)
 		}
-		n := d.compose(clean(random(), maxName))
+		n := d.compose(clean(random(), maxName), nil)
 		bad := func(r rune) bool { return r < ' ' && r != '\n' || r == 0x7f }
 		badTitle := func(r rune) bool { return bad(r) || r == '\n' }
 		if len(n.message) > 4096 || !utf8.ValidString(n.message) || strings.ContainsFunc(n.message, bad) ||
@@ -297,5 +297,19 @@ func TestKinds(t *testing.T) {
 		if says.priority == 0 || says.emoji == "" {
 			t.Errorf("%v has no priority or no emoji", watch.Kind(k))
 		}
+	}
+}
+
+// A notice says where its sources are, as far as a database knows all of each.
+func TestPlaces(t *testing.T) {
+	t.Parallel()
+	wide := banned(netip.MustParsePrefix("198.0.0.0/8"), 23)
+	n := composedAt(somewhere(t), banned(host(1), 23), banned(host(2), 23), wide, watch.News{Kind: watch.Restored, Count: 2})
+	want := `2 bans restored
+198.0.0.0/8 banned for 8h: tcp/23
+198.51.0.2 banned for 8h: tcp/23 (DE, AS64500 Example�[31m Ltd)
+198.51.0.1 banned for 8h: tcp/23 (DE, AS64500 Example�[31m Ltd)`
+	if d := diff(want, n.message); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
 	}
 }

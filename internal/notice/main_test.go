@@ -4,14 +4,18 @@ import (
 	"cmp"
 	"context"
 	"net/netip"
+	"path/filepath"
 	"testing"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/maxmind/mmdbwriter"
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/geo"
+	"github.com/portmon/portmon/internal/geo/geotest"
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/ruleset"
@@ -59,12 +63,15 @@ func observed(n watch.News) watch.News {
 	return n
 }
 
-func composed(news ...watch.News) *notice {
+func composed(news ...watch.News) *notice { return composedAt(nil, news...) }
+
+// composedAt is composed with databases of places.
+func composedAt(places *geo.DB, news ...watch.News) *notice {
 	var d digest
 	for _, n := range news {
-		d.add(event{n, clock}, steps)
+		d.add(event{News: n, at: clock}, steps)
 	}
-	return d.compose("web1")
+	return d.compose("web1", places)
 }
 
 // steps are those of the ladder.
@@ -99,7 +106,7 @@ func run(t *testing.T, conf setup) (s *Sender, reports chan error, end func()) {
 	t.Helper()
 	reports = make(chan error, 100)
 	w := &config.Watch{Ntfy: conf.ntfy, NtfyTokenFile: conf.tokenFile, Command: conf.command}
-	s = New(w, conf.host, func(err error) { reports <- err })
+	s = New(w, conf.host, nil, func(err error) { reports <- err })
 	for _, c := range s.channels {
 		c.gathering, c.window = 20*time.Millisecond, cmp.Or(conf.window, c.window)
 	}
@@ -112,4 +119,19 @@ func run(t *testing.T, conf setup) (s *Sender, reports chan error, end func()) {
 	}
 	t.Cleanup(end)
 	return s, reports, end
+}
+
+// somewhere returns a database in which most sources of tests are.
+func somewhere(t testing.TB) *geo.DB {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "places.mmdb")
+	geotest.Replace(t, path, geotest.Build(t, mmdbwriter.Options{}, geotest.Records{
+		"198.51.0.0/16": geotest.Place("DE", "AS64500", "Example\x1b[31m Ltd"),
+	}))
+	db, err := geo.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	return db
 }

@@ -41,6 +41,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/internal/watch"
 )
@@ -59,14 +60,15 @@ var backoff = [...]time.Duration{2 * time.Second, 10 * time.Second, 30 * time.Se
 type Sender struct{ channels []*channel }
 
 // New returns a Sender of notices to where a configuration says, from a host
-// whose name may be "". It sends nothing until it runs. Report is called for
+// whose name may be "", that say where sources are. It sends nothing until it
+// runs. Report is called for
 // each notice that will be tried again and for each that is given up, by
 // several goroutines.
-func New(conf *config.Watch, host string, report func(error)) *Sender {
+func New(conf *config.Watch, host string, places *geo.DB, report func(error)) *Sender {
 	s := new(Sender)
 	add := func(name string, send func(context.Context, *notice) error) {
 		s.channels = append(s.channels, &channel{
-			name: name, send: send, report: report, host: clean(host, maxName),
+			name: name, send: send, report: report, host: clean(host, maxName), places: places,
 			gathering: time.Second, window: time.Minute, wake: make(chan struct{}, 1),
 		})
 	}
@@ -121,6 +123,7 @@ func (e *temporaryError) Unwrap() error { return e.error }
 // that hangs does not delay the other.
 type channel struct {
 	name, host string
+	places     *geo.DB
 	send       func(context.Context, *notice) error
 	report     func(error)
 	gathering  time.Duration // how long the first news waits for more
@@ -139,7 +142,7 @@ func (c *channel) add(news []watch.News, steps int, now book.Clock) {
 	}
 	c.mu.Lock()
 	for _, n := range news {
-		c.waiting.add(event{n, now}, steps)
+		c.waiting.add(event{News: n, at: now}, steps)
 	}
 	c.mu.Unlock()
 	select {
@@ -167,7 +170,7 @@ func (c *channel) run(ctx context.Context) {
 		c.mu.Unlock()
 		if d.total > 0 {
 			next = time.Now().Add(c.window)
-			c.deliver(ctx, sending, d.compose(c.host))
+			c.deliver(ctx, sending, d.compose(c.host, c.places))
 		}
 	}
 }

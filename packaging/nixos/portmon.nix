@@ -164,6 +164,9 @@ in
           knock.within = key duration "10s" "Within which time each must follow the one before; at most 10 minutes.";
           knock.allow = key duration "10m" "For how long that lets in.";
 
+          geo.databases = key (lib.types.listOf lib.types.str) [ ]
+            "Databases in the MaxMind format that tell countries and networks; the units must be able to read them.";
+
           watch.state = key lib.types.str "/var/lib/portmon/state.jsonl"
             "Where bans and offences are remembered; the units may write in /var/lib/portmon only.";
           watch.metrics = key lib.types.str "" "Where Prometheus finds metrics, such as 127.0.0.1:9713; empty is off.";

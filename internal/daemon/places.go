@@ -1,0 +1,63 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"time"
+
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/watch"
+)
+
+const (
+	// replacedAfter is how often the databases of places are looked at: whether a
+	// program has replaced one.
+	replacedAfter = 10 * time.Second
+	// maxCountries is how many countries the metrics tell apart. Those that most
+	// bans come from are among the first to come.
+	maxCountries = 40
+)
+
+// startPlaces has the databases of a configuration tell where sources are.
+func (d *daemon) startPlaces(conf *config.Config) { d.warnAll(d.places.Use(conf.Geo...)) }
+
+// followPlaces follows the databases until the context ends.
+func (d *daemon) followPlaces(ctx context.Context) {
+	for sleep(ctx, replacedAfter); ctx.Err() == nil; sleep(ctx, replacedAfter) {
+		d.warnAll(d.places.Refresh())
+	}
+}
+
+func (d *daemon) warnAll(faults []error) {
+	for _, err := range faults {
+		d.journal.Warn(err.Error())
+	}
+}
+
+// countCountries counts bans by country, if there are databases. It is called
+// with d.mu held.
+func (d *daemon) countCountries(news []watch.News) {
+	if len(d.current.Geo) == 0 {
+		return
+	}
+	for i := range news {
+		if news[i].Kind > watch.ByHand {
+			continue
+		}
+		country := cmp.Or(d.places.Of(news[i].Source).Country, "unknown")
+		if _, known := d.countries[country]; !known && len(d.countries) >= maxCountries {
+			country = "other"
+		}
+		d.countries[country]++
+	}
+}
+
+func (c *collector) collectCountries(out sink) {
+	c.mu.Lock()
+	countries := maps.Clone(c.countries)
+	c.mu.Unlock()
+	for country, n := range countries {
+		send(out, "country_bans_made_total", n, country)
+	}
+}
