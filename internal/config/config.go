@@ -60,6 +60,10 @@ type Config struct {
 	// networks, databases of [geo]. The files are not opened here.
 	Geo []string
 
+	// AbuseIPDBKeyFile is the absolute path of the file that holds the key for
+	// reports to AbuseIPDB; empty is off. The file is not opened here.
+	AbuseIPDBKeyFile string
+
 	// Watch holds the settings of the watcher.
 	Watch Watch
 

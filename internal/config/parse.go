@@ -120,14 +120,16 @@ func (r *reader) read(root map[string]any) {
 
 	readDatabases(top)
 
+	path := validString(func(s string) bool { return s == "" || isFilePath(s) }, `the absolute path of a file, or "" for none`)
+	one(top.table("report").get("abuseipdb_key_file"), &r.config.AbuseIPDBKeyFile, path)
+
 	watch := top.table("watch")
 	readState(watch)
 	one(watch.get("metrics"), &w.Metrics, validString(isMetrics,
 		`an address and a port, such as "127.0.0.1:9713", or "" for none`))
 	one(watch.get("ntfy"), &w.Ntfy, validString(isTopic,
 		`an http or https URL with a topic and without a password, such as "https://ntfy.sh/my-topic", or "" for none`))
-	one(watch.get("ntfy_token_file"), &w.NtfyTokenFile, validString(func(s string) bool { return s == "" || isFilePath(s) },
-		`the absolute path of a file, or "" for none`))
+	one(watch.get("ntfy_token_file"), &w.NtfyTokenFile, path)
 	command := watch.get("command")
 	many(command, &w.Command, validString(func(s string) bool { return !strings.Contains(s, "\x00") }, "a string without NUL"))
 	if len(w.Command) > 0 && !isFilePath(w.Command[0]) {

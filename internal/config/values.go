@@ -41,7 +41,7 @@ type setting struct {
 // secrets are the keys whose values messages do not repeat: a URL may have a
 // password or a token in it, and so may arguments; and in place of the file of a
 // token there may be the token.
-var secrets = []string{"watch.ntfy", "watch.ntfy_token_file", "watch.command"}
+var secrets = []string{"watch.ntfy", "watch.ntfy_token_file", "watch.command", "report.abuseipdb_key_file"}
 
 // report adds to the faults or the warnings what is wrong with the value, or
 // with the key if there is none.

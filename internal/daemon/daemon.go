@@ -134,7 +134,7 @@ func newDaemon(conf Config) *daemon {
 	d := &daemon{
 		config: conf, current: conf.Config, since: time.Now(), events: events.NewRing(keptEvents),
 		reload: make(chan watch.Config), renamed: make(chan struct{}, 1), isReady: make(chan struct{}),
-		notices: notice.New(new(config.Watch), "", nil, nil), stopNotices: func() {}, stopMetrics: func() {},
+		notices: notice.New(new(config.Config), notice.Host{}, nil), stopNotices: func() {}, stopMetrics: func() {},
 		countries: make(map[string]uint64),
 	}
 	d.stderr = newQueue(conf.Stderr, conf.Times)
@@ -197,7 +197,7 @@ func (d *daemon) onNews(news []watch.News) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.countCountries(news)
-	d.notices.Tell(news, len(d.current.Spec.BanTime), now)
+	d.notices.Tell(news, d.current.Spec.BanTime, now)
 }
 
 // beat has the journal write what it left out, and systemd notified that the

@@ -81,13 +81,15 @@ func (d *daemon) reloadNow(ask, parts context.Context, applied *watch.Applied) e
 // sameNotices reports whether two configurations send the same to the same.
 func sameNotices(a, b *config.Config) bool {
 	return a.Watch.Ntfy == b.Watch.Ntfy && a.Watch.NtfyTokenFile == b.Watch.NtfyTokenFile &&
+		a.AbuseIPDBKeyFile == b.AbuseIPDBKeyFile &&
 		slices.Equal(a.Watch.Command, b.Watch.Command)
 }
 
 // startNotices sends notices as a configuration says, in place of what was sent
 // before.
 func (d *daemon) startNotices(parts context.Context, conf *config.Config) {
-	sender := notice.New(&conf.Watch, d.config.Host, &d.places, func(err error) { d.journal.Warn(fmt.Sprintf("send a notice: %v", err)) })
+	host := notice.Host{Name: d.config.Host, Places: &d.places, Proven: d.proven}
+	sender := notice.New(conf, host, func(err error) { d.journal.Warn(fmt.Sprintf("send a notice or report: %v", err)) })
 	ctx, cancel := context.WithCancel(parts)
 	d.parts.Go(func() { sender.Run(ctx) })
 	d.mu.Lock()

@@ -78,7 +78,9 @@ func composedAt(places *geo.DB, news ...watch.News) *notice {
 const steps = 3
 
 // tell queues news.
-func tell(s *Sender, news ...watch.News) { s.Tell(news, steps, clock) }
+func tell(s *Sender, news ...watch.News) {
+	s.Tell(news, []time.Duration{10 * time.Minute, 8 * time.Hour, 30 * day}[:steps], clock)
+}
 
 // awaitSent waits until one notice was sent. If the context ended before, there
 // would be no more than five seconds for it.
@@ -105,8 +107,8 @@ type setup struct {
 func run(t *testing.T, conf setup) (s *Sender, reports chan error, end func()) {
 	t.Helper()
 	reports = make(chan error, 100)
-	w := &config.Watch{Ntfy: conf.ntfy, NtfyTokenFile: conf.tokenFile, Command: conf.command}
-	s = New(w, conf.host, nil, func(err error) { reports <- err })
+	w := config.Watch{Ntfy: conf.ntfy, NtfyTokenFile: conf.tokenFile, Command: conf.command}
+	s = New(&config.Config{Watch: w}, Host{Name: conf.host}, func(err error) { reports <- err })
 	for _, c := range s.channels {
 		c.gathering, c.window = 20*time.Millisecond, cmp.Or(conf.window, c.window)
 	}

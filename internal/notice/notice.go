@@ -29,12 +29,16 @@
 // nothing on stdin and stdout discarded, and never two at a time. After 30
 // seconds it is killed with its process group. It is not run again if it fails.
 // Its environment is PATH, a few variables of the watcher, and [Variables].
+//
+// Offenders are reported to AbuseIPDB one by one, see reporter, with the same care
+// for its key as for a token.
 package notice
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,39 +57,58 @@ const (
 	maxRetryAfter = 15 * time.Minute
 )
 
-// backoff are the pauses between the attempts to send a notice.
-var backoff = [...]time.Duration{2 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute}
+// backoff are the pauses between attempts.
+var backoff = []time.Duration{2 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute}
 
-// Sender gathers news and sends notices of it.
-type Sender struct{ channels []*channel }
+// Sender gathers news and sends notices of it, and reports offenders.
+type Sender struct {
+	channels []*channel
+	reporter *reporter // nil if nothing is reported
+}
 
-// New returns a Sender of notices to where a configuration says, from a host
-// whose name may be "", that say where sources are. It sends nothing until it
-// runs. Report is called for
-// each notice that will be tried again and for each that is given up, by
-// several goroutines.
-func New(conf *config.Watch, host string, places *geo.DB, report func(error)) *Sender {
+// Host is what a Sender needs of the host.
+type Host struct {
+	Name   string  // may be ""
+	Places *geo.DB // says where sources are
+	// Proven reports whether a source is banned and has asked for MinPorts ports,
+	// and is to be reported. It asks the kernel.
+	Proven func(*watch.News) (bool, error)
+}
+
+// New returns a Sender of notices and reports as a configuration says. It sends
+// nothing until it runs. Fault is called for each that will be tried again and
+// for each that is given up, by several goroutines.
+func New(conf *config.Config, host Host, fault func(error)) *Sender {
 	s := new(Sender)
 	add := func(name string, send func(context.Context, *notice) error) {
 		s.channels = append(s.channels, &channel{
-			name: name, send: send, report: report, host: clean(host, maxName), places: places,
+			name: name, send: send, report: fault, host: clean(host.Name, maxName), places: host.Places,
 			gathering: time.Second, window: time.Minute, wake: make(chan struct{}, 1),
 		})
 	}
-	if conf.Ntfy != "" {
-		add("ntfy", newNtfy(conf.Ntfy, conf.NtfyTokenFile).send)
+	w := &conf.Watch
+	if w.Ntfy != "" {
+		add("ntfy", newNtfy(w.Ntfy, w.NtfyTokenFile).send)
 	}
-	if len(conf.Command) > 0 {
-		add("command", (&command{conf.Command, commandTimeout}).send)
+	if len(w.Command) > 0 {
+		add("command", (&command{w.Command, commandTimeout}).send)
+	}
+	if conf.AbuseIPDBKeyFile != "" {
+		s.reporter = &reporter{
+			url: abuseURL, keyFile: conf.AbuseIPDBKeyFile, folder: filepath.Dir(w.State), client: newClient(),
+			proven: host.Proven, report: fault, backoff: backoff, queue: make(chan event, maxQueued),
+		}
 	}
 	return s
 }
 
-// Tell queues what happened at a time, on a ladder with that many steps. It
-// does not block.
-func (s *Sender) Tell(news []watch.News, steps int, now book.Clock) {
+// Tell queues what happened at a time, on a ladder. It does not block.
+func (s *Sender) Tell(news []watch.News, ladder []time.Duration, now book.Clock) {
 	for _, c := range s.channels {
-		c.add(news, steps, now)
+		c.add(news, len(ladder), now)
+	}
+	if s.reporter != nil {
+		s.reporter.tell(news, ladder, now)
 	}
 }
 
@@ -96,17 +119,24 @@ func (s *Sender) Run(ctx context.Context) {
 	for _, c := range s.channels {
 		running.Go(func() { c.run(ctx) })
 	}
+	if s.reporter != nil {
+		running.Go(func() { s.reporter.run(ctx) })
+	}
 	running.Wait()
 }
 
 // Stats counts notices. Those that were given up have Failed.
 type Stats struct{ Sent, Failed uint64 }
 
-// Stats returns the counters of "ntfy" and "command", if they are configured.
+// Stats returns the counters of "ntfy", "command" and "abuseipdb", if they are
+// configured.
 func (s *Sender) Stats() map[string]Stats {
 	all := make(map[string]Stats)
 	for _, c := range s.channels {
 		all[c.name] = Stats{c.sent.Load(), c.failed.Load()}
+	}
+	if r := s.reporter; r != nil {
+		all["abuseipdb"] = Stats{r.sent.Load(), r.failed.Load()}
 	}
 	return all
 }
@@ -175,25 +205,32 @@ func (c *channel) run(ctx context.Context) {
 	}
 }
 
-// deliver sends a notice. Failures that may pass are tried again until ctx has
-// ended, and then once more at once.
+// deliver sends a notice.
 func (c *channel) deliver(ctx, sending context.Context, n *notice) {
+	attempts, err := try(ctx, backoff, c.report, func() error { return c.send(sending, n) })
+	if err == nil {
+		c.sent.Add(1)
+		return
+	}
+	c.failed.Add(1)
+	c.report(fmt.Errorf("%w (attempt %d, given up: %s not sent)", err, attempts, text.Plural(n.count, "event")))
+}
+
+// try sends something, and returns how often it was tried. Failures that may pass
+// are tried again, with these pauses, until ctx has ended, and then once more at
+// once. The first is reported, unless it is the last.
+func try(ctx context.Context, pauses []time.Duration, report func(error), send func() error) (attempts int, err error) {
 	for attempt := 1; ; attempt++ {
-		last := attempt > len(backoff) || ctx.Err() != nil
-		err := c.send(sending, n)
+		last := attempt > len(pauses) || ctx.Err() != nil
+		err := send()
 		var temporary *temporaryError
-		switch again := errors.As(err, &temporary) && !last; {
-		case err == nil:
-			c.sent.Add(1)
-			return
-		case !again:
-			c.failed.Add(1)
-			c.report(fmt.Errorf("%w (attempt %d, given up: %s not sent)", err, attempt, text.Plural(n.count, "event")))
-			return
-		case attempt == 1:
-			c.report(fmt.Errorf("%w (will be tried again)", err))
+		if !errors.As(err, &temporary) || last {
+			return attempt, err
 		}
-		sleep(ctx, max(backoff[attempt-1], min(temporary.after, maxRetryAfter)))
+		if attempt == 1 {
+			report(fmt.Errorf("%w (will be tried again)", err))
+		}
+		sleep(ctx, max(pauses[attempt-1], min(temporary.after, maxRetryAfter)))
 	}
 }
 

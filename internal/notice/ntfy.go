@@ -31,19 +31,22 @@ type ntfy struct {
 	client           *http.Client
 }
 
-func newNtfy(topic, tokenFile string) *ntfy {
+func newNtfy(topic, tokenFile string) *ntfy { return &ntfy{topic, tokenFile, newClient()} }
+
+// newClient returns a client for a request now and then.
+func newClient() *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	// With a notice a minute at most, an idle connection is often dead when it
 	// is wanted again.
 	transport.DisableKeepAlives = true
 	transport.MaxResponseHeaderBytes = 64 << 10
-	return &ntfy{topic, tokenFile, &http.Client{
+	return &http.Client{
 		Transport: transport,
 		Timeout:   postTimeout,
 		// A redirected POST mostly becomes a GET, and it would take the token
 		// to somewhere else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	}
 }
 
 // send posts a notice. The error shows neither the topic nor the token. It is a
@@ -73,7 +76,13 @@ func (n *ntfy) post(req *http.Request, what *notice) error {
 		}
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := n.client.Do(req)
+	return do(n.client, req)
+}
+
+// do sends a request, and returns an error unless it is answered with success. It
+// is a temporaryError if another attempt may succeed.
+func do(client *http.Client, req *http.Request) error {
+	resp, err := client.Do(req)
 	if err != nil {
 		return &temporaryError{error: withoutURL(err)}
 	}

@@ -167,6 +167,9 @@ in
           geo.databases = key (lib.types.listOf lib.types.str) [ ]
             "Databases in the MaxMind format that tell countries and networks; the units must be able to read them.";
 
+          report.abuseipdb_key_file = key lib.types.str ""
+            "A file with the key for reports to AbuseIPDB, as the watcher sees it; empty is off.";
+
           watch.state = key lib.types.str "/var/lib/portmon/state.jsonl"
             "Where bans and offences are remembered; the units may write in /var/lib/portmon only.";
           watch.metrics = key lib.types.str "" "Where Prometheus finds metrics, such as 127.0.0.1:9713; empty is off.";
