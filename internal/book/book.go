@@ -295,14 +295,18 @@ func (b *Book) Clear() {
 // a reboot the file shows by it how much time has passed.
 func (b *Book) Sweep(now Clock) (n int) {
 	for k, i := range b.index {
-		if c := &b.rows[i]; !c.sweep(now.Boot) {
-			if before := b.before[k]; before != nil && before.lasts(now.Boot) {
-				b.set(k, before)
+		c := &b.rows[i]
+		if !c.sweep(now.Boot) {
+			before := b.before[k]
+			if before == nil || !before.lasts(now.Boot) {
+				b.remove(k)
+				n++
 				continue
 			}
-			b.remove(k)
-			n++
-		} else if c.ban == 0 {
+			b.set(k, before)
+			c.sweep(now.Boot)
+		}
+		if c.ban == 0 {
 			delete(b.comments, k)
 			delete(b.allowed, k)
 		}

@@ -44,6 +44,11 @@ func (m *model) step(rng *rand.Rand) {
 	switch rng.IntN(15) {
 	default:
 		r := m.row(rng, source)
+		if rng.IntN(4) == 0 && !r.Allowed {
+			before := m.row(rng, source)
+			r.Observed, r.Before = true, &before
+		}
+		r.normalize()
 		old, ok := m.rows[source]
 		if changed := m.b.Put(r); changed != (!ok || old != r) {
 			m.Errorf("put %+v: changed %t", r, changed)
@@ -119,9 +124,10 @@ func (m *model) reopen(rng *rand.Rand) {
 		if !m.rows[free].Allowed {
 			delete(m.rows, free)
 		}
-		merged, _ := merge(m.rows[learn.Source], learn)
-		merged.normalize()
-		m.rows[learn.Source] = merged
+		alone := New(0)
+		alone.Put(m.rows[learn.Source])
+		alone.Learn(learn)
+		m.rows[learn.Source], _ = alone.Get(learn.Source)
 	}
 	if rng.IntN(3) == 0 {
 		// The next boot is some whole seconds later, as far as is known.
@@ -129,15 +135,7 @@ func (m *model) reopen(rng *rand.Rand) {
 		m.c.Here.Boot += "x"
 		m.c.Now.Boot = Moment(5 * time.Second)
 		for p, r := range m.rows {
-			if (r.Banned || r.Allowed) && r.Timeout > 0 {
-				r.Until = r.Until.Add(shift)
-			}
-			if r.Step > 0 {
-				r.StepUntil = r.StepUntil.Add(shift)
-			}
-			if r.Last != 0 {
-				r.First, r.Last = r.First.Add(shift), r.Last.Add(shift)
-			}
+			r.shift(shift)
 			m.rows[p] = r
 		}
 	}
@@ -145,8 +143,28 @@ func (m *model) reopen(rng *rand.Rand) {
 	m.b = open(m, m.c)
 }
 
+func (r *Row) shift(by time.Duration) {
+	if (r.Banned || r.Allowed) && r.Timeout > 0 {
+		r.Until = r.Until.Add(by)
+	}
+	if r.Step > 0 {
+		r.StepUntil = r.StepUntil.Add(by)
+	}
+	if r.Last != 0 {
+		r.First, r.Last = r.First.Add(by), r.Last.Add(by)
+	}
+	if r.Before != nil {
+		before := *r.Before
+		before.shift(by)
+		r.Before = &before
+	}
+}
+
 func (m *model) sweep() {
 	for p, r := range m.rows {
+		if r.Observed && !r.lasts(m.c.Now.Boot) {
+			r = r.Enforced()
+		}
 		if !r.BannedAt(m.c.Now.Boot) && !r.AllowedAt(m.c.Now.Boot) {
 			r.Allowed, r.Banned, r.Timeout, r.Until, r.ByHand, r.Comment = false, false, 0, 0, false, ""
 		}
