@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/portmon/portmon/internal/text"
@@ -91,49 +90,22 @@ func (h *Handle) Allowed(ps ...netip.Prefix) iter.Seq2[Entry, error] {
 
 // Exempt returns why a prefix cannot be banned: a *WhitelistedError or an
 // *AllowedError if all of it is whitelisted or allowed, nil if it is not.
-func (h *Handle) Exempt(p netip.Prefix) (reason, err error) { return h.exemptions(1)(p) }
+func (h *Handle) Exempt(p netip.Prefix) (reason, err error) { return h.exempt(p, h.find) }
 
-// few is up to how many questions are put to the kernel one by one, in place of
-// finding out about the set first.
-const few = 64
-
-// exemptions returns what [Handle.Exempt] does, for so many questions. For many
-// it reads the sets at once.
-func (h *Handle) exemptions(questions int) func(netip.Prefix) (reason, err error) {
-	all := make(map[string][]nftset.Element)
-	find := func(name string, iv nftset.Interval) (el nftset.Element, ok bool, err error) {
-		if questions <= few {
-			el, ok, err = h.get(name, iv.From)
-			return el, ok && el.Covers(iv), err
-		}
-		held, read := all[name]
-		if set := h.Set(name); !read && set != nil {
-			if held, err = h.read(set); err != nil {
-				return el, false, err
-			}
-			all[name] = held
-		}
-		i, _ := slices.BinarySearchFunc(held, iv.From, func(el nftset.Element, k nftset.Key) int { return el.To.Compare(k) })
-		if i < len(held) && held[i].Covers(iv) {
-			return held[i], true, nil
-		}
-		return el, false, nil
+func (h *Handle) exempt(p netip.Prefix, find finder) (reason, err error) {
+	f, iv := familyOfAddr(p.Addr()), nftset.Prefix(p).Interval
+	el, ok, err := find(f.whitelist(), iv)
+	if ok {
+		return &WhitelistedError{p, el.Interval}, nil
 	}
-	return func(p netip.Prefix) (reason, err error) {
-		f, iv := familyOfAddr(p.Addr()), nftset.Prefix(p).Interval
-		el, ok, err := find(f.whitelist(), iv)
-		if ok {
-			return &WhitelistedError{p, el.Interval}, nil
-		}
-		if err == nil {
-			el, ok, err = find(f.allow(), iv)
-		}
-		if ok {
-			e, _ := h.Entry(f.allow(), el)
-			return &AllowedError{p, e}, nil
-		}
-		return nil, err
+	if err == nil {
+		el, ok, err = find(f.allow(), iv)
 	}
+	if ok {
+		e, _ := h.Entry(f.allow(), el)
+		return &AllowedError{p, e}, nil
+	}
+	return nil, err
 }
 
 // allowComment is noted beside an allowance: by whom, and why.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/portmon/portmon/nftset"
 )
@@ -63,17 +64,57 @@ func (h *Handle) get(name string, key nftset.Key) (el nftset.Element, ok bool, e
 	return el, err == nil, err
 }
 
+// finder finds the element of a set that covers an interval; ok is false if
+// there is none, or no such set.
+type finder func(set string, iv nftset.Interval) (el nftset.Element, ok bool, err error)
+
+// find is a finder that asks the kernel.
+func (h *Handle) find(set string, iv nftset.Interval) (el nftset.Element, ok bool, err error) {
+	el, ok, err = h.get(set, iv.From)
+	return el, ok && el.Covers(iv), err
+}
+
+// few is up to how many questions are put to the kernel one by one, in place of
+// finding out about the set first.
+const few = 64
+
+// finder returns a finder for so many questions. For many it reads the sets at
+// once.
+func (h *Handle) finder(questions int) finder {
+	if questions <= few {
+		return h.find
+	}
+	all := make(map[string][]nftset.Element)
+	return func(name string, iv nftset.Interval) (el nftset.Element, ok bool, err error) {
+		held, read := all[name]
+		if set := h.Set(name); !read && set != nil {
+			if held, err = h.read(set); err != nil {
+				return el, false, err
+			}
+			all[name] = held
+		}
+		i, _ := slices.BinarySearchFunc(held, iv.From, func(el nftset.Element, k nftset.Key) int { return el.To.Compare(k) })
+		if i < len(held) && held[i].Covers(iv) {
+			return held[i], true, nil
+		}
+		return el, false, nil
+	}
+}
+
 // Source returns the prefix by which an address is banned: itself alone, or for
 // IPv6 the network that it is in. Without a table that is the default's.
 func (h *Handle) Source(a netip.Addr) (netip.Prefix, error) {
-	a = a.Unmap().WithZone("")
+	return h.source(a.Unmap().WithZone(""), h.find)
+}
+
+func (h *Handle) source(a netip.Addr, find finder) (netip.Prefix, error) {
 	bits := a.BitLen()
 	if a.Is4() || h.prefix6() == bits {
 		return netip.PrefixFrom(a, bits), nil
 	}
-	_, single, err := h.get(setSingle6, nftset.AddrKey(a))
+	_, single, err := find(setSingle6, nftset.Addr(a).Interval)
 	if err == nil && !single {
-		_, single, err = h.get(setOwn6, networkKey(a, ownLen))
+		_, single, err = find(setOwn6, nftset.Single(networkKey(a, ownLen)).Interval)
 	}
 	switch {
 	case err != nil:
@@ -114,13 +155,6 @@ func (s *State) keys(a netip.Addr) []nftset.Key {
 		return []nftset.Key{own}
 	}
 	return []nftset.Key{network, own}
-}
-
-// Whitelisted returns the interval of the whitelist that covers all of iv, if
-// there is one.
-func (h *Handle) Whitelisted(iv nftset.Interval) (entry nftset.Interval, ok bool, err error) {
-	el, ok, err := h.get(familyOf(iv.From.Type()).whitelist(), iv.From)
-	return el.Interval, ok && el.Covers(iv), err
 }
 
 // Fill is how full a set is.

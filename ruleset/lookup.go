@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 	"time"
@@ -36,48 +37,92 @@ func (st Standing) Banned() bool {
 
 // Lookup asks the kernel about one address, in some 10 µs for each set.
 // IPv4-mapped addresses are taken as IPv4.
-func (h *Handle) Lookup(a netip.Addr) (st Standing, err error) {
-	err = h.Retry(func() (err error) {
-		st, err = h.lookup(a.Unmap().WithZone(""))
-		return err
-	})
-	return st, err
+func (h *Handle) Lookup(a netip.Addr) (Standing, error) {
+	all, err := h.LookupAll(a)
+	return all[0], err
 }
 
-func (h *Handle) lookup(a netip.Addr) (st Standing, err error) {
-	if st.Source, err = h.Source(a); err != nil {
-		return st, err
+// LookupAll asks the kernel about each of several addresses, many of them at a
+// time.
+func (h *Handle) LookupAll(addrs ...netip.Addr) (all []Standing, err error) {
+	addrs = slices.Clone(addrs)
+	for i, a := range addrs {
+		addrs[i] = a.Unmap().WithZone("")
 	}
-	own := nftset.AddrKey(a)
-	whitelisted, ok, err := h.Whitelisted(nftset.Single(own).Interval)
-	if err != nil {
-		return st, err
-	}
-	if ok {
-		st.Whitelisted = &whitelisted
-	}
-	for e, err := range h.sources(within(netip.PrefixFrom(a, a.BitLen()))) {
+	err = h.Retry(func() (err error) {
+		all, err = h.lookup(addrs)
+		return err
+	})
+	return all, err
+}
+
+func (h *Handle) lookup(addrs []netip.Addr) (all []Standing, err error) {
+	all = make([]Standing, len(addrs))
+	find := h.finder(len(addrs))
+	order, own := make([]int, len(addrs)), make([]nftset.Interval, len(addrs))
+	for i, a := range addrs {
+		order[i], own[i] = i, nftset.Addr(a).Interval
+		if all[i].Source, err = h.source(a, find); err != nil {
+			return all, err
+		}
+		whitelisted, ok, err := find(familyOfAddr(a).whitelist(), own[i])
 		if err != nil {
-			return st, err
+			return all, err
 		}
-		switch {
-		case e.Role == RoleAllow:
-			st.Allowed = &e
-		case e.Role.Bans():
-			st.Bans = append(st.Bans, e)
-		}
-		if e.From.Addr() == st.Source.Addr() && e.StepRemaining > 0 {
-			st.Step, st.StepRemaining = e.Step, e.StepRemaining
+		if ok {
+			all[i].Whitelisted = &whitelisted.Interval
 		}
 	}
-	if el, ok, err := h.get(RoleKnocked.Set(a, 0), own); err != nil {
-		return st, err
-	} else if ok && st.Allowed == nil {
-		e, _ := h.Entry(RoleKnocked.Set(a, 0), el)
-		st.Allowed = &e
+	slices.SortFunc(order, func(i, j int) int { return addrs[i].Compare(addrs[j]) })
+	of := func(iv nftset.Interval) iter.Seq[*Standing] {
+		return func(yield func(*Standing) bool) {
+			n, _ := slices.BinarySearchFunc(order, iv.From.Addr(), func(i int, a netip.Addr) int { return addrs[i].Compare(a) })
+			for ; n < len(order) && iv.Contains(own[order[n]].From) && yield(&all[order[n]]); n++ {
+			}
+		}
 	}
-	_, st.Suspect, err = h.get(familyOfAddr(a).score(), nftset.AddrKey(st.Source.Addr()))
-	return st, err
+	q := newSelection(own, false)
+	for e, err := range h.sources(q) {
+		if err != nil {
+			return all, err
+		}
+		for st := range of(e.Interval) {
+			switch {
+			case e.Role == RoleAllow:
+				st.Allowed = &e
+			case e.Role.Bans():
+				st.Bans = append(st.Bans, e)
+			}
+			if e.From.Addr() == st.Source.Addr() && e.StepRemaining > 0 {
+				st.Step, st.StepRemaining = e.Step, e.StepRemaining
+			}
+		}
+	}
+	for e, err := range h.entries(q, RoleKnocked) {
+		if err != nil {
+			return all, err
+		}
+		for st := range of(e.Interval) {
+			if st.Allowed == nil {
+				st.Allowed = &e
+			}
+		}
+	}
+	for _, f := range families {
+		set := h.Set(f.score())
+		if set == nil {
+			continue
+		}
+		for el, err := range h.elements(set, q) {
+			if err != nil {
+				return all, err
+			}
+			for st := range of(h.addresses(RoleNone, el.Interval)) {
+				st.Suspect = st.Suspect || el.From.Addr() == st.Source.Addr()
+			}
+		}
+	}
+	return all, nil
 }
 
 // Probed returns the closed ports that count against a source, as

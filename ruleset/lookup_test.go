@@ -1,8 +1,10 @@
 package ruleset
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -116,6 +118,61 @@ func TestLookupSaysWhatThePacketPathDoes(t *testing.T) {
 			return o.Set == b.Set && o.Interval == b.Interval && o.Step == b.Step && o.Cause == b.Cause && o.Comment == b.Comment
 		}) {
 			t.Errorf("Bans says of %s %s, Lookup %v", what, b.text(), st.Bans)
+		}
+	}
+}
+
+// TestLookupAll asks about many at once, which is to find what to ask about each
+// does.
+func TestLookupAll(t *testing.T) {
+	t.Parallel()
+	spec := trapSpec()
+	spec.Whitelist = []netip.Prefix{prefix("203.0.113.64/26"), prefix("2001:db8:7:7::9/128")}
+	spec.Single6 = []netip.Prefix{prefix("2001:db8:8::/48")}
+	spec.Knock = Knock{TCP: []uint16{9003, 7001}, Within: time.Minute, Allow: time.Hour}
+	l := newTrap(t, spec)
+	l.ban(Forever, "203.0.113.0/24", "2001:db8:2::/48")
+	l.allow(time.Hour, "203.0.113.128/26", "2001:db8:2:2::/64")
+	offenders := []netip.Addr{addr("198.51.100.5"), addr("2001:db8:1:1::5"), addr("2001:db8:8::5")}
+	l.Offend(offenders...)
+	l.Want(l.SYN(addr("198.51.100.9"), 200), netnstest.AnswerRST) // a suspect
+	l.Want(l.SYN(addr("2001:db8:9:9::9"), 200), netnstest.AnswerRST)
+	l.NFT("add element inet portmon knocked4 { 203.0.113.1 }")
+	var addrs []netip.Addr
+	for _, n := range []int{0, 1, 5, 9, 70, 130} {
+		for _, net := range []string{"203.0.113.0", "198.51.100.0", "2001:db8:1:1::", "2001:db8:2:2::", "2001:db8:2:3::", "2001:db8:7:7::", "2001:db8:8::", "2001:db8:9:9::"} {
+			b := addr(net).AsSlice()
+			b[len(b)-1] = byte(n)
+			a, _ := netip.AddrFromSlice(b)
+			addrs = append(addrs, a)
+		}
+	}
+	text := func(st Standing) string {
+		s := fmt.Sprint(st.Source, st.Whitelisted, st.Step, st.Suspect, st.StepRemaining > 0)
+		if st.Allowed != nil {
+			s += fmt.Sprint(" allowed ", st.Allowed.Set, st.Allowed.Interval, st.Allowed.Cause)
+		}
+		for _, b := range st.Bans {
+			s += fmt.Sprint(" ", b.Set, b.Interval, b.Step, b.Cause)
+		}
+		return s
+	}
+	said := ""
+	for _, part := range [][]netip.Addr{addrs[:9], addrs, slices.Repeat(addrs, 3)} { // of which the last two are not few
+		all, err := l.open().LookupAll(part...)
+		if err != nil || len(all) != len(part) {
+			t.Fatal(len(all), err)
+		}
+		for i, a := range part {
+			said += text(all[i]) + "\n"
+			if want, got := text(l.lookup(a)), text(all[i]); got != want {
+				t.Errorf("among %d, %v stands at %s, alone at %s", len(part), a, got, want)
+			}
+		}
+	}
+	for _, want := range []string{"knocked4", "allow4", "allow6", "net4", "net6", "ban4", "ban6", "203.0.113.64/26", "1 false true", "0 true"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("nothing is said of %s: %s", want, said)
 		}
 	}
 }

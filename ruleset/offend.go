@@ -27,12 +27,12 @@ func (h *Handle) Offend(addrs []netip.Addr, comment string) (put []Record, refus
 	if ladder.BanTime, ladder.Forget = h.Ladder(); len(ladder.BanTime) == 0 {
 		return nil, nil, fmt.Errorf("ladder of table %s: %w", h.Table, unix.ENOENT)
 	}
+	all, err := h.LookupAll(addrs...)
+	if err != nil {
+		return nil, nil, err
+	}
 	refused = make([]error, len(addrs))
-	for i, a := range addrs {
-		st, err := h.Lookup(a)
-		if err != nil {
-			return nil, nil, err
-		}
+	for i, st := range all {
 		switch {
 		case st.Whitelisted != nil:
 			refused[i] = &WhitelistedError{st.Source, *st.Whitelisted}

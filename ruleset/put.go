@@ -110,9 +110,9 @@ func newEdit(h *Handle, records []Record) *edit {
 // It takes a transaction for each set, more where there are more than
 // [nftset.BatchSize] elements. refused has an error for each record that cannot
 // be banned, a *WhitelistedError, *AllowedError or *SourceError, or cannot be
-// allowed, an *AllowFullError, and nil for the others; it is nil if all can. Whether what is put is allowed by another record
-// is not looked at. If the table, or one of the sets that are needed, does not
-// exist, err is os.ErrNotExist.
+// allowed, an *AllowFullError, and nil for the others; it is nil if all can.
+// Whether what is put is allowed by another record is not looked at. If the table,
+// or one of the sets that are needed, does not exist, err is os.ErrNotExist.
 func (h *Handle) Put(records []Record) (refused []error, err error) {
 	refused, err = h.check(len(records), func(i int) (netip.Prefix, bool) { return records[i].Source, records[i].Allowed })
 	if err != nil {
@@ -145,12 +145,12 @@ func (h *Handle) Check(sources ...netip.Prefix) (refused []error, err error) {
 // check is Check for n sources, of which some are to be allowed rather than
 // banned.
 func (h *Handle) check(n int, source func(i int) (p netip.Prefix, allowed bool)) (refused []error, err error) {
-	exempt := h.exemptions(n)
+	find := h.finder(n)
 	for i := range n {
 		p, allowed := source(i)
 		reason := CheckSource(p)
 		if reason == nil && !allowed {
-			if reason, err = exempt(p); err != nil {
+			if reason, err = h.exempt(p, find); err != nil {
 				return nil, err
 			}
 		}

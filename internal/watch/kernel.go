@@ -11,6 +11,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/stats"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -57,13 +58,17 @@ func askAll(c *nftset.Conn, table string, q question, out func(answer) bool) (sa
 		}
 	}
 	out(part)
-	var standings []standing
-	for _, source := range q.sources {
-		st, err := h.Lookup(source.Addr())
-		if err != nil {
-			return false, fmt.Errorf("look up %v: %w", source, err)
-		}
-		standings = append(standings, standing{source, st})
+	addrs := make([]netip.Addr, len(q.sources))
+	for i, source := range q.sources {
+		addrs[i] = source.Addr()
+	}
+	all, err := h.LookupAll(addrs...)
+	if err != nil {
+		return false, fmt.Errorf("look up %s: %w", text.Plural(len(addrs), "source"), err)
+	}
+	standings := make([]standing, len(all))
+	for i, st := range all {
+		standings[i] = standing{q.sources[i], st}
 	}
 	handle := h.Handle
 	if err := h.Refresh(); err != nil || !h.Exists || h.Handle != handle {
