@@ -484,3 +484,26 @@ func TestOffendsWhileModeChanges(t *testing.T) {
 		}
 	}
 }
+
+// What was one allowance is several in the kernel if a part of it is allowed for
+// another time: the answer to a question about all of it does not end the parts.
+func TestAllowanceIsSplit(t *testing.T) {
+	m := newModel(t, 1)
+	whole := netip.MustParsePrefix("198.51.100.0/24")
+	parts := nftset.Prefix(netip.MustParsePrefix("198.51.100.64/26")).Prefixes()
+	parts = append(parts, netip.MustParsePrefix("198.51.100.0/26"), netip.MustParsePrefix("198.51.100.128/25"))
+	for _, p := range append(parts, whole) {
+		m.core.book.Learn(book.Row{Source: p, Allowed: true, Timeout: time.Hour, Until: m.now.Boot.Add(time.Hour), Cause: ruleset.CauseHand})
+	}
+	e := ruleset.Entry{Element: nftset.Prefix(parts[1]), Role: ruleset.RoleAllow, Cause: ruleset.CauseHand}
+	e.Timeout, e.Remaining = time.Hour, time.Hour
+	m.core.onStanding(&standing{whole, ruleset.Standing{Source: netip.PrefixFrom(whole.Addr(), 32), Allowed: &e}}, m.now)
+	if row, _ := m.core.book.Get(whole); row.Allowed {
+		t.Errorf("the book has %+v", row)
+	}
+	for _, p := range parts {
+		if row, _ := m.core.book.Get(p); !row.AllowedAt(m.now.Boot) {
+			t.Errorf("of %v, the book has %+v", p, row)
+		}
+	}
+}

@@ -174,8 +174,8 @@ func (k *core) onLayout(r *reading, s *ruleset.State, now book.Clock) {
 	}
 }
 
-// onModeOf handles in which mode the table is that is being read. Once it enforces,
-// its sets show what of that which was only observed is in effect.
+// onModeOf handles in which mode the table is that is being read. Once it
+// enforces, its sets show what of that which was only observed is in effect.
 func (k *core) onModeOf(r *reading, s *ruleset.State, now book.Clock) {
 	t := &k.table
 	switch {
