@@ -30,9 +30,9 @@ func bans(sources iter.Seq2[Entry, error]) iter.Seq2[Entry, error] {
 }
 
 // Records streams what the table holds of each source: its ban, its step, or
-// both, or that it is allowed. Each set is read once, those of steps first. A source under several
-// bans comes once for each of them, and a range that is not a prefix once for
-// each prefix in it. Errors are those of [nftset.Conn.Elements].
+// both, or that it is allowed. Each set is read once, those of steps first. A
+// source under several bans comes once for each of them, and a range that is not
+// a prefix once for each prefix in it. Errors are those of [nftset.Conn.Elements].
 func (h *Handle) Records() iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		for e, err := range h.sources(nil) {

@@ -23,13 +23,13 @@ import (
 // danger is what a ban would better not cover, and what would happen.
 type danger struct {
 	prefix netip.Prefix
-	error  string
+	damage string
 	// offends reports that it can be banned for an offence, too, and not by hand
 	// alone.
 	offends bool
 }
 
-func (d *danger) Error() string { return d.error }
+func (d *danger) Error() string { return d.damage }
 func (d *danger) Hint() string  { return "to ban it all the same, add --force" }
 
 // dangers lists what is dangerous to ban, the worst first, and each once. What
@@ -86,7 +86,7 @@ func (p *cli) adviseAllowing(h *ruleset.Handle, plan *ruleset.Plan, conf *config
 	var addrs, quoted []string
 	for _, d := range all {
 		if d.offends {
-			p.warn("neither whitelisted nor allowed: %s", d.error)
+			p.warn("neither whitelisted nor allowed: %s", d.damage)
 			addrs, quoted = append(addrs, d.prefix.Addr().String()), append(quoted, strconv.Quote(d.prefix.Addr().String()))
 		}
 	}
@@ -178,7 +178,7 @@ func tooWide(parts []*target) *danger {
 	default:
 		damage = fmt.Sprintf(damage, times)
 	}
-	return &danger{error: fmt.Sprintf("%s is more than a /%d: %s", parts[0].text, limit, damage)}
+	return &danger{damage: fmt.Sprintf("%s is more than a /%d: %s", parts[0].text, limit, damage)}
 }
 
 // resolvers returns those that this host asks for names. Behind the one that

@@ -135,7 +135,8 @@ func (u *ui) hint(format string, args ...any) {
 	u.say("hint", bold, message)
 }
 
-var hintedCommand = regexp.MustCompile("portmon (?:apply|confirm|remove|save|(?:list|unban|disallow) [0-9a-fA-F.:/-]+)")
+var hintedCommand = regexp.MustCompile("portmon (?:apply|confirm|remove|save|" +
+	"(?:list|unban|allow|disallow)(?: [0-9a-fA-F]*[.:][0-9a-fA-F.:/-]*)+)")
 
 // fail reports an error and its hint.
 func (u *ui) fail(err error) {

@@ -119,6 +119,25 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// A command in a hint takes the configuration along, behind its addresses.
+func TestHintsRepeatConfig(t *testing.T) {
+	for hint, want := range map[string]string{
+		"run `portmon apply`":                              "run `portmon apply --config \"a.toml\"`",
+		"`portmon confirm` keeps it":                       "`portmon confirm --config \"a.toml\"` keeps it",
+		"end that: portmon disallow 192.0.2.0/24":          "end that: portmon disallow 192.0.2.0/24 --config \"a.toml\"",
+		"`portmon allow 192.0.2.1 ::1-::2` for now":        "`portmon allow 192.0.2.1 ::1-::2 --config \"a.toml\"` for now",
+		"`portmon list --allowed` shows, portmon allow ed": "`portmon list --allowed` shows, portmon allow ed",
+	} {
+		e, _, stderr := testEnv()
+		u := newUI(e)
+		file := "a.toml"
+		u.config = &file
+		if u.hint("%s", hint); stderr.String() != "portmon: hint: "+want+"\n" {
+			t.Errorf("%q, want %q", stderr, want)
+		}
+	}
+}
+
 type brokenWriter struct{}
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, unix.EPIPE }

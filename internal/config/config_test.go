@@ -109,6 +109,23 @@ func TestReferenceExamples(t *testing.T) {
 	}
 }
 
+// The example of the README is accepted as it is.
+func TestReadme(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "```toml\n")
+	example, _, _ := strings.Cut(rest, "```\n")
+	c, err := parsed("README.md", []byte(example), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Warnings) > 0 || len(c.Names) != 1 || len(c.Spec.Interfaces) != 1 || len(c.Spec.Knock.TCP) != 3 || c.Spec.Knock.Allow != 10*time.Minute {
+		t.Errorf("the example is %+v, with the warnings %v", c, c.Warnings)
+	}
+}
+
 func TestLoad(t *testing.T) {
 	path := filepath.Join(writeFiles(t, map[string]string{"a.toml": "[trap]\nmaxretry = 5"}), "a.toml")
 	c, err := Load(path)
