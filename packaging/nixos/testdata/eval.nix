@@ -31,6 +31,7 @@ let
 
   pkgs = {
     coreutils = "";
+    runtimeShell = "/bin/sh";
     callPackage = file: args: { outPath = "/usr"; };
     formats.toml = args: {
       type = lib.types.type "toml" (v: true);
