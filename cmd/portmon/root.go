@@ -59,7 +59,7 @@ run.`,
 		applyCommand(p), confirmCommand(p), keeperCommand(p), listCommand(p), whyCommand(p), statusCommand(p), eventsCommand(p),
 		banCommand(p), unbanCommand(p), allowCommand(p), disallowCommand(p),
 		watchCommand(p), saveCommand(p), removeCommand(p), testCommand(p),
-		configCommand(p), versionCommand(p),
+		reportCommand(p), configCommand(p), versionCommand(p),
 	)
 	root.InitDefaultCompletionCmd()
 	completion, _, err := root.Find([]string{"completion"})

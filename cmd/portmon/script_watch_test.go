@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/lab"
+	"github.com/portmon/portmon/internal/stats"
 )
 
 // watcherProcess is `portmon watch` in the background of a script.
@@ -125,11 +126,13 @@ func scriptReboot(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: reboot, with no watcher")
 	}
 	*old = *newSite(ts.Value(testKey{}).(testing.TB))
-	file := filepath.Join(ts.Getenv("VARLIB"), "portmon", "state.jsonl")
-	text, err := os.ReadFile(file)
-	ts.Check(err)
-	const other = `"boot_id":"00000000-0000-4000-8000-000000000000"`
-	ts.Check(os.WriteFile(file, bootID.ReplaceAll(text, []byte(other)), 0o600))
+	state := filepath.Join(ts.Getenv("VARLIB"), "portmon", "state.jsonl")
+	for _, file := range []string{state, stats.Path(state)} {
+		text, err := os.ReadFile(file)
+		ts.Check(err)
+		const other = `"boot_id":"00000000-0000-4000-8000-000000000000"`
+		ts.Check(os.WriteFile(file, bootID.ReplaceAll(text, []byte(other)), 0o600))
+	}
 }
 
 var bootID = regexp.MustCompile(`"boot_id":"[^"]*"`)

@@ -26,6 +26,8 @@ type Socket struct {
 	// not known.
 	Device string
 	Only6  bool
+	// Peer is the other end of one that is connected.
+	Peer netip.AddrPort
 }
 
 // Takes reports whether the socket gets packets to an address, by any interface
@@ -49,23 +51,34 @@ const (
 	diagMessageLen   = 72 // struct inet_diag_msg
 )
 
-// kinds are the kinds of sockets that wait for packets. state is that of a
-// socket which does, as include/net/tcp_states.h numbers them.
-var kinds = []struct {
+// kind is a kind of sockets. States are numbered by include/net/tcp_states.h.
+type kind struct {
 	family, protocol byte
 	name             string
 	state            uint32
-}{
+}
+
+// waiting are the kinds of sockets that wait for packets from anybody, and
+// connected those of TCP that are connected.
+var waiting, connected = []kind{
 	{unix.AF_INET, unix.IPPROTO_TCP, "tcp", 10}, // TCP_LISTEN
 	{unix.AF_INET6, unix.IPPROTO_TCP, "tcp", 10},
 	{unix.AF_INET, unix.IPPROTO_UDP, "udp", 7}, // TCP_CLOSE, which for UDP means not connected
 	{unix.AF_INET6, unix.IPPROTO_UDP, "udp", 7},
+}, []kind{
+	{unix.AF_INET, unix.IPPROTO_TCP, "tcp", 1}, // TCP_ESTABLISHED
+	{unix.AF_INET6, unix.IPPROTO_TCP, "tcp", 1},
 }
 
 // Read asks the kernel for the sockets of the calling thread's network
 // namespace and of a protocol, "tcp" or "udp", as ss(8) does. It needs no
 // privilege, but the kernel's module tcp_diag or udp_diag.
-func Read(proto string) ([]Socket, error) {
+func Read(proto string) ([]Socket, error) { return read(proto, waiting) }
+
+// Connected is [Read] for TCP sockets that are connected.
+func Connected() ([]Socket, error) { return read("tcp", connected) }
+
+func read(proto string, kinds []kind) ([]Socket, error) {
 	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
@@ -112,7 +125,11 @@ func parseDiag(b []byte) (Socket, error) {
 		n = 16
 	}
 	addr, _ := netip.AddrFromSlice(b[8 : 8+n])
+	peer, _ := netip.AddrFromSlice(b[24 : 24+n])
 	s := Socket{Addr: netip.AddrPortFrom(addr.Unmap(), binary.BigEndian.Uint16(b[4:]))}
+	if port := binary.BigEndian.Uint16(b[6:]); port != 0 {
+		s.Peer = netip.AddrPortFrom(peer.Unmap(), port)
+	}
 	if index := binary.NativeEndian.Uint32(b[40:]); index != 0 {
 		s.Device = deviceName(index)
 	}

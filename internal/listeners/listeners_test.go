@@ -108,7 +108,7 @@ func TestReadSeesWhatASocketTakes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := Socket{"tcp", netip.AddrPortFrom(netip.IPv6Unspecified(), tt.port), tt.device, tt.only6 == 1}
+			want := Socket{"tcp", netip.AddrPortFrom(netip.IPv6Unspecified(), tt.port), tt.device, tt.only6 == 1, netip.AddrPort{}}
 			if got, err := Read("tcp"); err != nil || !slices.Contains(got, want) {
 				t.Errorf("got %+v, %v; want %+v", got, err, want)
 			}

@@ -218,7 +218,7 @@ func (s *Stats) NextWrite() (at book.Moment, ok bool) {
 	case f.urgent:
 		return f.last.Add(urgentEvery), true
 	}
-	return f.last.Add(writeEvery), len(s.changed) > 0
+	return f.last.Add(writeEvery), len(s.changed) > 0 || f.keep
 }
 
 // Flush prepares what is to be written; wait, which must then be called, if need
@@ -227,7 +227,7 @@ func (s *Stats) NextWrite() (at book.Moment, ok bool) {
 // Close may not be called.
 func (s *Stats) Flush(now book.Clock) (wait func() error) {
 	f := s.store
-	if f == nil || len(s.changed) == 0 && !f.failed.Load() {
+	if f == nil || len(s.changed) == 0 && !f.failed.Load() && !f.keep {
 		return nil
 	}
 	const few = 8 // hours; for more, a line would be long

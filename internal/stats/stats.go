@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -155,13 +156,10 @@ type Offence struct {
 	Port  uint16
 	// First reports that no earlier offence of the source is on record, and
 	// Before is when that was; zero if it is not known.
-	First    bool
-	Before   time.Time
-	Observed bool
-	// Where the source is; empty if it is not known.
-	Country string
-	Network string // "AS3320"
-	Name    string // of the network
+	First     bool
+	Before    time.Time
+	Observed  bool
+	geo.Place // of the source
 }
 
 // Stats are the counts. They are not safe for concurrent use.
@@ -256,17 +254,18 @@ func (s *Stats) AddOffence(o Offence) {
 	if o.Step == 0 {
 		return
 	}
-	port := text.Port(o.Proto, o.Port)
-	for i, name := range []string{cmp.Or(port, Other), o.Country, o.Network} {
+	port, network := text.Port(o.Proto, o.Port), ""
+	if o.ASN != 0 {
+		network = "AS" + strconv.FormatUint(uint64(o.ASN), 10)
+	}
+	for i, name := range []string{cmp.Or(port, Other), o.Country, network} {
 		if m := c.named()[i]; name != "" {
 			bump(m, name, 1)
 			trim(*m, name)
 		}
 	}
-	if o.Network != "" && o.Name != "" {
-		if name := text.Shorten(text.Printable(o.Name), maxName); s.names[o.Network] != name {
-			s.names[o.Network], s.named[o.Network] = name, name
-		}
+	if name := text.Shorten(o.Network, maxName); network != "" && name != "" && s.names[network] != name {
+		s.names[network], s.named[network] = name, name
 	}
 	if o.First {
 		c.New++

@@ -14,6 +14,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/folder"
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -104,7 +105,7 @@ func TestAddOffence(t *testing.T) {
 	} {
 		s.AddOffence(Offence{
 			At: at, Cause: ruleset.CauseTrap, Step: i + 1, Proto: 6, Port: 23, First: i == 0, Before: before,
-			Country: "DE", Network: "AS3320", Name: "Deutsche\x1b Telekom",
+			Place: geo.Place{Country: "DE", ASN: 3320, Network: "Deutsche Telekom"},
 		})
 		before = at
 	}
@@ -122,7 +123,7 @@ func TestAddOffence(t *testing.T) {
 			t.Errorf("%d sources at %v, want 1", c.Sources, at)
 		}
 	}
-	if name := s.NetworkName("AS3320"); name != "Deutsche\uFFFD Telekom" {
+	if name := s.NetworkName("AS3320"); name != "Deutsche Telekom" {
 		t.Errorf("the network is called %q", name)
 	}
 }
@@ -141,8 +142,10 @@ func TestSize(t *testing.T) {
 		for range 20 {
 			s.AddOffence(Offence{
 				At: at, Cause: ruleset.CauseTrap, Step: 1 + random.IntN(3), Proto: 6, Port: uint16(random.IntN(65536)),
-				Country: string([]byte{'A' + byte(random.IntN(26)), 'A' + byte(random.IntN(26))}),
-				Network: fmt.Sprint("AS", 10_000+random.IntN(60)), Name: "A network with quite a long name",
+				Place: geo.Place{
+					Country: string([]byte{'A' + byte(random.IntN(26)), 'A' + byte(random.IntN(26))}),
+					ASN:     10_000 + uint32(random.IntN(60)), Network: "A network with quite a long name",
+				},
 			})
 		}
 		packets += 1_000_000

@@ -27,6 +27,7 @@ package watch
 import (
 	"net/netip"
 
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -52,9 +53,8 @@ type Config struct {
 	// Changes are written within a second.
 	State string
 
-	// Locate, unless nil, returns where an address is: the code of its country,
-	// its network such as "AS3320", and the name of that. It must not block.
-	Locate func(netip.Addr) (country, network, name string)
+	// Locate, unless nil, returns where a source is. It must not block.
+	Locate func(netip.Prefix) geo.Place
 
 	// Ready, unless nil, is called once, when the table has been compared with
 	// the book and what it lacked was put back.

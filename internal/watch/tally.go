@@ -23,7 +23,7 @@ func (k *core) addToTally(n *News, now book.Clock) {
 			o.Before = now.Time(n.Before)
 		}
 		if k.locate != nil {
-			o.Country, o.Network, o.Name = k.locate(n.Source.Addr())
+			o.Place = k.locate(n.Source)
 		}
 	case ByHand:
 	default:

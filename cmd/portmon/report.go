@@ -1,0 +1,190 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/folder"
+	"github.com/portmon/portmon/internal/geo"
+	"github.com/portmon/portmon/internal/listeners"
+	"github.com/portmon/portmon/internal/overview"
+	"github.com/portmon/portmon/internal/stats"
+	"github.com/portmon/portmon/internal/text"
+)
+
+// maxReportDays is for how long statistics are kept.
+const maxReportDays = 400
+
+func reportCommand(p *cli) *cobra.Command {
+	var asJSON bool
+	var html string
+	var days int
+	cmd := &cobra.Command{
+		Use:   "report",
+		Short: "report what the table did over the last days",
+		Long: `Report shows what happened on each of the last days: packets dropped, new and
+returning offenders, their ports, causes, countries and networks; who has
+offended most, who may be banned by mistake, and which bans end soon. Countries
+and networks are those of the databases in [geo].
+
+With --html it writes a page to a file, for a mail or an archive: one file
+without scripts that loads nothing. A - in place of the file is standard output.
+
+Counting begins with the first portmon apply, watch or save. Packets are those
+of the table's counters, to the packet. A running watcher notes each ban as it
+is made; without one, portmon save and apply note the bans that there are, and
+the ports stay unknown.`,
+		Example: `  portmon report
+  # by cron, each Monday
+  portmon report --days 7 --html - | mail -a "Content-Type: text/html" -s portmon root`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			return errors.Join(noArgs(cmd, args), noTwoOf(cmd, "html", "json"))
+		},
+		PreRunE: p.findState,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if days < 1 || days > maxReportDays {
+				return usage(cmd, "--days %d: want a number from 1 to %d", days, maxReportDays)
+			}
+			r, err := p.makeReport(days)
+			switch {
+			case err != nil:
+				return err
+			case asJSON:
+				return p.json(r)
+			case html == "-":
+				return r.WriteHTML(p.out)
+			case html != "":
+				return p.writeHTML(r, html)
+			}
+			return r.WriteText(p.out, p.terminal())
+		},
+	}
+	cmd.Flags().IntVar(&days, "days", 30, "report on the last `N` days, today included")
+	cmd.Flags().StringVar(&html, "html", "", "write a page to `FILE`")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
+	cobra.CheckErr(cmd.MarkFlagFilename("html", "html"))
+	return cmd
+}
+
+// makeReport gathers what is known.
+func (p *cli) makeReport(days int) (*overview.Report, error) {
+	if p.stateErr != nil {
+		return nil, p.stateErr
+	}
+	c, h, err := p.open()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	s, damage, err := stats.Read(p.state, p.now().Location())
+	if err != nil {
+		return nil, err
+	}
+	if text := damage.String(); text != "" {
+		p.warn("%s", text)
+	}
+	in := overview.Input{Days: days, Stats: s, Mode: "", Suspect: suspects(), Locate: p.places().Of}
+	in.Host, _ = os.Hostname()
+	k := p.knowledge(h)
+	if h.Exists {
+		in.Mode = h.Mode()
+		held, err := readKernel(h)
+		if err != nil {
+			return nil, err
+		}
+		for row := range k.Rows() {
+			if now, _ := held.Get(row.Source); row.Banned && !now.Banned {
+				k.Lift(row.Source)
+			}
+		}
+		for row := range held.Rows() {
+			k.Learn(row)
+		}
+		// Read after the file: it is not older than what that has counted.
+		s.AddTable(stats.TableOf(h.State), false, p.now())
+	}
+	in.Rows, in.Clock = k.Book, book.ReadClock()
+	in.Clock.Wall = p.now()
+	return overview.New(in), nil
+}
+
+// carrierNAT is where providers give one address to many customers.
+var carrierNAT = netip.MustParsePrefix("100.64.0.0/10")
+
+// suspects returns what says why a source may be banned by mistake: it has a
+// connection to a service of this host, or is in a network that no stranger
+// comes from.
+func suspects() func(netip.Prefix) string {
+	waiting, _ := listeners.Read("tcp")
+	peers := make(map[netip.Addr]uint16)
+	connected, _ := listeners.Connected()
+	for _, c := range connected {
+		for _, w := range waiting {
+			if w.Takes(c.Addr, c.Device) {
+				peers[c.Peer.Addr()] = c.Addr.Port()
+			}
+		}
+	}
+	return func(p netip.Prefix) string {
+		for peer, port := range peers {
+			if p.Contains(peer) {
+				return fmt.Sprintf("connected to port %d", port)
+			}
+		}
+		switch a := p.Addr(); {
+		case a.IsPrivate():
+			return "in a private network"
+		case a.IsLinkLocalUnicast():
+			return "on a link of this host"
+		case carrierNAT.Contains(a):
+			return "behind a carrier's NAT"
+		}
+		return ""
+	}
+}
+
+// terminal returns what the terminal that data goes to can show.
+func (p *cli) terminal() overview.Terminal {
+	styles := map[overview.Style]style{
+		overview.Heading: bold, overview.Drops: green, overview.NewOnes: yellow, overview.Returning: red, overview.Warning: red,
+	}
+	locale := strings.ToLower(cmp.Or(p.getenv("LC_ALL"), p.getenv("LC_CTYPE"), p.getenv("LANG")))
+	return overview.Terminal{
+		Unicode: strings.Contains(locale, "utf-8") || strings.Contains(locale, "utf8"),
+		Paint:   func(s string, as overview.Style) string { return paint(p.outColour, s, styles[as]) },
+	}
+}
+
+// writeHTML puts a page in the place of a file, which may be in a folder of
+// another user.
+func (p *cli) writeHTML(r *overview.Report, file string) error {
+	path, err := filepath.Abs(file)
+	if err != nil {
+		return err
+	}
+	var page strings.Builder
+	if err := r.WriteHTML(&page); err != nil {
+		return err
+	}
+	d, err := folder.Open(filepath.Dir(path))
+	if err == nil {
+		defer d.Close()
+		err = d.WriteFile(filepath.Base(path), []byte(page.String()))
+	}
+	if err != nil {
+		return fmt.Errorf("write report %s: %w", file, err)
+	}
+	p.print("%s: %s, %s\n", text.Printable(path), text.Plural(len(r.Days), "day"), text.Plural(int(r.Total.Bans), "ban"))
+	return nil
+}
+
+// places returns the databases of [geo].
+func (p *cli) places() *geo.DB { return nil }

@@ -1,0 +1,284 @@
+package overview
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/portmon/portmon/internal/stats"
+	"github.com/portmon/portmon/internal/text"
+)
+
+// Columns is how wide the page is.
+const Columns = 80
+
+// Style is how a part of the page is painted.
+type Style int
+
+// The styles.
+const (
+	Plain Style = iota
+	Heading
+	Drops
+	NewOnes
+	Returning
+	Warning
+)
+
+// Terminal says what a terminal can show.
+type Terminal struct {
+	Unicode bool                       // blocks, rather than characters of ASCII
+	Paint   func(string, Style) string // nil: no colours
+}
+
+// page is the page for a terminal.
+type page struct {
+	Terminal
+	strings.Builder
+}
+
+// WriteText writes the report as a page of [Columns].
+func (r *Report) WriteText(w io.Writer, t Terminal) error {
+	if t.Paint == nil {
+		t.Paint = func(s string, _ Style) string { return s }
+	}
+	p := &page{Terminal: t}
+	p.both("portmon report"+prefixed(" for ", r.Host), fmt.Sprintf("%s, %s", text.Plural(len(r.Days), "day"), r.period()), Heading)
+	p.line(strings.Repeat(p.glyph("─", "-"), Columns))
+	for _, h := range r.headline() {
+		p.line(fmt.Sprintf("%12s  %s", number(h.Count), h.What))
+	}
+	p.line("")
+	p.line(r.now())
+	if !r.Since.IsZero() {
+		p.line("counted since " + r.Since.In(r.zone).Format("2 Jan 2006 15:04"))
+	}
+	for _, line := range r.Unbanned() {
+		p.line(p.Paint(line, Warning))
+	}
+	p.chart("Packets dropped", r.Days, func(d *Day) [2]uint64 { return [2]uint64{d.Dropped, 0} }, [2]Style{Drops, Drops}, 6)
+	p.chart(p.Paint("New", NewOnes)+" offenders, and offences by "+p.Paint("returning", Returning)+" ones", r.Days, func(d *Day) [2]uint64 {
+		return [2]uint64{d.New, d.Returning()}
+	}, [2]Style{NewOnes, Returning}, 4)
+	p.bars("Ports", r.Ports, Drops)
+	p.twoBars("Causes of bans", r.Causes, "Tiers of the ladder", r.Steps)
+	if len(r.Countries) > 0 {
+		p.bars("Countries", r.Countries, NewOnes)
+	}
+	if len(r.Networks) > 0 {
+		p.bars("Networks", r.Networks, NewOnes)
+	}
+	p.sources("Sources that have offended most", r.Offenders, r, func(s *Source) string { return s.Where() })
+	p.sources("Banned by mistake?", r.Suspects, r, func(s *Source) string { return s.Reason })
+	if r.Banned > 0 {
+		p.heading("When bans end")
+		var parts []string
+		for _, e := range r.Expiring {
+			if e.Count > 0 {
+				parts = append(parts, number(e.Count)+" "+e.Name)
+			}
+		}
+		p.line("  " + strings.Join(parts, ", "))
+		p.sources("", r.Next, r, func(s *Source) string { return s.Where() })
+	}
+	_, err := io.WriteString(w, p.String())
+	return err
+}
+
+func prefixed(prefix, s string) string {
+	if s == "" {
+		return ""
+	}
+	return prefix + text.Printable(s)
+}
+
+func (p *page) line(s string) { p.WriteString(strings.TrimRight(s, " ") + "\n") }
+
+func (p *page) heading(s string) { p.line("\n" + p.Paint(s, Heading)) }
+
+func (p *page) glyph(unicode, ascii string) string {
+	if p.Unicode {
+		return unicode
+	}
+	return ascii
+}
+
+// both writes what is to be on the left and on the right of a line, or of two.
+func (p *page) both(left, right string, as Style) {
+	gap := Columns - utf8.RuneCountInString(left) - len(right)
+	if gap < 1 {
+		left = text.Shorten(left, Columns-1)
+		p.line(p.Paint(left, as) + "\n" + right)
+		return
+	}
+	p.line(p.Paint(left, as) + strings.Repeat(" ", gap) + right)
+}
+
+var eighths = []string{"", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"}
+
+// chart writes a column for each day, or for a few if they are many: of two
+// values, the second stands on the first.
+func (p *page) chart(title string, days []Day, of func(*Day) [2]uint64, styles [2]Style, height int) {
+	const label, room = 6, Columns - 8
+	sums, per := grouped(days, room)
+	var columns [][2]uint64
+	for i := range sums {
+		columns = append(columns, of(&sums[i]))
+	}
+	highest := uint64(1)
+	for _, c := range columns {
+		highest = max(highest, c[0]+c[1])
+	}
+	unit := "a day"
+	if per > 1 {
+		unit = fmt.Sprintf("in %d days", per)
+	}
+	p.line("\n" + p.Paint(title, Heading) + " " + unit)
+	width := min(max(room/len(columns), 1), 6)
+	for row := height - 1; row >= 0; row-- {
+		line := fmt.Sprintf("%*s ", label, "")
+		if row == height-1 {
+			line = fmt.Sprintf("%*s ", label, short(highest))
+		}
+		if row == 0 {
+			line = fmt.Sprintf("%*s ", label, "0")
+		}
+		line += p.glyph("▕", "|")
+		for _, c := range columns {
+			cell, as := p.cell(c, highest, row, height), styles[0]
+			if level(c[0], highest, height) <= row*8 {
+				as = styles[1]
+			}
+			bar := strings.Repeat(cell, max(width-1, 1))
+			line += p.Paint(bar, as) + strings.Repeat(" ", width-max(width-1, 1))
+		}
+		p.line(line)
+	}
+	first, last := days[0].at.Format("2 Jan"), days[len(days)-1].at.Format("2 Jan")
+	if gap := width*len(columns) - len(first) - len(last); gap > 0 && len(days) > 1 {
+		first += strings.Repeat(" ", gap) + last
+	}
+	p.line(strings.Repeat(" ", label+2) + first)
+}
+
+// level returns how high a value is, in eighths of a line. What is not nothing
+// is seen.
+func level(n, highest uint64, height int) int {
+	l := int(float64(n) / float64(highest) * float64(height) * 8)
+	if n > 0 {
+		l = max(l, 1)
+	}
+	return l
+}
+
+// cell returns what a line of a chart has of a column.
+func (p *page) cell(c [2]uint64, highest uint64, row, height int) string {
+	full := min(max(level(c[0]+c[1], highest, height)-row*8, 0), 8)
+	switch {
+	case full == 0:
+		return " "
+	case p.Unicode:
+		return eighths[full]
+	case full < 4:
+		return "."
+	}
+	return "#"
+}
+
+// bar returns a horizontal bar of some columns at most.
+func (p *page) bar(n, highest uint64, columns int) string {
+	length := int(float64(n) / float64(max(highest, 1)) * float64(columns) * 8)
+	if n > 0 {
+		length = max(length, 4)
+	}
+	if !p.Unicode {
+		return strings.Repeat("#", (length+4)/8)
+	}
+	parts := []string{"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"}
+	return strings.Repeat("█", length/8) + parts[length%8]
+}
+
+// highestOf returns the largest count, that of the rest aside.
+func highestOf(items []Item) (n uint64) {
+	for _, it := range items {
+		if it.Name != stats.Other || len(items) == 1 {
+			n = max(n, it.Count)
+		}
+	}
+	return n
+}
+
+// bars writes what was counted by name.
+func (p *page) bars(title string, items []Item, as Style) {
+	p.heading(title)
+	if len(items) == 0 {
+		p.line("  none yet")
+	}
+	for _, it := range items {
+		p.line(p.item(it, highestOf(items), 11, 28, 26, as))
+	}
+}
+
+// item returns a line about what was counted by name.
+func (p *page) item(it Item, highest uint64, name, what, bar int, as Style) string {
+	drawn := p.bar(min(it.Count, highest), highest, bar)
+	return fmt.Sprintf("  %-*s%-*s%8s %s%s", name, text.Printable(it.Name), what, text.Shorten(text.Printable(it.What), max(what-2, 0)),
+		number(it.Count), p.Paint(drawn, as), strings.Repeat(" ", max(bar-utf8.RuneCountInString(drawn), 0)))
+}
+
+// twoBars writes what was counted by two kinds of names, beside each other.
+func (p *page) twoBars(left string, lefts []Item, right string, rights []Item) {
+	if len(lefts)+len(rights) == 0 {
+		return
+	}
+	p.line("\n" + p.Paint(left, Heading) + strings.Repeat(" ", 42-len(left)) + p.Paint(right, Heading))
+	for i := range max(len(lefts), len(rights)) {
+		line := strings.Repeat(" ", 40)
+		if i < len(lefts) {
+			line = p.item(lefts[i], highestOf(lefts), 10, 0, 17, Drops) + "  "
+		}
+		if i < len(rights) {
+			line += p.item(rights[i], highestOf(rights), 5, 0, 20, Returning)
+		}
+		p.line(line)
+	}
+}
+
+// sources writes a table of sources.
+func (p *page) sources(title string, sources []Source, r *Report, last func(*Source) string) {
+	if len(sources) == 0 {
+		return
+	}
+	if title != "" {
+		p.heading(title)
+	}
+	p.line(fmt.Sprintf("  %-24s%8s%6s  %-10s%-9s%s", "source", "offences", "tier", "port", "ban left", ""))
+	for i := range sources {
+		s := &sources[i]
+		tier := "-"
+		if s.Step > 0 {
+			tier = fmt.Sprint(s.Step)
+		}
+		p.line(fmt.Sprintf("  %-24s%8d%6s  %-10s%-9s%s", s.Source, s.Offences, tier, dash(s.Port), r.left(s), text.Shorten(text.Printable(last(s)), 18)))
+	}
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// left says how much of a ban is left.
+func (r *Report) left(s *Source) string {
+	switch {
+	case s.Forever:
+		return "for ever"
+	case s.Until.IsZero():
+		return "-"
+	}
+	return text.ShortDuration(max(s.Until.Sub(r.Made), time.Second))
+}
