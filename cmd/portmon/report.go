@@ -13,7 +13,6 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/folder"
-	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/listeners"
 	"github.com/portmon/portmon/internal/overview"
 	"github.com/portmon/portmon/internal/stats"
@@ -91,7 +90,9 @@ func (p *cli) makeReport(days int) (*overview.Report, error) {
 	if text := damage.String(); text != "" {
 		p.warn("%s", text)
 	}
-	in := overview.Input{Days: days, Stats: s, Mode: "", Suspect: suspects(), Locate: p.places().Of}
+	places := p.places()
+	defer places.Close()
+	in := overview.Input{Days: days, Stats: s, Suspect: suspects(), Locate: places.Of}
 	in.Host, _ = os.Hostname()
 	k := p.knowledge(h)
 	if h.Exists {
@@ -185,6 +186,3 @@ func (p *cli) writeHTML(r *overview.Report, file string) error {
 	p.print("%s: %s, %s\n", text.Printable(path), text.Plural(len(r.Days), "day"), text.Plural(int(r.Total.Bans), "ban"))
 	return nil
 }
-
-// places returns the databases of [geo].
-func (p *cli) places() *geo.DB { return nil }

@@ -158,7 +158,7 @@ func (d *daemon) notifyStopping(ctx, parts context.Context) {
 func (d *daemon) watchConfig(conf *config.Config) watch.Config {
 	return watch.Config{
 		Spec: conf.Spec, State: conf.Watch.State,
-		Ready: d.onReady, News: d.onNews, Fault: d.journal.fault,
+		Locate: d.places.Of, Ready: d.onReady, News: d.onNews, Fault: d.journal.fault,
 	}
 }
 
