@@ -81,9 +81,6 @@ func (k *core) records(now book.Moment) (out []ruleset.Record, back []bool) {
 	out = make([]ruleset.Record, 0, len(k.toPut))
 	for source, restored := range k.toPut {
 		row, _ := k.book.Get(source)
-		if !k.book.Observes() {
-			row = row.Enforced()
-		}
 		r, ok := row.Record(&k.spec, now)
 		if !ok {
 			continue // over, or unbanned meanwhile

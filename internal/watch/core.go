@@ -142,9 +142,6 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 	observes := k.book.Observes() // which may be over, and nothing of it is to be put then
 	row := k.atStep(book.Row{Source: source, Cause: cause, Proto: m.Proto, Port: m.DstPort}, step, at)
 	before, _ := k.book.Get(source)
-	if !observes {
-		before = before.Enforced()
-	}
 	due := k.stepAfter(before, at)
 	// Has a reading found this ban before its message came?
 	found := before.Banned && before.Timeout > 0 && begin(before).Sub(at).Abs() < slack &&
@@ -179,7 +176,8 @@ func (k *core) onLogMessage(m *nflog.Message, source netip.Prefix, now book.Cloc
 
 // learn merges what the table in its mode holds, or has done, into the book.
 func (k *core) learn(row book.Row) (now book.Row, counted bool) {
-	row.Observed = k.book.Observes()
+	before := row.Banned && row.Timeout > 0 && !row.ByHand && begin(row) < k.table.observesAt
+	row.Observed = k.book.Observes() && !before
 	return k.book.Learn(row)
 }
 

@@ -468,18 +468,25 @@ func TestAllowanceIsInTheAnswer(t *testing.T) {
 // did before, was not.
 func TestOffendsWhileModeChanges(t *testing.T) {
 	m := newModel(t, 1)
-	for i, p := range pair {
-		if i == 1 {
+	var heard []nflog.Message
+	sources := append(slices.Clone(pair), netip.MustParsePrefix("198.18.0.9/32"))
+	for i, p := range sources {
+		if i == 2 {
 			m.core.onApplying(m.now)
 			m.pass(5 * time.Millisecond)
 		}
-		msg := m.offend(p)
-		m.core.onLogMessage(&msg, p, m.now)
+		heard = append(heard, m.offend(p))
 		m.pass(5 * time.Millisecond)
 	}
+	for i, p := range sources { // of the second, only after the switch
+		if i != 1 {
+			m.core.onLogMessage(&heard[i], p, m.now)
+		}
+	}
 	m.core.reconfigure(m.core.spec, &Applied{Observe: true}, 1000, m.now)
-	for i, p := range pair {
-		if row, _ := m.core.book.Get(p); row.Observed != (i == 1) || !row.BannedAt(m.now.Boot) {
+	m.core.onLogMessage(&heard[1], sources[1], m.now)
+	for i, p := range sources {
+		if row, _ := m.core.book.Get(p); row.Observed != (i == 2) || !row.BannedAt(m.now.Boot) {
 			t.Errorf("%v is remembered as %+v", p, row)
 		}
 	}

@@ -36,8 +36,10 @@ type model struct {
 	now  book.Clock
 
 	handle             uint64
+	observes           bool // the table drops nothing
 	bans, steps        map[netip.Prefix]timed
 	wantBans, wantStep map[netip.Prefix]timed
+	realBans, realStep map[netip.Prefix]timed // while it observes: what is not only observed
 
 	log      []nflog.Message
 	events   []nftset.Event
@@ -145,6 +147,8 @@ func (m *model) act() {
 		m.core.unbanned([]netip.Prefix{p}, true, m.now)
 		delete(m.wantBans, p)
 		delete(m.wantStep, p)
+		delete(m.realBans, p)
+		delete(m.realStep, p)
 	case n < 14: // an element deleted by hand
 		// Not while the watcher lengthens that very ban, which is the matter of
 		// TestLiftedWhileItClimbs; not while the table is filled again; nor
@@ -158,11 +162,12 @@ func (m *model) act() {
 			m.commit(otherPort, m.element(nftset.ElementDeleted, ruleset.RoleBan, p, m.bans[p]))
 			delete(m.bans, p)
 			delete(m.wantBans, p)
+			delete(m.realBans, p)
 		}
 	case n < 15: // another table
 		// An offence right after an unban and right before the table goes,
 		// which is heard in another order: nobody could tell what came of it.
-		if len(m.events) > 0 || len(m.core.lifted) > 0 {
+		if len(m.events) > 0 || len(m.core.lifted) > 0 || m.observes {
 			return
 		}
 		m.trace = append(m.trace, "flush and apply")
@@ -172,11 +177,45 @@ func (m *model) act() {
 		m.commit(otherPort, nftset.Event{Kind: nftset.SetDeleted, Set: "ban4"}, nftset.Event{Kind: nftset.TableDeleted})
 		m.commit(otherPort, nftset.Event{Kind: nftset.TableAdded}, nftset.Event{Kind: nftset.SetAdded, Set: "ban4"})
 	case n < 16:
+		m.switchMode()
+	case n < 17:
 		m.trace = append(m.trace, "overrun")
 		m.core.resync(m.now)
 	default:
 		m.pass(time.Duration(m.r.IntN(50)) * time.Millisecond)
 	}
+}
+
+// switchMode applies the table in the other mode, once the watcher knows what has
+// happened by hand.
+func (m *model) switchMode() {
+	k := m.core
+	if len(m.events)+len(k.toPut)+len(k.lifted) > 0 || k.table.known != m.handle || m.todo != nil || m.done != nil {
+		return
+	}
+	m.observes = !m.observes
+	m.trace = append(m.trace, fmt.Sprint("observes: ", m.observes))
+	k.onApplying(m.now)
+	m.pass(time.Millisecond)
+	if m.observes {
+		m.realBans, m.realStep = maps.Clone(m.wantBans), maps.Clone(m.wantStep)
+	} else {
+		for p, b := range m.bans {
+			if row, _ := k.book.Get(p); !row.Enforced().BannedAt(m.now.Boot) || row.Enforced().Until.Sub(b.until).Abs() > slack {
+				delete(m.bans, p)
+			}
+		}
+		for p := range m.steps {
+			delete(m.steps, p)
+			row, _ := k.book.Get(p)
+			if row = row.Enforced(); row.StepAt(m.now.Boot) > 0 {
+				m.steps[p] = timed{row.Step, row.StepRemaining(m.now.Boot), row.StepUntil, ""}
+			}
+		}
+		m.wantBans, m.wantStep = m.realBans, m.realStep
+		m.commit(otherPort, nftset.Event{Kind: nftset.SetDeleted, Set: "ban4"}, nftset.Event{Kind: nftset.SetAdded, Set: "ban4"})
+	}
+	k.reconfigure(k.spec, &Applied{Observe: m.observes}, 1000, m.now)
 }
 
 // carry brings something from the kernel to the core, or the other way, if
@@ -240,7 +279,7 @@ func (m *model) entry(role ruleset.Role, p netip.Prefix, e timed) ruleset.Entry 
 func (m *model) answer() bool {
 	q := m.question
 	m.trace = append(m.trace, fmt.Sprintf("  read %+v", *q))
-	first := answer{at: m.now, layout: &ruleset.State{Exists: true, Handle: m.handle, Prefix6: 64}}
+	first := answer{at: m.now, layout: &ruleset.State{Exists: true, Handle: m.handle, Prefix6: 64, Observe: m.observes}}
 	part := answer{at: m.now}
 	if q.all {
 		held := make(map[netip.Prefix]ruleset.Record)
@@ -294,7 +333,7 @@ func (m *model) change() bool {
 	m.trace = append(m.trace, fmt.Sprintf("  change %+v", c.put))
 	switch {
 	case c.look != nil:
-		m.done.saw = look{exists: true, current: true, generation: 1}
+		m.done.saw = look{exists: true, current: true, generation: 1, observes: m.observes, sealed: true}
 	case c.put != nil:
 		for _, r := range c.put {
 			var events []nftset.Event

@@ -174,8 +174,7 @@ func (k *core) onLayout(r *reading, s *ruleset.State, now book.Clock) {
 	}
 }
 
-// onModeOf handles in which mode the table is that is being read. Once it
-// enforces, its sets show what of that which was only observed is in effect.
+// onModeOf handles in which mode the table is that is being read.
 func (k *core) onModeOf(r *reading, s *ruleset.State, now book.Clock) {
 	t := &k.table
 	switch {
@@ -189,15 +188,11 @@ func (k *core) onModeOf(r *reading, s *ruleset.State, now book.Clock) {
 		r.void = true
 		k.resync(now)
 	default:
-		k.book.SetObserves(false)
-		t.known = 0 // the sets were made anew
-		t.enforcedAt, r.again = now.Boot, true
+		k.onEnforcing(false, now)
+		r.again = true
 	}
 	r.fresh = t.known != s.Handle
 }
-
-// overtaken reports whether a row was only observed, in a table that enforces now.
-func (k *core) overtaken(row book.Row) bool { return row.Observed && !k.book.Observes() }
 
 // expect notes what the sets should show that are about to be read: all that was
 // heard of until now was in them, or in those of another table.
@@ -227,17 +222,12 @@ func (k *core) conclude(r *reading, a answer) {
 	if r.void {
 		return // whatever made it void has seen to what comes next
 	}
-	for source, left := range r.unseen {
+	for source := range r.unseen {
 		row, ok := k.book.Get(source)
 		due := expected(row, a.at.Boot)
-		if k.overtaken(row) && left&due == due {
-			k.book.Revert(source)
-			row, ok = k.book.Get(source)
-			due = expected(row, a.at.Boot)
-		}
 		switch {
 		case !ok || due == 0:
-		case r.fresh && r.all && !k.overtaken(row):
+		case r.fresh && r.all:
 			k.settleLifted(source)
 			k.putLater(source, true)
 		default:
@@ -290,7 +280,7 @@ func (k *core) onRecord(r *reading, rec *ruleset.Record, now book.Clock) {
 	if rec.Step > 0 && rec.Step >= step {
 		r.see(source, unseenStep)
 	}
-	banned, overtaken := before.BannedAt(now.Boot.Add(slack)), k.overtaken(before)
+	banned := before.BannedAt(now.Boot.Add(slack))
 	// It may be the packet path's work.
 	packet := rec.Banned && rec.Comment == "" && row.Cause != ruleset.CauseHand && row.Cause != ruleset.CauseSubnet
 	switch {
@@ -300,9 +290,9 @@ func (k *core) onRecord(r *reading, rec *ruleset.Record, now book.Clock) {
 		}
 		k.learn(row)
 	case !rec.Banned:
-	case r.fresh && !overtaken && banned && !same(before, row):
+	case r.fresh && banned && !same(before, row):
 		// We know better how long it lasts, and put that back.
-	case r.fresh && !overtaken && packet && !banned && step > 0 && rec.Step <= step:
+	case r.fresh && packet && !banned && step > 0 && rec.Step <= step:
 		// A copy of an old ban, or an offence in a table that does not know of
 		// those before: if so, its message is on its way, and makes it more.
 		r.again = true
@@ -403,10 +393,6 @@ func (k *core) isEscalated(row book.Row) bool {
 func (k *core) onStanding(s *standing, now book.Clock) {
 	_, lately := k.lifted[s.source]
 	before, _ := k.book.Get(s.source)
-	if k.overtaken(before) {
-		k.book.Revert(s.source)
-		before, _ = k.book.Get(s.source)
-	}
 	var allowed []netip.Prefix
 	if s.Allowed != nil {
 		allowed = s.Allowed.Prefixes()

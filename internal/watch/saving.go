@@ -38,6 +38,8 @@ func (w *Watcher) begin() error {
 	}
 	if s.Observe {
 		b.SetObserves(true)
+	} else if !b.Observes() {
+		b.Enforce(false) // of a file that was torn at the switch
 	}
 	w.core = newCore(spec, b, w.editor.PortID(), known, now)
 	w.core.tally, w.core.locate = w.openTally(book.Here(s.Handle), now), w.config.Locate

@@ -21,11 +21,11 @@ type table struct {
 	since     book.Moment // when it went missing
 	newAt     book.Moment // when we learned that it is another one
 	// enforcedAt is until when bans may have been only observed, if they are
-	// enforced now.
-	enforcedAt book.Moment
-	removal    book.Moment // until when its end is portmon remove's work
-	madeBy     book.Moment // until when a new one is portmon apply's work
-	made       bool        // portmon has made the one that will be seen next
+	// enforced now; observesAt is from when on they are, if they are now.
+	enforcedAt, observesAt book.Moment
+	removal                book.Moment // until when its end is portmon remove's work
+	madeBy                 book.Moment // until when a new one is portmon apply's work
+	made                   bool        // portmon has made the one that will be seen next
 
 	// Whether it is what it must be.
 	seen       *look       // another one for each look, table and configuration
@@ -90,19 +90,33 @@ func (k *core) onMode(applied *Applied, now book.Clock) {
 	switch {
 	case applied.Observe:
 		k.onObserving(now)
-	case applied.Keep:
-		k.book.Enforce(true)
-		k.book.SetObserves(false)
+	case k.book.Observes():
+		k.onEnforcing(applied.Keep, now)
+	}
+}
+
+// onEnforcing handles that the table drops from now on. Unless what it observed is
+// kept, it is forgotten, and the sets were made anew: what they lack of all else is
+// put back.
+func (k *core) onEnforcing(keep bool, now book.Clock) {
+	k.book.Enforce(keep)
+	k.book.SetObserves(false)
+	if !keep {
+		k.table.known, k.table.enforcedAt = 0, now.Boot
+		k.readSoon(now.Boot)
 	}
 }
 
 // onObserving handles that the table drops nothing. It may not have done so since
 // portmon apply has begun to change it.
 func (k *core) onObserving(now book.Clock) {
-	if since := k.table.held.Add(-grace); !k.book.Observes() && k.table.held > now.Boot {
-		k.book.Observe(since)
+	if t := &k.table; !k.book.Observes() {
+		if t.observesAt = now.Boot; t.held > now.Boot {
+			t.observesAt = t.held.Add(-grace)
+		}
+		k.book.Observe(t.observesAt)
+		k.book.SetObserves(true)
 	}
-	k.book.SetObserves(true)
 }
 
 // onSwapped records that the table was put back as it was before, and has that
