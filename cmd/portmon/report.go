@@ -137,7 +137,7 @@ func suspects() func(netip.Prefix) string {
 	return func(p netip.Prefix) string {
 		for peer, port := range peers {
 			if p.Contains(peer) {
-				return fmt.Sprintf("connected to port %d", port)
+				return fmt.Sprintf("uses tcp/%d", port)
 			}
 		}
 		switch a := p.Addr(); {

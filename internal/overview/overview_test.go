@@ -47,6 +47,7 @@ func busy(t *testing.T, days int) *Report {
 	}
 	rows.Put(book.Row{
 		Source: netip.MustParsePrefix("2001:db8:1234:5678:9abc:def0:1234:5678/128"), Banned: true, ByHand: true, Cause: ruleset.CauseHand, Comment: hostile,
+		Offences: 9, Step: 1, StepUntil: boot.Add(time.Hour),
 	})
 	return New(Input{
 		Host: hostile, Mode: ruleset.Mode(false), Days: days, Clock: book.Clock{Boot: boot, Wall: now}, Stats: s, Rows: rows,

@@ -223,7 +223,10 @@ func (p *page) bars(title string, items []Item, as Style) {
 
 // item returns a line about what was counted by name.
 func (p *page) item(it Item, highest uint64, name, what, bar int, as Style) string {
-	drawn := p.bar(min(it.Count, highest), highest, bar)
+	drawn := ""
+	if it.Name != stats.Other {
+		drawn = p.bar(it.Count, highest, bar)
+	}
 	return fmt.Sprintf("  %-*s%-*s%8s %s%s", name, text.Printable(it.Name), what, text.Shorten(text.Printable(it.What), max(what-2, 0)),
 		number(it.Count), p.Paint(drawn, as), strings.Repeat(" ", max(bar-utf8.RuneCountInString(drawn), 0)))
 }
@@ -261,7 +264,12 @@ func (p *page) sources(title string, sources []Source, r *Report, last func(*Sou
 		if s.Step > 0 {
 			tier = fmt.Sprint(s.Step)
 		}
-		p.line(fmt.Sprintf("  %-24s%8d%6s  %-10s%-9s%s", s.Source, s.Offences, tier, dash(s.Port), r.left(s), text.Shorten(text.Printable(last(s)), 18)))
+		source := s.Source
+		if len(source) > 23 { // an IPv6 address that is banned by itself
+			p.line("  " + source)
+			source = ""
+		}
+		p.line(fmt.Sprintf("  %-24s%8d%6s  %-10s%-9s%s", source, s.Offences, tier, dash(s.Port), r.left(s), text.Shorten(text.Printable(last(s)), 18)))
 	}
 }
 
