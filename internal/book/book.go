@@ -20,7 +20,6 @@ type Book struct {
 	rows     []compact
 	spare    []uint32       // places in rows that are not in use
 	comments map[key]string // of the few rows that have one
-	allowed  map[key]bool   // of the few rows that are allowances
 	before   map[key]*Row   // of the few rows that have one
 	max      int
 	table    uint64
@@ -31,7 +30,7 @@ type Book struct {
 // New returns an empty book without a file, for at most maxRows rows; 0 means
 // [DefaultMaxRows].
 func New(maxRows int) *Book {
-	b := &Book{index: make(map[key]uint32), comments: make(map[key]string), allowed: make(map[key]bool), before: make(map[key]*Row)}
+	b := &Book{index: make(map[key]uint32), comments: make(map[key]string), before: make(map[key]*Row)}
 	b.SetMaxRows(maxRows)
 	return b
 }
@@ -121,9 +120,6 @@ func (b *Book) set(k key, r *Row) bool {
 	} else {
 		delete(b.comments, k)
 	}
-	if delete(b.allowed, k); r.Allowed {
-		b.allowed[k] = true
-	}
 	if delete(b.before, k); r.Before != nil {
 		b.before[k] = r.Before
 	}
@@ -154,7 +150,12 @@ func (b *Book) Lift(source netip.Prefix) bool {
 // an allowance.
 func (b *Book) Free(source netip.Prefix) bool {
 	k, ok := keyOf(source)
-	return ok && !b.allowed[k] && b.free(k)
+	return ok && !b.isAllowance(k) && b.free(k)
+}
+
+func (b *Book) isAllowance(k key) bool {
+	i, ok := b.index[k]
+	return ok && b.rows[i].ban == allowed
 }
 
 func (b *Book) free(k key) bool {
@@ -168,18 +169,18 @@ func (b *Book) free(k key) bool {
 // FreeWithin removes the rows of some prefixes and of all sources within them,
 // but for allowances, and returns the sources.
 func (b *Book) FreeWithin(prefixes ...netip.Prefix) (freed []netip.Prefix) {
-	return freeWithin(b, b.index, func(k key) bool { return !b.allowed[k] }, prefixes)
+	return b.freeWithin(prefixes, false)
 }
 
 // Disallow removes the allowances of some prefixes and of all that is within
 // them, and returns the prefixes of these.
 func (b *Book) Disallow(prefixes ...netip.Prefix) (ended []netip.Prefix) {
-	return freeWithin(b, b.allowed, func(key) bool { return true }, prefixes)
+	return b.freeWithin(prefixes, true)
 }
 
 // DisallowAlone removes the allowance of exactly this prefix.
 func (b *Book) DisallowAlone(p netip.Prefix) {
-	if k, ok := keyOf(p); ok && b.allowed[k] {
+	if k, ok := keyOf(p); ok && b.isAllowance(k) {
 		b.free(k)
 	}
 }
@@ -187,11 +188,9 @@ func (b *Book) DisallowAlone(p netip.Prefix) {
 // Allows reports whether all of a prefix is allowed.
 func (b *Book) Allows(p netip.Prefix, now Moment) bool {
 	k, ok := keyOf(p)
-	for ok && len(b.allowed) > 0 {
-		if b.allowed[k] {
-			if r, _ := b.get(k); r.AllowedAt(now) {
-				return true
-			}
+	for ok {
+		if r, _ := b.get(k); r.AllowedAt(now) {
+			return true
 		}
 		wider := k.prefix()
 		if wider.Bits() == 0 {
@@ -202,8 +201,9 @@ func (b *Book) Allows(p netip.Prefix, now Moment) bool {
 	return false
 }
 
-// freeWithin removes the rows of some keys that are within prefixes.
-func freeWithin[T any](b *Book, keys map[key]T, which func(key) bool, prefixes []netip.Prefix) (freed []netip.Prefix) {
+// freeWithin removes the rows within prefixes that are allowances, or those that
+// are not.
+func (b *Book) freeWithin(prefixes []netip.Prefix, allowances bool) (freed []netip.Prefix) {
 	var within []nftset.Interval
 	for _, p := range prefixes {
 		if k, ok := keyOf(p); ok {
@@ -211,9 +211,9 @@ func freeWithin[T any](b *Book, keys map[key]T, which func(key) bool, prefixes [
 		}
 	}
 	within = nftset.Merge(within)
-	for k := range keys {
+	for k := range b.index {
 		iv := nftset.Prefix(k.prefix()).Interval
-		if around, ok := nftset.Find(within, iv.From); ok && around.Covers(iv) && which(k) && b.free(k) {
+		if around, ok := nftset.Find(within, iv.From); ok && around.Covers(iv) && b.isAllowance(k) == allowances && b.free(k) {
 			freed = append(freed, k.prefix())
 		}
 	}
@@ -227,7 +227,6 @@ func (b *Book) remove(k key) bool {
 		b.spare = append(b.spare, i)
 		delete(b.index, k)
 		delete(b.comments, k)
-		delete(b.allowed, k)
 		delete(b.before, k)
 	}
 	return ok
@@ -282,7 +281,6 @@ func (b *Book) Clear() {
 	if b.Len() > 0 {
 		clear(b.index)
 		clear(b.comments)
-		clear(b.allowed)
 		clear(b.before)
 		b.rows, b.spare = nil, nil
 		b.store.replace()
@@ -308,7 +306,6 @@ func (b *Book) Sweep(now Clock) (n int) {
 		}
 		if c.ban == 0 {
 			delete(b.comments, k)
-			delete(b.allowed, k)
 		}
 	}
 	b.store.noteDrift(b, now)
