@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
@@ -81,11 +83,9 @@ second with exit code 0, so that it can neither fail nor delay a login.`,
 			return p.withTable(func(h *ruleset.Handle) error { return p.allow(h, targets, o) })
 		},
 	}
-	cmd.Flags().StringVar(&length, "for", "", `allow for a `+"`DURATION`"+` such as 90 (seconds), 8h, 3d or 1w, or "forever"`)
+	addFor(cmd, &length, "allow")
 	cmd.Flags().StringVar(&o.reason, "reason", "", "keep a `TEXT` with it, which list --allowed and why show")
 	cmd.Flags().BoolVar(&login, "login", false, "allow the host that pam_exec says has logged in")
-	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(
-		[]cobra.Completion{"1h", "8h", "1d", "3d", "30d", forever}, cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }
 
@@ -285,21 +285,12 @@ func (p *cli) disallow(h *ruleset.Handle, targets []target, all bool) error {
 	var errs []error
 	for _, t := range targets {
 		iv := nftset.Prefix(t.prefix).Interval
-		still := false
-		for _, e := range covered {
-			if still = e.Covers(iv); still {
-				errs = append(errs, &hinted{
-					fmt.Errorf("%s is still allowed: inside %s", text.Prefix(t.prefix), e.Interval),
-					"end that: portmon disallow " + e.Interval.String(),
-				})
-				break
-			}
-		}
-		gone := false
-		for _, e := range ended {
-			gone = gone || iv.Covers(e.Interval)
-		}
-		if !gone && !still {
+		if i := slices.IndexFunc(covered, func(e ruleset.Entry) bool { return e.Covers(iv) }); i >= 0 {
+			errs = append(errs, &hinted{
+				fmt.Errorf("%s is still allowed: inside %s", text.Prefix(t.prefix), covered[i].Interval),
+				"end that: portmon disallow " + covered[i].Interval.String(),
+			})
+		} else if !slices.ContainsFunc(ended, func(e ruleset.Entry) bool { return iv.Covers(e.Interval) }) {
 			p.note("%s was not allowed", text.Prefix(t.prefix))
 		}
 	}
@@ -307,4 +298,38 @@ func (p *cli) disallow(h *ruleset.Handle, targets []target, all bool) error {
 		errs = append(errs, err)
 	}
 	return p.failEach(errs)
+}
+
+// everything is all addresses.
+var everything = []netip.Prefix{
+	netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
+}
+
+// forgetAllowed removes the allowances of prefixes, and of all within them, from
+// what is remembered, so that they do not come back.
+func (p *cli) forgetAllowed(h *ruleset.Handle, prefixes []netip.Prefix) (had []netip.Prefix, err error) {
+	if w, _ := p.runningWatcher(); w != nil {
+		defer w.Close()
+		return w.Disallowed(prefixes...)
+	}
+	if p.stateErr != nil {
+		return nil, p.stateErr
+	}
+	report, err := p.lookAtBook(h)
+	if err != nil || report.Missing {
+		return nil, err
+	}
+	err = p.changeBook(h, false, func(b *book.Book, _ book.Report) error {
+		if had = b.Disallow(prefixes...); !sameTable(report, h) {
+			return nil
+		}
+		// What was allowed as one prefix is several in the kernel if a part of it
+		// was allowed for another time: the book is to say what is left.
+		held, err := readKernel(h)
+		if err == nil {
+			p.catchUp(b, held, true, h.Observe)
+		}
+		return err
+	})
+	return slices.Compact(had), err
 }

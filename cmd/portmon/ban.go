@@ -99,15 +99,20 @@ of IPv6. All arguments are checked before any of these sources is banned.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&length, "for", "", `ban for a `+"`DURATION`"+` such as 90 (seconds), 8h, 3d or 1w, or "forever"`)
+	addFor(cmd, &length, "ban")
 	cmd.Flags().StringVar(&o.reason, "reason", "", "keep a `TEXT` with the ban, which list and why show")
 	cmd.Flags().BoolVar(&o.extend, "extend", false, "leave a ban alone that lasts as long or longer")
 	cmd.Flags().BoolVar(&o.offence, "offence", false, "count it as an offence, and ban by the ladder; not with --for")
 	cmd.Flags().BoolVar(&o.force, "force", false, "ban even what would do damage, such as the default gateway")
 	o.addFlags(cmd)
+	return cmd
+}
+
+// addFor adds the flag that says for how long to do something.
+func addFor(cmd *cobra.Command, length *string, do string) {
+	cmd.Flags().StringVar(length, "for", "", do+" for a `DURATION` such as 90 (seconds), 8h, 3d or 1w, or \"forever\"")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(
 		[]cobra.Completion{"1h", "8h", "1d", "3d", "30d", forever}, cobra.ShellCompDirectiveNoFileComp)))
-	return cmd
 }
 
 // ban bans what can be banned of a list, and reports the rest.
