@@ -29,7 +29,7 @@ func BenchmarkReceive(b *testing.B) {
 	packets := make(map[string][][]byte)
 	for range 1 << 14 {
 		v := random.Uint32()
-		packets["scan"] = append(packets["scan"], syn(netip.AddrFrom4([4]byte{198, 18, byte(v), byte(v >> 8) & 3}), uint16(random.Uint32())))
+		packets["scan"] = append(packets["scan"], syn(netip.AddrFrom4([4]byte{198, 18, byte(v), byte(v>>8) & 3}), uint16(random.Uint32())))
 		packets["flood"] = append(packets["flood"], syn(netip.AddrFrom4([4]byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)}), 23))
 		packets["visit"] = append(packets["visit"], syn(visitor, 80))
 		ack := syn(visitor, 80)
