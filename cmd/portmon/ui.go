@@ -23,6 +23,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/portmon/portmon/internal/text"
@@ -145,6 +146,37 @@ func (u *ui) fail(err error) {
 		if h := hintFor(fault); h != "" {
 			u.hint("%s", h)
 		}
+	}
+}
+
+// progress is a bar on the terminal that standard error is; elsewhere it is
+// nothing.
+type progress struct {
+	w       io.Writer
+	columns int
+	shown   time.Time
+}
+
+func (p *cli) progress() *progress { return &progress{w: p.err, columns: p.env.width(p.stderr)} }
+
+// show draws a part of the whole, at most ten times in a second.
+func (b *progress) show(what string, part float64) {
+	const width = 24
+	now := time.Now()
+	if b.columns == 0 || now.Sub(b.shown) < 100*time.Millisecond {
+		return
+	}
+	b.shown = now
+	done := int(max(0, min(1, part)) * width)
+	room := max(0, b.columns-width-10)
+	fmt.Fprintf(b.w, "\r\x1b[K[%s%s] %3.0f%% %s", strings.Repeat("#", done), strings.Repeat(".", width-done), 100*min(1, part),
+		text.Shorten(text.Printable(what), room))
+}
+
+// end takes the bar away.
+func (b *progress) end() {
+	if !b.shown.IsZero() {
+		fmt.Fprint(b.w, "\r\x1b[K")
 	}
 }
 

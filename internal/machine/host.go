@@ -1,8 +1,11 @@
 package machine
 
 import (
+	"cmp"
 	"hash/maphash"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -150,3 +153,21 @@ func (h *Host) Send(p *Packet) {
 // Established reports whether the last packet was of a connection of which both
 // ends have sent something.
 func (p *Packet) Established() bool { return p.ct.state&stateEstablished != 0 }
+
+// Addrs returns the addresses of the host, sorted.
+func (h *Host) Addrs() []netip.Addr {
+	return slices.SortedFunc(maps.Keys(h.local), netip.Addr.Compare)
+}
+
+// Services returns where programs listen, sorted; where they do at any address,
+// without the address.
+func (h *Host) Services() []Service {
+	all := slices.Collect(maps.Keys(h.services))
+	for p := range h.open {
+		all = append(all, Service{netip.AddrPortFrom(netip.Addr{}, p.port), p.proto})
+	}
+	slices.SortFunc(all, func(a, b Service) int {
+		return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port(), b.Port()), a.Addr().Compare(b.Addr()))
+	})
+	return all
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/capture"
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/replay"
+	"github.com/portmon/portmon/internal/text"
+)
+
+func replayCommand(p *cli) *cobra.Command {
+	var asJSON bool
+	var open []string
+	var ports []replay.Port
+	cmd := &cobra.Command{
+		Use:   "replay FILE...",
+		Short: "say what the table would have done with captured packets",
+		Long: `Replay reads captures (pcap, pcapng) and logs of the kernel (ufw, iptables, nft;
+of syslog, or what journalctl prints), all of them in gzip too, and says what
+the table of the configuration would have done: whom it would have banned, by
+which step of the ladder and for what, which part of the SYNs to closed ports it
+would have dropped, and when. It compares that with stricter and laxer settings,
+names the offenders that also used a service, whose bans may be false alarms,
+and says how large the sets would have had to be.
+
+The rules are evaluated as they go to the kernel. Nothing is sent or changed,
+and no privilege is needed but to read the files. They are read in the order of
+their first packets. Where programs listen is seen by the answers of this host;
+a log has none, so that --open must say it. Records that cannot be used are
+reported and passed over.`,
+		Example: `  tcpdump -i eth0 -s 96 -w day.pcap
+  portmon replay day.pcap
+  portmon replay /var/log/ufw.log* --open 22,443
+  journalctl -k -o short-iso | portmon replay /dev/stdin --json`,
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveDefault
+		},
+		Args: func(cmd *cobra.Command, args []string) (err error) {
+			if len(args) == 0 {
+				return errors.New("expected at least one file")
+			}
+			ports, err = parseOpen(open)
+			return err
+		},
+		RunE: func(_ *cobra.Command, files []string) error {
+			conf, err := config.Load(p.configFile)
+			if err != nil {
+				return err
+			}
+			r, err := replay.New(replay.Config{Spec: conf.Spec, Open: ports})
+			if err != nil {
+				return err
+			}
+			readErr := p.replayFiles(r, files)
+			r.Finish()
+			result := r.Result()
+			switch {
+			case readErr == nil && result.Packets == 0:
+				return &hinted{fmt.Errorf("no packets in %s", text.Printable(strings.Join(files, ", "))),
+					"of logs, only lines that the kernel's firewall writes are read"}
+			case result.Packets == 0:
+				return readErr
+			case asJSON:
+				err = p.json(replayJSON(result))
+			default:
+				p.printReplay(result)
+			}
+			if !result.Answers && len(ports) == 0 {
+				p.warn("where programs listen is not known: there is no answer of this host in what was read")
+				p.hint("name the ports with --open, such as --open 22,443")
+			}
+			if result.Disorder > 0 {
+				p.warn("%s out of order: files overlap, or a clock was set", text.Plural(result.Disorder, "packet"))
+			}
+			return errors.Join(err, readErr)
+		},
+	}
+	cmd.Flags().StringSliceVar(&open, "open", nil, "a program listens on this `PORT`, or PORT/udp; may list several")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
+	return cmd
+}
+
+// parseOpen reads ports such as "22" and "53/udp".
+func parseOpen(list []string) (ports []replay.Port, err error) {
+	for _, s := range list {
+		number, proto, named := strings.Cut(s, "/")
+		port := replay.Port{Proto: unix.IPPROTO_TCP}
+		if proto == "udp" {
+			port.Proto = unix.IPPROTO_UDP
+		}
+		n, err := strconv.ParseUint(number, 10, 16)
+		if err != nil || n == 0 || named && proto != "tcp" && proto != "udp" {
+			return nil, fmt.Errorf("--open: %q is not a port (1 to 65535), alone or with /tcp or /udp", s)
+		}
+		port.Number = uint16(n)
+		ports = append(ports, port)
+	}
+	return ports, nil
+}
+
+// replayFiles reads files, those with earlier packets first.
+func (p *cli) replayFiles(r *replay.Replay, files []string) error {
+	files, err := inOrder(files)
+	if err != nil {
+		return err
+	}
+	bar := p.progress()
+	defer bar.end()
+	for i, name := range files {
+		if err := p.replayFile(r, name, func(part float64) { bar.show(name, (float64(i)+part)/float64(len(files))) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inOrder sorts files by the time of their first packet. All but a single one
+// are opened for that, so that they must not be pipes.
+func inOrder(files []string) ([]string, error) {
+	type file struct {
+		name  string
+		first time.Time
+	}
+	var all []file
+	for _, name := range files {
+		if info, err := os.Stat(name); err != nil {
+			return nil, err
+		} else if !info.Mode().IsRegular() && len(files) > 1 {
+			return nil, fmt.Errorf("read %s beside others: it is not a regular file", text.Printable(name))
+		} else if len(files) == 1 {
+			return files, nil
+		}
+		in, err := capture.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		first, err := in.Read()
+		for errors.As(err, new(*capture.DamageError)) {
+			first, err = in.Read()
+		}
+		in.Close() // what is wrong is said when it is read
+		all = append(all, file{name, first.Time})
+	}
+	slices.SortStableFunc(all, func(a, b file) int { return a.first.Compare(b.first) })
+	for i := range all {
+		files[i] = all[i].name
+	}
+	return files, nil
+}
+
+const (
+	maxDamages = 5       // of a file that are reported one by one
+	barEvery   = 1 << 12 // packets
+)
+
+func (p *cli) replayFile(r *replay.Replay, name string, show func(part float64)) error {
+	in, err := capture.Open(name)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	damages := 0
+	defer func() {
+		if more := damages - maxDamages; more > 0 {
+			p.warn("%s: %d more records cannot be used", name, more)
+		}
+	}()
+	for n := 0; ; n++ {
+		if n%barEvery == 0 {
+			if read, size := in.Progress(); size > 0 {
+				show(float64(read) / float64(size))
+			}
+		}
+		packet, err := in.Read()
+		switch {
+		case err == nil:
+			r.Add(&packet)
+		case err == io.EOF:
+			return nil
+		case errors.As(err, new(*capture.DamageError)):
+			if damages++; damages <= maxDamages {
+				p.warn("%v: passed over", err)
+			}
+		default:
+			return err
+		}
+	}
+}

@@ -1,0 +1,300 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/portmon/portmon/internal/replay"
+	"github.com/portmon/portmon/internal/text"
+)
+
+// mostSources is how many sources a list on the terminal has.
+const mostSources = 10
+
+// printReplay writes what a replay has found, in 80 columns.
+func (p *cli) printReplay(r *replay.Result) {
+	now := r.Settings[0]
+	local := func(t time.Time) string { return t.In(p.now().Location()).Format(clockLayout) }
+	p.print("%s in %s, %s to %s\n", text.Plural(r.Packets, "packet"), text.ShortDuration(r.To.Sub(r.From)), local(r.From), local(r.To))
+	p.print("to this host: %s; programs listen on %s\n", firstOf(r.Addrs, 3), services(r))
+	p.print("%s to closed ports, of which %d would have been dropped: %s\n",
+		text.Plural(r.Unwanted, "SYN"), now.DroppedUnwanted, share(now.DroppedUnwanted, r.Unwanted))
+	p.print("%s dropped in all; %s of %s\n", text.Plural(now.Dropped, "packet"), text.Plural(now.Bans, "ban"), text.Plural(now.Offenders, "source"))
+	p.section("BANS", p.banRows(r))
+	p.section("WHEN", p.momentRows(r))
+	p.section("SETTINGS: the part of the SYNs that would have been dropped, and the bans", settingRows(r))
+	p.section("OFFENDERS", p.offenderRows(r.Offenders))
+	visitors := slices.DeleteFunc(slices.Clone(r.Offenders), func(o replay.Offender) bool { return o.Visits == 0 })
+	p.section("POSSIBLE FALSE ALARMS: offenders that also sent data to a service", p.offenderRows(visitors))
+	p.section("SETS", setRows(r))
+	for _, n := range []int{len(r.Offenders), len(visitors)} {
+		if n > mostSources {
+			p.note("of %s, %d are shown: --json has all", text.Plural(n, "source"), mostSources)
+		}
+	}
+	if r.Unlisted > 0 {
+		p.note("%d bans are counted, of sources too many to list", r.Unlisted)
+	}
+}
+
+// section writes a table below its title, unless it has no rows.
+func (p *cli) section(title string, rows [][]string) {
+	if len(rows) < 2 {
+		return
+	}
+	p.print("\n%s\n", paint(p.outColour, title, bold))
+	p.table(slices.Values(rows), p.columns)
+}
+
+func share(part, whole int) string {
+	if whole == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f%%", 100*float64(part)/float64(whole))
+}
+
+func firstOf[T fmt.Stringer](all []T, most int) string {
+	var words []string
+	for _, v := range all[:min(len(all), most)] {
+		words = append(words, v.String())
+	}
+	if more := len(all) - most; more > 0 {
+		words = append(words, strconv.Itoa(more)+" more")
+	}
+	if len(words) == 0 {
+		return "none"
+	}
+	return text.Enumerate(words, "and")
+}
+
+type portName string
+
+func (s portName) String() string { return string(s) }
+
+// services names the ports on which programs listen, each once.
+func services(r *replay.Result) string {
+	var ports []portName
+	for _, s := range r.Services {
+		ports = append(ports, portName(text.Port(s.Proto, s.Port())))
+	}
+	return firstOf(slices.Compact(ports), 8)
+}
+
+func (p *cli) banRows(r *replay.Result) [][]string {
+	rows := [][]string{{"STEP", "BAN", "CAUSE", "BANS"}}
+	for _, k := range r.Kinds {
+		step, ban := "-", "-" // of a subnet
+		if k.Step > 0 {
+			step, ban = strconv.Itoa(k.Step), text.Duration(r.Settings[0].BanTime[k.Step-1])
+		}
+		rows = append(rows, []string{step, ban, k.Cause.String(), strconv.Itoa(k.Count)})
+	}
+	return rows
+}
+
+// momentRows has a bar for the SYNs of each moment, of which the full part was
+// dropped.
+func (p *cli) momentRows(r *replay.Result) [][]string {
+	const widest = 24
+	most := 1
+	for _, m := range r.Moments {
+		most = max(most, m.Unwanted)
+	}
+	layout := clockLayout
+	if r.Width >= 24*time.Hour {
+		layout = time.DateOnly
+	}
+	rows := [][]string{{"FROM", "SYNS", "DROPPED", "BANS", "DROPPED # OF SYNS ."}}
+	for _, m := range r.Moments {
+		dropped := (m.Dropped*widest + most - 1) / most
+		rest := (m.Unwanted*widest+most-1)/most - dropped
+		rows = append(rows, []string{
+			m.Start.In(p.now().Location()).Format(layout), strconv.Itoa(m.Unwanted), strconv.Itoa(m.Dropped), strconv.Itoa(m.Bans),
+			strings.Repeat("#", dropped) + strings.Repeat(".", max(0, rest)),
+		})
+	}
+	return rows
+}
+
+// ladderName writes the ban times of a ladder.
+func ladderName(ladder []time.Duration) string {
+	var words []string
+	for _, d := range ladder {
+		words = append(words, text.Duration(d))
+	}
+	return strings.Join(words, ",")
+}
+
+// settingRows has a row for each number of ports, and a column for each ladder.
+// The setting of the configuration is marked.
+func settingRows(r *replay.Result) [][]string {
+	cells := make(map[string]string)
+	var ports, ladders []string
+	appendNew := func(list []string, s string) []string {
+		if slices.Contains(list, s) {
+			return list
+		}
+		return append(list, s)
+	}
+	for _, s := range sortedSettings(r.Settings) {
+		port, ladder := "off", ladderName(s.BanTime)
+		if s.ScanPorts > 0 {
+			port = strconv.Itoa(s.ScanPorts)
+		}
+		ports, ladders = appendNew(ports, port), appendNew(ladders, ladder)
+		cell := share(s.DroppedUnwanted, r.Unwanted) + " " + strconv.Itoa(s.Bans)
+		if s.Visitors > 0 {
+			cell += " (" + strconv.Itoa(s.Visitors) + "!)"
+		}
+		if s.Current {
+			cell += " *"
+		}
+		cells[port+" "+ladder] = cell
+	}
+	rows := [][]string{append([]string{"SCAN PORTS"}, ladders...)}
+	for _, port := range ports {
+		row := []string{port}
+		for _, ladder := range ladders {
+			row = append(row, cells[port+" "+ladder])
+		}
+		rows = append(rows, row)
+	}
+	return append(rows, []string{"* as configured   (n!) banned sources that also used a service"})
+}
+
+// sortedSettings puts the strictest first, and the ladders of each in one order.
+func sortedSettings(all []replay.SettingResult) []replay.SettingResult {
+	return slices.SortedStableFunc(slices.Values(all), func(a, b replay.SettingResult) int {
+		if a.ScanPorts != b.ScanPorts {
+			return int(uint32(a.ScanPorts-1)) - int(uint32(b.ScanPorts-1))
+		}
+		return slices.Compare(a.BanTime, b.BanTime)
+	})
+}
+
+func (p *cli) offenderRows(all []replay.Offender) [][]string {
+	rows := [][]string{{"SOURCE", "BANS", "LAST", "CAUSE", "PORT", "VISITS"}}
+	for _, o := range all[:min(len(all), mostSources)] {
+		visits := "-"
+		if o.Visits > 0 {
+			visits = fmt.Sprintf("%d, last to port %d", o.Visits, o.VisitPort)
+		}
+		rows = append(rows, []string{
+			text.Prefix(o.Source), strconv.Itoa(o.Bans), o.Last.In(p.now().Location()).Format("2006-01-02 15:04"),
+			o.Kind.Cause.String(), text.Port(o.Proto, o.Port), visits,
+		})
+	}
+	return rows
+}
+
+func setRows(r *replay.Result) [][]string {
+	rows := [][]string{{"SET", "NEEDED", "SIZE"}}
+	for _, s := range r.Sets {
+		rows = append(rows, []string{s.Name, strconv.Itoa(s.Needed), strconv.Itoa(s.Size)})
+	}
+	return rows
+}
+
+// The JSON of replay, version 1.
+type (
+	replayReport struct {
+		Version         int             `json:"version"`
+		From            string          `json:"from"`
+		To              string          `json:"to"`
+		Packets         int             `json:"packets"`
+		Ignored         int             `json:"ignored_packets"`
+		Disordered      int             `json:"disordered_packets"`
+		Answers         bool            `json:"answers_seen"`
+		Addresses       []string        `json:"addresses"`
+		Listeners       []string        `json:"listeners"`
+		SYNs            int             `json:"syns_to_closed_ports"`
+		Settings        []replaySetting `json:"settings"`
+		Bans            []replayBans    `json:"bans"`
+		Offenders       []replaySource  `json:"offenders"`
+		UnlistedBans    int             `json:"unlisted_bans"`
+		IntervalSeconds seconds         `json:"interval_seconds"`
+		Intervals       []replayMoment  `json:"intervals"`
+		Sets            []replaySet     `json:"sets"`
+	}
+	replaySetting struct {
+		ScanPorts      int       `json:"scan_ports"`
+		BanTimeSeconds []seconds `json:"bantime_seconds"`
+		Configured     bool      `json:"configured"`
+		DroppedSYNs    int       `json:"dropped_syns"`
+		DroppedPackets int       `json:"dropped_packets"`
+		Bans           int       `json:"bans"`
+		Offenders      int       `json:"offenders"`
+		Visitors       int       `json:"offenders_using_services"`
+	}
+	replayBans struct {
+		Tier  int    `json:"tier,omitempty"`
+		Cause string `json:"cause"`
+		Bans  int    `json:"bans"`
+	}
+	replaySource struct {
+		Source    string `json:"source"`
+		Bans      int    `json:"bans"`
+		Tier      int    `json:"tier,omitempty"`
+		Cause     string `json:"cause"`
+		First     string `json:"first_ban"`
+		Last      string `json:"last_ban"`
+		Protocol  string `json:"last_protocol"`
+		Port      uint16 `json:"last_port"`
+		Visits    int    `json:"visits,omitempty"`
+		VisitPort uint16 `json:"last_visited_port,omitempty"`
+	}
+	replayMoment struct {
+		Start   string `json:"start"`
+		SYNs    int    `json:"syns_to_closed_ports"`
+		Dropped int    `json:"dropped_syns"`
+		Bans    int    `json:"bans"`
+	}
+	replaySet struct {
+		Name   string `json:"name"`
+		Size   int    `json:"size"`
+		Needed int    `json:"needed"`
+	}
+)
+
+func replayJSON(r *replay.Result) replayReport {
+	out := replayReport{
+		Version: 1, From: stamp(r.From), To: stamp(r.To), Packets: r.Packets, Ignored: r.Ignored, Disordered: r.Disorder,
+		Answers: r.Answers, SYNs: r.Unwanted, UnlistedBans: r.Unlisted, IntervalSeconds: seconds(r.Width),
+		Addresses: []string{}, Listeners: []string{},
+		Bans:      mapped(r.Kinds, func(k replay.KindCount) replayBans { return replayBans{k.Step, k.Cause.String(), k.Count} }),
+		Intervals: mapped(r.Moments, func(m replay.Moment) replayMoment { return replayMoment{stamp(m.Start), m.Unwanted, m.Dropped, m.Bans} }),
+		Sets:      mapped(r.Sets, func(s replay.SetResult) replaySet { return replaySet{s.Name, s.Size, s.Needed} }),
+		Settings: mapped(sortedSettings(r.Settings), func(s replay.SettingResult) replaySetting {
+			ladder := mapped(s.BanTime, func(d time.Duration) seconds { return seconds(d) })
+			return replaySetting{s.ScanPorts, ladder, s.Current, s.DroppedUnwanted, s.Dropped, s.Bans, s.Offenders, s.Visitors}
+		}),
+		Offenders: mapped(r.Offenders, func(o replay.Offender) replaySource {
+			return replaySource{
+				text.Prefix(o.Source), o.Bans, o.Kind.Step, o.Kind.Cause.String(), stamp(o.First), stamp(o.Last),
+				text.Protocol(o.Proto), o.Port, o.Visits, o.VisitPort,
+			}
+		}),
+	}
+	for _, a := range r.Addrs {
+		out.Addresses = append(out.Addresses, a.String())
+	}
+	for _, s := range r.Services {
+		name := text.Port(s.Proto, s.Port())
+		if s.Addr().IsValid() {
+			name += " at " + s.Addr().String()
+		}
+		out.Listeners = append(out.Listeners, name)
+	}
+	return out
+}
+
+func mapped[A, B any](all []A, f func(A) B) []B {
+	out := make([]B, len(all))
+	for i, v := range all {
+		out[i] = f(v)
+	}
+	return out
+}

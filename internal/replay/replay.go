@@ -1,0 +1,251 @@
+// Package replay says what portmon's table would have done with packets that
+// were captured: it hands them to package machine, one machine for each setting
+// that is compared, and sums up what becomes of them.
+//
+// Memory is bounded whatever comes: by the sizes of the sets, and by limits on
+// what is learnt of the host and remembered of sources.
+package replay
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/capture"
+	"github.com/portmon/portmon/internal/machine"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// Config says what is replayed.
+type Config struct {
+	Spec ruleset.Spec
+	// Open are ports on which programs listen, whatever the captures show.
+	Open []Port
+}
+
+// Port is a port of a protocol.
+type Port struct {
+	Number uint16
+	Proto  uint8
+}
+
+// Setting is one of the settings that are compared.
+type Setting struct {
+	ScanPorts int // 0 is off
+	BanTime   []time.Duration
+	Current   bool // it is that of the configuration
+}
+
+// comparedPorts are the values of Scan.Ports that are compared with that of the
+// configuration: from the strictest to none.
+var comparedPorts = []int{1, 3, 5, 10, 0}
+
+// Settings returns what is compared with a configuration, which comes first:
+// other numbers of ports, each with the first step of the ladder for all bans,
+// with the whole ladder, and without its first step.
+func Settings(spec ruleset.Spec) (all []Setting) {
+	ports := comparedPorts
+	if !slices.Contains(ports, spec.Scan.Ports) {
+		ports = append([]int{spec.Scan.Ports}, ports...)
+		slices.SortFunc(ports, func(a, b int) int { return cmp.Compare(uint(a-1), uint(b-1)) }) // 0 is last
+	}
+	for _, n := range ports {
+		for _, ladder := range ladders(spec.BanTime) {
+			current := n == spec.Scan.Ports && slices.Equal(ladder, spec.BanTime)
+			all = append(all, Setting{n, ladder, current})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Setting) int { return btoi(b.Current) - btoi(a.Current) })
+	return all
+}
+
+func ladders(whole []time.Duration) [][]time.Duration {
+	if len(whole) == 1 {
+		return [][]time.Duration{whole}
+	}
+	return [][]time.Duration{whole[:1], whole, whole[1:]}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Replay is a replay at work.
+type Replay struct {
+	spec     ruleset.Spec
+	settings []Setting
+	machines []*machine.Machine
+	host     *machine.Host
+	queue    queue
+	tally    tally
+}
+
+// New returns a replay of which the machines know all expressions of the table.
+// The table drops what it would drop, even if the configuration observes.
+func New(c Config) (*Replay, error) {
+	r := &Replay{spec: c.Spec, settings: Settings(c.Spec)}
+	for _, s := range r.settings {
+		spec := c.Spec
+		spec.Scan.Ports, spec.BanTime, spec.Observe = s.ScanPorts, s.BanTime, false
+		m, err := machine.New(ruleset.Compile(spec))
+		if err != nil {
+			return nil, fmt.Errorf("compile the table of %d ports and %v: %w", s.ScanPorts, s.BanTime, err)
+		}
+		r.machines = append(r.machines, m)
+	}
+	r.host = machine.NewHost(r.machines...)
+	for _, p := range c.Open {
+		r.host.Open(p.Number, p.Proto)
+	}
+	r.tally = newTally(len(r.machines))
+	return r, nil
+}
+
+// Add takes the next packet, in the order of time. Its data may change
+// afterwards.
+func (r *Replay) Add(p *capture.Packet) {
+	for !r.queue.add(p) {
+		r.next()
+	}
+}
+
+// Finish takes what is still held back.
+func (r *Replay) Finish() {
+	for r.queue.len() > 0 {
+		r.next()
+	}
+}
+
+// lookAhead is how long an answer of the host may come after what it answers.
+const lookAhead = int64(time.Second)
+
+// next looks at the packet that has waited longest.
+func (r *Replay) next() {
+	if !r.tally.started {
+		r.findAddrs()
+		r.tally.started = true
+	}
+	q := r.queue.first()
+	for r.queue.ahead < r.queue.last && r.queue.at(r.queue.ahead).now <= q.now+lookAhead {
+		r.learn(r.queue.at(r.queue.ahead))
+		r.queue.ahead++
+	}
+	r.pass(q)
+	r.queue.drop()
+}
+
+// learn notes what a packet that comes soon says about the host.
+func (r *Replay) learn(q *queued) {
+	var p machine.Packet
+	if !p.Parse(q.bytes()) {
+		return
+	}
+	switch r.way(q, &p) {
+	case capture.Sent:
+		r.host.Answers = true
+		r.host.Learn(&p)
+	case capture.Received:
+		if s, ok := p.Service(); ok && q.verdict == capture.Accepted && p.Opens() {
+			r.host.Listen(s, true) // a firewall lets it in, and logs it
+		}
+	}
+}
+
+// way returns the way of a packet through the host, and takes the destination of
+// one of which nothing else is known for an address of the host.
+func (r *Replay) way(q *queued, p *machine.Packet) capture.Path {
+	switch q.path {
+	case capture.Sent:
+		r.host.AddAddr(p.Src)
+		return capture.Sent
+	case capture.Received:
+		if isUnicast(p.Dst) {
+			r.host.AddAddr(p.Dst)
+		}
+		return capture.Received
+	case capture.Forwarded, capture.Elsewhere:
+		return q.path
+	}
+	switch {
+	case r.host.IsLocal(p.Src):
+		return capture.Sent
+	case !isUnicast(p.Dst):
+		return capture.Elsewhere
+	}
+	r.host.AddAddr(p.Dst)
+	return capture.Received
+}
+
+func isUnicast(a netip.Addr) bool {
+	return !a.IsMulticast() && !a.IsUnspecified() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+// findAddrs looks for the addresses of the host among the first packets: those
+// that have to do with most others.
+func (r *Replay) findAddrs() {
+	peers := make(map[netip.Addr]map[netip.Addr]bool)
+	add := func(a, b netip.Addr) {
+		if peers[a] == nil {
+			peers[a] = make(map[netip.Addr]bool)
+		}
+		peers[a][b] = true
+	}
+	for i := r.queue.next; i < r.queue.last; i++ {
+		var p machine.Packet
+		q := r.queue.at(i)
+		if q.path == capture.PathUnknown && p.Parse(q.bytes()) && isUnicast(p.Dst) && isUnicast(p.Src) {
+			add(p.Src, p.Dst)
+			add(p.Dst, p.Src)
+		}
+	}
+	const enough = 3 // fewer do not tell who is who
+	for {
+		var host netip.Addr
+		for a, with := range peers {
+			if n := len(with) - len(peers[host]); n > 0 || n == 0 && a.Less(host) {
+				host = a
+			}
+		}
+		if len(peers[host]) < enough {
+			return
+		}
+		r.host.AddAddr(host)
+		for other := range peers[host] {
+			delete(peers[other], host)
+		}
+		delete(peers, host)
+	}
+}
+
+// pass takes a packet through the host.
+func (r *Replay) pass(q *queued) {
+	p := &r.queue.packet
+	p.Now, p.In = q.now, q.in
+	if !p.Parse(q.bytes()) {
+		r.tally.ignored++
+		return
+	}
+	way := r.way(q, p)
+	r.tally.see(q, way)
+	switch way {
+	case capture.Sent:
+		r.host.Send(p)
+		return
+	case capture.Elsewhere:
+		return
+	}
+	service, ok := p.Service()
+	unwanted := ok && p.Opens() && r.host.IsLocal(p.Dst) && !r.host.Listens(service)
+	verdicts := r.host.Receive(p)
+	if p.Established() && p.Payload() > 0 && p.Proto == unix.IPPROTO_TCP && r.host.Listens(service) {
+		r.tally.visit(p.Src, r.spec.Prefix6, service)
+	}
+	r.tally.count(q.now, p, unwanted, verdicts)
+}

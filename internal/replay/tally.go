@@ -1,0 +1,166 @@
+package replay
+
+import (
+	"net/netip"
+
+	"github.com/portmon/portmon/internal/capture"
+	"github.com/portmon/portmon/internal/machine"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// Bounds of what is remembered of sources.
+const (
+	maxOffenders = 1 << 16
+	maxVisitors  = 1 << 17
+)
+
+// tally is what is counted while packets pass.
+type tally struct {
+	started     bool
+	first, last int64 // when the first packet came, and the last
+	packets     int
+	ignored     int // packets that no rule sees
+	sent        int
+	unwanted    int // SYNs to ports on which nobody listens
+
+	settings  []settingTally
+	bans      map[Kind]int // by the configuration
+	offenders map[netip.Addr]*offender
+	unlisted  int // offenders that there was no room for
+	visitors  map[netip.Addr]visits
+	timeline  timeline
+}
+
+// settingTally is what one setting did.
+type settingTally struct {
+	droppedUnwanted, dropped, bans int
+}
+
+// Kind is a kind of ban: its step, 0 for that of a subnet, and its cause.
+type Kind struct {
+	Step  int
+	Cause ruleset.Cause
+}
+
+// offender is a source that was banned by any of the settings.
+type offender struct {
+	by          uint32 // the settings, a bit for each
+	bans        int    // by the configuration, as all that follows
+	kind        Kind   // of the last ban
+	first, last int64
+	proto       uint8
+	port        uint16 // of the last offence
+	prefixLen   int
+}
+
+// visits are how often a source sent data to services of the host.
+type visits struct {
+	segments uint32
+	port     uint16 // of the last
+}
+
+func newTally(settings int) tally {
+	return tally{
+		settings: make([]settingTally, settings), bans: make(map[Kind]int),
+		offenders: make(map[netip.Addr]*offender), visitors: make(map[netip.Addr]visits),
+	}
+}
+
+func (t *tally) see(q *queued, way capture.Path) {
+	if t.packets == 0 {
+		t.first = q.now
+	}
+	t.last = q.now
+	t.packets++
+	if way == capture.Sent {
+		t.sent++
+	}
+}
+
+// visit notes that a source has sent data to a service. It may be banned by its
+// address or by its network, so that both are noted.
+func (t *tally) visit(src netip.Addr, prefix6 int, s machine.Service) {
+	t.noteVisit(src, s)
+	if src.Is6() {
+		t.noteVisit(network(src, prefix6), s)
+	}
+}
+
+func (t *tally) noteVisit(a netip.Addr, s machine.Service) {
+	v, ok := t.visitors[a]
+	if !ok && len(t.visitors) >= maxVisitors {
+		return
+	}
+	t.visitors[a] = visits{v.segments + 1, s.Port()}
+}
+
+func network(a netip.Addr, bits int) netip.Addr {
+	p, _ := a.Prefix(bits) // bits are of a valid Spec
+	return p.Addr()
+}
+
+// count notes what became of a packet that came in.
+func (t *tally) count(now int64, p *machine.Packet, unwanted bool, verdicts []machine.Verdict) {
+	t.unwanted += btoi(unwanted)
+	for i := range verdicts {
+		v, s := &verdicts[i], &t.settings[i]
+		if v.Dropped {
+			s.dropped++
+			s.droppedUnwanted += btoi(unwanted)
+		}
+		if v.Set != "" && v.Log != "" {
+			s.bans++
+			t.ban(now, i, p, v)
+		}
+	}
+	main := &verdicts[0]
+	t.timeline.add(now, moment{unwanted: btoi(unwanted), dropped: btoi(unwanted && main.Dropped), bans: btoi(main.Set != "" && main.Log != "")})
+}
+
+// ban notes the ban of a source by a setting.
+func (t *tally) ban(now int64, setting int, p *machine.Packet, v *machine.Verdict) {
+	key := v.Ban.Addr()
+	o := t.offenders[key]
+	switch {
+	case o != nil:
+	case len(t.offenders) >= maxOffenders:
+		t.unlisted += btoi(setting == 0)
+	default:
+		o = new(offender)
+		t.offenders[key] = o
+	}
+	if o != nil {
+		o.by |= 1 << setting
+	}
+	if setting != 0 {
+		return
+	}
+	cause, step, _ := ruleset.ParseLogPrefix(v.Log)
+	kind := Kind{step, cause}
+	t.bans[kind]++
+	if o == nil {
+		return
+	}
+	if o.bans++; o.bans == 1 {
+		o.first = now
+	}
+	o.last, o.kind, o.proto = now, kind, p.Proto
+	s, _ := p.Service()
+	o.port = s.Port()
+	role, _ := ruleset.RoleOf(v.Set)
+	o.prefixLen = prefixLen(v.Ban, role, p.Src)
+}
+
+// prefixLen returns how many bits of a source the key of a ban stands for.
+func prefixLen(key nftset.Key, role ruleset.Role, src netip.Addr) int {
+	switch {
+	case role == ruleset.RoleSubnet && src.Is4():
+		return 24
+	case role == ruleset.RoleSubnet:
+		return 48
+	case key.Addr() == src:
+		return src.BitLen()
+	}
+	return 0 // by that of the configuration
+}
