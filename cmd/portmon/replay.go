@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,6 +59,7 @@ reported and passed over.`,
 			if err != nil {
 				return err
 			}
+			debug.SetGCPercent(25) // sets hold no pointers, so that memory costs more than collecting it
 			r, err := replay.New(replay.Config{Spec: conf.Spec, Open: ports})
 			if err != nil {
 				return err

@@ -26,6 +26,7 @@ func (p *cli) printReplay(r *replay.Result) {
 	p.section("BANS", p.banRows(r))
 	p.section("WHEN", p.momentRows(r))
 	p.section("SETTINGS: the part of the SYNs that would have been dropped, and the bans", settingRows(r))
+	p.print("* as configured; (n!) offenders that also used a service\n")
 	p.section("OFFENDERS", p.offenderRows(r.Offenders))
 	visitors := slices.DeleteFunc(slices.Clone(r.Offenders), func(o replay.Offender) bool { return o.Visits == 0 })
 	p.section("POSSIBLE FALSE ALARMS: offenders that also sent data to a service", p.offenderRows(visitors))
@@ -162,7 +163,7 @@ func settingRows(r *replay.Result) [][]string {
 		}
 		rows = append(rows, row)
 	}
-	return append(rows, []string{"* as configured   (n!) banned sources that also used a service"})
+	return rows
 }
 
 // sortedSettings puts the strictest first, and the ladders of each in one order.

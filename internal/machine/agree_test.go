@@ -2,6 +2,7 @@ package machine
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
@@ -12,8 +13,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portmon/portmon/internal/capture"
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/lab/banlab"
+	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -131,7 +134,11 @@ func newAgreement(t *testing.T, spec ruleset.Spec) *agreement {
 // send sends n packets of each kind to both, in one order.
 func (a *agreement) send(n int) {
 	a.T.Helper()
-	packets := a.traffic(n)
+	a.sendAll(a.traffic(n))
+}
+
+func (a *agreement) sendAll(packets []netnstest.Packet) {
+	a.T.Helper()
 	a.Internet.Send(packets...)
 	for _, p := range packets {
 		b, err := p.AppendBinary(nil)
@@ -221,4 +228,58 @@ func (a *agreement) endBans() {
 	if err := a.Conn.Commit(tx); err != nil {
 		a.T.Fatal(err)
 	}
+}
+
+// TestAgreementOfCapture does the same with the packets that came in of a capture
+// or a log, which PORTMON_CAPTURE names.
+func TestAgreementOfCapture(t *testing.T) {
+	name := os.Getenv("PORTMON_CAPTURE")
+	if name == "" {
+		t.Skip("no PORTMON_CAPTURE: not tested: agreement about a capture")
+	}
+	in, err := capture.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	spec := agreeSpec()
+	spec.Size = 1 << 16
+	a := newAgreement(t, spec)
+	var packets []netnstest.Packet
+	for {
+		p, err := in.Read()
+		if err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if q, ok := sendable(p.Data); ok && p.Path == capture.Received {
+			packets = append(packets, q)
+			if !a.host.IsLocal(q.Dst.Addr()) && a.host.AddAddr(q.Dst.Addr()) {
+				a.Host.AddAddr(a.Link.B.Dev, netip.PrefixFrom(q.Dst.Addr(), q.Dst.Addr().BitLen()).String())
+			}
+		}
+	}
+	for part := range slices.Chunk(packets, len(packets)/3+1) {
+		a.sendAll(part)
+		a.compare()
+		a.endBans()
+	}
+}
+
+// sendable returns what can be sent of a packet: its headers.
+func sendable(data []byte) (q netnstest.Packet, ok bool) {
+	var p Packet
+	if !p.Parse(data) || !isUnicast(p.Src) || !isUnicast(p.Dst) {
+		return q, false
+	}
+	src, dst, _ := p.ports()
+	flags, _ := p.flags()
+	return netnstest.Packet{
+		Src: netip.AddrPortFrom(p.Src, src), Dst: netip.AddrPortFrom(p.Dst, dst), Proto: netnstest.Proto(p.Proto), Flags: netnstest.TCPFlags(flags),
+	}, p.Proto == unix.IPPROTO_TCP || p.Proto == unix.IPPROTO_UDP
+}
+
+func isUnicast(a netip.Addr) bool {
+	return !a.IsMulticast() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }

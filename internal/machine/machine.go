@@ -88,8 +88,7 @@ func (m *Machine) Sets() iter.Seq[*Set] {
 // Elements returns the elements of a set that live then, in no order.
 func (s *Set) Elements(now int64) iter.Seq[nftset.Element] { return s.set.elements(now) }
 
-// Peak returns the most elements that the set has had at a time. Expired ones
-// may be among them for a 64th of their timeout.
+// Peak returns the most elements that the set has had at a time.
 func (s *Set) Peak() int {
 	switch s := s.set.(type) {
 	case *hash[uint64]:

@@ -167,8 +167,21 @@ type hash[K interface{ uint64 | words }] struct {
 	size    int
 	expires map[K]int64
 	tokens  map[K]bucket // of the limits that elements have
-	swept   int64        // when the expired were last taken out
+	queues  []*queue[K]  // one for each timeout
 	peak    int
+}
+
+// queue has the elements that were added with one timeout, or renewed with it,
+// in the order in which they expire.
+type queue[K any] struct {
+	timeout time.Duration
+	all     []expiring[K]
+	next    int // those before have expired
+}
+
+type expiring[K any] struct {
+	key K
+	at  int64
 }
 
 func newHash[K interface{ uint64 | words }](s *ruleset.Set) *hash[K] {
@@ -189,7 +202,10 @@ func (s *hash[K]) short(w words) (k K) {
 	return k
 }
 
-func (s *hash[K]) has(k K, now int64) bool { return s.expires[k] > now }
+func (s *hash[K]) has(k K, now int64) bool {
+	expires, ok := s.expires[k]
+	return ok && expires > now
+}
 
 func (s *hash[K]) contains(w words, now int64) bool { return s.has(s.short(w), now) }
 
@@ -229,19 +245,16 @@ func (s *hash[K]) put(k K, now int64, timeout time.Duration, renew bool, l *limi
 		s.remove(k)
 		ok = false
 	}
-	if !ok && len(s.expires) >= s.size {
-		s.sweep(now, int64(time.Second))
+	if !ok {
+		s.collect(now)
 		if len(s.expires) >= s.size {
 			return false
 		}
 	}
 	if !ok || renew && expires != forever {
-		s.expires[k] = expiry(now, timeout)
+		s.set(k, now, timeout)
 	}
-	if len(s.expires) > s.peak {
-		s.sweep(now, max(int64(timeout)/64, int64(time.Second)))
-		s.peak = max(s.peak, len(s.expires))
-	}
+	s.peak = max(s.peak, len(s.expires))
 	if l == nil {
 		return true
 	}
@@ -262,15 +275,46 @@ func (s *hash[K]) remove(k K) {
 	delete(s.tokens, k)
 }
 
-// sweep takes the expired out, at most once in so long a time.
-func (s *hash[K]) sweep(now, every int64) {
-	if now-s.swept < every {
+// set sets when an element expires.
+func (s *hash[K]) set(k K, now int64, timeout time.Duration) {
+	at := expiry(now, timeout)
+	s.expires[k] = at
+	if at == forever {
 		return
 	}
-	s.swept = now
-	for k, expires := range s.expires {
-		if expires <= now {
-			s.remove(k)
+	i := slices.IndexFunc(s.queues, func(q *queue[K]) bool { return q.timeout == timeout })
+	if i < 0 {
+		i = len(s.queues)
+		s.queues = append(s.queues, &queue[K]{timeout: timeout})
+	}
+	q := s.queues[i]
+	q.all = append(q.all, expiring[K]{k, at})
+	if len(q.all)-q.next > 2*len(s.expires)+64 { // most have been renewed since
+		s.tidy(q)
+	}
+}
+
+// collect takes out what has expired.
+func (s *hash[K]) collect(now int64) {
+	for _, q := range s.queues {
+		for ; q.next < len(q.all) && q.all[q.next].at <= now; q.next++ {
+			if e := q.all[q.next]; s.expires[e.key] == e.at {
+				s.remove(e.key)
+			}
+		}
+		if q.next > len(q.all)/2 {
+			s.tidy(q)
 		}
 	}
+}
+
+// tidy leaves in a queue what counts.
+func (s *hash[K]) tidy(q *queue[K]) {
+	kept := q.all[:0]
+	for _, e := range q.all[q.next:] {
+		if s.expires[e.key] == e.at {
+			kept = append(kept, e)
+		}
+	}
+	q.all, q.next = kept, 0
 }

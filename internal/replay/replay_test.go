@@ -1,0 +1,239 @@
+package replay
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/capture"
+	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/ruleset"
+)
+
+var (
+	start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	host4 = netip.MustParseAddr("192.0.2.2")
+	host6 = netip.MustParseAddr("2001:db8::2")
+)
+
+// scene is a replay of packets that tests make up.
+type scene struct {
+	*testing.T
+	*Replay
+	now time.Time
+}
+
+func newScene(t *testing.T, change func(*Config)) *scene {
+	c := Config{Spec: ruleset.Default()}
+	if change != nil {
+		change(&c)
+	}
+	r, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &scene{t, r, start}
+}
+
+// send adds a packet, a while after the one before.
+func (s *scene) send(p netnstest.Packet, path capture.Path, after time.Duration) {
+	s.Helper()
+	b, err := p.AppendBinary(nil)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.now = s.now.Add(after)
+	s.Add(&capture.Packet{Time: s.now, Data: b, Path: path})
+}
+
+func syn(src string, dst netip.Addr, port uint16) netnstest.Packet {
+	p := netnstest.SYN(netip.MustParseAddr(src), netip.AddrPortFrom(dst, port))
+	p.Src = netip.AddrPortFrom(p.Src.Addr(), 40000)
+	return p
+}
+
+// reply returns what goes the other way.
+func reply(p netnstest.Packet, flags netnstest.TCPFlags) netnstest.Packet {
+	p.Src, p.Dst, p.Flags = p.Dst, p.Src, flags
+	return p
+}
+
+// exchange is a SYN and its answer: of a program that listens, or a reset.
+func (s *scene) exchange(p netnstest.Packet, listens bool) {
+	s.Helper()
+	s.send(p, capture.PathUnknown, time.Second)
+	answer := netnstest.FlagRST | netnstest.FlagACK
+	if listens {
+		answer = netnstest.FlagSYN | netnstest.FlagACK
+	}
+	s.send(reply(p, answer), capture.PathUnknown, time.Millisecond)
+}
+
+func (s *scene) result() *Result {
+	s.Finish()
+	return s.Result()
+}
+
+func (r *Result) offender(t *testing.T, source string) Offender {
+	t.Helper()
+	for _, o := range r.Offenders {
+		if o.Source == netip.MustParsePrefix(source) {
+			return o
+		}
+	}
+	t.Fatalf("%s is not among the offenders %v", source, r.Offenders)
+	return Offender{}
+}
+
+// TestListeners has a port on which a program listens by the answers that come
+// after the first SYN, so that it is not a closed one.
+func TestListeners(t *testing.T) {
+	s := newScene(t, nil)
+	for i := range 20 {
+		s.exchange(syn(fmt.Sprintf("198.51.100.%d", i), host4, 23), true)
+		s.exchange(syn(fmt.Sprintf("2001:db8:%x::1", i+1), host6, 22), true)
+	}
+	s.exchange(syn("203.0.113.1", host4, 3389), false)
+	r := s.result()
+	if len(r.Addrs) != 2 || r.Addrs[0] != host4 || r.Addrs[1] != host6 {
+		t.Errorf("the host has the addresses %v, want %v and %v", r.Addrs, host4, host6)
+	}
+	if len(r.Services) != 2 || !r.Answers {
+		t.Errorf("services %v, want those at ports 22 and 23", r.Services)
+	}
+	if r.Unwanted != 1 || len(r.Offenders) != 1 {
+		t.Errorf("%d SYNs to closed ports, offenders %v, want one", r.Unwanted, r.Offenders)
+	}
+	if o := r.offender(t, "203.0.113.1/32"); o.Kind != (Kind{1, ruleset.CauseTrap}) || o.Port != 3389 || o.Proto != unix.IPPROTO_TCP {
+		t.Errorf("got %+v", o)
+	}
+}
+
+// TestOpen names the ports, as a log does not show them.
+func TestOpen(t *testing.T) {
+	s := newScene(t, func(c *Config) { c.Open = []Port{{23, unix.IPPROTO_TCP}} })
+	s.send(syn("203.0.113.1", host4, 23), capture.Received, 0)
+	s.send(syn("203.0.113.2", host4, 445), capture.Received, 0)
+	r := s.result()
+	if r.offender(t, "203.0.113.2/32"); len(r.Offenders) != 1 {
+		t.Errorf("offenders are %v, want one", r.Offenders)
+	}
+}
+
+// TestLadder has a source come again whenever its ban has ended, with what other
+// settings make of it.
+func TestLadder(t *testing.T) {
+	s := newScene(t, nil)
+	for _, wait := range []time.Duration{0, time.Minute, 11 * time.Minute, time.Hour, 9 * time.Hour, 24 * time.Hour} {
+		s.send(syn("203.0.113.1", host4, 23), capture.Received, wait)
+	}
+	for port := range uint16(6) { // of one /64
+		s.send(syn(fmt.Sprintf("2001:db8:7:7::%d", port+1), host6, 200+port), capture.Received, time.Minute)
+	}
+	r := s.result()
+	if o := r.offender(t, "203.0.113.1/32"); o.Bans != 3 || o.Kind.Step != 3 || o.First != start.Local() {
+		t.Errorf("got %+v, want three bans up to step 3", o)
+	}
+	if o := r.offender(t, "2001:db8:7:7::/64"); o.Kind != (Kind{1, ruleset.CauseScan}) || o.Port != 204 {
+		t.Errorf("got %+v, want a ban for the fifth port", o)
+	}
+	for _, st := range r.Settings {
+		// Traps: of 6 packets, those of the ladder that ban, and those in between.
+		// Scans: from the port on that is one too many.
+		want := map[int]int{1: 6, 3: 4, 5: 2, 10: 0, 0: 0}[st.ScanPorts] + 6
+		if st.DroppedUnwanted != want {
+			t.Errorf("%d ports and %v: %d SYNs dropped, want %d", st.ScanPorts, st.BanTime, st.DroppedUnwanted, want)
+		}
+		bans := map[int]int{1: 5, 2: 2, 3: 3}[len(st.BanTime)]
+		if len(st.BanTime) == 1 {
+			bans = 5
+		}
+		if scans := btoi(st.ScanPorts > 0 && st.ScanPorts < 10); st.Bans-scans != bans {
+			t.Errorf("%d ports and %v: %d bans, want %d", st.ScanPorts, st.BanTime, st.Bans, bans+scans)
+		}
+		if st.Current != (st.ScanPorts == 5 && len(st.BanTime) == 3) {
+			t.Errorf("%d ports and %v: current is %v", st.ScanPorts, st.BanTime, st.Current)
+		}
+	}
+	if r.Unwanted != 12 {
+		t.Errorf("%d SYNs to closed ports, want 12", r.Unwanted)
+	}
+}
+
+// TestFalseAlarm has a visitor who also touches a trap.
+func TestFalseAlarm(t *testing.T) {
+	s := newScene(t, nil)
+	for i, src := range []string{"198.51.100.1", "198.51.100.2", "2001:db8:7:7::1"} {
+		dst := host4
+		if netip.MustParseAddr(src).Is6() {
+			dst = host6
+		}
+		open := syn(src, dst, 443)
+		s.exchange(open, true)
+		if i == 1 { // who only scans
+			s.exchange(syn(src, dst, 23), false)
+			continue
+		}
+		ack := open
+		ack.Flags = netnstest.FlagACK
+		s.send(ack, capture.PathUnknown, time.Millisecond)
+		ack.Flags, ack.Payload = netnstest.FlagACK|netnstest.FlagPSH, []byte("GET / HTTP/1.0\r\n\r\n")
+		s.send(ack, capture.PathUnknown, time.Millisecond)
+		s.exchange(syn(src, dst, 23), false)
+	}
+	r := s.result()
+	for source, want := range map[string]int{"198.51.100.1/32": 1, "198.51.100.2/32": 0, "2001:db8:7:7::/64": 1} {
+		if o := r.offender(t, source); o.Visits != want || want > 0 && o.VisitPort != 443 {
+			t.Errorf("%s: %d visits, last to port %d, want %d to 443", source, o.Visits, o.VisitPort, want)
+		}
+	}
+	if st := r.Settings[0]; st.Visitors != 2 || !st.Current {
+		t.Errorf("%d offenders have used a service, want 2", st.Visitors)
+	}
+}
+
+// TestTimeline has times far apart, and back.
+func TestTimeline(t *testing.T) {
+	s := newScene(t, nil)
+	for i, wait := range []time.Duration{0, time.Second, time.Minute, time.Hour, 40 * 24 * time.Hour, 20 * 365 * 24 * time.Hour, -time.Hour} {
+		s.send(syn("203.0.113.1", host4, uint16(1000+i)), capture.Received, wait)
+	}
+	r := s.result()
+	unwanted, dropped := 0, 0
+	for _, m := range r.Moments {
+		unwanted += m.Unwanted
+		dropped += m.Dropped
+	}
+	if unwanted != 7 || len(r.Moments) > maxMoments || r.Disorder != 1 {
+		t.Errorf("%d SYNs in %d moments, %d out of order; want 7, at most %d, and 1", unwanted, len(r.Moments), r.Disorder, maxMoments)
+	}
+	if dropped != r.Settings[0].DroppedUnwanted {
+		t.Errorf("%d dropped by time, %d in all", dropped, r.Settings[0].DroppedUnwanted)
+	}
+}
+
+// FuzzReplay has no packet crash a replay.
+func FuzzReplay(f *testing.F) {
+	b, err := syn("203.0.113.1", host4, 23).AppendBinary(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b, int64(0), uint8(0), "eth0")
+	f.Add(b, int64(1)<<62, uint8(7), "")
+	r, err := New(Config{Spec: ruleset.Default()})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, now int64, how uint8, in string) {
+		for range 3 {
+			r.Add(&capture.Packet{Time: time.Unix(0, now), In: in, Data: b, Path: capture.Path(how % 6), Verdict: capture.Verdict(how / 64)})
+		}
+		r.Finish()
+		if res := r.Result(); res.Settings[0].Dropped > res.Packets {
+			t.Errorf("%d of %d packets dropped", res.Settings[0].Dropped, res.Packets)
+		}
+	})
+}
