@@ -220,9 +220,9 @@ func (a *agreement) endBans() {
 		tx.FlushSet(a.Open().Set(name))
 		switch s := a.machine.sets[name].set.(type) {
 		case *hash[uint64]:
-			clear(s.expires)
+			s.clear()
 		case *hash[words]:
-			clear(s.expires)
+			s.clear()
 		}
 	}
 	if err := a.Conn.Commit(tx); err != nil {

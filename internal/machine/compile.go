@@ -327,12 +327,12 @@ func (c *compiler) dynset(e *expr.Dynset) error {
 	return nil
 }
 
-func dynsetOf[K interface{ uint64 | words }](s *hash[K], op uint32, timeout time.Duration, l *limit, key func(*Packet) words) step {
+func dynsetOf[K oneOf](s *hash[K], op uint32, timeout time.Duration, l *limit, key func(*Packet) words) step {
 	if op == dynsetDelete {
 		return func(p *Packet) bool {
-			s.remove(s.short(key(p)))
+			s.remove(short[K](key(p)))
 			return true
 		}
 	}
-	return func(p *Packet) bool { return s.put(s.short(key(p)), p.Now, timeout, op == dynsetUpdate, l) }
+	return func(p *Packet) bool { return s.put(short[K](key(p)), p.Now, timeout, op == dynsetUpdate, l) }
 }

@@ -36,6 +36,7 @@ type portOf struct {
 // NewHost returns a host on which the machines stand side by side. Of a packet
 // that opens a connection, the first one decides whether it gets through.
 func NewHost(machines ...*Machine) *Host {
+	share(machines)
 	return &Host{
 		machines: machines, verdicts: make([]Verdict, len(machines)),
 		local: make(map[netip.Addr]bool), services: make(map[Service]bool), open: make(map[portOf]bool),

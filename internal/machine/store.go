@@ -1,0 +1,212 @@
+package machine
+
+import (
+	"slices"
+	"time"
+)
+
+// store has the elements of the sets of one name of several machines: a row for
+// each key, with a lane for each set. The machines look at a packet one after
+// the other and ask for the same keys, so that the first one finds the row for
+// all.
+type store[K oneOf] struct {
+	sets    []*hash[K] // by lane
+	rows    map[K]int32
+	expires []int64  // when the element of a lane expires
+	tokens  []bucket // of the limits that elements have
+	free    []int32
+	queues  []*queue[K] // one for each timeout
+
+	last    K // that was asked for, and
+	lastRow int
+	found   bool
+}
+
+const absent = -1 << 63
+
+// queue has the elements that were added with one timeout, or renewed with it,
+// in the order in which they expire.
+type queue[K oneOf] struct {
+	timeout time.Duration
+	all     []expiring[K]
+	next    int // those before have expired
+	room    int // for so many: most have been renewed since, if there are more
+}
+
+type expiring[K oneOf] struct {
+	key   K
+	at    int64
+	lanes uint32
+}
+
+// newStore makes a store for sets, and takes over the elements that they have.
+func newStore[K oneOf](sets ...*hash[K]) {
+	st := &store[K]{sets: sets, rows: make(map[K]int32)}
+	for lane, s := range sets {
+		old, oldLane := s.store, s.lane
+		s.store, s.lane, s.count = st, lane, 0
+		if old == nil {
+			continue
+		}
+		for k, row := range old.rows {
+			if at := old.expires[int(row)+oldLane]; at != absent {
+				s.count++
+				row := st.row(k)
+				st.expires[row+lane] = at
+				if at != forever {
+					st.push(k, lane, at, 0)
+				}
+			}
+		}
+	}
+}
+
+// find returns where the row of a key begins.
+func (st *store[K]) find(k K) (row int, ok bool) {
+	if k == st.last {
+		return st.lastRow, st.found
+	}
+	at, ok := st.rows[k]
+	st.last, st.lastRow, st.found = k, int(at), ok
+	return int(at), ok
+}
+
+// row returns where the row of a key begins, a new one if there is none.
+func (st *store[K]) row(k K) int {
+	if row, ok := st.find(k); ok {
+		return row
+	}
+	var row int32
+	if n := len(st.free); n > 0 {
+		row, st.free = st.free[n-1], st.free[:n-1]
+	} else {
+		row = int32(len(st.expires))
+		for range st.sets {
+			st.expires = append(st.expires, absent)
+		}
+	}
+	st.rows[k] = row
+	st.last, st.lastRow, st.found = k, int(row), true
+	return int(row)
+}
+
+// bucket returns the tokens of the limit of an element.
+func (st *store[K]) bucket(at int) *bucket {
+	if n := len(st.expires) - len(st.tokens); n > 0 {
+		st.tokens = append(st.tokens, make([]bucket, n)...)
+	}
+	return &st.tokens[at]
+}
+
+// set sets when an element expires.
+func (st *store[K]) set(k K, row, lane int, now int64, timeout time.Duration) {
+	at := expiry(now, timeout)
+	st.expires[row+lane] = at
+	if at != forever {
+		st.push(k, lane, at, timeout)
+	}
+}
+
+func (st *store[K]) push(k K, lane int, at int64, timeout time.Duration) {
+	i := slices.IndexFunc(st.queues, func(q *queue[K]) bool { return q.timeout == timeout })
+	if i < 0 {
+		i = len(st.queues)
+		st.queues = append(st.queues, &queue[K]{timeout: timeout})
+	}
+	q := st.queues[i]
+	if n := len(q.all); n > q.next && q.all[n-1].key == k && q.all[n-1].at == at { // by another machine
+		q.all[n-1].lanes |= 1 << lane
+		return
+	}
+	q.all = append(q.all, expiring[K]{k, at, 1 << lane})
+	if len(q.all) > q.room {
+		st.tidy(q)
+	}
+}
+
+func (st *store[K]) remove(k K, row, lane int) {
+	if st.expires[row+lane] == absent {
+		return
+	}
+	st.expires[row+lane] = absent
+	st.sets[lane].count--
+	for _, at := range st.expires[row:][:len(st.sets)] {
+		if at != absent {
+			return
+		}
+	}
+	delete(st.rows, k)
+	st.free = append(st.free, int32(row))
+	if k == st.last {
+		st.found = false
+	}
+}
+
+// collect takes out what has expired.
+func (st *store[K]) collect(now int64) {
+	for _, q := range st.queues {
+		for ; q.next < len(q.all) && q.all[q.next].at <= now; q.next++ {
+			st.expire(q.all[q.next])
+		}
+		if q.next > len(q.all)/2 {
+			st.tidy(q)
+		}
+	}
+}
+
+func (st *store[K]) expire(e expiring[K]) {
+	row, ok := st.rows[e.key]
+	for lane := range st.sets {
+		if ok && e.lanes&(1<<lane) != 0 && st.expires[int(row)+lane] == e.at {
+			st.remove(e.key, int(row), lane)
+		}
+	}
+}
+
+// tidy leaves in a queue what counts.
+func (st *store[K]) tidy(q *queue[K]) {
+	kept := q.all[:0]
+	for _, e := range q.all[q.next:] {
+		row, ok := st.rows[e.key]
+		counts := false
+		for lane := range st.sets {
+			counts = counts || ok && e.lanes&(1<<lane) != 0 && st.expires[int(row)+lane] == e.at
+		}
+		if counts {
+			kept = append(kept, e)
+		}
+	}
+	q.all, q.next, q.room = kept, 0, 2*len(kept)+64
+}
+
+// share has the sets of each name of several machines share a store.
+func share(machines []*Machine) {
+	for _, name := range names(machines) {
+		var short []*hash[uint64]
+		var long []*hash[words]
+		for _, m := range machines {
+			if s := m.sets[name]; s != nil {
+				switch s := s.set.(type) {
+				case *hash[uint64]:
+					short = append(short, s)
+				case *hash[words]:
+					long = append(long, s)
+				}
+			}
+		}
+		if len(short) > 1 {
+			newStore(short...)
+		}
+		if len(long) > 1 {
+			newStore(long...)
+		}
+	}
+}
+
+func names(machines []*Machine) (all []string) {
+	for _, m := range machines {
+		all = append(all, m.names...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
