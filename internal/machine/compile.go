@@ -8,7 +8,6 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -227,48 +226,68 @@ func (c *compiler) compare(e *expr.Cmp) error {
 	return nil
 }
 
+// key reads a key of a set: of at most 8 bytes as one word, or else as words.
+type key struct {
+	word  func(p *Packet) uint64
+	words func(p *Packet) words
+}
+
 // set returns a set of the table, and what reads its key from a register on.
-func (c *compiler) set(name string, register uint32) (set, *Set, func(p *Packet) words, error) {
+func (c *compiler) set(name string, register uint32) (*Set, key, error) {
 	s := c.m.sets[name]
 	if s == nil {
-		return nil, nil, nil, fmt.Errorf("there is no set %q", name)
+		return nil, key{}, fmt.Errorf("there is no set %q", name)
 	}
 	first, second, err := c.reg.key(register, s.Type.Len())
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("the key of %s: %w", name, err)
+		return nil, key{}, fmt.Errorf("the key of %s: %w", name, err)
+	}
+	k := key{
+		word:  func(p *Packet) uint64 { hi, _ := first(p); return hi },
+		words: func(p *Packet) words { hi, lo := first(p); return words{hi, lo} },
 	}
 	if second == nil {
-		return s.set, s, func(p *Packet) words { hi, lo := first(p); return words{hi, lo} }, nil
+		return s, k, nil
 	}
 	port := *second
-	if s.Type == nftset.IPv4AddrPort {
-		return s.set, s, func(p *Packet) words {
-			hi, _ := first(p)
-			low, _ := port(p)
-			return words{hi | low>>32}
-		}, nil
+	k.word = func(p *Packet) uint64 { // an IPv4 address and a port
+		hi, _ := first(p)
+		low, _ := port(p)
+		return hi | low>>32
 	}
-	return s.set, s, func(p *Packet) words {
+	k.words = func(p *Packet) words {
 		hi, lo := first(p)
 		low, _ := port(p)
 		return words{hi, lo, low}
-	}, nil
+	}
+	if s.Type.Len() <= 8 {
+		k.words = func(p *Packet) words { return words{k.word(p)} }
+	}
+	return s, k, nil
 }
 
 func (c *compiler) lookup(e *expr.Lookup) error {
 	if e.IsDestRegSet {
 		return errUnknown
 	}
-	s, _, key, err := c.set(e.SetName, e.SourceRegister)
+	set, key, err := c.set(e.SetName, e.SourceRegister)
 	if err != nil {
 		return err
 	}
-	invert := e.Invert
-	switch s := s.(type) {
-	case *hash[uint64]: // as most are, and the loops that packets go through
-		c.do(func(p *Packet) bool { return s.has(key(p)[0], p.Now) != invert })
-	default:
-		c.do(func(p *Packet) bool { return s.contains(key(p), p.Now) != invert })
+	invert, word, long := e.Invert, key.word, key.words
+	switch s := set.set.(type) {
+	case *hash[uint64]:
+		c.do(func(p *Packet) bool { return s.has(word(p), p.Now) != invert })
+	case *bitmap:
+		c.do(func(p *Packet) bool { return s.has(word(p)) != invert })
+	case *intervals:
+		if set.Type.Len() <= 8 {
+			c.do(func(p *Packet) bool { return s.has(word(p), p.Now) != invert })
+			break
+		}
+		c.do(func(p *Packet) bool { return s.contains(long(p), p.Now) != invert })
+	case *hash[words]:
+		c.do(func(p *Packet) bool { return s.has(long(p), p.Now) != invert })
 	}
 	return nil
 }
@@ -296,7 +315,7 @@ func (c *compiler) dynset(e *expr.Dynset) error {
 			return err
 		}
 	}
-	s, desc, key, err := c.set(e.SetName, e.SrcRegKey)
+	desc, key, err := c.set(e.SetName, e.SrcRegKey)
 	if err != nil {
 		return err
 	}
@@ -305,11 +324,11 @@ func (c *compiler) dynset(e *expr.Dynset) error {
 		timeout = desc.Timeout
 	}
 	var add step
-	switch s := s.(type) {
+	switch s := desc.set.(type) {
 	case *hash[uint64]:
-		add = dynsetOf(s, e.Operation, timeout, l, key)
+		add = dynsetOf(s, e.Operation, timeout, l, key.word)
 	case *hash[words]:
-		add = dynsetOf(s, e.Operation, timeout, l, key)
+		add = dynsetOf(s, e.Operation, timeout, l, key.words)
 	default:
 		return fmt.Errorf("set %s cannot be added to", e.SetName)
 	}
@@ -319,7 +338,7 @@ func (c *compiler) dynset(e *expr.Dynset) error {
 			if !inner(p) {
 				return false
 			}
-			p.added = Added{desc, key(p)}
+			p.added = Added{desc, key.words(p)}
 			return true
 		}
 	}
@@ -327,12 +346,12 @@ func (c *compiler) dynset(e *expr.Dynset) error {
 	return nil
 }
 
-func dynsetOf[K oneOf](s *hash[K], op uint32, timeout time.Duration, l *limit, key func(*Packet) words) step {
+func dynsetOf[K oneOf](s *hash[K], op uint32, timeout time.Duration, l *limit, key func(*Packet) K) step {
 	if op == dynsetDelete {
 		return func(p *Packet) bool {
-			s.remove(short[K](key(p)))
+			s.remove(key(p))
 			return true
 		}
 	}
-	return func(p *Packet) bool { return s.put(short[K](key(p)), p.Now, timeout, op == dynsetUpdate, l) }
+	return func(p *Packet) bool { return s.put(key(p), p.Now, timeout, op == dynsetUpdate, l) }
 }

@@ -49,8 +49,6 @@ func (s *hash[K]) has(k K, now int64) bool {
 	return ok && s.store.expires[row+s.lane] > now
 }
 
-func (s *hash[K]) contains(w words, now int64) bool { return s.has(short[K](w), now) }
-
 func (s *hash[K]) add(el nftset.Element, now int64) error {
 	if !s.put(short[K](wordsOf(el.From)), now, cmp.Or(el.Timeout, s.Timeout), true, nil) {
 		return fmt.Errorf("add %v to %s: it is full", el.From, s.Name)
