@@ -120,7 +120,8 @@ func (p *cli) replayFiles(r *replay.Replay, files []string) error {
 	bar := p.progress()
 	defer bar.end()
 	for i, name := range files {
-		if err := p.replayFile(r, name, func(part float64) { bar.show(name, (float64(i)+part)/float64(len(files))) }); err != nil {
+		part := func(part float64) { bar.show(name, (float64(i)+part)/float64(len(files))) }
+		if err := p.replayFile(r, name, part, bar.end); err != nil {
 			return err
 		}
 	}
@@ -166,7 +167,8 @@ const (
 	barEvery   = 1 << 12 // packets
 )
 
-func (p *cli) replayFile(r *replay.Replay, name string, show func(part float64)) error {
+// replayFile shows which part of a file is read, and hides that while it warns.
+func (p *cli) replayFile(r *replay.Replay, name string, show func(part float64), hide func()) error {
 	in, err := capture.Open(name)
 	if err != nil {
 		return err
@@ -175,6 +177,7 @@ func (p *cli) replayFile(r *replay.Replay, name string, show func(part float64))
 	damages := 0
 	defer func() {
 		if more := damages - maxDamages; more > 0 {
+			hide()
 			p.warn("%s: %d more records cannot be used", name, more)
 		}
 	}()
@@ -192,6 +195,7 @@ func (p *cli) replayFile(r *replay.Replay, name string, show func(part float64))
 			return nil
 		case errors.As(err, new(*capture.DamageError)):
 			if damages++; damages <= maxDamages {
+				hide()
 				p.warn("%v: passed over", err)
 			}
 		default:
