@@ -302,6 +302,7 @@ func (p *cli) remember(c *nftset.Conn, w watcher, before *copied) error {
 	if before.known {
 		table = h.Handle
 	}
+	before.rows.SetObserves(h.Observe)
 	if w != nil {
 		return w.Swapped(h.Handle, before.rows)
 	}

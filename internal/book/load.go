@@ -73,6 +73,7 @@ func encode(w io.Writer, h Header, rows iter.Seq[Row]) error {
 func Decode(r io.Reader, c Config) (*Book, Report, error) {
 	b := New(c.MaxRows)
 	report, err := b.load(io.LimitReader(r, maxBytes(b.max)), c, nil)
+	b.observes = report.Saved.Observe
 	return b, report, err
 }
 

@@ -121,7 +121,9 @@ func (c *Client) Swapping() error {
 func (c *Client) Swapped(handle uint64, rows *book.Book) error {
 	const what = "tell the watcher what was put back"
 	var body bytes.Buffer
-	if err := book.Encode(&body, book.Here(handle), book.ReadClock(), rows.Rows()); err != nil {
+	here := book.Here(handle)
+	here.Observe = rows.Observes()
+	if err := book.Encode(&body, here, book.ReadClock(), rows.Rows()); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	path := SwappedPath + "?table=" + strconv.FormatUint(handle, 10)

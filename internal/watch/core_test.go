@@ -514,3 +514,24 @@ func TestAllowanceIsSplit(t *testing.T) {
 		}
 	}
 }
+
+// A table that is put back observing has what was only observed stay that.
+func TestSwappedIntoObserving(t *testing.T) {
+	for _, p := range pair {
+		m := newModel(t, 1)
+		m.offend(p)
+		rows := book.New(0)
+		rows.Learn(book.Row{
+			Source: p, Banned: true, Timeout: m.bans[p].timeout, Until: m.bans[p].until, Cause: ruleset.CauseTrap,
+			Step: 1, StepUntil: m.steps[p].until, Observed: true,
+		})
+		rows.SetObserves(true)
+		m.observes, m.handle = true, m.handle+1
+		m.pass(time.Second)
+		m.core.onSwapped(m.handle, rows, m.now)
+		m.drain()
+		if row, _ := m.core.book.Get(p); !row.Observed || !m.core.book.Observes() {
+			t.Errorf("%v is remembered as %+v", p, row)
+		}
+	}
+}

@@ -138,6 +138,8 @@ func (k *core) onSwapped(handle uint64, rows *book.Book, now book.Clock) {
 		k.book.Put(row)
 	}
 	k.book.SetTable(handle)
+	k.book.SetObserves(rows.Observes())
+	t.observesAt = 0
 }
 
 // onTableGone handles the end of the table, and of all its sets.
