@@ -42,8 +42,8 @@ of the table's counters, to the packet. A running watcher notes each ban as it
 is made; without one, portmon save and apply note the bans that there are, and
 the ports stay unknown.`,
 		Example: `  portmon report
-  # by cron, each Monday
-  portmon report --days 7 --html - | mail -a "Content-Type: text/html" -s portmon root`,
+  # a page for a mail or an archive
+  portmon report --days 7 --html week.html`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			return errors.Join(noArgs(cmd, args), noTwoOf(cmd, "html", "json"))
 		},
