@@ -136,7 +136,7 @@ func tcpdump(t *testing.T, h *netnstest.Host) *capture.Reader {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), lab.LongPatience) // or until a packet is lost
 	cmd := exec.CommandContext(ctx, path, "-n", "-p", "-U", "--immediate-mode", "-B", "8192", "-s", "128", "-Z", "root", "-i", "any", "-w", "-")
 	cmd.Stdout = write
 	stderr, err := cmd.StderrPipe()
