@@ -96,6 +96,24 @@ func prefixed(prefix, s string) string {
 
 func (p *page) line(s string) { p.WriteString(strings.TrimRight(s, " ") + "\n") }
 
+// cut makes foreign text such as the terminal can show, of some characters at
+// most.
+func (p *page) cut(s string, limit int) string {
+	s = text.Shorten(text.Printable(s), limit)
+	if p.Unicode {
+		return s
+	}
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '…':
+			return '~'
+		case r > '~':
+			return '?'
+		}
+		return r
+	}, s)
+}
+
 func (p *page) heading(s string) { p.line("\n" + p.Paint(s, Heading)) }
 
 func (p *page) glyph(unicode, ascii string) string {
@@ -107,9 +125,9 @@ func (p *page) glyph(unicode, ascii string) string {
 
 // both writes what is to be on the left and on the right of a line, or of two.
 func (p *page) both(left, right string, as Style) {
+	left = p.cut(left, Columns-1)
 	gap := Columns - utf8.RuneCountInString(left) - len(right)
 	if gap < 1 {
-		left = text.Shorten(left, Columns-1)
 		p.line(p.Paint(left, as) + "\n" + right)
 		return
 	}
@@ -227,7 +245,7 @@ func (p *page) item(it Item, highest uint64, name, what, bar int, as Style) stri
 	if it.Name != stats.Other {
 		drawn = p.bar(it.Count, highest, bar)
 	}
-	return fmt.Sprintf("  %-*s%-*s%8s %s%s", name, text.Printable(it.Name), what, text.Shorten(text.Printable(it.What), max(what-2, 0)),
+	return fmt.Sprintf("  %-*s%-*s%8s %s%s", name, p.cut(it.Name, name), what, p.cut(it.What, max(what-2, 0)),
 		number(it.Count), p.Paint(drawn, as), strings.Repeat(" ", max(bar-utf8.RuneCountInString(drawn), 0)))
 }
 
@@ -269,7 +287,7 @@ func (p *page) sources(title string, sources []Source, r *Report, last func(*Sou
 			p.line("  " + source)
 			source = ""
 		}
-		p.line(fmt.Sprintf("  %-24s%8d%6s  %-10s%-9s%s", source, s.Offences, tier, dash(s.Port), r.left(s), text.Shorten(text.Printable(last(s)), 18)))
+		p.line(fmt.Sprintf("  %-24s%8d%6s  %-10s%-9s%s", source, s.Offences, tier, dash(s.Port), r.left(s), p.cut(last(s), 18)))
 	}
 }
 
