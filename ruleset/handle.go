@@ -35,6 +35,14 @@ func (h *Handle) Refresh() error {
 	return err
 }
 
+// Recount reads the counters again, and the state only if it has changed since.
+func (h *Handle) Recount() error {
+	if now, err := h.c.Generation(); err != nil || !h.Exists || now != h.Generation {
+		return h.Refresh()
+	}
+	return h.readCounters(h.c)
+}
+
 // Retry calls f, and again with the state read anew if one of the sets is not
 // there: an [Apply] that changes the ladder makes and deletes some. Once the
 // table is gone it returns what f did.

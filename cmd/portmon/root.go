@@ -56,7 +56,7 @@ run.`,
 	p.ui.config = &p.configFile
 	cobra.CheckErr(root.MarkPersistentFlagFilename("config", "toml"))
 	root.AddCommand(
-		applyCommand(p), confirmCommand(p), keeperCommand(p), listCommand(p), whyCommand(p), statusCommand(p), eventsCommand(p),
+		applyCommand(p), confirmCommand(p), keeperCommand(p), listCommand(p), whyCommand(p), statusCommand(p), eventsCommand(p), topCommand(p),
 		banCommand(p), unbanCommand(p), allowCommand(p), disallowCommand(p),
 		watchCommand(p), saveCommand(p), removeCommand(p), testCommand(p), replayCommand(p),
 		reportCommand(p), configCommand(p), versionCommand(p),

@@ -99,6 +99,7 @@ func setUpScript(env *testscript.Env) error {
 //	watch ARGS             run portmon watch in the background, and go on when it is ready
 //	unwatch SIGNAL         send a signal (TERM, KILL) to it, and go on when it has ended; its log is then in watch.log
 //	hangup                 send it SIGHUP, and go on when it has read its configuration again
+//	terminal COMMAND       run a shell command on the host in a terminal; see onTerminal
 //	reboot                 go on with another host, which has the same files
 //	elsewhere [CODE] ARGS  run portmon on another host that has the same files
 //	await COMMAND          run a shell command as pipe does, again and again until it succeeds
@@ -125,6 +126,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"unwatch":   scriptUnwatch,
 	"hangup":    scriptHangup,
 	"await":     scriptAwait,
+	"terminal":  scriptTerminal,
 	"elsewhere": scriptElsewhere,
 	"reboot":    scriptReboot,
 	"probe":     scriptProbe,

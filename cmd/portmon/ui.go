@@ -10,21 +10,28 @@ package main
 //   - Colours appear only on a terminal, and never with NO_COLOR or TERM=dumb.
 //     They say nothing that the words do not.
 //   - Foreign text, from a file or the kernel, is escaped before it is printed.
+//   - What fills the terminal restores it, however it ends.
 //   - Data is buffered. A failure to write it is an error like any other.
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"os"
+	"os/signal"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
+
+	tea "charm.land/bubbletea/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/text"
 )
@@ -32,6 +39,7 @@ import (
 // ui writes the output of a command.
 type ui struct {
 	out       *bufio.Writer // data
+	terminal  io.Writer     // where data goes, for what fills it
 	err       io.Writer     // all else
 	outColour bool
 	errColour bool
@@ -43,6 +51,7 @@ func newUI(e env) ui {
 	colour := e.getenv("NO_COLOR") == "" && e.getenv("TERM") != "dumb"
 	return ui{
 		out:       bufio.NewWriterSize(e.stdout, 64<<10),
+		terminal:  e.stdout,
 		err:       e.stderr,
 		outColour: colour && e.width(e.stdout) > 0,
 		errColour: colour && e.width(e.stderr) > 0,
@@ -197,6 +206,35 @@ func (u *ui) finish(err error) int {
 func (u *ui) flush() error {
 	if err := u.out.Flush(); err != nil {
 		return fmt.Errorf("write standard output: %w", err)
+	}
+	return nil
+}
+
+// screen fills the terminal with what a model shows until it quits, and restores
+// the terminal however that ends. feed runs beside it, and sends it messages.
+func (u *ui) screen(m tea.Model, in io.Reader, feed func(ctx context.Context, show func(any))) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := tea.NewProgram(m, tea.WithInput(in), tea.WithOutput(u.terminal), tea.WithFPS(20))
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, unix.SIGHUP)
+	defer signal.Stop(hangup)
+	var fed sync.WaitGroup
+	fed.Go(func() { feed(ctx, func(msg any) { p.Send(msg) }) })
+	fed.Go(func() {
+		select {
+		case <-hangup:
+			p.Quit()
+		case <-ctx.Done():
+		}
+	})
+	_, err := p.Run()
+	cancel()
+	fed.Wait()
+	if errors.Is(err, tea.ErrInterrupted) {
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("show the screen: %w", err)
 	}
 	return nil
 }

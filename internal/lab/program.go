@@ -60,6 +60,7 @@ var Programs = []Outside{
 	{"systemd-analyze", "systemd", "the units"},
 	{"tar", "tar", "the packages"},
 	{"tcpdump", "tcpdump", "captures by tcpdump"},
+	{"tmux", "tmux", "portmon top"},
 	{"true", "coreutils", "commands for notices"},
 	{"unshare", "util-linux", "installation of the deb"},
 }

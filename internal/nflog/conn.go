@@ -19,7 +19,7 @@ import (
 
 // ErrBusy reports that the group has a listener already. The error of [Dial]
 // names the group before it.
-var ErrBusy = errors.New("is taken: is another `portmon watch` running?")
+var ErrBusy = errors.New("is taken: is another `portmon watch` or `portmon top` running?")
 
 // Config holds the options of [Dial].
 type Config struct {

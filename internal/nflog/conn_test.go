@@ -21,7 +21,7 @@ func TestGroupIsTaken(t *testing.T) {
 	if !errors.Is(err, ErrBusy) || errors.Is(err, os.ErrPermission) {
 		t.Fatalf("second listener: %v, want ErrBusy", err)
 	}
-	if got, want := err.Error(), "netlink log group 513 is taken: is another `portmon watch` running?"; got != want {
+	if got, want := err.Error(), "netlink log group 513 is taken: is another `portmon watch` or `portmon top` running?"; got != want {
 		t.Errorf("error %q, want %q", got, want)
 	}
 	other, err := Dial(&Config{Group: group + 1, NetNS: l.Host.FD()})

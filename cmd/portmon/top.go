@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portmon/portmon/internal/events"
+	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/internal/top"
+	"github.com/portmon/portmon/ruleset"
+)
+
+func topCommand(p *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "top",
+		Short: "show what happens, as it happens",
+		Long: `Top fills the terminal with what the table does: packets dropped each second, how
+full the sets are, and bans as they are made, or the longest bans. The keys are
+shown at the bottom: the selected source can be explained as by portmon why,
+and, once that is confirmed, banned, unbanned or allowed as by the commands of
+these names.
+
+Events come from the watcher. Without one, top listens to the log group of the
+table itself; until it ends, no watcher can start. If another program listens
+there, top only sees the bans that it finds in the sets every few seconds.`,
+		Example: `  portmon top
+  # without colours
+  NO_COLOR=1 portmon top`,
+		Args:    noArgs,
+		PreRunE: p.findState,
+		RunE: func(*cobra.Command, []string) error {
+			keys, _ := p.stdin.(io.Writer) // a file is both
+			if p.columns == 0 || p.width(keys) == 0 || p.getenv("TERM") == "dumb" {
+				return &hinted{errors.New("top needs a terminal"), "`portmon status`, `portmon list` and `portmon events` do not"}
+			}
+			if err := p.withTable(func(*ruleset.Handle) error { return nil }); err != nil {
+				return err
+			}
+			host, _ := os.Hostname() // top can do without
+			screen := top.New(top.Options{
+				Host: text.Printable(host), Colour: p.outColour, Unicode: p.unicode(), Zone: p.now().Location(), Do: p.doForTop,
+			})
+			return p.screen(screen, p.stdin, p.feedTop)
+		},
+	}
+}
+
+// unicode reports whether the terminal shows characters that are not ASCII, by
+// the variables that say so.
+func (p *cli) unicode() bool {
+	locale := strings.ToLower(cmp.Or(p.getenv("LC_ALL"), p.getenv("LC_CTYPE"), p.getenv("LANG")))
+	return strings.Contains(locale, "utf-8") || strings.Contains(locale, "utf8")
+}
+
+// doForTop runs one of our commands on a source, and returns what it prints.
+func (p *cli) doForTop(command string, source netip.Prefix) top.Result {
+	var out bytes.Buffer
+	e := p.env
+	e.stdin, e.stdout, e.stderr = strings.NewReader(""), &out, &out
+	target := text.Prefix(source)
+	if command == "why" {
+		target = source.Addr().String()
+	}
+	args := []string{command, target}
+	if p.configFile != "" {
+		args = append(args, "--config", p.configFile)
+	}
+	run(e, args)
+	return top.Result{Title: "portmon " + strings.Join(args[:2], " "), Text: out.String()}
+}
+
+// longestBans is how many bans top shows, and newestBans how many of those made
+// since the last time, in case there is no other news of them.
+const (
+	longestBans = 1000
+	newestBans  = 200
+)
+
+// readBans reads the longest bans, and those that were made after a moment,
+// unless that is zero.
+func (p *cli) readBans(h *ruleset.Handle, after time.Time) (b top.Bans, err error) {
+	longer := func(x, y top.Ban) int {
+		switch {
+		case x.Until.Equal(y.Until):
+			return text.ComparePrefixes(x.Prefix, y.Prefix)
+		case x.Until.IsZero():
+			return -1
+		case y.Until.IsZero():
+			return 1
+		}
+		return y.Until.Compare(x.Until)
+	}
+	for e, err := range h.Bans() {
+		if err != nil {
+			return b, err
+		}
+		now := p.now()
+		for _, prefix := range e.Prefixes() {
+			v := newBan(e, prefix, now)
+			shown := top.Ban{Prefix: prefix, Tier: v.Step, Cause: v.Cause.String(), Since: v.since(), Remark: v.remark()}
+			if v.Remaining > 0 {
+				shown.Until = now.Add(v.Remaining)
+			}
+			if b.Total++; !after.IsZero() && shown.Since.After(after) && len(b.New) < newestBans {
+				b.New = append(b.New, top.Event{Event: events.Event{
+					Time: events.Time{Time: shown.Since}, Event: "banned", Mode: h.Mode(), Prefix: prefix, Cause: shown.Cause, Tier: shown.Tier,
+				}})
+			}
+			if b.Longest = append(b.Longest, shown); len(b.Longest) >= 2*longestBans {
+				slices.SortFunc(b.Longest, longer)
+				b.Longest = b.Longest[:longestBans]
+			}
+		}
+	}
+	slices.SortFunc(b.Longest, longer)
+	b.Longest = b.Longest[:min(len(b.Longest), longestBans)]
+	return b, nil
+}
