@@ -62,8 +62,12 @@ explained in docs/events.md.`,
 			defer w.Close()
 			ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 			defer stop()
-			return w.Events(ctx, last, follow, func(e *events.Event) error {
-				p.print("%s", format(e))
+			return w.Events(ctx, last, follow, func(line []byte) error {
+				e, err := events.Decode(line)
+				if err != nil {
+					return err
+				}
+				p.print("%s", format(&e))
 				if follow {
 					return p.flush()
 				}

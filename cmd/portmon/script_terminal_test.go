@@ -17,7 +17,10 @@ var onTerminal = map[string]string{
 	"terminal": `exec tmux -S SOCKET "$@"`,
 	"screen":   `exec tmux -S SOCKET capture-pane -p "$@"`,
 	"keys":     `exec tmux -S SOCKET send-keys "$@"`,
-	"top-pid":  `read -r pid _ < /proc/$(tmux -S SOCKET display-message -p '#{pane_pid}')/task/*/children && echo "$pid"`,
+	"top-pid": `shell=$(tmux -S SOCKET display-message -p '#{pane_pid}')
+for stat in /proc/[0-9]*/stat; do
+	read -r pid _ _ parent _ < "$stat" && if [ "$parent" = "$shell" ]; then echo "$pid"; fi
+done 2>/dev/null`,
 }
 
 // scriptTerminal runs a shell command on the host in a terminal of 80 columns

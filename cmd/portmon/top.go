@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"io"
 	"net/netip"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/events"
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/internal/top"
 	"github.com/portmon/portmon/ruleset"
@@ -49,7 +51,9 @@ there, top only sees the bans that it finds in the sets every few seconds.`,
 			screen := top.New(top.Options{
 				Host: text.Printable(host), Colour: p.outColour, Unicode: p.unicode(), Zone: p.now().Location(), Do: p.doForTop,
 			})
-			return p.screen(screen, p.stdin, p.feedTop)
+			places := p.places()
+			defer places.Close()
+			return p.screen(screen, p.stdin, func(ctx context.Context, show func(any)) { p.feedTop(ctx, places, show) })
 		},
 	}
 }
@@ -87,7 +91,7 @@ const (
 
 // readBans reads the longest bans, and those that were made after a moment,
 // unless that is zero.
-func (p *cli) readBans(h *ruleset.Handle, after time.Time) (b top.Bans, err error) {
+func (p *cli) readBans(h *ruleset.Handle, places *geo.DB, after time.Time) (b top.Bans, err error) {
 	longer := func(x, y top.Ban) int {
 		switch {
 		case x.Until.Equal(y.Until):
@@ -111,9 +115,10 @@ func (p *cli) readBans(h *ruleset.Handle, after time.Time) (b top.Bans, err erro
 				shown.Until = now.Add(v.Remaining)
 			}
 			if b.Total++; !after.IsZero() && shown.Since.After(after) && len(b.New) < newestBans {
-				b.New = append(b.New, top.Event{Event: events.Event{
+				b.New = append(b.New, events.Event{
 					Time: events.Time{Time: shown.Since}, Event: "banned", Mode: h.Mode(), Prefix: prefix, Cause: shown.Cause, Tier: shown.Tier,
-				}})
+					Place: places.Of(prefix),
+				})
 			}
 			if b.Longest = append(b.Longest, shown); len(b.Longest) >= 2*longestBans {
 				slices.SortFunc(b.Longest, longer)
@@ -123,5 +128,8 @@ func (p *cli) readBans(h *ruleset.Handle, after time.Time) (b top.Bans, err erro
 	}
 	slices.SortFunc(b.Longest, longer)
 	b.Longest = b.Longest[:min(len(b.Longest), longestBans)]
+	for i := range b.Longest {
+		b.Longest[i].Place = places.Of(b.Longest[i].Prefix)
+	}
 	return b, nil
 }

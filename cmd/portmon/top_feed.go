@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/internal/events"
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/nflog"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/internal/top"
@@ -27,21 +29,20 @@ const (
 	// topShare is the part of the time that reading sets may take: one in so
 	// many.
 	topShare = 400
-	// topFirst is how many earlier events are shown, and topWaiting how many may
-	// wait to be shown.
-	topFirst, topWaiting = 200, 1000
+	// topListed is how many events are listed each time; more are only counted.
+	topListed = 50
 )
 
 // feedTop sends to the screen what it shows, until the context ends.
-func (p *cli) feedTop(ctx context.Context, show func(any)) {
+func (p *cli) feedTop(ctx context.Context, places *geo.DB, show func(any)) {
 	var parts sync.WaitGroup
 	waiting := &batch{}
 	parts.Go(func() { p.lookForTop(ctx, show) })
-	parts.Go(func() { p.listForTop(ctx, show) })
-	parts.Go(func() { p.hearForTop(ctx, show, waiting) })
+	parts.Go(func() { p.listForTop(ctx, places, show) })
+	parts.Go(func() { p.hearForTop(ctx, places, show, waiting) })
 	parts.Go(func() {
 		for wait(ctx, topEvery) {
-			if all := waiting.take(); len(all) > 0 {
+			if all := waiting.take(p.now()); len(all) > 0 {
 				show(all)
 			}
 		}
@@ -49,25 +50,36 @@ func (p *cli) feedTop(ctx context.Context, show func(any)) {
 	parts.Wait()
 }
 
-// batch holds events until they are shown.
+// batch holds the last events until they are shown, as what decodes them: most of
+// very many are never looked at.
 type batch struct {
-	mu  sync.Mutex
-	all top.Batch
+	mu      sync.Mutex
+	last    []func() (events.Event, error)
+	leftOut int
 }
 
-func (b *batch) add(e events.Event) {
+func (b *batch) add(e func() (events.Event, error)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.all = append(b.all, top.Event{Event: e}); len(b.all) > topWaiting {
-		b.all = b.all[1:] // the screen would not have shown it any more
+	if b.last = append(b.last, e); len(b.last) > topListed {
+		b.last = b.last[1:]
+		b.leftOut++
 	}
 }
 
-func (b *batch) take() top.Batch {
+func (b *batch) take(now time.Time) (all top.Batch) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	all := b.all
-	b.all = nil
+	last, leftOut := b.last, b.leftOut
+	b.last, b.leftOut = nil, 0
+	b.mu.Unlock()
+	if leftOut > 0 {
+		all = append(all, events.Event{Time: events.Time{Time: now}, Event: "not_listed", Count: leftOut})
+	}
+	for _, decode := range last {
+		if e, err := decode(); err == nil {
+			all = append(all, e)
+		}
+	}
 	return all
 }
 
@@ -109,7 +121,7 @@ func (p *cli) lookForTop(ctx context.Context, show func(any)) {
 }
 
 // listForTop sends the longest bans.
-func (p *cli) listForTop(ctx context.Context, show func(any)) {
+func (p *cli) listForTop(ctx context.Context, places *geo.DB, show func(any)) {
 	var last time.Time
 	p.againAndAgain(ctx, show, func(h *ruleset.Handle) (time.Duration, error) {
 		start := time.Now()
@@ -118,7 +130,7 @@ func (p *cli) listForTop(ctx context.Context, show func(any)) {
 		}
 		var bans top.Bans
 		now := p.now()
-		err := withSets(h, func() (err error) { bans, err = p.readBans(h, last); return err })
+		err := withSets(h, func() (err error) { bans, err = p.readBans(h, places, last); return err })
 		if err == nil {
 			last = now
 			show(bans)
@@ -156,20 +168,24 @@ func (p *cli) againAndAgain(ctx context.Context, show func(any), f func(h *rules
 
 // hearForTop collects events: from the watcher, or from the log group if there
 // is none and nobody else listens. It tries both again while it has neither.
-func (p *cli) hearForTop(ctx context.Context, show func(any), to *batch) {
-	first := topFirst
+func (p *cli) hearForTop(ctx context.Context, places *geo.DB, show func(any), to *batch) {
+	first := topListed
 	for ok := true; ok; ok = wait(ctx, topLook) {
 		w, err := p.wantWatcher()
 		switch {
 		case err == nil:
 			show(top.Source("the watcher"))
-			_ = w.Events(ctx, first, true, func(e *events.Event) error { to.add(*e); return nil }) // it may have ended
+			_ = w.Events(ctx, first, true, func(line []byte) error { // it may have ended
+				line = bytes.Clone(line)
+				to.add(func() (events.Event, error) { return events.Decode(line) })
+				return nil
+			})
 			first = 0
 			w.Close()
 		case errors.Is(err, control.ErrNone):
 			if conn, err := nflog.Dial(&nflog.Config{Group: ruleset.Default().LogGroup}); err == nil {
 				show(top.Source("the log group"))
-				p.hearLog(ctx, conn, to)
+				p.hearLog(ctx, conn, places, to)
 				conn.Close()
 			}
 		}
@@ -178,7 +194,7 @@ func (p *cli) hearForTop(ctx context.Context, show func(any), to *batch) {
 }
 
 // hearLog collects what the packet path logs.
-func (p *cli) hearLog(ctx context.Context, conn *nflog.Conn, to *batch) {
+func (p *cli) hearLog(ctx context.Context, conn *nflog.Conn, places *geo.DB, to *batch) {
 	c, h, err := p.open()
 	if err != nil {
 		return
@@ -199,10 +215,13 @@ func (p *cli) hearLog(ctx context.Context, conn *nflog.Conn, to *batch) {
 			if !ok || err != nil {
 				continue
 			}
-			to.add(loggedEvent(&m, cause, step, source, h.Mode(), ladder, p.now()))
+			e := loggedEvent(&m, cause, step, source, h.Mode(), ladder, p.now())
+			e.Place = places.Of(source)
+			to.add(func() (events.Event, error) { return e, nil })
 		}
 		if lost.Messages > 0 {
-			to.add(events.Event{Time: events.Time{Time: p.now()}, Event: events.Lost, Count: lost.Messages})
+			e := events.Event{Time: events.Time{Time: p.now()}, Event: events.Lost, Count: lost.Messages}
+			to.add(func() (events.Event, error) { return e, nil })
 		}
 	}
 }

@@ -31,6 +31,7 @@ import (
 	"unicode/utf8"
 
 	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/colorprofile"
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/text"
@@ -214,7 +215,12 @@ func (u *ui) flush() error {
 // the terminal however that ends. feed runs beside it, and sends it messages.
 func (u *ui) screen(m tea.Model, in io.Reader, feed func(ctx context.Context, show func(any))) error {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := tea.NewProgram(m, tea.WithInput(in), tea.WithOutput(u.terminal), tea.WithFPS(20))
+	// Left to find out for itself, it would run tmux.
+	colours := colorprofile.ASCII
+	if u.outColour {
+		colours = colorprofile.ANSI
+	}
+	p := tea.NewProgram(m, tea.WithInput(in), tea.WithOutput(u.terminal), tea.WithFPS(10), tea.WithColorProfile(colours))
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, unix.SIGHUP)
 	defer signal.Stop(hangup)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
-	"github.com/portmon/portmon/internal/events"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -17,7 +16,7 @@ import (
 type watcher interface {
 	Status() (control.Status, error)
 	Book(maxRows int, sources ...netip.Prefix) (*book.Book, error)
-	Events(ctx context.Context, last int, follow bool, receive func(*events.Event) error) error
+	Events(ctx context.Context, last int, follow bool, receive func(line []byte) error) error
 	Save() error
 	Applying() error
 	Reload(applied *ruleset.Spec) error

@@ -13,7 +13,6 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
-	"github.com/portmon/portmon/internal/events"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -54,7 +53,7 @@ func (w *pretender) Book(_ int, sources ...netip.Prefix) (*book.Book, error) {
 	return b, w.note("book")
 }
 
-func (w *pretender) Events(context.Context, int, bool, func(*events.Event) error) error {
+func (w *pretender) Events(context.Context, int, bool, func([]byte) error) error {
 	return w.note("events")
 }
 

@@ -22,7 +22,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/book"
-	"github.com/portmon/portmon/internal/events"
 	"github.com/portmon/portmon/internal/folder"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -43,7 +42,8 @@ type Client struct {
 func Dial(socket string) (*Client, error) {
 	c := &Client{socket: socket, patience: 2 * time.Second, longer: 10 * time.Second}
 	c.http.Transport = &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+		DialContext:    func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+		ReadBufferSize: 64 << 10, // many events, or rows, at a time
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
 	defer cancel()
@@ -189,11 +189,11 @@ func (c *Client) Book(maxRows int, sources ...netip.Prefix) (*book.Book, error) 
 	return b, err
 }
 
-// Events has receive called with the last events, no more than that many, and
-// returns. With follow it goes on with those that come, until ctx ends, for which
+// Events has receive called with the last events, each as a line of JSON that is
+// good during the call, no more than that many, and returns. With follow it goes on with those that come, until ctx ends, for which
 // the error is nil, or receive returns an error; it is [ErrEnded] if the watcher
 // ends.
-func (c *Client) Events(ctx context.Context, last int, follow bool, receive func(*events.Event) error) error {
+func (c *Client) Events(ctx context.Context, last int, follow bool, receive func(line []byte) error) error {
 	path, rest := EventsPath+"?last="+strconv.Itoa(last), c.longer
 	if follow {
 		path, rest = path+"&follow=true", 0
@@ -203,11 +203,7 @@ func (c *Client) Events(ctx context.Context, last int, follow bool, receive func
 		lines := bufio.NewScanner(answer)
 		lines.Buffer(nil, maxEvent)
 		for lines.Scan() {
-			var e events.Event
-			if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-				return err
-			}
-			if refused = receive(&e); refused != nil {
+			if refused = receive(lines.Bytes()); refused != nil {
 				return refused
 			}
 		}

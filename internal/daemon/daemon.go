@@ -192,7 +192,7 @@ func (d *daemon) onNews(news []watch.News) {
 	now := book.ReadClock()
 	d.journal.news(news, now)
 	for i := range news {
-		d.events.Add(newEvent(&news[i], now))
+		d.events.Add(newEvent(&news[i], now, d.places.Of(news[i].Source)))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

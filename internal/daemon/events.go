@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/events"
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/ruleset"
@@ -21,16 +23,16 @@ const (
 	keptEvents = 2048
 	// eventPause is how long a reader waits after it has got some events, so
 	// that many that come one by one are sent together.
-	eventPause = 100 * time.Millisecond
+	eventPause = 200 * time.Millisecond
 )
 
 // newEvent returns news in the form for programs.
-func newEvent(n *watch.News, now book.Clock) events.Event {
+func newEvent(n *watch.News, now book.Clock, place geo.Place) events.Event {
 	e := events.Event{
 		Time:   events.Time{Time: now.Wall},
 		Event:  strings.ReplaceAll(n.Event(), " ", "_"),
 		Mode:   ruleset.Mode(n.Observed),
-		Prefix: n.Source, Cause: n.Cause.String(), Tier: n.Step, Protocol: text.Protocol(n.Proto), Port: n.Port,
+		Prefix: n.Source, Place: place, Cause: n.Cause.String(), Tier: n.Step, Protocol: text.Protocol(n.Proto), Port: n.Port,
 		Offences: n.Offences, Forever: n.Forever, Reason: text.Printable(n.Comment), Count: n.Count, Wrong: text.Printable(n.What),
 	}
 	if !n.Forever && n.Until != 0 {
@@ -49,28 +51,33 @@ func (c *commands) sendEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/jsonl")
-	out := http.NewResponseController(w)
+	conn := http.NewResponseController(w)
 	if query.Has("follow") {
 		// Else the server would hang up after a while.
-		if err := errors.Join(out.SetReadDeadline(time.Time{}), out.SetWriteDeadline(time.Time{})); err != nil {
+		if err := errors.Join(conn.SetReadDeadline(time.Time{}), conn.SetWriteDeadline(time.Time{})); err != nil {
 			reply(w, nil, err)
 			return
 		}
 	}
 	reader := c.events.NewReader(last)
-	lines := json.NewEncoder(w)
-	for buf := make([]events.Event, 0, 64); ; {
+	var out bytes.Buffer // so that many go in few pieces
+	lines := json.NewEncoder(&out)
+	for buf := make([]events.Event, 0, 256); ; {
 		buf = reader.Next(buf[:0])
+		out.Reset()
 		for i := range buf {
-			if lines.Encode(&buf[i]) != nil {
-				return // the client has gone
+			if err := lines.Encode(&buf[i]); err != nil {
+				panic(err) // texts, numbers and times are always possible
 			}
+		}
+		if _, err := w.Write(out.Bytes()); err != nil {
+			return // the client has gone
 		}
 		switch {
 		case len(buf) == cap(buf): // there may be more
 		case !query.Has("follow"):
 			return
-		case out.Flush() != nil || !reader.Wait(r.Context()):
+		case conn.Flush() != nil || !reader.Wait(r.Context()):
 			return
 		default:
 			sleep(r.Context(), eventPause)

@@ -13,6 +13,7 @@ import (
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/internal/events"
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/netnstest"
@@ -26,9 +27,13 @@ func (p *process) follow(ctx context.Context, last int) (<-chan events.Event, <-
 	c := p.ask()
 	came, ended := make(chan events.Event), make(chan error, 1)
 	go func() {
-		ended <- c.Events(ctx, last, true, func(e *events.Event) error {
+		ended <- c.Events(ctx, last, true, func(line []byte) error {
+			e, err := events.Decode(line)
+			if err != nil {
+				return err
+			}
 			select {
-			case came <- *e:
+			case came <- e:
 				return nil
 			case <-p.t.Context().Done():
 				return p.t.Context().Err()
@@ -87,7 +92,7 @@ func TestEvents(t *testing.T) {
 	}
 	for last, want := range map[int][]events.Event{0: nil, 1: want[1:], 1000: want} {
 		var got []events.Event
-		err := p.ask().Events(ctx, last, false, func(e *events.Event) error { got = append(got, *e); return nil })
+		err := p.ask().Events(ctx, last, false, func(line []byte) error { e, err := events.Decode(line); got = append(got, e); return err })
 		if diff := cmp.Diff(want, got, equal); diff != "" || err != nil {
 			t.Errorf("the last %d: error %v, (-want +got):\n%s", last, err, diff)
 		}
@@ -144,7 +149,7 @@ func TestKindsOfEvents(t *testing.T) {
 	}
 	for kind := range watch.Kinds {
 		for _, observed := range []bool{false, true} {
-			e := newEvent(&watch.News{Kind: kind, Observed: observed}, book.ReadClock())
+			e := newEvent(&watch.News{Kind: kind, Observed: observed}, book.ReadClock(), geo.Place{})
 			if line := string(cef(&e)); strings.Contains(line, "||") || strings.Contains(line, "|0|") {
 				t.Errorf("%v has no name or no severity: %s", kind, line)
 			}

@@ -200,14 +200,14 @@ func attrs(n *watch.News, now book.Clock, place geo.Place) []slog.Attr {
 		}
 	}
 	str("address", text.Prefix(n.Source))
-	str("country", place.Country)
-	str("asn", place.Number())
-	str("network", place.Network)
 	str("cause", n.Cause.String())
 	number("tier", n.Step)
 	if n.Port > 0 {
 		str("port", text.Port(n.Proto, n.Port))
 	}
+	str("country", place.Country)
+	str("asn", place.Number())
+	str("network", place.Network)
 	if n.Kind == watch.Full {
 		number("offences", n.Count)
 	} else {

@@ -5,11 +5,14 @@ import (
 	"io"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/maxmind/mmdbwriter"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/events"
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/geo/geotest"
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/watch"
@@ -43,11 +46,20 @@ func TestPlaces(t *testing.T) {
 	}
 	l.AwaitFree(offender)
 	l.Offend(offender)
-	p.awaitJournal("msg=escalated", "address=198.18.0.1 country=DE asn=64500 network=\"Example � Ltd\" cause=trap")
+	p.awaitJournal("msg=escalated", "address=198.18.0.1 cause=trap tier=2 port=tcp/23 country=DE asn=64500 network=\"Example � Ltd\" offences=")
 	counted("DE", "1")
 	l.Offend(offender6)
 	counted("FR", "1")
-	p.awaitJournal("msg=banned", "address=2001:db8:1:1::/64 country=FR cause=trap")
+	p.awaitJournal("msg=banned", "address=2001:db8:1:1::/64 cause=trap tier=1 port=tcp/23 country=FR offences=")
+	var places []geo.Place
+	err := p.ask().Events(t.Context(), 2, false, func(line []byte) error {
+		e, err := events.Decode(line)
+		places = append(places, e.Place)
+		return err
+	})
+	if want := []geo.Place{{Country: "DE", ASN: 64500, Network: "Example \uFFFD Ltd"}, {Country: "FR"}}; err != nil || !slices.Equal(places, want) {
+		t.Errorf("the events are from %+v, want %+v, error %v", places, want, err)
+	}
 	lab.Await(t, "a notice", func() bool { return len(notes(t, dir)) == 1 })
 
 	put("NL") // and nobody says so

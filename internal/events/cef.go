@@ -56,6 +56,8 @@ func cefLine(e *Event, version, host string) []byte {
 	put("proto", strings.ToUpper(e.Protocol))
 	put("dpt", strconv.Itoa(int(e.Port)))
 	custom("cs1", "cause", e.Cause)
+	custom("cs5", "country", e.Country)
+	custom("cs6", "network", e.System())
 	custom("cn1", "tier", strconv.Itoa(e.Tier))
 	custom("cn2", "offences", strconv.Itoa(e.Offences))
 	switch {

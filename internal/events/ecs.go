@@ -42,6 +42,21 @@ type ecsEvent struct {
 type ecsSource struct {
 	Address string `json:"address"`
 	IP      string `json:"ip,omitempty"` // ECS has no networks there
+	Geo     ecsGeo `json:"geo,omitzero"`
+	AS      ecsAS  `json:"as,omitzero"`
+}
+
+type ecsGeo struct {
+	Country string `json:"country_iso_code"`
+}
+
+type ecsAS struct {
+	Number       uint32          `json:"number,omitempty"`
+	Organization ecsOrganization `json:"organization,omitzero"`
+}
+
+type ecsOrganization struct {
+	Name string `json:"name"`
 }
 
 type ecsDestination struct {
@@ -99,7 +114,9 @@ func newECS(e *Event, version, host string) *ecs {
 	if e.Prefix.Addr().Is6() {
 		v.Network.Type = "ipv6"
 	}
-	v.Source = &ecsSource{Address: text.Prefix(e.Prefix)}
+	v.Source = &ecsSource{
+		Address: text.Prefix(e.Prefix), Geo: ecsGeo{e.Country}, AS: ecsAS{e.ASN, ecsOrganization{e.Network}},
+	}
 	if e.Prefix.IsSingleIP() {
 		v.Source.IP = v.Source.Address
 		v.Related = &ecsRelated{[]string{v.Source.IP}}

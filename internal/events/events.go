@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/text"
 )
 
@@ -34,8 +35,9 @@ type Event struct {
 	Mode string `json:"mode,omitempty"`
 	// Prefix is the source.
 	Prefix netip.Prefix `json:"prefix,omitzero"`
-	Cause  string       `json:"cause,omitempty"`
-	Tier   int          `json:"tier,omitempty"`
+	geo.Place
+	Cause string `json:"cause,omitempty"`
+	Tier  int    `json:"tier,omitempty"`
 	// Protocol and Port are those of a packet of the offence.
 	Protocol string `json:"protocol,omitempty"`
 	Port     uint16 `json:"port,omitempty"`
@@ -118,6 +120,14 @@ func (e *Event) Message() string {
 // Lost is what a reader is told in place of the events that the ring has
 // dropped before it came to read them. Such an event has no Mode.
 const Lost = "lost"
+
+// Decode reads an event from a line of JSON.
+func Decode(line []byte) (e Event, err error) {
+	if err = json.Unmarshal(line, &e); err != nil {
+		err = fmt.Errorf("read an event: %w", err)
+	}
+	return e, err
+}
 
 // Format writes events, one on a line.
 type Format func(*Event) []byte

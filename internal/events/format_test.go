@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/portmon/portmon/internal/geo"
 )
 
 var now = time.Date(2026, 11, 28, 11, 4, 26, 120e6, time.UTC)
@@ -16,7 +18,7 @@ var now = time.Date(2026, 11, 28, 11, 4, 26, 120e6, time.UTC)
 var samples = []Event{
 	{
 		Version: Version, Seq: 41, Time: Time{now}, Event: "escalated", Mode: "enforce", Prefix: netip.MustParsePrefix("203.0.113.7/32"),
-		Cause: "trap", Tier: 2, Protocol: "tcp", Port: 23, Offences: 2, Until: now.Add(8 * time.Hour).Truncate(time.Second),
+		Place: geo.Place{Country: "DE", ASN: 64500, Network: "Example Ltd"}, Cause: "trap", Tier: 2, Protocol: "tcp", Port: 23, Offences: 2, Until: now.Add(8 * time.Hour).Truncate(time.Second),
 	},
 	{
 		Version: Version, Seq: 42, Time: Time{now.Add(time.Second)}, Event: "would_be_banned", Mode: "observe",

@@ -10,6 +10,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
+	"github.com/portmon/portmon/internal/events"
 	"github.com/portmon/portmon/internal/text"
 )
 
@@ -23,13 +24,13 @@ type Model struct {
 	source  Source
 	trouble Trouble
 
-	events  []Event // the newest last
-	next    uint64  // the number of the next one
+	events  []events.Event // the newest last
+	next    uint64         // the number of the next one
 	bans    Bans
 	reading bool // the bans have not been read yet
 
 	bansShown bool
-	paused    []Event // what is shown while the list stands still; nil if it does not
+	paused    []events.Event // what is shown while the list stands still; nil if it does not
 	filter    string
 	typing    bool   // the filter
 	cursor    int    // line of the list
@@ -96,7 +97,7 @@ func (m *Model) take(s Snapshot) {
 }
 
 // add adds events, each with a number by which the cursor can stay on it.
-func (m *Model) add(all []Event) {
+func (m *Model) add(all []events.Event) {
 	for _, e := range all {
 		e.Seq = m.next
 		m.next++
@@ -135,7 +136,9 @@ func (m *Model) press(key tea.KeyPressMsg) tea.Cmd {
 	}
 	switch k {
 	case "q":
-		return tea.Quit
+		if !m.busy { // what was begun is to be done
+			return tea.Quit
+		}
 	case "/":
 		m.typing = true
 	case "esc":
@@ -228,7 +231,7 @@ func (m *Model) list() (l list) {
 			all = m.paused
 		}
 		all = all[max(0, len(all)-maxEvents):]
-		n, get = len(all), func(i int) line { return all[len(all)-1-i].line(m.opts.Zone) }
+		n, get = len(all), func(i int) line { return eventLine(&all[len(all)-1-i], m.opts.Zone) }
 	}
 	wanted := strings.ToLower(m.filter)
 	for i := range n {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/events"
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/text"
 )
 
@@ -42,13 +43,7 @@ type Set struct {
 }
 
 // Batch is what happened since the last one.
-type Batch []Event
-
-// Event is something that happened, and where its source is, if that is known.
-type Event struct {
-	events.Event
-	Place string
-}
+type Batch []events.Event
 
 // Source is where events come from: "the watcher", "the log", or nothing.
 type Source string
@@ -58,7 +53,7 @@ type Bans struct {
 	Longest []Ban
 	Total   int
 	// New are some that were made since the last time.
-	New []Event
+	New []events.Event
 }
 
 // Ban is a ban. Until is zero if it does not end, and Since if that is not known.
@@ -68,7 +63,7 @@ type Ban struct {
 	Cause        string
 	Since, Until time.Time
 	Remark       string
-	Place        string
+	Place        geo.Place
 }
 
 // Trouble is what is wrong at the moment; "" is nothing.
@@ -93,13 +88,13 @@ type line struct {
 	style  string
 }
 
-func (e *Event) line(zone *time.Location) line {
+func eventLine(e *events.Event, zone *time.Location) line {
 	at := e.Time.In(zone).Format(time.TimeOnly)
 	if !e.Prefix.IsValid() {
 		return line{id: e.Seq, cells: []string{at, e.Message()}, style: yellow}
 	}
 	l := line{id: e.Seq, prefix: e.Prefix, cells: []string{
-		at, text.Prefix(e.Prefix), short(e.Event.Event), e.Cause, port(e.Protocol, e.Port), tier(e.Tier), join(e.Place, e.Reason),
+		at, text.Prefix(e.Prefix), short(e.Event), e.Cause, port(e.Protocol, e.Port), tier(e.Tier), join(e.Place.String(), e.Reason),
 	}}
 	if e.Tier > 1 {
 		l.style = red
@@ -115,5 +110,5 @@ func (b *Ban) line(now time.Time) line {
 	if !b.Until.IsZero() {
 		left = text.ShortDuration(max(0, b.Until.Sub(now)))
 	}
-	return line{prefix: b.Prefix, cells: []string{left, text.Prefix(b.Prefix), age, b.Cause, tier(b.Tier), join(b.Place, b.Remark)}}
+	return line{prefix: b.Prefix, cells: []string{left, text.Prefix(b.Prefix), age, b.Cause, tier(b.Tier), join(b.Place.String(), b.Remark)}}
 }

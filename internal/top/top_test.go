@@ -56,10 +56,10 @@ func (d *desk) press(keys string) {
 func (d *desk) offend(first, n int) {
 	var all Batch
 	for i := first; i < first+n; i++ {
-		all = append(all, Event{Event: events.Event{
+		all = append(all, events.Event{
 			Time: events.Time{Time: start}, Event: "banned", Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 32),
 			Cause: "trap", Tier: 1, Protocol: "tcp", Port: uint16(1000 + i),
-		}})
+		})
 	}
 	d.Update(all)
 }
@@ -85,7 +85,7 @@ func TestLooks(t *testing.T) {
 	}
 	d.Update(Source("the watcher"))
 	d.offend(1, 2)
-	d.Update(Batch{{Event: events.Event{Time: events.Time{Time: start}, Event: "table_gone"}}})
+	d.Update(Batch{{Time: events.Time{Time: start}, Event: "table_gone"}})
 	want := `portmon: enforcing                       events from the watcher, web1, 12:00:05
 dropped 80/s, at most 80/s in the last 5 seconds; 250 packets in all
                                                                                @
@@ -123,7 +123,7 @@ func TestFits(t *testing.T) {
 						Sets: []Set{{"ban4", i, 100}, {"ban6", 0, 100}, {strings.Repeat("s", 40), 1 << 30, 0}}})
 				}
 				d.offend(0, 200)
-				d.Update(Batch{{Place: strings.Repeat("ü", 300), Event: events.Event{Event: "banned", Prefix: netip.MustParsePrefix("2001:db8:ffff:ffff::/64")}}})
+				d.Update(Batch{{Event: "banned", Prefix: netip.MustParsePrefix("2001:db8:ffff:ffff::/64"), Reason: strings.Repeat("ü", 300)}})
 				d.Update(Trouble(strings.Repeat("no ", 200)))
 				for _, keys := range []string{"", "<tab>", "<tab>w", "u", "n/" + strings.Repeat("x", 100)} {
 					d.press(keys)

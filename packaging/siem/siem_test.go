@@ -37,7 +37,7 @@ var lines = []struct {
 		[]string{"action: 'banned'", "srcip: '203.0.113.7'", "portmon.cause: 'trap'", "portmon.tier: '1'", "proto: 'tcp'", "dstport: '23'"},
 	},
 	{
-		`level=INFO msg=escalated address=2001:db8:1::/64 cause=scan tier=3 port=udp/53 offences=12 until=2026-02-17T11:04:26Z`, "109702",
+		`level=INFO msg=escalated address=2001:db8:1::/64 cause=scan tier=3 port=udp/53 country=DE asn=64500 network="x tier=9" offences=12 until=2026-02-17T11:04:26Z`, "109702",
 		[]string{"action: 'escalated'", "srcip: '2001:db8:1::/64'", "portmon.tier: '3'"},
 	},
 	{`level=INFO msg=banned address=203.0.113.0/24 cause=subnet until=2026-02-17T11:04:26Z`, "109701", []string{"srcip: '203.0.113.0/24'"}},
