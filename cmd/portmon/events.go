@@ -37,9 +37,8 @@ too slow, events are left out, and an event "lost" says how many.
 The formats are json, which is portmon's own; ecs, JSON with the field names of
 the Elastic Common Schema; and cef, the Common Event Format. Their fields are
 explained in docs/events.md.`,
-		Example: `  # send bans to syslog, and see who was banned for scanning
-  portmon events --follow --format cef | logger --tag portmon
-  portmon events | jq -r 'select(.cause == "scan") | .prefix'`,
+		Example: `  # who was banned for scanning lately?
+  portmon events | jq -r 'select(.cause == "scan") | .prefix' || echo "nobody noted it"`,
 		Args: func(cmd *cobra.Command, args []string) (err error) {
 			host, _ := os.Hostname() // an event can do without
 			if format, err = events.NewFormat(formatName, version(), host); err != nil {

@@ -34,9 +34,8 @@ these names.
 Events come from the watcher. Without one, top listens to the log group of the
 table itself; until it ends, no watcher can start. If another program listens
 there, top only sees the bans that it finds in the sets every few seconds.`,
-		Example: `  portmon top
-  # without colours
-  NO_COLOR=1 portmon top`,
+		Example: `  # what happens, or without a terminal what has happened
+  test -t 1 && portmon top || portmon status`,
 		Args:    noArgs,
 		PreRunE: p.findState,
 		RunE: func(*cobra.Command, []string) error {
