@@ -25,9 +25,9 @@ func topCommand(p *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "top",
 		Short: "show what happens, as it happens",
-		Long: `Top fills the terminal with what the table does: packets dropped each second, how
-full the sets are, and bans as they are made, or the longest bans. The keys are
-shown at the bottom: the selected source can be explained as by portmon why,
+		Long: `Top fills the terminal with what the table does: packets dropped each second,
+how full the sets are, and bans as they are made, or the longest bans. The keys
+are shown at the bottom: the selected source can be explained as by portmon why,
 and, once that is confirmed, banned, unbanned or allowed as by the commands of
 these names.
 
