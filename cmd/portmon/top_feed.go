@@ -92,16 +92,14 @@ func (p *cli) lookForTop(ctx context.Context, show func(any)) {
 			return topLook, err
 		}
 		s := top.Snapshot{Time: p.now(), State: "enforcing", Good: true, Dropped: h.Counters[ruleset.CounterDropped].Packets}
-		if h.Observe {
-			s.State = "observing"
+		if s.Observing = h.Observe; h.Observe {
+			s.State, s.Good = "observing", false
 		}
 		switch idle := h.Idle(); {
 		case !h.Exists:
 			s.State, s.Good = "no table", false
 		case idle != "":
 			s.State, s.Good = "not in force: "+text.Printable(idle), false
-		case h.Observe:
-			s.Good = false
 		}
 		if start := time.Now(); h.Exists && !start.Before(nextFill) {
 			fill, err := h.Fill()

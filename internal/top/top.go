@@ -28,10 +28,11 @@ type Options struct {
 // Snapshot is the table at a moment.
 type Snapshot struct {
 	Time time.Time
-	// State is "enforcing" and the like; Good is whether all is well.
-	State string
-	Good  bool
-	Sets  []Set
+	// State is "enforcing" and the like; Good is whether all is well, and
+	// Observing whether nothing is dropped that is counted as dropped.
+	State           string
+	Good, Observing bool
+	Sets            []Set
 	// Dropped counts packets.
 	Dropped uint64
 }

@@ -71,8 +71,12 @@ func (m *Model) drawHead() []string {
 	for _, s := range m.samples[max(0, len(m.samples)-m.width):] {
 		last, most = s, max(most, s)
 	}
-	head = append(head, fit(fmt.Sprintf("dropped %s/s, at most %s/s in the last %s; %s in all",
-		rate(last), rate(most), text.Plural(min(len(m.samples), m.width), "second"), text.Plural(int(m.now.Dropped), "packet")), m.width))
+	dropped := "dropped"
+	if m.now.Observing {
+		dropped = "would drop"
+	}
+	head = append(head, fit(fmt.Sprintf("%s %s/s, at most %s/s in the last %s; %s in all",
+		dropped, rate(last), rate(most), text.Plural(min(len(m.samples), m.width), "second"), text.Plural(int(m.now.Dropped), "packet")), m.width))
 	rows := 2
 	if m.height >= 30 {
 		rows = 4
