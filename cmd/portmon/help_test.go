@@ -79,6 +79,14 @@ func TestHelpIsReadable(t *testing.T) {
 	}
 }
 
+// notRun are commands whose examples want what a new host has not; scripts show
+// these commands.
+var notRun = map[string]string{
+	"events": "a watcher, and --follow has no end",
+	"replay": "captures and logs",
+	"top":    "a terminal",
+}
+
 // TestExamplesRun does what the help says, each example on a host of its own
 // with the table in force.
 func TestExamplesRun(t *testing.T) {
@@ -94,6 +102,9 @@ func TestExamplesRun(t *testing.T) {
 		}
 	}
 	for _, cmd := range allCommands() {
+		if notRun[cmd.Name()] != "" {
+			continue
+		}
 		t.Run(cmd.Name(), func(t *testing.T) {
 			t.Parallel()
 			needPrograms(t, "bash", cmd.Example)
