@@ -114,6 +114,13 @@ func TestExamplesRun(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "etc", "protocols"), []byte("ipv6-icmp 58\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
+			for _, name := range []string{"day.pcap", "ufw.log"} { // of a log, as what a file is counts, not its name
+				const line = "2026-03-01T10:00:00+00:00 host kernel: [UFW BLOCK] IN=eth0 OUT= SRC=203.0.113.7 DST=192.0.2.2 " +
+					"LEN=40 TTL=239 ID=1 PROTO=TCP SPT=51605 DPT=23 WINDOW=1024 RES=0x00 SYN URGP=0\n"
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(line), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
 			var output bytes.Buffer
 			var err error
 			site.Host.Do(func() {

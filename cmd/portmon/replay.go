@@ -40,10 +40,10 @@ and no privilege is needed but to read the files. They are read in the order of
 their first packets. Where programs listen is seen by the answers of this host;
 a log has none, so that --open must say it. Records that cannot be used are
 reported and passed over.`,
-		Example: `  tcpdump -i eth0 -s 96 -w day.pcap
+		Example: `  # day.pcap is what tcpdump -i eth0 -s 96 -w day.pcap has written
   portmon replay day.pcap
-  portmon replay /var/log/ufw.log* --open 22,443
-  journalctl -k -o short-iso | portmon replay /dev/stdin --json`,
+  portmon replay ufw.log* --open 22,443
+  portmon replay day.pcap --json | jq '.settings[] | select(.configured)'`,
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveDefault
 		},
