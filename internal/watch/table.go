@@ -129,7 +129,7 @@ func (k *core) onSwapped(handle uint64, rows *book.Book, now book.Clock) {
 		t.state = absent
 	}
 	t.handle, t.known, t.swapped, k.swapped = handle, handle, handle, now.Boot
-	t.made = false // its counters were put back too
+	t.made, k.toCount = false, true // its counters were put back too
 	clear(k.lifted)
 	clear(k.recent)
 	k.pending = nil
