@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -157,9 +156,8 @@ func (p *cli) terminal() overview.Terminal {
 	styles := map[overview.Style]style{
 		overview.Heading: bold, overview.Drops: green, overview.NewOnes: yellow, overview.Returning: red, overview.Warning: red,
 	}
-	locale := strings.ToLower(cmp.Or(p.getenv("LC_ALL"), p.getenv("LC_CTYPE"), p.getenv("LANG")))
 	return overview.Terminal{
-		Unicode: strings.Contains(locale, "utf-8") || strings.Contains(locale, "utf8"),
+		Unicode: p.unicode(),
 		Paint:   func(s string, as overview.Style) string { return paint(p.outColour, s, styles[as]) },
 	}
 }

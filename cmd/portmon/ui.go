@@ -40,7 +40,7 @@ import (
 // ui writes the output of a command.
 type ui struct {
 	out       *bufio.Writer // data
-	terminal  io.Writer     // where data goes, for what fills it
+	display   io.Writer     // where data goes, for what fills the terminal
 	err       io.Writer     // all else
 	outColour bool
 	errColour bool
@@ -52,7 +52,7 @@ func newUI(e env) ui {
 	colour := e.getenv("NO_COLOR") == "" && e.getenv("TERM") != "dumb"
 	return ui{
 		out:       bufio.NewWriterSize(e.stdout, 64<<10),
-		terminal:  e.stdout,
+		display:   e.stdout,
 		err:       e.stderr,
 		outColour: colour && e.width(e.stdout) > 0,
 		errColour: colour && e.width(e.stderr) > 0,
@@ -220,7 +220,7 @@ func (u *ui) screen(m tea.Model, in io.Reader, feed func(ctx context.Context, sh
 	if u.outColour {
 		colours = colorprofile.ANSI
 	}
-	p := tea.NewProgram(m, tea.WithInput(in), tea.WithOutput(u.terminal), tea.WithFPS(10), tea.WithColorProfile(colours))
+	p := tea.NewProgram(m, tea.WithInput(in), tea.WithOutput(u.display), tea.WithFPS(10), tea.WithColorProfile(colours))
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, unix.SIGHUP)
 	defer signal.Stop(hangup)
