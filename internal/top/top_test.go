@@ -113,8 +113,8 @@ TIME     ADDRESS                   EVENT     CAUSE  PORT      TIER NETWORK
 // than the terminal, none too many, and there is no colour if none is wanted.
 func TestFits(t *testing.T) {
 	colour := regexp.MustCompile("\x1b\\[3[0-9]m")
-	for width := 1; width < 200; width += 7 {
-		for height := 1; height < 60; height += 3 {
+	for width := 1; width < 200; width += 23 {
+		for height := 1; height < 60; height += 7 {
 			for _, colours := range []bool{false, true} {
 				d := newDesk(t, Options{Host: strings.Repeat("h", 100), Colour: colours, Unicode: colours})
 				d.Update(tea.WindowSizeMsg{Width: width, Height: height})
