@@ -168,7 +168,7 @@ func TestFaults(t *testing.T) {
 			t.Parallel()
 			path := write(t, "db.mmdb", tt.data)
 			db, err := Open(path)
-			defer db.Close()
+			t.Cleanup(db.Close)
 			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), path) {
 				t.Errorf("open: got %v, want %s", err, tt.want)
 			}

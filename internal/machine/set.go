@@ -94,8 +94,8 @@ type interval struct {
 	expires  int64
 }
 
-func (a words) compare(b words) int {
-	return cmp.Or(cmp.Compare(a[0], b[0]), cmp.Compare(a[1], b[1]), cmp.Compare(a[2], b[2]))
+func (w words) compare(b words) int {
+	return cmp.Or(cmp.Compare(w[0], b[0]), cmp.Compare(w[1], b[1]), cmp.Compare(w[2], b[2]))
 }
 
 func (s *intervals) find(w words) (int, bool) {

@@ -213,9 +213,7 @@ func (m *Model) drawResult(rows int) []string {
 	}
 	m.scroll = max(0, min(m.scroll, len(all)-rows+1))
 	out := []string{m.paint(fit(m.result.Title, m.width), bold)}
-	for _, s := range all[m.scroll:min(len(all), m.scroll+rows-1)] {
-		out = append(out, s)
-	}
+	out = append(out, all[m.scroll:min(len(all), m.scroll+rows-1)]...)
 	for len(out) < rows {
 		out = append(out, "")
 	}
