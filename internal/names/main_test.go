@@ -58,7 +58,7 @@ func newFixture(t *testing.T) *fixture {
 	f.server = dnslab.Serve(t, f.internet)
 	f.files = map[string]string{
 		"/etc/resolv.conf": "search evil.example\n" + dnslab.Resolv(link.A.IPv4),
-		"/etc/hosts":       "127.0.0.1 localhost\n203.0.113.77 in-hosts.example\n",
+		"/etc/hosts":       "127.0.0.1 localhost\n203.0.113.77 in-hosts.example\n2001:db8::77 v6.in-hosts.example\n",
 	}
 	return f
 }

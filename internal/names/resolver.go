@@ -42,7 +42,7 @@ func Lookup(ctx context.Context, q Question) Answer {
 	addrs, err := system.LookupNetIP(ctx, network, q.Name+".") // the dot: it is searched for in no domain
 	var failed *net.DNSError
 	switch {
-	case errors.As(err, &failed) && failed.IsNotFound:
+	case errors.As(err, &failed) && failed.IsNotFound, errors.As(err, new(*net.AddrError)): // /etc/hosts has the other family
 		return Answer{Err: ErrNoAddress}
 	case errors.As(err, &failed):
 		failed.Name = q.Name

@@ -52,7 +52,10 @@ func TestLookup(t *testing.T) {
 	if a, aaaa := f.server.Queries("in-hosts.example"); a+aaaa > 0 {
 		t.Error("a name in /etc/hosts was asked for")
 	}
-	for _, none := range []outcome{f.lookup(home, true), f.lookup("other.example.org", false)} {
+	for _, none := range []outcome{
+		f.lookup(home, true), f.lookup("other.example.org", false),
+		f.lookup("in-hosts.example", true), f.lookup("v6.in-hosts.example", false),
+	} {
 		if !none.None {
 			t.Errorf("no address: got %+v", none)
 		}
