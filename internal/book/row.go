@@ -23,6 +23,9 @@ type Row struct {
 	// Allowed reports that the source is never banned nor dropped, instead of
 	// being banned. Cause says by whom it is allowed then, and Comment why.
 	Allowed bool
+	// Observed reports that an offence which a table has only observed made the
+	// row what it is. Before is what it was until then.
+	Observed bool
 
 	Timeout time.Duration // of the ban; 0: for ever, and Until means nothing
 	Until   Moment
@@ -34,11 +37,9 @@ type Row struct {
 	Offences    int
 	First, Last Moment // of the offences; 0 if not known
 
-	// Observed reports that an offence which a table has only observed made the
-	// row what it is. Before is what it was until then, nil if there was none: it
+	// Before is what the row was before it was Observed, nil if there was none: it
 	// is that again once the table enforces.
-	Observed bool
-	Before   *Row
+	Before *Row
 }
 
 // Enforced returns what a row is in a table that enforces: without what was only
