@@ -285,6 +285,25 @@ func interfaceOf(chain string, exprs []expr.Any) (name string, ok bool) {
 	return string(cmp.Data), true
 }
 
+// Interfaces returns those by which what comes in is never dropped, as Spec has
+// them, by the rules that the kernel holds.
+func (s *State) Interfaces() (names []string) {
+	ch := s.chain(chainBanned)
+	if ch == nil {
+		return nil
+	}
+	for _, rule := range ch.Rules {
+		if name, ok := interfaceOf(ch.Name, rule.Exprs); ok {
+			start, _, whole := strings.Cut(name, "\x00")
+			if !whole {
+				start += "*"
+			}
+			names = append(names, start)
+		}
+	}
+	return names
+}
+
 // questionOf returns the question that a set answers, "" for one that is of no
 // interest to users.
 func questionOf(set string) string {

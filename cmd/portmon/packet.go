@@ -122,6 +122,9 @@ func (p *cli) follow(h *ruleset.Handle, a *answer, q query) (*packetAnswer, erro
 	answer := &packetAnswer{Protocol: q.proto, To: q.to, Port: q.port, Interface: q.iif, Asked: []question{}}
 	answer.settle(t, a.retryTime)
 	for _, asked := range t.Asked {
+		if asked.Name == ruleset.AskInterface && asked.Yes && len(a.Bans) > 0 {
+			a.spared, a.NoEffect = true, "the packet comes in by "+text.Printable(q.iif)+", which is whitelisted"
+		}
 		if asked.Name == ruleset.AskListener && socketsErr != nil {
 			answer.Verdict, answer.Because = packetUnknown, settled[ruleset.AskListener][0]
 			answer.Text = "not known: whether a program listens on the port: " + text.Printable(socketsErr.Error())

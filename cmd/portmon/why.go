@@ -77,7 +77,7 @@ DNAT would change.`,
 					return p.json(a)
 				}
 				a.print(p)
-				if a.NoEffect != "" && h.Idle() == "" {
+				if a.NoEffect != "" && !a.spared && h.Idle() == "" {
 					p.hint(runApply)
 				}
 				return nil
@@ -123,6 +123,8 @@ type answer struct {
 	Bans          []ban   `json:"bans"`
 	// NoEffect is why the kernel lets packets pass, or may, in spite of a ban.
 	NoEffect string `json:"no_effect,omitempty"`
+	// Interfaces are those by which what comes in is never dropped.
+	Interfaces []string `json:"whitelist_interfaces,omitempty"`
 	// Tier is the step that the source was banned by last.
 	Tier               int     `json:"tier,omitempty"`
 	TierExpiresSeconds seconds `json:"tier_expires_seconds,omitempty"`
@@ -146,6 +148,7 @@ type answer struct {
 	retries    int           // how many packets to traps are an offence
 	retryTime  time.Duration // within which they must come; 0 if one is enough
 	scanWindow time.Duration // within which closed ports must be asked for; 0 if one is enough
+	spared     bool          // the packet comes in by one of Interfaces
 	unroutable bool          // no route leads back: its packets lead to no ban
 }
 
@@ -156,7 +159,7 @@ func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {
 	}
 	a = &answer{
 		Version: 1, Table: h.Table.String(), Mode: h.Mode(), Address: q.from, Source: st.Source, Verdict: notBanned, Bans: []ban{},
-		Tier: st.Step, TierExpiresSeconds: seconds(st.StepRemaining),
+		Tier: st.Step, TierExpiresSeconds: seconds(st.StepRemaining), Interfaces: h.Interfaces(),
 	}
 	if st.Suspect {
 		if a.ProbedPorts, err = h.Probed(st.Source); err != nil {

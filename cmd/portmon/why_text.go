@@ -36,6 +36,10 @@ func (a *answer) print(p *cli) {
 	if place := a.Place.String(); place != "" {
 		p.print("  from %s\n", place)
 	}
+	matters := a.Verdict == banned || a.Verdict == wouldBan || a.Verdict == notBanned
+	if matters && len(a.Interfaces) > 0 && !a.spared {
+		p.print("  what comes in by %s is never an offence, and never dropped\n", text.Printable(text.Enumerate(a.Interfaces, "or")))
+	}
 	for i := range a.Bans {
 		p.print("  %s\n", a.Bans[i].describe())
 	}
@@ -50,7 +54,9 @@ func (a *answer) print(p *cli) {
 		ports := strings.ReplaceAll(strings.Trim(fmt.Sprint(a.ProbedPorts), "[]"), " ", ", ")
 		p.print("  %d of %d distinct closed ports asked for: %s\n", n, a.ScanPorts, ports)
 	}
-	a.printNext(p)
+	if matters {
+		a.printNext(p)
+	}
 	if a.Packet != nil {
 		a.Packet.print(p)
 	}
@@ -60,8 +66,6 @@ func (a *answer) print(p *cli) {
 func (a *answer) printNext(p *cli) {
 	next, traps := text.Duration(time.Duration(a.NextBanSeconds)), a.trapReport.String()
 	switch {
-	case a.Verdict != banned && a.Verdict != wouldBan && a.Verdict != notBanned:
-		return
 	case a.NextBanSeconds == 0:
 		p.print("  nothing would ban it: there are no trap ports, and scans are not counted\n")
 		return
