@@ -25,7 +25,7 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 func (r *Report) WriteHTML(w io.Writer) error {
 	return pageTemplate.Execute(w, &htmlPage{
 		Report: r, Period: r.period(), Now: r.now(), Headline: r.headline(),
-		Drops:   r.barChart(170, false, func(d *Day) [2]uint64 { return [2]uint64{d.Dropped} }),
+		Drops:   r.barChart(170, false, func(d *Day) [2]uint64 { return [2]uint64{d.Dropped, d.WouldDrop} }),
 		Sources: r.barChart(120, true, func(d *Day) [2]uint64 { return [2]uint64{d.New, d.Returning()} }),
 		Week:    r.weekChart(), Map: r.worldMap(),
 	})
@@ -129,13 +129,23 @@ func (r *Report) barChart(height int, two bool, of func(*Day) [2]uint64) barChar
 		c.Columns = append(c.Columns, chartColumn{
 			X: px(x + each*0.12), Width: px(each * 0.76), Y: px(base - first), Height: px(first),
 			Y2: px(base - first - second), Height2: px(second), First: v[0] > 0, Second: v[1] > 0, Two: two,
-			Title: fmt.Sprintf("%s: %s dropped, %s new, %s returning", d.at.Format("Mon 2 Jan"), number(d.Dropped), number(d.New), number(d.Returning())),
+			Title: d.title(),
 		})
 		if (len(days)-1-i)%every == 0 {
 			c.Labels = append(c.Labels, chartLabel{px(x + each/2), d.at.Format("2 Jan")})
 		}
 	}
 	return c
+}
+
+// title says what happened on a day.
+func (d *Day) title() string {
+	would := ""
+	if d.WouldDrop > 0 {
+		would = ", " + number(d.WouldDrop) + " would be"
+	}
+	return fmt.Sprintf("%s: %s dropped%s, %s new, %s returning",
+		d.at.Format("Mon 2 Jan"), number(d.Dropped), would, number(d.New), number(d.Returning()))
 }
 
 // niceStep returns a round number that goes three to six times into n.

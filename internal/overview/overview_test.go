@@ -2,6 +2,7 @@ package overview
 
 import (
 	"bytes"
+	"errors"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -134,6 +135,41 @@ func TestSums(t *testing.T) {
 	}
 	if n := sum(r.Expiring); n != uint64(r.Banned) || n != 200 { // the first one is over
 		t.Errorf("%d bans by their ends, of %d", n, r.Banned)
+	}
+}
+
+// What was only observed is apart from what was dropped, also on one day.
+func TestObserved(t *testing.T) {
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	s := stats.New(time.UTC)
+	in := func(observe bool, dropped, banned uint64) stats.Table {
+		return stats.Table{
+			Origin: book.Origin{Boot: "a", NetNS: 1, Table: 1, Observe: observe},
+			Counters: map[string]ruleset.Counter{
+				ruleset.CounterDropped: {Packets: dropped, Bytes: 40 * dropped}, ruleset.CounterBanned: {Packets: banned},
+			},
+		}
+	}
+	s.AddTable(in(true, 207, 3), true, now)
+	s.AddTable(in(false, 207, 3), false, now)
+	s.AddTable(in(false, 422, 8), false, now)
+	r := New(Input{Mode: ruleset.Mode(false), Days: 7, Clock: book.Clock{Boot: 1e18, Wall: now}, Stats: s, Rows: book.New(0)})
+	for _, d := range []Day{r.Total, r.Days[6]} {
+		if d.Dropped != 215 || d.Bytes != 40*215 || d.WouldDrop != 207 || d.Bans != 5 || d.WouldBan != 3 {
+			t.Errorf("got %+v", d)
+		}
+	}
+	var text, page strings.Builder
+	if err := errors.Join(r.WriteText(&text, Terminal{}), r.WriteHTML(&page)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{" 215  packets dropped\n", " 207  packets that would be dropped\n", "Packets dropped, and those that would be a day\n"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("there is no %q in\n%s", want, &text)
+		}
+	}
+	if want := "Sat 28 Nov: 215 dropped, 207 would be, "; !strings.Contains(page.String(), want) {
+		t.Errorf("the page lacks %q", want)
 	}
 }
 

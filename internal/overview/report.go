@@ -50,16 +50,20 @@ type Report struct {
 	Next     []Source `json:"next"`
 
 	countries map[string]uint64
-	week      [7][24]uint64 // packets dropped in each hour of the week, of the last fortnight
+	week      [7][24]uint64 // packets dropped, or that would be, in each hour of the week, of the last fortnight
 	zone      *time.Location
 }
 
 // Day is what happened on a day.
 type Day struct {
-	Date     string `json:"date,omitempty"`
-	Dropped  uint64 `json:"dropped"`
-	Bytes    uint64 `json:"dropped_bytes"`
-	Bans     uint64 `json:"bans"` // that the packet path made
+	Date    string `json:"date,omitempty"`
+	Dropped uint64 `json:"dropped"`
+	Bytes   uint64 `json:"dropped_bytes"`
+	Bans    uint64 `json:"bans"` // that the packet path made
+	// WouldDrop and WouldBan are packets and bans of while the table observed.
+	WouldDrop uint64 `json:"would_drop"`
+	WouldBan  uint64 `json:"would_ban"`
+
 	Sources  uint64 `json:"sources"`
 	New      uint64 `json:"new_sources"`
 	Offences uint64 `json:"offences"` // that were noted, those of new sources included
@@ -80,7 +84,8 @@ func grouped(days []Day, n int) (sums []Day, each int) {
 	for some := range slices.Chunk(days, each) {
 		sum := some[0]
 		for _, d := range some[1:] {
-			sum.Dropped, sum.New, sum.Offences = sum.Dropped+d.Dropped, sum.New+d.New, sum.Offences+d.Offences
+			sum.Dropped, sum.WouldDrop = sum.Dropped+d.Dropped, sum.WouldDrop+d.WouldDrop
+			sum.New, sum.Offences = sum.New+d.New, sum.Offences+d.Offences
 		}
 		sums = append(sums, sum)
 	}
@@ -176,9 +181,15 @@ func New(in Input) *Report {
 
 func newDay(at time.Time, c *stats.Count) Day {
 	d := Day{
-		at: at, Dropped: c.Packets[ruleset.CounterDropped], Bytes: c.Bytes, Bans: c.Packets[ruleset.CounterBanned],
-		Sources: c.Sources, New: c.New, Packets: c.Packets, Observed: c.Observed,
+		at: at, Bytes: c.Bytes - min(c.PassedBytes, c.Bytes), Sources: c.Sources, New: c.New, Packets: c.Packets, Observed: c.Observed,
 	}
+	apart := func(counter string) (did, would uint64) {
+		all := c.Packets[counter]
+		would = min(c.Passed[counter], all)
+		return all - would, would
+	}
+	d.Dropped, d.WouldDrop = apart(ruleset.CounterDropped)
+	d.Bans, d.WouldBan = apart(ruleset.CounterBanned)
 	if !at.IsZero() {
 		d.Date = at.Format(time.DateOnly)
 	}
@@ -307,14 +318,13 @@ func (r *Report) period() string {
 
 // headline returns the sum in a few words each.
 func (r *Report) headline() []Item {
-	dropped := "packets dropped"
+	items := []Item{{What: "packets dropped", Count: r.Total.Dropped}, {What: "bans made", Count: r.Total.Bans}}
 	if r.Total.Observed {
-		dropped = "packets dropped, or that would be"
+		items = append(items, Item{What: "packets that would be dropped", Count: r.Total.WouldDrop},
+			Item{What: "bans that would be made", Count: r.Total.WouldBan})
 	}
-	return []Item{
-		{What: dropped, Count: r.Total.Dropped}, {What: "bans made", Count: r.Total.Bans},
-		{What: "new offenders", Count: r.Total.New}, {What: "offences by returning ones", Count: r.Total.Returning()},
-	}
+	return append(items, Item{What: "new offenders", Count: r.Total.New},
+		Item{What: "offences by returning ones", Count: r.Total.Returning()})
 }
 
 // now says what is in force.

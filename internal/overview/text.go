@@ -58,7 +58,11 @@ func (r *Report) WriteText(w io.Writer, t Terminal) error {
 	for _, line := range r.Unbanned() {
 		p.line(p.Paint(line, Warning))
 	}
-	p.chart("Packets dropped", r.Days, func(d *Day) [2]uint64 { return [2]uint64{d.Dropped, 0} }, [2]Style{Drops, Drops}, 6)
+	title := "Packets dropped"
+	if r.Total.Observed {
+		title += ", and those that " + p.Paint("would be", Returning)
+	}
+	p.chart(title, r.Days, func(d *Day) [2]uint64 { return [2]uint64{d.Dropped, d.WouldDrop} }, [2]Style{Drops, Returning}, 6)
 	p.chart(p.Paint("New", NewOnes)+" offenders, and offences by "+p.Paint("returning", Returning)+" ones", r.Days, func(d *Day) [2]uint64 {
 		return [2]uint64{d.New, d.Returning()}
 	}, [2]Style{NewOnes, Returning}, 4)

@@ -36,9 +36,12 @@ const Other = "other"
 // Count is what happened in an hour, on a day, or in all.
 type Count struct {
 	// Packets are those of the table's counters, and Bytes those of the packets
-	// dropped as their source is banned.
-	Packets map[string]uint64 `json:"packets,omitempty"`
-	Bytes   uint64            `json:"bytes,omitempty"`
+	// dropped as their source is banned. Passed and PassedBytes are the part of
+	// them that was counted while the table observed, and dropped nothing.
+	Packets     map[string]uint64 `json:"packets,omitempty"`
+	Bytes       uint64            `json:"bytes,omitempty"`
+	Passed      map[string]uint64 `json:"passed,omitempty"`
+	PassedBytes uint64            `json:"passed_bytes,omitempty"`
 	// Bans counts those that were noted as they were made, by cause and step:
 	// "trap 1". Ports, Countries and Networks count the offences among them:
 	// "tcp/23", "DE", "AS3320".
@@ -52,8 +55,7 @@ type Count struct {
 	Sources    uint64 `json:"sources,omitempty"`
 	DaySources uint64 `json:"day_sources,omitempty"`
 	New        uint64 `json:"new,omitempty"`
-	// Observed reports that the table was at times in observe mode: then what
-	// is counted as dropped was only to be.
+	// Observed reports that the table was at times in observe mode.
 	Observed bool `json:"observed,omitempty"`
 }
 
@@ -65,12 +67,14 @@ func (c *Count) named() [3]*map[string]uint64 {
 // Add adds what happened at another time.
 func (c *Count) Add(d *Count) {
 	sum(&c.Packets, d.Packets)
+	sum(&c.Passed, d.Passed)
 	sum(&c.Bans, d.Bans)
 	from := *d
 	for i, m := range c.named() {
 		sum(m, *from.named()[i])
 	}
 	c.Bytes += d.Bytes
+	c.PassedBytes += d.PassedBytes
 	c.Sources += d.Sources
 	c.DaySources += d.DaySources
 	c.New += d.New
@@ -196,8 +200,9 @@ func (s *Stats) hour(at time.Time) *Count {
 // AddTable adds what the counters of a table have grown since they were added
 // last. fresh says that portmon has made this table since, whose counters then
 // began at 0. Those of any other table that was not seen before may be older
-// than it is, as those of a saved ruleset are: they are counted from now on. It
-// reports whether the table was not seen before.
+// than it is, as those of a saved ruleset are: they are counted from now on. What
+// grew until the mode is another was counted in the one before. It reports whether
+// the table was not seen before.
 func (s *Stats) AddTable(t Table, fresh bool, now time.Time) (first bool) {
 	if t.Table == 0 {
 		return false // there is none
@@ -228,7 +233,9 @@ func (s *Stats) AddTable(t Table, fresh bool, now time.Time) (first bool) {
 	if same && t.Observe == s.table.Observe && maps.Equal(t.Counters, s.table.Counters) {
 		return false
 	}
-	grown.Observed = t.Observe && grown.Packets != nil
+	if observed := same && s.table.Observe || !same && t.Observe; observed && grown.Packets != nil {
+		grown.Observed, grown.Passed, grown.PassedBytes = true, grown.Packets, grown.Bytes
+	}
 	s.table = t
 	s.hour(now).Add(grown)
 	return !same

@@ -96,6 +96,46 @@ func TestAddTable(t *testing.T) {
 	}
 }
 
+// What passed, as the table observed, is counted apart, also if it has enforced
+// since; and a file from before that was so is read.
+func TestAddObserved(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state.jsonl")
+	s, _ := open(t, state)
+	in := func(tab Table, observe bool) Table { tab.Observe = observe; return tab }
+	for i, step := range []struct {
+		Table
+		fresh        bool
+		want, passed uint64
+	}{
+		{in(table(1, "a", 5), true), true, 5, 5},
+		{in(table(1, "a", 100), true), false, 100, 100},
+		{in(table(1, "a", 110), false), false, 110, 110}, // before the change
+		{in(table(1, "a", 150), false), false, 150, 110},
+		{in(table(1, "a", 151), true), false, 151, 110},
+		{in(table(1, "a", 161), true), false, 161, 120},
+		{in(table(2, "a", 9), false), true, 170, 120},
+	} {
+		s.AddTable(step.Table, step.fresh, noon)
+		write(t, s, noon)
+		for _, got := range []Count{total(s, noon), total(read(t, state), noon)} {
+			if got.Packets["dropped"] != step.want || got.Bytes != 40*step.want || got.Passed["dropped"] != step.passed || got.PassedBytes != 40*step.passed {
+				t.Fatalf("step %d: got %+v, want %d packets, of which %d passed", i, got, step.want, step.passed)
+			}
+		}
+	}
+	if got := total(s, noon); !got.Observed {
+		t.Error("it is not known that the table has observed")
+	}
+	old := `{"format":"portmon-stats","version":1}` + "\n" + `{"hours":{"2026-11-28T12Z":{"packets":{"dropped":7},"observed":true}}}` + "\n"
+	s.Close()
+	if err := os.WriteFile(Path(state), []byte(old), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := total(read(t, state), noon); got.Packets["dropped"] != 7 || !got.Observed {
+		t.Errorf("of a file from before: %+v", got)
+	}
+}
+
 // A source counts once an hour, once a day, and once as new.
 func TestAddOffence(t *testing.T) {
 	s := New(time.FixedZone("", 3600)) // where the day ends at 23:00 UTC

@@ -83,6 +83,7 @@ func (k *core) onApplying(now book.Clock) {
 // onMode handles that the table was applied in a mode. What is being read may be
 // of the one before.
 func (k *core) onMode(applied *Applied, now book.Clock) {
+	k.toCount = true // or what it drops from now on counts as observed, or the other way
 	if k.reading != nil {
 		k.reading.void = true
 		k.readSoon(now.Boot)
