@@ -96,6 +96,17 @@ func TestCaptures(t *testing.T) {
 	}
 }
 
+// What is passed over says nothing of the packet behind it.
+func TestPassedOver(t *testing.T) {
+	arp := "\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x02\x08\x06an ARP request"
+	unicast := "\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x08\x00" + ip4
+	for name, content := range map[string]string{"pcap": pcapOf(1, arp, unicast), "pcapng": bigEndianNG(1, arp, unicast)} {
+		if got, want := readAll(t, content), []string{"2026-01-09T14:13:26.123456  ?: " + seen4}; !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
+
 func packed(content string) string {
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)

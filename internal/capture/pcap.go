@@ -92,5 +92,6 @@ func (f *pcap) read(p *Packet) error {
 		if err := f.link(b[pcapRecordLen:], p); err != errNotIP {
 			return err
 		}
+		*p = Packet{} // what a frame says that is passed over
 	}
 }
