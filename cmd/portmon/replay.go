@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -22,8 +23,9 @@ import (
 
 func replayCommand(p *cli) *cobra.Command {
 	var asJSON bool
-	var open []string
+	var open, hosts []string
 	var ports []replay.Port
+	var addrs []netip.Addr
 	cmd := &cobra.Command{
 		Use:   "replay FILE...",
 		Short: "say what the table would have done with captured packets",
@@ -38,8 +40,9 @@ and says how large the sets would have had to be.
 The rules are evaluated as they go to the kernel. Nothing is sent or changed,
 and no privilege is needed but to read the files. They are read in the order of
 their first packets. Where programs listen is seen by the answers of this host;
-a log has none, so that --open must say it. Records that cannot be used are
-reported and passed over.`,
+a log has none, so that --open must say it. A capture of Ethernet does not say
+which addresses are of this host, and which are is guessed unless --host says
+it. Records that cannot be used are reported and passed over.`,
 		Example: `  # day.pcap is what tcpdump -i eth0 -s 96 -w day.pcap has written
   portmon replay day.pcap
   portmon replay ufw.log* --open 22,443
@@ -51,6 +54,13 @@ reported and passed over.`,
 			if len(args) == 0 {
 				return errors.New("expected at least one file")
 			}
+			for _, s := range hosts {
+				a, err := parseAddr(s)
+				if err != nil {
+					return fmt.Errorf("--host: %w", err)
+				}
+				addrs = append(addrs, a)
+			}
 			ports, err = parseOpen(open)
 			return err
 		},
@@ -60,7 +70,7 @@ reported and passed over.`,
 				return err
 			}
 			debug.SetGCPercent(25) // sets hold no pointers, so that memory costs more than collecting it
-			r, err := replay.New(replay.Config{Spec: conf.Spec, Open: ports})
+			r, err := replay.New(replay.Config{Spec: conf.Spec, Open: ports, Host: addrs})
 			if err != nil {
 				return err
 			}
@@ -78,6 +88,13 @@ reported and passed over.`,
 			default:
 				p.printReplay(result)
 			}
+			if result.Certainty == replay.Uncertain {
+				p.warn("whether %s is this host is not certain: too few others were there to tell", firstOf(result.Addrs, 3))
+				p.hint("name its addresses with --host, such as --host %s", result.Addrs[0])
+			}
+			if len(conf.Spec.Interfaces) > 0 && !result.Interfaces {
+				p.warn("whitelist_interfaces has had no effect: what was read does not say by which interface packets came")
+			}
 			if !result.Answers && len(ports) == 0 {
 				p.warn("where programs listen is not known: there is no answer of this host in what was read")
 				p.hint("name the ports with --open, such as --open 22,443")
@@ -89,6 +106,7 @@ reported and passed over.`,
 		},
 	}
 	cmd.Flags().StringSliceVar(&open, "open", nil, "a program listens on this `PORT`, or PORT/udp; may list several")
+	cmd.Flags().StringSliceVar(&hosts, "host", nil, "this `ADDRESS` is of this host, and only those named; may list several")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
 	return cmd
 }

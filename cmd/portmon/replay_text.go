@@ -19,7 +19,7 @@ func (p *cli) printReplay(r *replay.Result) {
 	now := r.Settings[0]
 	local := func(t time.Time) string { return t.In(p.now().Location()).Format(clockLayout) }
 	p.print("%s in %s, %s to %s\n", text.Plural(r.Packets, "packet"), text.ShortDuration(r.To.Sub(r.From)), local(r.From), local(r.To))
-	p.print("to this host: %s; programs listen on %s\n", firstOf(r.Addrs, 3), services(r))
+	p.print("to this host: %s%s; programs listen on %s\n", firstOf(r.Addrs, 3), howSure(r.Certainty), services(r))
 	p.print("%s to closed ports, of which %d would have been dropped: %s\n",
 		text.Plural(r.Unwanted, "SYN"), now.DroppedUnwanted, share(now.DroppedUnwanted, r.Unwanted))
 	p.print("%s dropped in all; %s of %s\n", text.Plural(now.Dropped, "packet"), text.Plural(now.Bans, "ban"), text.Plural(now.Offenders, "source"))
@@ -48,6 +48,13 @@ func (p *cli) section(title string, rows [][]string) {
 	}
 	p.print("\n%s\n", paint(p.outColour, title, bold))
 	p.table(slices.Values(rows), p.columns)
+}
+
+func howSure(c replay.Certainty) string {
+	if c == replay.Certain {
+		return ""
+	}
+	return " (" + c.String() + ")"
 }
 
 func share(part, whole int) string {
@@ -210,6 +217,7 @@ type (
 		Disordered      int             `json:"disordered_packets"`
 		Answers         bool            `json:"answers_seen"`
 		Addresses       []string        `json:"addresses"`
+		Certainty       string          `json:"addresses_certainty"`
 		Listeners       []string        `json:"listeners"`
 		SYNs            int             `json:"syns_to_closed_ports"`
 		Settings        []replaySetting `json:"settings"`
@@ -264,7 +272,7 @@ func replayJSON(r *replay.Result) replayReport {
 	out := replayReport{
 		Version: 1, From: stamp(r.From), To: stamp(r.To), Packets: r.Packets, Ignored: r.Ignored, Disordered: r.Disorder,
 		Answers: r.Answers, SYNs: r.Unwanted, UnlistedBans: r.Unlisted, IntervalSeconds: seconds(r.Width),
-		Addresses: []string{}, Listeners: []string{},
+		Addresses: []string{}, Certainty: r.Certainty.String(), Listeners: []string{},
 		Bans:      mapped(r.Kinds, func(k replay.KindCount) replayBans { return replayBans{k.Step, k.Cause.String(), k.Count} }),
 		Intervals: mapped(r.Moments, func(m replay.Moment) replayMoment { return replayMoment{stamp(m.Start), m.Unwanted, m.Dropped, m.Bans} }),
 		Sets:      mapped(r.Sets, func(s replay.SetResult) replaySet { return replaySet{s.Name, s.Size, s.Needed} }),

@@ -48,10 +48,10 @@ const (
 	Accepted               // as "[UFW ALLOW] " says
 )
 
-// maxDisorder is how far back time may go from one packet to the next. Several
+// MaxDisorder is how far back time may go from one packet to the next. Several
 // queues of a card are in disorder by milliseconds, and local time, which most
 // logs have, goes back by an hour once a year.
-const maxDisorder = 2 * time.Hour
+const MaxDisorder = 2 * time.Hour
 
 // ErrDisorder means that the time of a record is long before that of the one
 // before it: a clock was set, or files were joined in the wrong order.
@@ -120,7 +120,7 @@ func (r *Reader) Read() (Packet, error) {
 func (r *Reader) order(p *Packet) error {
 	back := r.last.Sub(p.Time)
 	switch {
-	case back > maxDisorder && !r.last.IsZero():
+	case back > MaxDisorder && !r.last.IsZero():
 		last := r.last
 		r.last = p.Time
 		return damagef("%w: time goes back by %s to %s", ErrDisorder, text.ShortDuration(last.Sub(p.Time)), p.Time.Format(time.RFC3339))

@@ -80,20 +80,23 @@ func (h *Host) Learn(p *Packet) {
 		return
 	}
 	s := Service{netip.AddrPortFrom(p.Src, src), p.Proto}
-	switch flags, tcp := p.flags(); {
-	case tcp && flags&(flagSYN|flagACK|flagRST) == flagSYN|flagACK:
-		h.Listen(s, true)
-	case tcp && flags&(flagRST|flagACK) == flagRST|flagACK && h.refuses(p):
-		h.Listen(s, false)
-	case !tcp && src < dst && src < 1024: // a client's port is a high one
+	if listens, ok := p.Answer(); ok {
+		h.Listen(s, listens)
+	} else if p.Proto == unix.IPPROTO_UDP && src < dst && src < 1024 { // a client's port is a high one
 		h.Listen(s, true)
 	}
 }
 
-// refuses reports whether a reset is the answer to a SYN: its own sequence
-// number is 0.
-func (h *Host) refuses(p *Packet) bool {
-	return len(p.transport) >= 8 && [4]byte(p.transport[4:8]) == [4]byte{}
+// Answer reports what a packet that answers a SYN says: whether a program
+// listens. The own sequence number of a reset is 0 then.
+func (p *Packet) Answer() (listens, ok bool) {
+	switch flags, tcp := p.flags(); {
+	case tcp && flags&(flagSYN|flagACK|flagRST) == flagSYN|flagACK:
+		return true, true
+	case tcp && flags&(flagRST|flagACK) == flagRST|flagACK:
+		return false, [4]byte(p.transport[4:8]) == [4]byte{}
+	}
+	return false, false
 }
 
 // hasSocket reports whether a socket would get the packet: of a listening

@@ -1,6 +1,9 @@
 package replay
 
 import (
+	"math"
+	"time"
+
 	"github.com/portmon/portmon/internal/capture"
 	"github.com/portmon/portmon/internal/machine"
 )
@@ -11,6 +14,11 @@ const (
 	// maxHeaders is what is kept of each: the headers of an ICMP error, and of
 	// the packet that it is about.
 	maxHeaders = 192
+	// maxStray is how many packets in a row may be taken for some whose time is
+	// wrong. Before more of them, the clock has been set.
+	maxStray = 16
+	// maxShift keeps times within what nanoseconds can count.
+	maxShift = int64(100 * 365 * 24 * time.Hour)
 )
 
 // queued is a packet that waits until its answer was seen.
@@ -31,7 +39,8 @@ type queue struct {
 	next, ahead, last int // to be looked at, to be learnt from, to be filled
 	packet            machine.Packet
 	now               int64
-	disorder          int // packets before the time of those before
+	shift             int64 // how far the clock was set back so far
+	disorder          int   // packets before the time of those before
 }
 
 func (r *queue) at(i int) *queued { return &r.ring[i%held] }
@@ -48,9 +57,12 @@ func (r *queue) add(p *capture.Packet) bool {
 	if r.len() == held {
 		return false
 	}
-	now := p.Time.UnixNano()
+	now := min(p.Time.UnixNano(), math.MaxInt64-r.shift) + r.shift
 	if now < r.now && r.last > 0 {
 		r.disorder++
+		if r.now-now > int64(capture.MaxDisorder) {
+			r.goBack(now)
+		}
 	}
 	r.now = max(r.now, now)
 	q := r.at(r.last)
@@ -58,4 +70,23 @@ func (r *queue) add(p *capture.Packet) bool {
 	q.length = uint16(copy(q.data[:], p.Data))
 	r.last++
 	return true
+}
+
+// goBack deals with time that goes back by far. A few packets before have come
+// from the future: they are taken back from there. Behind more of them, time goes
+// on from where it is.
+func (r *queue) goBack(now int64) {
+	first := r.last
+	for first > r.next && first >= r.last-maxStray && r.at(first-1).now > now {
+		first--
+	}
+	switch back := r.now - now; {
+	case first >= r.last-maxStray && (first == 0 || r.at(first-1).now <= now):
+		for i := first; i < r.last; i++ {
+			r.at(i).now = now
+		}
+		r.now = now
+	case back <= maxShift-r.shift:
+		r.shift += back
+	}
 }

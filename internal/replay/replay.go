@@ -25,6 +25,8 @@ type Config struct {
 	Spec ruleset.Spec
 	// Open are ports on which programs listen, whatever the captures show.
 	Open []Port
+	// Host are the addresses of the host, if they are known.
+	Host []netip.Addr
 }
 
 // Port is a port of a protocol.
@@ -83,6 +85,9 @@ type Replay struct {
 	settings []Setting
 	machines []*machine.Machine
 	host     *machine.Host
+	named    bool // the addresses of the host are
+	found    int  // addresses that have to do with many others
+	assumed  int  // addresses of which less is known
 	queue    queue
 	tally    tally
 }
@@ -103,6 +108,10 @@ func New(c Config) (*Replay, error) {
 	r.host = machine.NewHost(r.machines...)
 	for _, p := range c.Open {
 		r.host.Open(p.Number, p.Proto)
+	}
+	r.named = len(c.Host) > 0
+	for _, a := range c.Host {
+		r.host.AddAddr(a)
 	}
 	r.tally = newTally(len(r.machines))
 	return r, nil
@@ -129,7 +138,9 @@ const lookAhead = int64(time.Second)
 // next looks at the packet that has waited longest.
 func (r *Replay) next() {
 	if !r.tally.started {
-		r.findAddrs()
+		if !r.named {
+			r.findAddrs()
+		}
 		r.tally.started = true
 	}
 	q := r.queue.first()
@@ -158,70 +169,35 @@ func (r *Replay) learn(q *queued) {
 	}
 }
 
-// way returns the way of a packet through the host, and takes the destination of
-// one of which nothing else is known for an address of the host.
+// way returns the way of a packet through the host. Where the file does not say
+// it, the destination is taken for an address of the host, unless those are named.
 func (r *Replay) way(q *queued, p *machine.Packet) capture.Path {
+	local := p.Dst
 	switch q.path {
-	case capture.Sent:
-		r.host.AddAddr(p.Src)
-		return capture.Sent
-	case capture.Received:
-		if isUnicast(p.Dst) {
-			r.host.AddAddr(p.Dst)
-		}
-		return capture.Received
 	case capture.Forwarded, capture.Elsewhere:
 		return q.path
-	}
-	switch {
-	case r.host.IsLocal(p.Src):
-		return capture.Sent
-	case !isUnicast(p.Dst):
-		return capture.Elsewhere
-	}
-	r.host.AddAddr(p.Dst)
-	return capture.Received
-}
-
-func isUnicast(a netip.Addr) bool {
-	return !a.IsMulticast() && !a.IsUnspecified() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
-}
-
-// findAddrs looks for the addresses of the host among the first packets: those
-// that have to do with most others.
-func (r *Replay) findAddrs() {
-	peers := make(map[netip.Addr]map[netip.Addr]bool)
-	add := func(a, b netip.Addr) {
-		if peers[a] == nil {
-			peers[a] = make(map[netip.Addr]bool)
+	case capture.Sent:
+		local = p.Src
+	case capture.PathUnknown:
+		switch {
+		case r.host.IsLocal(p.Src):
+			return capture.Sent
+		case !isUnicast(p.Dst):
+			return capture.Elsewhere
+		case r.host.IsLocal(p.Dst):
+			return capture.Received
+		case r.named:
+			return capture.Elsewhere
 		}
-		peers[a][b] = true
+		r.assumed++
 	}
-	for i := r.queue.next; i < r.queue.last; i++ {
-		var p machine.Packet
-		q := r.queue.at(i)
-		if q.path == capture.PathUnknown && p.Parse(q.bytes()) && isUnicast(p.Dst) && isUnicast(p.Src) {
-			add(p.Src, p.Dst)
-			add(p.Dst, p.Src)
-		}
+	if !r.named && isUnicast(local) {
+		r.host.AddAddr(local)
 	}
-	const enough = 3 // fewer do not tell who is who
-	for {
-		var host netip.Addr
-		for a, with := range peers {
-			if n := len(with) - len(peers[host]); n > 0 || n == 0 && a.Less(host) {
-				host = a
-			}
-		}
-		if len(peers[host]) < enough {
-			return
-		}
-		r.host.AddAddr(host)
-		for other := range peers[host] {
-			delete(peers[other], host)
-		}
-		delete(peers, host)
+	if q.path == capture.PathUnknown {
+		return capture.Received
 	}
+	return q.path
 }
 
 // pass takes a packet through the host.

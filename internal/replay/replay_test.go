@@ -3,6 +3,7 @@ package replay
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -212,6 +213,97 @@ func TestTimeline(t *testing.T) {
 	}
 	if dropped != r.Settings[0].DroppedUnwanted {
 		t.Errorf("%d dropped by time, %d in all", dropped, r.Settings[0].DroppedUnwanted)
+	}
+}
+
+// TestWrongClock has packets that are years ahead: a few, whose time is wrong,
+// and so many that the clock must have been set back behind them. A scan goes on
+// in either case, neither in no time at all nor over years.
+func TestWrongClock(t *testing.T) {
+	const years = 20 * 365 * 24 * time.Hour
+	for _, tt := range []struct {
+		ahead int
+		took  time.Duration
+	}{{1, 4 * time.Hour}, {maxStray, 4 * time.Hour}, {maxStray + 1, years + 3*time.Hour}, {2 * held, years + 3*time.Hour}} {
+		s := newScene(t, nil)
+		for i := range uint16(5) {
+			s.send(syn("203.0.113.1", host4, 200+i), capture.Received, 0)
+			if i == 2 {
+				s.now = s.now.Add(years)
+				for range tt.ahead {
+					s.send(syn("203.0.113.2", host4, 200), capture.Received, 0)
+				}
+				s.now = s.now.Add(-years)
+			}
+			s.now = s.now.Add(time.Hour)
+		}
+		r := s.result()
+		if took := r.To.Sub(r.From).Round(time.Hour); took != tt.took || r.Disorder != 1 {
+			t.Errorf("%d ahead: %v from the first to the last, %d out of order, want %v and 1", tt.ahead, took, r.Disorder, tt.took)
+		}
+		if tt.took < years {
+			r.offender(t, "203.0.113.1/32")
+		}
+	}
+}
+
+// TestHost has the addresses of the host found among packets that do not tell
+// them.
+func TestHost(t *testing.T) {
+	scanner, other := "203.0.113.1", netip.MustParseAddr("192.0.2.3")
+	addrs := func(from, to int) (all []netip.Addr) {
+		for i := from; i < to; i++ {
+			all = append(all, netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}))
+		}
+		return all
+	}
+	tests := []struct {
+		name    string
+		packets func(s *scene)
+		named   []netip.Addr
+		want    []netip.Addr
+		how     Certainty
+	}{
+		{"a scanner alone, the first of whose SYNs is missing", func(s *scene) {
+			s.send(reply(syn(scanner, host4, 22), netnstest.FlagRST|netnstest.FlagACK), capture.PathUnknown, 0)
+			s.exchange(syn(scanner, host4, 23), false)
+		}, nil, []netip.Addr{host4}, Uncertain},
+		{"a scanner of many addresses", func(s *scene) {
+			for _, a := range addrs(10, 20) {
+				s.send(reply(syn(scanner, a, 22), netnstest.FlagRST|netnstest.FlagACK), capture.PathUnknown, 0)
+				for port := range uint16(9) {
+					s.exchange(syn(scanner, a, 20+port), port == 2)
+				}
+			}
+		}, nil, addrs(10, 20), Uncertain},
+		{"a host that also opens connections", func(s *scene) {
+			for i := range 5 {
+				s.exchange(syn(host4.String(), netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), 443), true)
+			}
+			s.exchange(syn(scanner, host4, 23), false)
+		}, nil, []netip.Addr{host4}, Guessed},
+		{"broadcasts alone", func(s *scene) {
+			s.send(syn("192.0.2.9", netip.MustParseAddr("255.255.255.255"), 67), capture.PathUnknown, 0)
+			s.send(syn("192.0.2.9", netip.MustParseAddr("224.0.0.1"), 67), capture.PathUnknown, 0)
+		}, nil, nil, Certain},
+		{"named, where others have more to do", func(s *scene) {
+			for i := range 5 {
+				s.exchange(syn(fmt.Sprintf("198.51.100.%d", i), other, 443), true)
+			}
+			s.exchange(syn(scanner, host4, 23), false)
+		}, []netip.Addr{host4}, []netip.Addr{host4}, Certain},
+		{"as the file says", func(s *scene) { s.send(syn(scanner, host4, 23), capture.Received, 0) }, nil, []netip.Addr{host4}, Certain},
+	}
+	for _, tt := range tests {
+		s := newScene(t, func(c *Config) { c.Host = tt.named })
+		tt.packets(s)
+		r := s.result()
+		if !slices.Equal(r.Addrs, tt.want) || r.Certainty != tt.how {
+			t.Errorf("%s: the host has the addresses %v (%v), want %v (%v)", tt.name, r.Addrs, r.Certainty, tt.want, tt.how)
+		}
+		if tt.named != nil && r.Unwanted != 1 {
+			t.Errorf("%s: %d SYNs to closed ports, want 1", tt.name, r.Unwanted)
+		}
 	}
 }
 

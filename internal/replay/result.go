@@ -17,10 +17,13 @@ type Result struct {
 	Packets  int
 	Ignored  int // no IP packets, or fragments of one
 	Disorder int // packets that came before the one before them
+	// Interfaces reports that the files say by which interfaces packets came.
+	Interfaces bool
 	// Answers reports that packets of the host were among them, which show where
 	// programs listen.
 	Answers   bool
 	Addrs     []netip.Addr      // of the host
+	Certainty Certainty         // of the addresses
 	Services  []machine.Service // on which programs listen
 	Unwanted  int               // SYNs to closed ports
 	Kinds     []KindCount
@@ -77,8 +80,8 @@ type SetResult struct {
 func (r *Replay) Result() *Result {
 	t := &r.tally
 	out := &Result{
-		Packets: t.packets, Ignored: t.ignored, Disorder: r.queue.disorder, Answers: r.host.Answers,
-		Addrs: r.host.Addrs(), Services: r.host.Services(), Unwanted: t.unwanted, Unlisted: t.unlisted,
+		Packets: t.packets, Ignored: t.ignored, Disorder: r.queue.disorder, Interfaces: t.interfaces, Answers: r.host.Answers,
+		Addrs: r.host.Addrs(), Certainty: r.certainty(), Services: r.host.Services(), Unwanted: t.unwanted, Unlisted: t.unlisted,
 	}
 	if t.packets > 0 {
 		out.From, out.To = time.Unix(0, t.first), time.Unix(0, t.last)

@@ -22,7 +22,8 @@ type tally struct {
 	packets     int
 	ignored     int // packets that no rule sees
 	sent        int
-	unwanted    int // SYNs to ports on which nobody listens
+	unwanted    int  // SYNs to ports on which nobody listens
+	interfaces  bool // of some packets the interface is known
 
 	settings  []settingTally
 	bans      map[Kind]int // by the configuration
@@ -73,6 +74,7 @@ func (t *tally) see(q *queued, way capture.Path) {
 	}
 	t.last = q.now
 	t.packets++
+	t.interfaces = t.interfaces || q.in != ""
 	if way == capture.Sent {
 		t.sent++
 	}

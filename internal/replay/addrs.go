@@ -1,0 +1,103 @@
+package replay
+
+import (
+	"net/netip"
+
+	"github.com/portmon/portmon/internal/capture"
+	"github.com/portmon/portmon/internal/machine"
+)
+
+// Certainty is how well the addresses of the host are known.
+type Certainty uint8
+
+// The certainties.
+const (
+	Certain   Certainty = iota // they were named, or the file has them
+	Guessed                    // they are those that have to do with most others
+	Uncertain                  // there were too few others to tell
+)
+
+func (c Certainty) String() string { return [...]string{"certain", "guessed", "uncertain"}[c] }
+
+func (r *Replay) certainty() Certainty {
+	switch {
+	case r.named || r.found+r.assumed == 0:
+		return Certain
+	case r.found < r.assumed:
+		return Uncertain
+	}
+	return Guessed
+}
+
+// manyPeers tell who is who.
+const manyPeers = 3
+
+func isUnicast(a netip.Addr) bool {
+	return !a.IsMulticast() && !a.IsUnspecified() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+// peer is what an address has had from another one, SYNs, and what became of
+// them.
+type peer struct{ asked, refused, accepted int }
+
+// scanned reports whether the other one scans: too few of its SYNs were accepted
+// for those of a client.
+func (p *peer) scanned() bool { return max(p.asked, p.refused) > 2*p.accepted }
+
+// findAddrs looks for the addresses of the host among the first packets: those
+// that have to do with most others, or were scanned. Who scans is none.
+func (r *Replay) findAddrs() {
+	peers := make(map[netip.Addr]map[netip.Addr]*peer)
+	of := func(a, b netip.Addr) *peer {
+		if peers[a] == nil {
+			peers[a] = make(map[netip.Addr]*peer)
+		}
+		if peers[a][b] == nil {
+			peers[a][b] = new(peer)
+		}
+		return peers[a][b]
+	}
+	for i := r.queue.next; i < r.queue.last; i++ {
+		var p machine.Packet
+		q := r.queue.at(i)
+		if q.path != capture.PathUnknown || !p.Parse(q.bytes()) || !isUnicast(p.Dst) || !isUnicast(p.Src) {
+			continue
+		}
+		of(p.Dst, p.Src).asked += btoi(p.Opens())
+		listens, ok := p.Answer()
+		own := of(p.Src, p.Dst)
+		own.accepted += btoi(ok && listens)
+		own.refused += btoi(ok && !listens)
+	}
+	scanned := make(map[netip.Addr]bool)
+	for a, with := range peers {
+		for b, p := range with {
+			if p.scanned() && !peers[b][a].scanned() {
+				scanned[a] = true
+				delete(peers[b], a)
+			}
+		}
+	}
+	for {
+		var host netip.Addr
+		for a, with := range peers {
+			n := len(with) - len(peers[host])
+			if (len(with) >= manyPeers || scanned[a]) && (n > 0 || n == 0 && a.Less(host)) {
+				host = a
+			}
+		}
+		if len(peers[host]) == 0 {
+			return
+		}
+		if len(peers[host]) >= manyPeers {
+			r.found++
+		} else {
+			r.assumed++
+		}
+		r.host.AddAddr(host)
+		for other := range peers[host] {
+			delete(peers[other], host)
+		}
+		delete(peers, host)
+	}
+}
