@@ -31,7 +31,7 @@ const (
 	// them one for each time that something was added.
 	maxSize  = 16 << 20
 	maxLine  = 1 << 20
-	maxAdded = 100
+	maxAdded = 64
 	// Offences are written within a second, as they are to the book. What the
 	// counters have grown can be read again after a kill.
 	urgentEvery, writeEvery = time.Second, time.Minute

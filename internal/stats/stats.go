@@ -25,9 +25,10 @@ const (
 	keepHours = 14 * 24 // for as long, hours are kept apart
 	keepDays  = 400
 	// maxNamed bounds each of what is counted by name in an hour or a day:
-	// ports, countries, networks. The rest is summed as Other.
-	maxNamed = 12
-	maxName  = 40 // characters of the name of a network
+	// ports, countries, networks. The rest is summed as Other. While an hour
+	// runs it is not known yet which they are, so more are kept.
+	maxNamed, maxRunning = 12, 32
+	maxName              = 40 // characters of the name of a network
 )
 
 // Other is the name under which the rest is counted.
@@ -57,6 +58,9 @@ type Count struct {
 	New        uint64 `json:"new,omitempty"`
 	// Observed reports that the table was at times in observe mode.
 	Observed bool `json:"observed,omitempty"`
+
+	// weight is what else a name has against others while the hour runs.
+	weight [3]map[string]uint64
 }
 
 // named are the counts by name that are bounded.
@@ -94,18 +98,46 @@ func bump(m *map[string]uint64, name string, n uint64) {
 	(*m)[name] += n
 }
 
-// trim keeps the largest of what is counted by name, and of those that are
-// alike the one that was counted last.
-func trim(m map[string]uint64, last string) {
-	for len(m) > maxNamed {
-		least := ""
-		for name, n := range m {
-			if name != Other && name != last && (least == "" || n < m[least] || n == m[least] && name > least) {
-				least = name
-			}
+// bumpNamed counts something by its name as Space-Saving does: a new name takes
+// the place of the least and its weight, so that one that is frequent stays
+// however many others there are. Its count is its own: what that of the least
+// was, is summed as Other.
+func (c *Count) bumpNamed(i int, name string) {
+	m, weight := c.named()[i], &c.weight[i]
+	if _, ok := (*m)[name]; !ok && len(*m) >= maxRunning {
+		least := leastOf(*m, *weight)
+		w := (*m)[least] + (*weight)[least]
+		(*m)[Other] += (*m)[least]
+		delete(*m, least)
+		delete(*weight, least)
+		if name != Other {
+			bump(weight, name, w)
 		}
-		m[Other] += m[least]
-		delete(m, least)
+	}
+	bump(m, name, 1)
+}
+
+// leastOf returns what is counted least by name, its weight included.
+func leastOf(m, weight map[string]uint64) (least string) {
+	lowest := uint64(0)
+	for name, n := range m {
+		n += weight[name]
+		if name != Other && (least == "" || n < lowest || n == lowest && name > least) {
+			least, lowest = name, n
+		}
+	}
+	return least
+}
+
+// trim keeps the largest of what is counted by name.
+func (c *Count) trim(limit int) {
+	for i, m := range c.named() {
+		for len(*m) > limit {
+			least := leastOf(*m, nil)
+			(*m)[Other] += (*m)[least]
+			delete(*m, least)
+		}
+		c.weight[i] = nil
 	}
 }
 
@@ -266,9 +298,8 @@ func (s *Stats) AddOffence(o Offence) {
 		network = "AS" + strconv.FormatUint(uint64(o.ASN), 10)
 	}
 	for i, name := range []string{cmp.Or(port, Other), o.Country, network} {
-		if m := c.named()[i]; name != "" {
-			bump(m, name, 1)
-			trim(*m, name)
+		if name != "" {
+			c.bumpNamed(i, name)
 		}
 	}
 	if name := text.Shorten(o.Network, maxName); network != "" && name != "" && s.names[network] != name {
@@ -292,9 +323,7 @@ func (s *Stats) NamePort(at time.Time, proto uint8, port uint16) {
 		if c.Ports[Other]--; c.Ports[Other] == 0 {
 			delete(c.Ports, Other)
 		}
-		name := text.Port(proto, port)
-		bump(&c.Ports, name, 1)
-		trim(c.Ports, name)
+		c.bumpNamed(0, text.Port(proto, port))
 	}
 }
 
@@ -336,6 +365,11 @@ func (s *Stats) fold(now time.Time) {
 		day.Sources = day.DaySources
 		delete(s.hours, h)
 	}
+	for h, c := range s.hours {
+		if h < hourOf(now) {
+			c.trim(maxNamed)
+		}
+	}
 	dates := slices.Sorted(maps.Keys(s.days))
 	oldest := s.date(now.AddDate(0, 0, -keepDays))
 	for i, date := range dates {
@@ -343,9 +377,7 @@ func (s *Stats) fold(now time.Time) {
 			delete(s.days, date)
 			continue
 		}
-		for _, m := range s.days[date].named() {
-			trim(*m, "")
-		}
+		s.days[date].trim(maxNamed)
 	}
 }
 

@@ -168,6 +168,36 @@ func TestAddOffence(t *testing.T) {
 	}
 }
 
+// A port that is hit often is counted as such, however late it comes and however
+// many others there are.
+func TestFrequentPortIsNamed(t *testing.T) {
+	for _, others := range []int{maxNamed, maxRunning} {
+		state := filepath.Join(t.TempDir(), "state.jsonl")
+		s, _ := open(t, state)
+		hit := func(port int) {
+			s.AddOffence(Offence{At: noon, Cause: ruleset.CauseTrap, Step: 1, Proto: 6, Port: uint16(port)})
+		}
+		for port := range 2 * others {
+			hit(1 + port/2)
+		}
+		for i := range 10_000 {
+			hit(5555)
+			hit(10_000 + i)
+		}
+		end := noon.Add(time.Hour)
+		s.hour(end) // another one begins
+		write(t, s, end)
+		ports := read(t, state).hours[hourOf(noon)].Ports
+		sum := uint64(0)
+		for _, n := range ports {
+			sum += n
+		}
+		if ports["tcp/5555"] < 9_000 || sum != uint64(2*others)+20_000 || len(ports) > maxNamed {
+			t.Errorf("%d others before: %v", others, ports)
+		}
+	}
+}
+
 // 400 days in which as much happens as fits make a file of a few hundred kB,
 // all of which is read back.
 func TestSize(t *testing.T) {
