@@ -43,8 +43,7 @@ func (p *cli) allowLogin() {
 
 // allowPeer allows the host of the session that PAM opens, as its environment
 // says (pam_exec(8)). PAM opens one only once the user is authenticated, so that
-// a failed login never gets here. Whether the host is whitelisted does not matter,
-// as it may be taken out of that list.
+// a failed login never gets here.
 func (p *cli) allowPeer() error {
 	switch p.getenv("PAM_TYPE") {
 	case "open_session":
@@ -53,19 +52,40 @@ func (p *cli) allowPeer() error {
 	default:
 		return nil
 	}
-	addr, err := parseAddr(p.getenv("PAM_RHOST"))
-	if err != nil || !addr.IsGlobalUnicast() {
-		return nil // a local session, or a name, which anybody can have who has a domain
+	const nobody = "allow --login: nobody is allowed: "
+	host := p.getenv("PAM_RHOST")
+	if host == "" {
+		p.note(nobody + "PAM_RHOST is not set: the session is of this host")
+		return nil
+	}
+	addr, err := parseAddr(host)
+	if err != nil { // it is a name, which anybody can have who has a domain
+		return &hinted{fmt.Errorf(nobody+"PAM_RHOST: %w", err), "names are not believed: sshd_config needs UseDNS no"}
+	}
+	if !addr.IsGlobalUnicast() {
+		p.note(nobody+"%s is not an address of another network", addr)
+		return nil
 	}
 	var length time.Duration
-	p.state, length, _, p.stateErr = config.Glance(p.configFile) // without a state, it is not remembered
+	if p.state, length, _, p.stateErr = config.Glance(p.configFile); p.stateErr != nil {
+		p.warn("the allowance will not be remembered: %v", p.stateErr)
+	}
 	if length == 0 {
+		p.note(nobody + "login in [allow] is 0")
 		return nil
 	}
 	return p.withTable(func(h *ruleset.Handle) error {
 		source, err := names.Prefix(addr, h.Source)
 		if err != nil {
 			return err
+		}
+		exempt, err := h.Exempt(source)
+		if err != nil {
+			return err
+		}
+		if errors.As(exempt, new(*ruleset.WhitelistedError)) {
+			p.note("%v", exempt)
+			return nil
 		}
 		user := p.getenv("PAM_USER")
 		if checkReason(user, ruleset.CauseLogin.String()+": ") != nil {
