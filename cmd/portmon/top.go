@@ -14,10 +14,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/events"
 	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/internal/top"
+	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -31,9 +33,10 @@ are shown at the bottom: the selected source can be explained as by portmon why,
 and, once that is confirmed, banned, unbanned or allowed as by the commands of
 these names.
 
-Events come from the watcher. Without one, top listens to the log group of the
-table itself; until it ends, no watcher can start. If another program listens
-there, top only sees the bans that it finds in the sets every few seconds.`,
+Events come from the watcher. If there was none from the start, top listens to
+the log group of the table itself, and leaves it to a watcher that starts. If
+another program listens there, top only sees the bans that it finds in the sets
+every few seconds.`,
 		Example: `  # what happens, or without a terminal what has happened
   test -t 1 && portmon top || portmon status`,
 		Args:    noArgs,
@@ -114,10 +117,8 @@ func (p *cli) readBans(h *ruleset.Handle, places *geo.DB, after time.Time) (b to
 				shown.Until = now.Add(v.Remaining)
 			}
 			if b.Total++; !after.IsZero() && shown.Since.After(after) && len(b.New) < newestBans {
-				b.New = append(b.New, events.Event{
-					Time: events.Time{Time: shown.Since}, Event: "banned", Mode: h.Mode(), Prefix: prefix, Cause: shown.Cause, Tier: shown.Tier,
-					Place: places.Of(prefix),
-				})
+				n := watch.News{Kind: watch.KindOf(v.Cause, v.Step), Source: prefix, Cause: v.Cause, Step: v.Step, Comment: v.Comment, Observed: h.Observe}
+				b.New = append(b.New, events.New(&n, book.Clock{Wall: shown.Since}, places.Of(prefix)))
 			}
 			if b.Longest = append(b.Longest, shown); len(b.Longest) >= 2*longestBans {
 				slices.SortFunc(b.Longest, longer)

@@ -4,18 +4,18 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
-	"net/netip"
 	"os"
 	"sync"
 	"time"
 
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/internal/events"
 	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/nflog"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/internal/top"
+	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -165,46 +165,86 @@ func (p *cli) againAndAgain(ctx context.Context, show func(any), f func(h *rules
 }
 
 // hearForTop collects events: from the watcher, or from the log group if there
-// is none and nobody else listens. It tries both again while it has neither.
+// is none and nobody else listens. It tries both again while it has neither. A
+// watcher that has gone is expected to come back, and is left the group.
 func (p *cli) hearForTop(ctx context.Context, places *geo.DB, show func(any), to *batch) {
-	first := topListed
-	for ok := true; ok; ok = wait(ctx, topLook) {
+	first, pause := topListed, topLook
+	var source top.Source
+	var trouble top.Trouble
+	for ok := true; ok; ok = wait(ctx, pause) {
+		from, wrong := top.Source(""), top.Trouble("")
+		hear := func(name top.Source) {
+			if from = name; source != name {
+				source = name
+				show(source)
+			}
+		}
+		pause = topLook
 		w, err := p.wantWatcher()
 		switch {
 		case err == nil:
-			show(top.Source("the watcher"))
+			hear("the watcher")
 			_ = w.Events(ctx, first, true, func(line []byte) error { // it may have ended
 				line = bytes.Clone(line)
 				to.add(func() (events.Event, error) { return events.Decode(line) })
 				return nil
 			})
-			first = 0
+			first, from = 0, ""
 			w.Close()
-		case errors.Is(err, control.ErrNone):
-			if conn, err := nflog.Dial(&nflog.Config{Group: ruleset.Default().LogGroup}); err == nil {
-				show(top.Source("the log group"))
-				p.hearLog(ctx, conn, places, to)
+		case errors.Is(err, control.ErrNone) && first > 0:
+			conn, err := nflog.Dial(&nflog.Config{Group: ruleset.Default().LogGroup})
+			if err == nil {
+				hear("the log group")
+				err = p.hearLog(ctx, conn, places, to)
 				conn.Close()
+				pause = nflog.Gap
+			}
+			if err != nil && !errors.Is(err, nflog.ErrBusy) {
+				from, wrong, pause = "", top.Trouble(text.Printable(err.Error())), topLook
 			}
 		}
-		show(top.Source(""))
+		if source != from {
+			source = from
+			show(source)
+		}
+		if trouble != wrong {
+			trouble = wrong
+			show(trouble)
+		}
 	}
 }
 
-// hearLog collects what the packet path logs.
-func (p *cli) hearLog(ctx context.Context, conn *nflog.Conn, places *geo.DB, to *batch) {
+// hearLog collects what the packet path logs, for as long as one turn.
+func (p *cli) hearLog(ctx context.Context, conn *nflog.Conn, places *geo.DB, to *batch) error {
 	c, h, err := p.open()
 	if err != nil {
-		return
+		return err
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	var batch []nflog.Message
-	for {
+	if err := conn.SetReadDeadline(time.Now().Add(nflog.Turn)); err != nil {
+		return err
+	}
+	looked := time.Now()
+	for batch := []nflog.Message(nil); ; {
 		var lost nflog.Lost
 		batch, lost, err = conn.Receive(batch[:0])
-		if errors.Is(err, os.ErrClosed) || err == io.EOF {
-			return
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed):
+			return nil
+		case err != nil:
+			return err
+		}
+		now := book.ReadClock()
+		if lost.Overrun || lost.Messages > 0 {
+			e := events.Event{Time: events.Time{Time: now.Wall}, Event: events.Lost, Count: lost.Messages}
+			to.add(func() (events.Event, error) { return e, nil })
+		}
+		if time.Since(looked) > topLook { // the ladder, the mode and the prefixes may be others
+			if err := h.Recount(); err != nil {
+				return err
+			}
+			looked = time.Now()
 		}
 		ladder, _ := h.Ladder()
 		for _, m := range batch {
@@ -213,35 +253,16 @@ func (p *cli) hearLog(ctx context.Context, conn *nflog.Conn, places *geo.DB, to 
 			if !ok || err != nil {
 				continue
 			}
-			e := loggedEvent(&m, cause, step, source, h.Mode(), ladder, p.now())
-			e.Place = places.Of(source)
+			n := watch.News{
+				Kind: watch.KindOf(cause, step), Source: source, Cause: cause, Step: step, Proto: m.Proto, Port: m.DstPort, Observed: h.Observe,
+			}
+			if step > 0 && step <= len(ladder) {
+				n.Until = now.Boot.Add(ladder[step-1])
+			}
+			e := events.New(&n, now, places.Of(source))
 			to.add(func() (events.Event, error) { return e, nil })
 		}
-		if lost.Messages > 0 {
-			e := events.Event{Time: events.Time{Time: p.now()}, Event: events.Lost, Count: lost.Messages}
-			to.add(func() (events.Event, error) { return e, nil })
-		}
 	}
-}
-
-// loggedEvent makes an event of a message of the packet path.
-func loggedEvent(
-	m *nflog.Message, cause ruleset.Cause, step int, source netip.Prefix, mode string, ladder []time.Duration, now time.Time,
-) events.Event {
-	e := events.Event{
-		Time: events.Time{Time: now}, Event: "banned", Mode: mode, Prefix: source, Cause: cause.String(), Tier: step,
-		Protocol: text.Protocol(m.Proto), Port: m.DstPort,
-	}
-	if step > 1 {
-		e.Event = "escalated"
-	}
-	if mode == ruleset.Mode(true) {
-		e.Event = "would_be_" + e.Event
-	}
-	if step > 0 && step <= len(ladder) {
-		e.Until = now.Add(ladder[step-1])
-	}
-	return e
 }
 
 // wait returns when the time has passed, or false when the context has ended.

@@ -8,6 +8,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -23,6 +24,7 @@ import (
 	"github.com/portmon/portmon/internal/events"
 	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/names"
+	"github.com/portmon/portmon/internal/nflog"
 	"github.com/portmon/portmon/internal/notice"
 	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/nftset"
@@ -95,7 +97,7 @@ func Run(ctx context.Context, conf Config, reload <-chan os.Signal) (err error) 
 
 	d := newDaemon(conf)
 	defer d.stderr.close()
-	if d.watcher, err = watch.Open(d.watchConfig(conf.Config)); err != nil {
+	if d.watcher, err = d.openWatcher(ctx); err != nil {
 		return err
 	}
 	defer d.watcher.Close()
@@ -125,6 +127,21 @@ func Run(ctx context.Context, conf Config, reload <-chan os.Signal) (err error) 
 		d.journal.Info("ended")
 	}
 	return err
+}
+
+// openWatcher waits for `portmon top` to give back the log group, which another
+// watcher would keep.
+func (d *daemon) openWatcher(ctx context.Context) (w *watch.Watcher, err error) {
+	for deadline := time.Now().Add(2 * nflog.Turn); ; sleep(ctx, nflog.Gap/4) {
+		w, err = watch.Open(d.watchConfig(d.current))
+		if !errors.Is(err, nflog.ErrBusy) || ctx.Err() != nil || time.Now().After(deadline) {
+			return w, err
+		}
+		if other, none := control.Dial(control.Path(d.current.Watch.State)); none == nil {
+			other.Close()
+			return nil, err
+		}
+	}
 }
 
 func newDaemon(conf Config) *daemon {
@@ -192,7 +209,7 @@ func (d *daemon) onNews(news []watch.News) {
 	now := book.ReadClock()
 	d.journal.news(news, now)
 	for i := range news {
-		d.events.Add(newEvent(&news[i], now, d.places.Of(news[i].Source)))
+		d.events.Add(events.New(&news[i], now, d.places.Of(news[i].Source)))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

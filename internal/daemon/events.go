@@ -6,15 +6,9 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
-	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/events"
-	"github.com/portmon/portmon/internal/geo"
-	"github.com/portmon/portmon/internal/text"
-	"github.com/portmon/portmon/internal/watch"
-	"github.com/portmon/portmon/ruleset"
 )
 
 const (
@@ -25,21 +19,6 @@ const (
 	// that many that come one by one are sent together.
 	eventPause = 200 * time.Millisecond
 )
-
-// newEvent returns news in the form for programs.
-func newEvent(n *watch.News, now book.Clock, place geo.Place) events.Event {
-	e := events.Event{
-		Time:   events.Time{Time: now.Wall},
-		Event:  strings.ReplaceAll(n.Event(), " ", "_"),
-		Mode:   ruleset.Mode(n.Observed),
-		Prefix: n.Source, Place: place, Cause: n.Cause.String(), Tier: n.Step, Protocol: text.Protocol(n.Proto), Port: n.Port,
-		Offences: n.Offences, Forever: n.Forever, Reason: text.Printable(n.Comment), Count: n.Count, Wrong: text.Printable(n.What),
-	}
-	if !n.Forever && n.Until != 0 {
-		e.Until = now.Time(n.Until).UTC().Truncate(time.Second)
-	}
-	return e
-}
 
 // sendEvents sends the last events, and those that come if that is wanted. A
 // reader may be as slow as it likes: it delays nobody but itself.

@@ -149,7 +149,7 @@ func TestKindsOfEvents(t *testing.T) {
 	}
 	for kind := range watch.Kinds {
 		for _, observed := range []bool{false, true} {
-			e := newEvent(&watch.News{Kind: kind, Observed: observed}, book.ReadClock(), geo.Place{})
+			e := events.New(&watch.News{Kind: kind, Observed: observed}, book.ReadClock(), geo.Place{})
 			if line := string(cef(&e)); strings.Contains(line, "||") || strings.Contains(line, "|0|") {
 				t.Errorf("%v has no name or no severity: %s", kind, line)
 			}

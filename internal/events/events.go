@@ -13,8 +13,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/internal/watch"
+	"github.com/portmon/portmon/ruleset"
 )
 
 // Version is the version of the format. It changes when a field loses its name,
@@ -51,6 +54,21 @@ type Event struct {
 	Count int `json:"count,omitempty"`
 	// Wrong is what was wrong with a table that was repaired.
 	Wrong string `json:"wrong,omitempty"`
+}
+
+// New returns news in the form for programs.
+func New(n *watch.News, now book.Clock, place geo.Place) Event {
+	e := Event{
+		Time:   Time{Time: now.Wall},
+		Event:  strings.ReplaceAll(n.Event(), " ", "_"),
+		Mode:   ruleset.Mode(n.Observed),
+		Prefix: n.Source, Place: place, Cause: n.Cause.String(), Tier: n.Step, Protocol: text.Protocol(n.Proto), Port: n.Port,
+		Offences: n.Offences, Forever: n.Forever, Reason: text.Printable(n.Comment), Count: n.Count, Wrong: text.Printable(n.What),
+	}
+	if !n.Forever && n.Until != 0 {
+		e.Until = now.Time(n.Until).UTC().Truncate(time.Second)
+	}
+	return e
 }
 
 // Time is a moment that is written with milliseconds, so that it always has the

@@ -21,6 +21,14 @@ import (
 // names the group before it.
 var ErrBusy = errors.New("is taken: is another `portmon watch` or `portmon top` running?")
 
+// A listener that only shows what is logged gives the group back after a Turn,
+// for a Gap, so that a watcher can take it: nobody can take it from one that has
+// it.
+const (
+	Turn = 3 * time.Second
+	Gap  = 60 * time.Millisecond
+)
+
 // Config holds the options of [Dial].
 type Config struct {
 	// Group is the number of the group that rules log to.

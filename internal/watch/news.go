@@ -71,6 +71,17 @@ func (n *News) Event() string {
 	return n.Kind.String()
 }
 
+// KindOf returns the kind of the news of a ban with that cause, by that step.
+func KindOf(cause ruleset.Cause, step int) Kind {
+	switch {
+	case step > 1:
+		return Escalated
+	case step == 0 && (cause == ruleset.CauseHand || cause == ruleset.CauseOther):
+		return ByHand
+	}
+	return Banned
+}
+
 // banNews returns the news of the ban in a row.
 func banNews(kind Kind, r book.Row) News {
 	n := News{Kind: kind, Source: r.Source, Step: r.Step, Offences: r.Offences, Cause: r.Cause, Comment: r.Comment}
