@@ -93,7 +93,7 @@ var errFewer = errors.New("some of the bans were refused")
 func (p *cli) rememberBans(
 	h *ruleset.Handle, records []ruleset.Record, put func() (made []ruleset.Record, err error),
 ) (made []ruleset.Record, err error) {
-	conf, err := p.bookConfig(h), p.stateErr
+	conf, observed, err := p.bookConfig(h), h.Observe, p.stateErr // of now: put reads the table anew
 	put = sync.OnceValues(put)
 	const few = 1 << 16 // for more, other commands would not wait
 	if len(records) <= few {
@@ -114,7 +114,7 @@ func (p *cli) rememberBans(
 			report, err = book.Amend(conf, sources, func(b *book.Book) {
 				for i := range records {
 					row := book.RowOf(&records[i], conf.Now.Boot)
-					row.Observed = h.Observe
+					row.Observed = observed
 					b.Learn(row)
 				}
 			}, func() error {
