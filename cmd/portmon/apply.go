@@ -81,6 +81,7 @@ not count as good, and a reboot comes up with what did before.`,
 			if err := mode.choose(&conf.Spec); err != nil {
 				return usage(cmd, "%w", err)
 			}
+			p.checkPlaces(conf)
 			c, err := p.dial()
 			if err != nil {
 				return err

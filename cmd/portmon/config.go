@@ -48,6 +48,7 @@ privilege. The exit code is 2 if there is a fault.`,
 			for _, w := range conf.Warnings {
 				p.warn("%v", w)
 			}
+			p.checkPlaces(conf)
 			if conf.Source == "" {
 				p.note("there is no %s", config.DefaultPath)
 			}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/ruleset"
@@ -58,6 +59,12 @@ func (p *cli) places() *geo.DB {
 		p.warn("countries and networks are left out: %v", err)
 	}
 	return db
+}
+
+// checkPlaces warns of what cannot be read of a configuration's databases.
+func (p *cli) checkPlaces(conf *config.Config) {
+	p.databases = conf.Geo
+	p.places().Close()
 }
 
 // explain adds to a ban what is known of the offence that led to it. What is
