@@ -311,7 +311,7 @@ func (s *Stats) AddOffence(o Offence) {
 	if hourOf(o.Before) != hourOf(o.At) {
 		c.Sources++
 	}
-	if s.date(o.Before) != s.date(o.At) {
+	if s.date(hourOf(o.Before).Time()) != s.date(hourOf(o.At).Time()) { // which their hours are of
 		c.DaySources++
 	}
 }
@@ -352,6 +352,26 @@ func (h *Hour) UnmarshalText(b []byte) error {
 
 func (s *Stats) date(t time.Time) string { return t.In(s.zone).Format(time.DateOnly) }
 
+// dateOf returns the day that an hour is counted on, which is the one that it
+// begins on. An hour of longer ago than is kept is of a wrong clock, as before
+// it is set after a boot: it is of today.
+func (s *Stats) dateOf(h Hour, now time.Time) string {
+	if h.Time().Before(now.AddDate(0, 0, -keepDays)) {
+		return s.date(now)
+	}
+	return s.date(h.Time())
+}
+
+// startOf returns when a day begins: an hour after midnight if summer time
+// begins then, for which time.Date returns a moment of the day before.
+func (s *Stats) startOf(year int, month time.Month, day int) time.Time {
+	start := time.Date(year, month, day, 0, 0, 0, 0, s.zone)
+	if start.Day() != time.Date(year, month, day, 12, 0, 0, 0, s.zone).Day() {
+		start = start.Add(time.Hour)
+	}
+	return start
+}
+
 // fold sums up the days whose hours are not kept apart any more, and forgets
 // those that are too old. What a wrong clock has counted is not let grow.
 func (s *Stats) fold(now time.Time) {
@@ -360,7 +380,7 @@ func (s *Stats) fold(now time.Time) {
 		if h > hourOf(now)-keepHours && len(hours)-i <= 2*keepHours {
 			break
 		}
-		day := s.day(s.date(h.Time()))
+		day := s.day(s.dateOf(h, now))
 		day.Add(s.hours[h])
 		day.Sources = day.DaySources
 		delete(s.hours, h)
@@ -400,7 +420,7 @@ func (s *Stats) Days(n int, now time.Time) []Day {
 	index := make(map[string]*Day)
 	year, month, day := now.In(s.zone).Date()
 	for i := range days {
-		days[i].Date = time.Date(year, month, day-n+1+i, 0, 0, 0, 0, s.zone)
+		days[i].Date = s.startOf(year, month, day-n+1+i)
 		index[s.date(days[i].Date)] = &days[i]
 	}
 	for date, c := range s.days {
@@ -409,7 +429,7 @@ func (s *Stats) Days(n int, now time.Time) []Day {
 		}
 	}
 	for h, c := range s.hours {
-		if d := index[s.date(h.Time())]; d != nil {
+		if d := index[s.dateOf(h, now)]; d != nil {
 			d.Add(c)
 		}
 	}
@@ -432,7 +452,8 @@ func (s *Stats) Hours(yield func(time.Time, *Count) bool) {
 // Since returns when counting began, as far as is kept; zero if it has not.
 func (s *Stats) Since() (since time.Time) {
 	for date := range s.days {
-		if t, err := time.ParseInLocation(time.DateOnly, date, s.zone); err == nil && (since.IsZero() || t.Before(since)) {
+		t, err := time.Parse(time.DateOnly, date)
+		if t = s.startOf(t.Date()); err == nil && (since.IsZero() || t.Before(since)) {
 			since = t
 		}
 	}

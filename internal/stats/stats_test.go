@@ -198,6 +198,67 @@ func TestFrequentPortIsNamed(t *testing.T) {
 	}
 }
 
+func location(t *testing.T, name string) *time.Location {
+	t.Helper()
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return zone
+}
+
+// Each day has its own counts, and its sources once, whatever the zone: that of
+// Kolkata is half an hour from UTC, and summer time begins at midnight in Havana.
+func TestDaysOfZones(t *testing.T) {
+	for _, name := range []string{"Asia/Kolkata", "America/Havana", "Europe/Berlin"} {
+		zone := location(t, name)
+		s := New(zone)
+		want := make(map[string]uint64)
+		var before time.Time
+		begin := time.Date(2026, 3, 1, 12, 0, 0, 0, zone)
+		end := begin.AddDate(0, 1, 0)
+		for at := begin; at.Before(end); at = at.Add(20 * time.Minute) {
+			s.AddOffence(Offence{At: at, Cause: ruleset.CauseTrap, Step: 1, Proto: 6, Port: 23, Before: before})
+			want[at.Truncate(time.Hour).In(zone).Format(time.DateOnly)]++ // an hour is on the day that it begins on
+			before = at
+		}
+		for range 2 { // from hours, and summed up by day
+			for _, d := range s.Days(32, end) {
+				date := d.Date.Format(time.DateOnly)
+				if d.Ports["tcp/23"] != want[date] || d.Sources != 1 {
+					t.Errorf("%s, %s: %d offences, want %d, of %d sources", name, date, d.Ports["tcp/23"], want[date], d.Sources)
+				}
+			}
+			s.fold(end)
+		}
+		s.fold(end.AddDate(0, 0, 30))
+		if at := s.Since(); at.Format(time.DateOnly) != "2026-03-01" {
+			t.Errorf("%s: since %v", name, at)
+		}
+	}
+	s := New(location(t, "America/Havana"))
+	s.day("2026-03-08")
+	if at := s.Since(); at.Day() != 8 {
+		t.Errorf("the day begins at %v", at)
+	}
+}
+
+// What is counted before the clock is set is not lost when it is.
+func TestClockIsSetLate(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state.jsonl")
+	s, _ := open(t, state)
+	early := time.Unix(60, 0)
+	s.AddTable(table(1, "a", 5000), true, early)
+	write(t, s, early)
+	s.AddTable(table(1, "a", 5001), false, noon)
+	for _, when := range []string{"before it is rewritten", "after"} {
+		if n := s.Days(1, noon)[0].Packets["dropped"]; n != 5001 {
+			t.Errorf("%s: %d packets, want 5001", when, n)
+		}
+		s.fold(noon)
+	}
+}
+
 // 400 days in which as much happens as fits make a file of a few hundred kB,
 // all of which is read back.
 func TestSize(t *testing.T) {
