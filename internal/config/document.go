@@ -31,12 +31,33 @@ func decode(file string, data []byte) (root map[string]any, places map[string]po
 	var at *toml.DecodeError
 	if errors.As(err, &at) {
 		fault.Line, fault.Column = at.Position()
-		if unquoted.Match(bytes.Split(data, []byte("\n"))[fault.Line-1]) {
+		lines := strings.Split(string(data), "\n")
+		if name, first := tableAt(lines, fault.Line); first > 0 {
+			fault.Err = fmt.Errorf("%w: [%s] stands in line %d: put the keys below this line there", err, name, first)
+		} else if unquoted.MatchString(lines[fault.Line-1]) {
 			fault.Err = fmt.Errorf("%w; are quotes missing? Durations, addresses, ranges, paths and URLs need them", err)
 		}
 	}
 	return nil, nil, fault
 }
+
+// tableAt returns the name of the table that begins in a line, and in which line
+// it has begun before; 0 if in none.
+func tableAt(lines []string, line int) (name string, first int) {
+	found := tableLine.FindStringSubmatch(lines[line-1])
+	if found == nil {
+		return "", 0
+	}
+	for i, text := range lines[:line-1] {
+		if m := tableLine.FindStringSubmatch(text); m != nil && m[1] == found[1] {
+			return m[1], i + 1
+		}
+	}
+	return "", 0
+}
+
+// tableLine matches the line with which a table begins.
+var tableLine = regexp.MustCompile(`^\s*\[\s*([A-Za-z0-9_-]+)\s*\]\s*(?:#.*)?$`)
 
 // unquoted matches a line with a duration, an address, a range, a path or a URL
 // that is not in quotes.
