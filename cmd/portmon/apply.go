@@ -2,8 +2,11 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -59,6 +62,9 @@ not count as good, and a reboot comes up with what did before.`,
   portmon apply --dry-run | nft --check --file -
   portmon apply --confirm`,
 		Args: func(cmd *cobra.Command, args []string) error {
+			if _, err := text.ParseDuration(strings.Join(args, ""), minTrial, maxTrial); err == nil && cmd.Flags().Changed("confirm") {
+				return &usageError{hinted{fmt.Errorf("apply takes no arguments: unexpected %q", args[0]), "write --confirm=" + args[0]}}
+			}
 			return errors.Join(noArgs(cmd, args), noTwoOf(cmd, "check", "dry-run", "boot", "confirm"),
 				noTwoOf(cmd, "check", "keep"), noTwoOf(cmd, "observe", "keep"))
 		},
@@ -90,6 +96,9 @@ not count as good, and a reboot comes up with what did before.`,
 			if dryRun {
 				return p.applyDryRun(c, conf, facts)
 			}
+			if err := p.checkWatcher(conf); err != nil {
+				return err
+			}
 			a := attempt{conf: conf, facts: facts, boot: boot}
 			if fault != nil {
 				return cmp.Or(p.apply(c, a), error(exitCodeError(exitUsage)))
@@ -106,8 +115,9 @@ not count as good, and a reboot comes up with what did before.`,
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false,
 		"change nothing; write the table, and as comments what would change")
 	cmd.Flags().BoolVar(&boot, "boot", false, "if the configuration has a fault, apply the last good one, and exit 2")
-	cmd.Flags().StringVar(&confirm, "confirm", "60s", "put all back after `TIME`, unless confirmed")
+	cmd.Flags().StringVar(&confirm, "confirm", "60s", "put all back unless confirmed within `TIME`, or a minute")
 	cmd.Flags().Lookup("confirm").NoOptDefVal = "60s"
+	cmd.Flags().Lookup("confirm").DefValue = "" // without the flag there is no trial
 	cmd.Flags().BoolVar(&mode.observe, "observe", false, "drop nothing, whatever the configuration says")
 	cmd.Flags().BoolVar(&mode.keep, "keep", false, "when the table is to enforce from now on, ban those who were observed")
 	return cmd
@@ -125,10 +135,16 @@ type attempt struct {
 // applyPatience is how long an apply waits for another one.
 const applyPatience = 10 * time.Second
 
+// holdAgain is how often the watcher hears that the table is still being
+// changed: well within the ten seconds for which it believes that.
+const holdAgain = 3 * time.Second
+
 func (p *cli) apply(c *nftset.Conn, a attempt) error {
 	conf := a.conf
 	store, err := lastgood.Open(p.state, applyPatience)
-	if err != nil {
+	if err != nil && a.trial != nil {
+		return err
+	} else if err != nil {
 		p.warn("the configuration will not be kept as the last good one: %v", err)
 	} else {
 		defer store.Close()
@@ -136,6 +152,8 @@ func (p *cli) apply(c *nftset.Conn, a attempt) error {
 			err = p.failTrial(store) // what it tried is not in force any more
 		} else if a.trial == nil {
 			err = checkTrial(p.state)
+		} else {
+			err = a.checkOwnTrial(p.state)
 		}
 		if err != nil && !a.boot {
 			return err
@@ -144,20 +162,22 @@ func (p *cli) apply(c *nftset.Conn, a attempt) error {
 	w, _ := p.runningWatcher()
 	if w != nil {
 		defer w.Close()
-		if err := w.Applying(); err != nil {
-			p.warn("the watcher may undo this: %v", err)
-		}
 	}
+	release := p.hold(w)
 	p.letStay(c, &conf.Spec)
 	since := book.ReadClock().Boot
 	r, err := ruleset.Apply(c, conf.Spec)
+	release()
 	if w != nil {
 		var applied *ruleset.Spec
 		if err == nil {
 			applied = &conf.Spec
 		}
-		if err := w.Reload(applied); err != nil {
-			p.warn("the watcher goes on with its configuration: %v", err)
+		if failed := w.Reload(applied); failed != nil && err == nil {
+			return &hinted{
+				fmt.Errorf("the table is applied, but the watcher may undo that, as it goes on with its configuration: %w", failed),
+				runApply + " again",
+			}
 		}
 	}
 	if err != nil {
@@ -203,6 +223,58 @@ func (p *cli) apply(c *nftset.Conn, a attempt) error {
 		p.hint("next time, `portmon apply --confirm` takes the change back if it locks you out")
 	}
 	return nil
+}
+
+// checkWatcher returns an error if the watcher goes by another configuration
+// file: it would undo what is applied.
+func (p *cli) checkWatcher(conf *config.Config) error {
+	w, s := p.runningWatcher()
+	if w == nil {
+		return nil
+	}
+	w.Close()
+	ours, its := cmp.Or(conf.Source, config.DefaultPath), cmp.Or(s.Config, config.DefaultPath)
+	a, errA := os.Stat(ours)
+	b, errB := os.Stat(its)
+	if ours == its || errA == nil && errB == nil && os.SameFile(a, b) {
+		return nil
+	}
+	what := func(file string) string { return cmp.Or(file, "the built-in default") }
+	return &hinted{
+		fmt.Errorf("%s is not applied: the watcher, pid %d, goes by %s, and would undo it", what(conf.Source), s.PID, what(s.Config)),
+		fmt.Sprintf("apply that; or stop the watcher first, and start it again with --config %s", strconv.Quote(ours)),
+	}
+}
+
+// hold has a watcher leave the table alone until the returned function is called,
+// a minute at most, and then for as long as a reload may take.
+func (p *cli) hold(w watcher) (release func()) {
+	if w == nil {
+		return func() {}
+	}
+	if err := w.Applying(); err != nil {
+		p.warn("the watcher may undo this: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(holdAgain)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				_ = w.Applying() // whether it is left alone, the reload shows
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+		_ = w.Applying()
+	}
 }
 
 // summary says what a configuration is about: "44 TCP and 0 UDP trap ports, 5

@@ -76,6 +76,18 @@ func (p *cli) confirm() error {
 	return nil
 }
 
+// checkOwnTrial returns an error unless the trial of an attempt goes on.
+func (a *attempt) checkOwnTrial(state string) error {
+	t, err := lastgood.ReadTrial(state)
+	if err != nil {
+		return err
+	}
+	if left, _ := t.Left(); left <= 0 || t.ID != a.trial.ID {
+		return &hinted{errors.New("nothing is applied: the trial was over before it could begin"), "`portmon apply --confirm` begins another one"}
+	}
+	return nil
+}
+
 // checkTrial returns an error while a trial goes on.
 func checkTrial(state string) error {
 	t, err := lastgood.ReadTrial(state)
@@ -156,13 +168,35 @@ func (p *cli) tryOut(c *nftset.Conn, a attempt, length time.Duration) error {
 			case alive:
 				return fmt.Errorf("not confirmed, but: %s", said)
 			}
-			return &hinted{
-				errors.Join(errors.New("the keeper of the trial was killed: the last good configuration is in force, with the bans of the trial"),
-					p.endTrial(), p.applyGood(c)),
-				"`portmon list` shows the bans",
+			what, err := p.goBack(c)
+			if err != nil {
+				return fmt.Errorf("the keeper of the trial was killed, and what it tried is perhaps still in force: %w", err)
 			}
+			return &hinted{fmt.Errorf("the keeper of the trial was killed: %s", what), "`portmon status` shows what is in force"}
 		}
 	}
+}
+
+// goBack ends a trial without a keeper, and says what is in force then.
+func (p *cli) goBack(c *nftset.Conn) (what string, err error) {
+	w, _ := p.runningWatcher()
+	if w != nil {
+		defer w.Close()
+	}
+	release := p.hold(w)
+	what = "the last good configuration is in force, with the bans of the trial"
+	good, err := lastgood.Good(p.state)
+	if err == nil && good == nil {
+		if what = "the table is removed, as there was none before"; w != nil {
+			err = w.Removing()
+		}
+	}
+	err = errors.Join(err, p.endTrial(), p.applyGood(c))
+	release()
+	if w != nil {
+		err = errors.Join(err, w.Reload(nil))
+	}
+	return what, err
 }
 
 // readLines returns what is typed. It is not to be ended, and need not be: the

@@ -158,13 +158,16 @@ func (p *cli) keepTrial(request io.Reader, say func(string)) (string, error) {
 
 // ended returns what a keeper says of a trial that is over before its time; ""
 // if it is not. A file that is missing does not confirm it: the configuration
-// must have become the last good one, or a later one.
+// must have become the last good one. A later one has ended the trial.
 func (p *cli) ended(t *lastgood.Trial) string {
 	switch now, err := lastgood.ReadTrial(p.state); {
 	case err != nil:
 	case now == nil:
 		if good, err := lastgood.Good(p.state); err == nil && good != nil && !good.At.Before(t.Config.At) {
-			return keeperConfirmed
+			if good.Says(&t.Config.Spec) {
+				return keeperConfirmed
+			}
+			return keeperEnded
 		}
 	case now.ID != t.ID || !now.Failed.IsZero():
 		return keeperEnded
@@ -260,7 +263,7 @@ func (p *cli) revert(c *nftset.Conn, t *lastgood.Trial, before *copied) (string,
 	if store != nil {
 		t.Failed = p.now().UTC().Truncate(time.Second)
 		err = store.SetTrial(t)
-	} else if p.ended(t) == keeperConfirmed {
+	} else if p.ended(t) != "" {
 		err = errors.Join(err, errors.New("the trial was confirmed too late: apply the configuration again"))
 	}
 	if w != nil { // before it goes on
@@ -278,10 +281,15 @@ func (p *cli) countTable(c *nftset.Conn) {
 	}
 }
 
-// applyGood applies the last good configuration.
+// applyGood applies the last good configuration. Without one there was no table
+// before the trial, or there would be none.
 func (p *cli) applyGood(c *nftset.Conn) error {
 	good, err := lastgood.Good(p.state)
+	if err != nil {
+		return err
+	}
 	if good == nil {
+		_, err = ruleset.Remove(c, tableName)
 		return err
 	}
 	_, _ = p.hostFacts(&good.Spec)

@@ -178,7 +178,10 @@ func flagItems(flags *pflag.FlagSet) string {
 			term = "-" + f.Shorthand + ", " + term
 		}
 		value, about := pflag.UnquoteUsage(f)
-		if value != "" {
+		switch {
+		case value != "" && f.NoOptDefVal != "":
+			value = "[=" + value + "]"
+		case value != "":
 			value = " " + value
 		}
 		if f.Value.Type() == "string" && f.DefValue != "" {

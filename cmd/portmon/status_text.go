@@ -60,9 +60,9 @@ func (r *report) printForce(u *ui) {
 		u.print("%s: %s: %s\n", r.Table, bad("not as configured"), strings.Join(r.Differences, ", "))
 	}
 	if r.TrialSeconds > 0 {
-		u.print("  on trial for another %s: `portmon confirm` keeps it\n", text.ShortDuration(time.Duration(r.TrialSeconds)))
+		u.print("  on trial for another %s: %s keeps it\n", text.ShortDuration(time.Duration(r.TrialSeconds)), u.asCalled("`portmon confirm`"))
 	}
-	if g := r.LastGood; g != nil && g.Matches && (r.InForce == nil || !*r.InForce) {
+	if g := r.LastGood; g != nil && g.Matches && !r.asConfigured() {
 		u.print("  it is what the last good configuration says, %s\n", g.text)
 	}
 	u.warnStuck(r.Stuck)

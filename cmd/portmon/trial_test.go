@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -325,6 +326,65 @@ func TestKeeperKilled(t *testing.T) {
 			}
 			s.Want(s.SYN(outcast, 22), netnstest.NoAnswer)
 		})
+	}
+}
+
+// TestFirstKeeperKilled has the keeper of the first trial of all killed: there was
+// no table before, and there is no last good configuration.
+func TestFirstKeeperKilled(t *testing.T) {
+	t.Parallel()
+	s := newTrial(t)
+	s.configure(newRules)
+	s.try("1h")
+	unix.Kill(s.keeperPID, unix.SIGKILL)
+	lab.Await(t, "the program has ended", func() bool { return strings.Contains(s.screen.String(), "keeper of the trial was killed") })
+	s.cmd.Wait()
+	if tables := lab.NFT(t, s.Host, "", "list", "tables"); tables != "" || !strings.Contains(s.screen.String(), "the table is removed") {
+		t.Errorf("there is %q, want nothing\n%s", tables, &s.screen)
+	}
+}
+
+// TestTrialOverBeforeItBegins has a trial end before what it tries is applied, as
+// by apply --boot or remove: nobody is left who would take it back.
+func TestTrialOverBeforeItBegins(t *testing.T) {
+	t.Parallel()
+	s := newTrial(t)
+	s.configure(newRules)
+	e, _, _ := hostEnv(s.Host)
+	p := &cli{env: e, ui: newUI(e), configFile: s.config}
+	for _, over := range []func(*lastgood.Store, *lastgood.Trial) error{
+		func(*lastgood.Store, *lastgood.Trial) error { return nil }, // it is gone
+		func(store *lastgood.Store, tr *lastgood.Trial) error {
+			tr.Failed = time.Now()
+			return store.SetTrial(tr)
+		},
+	} {
+		s.Host.Do(func() {
+			conf, facts, err := p.loadConfig()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			a := attempt{conf: conf, facts: facts, good: &lastgood.Config{Spec: p.written, At: time.Now()}}
+			a.trial = lastgood.NewTrial(a.good, time.Hour)
+			store, err := lastgood.Open(p.state, 0)
+			if err == nil {
+				err = over(store, a.trial)
+				store.Close()
+			}
+			c, dialErr := p.dial()
+			if err = errors.Join(err, dialErr); err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			if err := p.apply(c, a); err == nil {
+				t.Error("it is applied")
+			}
+		})
+		if tables := lab.NFT(t, s.Host, "", "list", "tables"); tables != "" {
+			t.Errorf("there is %q, want nothing", tables)
+		}
 	}
 }
 

@@ -129,21 +129,27 @@ func (u *ui) say(label string, as style, message string) {
 }
 
 // note reports what needs no action.
-func (u *ui) note(format string, args ...any) { u.say("", plain, fmt.Sprintf(format, args...)) }
+func (u *ui) note(format string, args ...any) {
+	u.say("", plain, u.asCalled(fmt.Sprintf(format, args...)))
+}
 
 // warn reports what the user should look at.
 func (u *ui) warn(format string, args ...any) { u.say("warning", yellow, fmt.Sprintf(format, args...)) }
 
-// hint prints the next step. Commands in it whose effect depends on the
-// configuration get --config if this one had it.
+// hint prints the next step.
 func (u *ui) hint(format string, args ...any) {
-	message := fmt.Sprintf(format, args...)
-	if u.config != nil && *u.config != "" {
-		message = hintedCommand.ReplaceAllStringFunc(message, func(command string) string {
-			return command + " --config " + strconv.Quote(*u.config)
-		})
+	u.say("hint", bold, u.asCalled(fmt.Sprintf(format, args...)))
+}
+
+// asCalled adds --config to the commands in a text whose effect depends on the
+// configuration, if this one had it.
+func (u *ui) asCalled(message string) string {
+	if u.config == nil || *u.config == "" {
+		return message
 	}
-	u.say("hint", bold, message)
+	return hintedCommand.ReplaceAllStringFunc(message, func(command string) string {
+		return command + " --config " + strconv.Quote(*u.config)
+	})
 }
 
 var hintedCommand = regexp.MustCompile("portmon (?:apply|confirm|remove|save|" +

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +23,7 @@ import (
 type pretender struct {
 	hangs bool // does not answer, which a client says after two seconds
 	netNS uint64
+	file  string // that it has read
 	had   []netip.Prefix
 	known book.Row
 	err   error
@@ -39,7 +42,7 @@ func (w *pretender) note(what string) error {
 }
 
 func (w *pretender) Status() (control.Status, error) {
-	return control.Status{NetNS: w.netNS, PID: 42, Since: testNow, Rows: 3}, w.note("status")
+	return control.Status{NetNS: w.netNS, Config: w.file, PID: 42, Since: testNow, Rows: 3}, w.note("status")
 }
 
 func (w *pretender) Book(_ int, sources ...netip.Prefix) (*book.Book, error) {
@@ -93,6 +96,7 @@ func watched(t *testing.T, s *site, w *pretender, config string, args ...string)
 	t.Helper()
 	e, out, errs := hostEnv(s.Host)
 	e.watcher = func(string) (watcher, error) { return w, nil }
+	w.file = cmp.Or(w.file, config)
 	s.Host.Do(func() {
 		if w.netNS == 0 {
 			w.netNS = book.Here(0).NetNS
@@ -112,8 +116,8 @@ func TestCommandsTellTheWatcher(t *testing.T) {
 		args string
 		want string
 	}{
-		{"apply", "applying, reload"},
-		{"apply", "applying, reload"},
+		{"apply", "applying, applying, reload"},
+		{"apply", "applying, applying, reload"},
 		{"ban 203.0.113.7 198.51.100.0/24", ""},
 		{"ban --offence 203.0.113.8", ""},
 		{"allow 203.0.113.7", "unbanned alone 203.0.113.7/32"},
@@ -230,3 +234,52 @@ func TestRemoveNeedsTheWatcher(t *testing.T) {
 type refusing struct{ *pretender }
 
 func (refusing) Removing() error { return errors.New("not now") }
+
+// What the watcher would undo is not applied, on trial or not: it goes by another
+// file. A link to its file is none.
+func TestApplyBesideTheWatchersFile(t *testing.T) {
+	t.Parallel()
+	site, config := newSite(t), testConfig(t)
+	link := filepath.Join(filepath.Dir(config), "link.toml")
+	if err := os.Symlink(config, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"apply"}, {"apply", "--confirm=5s"}, {"apply", "--boot"}} {
+		for _, file := range []string{testConfig(t), "/etc/portmon/portmon.toml"} {
+			w := &pretender{file: file}
+			code, stdout, stderr := watched(t, site, w, config, args...)
+			want := fmt.Sprintf("portmon: %s is not applied: the watcher, pid 42, goes by %s, and would undo it\nportmon: hint: ", config, file)
+			if code != exitFailed || stdout != "" || !strings.HasPrefix(stderr, want) || slices.Contains(w.asked, "applying") {
+				t.Errorf("%s: exit code %d, %s%s; want %s", args, code, stdout, stderr, want)
+			}
+		}
+	}
+	if code, _, stderr := watched(t, site, &pretender{file: link}, config, "apply"); code != exitDone {
+		t.Errorf("the same file: exit code %d, %s", code, stderr)
+	}
+}
+
+// An apply is no success if the watcher goes on with what it had, and it hears
+// of one that takes long until it was asked to read the configuration.
+func TestApplyNeedsTheReload(t *testing.T) {
+	t.Parallel()
+	site, config := newSite(t), testConfig(t)
+	w := &pretender{}
+	e, _, errs := hostEnv(site.Host)
+	e.watcher = func(string) (watcher, error) { return deaf{w}, nil }
+	var code int
+	site.Host.Do(func() {
+		w.netNS, w.file = book.Here(0).NetNS, config
+		code = run(e, []string{"apply", "--config", config})
+	})
+	if code != exitFailed || !strings.Contains(errs.String(), "the watcher may undo that, as it goes on with its configuration: not now\nportmon: hint: ") {
+		t.Errorf("exit code %d, %s", code, errs)
+	}
+	if _, err := os.Stat(filepath.Join(filepath.Dir(config), "applied.json")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is the last good configuration: %v", err)
+	}
+}
+
+type deaf struct{ *pretender }
+
+func (deaf) Reload(*ruleset.Spec) error { return errors.New("not now") }

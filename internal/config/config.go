@@ -20,6 +20,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,8 +72,8 @@ type Config struct {
 	// [Errors].
 	Warnings []*Error
 
-	// Source is the file that the configuration came from, or empty for the
-	// built-in default.
+	// Source is the absolute path of the file that the configuration came from, or
+	// empty for the built-in default.
 	Source string
 }
 
@@ -141,7 +142,7 @@ func Salvage(path string) *Config {
 	conf, _ := load(path, DefaultPath, (*reader).read)
 	if conf == nil {
 		conf = Default()
-		conf.Source = cmp.Or(path, DefaultPath)
+		conf.Source = absolute(cmp.Or(path, DefaultPath))
 	}
 	conf.Watch.State = cmp.Or(conf.Watch.State, Default().Watch.State)
 	return conf
@@ -167,7 +168,20 @@ func load(path, optional string, read func(*reader, map[string]any)) (*Config, E
 	if err != nil {
 		return nil, Errors{{File: path, Err: err}}
 	}
-	return parse(path, data, openFile, read)
+	conf, faults := parse(path, data, openFile, read)
+	if conf != nil {
+		conf.Source = absolute(path)
+	}
+	return conf, faults
+}
+
+// absolute returns a path that does not depend on the folder that a process is
+// in.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
 }
 
 // ReadFile returns the contents of a regular file of at most limit bytes.

@@ -98,7 +98,8 @@ func (c *Client) Reload(applied *ruleset.Spec) error {
 }
 
 // Applying announces that the table is about to be changed: the watcher repairs
-// nothing until the next [Client.Reload], or for ten seconds.
+// nothing until the next [Client.Reload], or for ten seconds. What takes longer
+// announces it again.
 func (c *Client) Applying() error {
 	return c.do("tell the watcher of the change", c.patience, http.MethodPost, ApplyingPath, nil, done)
 }

@@ -478,6 +478,7 @@ func TestOffendsWhileModeChanges(t *testing.T) {
 		heard = append(heard, m.offend(p))
 		m.pass(5 * time.Millisecond)
 	}
+	m.core.onApplying(m.now)    // it takes long
 	for i, p := range sources { // of the second, only after the switch
 		if i != 1 {
 			m.core.onLogMessage(&heard[i], p, m.now)

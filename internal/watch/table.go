@@ -33,6 +33,7 @@ type table struct {
 	suspected  bool        // something has changed since
 	wrongSince book.Moment // 0: nothing is
 	held       book.Moment // until when portmon apply is changing it
+	heldSince  book.Moment // when that was announced first
 	repairAt   book.Moment // not before that
 	failures   int         // repairs in a row that have not helped
 }
@@ -75,8 +76,11 @@ func (t *table) suspect() { t.suspected = true }
 // onRemoving records that the user is about to delete the table.
 func (k *core) onRemoving(now book.Clock) { k.table.removal = now.Boot.Add(grace) }
 
-// onApplying records that the user is about to change the table.
+// onApplying records that the user is about to change the table, or still at it.
 func (k *core) onApplying(now book.Clock) {
+	if k.table.held <= now.Boot {
+		k.table.heldSince = now.Boot
+	}
 	k.table.held, k.table.madeBy = now.Boot.Add(grace), now.Boot.Add(grace)
 }
 
@@ -113,7 +117,7 @@ func (k *core) onEnforcing(keep bool, now book.Clock) {
 func (k *core) onObserving(now book.Clock) {
 	if t := &k.table; !k.book.Observes() {
 		if t.observesAt = now.Boot; t.held > now.Boot {
-			t.observesAt = t.held.Add(-grace)
+			t.observesAt = t.heldSince
 		}
 		k.book.Observe(t.observesAt)
 		k.book.SetObserves(true)
