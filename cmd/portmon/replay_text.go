@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -176,10 +177,7 @@ func settingRows(r *replay.Result) [][]string {
 // sortedSettings puts the strictest first, and the ladders of each in one order.
 func sortedSettings(all []replay.SettingResult) []replay.SettingResult {
 	return slices.SortedStableFunc(slices.Values(all), func(a, b replay.SettingResult) int {
-		if a.ScanPorts != b.ScanPorts {
-			return int(uint32(a.ScanPorts-1)) - int(uint32(b.ScanPorts-1))
-		}
-		return slices.Compare(a.BanTime, b.BanTime)
+		return cmp.Or(replay.CompareScanPorts(a.ScanPorts, b.ScanPorts), slices.Compare(a.BanTime, b.BanTime))
 	})
 }
 

@@ -152,6 +152,7 @@ func splitPrefix(message []byte) (prefix, fields []byte) {
 
 // verdictOf says what a prefix means. Administrators choose prefixes; these
 // words are in those of ufw, firewalld, Shorewall, csf, OpenWrt and most guides.
+// What lets in must stand alone, unlike in "DISALLOWED" and "NOT-ALLOWED".
 func verdictOf(prefix []byte) Verdict {
 	upper := bytes.ToUpper(prefix)
 	for _, word := range []string{"BLOCK", "DROP", "REJECT", "DENY", "DENIED"} {
@@ -159,12 +160,16 @@ func verdictOf(prefix []byte) Verdict {
 			return Dropped
 		}
 	}
-	for _, word := range []string{"ALLOW", "ACCEPT"} {
-		if bytes.Contains(upper, []byte(word)) {
-			return Accepted
+	verdict := VerdictUnknown
+	for word := range bytes.FieldsFuncSeq(upper, func(r rune) bool { return r < 'A' || r > 'Z' }) {
+		switch string(word) {
+		case "NOT", "NO":
+			return VerdictUnknown
+		case "ALLOW", "ALLOWED", "ACCEPT", "ACCEPTED":
+			verdict = Accepted
 		}
 	}
-	return VerdictUnknown
+	return verdict
 }
 
 func (e *entry) setFlag(word []byte) {

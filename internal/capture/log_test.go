@@ -135,6 +135,9 @@ func TestLines(t *testing.T) {
 var fields = []struct{ line, want string }{
 	{synFields, "eth0 received: " + syn},
 	{"[UFW ALLOW] " + synFields, "eth0 received, accepted: " + syn},
+	{"net-fw_ACCEPT: " + synFields, "eth0 received, accepted: " + syn},
+	{"NOT-ALLOWED: " + synFields, "eth0 received: " + syn},
+	{"DISALLOWED " + synFields, "eth0 received: " + syn},
 	{"[UFW LIMIT BLOCK] " + synFields, "eth0 received, dropped: " + syn},
 	{"FINAL_REJECT: " + synFields, "eth0 received, dropped: " + syn},
 	{"Shorewall:net-fw:DROP:" + synFields, "eth0 received, dropped: " + syn},

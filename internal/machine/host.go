@@ -33,9 +33,16 @@ type portOf struct {
 	proto uint8
 }
 
-// NewHost returns a host on which the machines stand side by side. Of a packet
-// that opens a connection, the first one decides whether it gets through.
+// maxMachines is how many lanes an element of a store has.
+const maxMachines = 32
+
+// NewHost returns a host on which the machines stand side by side, at most 32.
+// Of a packet that opens a connection, the first one decides whether it gets
+// through.
 func NewHost(machines ...*Machine) *Host {
+	if len(machines) > maxMachines {
+		panic("machine: too many machines for one host")
+	}
 	share(machines)
 	return &Host{
 		machines: machines, verdicts: make([]Verdict, len(machines)),

@@ -53,7 +53,7 @@ func Settings(spec ruleset.Spec) (all []Setting) {
 	ports := comparedPorts
 	if !slices.Contains(ports, spec.Scan.Ports) {
 		ports = append([]int{spec.Scan.Ports}, ports...)
-		slices.SortFunc(ports, func(a, b int) int { return cmp.Compare(uint(a-1), uint(b-1)) }) // 0 is last
+		slices.SortFunc(ports, CompareScanPorts)
 	}
 	for _, n := range ports {
 		for _, ladder := range ladders(spec.BanTime) {
@@ -64,6 +64,9 @@ func Settings(spec ruleset.Spec) (all []Setting) {
 	slices.SortStableFunc(all, func(a, b Setting) int { return btoi(b.Current) - btoi(a.Current) })
 	return all
 }
+
+// CompareScanPorts orders numbers of ports, the strictest first: 0 is off.
+func CompareScanPorts(a, b int) int { return cmp.Compare(uint(a-1), uint(b-1)) }
 
 func ladders(whole []time.Duration) [][]time.Duration {
 	if len(whole) == 1 {

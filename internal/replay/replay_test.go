@@ -10,7 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/capture"
+	"github.com/portmon/portmon/internal/machine"
 	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -213,6 +215,52 @@ func TestTimeline(t *testing.T) {
 	}
 	if dropped != r.Settings[0].DroppedUnwanted {
 		t.Errorf("%d dropped by time, %d in all", dropped, r.Settings[0].DroppedUnwanted)
+	}
+}
+
+// TestOffendersOfOtherSettings has more offenders than there is room for, by a
+// stricter setting than that of the configuration, of which none gets lost.
+func TestOffendersOfOtherSettings(t *testing.T) {
+	counts := newTally(2)
+	ban := func(setting int, src netip.Addr) {
+		counts.ban(0, setting, &machine.Packet{Src: src}, &machine.Verdict{Set: "ban4", Ban: nftset.AddrKey(src)})
+	}
+	for i := range uint32(maxOffenders + 1) {
+		ban(1, netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}))
+	}
+	ban(0, host4)
+	if len(counts.offenders) != 1 || counts.unlisted != 0 {
+		t.Errorf("the configuration bans %d, and %d that are not listed, want one", len(counts.offenders), counts.unlisted)
+	}
+}
+
+// TestDaysOfClockChange has days of 23 and 25 hours, each of which begins at
+// midnight.
+func TestDaysOfClockChange(t *testing.T) {
+	zone, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Skip(err)
+	}
+	local := time.Local
+	time.Local = zone
+	defer func() { time.Local = local }()
+	for _, first := range []time.Time{time.Date(2026, 3, 22, 0, 30, 0, 0, zone), time.Date(2026, 10, 18, 0, 30, 0, 0, zone)} {
+		var line timeline
+		for day := range 14 {
+			for _, hour := range []int{0, 23} {
+				at := time.Date(first.Year(), first.Month(), first.Day()+day, hour, 30, 0, 0, zone)
+				line.add(at.UnixNano(), moment{unwanted: 1})
+			}
+		}
+		moments := line.moments()
+		if len(moments) != 14 {
+			t.Fatalf("%d parts, want 14 days", len(moments))
+		}
+		for day, m := range moments {
+			if want := time.Date(first.Year(), first.Month(), first.Day()+day, 0, 0, 0, 0, zone); !m.Start.Equal(want) || m.Unwanted != 2 {
+				t.Errorf("%d SYNs from %v on, want 2 from %v on", m.Unwanted, m.Start, want)
+			}
+		}
 	}
 }
 

@@ -96,10 +96,7 @@ func (r *Replay) Result() *Result {
 	}
 	r.addOffenders(out)
 	out.Width = widths[t.timeline.width]
-	for i, m := range t.timeline.counts {
-		start := time.Unix(0, t.timeline.start).Add(time.Duration(i) * out.Width)
-		out.Moments = append(out.Moments, Moment{start, m.unwanted, m.dropped, m.bans})
-	}
+	out.Moments = t.timeline.moments()
 	for s := range r.machines[0].Sets() {
 		if n := s.Peak(); s.Flags&nftset.FlagDynamic != 0 && n > 0 {
 			out.Sets = append(out.Sets, SetResult{s.Name, int(s.Size), n})
@@ -109,17 +106,19 @@ func (r *Replay) Result() *Result {
 }
 
 func (r *Replay) addOffenders(out *Result) {
-	for addr, o := range r.tally.offenders {
-		v, visited := r.tally.visitors[addr]
+	for addr, by := range r.tally.others {
+		_, visited := r.tally.visitors[addr]
 		for i := range out.Settings {
-			if o.by&(1<<i) != 0 {
+			if by&(1<<i) != 0 {
 				out.Settings[i].Offenders++
 				out.Settings[i].Visitors += btoi(visited)
 			}
 		}
-		if o.bans == 0 {
-			continue
-		}
+	}
+	for addr, o := range r.tally.offenders {
+		v, visited := r.tally.visitors[addr]
+		out.Settings[0].Offenders++
+		out.Settings[0].Visitors += btoi(visited)
 		bits := cmp.Or(o.prefixLen, r.spec.Prefix6)
 		out.Offenders = append(out.Offenders, Offender{
 			Source: netip.PrefixFrom(addr, bits), Bans: o.bans, Kind: o.kind, First: time.Unix(0, o.first), Last: time.Unix(0, o.last),

@@ -28,7 +28,8 @@ type tally struct {
 	settings  []settingTally
 	bans      map[Kind]int // by the configuration
 	offenders map[netip.Addr]*offender
-	unlisted  int // offenders that there was no room for
+	others    map[netip.Addr]uint32 // whom other settings ban, a bit for each
+	unlisted  int                   // bans of offenders that there was no room for
 	visitors  map[netip.Addr]visits
 	timeline  timeline
 }
@@ -44,11 +45,10 @@ type Kind struct {
 	Cause ruleset.Cause
 }
 
-// offender is a source that was banned by any of the settings.
+// offender is a source that the configuration would have banned.
 type offender struct {
-	by          uint32 // the settings, a bit for each
-	bans        int    // by the configuration, as all that follows
-	kind        Kind   // of the last ban
+	bans        int
+	kind        Kind // of the last ban
 	first, last int64
 	proto       uint8
 	port        uint16 // of the last offence
@@ -64,7 +64,7 @@ type visits struct {
 func newTally(settings int) tally {
 	return tally{
 		settings: make([]settingTally, settings), bans: make(map[Kind]int),
-		offenders: make(map[netip.Addr]*offender), visitors: make(map[netip.Addr]visits),
+		offenders: make(map[netip.Addr]*offender), others: make(map[netip.Addr]uint32), visitors: make(map[netip.Addr]visits),
 	}
 }
 
@@ -123,26 +123,24 @@ func (t *tally) count(now int64, p *machine.Packet, unwanted bool, verdicts []ma
 // ban notes the ban of a source by a setting.
 func (t *tally) ban(now int64, setting int, p *machine.Packet, v *machine.Verdict) {
 	key := v.Ban.Addr()
-	o := t.offenders[key]
-	switch {
-	case o != nil:
-	case len(t.offenders) >= maxOffenders:
-		t.unlisted += btoi(setting == 0)
-	default:
-		o = new(offender)
-		t.offenders[key] = o
-	}
-	if o != nil {
-		o.by |= 1 << setting
-	}
 	if setting != 0 {
+		if by, ok := t.others[key]; ok || len(t.others) < maxOffenders {
+			t.others[key] = by | 1<<setting
+		}
 		return
 	}
 	cause, step, _ := ruleset.ParseLogPrefix(v.Log)
 	kind := Kind{step, cause}
 	t.bans[kind]++
-	if o == nil {
+	o := t.offenders[key]
+	switch {
+	case o != nil:
+	case len(t.offenders) >= maxOffenders:
+		t.unlisted++
 		return
+	default:
+		o = new(offender)
+		t.offenders[key] = o
 	}
 	if o.bans++; o.bans == 1 {
 		o.first = now

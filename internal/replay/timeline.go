@@ -13,8 +13,9 @@ var widths = []time.Duration{
 
 // timeline counts by time: in parts that become longer as more time passes.
 type timeline struct {
-	width  int // in widths
-	start  int64
+	width  int   // in widths
+	start  int64 // by the clock that people read, as if that were UTC
+	zone   int64 // how far that clock was ahead of UTC when the first packet came
 	counts []moment
 }
 
@@ -26,22 +27,38 @@ func (m *moment) add(o moment) {
 	m.bans += o.bans
 }
 
-// floor returns when the part begins that a time is in: of days, by the clock
-// that people read.
-func floor(now int64, width time.Duration) int64 {
-	_, offset := time.Unix(0, now).Zone()
-	local := now + int64(offset)*int64(time.Second)
-	return now - local%int64(width)
+// bySeason is the first width whose parts follow the change to summer time and
+// back. Shorter ones have the clock that the first packet came by.
+const bySeason = 5
+
+// clock returns what the clock says that people read.
+func (t *timeline) clock(now int64) int64 {
+	if t.width < bySeason {
+		return now + t.zone
+	}
+	return now + zoneAt(now)
 }
+
+func zoneAt(now int64) int64 {
+	_, offset := time.Unix(0, now).Zone()
+	return int64(offset) * int64(time.Second)
+}
+
+func floor(clock int64, width time.Duration) int64 { return clock - clock%int64(width) }
 
 func (t *timeline) add(now int64, m moment) {
 	if len(t.counts) == 0 {
-		t.start = floor(now, widths[t.width])
+		t.zone = zoneAt(now)
+		t.start = floor(t.clock(now), widths[t.width])
 	}
-	for (now-t.start)/int64(widths[t.width]) >= maxMoments && t.width < len(widths)-1 {
+	for (t.clock(now)-t.start)/int64(widths[t.width]) >= maxMoments && t.width < len(widths)-1 {
 		t.widen()
 	}
-	i := min(int((now-t.start)/int64(widths[t.width])), maxMoments-1)
+	t.addAt(t.clock(now), m)
+}
+
+func (t *timeline) addAt(clock int64, m moment) {
+	i := max(0, min(int((clock-t.start)/int64(widths[t.width])), maxMoments-1))
 	for len(t.counts) <= i {
 		t.counts = append(t.counts, moment{})
 	}
@@ -52,12 +69,29 @@ func (t *timeline) add(now int64, m moment) {
 func (t *timeline) widen() {
 	old := *t
 	t.width++
-	t.start, t.counts = floor(old.start, widths[t.width]), nil
+	t.counts = nil
 	for i, m := range old.counts {
-		at := int((old.start + int64(i)*int64(widths[old.width]) - t.start) / int64(widths[t.width]))
-		for len(t.counts) <= at {
-			t.counts = append(t.counts, moment{})
+		clock := old.start + int64(i)*int64(widths[old.width])
+		if t.width == bySeason {
+			clock = t.clock(clock - t.zone)
 		}
-		t.counts[at].add(m)
+		if i == 0 {
+			t.start = floor(clock, widths[t.width])
+		}
+		t.addAt(clock, m)
 	}
+}
+
+// moments returns what was counted.
+func (t *timeline) moments() (all []Moment) {
+	for i, m := range t.counts {
+		clock := t.start + int64(i)*int64(widths[t.width])
+		start := time.Unix(0, clock-t.zone)
+		if t.width >= bySeason {
+			u := time.Unix(0, clock).UTC()
+			start = time.Date(u.Year(), u.Month(), u.Day(), u.Hour(), 0, 0, 0, time.Local)
+		}
+		all = append(all, Moment{start, m.unwanted, m.dropped, m.bans})
+	}
+	return all
 }
