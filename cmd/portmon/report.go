@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -124,20 +126,26 @@ var carrierNAT = netip.MustParsePrefix("100.64.0.0/10")
 // comes from.
 func suspects() func(netip.Prefix) string {
 	waiting, _ := listeners.Read("tcp")
-	peers := make(map[netip.Addr]uint16)
 	connected, _ := listeners.Connected()
-	for _, c := range connected {
-		for _, w := range waiting {
-			if w.Takes(c.Addr, c.Device) {
-				peers[c.Peer.Addr()] = c.Addr.Port()
-			}
-		}
-	}
+	connected = slices.DeleteFunc(connected, func(c listeners.Socket) bool {
+		return !slices.ContainsFunc(waiting, func(w listeners.Socket) bool { return w.Takes(c.Addr, c.Device) })
+	})
+	return suspectsAmong(connected)
+}
+
+// suspectsAmong is [suspects] for connections to services. Sources are many, and
+// connections too, so these are sorted and not gone through for each source.
+func suspectsAmong(connected []listeners.Socket) func(netip.Prefix) string {
+	address := func(s listeners.Socket) netip.Addr { return s.Peer.Addr().WithZone("") }
+	slices.SortFunc(connected, func(a, b listeners.Socket) int {
+		return cmp.Or(address(a).Compare(address(b)), cmp.Compare(a.Addr.Port(), b.Addr.Port()))
+	})
 	return func(p netip.Prefix) string {
-		for peer, port := range peers {
-			if p.Contains(peer) {
-				return fmt.Sprintf("uses tcp/%d", port)
-			}
+		i, _ := slices.BinarySearchFunc(connected, p.Masked().Addr(), func(s listeners.Socket, first netip.Addr) int {
+			return address(s).Compare(first)
+		})
+		if i < len(connected) && p.Contains(address(connected[i])) {
+			return fmt.Sprintf("uses tcp/%d", connected[i].Addr.Port())
 		}
 		switch a := p.Addr(); {
 		case a.IsPrivate():
