@@ -117,8 +117,11 @@ func (p *cli) readBans(h *ruleset.Handle, places *geo.DB, after time.Time) (b to
 				shown.Until = now.Add(v.Remaining)
 			}
 			if b.Total++; !after.IsZero() && shown.Since.After(after) && len(b.New) < newestBans {
-				n := watch.News{Kind: watch.KindOf(v.Cause, v.Step), Source: prefix, Cause: v.Cause, Step: v.Step, Comment: v.Comment, Observed: h.Observe}
-				b.New = append(b.New, events.New(&n, book.Clock{Wall: shown.Since}, places.Of(prefix)))
+				n := watch.News{
+					Kind: watch.KindOf(v.Cause, v.Step), Source: prefix, Place: places.Of(prefix), Cause: v.Cause, Step: v.Step,
+					Comment: v.Comment, Observed: h.Observe,
+				}
+				b.New = append(b.New, events.New(&n, book.Clock{Wall: shown.Since}))
 			}
 			if b.Longest = append(b.Longest, shown); len(b.Longest) >= 2*longestBans {
 				slices.SortFunc(b.Longest, longer)

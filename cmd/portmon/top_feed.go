@@ -254,12 +254,13 @@ func (p *cli) hearLog(ctx context.Context, conn *nflog.Conn, places *geo.DB, to 
 				continue
 			}
 			n := watch.News{
-				Kind: watch.KindOf(cause, step), Source: source, Cause: cause, Step: step, Proto: m.Proto, Port: m.DstPort, Observed: h.Observe,
+				Kind: watch.KindOf(cause, step), Source: source, Place: places.Of(source), Cause: cause, Step: step,
+				Proto: m.Proto, Port: m.DstPort, Observed: h.Observe,
 			}
 			if step > 0 && step <= len(ladder) {
 				n.Until = now.Boot.Add(ladder[step-1])
 			}
-			e := events.New(&n, now, places.Of(source))
+			e := events.New(&n, now)
 			to.add(func() (events.Event, error) { return e, nil })
 		}
 	}

@@ -156,7 +156,6 @@ func newDaemon(conf Config) *daemon {
 	}
 	d.stderr = newQueue(conf.Stderr, conf.Times)
 	d.journal = newJournal(newLogger(d.stderr, conf.Times))
-	d.journal.places = &d.places
 	return d
 }
 
@@ -209,7 +208,7 @@ func (d *daemon) onNews(news []watch.News) {
 	now := book.ReadClock()
 	d.journal.news(news, now)
 	for i := range news {
-		d.events.Add(events.New(&news[i], now, d.places.Of(news[i].Source)))
+		d.events.Add(events.New(&news[i], now))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -13,7 +13,6 @@ import (
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/internal/events"
-	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/netnstest"
@@ -114,7 +113,7 @@ func TestSlowReader(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	p := l.start()
-	came, _ := p.follow(t.Context(), 0)
+	came, _ := p.follow(t.Context(), 1) // should it come to ask only after the event
 	l.Offend(offender)
 	p.take(came)             // now it reads no more
 	const n = 3 * keptEvents // more new offenders would be held back
@@ -149,7 +148,7 @@ func TestKindsOfEvents(t *testing.T) {
 	}
 	for kind := range watch.Kinds {
 		for _, observed := range []bool{false, true} {
-			e := events.New(&watch.News{Kind: kind, Observed: observed}, book.ReadClock(), geo.Place{})
+			e := events.New(&watch.News{Kind: kind, Observed: observed}, book.ReadClock())
 			if line := string(cef(&e)); strings.Contains(line, "||") || strings.Contains(line, "|0|") {
 				t.Errorf("%v has no name or no severity: %s", kind, line)
 			}

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
-	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/internal/watch"
 )
@@ -39,7 +38,6 @@ const otherFaults = "other faults"
 // fields, which are quoted where needed.
 type journal struct {
 	*slog.Logger // for what is always logged
-	places       *geo.DB
 
 	mu sync.Mutex // guards what follows
 
@@ -96,7 +94,7 @@ func (j *journal) news(news []watch.News, now book.Clock) {
 			continue
 		}
 		j.flushLeft()
-		j.LogAttrs(context.Background(), level, n.Event(), attrs(n, now, j.places.Of(n.Source))...)
+		j.LogAttrs(context.Background(), level, n.Event(), attrs(n, now)...)
 	}
 }
 
@@ -187,7 +185,7 @@ func (j *journal) flushLeft() {
 
 // attrs returns the fields of a line: always of these names, in this order.
 // What is not known is left out.
-func attrs(n *watch.News, now book.Clock, place geo.Place) []slog.Attr {
+func attrs(n *watch.News, now book.Clock) []slog.Attr {
 	var a []slog.Attr
 	str := func(name, value string) {
 		if value != "" {
@@ -205,9 +203,9 @@ func attrs(n *watch.News, now book.Clock, place geo.Place) []slog.Attr {
 	if n.Port > 0 {
 		str("port", text.Port(n.Proto, n.Port))
 	}
-	str("country", place.Country)
-	str("asn", place.Number())
-	str("network", place.Network)
+	str("country", n.Place.Country)
+	str("asn", n.Place.Number())
+	str("network", n.Place.Network)
 	if n.Kind == watch.Full {
 		number("offences", n.Count)
 	} else {

@@ -45,7 +45,7 @@ func (d *daemon) countCountries(news []watch.News) {
 		if news[i].Kind > watch.ByHand {
 			continue
 		}
-		country := cmp.Or(d.places.Of(news[i].Source).Country, "unknown")
+		country := cmp.Or(news[i].Place.Country, "unknown")
 		if _, known := d.countries[country]; !known && len(d.countries) >= maxCountries {
 			country = "other"
 		}

@@ -57,12 +57,12 @@ type Event struct {
 }
 
 // New returns news in the form for programs.
-func New(n *watch.News, now book.Clock, place geo.Place) Event {
+func New(n *watch.News, now book.Clock) Event {
 	e := Event{
 		Time:   Time{Time: now.Wall},
 		Event:  strings.ReplaceAll(n.Event(), " ", "_"),
 		Mode:   ruleset.Mode(n.Observed),
-		Prefix: n.Source, Place: place, Cause: n.Cause.String(), Tier: n.Step, Protocol: text.Protocol(n.Proto), Port: n.Port,
+		Prefix: n.Source, Place: n.Place, Cause: n.Cause.String(), Tier: n.Step, Protocol: text.Protocol(n.Proto), Port: n.Port,
 		Offences: n.Offences, Forever: n.Forever, Reason: text.Printable(n.Comment), Count: n.Count, Wrong: text.Printable(n.What),
 	}
 	if !n.Forever && n.Until != 0 {

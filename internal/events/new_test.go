@@ -4,7 +4,6 @@ import (
 	"testing"
 
 	"github.com/portmon/portmon/internal/book"
-	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/watch"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -23,7 +22,7 @@ func TestNamesOfBans(t *testing.T) {
 		{ruleset.CauseOther, 2, false, "escalated"}, {ruleset.CauseTrap, 3, true, "would_be_escalated"},
 	} {
 		n := watch.News{Kind: watch.KindOf(tt.cause, tt.step), Cause: tt.cause, Step: tt.step, Observed: tt.observed}
-		if e := New(&n, book.ReadClock(), geo.Place{}); e.Event != tt.want || e.Mode != ruleset.Mode(tt.observed) {
+		if e := New(&n, book.ReadClock()); e.Event != tt.want || e.Mode != ruleset.Mode(tt.observed) {
 			t.Errorf("%v at step %d: %q, %q, want %q", tt.cause, tt.step, e.Event, e.Mode, tt.want)
 		}
 	}

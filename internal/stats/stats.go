@@ -293,18 +293,8 @@ func (s *Stats) AddOffence(o Offence) {
 	if o.Step == 0 {
 		return
 	}
-	port, network := text.Port(o.Proto, o.Port), ""
-	if o.ASN != 0 {
-		network = "AS" + strconv.FormatUint(uint64(o.ASN), 10)
-	}
-	for i, name := range []string{cmp.Or(port, Other), o.Country, network} {
-		if name != "" {
-			c.bumpNamed(i, name)
-		}
-	}
-	if name := text.Shorten(o.Network, maxName); network != "" && name != "" && s.names[network] != name {
-		s.names[network], s.named[network] = name, name
-	}
+	c.bumpNamed(0, cmp.Or(text.Port(o.Proto, o.Port), Other))
+	s.AddPlace(o.At, o.Place)
 	if o.First {
 		c.New++
 	}
@@ -313,6 +303,21 @@ func (s *Stats) AddOffence(o Offence) {
 	}
 	if s.date(hourOf(o.Before).Time()) != s.date(hourOf(o.At).Time()) { // which their hours are of
 		c.DaySources++
+	}
+}
+
+// AddPlace says where the source of an offence is that was added without.
+func (s *Stats) AddPlace(at time.Time, p geo.Place) {
+	if p.Country != "" {
+		s.hour(at).bumpNamed(1, p.Country)
+	}
+	if p.ASN == 0 {
+		return
+	}
+	network := "AS" + strconv.FormatUint(uint64(p.ASN), 10)
+	s.hour(at).bumpNamed(2, network)
+	if name := text.Shorten(p.Network, maxName); name != "" && s.names[network] != name {
+		s.names[network], s.named[network] = name, name
 	}
 }
 

@@ -53,7 +53,8 @@ type Config struct {
 	// Changes are written within a second.
 	State string
 
-	// Locate, unless nil, returns where a source is. It must not block.
+	// Locate, unless nil, returns where a source is. It may wait for a disk:
+	// it and News then run beside the loop.
 	Locate func(netip.Prefix) geo.Place
 
 	// Ready, unless nil, is called once, when the table has been compared with
@@ -61,7 +62,7 @@ type Config struct {
 	Ready func()
 
 	// News and Fault, unless nil, are called with what happened, and with
-	// errors that do not end the watch. They run in the loop, so they must not
+	// errors that do not end the watch. They may run in the loop, so they must not
 	// block: use a bounded queue for what can stall. They must not keep the
 	// slice.
 	News  func([]News)

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
-	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/nflog"
 	"github.com/portmon/portmon/internal/stats"
 	"github.com/portmon/portmon/nftset"
@@ -25,7 +24,6 @@ type core struct {
 	counters counters
 	census   census
 	tally    *stats.Stats
-	locate   func(netip.Prefix) geo.Place // nil: not known
 	news     []News
 
 	pending []nftset.Event // of a transaction whose end has not come yet

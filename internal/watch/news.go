@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -11,6 +12,8 @@ import (
 type News struct {
 	Kind   Kind
 	Source netip.Prefix
+	// Place is where that is, as far as it is known.
+	Place geo.Place
 	// Step is the step of the ladder that the source was banned by, 0 if by
 	// none, and Offences how many are on record, this one included.
 	Step     int

@@ -42,7 +42,7 @@ func (w *Watcher) begin() error {
 		b.Enforce(false) // of a file that was torn at the switch
 	}
 	w.core = newCore(spec, b, w.editor.PortID(), known, now)
-	w.core.tally, w.core.locate = w.openTally(book.Here(s.Handle), now), w.config.Locate
+	w.core.tally = w.openTally(book.Here(s.Handle), now)
 	return nil
 }
 
@@ -166,9 +166,8 @@ func (w *Watcher) end() error {
 	if todo, ok := w.core.nextChange(now); ok && todo.put != nil {
 		w.onChanged(makeChange(w.editor, todo))
 	}
-	if news := w.core.takeNews(now); len(news) > 0 && w.config.News != nil {
-		w.config.News(news)
-	}
+	w.publish(w.core.takeNews(now))
+	w.awaitLocated()
 	err := w.core.close(now)
 	w.closeTally(now)
 	w.answerCounting(nil)

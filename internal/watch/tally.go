@@ -16,20 +16,32 @@ func (k *core) addToTally(n *News, now book.Clock) {
 	switch n.Kind {
 	case Banned, Escalated:
 		o.Step, o.Proto, o.Port, o.First = n.Step, n.Proto, n.Port, n.Offences == 1
-		if n.At != 0 {
-			o.At = now.Time(min(n.At, now.Boot))
-		}
+		o.At = n.happened(now)
 		if n.Before != 0 {
 			o.Before = now.Time(n.Before)
-		}
-		if k.locate != nil {
-			o.Place = k.locate(n.Source)
 		}
 	case ByHand:
 	default:
 		return
 	}
 	k.tally.AddOffence(o)
+}
+
+// addPlaces adds to the statistics where the sources of offences are.
+func (k *core) addPlaces(news []News, now book.Clock) {
+	for i := range news {
+		if n := &news[i]; n.Kind <= Escalated && n.Step > 0 {
+			k.tally.AddPlace(n.happened(now), n.Place)
+		}
+	}
+}
+
+// happened returns when an offence was, as far as that is known.
+func (n *News) happened(now book.Clock) time.Time {
+	if n.At == 0 {
+		return now.Wall
+	}
+	return now.Time(min(n.At, now.Boot))
 }
 
 // addTable adds what the counters of the table have grown. Tables are read one

@@ -32,6 +32,7 @@ type Watcher struct {
 	ended          chan struct{} // closed when nothing is called any more
 	done           chan struct{} // closed to end what runs beside the loop
 	beside         sync.WaitGroup
+	unlocated      unlocated
 
 	changing, syncing bool
 	logEnded          bool
@@ -48,6 +49,7 @@ func Open(config Config) (_ *Watcher, err error) {
 	w := &Watcher{
 		config: config, reports: make(chan func(), backlog), calls: make(chan func()),
 		ended: make(chan struct{}), done: make(chan struct{}),
+		unlocated: unlocated{wake: make(chan struct{}, 1), done: make(chan struct{})},
 	}
 	defer func() {
 		if err != nil {
@@ -102,6 +104,9 @@ func (w *Watcher) Run(ctx context.Context, reload <-chan Config) error {
 	if err := w.begin(); err != nil {
 		return err
 	}
+	if w.config.Locate != nil {
+		go w.locate() // nobody waits for a disk to answer after the end
+	}
 	for {
 		w.dispatch()
 		wake := time.NewTimer(w.idle())
@@ -141,9 +146,7 @@ func (w *Watcher) dispatch() {
 	}
 	news := w.core.takeNews(now)
 	w.sync(now)
-	if len(news) > 0 && w.config.News != nil {
-		w.config.News(news)
-	}
+	w.publish(news)
 	if !w.ready && w.core.settled() {
 		w.ready = true
 		if w.config.Ready != nil {
