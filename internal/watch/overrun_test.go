@@ -173,7 +173,7 @@ func TestSwapUnheard(t *testing.T) {
 // is right in the end.
 func TestBesideAReading(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, ladder...)
+	l := newLab(t, time.Hour, 2*time.Hour) // longer than this takes on any machine
 	want := l.many(40_000, 2)
 	w := l.watch()
 	w.awaitNews(Escalated, len(want))
