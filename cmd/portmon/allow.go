@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/route"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
@@ -106,6 +107,12 @@ func (p *cli) allow(h *ruleset.Handle, targets []target, o allowOptions) error {
 		if err != nil {
 			return fmt.Errorf("allow %s: %w", t.text, err)
 		}
+		if own, err := needless(h, t.prefix); err != nil {
+			return fmt.Errorf("allow %s: %w", t.text, err)
+		} else if own && exempt == nil {
+			p.note("%s is an address of this host, and never banned by itself", text.Prefix(t.prefix))
+			continue
+		}
 		need, lasts := needsAllowance(exempt, t.prefix, length, o.length == 0)
 		if !need {
 			p.note("%v", exempt)
@@ -143,6 +150,20 @@ func (p *cli) allow(h *ruleset.Handle, targets []target, o allowOptions) error {
 		}
 	}
 	return p.failEach(errs)
+}
+
+// needless reports whether a prefix is an address of this host, which only a
+// user can ban, and none has.
+func needless(h *ruleset.Handle, p netip.Prefix) (bool, error) {
+	if !p.IsSingleIP() {
+		return false, nil
+	}
+	back, err := route.Back(p.Addr(), "")
+	if err != nil || !back.Own {
+		return false, err
+	}
+	st, err := h.Lookup(p.Addr())
+	return !st.Banned(), err
 }
 
 // needsAllowance reports whether a prefix needs an allowance by hand for a time,
@@ -276,7 +297,7 @@ func (p *cli) disallow(h *ruleset.Handle, targets []target, all bool) error {
 		p.print("forgot %s\n", text.Plural(len(had), "remembered allowance"))
 		return nil
 	case all:
-		p.print("ended all %s\n", text.Plural(len(ended), "allowance"))
+		p.print("ended %s%s\n", allOf(len(ended)), text.Plural(len(ended), "allowance"))
 	default:
 		for _, e := range ended {
 			p.print("disallowed %s\n", e.Interval)

@@ -159,6 +159,9 @@ func (p *cli) markDangers(h *ruleset.Handle, targets []*target) error {
 	return nil
 }
 
+// nat64 is where NAT64 has all of IPv4 (RFC 6052).
+var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+
 // tooWide returns a danger if targets, which are the parts of one, cover more
 // than hardly anybody means.
 func tooWide(parts []*target) *danger {
@@ -168,6 +171,10 @@ func tooWide(parts []*target) *danger {
 	}
 	times := 0.0 // the limit
 	for _, t := range parts {
+		if bits := t.source.Bits(); nat64.Overlaps(t.source) && bits < nat64.Bits()+8 {
+			return &danger{damage: fmt.Sprintf("%s is more than a /8 of IPv4, as NAT64 translates it: %.0f million addresses would be locked out",
+				t.text, math.Ldexp(1, 128-max(bits, nat64.Bits()))/1e6)}
+		}
 		times += math.Ldexp(1, limit-t.source.Bits())
 	}
 	switch {

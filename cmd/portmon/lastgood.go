@@ -55,12 +55,12 @@ func (p *cli) standIn() *config.Config {
 	var what error
 	switch {
 	case err != nil:
-		what = fmt.Errorf("not used, but the built-in default, as the last good configuration cannot be read: %w", err)
+		what = fmt.Errorf("not used; in its place the built-in default, as the last good configuration cannot be read: %w", err)
 	case good == nil:
-		what = errors.New("not used, but the built-in default, as nothing was applied before")
+		what = errors.New("not used; in its place the built-in default, as nothing was applied before")
 	default:
 		conf.Spec = good.Spec
-		what = fmt.Errorf("not used, but the last good configuration, %s", p.origin(good))
+		what = fmt.Errorf("not used; in its place the last good configuration, %s", p.origin(good))
 	}
 	conf.Warnings = []*config.Error{{File: cmp.Or(conf.Source, config.DefaultPath), Err: what}}
 	return conf

@@ -195,13 +195,21 @@ func unbanOf(e ruleset.Entry) string {
 	return fmt.Sprintf("nft delete element inet %s %s '{ %s }'", tableName, e.Set, e.Interval)
 }
 
+// allOf returns "all ", unless there are too few for that.
+func allOf(n int) string {
+	if n < 2 {
+		return ""
+	}
+	return "all "
+}
+
 func (p *cli) unbanAll(h *ruleset.Handle) error {
 	n, err := countBans(h)
 	if err := errors.Join(err, withSets(h, h.UnbanAll)); err != nil {
 		return fmt.Errorf("unban all: %w", err)
 	}
 	if h.Exists {
-		p.print("lifted all %s\n", text.Plural(n, "ban"))
+		p.print("lifted %s%s\n", allOf(n), text.Plural(n, "ban"))
 	}
 	return p.forget(h, lifting{within: everything}, nil)
 }
