@@ -154,7 +154,7 @@ func TestObserved(t *testing.T) {
 	s.AddTable(in(false, 207, 3), false, now)
 	s.AddTable(in(false, 422, 8), false, now)
 	r := New(Input{Mode: ruleset.Mode(false), Days: 7, Clock: book.Clock{Boot: 1e18, Wall: now}, Stats: s, Rows: book.New(0)})
-	for _, d := range []Day{r.Total, r.Days[6]} {
+	for _, d := range []Sum{r.Total, r.Days[6].Sum} {
 		if d.Dropped != 215 || d.Bytes != 40*215 || d.WouldDrop != 207 || d.Bans != 5 || d.WouldBan != 3 {
 			t.Errorf("got %+v", d)
 		}

@@ -29,7 +29,7 @@ type Report struct {
 	Since time.Time `json:"since,omitzero"`
 	// Days are those reported on, the oldest first, and Total is their sum.
 	Days  []Day `json:"days"`
-	Total Day   `json:"total"`
+	Total Sum   `json:"total"`
 	// Causes and Steps count the bans that were noted as they were made; Ports,
 	// Countries and Networks the offences among them.
 	Causes    []Item `json:"causes"`
@@ -56,7 +56,15 @@ type Report struct {
 
 // Day is what happened on a day.
 type Day struct {
-	Date    string `json:"date,omitempty"`
+	Date string `json:"date"`
+	Sum
+	Sources uint64 `json:"sources"` // that offended on it, of which there is no sum
+
+	at time.Time
+}
+
+// Sum is what happened on a day, or on all of them.
+type Sum struct {
 	Dropped uint64 `json:"dropped"`
 	Bytes   uint64 `json:"dropped_bytes"`
 	Bans    uint64 `json:"bans"` // that the packet path made
@@ -64,18 +72,15 @@ type Day struct {
 	WouldDrop uint64 `json:"would_drop"`
 	WouldBan  uint64 `json:"would_ban"`
 
-	Sources  uint64 `json:"sources"`
 	New      uint64 `json:"new_sources"`
 	Offences uint64 `json:"offences"` // that were noted, those of new sources included
 	// Packets are those of all counters of the table.
 	Packets  map[string]uint64 `json:"packets"`
 	Observed bool              `json:"observed,omitempty"`
-
-	at time.Time
 }
 
 // Returning is how many offences were by sources that had offended before.
-func (d *Day) Returning() uint64 { return d.Offences - min(d.New, d.Offences) }
+func (s *Sum) Returning() uint64 { return s.Offences - min(s.New, s.Offences) }
 
 // grouped returns at most n sums of as many days each, the last of fewer, and
 // how many that are.
@@ -139,13 +144,9 @@ func New(in Input) *Report {
 	var sum stats.Count
 	for _, d := range in.Stats.Days(in.Days, now) {
 		sum.Add(&d.Count)
-		r.Days = append(r.Days, newDay(d.Date, &d.Count))
+		r.Days = append(r.Days, Day{Date: d.Date.Format(time.DateOnly), Sum: newSum(&d.Count), Sources: d.Sources, at: d.Date})
 	}
-	sum.Sources = 0
-	r.Total = newDay(time.Time{}, &sum)
-	for i := range r.Days {
-		r.Total.Sources += r.Days[i].New
-	}
+	r.Total = newSum(&sum)
 	if since := in.Stats.Since(); !since.IsZero() && since.After(r.Days[0].at) {
 		r.Since = since.UTC()
 	}
@@ -179,24 +180,19 @@ func New(in Input) *Report {
 	return r
 }
 
-func newDay(at time.Time, c *stats.Count) Day {
-	d := Day{
-		at: at, Bytes: c.Bytes - min(c.PassedBytes, c.Bytes), Sources: c.Sources, New: c.New, Packets: c.Packets, Observed: c.Observed,
-	}
+func newSum(c *stats.Count) Sum {
+	s := Sum{Bytes: c.Bytes - min(c.PassedBytes, c.Bytes), New: c.New, Packets: c.Packets, Observed: c.Observed}
 	apart := func(counter string) (did, would uint64) {
 		all := c.Packets[counter]
 		would = min(c.Passed[counter], all)
 		return all - would, would
 	}
-	d.Dropped, d.WouldDrop = apart(ruleset.CounterDropped)
-	d.Bans, d.WouldBan = apart(ruleset.CounterBanned)
-	if !at.IsZero() {
-		d.Date = at.Format(time.DateOnly)
-	}
+	s.Dropped, s.WouldDrop = apart(ruleset.CounterDropped)
+	s.Bans, s.WouldBan = apart(ruleset.CounterBanned)
 	for _, n := range c.Ports {
-		d.Offences += n
+		s.Offences += n
 	}
-	return d
+	return s
 }
 
 // top returns the largest counts, and the rest as one.
