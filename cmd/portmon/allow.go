@@ -76,7 +76,7 @@ second with exit code 0, so that it can neither fail nor delay a login.`,
 			}
 			targets, err := parseTargets(cmd, args)
 			if err == nil {
-				err = p.findState(cmd, nil)
+				err = p.lookForState(cmd, nil)
 			}
 			if err != nil {
 				return err
@@ -251,7 +251,7 @@ afterwards, because a larger prefix is.`,
 			}
 			return nil
 		},
-		PreRunE: p.findState,
+		PreRunE: p.lookForState,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			targets, err := parseTargets(cmd, args)
 			if err != nil {

@@ -35,10 +35,10 @@ is taken back otherwise. It becomes the last good one.
 Run it from a new connection: that you can open one is what there is to confirm.`,
 		Example: `  portmon apply --confirm && portmon confirm || echo "nothing was on trial"`,
 		Args:    noArgs,
-		PreRunE: p.findState,
+		PreRunE: p.lookForState,
 		RunE: func(*cobra.Command, []string) error {
 			if p.stateErr != nil {
-				return p.stateErr
+				return fmt.Errorf("nothing is confirmed, as it is not known where the trial is noted: %w", p.stateErr)
 			}
 			return p.confirm()
 		},

@@ -52,8 +52,13 @@ func (p *cli) standIn() *config.Config {
 	conf := config.Salvage(p.configFile)
 	conf.Spec = ruleset.Default()
 	good, err := lastgood.Good(conf.Watch.State)
+	// A file that is no TOML does not say where its state is.
+	_, _, _, unknown := config.Glance(p.configFile)
 	var what error
 	switch {
+	case err == nil && unknown != nil && (good == nil || cmp.Or(good.File, config.DefaultPath) != conf.Source):
+		what = fmt.Errorf("not used, but the built-in default: where its last good configuration is kept is not known, and none of it is beside %s",
+			conf.Watch.State)
 	case err != nil:
 		what = fmt.Errorf("not used; in its place the built-in default, as the last good configuration cannot be read: %w", err)
 	case good == nil:

@@ -43,7 +43,7 @@ is not an error if there are none. With --json the bans are not sorted.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			return cmp.Or(noTwoOf(cmd, "count", "json"), noTwoOf(cmd, "count", "long"))
 		},
-		PreRunE: p.findState,
+		PreRunE: p.lookForState,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			only, err := parseTargets(cmd, args)
 			if err != nil {

@@ -25,7 +25,7 @@ offences are still remembered.`,
 		Example: `  portmon remove
   portmon apply`,
 		Args:    noArgs,
-		PreRunE: p.findState,
+		PreRunE: p.lookForState,
 		RunE: func(*cobra.Command, []string) error {
 			c, h, err := p.open()
 			if err != nil {
@@ -43,7 +43,9 @@ offences are still remembered.`,
 					return fmt.Errorf("nothing is removed, as the watcher would put it back: %w", err)
 				}
 			}
-			if err := p.endTrial(); err != nil && !errors.Is(err, fs.ErrPermission) {
+			if p.stateErr != nil {
+				p.warn("a watcher, or the end of a trial, may put the table back: where to ask is not known")
+			} else if err := p.endTrial(); err != nil && !errors.Is(err, fs.ErrPermission) {
 				p.warn("the table may be put back when the trial ends: %v", err)
 			}
 			if w == nil {

@@ -53,7 +53,7 @@ as portmon ban reads it.`,
 			}
 			return noTwoOf(cmd, "all", "file")
 		},
-		PreRunE: p.findState,
+		PreRunE: p.lookForState,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := list.read(p, cmd, args); err != nil || list.file != "" && len(list.targets) == 0 {
 				return err

@@ -65,7 +65,7 @@ DNAT would change.`,
 			}
 			return err
 		},
-		PreRunE: p.findState,
+		PreRunE: p.lookForState,
 		RunE: func(*cobra.Command, []string) error {
 			return p.withTable(func(h *ruleset.Handle) error {
 				p.warnIdle(h)
