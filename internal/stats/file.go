@@ -76,10 +76,14 @@ type Report struct {
 	torn               bool
 	lines              int
 	ours               bool
+	origin             *book.OriginError // it is of another machine, and none of it was kept
 }
 
 // String returns a sentence about what a power cut does not explain, or "".
 func (r Report) String() string {
+	if r.origin != nil {
+		return fmt.Sprintf("statistics %s are begun anew, and kept as %s: %v", r.path, badSuffix, r.origin)
+	}
 	if r.badLines == 0 {
 		return ""
 	}
@@ -106,6 +110,7 @@ func Open(state string, here book.Origin, zone *time.Location, now book.Clock, w
 	switch was := s.table.Origin; {
 	case was.Machine != "" && here.Machine != "" && was.Machine != here.Machine:
 		s, f.redo, f.keep = New(zone), true, true // this one is a copy of that
+		report.origin = &book.OriginError{What: "machine", Saved: was.Machine, Here: here.Machine}
 	case was.SameBoot(here) && was.NetNS != 0 && here.NetNS != 0 && was.NetNS != here.NetNS:
 		return fail(&book.OriginError{What: "network namespace", Saved: fmt.Sprint(was.NetNS), Here: fmt.Sprint(here.NetNS)})
 	}

@@ -429,6 +429,30 @@ func TestLocked(t *testing.T) {
 	}
 }
 
+// On a copy of a machine counting begins anew, which is said, and nothing is lost.
+func TestClonedMachine(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state.jsonl")
+	s, _ := open(t, state)
+	tab := table(1, "a", 5)
+	tab.Machine = "original"
+	s.AddTable(tab, true, noon)
+	write(t, s, noon)
+	s.Close()
+	s, report, err := Open(state, book.Origin{Machine: "copy", Boot: "b"}, time.UTC, clock(noon), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if got, want := report.String(), "statistics "+Path(state)+" are begun anew, and kept as .bad: "+
+		"written on another machine (original; this one is copy)"; got != want {
+		t.Errorf("the report is %q, want %q", got, want)
+	}
+	write(t, s, noon)
+	if _, err := os.Stat(Path(state) + badSuffix); err != nil || len(read(t, state).hours) > 0 {
+		t.Errorf("the file of the original is not kept, or is used: %v", err)
+	}
+}
+
 func FuzzRead(f *testing.F) {
 	f.Add([]byte(`{"format":"portmon-stats","version":1,"table":{"boot_id":"a","netns":1,"table_handle":2,"counters":{"dropped":{"packets":1}}}}
 {"hours":{"2026-11-28T12Z":{"packets":{"dropped":1},"ports":{"tcp/23":1}}},"days":{"2026-11-28":null}}
