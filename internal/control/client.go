@@ -190,10 +190,10 @@ func (c *Client) Book(maxRows int, sources ...netip.Prefix) (*book.Book, error) 
 	return b, err
 }
 
-// Events has receive called with the last events, each as a line of JSON that is
-// good during the call, no more than that many, and returns. With follow it goes on with those that come, until ctx ends, for which
-// the error is nil, or receive returns an error; it is [ErrEnded] if the watcher
-// ends.
+// Events calls receive with the last events, at most that many, each as a line of
+// JSON that is good during the call. With follow it goes on with those that come,
+// until ctx ends, for which the error is nil, or receive returns an error. The
+// error is [ErrEnded] if the watcher ends.
 func (c *Client) Events(ctx context.Context, last int, follow bool, receive func(line []byte) error) error {
 	path, rest := EventsPath+"?last="+strconv.Itoa(last), c.longer
 	if follow {

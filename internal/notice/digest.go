@@ -50,11 +50,6 @@ func clean(s string, limit int) string {
 	return text.Printable(text.Shorten(strings.TrimSpace(s), limit))
 }
 
-// join joins what is known with colons.
-func join(parts ...string) string {
-	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ": ")
-}
-
 // event is news, when it was reported, and where its source is.
 type event struct {
 	watch.News
@@ -87,7 +82,7 @@ func (e *event) describe() string {
 	default:
 		line += e.duration()
 	}
-	line = join(line, after, e.What, text.Port(e.Proto, e.Port), e.Comment)
+	line = text.Join(": ", line, after, e.What, text.Port(e.Proto, e.Port), e.Comment)
 	if where := e.place.String(); where != "" {
 		line += " (" + where + ")"
 	}
@@ -167,7 +162,7 @@ func (d *digest) compose(host string, places *geo.DB) *notice {
 	if more := d.total - len(d.recent); more > 0 {
 		lines = append(lines, fmt.Sprint("and ", more, " more"))
 	}
-	n.title = join(host, strings.Join(titles, ", "))
+	n.title = text.Join(": ", host, strings.Join(titles, ", "))
 	n.message = text.Shorten(strings.Join(lines, "\n"), maxMessage)
 	return n
 }

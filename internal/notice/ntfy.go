@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/text"
 )
 
 const (
@@ -94,7 +95,7 @@ func do(client *http.Client, req *http.Request) error {
 	if resp.StatusCode/100 == 3 {
 		body = []byte("redirects are not followed") // it may show the topic
 	}
-	err = errors.New(join("status "+clean(resp.Status, maxName), clean(string(body), maxQuote)))
+	err = errors.New(text.Join(": ", "status "+clean(resp.Status, maxName), clean(string(body), maxQuote)))
 	if code := resp.StatusCode; code == http.StatusRequestTimeout || code == http.StatusTooManyRequests || code >= 500 {
 		after, _ := time.ParseDuration(resp.Header.Get("Retry-After") + "s") // 0 if it is a date
 		return &temporaryError{err, after}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -150,10 +151,20 @@ func Protocol(proto uint8) string {
 
 // Port returns "tcp/23", "tcp" without a port, or "" if neither is known.
 func Port(proto uint8, port uint16) string {
-	if proto == 0 || port == 0 {
-		return Protocol(proto)
+	return NamedPort(Protocol(proto), port)
+}
+
+// NamedPort is [Port] of a protocol by its name.
+func NamedPort(proto string, port uint16) string {
+	if proto == "" || port == 0 {
+		return proto
 	}
-	return Protocol(proto) + "/" + strconv.Itoa(int(port))
+	return proto + "/" + strconv.Itoa(int(port))
+}
+
+// Join joins those parts that are not empty.
+func Join(separator string, parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), separator)
 }
 
 // Printable makes foreign text safe for a terminal, a log, a header or an

@@ -73,7 +73,7 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		m.busy, m.result, m.scroll = false, &msg, 0
 	case tea.PasteMsg:
 		if m.typing {
-			m.filter += text.Printable(msg.Content)
+			m.extend(msg.Content)
 		}
 	case tea.KeyPressMsg:
 		return m, m.press(msg)
@@ -182,7 +182,7 @@ func (m *Model) edit(key, typed string) {
 			m.filter = string(r[:len(r)-1])
 		}
 	default:
-		m.filter += text.Printable(typed)
+		m.extend(typed)
 	}
 	m.cursor, m.anchor = 0, 0
 }
@@ -277,16 +277,10 @@ func tier(n int) string {
 	return strconv.Itoa(n)
 }
 
-func port(proto string, port uint16) string {
-	if port == 0 {
-		return proto
-	}
-	return proto + "/" + strconv.Itoa(int(port))
-}
-
-// join joins what is known.
-func join(parts ...string) string {
-	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ", ")
+// extend adds to the filter.
+func (m *Model) extend(typed string) {
+	r := []rune(m.filter + text.Printable(typed))
+	m.filter = string(r[:min(len(r), maxFilter)])
 }
 
 // clock is the time of the last snapshot.

@@ -79,6 +79,7 @@ type Result struct {
 const (
 	maxEvents  = 1000 // that can be scrolled back to
 	maxSamples = 400  // of the graph
+	maxFilter  = 100  // characters
 )
 
 // line is a line of a list.
@@ -95,7 +96,7 @@ func eventLine(e *events.Event, zone *time.Location) line {
 		return line{id: e.Seq, cells: []string{at, e.Message()}, style: yellow}
 	}
 	l := line{id: e.Seq, prefix: e.Prefix, cells: []string{
-		at, text.Prefix(e.Prefix), short(e.Event), e.Cause, port(e.Protocol, e.Port), tier(e.Tier), join(e.Place.String(), e.Reason),
+		at, text.Prefix(e.Prefix), short(e.Event), e.Cause, text.NamedPort(e.Protocol, e.Port), tier(e.Tier), text.Join(", ", e.Place.String(), e.Reason),
 	}}
 	if e.Tier > 1 {
 		l.style = red
@@ -111,5 +112,5 @@ func (b *Ban) line(now time.Time) line {
 	if !b.Until.IsZero() {
 		left = text.ShortDuration(max(0, b.Until.Sub(now)))
 	}
-	return line{prefix: b.Prefix, cells: []string{left, text.Prefix(b.Prefix), age, b.Cause, tier(b.Tier), join(b.Place.String(), b.Remark)}}
+	return line{prefix: b.Prefix, cells: []string{left, text.Prefix(b.Prefix), age, b.Cause, tier(b.Tier), text.Join(", ", b.Place.String(), b.Remark)}}
 }

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/ansi"
 
 	"github.com/portmon/portmon/internal/events"
 )
@@ -124,6 +124,11 @@ func TestFits(t *testing.T) {
 				}
 				d.offend(0, 200)
 				d.Update(Batch{{Event: "banned", Prefix: netip.MustParsePrefix("2001:db8:ffff:ffff::/64"), Reason: strings.Repeat("ü", 300)}})
+				d.Update(Bans{Total: 123456789})
+				d.Update(Batch{{Event: "banned", Prefix: netip.MustParsePrefix("198.18.0.1/32"), Reason: strings.Repeat("日本", 100)}})
+				d.press("p")
+				d.Update(Result{Title: "why", Text: strings.Repeat("日本 ", 100)})
+				d.press("x")
 				d.Update(Trouble(strings.Repeat("no ", 200)))
 				for _, keys := range []string{"", "<tab>", "<tab>w", "u", "n/" + strings.Repeat("x", 100)} {
 					d.press(keys)
@@ -135,7 +140,7 @@ func TestFits(t *testing.T) {
 						t.Fatalf("%dx%d: colours: %q", width, height, s)
 					}
 					for line := range strings.Lines(regexp.MustCompile("\x1b\\[[0-9]*m").ReplaceAllString(s, "")) {
-						if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > width {
+						if n := ansi.StringWidth(strings.TrimSuffix(line, "\n")); n > width {
 							t.Fatalf("%dx%d, %q: %d columns: %s", width, height, keys, n, line)
 						}
 					}
@@ -235,5 +240,16 @@ func TestGraph(t *testing.T) {
 		if got := strings.Join(graph(tt.samples, 4, 2, true), "|"); got != tt.want {
 			t.Errorf("%v: got %q, want %q", tt.samples, got, tt.want)
 		}
+	}
+}
+
+// TestFilterIsBounded pastes more than a filter takes.
+func TestFilterIsBounded(t *testing.T) {
+	d := newDesk(t, Options{})
+	d.press("/")
+	d.Update(tea.PasteMsg{Content: strings.Repeat("é", 1<<16)})
+	d.press("x")
+	if n := len([]rune(d.filter)); n != maxFilter {
+		t.Errorf("the filter has %d characters", n)
 	}
 }

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/ansi"
 
 	"github.com/portmon/portmon/internal/text"
 )
@@ -63,8 +63,8 @@ func (m *Model) drawHead() []string {
 	if m.source == "" {
 		from = "polling"
 	}
-	right := join(from, m.opts.Host, m.clock())
-	room := m.width - len("portmon: ") - utf8.RuneCountInString(m.now.State) - 1
+	right := text.Join(", ", from, m.opts.Host, m.clock())
+	room := m.width - len("portmon: ") - ansi.StringWidth(m.now.State) - 1
 	head := []string{m.paint("portmon", bold) + ": " + state + " " + alignRight(right, room)}
 
 	last, most := 0.0, 0.0
@@ -144,7 +144,7 @@ func (m *Model) drawTabs() string {
 			line += "_"
 		}
 	}
-	return line
+	return fit(line, m.width)
 }
 
 // columns are the headings of a list, and how wide each is; the last takes the
@@ -248,10 +248,10 @@ func (c columns) draw(cells []string, width int) string {
 	for i, cell := range cells {
 		w := c[i].width
 		if i == len(cells)-1 {
-			w = max(0, width-utf8.RuneCountInString(b.String()))
+			w = max(0, width-ansi.StringWidth(b.String()))
 		}
 		cell = fit(cell, w)
-		b.WriteString(cell + strings.Repeat(" ", w-utf8.RuneCountInString(cell)))
+		b.WriteString(cell + strings.Repeat(" ", w-ansi.StringWidth(cell)))
 		if i < len(cells)-1 {
 			b.WriteByte(' ')
 		}
@@ -259,35 +259,27 @@ func (c columns) draw(cells []string, width int) string {
 	return fit(b.String(), width)
 }
 
-// fit cuts text that is too wide.
-func fit(s string, width int) string {
-	if r := []rune(s); len(r) > width {
-		return string(r[:max(0, width-1)]) + "~"[:min(1, max(0, width))]
-	}
-	return s
-}
+// fit cuts text that is too wide. Some characters take two columns, and styles
+// take none.
+func fit(s string, width int) string { return ansi.Truncate(s, max(0, width), "~") }
 
 // wrap breaks text between words, where that is possible, and indents what
 // follows.
 func wrap(s string, width int) (lines []string) {
-	r := []rune(s)
-	for len(r) > width {
-		at := width
-		for i := width; i > width/2; i-- {
-			if r[i] == ' ' {
-				at = i
-				break
-			}
+	for ansi.StringWidth(s) > width {
+		line := ansi.Truncate(s, width, "")
+		if at := strings.LastIndexByte(line, ' '); at > len(line)/2 {
+			line = line[:at]
 		}
-		lines = append(lines, string(r[:at]))
-		r = append([]rune("    "), []rune(strings.TrimLeft(string(r[at:]), " "))...)
+		lines = append(lines, line)
+		s = "    " + strings.TrimLeft(s[len(line):], " ")
 	}
-	return append(lines, string(r))
+	return append(lines, s)
 }
 
 func alignRight(s string, width int) string {
 	s = fit(s, width)
-	return strings.Repeat(" ", max(0, width-utf8.RuneCountInString(s))) + s
+	return strings.Repeat(" ", max(0, width-ansi.StringWidth(s))) + s
 }
 
 // rate writes how many a second, in few characters.
