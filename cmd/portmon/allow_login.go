@@ -43,7 +43,8 @@ func (p *cli) allowLogin() {
 
 // allowPeer allows the host of the session that PAM opens, as its environment
 // says (pam_exec(8)). PAM opens one only once the user is authenticated, so that
-// a failed login never gets here.
+// a failed login never gets here. Whether the host is whitelisted does not matter,
+// as it may be taken out of that list: that is when the allowance saves somebody.
 func (p *cli) allowPeer() error {
 	switch p.getenv("PAM_TYPE") {
 	case "open_session":
@@ -78,14 +79,6 @@ func (p *cli) allowPeer() error {
 		source, err := names.Prefix(addr, h.Source)
 		if err != nil {
 			return err
-		}
-		exempt, err := h.Exempt(source)
-		if err != nil {
-			return err
-		}
-		if errors.As(exempt, new(*ruleset.WhitelistedError)) {
-			p.note("%v", exempt)
-			return nil
 		}
 		user := p.getenv("PAM_USER")
 		if checkReason(user, ruleset.CauseLogin.String()+": ") != nil {
