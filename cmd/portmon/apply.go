@@ -103,7 +103,7 @@ not count as good, and a reboot comes up with what did before.`,
 			if fault != nil {
 				return cmp.Or(p.apply(c, a), error(exitCodeError(exitUsage)))
 			}
-			a.good = &lastgood.Config{Spec: p.written, At: p.now().UTC(), File: conf.Source}
+			a.good = &lastgood.Config{Spec: p.written, Names: conf.Names, At: p.now().UTC(), File: conf.Source}
 			a.good.Spec.Observe = conf.Spec.Observe
 			if cmd.Flags().Changed("confirm") {
 				return p.tryOut(c, a, length)
@@ -153,7 +153,7 @@ func (p *cli) apply(c *nftset.Conn, a attempt) error {
 		} else if a.trial == nil {
 			err = checkTrial(p.state)
 		} else {
-			err = a.checkOwnTrial(p.state)
+			err = p.checkOwnTrial(a.trial)
 		}
 		if err != nil && !a.boot {
 			return err

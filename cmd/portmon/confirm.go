@@ -2,10 +2,12 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,13 +42,14 @@ Run it from a new connection: that you can open one is what there is to confirm.
 			if p.stateErr != nil {
 				return fmt.Errorf("nothing is confirmed, as it is not known where the trial is noted: %w", p.stateErr)
 			}
-			return p.confirm()
+			return p.confirm("")
 		},
 	}
 }
 
-// confirm makes the configuration that is on trial the last good one.
-func (p *cli) confirm() error {
+// confirm makes the configuration that is on trial the last good one: in the
+// trial with that ID, unless that is empty.
+func (p *cli) confirm(id string) error {
 	none := &hinted{errors.New("no configuration is on trial"), "`portmon apply --confirm` begins a trial"}
 	if t, err := lastgood.ReadTrial(p.state); err != nil || t == nil {
 		return errors.Join(err, none)
@@ -60,7 +63,7 @@ func (p *cli) confirm() error {
 	if err != nil {
 		return err
 	}
-	if left, _ := t.Left(); left <= 0 {
+	if left, _ := t.Left(); left <= 0 || id != "" && t.ID != id {
 		if t != nil && !t.Failed.IsZero() {
 			return &hinted{
 				fmt.Errorf("too late: the configuration was taken back at %s", t.Failed.In(p.now().Location()).Format(clockLayout)),
@@ -76,16 +79,22 @@ func (p *cli) confirm() error {
 	return nil
 }
 
-// checkOwnTrial returns an error unless the trial of an attempt goes on.
-func (a *attempt) checkOwnTrial(state string) error {
-	t, err := lastgood.ReadTrial(state)
+// checkOwnTrial returns an error unless a trial that was begun goes on, or was
+// confirmed already: nobody would take back what it tries.
+func (p *cli) checkOwnTrial(t *lastgood.Trial) error {
+	now, err := lastgood.ReadTrial(p.state)
 	if err != nil {
 		return err
 	}
-	if left, _ := t.Left(); left <= 0 || t.ID != a.trial.ID {
-		return &hinted{errors.New("nothing is applied: the trial was over before it could begin"), "`portmon apply --confirm` begins another one"}
+	left, _ := now.Left()
+	said := p.ended(t)
+	if left > 0 && now.ID == t.ID || said == keeperConfirmed {
+		return nil
 	}
-	return nil
+	return &hinted{
+		fmt.Errorf("nothing is applied: %s", cmp.Or(said, "the time of the trial was over before it could begin")),
+		"`portmon apply --confirm` begins another one",
+	}
 }
 
 // checkTrial returns an error while a trial goes on.
@@ -114,10 +123,11 @@ func (p *cli) tryOut(c *nftset.Conn, a attempt, length time.Duration) error {
 	if err != nil {
 		return err
 	}
-	if plan.Empty() { // there is nothing to take back
+	before, err := lastgood.Good(p.state)
+	if plan.Empty() && (before == nil || slices.Equal(before.Names, a.conf.Names)) { // there is nothing to take back
 		return p.apply(c, a)
 	}
-	if before, err := lastgood.Good(p.state); err != nil || before == nil && h.Exists {
+	if err != nil || before == nil && h.Exists {
 		return &hinted{
 			errors.Join(errors.New("it is not known of what configuration the table is, which a watcher would have to go back to"), err),
 			"apply the configuration that is in force once without --confirm",
@@ -153,7 +163,7 @@ func (p *cli) tryOut(c *nftset.Conn, a attempt, length time.Duration) error {
 		case word := <-words:
 			switch strings.ToLower(strings.TrimSpace(word)) {
 			case "y", "yes":
-				return p.confirm()
+				return p.confirm(a.trial.ID)
 			}
 			p.note("yes keeps it, ^C puts all back")
 		case <-signals:

@@ -31,7 +31,7 @@ import (
 const (
 	keeperReady     = "ready"     // it has a copy of the table
 	keeperConfirmed = "confirmed" // the trial was confirmed
-	keeperEnded     = "apply --boot, or remove, has ended the trial"
+	keeperEnded     = "remove, or another apply, has ended the trial"
 	keeperReverted  = "reverted" // the table is as it was
 )
 
@@ -157,19 +157,17 @@ func (p *cli) keepTrial(request io.Reader, say func(string)) (string, error) {
 }
 
 // ended returns what a keeper says of a trial that is over before its time; ""
-// if it is not. A file that is missing does not confirm it: the configuration
-// must have become the last good one. A later one has ended the trial.
+// if it is not. A file that is missing neither confirms nor ends it: there must
+// be a last good configuration of this trial, or a later one.
 func (p *cli) ended(t *lastgood.Trial) string {
-	switch now, err := lastgood.ReadTrial(p.state); {
-	case err != nil:
-	case now == nil:
-		if good, err := lastgood.Good(p.state); err == nil && good != nil && !good.At.Before(t.Config.At) {
-			if good.Says(&t.Config.Spec) {
-				return keeperConfirmed
-			}
-			return keeperEnded
-		}
-	case now.ID != t.ID || !now.Failed.IsZero():
+	now, err := lastgood.ReadTrial(p.state)
+	if err != nil || now != nil && now.ID == t.ID && now.Failed.IsZero() {
+		return ""
+	}
+	switch good, err := lastgood.Good(p.state); {
+	case err == nil && good != nil && good.Trial == t.ID:
+		return keeperConfirmed
+	case now != nil || err == nil && good != nil && !good.At.Before(t.Config.At):
 		return keeperEnded
 	}
 	return ""

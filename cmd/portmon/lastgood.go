@@ -21,7 +21,7 @@ import (
 func (p *cli) loadAtBoot(ends bool) (*config.Config, route.Facts, error) {
 	conf, facts, fault := p.loadConfig()
 	if fault == nil {
-		fault = failedTrial(conf.Watch.State, &p.written, ends)
+		fault = failedTrial(conf, &p.written, ends)
 	}
 	if fault == nil {
 		return conf, facts, nil
@@ -31,10 +31,11 @@ func (p *cli) loadAtBoot(ends bool) (*config.Config, route.Facts, error) {
 	return conf, p.take(conf), fault
 }
 
-// failedTrial returns an error if a configuration was tried, but not confirmed.
-func failedTrial(state string, spec *ruleset.Spec, ends bool) error {
-	t, err := lastgood.ReadTrial(state)
-	if err != nil || t == nil || !t.Config.Says(spec) {
+// failedTrial returns an error if a configuration, with the table as it says it,
+// was tried, but not confirmed.
+func failedTrial(conf *config.Config, written *ruleset.Spec, ends bool) error {
+	t, err := lastgood.ReadTrial(conf.Watch.State)
+	if err != nil || t == nil || !t.Config.Says(written, conf.Names) {
 		return nil // one that cannot be read says nothing about this configuration
 	}
 	if _, on := t.Left(); on && !ends {
@@ -64,7 +65,7 @@ func (p *cli) standIn() *config.Config {
 	case good == nil:
 		what = errors.New("not used; in its place the built-in default, as nothing was applied before")
 	default:
-		conf.Spec = good.Spec
+		conf.Spec, conf.Names = good.Spec, good.Names
 		what = fmt.Errorf("not used; in its place the last good configuration, %s", p.origin(good))
 	}
 	conf.Warnings = []*config.Error{{File: cmp.Or(conf.Source, config.DefaultPath), Err: what}}

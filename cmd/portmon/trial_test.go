@@ -332,59 +332,108 @@ func TestKeeperKilled(t *testing.T) {
 // TestFirstKeeperKilled has the keeper of the first trial of all killed: there was
 // no table before, and there is no last good configuration.
 func TestFirstKeeperKilled(t *testing.T) {
-	t.Parallel()
-	s := newTrial(t)
-	s.configure(newRules)
-	s.try("1h")
-	unix.Kill(s.keeperPID, unix.SIGKILL)
-	lab.Await(t, "the program has ended", func() bool { return strings.Contains(s.screen.String(), "keeper of the trial was killed") })
-	s.cmd.Wait()
-	if tables := lab.NFT(t, s.Host, "", "list", "tables"); tables != "" || !strings.Contains(s.screen.String(), "the table is removed") {
-		t.Errorf("there is %q, want nothing\n%s", tables, &s.screen)
+	for _, watched := range []bool{false, true} {
+		t.Run(fmt.Sprint("watched ", watched), func(t *testing.T) {
+			t.Parallel()
+			s := newTrial(t)
+			s.configure(newRules)
+			if watched {
+				s.does("apply")
+				s.watch()
+				s.does("remove")
+				if err := os.Remove(filepath.Join(s.dir, "applied.json")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.try("1h")
+			unix.Kill(s.keeperPID, unix.SIGKILL)
+			if err := s.cmd.Wait(); s.cmd.ProcessState.ExitCode() != exitFailed {
+				t.Error(err)
+			}
+			const want = "the keeper of the trial was killed: the table is removed, as there was none before"
+			lab.Await(t, want, func() bool { return strings.Contains(s.screen.String(), want) })
+			if tables := lab.NFT(t, s.Host, "", "list", "tables"); tables != "" {
+				t.Errorf("there is %q, want nothing", tables)
+			}
+		})
 	}
 }
 
-// TestTrialOverBeforeItBegins has a trial end before what it tries is applied, as
-// by apply --boot or remove: nobody is left who would take it back.
-func TestTrialOverBeforeItBegins(t *testing.T) {
-	t.Parallel()
-	s := newTrial(t)
-	s.configure(newRules)
-	e, _, _ := hostEnv(s.Host)
-	p := &cli{env: e, ui: newUI(e), configFile: s.config}
-	for _, over := range []func(*lastgood.Store, *lastgood.Trial) error{
-		func(*lastgood.Store, *lastgood.Trial) error { return nil }, // it is gone
-		func(store *lastgood.Store, tr *lastgood.Trial) error {
-			tr.Failed = time.Now()
-			return store.SetTrial(tr)
-		},
+// TestTrialIsOver has a trial end before what it tries is applied: nobody is left
+// who would take that back, so it is not applied. One that was confirmed is.
+func TestTrialIsOver(t *testing.T) {
+	later := func(c lastgood.Config) *lastgood.Config {
+		c.At, c.Trial = c.At.Add(time.Second), ""
+		return &c
+	}
+	type trial = lastgood.Trial
+	for name, tt := range map[string]struct {
+		now  func(store *lastgood.Store, on *trial) error
+		says string // the keeper, who sees the same
+		err  string // of apply
+	}{
+		"it goes on": {func(*lastgood.Store, *trial) error { return nil }, "", ""},
+		"its file is lost": {func(store *lastgood.Store, on *trial) error {
+			before := later(on.Config)
+			before.At = on.Config.At.Add(-time.Second)
+			return store.Confirm(before)
+		}, "", "was over"},
+		"it has failed": {func(store *lastgood.Store, on *trial) error {
+			failed := *on
+			failed.Failed = time.Now()
+			return store.SetTrial(&failed)
+		}, keeperEnded, keeperEnded},
+		"another has begun": {func(store *lastgood.Store, on *trial) error {
+			return store.SetTrial(lastgood.NewTrial(later(on.Config), time.Hour))
+		}, keeperEnded, keeperEnded},
+		"its time is over": {func(store *lastgood.Store, on *trial) error {
+			over := *on
+			over.Until = 0
+			return store.SetTrial(&over)
+		}, "", "was over"},
+		"another was applied": {func(store *lastgood.Store, on *trial) error {
+			return store.Confirm(later(on.Config))
+		}, keeperEnded, keeperEnded},
+		"it was confirmed": {func(store *lastgood.Store, on *trial) error {
+			return store.Confirm(&on.Config)
+		}, keeperConfirmed, ""},
 	} {
-		s.Host.Do(func() {
-			conf, facts, err := p.loadConfig()
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			a := attempt{conf: conf, facts: facts, good: &lastgood.Config{Spec: p.written, At: time.Now()}}
-			a.trial = lastgood.NewTrial(a.good, time.Hour)
-			store, err := lastgood.Open(p.state, 0)
-			if err == nil {
-				err = over(store, a.trial)
-				store.Close()
-			}
-			c, dialErr := p.dial()
-			if err = errors.Join(err, dialErr); err != nil {
-				t.Error(err)
-				return
-			}
-			defer c.Close()
-			if err := p.apply(c, a); err == nil {
-				t.Error("it is applied")
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newTrial(t)
+			s.configure(newRules)
+			e, _, _ := hostEnv(s.Host)
+			p := &cli{env: e, ui: newUI(e), configFile: s.config}
+			s.Host.Do(func() {
+				conf, facts, err := p.loadConfig()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				a := attempt{conf: conf, facts: facts, good: &lastgood.Config{Spec: p.written, At: time.Now()}}
+				a.trial = lastgood.NewTrial(a.good, time.Hour)
+				store, err := lastgood.Open(p.state, 0)
+				if err == nil {
+					err = errors.Join(store.SetTrial(a.trial), tt.now(store, a.trial))
+					store.Close()
+				}
+				c, dialErr := p.dial()
+				if err = errors.Join(err, dialErr); err != nil {
+					t.Error(err)
+					return
+				}
+				defer c.Close()
+				if says := p.ended(a.trial); says != tt.says {
+					t.Errorf("the keeper says %q, want %q", says, tt.says)
+				}
+				if err := p.apply(c, a); (err != nil) != (tt.err != "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("applied: %v, want %q", err, tt.err)
+				}
+			})
+			if tables := lab.NFT(t, s.Host, "", "list", "tables"); (tables != "") != (tt.err == "") {
+				t.Errorf("the tables are %q", tables)
 			}
 		})
-		if tables := lab.NFT(t, s.Host, "", "list", "tables"); tables != "" {
-			t.Errorf("there is %q, want nothing", tables)
-		}
 	}
 }
 

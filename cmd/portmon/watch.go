@@ -75,7 +75,7 @@ func (p *cli) reloadConfig(reload chan<- os.Signal) (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if failedTrial(conf.Watch.State, &conf.Spec, false) != nil {
+	if failedTrial(conf, &conf.Spec, false) != nil {
 		conf = p.standIn()
 	}
 	awaitTrial(conf.Watch.State, reload)

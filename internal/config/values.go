@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/portmon/portmon/internal/addrlist"
+	"github.com/portmon/portmon/internal/names"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -188,9 +188,6 @@ func addresses(s setting, to *[]netip.Prefix) {
 	*to = slices.Concat(all...)
 }
 
-// hostLabel matches a part of a host name, in lower case.
-var hostLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
 // hostName reads the name of a host, in full.
 func hostName(s setting) (string, error) {
 	text, _ := s.value.(string)
@@ -198,12 +195,7 @@ func hostName(s setting) (string, error) {
 	if _, err := addrlist.Parse(text); err == nil {
 		return "", errors.New("that is no name: want it in whitelist")
 	}
-	labels := strings.Split(name, ".")
-	valid := len(name) <= 253 && strings.Trim(labels[len(labels)-1], "0123456789") != "" // 203.0.113.256 is no name
-	for _, label := range labels {
-		valid = valid && hostLabel.MatchString(label)
-	}
-	if !valid {
+	if !names.Valid(name) {
 		return "", errors.New(`want the name of a host, such as "home.example.org"; letters beyond ASCII as "xn--…"`)
 	}
 	return name, nil

@@ -12,10 +12,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/folder"
+	"github.com/portmon/portmon/internal/names"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -36,6 +38,12 @@ type Config struct {
 	// Spec is the table as the file says it, in the mode in which it was applied,
 	// without what only the host knows.
 	Spec ruleset.Spec `json:"spec"`
+	// Names are those whose addresses the watcher has allowed, as in the
+	// configuration.
+	Names []string `json:"names,omitempty"`
+	// Trial is the ID of the trial in which somebody has confirmed it; empty if
+	// it was applied without one.
+	Trial string `json:"trial,omitempty"`
 	// At is when it was applied, and File where it came from; empty if it is
 	// the built-in default.
 	At   time.Time `json:"at"`
@@ -55,16 +63,21 @@ func (c *Config) UnmarshalJSON(data []byte) error {
 	if err := read.Spec.Validate(); err != nil {
 		return err
 	}
+	for i, name := range read.Names {
+		if i >= names.MaxNames || !names.Valid(name) || i > 0 && name <= read.Names[i-1] {
+			return fmt.Errorf("names: want up to %d names of hosts, in order: entry %d is %.300q", names.MaxNames, i, name)
+		}
+	}
 	*c = Config(read)
 	return nil
 }
 
-// Says reports whether a configuration says what another one of the same kind
-// does.
-func (c *Config) Says(spec *ruleset.Spec) bool {
+// Says reports whether a configuration says of the table, and of names, what
+// another one does.
+func (c *Config) Says(spec *ruleset.Spec, hosts []string) bool {
 	a, errA := json.Marshal(&c.Spec)
 	b, errB := json.Marshal(spec)
-	return errA == nil && errB == nil && bytes.Equal(a, b)
+	return errA == nil && errB == nil && bytes.Equal(a, b) && slices.Equal(c.Names, hosts)
 }
 
 // Trial is a configuration that was applied, and is to be taken back unless it
@@ -87,10 +100,12 @@ type Trial struct {
 // NewTrial returns a trial that begins now.
 func NewTrial(c *Config, length time.Duration) *Trial {
 	now := book.ReadClock()
-	return &Trial{
+	t := &Trial{
 		ID: rand.Text(), Boot: book.Here(0).Boot, Until: now.Boot.Add(length),
 		End: now.Wall.Add(length).UTC().Truncate(time.Second), Config: *c,
 	}
+	t.Config.Trial = t.ID
+	return t
 }
 
 // Left returns how long a trial goes on, which is not negative while there may

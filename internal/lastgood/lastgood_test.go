@@ -2,6 +2,7 @@ package lastgood
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -34,7 +35,11 @@ func TestRoundTrip(t *testing.T) {
 	}
 	c := &Config{Spec: ruleset.Default(), At: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC), File: "portmon.toml"}
 	c.Spec.TrapUDP, c.Spec.BanTime, c.Spec.Whitelist = []ruleset.Ports{{From: 53, To: 54}}, []time.Duration{time.Hour}, nil
+	c.Names = []string{"a.example.org", "b.example.org"}
 	trial := NewTrial(c, time.Minute)
+	if trial.Config.Trial != trial.ID || trial.ID == NewTrial(c, time.Minute).ID {
+		t.Errorf("its configuration is of the trial %q, want %q, which no other has", trial.Config.Trial, trial.ID)
+	}
 	if err := errors.Join(s.Confirm(c), s.SetTrial(trial)); err != nil {
 		t.Fatal(err)
 	}
@@ -42,10 +47,13 @@ func TestRoundTrip(t *testing.T) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, c)
 	}
 	got, err := ReadTrial(state)
-	if err != nil || !reflect.DeepEqual(got, trial) || !got.Config.Says(&c.Spec) {
+	if err != nil || !reflect.DeepEqual(got, trial) || !got.Config.Says(&c.Spec, c.Names) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, trial)
 	}
-	if c.Spec.Prefix6++; got.Config.Says(&c.Spec) {
+	if got.Config.Says(&c.Spec, c.Names[:1]) {
+		t.Error("a trial of other names")
+	}
+	if c.Spec.Prefix6++; got.Config.Says(&c.Spec, c.Names) {
 		t.Error("a trial of another configuration")
 	}
 	if err := errors.Join(s.Confirm(c), s.Confirm(c)); err != nil {
@@ -122,5 +130,29 @@ func TestRefused(t *testing.T) {
 	}
 	if after, err := os.ReadFile(other); err != nil || string(after) != string(before) {
 		t.Errorf("the other file: %q, %v", after, err)
+	}
+}
+
+// Names that no configuration can have are not followed.
+func TestNamesRefused(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state.jsonl")
+	s := open(t, state)
+	many := make([]string, 65)
+	for i := range many {
+		many[i] = fmt.Sprintf("host%02d.example.org", i)
+	}
+	for _, names := range [][]string{{"home example"}, {"203.0.113.7"}, {"b.example", "a.example"}, {"a.example", "a.example"}, many} {
+		if err := s.Confirm(&Config{Spec: ruleset.Default(), Names: names}); err != nil {
+			t.Fatal(err)
+		}
+		if good, err := Good(state); err == nil {
+			t.Errorf("read: %q", good.Names)
+		}
+	}
+	if err := s.Confirm(&Config{Spec: ruleset.Default(), Names: many[:64]}); err != nil {
+		t.Fatal(err)
+	}
+	if good, err := Good(state); err != nil || len(good.Names) != 64 {
+		t.Errorf("got %+v, %v", good, err)
 	}
 }

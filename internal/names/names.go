@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"net/netip"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -55,6 +57,16 @@ type family struct {
 	known  bool         // it has come to this program, rather than to one before
 	failed int          // how often there was
 	err    error        // why
+}
+
+// hostLabel matches a part of a host name, in lower case.
+var hostLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// Valid reports whether a name is that of a host, in full and in lower case.
+func Valid(name string) bool {
+	labels := strings.Split(name, ".")
+	return len(name) <= 253 && !slices.ContainsFunc(labels, func(label string) bool { return !hostLabel.MatchString(label) }) &&
+		strings.Trim(labels[len(labels)-1], "0123456789") != "" // 203.0.113.256 is no name
 }
 
 // Configure replaces the names that are followed. What is known of those that
