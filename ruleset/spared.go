@@ -20,7 +20,7 @@ func validateInterfaces(names []string, bad func(format string, args ...any)) {
 		start := strings.TrimSuffix(name, "*")
 		strange := strings.ContainsFunc(start, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/:\"\\*", r) })
 		switch {
-		case start == "" || len(start) >= unix.IFNAMSIZ || strange || start == "." || start == "..":
+		case start == "" || len(name) >= unix.IFNAMSIZ || strange || start == "." || start == "..":
 			bad("%q: want the name of an interface, such as \"wg0\", or its beginning and *, such as \"br-*\"", name)
 		case slices.Contains(names[:i], name):
 			bad("%q stands twice", name)

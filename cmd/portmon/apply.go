@@ -14,6 +14,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/folder"
 	"github.com/portmon/portmon/internal/lastgood"
 	"github.com/portmon/portmon/internal/route"
 	"github.com/portmon/portmon/internal/text"
@@ -148,16 +149,19 @@ func (p *cli) apply(c *nftset.Conn, a attempt) error {
 		p.warn("the configuration will not be kept as the last good one: %v", err)
 	} else {
 		defer store.Close()
-		if a.boot {
-			err = p.failTrial(store) // what it tried is not in force any more
-		} else if a.trial == nil {
-			err = checkTrial(p.state)
-		} else {
-			err = p.checkOwnTrial(a.trial)
-		}
-		if err != nil && !a.boot {
-			return err
-		}
+	}
+	switch locked := errors.Is(err, folder.ErrLocked); {
+	case a.boot && store != nil:
+		_ = p.failTrial(store) // what it tried is not in force any more
+	case a.trial != nil:
+		err = p.checkOwnTrial(a.trial)
+	case !a.boot && (store != nil || locked):
+		err = checkTrial(p.state)
+	default:
+		err = nil // what was tried here cannot be known
+	}
+	if err != nil && !a.boot {
+		return err
 	}
 	w, _ := p.runningWatcher()
 	if w != nil {

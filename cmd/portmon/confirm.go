@@ -24,7 +24,7 @@ import (
 // time after which nobody still looks.
 const (
 	minTrial = 5 * time.Second
-	maxTrial = time.Hour
+	maxTrial = lastgood.MaxTrial
 )
 
 func confirmCommand(p *cli) *cobra.Command {

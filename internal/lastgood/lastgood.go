@@ -30,8 +30,12 @@ const (
 	maxSize = 64 << 20
 )
 
-// Grace is how long who ends a trial may take for it.
-const Grace = 10 * time.Second
+const (
+	// Grace is how long who ends a trial may take for it.
+	Grace = 10 * time.Second
+	// MaxTrial is the longest trial. A file that says more is not ours.
+	MaxTrial = time.Hour
+)
 
 // Config is a configuration that was applied.
 type Config struct {
@@ -73,10 +77,12 @@ func (c *Config) UnmarshalJSON(data []byte) error {
 }
 
 // Says reports whether a configuration says of the table, and of names, what
-// another one does.
+// another one does, in whatever mode it was applied.
 func (c *Config) Says(spec *ruleset.Spec, hosts []string) bool {
-	a, errA := json.Marshal(&c.Spec)
-	b, errB := json.Marshal(spec)
+	ours, theirs := c.Spec, *spec
+	ours.Observe, ours.KeepObserved, theirs.Observe, theirs.KeepObserved = false, false, false, false
+	a, errA := json.Marshal(&ours)
+	b, errB := json.Marshal(&theirs)
 	return errA == nil && errB == nil && bytes.Equal(a, b) && slices.Equal(c.Names, hosts)
 }
 
@@ -115,7 +121,7 @@ func (t *Trial) Left() (left time.Duration, ok bool) {
 		return 0, false
 	}
 	left = t.Until.Sub(book.ReadClock().Boot)
-	return max(left, 0), left > -Grace
+	return max(left, 0), left > -Grace && left <= MaxTrial
 }
 
 // Store is the folder, held by one process at a time.

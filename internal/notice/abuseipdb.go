@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -195,7 +196,11 @@ func (r *reporter) readLedger(now time.Time) (l ledger, err error) {
 		return today, nil
 	case err != nil:
 		return l, fmt.Errorf("read what was reported: %w", err)
-	case json.Unmarshal(data, &l) != nil || l.Day != today.Day:
+	}
+	if err := json.Unmarshal(data, &l); err != nil {
+		return l, fmt.Errorf("read what was reported: %s: %w: move it away", filepath.Join(r.folder, ledgerName), err)
+	}
+	if l.Day != today.Day {
 		return today, nil
 	}
 	return l, nil
