@@ -58,7 +58,7 @@ func (p *cli) standIn() *config.Config {
 	var what error
 	switch {
 	case err == nil && unknown != nil && (good == nil || cmp.Or(good.File, config.DefaultPath) != conf.Source):
-		what = fmt.Errorf("not used, but the built-in default: where its last good configuration is kept is not known, and none of it is beside %s",
+		what = fmt.Errorf("not used; in its place the built-in default: where its last good configuration is kept is not known, and none of it is beside %s",
 			conf.Watch.State)
 	case err != nil:
 		what = fmt.Errorf("not used; in its place the built-in default, as the last good configuration cannot be read: %w", err)

@@ -139,7 +139,12 @@ func transcript(t *testing.T, text string) (script string, commands int) {
 		case "run":
 			run.WriteString(b.lines[0] + "\n")
 		case "toml":
-			fmt.Fprintf(&run, "cp toml-%d etc/portmon/portmon.toml\nportmon config check\n! stderr .\n", b.line)
+			fmt.Fprintf(&run, "cp toml-%d etc/portmon/portmon.toml\nportmon config check\n", b.line)
+			if slices.Contains(b.lines, "[geo]") { // these databases are not on every host
+				run.WriteString("! stderr 'error|portmon\\.toml'\n")
+			} else {
+				run.WriteString("! stderr .\n")
+			}
 			fmt.Fprintf(&files, "-- toml-%d --\n%s\n", b.line, strings.Join(b.lines, "\n"))
 		case "console":
 			commands += b.console(t, &run, &files)

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"errors"
+	"io/fs"
 	"net/netip"
 	"sync"
 	"time"
@@ -25,10 +26,12 @@ func (p *cli) findState(*cobra.Command, []string) error {
 }
 
 // lookForState is findState for what must be possible in an emergency: a --config
-// that cannot be read leaves at least the table. Each command says what it leaves
-// out.
+// that is there, but cannot be read, leaves at least the table. Each command says
+// what it leaves out.
 func (p *cli) lookForState(*cobra.Command, []string) error {
-	_ = p.findState(nil, nil)
+	if err := p.findState(nil, nil); errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	return nil
 }
 

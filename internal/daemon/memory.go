@@ -35,7 +35,7 @@ func collectSooner() (undo func()) {
 // took to read all bans at the start. With many bans it takes some time, and so
 // it is done in a fiftieth of the time at most.
 func giveBack(ctx context.Context) {
-	const every, much = 5 * time.Second, 4 << 20
+	const every, much = 5 * time.Second, 2 << 20
 	allocated := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	for before := uint64(0); ctx.Err() == nil; sleep(ctx, every) {
 		metrics.Read(allocated)

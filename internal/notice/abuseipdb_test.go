@@ -246,7 +246,10 @@ func TestLedger(t *testing.T) {
 		t.Errorf("a full ledger has %d bytes, %v", len(data), err)
 	}
 	path := filepath.Join(o.reporter.folder, ledgerName)
-	for text, ok := range map[string]bool{"": true, "{": true, `{"day":7}`: true, strings.Repeat(" ", maxLedger+1): false} {
+	for text, ok := range map[string]bool{
+		"": false, "{": false, `{"day":7}`: false, strings.Repeat(" ", maxLedger+1): false,
+		`{"day":"2020-01-01","sources":["8.8.8.8"]}`: true,
+	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
