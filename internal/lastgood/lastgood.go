@@ -120,8 +120,10 @@ func (t *Trial) Left() (left time.Duration, ok bool) {
 	if t == nil || !t.Failed.IsZero() || t.Boot != book.Here(0).Boot {
 		return 0, false
 	}
-	left = t.Until.Sub(book.ReadClock().Boot)
-	return max(left, 0), left > -Grace && left <= MaxTrial
+	if left = t.Until.Sub(book.ReadClock().Boot); left > MaxTrial {
+		return 0, false
+	}
+	return max(left, 0), left > -Grace
 }
 
 // Store is the folder, held by one process at a time.

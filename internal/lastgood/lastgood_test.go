@@ -53,6 +53,9 @@ func TestRoundTrip(t *testing.T) {
 	if got.Config.Says(&c.Spec, c.Names[:1]) {
 		t.Error("a trial of other names")
 	}
+	if c.Spec.Observe = true; !got.Config.Says(&c.Spec, c.Names) {
+		t.Error("the same in another mode is no other configuration")
+	}
 	if c.Spec.Prefix6++; got.Config.Says(&c.Spec, c.Names) {
 		t.Error("a trial of another configuration")
 	}
@@ -72,11 +75,12 @@ func TestLeft(t *testing.T) {
 		change func(*Trial)
 		on     bool
 	}{
-		"it goes on":       {func(*Trial) {}, true},
-		"it is at its end": {func(t *Trial) { t.Until = now.Boot.Add(-time.Second) }, true},
-		"nobody ended it":  {func(t *Trial) { t.Until = now.Boot.Add(-Grace - time.Second) }, false},
-		"another boot":     {func(t *Trial) { t.Boot = "00000000-0000-4000-8000-000000000000" }, false},
-		"it has failed":    {func(t *Trial) { t.Failed = now.Wall }, false},
+		"it goes on":             {func(*Trial) {}, true},
+		"it is at its end":       {func(t *Trial) { t.Until = now.Boot.Add(-time.Second) }, true},
+		"nobody ended it":        {func(t *Trial) { t.Until = now.Boot.Add(-Grace - time.Second) }, false},
+		"no trial takes so long": {func(t *Trial) { t.Until = now.Boot.Add(MaxTrial + time.Minute) }, false},
+		"another boot":           {func(t *Trial) { t.Boot = "00000000-0000-4000-8000-000000000000" }, false},
+		"it has failed":          {func(t *Trial) { t.Failed = now.Wall }, false},
 	} {
 		trial := NewTrial(&Config{}, time.Minute)
 		tt.change(trial)
