@@ -218,6 +218,7 @@ type tableState struct {
 	text     string // without what is left of timeouts
 	counters string
 	ends     map[string]time.Time
+	took     time.Duration // to read them: by how much they may be off
 }
 
 // elementList matches the elements of a set, and its timeout if it has one.
@@ -243,7 +244,7 @@ func (s *trial) holds() tableState {
 		slices.Sort(elements)
 		return parts[1] + strings.Join(elements, ",")
 	})
-	h := tableState{text, lab.NFT(s, s.Host, "", "list", "counters"), make(map[string]time.Time)}
+	h := tableState{text, lab.NFT(s, s.Host, "", "list", "counters"), make(map[string]time.Time), 0}
 	handle, err := ruleset.Open(banlab.Dial(s, s.Host), tableName)
 	if err != nil {
 		s.Fatal(err)
@@ -251,6 +252,7 @@ func (s *trial) holds() tableState {
 	if !handle.Exists {
 		return h
 	}
+	began := time.Now()
 	for r, err := range handle.Records() {
 		if err != nil {
 			s.Fatal(err)
@@ -261,6 +263,7 @@ func (s *trial) holds() tableState {
 			}
 		}
 	}
+	h.took = time.Since(began)
 	return h
 }
 
@@ -279,7 +282,7 @@ func (s *trial) same(when string, want tableState) {
 		s.Fatalf("%s: it is not as it was: %d lines, want %d\n%s", when, len(b), len(a), &s.screen)
 	}
 	for what, end := range want.ends {
-		if d := got.ends[what].Sub(end).Abs(); d > time.Second {
+		if d := got.ends[what].Sub(end).Abs(); d > time.Second+got.took+want.took {
 			s.Errorf("%s: the end of %s is off by %v", when, what, d)
 		}
 	}
