@@ -61,9 +61,7 @@ func TestFootprint(t *testing.T) {
 			l.put(records...)
 		}
 		p.awaitOffenders(bans)
-		if err := p.ask().Save(); err != nil {
-			t.Fatal(err)
-		}
+		lab.Await(t, "all is saved", func() bool { return p.ask().Save() == nil })
 		used := 0
 		lab.Await(t, fmt.Sprintf("no more than %d bytes", most), func() bool {
 			used = anonymous(t, p.Process.Pid)

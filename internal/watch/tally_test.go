@@ -55,6 +55,9 @@ func TestTally(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.apply() // as portmon apply does
+	if err := w.Save(t.Context()); err != nil { // a table of others counts from when it was seen
+		t.Fatal(err)
+	}
 	offend()
 	w.reload <- Config{Spec: l.spec}
 	if err := w.Save(t.Context()); err != nil {
