@@ -38,6 +38,7 @@ func askAll(c *nftset.Conn, table string, q question, out func(answer) bool) (sa
 	if err != nil || !out(answer{layout: h.State}) || !h.Exists {
 		return false, err
 	}
+	handle := h.Handle // before a look-up that finds a set gone reads the table anew
 	records := h.Records()
 	switch {
 	case q.nets:
@@ -70,7 +71,6 @@ func askAll(c *nftset.Conn, table string, q question, out func(answer) bool) (sa
 	for i, st := range all {
 		standings[i] = standing{q.sources[i], st}
 	}
-	handle := h.Handle
 	if err := h.Refresh(); err != nil || !h.Exists || h.Handle != handle {
 		return false, err
 	}
