@@ -44,8 +44,9 @@ func readKernel(h *ruleset.Handle) (held *book.Book, err error) {
 		if err := h.Refresh(); err != nil {
 			return err
 		}
-		// What was moved to another set meanwhile may have been missed.
-		if !slices.EqualFunc(before.Sets, h.Sets, func(a, b nftset.Set) bool { a.Count = b.Count; return a == b }) {
+		// What was moved to another set meanwhile may have been missed. The sets
+		// of a table that was made anew have the handles of those before.
+		if before.Handle != h.Handle || !slices.EqualFunc(before.Sets, h.Sets, func(a, b nftset.Set) bool { a.Count = b.Count; return a == b }) {
 			return fmt.Errorf("the sets were changed meanwhile: %w", os.ErrNotExist)
 		}
 		return nil
