@@ -54,7 +54,7 @@ func TestTally(t *testing.T) {
 	if err := w.Applying(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	l.apply() // as portmon apply does
+	l.apply()                                   // as portmon apply does
 	if err := w.Save(t.Context()); err != nil { // a table of others counts from when it was seen
 		t.Fatal(err)
 	}
