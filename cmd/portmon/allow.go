@@ -341,16 +341,12 @@ func (p *cli) forgetAllowed(h *ruleset.Handle, prefixes []netip.Prefix) (had []n
 		return nil, err
 	}
 	err = p.changeBook(h, false, func(b *book.Book, _ book.Report) error {
-		if had = b.Disallow(prefixes...); !sameTable(report, h) {
+		if had = b.Disallow(prefixes...); !isAbout(b, h) {
 			return nil
 		}
 		// What was allowed as one prefix is several in the kernel if a part of it
 		// was allowed for another time: the book is to say what is left.
-		held, err := readKernel(h)
-		if err == nil {
-			p.catchUp(b, held, true, h.Observe)
-		}
-		return err
+		return p.catchUpNow(b, h)
 	})
 	return slices.Compact(had), err
 }

@@ -230,7 +230,7 @@ func (p *cli) remembered(h *ruleset.Handle) (rows *book.Book, known bool) {
 	if err != nil || report.Origin != nil {
 		return nil, false
 	}
-	return rows, sameTable(report, h)
+	return rows, report.Saved.SameTable(book.Of(h.State))
 }
 
 // revert puts all back as it was before a trial, unless that was confirmed. Another

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -17,31 +19,19 @@ import (
 // back, though the book may not say so.
 func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec, r *ruleset.Plan, since book.Moment) (put bool, err error) {
 	report, err := p.lookAtBook(h)
-	same, switched := sameTable(report, h), slices.Contains(r.Summary(), ruleset.ChangeMode)
-	if err != nil || report.Missing && !h.Observe || same && report.Saved.Observe == h.Observe {
+	switched := slices.Contains(r.Summary(), ruleset.ChangeMode)
+	if err != nil || report.Missing && !h.Observe || report.Saved.SameTable(book.Of(h.State)) && report.Saved.Observe == h.Observe {
 		return false, err
 	}
 	bans, allowances := 0, 0
 	var left []error
 	err = p.changeBook(h, true, func(b *book.Book, _ book.Report) error {
-		held, err := readKernel(h)
-		if err != nil {
-			return err
-		}
 		if !h.Observe {
 			if n := b.Enforce(spec.KeepObserved); n > 0 && !spec.KeepObserved {
 				p.note("forgotten, as it was only observed: %s", text.Plural(n, "source"))
 			}
 		}
-		now := book.ReadClock().Boot
-		var records []ruleset.Record
-		for row := range b.Rows() {
-			if r, ok := row.Record(spec, now); ok && !same && addsTo(held, &r, now) {
-				records = append(records, r)
-			}
-		}
-		var refused []error
-		err = withSets(h, func() (err error) { refused, err = h.Put(records); return err })
+		held, records, refused, err := putBack(h, b, spec)
 		if err != nil {
 			return err
 		}
@@ -61,10 +51,10 @@ func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec, r *ruleset.Plan, si
 				held.DisallowAlone(r.Source)
 			}
 		}
-		b.SetTable(h.Handle)
-		if p.catchUp(b, held, same, h.Observe && !switched); h.Observe && switched {
+		if p.catchUp(b, held, h, h.Observe && !switched); h.Observe && switched {
 			b.Observe(since)
 		}
+		b.SetTable(h.Handle)
 		b.SetObserves(h.Observe)
 		return nil
 	})
@@ -82,6 +72,35 @@ func (p *cli) restore(h *ruleset.Handle, spec *ruleset.Spec, r *ruleset.Plan, si
 		p.warn("not put back: %s; %v", text.Plural(len(left), "remembered source"), left[0])
 	}
 	return put, err
+}
+
+// putBack puts what a book says, and the table lacks, into the table, unless that
+// is the one that the book is about. It returns what the table held before, what
+// was put, and which of that was refused.
+func putBack(h *ruleset.Handle, b *book.Book, spec *ruleset.Spec) (held *book.Book, records []ruleset.Record, refused []error, err error) {
+	err = withSets(h, func() (err error) {
+		if held, err = readKernel(h); err != nil {
+			return err
+		}
+		records = nil
+		now := book.ReadClock().Boot
+		for row := range b.Rows() {
+			if r, ok := row.Record(spec, now); ok && !isAbout(b, h) && addsTo(held, &r, now) {
+				records = append(records, r)
+			}
+		}
+		table := h.Handle
+		if refused, err = h.Put(records); err != nil {
+			return err
+		}
+		// What the table held counts as put back: that is of no use if another
+		// one has taken its place meanwhile.
+		if err = h.Refresh(); err == nil && h.Handle != table {
+			err = fmt.Errorf("the table was made anew meanwhile: %w", os.ErrNotExist)
+		}
+		return err
+	})
+	return held, records, refused, err
 }
 
 // addsTo removes from a record what the table holds already for as long or

@@ -65,14 +65,13 @@ func (p *cli) save(h *ruleset.Handle) error {
 		if err != nil {
 			return err
 		}
-		same := sameTable(report, h)
 		if !h.Observe {
 			b.Enforce(false)
 		}
 		if report.Missing {
 			b.SetTable(h.Handle)
 		}
-		p.catchUp(b, held, same, h.Observe)
+		p.catchUp(b, held, h, h.Observe)
 		b.SetObserves(h.Observe)
 		for row := range b.Rows() {
 			if row.Banned {

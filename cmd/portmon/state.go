@@ -148,17 +148,31 @@ func (p *cli) rememberBans(
 	return made, putErr
 }
 
-// sameTable reports whether a book is about this very table, so that what is
-// missing from the table was lifted or is over.
-func sameTable(r book.Report, h *ruleset.Handle) bool { return r.Saved.SameTable(book.Of(h.State)) }
+// isAbout reports whether a book is about this very table, as it was read last,
+// so that what is missing from the table was lifted or is over. That is to be
+// asked of an open book once the table has been read: before that, other
+// programs may have made another one.
+func isAbout(b *book.Book, h *ruleset.Handle) bool { return h.Exists && b.Table() == h.Handle }
 
-// catchUp enters what a table holds into a book, and if the book is about that
-// table, removes what it does not hold any more. What the book does not know was
-// only observed if the table does that.
-func (p *cli) catchUp(b, held *book.Book, sameTable, observed bool) {
+// catchUpNow reads a table, if it is still there, and has a book catch up with it.
+func (p *cli) catchUpNow(b *book.Book, h *ruleset.Handle) error {
+	held, err := readKernel(h)
+	switch {
+	case errors.Is(err, errNoTable):
+		return nil
+	case err == nil:
+		p.catchUp(b, held, h, h.Observe)
+	}
+	return err
+}
+
+// catchUp enters what a table was just read to hold into a book, and if the book
+// is about that table, removes what it does not hold any more. What the book does
+// not know was only observed if the table does that.
+func (p *cli) catchUp(b, held *book.Book, h *ruleset.Handle, observed bool) {
 	now := book.ReadClock()
 	b.Sweep(now)
-	if sameTable {
+	if isAbout(b, h) {
 		for row := range b.Rows() {
 			now, _ := held.Get(row.Source)
 			if row.Step > now.Step {

@@ -292,21 +292,17 @@ func (p *cli) forgetInBook(h *ruleset.Handle, alone, within []netip.Prefix, lift
 	}
 	// What was banned as one prefix is several in the kernel if a part of it was
 	// banned for another time: the book is to say what is left.
-	split := sameTable(report, h) && slices.ContainsFunc(lifted, func(e ruleset.Entry) bool { return e.Role == ruleset.RoleNet })
+	split := slices.ContainsFunc(lifted, func(e ruleset.Entry) bool { return e.Role == ruleset.RoleNet })
 	if !split && len(within) == 0 {
 		report, err = book.Amend(p.bookConfig(h), alone, forget, nil) // without reading the rest
 		p.warnDamage(report)
 		return had, err
 	}
 	err = p.changeBook(h, false, func(b *book.Book, _ book.Report) error {
-		if split {
-			held, err := readKernel(h)
-			if err != nil {
-				return err
-			}
-			p.catchUp(b, held, true, h.Observe)
+		defer forget(b)
+		if split && isAbout(b, h) {
+			return p.catchUpNow(b, h)
 		}
-		forget(b)
 		return nil
 	})
 	return had, err

@@ -86,8 +86,9 @@ func openRows(c Config, only [][]byte, more int) (b *Book, report Report, err er
 		s.head = newHeader(c.Here, c.Now) // the old one has served to tell how much time has passed
 	}
 	b.store, b.observes = s, report.Saved.Observe
-	if report.Saved.SameBoot(c.Here) { // tables of another boot may have the same handle
-		b.table = report.Saved.Table
+	here := c.Here
+	if here.Table = report.Saved.Table; report.Saved.SameTable(here) { // tables of another boot may have the same handle
+		b.table = here.Table
 	}
 	return b, report, nil
 }
