@@ -14,7 +14,7 @@ import (
 )
 
 // loginPatience is how long a login waits for it to be allowed.
-const loginPatience = time.Second
+var loginPatience = time.Second
 
 // allowLogin allows the host that has just logged in. The login goes on whatever
 // becomes of that, and after a second at the latest: then what is still waited

@@ -26,6 +26,14 @@ var programs = map[string]func(){
 	"unprivileged": func() { without(0, unix.CAP_LAST_CAP) },
 	"no-sysadmin":  func() { without(unix.CAP_SYS_ADMIN, unix.CAP_SYS_ADMIN) },
 	"without-proc": withoutProc,
+	"unhurried":    unhurried,
+}
+
+// unhurried is portmon where a login may take longer: what the race detector
+// slows down ends as well.
+func unhurried() {
+	loginPatience = lab.Patience
+	main()
 }
 
 // homeVariable tells programs the network namespace of the tests, in which none
