@@ -98,6 +98,14 @@ func TestTransactions(t *testing.T) {
 				m.commit(otherPort, add(m))
 				m.commit(otherPort, del(m))
 			}, []Kind{ByHand, Lifted}},
+			"asked about at its end": {func(m *model) {
+				m.bans[p] = b
+				m.commit(otherPort, add(m))
+				m.bans[p] = b
+				m.drain()
+				m.pass(b.until.Sub(m.now.Boot) - slack/2)
+				m.core.askAbout(p)
+			}, []Kind{ByHand}},
 			"our own": {func(m *model) { m.commit(ownPort, add(m)) }, nil},
 			"its end was lost": {func(m *model) {
 				m.events = append(m.events, add(m), nftset.Event{Kind: nftset.Overrun}, nftset.Event{Kind: nftset.Commit})

@@ -361,7 +361,7 @@ func (k *core) rowOf(rec *ruleset.Record, before book.Row, now book.Clock) book.
 // now.
 func (k *core) onShownBan(row, before book.Row, lately bool, now book.Clock) {
 	banned := before.BannedAt(now.Boot.Add(slack))
-	known := banned && same(before, row)
+	known := before.Banned && same(before, row) // however little of it is left
 	if row.ByHand && !known && lately && k.isExempt(row.Source, now) {
 		k.liftExempt(row)
 		return
