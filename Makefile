@@ -7,8 +7,8 @@ BENCHSTAT    = $(GO) run golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-2
 FUZZTIME    ?= 10s
 BENCHFLAGS  ?=
 RACE        ?= $(GO) test -race -timeout 30m ./...
-# The packages that users build are the first; the others only test and measure, with modules that it does not need.
-MODULES     := . internal/bench packaging
+# The first is what hosts run. The hub of a fleet has modules that hosts do not need, and so have the others, which only test and measure.
+MODULES     := . cmd/portmon-hub internal/bench packaging
 SUITES      ?= bullseye bookworm trixie sid
 
 help: ## show this help
@@ -17,11 +17,15 @@ help: ## show this help
 build: ## build the static binary ./portmon
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o portmon ./cmd/portmon
 
+build-hub: ## build the static binary ./portmon-hub, which a fleet of hosts has one of
+	CGO_ENABLED=0 $(GO) build -C cmd/portmon-hub -trimpath -ldflags '-s -w' -o ../../portmon-hub .
+
 test: ## run all tests, as root or not, and list what was skipped for want of a program
 	$(GO) test -timeout 10m ./...
 	@$(GO) run ./internal/lab/programs
 
-test-modules: ## run the tests of the packages, which need rpm, shellcheck, nix and fail2ban, and of the benchmarks
+test-modules: ## run the tests of the hub, of the packages, which need rpm, shellcheck, nix and fail2ban, and of the benchmarks
+	$(GO) test -C cmd/portmon-hub ./...
 	$(GO) test -C packaging -timeout 20m ./...
 	$(GO) test -C internal/bench ./...
 
@@ -85,7 +89,7 @@ demo: ## what README.md shows, played in namespaces: a trap, a scan, a bystander
 	PORTMON_DEMO=1 $(GO) test -count 1 -run '^TestDemo$$' -v ./cmd/portmon
 
 clean: ## remove what build made
-	rm -rf portmon dist
+	rm -rf portmon portmon-hub dist
 
-.PHONY: help build test test-modules race lint lint-face fuzz check test-unprivileged bench deb rpm apk tar release lint-deb test-vm demo clean
+.PHONY: help build build-hub test test-modules race lint lint-face fuzz check test-unprivileged bench deb rpm apk tar release lint-deb test-vm demo clean
 .DEFAULT_GOAL := help

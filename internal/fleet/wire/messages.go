@@ -142,9 +142,9 @@ type Host struct {
 	Since    time.Time `json:"since"` // that is its standing
 	Reason   string    `json:"reason,omitempty"`
 	Expires  time.Time `json:"expires,omitzero"` // of an invitation
-	// Released is when a quarantine was ended by hand: what it said before then
-	// does not count any more, neither for bans nor for its quota.
-	Released time.Time `json:"released,omitzero"`
+	// From is when it became a member, or one again: what it said before then
+	// does not count, neither for bans nor for its quota.
+	From time.Time `json:"from,omitzero"`
 }
 
 // message is what is sent.
