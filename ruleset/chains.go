@@ -101,6 +101,9 @@ func (c *compiler) early() {
 	// it, and are added by those who do not know the Spec.
 	c.chain(chainEarlyBanned)
 	c.acceptInterfaces()
+	for _, s := range c.fleet() {
+		c.rule(s.in(s.family.fleet()), c.notExempt(s.family), notFromLoopback, count(CounterFleet), count(CounterDropped), drop)
+	}
 	for _, f := range families {
 		c.rule(c.notExempt(f), notFromLoopback, count(CounterDropped), drop)
 	}
@@ -135,10 +138,28 @@ func (c *compiler) inNoBan(f family) string {
 	if f.is6() && c.singles() {
 		questions = f.whole().notIn(f.ban()) + " " + questions
 	}
+	if c.Fleet > 0 {
+		switch question := f.fleetSource().notIn(f.fleet()); { // a source that is cut cannot become longer again
+		case c.sourceOf(f).prefixLen >= f.fleetSource().prefixLen:
+			questions += " " + question
+		default:
+			questions = question + " " + questions
+		}
+	}
 	if c.subnetOf(f) > 0 {
 		questions += " " + source{f, f.subnetLen}.notIn(f.subnet())
 	}
 	return questions
+}
+
+// fleet returns how the sources are read that the fleet bans, if there is one.
+func (c *compiler) fleet() (out []source) {
+	for _, f := range families {
+		if c.Fleet > 0 {
+			out = append(out, f.fleetSource())
+		}
+	}
+	return out
 }
 
 // exempting are the sets of a family whose sources are never banned and never
@@ -193,6 +214,9 @@ func (c *compiler) banned() {
 	if c.Observe {
 		c.rule(isOpening, accept) // the early chain has counted it
 	}
+	for _, s := range c.fleet() { // each goes on to a rule that drops
+		c.rule(s.in(s.family.fleet()), s.cutKey(), "@"+s.cut(), count(CounterFleet))
+	}
 	for _, f := range families {
 		c.rule(f.cutKey(), "@"+f.cut(), count(CounterDropped), drop)
 	}
@@ -201,6 +225,9 @@ func (c *compiler) banned() {
 	// socket, which is always bound to one address, on a port that the kernel has
 	// chosen, is one that this host has opened.
 	c.rule("ct state untracked th dport", c.LocalPorts.String(), "socket wildcard 0", accept)
+	for _, s := range c.fleet() {
+		c.rule(s.in(s.family.fleet()), count(CounterFleet))
+	}
 	for _, f := range families {
 		// A service that the source was connected to. conntrack sees the resets
 		// that we drop, and forgets the connection for them. What the service

@@ -156,6 +156,12 @@ var configChanges = []change{
 			l.T.Errorf("%s is not banned, as no route leads back", src)
 		}
 	}},
+	{"Fleet", func(s *Spec) { s.Fleet = FleetSize }, func(l *fixture, f family) {
+		src := l.source(f)
+		l.fleetBans(src)
+		l.Cut(src)
+		l.offendAndCut(f)
+	}},
 	{"LocalPorts", func(s *Spec) { s.LocalPorts = Ports{1024, 2048} }, func(l *fixture, f family) {
 		if list := l.list(); !strings.Contains(list, "th dport 1024-2048 socket wildcard 0 accept") {
 			l.T.Errorf("the ports did not change:\n%s", list)

@@ -125,9 +125,12 @@ func Compile(s Spec) *Table { return compile(s, askedNets{}) }
 func compile(s Spec, asked askedNets) *Table {
 	t := &Table{
 		Table:    nftset.Table{Family: nftset.FamilyINet, Name: s.Table},
-		Counters: Counters(),
+		Counters: slices.Clone(counters),
 		Prefix6:  s.Prefix6,
 		Observe:  s.Observe,
+	}
+	if s.Fleet > 0 {
+		t.Counters = append(t.Counters, CounterFleet)
 	}
 	t.compileSets(s)
 	t.Chains = chains(s, askedNets{})
@@ -185,6 +188,9 @@ func (t *Table) compileSets(s Spec) {
 				t.dynamic(f.knock(stage), f.key, s.Knock.Within, s.Size)
 			}
 			t.dynamic(f.knocked(), f.key, s.Knock.Allow, s.Size)
+		}
+		if s.Fleet > 0 {
+			t.add(nftset.Set{Name: f.fleet(), Type: f.key, Flags: nftset.FlagTimeout, Size: s.Fleet})
 		}
 	}
 	t.ports(setTrapTCP, s.TrapTCP)

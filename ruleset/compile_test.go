@@ -112,6 +112,7 @@ func TestDigestStandsForEverything(t *testing.T) {
 		"LocalPorts":       func(s *Spec) { s.LocalPorts.To++ },
 		"Prefix6":          func(s *Spec) { s.Prefix6-- },
 		"Size":             func(s *Spec) { s.Size++ },
+		"Fleet":            func(s *Spec) { s.Fleet++ },
 		"LogGroup":         func(s *Spec) { s.LogGroup++ },
 		"LogThreshold":     func(s *Spec) { s.LogThreshold++ },
 	} {

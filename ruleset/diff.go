@@ -113,6 +113,9 @@ func diff(spec Spec, s *State, c Contents, m displacement, asked askedNets) (*Pl
 			p.change("set " + have.Name).DeleteSet(have)
 		}
 	}
+	if _, ok := s.Counters[CounterFleet]; ok && !slices.Contains(p.Table.Counters, CounterFleet) {
+		deleteCounter(p.change("counter "+CounterFleet), p.Table.Table, CounterFleet)
+	}
 	p.lift(s, m.lifted)
 	if p.Created && spec.Grace > 0 {
 		p.delayTraps(spec.Grace)
@@ -155,7 +158,7 @@ func (p *Plan) remakes(want *Set, have *nftset.Set) bool {
 // remembers reports whether a set is about what sources have done.
 func remembers(set string) bool {
 	role, _ := RoleOf(set)
-	return role != RoleNone && !role.Allows() || slices.ContainsFunc(families[:], func(f family) bool {
+	return role != RoleNone && role != RoleFleet && !role.Allows() || slices.ContainsFunc(families[:], func(f family) bool {
 		return slices.Contains([]string{f.cut(), f.crowd(), f.hits(), f.probed(), f.score()}, set)
 	})
 }

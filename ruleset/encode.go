@@ -45,6 +45,14 @@ func addCounter(tx *nftset.Tx, t nftset.Table, name string) {
 	})
 }
 
+func deleteCounter(tx *nftset.Tx, t nftset.Table, name string) {
+	message(tx, unix.NFT_MSG_DELOBJ, 0, t, "delete counter", name, func(ae *attrEncoder) {
+		ae.String(unix.NFTA_OBJ_TABLE, t.Name)
+		ae.String(unix.NFTA_OBJ_NAME, name)
+		ae.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
+	})
+}
+
 func addChain(tx *nftset.Tx, t nftset.Table, c *Chain) {
 	message(tx, unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, t, "add chain", c.Name, func(ae *attrEncoder) {
 		ae.String(unix.NFTA_CHAIN_TABLE, t.Name)

@@ -70,6 +70,8 @@ func (s *State) Entry(set string, el nftset.Element) (e Entry, ok bool) {
 		e.Cause, e.Comment = allowedBy(el.Comment)
 	case RoleKnocked:
 		e.Cause = CauseKnock
+	case RoleFleet:
+		e.Cause = CauseFleet
 	}
 	return e, true
 }
@@ -83,6 +85,8 @@ func (s *State) addresses(role Role, iv nftset.Interval) nftset.Interval {
 	case role == RoleNet || role.Allows():
 	case role == RoleSubnet:
 		return nftset.Prefix(netip.PrefixFrom(a, familyOfAddr(a).subnetLen)).Interval
+	case role == RoleFleet:
+		return nftset.Prefix(netip.PrefixFrom(a, familyOfAddr(a).fleetSource().prefixLen)).Interval
 	case s.network(a).Addr() == a:
 		return nftset.Prefix(s.network(a)).Interval
 	}

@@ -20,6 +20,7 @@ func TestGolden(t *testing.T) {
 		"asked.nft":    compile(specs["prefix6 128"], askedNets{true, true}).String(),
 		"strict.nft":   Compile(specs["strict"]).String(),
 		"knock.nft":    Compile(specs["knock"]).String(),
+		"fleet.nft":    Compile(specs["fleet"]).String(),
 		"observe.nft":  Compile(specs["observe"]).String(),
 	} {
 		path := filepath.Join("testdata", "golden", name)

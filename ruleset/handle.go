@@ -183,7 +183,7 @@ func (h *Handle) Fill() ([]Fill, error) {
 	for i := range h.Sets {
 		set := &h.Sets[i]
 		role, _ := RoleOf(set.Name)
-		if !isOurs(set.Name) || set.Flags&nftset.FlagDynamic == 0 && role != RoleNet && role != RoleAllow {
+		if !isOurs(set.Name) || set.Flags&nftset.FlagDynamic == 0 && role != RoleNet && role != RoleAllow && role != RoleFleet {
 			continue
 		}
 		n, err := h.c.Count(set)

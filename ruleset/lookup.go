@@ -21,6 +21,9 @@ type Standing struct {
 	// Bans are all bans that the address is under. If it is whitelisted or
 	// allowed they have no effect.
 	Bans []Entry
+	// Fleet is the ban of the fleet that the address is under, nil if there is none.
+	// If it is whitelisted or allowed it has no effect.
+	Fleet *Entry
 	// Step is the step of the ladder that the source was banned by last, 0 if
 	// none is remembered, and StepRemaining how long it still will be.
 	Step          int
@@ -32,7 +35,7 @@ type Standing struct {
 
 // Banned reports whether packets from the address are dropped.
 func (st Standing) Banned() bool {
-	return st.Whitelisted == nil && st.Allowed == nil && len(st.Bans) > 0
+	return st.Whitelisted == nil && st.Allowed == nil && (len(st.Bans) > 0 || st.Fleet != nil)
 }
 
 // Lookup asks the kernel about one address, in some 10 µs for each set.
@@ -98,12 +101,14 @@ func (h *Handle) lookup(addrs []netip.Addr) (all []Standing, err error) {
 			}
 		}
 	}
-	for e, err := range h.entries(q, RoleKnocked) {
+	for e, err := range h.entries(q, RoleKnocked, RoleFleet) {
 		if err != nil {
 			return all, err
 		}
 		for st := range of(e.Interval) {
-			if st.Allowed == nil {
+			if e.Role == RoleFleet {
+				st.Fleet = &e
+			} else if st.Allowed == nil {
 				st.Allowed = &e
 			}
 		}

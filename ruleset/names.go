@@ -22,6 +22,7 @@ const (
 	CounterUncounted  = "uncounted"  // packets to closed ports not counted: too many at a time, or no room for them
 	CounterUnroutable = "unroutable" // packets dropped as no route leads back to their source
 	CounterDropped    = "dropped"    // packets dropped as their source is banned
+	CounterFleet      = "fleet"      // those of them whose source is banned by the fleet
 )
 
 var counters = []string{
@@ -29,8 +30,8 @@ var counters = []string{
 	CounterUnroutable, CounterDropped,
 }
 
-// Counters returns the names of all counters of the table.
-func Counters() []string { return slices.Clone(counters) }
+// Counters returns the names of all counters that the table can have.
+func Counters() []string { return append(slices.Clone(counters), CounterFleet) }
 
 // Names of the chains.
 const (
@@ -118,6 +119,7 @@ func (f family) knock(stage int) string  { return "knock" + f.suffix + "_" + str
 func (f family) knocked() string         { return "knocked" + f.suffix }
 func (f family) ban() string             { return "ban" + f.suffix }
 func (f family) net() string             { return "net" + f.suffix }
+func (f family) fleet() string           { return "fleet" + f.suffix }
 func (f family) subnet() string          { return "subnet" + f.suffix }
 func (f family) crowd() string           { return "crowd" + f.suffix }
 func (f family) cut() string             { return "cut" + f.suffix }
@@ -154,9 +156,11 @@ const (
 	RoleScanner      // scanner4, scanner6: banned for a scan, and not for a packet to a trap port
 	RoleAllow        // allow4, allow6: never banned and never dropped, for a time
 	RoleKnocked      // knocked4, knocked6: the same, as they have knocked
+	RoleFleet        // fleet4, fleet6: banned as other hosts of the fleet have seen them offend
 )
 
-// Bans reports whether what a set of the role holds is banned.
+// Bans reports whether what a set of the role holds is banned by this host. What
+// the fleet bans has offended elsewhere, and is no part of what is known here.
 func (r Role) Bans() bool { return r == RoleBan || r == RoleNet || r == RoleSubnet }
 
 // Allows reports whether what a set of the role holds is allowed.
@@ -167,7 +171,7 @@ func (r Role) Allows() bool { return r == RoleAllow || r == RoleKnocked }
 var roles = func() map[string]roleAndStep {
 	all := make(map[string]roleAndStep)
 	for _, f := range families {
-		for _, role := range []Role{RoleBan, RoleNet, RoleSubnet, RoleScanner, RoleAllow, RoleKnocked} {
+		for _, role := range []Role{RoleBan, RoleNet, RoleSubnet, RoleScanner, RoleAllow, RoleKnocked, RoleFleet} {
 			all[role.of(f, 0)] = roleAndStep{role, 0}
 		}
 		for step := 1; step <= MaxSteps; step++ {
@@ -209,6 +213,8 @@ func (r Role) of(f family, step int) string {
 		return f.allow()
 	case RoleKnocked:
 		return f.knocked()
+	case RoleFleet:
+		return f.fleet()
 	}
 	return ""
 }
@@ -227,12 +233,13 @@ const (
 	CauseLogin         // it has logged in
 	CauseName          // a name in the configuration has this address
 	CauseKnock         // it has knocked
+	CauseFleet         // other hosts of the fleet
 )
 
-var causes = [...]string{"", "trap", "scan", "subnet", "hand", "other", "login", "name", "knock"}
+var causes = [...]string{"", "trap", "scan", "subnet", "hand", "other", "login", "name", "knock", "fleet"}
 
-// String returns "trap", "scan", "subnet", "hand", "other", "login", "name" or
-// "knock"; "" if the cause is not known.
+// String returns "trap", "scan", "subnet", "hand", "other", "login", "name",
+// "knock" or "fleet"; "" if the cause is not known.
 func (c Cause) String() string { return causes[c] }
 
 // ParseCause is the inverse of [Cause.String].

@@ -68,6 +68,9 @@ func (c *compiler) openingBanned() {
 			c.rule(source{f, f.subnetLen}.in(f.subnet()), goTo(chainBanned))
 		}
 	}
+	for _, s := range c.fleet() {
+		c.rule(s.in(s.family.fleet()), goTo(chainBanned))
+	}
 }
 
 // acceptServed accepts packets to services that are in a set of each family.

@@ -89,6 +89,7 @@ type edit struct {
 	nets    map[Role]map[family][]nftset.Element // of the sets of prefixes
 	full    map[string]bool                      // sets of what is remembered that have no room
 	left    map[nftset.Interval]bool             // allowances that have none
+	skipped int                                  // records that a set had no room for
 	tx      nftset.Tx                            // of one batch after the other
 }
 
@@ -215,7 +216,7 @@ func (e *edit) elements(role Role, records []int32) iter.Seq[nftset.Element] {
 		for _, i := range records {
 			r := &e.records[i]
 			el := nftset.Element{Timeout: r.StepRemaining}
-			if role.Bans() {
+			if role.Bans() || role == RoleFleet {
 				el = r.element()
 			}
 			if el.Interval = nftset.Single(e.key(i)).Interval; !yield(el) {
@@ -330,6 +331,8 @@ func (e *edit) addBatch(set *nftset.Set, batch []int32, there map[nftset.Key]boo
 			old = append(old, i)
 		} else if !e.full[set.Name] {
 			more = append(more, i)
+		} else {
+			e.skipped++
 		}
 	}
 	if len(old)+len(more) == 0 {
@@ -371,7 +374,10 @@ func (e *edit) addBatch(set *nftset.Set, batch []int32, there map[nftset.Key]boo
 func (e *edit) addWhatFits(set *nftset.Set, old, more []int32, there map[nftset.Key]bool) error {
 	first, rest := old, more
 	if all := slices.Concat(old, more); len(all) == 1 {
-		e.full[set.Name] = e.full[set.Name] || len(more) == 1
+		if len(more) == 1 {
+			e.full[set.Name] = true
+			e.skipped++
+		}
 		return nil
 	} else if len(old) == 0 || len(more) == 0 {
 		first, rest = all[:len(all)/2], all[len(all)/2:]

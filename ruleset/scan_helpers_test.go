@@ -127,7 +127,7 @@ func (l *fixture) wantStanding(a netip.Addr, step int, cause Cause) {
 func (l *fixture) wantCounts(before map[string]uint64, want map[string]uint64) {
 	l.T.Helper()
 	after := l.counters()
-	for _, name := range counters {
+	for _, name := range Counters() {
 		if got := after[name] - before[name]; got != want[name] {
 			l.T.Errorf("counter %s went up by %d, want %d", name, got, want[name])
 		}

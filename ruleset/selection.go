@@ -150,6 +150,8 @@ func (s *State) keysIn(set *nftset.Set, q *selection) (keys []nftset.Key, few bo
 			switch a := p.Addr(); {
 			case role == RoleSubnet && p.Bits() >= f.subnetLen:
 				keys = append(keys, networkKey(a, f.subnetLen))
+			case role == RoleFleet && p.Bits() >= f.fleetSource().prefixLen:
+				keys = append(keys, networkKey(a, f.fleetSource().prefixLen))
 			case p.IsSingleIP() || p == s.network(a) && q.alone != nil:
 				keys = append(keys, s.keys(a)...)
 			case q.alone != nil: // no key stands for it

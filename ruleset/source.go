@@ -26,6 +26,10 @@ func (f family) network(prefix6 int) source {
 	return f.whole()
 }
 
+// fleetSource returns the source as the fleet bans it: hosts agree on a /64,
+// whatever they ban sources by themselves.
+func (f family) fleetSource() source { return source{f, min(f.bits(), fleetLen)} }
+
 // address returns the field of the header, "saddr" or "daddr", as nft writes
 // it.
 func (s source) address(field string) string {

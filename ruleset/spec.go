@@ -120,6 +120,11 @@ type Spec struct {
 	// four times.
 	Size uint32
 
+	// Fleet is the most elements that each of the sets holds of what other hosts
+	// ban, at most [MaxSize]; 0 is for a host that belongs to no fleet, whose table
+	// has no such sets.
+	Fleet uint32
+
 	// NoReversePath4 and NoReversePath6 leave out the test for a route back to
 	// the source. They are for hosts whose routes that test cannot judge.
 	NoReversePath4, NoReversePath6 bool
@@ -264,6 +269,9 @@ func (s Spec) Validate() error {
 	number("Prefix6", s.Prefix6, 1, 128)
 	if s.Size < 1 || s.Size > MaxSize {
 		bad("Size", "%d is not in 1 to %d", s.Size, MaxSize)
+	}
+	if s.Fleet > MaxSize {
+		bad("Fleet", "%d is not in 0 to %d", s.Fleet, MaxSize)
 	}
 	validatePorts([]Ports{s.LocalPorts}, func(format string, args ...any) { bad("LocalPorts", format, args...) })
 	if s.LogThreshold < 1 {

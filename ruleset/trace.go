@@ -307,7 +307,7 @@ func (s *State) Interfaces() (names []string) {
 // questionOf returns the question that a set answers, "" for one that is of no
 // interest to users.
 func questionOf(set string) string {
-	if role, _ := RoleOf(set); role.Bans() {
+	if role, _ := RoleOf(set); role.Bans() || role == RoleFleet {
 		return AskBanned
 	}
 	for _, q := range []struct{ prefix, name string }{

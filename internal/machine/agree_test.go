@@ -71,6 +71,7 @@ func TestAgreement(t *testing.T) {
 			s.Knock = ruleset.Knock{TCP: []uint16{7001, 9003, 8002}, Within: 10 * time.Minute, Allow: time.Hour}
 		}, 1},
 		{"observe", func(s *ruleset.Spec) { s.Observe, s.MaxRetry, s.FindTime = true, 2, 7*day }, 1},
+		{"fleet", func(s *ruleset.Spec) { s.Fleet = 64 }, 1},
 		{"full sets", func(s *ruleset.Spec) { s.Size = 64 }, 1},
 		{"tiny sets", func(s *ruleset.Spec) { s.Size = 5 }, 1},
 		{"whitelisted interface", func(s *ruleset.Spec) { s.Interfaces = []string{"ve*"} }, 1},
@@ -118,11 +119,18 @@ func newAgreement(t *testing.T, spec ruleset.Spec) *agreement {
 	if s := h.Set("starting"); s != nil {
 		tx.FlushSet(s)
 	}
-	for name, p := range map[string]netip.Prefix{"allow4": allowed4, "allow6": allowed6} {
-		el := nftset.Prefix(p).For(time.Hour)
+	add := func(name string, el nftset.Element) {
+		el.Timeout = time.Hour
 		tx.Add(h.Set(name), el)
 		if err := m.Add(name, el, a.now); err != nil {
 			t.Fatal(err)
+		}
+	}
+	add("allow4", nftset.Prefix(allowed4))
+	add("allow6", nftset.Prefix(allowed6))
+	for _, src := range []netip.Addr{a.source4(6), a.source4(8), netip.MustParseAddr("2001:db8:1000:2::1"), netip.MustParseAddr("2001:db8:6500::1")} {
+		if name := ruleset.RoleFleet.Set(src, 0); h.Set(name) != nil {
+			add(name, nftset.Addr(ruleset.FleetSource(src).Addr()))
 		}
 	}
 	if err := a.Conn.Commit(tx); err != nil {
