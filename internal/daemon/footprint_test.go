@@ -28,8 +28,28 @@ func anonymous(t testing.TB, pid int) int {
 	return n << 10
 }
 
+// cpuTime returns the CPU time that a process has spent.
+func cpuTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, fields, ok := strings.Cut(string(text), ") ") // the name may have blanks in it
+	if err != nil || !ok {
+		t.Fatalf("%q, %v", text, err)
+	}
+	const tick = 10 * time.Millisecond // USER_HZ is 100 for all programs
+	var ticks int
+	for _, field := range strings.Fields(fields)[11:13] { // utime and stime
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * tick
+}
+
 // TestFootprint has as many bans as a set of the default takes. They need some
-// 7 MB, and an idle watcher 4 MB.
+// 7 MB, and an idle watcher 4 MB, and next to no CPU time.
 func TestFootprint(t *testing.T) {
 	t.Parallel()
 	if raceEnabled {
@@ -67,7 +87,14 @@ func TestFootprint(t *testing.T) {
 			used = anonymous(t, p.Process.Pid)
 			return used <= most
 		})
-		t.Logf("made before: %v; %d bytes", before, used)
+		const span, busy = 2 * time.Second, 200 * time.Millisecond
+		began := cpuTime(t, p.Process.Pid)
+		time.Sleep(span)
+		spent := cpuTime(t, p.Process.Pid) - began
+		if spent > busy {
+			t.Errorf("it spends %s of CPU time in %s with nothing to do", spent, span)
+		}
+		t.Logf("made before: %v; %d bytes; %s of %s", before, used, spent, span)
 		p.stop()
 	}
 }

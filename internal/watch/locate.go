@@ -26,7 +26,7 @@ type unlocated struct {
 
 // publish passes news on, in their order.
 func (w *Watcher) publish(news []News) {
-	if w.config.Locate == nil {
+	if w.config.Locate == nil || len(news) == 0 {
 		w.tell(news)
 		return
 	}
@@ -65,7 +65,9 @@ func (w *Watcher) locate() {
 				news[i].Place = w.config.Locate(news[i].Source)
 			}
 		}
-		w.pass(w.calls, func() { w.core.addPlaces(news, book.ReadClock()) })
+		if len(news) > 0 { // or the loop would turn for nothing
+			w.pass(w.calls, func() { w.core.addPlaces(news, book.ReadClock()) })
+		}
 		w.tell(news)
 	}
 }
