@@ -18,39 +18,40 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// Report is what there is to say. Its JSON is that of `portmon report --json`.
+// Report is the content of a report. Its JSON is that of `portmon report
+// --json`.
 type Report struct {
 	Version int       `json:"version"`
 	Host    string    `json:"host,omitempty"`
 	Made    time.Time `json:"made"`
-	// Mode is "observe" or "enforce", empty if there is no table.
+	// Mode is "observe" or "enforce", or empty if there is no table.
 	Mode string `json:"mode,omitempty"`
-	// Since is when counting began, if that was within the days reported on.
+	// Since is when counting began, if that was within the days of the report.
 	Since time.Time `json:"since,omitzero"`
-	// Days are those reported on, the oldest first, and Total is their sum.
+	// Days are the days of the report, the oldest first, and Total is their sum.
 	Days  []Day `json:"days"`
 	Total Sum   `json:"total"`
-	// Causes and Steps count the bans that were noted as they were made; Ports,
-	// Countries and Networks the offences among them.
+	// Causes and Steps count the bans that were noted as they were made, and
+	// Ports, Countries and Networks the offences among them.
 	Causes    []Item `json:"causes"`
 	Steps     []Item `json:"tiers"`
 	Ports     []Item `json:"ports"`
 	Countries []Item `json:"countries"`
 	Networks  []Item `json:"networks"`
-	// Offenders are the sources that have offended most, and Remembered how many
-	// there are. Banned is how many are, or would be.
+	// Offenders are the sources that have offended most often, and Remembered how
+	// many are remembered. Banned is how many are banned, or would be.
 	Offenders  []Source `json:"offenders"`
 	Remembered int      `json:"remembered"`
 	Banned     int      `json:"banned"`
 	// Suspects are sources that may be banned by mistake.
 	Suspects []Source `json:"suspects"`
-	// Expiring counts the bans by when they end, and Next are those by the
-	// highest tiers among the bans that end within a day.
+	// Expiring counts the bans by when they end. Next are the bans that end within
+	// a day, those of the highest tiers first.
 	Expiring []Item   `json:"expiring"`
 	Next     []Source `json:"next"`
 
 	countries map[string]uint64
-	week      [7][24]uint64 // packets dropped, or that would be, in each hour of the week, of the last fortnight
+	week      [7][24]uint64 // packets dropped, or that would be, by hour of the week, in the last two weeks
 	zone      *time.Location
 }
 
@@ -58,36 +59,37 @@ type Report struct {
 type Day struct {
 	Date string `json:"date"`
 	Sum
-	Sources uint64 `json:"sources"` // that offended on it, of which there is no sum
+	Sources uint64 `json:"sources"` // that offended on it; no sum, because they recur
 
-	at time.Time
+	at, end time.Time // end is the last day, if it is the sum of several
 }
 
-// Sum is what happened on a day, or on all of them.
+// Sum is what happened on one day, or on all of them.
 type Sum struct {
 	Dropped uint64 `json:"dropped"`
 	Bytes   uint64 `json:"dropped_bytes"`
 	Bans    uint64 `json:"bans"` // that the packet path made
-	// WouldDrop and WouldBan are packets and bans of while the table observed.
+	// WouldDrop and WouldBan are the same while the table observed.
 	WouldDrop uint64 `json:"would_drop"`
 	WouldBan  uint64 `json:"would_ban"`
 
 	New      uint64 `json:"new_sources"`
-	Offences uint64 `json:"offences"` // that were noted, those of new sources included
+	Offences uint64 `json:"offences"` // as they were noted, those of new sources included
 	// Packets are those of all counters of the table.
 	Packets  map[string]uint64 `json:"packets"`
 	Observed bool              `json:"observed,omitempty"`
 }
 
-// Returning is how many offences were by sources that had offended before.
+// Returning returns how many offences were by sources that had offended before.
 func (s *Sum) Returning() uint64 { return s.Offences - min(s.New, s.Offences) }
 
-// grouped returns at most n sums of as many days each, the last of fewer, and
-// how many that are.
+// grouped returns at most n sums of equally many days each, the last of fewer,
+// and how many that is.
 func grouped(days []Day, n int) (sums []Day, each int) {
 	each = (len(days) + n - 1) / n
 	for some := range slices.Chunk(days, each) {
 		sum := some[0]
+		sum.end = some[len(some)-1].at
 		for _, d := range some[1:] {
 			sum.Dropped, sum.WouldDrop = sum.Dropped+d.Dropped, sum.WouldDrop+d.WouldDrop
 			sum.New, sum.Offences = sum.New+d.New, sum.Offences+d.Offences
@@ -100,7 +102,7 @@ func grouped(days []Day, n int) (sums []Day, each int) {
 // Item is something that was counted.
 type Item struct {
 	Name  string `json:"name"`
-	What  string `json:"what,omitempty"` // that is, in words
+	What  string `json:"what,omitempty"` // the name in words
 	Count uint64 `json:"count"`
 }
 
@@ -132,7 +134,7 @@ type Input struct {
 	Stats *stats.Stats
 	Rows  *book.Book // as the table has them
 	// Locate returns where a source is, and Suspect why it may be banned by
-	// mistake, "" if nothing speaks for that.
+	// mistake, or "". Either may be nil.
 	Locate  func(netip.Prefix) geo.Place
 	Suspect func(netip.Prefix) string
 }
@@ -161,7 +163,7 @@ func New(in Input) *Report {
 	slices.SortFunc(r.Steps, func(a, b Item) int { return cmp.Compare(a.Name, b.Name) })
 	r.Ports, r.Countries, r.Networks = top(sum.Ports, maxPorts), top(sum.Countries, maxPlaces), top(sum.Networks, maxPlaces)
 	for i := range r.Ports {
-		r.Ports[i].What = service(r.Ports[i].Name)
+		r.Ports[i].What = services[r.Ports[i].Name]
 	}
 	for i := range r.Countries {
 		r.Countries[i].What = country(r.Countries[i].Name)
@@ -195,12 +197,19 @@ func newSum(c *stats.Count) Sum {
 	return s
 }
 
-// top returns the largest counts, and the rest as one.
+// top returns the n largest counts, and the rest as one item.
 func top(m map[string]uint64, n int) []Item {
-	largest, rest := stats.Top(m, n)
-	items := make([]Item, len(largest), len(largest)+1)
-	for i, t := range largest {
-		items[i] = Item{Name: t.Name, Count: t.Count}
+	items, rest := make([]Item, 0, len(m)), m[stats.Other]
+	for name, count := range m {
+		if name != stats.Other {
+			items = append(items, Item{Name: name, Count: count})
+		}
+	}
+	slices.SortFunc(items, func(a, b Item) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Name, b.Name))
+	})
+	for ; len(items) > n; items = items[:len(items)-1] {
+		rest += items[len(items)-1].Count
 	}
 	if rest > 0 {
 		items = append(items, Item{Name: stats.Other, Count: rest})
@@ -208,7 +217,7 @@ func top(m map[string]uint64, n int) []Item {
 	return items
 }
 
-// addSources fills in what is known of single sources.
+// addSources fills in what is known about individual sources.
 func (r *Report) addSources(in *Input) {
 	now := in.Clock.Boot
 	ends := []struct {
@@ -258,7 +267,7 @@ func (r *Report) addSources(in *Input) {
 	}, 5)
 }
 
-// sources returns the first of some rows.
+// sources returns the first n of some rows.
 func (in *Input) sources(rows []book.Row, by func(a, b book.Row) int, n int) []Source {
 	slices.SortFunc(rows, by)
 	out := make([]Source, 0, n)
@@ -296,10 +305,10 @@ func (r *Report) Unbanned() (lines []string) {
 	return lines
 }
 
-// Where says in a few words where a source is.
+// Where returns in a few words where a source is.
 func (s Source) Where() string { return strings.TrimSpace(s.Country + " " + s.Network) }
 
-// period returns which days are reported on.
+// period returns the days of the report.
 func (r *Report) period() string {
 	first, last := r.Days[0].at, r.Days[len(r.Days)-1].at
 	layout := "2 Jan"
@@ -312,7 +321,7 @@ func (r *Report) period() string {
 	return first.Format(layout) + " to " + last.Format("2 Jan 2006")
 }
 
-// headline returns the sum in a few words each.
+// headline returns the most important sums.
 func (r *Report) headline() []Item {
 	items := []Item{{What: "packets dropped", Count: r.Total.Dropped}, {What: "bans made", Count: r.Total.Bans}}
 	if r.Total.Observed {
@@ -323,7 +332,7 @@ func (r *Report) headline() []Item {
 		Item{What: "offences by returning ones", Count: r.Total.Returning()})
 }
 
-// now says what is in force.
+// now says what is in force at present.
 func (r *Report) now() string {
 	switch r.Mode {
 	case ruleset.Mode(false):
@@ -359,10 +368,7 @@ func short(n uint64) string {
 	return strconv.FormatFloat(v, 'f', 0, 64) + unit
 }
 
-// service returns what is commonly at a port, for those that scanners ask for
-// most.
-func service(port string) string { return services[port] }
-
+// services are what commonly listens on the ports that scanners ask for most.
 var services = map[string]string{
 	"tcp/21": "ftp", "tcp/22": "ssh", "tcp/23": "telnet", "tcp/25": "smtp", "tcp/53": "dns", "tcp/81": "http, cameras", "tcp/102": "s7, industrial",
 	"tcp/110": "pop3", "tcp/111": "rpcbind", "tcp/135": "msrpc", "tcp/139": "netbios", "tcp/143": "imap", "tcp/389": "ldap", "tcp/445": "smb",

@@ -27,13 +27,13 @@ const Version = 1
 
 const (
 	format = "portmon-stats"
-	// A file has a line for each day and hour, of some 400 bytes, and below
-	// them one for each time that something was added.
+	// A file has a line of some 400 bytes for each day and hour, and below them
+	// one for each addition since.
 	maxSize  = 16 << 20
 	maxLine  = 1 << 20
 	maxAdded = 64
-	// Offences are written within a second, as they are to the book. What the
-	// counters have grown can be read again after a kill.
+	// Offences are written within a second, as in the book. The growth of the
+	// counters can be read again after a kill.
 	urgentEvery, writeEvery = time.Second, time.Minute
 
 	lockSuffix = ".lock"
@@ -41,11 +41,12 @@ const (
 	newSuffix  = ".new"
 )
 
-// Path returns where the counts are that belong to a state file.
+// Path returns the path of the counts that belong to a state file.
 func Path(state string) string { return state + ".stats" }
 
-// line is a line of the file: what was added, and which table that was read of.
-// Of each hour and day the last line counts.
+// line is a line of the file: counts that have changed, and the reading of the
+// table that they include. The last line about an hour or day is the one that
+// counts.
 type line struct {
 	Format  string            `json:"format,omitempty"`
 	Version int               `json:"version,omitempty"`
@@ -55,31 +56,32 @@ type line struct {
 	Table   *Table            `json:"table,omitempty"`
 }
 
-// store is the file of counts that this process adds to.
+// store is the file that this process writes its counts to.
 type store struct {
 	path   string
 	folder *folder.Folder
 	lock   *os.File
 	added  int  // lines, since it was rewritten
 	keep   bool // it is damaged, and is kept as .bad when it is rewritten
-	redo   bool // to append is not enough
+	redo   bool // it must be rewritten, not appended to
 
 	urgent bool
 	last   book.Moment // when it was written
 	failed atomic.Bool
 }
 
-// Report is what was wrong with a file, of which all else was read.
+// Report is what was wrong with a file. All else in it was read.
 type Report struct {
 	path               string
 	badLines, firstBad int
 	torn               bool
 	lines              int
 	ours               bool
-	origin             *book.OriginError // it is of another machine, and none of it was kept
+	origin             *book.OriginError // it belongs to another machine, and none of it is used
 }
 
-// String returns a sentence about what a power cut does not explain, or "".
+// String describes damage that a power cut does not explain; "" if there is
+// none.
 func (r Report) String() string {
 	if r.origin != nil {
 		return fmt.Sprintf("statistics %s are begun anew, and kept as %s: %v", r.path, badSuffix, r.origin)
@@ -91,7 +93,7 @@ func (r Report) String() string {
 }
 
 // Open makes this process the one that counts for a state file. The error wraps
-// [folder.ErrLocked] if another one does and has not let go in time, or a
+// [folder.ErrLocked] if another process does so and does not stop in time, or a
 // [*folder.RefusedError] or [*book.OriginError].
 func Open(state string, here book.Origin, zone *time.Location, now book.Clock, wait time.Duration) (*Stats, Report, error) {
 	s, report := New(zone), Report{path: Path(state)}
@@ -109,7 +111,7 @@ func Open(state string, here book.Origin, zone *time.Location, now book.Clock, w
 	f.redo, f.keep, f.added = report.lines == 0 || report.torn || report.badLines > 0, report.badLines > 0, report.lines-len(s.hours)-len(s.days)
 	switch was := s.table.Origin; {
 	case was.Machine != "" && here.Machine != "" && was.Machine != here.Machine:
-		s, f.redo, f.keep = New(zone), true, true // this one is a copy of that
+		s, f.redo, f.keep = New(zone), true, true // this machine is a copy of that one
 		report.origin = &book.OriginError{What: "machine", Saved: was.Machine, Here: here.Machine}
 	case was.SameBoot(here) && was.NetNS != 0 && here.NetNS != 0 && was.NetNS != here.NetNS:
 		return fail(&book.OriginError{What: "network namespace", Saved: fmt.Sprint(was.NetNS), Here: fmt.Sprint(here.NetNS)})
@@ -118,8 +120,8 @@ func Open(state string, here book.Origin, zone *time.Location, now book.Clock, w
 	return s, report, nil
 }
 
-// Read reads the counts of another process, or of none, as they are on the
-// disk. Changes stay in memory.
+// Read reads the counts as they are on disk, whether or not another process is
+// counting. Changes stay in memory.
 func Read(state string, zone *time.Location) (*Stats, Report, error) {
 	s, report := New(zone), Report{path: Path(state)}
 	d, err := folder.Open(filepath.Dir(report.path))
@@ -149,7 +151,7 @@ func (s *Stats) load(d *folder.Folder, report *Report) error {
 	return s.read(io.LimitReader(f, info.Size()), report)
 }
 
-// read reads lines. What cannot be read is skipped.
+// read reads lines, and skips those that it cannot read.
 func (s *Stats) read(r io.Reader, report *Report) error {
 	in := bufio.NewReaderSize(r, maxLine)
 	for number := 1; ; number++ {
@@ -199,7 +201,8 @@ func (s *Stats) readLine(text []byte, report *Report) (bad bool, err error) {
 		}
 	}
 	for date, c := range l.Days {
-		if known = true; c != nil && isDate(date) {
+		known = true
+		if _, err := time.Parse(time.DateOnly, date); err == nil && c != nil {
 			s.days[date] = c
 		}
 	}
@@ -226,10 +229,10 @@ func (s *Stats) NextWrite() (at book.Moment, ok bool) {
 	return f.last.Add(writeEvery), len(s.changed) > 0 || f.keep
 }
 
-// Flush prepares what is to be written; wait, which must then be called, if need
-// be by another goroutine, returns when it is on the disk. It is nil if there is
-// nothing to write. Until it has returned, counts may be added, but Flush and
-// Close may not be called.
+// Flush prepares a write. wait, which must be called, perhaps by another
+// goroutine, does it and returns once all is on disk; it is nil if there is
+// nothing to write. Until it has returned, counts may be added, but neither
+// Flush nor Close may be called.
 func (s *Stats) Flush(now book.Clock) (wait func() error) {
 	f := s.store
 	if f == nil || len(s.changed) == 0 && !f.failed.Load() && !f.keep {
@@ -284,7 +287,7 @@ func (s *Stats) encode(now time.Time) []byte {
 	return out
 }
 
-// nameNetworks adds the names of the networks in a count.
+// nameNetworks adds the names of the networks that occur in a count.
 func (s *Stats) nameNetworks(to map[string]string, c *Count) {
 	for network := range c.Networks {
 		if name := s.names[network]; name != "" {
@@ -301,7 +304,7 @@ func appendLine(b []byte, l *line) []byte {
 	return append(append(b, text...), '\n')
 }
 
-// Close gives up the lock, without writing. What is added afterwards stays in
+// Close releases the lock without writing. What is added afterwards stays in
 // memory.
 func (s *Stats) Close() {
 	if s.store != nil {
@@ -335,7 +338,7 @@ func (f *store) write(out []byte, rewrite bool) error {
 		}
 		f.keep = false
 		if !rewrite {
-			return fmt.Errorf("it was moved: %w", fs.ErrNotExist) // all of it is written the next time
+			return fmt.Errorf("it was moved: %w", fs.ErrNotExist) // next time, all of it is written
 		}
 	}
 	switch {
@@ -366,7 +369,7 @@ func (f *store) append(out []byte) error {
 		return err
 	}
 	if _, err := file.Write(out); err != nil {
-		return errors.Join(err, file.Truncate(info.Size())) // or half a line stays
+		return errors.Join(err, file.Truncate(info.Size())) // or half a line would stay
 	}
 	return unix.Fdatasync(int(file.Fd()))
 }

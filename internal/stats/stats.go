@@ -1,10 +1,11 @@
 // Package stats counts what the table and its bans have done, by hour and by
-// day, and keeps that for 400 days in a file of its own beside the book.
+// day, and keeps the counts for 400 days in a file of their own beside the
+// book.
 //
-// Packets are those of the table's counters. Which table they were last read
-// of, and what they were then, is kept with the counts, in the same line of the
-// file: so what a counter has grown since is added once, whoever reads it next,
-// also after a kill or a reboot.
+// Packets are those of the table's counters. The last reading of the counters,
+// and the table it was taken from, are kept with the counts, in the same line
+// of the file. So the growth of a counter is added exactly once, whoever reads
+// it next, even after a kill or a reboot.
 package stats
 
 import (
@@ -12,7 +13,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
@@ -22,11 +22,11 @@ import (
 )
 
 const (
-	keepHours = 14 * 24 // for as long, hours are kept apart
+	keepHours = 14 * 24 // how long hours are kept apart
 	keepDays  = 400
-	// maxNamed bounds each of what is counted by name in an hour or a day:
-	// ports, countries, networks. The rest is summed as Other. While an hour
-	// runs it is not known yet which they are, so more are kept.
+	// maxNamed is how many names of each kind an hour or a day keeps: ports,
+	// countries, networks. The rest is summed as Other. An hour that has not ended
+	// keeps more, because the most frequent are not known yet.
 	maxNamed, maxRunning = 12, 32
 	maxName              = 40 // characters of the name of a network
 )
@@ -34,11 +34,11 @@ const (
 // Other is the name under which the rest is counted.
 const Other = "other"
 
-// Count is what happened in an hour, on a day, or in all.
+// Count is what happened in an hour, on a day, or in total.
 type Count struct {
 	// Packets are those of the table's counters, and Bytes those of the packets
-	// dropped as their source is banned. Passed and PassedBytes are the part of
-	// them that was counted while the table observed, and dropped nothing.
+	// that were dropped because their source is banned. Passed and PassedBytes
+	// are the part of them that was counted while the table only observed.
 	Packets     map[string]uint64 `json:"packets,omitempty"`
 	Bytes       uint64            `json:"bytes,omitempty"`
 	Passed      map[string]uint64 `json:"passed,omitempty"`
@@ -50,25 +50,25 @@ type Count struct {
 	Ports     map[string]uint64 `json:"ports,omitempty"`
 	Countries map[string]uint64 `json:"countries,omitempty"`
 	Networks  map[string]uint64 `json:"networks,omitempty"`
-	// Sources are those that offended, each once; DaySources those of them that
-	// had not yet on that day, so that their sum over a day is right; and New
-	// those that had not ever, as far as is remembered.
+	// Sources are those that offended, each counted once. DaySources are those
+	// that offended for the first time that day, so that hours add up to a day,
+	// and New those that offended for the first time ever, as far as is known.
 	Sources    uint64 `json:"sources,omitempty"`
 	DaySources uint64 `json:"day_sources,omitempty"`
 	New        uint64 `json:"new,omitempty"`
-	// Observed reports that the table was at times in observe mode.
+	// Observed reports that the table was in observe mode at some time.
 	Observed bool `json:"observed,omitempty"`
 
-	// weight is what else a name has against others while the hour runs.
+	// weight is added to the count of a name when names compete for room.
 	weight [3]map[string]uint64
 }
 
-// named are the counts by name that are bounded.
+// named returns the counts by name that are bounded.
 func (c *Count) named() [3]*map[string]uint64 {
 	return [...]*map[string]uint64{&c.Ports, &c.Countries, &c.Networks}
 }
 
-// Add adds what happened at another time.
+// Add adds the counts of another time.
 func (c *Count) Add(d *Count) {
 	sum(&c.Packets, d.Packets)
 	sum(&c.Passed, d.Passed)
@@ -98,10 +98,10 @@ func bump(m *map[string]uint64, name string, n uint64) {
 	(*m)[name] += n
 }
 
-// bumpNamed counts something by its name as Space-Saving does: a new name takes
-// the place of the least and its weight, so that one that is frequent stays
-// however many others there are. Its count is its own: what that of the least
-// was, is summed as Other.
+// bumpNamed counts something by name with the Space-Saving algorithm: a new
+// name replaces the least frequent one and inherits its weight, so that a
+// frequent name stays, however many others there are. The count itself is not
+// inherited: that of the replaced name is added to Other.
 func (c *Count) bumpNamed(i int, name string) {
 	m, weight := c.named()[i], &c.weight[i]
 	if _, ok := (*m)[name]; !ok && len(*m) >= maxRunning {
@@ -117,7 +117,7 @@ func (c *Count) bumpNamed(i int, name string) {
 	bump(m, name, 1)
 }
 
-// leastOf returns what is counted least by name, its weight included.
+// leastOf returns the name with the lowest count, its weight included.
 func leastOf(m, weight map[string]uint64) (least string) {
 	lowest := uint64(0)
 	for name, n := range m {
@@ -129,7 +129,7 @@ func leastOf(m, weight map[string]uint64) (least string) {
 	return least
 }
 
-// trim keeps the largest of what is counted by name.
+// trim keeps the most frequent names.
 func (c *Count) trim(limit int) {
 	for i, m := range c.named() {
 		for len(*m) > limit {
@@ -141,32 +141,7 @@ func (c *Count) trim(limit int) {
 	}
 }
 
-// Item is a name and how often it was counted.
-type Item struct {
-	Name  string `json:"name"`
-	Count uint64 `json:"count"`
-}
-
-// Top returns the largest of what is counted by name, largest first. The rest
-// is in rest.
-func Top(m map[string]uint64, n int) (top []Item, rest uint64) {
-	for name, count := range m {
-		if name == Other {
-			rest += count
-		} else {
-			top = append(top, Item{name, count})
-		}
-	}
-	slices.SortFunc(top, func(a, b Item) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Name, b.Name))
-	})
-	for ; len(top) > n; top = top[:len(top)-1] {
-		rest += top[len(top)-1].Count
-	}
-	return top, rest
-}
-
-// Table is what the counters of a table were at a moment.
+// Table is a reading of the counters of a table.
 type Table struct {
 	book.Origin
 	Counters map[string]ruleset.Counter `json:"counters"`
@@ -175,7 +150,7 @@ type Table struct {
 // TableOf returns the counters of a table that was read just now.
 func TableOf(s *ruleset.State) Table {
 	t := Table{Origin: book.Of(s), Counters: make(map[string]ruleset.Counter)}
-	for _, name := range ruleset.Counters() { // others may have added some, of any name
+	for _, name := range ruleset.Counters() { // others may have added more, of any name
 		if c, ok := s.Counters[name]; ok {
 			t.Counters[name] = c
 		}
@@ -187,11 +162,11 @@ func TableOf(s *ruleset.State) Table {
 type Offence struct {
 	At    time.Time
 	Cause ruleset.Cause
-	Step  int // of the ladder; 0 if it did not make the ban, which is no offence then
+	Step  int // of the ladder; 0 if the ban is not the ladder's, and so no offence
 	Proto uint8
 	Port  uint16
-	// First reports that no earlier offence of the source is on record, and
-	// Before is when that was; zero if it is not known.
+	// First reports that no earlier offence of the source is on record. Before is
+	// the time of the last earlier one, zero if that is not known.
 	First     bool
 	Before    time.Time
 	Observed  bool
@@ -204,14 +179,14 @@ type Stats struct {
 	days  map[string]*Count // by date
 	names map[string]string // of networks
 	named map[string]string // those that are not in the file yet
-	table Table             // as it was counted last
+	table Table             // the last reading
 	zone  *time.Location    // of the days
 
 	changed map[Hour]bool // since they were written
 	store   *store        // nil: in memory only
 }
 
-// New returns counts that are kept in memory only. Days are those of the zone.
+// New returns counts that are kept in memory only. Days are those of zone.
 func New(zone *time.Location) *Stats {
 	return &Stats{
 		hours: make(map[Hour]*Count), days: make(map[string]*Count), names: make(map[string]string),
@@ -229,19 +204,19 @@ func (s *Stats) hour(at time.Time) *Count {
 	return s.hours[h]
 }
 
-// AddTable adds what the counters of a table have grown since they were added
-// last. fresh says that portmon has made this table since, whose counters then
-// began at 0. Those of any other table that was not seen before may be older
-// than it is, as those of a saved ruleset are: they are counted from now on. What
-// grew until the mode is another was counted in the one before. It reports whether
-// the table was not seen before.
+// AddTable adds the growth of the counters of a table since they were last
+// added. fresh says that portmon has created this table since then, so that its
+// counters began at 0. The counters of any other new table may be older than
+// the table, as those of a saved ruleset are, and are counted from now on.
+// Growth up to a change of mode belongs to the mode before. It reports whether
+// the table is a new one.
 func (s *Stats) AddTable(t Table, fresh bool, now time.Time) (first bool) {
 	if t.Table == 0 {
 		return false // there is none
 	}
 	same := t.SameTable(s.table.Origin)
 	if !same {
-		s.hurry() // or after a kill it would not be known
+		s.hurry() // or it would be a new one again after a kill
 	}
 	if !same && !fresh {
 		s.table = t
@@ -251,9 +226,9 @@ func (s *Stats) AddTable(t Table, fresh bool, now time.Time) (first bool) {
 	grown := new(Count)
 	for name, c := range t.Counters {
 		before := s.table.Counters[name]
-		if !same || c.Packets < before.Packets || c.Bytes < before.Bytes { // or it was reset
+		if !same || c.Packets < before.Packets || c.Bytes < before.Bytes { // it was reset
 			before = ruleset.Counter{}
-			s.hurry() // or after a kill it would not be seen
+			s.hurry() // or the reset might go unnoticed after a kill
 		}
 		if n := c.Packets - before.Packets; n > 0 {
 			bump(&grown.Packets, name, n)
@@ -273,7 +248,7 @@ func (s *Stats) AddTable(t Table, fresh bool, now time.Time) (first bool) {
 	return !same
 }
 
-// hurry has what was added written soon.
+// hurry makes the next write come soon.
 func (s *Stats) hurry() {
 	if s.store != nil {
 		s.store.urgent = true
@@ -301,12 +276,12 @@ func (s *Stats) AddOffence(o Offence) {
 	if hourOf(o.Before) != hourOf(o.At) {
 		c.Sources++
 	}
-	if s.date(hourOf(o.Before).Time()) != s.date(hourOf(o.At).Time()) { // which their hours are of
+	if s.date(hourOf(o.Before).Time()) != s.date(hourOf(o.At).Time()) { // the days that their hours count for
 		c.DaySources++
 	}
 }
 
-// AddPlace says where the source of an offence is that was added without.
+// AddPlace adds the place of an offence that was added without one.
 func (s *Stats) AddPlace(at time.Time, p geo.Place) {
 	if p.Country != "" {
 		s.hour(at).bumpNamed(1, p.Country)
@@ -321,8 +296,7 @@ func (s *Stats) AddPlace(at time.Time, p geo.Place) {
 	}
 }
 
-// NamePort says at which port an offence of some time ago was, which was added
-// without.
+// NamePort adds the port of an earlier offence that was added without one.
 func (s *Stats) NamePort(at time.Time, proto uint8, port uint16) {
 	if c := s.hour(at); c.Ports[Other] > 0 {
 		if c.Ports[Other]--; c.Ports[Other] == 0 {
@@ -340,7 +314,7 @@ type Hour int64
 
 func hourOf(t time.Time) Hour { return Hour(t.Unix() / 3600) }
 
-// Time returns when an hour begins.
+// Time returns the beginning of an hour.
 func (h Hour) Time() time.Time { return time.Unix(int64(h)*3600, 0).UTC() }
 
 const hourLayout = "2006-01-02T15Z"
@@ -357,28 +331,22 @@ func (h *Hour) UnmarshalText(b []byte) error {
 
 func (s *Stats) date(t time.Time) string { return t.In(s.zone).Format(time.DateOnly) }
 
-// dateOf returns the day that an hour is counted on, which is the one that it
-// begins on. An hour of longer ago than is kept is of a wrong clock, as before
-// it is set after a boot: it is of today.
+// earliest is before any hour that was counted by a clock that is right.
+var earliest = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// dateOf returns the day that an hour counts for, the one that it begins on. An
+// hour of before there was portmon was counted by a clock that was not yet set
+// after a boot: it counts for today.
 func (s *Stats) dateOf(h Hour, now time.Time) string {
-	if h.Time().Before(now.AddDate(0, 0, -keepDays)) {
+	if h.Time().Before(earliest) {
 		return s.date(now)
 	}
 	return s.date(h.Time())
 }
 
-// startOf returns when a day begins: an hour after midnight if summer time
-// begins then, for which time.Date returns a moment of the day before.
-func (s *Stats) startOf(year int, month time.Month, day int) time.Time {
-	start := time.Date(year, month, day, 0, 0, 0, 0, s.zone)
-	if start.Day() != time.Date(year, month, day, 12, 0, 0, 0, s.zone).Day() {
-		start = start.Add(time.Hour)
-	}
-	return start
-}
-
-// fold sums up the days whose hours are not kept apart any more, and forgets
-// those that are too old. What a wrong clock has counted is not let grow.
+// fold sums up the days whose hours are no longer kept apart, and forgets all
+// but the last days. It counts rather than compares them with now, so that a
+// clock that is wrong for a while cannot make it forget.
 func (s *Stats) fold(now time.Time) {
 	hours := slices.Sorted(maps.Keys(s.hours))
 	for i, h := range hours {
@@ -396,9 +364,8 @@ func (s *Stats) fold(now time.Time) {
 		}
 	}
 	dates := slices.Sorted(maps.Keys(s.days))
-	oldest := s.date(now.AddDate(0, 0, -keepDays))
 	for i, date := range dates {
-		if date <= oldest || len(dates)-i > keepDays {
+		if len(dates)-i > keepDays {
 			delete(s.days, date)
 			continue
 		}
@@ -419,13 +386,13 @@ type Day struct {
 	Count
 }
 
-// Days returns what happened on each of the last days, the oldest first.
+// Days returns the counts of each of the last n days, the oldest first.
 func (s *Stats) Days(n int, now time.Time) []Day {
 	days := make([]Day, n)
 	index := make(map[string]*Day)
 	year, month, day := now.In(s.zone).Date()
 	for i := range days {
-		days[i].Date = s.startOf(year, month, day-n+1+i)
+		days[i].Date = text.ClockTime(time.Date(year, month, day-n+1+i, 0, 0, 0, 0, time.UTC), s.zone)
 		index[s.date(days[i].Date)] = &days[i]
 	}
 	for date, c := range s.days {
@@ -444,8 +411,7 @@ func (s *Stats) Days(n int, now time.Time) []Day {
 	return days
 }
 
-// Hours yields what happened in each hour that is still kept apart, in no
-// order.
+// Hours yields the counts of each hour that is still kept apart, in no order.
 func (s *Stats) Hours(yield func(time.Time, *Count) bool) {
 	for h, c := range s.hours {
 		if !yield(h.Time().In(s.zone), c) {
@@ -457,8 +423,8 @@ func (s *Stats) Hours(yield func(time.Time, *Count) bool) {
 // Since returns when counting began, as far as is kept; zero if it has not.
 func (s *Stats) Since() (since time.Time) {
 	for date := range s.days {
-		t, err := time.Parse(time.DateOnly, date)
-		if t = s.startOf(t.Date()); err == nil && (since.IsZero() || t.Before(since)) {
+		t, _ := time.Parse(time.DateOnly, date) // no other names are read
+		if t = text.ClockTime(t, s.zone); since.IsZero() || t.Before(since) {
 			since = t
 		}
 	}
@@ -468,10 +434,4 @@ func (s *Stats) Since() (since time.Time) {
 		}
 	}
 	return since
-}
-
-// isDate reports whether a name is that of a day.
-func isDate(s string) bool {
-	_, err := time.Parse(time.DateOnly, s)
-	return err == nil && strings.TrimSpace(s) == s
 }

@@ -259,6 +259,22 @@ func TestClockIsSetLate(t *testing.T) {
 	}
 }
 
+// A clock that is wrong by years for a while costs nothing of what is kept.
+func TestClockIsAhead(t *testing.T) {
+	s := New(time.UTC)
+	for day := range 30 {
+		s.AddTable(table(1, "a", uint64(100*(day+1))), day == 0, noon.AddDate(0, 0, day-29))
+	}
+	for _, now := range []time.Time{noon.AddDate(0, 0, -3), noon.AddDate(10, 0, 0), noon} {
+		s.fold(now)
+	}
+	for i, d := range s.Days(30, noon) {
+		if n := d.Packets["dropped"]; n != 100 {
+			t.Errorf("%d days ago: %d packets, want 100", 29-i, n)
+		}
+	}
+}
+
 // 400 days in which as much happens as fits make a file of a few hundred kB,
 // all of which is read back.
 func TestSize(t *testing.T) {

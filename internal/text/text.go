@@ -1,6 +1,6 @@
 // Package text writes durations, lists, prefixes, ports and foreign text the
-// same way wherever portmon shows them, and reads durations. It imports nothing
-// of portmon, so that every other package may use it.
+// same way wherever portmon shows them, and reads durations and clocks. It
+// imports nothing of portmon, so that every other package may use it.
 package text
 
 import (
@@ -89,8 +89,8 @@ func ShortDuration(d time.Duration) string {
 	return Duration(d.Round(time.Second))
 }
 
-// Size writes a number of bytes in the largest unit that leaves no rest, such as
-// "16 MiB", "64 KiB" or "1000 bytes".
+// Size writes a number of bytes in the largest unit that leaves no rest, such
+// as "16 MiB", "64 KiB" or "1000 bytes".
 func Size(n int64) string {
 	switch {
 	case n != 0 && n%(1<<20) == 0:
@@ -160,6 +160,17 @@ func NamedPort(proto string, port uint16) string {
 		return proto
 	}
 	return proto + "/" + strconv.Itoa(int(port))
+}
+
+// ClockTime returns the moment at which the clocks of a zone show what u shows.
+// If summer time begins at that midnight, they skip it: the day begins an hour
+// later, but [time.Date] may return a moment of the day before.
+func ClockTime(u time.Time, zone *time.Location) time.Time {
+	t := time.Date(u.Year(), u.Month(), u.Day(), u.Hour(), u.Minute(), u.Second(), u.Nanosecond(), zone)
+	if t.Day() != u.Day() {
+		t = t.Add(time.Hour)
+	}
+	return t
 }
 
 // Join joins those parts that are not empty.
