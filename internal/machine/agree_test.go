@@ -220,6 +220,12 @@ func both(a, b map[string]time.Duration) map[string]time.Duration {
 	return out
 }
 
+func removeAll[K oneOf](s *hash[K]) {
+	for k := range s.store.rows {
+		s.remove(k)
+	}
+}
+
 // endBans ends all bans in both: what is banned next is a step further.
 func (a *agreement) endBans() {
 	a.T.Helper()
@@ -228,9 +234,9 @@ func (a *agreement) endBans() {
 		tx.FlushSet(a.Open().Set(name))
 		switch s := a.machine.sets[name].set.(type) {
 		case *hash[uint64]:
-			s.clear()
+			removeAll(s)
 		case *hash[words]:
-			s.clear()
+			removeAll(s)
 		}
 	}
 	if err := a.Conn.Commit(tx); err != nil {

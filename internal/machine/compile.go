@@ -14,7 +14,7 @@ import (
 // step is a part of a rule. It reports whether the rule goes on.
 type step func(p *Packet) bool
 
-// rule is a rule that is ready to run.
+// rule is a compiled rule.
 type rule struct {
 	steps   []step
 	verdict expr.VerdictKind
@@ -27,14 +27,14 @@ type chain struct {
 	rules    []rule
 }
 
-// compiler makes the steps of one rule.
+// compiler compiles one rule.
 type compiler struct {
 	m     *Machine
 	reg   registers
 	steps []step
 }
 
-// compile makes the rules of all chains.
+// compile compiles the rules of all chains.
 func (m *Machine) compile(chains []ruleset.Chain) error {
 	byName := make(map[string]*chain)
 	for _, ch := range chains {
@@ -67,8 +67,8 @@ func (m *Machine) compile(chains []ruleset.Chain) error {
 	return nil
 }
 
-// maxDepth is NFT_JUMP_STACK_SIZE of include/net/netfilter/nf_tables.h, for
-// jumps alone. Chains that lead to themselves are found by it.
+// maxDepth is NFT_JUMP_STACK_SIZE of include/net/netfilter/nf_tables.h. It
+// limits gotos too, so that loops are found.
 const maxDepth = 16
 
 func (c *chain) checkDepth(depth int) error {
@@ -152,7 +152,7 @@ func (c *compiler) expression(e expr.Any) error {
 		if err != nil {
 			return err
 		}
-		tokens := l.full(0) // which it is at any later time
+		tokens := l.full(0) // it is full at any later time, too
 		c.do(func(p *Packet) bool { return l.take(&tokens, p.Now) })
 		return nil
 	case *expr.Objref:
@@ -179,7 +179,7 @@ func (c *compiler) expression(e expr.Any) error {
 
 func withoutTest(l load, err error) (load, step, error) { return l, nil, err }
 
-// load notes what is loaded, behind the test that it can be.
+// load notes what is loaded, after a test whether it can be.
 func (c *compiler) load(register uint32) func(load, step, error) error {
 	return func(l load, test step, err error) error {
 		if err != nil {
@@ -226,13 +226,14 @@ func (c *compiler) compare(e *expr.Cmp) error {
 	return nil
 }
 
-// key reads a key of a set: of at most 8 bytes as one word, or else as words.
+// key reads the key of a set: as one word if it has at most 8 bytes, else as
+// words.
 type key struct {
 	word  func(p *Packet) uint64
 	words func(p *Packet) words
 }
 
-// set returns a set of the table, and what reads its key from a register on.
+// set returns a set of the table, and the key that begins at a register.
 func (c *compiler) set(name string, register uint32) (*Set, key, error) {
 	s := c.m.sets[name]
 	if s == nil {

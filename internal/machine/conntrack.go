@@ -34,7 +34,7 @@ const maxFlows = 1 << 18
 type flows struct {
 	seed maphash.Seed
 	all  map[uint64]flow
-	next flow // of a packet that opens one, until the packet is let through
+	next flow // the one that a packet opens, until the packet has been let through
 	key  uint64
 }
 
@@ -64,8 +64,8 @@ func (e end) less(o end) bool {
 	return e.port < o.port
 }
 
-// tuple returns the connection that a packet would be of, and whether the lower
-// end sent it. It returns false for what belongs to none.
+// tuple returns the connection that a packet belongs to, and whether the lower
+// end sent it. It returns false for packets that belong to none.
 func (p *Packet) tuple() (t tuple, fromLow, ok bool) {
 	src, dst := end{addr: p.Src.As16()}, end{addr: p.Dst.As16()}
 	switch p.Proto {
@@ -104,7 +104,7 @@ func (p *Packet) echo() echo {
 	return notEcho
 }
 
-// inner returns the packet that an ICMP error is about.
+// inner returns the packet that an ICMP error quotes.
 func (p *Packet) inner() (q Packet, ok bool) {
 	if len(p.transport) < 8 {
 		return q, false
@@ -118,8 +118,8 @@ func (p *Packet) inner() (q Packet, ok bool) {
 	return q, q.Parse(p.transport[8:])
 }
 
-// isUntracked reports whether conntrack leaves a packet alone: neighbour
-// discovery and the like.
+// isUntracked reports whether conntrack ignores a packet: neighbour discovery
+// and the like.
 func (p *Packet) isUntracked() bool {
 	if p.Proto != unix.IPPROTO_ICMPV6 || len(p.transport) == 0 {
 		return false
@@ -128,8 +128,8 @@ func (p *Packet) isUntracked() bool {
 	return typ >= 130 && typ <= 136 || typ == 143
 }
 
-// track finds the connection of a packet and brings it up to date. One that the
-// packet opens is known once confirm is called.
+// track finds the connection of a packet and updates it. A new connection is
+// not remembered until confirm is called.
 func (f *flows) track(p *Packet) connection {
 	f.next = flow{}
 	if p.isUntracked() {
@@ -208,20 +208,20 @@ func (f *flows) confirm(now int64) {
 	f.next = flow{}
 }
 
-// sweep makes room as the kernel does: it takes out what has expired, and of the
-// rest what had no answer.
+// sweep makes room as the kernel does: it removes expired connections, and
+// those without an answer. If that does not help for long, it removes all.
 func (f *flows) sweep(now int64) {
 	for key, fl := range f.all {
 		if fl.expires <= now || !fl.replied {
 			delete(f.all, key)
 		}
 	}
-	if len(f.all) >= maxFlows {
+	if len(f.all) >= maxFlows*7/8 {
 		clear(f.all)
 	}
 }
 
-// related returns the connection of an error about a packet.
+// related returns the connection of an ICMP error that quotes a packet.
 func (f *flows) related(inner *Packet, now int64) connection {
 	t, fromLow, ok := inner.tuple()
 	if !ok {
@@ -242,8 +242,8 @@ func index(b bool) int {
 	return 0
 }
 
-// renew sets when the connection is forgotten: by default, so long after its
-// last packet.
+// renew sets the time at which the connection is forgotten, which depends on
+// its last packet.
 func (fl *flow) renew(p *Packet) {
 	timeout := 600 * time.Second
 	switch {

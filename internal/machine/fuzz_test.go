@@ -54,7 +54,7 @@ func FuzzPackets(f *testing.F) {
 			return
 		}
 		h.Answers = how&4 != 0
-		p.Payload()
+		p.BearsData()
 		if how&8 != 0 {
 			h.Learn(&p)
 			h.Send(&p)

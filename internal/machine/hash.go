@@ -10,12 +10,12 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// oneOf are the forms that keys have.
+// oneOf are the forms of keys.
 type oneOf interface{ uint64 | words }
 
-// hash is a set that the packet path adds to. Its keys are of one word if they
-// fit. The elements are in a store, which it shares with the sets of that name
-// of other machines on its host.
+// hash is a set that the packet path adds to. Its keys are one word if they
+// fit. The elements are in a store, which it shares with the sets of the same
+// name in other machines on its host.
 type hash[K oneOf] struct {
 	*ruleset.Set
 	size  int
@@ -28,7 +28,7 @@ type hash[K oneOf] struct {
 func newHash[K oneOf](s *ruleset.Set) *hash[K] {
 	h := &hash[K]{Set: s, size: int(s.Size)}
 	if h.size == 0 {
-		h.size = 1<<16 - 1 // what the kernel makes of it once a rule adds to the set
+		h.size = 1<<16 - 1 // the kernel's limit for sets that rules add to
 	}
 	newStore(h)
 	return h
@@ -82,7 +82,8 @@ func (s *hash[K]) elements(now int64) iter.Seq[nftset.Element] {
 }
 
 // put adds an element, or renews its timeout, and asks its limit. It reports
-// whether the rule goes on: neither if the set is full nor if the limit says no.
+// whether the rule goes on: not if the set is full, and not if the limit says
+// no.
 func (s *hash[K]) put(k K, now int64, timeout time.Duration, renew bool, l *limit) bool {
 	st := s.store
 	row, ok := st.find(k)
@@ -112,12 +113,5 @@ func (s *hash[K]) put(k K, now int64, timeout time.Duration, renew bool, l *limi
 func (s *hash[K]) remove(k K) {
 	if row, ok := s.store.find(k); ok {
 		s.store.remove(k, row, s.lane)
-	}
-}
-
-// clear takes all elements out.
-func (s *hash[K]) clear() {
-	for k := range s.store.rows {
-		s.remove(k)
 	}
 }

@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxServices bounds the services and the addresses that are learnt.
+// maxServices bounds the services and the addresses that are learned.
 const maxServices = 1 << 16
 
-// Host is a host that packets come to, and the machines that look at them.
+// Host is a host that receives packets, and the machines that evaluate them.
 type Host struct {
-	// Answers has the host's own packets taken from the capture. Without it, what
-	// the host would answer is made up.
+	// Answers says that the capture has the host's own packets. Without them, the
+	// host's answers are assumed.
 	Answers bool
 
 	machines []*Machine
@@ -33,12 +33,11 @@ type portOf struct {
 	proto uint8
 }
 
-// maxMachines is how many lanes an element of a store has.
+// maxMachines is how many lanes an element of a store may have.
 const maxMachines = 32
 
-// NewHost returns a host on which the machines stand side by side, at most 32.
-// Of a packet that opens a connection, the first one decides whether it gets
-// through.
+// NewHost returns a host with at most 32 machines. The first one decides
+// whether a packet that opens a connection gets through.
 func NewHost(machines ...*Machine) *Host {
 	if len(machines) > maxMachines {
 		panic("machine: too many machines for one host")
@@ -62,10 +61,10 @@ func (h *Host) AddAddr(a netip.Addr) bool {
 // IsLocal reports whether an address is one of the host.
 func (h *Host) IsLocal(a netip.Addr) bool { return h.local[a] }
 
-// Open has a program listen on a port of any address, for good.
+// Open makes a program listen on a port of every address, for good.
 func (h *Host) Open(port uint16, proto uint8) { h.open[portOf{port, proto}] = true }
 
-// Listen has a program listen, or listen no more.
+// Listen makes a program listen, or stop listening.
 func (h *Host) Listen(s Service, listens bool) {
 	if !listens {
 		delete(h.services, s)
@@ -79,8 +78,8 @@ func (h *Host) Listens(s Service) bool {
 	return h.services[s] || h.open[portOf{s.Port(), s.Proto}]
 }
 
-// Learn looks at a packet that the host sends: an answer says whether a program
-// listens.
+// Learn learns from a packet that the host sends: an answer says whether a
+// program listens.
 func (h *Host) Learn(p *Packet) {
 	src, dst, ok := p.ports()
 	if !ok {
@@ -89,13 +88,13 @@ func (h *Host) Learn(p *Packet) {
 	s := Service{netip.AddrPortFrom(p.Src, src), p.Proto}
 	if listens, ok := p.Answer(); ok {
 		h.Listen(s, listens)
-	} else if p.Proto == unix.IPPROTO_UDP && src < dst && src < 1024 { // a client's port is a high one
+	} else if p.Proto == unix.IPPROTO_UDP && src < dst && src < 1024 { // clients use high ports
 		h.Listen(s, true)
 	}
 }
 
-// Answer reports what a packet that answers a SYN says: whether a program
-// listens. The own sequence number of a reset is 0 then.
+// Answer reports whether the packet answers a SYN, and whether it says that a
+// program listens. A reset that answers a SYN has the sequence number 0.
 func (p *Packet) Answer() (listens, ok bool) {
 	switch flags, tcp := p.flags(); {
 	case tcp && flags&(flagSYN|flagACK|flagRST) == flagSYN|flagACK:
@@ -106,15 +105,15 @@ func (p *Packet) Answer() (listens, ok bool) {
 	return false, false
 }
 
-// hasSocket reports whether a socket would get the packet: of a listening
-// program, or of a connection that the host has opened.
+// hasSocket reports whether a socket would get the packet: that of a listening
+// program, or of a connection that the host opened.
 func (h *Host) hasSocket(p *Packet) bool {
 	s, ok := p.Service()
 	return ok && (p.ct.known && p.ct.reply || h.Listens(s))
 }
 
-// Receive gives a packet to the machines, and returns the verdict of each, which
-// is good until the next packet.
+// Receive passes a packet to the machines, and returns their verdicts, which
+// are valid until the next packet.
 func (h *Host) Receive(p *Packet) []Verdict {
 	p.host = h
 	tracked, let := false, false
@@ -138,8 +137,8 @@ func (h *Host) Receive(p *Packet) []Verdict {
 	return h.verdicts
 }
 
-// confirm remembers the connection that a packet opens, with the answer that the
-// host would give.
+// confirm remembers the connection that a packet opens, and assumes the host's
+// answer if the capture has none.
 func (h *Host) confirm(p *Packet) {
 	next := &h.flows.next
 	if s, ok := p.Service(); !h.Answers && h.IsLocal(p.Dst) {
@@ -155,23 +154,19 @@ func (h *Host) confirm(p *Packet) {
 	h.flows.confirm(p.Now)
 }
 
-// Send takes note of a packet of the host.
+// Send takes note of a packet that the host sends.
 func (h *Host) Send(p *Packet) {
 	h.flows.track(p)
 	h.flows.confirm(p.Now)
 }
-
-// Established reports whether the last packet was of a connection of which both
-// ends have sent something.
-func (p *Packet) Established() bool { return p.ct.state&stateEstablished != 0 }
 
 // Addrs returns the addresses of the host, sorted.
 func (h *Host) Addrs() []netip.Addr {
 	return slices.SortedFunc(maps.Keys(h.local), netip.Addr.Compare)
 }
 
-// Services returns where programs listen, sorted; where they do at any address,
-// without the address.
+// Services returns where programs listen, sorted. Those that listen on every
+// address have none.
 func (h *Host) Services() []Service {
 	all := slices.Collect(maps.Keys(h.services))
 	for p := range h.open {

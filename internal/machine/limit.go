@@ -9,14 +9,16 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// limit is a token bucket, as nft_limit_eval of net/netfilter/nft_limit.c has
-// it. Tokens are nanoseconds: time adds them, and a packet costs some.
+// limit is a token bucket, like that of nft_limit_eval in
+// net/netfilter/nft_limit.c. Tokens are nanoseconds: time adds them, and a
+// packet costs some.
 type limit struct {
 	cost, most int64
 	over       bool // the rule goes on with what exceeds the limit
 }
 
-// bucket is when it would have been empty, had nothing been taken since.
+// bucket is the tokens of a limit, as the time at which it would have been
+// empty if none had been taken since.
 type bucket int64
 
 func newLimit(e *expr.Limit) (*limit, error) {

@@ -10,17 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// value is what an expression puts into a register: two words, of which the
-// first byte is the first of the register.
+// value reads what an expression puts into a register, as two big-endian words.
 type value func(p *Packet) (hi, lo uint64)
 
-// load is a value that is not read yet, and the mask that cuts it.
+// load is a value that will be loaded, and its mask.
 type load struct {
 	value  value
 	field  field // where it is, if it is a part of a header
 	length int   // in bytes; 0 if nothing was loaded
 	mask   words
-	number bool // it is in the byte order of the host, and can only be tested for equality
+	number bool // it is in host byte order, and can only be compared for equality
 }
 
 // field is a part of a header.
@@ -46,7 +45,7 @@ func wordsAt(b []byte) (w words) {
 	return w
 }
 
-// ones returns n bytes of which all bits are set.
+// ones returns n bytes with all bits set.
 func ones(n int) (w words) {
 	for i := range w {
 		w[i] = ^uint64(0) << (64 - 8*min(8, max(0, n-8*i)))
@@ -54,12 +53,12 @@ func ones(n int) (w words) {
 	return w
 }
 
-// native puts a number into a register as the kernel does.
+// native puts a number into a register in host byte order, as the kernel does.
 func native(v uint32) uint64 {
 	return uint64(binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, v))) << 32
 }
 
-var errUnknown = errors.New("it is used in a way that is not known")
+var errUnknown = errors.New("it is used in an unknown way")
 
 // loadMeta returns what a meta expression loads.
 func loadMeta(e *expr.Meta) (load, error) {
@@ -94,8 +93,8 @@ func numberOf(f func(p *Packet) uint32) load {
 	return load{number: true, length: 4, value: func(p *Packet) (uint64, uint64) { return native(f(p)), 0 }}
 }
 
-// loadPayload returns what a payload expression loads, and the test that the
-// header is long enough, without which the rule ends; nil if it always is.
+// loadPayload returns what a payload expression loads, and a test whether the
+// header is long enough; nil if it always is. The rule ends if the test fails.
 func loadPayload(e *expr.Payload) (l load, enough step, err error) {
 	f := field{e.Base == expr.PayloadBaseTransportHeader, int(e.Offset)}
 	if e.OperationType != expr.PayloadLoad || !f.transport && e.Base != expr.PayloadBaseNetworkHeader ||
@@ -127,8 +126,8 @@ func loadPayload(e *expr.Payload) (l load, enough step, err error) {
 	return l, enough, nil
 }
 
-// loadCt returns what the connection of a packet is asked for. Without one, but
-// for the state, the rule ends.
+// loadCt returns what a ct expression loads. Except for the state, the rule
+// ends if the packet has no connection.
 func loadCt(e *expr.Ct) (l load, has step, err error) {
 	if e.SourceRegister || e.Direction != 0 {
 		return load{}, nil, errUnknown
@@ -150,7 +149,7 @@ func loadCt(e *expr.Ct) (l load, has step, err error) {
 	return load{}, nil, errUnknown
 }
 
-// loadFib returns what a routing lookup says.
+// loadFib returns what a routing lookup loads.
 func loadFib(e *expr.Fib) (load, error) {
 	is := func(local func(p *Packet) bool) load {
 		return numberOf(func(p *Packet) uint32 {
@@ -171,14 +170,14 @@ func loadFib(e *expr.Fib) (load, error) {
 	return load{}, errUnknown
 }
 
-// loadSocket returns what the socket is asked for that gets the packet. Without
-// one the rule ends.
+// loadSocket returns what a socket expression loads. The rule ends if no socket
+// would get the packet.
 func loadSocket(e *expr.Socket) (l load, has step, err error) {
 	has = func(p *Packet) bool { return p.host.hasSocket(p) }
 	switch e.Key {
 	case expr.SocketKeyTransparent:
 		l = load{length: 1, value: func(*Packet) (uint64, uint64) { return 0, 0 }}
-	case expr.SocketKeyWildcard: // is it bound to any address?
+	case expr.SocketKeyWildcard: // whether it is bound to any address
 		l = load{length: 1, value: func(p *Packet) (uint64, uint64) {
 			if p.ct.reply {
 				return 0, 0
@@ -191,10 +190,11 @@ func loadSocket(e *expr.Socket) (l load, has step, err error) {
 	return l, has, nil
 }
 
-// registers are what the expressions of a rule have loaded, by units of 4 bytes.
+// registers are what the expressions of a rule have loaded, in units of 4
+// bytes.
 type registers [20]load
 
-// unit returns the place of a register.
+// unit returns the first unit of a register.
 func unit(register uint32) (int, error) {
 	switch {
 	case register >= unix.NFT_REG_1 && register <= unix.NFT_REG_4:
@@ -231,8 +231,8 @@ func (r *registers) get(register uint32) (load, error) {
 	return r[at], nil
 }
 
-// key returns what reads a key of so many bytes from a register on: one value,
-// or an address and a port.
+// key returns the values that make up a key of some bytes from a register on:
+// one, or an address and a port.
 func (r *registers) key(register uint32, length int) (value, *value, error) {
 	first, err := r.get(register)
 	if err != nil {
@@ -245,7 +245,7 @@ func (r *registers) key(register uint32, length int) (value, *value, error) {
 	at, _ := unit(register)
 	at += first.length / 4
 	if first.length%4 != 0 || at >= len(r) || r[at].length == 0 || first.length+(r[at].length+3)/4*4 != length {
-		return nil, nil, errors.New("it is loaded in parts that are not known")
+		return nil, nil, errors.New("it is loaded in unknown parts")
 	}
 	second := r[at].read()
 	return whole, &second, nil
@@ -264,7 +264,7 @@ func (l load) read() value {
 	}
 }
 
-// masked returns the value cut by what a bitwise expression has.
+// masked returns the value with the mask of a bitwise expression.
 func (l load) masked(e *expr.Bitwise) (load, error) {
 	if int(e.Len) != l.length || len(e.Mask) != l.length || len(e.Xor) != l.length || bits.OnesCount8(orOf(e.Xor)) > 0 {
 		return load{}, errUnknown

@@ -10,7 +10,7 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// Machine is a table at work.
+// Machine evaluates a table.
 type Machine struct {
 	base     []*chain // in the order of the kernel
 	sets     map[string]*Set
@@ -24,13 +24,13 @@ type Set struct {
 	set set
 }
 
-// Added is an element that a packet has added to a set that bans.
+// Added is an element that a packet has added to a set of bans.
 type Added struct {
 	set *Set
 	key words
 }
 
-// New makes a machine of a table. Its sets are empty but for what the
+// New returns a machine for a table. Its sets hold only the elements that the
 // configuration has.
 func New(t *ruleset.Table) (*Machine, error) {
 	m := &Machine{sets: make(map[string]*Set), counters: make(map[string]*ruleset.Counter)}
@@ -57,7 +57,7 @@ func New(t *ruleset.Table) (*Machine, error) {
 	return m, nil
 }
 
-// Add adds an element to a set, as a program does.
+// Add adds an element to a set, as a program would.
 func (m *Machine) Add(name string, el nftset.Element, now int64) error {
 	s := m.sets[name]
 	if s == nil {
@@ -85,10 +85,10 @@ func (m *Machine) Sets() iter.Seq[*Set] {
 	}
 }
 
-// Elements returns the elements of a set that live then, in no order.
+// Elements returns the elements that have not expired, in no order.
 func (s *Set) Elements(now int64) iter.Seq[nftset.Element] { return s.set.elements(now) }
 
-// Peak returns the most elements that the set has had at a time.
+// Peak returns the most elements that the set has held at a time.
 func (s *Set) Peak() int {
 	switch s := s.set.(type) {
 	case *hash[uint64]:
@@ -102,16 +102,16 @@ func (s *Set) Peak() int {
 // Verdict is what a table does with a packet.
 type Verdict struct {
 	Dropped bool
-	Log     string     // the prefix of the message to the log group, "" if there is none
-	Set     string     // that the packet has added a ban to
-	Ban     nftset.Key // and which
+	Log     string     // the prefix of the message to the log group, "" if there was none
+	Set     string     // the set to which the packet added a ban, "" if it added none
+	Ban     nftset.Key // the ban
 }
 
 // conntrackPriority is NF_IP_PRI_CONNTRACK of
 // include/uapi/linux/netfilter_ipv4.h. Before it, no packet has a connection.
 const conntrackPriority = -200
 
-// run takes a packet through the base chains before conntrack, or those behind
+// run takes a packet through the base chains before conntrack, or those after
 // it, and reports whether it was accepted.
 func (m *Machine) run(p *Packet, tracked bool) (accepted bool) {
 	for _, c := range m.base {
@@ -157,7 +157,7 @@ func (r *rule) matches(p *Packet) bool {
 	return true
 }
 
-// verdict gathers what the packet has done.
+// verdict returns the verdict, and what the packet has done.
 func (p *Packet) verdict(accepted bool) Verdict {
 	v := Verdict{Dropped: !accepted, Log: p.logged}
 	if s := p.added.set; s != nil {

@@ -7,17 +7,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Packet is a packet as rules read it.
+// Packet is a packet as rules see it.
 type Packet struct {
-	Now      int64  // when it comes, in nanoseconds since 1970
-	In       string // the interface that it comes in by, "" if that is not known
+	Now      int64  // when it arrives, in nanoseconds since 1970
+	In       string // the interface on which it arrives, "" if unknown
 	Src, Dst netip.Addr
-	Proto    uint8 // 255 if the header of the transport layer is not found
+	Proto    uint8 // 255 if there is no complete transport header
 
 	family    uint8  // NFPROTO_IPV4 or NFPROTO_IPV6
 	net       []byte // from the network header on
 	transport []byte // from the transport header on
-	length    uint64 // of all of it, also of what was not captured
+	length    uint64 // of the whole packet, including what was not captured
 	ct        connection
 	host      *Host
 	added     Added
@@ -33,10 +33,10 @@ const (
 	flagsAt      = 13
 )
 
-// Parse reads a packet from its IP header on. It returns false for what no rule
-// sees: what is none, or so short that its addresses are missing, and all
-// fragments but the first, as the kernel reassembles packets before. b must not
-// change as long as the packet is used.
+// Parse parses a packet from its IP header on. It returns false for what rules
+// never see: data that is no packet or lacks its addresses, and all fragments
+// but the first, because the kernel reassembles packets before. b must not
+// change while the packet is in use.
 func (p *Packet) Parse(b []byte) bool {
 	*p = Packet{Now: p.Now, In: p.In, net: b}
 	switch {
@@ -55,7 +55,7 @@ func (p *Packet) parse4(b []byte) bool {
 	}
 	p.family, p.Proto = unix.NFPROTO_IPV4, b[9]
 	p.Src, p.Dst = netip.AddrFrom4([4]byte(b[12:])), netip.AddrFrom4([4]byte(b[16:]))
-	// A card that segments what is sent may leave the length 0.
+	// The length may be 0 in packets that the network card will segment.
 	p.setLength(int(binary.BigEndian.Uint16(b[2:])), header, b)
 	return true
 }
@@ -99,7 +99,7 @@ func isExtension(proto uint8) bool {
 	return false
 }
 
-// setLength leaves out what a frame has behind the packet.
+// setLength cuts off what follows the packet in its frame.
 func (p *Packet) setLength(length, header int, b []byte) {
 	if length < header {
 		length = len(b)
@@ -125,13 +125,13 @@ func (p *Packet) flags() (flags uint8, ok bool) {
 	return p.transport[flagsAt], true
 }
 
-// Service is where a program listens: an address, a port and a protocol.
+// Service is what a program listens on: an address, a port and a protocol.
 type Service struct {
 	netip.AddrPort
 	Proto uint8
 }
 
-// Service returns what the packet is sent to.
+// Service returns the service that the packet is sent to.
 func (p *Packet) Service() (s Service, ok bool) {
 	_, port, ok := p.ports()
 	return Service{netip.AddrPortFrom(p.Dst, port), p.Proto}, ok
@@ -143,14 +143,13 @@ func (p *Packet) Opens() bool {
 	return ok && flags&(flagSYN|flagACK|flagRST|flagFIN) == flagSYN
 }
 
-// Payload returns how many bytes a TCP or UDP packet bears.
-func (p *Packet) Payload() int {
-	header := 8
-	if p.Proto == unix.IPPROTO_TCP {
-		if len(p.transport) < flagsAt {
-			return 0
-		}
-		header = int(p.transport[12]>>4) * 4
+// BearsData reports whether the packet is a TCP segment with data, as within a
+// connection.
+func (p *Packet) BearsData() bool {
+	flags, ok := p.flags()
+	if !ok || flags&(flagSYN|flagRST|flagACK) != flagACK {
+		return false
 	}
-	return max(0, int(p.length)-(len(p.net)-len(p.transport))-header)
+	header := int(p.transport[flagsAt-1]>>4) * 4
+	return int(p.length) > len(p.net)-len(p.transport)+header
 }

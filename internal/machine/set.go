@@ -14,8 +14,8 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// words are 24 bytes of registers, as many as the longest key has, as numbers
-// in network byte order.
+// words are 24 bytes of registers, the length of the longest key, as big-endian
+// numbers.
 type words [3]uint64
 
 const forever = math.MaxInt64
@@ -40,7 +40,7 @@ func newSet(s *ruleset.Set) (set, error) {
 	return newHash[words](s), nil
 }
 
-// wordsOf returns a key as registers have it.
+// wordsOf returns a key as it is in registers.
 func wordsOf(k nftset.Key) words {
 	var b [24]byte
 	if a := k.Addr(); a.IsValid() {
@@ -86,7 +86,7 @@ type intervals struct {
 	typ     nftset.KeyType
 	timeout time.Duration
 	list    []interval
-	from    []uint64 // the first words of the list, which are all there is of short keys
+	from    []uint64 // the first words of the list, which are all of a short key
 }
 
 type interval struct {
@@ -127,7 +127,7 @@ func (iv *interval) has(word uint64, now int64) bool {
 	return iv.from[0] <= word && word <= iv.to[0] && iv.expires > now
 }
 
-// fewIntervals are found one after the other as fast as by halves.
+// fewIntervals are searched one by one as fast as by bisection.
 const fewIntervals = 12
 
 func (s *intervals) contains(w words, now int64) bool {

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// store has the elements of the sets of one name of several machines: a row for
-// each key, with a lane for each set. The machines look at a packet one after
-// the other and ask for the same keys, so that the first one finds the row for
-// all.
+// store holds the elements of the sets of the same name in several machines: a
+// row for each key, with a lane for each set. The machines evaluate a packet
+// one after the other and look up the same keys, so the first one finds the row
+// for all.
 type store[K oneOf] struct {
 	sets    []*hash[K] // by lane
 	rows    map[K]int32
@@ -17,20 +17,20 @@ type store[K oneOf] struct {
 	free    []int32
 	queues  []*queue[K] // one for each timeout
 
-	last    K // that was asked for, and
+	last    K // the key that was looked up last, and the result
 	lastRow int
 	found   bool
 }
 
 const absent = -1 << 63
 
-// queue has the elements that were added with one timeout, or renewed with it,
-// in the order in which they expire.
+// queue lists the elements that were added or renewed with one timeout, in the
+// order in which they expire.
 type queue[K oneOf] struct {
 	timeout time.Duration
 	all     []expiring[K]
-	next    int // those before have expired
-	room    int // for so many: most have been renewed since, if there are more
+	next    int // those before it have expired
+	room    int // once there are more, most have been renewed since, and it is tidied
 }
 
 type expiring[K oneOf] struct {
@@ -39,29 +39,15 @@ type expiring[K oneOf] struct {
 	lanes uint32
 }
 
-// newStore makes a store for sets, and takes over the elements that they have.
+// newStore gives sets a store. They are empty.
 func newStore[K oneOf](sets ...*hash[K]) {
 	st := &store[K]{sets: sets, rows: make(map[K]int32)}
 	for lane, s := range sets {
-		old, oldLane := s.store, s.lane
-		s.store, s.lane, s.count = st, lane, 0
-		if old == nil {
-			continue
-		}
-		for k, row := range old.rows {
-			if at := old.expires[int(row)+oldLane]; at != absent {
-				s.count++
-				row := st.row(k)
-				st.expires[row+lane] = at
-				if at != forever {
-					st.push(k, lane, at, 0)
-				}
-			}
-		}
+		s.store, s.lane = st, lane
 	}
 }
 
-// find returns where the row of a key begins.
+// find returns the beginning of the row of a key.
 func (st *store[K]) find(k K) (row int, ok bool) {
 	if k == st.last {
 		return st.lastRow, st.found
@@ -71,7 +57,8 @@ func (st *store[K]) find(k K) (row int, ok bool) {
 	return int(at), ok
 }
 
-// row returns where the row of a key begins, a new one if there is none.
+// row returns the beginning of the row of a key, which it makes if there is
+// none.
 func (st *store[K]) row(k K) int {
 	if row, ok := st.find(k); ok {
 		return row
@@ -98,7 +85,7 @@ func (st *store[K]) bucket(at int) *bucket {
 	return &st.tokens[at]
 }
 
-// set sets when an element expires.
+// set sets the time at which an element expires.
 func (st *store[K]) set(k K, row, lane int, now int64, timeout time.Duration) {
 	at := expiry(now, timeout)
 	st.expires[row+lane] = at
@@ -142,7 +129,7 @@ func (st *store[K]) remove(k K, row, lane int) {
 	}
 }
 
-// collect takes out what has expired.
+// collect removes the elements that have expired.
 func (st *store[K]) collect(now int64) {
 	for _, q := range st.queues {
 		for ; q.next < len(q.all) && q.all[q.next].at <= now; q.next++ {
@@ -163,7 +150,7 @@ func (st *store[K]) expire(e expiring[K]) {
 	}
 }
 
-// tidy leaves in a queue what counts.
+// tidy removes from a queue what is out of date.
 func (st *store[K]) tidy(q *queue[K]) {
 	kept := q.all[:0]
 	for _, e := range q.all[q.next:] {
@@ -179,7 +166,7 @@ func (st *store[K]) tidy(q *queue[K]) {
 	q.all, q.next, q.room = kept, 0, 2*len(kept)+64
 }
 
-// share has the sets of each name of several machines share a store.
+// share makes the sets of the same name in several machines share a store.
 func share(machines []*Machine) {
 	for _, name := range names(machines) {
 		var short []*hash[uint64]

@@ -3,7 +3,7 @@ package machine
 import "time"
 
 // tcpState is a state of a TCP connection, or what becomes of a packet that
-// does not lead to one. They are those of
+// leads to none. The states are those of
 // include/uapi/linux/netfilter/nf_conntrack_tcp.h.
 type tcpState uint8
 
@@ -19,7 +19,7 @@ const (
 	tcpClose
 	tcpSynSent2
 	tcpIgnored // the packet changes nothing
-	tcpInvalid // the packet is of no connection
+	tcpInvalid // the packet belongs to no connection
 )
 
 // tcpTimeouts are tcp_timeouts of net/netfilter/nf_conntrack_proto_tcp.c.
