@@ -29,20 +29,20 @@ func replayCommand(p *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay FILE...",
 		Short: "say what the table would have done with captured packets",
-		Long: `Replay reads captures (pcap, pcapng) and logs of the kernel (ufw, iptables, nft;
-of syslog, or what journalctl prints), all of them in gzip too, and says what
-the table of the configuration would have done: whom it would have banned, by
-which step of the ladder and for what, which part of the SYNs to closed ports it
+		Long: `Replay reads captures (pcap, pcapng) and kernel logs (ufw, iptables, nft; syslog
+files, or the output of journalctl), plain or gzipped, and says what the table
+of the configuration would have done: which sources it would have banned, at
+which step of the ladder and why, what share of the SYNs to closed ports it
 would have dropped, and when. It compares that with stricter and laxer settings,
-names the offenders that also used a service, whose bans may be false alarms,
+lists the offenders that also used a service, whose bans may be false alarms,
 and says how large the sets would have had to be.
 
-The rules are evaluated as they go to the kernel. Nothing is sent or changed,
-and no privilege is needed but to read the files. They are read in the order of
-their first packets. Where programs listen is seen by the answers of this host;
-a log has none, so that --open must say it. A capture of Ethernet does not say
-which addresses are of this host, and which are is guessed unless --host says
-it. Records that cannot be used are reported and passed over.`,
+The rules are evaluated exactly as they go to the kernel. Nothing is sent or
+changed, and reading the files is the only privilege needed. Files are read in
+the order of their first packets. The answers of this host show where programs
+listen; logs have no answers, so use --open. A capture of Ethernet does not say
+which addresses belong to this host: they are guessed, unless --host gives them.
+Records that cannot be used are reported and skipped.`,
 		Example: `  # day.pcap is what tcpdump -i eth0 -s 96 -w day.pcap has written
   portmon replay day.pcap
   portmon replay ufw.log* --open 22,443
@@ -69,7 +69,7 @@ it. Records that cannot be used are reported and passed over.`,
 			if err != nil {
 				return err
 			}
-			debug.SetGCPercent(25) // sets hold no pointers, so that memory costs more than collecting it
+			debug.SetGCPercent(25) // sets hold no pointers, so collecting garbage costs less than keeping it
 			r, err := replay.New(replay.Config{Spec: conf.Spec, Open: ports, Host: addrs})
 			if err != nil {
 				return err
@@ -89,14 +89,14 @@ it. Records that cannot be used are reported and passed over.`,
 				p.printReplay(result)
 			}
 			if result.Certainty == replay.Uncertain {
-				p.warn("whether %s is this host is not certain: too few others were there to tell", firstOf(result.Addrs, 3))
+				p.warn("whether %s is this host is not certain: too few others talked to it", firstOf(result.Addrs, 3))
 				p.hint("name its addresses with --host, such as --host %s", result.Addrs[0])
 			}
 			if len(conf.Spec.Interfaces) > 0 && !result.Interfaces {
-				p.warn("whitelist_interfaces has had no effect: what was read does not say by which interface packets came")
+				p.warn("whitelist_interfaces has had no effect: the files do not say on which interface packets arrived")
 			}
 			if !result.Answers && len(ports) == 0 {
-				p.warn("where programs listen is not known: there is no answer of this host in what was read")
+				p.warn("where programs listen is not known: the files have no answers of this host")
 				p.hint("name the ports with --open, such as --open 22,443")
 			}
 			if result.Disorder > 0 {
@@ -106,7 +106,7 @@ it. Records that cannot be used are reported and passed over.`,
 		},
 	}
 	cmd.Flags().StringSliceVar(&open, "open", nil, "a program listens on this `PORT`, or PORT/udp; may list several")
-	cmd.Flags().StringSliceVar(&hosts, "host", nil, "this `ADDRESS` is of this host, and only those named; may list several")
+	cmd.Flags().StringSliceVar(&hosts, "host", nil, "this `ADDRESS` belongs to this host, and no others do; may list several")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
 	return cmd
 }
@@ -146,8 +146,8 @@ func (p *cli) replayFiles(r *replay.Replay, files []string) error {
 	return nil
 }
 
-// inOrder sorts files by the time of their first packet. All but a single one
-// are opened for that, so that they must not be pipes.
+// inOrder sorts files by the time of their first packet. If there are several,
+// it opens each to find that, so they cannot be pipes.
 func inOrder(files []string) ([]string, error) {
 	type file struct {
 		name  string
@@ -170,7 +170,7 @@ func inOrder(files []string) ([]string, error) {
 		for errors.As(err, new(*capture.DamageError)) {
 			first, err = in.Read()
 		}
-		in.Close() // what is wrong is said when it is read
+		in.Close() // faults are reported when the file is read
 		all = append(all, file{name, first.Time})
 	}
 	slices.SortStableFunc(all, func(a, b file) int { return a.first.Compare(b.first) })
@@ -181,11 +181,12 @@ func inOrder(files []string) ([]string, error) {
 }
 
 const (
-	maxDamages = 5       // of a file that are reported one by one
+	maxDamages = 5       // that are reported one by one for a file
 	barEvery   = 1 << 12 // packets
 )
 
-// replayFile shows which part of a file is read, and hides that while it warns.
+// replayFile replays a file. It shows how much has been read, and hides that
+// while it warns.
 func (p *cli) replayFile(r *replay.Replay, name string, show func(part float64), hide func()) error {
 	in, err := capture.Open(name)
 	if err != nil {

@@ -8,11 +8,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portmon/portmon/internal/machine"
 	"github.com/portmon/portmon/internal/replay"
 	"github.com/portmon/portmon/internal/text"
 )
 
-// mostSources is how many sources a list on the terminal has.
+// mostSources is how many sources a list on the terminal shows.
 const mostSources = 10
 
 // printReplay writes what a replay has found, in 80 columns.
@@ -26,7 +27,7 @@ func (p *cli) printReplay(r *replay.Result) {
 	p.print("%s dropped in all; %s of %s\n", text.Plural(now.Dropped, "packet"), text.Plural(now.Bans, "ban"), text.Plural(now.Offenders, "source"))
 	p.section("BANS", p.banRows(r))
 	p.section("WHEN", p.momentRows(r))
-	p.section("SETTINGS: the part of the SYNs that would have been dropped, and the bans", settingRows(r))
+	p.section("SETTINGS: the share of the SYNs that would have been dropped, and the bans", settingRows(r))
 	p.print("* as configured; (n!) offenders that also used a service\n")
 	p.section("OFFENDERS", p.offenderRows(r.Offenders))
 	visitors := slices.DeleteFunc(slices.Clone(r.Offenders), func(o replay.Offender) bool { return o.Visits == 0 })
@@ -42,7 +43,7 @@ func (p *cli) printReplay(r *replay.Result) {
 	}
 }
 
-// section writes a table below its title, unless it has no rows.
+// section writes a table under its title, unless it has no rows.
 func (p *cli) section(title string, rows [][]string) {
 	if len(rows) < 2 {
 		return
@@ -65,11 +66,9 @@ func share(part, whole int) string {
 	return fmt.Sprintf("%.1f%%", 100*float64(part)/float64(whole))
 }
 
-func firstOf[T fmt.Stringer](all []T, most int) string {
-	var words []string
-	for _, v := range all[:min(len(all), most)] {
-		words = append(words, v.String())
-	}
+// firstOf lists the first values of many, and how many more there are.
+func firstOf[T any](all []T, most int) string {
+	words := mapped(all[:min(len(all), most)], func(v T) string { return fmt.Sprint(v) })
 	if more := len(all) - most; more > 0 {
 		words = append(words, strconv.Itoa(more)+" more")
 	}
@@ -79,16 +78,9 @@ func firstOf[T fmt.Stringer](all []T, most int) string {
 	return text.Enumerate(words, "and")
 }
 
-type portName string
-
-func (s portName) String() string { return string(s) }
-
 // services names the ports on which programs listen, each once.
 func services(r *replay.Result) string {
-	var ports []portName
-	for _, s := range r.Services {
-		ports = append(ports, portName(text.Port(s.Proto, s.Port())))
-	}
+	ports := mapped(r.Services, func(s machine.Service) string { return text.Port(s.Proto, s.Port()) })
 	return firstOf(slices.Compact(ports), 8)
 }
 
@@ -104,8 +96,8 @@ func (p *cli) banRows(r *replay.Result) [][]string {
 	return rows
 }
 
-// momentRows has a bar for the SYNs of each moment, of which the full part was
-// dropped.
+// momentRows has a row for each part of the time, with a bar for its SYNs, of
+// which the full part was dropped.
 func (p *cli) momentRows(r *replay.Result) [][]string {
 	const widest = 24
 	most := 1
@@ -138,7 +130,7 @@ func ladderName(ladder []time.Duration) string {
 }
 
 // settingRows has a row for each number of ports, and a column for each ladder.
-// The setting of the configuration is marked.
+// The configured setting is marked.
 func settingRows(r *replay.Result) [][]string {
 	cells := make(map[string]string)
 	var ports, ladders []string
@@ -174,7 +166,7 @@ func settingRows(r *replay.Result) [][]string {
 	return rows
 }
 
-// sortedSettings puts the strictest first, and the ladders of each in one order.
+// sortedSettings sorts by strictness, and then by ladder.
 func sortedSettings(all []replay.SettingResult) []replay.SettingResult {
 	return slices.SortedStableFunc(slices.Values(all), func(a, b replay.SettingResult) int {
 		return cmp.Or(replay.CompareScanPorts(a.ScanPorts, b.ScanPorts), slices.Compare(a.BanTime, b.BanTime))

@@ -1,10 +1,10 @@
 // Package capture reads packets from captures (pcap, pcapng) and from the
-// kernel's log of packets (iptables LOG, nft log, ufw; in files of syslog and
-// in what dmesg and journalctl print), each of them as it is or in gzip. Lines
-// of a log become IP headers, so that nothing above knows of logs.
+// kernel's log (iptables LOG, nft log, ufw; in syslog files and in the output
+// of dmesg and journalctl), plain or gzipped. Log lines become IP headers, so
+// that callers need not know about logs.
 //
-// Files come from anywhere. Whatever is in them, a [Reader] holds at most a
-// record and a buffer in memory, and does not trust a length that it is told.
+// Files come from anywhere. Whatever is in them, a [Reader] holds at most one
+// record and one buffer in memory, and trusts no length that a file states.
 package capture
 
 import (
@@ -18,51 +18,41 @@ import (
 
 // Packet is an IP packet, or as much of it as was captured.
 type Packet struct {
-	Time    time.Time
-	In      string // the interface that it came in by, "" if that is not known or it was sent
-	Data    []byte // from the IP header on; valid until the next Read, checksums may be 0
-	Path    Path
-	Verdict Verdict
+	Time time.Time
+	In   string // the interface it arrived on; "" if unknown, or if it was sent
+	Data []byte // from the IP header on; valid until the next Read, checksums may be 0
+	Path Path
+	// Accepted reports that the firewall that logged it let it in, as the prefix
+	// "[UFW ALLOW] " says. Captures do not tell.
+	Accepted bool
 }
 
-// Path is the way of a packet through the host, as far as a file tells it.
+// Path is the direction of a packet, as far as the file tells it.
 type Path uint8
 
-// The ways of packets.
+// The directions of packets.
 const (
 	PathUnknown Path = iota
-	Received         // addressed to this host's link address: for itself, or to be forwarded
+	Received         // sent to this host's link address: for the host itself, or to be forwarded
 	Sent             // by this host
 	Forwarded        // through this host
-	Elsewhere        // a broadcast, a multicast, or for another host of the link
+	Elsewhere        // a broadcast, a multicast, or for another host on the link
 )
 
-// Verdict is what the firewall of then did with a packet, as the prefix of a
-// line of the log says. Captures do not tell.
-type Verdict uint8
-
-// The verdicts.
-const (
-	VerdictUnknown Verdict = iota
-	Dropped                // as "[UFW BLOCK] " says
-	Accepted               // as "[UFW ALLOW] " says
-)
-
-// MaxDisorder is how far back time may go from one packet to the next. Several
-// queues of a card are in disorder by milliseconds, and local time, which most
-// logs have, goes back by an hour once a year.
+// MaxDisorder is how far back time may go from one packet to the next. The
+// queues of a network card are out of step by milliseconds, and local time,
+// which most logs use, goes back by an hour once a year.
 const MaxDisorder = 2 * time.Hour
 
-// ErrDisorder means that the time of a record is long before that of the one
-// before it: a clock was set, or files were joined in the wrong order.
+// ErrDisorder means that a record is much older than the one before it: a clock
+// was set, or files were joined in the wrong order.
 var ErrDisorder = errors.New("packets are out of order")
 
-// DamageError says that one record of a file cannot be used. Reading goes on
-// behind it.
+// DamageError reports a record that cannot be used. Reading continues after it.
 type DamageError struct {
 	File   string
 	Line   int   // of a log, or 0
-	Offset int64 // where the record begins, in what is in the file after gzip
+	Offset int64 // where the record begins, after decompression
 	Err    error
 }
 
@@ -77,21 +67,21 @@ func position(file string, line int, offset int64) string {
 }
 
 // format reads the records of one kind of file. Its errors are io.EOF, damage
-// if reading can go on, or else what ends it.
+// if reading can continue, and anything else if it cannot.
 type format interface {
 	read(p *Packet) error
 }
 
-// damage is an error of one record.
+// damage is an error that concerns one record only.
 type damage struct{ error }
 
 func (d damage) Unwrap() error { return d.error }
 
 func damagef(format string, args ...any) error { return damage{fmt.Errorf(format, args...)} }
 
-// Read returns the next IP packet; what is none is passed over. The error is
-// io.EOF at the end, and a *[DamageError] if one record cannot be used: the next
-// Read goes on behind it. After any other error there is no more. Times do not
+// Read returns the next IP packet, and skips everything else. The error is
+// io.EOF at the end, and a *[DamageError] if a record cannot be used; the next
+// Read continues after that record. Any other error is final. Times do not
 // decrease, except after a DamageError that is [ErrDisorder].
 func (r *Reader) Read() (Packet, error) {
 	if r.err != nil {
@@ -116,7 +106,7 @@ func (r *Reader) Read() (Packet, error) {
 	return Packet{}, r.err
 }
 
-// order has time stand still where it would go back a little.
+// order makes time stand still where it would go back a little.
 func (r *Reader) order(p *Packet) error {
 	back := r.last.Sub(p.Time)
 	switch {

@@ -12,7 +12,7 @@ import (
 	"github.com/portmon/portmon/internal/text"
 )
 
-// maxPrefix is how long the kernel lets the prefix of a line be.
+// maxPrefix is the longest prefix of a line that the kernel allows.
 const maxPrefix = 128
 
 // entry is a packet as the kernel logs it (net/netfilter/nf_log_syslog.c):
@@ -20,20 +20,20 @@ const maxPrefix = 128
 //	PREFIX IN=eth0 OUT= MAC=… SRC=… DST=… LEN=40 TOS=0x00 PREC=0x00 TTL=239 ID=1 PROTO=TCP SPT=1 DPT=23 WINDOW=1024 RES=0x00 SYN URGP=0
 type entry struct {
 	src, dst netip.Addr
-	protocol *protocol // nil until its name was read
+	protocol *protocol // nil until its name has been read
 	field    [numFields]uint32
 	flags    byte   // of TCP
 	offset   uint16 // of a fragment
 	dontFrag bool
 	moreFrag bool
-	whole    bool // the last field of the protocol's header was there
-	absent   bool // there was no such header, or a part of one, as of a fragment
+	whole    bool // the last field of the protocol's header was present
+	absent   bool // the kernel had no such header, or a part of one, as in a fragment
 
-	in   string // kept, as most lines have the same
+	in   string // kept between lines, because most have the same
 	data [60]byte
 }
 
-// The numbers of a line that become parts of headers.
+// The numeric fields of a line that become parts of headers.
 const (
 	lengthField = iota
 	tosField
@@ -54,7 +54,7 @@ const (
 	numFields
 )
 
-// number says where a number belongs, and how many bits it has.
+// number says which field a number belongs to, and how many bits it has.
 type number struct{ field, bits int }
 
 var addressNumbers = map[string]number{
@@ -65,7 +65,7 @@ var addressNumbers = map[string]number{
 // protocol is a protocol whose header the kernel logs.
 type protocol struct {
 	number  byte
-	last    string // the field at the end of each line, without which it was cut
+	last    string // the field at the end of each line; without it, the line was cut off
 	numbers map[string]number
 }
 
@@ -88,23 +88,23 @@ var protocols = map[string]*protocol{
 
 var tcpFlags = map[string]byte{"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16, "URG": 32, "ECE": 64, "CWR": 128}
 
-// parse reads what the kernel says, which need not be about a packet: the error
-// is errNotIP then. Data of the packet is valid until the next parse.
+// parse parses a message from the kernel. The error is errNotIP if the message
+// is not about a packet. The data of the packet is valid until the next parse.
 func (e *entry) parse(message []byte, p *Packet) error {
 	prefix, fields := splitPrefix(message)
 	if fields == nil || bytes.Contains(prefix, []byte("[UFW AUDIT")) || bytes.HasPrefix(prefix, []byte("TRACE: ")) {
-		// What ufw audits it has not decided yet, and what it blocks has another
-		// line. What iptables traces has a line for each rule.
+		// ufw audits packets before it decides, and logs those that it blocks
+		// again. iptables traces a packet once for each rule.
 		return errNotIP
 	}
 	*e = entry{in: e.in, data: e.data}
-	p.Verdict = verdictOf(prefix)
+	p.Accepted = saysAccepted(prefix)
 	var in, out, mac []byte
 	for len(fields) > 0 {
 		var word []byte
 		word, fields = cut(fields)
 		if e.protocol != nil && len(word) > 0 && word[0] == '[' {
-			break // of the packet that an ICMP error is about
+			break // the packet that an ICMP error quotes
 		}
 		key, value, isField := bytes.Cut(word, []byte("="))
 		switch {
@@ -135,8 +135,8 @@ func (e *entry) parse(message []byte, p *Packet) error {
 	return nil
 }
 
-// splitPrefix returns what stands before "IN=… OUT=", and that and the rest, or
-// nothing if there is no such thing.
+// splitPrefix returns what precedes "IN=… OUT=", and the fields from there on,
+// which are nil if there are none.
 func splitPrefix(message []byte) (prefix, fields []byte) {
 	for at := 0; ; at += len("IN=") {
 		i := bytes.Index(message[at:min(len(message), maxPrefix+len("IN="))], []byte("IN="))
@@ -150,26 +150,26 @@ func splitPrefix(message []byte) (prefix, fields []byte) {
 	}
 }
 
-// verdictOf says what a prefix means. Administrators choose prefixes; these
-// words are in those of ufw, firewalld, Shorewall, csf, OpenWrt and most guides.
-// What lets in must stand alone, unlike in "DISALLOWED" and "NOT-ALLOWED".
-func verdictOf(prefix []byte) Verdict {
+// saysAccepted reports whether a prefix says that the packet was let in.
+// Administrators choose prefixes; these words are in those of ufw, firewalld,
+// Shorewall, csf, OpenWrt and most guides. Those of acceptance must stand
+// alone, unlike in "DISALLOWED" and "NOT-ALLOWED".
+func saysAccepted(prefix []byte) (accepted bool) {
 	upper := bytes.ToUpper(prefix)
 	for _, word := range []string{"BLOCK", "DROP", "REJECT", "DENY", "DENIED"} {
 		if bytes.Contains(upper, []byte(word)) {
-			return Dropped
+			return false
 		}
 	}
-	verdict := VerdictUnknown
 	for word := range bytes.FieldsFuncSeq(upper, func(r rune) bool { return r < 'A' || r > 'Z' }) {
 		switch string(word) {
 		case "NOT", "NO":
-			return VerdictUnknown
+			return false
 		case "ALLOW", "ALLOWED", "ACCEPT", "ACCEPTED":
-			verdict = Accepted
+			accepted = true
 		}
 	}
-	return verdict
+	return accepted
 }
 
 func (e *entry) setFlag(word []byte) {
@@ -183,7 +183,7 @@ func (e *entry) setFlag(word []byte) {
 		e.dontFrag = true
 	case string(word) == "MF":
 		e.moreFrag = true
-	case string(word) == "INCOMPLETE" && e.protocol != nil: // before that, it is about fragments
+	case string(word) == "INCOMPLETE" && e.protocol != nil: // before the protocol, it is about fragments
 		e.absent = true
 	default:
 		e.flags |= tcpFlags[string(word)]
@@ -222,7 +222,7 @@ func (e *entry) set(key, value []byte) (err error) {
 	if !ok {
 		return nil
 	}
-	base := 0 // "0x" is hexadecimal
+	base := 0 // hexadecimal after "0x"
 	if number.field == flowField || number.field == idField {
 		base = 10
 	}
@@ -231,7 +231,7 @@ func (e *entry) set(key, value []byte) (err error) {
 	return errors.Unwrap(err)
 }
 
-// address reads an address. Those of a line have no zone.
+// address parses an address. Those in a line have no zone.
 func address(b []byte) (netip.Addr, error) {
 	a, err := netip.ParseAddr(string(b))
 	if err != nil || a.Zone() != "" {
@@ -261,8 +261,8 @@ func (e *entry) setPath(p *Packet, in, out, mac []byte) error {
 	return nil
 }
 
-// encode writes the headers. Those of the protocol are left out where the kernel
-// had none.
+// encode writes the headers, except that of the protocol if the kernel had
+// none.
 func (e *entry) encode() []byte {
 	b := e.data[:0]
 	f := &e.field
@@ -310,8 +310,8 @@ const ipv6HeaderLen = 40
 
 var be = binary.BigEndian
 
-// deviceName returns the name of an interface, or "" if there can be none of
-// that name (dev_valid_name).
+// deviceName returns the name of an interface, or "" if none can have that name
+// (dev_valid_name).
 func deviceName(b []byte) string {
 	if len(b) >= unix.IFNAMSIZ || bytes.ContainsFunc(b, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '/' }) {
 		return ""

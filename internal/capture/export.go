@@ -7,9 +7,9 @@ import (
 	"io"
 )
 
-// export reads what `journalctl -o export` prints
-// (systemd.io/JOURNAL_EXPORT_FORMATS): lines with fields, and an empty line
-// behind each entry. A value that is not text has its length before it.
+// export reads the output of `journalctl -o export`
+// (systemd.io/JOURNAL_EXPORT_FORMATS): a line for each field, and an empty line
+// after each entry. A value that is not text is preceded by its length.
 type export struct {
 	in      *source
 	entry   entry
@@ -57,8 +57,8 @@ func (f *export) read(p *Packet) error {
 	}
 }
 
-// binary returns a value that has its length before it and a line's end behind,
-// unless it is longer than a line may be.
+// binary returns a value that is preceded by its length and followed by a
+// newline, or nil if it is longer than a line may be.
 func (f *export) binary() ([]byte, error) {
 	b, err := f.in.peek(8)
 	if err != nil {

@@ -28,7 +28,7 @@ func read(t *testing.T, content string) (all []string) {
 		p, err := whole.Read()
 		q, again := pieces.Read()
 		if err != nil && (again == nil || err.Error() != again.Error()) || err == nil && again != nil ||
-			string(p.Data) != string(q.Data) || !p.Time.Equal(q.Time) || p.In != q.In || p.Path != q.Path || p.Verdict != q.Verdict {
+			string(p.Data) != string(q.Data) || !p.Time.Equal(q.Time) || p.In != q.In || p.Path != q.Path || p.Accepted != q.Accepted {
 			t.Fatalf("read %d: %+v, %v; in pieces %+v, %v", n, p, err, q, again)
 		}
 		switch {

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// link finds the IP packet in a frame, and sets what the header of the frame
-// says of it. The error is errNotIP, or damage.
+// link finds the IP packet in a frame, and records what the frame's header says
+// about it. The error is errNotIP, or damage.
 type link func(frame []byte, p *Packet) error
 
 var (
@@ -17,14 +17,15 @@ var (
 	errShort = damagef("a frame that ends within its header")
 )
 
-// linkOf returns how to read a type of link (www.tcpdump.org/linktypes.html).
+// linkOf returns the function that reads a link type
+// (www.tcpdump.org/linktypes.html).
 func linkOf(linkType uint32) (link, error) {
 	switch linkType {
 	case 0, 108: // NULL, LOOP
 		return loopback, nil
 	case 1: // ETHERNET
 		return ethernet, nil
-	case 12, 14, 101, 228, 229: // RAW, by the numbers of several systems, IPV4, IPV6
+	case 12, 14, 101, 228, 229: // RAW, as several systems number it, IPV4, IPV6
 		return func(frame []byte, p *Packet) error { return p.setIP(frame, 0) }, nil
 	case 113: // LINUX_SLL
 		return cooked, nil
@@ -34,8 +35,8 @@ func linkOf(linkType uint32) (link, error) {
 	return nil, fmt.Errorf("a capture of link type %d is not read: capture Ethernet, raw IP, or Linux's \"any\"", linkType)
 }
 
-// loopback has the number of an address family, which differs between systems,
-// in either byte order.
+// loopback frames begin with the number of an address family, which differs
+// between systems, in either byte order.
 func loopback(b []byte, p *Packet) error {
 	if len(b) < 4 {
 		return errShort
@@ -60,7 +61,7 @@ func ethernet(b []byte, p *Packet) error {
 // isGroup reports whether a link address is a broadcast or a multicast.
 func isGroup(mac []byte) bool { return mac[0]&1 != 0 }
 
-// cooked is what Linux writes for the device "any".
+// cooked frames are what Linux writes for the device "any".
 func cooked(b []byte, p *Packet) error {
 	if len(b) < 16 {
 		return errShort
@@ -91,7 +92,7 @@ func (p *Packet) setCooked(packetType, hardware uint16) {
 	}
 }
 
-// setProtocol passes over VLAN tags.
+// setProtocol finds the packet behind VLAN tags.
 func (p *Packet) setProtocol(protocol uint16, b []byte) error {
 	for {
 		switch protocol {
@@ -110,7 +111,7 @@ func (p *Packet) setProtocol(protocol uint16, b []byte) error {
 	}
 }
 
-// setIP takes a packet of the given version, or of either if that is 0.
+// setIP takes a packet of the given version; 0 stands for either.
 func (p *Packet) setIP(b []byte, version byte) error {
 	if len(b) == 0 {
 		return errShort

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// log reads lines of syslog, of dmesg and of journalctl, which may be mixed.
+// log reads lines of syslog, dmesg and journalctl, which may be mixed.
 type log struct {
 	in    *source
 	clock clock
@@ -43,12 +43,12 @@ func (f *log) read(p *Packet) error {
 	}
 }
 
-// source4 is in every line about a packet.
+// source4 occurs in every line about a packet.
 var source4 = []byte(" SRC=")
 
-// fromKernel returns what the kernel says in a line, behind the name of the host
-// and of the kernel. Nobody else is believed: what a stranger gives for a name
-// to log in with is in the same files.
+// fromKernel returns the kernel's message in a line, without the name of the
+// host and "kernel:" before it. Lines of other programs do not count: they
+// quote strangers, as in the name of a failed login.
 func fromKernel(b []byte, bare bool) ([]byte, bool) {
 	_, behindHost := cut(b)
 	name, message := cut(behindHost)
@@ -62,7 +62,7 @@ func fromKernel(b []byte, bare bool) ([]byte, bool) {
 	default:
 		return nil, false
 	}
-	if len(message) > 0 && message[0] == '[' { // the kernel's own time, which may stand behind that of syslog
+	if len(message) > 0 && message[0] == '[' { // the kernel's own time, which may follow that of syslog
 		if i := bytes.IndexByte(message[:min(len(message), 24)], ']'); i > 0 {
 			if _, err := sinceEpoch(bytes.TrimLeft(message[1:i], " ")); err == nil {
 				message = bytes.TrimPrefix(message[i+1:], []byte(" "))
@@ -72,7 +72,7 @@ func fromKernel(b []byte, bare bool) ([]byte, bool) {
 	return message, true
 }
 
-// cut returns the first word of b, and what is behind the blank after it.
+// cut returns the first word of b, and what follows the space after it.
 func cut(b []byte) (word, rest []byte) {
 	if i := bytes.IndexByte(b, ' '); i >= 0 {
 		return b[:i], b[i+1:]
@@ -80,8 +80,8 @@ func cut(b []byte) (word, rest []byte) {
 	return b, nil
 }
 
-// journalObject returns the object of a line that journalctl prints as json,
-// json-sse or json-seq, or nil.
+// journalObject returns the JSON object in a line of journalctl's json,
+// json-sse or json-seq output, or nil if there is none.
 func journalObject(line []byte) []byte {
 	line = bytes.TrimPrefix(bytes.TrimPrefix(line, []byte("data: ")), []byte("\x1e"))
 	if len(line) > 0 && line[0] == '{' {
@@ -102,8 +102,8 @@ func (f *log) journal(p *Packet, object []byte) error {
 	return f.entry.journal(p, fields.Time, fields.Transport, []byte(fields.Message))
 }
 
-// journal takes the packet out of an entry of the journal. That the kernel wrote
-// it is in a field that nobody else can set.
+// journal takes the packet from a journal entry. Only entries of the kernel
+// count: their transport is in a field that clients cannot set.
 func (e *entry) journal(p *Packet, micros, transport string, message []byte) error {
 	if transport != "kernel" {
 		return errNotIP

@@ -53,7 +53,10 @@ func readAll(t testing.TB, content string) []string {
 // describe says what another decoder sees in a packet.
 func describe(p Packet) string {
 	path := [...]string{"?", "received", "sent", "forwarded", "elsewhere"}[p.Path]
-	verdict := [...]string{"", ", dropped", ", accepted"}[p.Verdict]
+	verdict := ""
+	if p.Accepted {
+		verdict = ", accepted"
+	}
 	s := fmt.Sprintf("%s %s %s%s:", p.Time.UTC().Format("2006-01-02T15:04:05.999999"), p.In, path, verdict)
 	kind := layers.LayerTypeIPv4
 	if p.Data[0]>>4 == 6 {
@@ -123,10 +126,10 @@ var lines = []struct{ name, line, want string }{
 }
 
 func TestLines(t *testing.T) {
-	const dropped = "eth0 received, dropped: " + syn
+	const received = "eth0 received: " + syn
 	for _, tt := range lines {
-		if got := readAll(t, tt.line+"\n"); len(got) != 1 || got[0] != tt.want+" "+dropped {
-			t.Errorf("%s: %q\n%q\nwant %s %s", tt.name, tt.line, got, tt.want, dropped)
+		if got := readAll(t, tt.line+"\n"); len(got) != 1 || got[0] != tt.want+" "+received {
+			t.Errorf("%s: %q\n%q\nwant %s %s", tt.name, tt.line, got, tt.want, received)
 		}
 	}
 }
@@ -138,21 +141,21 @@ var fields = []struct{ line, want string }{
 	{"net-fw_ACCEPT: " + synFields, "eth0 received, accepted: " + syn},
 	{"NOT-ALLOWED: " + synFields, "eth0 received: " + syn},
 	{"DISALLOWED " + synFields, "eth0 received: " + syn},
-	{"[UFW LIMIT BLOCK] " + synFields, "eth0 received, dropped: " + syn},
-	{"FINAL_REJECT: " + synFields, "eth0 received, dropped: " + syn},
-	{"Shorewall:net-fw:DROP:" + synFields, "eth0 received, dropped: " + syn},
-	{"Firewall: *TCP_IN Blocked* " + synFields, "eth0 received, dropped: " + syn},
-	{"iptables denied: " + synFields, "eth0 received, dropped: " + syn},
+	{"[UFW LIMIT BLOCK] " + synFields, "eth0 received: " + syn},
+	{"FINAL_REJECT: " + synFields, "eth0 received: " + syn},
+	{"Shorewall:net-fw:DROP:" + synFields, "eth0 received: " + syn},
+	{"Firewall: *TCP_IN Blocked* " + synFields, "eth0 received: " + syn},
+	{"iptables denied: " + synFields, "eth0 received: " + syn},
 	{"IN=x OUT-" + synFields, "eth0 received: " + syn},
 	{"[UFW BLOCK] IN=eth0 OUT= MAC=52:54:00:12:34:56:52:54:00:65:43:21:08:00 SRC=192.0.2.7 DST=203.0.113.10 LEN=52 TOS=0x08 PREC=0x20 TTL=48 ID=1 DF PROTO=TCP SPT=443 DPT=50000 SEQ=4294967295 ACK=7 WINDOW=65535 RES=0x00 ECE URG ACK PSH RST FIN URGP=0 OPT (0101080A) UID=0 GID=0 MARK=0x1 ",
-		"eth0 received, dropped: 192.0.2.7 > 203.0.113.10, length 52, tos 0x28, ttl 48, id 1, DF+0, TCP 443 > 50000, seq 4294967295, ack 7, window 65535, ECE URG ACK PSH RST FIN"},
+		"eth0 received: 192.0.2.7 > 203.0.113.10, length 52, tos 0x28, ttl 48, id 1, DF+0, TCP 443 > 50000, seq 4294967295, ack 7, window 65535, ECE URG ACK PSH RST FIN"},
 	{"[UFW BLOCK] IN=eth0 OUT= MAC=ff:ff:ff:ff:ff:ff:52:54:00:65:43:21:08:00 SRC=0.0.0.0 DST=255.255.255.255 LEN=328 TOS=0x00 PREC=0x00 TTL=64 ID=0 PROTO=UDP SPT=68 DPT=67 LEN=308 ",
-		"eth0 elsewhere, dropped: 0.0.0.0 > 255.255.255.255, length 328, tos 0x0, ttl 64, id 0, +0, UDP 68 > 67, 308 bytes"},
+		"eth0 elsewhere: 0.0.0.0 > 255.255.255.255, length 328, tos 0x0, ttl 64, id 0, +0, UDP 68 > 67, 308 bytes"},
 	{"IN=eth0 OUT= MACSRC=52:54:00:65:43:21 MACDST=33:33:00:00:00:01 MACPROTO=0800 " + synFields[strings.Index(synFields, "SRC="):], "eth0 elsewhere: " + syn},
 	{"[UFW BLOCK] IN=eth0 OUT=docker0 MAC=52:54:00:12:34:56:52:54:00:65:43:21:08:00 SRC=192.0.2.7 DST=172.17.0.2 LEN=60 TOS=0x00 PREC=0x00 TTL=53 ID=7 DF PROTO=TCP SPT=40000 DPT=5432 WINDOW=64240 RES=0x00 SYN URGP=0 ",
-		"eth0 forwarded, dropped: 192.0.2.7 > 172.17.0.2, length 60, tos 0x0, ttl 53, id 7, DF+0, TCP 40000 > 5432, seq 0, ack 0, window 64240, SYN"},
+		"eth0 forwarded: 192.0.2.7 > 172.17.0.2, length 60, tos 0x0, ttl 53, id 7, DF+0, TCP 40000 > 5432, seq 0, ack 0, window 64240, SYN"},
 	{"[UFW BLOCK] IN= OUT=eth0 SRC=203.0.113.10 DST=192.0.2.7 LEN=40 TOS=0x00 PREC=0x00 TTL=64 ID=0 DF PROTO=TCP SPT=22 DPT=40000 WINDOW=0 RES=0x00 ACK RST URGP=0 ",
-		" sent, dropped: 203.0.113.10 > 192.0.2.7, length 40, tos 0x0, ttl 64, id 0, DF+0, TCP 22 > 40000, seq 0, ack 0, window 0, ACK RST"},
+		" sent: 203.0.113.10 > 192.0.2.7, length 40, tos 0x0, ttl 64, id 0, DF+0, TCP 22 > 40000, seq 0, ack 0, window 0, ACK RST"},
 	{"IN=eth0 OUT= MAC= SRC=192.0.2.7 DST=203.0.113.10 LEN=84 TOS=0x00 PREC=0x00 TTL=53 ID=9 DF PROTO=ICMP TYPE=8 CODE=0 ID=77 SEQ=3 ",
 		"eth0 received: 192.0.2.7 > 203.0.113.10, length 84, tos 0x0, ttl 53, id 9, DF+0, ICMPv4 type 8, code 0, id 77, seq 3"},
 	// An ICMP error quotes another packet, which is not this one.
@@ -165,7 +168,7 @@ var fields = []struct{ line, want string }{
 	{"IN=eth0 OUT= MAC=01:00:5e:00:00:01:52:54:00:65:43:21:08:00 SRC=192.0.2.1 DST=224.0.0.1 LEN=32 TOS=0x00 PREC=0xC0 TTL=1 ID=0 DF PROTO=2 ",
 		"eth0 elsewhere: 192.0.2.1 > 224.0.0.1, length 32, tos 0xc0, ttl 1, id 0, DF+0, IGMP"},
 	{"[UFW BLOCK] IN=eth0 OUT= MAC=52:54:00:12:34:56:52:54:00:65:43:21:86:dd SRC=2001:0db8:0000:0000:0000:0000:0000:0007 DST=2001:0db8:0001:0000:0000:0000:0000:0010 LEN=60 TC=40 HOPLIMIT=56 FLOWLBL=123456 PROTO=TCP SPT=1234 DPT=23 WINDOW=64800 RES=0x00 SYN URGP=0 ",
-		"eth0 received, dropped: 2001:db8::7 > 2001:db8:1::10, length 20, class 0x28, ttl 56, flow 0x1e240, TCP 1234 > 23, seq 0, ack 0, window 64800, SYN"},
+		"eth0 received: 2001:db8::7 > 2001:db8:1::10, length 20, class 0x28, ttl 56, flow 0x1e240, TCP 1234 > 23, seq 0, ack 0, window 64800, SYN"},
 	{"IN=eth0 OUT= MAC= SRC=2001:0db8:0000:0000:0000:0000:0000:0007 DST=2001:0db8:0001:0000:0000:0000:0000:0010 LEN=1280 TC=0 HOPLIMIT=56 FLOWLBL=0 OPT ( FRAG:0 INCOMPLETE ID:00000001 ) PROTO=UDP SPT=53 DPT=4000 LEN=2000 ",
 		"eth0 received: 2001:db8::7 > 2001:db8:1::10, length 1240, class 0x0, ttl 56, flow 0x0, UDP 53 > 4000, 2000 bytes"},
 	{"IN=eth0 OUT= MAC= SRC=fe80:0000:0000:0000:0000:0000:0000:0001 DST=ff02:0000:0000:0000:0000:0000:0000:0001 LEN=104 TC=0 HOPLIMIT=255 FLOWLBL=0 PROTO=ICMPv6 TYPE=134 CODE=0 ",
@@ -221,10 +224,10 @@ func TestDamagedLines(t *testing.T) {
 		{replace("PROTO=TCP", "PROTO=TCQ"), "a packet that is logged with PROTO=TCQ: not a protocol"},
 		{replace("IN=eth0", "IN=\x1b]0;x"), `a packet of the interface "\x1b]0;x"`},
 		{replace("IN=eth0", "IN=a_name_of_16_byte"), `a packet of the interface "a_name_of_16_byte"`},
-		{"2026-01-09T14:13:26 host kernel: " + synFields, "no time that is known at the beginning of the line"},
-		{"9999-01-09T14:13:26Z host kernel: " + synFields, "no time that is known at the beginning of the line"},
-		{"Jan 32 14:13:26 host kernel: " + synFields, "no time that is known at the beginning of the line"},
-		{"kernel: " + synFields, "no time that is known at the beginning of the line"},
+		{"2026-01-09T14:13:26 host kernel: " + synFields, "no recognised time at the beginning of the line"},
+		{"9999-01-09T14:13:26Z host kernel: " + synFields, "no recognised time at the beginning of the line"},
+		{"Jan 32 14:13:26 host kernel: " + synFields, "no recognised time at the beginning of the line"},
+		{"kernel: " + synFields, "no recognised time at the beginning of the line"},
 		{`{"MESSAGE":"` + synFields, "an entry of the journal: unexpected end of JSON input"},
 		{`{"_TRANSPORT":"kernel","__REALTIME_TIMESTAMP":"9223372036854775807","MESSAGE":" SRC="}`, `an entry of the journal with the time "9223372036854775807"`},
 		{strings.Repeat("x", maxLine), "a line of 65537 bytes, more than the 65536 that are read"},

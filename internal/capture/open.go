@@ -19,12 +19,12 @@ type Reader struct {
 	size   int64
 	in     *source
 	format format
-	packet Packet // here rather than on the heap, anew each time
+	packet Packet // kept here, so that Read need not allocate one
 	last   time.Time
 	err    error
 }
 
-// Open opens a file of any kind that this package reads, which may be a pipe.
+// Open opens a file of any kind that this package reads. It may be a pipe.
 func Open(path string) (*Reader, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -50,12 +50,12 @@ func Open(path string) (*Reader, error) {
 // Close closes the file.
 func (r *Reader) Close() error { return r.file.Close() }
 
-// Progress returns how many bytes of the file were read, and how many it had
-// when it was opened, or 0 if it is a pipe.
+// Progress returns how many bytes of the file have been read, and the size that
+// it had when it was opened, or 0 for a pipe.
 func (r *Reader) Progress() (read, size int64) { return r.raw.n, r.size }
 
-// newReader recognises the kind of file by its first bytes. The time of its last
-// change is when the last line of a log was written.
+// newReader recognises the kind of file by its first bytes. changed is when the
+// file was last modified, that is, when the last line of a log was written.
 func newReader(name string, file io.Reader, changed time.Time) (*Reader, error) {
 	r := &Reader{name: name, raw: &counter{Reader: file}}
 	buffered := bufio.NewReaderSize(r.raw, 64<<10)
@@ -77,7 +77,7 @@ func newReader(name string, file io.Reader, changed time.Time) (*Reader, error) 
 }
 
 func recognise(in *source, changed time.Time) (format, error) {
-	switch magic, _ := in.buf.Peek(4); { // and no more, as a pipe may have no more yet
+	switch magic, _ := in.buf.Peek(4); { // no more, because a pipe may not have more yet
 	case isPcap(magic):
 		return newPcap(in)
 	case string(magic) == ngMagic:
@@ -98,13 +98,13 @@ func recognise(in *source, changed time.Time) (format, error) {
 			return log, nil
 		}
 	}
-	if len(head) == 0 { // as logs are that were rotated a moment ago
+	if len(head) == 0 { // a log that was rotated a moment ago
 		return log, nil
 	}
 	return nil, fmt.Errorf("neither a capture (pcap, pcapng) nor a log with times: it begins with %q", head[:min(len(head), 16)])
 }
 
-// counter counts what was read.
+// counter counts the bytes that are read.
 type counter struct {
 	io.Reader
 	n int64
@@ -118,24 +118,25 @@ func (c *counter) Read(b []byte) (int, error) {
 
 const (
 	maxLine    = 64 << 10
-	maxRecord  = 256 << 10 // what tcpdump and Wireshark take for the longest packet
+	maxRecord  = 256 << 10 // the longest packet that tcpdump and Wireshark accept
 	bufferSize = 2 * maxRecord
 )
 
 var errCut = errors.New("the file ends within this record")
 
-// source hands out records of a file without copying them, and knows where they
-// begin.
+// source hands out the records of a file without copying them, and keeps track
+// of where they begin.
 type source struct {
 	buf   *bufio.Reader
-	start int64 // where the record begins that is being read
-	next  int64 // where the next one does
-	line  int   // which line of a log that is
-	cut   bool  // the end was not the end of a record
+	start int64 // where the record that is being read begins
+	next  int64 // where the next one begins
+	line  int   // the number of the line, in a log
+	cut   bool  // the file ended within a record
 }
 
-// peek returns the next n bytes, at most bufferSize. If there is nothing more it
-// returns io.EOF; if there is less, the rest is passed over and it is damage.
+// peek returns the next n bytes, at most bufferSize, without consuming them. At
+// the end it returns io.EOF; if fewer than n are left, it discards them and
+// reports damage.
 func (s *source) peek(n int) ([]byte, error) {
 	b, err := s.buf.Peek(n)
 	if err != nil {
@@ -148,7 +149,7 @@ func (s *source) peek(n int) ([]byte, error) {
 	return b, nil
 }
 
-// skip passes over n bytes.
+// skip discards n bytes.
 func (s *source) skip(n int) error {
 	skipped, err := s.buf.Discard(n)
 	s.next += int64(skipped)
@@ -158,8 +159,9 @@ func (s *source) skip(n int) error {
 	return nil
 }
 
-// cutOff says what it means that a record ends with an error: a file that was
-// cut, also before gzip's own end, is damaged at one place, and then at its end.
+// cutOff returns the error for a record that ends too early. A file that was
+// truncated, perhaps within its gzip stream, is damaged once and then at its
+// end.
 func (s *source) cutOff(err error) error {
 	switch {
 	case err != io.EOF && err != io.ErrUnexpectedEOF:
@@ -171,8 +173,8 @@ func (s *source) cutOff(err error) error {
 	return damage{errCut}
 }
 
-// readLine returns the next line without its end. One that is longer than
-// maxLine is passed over, and is damage.
+// readLine returns the next line without its line ending. It skips a line
+// longer than maxLine, and reports that as damage.
 func (s *source) readLine() ([]byte, error) {
 	s.start = s.next
 	s.line++

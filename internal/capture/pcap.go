@@ -8,18 +8,18 @@ import (
 
 // The formats are those of draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng.
 // gopacket's pcapgo is not used: its errors do not say where in the file they
-// are, it bounds a record by what the file itself says and the interfaces of a
-// file not at all, and it would add 2 MB to the program.
+// occurred, it bounds a record only by what the file itself states and the
+// number of interfaces not at all, and it would add 2 MB to the program.
 const (
 	pcapHeaderLen   = 24
 	pcapRecordLen   = 16
 	magicMicro      = 0xa1b2c3d4
 	magicNano       = 0xa1b23c4d
 	pcapMajor       = 2
-	linkTypeOfField = 0xffff // the rest is about checksums of frames
+	linkTypeOfField = 0xffff // the other bits describe frame checksums
 )
 
-// pcap reads the format of libpcap: a header, then records without any mark by
+// pcap reads the format of libpcap: a header, then records, with no mark by
 // which to find the next one.
 type pcap struct {
 	in    *source
@@ -48,8 +48,8 @@ func isPcap(head []byte) bool {
 	return order != nil
 }
 
-// newPcap does not look at the snap length of the header: many programs write a
-// wrong one, and it would bound nothing.
+// newPcap ignores the snap length in the header: many programs write a wrong
+// one, and it would bound nothing.
 func newPcap(in *source) (*pcap, error) {
 	b, err := in.peek(pcapHeaderLen)
 	if err != nil {
@@ -92,6 +92,6 @@ func (f *pcap) read(p *Packet) error {
 		if err := f.link(b[pcapRecordLen:], p); err != errNotIP {
 			return err
 		}
-		*p = Packet{} // what a frame says that is passed over
+		*p = Packet{} // without what the skipped frame said
 	}
 }

@@ -27,11 +27,11 @@ const (
 
 	blockFrame    = 12 // type, length, and the length again at the end
 	maxBlock      = 1 << 30
-	maxInterfaces = 4096 // of a section; more would be an attack on memory
+	maxInterfaces = 4096 // of a section, to bound memory
 	maxSeconds    = 1 << 33
 )
 
-// pcapng reads blocks, each of which has its length at both ends.
+// pcapng reads blocks. Each has its length at both ends.
 type pcapng struct {
 	in         *source
 	order      binary.ByteOrder
@@ -40,8 +40,8 @@ type pcapng struct {
 
 type ngInterface struct {
 	name   string
-	link   link   // nil if it is not read
-	unit   uint64 // how many make a second
+	link   link   // nil if its packets are not read
+	unit   uint64 // units of its clock in a second
 	offset int64  // seconds
 }
 
@@ -70,8 +70,8 @@ func (f *pcapng) read(p *Packet) error {
 	}
 }
 
-// block returns the type of the next block and what is in it. Of blocks that are
-// too long for packets there is nothing in it.
+// block returns the type and the body of the next block. The body of one that
+// is too long to hold a packet is skipped.
 func (f *pcapng) block() (uint32, []byte, error) {
 	f.in.start = f.in.next
 	b, err := f.in.peek(blockFrame)
@@ -141,7 +141,7 @@ func (f *pcapng) addInterface(b []byte) error {
 	return nil
 }
 
-// unitOf returns how many units make a second: a power of 2 or of 10.
+// unitOf returns the units in a second, a power of 2 or of 10.
 func unitOf(resolution byte) (uint64, bool) {
 	exponent := resolution & 0x7f
 	if resolution&0x80 != 0 {
@@ -154,7 +154,7 @@ func unitOf(resolution byte) (uint64, bool) {
 	return unit, exponent < 20
 }
 
-// packet takes the packet out of a block.
+// packet takes the packet from a block.
 func (f *pcapng) packet(p *Packet, kind uint32, b []byte) error {
 	const header = 20
 	switch {
@@ -196,8 +196,8 @@ func (f *pcapng) packet(p *Packet, kind uint32, b []byte) error {
 	return nil
 }
 
-// setFlags takes the direction of a packet, and how it was addressed, unless
-// the frame has told.
+// setFlags sets the direction of a packet from its flags, unless the frame has
+// told it.
 func (p *Packet) setFlags(flags uint32) {
 	switch {
 	case p.Path != PathUnknown:
@@ -220,7 +220,7 @@ func (i *ngInterface) time(t uint64) (time.Time, error) {
 	return time.Unix(int64(seconds)+i.offset, int64(nanoseconds)), nil
 }
 
-// options goes through the options of a block, as far as they are whole.
+// options yields the options of a block, as far as they are complete.
 func (f *pcapng) options(b []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		for len(b) >= 4 {

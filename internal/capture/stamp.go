@@ -7,29 +7,28 @@ import (
 	"time"
 )
 
-// clock reads the times at the beginning of lines.
+// clock parses the times at the beginning of lines.
 type clock struct {
 	changed time.Time      // when the last line was written, as far as is known
 	zone    *time.Location // of times that name none
-	boot    time.Time      // when the kernel's own clock began, once it is needed
+	boot    time.Time      // when the kernel's own clock started, once that is needed
 }
 
-// stamped is a line whose time is known.
+// stamped is a line whose time has been parsed.
 type stamped struct {
 	time time.Time
-	rest []byte // what is behind the time
-	bare bool   // what the kernel says comes next, as dmesg prints it
+	rest []byte // what follows the time
+	bare bool   // the kernel's message comes next, as in the output of dmesg
 }
 
-var errNoTime = errors.New("no time that is known at the beginning of the line")
+var errNoTime = errors.New("no recognised time at the beginning of the line")
 
-// Times of other years are faults, and too far from 1970 to be counted in
-// nanoseconds.
+// Times outside these years are faults, and might not fit in nanoseconds since
+// 1970.
 const firstYear, lastYear = 1970, 2200
 
-// parse reads the time of a line: of files of syslog (RFC 3164, RFC 3339), of
-// what journalctl prints (short and its variants), of dmesg and of OpenWrt's
-// logread.
+// parse parses the time of a line, in the forms of syslog files (RFC 3164, RFC
+// 3339), journalctl (short and its variants), dmesg and OpenWrt's logread.
 func (c *clock) parse(line []byte) (stamped, error) {
 	if i := bytes.IndexByte(line[:min(len(line), 5)], '>'); i > 0 && line[0] == '<' {
 		line = line[i+1:] // the priority
@@ -48,7 +47,7 @@ func (c *clock) parse(line []byte) (stamped, error) {
 			s.time, err = sinceEpoch(word)
 			break
 		}
-		s.bare = bytes.IndexByte(word, ',') >= 0 // dmesg writes a comma, all others a point
+		s.bare = bytes.IndexByte(word, ',') >= 0 // dmesg writes a comma, everything else a point
 		if s.time, err = time.ParseInLocation("2006-01-02T15:04:05Z07:00", string(word), c.zone); err != nil {
 			s.time, err = time.ParseInLocation("2006-01-02T15:04:05Z0700", string(word), c.zone)
 		}
@@ -67,8 +66,7 @@ func (c *clock) parse(line []byte) (stamped, error) {
 	return s, nil
 }
 
-// words reads a time of n words, of which a day of one digit has two blanks
-// before it.
+// words parses a time of n words. A day of one digit has two spaces before it.
 func (c *clock) words(line []byte, n int, layout string) (stamped, error) {
 	end, inWord := 0, false
 	for ; end < min(len(line), 40); end++ {
@@ -88,9 +86,9 @@ func (c *clock) words(line []byte, n int, layout string) (stamped, error) {
 	return stamped{time: t, rest: line[end+1:]}, err
 }
 
-// bracket reads the times of dmesg, "[   20.696792] " and "[Sat May  7 14:13:26 2022] ".
-// The first of a file whose times count from boot is taken for the time at
-// which the file was written.
+// bracket parses the times of dmesg, "[   20.696792] " and
+// "[Sat May  7 14:13:26 2022] ". If they count from boot, the first one in the
+// file is taken for the time at which the file was written.
 func (c *clock) bracket(line []byte) (stamped, error) {
 	i := bytes.IndexByte(line[:min(len(line), 40)], ']')
 	if i < 0 {
@@ -109,7 +107,7 @@ func (c *clock) bracket(line []byte) (stamped, error) {
 	return s, nil
 }
 
-// sinceEpoch reads seconds with microseconds, "1651932806.123456".
+// sinceEpoch parses seconds with microseconds, "1651932806.123456".
 func sinceEpoch(word []byte) (time.Time, error) {
 	whole, fraction, ok := bytes.Cut(word, []byte("."))
 	seconds, err := strconv.ParseUint(string(whole), 10, 33)
@@ -120,8 +118,8 @@ func sinceEpoch(word []byte) (time.Time, error) {
 	return time.Unix(int64(seconds), int64(micros)*1000), err
 }
 
-// withYear gives a time the last year in which it was not after the file was
-// changed. That takes December before January to the year before, without any
+// withYear gives a time the last year in which it is not after the file's last
+// change. So December before January falls into the year before, without any
 // memory of other lines. A day is allowed for other time zones.
 func (c *clock) withYear(t time.Time) time.Time {
 	latest := c.changed.Add(24 * time.Hour).In(c.zone)

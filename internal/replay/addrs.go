@@ -12,8 +12,8 @@ type Certainty uint8
 
 // The certainties.
 const (
-	Certain   Certainty = iota // they were named, or the file has them
-	Guessed                    // they are those that have to do with most others
+	Certain   Certainty = iota // they were given, or the file has them
+	Guessed                    // they are those that talk to the most others
 	Uncertain                  // there were too few others to tell
 )
 
@@ -29,23 +29,23 @@ func (r *Replay) certainty() Certainty {
 	return Guessed
 }
 
-// manyPeers tell who is who.
+// manyPeers is how many peers show that an address is the host's.
 const manyPeers = 3
 
 func isUnicast(a netip.Addr) bool {
 	return !a.IsMulticast() && !a.IsUnspecified() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
-// peer is what an address has had from another one, SYNs, and what became of
-// them.
+// peer counts the SYNs that an address has had from another one, and the
+// answers.
 type peer struct{ asked, refused, accepted int }
 
-// scanned reports whether the other one scans: too few of its SYNs were accepted
-// for those of a client.
+// scanned reports whether the other address scans: fewer of its SYNs were
+// accepted than a client's would be.
 func (p *peer) scanned() bool { return max(p.asked, p.refused) > 2*p.accepted }
 
-// findAddrs looks for the addresses of the host among the first packets: those
-// that have to do with most others, or were scanned. Who scans is none.
+// findAddrs finds the addresses of the host among the first packets: those that
+// talk to the most others, or were scanned. A scanner's address is none.
 func (r *Replay) findAddrs() {
 	peers := make(map[netip.Addr]map[netip.Addr]*peer)
 	of := func(a, b netip.Addr) *peer {

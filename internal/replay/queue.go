@@ -9,38 +9,38 @@ import (
 )
 
 const (
-	// held is how many packets are held back: a kernel answers long before that.
+	// held is how many packets are held back. A kernel answers long before that.
 	held = 1 << 12
-	// maxHeaders is what is kept of each: the headers of an ICMP error, and of
-	// the packet that it is about.
+	// maxHeaders is how many bytes of each are kept: enough for the headers of an
+	// ICMP error and of the packet that it is about.
 	maxHeaders = 192
-	// maxStray is how many packets in a row may be taken for some whose time is
-	// wrong. Before more of them, the clock has been set.
+	// maxStray is how many packets in a row may have a wrong time. If there are
+	// more, the clock has been set.
 	maxStray = 16
-	// maxShift keeps times within what nanoseconds can count.
+	// maxShift keeps times within the range of nanoseconds.
 	maxShift = int64(100 * 365 * 24 * time.Hour)
 )
 
-// queued is a packet that waits until its answer was seen.
+// queued is a packet that waits until its answer has been seen.
 type queued struct {
-	now     int64
-	in      string
-	path    capture.Path
-	verdict capture.Verdict
-	length  uint16
-	data    [maxHeaders]byte
+	now      int64
+	in       string
+	path     capture.Path
+	accepted bool
+	length   uint16
+	data     [maxHeaders]byte
 }
 
 func (q *queued) bytes() []byte { return q.data[:q.length] }
 
-// queue is a ring of packets. Its places are counted from the first packet on.
+// queue is a ring of packets, numbered from the first packet on.
 type queue struct {
 	ring              [held]queued
-	next, ahead, last int // to be looked at, to be learnt from, to be filled
+	next, ahead, last int // to be evaluated, to be learned from, to be filled
 	packet            machine.Packet
 	now               int64
-	shift             int64 // how far the clock was set back so far
-	disorder          int   // packets before the time of those before
+	shift             int64 // how far the clock has been set back so far
+	disorder          int   // packets that are earlier than the one before them
 }
 
 func (r *queue) at(i int) *queued { return &r.ring[i%held] }
@@ -66,15 +66,15 @@ func (r *queue) add(p *capture.Packet) bool {
 	}
 	r.now = max(r.now, now)
 	q := r.at(r.last)
-	q.now, q.in, q.path, q.verdict = r.now, p.In, p.Path, p.Verdict
+	q.now, q.in, q.path, q.accepted = r.now, p.In, p.Path, p.Accepted
 	q.length = uint16(copy(q.data[:], p.Data))
 	r.last++
 	return true
 }
 
-// goBack deals with time that goes back by far. A few packets before have come
-// from the future: they are taken back from there. Behind more of them, time goes
-// on from where it is.
+// goBack handles a long step back in time. If only a few packets were ahead,
+// their times were wrong, and become that of the packet behind them. If they
+// were many, the clock was set, and time goes on from where it is.
 func (r *queue) goBack(now int64) {
 	first := r.last
 	for first > r.next && first >= r.last-maxStray && r.at(first-1).now > now {

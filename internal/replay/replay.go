@@ -1,9 +1,9 @@
-// Package replay says what portmon's table would have done with packets that
-// were captured: it hands them to package machine, one machine for each setting
-// that is compared, and sums up what becomes of them.
+// Package replay says what portmon's table would have done with captured
+// packets. It passes them to package machine, one machine for each of the
+// settings that are compared, and counts the verdicts.
 //
 // Memory is bounded whatever comes: by the sizes of the sets, and by limits on
-// what is learnt of the host and remembered of sources.
+// what is learned about the host and remembered of sources.
 package replay
 
 import (
@@ -13,19 +13,17 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/portmon/portmon/internal/capture"
 	"github.com/portmon/portmon/internal/machine"
 	"github.com/portmon/portmon/ruleset"
 )
 
-// Config says what is replayed.
+// Config says how packets are replayed.
 type Config struct {
 	Spec ruleset.Spec
-	// Open are ports on which programs listen, whatever the captures show.
+	// Open lists ports on which programs listen, whatever the captures show.
 	Open []Port
-	// Host are the addresses of the host, if they are known.
+	// Host lists the addresses of the host, if they are known.
 	Host []netip.Addr
 }
 
@@ -39,16 +37,16 @@ type Port struct {
 type Setting struct {
 	ScanPorts int // 0 is off
 	BanTime   []time.Duration
-	Current   bool // it is that of the configuration
+	Current   bool // it is the one of the configuration
 }
 
-// comparedPorts are the values of Scan.Ports that are compared with that of the
-// configuration: from the strictest to none.
+// comparedPorts are the values of Scan.Ports that are compared with the
+// configured one, the strictest first; 0 is off.
 var comparedPorts = []int{1, 3, 5, 10, 0}
 
-// Settings returns what is compared with a configuration, which comes first:
-// other numbers of ports, each with the first step of the ladder for all bans,
-// with the whole ladder, and without its first step.
+// Settings returns the settings that are compared, the configured one first:
+// several numbers of ports, each with the first step of the ladder for all
+// bans, with the whole ladder, and without its first step.
 func Settings(spec ruleset.Spec) (all []Setting) {
 	ports := comparedPorts
 	if !slices.Contains(ports, spec.Scan.Ports) {
@@ -65,7 +63,8 @@ func Settings(spec ruleset.Spec) (all []Setting) {
 	return all
 }
 
-// CompareScanPorts orders numbers of ports, the strictest first: 0 is off.
+// CompareScanPorts orders numbers of ports, the strictest first and 0, which is
+// off, last.
 func CompareScanPorts(a, b int) int { return cmp.Compare(uint(a-1), uint(b-1)) }
 
 func ladders(whole []time.Duration) [][]time.Duration {
@@ -82,23 +81,30 @@ func btoi(b bool) int {
 	return 0
 }
 
-// Replay is a replay at work.
+// Replay is a replay in progress.
 type Replay struct {
 	spec     ruleset.Spec
 	settings []Setting
 	machines []*machine.Machine
 	host     *machine.Host
-	named    bool // the addresses of the host are
-	found    int  // addresses that have to do with many others
-	assumed  int  // addresses of which less is known
+	bits     [2][]int // lengths of the prefixes that may be banned, of IPv4 and IPv6
+	named    bool     // the addresses of the host were given
+	found    int      // addresses that talk to many others
+	assumed  int      // addresses that are less certain
 	queue    queue
 	tally    tally
 }
 
-// New returns a replay of which the machines know all expressions of the table.
-// The table drops what it would drop, even if the configuration observes.
+// New returns a replay. It fails if an expression of the table cannot be
+// evaluated. The table enforces, even if the configuration says to observe.
 func New(c Config) (*Replay, error) {
-	r := &Replay{spec: c.Spec, settings: Settings(c.Spec)}
+	r := &Replay{spec: c.Spec, settings: Settings(c.Spec), bits: [2][]int{{32}, {128, c.Spec.Prefix6}}}
+	if c.Spec.Subnet4 > 0 {
+		r.bits[0] = append(r.bits[0], 24)
+	}
+	if c.Spec.Subnet6 > 0 {
+		r.bits[1] = append(r.bits[1], 48)
+	}
 	for _, s := range r.settings {
 		spec := c.Spec
 		spec.Scan.Ports, spec.BanTime, spec.Observe = s.ScanPorts, s.BanTime, false
@@ -120,25 +126,24 @@ func New(c Config) (*Replay, error) {
 	return r, nil
 }
 
-// Add takes the next packet, in the order of time. Its data may change
-// afterwards.
+// Add takes the next packet, in order of time. Its data may change afterwards.
 func (r *Replay) Add(p *capture.Packet) {
 	for !r.queue.add(p) {
 		r.next()
 	}
 }
 
-// Finish takes what is still held back.
+// Finish evaluates the packets that are still held back.
 func (r *Replay) Finish() {
 	for r.queue.len() > 0 {
 		r.next()
 	}
 }
 
-// lookAhead is how long an answer of the host may come after what it answers.
+// lookAhead is how late an answer of the host may come.
 const lookAhead = int64(time.Second)
 
-// next looks at the packet that has waited longest.
+// next evaluates the packet that has waited longest.
 func (r *Replay) next() {
 	if !r.tally.started {
 		if !r.named {
@@ -155,7 +160,7 @@ func (r *Replay) next() {
 	r.queue.drop()
 }
 
-// learn notes what a packet that comes soon says about the host.
+// learn notes what a packet that is yet to be evaluated says about the host.
 func (r *Replay) learn(q *queued) {
 	var p machine.Packet
 	if !p.Parse(q.bytes()) {
@@ -166,14 +171,14 @@ func (r *Replay) learn(q *queued) {
 		r.host.Answers = true
 		r.host.Learn(&p)
 	case capture.Received:
-		if s, ok := p.Service(); ok && q.verdict == capture.Accepted && p.Opens() {
-			r.host.Listen(s, true) // a firewall lets it in, and logs it
+		if s, ok := p.Service(); ok && q.accepted && p.Opens() {
+			r.host.Listen(s, true) // the firewall let it in, and logged that
 		}
 	}
 }
 
-// way returns the way of a packet through the host. Where the file does not say
-// it, the destination is taken for an address of the host, unless those are named.
+// way returns the direction of a packet. Where the file does not say it, the
+// destination is taken for an address of the host, unless those were given.
 func (r *Replay) way(q *queued, p *machine.Packet) capture.Path {
 	local := p.Dst
 	switch q.path {
@@ -203,7 +208,7 @@ func (r *Replay) way(q *queued, p *machine.Packet) capture.Path {
 	return q.path
 }
 
-// pass takes a packet through the host.
+// pass takes a packet through the host and counts what becomes of it.
 func (r *Replay) pass(q *queued) {
 	p := &r.queue.packet
 	p.Now, p.In = q.now, q.in
@@ -221,10 +226,10 @@ func (r *Replay) pass(q *queued) {
 		return
 	}
 	service, ok := p.Service()
-	unwanted := ok && p.Opens() && r.host.IsLocal(p.Dst) && !r.host.Listens(service)
-	verdicts := r.host.Receive(p)
-	if p.Established() && p.Payload() > 0 && p.Proto == unix.IPPROTO_TCP && r.host.Listens(service) {
-		r.tally.visit(p.Src, r.spec.Prefix6, service)
+	listens := r.host.Listens(service)
+	if p.BearsData() && listens {
+		r.tally.visit(p.Src, r.bits[btoi(p.Src.Is6())], service)
 	}
-	r.tally.count(q.now, p, unwanted, verdicts)
+	unwanted := ok && p.Opens() && r.host.IsLocal(p.Dst) && !listens
+	r.tally.count(q.now, p, unwanted, r.host.Receive(p))
 }

@@ -166,35 +166,55 @@ func TestLadder(t *testing.T) {
 	}
 }
 
-// TestFalseAlarm has a visitor who also touches a trap.
+// TestFalseAlarm has visitors who also touch a trap: before they use a service or
+// after, alone or beside others of their subnet.
 func TestFalseAlarm(t *testing.T) {
-	s := newScene(t, nil)
-	for i, src := range []string{"198.51.100.1", "198.51.100.2", "2001:db8:7:7::1"} {
-		dst := host4
-		if netip.MustParseAddr(src).Is6() {
-			dst = host6
-		}
-		open := syn(src, dst, 443)
-		s.exchange(open, true)
-		if i == 1 { // who only scans
-			s.exchange(syn(src, dst, 23), false)
-			continue
-		}
-		ack := open
-		ack.Flags = netnstest.FlagACK
-		s.send(ack, capture.PathUnknown, time.Millisecond)
-		ack.Flags, ack.Payload = netnstest.FlagACK|netnstest.FlagPSH, []byte("GET / HTTP/1.0\r\n\r\n")
-		s.send(ack, capture.PathUnknown, time.Millisecond)
-		s.exchange(syn(src, dst, 23), false)
+	s := newScene(t, func(c *Config) { c.Spec.Subnet4 = 2 })
+	trap := func(src string, dst netip.Addr) { s.exchange(syn(src, dst, 23), false) }
+	visit := func(src string, dst netip.Addr) {
+		p := syn(src, dst, 443)
+		s.exchange(p, true)
+		p.Flags = netnstest.FlagACK
+		s.send(p, capture.PathUnknown, time.Millisecond)
+		p.Flags, p.Payload = netnstest.FlagACK|netnstest.FlagPSH, []byte("GET / HTTP/1.0\r\n\r\n")
+		s.send(p, capture.PathUnknown, time.Millisecond)
 	}
+	visit("198.51.100.1", host4)
+	trap("198.51.100.1", host4)
+	visit("2001:db8:7:7::1", host6)
+	trap("2001:db8:7:7::1", host6)
+	trap("198.51.101.2", host4)
+	visit("198.51.101.2", host4)
+	s.exchange(syn("198.51.102.3", host4, 443), true) // a scanner: it sends nothing
+	trap("198.51.102.3", host4)
+	trap("203.0.113.4", host4)
+	trap("203.0.113.5", host4)
+	visit("203.0.113.6", host4)
 	r := s.result()
-	for source, want := range map[string]int{"198.51.100.1/32": 1, "198.51.100.2/32": 0, "2001:db8:7:7::/64": 1} {
+	for source, want := range map[string]int{
+		"198.51.100.1/32": 1, "2001:db8:7:7::/64": 1, "198.51.101.2/32": 1, "198.51.102.3/32": 0, "203.0.113.0/24": 1,
+	} {
 		if o := r.offender(t, source); o.Visits != want || want > 0 && o.VisitPort != 443 {
 			t.Errorf("%s: %d visits, last to port %d, want %d to 443", source, o.Visits, o.VisitPort, want)
 		}
 	}
-	if st := r.Settings[0]; st.Visitors != 2 || !st.Current {
-		t.Errorf("%d offenders have used a service, want 2", st.Visitors)
+	if st := r.Settings[0]; st.Visitors != 4 || !st.Current {
+		t.Errorf("%d offenders have used a service, want 4", st.Visitors)
+	}
+}
+
+// TestInterfaces has packets of which only those of loopback name the interface,
+// as in a capture of the device "any".
+func TestInterfaces(t *testing.T) {
+	s := newScene(t, nil)
+	b, err := syn("127.0.0.1", netip.MustParseAddr("127.0.0.1"), 23).AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Add(&capture.Packet{Time: start, Data: b, Path: capture.Received, In: "lo"})
+	s.send(syn("203.0.113.1", host4, 23), capture.Received, time.Second)
+	if s.result().Interfaces {
+		t.Error("interfaces are said to be known")
 	}
 }
 
@@ -234,31 +254,35 @@ func TestOffendersOfOtherSettings(t *testing.T) {
 	}
 }
 
-// TestDaysOfClockChange has days of 23 and 25 hours, each of which begins at
-// midnight.
+// TestDaysOfClockChange has days of 23 and 25 hours, and one without a midnight.
 func TestDaysOfClockChange(t *testing.T) {
-	zone, err := time.LoadLocation("Europe/Berlin")
-	if err != nil {
-		t.Skip(err)
-	}
 	local := time.Local
-	time.Local = zone
 	defer func() { time.Local = local }()
-	for _, first := range []time.Time{time.Date(2026, 3, 22, 0, 30, 0, 0, zone), time.Date(2026, 10, 18, 0, 30, 0, 0, zone)} {
+	for _, tt := range []struct {
+		zone  string
+		month time.Month
+		day   int
+	}{{"Europe/Berlin", 3, 22}, {"Europe/Berlin", 10, 18}, {"America/Havana", 3, 1}} {
+		zone, err := time.LoadLocation(tt.zone)
+		if err != nil {
+			t.Skip(err)
+		}
+		time.Local = zone
 		var line timeline
 		for day := range 14 {
-			for _, hour := range []int{0, 23} {
-				at := time.Date(first.Year(), first.Month(), first.Day()+day, hour, 30, 0, 0, zone)
+			for _, hour := range []int{1, 23} {
+				at := time.Date(2026, tt.month, tt.day+day, hour, 30, 0, 0, zone)
 				line.add(at.UnixNano(), moment{unwanted: 1})
 			}
 		}
 		moments := line.moments()
 		if len(moments) != 14 {
-			t.Fatalf("%d parts, want 14 days", len(moments))
+			t.Fatalf("%s: %d parts, want 14 days", tt.zone, len(moments))
 		}
 		for day, m := range moments {
-			if want := time.Date(first.Year(), first.Month(), first.Day()+day, 0, 0, 0, 0, zone); !m.Start.Equal(want) || m.Unwanted != 2 {
-				t.Errorf("%d SYNs from %v on, want 2 from %v on", m.Unwanted, m.Start, want)
+			first := time.Date(2026, tt.month, tt.day+day, 1, 0, 0, 0, zone) // there is no midnight in Havana on 8 March
+			if m.Start.Day() != first.Day() || m.Start.Hour() > 0 && !m.Start.Equal(first) || m.Unwanted != 2 {
+				t.Errorf("%s: %d SYNs from %v on, want 2 from %v on", tt.zone, m.Unwanted, m.Start, first)
 			}
 		}
 	}
@@ -369,7 +393,7 @@ func FuzzReplay(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte, now int64, how uint8, in string) {
 		for range 3 {
-			r.Add(&capture.Packet{Time: time.Unix(0, now), In: in, Data: b, Path: capture.Path(how % 6), Verdict: capture.Verdict(how / 64)})
+			r.Add(&capture.Packet{Time: time.Unix(0, now), In: in, Data: b, Path: capture.Path(how % 6), Accepted: how&64 > 0})
 		}
 		r.Finish()
 		if res := r.Result(); res.Settings[0].Dropped > res.Packets {

@@ -8,16 +8,15 @@ import (
 
 	"github.com/portmon/portmon/internal/machine"
 	"github.com/portmon/portmon/nftset"
-	"github.com/portmon/portmon/ruleset"
 )
 
 // Result is what a replay has found.
 type Result struct {
 	From, To time.Time
 	Packets  int
-	Ignored  int // no IP packets, or fragments of one
-	Disorder int // packets that came before the one before them
-	// Interfaces reports that the files say by which interfaces packets came.
+	Ignored  int // packets that are not IP, or fragments
+	Disorder int // packets that are earlier than the one before them
+	// Interfaces reports that the files say on which interfaces packets arrived.
 	Interfaces bool
 	// Answers reports that packets of the host were among them, which show where
 	// programs listen.
@@ -27,7 +26,7 @@ type Result struct {
 	Services  []machine.Service // on which programs listen
 	Unwanted  int               // SYNs to closed ports
 	Kinds     []KindCount
-	Offenders []Offender // who was banned most often first
+	Offenders []Offender // those banned most often first
 	Unlisted  int        // bans of offenders that there was no room for
 	Settings  []SettingResult
 	Width     time.Duration // of a moment
@@ -35,7 +34,7 @@ type Result struct {
 	Sets      []SetResult
 }
 
-// KindCount is how many bans of a kind there were.
+// KindCount is the number of bans of a kind.
 type KindCount struct {
 	Kind
 	Count int
@@ -49,8 +48,8 @@ type Offender struct {
 	First, Last time.Time
 	Proto       uint8
 	Port        uint16 // of the last offence
-	// Visits is how many segments with data it sent to a service of the host, the
-	// last time to VisitPort: if there are any, its ban may be a false alarm.
+	// Visits is how many segments with data it sent to services of the host, the
+	// last one to VisitPort. If there are any, its ban may be a false alarm.
 	Visits    int
 	VisitPort uint16
 }
@@ -64,19 +63,19 @@ type SettingResult struct {
 	Visitors        int // offenders that also used services
 }
 
-// Moment is what happened in a part of the time.
+// Moment is what happened in one part of the time.
 type Moment struct {
 	Start                   time.Time
 	Unwanted, Dropped, Bans int
 }
 
-// SetResult is how many elements a set had at a time, at most.
+// SetResult is the most elements that a set held at a time.
 type SetResult struct {
 	Name         string
 	Size, Needed int
 }
 
-// Result returns what was found. It is called last.
+// Result returns what was found. It is called last, after Finish.
 func (r *Replay) Result() *Result {
 	t := &r.tally
 	out := &Result{
@@ -129,6 +128,3 @@ func (r *Replay) addOffenders(out *Result) {
 		return cmp.Or(b.Bans-a.Bans, b.Kind.Step-a.Kind.Step, a.First.Compare(b.First), a.Source.Addr().Compare(b.Source.Addr()))
 	})
 }
-
-// Causes of the bans that the packet path makes, in the order of a report.
-var Causes = []ruleset.Cause{ruleset.CauseTrap, ruleset.CauseScan, ruleset.CauseSubnet}

@@ -15,7 +15,7 @@ const (
 	maxVisitors  = 1 << 17
 )
 
-// tally is what is counted while packets pass.
+// tally is what is counted as packets pass.
 type tally struct {
 	started     bool
 	first, last int64 // when the first packet came, and the last
@@ -23,12 +23,12 @@ type tally struct {
 	ignored     int // packets that no rule sees
 	sent        int
 	unwanted    int  // SYNs to ports on which nobody listens
-	interfaces  bool // of some packets the interface is known
+	interfaces  bool // the interface of some packets is known
 
 	settings  []settingTally
 	bans      map[Kind]int // by the configuration
 	offenders map[netip.Addr]*offender
-	others    map[netip.Addr]uint32 // whom other settings ban, a bit for each
+	others    map[netip.Addr]uint32 // the sources that other settings ban, a bit for each setting
 	unlisted  int                   // bans of offenders that there was no room for
 	visitors  map[netip.Addr]visits
 	timeline  timeline
@@ -55,7 +55,7 @@ type offender struct {
 	prefixLen   int
 }
 
-// visits are how often a source sent data to services of the host.
+// visits counts how often a source sent data to services of the host.
 type visits struct {
 	segments uint32
 	port     uint16 // of the last
@@ -74,35 +74,27 @@ func (t *tally) see(q *queued, way capture.Path) {
 	}
 	t.last = q.now
 	t.packets++
-	t.interfaces = t.interfaces || q.in != ""
+	t.interfaces = t.interfaces || q.in != "" && q.in != "lo" // which even captures of "any" tell
 	if way == capture.Sent {
 		t.sent++
 	}
 }
 
-// visit notes that a source has sent data to a service. It may be banned by its
-// address or by its network, so that both are noted.
-func (t *tally) visit(src netip.Addr, prefix6 int, s machine.Service) {
-	t.noteVisit(src, s)
-	if src.Is6() {
-		t.noteVisit(network(src, prefix6), s)
+// visit notes that a source has sent data to a service. A ban may be of any of
+// the prefixes of these lengths, the longest first.
+func (t *tally) visit(src netip.Addr, bits []int, s machine.Service) {
+	var last netip.Addr
+	for _, n := range bits {
+		p, _ := src.Prefix(n) // n is of a valid Spec
+		v, ok := t.visitors[p.Addr()]
+		if p.Addr() != last && (ok || len(t.visitors) < maxVisitors) {
+			t.visitors[p.Addr()] = visits{v.segments + 1, s.Port()}
+		}
+		last = p.Addr()
 	}
 }
 
-func (t *tally) noteVisit(a netip.Addr, s machine.Service) {
-	v, ok := t.visitors[a]
-	if !ok && len(t.visitors) >= maxVisitors {
-		return
-	}
-	t.visitors[a] = visits{v.segments + 1, s.Port()}
-}
-
-func network(a netip.Addr, bits int) netip.Addr {
-	p, _ := a.Prefix(bits) // bits are of a valid Spec
-	return p.Addr()
-}
-
-// count notes what became of a packet that came in.
+// count notes what became of a packet that arrived.
 func (t *tally) count(now int64, p *machine.Packet, unwanted bool, verdicts []machine.Verdict) {
 	t.unwanted += btoi(unwanted)
 	for i := range verdicts {
@@ -152,7 +144,7 @@ func (t *tally) ban(now int64, setting int, p *machine.Packet, v *machine.Verdic
 	o.prefixLen = prefixLen(v.Ban, role, p.Src)
 }
 
-// prefixLen returns how many bits of a source the key of a ban stands for.
+// prefixLen returns how many bits of a source the key of a ban covers.
 func prefixLen(key nftset.Key, role ruleset.Role, src netip.Addr) int {
 	switch {
 	case role == ruleset.RoleSubnet && src.Is4():
@@ -162,5 +154,5 @@ func prefixLen(key nftset.Key, role ruleset.Role, src netip.Addr) int {
 	case key.Addr() == src:
 		return src.BitLen()
 	}
-	return 0 // by that of the configuration
+	return 0 // the prefix length of the configuration
 }

@@ -1,20 +1,24 @@
 package replay
 
-import "time"
+import (
+	"time"
+
+	"github.com/portmon/portmon/internal/text"
+)
 
 // maxMoments bounds a timeline, so that it fits a screen.
 const maxMoments = 32
 
-// widths are how long the parts of a timeline may be.
+// widths are the possible lengths of the parts of a timeline.
 var widths = []time.Duration{
 	time.Second, 10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour,
 	7 * 24 * time.Hour, 28 * 24 * time.Hour, 364 * 24 * time.Hour, 3640 * 24 * time.Hour, 36400 * 24 * time.Hour,
 }
 
-// timeline counts by time: in parts that become longer as more time passes.
+// timeline counts by time, in parts that become longer as more time passes.
 type timeline struct {
-	width  int   // in widths
-	start  int64 // by the clock that people read, as if that were UTC
+	width  int   // index into widths
+	start  int64 // by the local clock, as if that were UTC
 	zone   int64 // how far that clock was ahead of UTC when the first packet came
 	counts []moment
 }
@@ -27,11 +31,12 @@ func (m *moment) add(o moment) {
 	m.bans += o.bans
 }
 
-// bySeason is the first width whose parts follow the change to summer time and
-// back. Shorter ones have the clock that the first packet came by.
+// bySeason is the first width whose parts follow the local clock through the
+// changes to summer time and back. Shorter parts stay with the clock by which
+// the first packet came.
 const bySeason = 5
 
-// clock returns what the clock says that people read.
+// clock returns the time by the local clock.
 func (t *timeline) clock(now int64) int64 {
 	if t.width < bySeason {
 		return now + t.zone
@@ -65,7 +70,7 @@ func (t *timeline) addAt(clock int64, m moment) {
 	t.counts[i].add(m)
 }
 
-// widen makes the parts longer.
+// widen goes over to the next longer parts.
 func (t *timeline) widen() {
 	old := *t
 	t.width++
@@ -82,14 +87,13 @@ func (t *timeline) widen() {
 	}
 }
 
-// moments returns what was counted.
+// moments returns the counts.
 func (t *timeline) moments() (all []Moment) {
 	for i, m := range t.counts {
 		clock := t.start + int64(i)*int64(widths[t.width])
 		start := time.Unix(0, clock-t.zone)
 		if t.width >= bySeason {
-			u := time.Unix(0, clock).UTC()
-			start = time.Date(u.Year(), u.Month(), u.Day(), u.Hour(), 0, 0, 0, time.Local)
+			start = text.ClockTime(time.Unix(0, clock).UTC(), time.Local)
 		}
 		all = append(all, Moment{start, m.unwanted, m.dropped, m.bans})
 	}
