@@ -121,9 +121,9 @@ func (p *cli) makeReport(days int) (*overview.Report, error) {
 // carrierNAT is where providers give one address to many customers.
 var carrierNAT = netip.MustParsePrefix("100.64.0.0/10")
 
-// suspects returns what says why a source may be banned by mistake: it has a
-// connection to a service of this host, or is in a network that no stranger
-// comes from.
+// suspects returns a function that says why a source may be banned by mistake:
+// it has a connection to a service of this host, or is in a network from which
+// no strangers come.
 func suspects() func(netip.Prefix) string {
 	waiting, _ := listeners.Read("tcp")
 	connected, _ := listeners.Connected()
@@ -133,8 +133,8 @@ func suspects() func(netip.Prefix) string {
 	return suspectsAmong(connected)
 }
 
-// suspectsAmong is [suspects] for connections to services. Sources are many, and
-// connections too, so these are sorted and not gone through for each source.
+// suspectsAmong is [suspects] for given connections to services. It sorts them,
+// because there may be many of them and many sources.
 func suspectsAmong(connected []listeners.Socket) func(netip.Prefix) string {
 	address := func(s listeners.Socket) netip.Addr { return s.Peer.Addr().WithZone("") }
 	slices.SortFunc(connected, func(a, b listeners.Socket) int {
@@ -159,7 +159,7 @@ func suspectsAmong(connected []listeners.Socket) func(netip.Prefix) string {
 	}
 }
 
-// terminal returns what the terminal that data goes to can show.
+// terminal returns what standard output can show.
 func (p *cli) terminal() overview.Terminal {
 	styles := map[overview.Style]style{
 		overview.Heading: bold, overview.Drops: green, overview.NewOnes: yellow, overview.Returning: red, overview.Warning: red,
@@ -170,8 +170,7 @@ func (p *cli) terminal() overview.Terminal {
 	}
 }
 
-// writeHTML puts a page in the place of a file, which may be in a folder of
-// another user.
+// writeHTML replaces a file by a page. Its folder may belong to another user.
 func (p *cli) writeHTML(r *overview.Report, file string) error {
 	path, err := filepath.Abs(file)
 	if err != nil {

@@ -21,7 +21,7 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"percent": func(n, of uint64) int { return int(min(math.Round(float64(n)/float64(max(of, 1))*100), 100)) },
 }).Parse(pageText))
 
-// WriteHTML writes the report as a page, which loads nothing and runs nothing.
+// WriteHTML writes the report as a page that loads nothing and runs nothing.
 func (r *Report) WriteHTML(w io.Writer) error {
 	return pageTemplate.Execute(w, &htmlPage{
 		Report: r, Period: r.period(), Now: r.now(), Headline: r.headline(),
@@ -31,7 +31,7 @@ func (r *Report) WriteHTML(w io.Writer) error {
 	})
 }
 
-// htmlPage is what the template shows besides the report.
+// htmlPage is what the template shows.
 type htmlPage struct {
 	*Report
 	Period, Now    string
@@ -41,18 +41,18 @@ type htmlPage struct {
 	Map            []shade
 }
 
-// Clock writes a moment for people.
+// Clock writes a time for people.
 func (p *htmlPage) Clock(t time.Time) string { return t.In(p.zone).Format("2 Jan 2006 15:04") }
 
 // Left says how much of a ban is left.
 func (p *htmlPage) Left(s Source) string { return p.left(&s) }
 
-// Located reports whether it is known of any of the offenders where they are.
+// Located reports whether the place of any offender is known.
 func (p *htmlPage) Located() bool {
 	return slices.ContainsFunc(p.Offenders, func(s Source) bool { return s.Where() != "" })
 }
 
-// Zone is that of all moments on the page.
+// Zone returns the time zone of the page.
 func (p *htmlPage) Zone() string {
 	name, _ := p.Made.In(p.zone).Zone()
 	return name
@@ -64,19 +64,19 @@ type itemList struct {
 	Highest uint64
 }
 
-// List returns items with what their bars are measured by.
+// List returns items with the count that makes the longest bar.
 func (p *htmlPage) List(items []Item) itemList { return itemList{items, highestOf(items)} }
 
-// WeekX, WeekY and WeekText return where the chart of the week has an hour, a
-// day, and the name of that.
+// WeekX, WeekY and WeekText return the positions of an hour, a day and the name
+// of that day in the chart of the week.
 func (p *htmlPage) WeekX(hour int) int   { return 44 + hour*35 + hour*2/3 }
 func (p *htmlPage) WeekY(day int) int    { return 2 + day*24 }
 func (p *htmlPage) WeekText(day int) int { return 17 + day*24 }
 
-// Every returns the hours that have a label.
+// Every returns the hours that are labelled.
 func (p *htmlPage) Every() []int { return []int{0, 3, 6, 9, 12, 15, 18, 21} }
 
-// barChart is a chart of a column for each day.
+// barChart is a chart with a column for each day, or for a few.
 type barChart struct {
 	Unit          string
 	Width, Height int
@@ -89,14 +89,15 @@ type chartLine struct{ Y, Label string }
 
 type chartLabel struct{ X, Text string }
 
-// chartColumn is a day: of two values, the second stands on the first.
+// chartColumn is a column. If it has two values, the second stands on the
+// first.
 type chartColumn struct {
 	X, Width      string
 	Y, Height     string
 	Y2, Height2   string
 	Title         string
 	First, Second bool
-	Two           bool // there can be two values
+	Two           bool // the columns of the chart have two values
 }
 
 // px writes a length.
@@ -138,17 +139,20 @@ func (r *Report) barChart(height int, two bool, of func(*Day) [2]uint64) barChar
 	return c
 }
 
-// title says what happened on a day.
+// title says what happened on a day, or on a few.
 func (d *Day) title() string {
-	would := ""
+	const layout = "Mon 2 Jan"
+	days, would := d.at.Format(layout), ""
+	if d.end.After(d.at) {
+		days += " to " + d.end.Format(layout)
+	}
 	if d.WouldDrop > 0 {
 		would = ", " + number(d.WouldDrop) + " would be"
 	}
-	return fmt.Sprintf("%s: %s dropped%s, %s new, %s returning",
-		d.at.Format("Mon 2 Jan"), number(d.Dropped), would, number(d.New), number(d.Returning()))
+	return fmt.Sprintf("%s: %s dropped%s, %s new, %s returning", days, number(d.Dropped), would, number(d.New), number(d.Returning()))
 }
 
-// niceStep returns a round number that goes three to six times into n.
+// niceStep returns a round number, at most five of which make n.
 func niceStep(n uint64) uint64 {
 	step := uint64(1)
 	for unit := uint64(1); step*5 < n; unit *= 10 {
@@ -170,15 +174,15 @@ type weekDay struct {
 	Hours [24]shade
 }
 
-// shade is something that is the darker the more was counted.
+// shade is an area that is darker the more was counted.
 type shade struct {
 	land
 	Level int // 0 to 5
 	Title string
-	Dot   bool // it is too small to be seen otherwise
+	Dot   bool // the country is too small to be seen otherwise
 }
 
-// shadeOf returns how dark something is, so that small ones differ too.
+// shadeOf returns how dark an area is, so that small counts differ too.
 func shadeOf(n, highest uint64) int {
 	if n == 0 {
 		return 0
@@ -207,11 +211,12 @@ func (r *Report) weekChart() []weekDay {
 	return days
 }
 
-// worldMap returns the countries as they are to be drawn; none if none is known.
+// worldMap returns the countries in the order in which they are drawn; none if
+// no offender's country is known.
 func (r *Report) worldMap() (shades []shade) {
-	highest, all := uint64(0), uint64(0)
+	highest := uint64(0)
 	for code, n := range r.countries {
-		if all += n; country(code) != "" {
+		if country(code) != "" {
 			highest = max(highest, n)
 		}
 	}
@@ -225,7 +230,7 @@ func (r *Report) worldMap() (shades []shade) {
 		if n > 0 {
 			s.Title = fmt.Sprintf("%s: %s", l.Name, text.Plural(int(n), "offence"))
 		}
-		// A short outline is that of a small country.
+		// A small country has a short outline.
 		if s.Dot = len(l.Path) < 40; s.Dot && n > 0 {
 			dots = append(dots, s)
 		}

@@ -14,7 +14,7 @@ import (
 // Columns is how wide the page is.
 const Columns = 80
 
-// Style is how a part of the page is painted.
+// Style is how a part of the page is coloured.
 type Style int
 
 // The styles.
@@ -58,12 +58,12 @@ func (r *Report) WriteText(w io.Writer, t Terminal) error {
 	for _, line := range r.Unbanned() {
 		p.line(p.Paint(line, Warning))
 	}
-	title := "Packets dropped"
+	title := "Packets dropped %s"
 	if r.Total.Observed {
 		title += ", and those that " + p.Paint("would be", Returning)
 	}
 	p.chart(title, r.Days, func(d *Day) [2]uint64 { return [2]uint64{d.Dropped, d.WouldDrop} }, [2]Style{Drops, Returning}, 6)
-	p.chart(p.Paint("New", NewOnes)+" offenders, and offences by "+p.Paint("returning", Returning)+" ones", r.Days, func(d *Day) [2]uint64 {
+	p.chart("Offences %s, by "+p.Paint("new", NewOnes)+" and "+p.Paint("returning", Returning)+" offenders", r.Days, func(d *Day) [2]uint64 {
 		return [2]uint64{d.New, d.Returning()}
 	}, [2]Style{NewOnes, Returning}, 4)
 	p.bars("Ports", r.Ports, Drops)
@@ -100,8 +100,7 @@ func prefixed(prefix, s string) string {
 
 func (p *page) line(s string) { p.WriteString(strings.TrimRight(s, " ") + "\n") }
 
-// cut makes foreign text such as the terminal can show, of some characters at
-// most.
+// cut makes foreign text fit to be shown, with at most limit characters.
 func (p *page) cut(s string, limit int) string {
 	s = text.Shorten(text.Printable(s), limit)
 	if p.Unicode {
@@ -127,7 +126,7 @@ func (p *page) glyph(unicode, ascii string) string {
 	return ascii
 }
 
-// both writes what is to be on the left and on the right of a line, or of two.
+// both writes text at the left and at the right of a line, or on two lines.
 func (p *page) both(left, right string, as Style) {
 	left = p.cut(left, Columns-1)
 	gap := Columns - utf8.RuneCountInString(left) - len(right)
@@ -140,8 +139,9 @@ func (p *page) both(left, right string, as Style) {
 
 var eighths = []string{"", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"}
 
-// chart writes a column for each day, or for a few if they are many: of two
-// values, the second stands on the first.
+// chart writes a column for each day, or for a few if there are many. Of its
+// two values, the second stands on the first. The title says with %s what a
+// column is.
 func (p *page) chart(title string, days []Day, of func(*Day) [2]uint64, styles [2]Style, height int) {
 	const label, room = 6, Columns - 8
 	sums, per := grouped(days, room)
@@ -157,7 +157,7 @@ func (p *page) chart(title string, days []Day, of func(*Day) [2]uint64, styles [
 	if per > 1 {
 		unit = fmt.Sprintf("in %d days", per)
 	}
-	p.line("\n" + p.Paint(title, Heading) + " " + unit)
+	p.line("\n" + p.Paint(fmt.Sprintf(title, unit), Heading))
 	width := min(max(room/len(columns), 1), 6)
 	for row := height - 1; row >= 0; row-- {
 		line := fmt.Sprintf("%*s ", label, "")
@@ -185,8 +185,8 @@ func (p *page) chart(title string, days []Day, of func(*Day) [2]uint64, styles [
 	p.line(strings.Repeat(" ", label+2) + first)
 }
 
-// level returns how high a value is, in eighths of a line. What is not nothing
-// is seen.
+// level returns the height of a value in eighths of a line, at least 1 unless
+// the value is 0.
 func level(n, highest uint64, height int) int {
 	l := int(float64(n) / float64(highest) * float64(height) * 8)
 	if n > 0 {
@@ -195,7 +195,7 @@ func level(n, highest uint64, height int) int {
 	return l
 }
 
-// cell returns what a line of a chart has of a column.
+// cell returns the part of a column that is on one line of a chart.
 func (p *page) cell(c [2]uint64, highest uint64, row, height int) string {
 	full := min(max(level(c[0]+c[1], highest, height)-row*8, 0), 8)
 	switch {
@@ -209,7 +209,7 @@ func (p *page) cell(c [2]uint64, highest uint64, row, height int) string {
 	return "#"
 }
 
-// bar returns a horizontal bar of some columns at most.
+// bar returns a horizontal bar, at most columns wide.
 func (p *page) bar(n, highest uint64, columns int) string {
 	length := int(float64(n) / float64(max(highest, 1)) * float64(columns) * 8)
 	if n > 0 {
@@ -222,7 +222,7 @@ func (p *page) bar(n, highest uint64, columns int) string {
 	return strings.Repeat("█", length/8) + parts[length%8]
 }
 
-// highestOf returns the largest count, that of the rest aside.
+// highestOf returns the largest count, except that of the rest.
 func highestOf(items []Item) (n uint64) {
 	for _, it := range items {
 		if it.Name != stats.Other || len(items) == 1 {
@@ -232,7 +232,7 @@ func highestOf(items []Item) (n uint64) {
 	return n
 }
 
-// bars writes what was counted by name.
+// bars writes counts by name.
 func (p *page) bars(title string, items []Item, as Style) {
 	p.heading(title)
 	if len(items) == 0 {
@@ -243,7 +243,7 @@ func (p *page) bars(title string, items []Item, as Style) {
 	}
 }
 
-// item returns a line about what was counted by name.
+// item returns a line about a count.
 func (p *page) item(it Item, highest uint64, name, what, bar int, as Style) string {
 	drawn := ""
 	if it.Name != stats.Other {
@@ -253,7 +253,7 @@ func (p *page) item(it Item, highest uint64, name, what, bar int, as Style) stri
 		number(it.Count), p.Paint(drawn, as), strings.Repeat(" ", max(bar-utf8.RuneCountInString(drawn), 0)))
 }
 
-// twoBars writes what was counted by two kinds of names, beside each other.
+// twoBars writes counts by two kinds of names, side by side.
 func (p *page) twoBars(left string, lefts []Item, right string, rights []Item) {
 	if len(lefts)+len(rights) == 0 {
 		return

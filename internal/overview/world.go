@@ -6,16 +6,16 @@ import (
 	"sync"
 )
 
-// land is a country, or what belongs to none.
+// land is a country, or a territory that belongs to none.
 type land struct {
 	Code, Name string
 	X, Y       string // its middle
-	Path       string // of its outline; empty if it is too small to be seen
+	Path       string // its outline; empty if it is too small to be seen
 }
 
-// worldText has a line for each country: its code, name, middle and outline. The
-// outlines are those of Natural Earth, in the public domain, by its projection
-// and to a seven hundredth of the width.
+// worldText has a line for each country: its code, name, middle and outline.
+// The outlines are from Natural Earth, in the public domain, in its projection
+// and to a seven-hundredth of the width.
 //
 //go:embed world.tsv
 var worldText string
@@ -29,7 +29,7 @@ var world = sync.OnceValue(func() []land {
 	return lands
 })
 
-// country returns the name of a country; "" if it is not known.
+// country returns the name of a country, or "" if the code is not known.
 func country(code string) string {
 	for _, l := range world() {
 		if l.Code == code {
