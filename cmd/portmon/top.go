@@ -27,11 +27,10 @@ func topCommand(p *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "top",
 		Short: "show what happens, as it happens",
-		Long: `Top fills the terminal with what the table does: packets dropped each second,
-how full the sets are, and bans as they are made, or the longest bans. The keys
-are shown at the bottom: the selected source can be explained as by portmon why,
-and, once that is confirmed, banned, unbanned or allowed as by the commands of
-these names.
+		Long: `Top shows live what the table does: packets dropped per second, how full the
+sets are, and bans as they are made, or the longest bans. The keys are shown at
+the bottom: portmon why explains the selected source, and, after confirmation,
+portmon ban, unban or allow acts on it.
 
 Events come from the watcher. If there was none from the start, top listens to
 the log group of the table itself, and leaves it to a watcher that starts. If
@@ -60,14 +59,14 @@ every few seconds.`,
 	}
 }
 
-// unicode reports whether the terminal shows characters that are not ASCII, by
-// the variables that say so.
+// unicode reports whether the terminal shows characters that are not ASCII, as
+// the environment says.
 func (p *cli) unicode() bool {
 	locale := strings.ToLower(cmp.Or(p.getenv("LC_ALL"), p.getenv("LC_CTYPE"), p.getenv("LANG")))
 	return strings.Contains(locale, "utf-8") || strings.Contains(locale, "utf8")
 }
 
-// doForTop runs one of our commands on a source, and returns what it prints.
+// doForTop runs one of our commands on a source, and returns its output.
 func (p *cli) doForTop(command string, source netip.Prefix) top.Result {
 	var out bytes.Buffer
 	e := p.env
@@ -84,14 +83,15 @@ func (p *cli) doForTop(command string, source netip.Prefix) top.Result {
 	return top.Result{Title: "portmon " + strings.Join(args[:2], " "), Text: out.String()}
 }
 
-// longestBans is how many bans top shows, and newestBans how many of those made
-// since the last time, in case there is no other news of them.
+// longestBans is how many bans top shows. newestBans is how many of those made
+// since the last time it shows as events, if there is no other source of
+// events.
 const (
 	longestBans = 1000
 	newestBans  = 200
 )
 
-// readBans reads the longest bans, and those that were made after a moment,
+// readBans reads the longest bans, and those that were made after a time,
 // unless that is zero.
 func (p *cli) readBans(h *ruleset.Handle, places *geo.DB, after time.Time) (b top.Bans, err error) {
 	longer := func(x, y top.Ban) int {

@@ -20,20 +20,19 @@ import (
 )
 
 const (
-	// topEvery is how often top shows what has happened, and topLook how often
-	// it looks at the counters.
+	// topEvery is how often top shows new events, and topLook how often it reads
+	// the counters.
 	topEvery = 250 * time.Millisecond
 	topLook  = time.Second
-	// topBansEvery is how often it reads the bans, if that takes little time.
+	// topBansEvery is how often it reads the bans, unless that takes long.
 	topBansEvery = 10 * time.Second
-	// topShare is the part of the time that reading sets may take: one in so
-	// many.
+	// topShare bounds the time spent on reading sets to one part in so many.
 	topShare = 400
-	// topListed is how many events are listed each time; more are only counted.
+	// topListed is how many events are listed each time. The rest are counted.
 	topListed = 50
 )
 
-// feedTop sends to the screen what it shows, until the context ends.
+// feedTop sends the screen what it shows, until the context ends.
 func (p *cli) feedTop(ctx context.Context, places *geo.DB, show func(any)) {
 	var parts sync.WaitGroup
 	waiting := &batch{}
@@ -50,8 +49,8 @@ func (p *cli) feedTop(ctx context.Context, places *geo.DB, show func(any)) {
 	parts.Wait()
 }
 
-// batch holds the last events until they are shown, as what decodes them: most of
-// very many are never looked at.
+// batch holds the last events until they are shown. It holds functions that
+// decode them, because under load most are never shown.
 type batch struct {
 	mu      sync.Mutex
 	last    []func() (events.Event, error)
@@ -83,7 +82,7 @@ func (b *batch) take(now time.Time) (all top.Batch) {
 	return all
 }
 
-// lookForTop sends what the table says of itself.
+// lookForTop sends snapshots of the table.
 func (p *cli) lookForTop(ctx context.Context, show func(any)) {
 	var sets []top.Set
 	var nextFill time.Time
@@ -110,7 +109,7 @@ func (p *cli) lookForTop(ctx context.Context, show func(any)) {
 			for _, f := range fill {
 				sets = append(sets, top.Set{Name: f.Set, Count: f.Count, Size: int(f.Size)})
 			}
-			nextFill = start.Add(max(2*topLook, topShare*time.Since(start))) // old kernels have them read
+			nextFill = start.Add(max(2*topLook, topShare*time.Since(start))) // on old kernels this reads the sets
 		}
 		s.Sets = sets
 		show(s)
@@ -137,8 +136,8 @@ func (p *cli) listForTop(ctx context.Context, places *geo.DB, show func(any)) {
 	})
 }
 
-// againAndAgain calls f with a table of its own after each of the times that it
-// returns, and shows what is wrong.
+// againAndAgain calls f with a handle of its own, again after each pause that
+// it returns, and shows what goes wrong.
 func (p *cli) againAndAgain(ctx context.Context, show func(any), f func(h *ruleset.Handle) (time.Duration, error)) {
 	trouble := ""
 	for ok := true; ok; {
@@ -164,9 +163,10 @@ func (p *cli) againAndAgain(ctx context.Context, show func(any), f func(h *rules
 	}
 }
 
-// hearForTop collects events: from the watcher, or from the log group if there
-// is none and nobody else listens. It tries both again while it has neither. A
-// watcher that has gone is expected to come back, and is left the group.
+// hearForTop collects events from the watcher, or from the log group if there
+// is no watcher and nobody else listens. While it has neither, it keeps trying.
+// Once there has been a watcher, it leaves the group alone for when that comes
+// back.
 func (p *cli) hearForTop(ctx context.Context, places *geo.DB, show func(any), to *batch) {
 	first, pause := topListed, topLook
 	var source top.Source
@@ -184,7 +184,7 @@ func (p *cli) hearForTop(ctx context.Context, places *geo.DB, show func(any), to
 		switch {
 		case err == nil:
 			hear("the watcher")
-			_ = w.Events(ctx, first, true, func(line []byte) error { // it may have ended
+			_ = w.Events(ctx, first, true, func(line []byte) error { // it fails when the watcher ends
 				line = bytes.Clone(line)
 				to.add(func() (events.Event, error) { return events.Decode(line) })
 				return nil
@@ -214,7 +214,7 @@ func (p *cli) hearForTop(ctx context.Context, places *geo.DB, show func(any), to
 	}
 }
 
-// hearLog collects what the packet path logs, for as long as one turn.
+// hearLog collects what the packet path logs, for one turn.
 func (p *cli) hearLog(ctx context.Context, conn *nflog.Conn, places *geo.DB, to *batch) error {
 	c, h, err := p.open()
 	if err != nil {
@@ -240,7 +240,7 @@ func (p *cli) hearLog(ctx context.Context, conn *nflog.Conn, places *geo.DB, to 
 			e := events.Event{Time: events.Time{Time: now.Wall}, Event: events.Lost, Count: lost.Messages}
 			to.add(func() (events.Event, error) { return e, nil })
 		}
-		if time.Since(looked) > topLook { // the ladder, the mode and the prefixes may be others
+		if time.Since(looked) > topLook { // the ladder, the mode and the prefixes may have changed
 			if err := h.Recount(); err != nil {
 				return err
 			}
@@ -266,7 +266,7 @@ func (p *cli) hearLog(ctx context.Context, conn *nflog.Conn, places *geo.DB, to 
 	}
 }
 
-// wait returns when the time has passed, or false when the context has ended.
+// wait returns true after d, or false when the context ends.
 func wait(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):

@@ -5,14 +5,14 @@ import (
 	"strings"
 )
 
-// Characters of a bar that is filled by eighths, and of one in ASCII.
+// The characters of bars that are filled by eighths, and those for ASCII.
 var (
 	blocks = []rune(" ▁▂▃▄▅▆▇█")
 	dots   = []rune(" .:-=+*#@")
 )
 
-// graph draws samples, the newest at the right, as bars whose highest fills all
-// rows. The top row comes first.
+// graph draws samples as bars, the newest at the right, the highest over all
+// rows. It returns the rows from the top.
 func graph(samples []float64, columns, rows int, unicode bool) []string {
 	chars := dots
 	if unicode {
@@ -30,7 +30,7 @@ func graph(samples []float64, columns, rows int, unicode bool) []string {
 		for _, s := range samples {
 			eighths := 0
 			if s > 0 {
-				eighths = max(1, int(math.Round(s/highest*float64(8*rows)))) // what is not nothing shows
+				eighths = max(1, int(math.Round(s/highest*float64(8*rows)))) // anything but 0 is visible
 			}
 			b.WriteRune(chars[max(0, min(8, eighths-8*(rows-1-row)))])
 		}

@@ -30,20 +30,21 @@ type Model struct {
 	reading bool // the bans have not been read yet
 
 	bansShown bool
-	paused    []events.Event // what is shown while the list stands still; nil if it does not
+	paused    bool
+	still     []events.Event // what is shown while it is paused
 	filter    string
 	typing    bool   // the filter
-	cursor    int    // line of the list
-	anchor    uint64 // the event on it; 0 if it stays on the first line
+	cursor    int    // a line of the list
+	anchor    uint64 // the event on that line; 0 if the cursor stays on the first line
 
-	command string       // that waits for a confirmation; "" if none
-	about   netip.Prefix // what it is about
-	busy    bool         // a command runs
-	result  *Result      // what is shown of one, in place of the list
-	scroll  int          // in that
+	command string       // that waits for confirmation; "" if none
+	about   netip.Prefix // its source
+	busy    bool         // a command is running
+	result  *Result      // shown in place of the list
+	scroll  int          // within the result
 }
 
-// New returns a screen that has been told nothing yet.
+// New returns a screen to which nothing has been sent yet.
 func New(opts Options) *Model {
 	return &Model{opts: opts, width: 80, height: 24, next: 1, reading: true}
 }
@@ -81,7 +82,7 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	return m, nil
 }
 
-// take takes a snapshot, and what was dropped since the last one.
+// take takes a snapshot, and a sample of what was dropped since the last one.
 func (m *Model) take(s Snapshot) {
 	if before := m.now; !before.Time.IsZero() {
 		dropped := s.Dropped - before.Dropped
@@ -96,7 +97,7 @@ func (m *Model) take(s Snapshot) {
 	m.now = s
 }
 
-// add adds events, each with a number by which the cursor can stay on it.
+// add adds events, and numbers them so that the cursor can stay on one.
 func (m *Model) add(all []events.Event) {
 	for _, e := range all {
 		e.Seq = m.next
@@ -136,7 +137,7 @@ func (m *Model) press(key tea.KeyPressMsg) tea.Cmd {
 	}
 	switch k {
 	case "q":
-		if !m.busy { // what was begun is to be done
+		if !m.busy { // a command that has begun is to be completed
 			return tea.Quit
 		}
 	case "/":
@@ -147,11 +148,7 @@ func (m *Model) press(key tea.KeyPressMsg) tea.Cmd {
 		m.bansShown = !m.bansShown
 		m.cursor, m.anchor = 0, 0
 	case "p", "space":
-		if m.paused == nil {
-			m.paused = slices.Clone(m.events)
-		} else {
-			m.paused = nil
-		}
+		m.paused, m.still = !m.paused, slices.Clone(m.events)
 	case "down", "j":
 		m.step(1)
 	case "up", "k":
@@ -187,7 +184,7 @@ func (m *Model) edit(key, typed string) {
 	m.cursor, m.anchor = 0, 0
 }
 
-// ask begins a command about the selected line; all but "why" want a
+// ask begins a command about the selected line. All but "why" need
 // confirmation.
 func (m *Model) ask(key string) tea.Cmd {
 	l := m.list()
@@ -216,8 +213,8 @@ func (m *Model) run(command string, about netip.Prefix) tea.Cmd {
 	return func() tea.Msg { return do(command, about) }
 }
 
-// list is the lines that pass the filter, the first of which is shown at the top.
-// Each is made when it is asked for: of a thousand, few are shown.
+// list is the lines that pass the filter, from the top. Lines are made on
+// demand, because few of a thousand are shown.
 type list struct {
 	at   []int // in the events or the bans
 	line func(i int) line
@@ -227,8 +224,8 @@ func (m *Model) list() (l list) {
 	n, get := len(m.bans.Longest), func(i int) line { return m.bans.Longest[i].line(m.now.Time) }
 	if !m.bansShown {
 		all := m.events
-		if m.paused != nil {
-			all = m.paused
+		if m.paused {
+			all = m.still
 		}
 		all = all[max(0, len(all)-maxEvents):]
 		n, get = len(all), func(i int) line { return eventLine(&all[len(all)-1-i], m.opts.Zone) }
@@ -243,7 +240,8 @@ func (m *Model) list() (l list) {
 	return l
 }
 
-// selected returns the line that the cursor is on: it follows its event.
+// selected returns the line that the cursor is on. The cursor follows its
+// event.
 func (m *Model) selected(l list) int {
 	if m.anchor > 0 && !m.bansShown {
 		if i := sort.Search(len(l.at), func(i int) bool { return l.line(i).id <= m.anchor }); i < len(l.at) {
@@ -263,8 +261,8 @@ func (m *Model) step(by int) {
 	}
 }
 
-// short returns a name of an event that fits into its column. That a table only
-// observes stands at the top.
+// short returns a name of an event that fits its column. The head says if the
+// table only observes.
 func short(event string) string {
 	event = strings.TrimPrefix(event, "would_be_")
 	return strings.ReplaceAll(strings.TrimPrefix(event, "banned_"), "_", " ")
@@ -277,13 +275,13 @@ func tier(n int) string {
 	return strconv.Itoa(n)
 }
 
-// extend adds to the filter.
+// extend appends to the filter.
 func (m *Model) extend(typed string) {
 	r := []rune(m.filter + text.Printable(typed))
 	m.filter = string(r[:min(len(r), maxFilter)])
 }
 
-// clock is the time of the last snapshot.
+// clock returns the time of the last snapshot.
 func (m *Model) clock() string {
 	if m.now.Time.IsZero() {
 		return ""

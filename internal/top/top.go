@@ -1,6 +1,6 @@
-// Package top is what `portmon top` shows: the state of a screen, how keys and
-// reports change it, and how it looks. It has no socket and no clock: what it
-// shows is sent to it, and what it is asked to do it passes on.
+// Package top is the screen of `portmon top`: its state, how keys and messages
+// change that, and how it looks. It has no socket and no clock: what it shows
+// is sent to it, and it passes commands on.
 package top
 
 import (
@@ -12,24 +12,24 @@ import (
 	"github.com/portmon/portmon/internal/text"
 )
 
-// Options are what does not change while the screen is shown. Foreign text must
-// be printable, here and in all messages.
+// Options do not change while the screen is shown. Foreign text must be
+// printable, here and in all messages.
 type Options struct {
 	Host string
-	// Colour allows colours, and Unicode characters that are not ASCII.
+	// Colour allows colours, and Unicode allows characters that are not ASCII.
 	Colour, Unicode bool
-	// Do runs a command of portmon on a source, "why", "ban", "unban" or "allow",
-	// and returns what it printed.
+	// Do runs one of portmon's commands on a source, "why", "ban", "unban" or
+	// "allow", and returns its output.
 	Do func(command string, source netip.Prefix) Result
 	// Zone is where times are shown.
 	Zone *time.Location
 }
 
-// Snapshot is the table at a moment.
+// Snapshot is the table at one moment.
 type Snapshot struct {
 	Time time.Time
-	// State is "enforcing" and the like; Good is whether all is well, and
-	// Observing whether nothing is dropped that is counted as dropped.
+	// State is "enforcing" and the like. Good reports that all is well, and
+	// Observing that what is counted as dropped is not dropped.
 	State           string
 	Good, Observing bool
 	Sets            []Set
@@ -37,27 +37,28 @@ type Snapshot struct {
 	Dropped uint64
 }
 
-// Set is how full a set is. One without a Size has no limit.
+// Set is how full a set is. A set without a Size has no limit.
 type Set struct {
 	Name        string
 	Count, Size int
 }
 
-// Batch is what happened since the last one.
+// Batch is the events since the last batch.
 type Batch []events.Event
 
-// Source is where events come from: "the watcher", "the log", or nothing.
+// Source is where events come from: "the watcher", "the log group", or "".
 type Source string
 
 // Bans are the longest bans, the longest first, out of Total.
 type Bans struct {
 	Longest []Ban
 	Total   int
-	// New are some that were made since the last time.
+	// New are some of the bans that were made since the last message.
 	New []events.Event
 }
 
-// Ban is a ban. Until is zero if it does not end, and Since if that is not known.
+// Ban is a ban. Until is zero if it does not end, and Since is if it is not
+// known.
 type Ban struct {
 	Prefix       netip.Prefix
 	Tier         int
@@ -67,17 +68,17 @@ type Ban struct {
 	Place        geo.Place
 }
 
-// Trouble is what is wrong at the moment; "" is nothing.
+// Trouble is what is wrong at present, "" if nothing is.
 type Trouble string
 
-// Result is what a command has printed.
+// Result is the output of a command.
 type Result struct {
 	Title string
 	Text  string
 }
 
 const (
-	maxEvents  = 1000 // that can be scrolled back to
+	maxEvents  = 1000 // that can be scrolled to
 	maxSamples = 400  // of the graph
 	maxFilter  = 100  // characters
 )

@@ -119,7 +119,7 @@ func TestFits(t *testing.T) {
 				d := newDesk(t, Options{Host: strings.Repeat("h", 100), Colour: colours, Unicode: colours})
 				d.Update(tea.WindowSizeMsg{Width: width, Height: height})
 				for i := range 300 {
-					d.Update(Snapshot{Time: start.Add(time.Duration(i) * time.Second), State: "not in force", Dropped: uint64(i * i),
+					d.Update(Snapshot{Time: start.Add(time.Duration(i) * time.Second), State: strings.Repeat("not in force ", 20), Dropped: uint64(i * i),
 						Sets: []Set{{"ban4", i, 100}, {"ban6", 0, 100}, {strings.Repeat("s", 40), 1 << 30, 0}}})
 				}
 				d.offend(0, 200)
@@ -152,6 +152,10 @@ func TestFits(t *testing.T) {
 
 func TestCursorFollowsItsEvent(t *testing.T) {
 	d := newDesk(t, Options{})
+	d.press("p")
+	d.offend(0, 1)
+	d.shows("no events yet") // it stands still
+	d.press("p")
 	d.offend(0, 10)
 	if got := d.selectedLine(); !strings.Contains(got, "198.18.0.9 ") {
 		t.Errorf("at first: %s", got)

@@ -12,8 +12,8 @@ import (
 	"github.com/portmon/portmon/internal/text"
 )
 
-// The styles are parameters of an ANSI escape sequence. Only reverse and bold are
-// used where colours are not wanted: they are none.
+// The styles are parameters of an ANSI escape sequence. Reverse and bold are
+// not colours, and are used even without them.
 const (
 	bold    = "1"
 	reverse = "7"
@@ -23,7 +23,7 @@ const (
 	cyan    = "36"
 )
 
-// The least terminal that is drawn on.
+// The smallest terminal that is drawn on.
 const minWidth, minHeight = 60, 14
 
 // View implements [tea.Model].
@@ -42,10 +42,10 @@ func (m *Model) draw() string {
 	return strings.Join(append(lines, m.drawFoot()...), "\n")
 }
 
-// rows returns how many lines of a list there is room for.
+// rows returns how many lines of a list fit.
 func (m *Model) rows() int { return max(1, m.height-len(m.drawHead())-1-2) }
 
-// paint returns text in a style, if that is allowed.
+// paint returns text in a style, if the options allow that.
 func (m *Model) paint(s, style string) string {
 	if s == "" || style == "" || !m.opts.Colour && style != reverse && style != bold {
 		return s
@@ -65,7 +65,7 @@ func (m *Model) drawHead() []string {
 	}
 	right := text.Join(", ", from, m.opts.Host, m.clock())
 	room := m.width - len("portmon: ") - ansi.StringWidth(m.now.State) - 1
-	head := []string{m.paint("portmon", bold) + ": " + state + " " + alignRight(right, room)}
+	head := []string{fit(m.paint("portmon", bold)+": "+state+" "+alignRight(right, room), m.width)}
 
 	last, most := 0.0, 0.0
 	for _, s := range m.samples[max(0, len(m.samples)-m.width):] {
@@ -135,7 +135,7 @@ func (m *Model) drawTabs() string {
 		offences = m.paint("["+offences+"]", bold)
 	}
 	line := offences + "  " + bans
-	if m.paused != nil && !m.bansShown {
+	if m.paused && !m.bansShown {
 		line += "  " + m.paint("paused", yellow)
 	}
 	if m.filter != "" || m.typing {
@@ -147,7 +147,7 @@ func (m *Model) drawTabs() string {
 	return fit(line, m.width)
 }
 
-// columns are the headings of a list, and how wide each is; the last takes the
+// columns are the headings and widths of a list. The last column takes the
 // rest.
 type columns []struct {
 	heading string
@@ -159,7 +159,7 @@ var (
 	banColumns   = columns{{"LEFT", 8}, {"ADDRESS", 25}, {"AGE", 8}, {"CAUSE", 6}, {"TIER", 4}, {"COMMENT", 0}}
 )
 
-// drawList draws the list, or what a command has printed.
+// drawList draws the list, or the output of a command.
 func (m *Model) drawList() []string {
 	rows := m.rows()
 	if m.result != nil {
@@ -193,7 +193,7 @@ func (m *Model) drawList() []string {
 	return out
 }
 
-// nothing says why a list is empty.
+// nothing returns why a list is empty.
 func (m *Model) nothing() string {
 	switch {
 	case m.filter != "":
@@ -220,7 +220,7 @@ func (m *Model) drawResult(rows int) []string {
 	return out
 }
 
-// drawFoot draws what is asked or wrong, and the keys.
+// drawFoot draws questions and faults, and the keys.
 func (m *Model) drawFoot() []string {
 	say, keys := "", "up/down  tab bans  / filter  w why  u unban  b ban  a allow  p pause  q quit"
 	switch {
@@ -259,12 +259,12 @@ func (c columns) draw(cells []string, width int) string {
 	return fit(b.String(), width)
 }
 
-// fit cuts text that is too wide. Some characters take two columns, and styles
-// take none.
+// fit cuts text that is too wide. Some characters take two columns, styles
+// none.
 func fit(s string, width int) string { return ansi.Truncate(s, max(0, width), "~") }
 
-// wrap breaks text between words, where that is possible, and indents what
-// follows.
+// wrap breaks text into lines, between words if possible, and indents all but
+// the first.
 func wrap(s string, width int) (lines []string) {
 	for ansi.StringWidth(s) > width {
 		line := ansi.Truncate(s, width, "")
@@ -282,7 +282,7 @@ func alignRight(s string, width int) string {
 	return strings.Repeat(" ", max(0, width-ansi.StringWidth(s))) + s
 }
 
-// rate writes how many a second, in few characters.
+// rate writes a number per second in few characters.
 func rate(r float64) string {
 	switch {
 	case r >= 1e6:
