@@ -8,16 +8,16 @@ import (
 	"github.com/portmon/portmon/internal/text"
 )
 
-// In the header of CEF a backslash and a pipe are escaped, in a value behind it
-// a backslash, an equal sign and the end of a line.
+// CEF escapes backslashes and pipes in its header, and backslashes, equal signs
+// and line ends in the values after it.
 var (
 	cefHeader = strings.NewReplacer(`\`, `\\`, `|`, `\|`, "\n", " ", "\r", " ")
 	cefValue  = strings.NewReplacer(`\`, `\\`, `=`, `\=`, "\n", `\n`, "\r", `\r`)
 )
 
-// cefLine writes an event by the Common Event Format, version 0: the keys are
-// those of its dictionary, and what it has no key for is in custom ones, whose
-// labels are portmon's own names.
+// cefLine returns an event in the Common Event Format, version 0. The keys are
+// from its dictionary. What that lacks is in custom fields, labelled with
+// portmon's own names.
 func cefLine(e *Event, version, host string) []byte {
 	severity, name, ecsType := e.describe()
 	line := "CEF:0"

@@ -2,11 +2,12 @@ package events
 
 import "github.com/portmon/portmon/internal/text"
 
-// ecsVersion is the version of the Elastic Common Schema that the names are of.
+// ecsVersion is the version of the Elastic Common Schema that the names are
+// from.
 const ecsVersion = "8.17.0"
 
-// ecs is an event with the field names of ECS. What ECS has no field for is
-// under "portmon", as in portmon's own format.
+// ecs is an event with the field names of ECS. The event in portmon's own
+// format is under "portmon", for what ECS has no field for.
 type ecs struct {
 	Timestamp   Time            `json:"@timestamp"`
 	ECS         ecsOf           `json:"ecs"`

@@ -1,7 +1,7 @@
-// Package events is what `portmon watch` reports, in the form in which programs
-// read it: one object for each event, kept in a bounded [Ring] for those who
-// follow, and written as portmon's own JSON, as ECS (Elastic Common Schema) or
-// as CEF (Common Event Format).
+// Package events has what `portmon watch` reports in a form for programs: one
+// object for each event, kept in a bounded [Ring] for readers, and written as
+// portmon's own JSON, as ECS (Elastic Common Schema) or as CEF (Common Event
+// Format).
 package events
 
 import (
@@ -20,15 +20,15 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// Version is the version of the format. It changes when a field loses its name,
-// its type or its unit.
+// Version is the version of the format. It changes when the name, type or unit
+// of a field changes.
 const Version = 1
 
-// Event is one thing that happened. What is not known is left out. Foreign text
+// Event is something that happened. Unknown fields are left out. Foreign text
 // in it is printable.
 type Event struct {
 	Version int `json:"version"`
-	// Seq counts the events of a watcher from 1.
+	// Seq numbers the events of a watcher from 1.
 	Seq uint64 `json:"seq"`
 	// Time is when the watcher learned of it.
 	Time Time `json:"time"`
@@ -48,15 +48,15 @@ type Event struct {
 	// Until is when the ban ends, unless it is Forever.
 	Until   time.Time `json:"until,omitzero"`
 	Forever bool      `json:"forever,omitempty"`
-	// Reason is what whoever banned by hand has noted.
+	// Reason is the comment of a ban by hand.
 	Reason string `json:"reason,omitempty"`
-	// Count is how many bans, offences or, of [Lost], events it is about.
+	// Count is the number of bans, offences or, of [Lost], events concerned.
 	Count int `json:"count,omitempty"`
 	// Wrong is what was wrong with a table that was repaired.
 	Wrong string `json:"wrong,omitempty"`
 }
 
-// New returns news in the form for programs.
+// New returns the event that news is about.
 func New(n *watch.News, now book.Clock) Event {
 	e := Event{
 		Time:   Time{Time: now.Wall},
@@ -71,8 +71,7 @@ func New(n *watch.News, now book.Clock) Event {
 	return e
 }
 
-// Time is a moment that is written with milliseconds, so that it always has the
-// same form.
+// Time is a time that is always written with milliseconds.
 type Time struct{ time.Time }
 
 // MarshalJSON implements [json.Marshaler].
@@ -80,8 +79,8 @@ func (t Time) MarshalJSON() ([]byte, error) {
 	return t.UTC().AppendFormat(nil, `"2006-01-02T15:04:05.000Z"`), nil
 }
 
-// kinds are what the formats for other programs say of each kind of event: how
-// bad it is, from 0 to 10, a name, and the type by ECS.
+// kinds are what ECS and CEF say about each kind of event: its severity, from 0
+// to 10, its name, and its type in ECS.
 var kinds = map[string]struct {
 	severity      int
 	name, ecsType string
@@ -99,10 +98,11 @@ var kinds = map[string]struct {
 	Lost:             {6, "events lost", "info"},
 }
 
-// wouldBe begins what only happened to the books of a table that drops nothing.
+// wouldBe begins the names of events in observe mode, in which nothing is
+// dropped.
 const wouldBe = "would_be_"
 
-// describe returns how bad an event is, its name, and its type by ECS.
+// describe returns the severity of an event, its name, and its type in ECS.
 func (e *Event) describe() (severity int, name, ecsType string) {
 	k := kinds[strings.TrimPrefix(e.Event, wouldBe)]
 	if strings.HasPrefix(e.Event, wouldBe) {
@@ -135,8 +135,8 @@ func (e *Event) Message() string {
 	return message
 }
 
-// Lost is what a reader is told in place of the events that the ring has
-// dropped before it came to read them. Such an event has no Mode.
+// Lost is the event that a reader gets in place of those that the ring has
+// discarded before they were read. It has no Mode.
 const Lost = "lost"
 
 // Decode reads an event from a line of JSON.
@@ -147,11 +147,11 @@ func Decode(line []byte) (e Event, err error) {
 	return e, err
 }
 
-// Format writes events, one on a line.
+// Format returns an event as a line.
 type Format func(*Event) []byte
 
-// NewFormat returns the format of that name, "json", "ecs" or "cef", of a
-// program of that version on a host of that name.
+// NewFormat returns the format of a name, "json", "ecs" or "cef". The version
+// of portmon and the host become part of each event.
 func NewFormat(name, version, host string) (Format, error) {
 	switch name {
 	case "json":
@@ -169,7 +169,7 @@ func jsonLine(v any) []byte {
 	enc := json.NewEncoder(&line)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		panic(err) // texts, numbers and times are always possible
+		panic(err) // text, numbers and times can always be encoded
 	}
 	return line.Bytes()
 }

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Ring keeps the last events. Whoever adds never waits for whoever reads: a
-// reader that is too slow misses events, and is told how many.
+// Ring keeps the last events. A writer never waits for a reader: one that is
+// too slow misses events, and is told how many.
 type Ring struct {
 	mu    sync.Mutex
 	all   []Event       // the event of number n is at n % len(all)
@@ -15,7 +15,7 @@ type Ring struct {
 	added chan struct{} // closed when there is another one; nil if nobody waits
 }
 
-// NewRing returns a ring that keeps size events.
+// NewRing returns a ring of size events.
 func NewRing(size int) *Ring { return &Ring{all: make([]Event, size), next: 1} }
 
 // Add numbers events and keeps them.
@@ -33,13 +33,14 @@ func (r *Ring) Add(events ...Event) {
 	}
 }
 
-// Reader reads a ring, from the oldest event that it has.
+// Reader reads the events of a ring.
 type Reader struct {
 	ring *Ring
 	next uint64
 }
 
-// NewReader returns a reader of the last events, at most that many.
+// NewReader returns a reader that begins with the last events, at most that
+// many.
 func (r *Ring) NewReader(last int) *Reader {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -47,8 +48,8 @@ func (r *Ring) NewReader(last int) *Reader {
 	return &Reader{ring: r, next: r.next - n}
 }
 
-// Next appends to a buffer the events that have come since, as many as it has
-// room for. In place of events that are gone stands one of [Lost].
+// Next appends the next events to a buffer, up to its capacity. An event [Lost]
+// takes the place of those that are gone.
 func (r *Reader) Next(buf []Event) []Event {
 	ring := r.ring
 	ring.mu.Lock()

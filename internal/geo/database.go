@@ -15,18 +15,18 @@ import (
 )
 
 const (
-	maxSize = 1 << 30 // bytes of a database; the largest that are known have 200 MB
-	maxName = 64      // characters of a name of a network
-	probes  = 512     // addresses that are looked up to see whether a database is sound
+	maxSize = 1 << 30 // bytes of a database; the largest known ones have 200 MB
+	maxName = 64      // characters of the name of a network
+	probes  = 512     // addresses that are looked up to check a database
 )
 
-// database is one that is open.
+// database is an open database.
 type database struct {
 	mapped []byte
 	*maxminddb.Reader
 }
 
-// newDatabase maps a file, and looks at samples of it. To verify all of a large
+// newDatabase maps a file and checks samples of it. To verify all of a large
 // one would take seconds.
 func newDatabase(fd int, st *unix.Stat_t) (*database, error) {
 	switch {
@@ -55,7 +55,7 @@ func (d *database) close() {
 	}
 }
 
-// check opens the database, and returns an error if it is damaged, or knows
+// check opens the database. It returns an error if it is damaged, or has
 // neither countries nor networks.
 func (d *database) check() (err error) {
 	defer orFault(&err)()
@@ -104,9 +104,9 @@ func (d *database) find(p netip.Prefix) (place Place, err error) {
 	return place, f.err
 }
 
-// orFault makes an error of a fault of the mapped memory, which there is when the
-// file has been cut short, as a program does that writes it in place. It would
-// end the program otherwise.
+// orFault turns a fault in mapped memory into an error. Such faults, which
+// would otherwise end the program, occur when a file is truncated, as by a
+// program that overwrites it in place.
 func orFault(err *error) (end func()) {
 	before := debug.SetPanicOnFault(true)
 	return func() {

@@ -10,22 +10,22 @@ import (
 	"github.com/portmon/portmon/internal/text"
 )
 
-// The fields that databases have, the first in those of MaxMind and DB-IP, the
-// others in those of IPinfo; and the last country is where an address is
-// registered, for those that are nowhere.
+// The fields of databases: first those of MaxMind and DB-IP, then those of
+// IPinfo. The last one for the country is where an address is registered, for
+// addresses without a location.
 var (
 	countries = [][]any{{"country", "iso_code"}, {"country_code"}, {"country"}, {"registered_country", "iso_code"}}
 	numbers   = [][]any{{"autonomous_system_number"}, {"asn"}}
 	names     = [][]any{{"autonomous_system_organization"}, {"as_name"}, {"name"}}
 )
 
-// fields are those of a record.
+// fields are the fields of a record.
 type fields struct {
 	result maxminddb.Result
-	err    error // what is damaged
+	err    error // of a damaged field
 }
 
-// decode decodes a field, if it is there and of the type that is wanted.
+// decode decodes a field, if it is present and of the right type.
 func (f *fields) decode(to any, path []any) bool {
 	err := f.result.DecodePath(to, path...)
 	var damaged maxminddb.InvalidDatabaseError
@@ -45,7 +45,7 @@ func (f *fields) country() string {
 	return ""
 }
 
-// number returns the number of the network, which is "AS64500" in some.
+// number returns the number of the network. Some databases write "AS64500".
 func (f *fields) number() uint32 {
 	for _, path := range numbers {
 		var n uint32

@@ -1,10 +1,10 @@
-// Package geo tells to which country and network an address belongs, from
-// databases of the user in the MaxMind format: GeoLite2 and GeoIP2, DB-IP, IPinfo,
-// and others that name their fields as one of these does.
+// Package geo tells which country and network an address belongs to, from
+// databases of the user in the MaxMind format: GeoLite2 and GeoIP2, DB-IP,
+// IPinfo, and others that name their fields like one of these.
 //
-// The files are mapped, not read, so that they take none of our memory. One that
-// is damaged, or is cut short while it is in use, costs what it knew and nothing
-// else.
+// The files are mapped, not read, so that they take no memory of the process. A
+// file that is damaged, or truncated while it is in use, knows nothing, and
+// does no other harm.
 package geo
 
 import (
@@ -25,13 +25,13 @@ import (
 type Place struct {
 	// Country is its code, two capital letters.
 	Country string `json:"country,omitempty"`
-	// ASN is the number of the network (autonomous system), and Network its name,
-	// which is safe to print.
+	// ASN is the number of the network (autonomous system). Network is its name,
+	// and safe to print.
 	ASN     uint32 `json:"asn,omitempty"`
 	Network string `json:"network,omitempty"`
 }
 
-// Number returns the number of the network in digits, "" if it is not known.
+// Number returns the number of the network in digits, or "" if it is not known.
 func (p Place) Number() string {
 	return strings.TrimPrefix(strconv.FormatUint(uint64(p.ASN), 10), "0")
 }
@@ -44,48 +44,49 @@ func (p Place) System() string {
 	return strings.TrimSpace("AS" + p.Number() + " " + p.Network)
 }
 
-// String returns "DE, AS64500 Example Ltd", without what is not known.
+// String returns "DE, AS64500 Example Ltd", as far as that is known.
 func (p Place) String() string {
 	return strings.Trim(p.Country+", "+p.System(), ", ")
 }
 
-// DB is some databases, none at first. It can be used from any goroutine, and
-// nil knows nothing.
+// DB is a list of databases, at first empty. It is safe for concurrent use, and
+// a nil DB knows nothing.
 type DB struct {
-	changing sync.Mutex   // held by who changes files
-	mu       sync.RWMutex // held for reading while files are
+	changing sync.Mutex   // held while files are changed
+	mu       sync.RWMutex // held for reading during look-ups
 	files    []*file
 }
 
-// file is a database, or where one should be.
+// file is a database, or the place of a missing one.
 type file struct {
 	path string
 	*database
-	tried stamp // of the file that was opened last, also in vain
+	tried stamp // of the file that was last opened, even in vain
 	fault string
 }
 
-// stamp tells a file from the one that replaces it.
+// stamp tells a file from its replacement.
 type stamp struct {
 	dev, ino    uint64
 	size, mtime int64
 }
 
-// Open opens databases. The error says what is wrong with which of them; the
-// others are used all the same, and [DB.Refresh] tries those again.
+// Open opens databases. The error says which of them are faulty and why; the
+// others are in use all the same, and [DB.Refresh] tries again.
 func Open(paths ...string) (*DB, error) {
 	db := new(DB)
 	return db, errors.Join(db.Use(paths...)...)
 }
 
-// Close lets go of the files. The DB knows nothing any more.
+// Close closes the files. Afterwards the DB knows nothing.
 func (db *DB) Close() {
 	if db != nil {
 		db.Use()
 	}
 }
 
-// Use has the DB use these databases, and no others. It returns what Refresh does.
+// Use makes the DB use these databases and no others. It returns the same
+// faults as Refresh.
 func (db *DB) Use(paths ...string) (faults []error) {
 	db.changing.Lock()
 	defer db.changing.Unlock()
@@ -108,9 +109,8 @@ func (db *DB) Use(paths ...string) (faults []error) {
 	return db.refresh()
 }
 
-// Refresh opens the databases that have been replaced, or have come. While what
-// is there is damaged or missing, the one before stays in use. It returns what is
-// wrong, each fault once.
+// Refresh opens the databases that have been replaced or added. If a file is
+// damaged or missing, the one before stays in use. It returns each fault once.
 func (db *DB) Refresh() (faults []error) {
 	db.changing.Lock()
 	defer db.changing.Unlock()
@@ -135,8 +135,7 @@ func (db *DB) refresh() (faults []error) {
 	return faults
 }
 
-// open opens the file, unless it is the one that it was. The error is that of
-// before if it still is.
+// open opens the file, unless it is the one that was last opened.
 func (f *file) open() (d *database, err error) {
 	r, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -157,12 +156,12 @@ func (f *file) open() (d *database, err error) {
 	return d, err
 }
 
-// Lookup returns what is known of an address. Of databases that know the same,
-// the first counts.
+// Lookup returns what is known about an address. The first database that knows
+// a country counts for that, and the first that knows a network for that.
 func (db *DB) Lookup(a netip.Addr) Place { return db.Of(netip.PrefixFrom(a, a.BitLen())) }
 
-// Of returns what is known of a whole prefix: nothing if a database has more than
-// one entry for it.
+// Of returns what is known about a whole prefix. A database that has several
+// entries for it counts as knowing nothing.
 func (db *DB) Of(p netip.Prefix) (place Place) {
 	if db == nil || !p.IsValid() {
 		return place
@@ -173,7 +172,7 @@ func (db *DB) Of(p netip.Prefix) (place Place) {
 		if f.database == nil {
 			continue
 		}
-		found, _ := f.find(p) // what is damaged knows nothing
+		found, _ := f.find(p) // a damaged one knows nothing
 		if place.Country == "" {
 			place.Country = found.Country
 		}

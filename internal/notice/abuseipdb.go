@@ -25,31 +25,32 @@ import (
 const (
 	abuseURL = "https://api.abuseipdb.com/api/v2/report"
 	portScan = "14" // the category
-	// maxReports a day leave some of the 1,000 that are free to other programs.
+	// maxReports a day leaves some of the 1,000 free ones to other programs.
 	maxReports = 900
-	// maxQueued is how many offences wait while a report is tried again.
+	// maxQueued is how many offences may wait while a report is being retried.
 	maxQueued = 100
-	// minApart is how long after its first ban a source must have offended again.
+	// minApart is how long at least the second offence of a source must come after
+	// its first ban.
 	minApart = 2 * time.Minute
-	// MinPorts is how many ports a source must have asked for.
+	// MinPorts is how many ports a source must have probed.
 	MinPorts = 3
-	// afterFailure is for how long nothing is reported after a report that was
-	// given up: the key may be wrong, or the quota used up by others.
+	// afterFailure is how long nothing is reported after a report was given up:
+	// the key may be wrong, or the quota used up by others.
 	afterFailure = time.Hour
-	// ledgerName is a file beside the state that has what was reported today.
+	// ledgerName is the file beside the state that lists today's reports.
 	ledgerName = "reported.json"
 	maxLedger  = 128 << 10 // bytes, of maxReports addresses
 )
 
-// reporter reports offenders to AbuseIPDB: each once a day, and only those whose
-// packets are not just forged. A SYN proves nothing about its source, and the
-// table knows no handshake, as nothing listens on the ports of an offence. So a
-// source must have come again minutes after its first ban and have asked for
-// several ports in all, which is for the kernel to tell when the report is due:
-// by then it must still be banned, and not whitelisted or allowed.
+// reporter reports offenders to AbuseIPDB, each once a day, and only if their
+// packets are unlikely to be forged. A SYN proves nothing about its source, and
+// nothing listens on the ports of an offence to shake hands with it. So a
+// source must have offended again minutes after its first ban, and must have
+// probed several ports. The kernel is asked for that when the report is due:
+// the source must still be banned then, and neither whitelisted nor allowed.
 //
-// Sources that are networks are not reported, as the address is not known. No
-// report has an address or name of this host in it.
+// Networks are not reported, because the address is not known. Reports contain
+// no address or name of this host.
 type reporter struct {
 	url, keyFile, folder string
 	client               *http.Client
@@ -57,12 +58,12 @@ type reporter struct {
 	report               func(error)
 	backoff              []time.Duration
 	queue                chan event
-	paused               time.Time // until when nothing is reported
+	paused               time.Time // nothing is reported until then
 
 	sent, failed atomic.Uint64
 }
 
-// tell queues what may be worth a report.
+// tell queues the news that may be worth a report.
 func (r *reporter) tell(news []watch.News, ladder []time.Duration, now book.Clock) {
 	for _, n := range news {
 		if !isReportable(&n, ladder) {
@@ -76,8 +77,8 @@ func (r *reporter) tell(news []watch.News, ladder []time.Duration, now book.Cloc
 	}
 }
 
-// isReportable reports whether news is of a source that has come again, over TCP,
-// and from an address that the internet knows.
+// isReportable reports whether news is about a source that has offended again
+// over TCP, from a public address.
 func isReportable(n *watch.News, ladder []time.Duration) bool {
 	return n.Kind == watch.Escalated && !n.Observed && n.Proto == 6 &&
 		(n.Cause == ruleset.CauseTrap || n.Cause == ruleset.CauseScan) &&
@@ -85,8 +86,8 @@ func isReportable(n *watch.News, ladder []time.Duration) bool {
 		n.Source.IsSingleIP() && isPublic(n.Source.Addr())
 }
 
-// special are the prefixes within those of the internet from which nobody can
-// come (RFC 6890 and its successors), or strangers do who are not meant.
+// special are the prefixes from which no packet can come over the internet (RFC
+// 6890 and its successors), or only packets of unrelated hosts.
 var special = func() (all []netip.Prefix) {
 	for s := range strings.FieldsSeq(`100.64.0.0/10 192.0.0.0/24 192.0.2.0/24 192.88.99.0/24 198.18.0.0/15 198.51.100.0/24
 		203.0.113.0/24 240.0.0.0/4 2001::/23 2001:db8::/32 2002::/16 3fff::/20`) {
@@ -139,7 +140,7 @@ func (r *reporter) tryReport(ctx context.Context, e *event) error {
 	if proven, err := r.proven(&e.News); err != nil || !proven {
 		return err
 	}
-	// Before it is sent: if we end in between, it is not sent twice.
+	// This comes first, so that nothing is sent twice if the watcher ends between.
 	l.Sources = append(l.Sources, source)
 	if err := r.writeLedger(l); err != nil {
 		return err
@@ -151,7 +152,7 @@ func (r *reporter) tryReport(ctx context.Context, e *event) error {
 	return err
 }
 
-// post sends a report. The error does not show the key.
+// post sends a report. Its errors do not show the key.
 func (r *reporter) post(ctx context.Context, e *event) error {
 	form := url.Values{
 		"ip": {e.Source.Addr().String()}, "categories": {portScan}, "timestamp": {e.at.Wall.UTC().Format(time.RFC3339)},
@@ -164,7 +165,7 @@ func (r *reporter) post(ctx context.Context, e *event) error {
 		req.Header.Set("Accept", "application/json")
 		var key string
 		if key, err = readToken(r.keyFile); err != nil {
-			err = &temporaryError{error: err} // it may be about to be replaced
+			err = &temporaryError{error: err} // the file may be about to be replaced
 		} else {
 			req.Header.Set("Key", key)
 			err = do(r.client, req)
@@ -176,13 +177,13 @@ func (r *reporter) post(ctx context.Context, e *event) error {
 	return err
 }
 
-// ledger is what was reported on a day.
+// ledger lists the sources that were reported on a day.
 type ledger struct {
 	Day     string       `json:"day"`
 	Sources []netip.Addr `json:"sources"`
 }
 
-// readLedger returns the ledger of the day, empty if there is none.
+// readLedger returns the ledger of the day, or an empty one.
 func (r *reporter) readLedger(now time.Time) (l ledger, err error) {
 	today := ledger{Day: now.UTC().Format(time.DateOnly)}
 	d, err := folder.Make(r.folder)

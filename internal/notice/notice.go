@@ -30,8 +30,8 @@
 // seconds it is killed with its process group. It is not run again if it fails.
 // Its environment is PATH, a few variables of the watcher, and [Variables].
 //
-// Offenders are reported to AbuseIPDB one by one, see reporter, with the same care
-// for its key as for a token.
+// Offenders are reported to AbuseIPDB one by one, see reporter, with the same
+// care for its key as for a token.
 package notice
 
 import (
@@ -70,8 +70,8 @@ type Sender struct {
 type Host struct {
 	Name   string  // may be ""
 	Places *geo.DB // says where sources are
-	// Proven reports whether a source is banned and has asked for MinPorts ports,
-	// and is to be reported. It asks the kernel.
+	// Proven reports whether a source is banned, has probed MinPorts ports, and
+	// may be reported. It asks the kernel.
 	Proven func(*watch.News) (bool, error)
 }
 
@@ -216,9 +216,9 @@ func (c *channel) deliver(ctx, sending context.Context, n *notice) {
 	c.report(fmt.Errorf("%w (attempt %d, given up: %s not sent)", err, attempts, text.Plural(n.count, "event")))
 }
 
-// try sends something, and returns how often it was tried. Failures that may pass
-// are tried again, with these pauses, until ctx has ended, and then once more at
-// once. The first is reported, unless it is the last.
+// try sends something, and returns how often it was tried. Failures that may
+// pass are tried again, with these pauses, until ctx has ended, and then once
+// more at once. The first is reported, unless it is the last.
 func try(ctx context.Context, pauses []time.Duration, report func(error), send func() error) (attempts int, err error) {
 	for attempt := 1; ; attempt++ {
 		last := attempt > len(pauses) || ctx.Err() != nil
