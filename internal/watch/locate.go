@@ -30,6 +30,9 @@ func (w *Watcher) publish(news []News) {
 		w.tell(news)
 		return
 	}
+	if len(news) == 0 {
+		return // what is passed on has the loop come here again
+	}
 	u := &w.unlocated
 	u.mu.Lock()
 	room := min(len(news), maxUnlocated-len(u.waiting))

@@ -62,3 +62,17 @@ func TestSlowPlaces(t *testing.T) {
 		t.Errorf("%d news", len(told))
 	}
 }
+
+// TestNoNewsToLocate has the loop come by without news. What is passed on from
+// beside it has it come by again, so it would never rest.
+func TestNoNewsToLocate(t *testing.T) {
+	t.Parallel()
+	w := &Watcher{config: Config{Locate: func(netip.Prefix) geo.Place { return geo.Place{} }}}
+	w.unlocated.wake = make(chan struct{}, 1)
+	if w.publish(nil); len(w.unlocated.wake) > 0 {
+		t.Error("places are looked up without news")
+	}
+	if w.publish([]News{{Kind: Banned}}); len(w.unlocated.wake) == 0 {
+		t.Error("places are not looked up of news")
+	}
+}
