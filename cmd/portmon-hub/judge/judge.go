@@ -268,6 +268,15 @@ func (j *Judge) judge(p netip.Prefix, s *source, now time.Time) wire.Ban {
 	return ban
 }
 
+// Decided returns the last decision on a source, if there was one.
+func (j *Judge) Decided(p netip.Prefix) (wire.Ban, bool) {
+	s, ok := j.sources.get(p)
+	if !ok || s.ban.Step == 0 {
+		return wire.Ban{}, false
+	}
+	return s.ban, true
+}
+
 // NeverBanned reports whether a source has an address that is never banned.
 func (j *Judge) NeverBanned(p netip.Prefix) bool {
 	return slices.ContainsFunc(j.Never, p.Overlaps)

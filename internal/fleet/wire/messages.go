@@ -147,11 +147,11 @@ type Host struct {
 	From time.Time `json:"from,omitzero"`
 }
 
-// message is what is sent.
-type message interface{ check() error }
+// Message is what is sent: a pointer to one of the types here.
+type Message interface{ check() error }
 
 // Encode returns a message as it is sent, if it is one that may be.
-func Encode(m message) ([]byte, error) {
+func Encode(m Message) ([]byte, error) {
 	if err := m.check(); err != nil {
 		return nil, err
 	}
@@ -166,7 +166,7 @@ var errTooLong = fmt.Errorf("longer than %d bytes", MaxMessage)
 
 // Decode reads a message, and checks it. What it does not know, as of a newer
 // version, it leaves out. The error never repeats what it read.
-func Decode(data []byte, m message) error {
+func Decode(data []byte, m Message) error {
 	if len(data) > MaxMessage {
 		return errTooLong
 	}

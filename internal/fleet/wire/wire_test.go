@@ -138,8 +138,8 @@ func TestLeft(t *testing.T) {
 
 const key = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
 
-func messages() []message {
-	return []message{
+func messages() []Message {
+	return []Message{
 		sighting(), ban(),
 		&Hello{Version: "v1", Bans: 3, Queued: 1},
 		&Answer{Now: at, Hosts: 3, Quorum: 1, Standing: Member, Created: at, Last: 7},
@@ -158,12 +158,12 @@ func TestMessages(t *testing.T) {
 			t.Errorf("%T: %v", m, err)
 			continue
 		}
-		back := reflect.New(reflect.TypeOf(m).Elem()).Interface().(message)
+		back := reflect.New(reflect.TypeOf(m).Elem()).Interface().(Message)
 		if err := Decode(data, back); err != nil || !reflect.DeepEqual(m, back) {
 			t.Errorf("%s is read as %+v, %v", data, back, err)
 		}
 		newer := append([]byte(`{"newer": {"a": [1]},`), data[1:]...)
-		if err := Decode(newer, reflect.New(reflect.TypeOf(m).Elem()).Interface().(message)); err != nil {
+		if err := Decode(newer, reflect.New(reflect.TypeOf(m).Elem()).Interface().(Message)); err != nil {
 			t.Errorf("%s: %v", newer, err)
 		}
 		if err := Decode(append(data, strings.Repeat(" ", MaxMessage)...), back); !errors.Is(err, errTooLong) {
@@ -178,7 +178,7 @@ func TestKinds(t *testing.T) {
 	t.Parallel()
 	all := messages()
 	acknowledgement := []byte(`{"type":"io.nats.jetstream.api.v1.pub_ack","stream":"BANS","seq":5}`)
-	for _, strict := range []message{new(Sighting), new(Ban), new(Tell), new(Host), new(Join)} {
+	for _, strict := range []Message{new(Sighting), new(Ban), new(Tell), new(Host), new(Join)} {
 		for _, m := range all {
 			data, err := Encode(m)
 			if err != nil {
@@ -191,7 +191,7 @@ func TestKinds(t *testing.T) {
 			if reflect.TypeOf(strict) == reflect.TypeOf(m) || tell && (answer || host) || join && host {
 				continue // of which one contains the other, and is no harm
 			}
-			if err := Decode(data, reflect.New(reflect.TypeOf(strict).Elem()).Interface().(message)); err == nil {
+			if err := Decode(data, reflect.New(reflect.TypeOf(strict).Elem()).Interface().(Message)); err == nil {
 				t.Errorf("%s is taken for a %T", data, strict)
 			}
 		}
@@ -203,7 +203,7 @@ func TestKinds(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	t.Parallel()
-	for what, m := range map[string]message{
+	for what, m := range map[string]Message{
 		"network":      with(sighting(), func(s *Sighting) { s.Source = netip.MustParsePrefix("203.0.113.0/24") }),
 		"no source":    with(sighting(), func(s *Sighting) { s.Source = netip.Prefix{} }),
 		"private":      with(sighting(), func(s *Sighting) { s.Source = netip.MustParsePrefix("192.168.1.1/32") }),
@@ -232,7 +232,7 @@ func TestRefused(t *testing.T) {
 		}
 	}
 	for _, data := range []string{"", "null", "[]", `"x"`, `{"source":"203.0.113.7"}`, "{\"standing\":\"member\",\"reason\":\"\xff\"}", "{}"} {
-		for _, m := range []message{new(Sighting), new(Ban), new(Tell), new(Host)} {
+		for _, m := range []Message{new(Sighting), new(Ban), new(Tell), new(Host)} {
 			if Decode([]byte(data), m) == nil {
 				t.Errorf("%q is a %T", data, m)
 			}
@@ -344,7 +344,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, m := range messages() {
 			kind := reflect.TypeOf(m).Elem()
-			first, second := reflect.New(kind).Interface().(message), reflect.New(kind).Interface().(message)
+			first, second := reflect.New(kind).Interface().(Message), reflect.New(kind).Interface().(Message)
 			if Decode(data, first) != nil {
 				continue
 			}

@@ -1,0 +1,424 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/portmon/portmon/cmd/portmon-hub/judge"
+	"github.com/portmon/portmon/internal/fleet/wire"
+)
+
+// hub is the daemon. All it knows, but for what is only shown, it has read from
+// the streams, and can read again.
+type hub struct {
+	*ui
+	config *config
+	fleet  *fleet
+	broker *broker // nil if the server is not in this program
+	judge  *judge.Judge
+	ready  bool // has read what was there at the start, so that it speaks
+
+	retry  chan wire.Ban // could not be published
+	unsent map[netip.Prefix]wire.Ban
+
+	mu     sync.Mutex // what the page and the metrics show
+	hosts  map[string]*known
+	bans   map[netip.Prefix]wire.Ban // what the stream has
+	last   uint64                    // sequence in it
+	counts map[string]int            // sightings by what became of them
+	recent []int                     // sightings of the last minute, by second
+	start  time.Time
+	create time.Time // of the stream of bans
+}
+
+// known is what a hub knows of a host.
+type known struct {
+	record
+	hello wire.Hello
+	heard time.Time
+	said  int // sightings
+}
+
+// Results of sightings, beside those of the judge.
+const (
+	counted   = "counted"
+	malformed = "malformed"
+)
+
+func newHub(p *cli, c *config, f *fleet, b *broker) *hub {
+	return &hub{
+		ui: &p.ui, config: c, fleet: f, broker: b, judge: judge.New(c.judge), retry: make(chan wire.Ban, 1<<14),
+		hosts: make(map[string]*known), bans: make(map[netip.Prefix]wire.Ban), unsent: make(map[netip.Prefix]wire.Ban),
+		counts: make(map[string]int), recent: make([]int, 60), start: time.Now(),
+	}
+}
+
+// run reads the streams and answers hosts until ctx ends. It calls ready when it
+// has caught up.
+func (h *hub) run(ctx context.Context, ready func()) error {
+	hosts, there, stop, err := h.fleet.follow(ctx, wire.Hosts, jetstream.DeliverLastPerSubjectPolicy)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if err := drain(ctx, hosts, there, h.onHost); err != nil {
+		return err
+	}
+	bans, there, stop, err := h.fleet.follow(ctx, wire.Bans, jetstream.DeliverLastPerSubjectPolicy)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if err := drain(ctx, bans, there, h.onBan); err != nil {
+		return err
+	}
+	sightings, there, stop, err := h.fleet.follow(ctx, wire.Sightings, jetstream.DeliverAllPolicy)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if err := drain(ctx, sightings, there, h.onSighting); err != nil {
+		return err
+	}
+	if err := h.refresh(ctx); err != nil {
+		return err
+	}
+	h.ready = true
+	h.reconcile()
+
+	hellos, joins := make(chan *nats.Msg, 1<<14), make(chan *nats.Msg, 64)
+	asked := make(chan *nats.Msg, 16)
+	for subject, ch := range map[string]chan *nats.Msg{wire.HelloPrefix + "*": hellos, wire.JoinPrefix + "*": joins, askSubject: asked} {
+		queue := "" // each hub wants to know who is there
+		if ch == joins {
+			queue = "hubs"
+		}
+		if _, err := h.fleet.nc.ChanQueueSubscribe(subject, queue, ch); err != nil {
+			return fmt.Errorf("subscribe to %s: %w", subject, err)
+		}
+	}
+	if err := h.fleet.nc.FlushTimeout(5 * time.Second); err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	if h.broker != nil {
+		if err := h.broker.listen(); err != nil {
+			return err
+		}
+	}
+	ready()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for n := 1; ; {
+		select { // who may speak comes before what is said
+		case m := <-hosts:
+			h.onHost(m)
+			continue
+		default:
+		}
+		select {
+		case m := <-hosts:
+			h.onHost(m)
+		case m := <-sightings:
+			h.onSighting(m)
+		case m := <-bans:
+			h.onBan(m)
+		case m := <-hellos:
+			h.onHello(m)
+		case m := <-joins:
+			h.onJoin(ctx, m)
+		case m := <-asked:
+			h.answerAsk(m)
+		case ban := <-h.retry:
+			if now, ok := h.judge.Decided(ban.Source); ok {
+				ban = now // which may be newer
+			}
+			h.unsent[ban.Source] = ban
+		case <-tick.C:
+			if n++; n%30 == 0 {
+				if err := h.refresh(ctx); err != nil && ctx.Err() == nil {
+					h.note("%s", err)
+				}
+			}
+			h.onTick()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// refresh reads what the server says of the stream of bans, and the time.
+func (h *hub) refresh(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	stream, err := h.fleet.js.Stream(ctx, wire.Bans)
+	if err != nil {
+		return fmt.Errorf("ask for the stream %s: %w", wire.Bans, err)
+	}
+	info := stream.CachedInfo()
+	h.fleet.skew.Store(int64(time.Until(info.TimeStamp)))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.create, h.last = info.Created, max(h.last, info.State.LastSeq)
+	return nil
+}
+
+// onTick publishes again what could not be, and forgets bans that are over.
+func (h *hub) onTick() {
+	now := h.fleet.now()
+	h.mu.Lock()
+	for p, b := range h.bans {
+		if !b.Until().After(now) {
+			delete(h.bans, p)
+		}
+	}
+	copy(h.recent, h.recent[1:])
+	h.recent[len(h.recent)-1] = 0
+	h.mu.Unlock()
+	for p, ban := range h.unsent {
+		delete(h.unsent, p)
+		h.publish([]judge.Decision{{Ban: ban}})
+	}
+}
+
+// publish has hosts know decisions. What cannot be stored is tried again.
+func (h *hub) publish(decisions []judge.Decision) {
+	if !h.ready {
+		return // what came of them is compared with the stream later
+	}
+	for _, d := range decisions {
+		if !d.Ban.Lifted && d.Ban.Left(h.fleet.now()) == 0 {
+			continue
+		}
+		h.fleet.publish(d, wire.MaxLength, func(err error) {
+			if err == nil {
+				return
+			}
+			select {
+			case h.retry <- d.Ban:
+			default: // of so many, the next start finds the rest
+			}
+		})
+	}
+}
+
+// reconcile has the stream say what the judge does, as an earlier run may have
+// ended between the two. What the stream has and the judge does not know stays,
+// as sightings go sooner than some bans; unless it rests on hosts that do not
+// count any more, or is never to be banned.
+func (h *hub) reconcile() {
+	now := h.fleet.now()
+	mine := h.judge.Bans(now)
+	var decisions []judge.Decision
+	for p, ban := range mine {
+		if known, ok := h.bans[p]; !ok || known.Lifted || known.Step < ban.Step || ban.Until().Sub(known.Until()) > time.Duration(ban.Length)*time.Second/8 {
+			decisions = append(decisions, judge.Decision{Ban: ban})
+		}
+	}
+	for p, ban := range h.bans {
+		if _, ok := mine[p]; ok || ban.Lifted {
+			continue
+		}
+		bad := 0
+		for _, r := range ban.By {
+			if k := h.hosts[r.Host]; k == nil || k.Standing != wire.Member || r.At.Before(k.From) {
+				bad++
+			}
+		}
+		if h.judge.NeverBanned(p) || bad > 0 && ban.Hosts-bad < h.judge.QuorumOf(h.judge.Size(now)) {
+			ban.Lifted = true
+			decisions = append(decisions, judge.Decision{Ban: ban})
+		}
+	}
+	h.publish(decisions)
+}
+
+func (h *hub) onHost(m jetstream.Msg) {
+	name, r, err := decodeHost(m)
+	if err != nil {
+		h.note("a record of a host is not good: %s", err)
+		return
+	}
+	h.setHost(name, r)
+}
+
+// setHost takes note of a host, if it is news.
+func (h *hub) setHost(name string, r record) {
+	h.mu.Lock()
+	k := h.hosts[name]
+	if k == nil {
+		k = new(known)
+		h.hosts[name] = k
+	}
+	before := k.record
+	if r.revision <= before.revision {
+		h.mu.Unlock()
+		return
+	}
+	k.record = r
+	h.mu.Unlock()
+	outcome := h.judge.SetHost(name, &r.Host)
+	if h.ready && before.Standing != "" && before.Standing != r.Standing && before.Standing != wire.Invited {
+		h.note("host %s: %s, %s; %d bans changed", name, r.Standing, r.Reason, len(outcome.Decisions))
+		h.tell(name, &wire.Tell{Standing: r.Standing, Reason: r.Reason})
+	}
+	if h.broker != nil {
+		h.broker.setHost(name, &r.Host)
+	}
+	h.publish(outcome.Decisions)
+}
+
+func (h *hub) tell(name string, t *wire.Tell) {
+	data, err := wire.Encode(t)
+	if err == nil {
+		err = h.fleet.nc.Publish(wire.TellPrefix+name, data)
+	}
+	if err != nil {
+		h.note("tell %s its standing: %s", name, err)
+	}
+}
+
+func (h *hub) onSighting(m jetstream.Msg) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return
+	}
+	var s wire.Sighting
+	name, err := wire.HostOf(wire.SightingPrefix, m.Subject())
+	if err == nil {
+		err = wire.Decode(m.Data(), &s)
+	}
+	if err != nil {
+		h.count(name, malformed)
+		return
+	}
+	outcome := h.judge.Sighting(name, &s, meta.Timestamp, meta.Sequence.Stream)
+	if outcome.Ignored == "" {
+		outcome.Ignored = counted
+	}
+	h.count(name, outcome.Ignored)
+	h.publish(outcome.Decisions)
+	if outcome.Quarantine != "" {
+		h.quarantine(name, outcome.Quarantine)
+	}
+}
+
+func (h *hub) count(name, result string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.counts[result]++
+	if !h.ready {
+		return
+	}
+	h.recent[len(h.recent)-1]++
+	if k := h.hosts[name]; k != nil {
+		k.said++
+	}
+}
+
+// quarantine stores that a host is quarantined. Of several hubs, which all find
+// it out, the first does.
+func (h *hub) quarantine(name, reason string) {
+	r := h.hosts[name].record
+	r.Standing, r.Since, r.Reason = wire.Quarantined, h.fleet.now().UTC(), reason
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	r, err := h.fleet.setHost(ctx, name, r)
+	if err != nil {
+		h.note("quarantine %s: %s", name, err) // the judge has done it all the same
+		return
+	}
+	h.setHost(name, r)
+}
+
+func (h *hub) onBan(m jetstream.Msg) {
+	var b wire.Ban
+	meta, err := m.Metadata()
+	if err == nil {
+		err = wire.Decode(m.Data(), &b)
+	}
+	if err != nil {
+		h.note("a ban in the stream is not good: %s", err)
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.last = max(h.last, meta.Sequence.Stream)
+	h.bans[b.Source] = b
+}
+
+// asking returns the host that asks, if it wants its answer where it gets any:
+// anywhere else, we would say in our name what it cannot say itself.
+func asking(prefix string, m *nats.Msg) (string, bool) {
+	name, err := wire.HostOf(prefix, m.Subject)
+	return name, err == nil && strings.HasPrefix(m.Reply, wire.InboxPrefix(name)+".")
+}
+
+func (h *hub) onHello(m *nats.Msg) {
+	var hello wire.Hello
+	name, ok := asking(wire.HelloPrefix, m)
+	if !ok || wire.Decode(m.Data, &hello) != nil {
+		return
+	}
+	now := h.fleet.now()
+	h.mu.Lock()
+	k := h.hosts[name]
+	if k == nil {
+		h.mu.Unlock()
+		return
+	}
+	k.hello, k.heard = hello, now
+	size := h.judge.Size(now)
+	answer := &wire.Answer{
+		Now: now.UTC(), Hosts: size, Quorum: h.judge.QuorumOf(size), Standing: k.Standing, Reason: k.Reason, Created: h.create.UTC(), Last: h.last,
+	}
+	h.mu.Unlock()
+	h.respond(m, answer)
+}
+
+func (h *hub) respond(m *nats.Msg, answer wire.Message) {
+	data, err := wire.Encode(answer)
+	if err == nil {
+		err = m.Respond(data)
+	}
+	if err != nil {
+		h.note("answer on %s: %s", m.Subject, err)
+	}
+}
+
+// onJoin has a host be known by another key: its own in place of that of its
+// token, or a new one.
+func (h *hub) onJoin(ctx context.Context, m *nats.Msg) {
+	var join wire.Join
+	name, ok := asking(wire.JoinPrefix, m)
+	if !ok || wire.Decode(m.Data, &join) != nil || h.hosts[name] == nil {
+		return
+	}
+	r := h.hosts[name].record
+	now := h.fleet.now().UTC()
+	switch {
+	case r.Standing == wire.Revoked, r.Standing == wire.Invited && now.After(r.Expires):
+		h.respond(m, &wire.Joined{Error: "the invitation has expired: ask for another one"})
+		return
+	case r.Standing == wire.Invited:
+		r.Host = wire.Host{Key: r.Key, Standing: wire.Member, Since: now, From: now}
+	}
+	if h.broker != nil {
+		r.Key = join.Key
+	}
+	r, err := h.fleet.setHost(ctx, name, r)
+	if err != nil {
+		h.note("%s", err)
+		h.respond(m, &wire.Joined{Error: "the hub cannot store it: try again"})
+		return
+	}
+	h.note("host %s has joined, or has a new key", name)
+	h.setHost(name, r)
+	h.respond(m, &wire.Joined{Kept: h.broker == nil})
+}
