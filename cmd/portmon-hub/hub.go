@@ -13,6 +13,7 @@ import (
 
 	"github.com/portmon/portmon/cmd/portmon-hub/judge"
 	"github.com/portmon/portmon/internal/fleet/wire"
+	"github.com/portmon/portmon/internal/text"
 )
 
 // hub is the daemon. All it knows, but for what is only shown, it has read from
@@ -265,7 +266,7 @@ func (h *hub) setHost(name string, r record) {
 	h.mu.Unlock()
 	outcome := h.judge.SetHost(name, &r.Host)
 	if h.ready && before.Standing != "" && before.Standing != r.Standing && before.Standing != wire.Invited {
-		h.note("host %s: %s, %s; %d bans changed", name, r.Standing, r.Reason, len(outcome.Decisions))
+		h.note("host %s is %s", name, text.Join(": ", string(r.Standing), r.Reason))
 		h.tell(name, &wire.Tell{Standing: r.Standing, Reason: r.Reason})
 	}
 	if h.broker != nil {

@@ -275,11 +275,13 @@ func (h *client) ask(subject string, m, answer wire.Message) error {
 	if err != nil {
 		return err
 	}
-	reply, err := h.nc.Request(subject, data, patience)
-	if err != nil {
-		return err
+	var reply *nats.Msg
+	for range 10 { // it may be disconnected in between
+		if reply, err = h.nc.Request(subject, data, patience/10); err == nil {
+			return wire.Decode(reply.Data, answer)
+		}
 	}
-	return wire.Decode(reply.Data, answer)
+	return err
 }
 
 func (h *client) hello() wire.Answer {
