@@ -26,12 +26,9 @@ type unlocated struct {
 
 // publish passes news on, in their order.
 func (w *Watcher) publish(news []News) {
-	if w.config.Locate == nil || len(news) == 0 {
+	if w.config.Locate == nil || len(news) == 0 { // what is passed on has the loop come here again
 		w.tell(news)
 		return
-	}
-	if len(news) == 0 {
-		return // what is passed on has the loop come here again
 	}
 	u := &w.unlocated
 	u.mu.Lock()
@@ -68,9 +65,7 @@ func (w *Watcher) locate() {
 				news[i].Place = w.config.Locate(news[i].Source)
 			}
 		}
-		if len(news) > 0 { // or the loop would turn for nothing
-			w.pass(w.calls, func() { w.core.addPlaces(news, book.ReadClock()) })
-		}
+		w.pass(w.calls, func() { w.core.addPlaces(news, book.ReadClock()) })
 		w.tell(news)
 	}
 }
