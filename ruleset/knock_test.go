@@ -245,10 +245,11 @@ func TestScanIsNoKnock(t *testing.T) {
 		src, banned := l.source(f), l.source(f)
 		l.Offend(banned)
 		trap := netnstest.SYN(src, l.To(src, 0))
-		l.Internet.Burst(2*65535, func(i int) netnstest.Packet {
+		const first, last = knock1 - 500, knock3 + 500 // to all other ports, SYNs are what they are to these
+		l.Internet.Burst(2*(last-first+1), func(i int) netnstest.Packet {
 			p := trap
 			p.Src = at([...]netip.Addr{src, banned}[i%2], 4000)
-			p.Dst = l.To(src, uint16(1+i/2))
+			p.Dst = l.To(src, uint16(first+i/2))
 			return p
 		})
 		for _, a := range []netip.Addr{src, banned} {

@@ -92,6 +92,7 @@ table inet portmon {
 				unknown, t := 0, l.T
 				for _, chain := range []string{chainEarly, chainGuard, chainOpening} {
 					l.NFT("insert rule inet portmon " + chain + " " + foreign.rule)
+					h := l.open()
 					banned, other := l.source(f), l.source(f)
 					for _, p := range []Packet{
 						{From: banned, Port: lab.OpenTCP}, {From: banned, Port: 443}, {From: other, Port: lab.OpenTCP}, {From: other, Port: lab.TrapTCP},
@@ -99,7 +100,7 @@ table inet portmon {
 						l.ban(time.Hour, netip.PrefixFrom(banned, banned.BitLen()).String())
 						p.To, p.Proto, p.ToSelf, p.RouteBack = l.To(p.From, p.Port).Addr(), unix.IPPROTO_TCP, true, true
 						p.Device, p.Index, p.Listener = eth0.Name, uint32(eth0.Index), p.Port == lab.OpenTCP
-						trace, err := l.open().Trace(p)
+						trace, err := h.Trace(p)
 						if err != nil {
 							t.Fatal(err)
 						}

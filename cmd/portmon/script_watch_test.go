@@ -105,7 +105,9 @@ func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	var err error
 	needPrograms(ts.Value(testKey{}).(testing.TB), append(args, "bash")...)
-	for end := time.Now().Add(lab.Patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	pause := 10 * time.Millisecond // less often the longer it takes: each question is a few processes
+	for end := time.Now().Add(lab.Patience); time.Now().Before(end); time.Sleep(pause) {
+		pause = min(pause*3/2, 300*time.Millisecond)
 		ts.Value(siteKey{}).(*site).Host.Do(func() {
 			err = ts.Exec("with-etc", "bash", "-e", "-o", "pipefail", "-c", strings.Join(args, " "))
 		})
