@@ -215,7 +215,7 @@ func (c *Client) Events(ctx context.Context, last int, follow bool, receive func
 		return refused
 	case ctx.Err() != nil:
 		return nil
-	case follow && (err == nil || errors.Is(err, io.ErrUnexpectedEOF)):
+	case follow && (err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET)):
 		return ErrEnded
 	}
 	return err

@@ -2,6 +2,7 @@ package control
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -90,6 +91,22 @@ func says(text string) func(net.Conn) {
 		defer conn.Close()
 		readRequest(conn)
 		io.WriteString(conn, text)
+	}
+}
+
+// TestWatcherEnds has the watcher end before it answers somebody who follows its
+// events, and between two of them.
+func TestWatcherEnds(t *testing.T) {
+	t.Parallel()
+	for name, serve := range map[string]func(net.Conn){
+		"before the request is read": func(conn net.Conn) { conn.Close() },
+		"before it is answered":      says(""),
+		"between two events":         says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{}\n\r\n"),
+	} {
+		err := pretend(t, serve).Events(t.Context(), 0, true, func([]byte) error { return nil })
+		if !errors.Is(err, ErrEnded) {
+			t.Errorf("%s: error %v, want %v", name, err, ErrEnded)
+		}
 	}
 }
 
