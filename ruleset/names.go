@@ -242,6 +242,9 @@ var causes = [...]string{"", "trap", "scan", "subnet", "hand", "other", "login",
 // "knock" or "fleet"; "" if the cause is not known.
 func (c Cause) String() string { return causes[c] }
 
+// MarshalText implements [encoding.TextMarshaler].
+func (c Cause) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
 // ParseCause is the inverse of [Cause.String].
 func ParseCause(s string) (Cause, bool) {
 	for c, name := range causes {

@@ -128,7 +128,7 @@ func (b *ban) appendJSON(to []byte) []byte {
 	}
 	span := func(key string, d time.Duration) {
 		if d > 0 {
-			to = seconds(d).append(append(to, key...))
+			to = seconds(d).Append(append(to, key...))
 		}
 	}
 	date := func(key string, t time.Time) {

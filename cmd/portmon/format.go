@@ -1,7 +1,6 @@
 package main
 
 import (
-	"strconv"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
@@ -19,16 +18,7 @@ func stamp(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// seconds is a duration in JSON: a number with at most three decimals.
-type seconds time.Duration
-
-func (s seconds) MarshalJSON() ([]byte, error) {
-	return s.append(nil), nil
-}
-
-func (s seconds) append(to []byte) []byte {
-	return strconv.AppendFloat(to, time.Duration(s).Round(time.Millisecond).Seconds(), 'f', -1, 64)
-}
+type seconds = text.Seconds
 
 // banTime returns how long a ban lasts: "for 8h", or "forever".
 func banTime(d time.Duration) string {

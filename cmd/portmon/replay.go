@@ -84,7 +84,7 @@ Records that cannot be used are reported and skipped.`,
 			case result.Packets == 0:
 				return readErr
 			case asJSON:
-				err = p.json(replayJSON(result))
+				err = p.json(result)
 			default:
 				p.printReplay(result)
 			}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -18,7 +17,7 @@ const mostSources = 10
 
 // printReplay writes what a replay has found, in 80 columns.
 func (p *cli) printReplay(r *replay.Result) {
-	now := r.Settings[0]
+	now := r.Configured
 	local := func(t time.Time) string { return t.In(p.now().Location()).Format(clockLayout) }
 	p.print("%s in %s, %s to %s\n", text.Plural(r.Packets, "packet"), text.ShortDuration(r.To.Sub(r.From)), local(r.From), local(r.To))
 	p.print("to this host: %s%s; programs listen on %s\n", firstOf(r.Addrs, 3), howSure(r.Certainty), services(r))
@@ -89,7 +88,7 @@ func (p *cli) banRows(r *replay.Result) [][]string {
 	for _, k := range r.Kinds {
 		step, ban := "-", "-" // of a subnet
 		if k.Step > 0 {
-			step, ban = strconv.Itoa(k.Step), text.Duration(r.Settings[0].BanTime[k.Step-1])
+			step, ban = strconv.Itoa(k.Step), text.Duration(r.Configured.BanTime[k.Step-1])
 		}
 		rows = append(rows, []string{step, ban, k.Cause.String(), strconv.Itoa(k.Count)})
 	}
@@ -105,7 +104,7 @@ func (p *cli) momentRows(r *replay.Result) [][]string {
 		most = max(most, m.Unwanted)
 	}
 	layout := clockLayout
-	if r.Width >= 24*time.Hour {
+	if time.Duration(r.Width) >= 24*time.Hour {
 		layout = time.DateOnly
 	}
 	rows := [][]string{{"FROM", "SYNS", "DROPPED", "BANS", "DROPPED # OF SYNS ."}}
@@ -140,7 +139,7 @@ func settingRows(r *replay.Result) [][]string {
 		}
 		return append(list, s)
 	}
-	for _, s := range sortedSettings(r.Settings) {
+	for _, s := range r.Settings {
 		port, ladder := "off", ladderName(s.BanTime)
 		if s.ScanPorts > 0 {
 			port = strconv.Itoa(s.ScanPorts)
@@ -166,13 +165,6 @@ func settingRows(r *replay.Result) [][]string {
 	return rows
 }
 
-// sortedSettings sorts by strictness, and then by ladder.
-func sortedSettings(all []replay.SettingResult) []replay.SettingResult {
-	return slices.SortedStableFunc(slices.Values(all), func(a, b replay.SettingResult) int {
-		return cmp.Or(replay.CompareScanPorts(a.ScanPorts, b.ScanPorts), slices.Compare(a.BanTime, b.BanTime))
-	})
-}
-
 func (p *cli) offenderRows(all []replay.Offender) [][]string {
 	rows := [][]string{{"SOURCE", "BANS", "LAST", "CAUSE", "PORT", "VISITS"}}
 	for _, o := range all[:min(len(all), mostSources)] {
@@ -181,8 +173,8 @@ func (p *cli) offenderRows(all []replay.Offender) [][]string {
 			visits = fmt.Sprintf("%d, last to port %d", o.Visits, o.VisitPort)
 		}
 		rows = append(rows, []string{
-			text.Prefix(o.Source), strconv.Itoa(o.Bans), o.Last.In(p.now().Location()).Format("2006-01-02 15:04"),
-			o.Kind.Cause.String(), text.Port(o.Proto, o.Port), visits,
+			o.Source.String(), strconv.Itoa(o.Bans), o.Last.In(p.now().Location()).Format("2006-01-02 15:04"),
+			o.Cause.String(), text.NamedPort(o.Protocol, o.Port), visits,
 		})
 	}
 	return rows
@@ -194,100 +186,6 @@ func setRows(r *replay.Result) [][]string {
 		rows = append(rows, []string{s.Name, strconv.Itoa(s.Needed), strconv.Itoa(s.Size)})
 	}
 	return rows
-}
-
-// The JSON of replay, version 1.
-type (
-	replayReport struct {
-		Version         int             `json:"version"`
-		From            string          `json:"from"`
-		To              string          `json:"to"`
-		Packets         int             `json:"packets"`
-		Ignored         int             `json:"ignored_packets"`
-		Disordered      int             `json:"disordered_packets"`
-		Answers         bool            `json:"answers_seen"`
-		Addresses       []string        `json:"addresses"`
-		Certainty       string          `json:"addresses_certainty"`
-		Listeners       []string        `json:"listeners"`
-		SYNs            int             `json:"syns_to_closed_ports"`
-		Settings        []replaySetting `json:"settings"`
-		Bans            []replayBans    `json:"bans"`
-		Offenders       []replaySource  `json:"offenders"`
-		UnlistedBans    int             `json:"unlisted_bans"`
-		IntervalSeconds seconds         `json:"interval_seconds"`
-		Intervals       []replayMoment  `json:"intervals"`
-		Sets            []replaySet     `json:"sets"`
-	}
-	replaySetting struct {
-		ScanPorts      int       `json:"scan_ports"`
-		BanTimeSeconds []seconds `json:"bantime_seconds"`
-		Configured     bool      `json:"configured"`
-		DroppedSYNs    int       `json:"dropped_syns"`
-		DroppedPackets int       `json:"dropped_packets"`
-		Bans           int       `json:"bans"`
-		Offenders      int       `json:"offenders"`
-		Visitors       int       `json:"offenders_using_services"`
-	}
-	replayBans struct {
-		Tier  int    `json:"tier,omitempty"`
-		Cause string `json:"cause"`
-		Bans  int    `json:"bans"`
-	}
-	replaySource struct {
-		Source    string `json:"source"`
-		Bans      int    `json:"bans"`
-		Tier      int    `json:"tier,omitempty"`
-		Cause     string `json:"cause"`
-		First     string `json:"first_ban"`
-		Last      string `json:"last_ban"`
-		Protocol  string `json:"last_protocol"`
-		Port      uint16 `json:"last_port"`
-		Visits    int    `json:"visits,omitempty"`
-		VisitPort uint16 `json:"last_visited_port,omitempty"`
-	}
-	replayMoment struct {
-		Start   string `json:"start"`
-		SYNs    int    `json:"syns_to_closed_ports"`
-		Dropped int    `json:"dropped_syns"`
-		Bans    int    `json:"bans"`
-	}
-	replaySet struct {
-		Name   string `json:"name"`
-		Size   int    `json:"size"`
-		Needed int    `json:"needed"`
-	}
-)
-
-func replayJSON(r *replay.Result) replayReport {
-	out := replayReport{
-		Version: 1, From: stamp(r.From), To: stamp(r.To), Packets: r.Packets, Ignored: r.Ignored, Disordered: r.Disorder,
-		Answers: r.Answers, SYNs: r.Unwanted, UnlistedBans: r.Unlisted, IntervalSeconds: seconds(r.Width),
-		Addresses: []string{}, Certainty: r.Certainty.String(), Listeners: []string{},
-		Bans:      mapped(r.Kinds, func(k replay.KindCount) replayBans { return replayBans{k.Step, k.Cause.String(), k.Count} }),
-		Intervals: mapped(r.Moments, func(m replay.Moment) replayMoment { return replayMoment{stamp(m.Start), m.Unwanted, m.Dropped, m.Bans} }),
-		Sets:      mapped(r.Sets, func(s replay.SetResult) replaySet { return replaySet{s.Name, s.Size, s.Needed} }),
-		Settings: mapped(sortedSettings(r.Settings), func(s replay.SettingResult) replaySetting {
-			ladder := mapped(s.BanTime, func(d time.Duration) seconds { return seconds(d) })
-			return replaySetting{s.ScanPorts, ladder, s.Current, s.DroppedUnwanted, s.Dropped, s.Bans, s.Offenders, s.Visitors}
-		}),
-		Offenders: mapped(r.Offenders, func(o replay.Offender) replaySource {
-			return replaySource{
-				text.Prefix(o.Source), o.Bans, o.Kind.Step, o.Kind.Cause.String(), stamp(o.First), stamp(o.Last),
-				text.Protocol(o.Proto), o.Port, o.Visits, o.VisitPort,
-			}
-		}),
-	}
-	for _, a := range r.Addrs {
-		out.Addresses = append(out.Addresses, a.String())
-	}
-	for _, s := range r.Services {
-		name := text.Port(s.Proto, s.Port())
-		if s.Addr().IsValid() {
-			name += " at " + s.Addr().String()
-		}
-		out.Listeners = append(out.Listeners, name)
-	}
-	return out
 }
 
 func mapped[A, B any](all []A, f func(A) B) []B {

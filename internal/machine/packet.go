@@ -5,6 +5,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portmon/portmon/internal/text"
 )
 
 // Packet is a packet as rules see it.
@@ -130,6 +132,18 @@ type Service struct {
 	netip.AddrPort
 	Proto uint8
 }
+
+// String returns "tcp/22 at 192.0.2.1", or "tcp/22" if it is at every address.
+func (s Service) String() string {
+	name := text.Port(s.Proto, s.Port())
+	if s.Addr().IsValid() {
+		name += " at " + s.Addr().String()
+	}
+	return name
+}
+
+// MarshalText implements [encoding.TextMarshaler].
+func (s Service) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Service returns the service that the packet is sent to.
 func (p *Packet) Service() (s Service, ok bool) {

@@ -19,6 +19,9 @@ const (
 
 func (c Certainty) String() string { return [...]string{"certain", "guessed", "uncertain"}[c] }
 
+// MarshalText implements [encoding.TextMarshaler].
+func (c Certainty) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
 func (r *Replay) certainty() Certainty {
 	switch {
 	case r.named || r.found+r.assumed == 0:

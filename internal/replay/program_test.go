@@ -71,7 +71,7 @@ func TestAgreementOnTcpdump(t *testing.T) {
 	}
 	var banned []netip.Prefix
 	for _, o := range result.Offenders {
-		banned = append(banned, o.Source)
+		banned = append(banned, o.Source.Prefix)
 		if visited := slices.ContainsFunc(both, o.Source.Contains); visited != (o.Visits > 0) {
 			t.Errorf("%v has visited %d times", o.Source, o.Visits)
 		}
@@ -89,7 +89,7 @@ func TestAgreementOnTcpdump(t *testing.T) {
 	for _, name := range []string{"dropped", "trapped", "scanned"} {
 		dropped += int(kernel.Counters[name].Packets)
 	}
-	if got := result.Settings[0].Dropped; got != dropped || dropped < 3*len(want) {
+	if got := result.Configured.Dropped; got != dropped || dropped < 3*len(want) {
 		t.Errorf("replay drops %d packets, the kernel %d: %v", got, dropped, kernel.Counters)
 	}
 	if !result.Answers || !slices.ContainsFunc(result.Services, func(s machine.Service) bool { return s.Port() == lab.OpenTCP }) {

@@ -35,9 +35,9 @@ type Port struct {
 
 // Setting is one of the settings that are compared.
 type Setting struct {
-	ScanPorts int // 0 is off
-	BanTime   []time.Duration
-	Current   bool // it is the one of the configuration
+	ScanPorts int             `json:"scan_ports"` // 0 is off
+	BanTime   []time.Duration `json:"-"`
+	Current   bool            `json:"configured"` // it is the one of the configuration
 }
 
 // comparedPorts are the values of Scan.Ports that are compared with the
@@ -51,7 +51,7 @@ func Settings(spec ruleset.Spec) (all []Setting) {
 	ports := comparedPorts
 	if !slices.Contains(ports, spec.Scan.Ports) {
 		ports = append([]int{spec.Scan.Ports}, ports...)
-		slices.SortFunc(ports, CompareScanPorts)
+		slices.SortFunc(ports, compareScanPorts)
 	}
 	for _, n := range ports {
 		for _, ladder := range ladders(spec.BanTime) {
@@ -63,9 +63,9 @@ func Settings(spec ruleset.Spec) (all []Setting) {
 	return all
 }
 
-// CompareScanPorts orders numbers of ports, the strictest first and 0, which is
+// compareScanPorts orders numbers of ports, the strictest first and 0, which is
 // off, last.
-func CompareScanPorts(a, b int) int { return cmp.Compare(uint(a-1), uint(b-1)) }
+func compareScanPorts(a, b int) int { return cmp.Compare(uint(a-1), uint(b-1)) }
 
 func ladders(whole []time.Duration) [][]time.Duration {
 	if len(whole) == 1 {

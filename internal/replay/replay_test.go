@@ -83,7 +83,7 @@ func (s *scene) result() *Result {
 func (r *Result) offender(t *testing.T, source string) Offender {
 	t.Helper()
 	for _, o := range r.Offenders {
-		if o.Source == netip.MustParsePrefix(source) {
+		if o.Source.Prefix == netip.MustParsePrefix(source) {
 			return o
 		}
 	}
@@ -110,7 +110,7 @@ func TestListeners(t *testing.T) {
 	if r.Unwanted != 1 || len(r.Offenders) != 1 {
 		t.Errorf("%d SYNs to closed ports, offenders %v, want one", r.Unwanted, r.Offenders)
 	}
-	if o := r.offender(t, "203.0.113.1/32"); o.Kind != (Kind{1, ruleset.CauseTrap}) || o.Port != 3389 || o.Proto != unix.IPPROTO_TCP {
+	if o := r.offender(t, "203.0.113.1/32"); o.Kind != (Kind{1, ruleset.CauseTrap}) || o.Port != 3389 || o.Protocol != "tcp" {
 		t.Errorf("got %+v", o)
 	}
 }
@@ -137,7 +137,7 @@ func TestLadder(t *testing.T) {
 		s.send(syn(fmt.Sprintf("2001:db8:7:7::%d", port+1), host6, 200+port), capture.Received, time.Minute)
 	}
 	r := s.result()
-	if o := r.offender(t, "203.0.113.1/32"); o.Bans != 3 || o.Kind.Step != 3 || o.First != start.Local() {
+	if o := r.offender(t, "203.0.113.1/32"); o.Bans != 3 || o.Kind.Step != 3 || o.First != start {
 		t.Errorf("got %+v, want three bans up to step 3", o)
 	}
 	if o := r.offender(t, "2001:db8:7:7::/64"); o.Kind != (Kind{1, ruleset.CauseScan}) || o.Port != 204 {
@@ -198,7 +198,7 @@ func TestFalseAlarm(t *testing.T) {
 			t.Errorf("%s: %d visits, last to port %d, want %d to 443", source, o.Visits, o.VisitPort, want)
 		}
 	}
-	if st := r.Settings[0]; st.Visitors != 4 || !st.Current {
+	if st := r.Configured; st.Visitors != 4 || !st.Current {
 		t.Errorf("%d offenders have used a service, want 4", st.Visitors)
 	}
 }
@@ -233,8 +233,8 @@ func TestTimeline(t *testing.T) {
 	if unwanted != 7 || len(r.Moments) > maxMoments || r.Disorder != 1 {
 		t.Errorf("%d SYNs in %d moments, %d out of order; want 7, at most %d, and 1", unwanted, len(r.Moments), r.Disorder, maxMoments)
 	}
-	if dropped != r.Settings[0].DroppedUnwanted {
-		t.Errorf("%d dropped by time, %d in all", dropped, r.Settings[0].DroppedUnwanted)
+	if dropped != r.Configured.DroppedUnwanted {
+		t.Errorf("%d dropped by time, %d in all", dropped, r.Configured.DroppedUnwanted)
 	}
 }
 
@@ -281,7 +281,7 @@ func TestDaysOfClockChange(t *testing.T) {
 		}
 		for day, m := range moments {
 			first := time.Date(2026, tt.month, tt.day+day, 1, 0, 0, 0, zone) // there is no midnight in Havana on 8 March
-			if m.Start.Day() != first.Day() || m.Start.Hour() > 0 && !m.Start.Equal(first) || m.Unwanted != 2 {
+			if at := m.Start.In(zone); at.Day() != first.Day() || at.Hour() > 0 && !at.Equal(first) || m.Unwanted != 2 {
 				t.Errorf("%s: %d SYNs from %v on, want 2 from %v on", tt.zone, m.Unwanted, m.Start, first)
 			}
 		}
@@ -396,8 +396,8 @@ func FuzzReplay(f *testing.F) {
 			r.Add(&capture.Packet{Time: time.Unix(0, now), In: in, Data: b, Path: capture.Path(how % 6), Accepted: how&64 > 0})
 		}
 		r.Finish()
-		if res := r.Result(); res.Settings[0].Dropped > res.Packets {
-			t.Errorf("%d of %d packets dropped", res.Settings[0].Dropped, res.Packets)
+		if res := r.Result(); res.Configured.Dropped > res.Packets {
+			t.Errorf("%d of %d packets dropped", res.Configured.Dropped, res.Packets)
 		}
 	})
 }

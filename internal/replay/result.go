@@ -7,83 +7,100 @@ import (
 	"time"
 
 	"github.com/portmon/portmon/internal/machine"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 )
 
-// Result is what a replay has found.
+// Result is what a replay has found. Its JSON is that of `portmon replay --json`.
 type Result struct {
-	From, To time.Time
-	Packets  int
-	Ignored  int // packets that are not IP, or fragments
-	Disorder int // packets that are earlier than the one before them
+	Version  int       `json:"version"`
+	From     time.Time `json:"from"`
+	To       time.Time `json:"to"`
+	Packets  int       `json:"packets"`
+	Ignored  int       `json:"ignored_packets"`    // packets that are not IP, or fragments
+	Disorder int       `json:"disordered_packets"` // packets that are earlier than the one before them
 	// Interfaces reports that the files say on which interfaces packets arrived.
-	Interfaces bool
+	Interfaces bool `json:"-"`
 	// Answers reports that packets of the host were among them, which show where
 	// programs listen.
-	Answers   bool
-	Addrs     []netip.Addr      // of the host
-	Certainty Certainty         // of the addresses
-	Services  []machine.Service // on which programs listen
-	Unwanted  int               // SYNs to closed ports
-	Kinds     []KindCount
-	Offenders []Offender // those banned most often first
-	Unlisted  int        // bans of offenders that there was no room for
-	Settings  []SettingResult
-	Width     time.Duration // of a moment
-	Moments   []Moment
-	Sets      []SetResult
+	Answers    bool              `json:"answers_seen"`
+	Addrs      []netip.Addr      `json:"addresses"`            // of the host
+	Certainty  Certainty         `json:"addresses_certainty"`  // of the addresses
+	Services   []machine.Service `json:"listeners"`            // on which programs listen
+	Unwanted   int               `json:"syns_to_closed_ports"` // SYNs to closed ports
+	Configured SettingResult     `json:"-"`
+	Settings   []SettingResult   `json:"settings"` // the strictest first
+	Kinds      []KindCount       `json:"bans"`
+	Offenders  []Offender        `json:"offenders"`        // those banned most often first
+	Unlisted   int               `json:"unlisted_bans"`    // bans of offenders that there was no room for
+	Width      text.Seconds      `json:"interval_seconds"` // of a moment
+	Moments    []Moment          `json:"intervals"`
+	Sets       []SetResult       `json:"sets"`
 }
 
 // KindCount is the number of bans of a kind.
 type KindCount struct {
 	Kind
-	Count int
+	Count int `json:"bans"`
 }
 
 // Offender is a source that the configuration would have banned.
 type Offender struct {
-	Source      netip.Prefix
-	Bans        int
-	Kind        Kind // of the last ban
-	First, Last time.Time
-	Proto       uint8
-	Port        uint16 // of the last offence
+	Source   Source    `json:"source"`
+	Bans     int       `json:"bans"`
+	Kind               // of the last ban
+	First    time.Time `json:"first_ban"`
+	Last     time.Time `json:"last_ban"`
+	Protocol string    `json:"last_protocol"`
+	Port     uint16    `json:"last_port"` // of the last offence
 	// Visits is how many segments with data it sent to services of the host, the
 	// last one to VisitPort. If there are any, its ban may be a false alarm.
-	Visits    int
-	VisitPort uint16
+	Visits    int    `json:"visits,omitempty"`
+	VisitPort uint16 `json:"last_visited_port,omitempty"`
 }
+
+// Source is a prefix that is written as an address if it is one.
+type Source struct{ netip.Prefix }
+
+func (s Source) String() string { return text.Prefix(s.Prefix) }
+
+// MarshalText implements [encoding.TextMarshaler].
+func (s Source) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // SettingResult is what a setting would have done.
 type SettingResult struct {
 	Setting
-	Offenders, Bans int
-	Dropped         int // packets
-	DroppedUnwanted int // SYNs to closed ports among them
-	Visitors        int // offenders that also used services
+	BanTimeSeconds  []text.Seconds `json:"bantime_seconds"`
+	DroppedUnwanted int            `json:"dropped_syns"` // SYNs to closed ports among Dropped
+	Dropped         int            `json:"dropped_packets"`
+	Bans            int            `json:"bans"`
+	Offenders       int            `json:"offenders"`
+	Visitors        int            `json:"offenders_using_services"`
 }
 
 // Moment is what happened in one part of the time.
 type Moment struct {
-	Start                   time.Time
-	Unwanted, Dropped, Bans int
+	Start    time.Time `json:"start"`
+	Unwanted int       `json:"syns_to_closed_ports"`
+	Dropped  int       `json:"dropped_syns"`
+	Bans     int       `json:"bans"`
 }
 
 // SetResult is the most elements that a set held at a time.
 type SetResult struct {
-	Name         string
-	Size, Needed int
+	Name   string `json:"name"`
+	Size   int    `json:"size"`
+	Needed int    `json:"needed"`
 }
 
 // Result returns what was found. It is called last, after Finish.
 func (r *Replay) Result() *Result {
 	t := &r.tally
 	out := &Result{
-		Packets: t.packets, Ignored: t.ignored, Disorder: r.queue.disorder, Interfaces: t.interfaces, Answers: r.host.Answers,
-		Addrs: r.host.Addrs(), Certainty: r.certainty(), Services: r.host.Services(), Unwanted: t.unwanted, Unlisted: t.unlisted,
-	}
-	if t.packets > 0 {
-		out.From, out.To = time.Unix(0, t.first), time.Unix(0, t.last)
+		Version: 1, Packets: t.packets, Ignored: t.ignored, Disorder: r.queue.disorder, Interfaces: t.interfaces, Answers: r.host.Answers,
+		From: timeOf(t.first), To: timeOf(t.last), Addrs: append([]netip.Addr{}, r.host.Addrs()...), Certainty: r.certainty(), Services: append([]machine.Service{}, r.host.Services()...),
+		Unwanted: t.unwanted, Kinds: []KindCount{}, Offenders: []Offender{}, Unlisted: t.unlisted,
+		Width: text.Seconds(widths[t.timeline.width]), Moments: t.timeline.moments(), Sets: []SetResult{},
 	}
 	for kind, n := range t.bans {
 		out.Kinds = append(out.Kinds, KindCount{kind, n})
@@ -91,11 +108,17 @@ func (r *Replay) Result() *Result {
 	slices.SortFunc(out.Kinds, func(a, b KindCount) int { return cmp.Or(cmp.Compare(a.Step, b.Step), cmp.Compare(a.Cause, b.Cause)) })
 	for i, s := range r.settings {
 		st := t.settings[i]
-		out.Settings = append(out.Settings, SettingResult{Setting: s, Bans: st.bans, Dropped: st.dropped, DroppedUnwanted: st.droppedUnwanted})
+		set := SettingResult{Setting: s, Bans: st.bans, Dropped: st.dropped, DroppedUnwanted: st.droppedUnwanted}
+		for _, d := range s.BanTime {
+			set.BanTimeSeconds = append(set.BanTimeSeconds, text.Seconds(d))
+		}
+		out.Settings = append(out.Settings, set)
 	}
 	r.addOffenders(out)
-	out.Width = widths[t.timeline.width]
-	out.Moments = t.timeline.moments()
+	out.Configured = out.Settings[0]
+	slices.SortFunc(out.Settings, func(a, b SettingResult) int {
+		return cmp.Or(compareScanPorts(a.ScanPorts, b.ScanPorts), slices.Compare(a.BanTime, b.BanTime))
+	})
 	for s := range r.machines[0].Sets() {
 		if n := s.Peak(); s.Flags&nftset.FlagDynamic != 0 && n > 0 {
 			out.Sets = append(out.Sets, SetResult{s.Name, int(s.Size), n})
@@ -103,6 +126,9 @@ func (r *Replay) Result() *Result {
 	}
 	return out
 }
+
+// timeOf returns the time at which a packet came, to the second.
+func timeOf(now int64) time.Time { return time.Unix(0, now).UTC().Truncate(time.Second) }
 
 func (r *Replay) addOffenders(out *Result) {
 	for addr, by := range r.tally.others {
@@ -120,11 +146,11 @@ func (r *Replay) addOffenders(out *Result) {
 		out.Settings[0].Visitors += btoi(visited)
 		bits := cmp.Or(o.prefixLen, r.spec.Prefix6)
 		out.Offenders = append(out.Offenders, Offender{
-			Source: netip.PrefixFrom(addr, bits), Bans: o.bans, Kind: o.kind, First: time.Unix(0, o.first), Last: time.Unix(0, o.last),
-			Proto: o.proto, Port: o.port, Visits: int(v.segments), VisitPort: v.port,
+			Source: Source{netip.PrefixFrom(addr, bits)}, Bans: o.bans, Kind: o.kind, First: timeOf(o.first), Last: timeOf(o.last),
+			Protocol: text.Protocol(o.proto), Port: o.port, Visits: int(v.segments), VisitPort: v.port,
 		})
 	}
 	slices.SortFunc(out.Offenders, func(a, b Offender) int {
-		return cmp.Or(b.Bans-a.Bans, b.Kind.Step-a.Kind.Step, a.First.Compare(b.First), a.Source.Addr().Compare(b.Source.Addr()))
+		return cmp.Or(b.Bans-a.Bans, b.Step-a.Step, a.First.Compare(b.First), a.Source.Addr().Compare(b.Source.Addr()))
 	})
 }

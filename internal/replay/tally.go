@@ -41,8 +41,8 @@ type settingTally struct {
 
 // Kind is a kind of ban: its step, 0 for that of a subnet, and its cause.
 type Kind struct {
-	Step  int
-	Cause ruleset.Cause
+	Step  int           `json:"tier,omitempty"`
+	Cause ruleset.Cause `json:"cause"`
 }
 
 // offender is a source that the configuration would have banned.

@@ -95,7 +95,7 @@ func (t *timeline) moments() (all []Moment) {
 		if t.width >= bySeason {
 			start = text.ClockTime(time.Unix(0, clock).UTC(), time.Local)
 		}
-		all = append(all, Moment{start, m.unwanted, m.dropped, m.bans})
+		all = append(all, Moment{start.UTC(), m.unwanted, m.dropped, m.bans})
 	}
 	return all
 }

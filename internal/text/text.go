@@ -162,6 +162,17 @@ func NamedPort(proto string, port uint16) string {
 	return proto + "/" + strconv.Itoa(int(port))
 }
 
+// Seconds is a duration in JSON: a number with at most three decimals.
+type Seconds time.Duration
+
+// MarshalJSON implements [encoding/json.Marshaler].
+func (s Seconds) MarshalJSON() ([]byte, error) { return s.Append(nil), nil }
+
+// Append appends the JSON to b.
+func (s Seconds) Append(b []byte) []byte {
+	return strconv.AppendFloat(b, time.Duration(s).Round(time.Millisecond).Seconds(), 'f', -1, 64)
+}
+
 // ClockTime returns the moment at which the clocks of a zone show what u shows.
 // If summer time begins at that midnight, they skip it: the day begins an hour
 // later, but [time.Date] may return a moment of the day before.
