@@ -3,6 +3,7 @@ package capture
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -22,10 +23,13 @@ func (f *export) read(p *Packet) error {
 	begin, fields := f.in.next, 0
 	for {
 		line, err := f.in.readLine()
-		if err == io.EOF && fields > 0 {
+		switch {
+		case err == io.EOF && fields > 0:
 			return damage{errCut}
-		}
-		if err != nil {
+		case errors.Is(err, errLong): // nothing that the kernel writes
+			fields++
+			continue
+		case err != nil:
 			return err
 		}
 		if len(line) == 0 {

@@ -184,6 +184,16 @@ func TestFields(t *testing.T) {
 	}
 }
 
+// TestLongField has a field that is longer than a line may be in an entry of the
+// journal, the rest of which is read.
+func TestLongField(t *testing.T) {
+	entry := "__REALTIME_TIMESTAMP=1767968006123456\n_TRANSPORT=kernel\nX=" + strings.Repeat("x", maxLine) + "\nMESSAGE=" + line + "\n\n"
+	want := "2026-01-09T14:13:26.123456 eth0 received: " + syn
+	if got := readAll(t, "__CURSOR=s=1;i=2\n"+entry); len(got) != 1 || got[0] != want {
+		t.Errorf("got %.200q\nwant %q", got, want)
+	}
+}
+
 // Lines of others, and of the kernel about other things, are passed over. What a
 // stranger chose, such as a name to log in with, is never taken for a packet.
 func TestOtherLines(t *testing.T) {

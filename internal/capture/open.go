@@ -122,7 +122,10 @@ const (
 	bufferSize = 2 * maxRecord
 )
 
-var errCut = errors.New("the file ends within this record")
+var (
+	errCut  = errors.New("the file ends within this record")
+	errLong = fmt.Errorf("more than the %d that are read", maxLine)
+)
 
 // source hands out the records of a file without copying them, and keeps track
 // of where they begin.
@@ -191,7 +194,7 @@ func (s *source) readLine() ([]byte, error) {
 		case err != nil && err != io.EOF:
 			return nil, s.cutOff(err)
 		case length > maxLine:
-			return nil, damagef("a line of %d bytes, more than the %d that are read", length, maxLine)
+			return nil, damagef("a line of %d bytes, %w", length, errLong)
 		}
 		return bytes.TrimRight(b, "\r\n"), nil
 	}
