@@ -12,9 +12,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/lastgood"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -283,3 +285,64 @@ func TestApplyNeedsTheReload(t *testing.T) {
 type deaf struct{ *pretender }
 
 func (deaf) Reload(*ruleset.Spec) error { return errors.New("not now") }
+
+// swapped is a pretender that notes what the table traps when it is told that it
+// is swapped.
+type swapped struct {
+	*pretender
+	traps func() string
+}
+
+func (w *swapped) Swapping() error                  { return w.note("swapping " + w.traps()) }
+func (w *swapped) Swapped(uint64, *book.Book) error { return w.note("swapped " + w.traps()) }
+
+// A watcher is told before a trial is taken back, so that it leaves the table
+// alone meanwhile, and afterwards.
+func TestRevertPausesTheWatcher(t *testing.T) {
+	t.Parallel()
+	s := newTrial(t)
+	s.configure(oldRules)
+	s.does("apply")
+	e, _, _ := hostEnv(s.Host)
+	w := &swapped{pretender: &pretender{}}
+	e.watcher = func(string) (watcher, error) { return w, nil }
+	p := &cli{env: e, ui: newUI(e), configFile: s.config}
+	s.Host.Do(func() {
+		w.netNS = book.Here(0).NetNS
+		c, err := p.dial()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		w.traps = func() string {
+			h, err := ruleset.Open(c, tableName)
+			if err != nil {
+				return err.Error()
+			}
+			traps, err := h.Traps()
+			return fmt.Sprint(traps.TCP, err)
+		}
+		s.configure(newRules)
+		conf, _, err := p.loadConfig()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		trial := lastgood.NewTrial(&lastgood.Config{Spec: p.written}, time.Hour)
+		before, err := p.beginTrial(c, trial)
+		if err == nil {
+			_, err = ruleset.Apply(c, conf.Spec)
+		}
+		if err == nil {
+			_, err = p.revert(c, trial, before)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	asked := slices.DeleteFunc(w.asked, func(what string) bool { return what == "status" })
+	if got, want := strings.Join(asked, ", "), "book, swapping [2323] <nil>, reload, swapped [23] <nil>"; got != want {
+		t.Errorf("the watcher is asked %q, want %q", got, want)
+	}
+}

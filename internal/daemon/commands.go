@@ -39,9 +39,13 @@ type commands struct {
 // possible now, all else goes on, and it is tried again. An error is that
 // another watcher answers.
 func (d *daemon) startCommands(parts context.Context) error {
-	socket := control.Path(d.current.Watch.State)
 	c := &commands{d, parts}
 	const down = "commands cannot ask this watcher"
+	if d.current.Watch.State == "" {
+		d.journal.Warn(down + ": where its state is to be is not known, and so nothing is remembered")
+		return nil
+	}
+	socket := control.Path(d.current.Watch.State)
 	s := d.newServer(c.handler(), answerTime, "commands can ask this watcher", down,
 		func() (net.Listener, error) { return control.Listen(socket) })
 	s.BaseContext = func(net.Listener) context.Context { return parts }
@@ -72,7 +76,15 @@ func (c *commands) handler() http.Handler {
 		if q.Has("observe") {
 			applied = &watch.Applied{Observe: q.Get("observe") == "true", Keep: q.Get("keep") == "true"}
 		}
-		reply(w, nil, c.reloadNow(r.Context(), c.parts, applied))
+		err := c.reloadNow(r.Context(), c.parts, applied)
+		if err == nil && applied != nil {
+			// In which mode it was applied, nothing else tells a watcher that is
+			// started without a table. A disk that fails is reported on its own.
+			ctx, cancel := context.WithTimeout(r.Context(), diskPatience)
+			defer cancel()
+			_ = c.watcher.Written(ctx)
+		}
+		reply(w, nil, err)
 	})
 	mux.HandleFunc("POST "+control.UnbannedPath, forget(func(ctx context.Context, r *http.Request, ps []netip.Prefix) ([]netip.Prefix, error) {
 		return c.watcher.Unbanned(ctx, r.URL.Query().Has("alone"), ps...)

@@ -137,6 +137,9 @@ func (d *daemon) openWatcher(ctx context.Context) (w *watch.Watcher, err error) 
 		if !errors.Is(err, nflog.ErrBusy) || ctx.Err() != nil || time.Now().After(deadline) {
 			return w, err
 		}
+		if d.current.Watch.State == "" {
+			continue
+		}
 		if other, none := control.Dial(control.Path(d.current.Watch.State)); none == nil {
 			other.Close()
 			return nil, err

@@ -147,6 +147,12 @@ func (w *Watcher) forget(ctx context.Context, f func(now book.Clock) []netip.Pre
 	}
 }
 
+// Written returns when all that is noted now is on the disk.
+func (w *Watcher) Written(ctx context.Context) error {
+	_, err := w.forget(ctx, func(book.Clock) []netip.Prefix { return nil })
+	return err
+}
+
 // Applying records that the user is about to change the table: it is not
 // repaired until the next reload, or for ten seconds.
 func (w *Watcher) Applying(ctx context.Context) error {

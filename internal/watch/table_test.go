@@ -257,6 +257,36 @@ func TestOffenceInNewTable(t *testing.T) {
 	l.Served(bystanders...)
 }
 
+// awaitPatience returns when a watcher would have made a table that is missing.
+func awaitPatience(t *testing.T) {
+	t.Helper()
+	begin := book.ReadClock().Boot
+	lab.Await(t, "patience is over", func() bool { return book.ReadClock().Boot.Sub(begin) > patience+patience/2 })
+}
+
+// While a table is put back as it was, the watcher neither makes nor reads it,
+// whatever it looks like in between. Then it goes on.
+func TestSwapping(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	w := l.watch()
+	l.deleteTable() // which it is about to make again
+	w.awaitNews(TableGone, 1)
+	if err := w.Swapping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	awaitPatience(t)
+	if l.Open().Exists {
+		t.Fatal("the watcher made a table that is being put back")
+	}
+	l.apply()
+	if err := w.Swapped(t.Context(), l.Open().Handle, book.New(1)); err != nil {
+		t.Fatal(err)
+	}
+	l.deleteTable()
+	lab.Await(t, "the table is made again", func() bool { return l.Open().Exists })
+}
+
 // `portmon remove` announces itself, whatever the program is called: nothing is
 // made again, the bans are forgotten, and the steps are not.
 func TestRemove(t *testing.T) {
@@ -278,14 +308,7 @@ func TestRemove(t *testing.T) {
 			t.Errorf("%v is remembered as %+v, want a step and no ban", src, row)
 		}
 	}
-	var looked book.Moment
-	lab.Await(t, "patience is over", func() bool {
-		now := book.ReadClock().Boot
-		if looked == 0 {
-			looked = now
-		}
-		return now.Sub(looked) > patience+patience/2
-	})
+	awaitPatience(t)
 	if l.Open().Exists {
 		t.Fatal("the watcher made a table that its owner had removed")
 	}
