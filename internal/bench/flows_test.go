@@ -11,23 +11,24 @@ import (
 )
 
 // firewall is one of the rulesets that packets are sent through, which nft loads
-// from a file.
-type firewall struct{ name, file string }
+// from a file, or which portmon makes of a configuration.
+type firewall struct{ name, file, config string }
 
 var (
-	noTable   = firewall{"no table", ""}
-	handmade  = firewall{"hand-written table", "seed.nft"}
-	handmade6 = firewall{"the same with IPv6 bans", "seed6.nft"} // what portmon is fairly compared to
-	ours      = firewall{"portmon", ""}                          // without configuration
+	noTable   = firewall{name: "no table"}
+	handmade  = firewall{name: "hand-written table", file: "seed.nft"}
+	handmade6 = firewall{name: "the same with IPv6 bans", file: "seed6.nft"} // what portmon is fairly compared to
+	ours      = firewall{name: "portmon", config: "# the default"}
+	knocking  = firewall{name: "portmon with [knock]", config: "[knock]\ntcp = [7001, 8002, 9003]"}
 )
 
 // newFirewall makes a host with a firewall.
 func newFirewall(b *testing.B, f firewall) *site {
-	s := newSite(b, standard, "")
+	s := newSite(b, standard, f.config)
 	s.NFT("", "-f", "tracked.nft")
 	if f.file != "" {
 		s.NFT("", "-f", f.file)
-	} else if f == ours {
+	} else if f.config != "" {
 		s.portmon("apply")()
 		s.NFT("flush set inet portmon starting") // ends the grace, during which no port is a trap
 	}
@@ -54,9 +55,12 @@ var (
 	outlaws               = addrs("203.0.113.1", 32, few) // banned
 )
 
+// contenders are compared to the first, which people write by hand.
+var contenders = []firewall{handmade, noTable, handmade6, ours}
+
 // BenchmarkWarm measures what the table costs a packet.
 func BenchmarkWarm(b *testing.B) {
-	comparePackets(b,
+	comparePackets(b, contenders,
 		flow{"UDP to an open port", innocents, datagram}, flow{"UDP by IPv6", innocents6, datagram},
 		flow{"TCP, established", innocents, acknowledgement},
 		flow{"SYN to an open port", innocents, syn(portFull)}, flow{"SYN by IPv6", innocents6, syn(portFull)},
@@ -65,9 +69,16 @@ func BenchmarkWarm(b *testing.B) {
 
 // BenchmarkCold measures it where neither sources nor bans are in the caches.
 func BenchmarkCold(b *testing.B) {
-	comparePackets(b,
+	comparePackets(b, contenders,
 		flow{"UDP to an open port", crowd, datagram}, flow{"UDP by IPv6", crowd6, datagram},
 		flow{"SYN to an open port", crowd, syn(portFull)}, flow{"SYN by IPv6", crowd6, syn(portFull)})
+}
+
+// BenchmarkKnock measures what it costs that knocks are looked for.
+func BenchmarkKnock(b *testing.B) {
+	comparePackets(b, []firewall{ours, knocking},
+		flow{"SYN to an open port", innocents, syn(portFull)}, flow{"SYN by IPv6", innocents6, syn(portFull)},
+		flow{"SYN of a banned source", outlaws, syn(portFull)}, flow{"first knock of a banned source", outlaws, syn(7001)})
 }
 
 const (
@@ -83,9 +94,8 @@ const (
 )
 
 // comparePackets sends flows to each firewall in turn, and reports what a packet
-// costs, and how much more than with the first, which is written by hand.
-func comparePackets(b *testing.B, flows ...flow) {
-	firewalls := []firewall{handmade, noTable, handmade6, ours}
+// costs, and how much more than with the first.
+func comparePackets(b *testing.B, firewalls []firewall, flows ...flow) {
 	epoch := func(b *testing.B) {
 		lanes := make([][]*injector, len(firewalls))
 		for _, i := range rand.Perm(len(lanes)) {
