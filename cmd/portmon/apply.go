@@ -145,9 +145,9 @@ func (p *cli) apply(c *nftset.Conn, a attempt) error {
 	store, err := lastgood.Open(p.state, applyPatience)
 	if err != nil && a.trial != nil {
 		return err
-	} else if err != nil {
+	} else if err != nil && a.good != nil {
 		p.warn("the configuration will not be kept as the last good one: %v", err)
-	} else {
+	} else if err == nil {
 		defer store.Close()
 	}
 	switch locked := errors.Is(err, folder.ErrLocked); {

@@ -62,7 +62,7 @@ of IPv6. All arguments are checked before any of these sources is banned.`,
 			}
 			return errors.Join(noTwoOf(cmd, "for", "offence"), noTwoOf(cmd, "extend", "offence"))
 		},
-		PreRunE: p.findState,
+		PreRunE: p.lookForState,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if cmd.Flags().Changed("for") {
 				if o.length, err = parseBanTime(length); err != nil {

@@ -23,6 +23,9 @@ func (p *cli) loadConfig() (*config.Config, route.Facts, error) {
 // take goes on with a configuration that was read.
 func (p *cli) take(conf *config.Config) route.Facts {
 	p.state, p.written = conf.Watch.State, conf.Spec
+	if p.state == "" {
+		p.stateErr = errors.New("where its state is kept is not known")
+	}
 	for _, w := range conf.Warnings {
 		p.warn("%v", w)
 	}

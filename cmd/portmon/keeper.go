@@ -226,6 +226,9 @@ func (p *cli) remembered(h *ruleset.Handle) (rows *book.Book, known bool) {
 			return rows, true
 		}
 	}
+	if p.state == "" {
+		return nil, false
+	}
 	rows, report, err := book.Read(conf)
 	if err != nil || report.Origin != nil {
 		return nil, false

@@ -48,28 +48,42 @@ func failedTrial(conf *config.Config, written *ruleset.Spec, ends bool) error {
 }
 
 // standIn returns what is to be in force in the place of what the file says, and
-// a warning of that. What can be read of the file about the watcher counts.
+// a warning of that. What can be read of the file about the watcher counts. If it
+// does not tell where its state is, nothing is remembered.
 func (p *cli) standIn() *config.Config {
 	conf := config.Salvage(p.configFile)
 	conf.Spec = ruleset.Default()
+	if conf.Watch.State == "" {
+		conf.Watch.State = usualState(conf.Source)
+	}
 	good, err := lastgood.Good(conf.Watch.State)
-	// A file that is no TOML does not say where its state is.
-	_, _, _, unknown := config.Glance(p.configFile)
+	const instead = "not used; in its place the built-in default"
 	var what error
 	switch {
-	case err == nil && unknown != nil && (good == nil || cmp.Or(good.File, config.DefaultPath) != conf.Source):
-		what = fmt.Errorf("not used; in its place the built-in default: where its last good configuration is kept is not known, and none of it is beside %s",
-			conf.Watch.State)
+	case conf.Watch.State == "":
+		what = fmt.Errorf("%s: where its last good configuration is kept is not known, and none of it is beside %s; "+
+			"until it is corrected, nothing is remembered", instead, config.Default().Watch.State)
 	case err != nil:
-		what = fmt.Errorf("not used; in its place the built-in default, as the last good configuration cannot be read: %w", err)
+		what = fmt.Errorf("%s, as the last good configuration cannot be read: %w", instead, err)
 	case good == nil:
-		what = errors.New("not used; in its place the built-in default, as nothing was applied before")
+		what = errors.New(instead + ", as nothing was applied before")
 	default:
 		conf.Spec, conf.Names = good.Spec, good.Names
 		what = fmt.Errorf("not used; in its place the last good configuration, %s", p.origin(good))
 	}
 	conf.Warnings = []*config.Error{{File: cmp.Or(conf.Source, config.DefaultPath), Err: what}}
 	return conf
+}
+
+// usualState returns the default place of the state if the last good
+// configuration there is from a file, which does not tell any more where its
+// state is; else "": that of another one is not to be mixed up with it.
+func usualState(file string) string {
+	usual := config.Default().Watch.State
+	if good, err := lastgood.Good(usual); err != nil || good == nil || cmp.Or(good.File, config.DefaultPath) != file {
+		return ""
+	}
+	return usual
 }
 
 // origin says where and since when there is a configuration: "applied
@@ -92,7 +106,7 @@ type lastGoodReport struct {
 // lastGood returns the last good configuration, nil if there is none that can be
 // read.
 func (p *cli) lastGood(prepare func(ruleset.Spec) (*ruleset.Plan, error)) *lastGoodReport {
-	good, err := lastgood.Good(cmp.Or(p.state, config.Salvage(p.configFile).Watch.State))
+	good, err := lastgood.Good(p.state)
 	if err != nil && !errors.Is(err, fs.ErrPermission) {
 		p.warn("%v", err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 
 	"github.com/spf13/cobra"
@@ -30,9 +31,9 @@ be read of it.`,
 		Args:    noArgs,
 		PreRunE: p.findState,
 		RunE: func(*cobra.Command, []string) error {
-			if p.stateErr != nil { // a host that shuts down has no other chance
-				p.fail(p.stateErr)
-				p.state = config.Salvage(p.configFile).Watch.State
+			if _, _, _, err := config.Glance(p.configFile); err != nil { // a host that shuts down has no other chance
+				p.fail(err)
+				p.state = cmp.Or(p.state, config.Default().Watch.State)
 				p.warn("saving to %s all the same", p.state)
 			}
 			if w, _ := p.runningWatcher(); w != nil {

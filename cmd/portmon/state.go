@@ -16,21 +16,30 @@ import (
 )
 
 // findState finds the file in which bans are remembered, and the databases of
-// places. A --config that cannot be read is an error; without one, commands go on
-// without the files as far as they can.
+// places, for commands that are about these. Without --config they go on without
+// the files as far as they can.
 func (p *cli) findState(*cobra.Command, []string) error {
-	if p.state, _, p.databases, p.stateErr = config.Glance(p.configFile); p.configFile != "" {
-		return p.stateErr
+	if err := p.lookForState(nil, nil); err != nil || p.stateErr == nil || p.configFile == "" {
+		return err
 	}
-	return nil
+	p.fail(p.stateErr)
+	p.hint("what is only about the table can be done without it: list, why, ban, unban, allow, disallow, top, test and remove")
+	return exitCodeError(exitUsage)
 }
 
 // lookForState is findState for what must be possible in an emergency: a --config
 // that is there, but cannot be read, leaves at least the table. Each command says
 // what it leaves out.
 func (p *cli) lookForState(*cobra.Command, []string) error {
-	if err := p.findState(nil, nil); errors.Is(err, fs.ErrNotExist) {
-		return err
+	p.state, _, p.databases, p.stateErr = config.Glance(p.configFile)
+	switch {
+	case p.stateErr == nil:
+	case p.configFile != "" && errors.Is(p.stateErr, fs.ErrNotExist):
+		return p.stateErr
+	default:
+		if p.state = usualState(config.Salvage(p.configFile).Source); p.state != "" {
+			p.stateErr = nil
+		}
 	}
 	return nil
 }
@@ -56,6 +65,9 @@ func (p *cli) bookConfig(h *ruleset.Handle) book.Config {
 // lookAtBook reports what the book is about. One of another machine or network
 // namespace is refused.
 func (p *cli) lookAtBook(h *ruleset.Handle) (book.Report, error) {
+	if p.state == "" {
+		return book.Report{}, p.stateErr
+	}
 	report, err := book.Look(p.bookConfig(h))
 	return report, cmp.Or(err, originError(report))
 }

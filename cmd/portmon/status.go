@@ -132,7 +132,7 @@ func (p *cli) report(mode modeOptions) (*report, error) {
 	if r.idle != "" || r.observes() {
 		r.InForce = new(bool)
 	}
-	_ = p.findState(nil, nil) // the configuration is reported on its own
+	_ = p.lookForState(nil, nil) // the configuration is reported on its own
 	if w, status := p.runningWatcher(); w != nil {
 		w.Close()
 		r.Watcher = watcherReport{true, &status}

@@ -40,7 +40,7 @@ what is in the way is said.`,
 		Example: `  # is the table, with all that is on this host besides, doing its work?
   portmon test || echo "this host is not protected"`,
 		Args:    noArgs,
-		PreRunE: p.findState,
+		PreRunE: p.lookForState,
 		RunE: func(*cobra.Command, []string) error {
 			return p.withTable(func(h *ruleset.Handle) error {
 				if why := h.Idle(); why != "" {
@@ -189,6 +189,8 @@ func (d *familyDrill) hold(ctx context.Context) (err error) {
 		if err != nil {
 			d.warn("the watcher takes this for real: %v", err)
 		}
+	} else if d.stateErr != nil {
+		d.warn("a watcher would take this for real, and cannot be told: %v", d.stateErr)
 	}
 	defer func() { err = errors.Join(err, d.cleanUp(port)) }()
 

@@ -39,7 +39,7 @@ every few seconds.`,
 		Example: `  # what happens, or without a terminal what has happened
   test -t 1 && portmon top || portmon status`,
 		Args:    noArgs,
-		PreRunE: p.findState,
+		PreRunE: p.lookForState,
 		RunE: func(*cobra.Command, []string) error {
 			keys, _ := p.stdin.(io.Writer) // a file is both
 			if p.columns == 0 || p.width(keys) == 0 || p.getenv("TERM") == "dumb" {

@@ -80,7 +80,7 @@ type Config struct {
 // Watch holds the settings of the watcher, [watch] in the file.
 type Watch struct {
 	// State is the absolute path of the file in which bans and offences are
-	// remembered.
+	// remembered. Only [Salvage] leaves it empty.
 	State string
 
 	// Metrics is the host:port where Prometheus metrics are served; empty is
@@ -123,8 +123,9 @@ func Load(path string) (*Config, error) {
 // Glance returns [Watch.State], [Config.Login] and [Config.Geo] of the
 // configuration that [Load] would read, for commands that need nothing else of
 // it: what is wrong with the rest does not matter, and whitelist files, which can
-// be large, are not read. If the file cannot be read, or the first of them has a
-// fault, that is the error; without a good value, the others are the default.
+// be large, are not read. If the file cannot be read, or is no TOML and does not
+// say the first of them, or that has a fault, that is the error; without a good
+// value, the others are the default.
 func Glance(path string) (state string, login time.Duration, databases []string, err error) {
 	conf, faults := load(path, DefaultPath, (*reader).glance)
 	if conf == nil {
@@ -136,21 +137,21 @@ func Glance(path string) (state string, login time.Duration, databases []string,
 	return conf.Watch.State, conf.Login, conf.Geo, nil
 }
 
-// Salvage returns what can be read of a configuration that [Load] refuses:
-// what has a fault is as in [Default].
+// Salvage returns what can be read of a configuration that [Load] refuses: what
+// has a fault is as in [Default], but for [Watch.State], which is empty if it is
+// not known.
 func Salvage(path string) *Config {
 	conf, _ := load(path, DefaultPath, (*reader).read)
 	if conf == nil {
 		conf = Default()
-		conf.Source = absolute(cmp.Or(path, DefaultPath))
+		conf.Source, conf.Watch.State = absolute(cmp.Or(path, DefaultPath)), ""
 	}
-	conf.Watch.State = cmp.Or(conf.Watch.State, Default().Watch.State)
 	return conf
 }
 
 // load reads the configuration from path, or from optional if path is empty. It
-// returns as much as could be read of a file with faults, and nil if it is not
-// TOML.
+// returns as much as could be understood of a file with faults, and nil if it
+// could not be read.
 func load(path, optional string, read func(*reader, map[string]any)) (*Config, Errors) {
 	if path == "" {
 		path = optional

@@ -203,7 +203,16 @@ func TestGlance(t *testing.T) {
 		"[trap]\nmaxretry = 0\n[allow]\nlogin = 0":                {Default().Watch.State, 0},
 		"[watch]\nstate = 5\n[allow]\nlogin = \"1d\"":             {"", day},
 		"[allow]\nlogin = \"soon\"":                               {Default().Watch.State, week},
-		"[allow]\nlogin = 5\n[watch\n":                            {"", week},
+		"[allow]\nlogin = 5\n[watch\n":                            {"", 5 * time.Second},
+		"[trap\n[watch]\nstate = \"/a/b\"\n[allow]\nlogin = 0":    {"/a/b", 0},
+		"whitelist = [\n[watch]\nstate = \"/a/b\"":                {"/a/b", week},
+		"watch.state = \"/a/b\"\n[trap]\ntcp = [":                 {"/a/b", week},
+		"watch.state = \"/a/b\"\nwhitelist = [\n\n5\n[trap]":      {"/a/b", week},
+		"whitelist = [\nwatch.state = \"/a/b\"\n[trap]":           {"", week},
+		"[watch]\nstate = \"/a/b\"\nntfy = [":                     {"/a/b", week},
+		"[watch]\nntfy = [\nstate = \"/a/b\"":                     {"", week},
+		"[watch]\nstate = \"/a\"\n[watch]\nstate = \"/b\"":        {"", week},
+		"[watch]\nmetrics = \"\"\n[trap\n":                        {"", week},
 		"whitelist_files = [\"pipe\"]\n[watch]\nstate = \"/a/b\"": {"/a/b", week},
 	} {
 		dir := writeFiles(t, map[string]string{"a.toml": text})

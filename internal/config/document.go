@@ -20,7 +20,7 @@ const maxKeys = 1000
 
 // decode reads a TOML document: its keys and tables, and where they are. The
 // fault is one of syntax, or of a value that TOML allows and go-toml cannot
-// represent.
+// represent; then root is what is legible all the same.
 func decode(file string, data []byte) (root map[string]any, places map[string]position, fault *Error) {
 	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // which some editors put first
 	err := toml.Unmarshal(data, &root)
@@ -38,7 +38,51 @@ func decode(file string, data []byte) (root map[string]any, places map[string]po
 			fault.Err = fmt.Errorf("%w; are quotes missing? Durations, addresses, ranges, paths and URLs need them", err)
 		}
 	}
-	return nil, nil, fault
+	return legible(data), nil, fault
+}
+
+// legible returns what can be read of a document that is no TOML: each table by
+// itself, and what is above them, up to the fault.
+func legible(data []byte) map[string]any {
+	root := make(map[string]any)
+	var part []string
+	take := func() {
+		for name, value := range readUntilFault(part) {
+			if _, twice := root[name]; twice {
+				value = nil // which one counts, nobody knows
+			}
+			root[name] = value
+		}
+	}
+	for _, line := range strings.Split(string(data), "\n") {
+		if tableLine.MatchString(line) {
+			take()
+			part = nil
+		}
+		part = append(part, line)
+	}
+	take()
+	return root
+}
+
+// readUntilFault reads as many of these lines as are TOML. An array that is never
+// closed is at fault in its last line: for one of very many, it gives up.
+func readUntilFault(lines []string) map[string]any {
+	for range 100 {
+		var read map[string]any
+		err := toml.Unmarshal([]byte(strings.Join(lines, "\n")), &read)
+		if err == nil {
+			return read
+		}
+		line := len(lines)
+		if at := new(toml.DecodeError); errors.As(err, &at) {
+			line, _ = at.Position()
+		}
+		if lines = lines[:min(max(line, 1), len(lines))-1]; len(lines) == 0 {
+			break
+		}
+	}
+	return nil
 }
 
 // tableAt returns the name of the table that begins in a line, and in which line

@@ -14,8 +14,8 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// parse reads a configuration: as much as it can of a file with faults, and nil
-// if it is not TOML. What the file does not mention keeps its default.
+// parse reads a configuration: as much as it can of a file with faults. What the
+// file does not mention keeps its default.
 //
 // Name is the name of the file, for messages; relative names of whitelist files
 // start from its folder. Open opens a whitelist file, as [openFile] does.
@@ -24,11 +24,13 @@ func parse(
 	name string, data []byte, open func(name string) (fs.File, error), read func(*reader, map[string]any),
 ) (*Config, Errors) {
 	root, places, fault := decode(name, data)
-	if fault != nil {
-		return nil, Errors{fault}
-	}
 	r := reader{file: name, places: places, open: open, config: Default()}
 	r.config.Source = name
+	if fault != nil {
+		r.config.Watch.State = "" // unless the file says it, it is not known
+		read(&r, root)
+		return r.config, Errors{fault}
+	}
 	read(&r, root)
 	r.config.Warnings = r.warnings.finish(name)
 	return r.config, r.faults.finish(name)

@@ -135,6 +135,9 @@ type Store struct {
 // Open locks the folder of a state file, and makes it if it is missing. The
 // error wraps [folder.ErrLocked] if another process has not let go in time.
 func Open(state string, wait time.Duration) (*Store, error) {
+	if state == "" {
+		return nil, errors.New("where it is kept is not known")
+	}
 	path := filepath.Dir(state)
 	d, err := folder.Make(path)
 	if err != nil {
@@ -188,8 +191,12 @@ func TrialFile(state string) string { return filepath.Join(filepath.Dir(state), 
 // of a state file; nil if there is none.
 func ReadTrial(state string) (*Trial, error) { return read[Trial](state, trialFile) }
 
-// read returns what a file holds; nil if it is missing.
+// read returns what a file holds; nil if it is missing, as it is where no state
+// is known.
 func read[T any](state, name string) (*T, error) {
+	if state == "" {
+		return nil, nil
+	}
 	dir := filepath.Dir(state)
 	d, err := folder.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {
