@@ -290,7 +290,7 @@ func testRevoke(t *testing.T, l *lab) {
 	bad.nc.SetDisconnectErrHandler(func(*nats.Conn, error) { disconnected <- struct{}{} })
 	began := time.Now()
 	l.command("revoke", "bad")
-	w.wait("the withdrawals", func() bool { return w.inForce() == 1 })
+	w.wait("the withdrawals", func() bool { return w.inForce() == 1 && w.get(source(0)).Hosts == 1 })
 	took := time.Since(began)
 	t.Logf("withdrawn in %s", took)
 	if took > time.Second {
