@@ -149,7 +149,8 @@ func (f *fleet) follow(ctx context.Context, stream string, policy jetstream.Deli
 		case ch <- m:
 		case <-done:
 		}
-	})
+		// Of a consumer that went with a server of a cluster, silence tells.
+	}, jetstream.PullExpiry(5*time.Second), jetstream.PullHeartbeat(time.Second))
 	if err != nil {
 		return nil, 0, nil, fmt.Errorf("read %s: %w", stream, err)
 	}

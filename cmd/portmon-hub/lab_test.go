@@ -343,20 +343,42 @@ type watcher struct {
 	news chan struct{}
 }
 
+// watchSoon is watch in a cluster that is just finding a new leader.
+func (h *client) watchSoon() *watcher {
+	h.t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		w, err := h.tryWatch(time.Second)
+		if err == nil {
+			return w
+		}
+		if time.Now().After(deadline) {
+			h.t.Fatal(err)
+		}
+	}
+}
+
 func (h *client) watch() *watcher {
 	h.t.Helper()
+	w, err := h.tryWatch(patience)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return w
+}
+
+func (h *client) tryWatch(timeout time.Duration) (*watcher, error) {
 	w := &watcher{t: h.t, bans: make(map[netip.Prefix]wire.Ban), news: make(chan struct{}, 1)}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if err := h.js.DeleteConsumer(ctx, wire.Bans, h.name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-		h.t.Fatal(err)
+		return nil, err
 	}
 	consumer, err := h.js.CreateOrUpdateConsumer(ctx, wire.Bans, jetstream.ConsumerConfig{
 		Name: h.name, FilterSubject: wire.BanPrefix + ">", AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
 		InactiveThreshold: time.Minute, MemoryStorage: true,
 	})
 	if err != nil {
-		h.t.Fatal(err)
+		return nil, err
 	}
 	consuming, err := consumer.Consume(func(m jetstream.Msg) {
 		var b wire.Ban
@@ -372,10 +394,10 @@ func (h *client) watch() *watcher {
 		}
 	})
 	if err != nil {
-		h.t.Fatal(err)
+		return nil, err
 	}
 	h.t.Cleanup(consuming.Stop)
-	return w
+	return w, nil
 }
 
 // inForce returns how many bans are.

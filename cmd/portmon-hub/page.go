@@ -27,8 +27,11 @@ var pageStyle []byte
 
 var pageTemplate = template.Must(template.New("page").Parse(pageText))
 
-// maxRows is how many bans the page shows, the latest first.
-const maxRows = 100
+// How much the page shows: the latest bans, and the first hosts by name.
+const (
+	maxRows     = 100
+	maxHostRows = 500
+)
 
 type page struct {
 	Now                 string
@@ -37,6 +40,7 @@ type page struct {
 	Rate                string
 	Quarantined         []hostRow
 	Hosts               []hostRow
+	More                int // hosts
 	Rows                []banRow
 	Message             string
 	Failed, Unconnected bool
@@ -181,6 +185,8 @@ func (h *hub) page() *page {
 	byName := func(a, b hostRow) int { return cmp.Compare(a.Name, b.Name) }
 	slices.SortFunc(p.Hosts, byName)
 	slices.SortFunc(p.Quarantined, byName)
+	p.More = max(0, len(p.Hosts)-maxHostRows)
+	p.Hosts, p.Quarantined = p.Hosts[:len(p.Hosts)-p.More], p.Quarantined[:min(len(p.Quarantined), maxRows)]
 	p.Rows = banRows(h.bans, now, ago)
 	return p
 }
