@@ -222,7 +222,7 @@ func both(a, b map[string]time.Duration) map[string]time.Duration {
 
 func removeAll[K oneOf](s *hash[K]) {
 	for k := range s.store.rows {
-		s.remove(k)
+		s.store.delete(k, 1<<s.lane)
 	}
 }
 

@@ -1,7 +1,9 @@
 package machine
 
 import (
+	"cmp"
 	"fmt"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -11,60 +13,52 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// step is a part of a rule. It reports whether the rule goes on.
-type step func(p *Packet) bool
-
-// rule is a compiled rule.
-type rule struct {
-	steps   []step
-	verdict expr.VerdictKind
-	to      *chain
-}
-
-type chain struct {
-	name     string
-	priority int32 // of a base chain
-	rules    []rule
-}
-
 // compiler compiles one rule.
 type compiler struct {
-	m     *Machine
-	reg   registers
-	steps []step
+	machines []*Machine
+	rule     *rule
+	reg      registers
 }
 
-// compile compiles the rules of all chains.
-func (m *Machine) compile(chains []ruleset.Chain) error {
+// compile compiles the chains of all machines to one program. It returns the base
+// chains.
+func compile(machines []*Machine) (base []*chain, err error) {
 	byName := make(map[string]*chain)
-	for _, ch := range chains {
-		c := &chain{name: ch.Name}
-		byName[ch.Name] = c
-		if ch.Hook != nil {
-			if ch.Hook.Number != unix.NF_INET_PRE_ROUTING || !ch.Hook.Plain {
-				return fmt.Errorf("chain %s: its hook, %d, is not known", ch.Name, ch.Hook.Number)
+	var all []*chain
+	for lane, m := range machines {
+		for _, ch := range m.chains {
+			c := byName[ch.Name]
+			if c == nil {
+				c = &chain{name: ch.Name}
+				byName[ch.Name] = c
+				all = append(all, c)
+				if ch.Hook != nil {
+					c.priority = ch.Hook.Priority
+					base = append(base, c)
+				}
 			}
-			c.priority = ch.Hook.Priority
-			m.base = append(m.base, c)
+			if ch.Hook != nil && (ch.Hook.Number != unix.NF_INET_PRE_ROUTING || !ch.Hook.Plain || ch.Hook.Priority != c.priority) {
+				return nil, fmt.Errorf("chain %s: its hook, %d, is not known", ch.Name, ch.Hook.Number)
+			}
+			c.merge(m, lane, ch.Rules)
 		}
 	}
-	slices.SortStableFunc(m.base, func(a, b *chain) int { return int(a.priority) - int(b.priority) })
-	for _, ch := range chains {
-		c := byName[ch.Name]
-		for _, r := range ch.Rules {
-			compiled, err := m.compileRule(r, byName)
-			if err != nil {
-				return fmt.Errorf("chain %s: rule %q: %w", ch.Name, r.Text, err)
+	slices.SortStableFunc(base, func(a, b *chain) int { return int(a.priority) - int(b.priority) })
+	for _, c := range all {
+		for i := range c.rules {
+			r := &c.rules[i]
+			if err := (&compiler{machines: machines, rule: r}).compile(byName); err != nil {
+				return nil, fmt.Errorf("chain %s: rule %q: %w", c.name, r.first().Text, err)
 			}
-			c.rules = append(c.rules, compiled)
+			r.of = nil
 		}
 	}
-	for _, c := range m.base {
+	for _, c := range base {
 		if err := c.checkDepth(0); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return base, nil
 }
 
 // maxDepth is NFT_JUMP_STACK_SIZE of include/net/netfilter/nf_tables.h. It
@@ -85,14 +79,18 @@ func (c *chain) checkDepth(depth int) error {
 	return nil
 }
 
-func (m *Machine) compileRule(r ruleset.Rule, chains map[string]*chain) (rule, error) {
-	c := compiler{m: m}
-	out := rule{verdict: expr.VerdictContinue}
-	for i, e := range r.Exprs {
+// first returns the rule of the first machine that has it.
+func (r *rule) first() *ruleset.Rule { return r.of[bits.TrailingZeros32(uint32(r.lanes))] }
+
+func (c *compiler) compile(chains map[string]*chain) error {
+	out := c.rule
+	out.verdict = expr.VerdictContinue
+	exprs := out.first().Exprs
+	for i, e := range exprs {
 		v, ok := e.(*expr.Verdict)
 		if !ok {
-			if err := c.expression(e); err != nil {
-				return rule{}, fmt.Errorf("expression %d (%T): %w", i+1, e, err)
+			if err := c.expression(i, e); err != nil {
+				return fmt.Errorf("expression %d (%T): %w", i+1, e, err)
 			}
 			continue
 		}
@@ -101,26 +99,27 @@ func (m *Machine) compileRule(r ruleset.Rule, chains map[string]*chain) (rule, e
 		case expr.VerdictAccept, expr.VerdictDrop, expr.VerdictReturn:
 		case expr.VerdictGoto, expr.VerdictJump:
 			if out.to = chains[v.Chain]; out.to == nil {
-				return rule{}, fmt.Errorf("there is no chain %q", v.Chain)
+				return fmt.Errorf("there is no chain %q", v.Chain)
 			}
 		default:
-			return rule{}, fmt.Errorf("verdict %d is not known", v.Kind)
+			return fmt.Errorf("verdict %d is not known", v.Kind)
 		}
-		if i != len(r.Exprs)-1 {
-			return rule{}, fmt.Errorf("something is behind the verdict")
+		if i != len(exprs)-1 {
+			return fmt.Errorf("something is behind the verdict")
 		}
 	}
-	out.steps = c.steps
-	return out, nil
+	return nil
 }
 
 func (c *compiler) do(s step) {
 	if s != nil {
-		c.steps = append(c.steps, s)
+		c.rule.steps = append(c.rule.steps, s)
 	}
 }
 
-func (c *compiler) expression(e expr.Any) error {
+// expression compiles the expression in that place of the rule, of which e is
+// the one of the first machine.
+func (c *compiler) expression(at int, e expr.Any) error {
 	switch e := e.(type) {
 	case *expr.Meta:
 		return c.load(e.Register)(withoutTest(loadMeta(e)))
@@ -146,31 +145,31 @@ func (c *compiler) expression(e expr.Any) error {
 	case *expr.Lookup:
 		return c.lookup(e)
 	case *expr.Dynset:
-		return c.dynset(e)
+		return c.dynset(at, e)
 	case *expr.Limit:
-		l, err := newLimit(e)
-		if err != nil {
-			return err
-		}
-		tokens := l.full(0) // it is full at any later time, too
-		c.do(func(p *Packet) bool { return l.take(&tokens, p.Now) })
-		return nil
+		return c.limit(at)
 	case *expr.Objref:
-		counter := c.m.counters[e.Name]
-		if e.Type != unix.NFT_OBJECT_COUNTER || counter == nil {
-			return fmt.Errorf("there is no counter %q", e.Name)
+		counters := make([]*ruleset.Counter, len(c.machines))
+		for lane := range c.rule.lanes.each() {
+			if counters[lane] = c.machines[lane].counters[e.Name]; e.Type != unix.NFT_OBJECT_COUNTER || counters[lane] == nil {
+				return fmt.Errorf("there is no counter %q", e.Name)
+			}
 		}
-		c.do(func(p *Packet) bool {
-			counter.Packets++
-			counter.Bytes += p.length
-			return true
+		c.do(func(p *Packet, ls lanes) lanes {
+			for lane := range ls.each() {
+				counters[lane].Packets++
+				counters[lane].Bytes += p.length
+			}
+			return ls
 		})
 		return nil
 	case *expr.Log:
 		prefix := string(e.Data)
-		c.do(func(p *Packet) bool {
-			p.logged = prefix
-			return true
+		c.do(func(p *Packet, ls lanes) lanes {
+			for lane := range ls.each() {
+				p.host.verdict(lane).Log = prefix
+			}
+			return ls
 		})
 		return nil
 	}
@@ -178,6 +177,26 @@ func (c *compiler) expression(e expr.Any) error {
 }
 
 func withoutTest(l load, err error) (load, step, error) { return l, nil, err }
+
+func (c *compiler) limit(at int) error {
+	limits, tokens := make([]*limit, len(c.machines)), make([]bucket, len(c.machines))
+	for lane := range c.rule.lanes.each() {
+		l, err := newLimit(c.rule.of[lane].Exprs[at].(*expr.Limit))
+		if err != nil {
+			return err
+		}
+		limits[lane], tokens[lane] = l, l.full(0) // it is full at any later time, too
+	}
+	c.do(func(p *Packet, ls lanes) (on lanes) {
+		for lane := range ls.each() {
+			if limits[lane].take(&tokens[lane], p.Now) {
+				on |= 1 << lane
+			}
+		}
+		return on
+	})
+	return nil
+}
 
 // load notes what is loaded, after a test whether it can be.
 func (c *compiler) load(register uint32) func(load, step, error) error {
@@ -211,15 +230,15 @@ func (c *compiler) compare(e *expr.Cmp) error {
 	switch {
 	case e.Op == expr.CmpOpEq && want[1] == 0 && l.mask[1] == 0:
 		value := want[0]
-		c.do(func(p *Packet) bool { hi, _ := read(p); return hi == value })
+		c.do(func(p *Packet, ls lanes) lanes { hi, _ := read(p); return ls.when(hi == value) })
 	case e.Op == expr.CmpOpEq:
-		c.do(func(p *Packet) bool { return order(p) == 0 })
+		c.do(func(p *Packet, ls lanes) lanes { return ls.when(order(p) == 0) })
 	case e.Op == expr.CmpOpNeq:
-		c.do(func(p *Packet) bool { return order(p) != 0 })
+		c.do(func(p *Packet, ls lanes) lanes { return ls.when(order(p) != 0) })
 	case e.Op == expr.CmpOpGte && !l.number:
-		c.do(func(p *Packet) bool { return order(p) >= 0 })
+		c.do(func(p *Packet, ls lanes) lanes { return ls.when(order(p) >= 0) })
 	case e.Op == expr.CmpOpLte && !l.number:
-		c.do(func(p *Packet) bool { return order(p) <= 0 })
+		c.do(func(p *Packet, ls lanes) lanes { return ls.when(order(p) <= 0) })
 	default:
 		return errUnknown
 	}
@@ -233,17 +252,25 @@ type key struct {
 	words func(p *Packet) words
 }
 
-// set returns a set of the table, and the key that begins at a register.
-func (c *compiler) set(name string, register uint32) (*Set, key, error) {
-	s := c.m.sets[name]
-	if s == nil {
-		return nil, key{}, fmt.Errorf("there is no set %q", name)
+// set returns a set of the first table, and the key that begins at a register.
+// The sets of that name in the other tables are of the same type.
+func (c *compiler) set(name string, register uint32) (s *Set, k key, err error) {
+	for lane := range c.rule.lanes.each() {
+		of := c.machines[lane].sets[name]
+		switch {
+		case of == nil:
+			return nil, key{}, fmt.Errorf("there is no set %q", name)
+		case s == nil:
+			s = of
+		case of.Type != s.Type || of.isStatic() != s.isStatic():
+			return nil, key{}, fmt.Errorf("set %s is not the same everywhere", name)
+		}
 	}
 	first, second, err := c.reg.key(register, s.Type.Len())
 	if err != nil {
 		return nil, key{}, fmt.Errorf("the key of %s: %w", name, err)
 	}
-	k := key{
+	k = key{
 		word:  func(p *Packet) uint64 { hi, _ := first(p); return hi },
 		words: func(p *Packet) words { hi, lo := first(p); return words{hi, lo} },
 	}
@@ -278,19 +305,26 @@ func (c *compiler) lookup(e *expr.Lookup) error {
 	invert, word, long := e.Invert, key.word, key.words
 	switch s := set.set.(type) {
 	case *hash[uint64]:
-		c.do(func(p *Packet) bool { return s.has(word(p), p.Now) != invert })
+		c.do(lookup(s.store, word, invert))
 	case *bitmap:
-		c.do(func(p *Packet) bool { return s.has(word(p)) != invert })
+		c.do(func(p *Packet, ls lanes) lanes { return ls.when(s.has(word(p)) != invert) })
 	case *intervals:
 		if set.Type.Len() <= 8 {
-			c.do(func(p *Packet) bool { return s.has(word(p), p.Now) != invert })
+			c.do(func(p *Packet, ls lanes) lanes { return ls.when(s.has(word(p), p.Now) != invert) })
 			break
 		}
-		c.do(func(p *Packet) bool { return s.contains(long(p), p.Now) != invert })
+		c.do(func(p *Packet, ls lanes) lanes { return ls.when(s.contains(long(p), p.Now) != invert) })
 	case *hash[words]:
-		c.do(func(p *Packet) bool { return s.has(long(p), p.Now) != invert })
+		c.do(lookup(s.store, long, invert))
 	}
 	return nil
+}
+
+func lookup[K oneOf](st *store[K], key func(*Packet) K, invert bool) step {
+	if invert {
+		return func(p *Packet, ls lanes) lanes { return ls &^ st.living(key(p), p.Now) }
+	}
+	return func(p *Packet, ls lanes) lanes { return ls & st.living(key(p), p.Now) }
 }
 
 // The operations of enum nft_dynset_ops of
@@ -301,58 +335,56 @@ const (
 	dynsetDelete = 2
 )
 
-func (c *compiler) dynset(e *expr.Dynset) error {
+func (c *compiler) dynset(at int, e *expr.Dynset) error {
 	if e.SrcRegData != 0 || e.Invert || len(e.Exprs) > 1 || e.Operation > dynsetDelete {
 		return errUnknown
-	}
-	var l *limit
-	for _, inner := range e.Exprs {
-		le, ok := inner.(*expr.Limit)
-		if !ok {
-			return fmt.Errorf("%T of an element is not known", inner)
-		}
-		var err error
-		if l, err = newLimit(le); err != nil {
-			return err
-		}
 	}
 	desc, key, err := c.set(e.SetName, e.SrcRegKey)
 	if err != nil {
 		return err
 	}
-	timeout := e.Timeout
-	if timeout == 0 {
-		timeout = desc.Timeout
+	how := &adding{make([]time.Duration, len(c.machines)), make([]*limit, len(c.machines)), e.Operation == dynsetUpdate}
+	for lane := range c.rule.lanes.each() {
+		of := c.rule.of[lane].Exprs[at].(*expr.Dynset)
+		how.timeouts[lane] = cmp.Or(of.Timeout, c.machines[lane].sets[e.SetName].Timeout)
+		for _, inner := range of.Exprs {
+			le, ok := inner.(*expr.Limit)
+			if !ok {
+				return fmt.Errorf("%T of an element is not known", inner)
+			}
+			if how.limits[lane], err = newLimit(le); err != nil {
+				return err
+			}
+		}
 	}
 	var add step
 	switch s := desc.set.(type) {
 	case *hash[uint64]:
-		add = dynsetOf(s, e.Operation, timeout, l, key.word)
+		add = dynsetOf(s.store, e.Operation, how, key.word)
 	case *hash[words]:
-		add = dynsetOf(s, e.Operation, timeout, l, key.words)
+		add = dynsetOf(s.store, e.Operation, how, key.words)
 	default:
 		return fmt.Errorf("set %s cannot be added to", e.SetName)
 	}
-	if role, _ := ruleset.RoleOf(desc.Name); role.Bans() && e.Operation != dynsetDelete {
-		inner := add
-		add = func(p *Packet) bool {
-			if !inner(p) {
-				return false
-			}
-			p.added = Added{desc, key.words(p)}
-			return true
-		}
-	}
 	c.do(add)
+	if role, _ := ruleset.RoleOf(desc.Name); role.Bans() && e.Operation != dynsetDelete {
+		c.do(func(p *Packet, ls lanes) lanes {
+			for lane := range ls.each() {
+				v := p.host.verdict(lane)
+				v.Set, v.Ban = desc.Name, key.words(p).key(desc.Type)
+			}
+			return ls
+		})
+	}
 	return nil
 }
 
-func dynsetOf[K oneOf](s *hash[K], op uint32, timeout time.Duration, l *limit, key func(*Packet) K) step {
+func dynsetOf[K oneOf](st *store[K], op uint32, how *adding, key func(*Packet) K) step {
 	if op == dynsetDelete {
-		return func(p *Packet) bool {
-			s.remove(key(p))
-			return true
+		return func(p *Packet, ls lanes) lanes {
+			st.delete(key(p), ls)
+			return ls
 		}
 	}
-	return func(p *Packet) bool { return s.put(key(p), p.Now, timeout, op == dynsetUpdate, l) }
+	return func(p *Packet, ls lanes) lanes { return st.put(key(p), p.Now, ls, how) }
 }

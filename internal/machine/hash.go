@@ -44,13 +44,10 @@ func short[K oneOf](w words) (k K) {
 	return k
 }
 
-func (s *hash[K]) has(k K, now int64) bool {
-	row, ok := s.store.find(k)
-	return ok && s.store.expires[row+s.lane] > now
-}
-
 func (s *hash[K]) add(el nftset.Element, now int64) error {
-	if !s.put(short[K](wordsOf(el.From)), now, cmp.Or(el.Timeout, s.Timeout), true, nil) {
+	how := adding{timeouts: make([]time.Duration, s.lane+1), limits: make([]*limit, s.lane+1), renew: true}
+	how.timeouts[s.lane] = cmp.Or(el.Timeout, s.Timeout)
+	if s.store.put(short[K](wordsOf(el.From)), now, 1<<s.lane, &how) == 0 {
 		return fmt.Errorf("add %v to %s: it is full", el.From, s.Name)
 	}
 	return nil
@@ -78,40 +75,5 @@ func (s *hash[K]) elements(now int64) iter.Seq[nftset.Element] {
 				return
 			}
 		}
-	}
-}
-
-// put adds an element, or renews its timeout, and asks its limit. It reports
-// whether the rule goes on: not if the set is full, and not if the limit says
-// no.
-func (s *hash[K]) put(k K, now int64, timeout time.Duration, renew bool, l *limit) bool {
-	st := s.store
-	row, ok := st.find(k)
-	if ok && st.expires[row+s.lane] <= now {
-		ok = false
-	}
-	if !ok {
-		st.collect(now)
-		if s.count >= s.size {
-			return false
-		}
-		row = st.row(k)
-		if st.expires[row+s.lane] == absent {
-			s.count++
-		}
-		s.peak = max(s.peak, s.count)
-		if l != nil {
-			*st.bucket(row + s.lane) = l.full(now)
-		}
-	}
-	if !ok || renew && st.expires[row+s.lane] != forever {
-		st.set(k, row, s.lane, now, timeout)
-	}
-	return l == nil || l.take(st.bucket(row+s.lane), now)
-}
-
-func (s *hash[K]) remove(k K) {
-	if row, ok := s.store.find(k); ok {
-		s.store.remove(k, row, s.lane)
 	}
 }

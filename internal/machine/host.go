@@ -2,6 +2,7 @@ package machine
 
 import (
 	"cmp"
+	"fmt"
 	"hash/maphash"
 	"maps"
 	"net/netip"
@@ -19,8 +20,10 @@ type Host struct {
 	// host's answers are assumed.
 	Answers bool
 
-	machines []*Machine
+	base     []*chain // of all machines, in the order of the kernel
+	all      lanes
 	verdicts []Verdict
+	changed  lanes // the verdicts that the last packet has changed
 	local    map[netip.Addr]bool
 	services map[Service]bool
 	open     map[portOf]bool
@@ -33,9 +36,6 @@ type portOf struct {
 	proto uint8
 }
 
-// maxMachines is how many lanes an element of a store may have.
-const maxMachines = 32
-
 // NewHost returns a host with at most 32 machines. The first one decides
 // whether a packet that opens a connection gets through.
 func NewHost(machines ...*Machine) *Host {
@@ -43,8 +43,12 @@ func NewHost(machines ...*Machine) *Host {
 		panic("machine: too many machines for one host")
 	}
 	share(machines)
+	base, err := compile(machines)
+	if err != nil {
+		panic(fmt.Sprintf("machine: machines that New has made cannot be compiled together: %v", err))
+	}
 	return &Host{
-		machines: machines, verdicts: make([]Verdict, len(machines)),
+		base: base, all: 1<<len(machines) - 1, verdicts: make([]Verdict, len(machines)),
 		local: make(map[netip.Addr]bool), services: make(map[Service]bool), open: make(map[portOf]bool),
 		flows: flows{seed: maphash.MakeSeed(), all: make(map[uint64]flow)},
 	}
@@ -115,26 +119,41 @@ func (h *Host) hasSocket(p *Packet) bool {
 // Receive passes a packet to the machines, and returns their verdicts, which
 // are valid until the next packet.
 func (h *Host) Receive(p *Packet) []Verdict {
-	p.host = h
-	tracked, let := false, false
-	var ct connection
-	for i, m := range h.machines {
-		p.ct, p.added, p.logged = noConnection, Added{}, ""
-		accepted := m.run(p, false)
-		if accepted {
-			if !tracked {
-				ct, tracked = h.flows.track(p), true
-			}
-			p.ct = ct
-			accepted = m.run(p, true)
-		}
-		h.verdicts[i] = p.verdict(accepted)
-		let = let || i == 0 && accepted
+	p.host, p.ct = h, noConnection
+	for lane := range h.changed.each() {
+		h.verdicts[lane] = Verdict{}
 	}
-	if tracked && let {
+	h.changed = 0
+	accepted := h.run(p, h.all, false)
+	if accepted != 0 {
+		p.ct = h.flows.track(p)
+		accepted = h.run(p, accepted, true)
+	}
+	if accepted.has(0) {
 		h.confirm(p)
 	}
+	for lane := range (h.all &^ accepted).each() {
+		h.verdict(lane).Dropped = true
+	}
 	return h.verdicts
+}
+
+// verdict returns the verdict of a machine, to be changed.
+func (h *Host) verdict(lane int) *Verdict {
+	h.changed |= 1 << lane
+	return &h.verdicts[lane]
+}
+
+// run takes a packet through the base chains before conntrack, or those after
+// it, and returns the lanes that accept it.
+func (h *Host) run(p *Packet, ls lanes, tracked bool) lanes {
+	for _, c := range h.base {
+		if (c.priority > conntrackPriority) == tracked && ls != 0 {
+			_, dropped := c.run(p, ls)
+			ls &^= dropped
+		}
+	}
+	return ls
 }
 
 // confirm remembers the connection that a packet opens, and assumes the host's

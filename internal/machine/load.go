@@ -104,7 +104,7 @@ func loadPayload(e *expr.Payload) (l load, enough step, err error) {
 	l = load{field: f, length: int(e.Len)}
 	end := f.at + l.length
 	if f.transport || end > 20 { // which both families have
-		enough = func(p *Packet) bool { return len(f.header(p)) >= end }
+		enough = func(p *Packet, ls lanes) lanes { return ls.when(len(f.header(p)) >= end) }
 	}
 	l.value = func(p *Packet) (uint64, uint64) {
 		w := wordsAt(f.header(p)[f.at:end])
@@ -132,7 +132,7 @@ func loadCt(e *expr.Ct) (l load, has step, err error) {
 	if e.SourceRegister || e.Direction != 0 {
 		return load{}, nil, errUnknown
 	}
-	has = func(p *Packet) bool { return p.ct.known }
+	has = func(p *Packet, ls lanes) lanes { return ls.when(p.ct.known) }
 	switch e.Key {
 	case expr.CtKeySTATE:
 		return numberOf(func(p *Packet) uint32 { return p.ct.state }), nil, nil
@@ -173,7 +173,7 @@ func loadFib(e *expr.Fib) (load, error) {
 // loadSocket returns what a socket expression loads. The rule ends if no socket
 // would get the packet.
 func loadSocket(e *expr.Socket) (l load, has step, err error) {
-	has = func(p *Packet) bool { return p.host.hasSocket(p) }
+	has = func(p *Packet, ls lanes) lanes { return ls.when(p.host.hasSocket(p)) }
 	switch e.Key {
 	case expr.SocketKeyTransparent:
 		l = load{length: 1, value: func(*Packet) (uint64, uint64) { return 0, 0 }}

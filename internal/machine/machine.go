@@ -4,15 +4,13 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/google/nftables/expr"
-
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
 
 // Machine evaluates a table.
 type Machine struct {
-	base     []*chain // in the order of the kernel
+	chains   []ruleset.Chain
 	sets     map[string]*Set
 	names    []string // of the sets, in the order of the table
 	counters map[string]*ruleset.Counter
@@ -24,16 +22,10 @@ type Set struct {
 	set set
 }
 
-// Added is an element that a packet has added to a set of bans.
-type Added struct {
-	set *Set
-	key words
-}
-
 // New returns a machine for a table. Its sets hold only the elements that the
 // configuration has.
 func New(t *ruleset.Table) (*Machine, error) {
-	m := &Machine{sets: make(map[string]*Set), counters: make(map[string]*ruleset.Counter)}
+	m := &Machine{chains: t.Chains, sets: make(map[string]*Set), counters: make(map[string]*ruleset.Counter)}
 	for _, name := range t.Counters {
 		m.counters[name] = new(ruleset.Counter)
 	}
@@ -51,13 +43,12 @@ func New(t *ruleset.Table) (*Machine, error) {
 			}
 		}
 	}
-	if err := m.compile(t.Chains); err != nil {
-		return nil, err
-	}
-	return m, nil
+	_, err := compile([]*Machine{m})
+	return m, err
 }
 
-// Add adds an element to a set, as a program would.
+// Add adds an element to a set, as a program would. Machines on one host share
+// the sets that no packet adds to, if they are the same.
 func (m *Machine) Add(name string, el nftset.Element, now int64) error {
 	s := m.sets[name]
 	if s == nil {
@@ -110,58 +101,3 @@ type Verdict struct {
 // conntrackPriority is NF_IP_PRI_CONNTRACK of
 // include/uapi/linux/netfilter_ipv4.h. Before it, no packet has a connection.
 const conntrackPriority = -200
-
-// run takes a packet through the base chains before conntrack, or those after
-// it, and reports whether it was accepted.
-func (m *Machine) run(p *Packet, tracked bool) (accepted bool) {
-	for _, c := range m.base {
-		if (c.priority > conntrackPriority) == tracked && c.run(p) == expr.VerdictDrop {
-			return false
-		}
-	}
-	return true
-}
-
-// run returns the verdict of a chain, VerdictContinue at its end.
-func (c *chain) run(p *Packet) expr.VerdictKind {
-again:
-	for i := range c.rules {
-		r := &c.rules[i]
-		if !r.matches(p) {
-			continue
-		}
-		switch r.verdict {
-		case expr.VerdictContinue:
-		case expr.VerdictReturn:
-			return expr.VerdictContinue
-		case expr.VerdictGoto:
-			c = r.to
-			goto again
-		case expr.VerdictJump:
-			if v := r.to.run(p); v != expr.VerdictContinue {
-				return v
-			}
-		default:
-			return r.verdict
-		}
-	}
-	return expr.VerdictContinue
-}
-
-func (r *rule) matches(p *Packet) bool {
-	for _, s := range r.steps {
-		if !s(p) {
-			return false
-		}
-	}
-	return true
-}
-
-// verdict returns the verdict, and what the packet has done.
-func (p *Packet) verdict(accepted bool) Verdict {
-	v := Verdict{Dropped: !accepted, Log: p.logged}
-	if s := p.added.set; s != nil {
-		v.Set, v.Ban = s.Name, p.added.key.key(s.Type)
-	}
-	return v
-}

@@ -22,8 +22,6 @@ type Packet struct {
 	length    uint64 // of the whole packet, including what was not captured
 	ct        connection
 	host      *Host
-	added     Added
-	logged    string
 }
 
 const (

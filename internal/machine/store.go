@@ -6,11 +6,10 @@ import (
 )
 
 // store holds the elements of the sets of the same name in several machines: a
-// row for each key, with a lane for each set. The machines evaluate a packet
-// one after the other and look up the same keys, so the first one finds the row
+// row for each key, with a lane for each set, so that a key is looked up once
 // for all.
 type store[K oneOf] struct {
-	sets    []*hash[K] // by lane
+	sets    []*hash[K] // by lane, nil if the machine has none of that name
 	rows    map[K]int32
 	expires []int64  // when the element of a lane expires
 	tokens  []bucket // of the limits that elements have
@@ -36,14 +35,16 @@ type queue[K oneOf] struct {
 type expiring[K oneOf] struct {
 	key   K
 	at    int64
-	lanes uint32
+	lanes lanes
 }
 
 // newStore gives sets a store. They are empty.
 func newStore[K oneOf](sets ...*hash[K]) {
 	st := &store[K]{sets: sets, rows: make(map[K]int32)}
 	for lane, s := range sets {
-		s.store, s.lane = st, lane
+		if s != nil {
+			s.store, s.lane = st, lane
+		}
 	}
 }
 
@@ -75,6 +76,65 @@ func (st *store[K]) row(k K) int {
 	st.rows[k] = row
 	st.last, st.lastRow, st.found = k, int(row), true
 	return int(row)
+}
+
+// living returns the lanes in which there is an element.
+func (st *store[K]) living(k K, now int64) (ls lanes) {
+	row, ok := st.find(k)
+	if !ok {
+		return 0
+	}
+	for lane, at := range st.expires[row:][:len(st.sets)] {
+		if at > now {
+			ls |= 1 << lane
+		}
+	}
+	return ls
+}
+
+// adding is how elements are added, by lane.
+type adding struct {
+	timeouts []time.Duration
+	limits   []*limit // of the elements, nil if they have none
+	renew    bool     // those that are there
+}
+
+// put adds an element in some lanes, or renews its timeout, and asks its limit.
+// It returns the lanes in which the rule goes on: neither if the set is full nor
+// if the limit says no.
+func (st *store[K]) put(k K, now int64, ls lanes, how *adding) (on lanes) {
+	have := ls & st.living(k, now)
+	if have != ls {
+		st.collect(now)
+		for lane := range (ls &^ have).each() {
+			if s := st.sets[lane]; s.count >= s.size {
+				ls &^= 1 << lane
+			}
+		}
+		if ls == 0 {
+			return 0
+		}
+	}
+	row := st.row(k)
+	for lane := range ls.each() {
+		at, s, l := row+lane, st.sets[lane], how.limits[lane]
+		if !have.has(lane) {
+			if st.expires[at] == absent {
+				s.count++
+			}
+			s.peak = max(s.peak, s.count)
+			if l != nil {
+				*st.bucket(at) = l.full(now)
+			}
+		}
+		if !have.has(lane) || how.renew && st.expires[at] != forever {
+			st.set(k, row, lane, now, how.timeouts[lane])
+		}
+		if l == nil || l.take(st.bucket(at), now) {
+			on |= 1 << lane
+		}
+	}
+	return on
 }
 
 // bucket returns the tokens of the limit of an element.
@@ -111,6 +171,15 @@ func (st *store[K]) push(k K, lane int, at int64, timeout time.Duration) {
 	}
 }
 
+// delete takes an element out in some lanes.
+func (st *store[K]) delete(k K, ls lanes) {
+	if row, ok := st.find(k); ok {
+		for lane := range ls.each() {
+			st.remove(k, row, lane)
+		}
+	}
+}
+
 func (st *store[K]) remove(k K, row, lane int) {
 	if st.expires[row+lane] == absent {
 		return
@@ -144,7 +213,7 @@ func (st *store[K]) collect(now int64) {
 func (st *store[K]) expire(e expiring[K]) {
 	row, ok := st.rows[e.key]
 	for lane := range st.sets {
-		if ok && e.lanes&(1<<lane) != 0 && st.expires[int(row)+lane] == e.at {
+		if ok && e.lanes.has(lane) && st.expires[int(row)+lane] == e.at {
 			st.remove(e.key, int(row), lane)
 		}
 	}
@@ -157,43 +226,11 @@ func (st *store[K]) tidy(q *queue[K]) {
 		row, ok := st.rows[e.key]
 		counts := false
 		for lane := range st.sets {
-			counts = counts || ok && e.lanes&(1<<lane) != 0 && st.expires[int(row)+lane] == e.at
+			counts = counts || ok && e.lanes.has(lane) && st.expires[int(row)+lane] == e.at
 		}
 		if counts {
 			kept = append(kept, e)
 		}
 	}
 	q.all, q.next, q.room = kept, 0, 2*len(kept)+64
-}
-
-// share makes the sets of the same name in several machines share a store.
-func share(machines []*Machine) {
-	for _, name := range names(machines) {
-		var short []*hash[uint64]
-		var long []*hash[words]
-		for _, m := range machines {
-			if s := m.sets[name]; s != nil {
-				switch s := s.set.(type) {
-				case *hash[uint64]:
-					short = append(short, s)
-				case *hash[words]:
-					long = append(long, s)
-				}
-			}
-		}
-		if len(short) > 1 {
-			newStore(short...)
-		}
-		if len(long) > 1 {
-			newStore(long...)
-		}
-	}
-}
-
-func names(machines []*Machine) (all []string) {
-	for _, m := range machines {
-		all = append(all, m.names...)
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
 }
