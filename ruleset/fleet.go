@@ -1,9 +1,11 @@
 package ruleset
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -18,8 +20,15 @@ const (
 	FleetSize = 131072
 )
 
-// Fleet streams what the fleet bans.
-func (h *Handle) Fleet() iter.Seq2[Entry, error] { return h.Entries(RoleFleet) }
+// Fleet streams those of the fleet's bans that overlap one of the prefixes; all if
+// there is none.
+func (h *Handle) Fleet(ps ...netip.Prefix) iter.Seq2[Entry, error] {
+	var q *selection
+	if len(ps) > 0 {
+		q = within(ps...)
+	}
+	return h.entries(q, RoleFleet)
+}
 
 // FleetSource returns the prefix by which the fleet bans an address.
 func FleetSource(a netip.Addr) netip.Prefix {
@@ -77,16 +86,24 @@ func (h *Handle) CheckFleet(sources ...netip.Prefix) (refused []error, err error
 	return refused, err
 }
 
-// LiftFleet lifts the fleet's bans of sources; those that are not there are passed
-// over.
+// LiftFleet lifts the fleet's bans of sources, at most [nftset.BatchSize], in one
+// transaction unless a set is full; those that are not there are passed over.
 func (h *Handle) LiftFleet(sources ...netip.Prefix) error {
+	tx := &nftset.Tx{}
+	gone := make(map[*nftset.Set][]nftset.Interval)
 	for _, set := range h.roleSets(RoleFleet) {
-		var keys []nftset.Interval
 		for _, p := range sources {
 			if key := nftset.AddrKey(p.Addr()); key.Type() == set.Type {
-				keys = append(keys, nftset.Single(key).Interval)
+				gone[set] = append(gone[set], nftset.Single(key).Interval)
 			}
 		}
+		tx.Discard(set, slices.Collect(bare(gone[set]))...)
+	}
+	err := h.c.Commit(tx)
+	if !errors.Is(err, unix.ENFILE) && !isTooLarge(err) {
+		return err
+	}
+	for set, keys := range gone {
 		if err := h.remove(set, keys); err != nil {
 			return err
 		}
@@ -101,4 +118,16 @@ func (h *Handle) FlushFleet() error {
 		tx.FlushSet(set)
 	}
 	return h.c.Commit(tx)
+}
+
+// CountFleet returns how many bans of the fleet are in force.
+func (h *Handle) CountFleet() (n int, err error) {
+	for _, set := range h.roleSets(RoleFleet) {
+		held, err := h.c.Count(set)
+		if err != nil {
+			return n, err
+		}
+		n += held
+	}
+	return n, nil
 }

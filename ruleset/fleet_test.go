@@ -267,5 +267,11 @@ func TestFleetSetFull(t *testing.T) {
 			l.T.Errorf("the sets are filled by %v (%v)", fill, err)
 		}
 		l.Served(l.source(f))
+		if err := l.open().LiftFleet(all[0].Source, all[n-1].Source); err != nil { // which is not there, and full
+			l.T.Error(err)
+		}
+		if l.has(f.fleet(), last.Source.Addr()) {
+			l.T.Error("what was lifted is there")
+		}
 	})
 }

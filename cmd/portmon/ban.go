@@ -21,6 +21,7 @@ type banOptions struct {
 	reason  string
 	force   bool
 	offence bool
+	fleet   bool
 	length  time.Duration // 0: as the first step of the ladder; below: forever
 	extend  bool
 }
@@ -42,6 +43,9 @@ it on disk within two seconds.
 With --offence each ban counts as an offence: addresses that have offended
 before are banned for longer, as the ladder says. It is for programs such as
 fail2ban that detect abuse. Addresses that are banned already are left alone.
+
+With --fleet the other hosts of the fleet are told of it, which happens to no
+other ban by hand; see portmon fleet.
 
 With --file the list comes from a file, or from standard input if FILE is "-":
 one entry per line, comments after "#", ";" or "//". Lines that are malformed,
@@ -103,6 +107,7 @@ of IPv6. All arguments are checked before any of these sources is banned.`,
 	cmd.Flags().StringVar(&o.reason, "reason", "", "keep a `TEXT` with the ban, which list and why show")
 	cmd.Flags().BoolVar(&o.extend, "extend", false, "leave a ban alone that lasts as long or longer")
 	cmd.Flags().BoolVar(&o.offence, "offence", false, "count it as an offence, and ban by the ladder; not with --for")
+	cmd.Flags().BoolVar(&o.fleet, "fleet", false, "tell the fleet, which this host belongs to, as well")
 	cmd.Flags().BoolVar(&o.force, "force", false, "ban even what would do damage, such as the default gateway")
 	o.addFlags(cmd)
 	return cmd
@@ -157,6 +162,9 @@ func (p *cli) ban(h *ruleset.Handle, o banOptions) error {
 	if err == nil {
 		p.reportBans(slices.DeleteFunc(o.targets, func(t target) bool { return left[t.source] }), put, found)
 		err = errors.Join(refused...)
+	}
+	if err == nil && o.fleet && len(put) > 0 {
+		err = p.shareBans(put)
 	}
 	if err != nil {
 		return fmt.Errorf("ban: %w", err)

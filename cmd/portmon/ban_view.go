@@ -95,7 +95,7 @@ func (b *ban) describe() string {
 	line += map[ruleset.Cause]string{
 		ruleset.CauseTrap: ", for a packet to a trap port", ruleset.CauseScan: ", for a scan",
 		ruleset.CauseSubnet: ", as many of its sources offended", ruleset.CauseHand: ", by hand",
-		ruleset.CauseOther: ", by another program",
+		ruleset.CauseOther: ", by another program", ruleset.CauseFleet: ", by the fleet",
 	}[b.Cause]
 	if remark := b.remark(); remark != "" {
 		line += ": " + remark

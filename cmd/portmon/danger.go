@@ -1,19 +1,17 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/names"
 	"github.com/portmon/portmon/internal/route"
 	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
@@ -54,7 +52,7 @@ func (p *cli) dangers(facts route.Facts, exempt func(netip.Prefix) (bool, error)
 	add(false, "%s is a network of this host: all its neighbours there would be locked out", slices.Concat(facts.OnLink4, facts.OnLink6)...)
 	add(true, "%s is the default gateway: whatever comes in its name would be dropped, "+
 		"translated connections included", alone(facts.Gateways...)...)
-	add(false, "%s is a resolver of this host: all but its answers would be dropped", alone(resolvers()...)...)
+	add(false, "%s is a resolver of this host: all but its answers would be dropped", alone(names.Resolvers()...)...)
 	add(false, "%s is an address of this host: another that takes it over would be locked out", alone(facts.Own...)...)
 	return all, err
 }
@@ -186,33 +184,4 @@ func tooWide(parts []*target) *danger {
 		damage = fmt.Sprintf(damage, times)
 	}
 	return &danger{damage: fmt.Sprintf("%s is more than a /%d: %s", parts[0].text, limit, damage)}
-}
-
-// resolvers returns those that this host asks for names. Behind the one that
-// systemd runs on this host are those that it asks in turn.
-func resolvers() []netip.Addr {
-	stub := netip.AddrFrom4([4]byte{127, 0, 0, 53})
-	found := resolversIn("/etc/resolv.conf")
-	if slices.Contains(found, stub) {
-		found = append(found, resolversIn("/run/systemd/resolve/resolv.conf")...)
-	}
-	return found
-}
-
-// resolversIn reads a resolv.conf(5); none if there is no such file.
-func resolversIn(file string) (found []netip.Addr) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(io.LimitReader(f, 64<<10))
-	for lines.Scan() {
-		if words := strings.Fields(lines.Text()); len(words) > 1 && words[0] == "nameserver" {
-			if a, err := netip.ParseAddr(words[1]); err == nil {
-				found = append(found, a.Unmap().WithZone(""))
-			}
-		}
-	}
-	return found
 }

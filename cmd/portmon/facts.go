@@ -37,8 +37,8 @@ func (p *cli) take(conf *config.Config) route.Facts {
 }
 
 // hostFacts fills in what the table depends on and no file says: from which
-// ports this host opens connections, in which networks it has addresses, and
-// whether its routes can tell where a source is. What cannot be read stays as
+// ports this host opens connections, in which networks it has addresses,
+// whether its routes can tell where a source is, and whether it belongs to a fleet. What cannot be read stays as
 // it was; the error says why. Every command that makes a Spec calls it: they
 // would undo each other's work if they disagreed.
 func (p *cli) hostFacts(spec *ruleset.Spec) (route.Facts, error) {
@@ -46,7 +46,7 @@ func (p *cli) hostFacts(spec *ruleset.Spec) (route.Facts, error) {
 	if err != nil {
 		err = fmt.Errorf("read routes: %w", err)
 	}
-	spec.Own6 = facts.OnLink6
+	spec.Own6, spec.Fleet = facts.OnLink6, fleetSize(p.state)
 	spec.NoReversePath4, spec.NoReversePath6 = facts.NoReversePath4, facts.NoReversePath6
 	for _, p := range facts.OnLink6 {
 		if p.Bits() < 64 { // of which own6 would have to hold thousands

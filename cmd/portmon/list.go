@@ -23,9 +23,10 @@ func listCommand(p *cli) *cobra.Command {
 		Short: "list bans",
 		Long: `List prints all bans, the newest first: the address or prefix, the tier of the
 ladder, the cause, how old the ban is and how much of it is left. The cause is
-trap, scan, subnet (many of its sources offended), hand, or other (another
-program). The last column has the comment of the ban or, as far as portmon watch
-or portmon save have noted it, the last port and the number of offences.
+trap, scan, subnet (many of its sources offended), hand, other (another
+program), or fleet (other hosts saw it). The last column has the comment of the
+ban or, as far as portmon watch or portmon save have noted it, the last port and
+the number of offences.
 
 With --allowed it prints what portmon allow and others allow, in place of bans,
 and by whom: hand, login (portmon allow --login), name (whitelist_names), or
@@ -75,6 +76,7 @@ is not an error if there are none. With --json the bans are not sorted.`,
 				if len(only) > 0 {
 					entries = h.BansIn(wanted...)
 				}
+				entries = both(entries, h.Fleet(wanted...))
 				read := ahead(entries, p.now) // while what is remembered is read
 				var k *knowledge
 				if known {
@@ -89,6 +91,19 @@ is not an error if there are none. With --json the bans are not sorted.`,
 	cmd.Flags().BoolVarP(&as.long, "long", "l", false, "write countries and networks too")
 	cmd.Flags().BoolVar(&allowed, "allowed", false, "list what is allowed, in place of bans")
 	return cmd
+}
+
+// both yields the entries of two streams, one after the other.
+func both(a, b iter.Seq2[ruleset.Entry, error]) iter.Seq2[ruleset.Entry, error] {
+	return func(yield func(ruleset.Entry, error) bool) {
+		for _, entries := range []iter.Seq2[ruleset.Entry, error]{a, b} {
+			for e, err := range entries {
+				if !yield(e, err) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // listing is how a list is written.

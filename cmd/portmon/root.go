@@ -58,7 +58,7 @@ run.`,
 	root.AddCommand(
 		applyCommand(p), confirmCommand(p), keeperCommand(p), listCommand(p), whyCommand(p), statusCommand(p), eventsCommand(p), topCommand(p),
 		banCommand(p), unbanCommand(p), allowCommand(p), disallowCommand(p),
-		watchCommand(p), saveCommand(p), removeCommand(p), testCommand(p), replayCommand(p),
+		watchCommand(p), fleetCommand(p), saveCommand(p), removeCommand(p), testCommand(p), replayCommand(p),
 		reportCommand(p), configCommand(p), versionCommand(p),
 	)
 	root.InitDefaultCompletionCmd()

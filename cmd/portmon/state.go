@@ -52,7 +52,7 @@ const lockPatience = 2 * time.Second
 func (p *cli) bookConfig(h *ruleset.Handle) book.Config {
 	size := 0
 	for i := range h.Sets {
-		if role, _ := ruleset.RoleOf(h.Sets[i].Name); role != ruleset.RoleNone {
+		if role, _ := ruleset.RoleOf(h.Sets[i].Name); role != ruleset.RoleNone && role != ruleset.RoleFleet {
 			size += int(h.Sets[i].Size)
 		}
 	}

@@ -18,6 +18,7 @@ var counterMeaning = []struct{ name, what string }{
 	{ruleset.CounterScanned, "packets to closed ports that completed a scan"},
 	{ruleset.CounterBanned, "bans made"},
 	{ruleset.CounterDropped, "packets dropped because their source is banned"},
+	{ruleset.CounterFleet, "those of them whose source is banned by the fleet"},
 	{ruleset.CounterFull, "offences dropped, but not banned: a set was full"},
 	{ruleset.CounterHeldBack, "first offences dropped, but not banned: too many at a time"},
 	{ruleset.CounterUncounted, "packets to closed ports not counted: too many at a time"},
@@ -144,7 +145,7 @@ func (r *report) printSets(u *ui) {
 			row[3] = text.Duration(time.Duration(s.TimeoutSeconds))
 		}
 		if s.Full {
-			if role, _ := ruleset.RoleOf(s.Name); !role.Allows() {
+			if role, _ := ruleset.RoleOf(s.Name); !role.Allows() && role != ruleset.RoleFleet {
 				full = append(full, s.Name)
 			}
 			row = append(row, paint(u.outColour, "FULL", red))

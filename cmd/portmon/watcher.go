@@ -26,6 +26,7 @@ type watcher interface {
 	Drilling(sources ...netip.Prefix) error
 	Unbanned(alone bool, prefixes ...netip.Prefix) (had []netip.Prefix, err error)
 	Disallowed(prefixes ...netip.Prefix) (had []netip.Prefix, err error)
+	Share(sources ...netip.Prefix) (shared []netip.Prefix, err error)
 	Close()
 }
 

@@ -93,6 +93,10 @@ func (w *pretender) Disallowed(ps ...netip.Prefix) ([]netip.Prefix, error) {
 	return w.had, w.note(fmt.Sprintf("disallowed %v", ps))
 }
 
+func (w *pretender) Share(ps ...netip.Prefix) ([]netip.Prefix, error) {
+	return ps, w.note(fmt.Sprintf("share %v", ps))
+}
+
 // watched runs a command on a host on which a pretender watches.
 func watched(t *testing.T, s *site, w *pretender, config string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()

@@ -121,6 +121,8 @@ type answer struct {
 	WhitelistedBy string  `json:"whitelisted_by,omitempty"`
 	Allowed       *ban    `json:"allowed,omitempty"`
 	Bans          []ban   `json:"bans"`
+	// Fleet is the ban of the fleet, of which the reason says who saw the source.
+	Fleet *ban `json:"fleet,omitempty"`
 	// NoEffect is why the kernel lets packets pass, or may, in spite of a ban.
 	NoEffect string `json:"no_effect,omitempty"`
 	// Interfaces are those by which what comes in is never dropped.
@@ -192,16 +194,24 @@ func (p *cli) explain(h *ruleset.Handle, q query) (a *answer, err error) {
 			}
 		}
 	}
+	if st.Fleet != nil {
+		b := newBan(*st.Fleet, ruleset.FleetSource(q.from), p.now())
+		a.Fleet = &b
+	}
 	switch {
 	case st.Whitelisted != nil:
 		a.Verdict, a.WhitelistedBy = whitelisted, st.Whitelisted.String()
 	case st.Allowed != nil:
 		a.Verdict = allowed
-	case len(a.Bans) > 0:
+	case len(a.Bans) > 0 || a.Fleet != nil:
 		if a.Verdict = banned; h.Observe {
 			a.Verdict = wouldBan
 		}
-		a.NoEffect, err = noEffect(h, q.from, a.Bans[0].Set)
+		set := ruleset.RoleFleet.Set(q.from, 0)
+		if len(a.Bans) > 0 {
+			set = a.Bans[0].Set
+		}
+		a.NoEffect, err = noEffect(h, q.from, set)
 	case back.Own:
 		a.Verdict = ownAddress
 	case back.Found:

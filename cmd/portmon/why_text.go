@@ -43,6 +43,9 @@ func (a *answer) print(p *cli) {
 	for i := range a.Bans {
 		p.print("  %s\n", a.Bans[i].describe())
 	}
+	if a.Fleet != nil {
+		p.print("  %s\n", a.Fleet.describe())
+	}
 	if a.Offences > 0 {
 		p.print("  %s on record, the last%s\n", text.Plural(a.Offences, "offence"), a.last)
 	}

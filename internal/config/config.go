@@ -61,6 +61,10 @@ type Config struct {
 	// networks, databases of [geo]. The files are not opened here.
 	Geo []string
 
+	// FleetMaxBan is the longest ban that a fleet can have in force here,
+	// max_bantime of [fleet]; 0 is none.
+	FleetMaxBan time.Duration
+
 	// AbuseIPDBKeyFile is the absolute path of the file that holds the key for
 	// reports to AbuseIPDB; empty is off. The file is not opened here.
 	AbuseIPDBKeyFile string
@@ -103,6 +107,9 @@ func Default() *Config {
 	return &Config{
 		Spec:  ruleset.Default(),
 		Login: 7 * 24 * time.Hour,
+
+		FleetMaxBan: 3 * 24 * time.Hour,
+
 		Watch: Watch{State: "/var/lib/portmon/state.jsonl"},
 	}
 }

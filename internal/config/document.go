@@ -116,7 +116,7 @@ func locate(data []byte) map[string]position {
 	if bytes.Count(data, []byte("="))+bytes.Count(data, []byte("[")) > maxKeys {
 		return places
 	}
-	for _, fields := range []any{new(struct{}), new(struct{ Trap, Scan, Ban, Allow, Knock, Geo, Report, Watch struct{} })} {
+	for _, fields := range []any{new(struct{}), new(struct{ Trap, Scan, Ban, Allow, Knock, Geo, Report, Fleet, Watch struct{} })} {
 		err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(fields)
 		var missing *toml.StrictMissingError
 		if !errors.As(err, &missing) {

@@ -125,6 +125,8 @@ func (r *reader) read(root map[string]any) {
 	path := validString(func(s string) bool { return s == "" || isFilePath(s) }, `the absolute path of a file, or "" for none`)
 	one(top.table("report").get("abuseipdb_key_file"), &r.config.AbuseIPDBKeyFile, path)
 
+	one(top.table("fleet").get("max_bantime"), &r.config.FleetMaxBan, duration(0, maxFleetBan))
+
 	watch := top.table("watch")
 	readState(watch)
 	one(watch.get("metrics"), &w.Metrics, validString(isMetrics,

@@ -236,19 +236,19 @@ var badConfigs = []struct{ name, text, want string }{
 	// Keys.
 	{"unknown key, nearly a known one", "[ban]\nbantimes = \"8h\"", `2:1: ban.bantimes: unknown key: want bantime, forget, prefix6, single6, subnet4, subnet6 or size`},
 	{"unknown key", "[ban]\nfoo = 1", `2:1: ban.foo: unknown key: want bantime, forget, prefix6, single6, subnet4, subnet6 or size`},
-	{"unknown key above the tables", "foo = 1", `1:1: foo: unknown key: want mode, whitelist, whitelist_files, whitelist_interfaces, whitelist_names, trap, scan, ban, allow, knock, geo, report or watch`},
+	{"unknown key above the tables", "foo = 1", `1:1: foo: unknown key: want mode, whitelist, whitelist_files, whitelist_interfaces, whitelist_names, trap, scan, ban, allow, knock, geo, report, fleet or watch`},
 	{"a key of another table", "[watch]\nbantime = \"8h\"", `2:1: watch.bantime: unknown key: want state, metrics, ntfy, ntfy_token_file or command`},
 	{"a key of no table", "[watch]\nwhitelist = []", `2:1: watch.whitelist: unknown key: want state, metrics, ntfy, ntfy_token_file or command`},
 	{"upper case", "[trap]\nTCP = [1]", `2:1: trap.TCP: unknown key: want tcp, udp, grace, maxretry or findtime`},
-	{"a table in upper case", "[Trap]\ntcp = [1]", `1:2: Trap: unknown key: want mode, whitelist, whitelist_files, whitelist_interfaces, whitelist_names, trap, scan, ban, allow, knock, geo, report or watch`},
+	{"a table in upper case", "[Trap]\ntcp = [1]", `1:2: Trap: unknown key: want mode, whitelist, whitelist_files, whitelist_interfaces, whitelist_names, trap, scan, ban, allow, knock, geo, report, fleet or watch`},
 	{"a fault in an inline table", "trap = {\n tcp = [ ],\n maxretry = 0, x = 1 }",
 		"1:1: trap.maxretry: 0: want an integer from 1 to 1000\n" +
 			"1:1: trap.x: unknown key: want tcp, udp, grace, maxretry or findtime"},
-	{"a key with a dot in its name", "\"trap.tcp\" = [1]", `1:1: "trap.tcp": unknown key: want mode, whitelist, whitelist_files, whitelist_interfaces, whitelist_names, trap, scan, ban, allow, knock, geo, report or watch`},
+	{"a key with a dot in its name", "\"trap.tcp\" = [1]", `1:1: "trap.tcp": unknown key: want mode, whitelist, whitelist_files, whitelist_interfaces, whitelist_names, trap, scan, ban, allow, knock, geo, report, fleet or watch`},
 	{"a dotted key below a key", "trap.tcp.x = 1", `1:1: trap.tcp: want a list in brackets`},
 	{"unknown tables, and nothing of their keys", "[trapp]\na = 1\nb = 2\n[other.c]\nd = { e = 1 }\n[trap]\n[other.c.f]\n",
-		`1:2: trapp: unknown key: want mode, whitelist, whitelist_files, whitelist_interfaces, whitelist_names, trap, scan, ban, allow, knock, geo, report or watch
-4:2: other: unknown key: want mode, whitelist, whitelist_files, whitelist_interfaces, whitelist_names, trap, scan, ban, allow, knock, geo, report or watch`},
+		`1:2: trapp: unknown key: want mode, whitelist, whitelist_files, whitelist_interfaces, whitelist_names, trap, scan, ban, allow, knock, geo, report, fleet or watch
+4:2: other: unknown key: want mode, whitelist, whitelist_files, whitelist_interfaces, whitelist_names, trap, scan, ban, allow, knock, geo, report, fleet or watch`},
 	{"a key twice", "[trap]\nmaxretry = 1\nmaxretry = 1", `3:1: toml: key maxretry is already defined`},
 	{"a key twice that does not belong on a terminal", "\"\\u001b[31m\" = 1\n\"\\u001b[31m\" = 2", "2:1: toml: key \uFFFD[31m is already defined" + quotes},
 	{"a table twice", "[trap]\n[ban]\n[trap]", `3:2: toml: table trap already exists: [trap] stands in line 1: put the keys below this line there`},
@@ -336,7 +336,7 @@ state = "state.jsonl"
 `, `2:1: whitelist: "10.0.0.0/33": want a prefix length from 0 to 32 after the slash
 2:1: whitelist: "example.org": want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, or a range such as 192.0.2.10-192.0.2.20; names are not resolved
 7:1: whitelist_files: "missing.txt": open missing.txt: file does not exist
-8:1: colour: unknown key: want mode, whitelist, whitelist_files, whitelist_interfaces, whitelist_names, trap, scan, ban, allow, knock, geo, report or watch
+8:1: colour: unknown key: want mode, whitelist, whitelist_files, whitelist_interfaces, whitelist_names, trap, scan, ban, allow, knock, geo, report, fleet or watch
 11:1: trap.tcp: 70000: want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"
 11:1: trap.tcp: [25]: want a port from 1 to 65535, or a range of ports in quotes such as "5900-5910"
 11:1: trap.tcp: 5905 overlaps 5900-5910

@@ -27,6 +27,9 @@ const (
 	maxDuration = ruleset.MaxBanTime
 )
 
+// maxFleetBan is the longest ban that a fleet makes.
+const maxFleetBan = 30 * 24 * time.Hour
+
 // maxDatabases is how many may be listed: each is mapped as long as it is used.
 const maxDatabases = 16
 

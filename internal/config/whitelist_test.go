@@ -145,7 +145,7 @@ func TestWhitelistFileFaults(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	want := `p.toml:2:1: foo: unknown key: want mode, whitelist, whitelist_files, whitelist_interfaces, whitelist_names, trap, scan, ban, allow, knock, geo, report or watch
+	want := `p.toml:2:1: foo: unknown key: want mode, whitelist, whitelist_files, whitelist_interfaces, whitelist_names, trap, scan, ban, allow, knock, geo, report, fleet or watch
 b.txt:3:3: "example.org": want an address, a prefix such as 192.0.2.0/24 or 2001:db8::/32, or a range such as 192.0.2.10-192.0.2.20; names are not resolved
 b.txt:4:1: "192.0.2.1/33": want a prefix length from 0 to 32 after the slash
 b.txt:5:1: "192.0.2.1 192.0.2.2": want one entry per line

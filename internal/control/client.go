@@ -154,6 +154,12 @@ func (c *Client) Disallowed(prefixes ...netip.Prefix) (had []netip.Prefix, err e
 	return c.forget(DisallowedPath, prefixes)
 }
 
+// Share has the watcher tell the fleet of sources that were banned by hand. It
+// returns those that it does; a fleet bans no others.
+func (c *Client) Share(sources ...netip.Prefix) (shared []netip.Prefix, err error) {
+	return c.forget(SharePath, sources)
+}
+
 func (c *Client) forget(path string, prefixes []netip.Prefix) (had []netip.Prefix, err error) {
 	const request = 100_000 // fit into what the watcher reads
 	for some := range slices.Chunk(prefixes, request) {

@@ -22,6 +22,9 @@
 //	                             with all that is within them, or with
 //	                             ?alone=true without; returns those of which
 //	                             something was remembered, once that is on disk
+//	POST /v1/share               takes a JSON list of sources that were banned by
+//	                             hand, for the fleet; returns those that it is
+//	                             told of
 //	POST /v1/disallowed          the same, of prefixes whose allowances have ended
 //
 // A process that may open the socket may do all of this. Its mode is 0600, and
@@ -33,6 +36,8 @@ import (
 	"net/netip"
 	"path/filepath"
 	"time"
+
+	"github.com/portmon/portmon/internal/fleet"
 )
 
 // Path returns where the socket is of the watcher that keeps its state in a
@@ -53,6 +58,7 @@ const (
 	DrillingPath   = "/v1/drilling"
 	UnbannedPath   = "/v1/unbanned"
 	DisallowedPath = "/v1/disallowed"
+	SharePath      = "/v1/share"
 )
 
 // Status is what a watcher says of itself.
@@ -89,6 +95,8 @@ type Status struct {
 	MetricsError string `json:"metrics_error,omitempty"`
 	// Names are the host names whose addresses are allowed.
 	Names []Name `json:"names,omitempty"`
+	// Fleet is how the host fares in its fleet, nil if it belongs to none.
+	Fleet *fleet.Status `json:"fleet,omitempty"`
 	// JournalDropped is how many lines of the journal were dropped, because
 	// standard error stalled or was closed.
 	JournalDropped uint64 `json:"journal_dropped"`

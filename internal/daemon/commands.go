@@ -95,6 +95,9 @@ func (c *commands) handler() http.Handler {
 	mux.HandleFunc("POST "+control.DisallowedPath, forget(func(ctx context.Context, _ *http.Request, ps []netip.Prefix) ([]netip.Prefix, error) {
 		return c.watcher.Disallowed(ctx, ps...)
 	}))
+	mux.HandleFunc("POST "+control.SharePath, forget(func(_ context.Context, _ *http.Request, ps []netip.Prefix) ([]netip.Prefix, error) {
+		return c.shareByHand(ps)
+	}))
 	mux.HandleFunc("GET "+control.BookPath, c.book)
 	mux.HandleFunc("GET "+control.EventsPath, c.sendEvents)
 	mux.HandleFunc("GET "+control.StatusPath, func(w http.ResponseWriter, r *http.Request) {

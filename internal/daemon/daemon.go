@@ -22,6 +22,7 @@ import (
 	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/internal/events"
+	"github.com/portmon/portmon/internal/fleet"
 	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/names"
 	"github.com/portmon/portmon/internal/nflog"
@@ -78,10 +79,11 @@ type daemon struct {
 	notices *notice.Sender
 	named   []names.Status
 	metrics *server // nil if there is none
+	fleet   *fleet.Client
 	// countries counts bans.
 	countries map[string]uint64
 	// stopMetrics returns when the metrics are not served any more.
-	stopNotices, stopMetrics func()
+	stopNotices, stopMetrics, stopFleet func()
 }
 
 // Run runs until the context ends, for which the error is nil. Each signal from
@@ -113,6 +115,7 @@ func Run(ctx context.Context, conf Config, reload <-chan os.Signal) (err error) 
 	defer d.places.Close()
 	d.startNotices(parts, conf.Config)
 	d.startMetrics(parts, conf.Config)
+	d.startFleet(parts, conf.Config)
 	d.parts.Go(func() { d.reloads(parts, reload) })
 	d.parts.Go(func() { d.followNames(parts) })
 	d.parts.Go(func() { d.followPlaces(parts) })
@@ -154,7 +157,7 @@ func newDaemon(conf Config) *daemon {
 	d := &daemon{
 		config: conf, current: conf.Config, since: time.Now(), events: events.NewRing(keptEvents),
 		reload: make(chan watch.Config), renamed: make(chan struct{}, 1), isReady: make(chan struct{}),
-		notices: notice.New(new(config.Config), notice.Host{}, nil), stopNotices: func() {}, stopMetrics: func() {},
+		notices: notice.New(new(config.Config), notice.Host{}, nil), stopNotices: func() {}, stopMetrics: func() {}, stopFleet: func() {},
 		countries: make(map[string]uint64),
 	}
 	d.stderr = newQueue(conf.Stderr, conf.Times)
@@ -215,6 +218,7 @@ func (d *daemon) onNews(news []watch.News) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.share(news, now)
 	d.countCountries(news)
 	d.notices.Tell(news, d.current.Spec.BanTime, now)
 }
@@ -241,13 +245,14 @@ func (d *daemon) beat(ctx context.Context) {
 // status returns what commands ask for.
 func (d *daemon) status(ctx context.Context) (control.Status, error) {
 	w, err := d.watcher.Stats(ctx)
+	fleet := d.fleetStatus()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := control.Status{
 		PID: os.Getpid(), NetNS: book.Here(0).NetNS, Since: d.since.UTC().Truncate(time.Second), Config: d.current.Source,
 		Table: w.Table, TableCurrent: w.TableCurrent, TableWrong: w.Wrong, Mode: ruleset.Mode(w.Observing), Rows: w.Rows, Offenders: w.Offenders,
 		Overruns: w.LogOverruns + w.EventOverruns, Resyncs: w.Resyncs, SaveFailures: w.SaveFailures,
-		Metrics: d.current.Watch.Metrics, JournalDropped: d.stderr.dropped.Load(),
+		Metrics: d.current.Watch.Metrics, JournalDropped: d.stderr.dropped.Load(), Fleet: fleet,
 	}
 	for _, n := range d.named {
 		name := control.Name{Name: n.Name, Addresses: n.Addrs, Since: n.Since.UTC().Truncate(time.Second), Failures: n.Failures}

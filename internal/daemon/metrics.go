@@ -64,6 +64,11 @@ var served = []Metric{
 	{"portmon_lag_seconds", "How old the last ban was when the watcher learned of it.", nil},
 	{"portmon_state_saves_total", "Writes of the state file, by result.", []string{"result"}},
 	{"portmon_name_failures_total", "Look-ups of a name in whitelist_names without a good answer.", []string{"name"}},
+	{"portmon_fleet_connected", "Whether there is a connection to the hub of the fleet, if this host belongs to one.", nil},
+	{"portmon_fleet_hosts", "Hosts of the fleet, as its hub says.", nil},
+	{"portmon_fleet_sightings_total", "Offences that the fleet was told of, and those that found no room to wait.", []string{"result"}},
+	{"portmon_fleet_queued", "Offences that wait for the fleet to be told of.", nil},
+	{"portmon_fleet_refused_total", "Bans of the fleet that were not put in force, by reason.", []string{"reason"}},
 	{"portmon_notices_total", "Notices by channel and result.", []string{"channel", "result"}},
 	{"portmon_journal_dropped_lines_total",
 		"Lines of the journal that were dropped because standard error stalled or was closed.", nil},
@@ -123,6 +128,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	notices, named := c.notices.Stats(), c.named
 	c.mu.Unlock()
 	c.collectCountries(out)
+	c.collectFleet(out)
 	for _, n := range named {
 		send(out, "name_failures_total", n.Failures, n.Name)
 	}

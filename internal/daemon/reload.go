@@ -65,6 +65,7 @@ func (d *daemon) reloadNow(ask, parts context.Context, applied *watch.Applied) e
 	default: // that is known already
 	}
 	d.startPlaces(conf)
+	d.startFleet(parts, conf)
 	if !sameNotices(before, conf) {
 		d.startNotices(parts, conf)
 	}

@@ -72,7 +72,7 @@ func (k *core) onElements(events []nftset.Event, now book.Clock) {
 	for i, ev := range events {
 		role, _ := ruleset.RoleOf(ev.Set)
 		switch {
-		case role == ruleset.RoleNone || role == ruleset.RoleKnocked || ev.Kind != nftset.ElementAdded && ev.Kind != nftset.ElementDeleted:
+		case role == ruleset.RoleNone || role == ruleset.RoleKnocked || role == ruleset.RoleFleet || ev.Kind != nftset.ElementAdded && ev.Kind != nftset.ElementDeleted:
 		case role == ruleset.RoleNet || role == ruleset.RoleAllow:
 			k.onNetElement(ev)
 		case ev.PortID == k.own:

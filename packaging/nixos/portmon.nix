@@ -170,6 +170,8 @@ in
           report.abuseipdb_key_file = key lib.types.str ""
             "A file with the key for reports to AbuseIPDB, as the watcher sees it; empty is off.";
 
+          fleet.max_bantime = key duration "3d" "The longest ban of the fleet here, 0 to 30d.";
+
           watch.state = key lib.types.str "/var/lib/portmon/state.jsonl"
             "Where bans and offences are remembered; the units may write in /var/lib/portmon only.";
           watch.metrics = key lib.types.str "" "Where Prometheus finds metrics, such as 127.0.0.1:9713; empty is off.";

@@ -1,0 +1,185 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/portmon/portmon/internal/book"
+	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/fleet"
+	"github.com/portmon/portmon/internal/fleet/wire"
+	"github.com/portmon/portmon/internal/watch"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// startFleet takes part in the fleet that the host belongs to, if it does, in
+// place of what was before. When it returns and the host is switched off, no ban of
+// the fleet is in force.
+func (d *daemon) startFleet(parts context.Context, conf *config.Config) {
+	d.mu.Lock()
+	stop := d.stopFleet
+	d.mu.Unlock()
+	stop()
+	var client *fleet.Client
+	stop = func() {}
+	m, err := fleet.Read(conf.Watch.State)
+	switch {
+	case err != nil:
+		d.journal.Warn(fmt.Sprintf("no part in the fleet: %v", err))
+	case m != nil:
+		client = fleet.New(fleet.Config{
+			Member: m, State: conf.Watch.State, MaxBan: conf.FleetMaxBan, Version: d.config.Version, Table: fleetTable{d},
+			Observe: d.observes, Info: d.journal.Info, Warn: d.journal.Warn,
+		})
+		ctx, cancel := context.WithCancel(parts)
+		ended := make(chan struct{})
+		d.parts.Go(func() {
+			defer close(ended)
+			client.Run(ctx)
+		})
+		stop = func() { cancel(); <-ended }
+		if m.Off || conf.FleetMaxBan == 0 {
+			if err := (fleetTable{d}).open((*ruleset.Handle).FlushFleet); err != nil && !errors.Is(err, os.ErrNotExist) {
+				d.journal.Warn(fmt.Sprintf("lift the bans of the fleet: %v", err))
+			}
+		}
+	}
+	d.mu.Lock()
+	d.fleet, d.stopFleet = client, stop
+	d.mu.Unlock()
+}
+
+func (d *daemon) observes() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	s, err := d.watcher.Stats(ctx)
+	return err == nil && s.Observing
+}
+
+// share tells the fleet what has offended here, and has what the table may have
+// lost put anew. It is called with d.mu held.
+func (d *daemon) share(news []watch.News, now book.Clock) {
+	if d.fleet == nil {
+		return
+	}
+	for i := range news {
+		switch n := &news[i]; n.Kind {
+		case watch.Banned, watch.Escalated:
+			cause := map[ruleset.Cause]wire.Cause{ruleset.CauseTrap: wire.Trap, ruleset.CauseScan: wire.Scan}[n.Cause]
+			if cause == "" || n.Observed {
+				continue // by another program, or of no consequence
+			}
+			at := now.Wall
+			if n.At != 0 {
+				at = now.Time(n.At)
+			}
+			d.fleet.Share(wire.Sighting{Source: n.Source, Step: max(1, n.Step), Cause: cause, Proto: n.Proto, Port: n.Port, At: at})
+		case watch.TableGone, watch.Repaired, watch.Restored:
+			d.fleet.Resync()
+		}
+	}
+}
+
+// shareByHand tells the fleet of sources that were banned by hand.
+func (d *daemon) shareByHand(sources []netip.Prefix) (shared []netip.Prefix, err error) {
+	d.mu.Lock()
+	client := d.fleet
+	d.mu.Unlock()
+	switch {
+	case client == nil:
+		return nil, errors.New("this host belongs to no fleet")
+	case d.observes():
+		return nil, errors.New("the table observes, and shares nothing")
+	}
+	for _, p := range sources {
+		if client.Share(wire.Sighting{Source: p, Step: 1, Cause: wire.Hand, At: time.Now()}) {
+			shared = append(shared, p)
+		}
+	}
+	return shared, nil
+}
+
+// fleetTable is where the bans of the fleet are put. It changes the kernel like any
+// other program, by a connection for each change.
+type fleetTable struct{ *daemon }
+
+func (t fleetTable) open(f func(h *ruleset.Handle) error) error {
+	conn, err := t.config.Dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	h, err := ruleset.Open(conn, t.tableName())
+	if err == nil {
+		err = f(h)
+	}
+	return err
+}
+
+// PutFleet implements [fleet.Table].
+func (t fleetTable) PutFleet(bans []ruleset.Record) (refused []error, full int, err error) {
+	err = t.open(func(h *ruleset.Handle) error {
+		sources := make([]netip.Prefix, len(bans))
+		for i := range bans {
+			sources[i] = bans[i].Source
+		}
+		if refused, err = h.CheckFleet(sources...); err != nil {
+			return err
+		}
+		put := make([]ruleset.Record, 0, len(bans))
+		for i := range bans {
+			if refused == nil || refused[i] == nil {
+				put = append(put, bans[i])
+			}
+		}
+		full, err = h.PutFleet(put)
+		return err
+	})
+	return refused, full, err
+}
+
+// LiftFleet implements [fleet.Table].
+func (t fleetTable) LiftFleet(sources ...netip.Prefix) error {
+	return t.open(func(h *ruleset.Handle) error { return h.LiftFleet(sources...) })
+}
+
+// CountFleet implements [fleet.Table].
+func (t fleetTable) CountFleet() (n int, err error) {
+	err = t.open(func(h *ruleset.Handle) error {
+		n, err = h.CountFleet()
+		return err
+	})
+	return n, err
+}
+
+// fleetStatus returns how the host fares in its fleet, nil if it belongs to none.
+// It may ask the kernel.
+func (d *daemon) fleetStatus() *fleet.Status {
+	d.mu.Lock()
+	client := d.fleet
+	d.mu.Unlock()
+	if client == nil {
+		return nil
+	}
+	s := client.Status()
+	return &s
+}
+
+func (c *collector) collectFleet(out sink) {
+	s := c.fleetStatus()
+	if s == nil {
+		return
+	}
+	send(out, "fleet_connected", boolean(s.Connected))
+	send(out, "fleet_hosts", s.Hosts)
+	send(out, "fleet_queued", s.Queued)
+	send(out, "fleet_sightings_total", s.Shared, "sent")
+	send(out, "fleet_sightings_total", s.Dropped, "dropped")
+	for why, n := range s.Refused {
+		send(out, "fleet_refused_total", n, why)
+	}
+}

@@ -1,0 +1,277 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/portmon/portmon/internal/fleet/wire"
+	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
+)
+
+const (
+	// putEvery is the shortest time between two changes of the table, but while
+	// there is more than fits one.
+	putEvery = 100 * time.Millisecond
+	// lookEvery is how often it is looked for what is to be protected, at most.
+	lookEvery = 2 * time.Second
+)
+
+// errResync is why the stream is followed anew.
+var errResync = errors.New("all bans are put anew")
+
+// followBans puts what the hub bans until the context ends.
+func (c *Client) followBans(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) {
+	for ctx.Err() == nil {
+		pause := again
+		switch err := c.follow(ctx, nc, js); {
+		case err == nil, errors.Is(err, errResync):
+			pause = 0
+		case errors.Is(err, errPut):
+			c.fail(err)
+			c.seen, pause = 0, putAgain
+		case nc.IsConnected() && ctx.Err() == nil && !errors.Is(err, nats.ErrDisconnected):
+			c.fail(err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+var errPut = errors.New("put the bans of the fleet")
+
+// follow reads the stream of bans from where it was left, or from its beginning,
+// until something is in the way.
+func (c *Client) follow(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) error {
+	for !c.knowsClock() || !nc.IsConnected() { // what is left of a ban is not known without
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.resync:
+			c.seen = 0
+		case <-time.After(putEvery):
+		}
+	}
+	ask, cancel := context.WithTimeout(ctx, 2*askPatience)
+	defer cancel()
+	name := c.config.Host
+	if err := js.DeleteConsumer(ask, wire.Bans, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return fmt.Errorf("read the bans of the fleet: %w", err)
+	}
+	from := jetstream.ConsumerConfig{
+		Name: name, AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, InactiveThreshold: 2 * time.Minute,
+		DeliverPolicy: jetstream.DeliverAllPolicy,
+	}
+	if c.seen > 0 {
+		from.DeliverPolicy, from.OptStartSeq = jetstream.DeliverByStartSequencePolicy, c.seen+1
+	}
+	consumer, err := js.CreateConsumer(ask, wire.Bans, from)
+	if err != nil {
+		return fmt.Errorf("read the bans of the fleet: %w", err)
+	}
+	c.hubs = addrsOf(ctx, c.config.URLs)
+	if at, err := netip.ParseAddrPort(nc.ConnectedAddr()); err == nil {
+		c.hubs = append(c.hubs, at.Addr())
+	}
+	c.lookAt = time.Time{}
+	connection := c.changes.Load()
+	for ctx.Err() == nil {
+		pull, err := consumer.Fetch(nftset.BatchSize, jetstream.FetchMaxWait(time.Minute), jetstream.FetchHeartbeat(10*time.Second))
+		if err != nil {
+			return err
+		}
+		if err := c.take(ctx, pull.Messages(), func() bool { return c.changes.Load() == connection }); err != nil {
+			return err
+		}
+		if err := pull.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) {
+			return fmt.Errorf("read the bans of the fleet: %w", err)
+		}
+	}
+	return nil
+}
+
+func (c *Client) knowsClock() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.asked
+}
+
+// take puts what comes until there is no more: what has come within a moment
+// together. It ends early if the connection is not the same any more.
+func (c *Client) take(ctx context.Context, messages <-chan jetstream.Msg, same func() bool) error {
+	pending := make(map[netip.Prefix]*wire.Ban)
+	last := c.seen
+	var put time.Time
+	flush := func() error {
+		put = time.Now()
+		if err := c.put(ctx, pending); err != nil {
+			return fmt.Errorf("%w: %w", errPut, err)
+		}
+		c.seen = last
+		clear(pending)
+		return nil
+	}
+	for {
+		wait := time.Second
+		if len(pending) > 0 {
+			wait = time.Until(put.Add(putEvery))
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-c.resync:
+			timer.Stop()
+			c.seen = 0
+			return errResync
+		case m, ok := <-messages:
+			timer.Stop()
+			if !ok {
+				if len(pending) > 0 {
+					return flush()
+				}
+				return nil
+			}
+			meta, err := m.Metadata()
+			if err != nil {
+				continue
+			}
+			last = meta.Sequence.Stream
+			b := new(wire.Ban)
+			if source, err := wire.ParseKey(strings.TrimPrefix(m.Subject(), wire.BanPrefix)); err == nil && wire.Decode(m.Data(), b) == nil && b.Source == source {
+				pending[source] = b
+			}
+			if len(pending) == nftset.BatchSize {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+		case <-timer.C:
+			if len(pending) > 0 {
+				if err := flush(); err != nil {
+					return err
+				}
+			} else if !same() {
+				return nats.ErrDisconnected
+			}
+		}
+	}
+}
+
+// put makes the table what some bans say.
+func (c *Client) put(ctx context.Context, bans map[netip.Prefix]*wire.Ban) error {
+	if time.Since(c.lookAt) >= lookEvery {
+		if err := c.look(); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	now := time.Now().Round(0).Add(c.offset)
+	c.mu.Unlock()
+	var lifted []netip.Prefix
+	var records []ruleset.Record
+	refused := make(map[string]int)
+	for source, b := range bans {
+		left := min(b.Left(now), c.config.MaxBan)
+		switch why := c.spared[source]; {
+		case b.Lifted:
+			lifted = append(lifted, source)
+		case left < ruleset.MinBanTime:
+		case why != "":
+			refused[why]++
+		default:
+			length := min(time.Duration(b.Length)*time.Second, c.config.MaxBan)
+			records = append(records, ruleset.Record{Source: source, Timeout: max(length, left), Remaining: left, Comment: comment(b)})
+		}
+	}
+	if len(lifted) > 0 {
+		if err := c.config.Table.LiftFleet(lifted...); err != nil {
+			return err
+		}
+	}
+	var full int
+	if len(records) > 0 && ctx.Err() == nil {
+		var errs []error
+		var err error
+		if errs, full, err = c.config.Table.PutFleet(records); err != nil {
+			return err
+		}
+		for _, err := range errs {
+			if err != nil {
+				refused[reasonOf(err)]++
+			}
+		}
+	}
+	c.count(bans, refused, full)
+	return nil
+}
+
+// look finds what is to be protected by now, and lifts bans of what was not before.
+func (c *Client) look() error {
+	now, err := lookAround(c.hubs)
+	if err != nil {
+		return err
+	}
+	var fresh []netip.Prefix
+	for source := range now {
+		if c.spared[source] == "" && wire.CheckSource(source) == nil {
+			fresh = append(fresh, source)
+		}
+	}
+	if len(fresh) > 0 {
+		if err := c.config.Table.LiftFleet(fresh...); err != nil {
+			return err
+		}
+	}
+	c.spared, c.lookAt = now, time.Now()
+	return nil
+}
+
+// reasonOf names why a table has refused a ban.
+func reasonOf(err error) string {
+	switch {
+	case errors.As(err, new(*ruleset.WhitelistedError)):
+		return "whitelisted"
+	case errors.As(err, new(*ruleset.AllowedError)):
+		return "allowed"
+	}
+	return "shared network"
+}
+
+// count notes what has become of bans, and by whom they are.
+func (c *Client) count(bans map[netip.Prefix]*wire.Ban, refused map[string]int, full int) {
+	c.mu.Lock()
+	for why, n := range refused {
+		c.status.Refused[why] += n
+	}
+	if full > 0 {
+		c.status.Refused["no room"] += full
+	}
+	for _, b := range bans {
+		for _, r := range b.By {
+			p, known := c.status.peers[r.Host]
+			if b.Lifted || !known && len(c.status.peers) >= maxPeers {
+				continue
+			}
+			p.Host, p.Bans = r.Host, p.Bans+1
+			if r.At.After(p.Last) {
+				p.Last = r.At
+			}
+			c.status.peers[r.Host] = p
+		}
+	}
+	c.mu.Unlock()
+	if full > 0 {
+		c.config.Warn("bans of the fleet found no room", "bans", full)
+	}
+}

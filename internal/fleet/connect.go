@@ -1,0 +1,146 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+
+	"github.com/portmon/portmon/internal/fleet/wire"
+)
+
+const (
+	// askPatience bounds how long a hub may take to answer.
+	askPatience = 5 * time.Second
+	// maxWait is the longest time between two attempts to connect.
+	maxWait = 5 * time.Second
+)
+
+// connect connects to the hub with the key of the host.
+func (m *Member) connect(more ...nats.Option) (*nats.Conn, error) {
+	pair, public, err := m.keys()
+	if err != nil {
+		return nil, err
+	}
+	options := []nats.Option{
+		nats.Name("portmon " + m.Host), nats.Nkey(public, pair.Sign), nats.CustomInboxPrefix(wire.InboxPrefix(m.Host)),
+		nats.Timeout(askPatience), nats.PingInterval(20 * time.Second), nats.MaxPingsOutstanding(2),
+		// A cluster may know its servers by addresses that mean nothing here.
+		nats.IgnoreDiscoveredServers(),
+		nats.ReconnectBufSize(-1), // what cannot be sent now has a queue of ours
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
+	}
+	if strings.HasPrefix(m.URLs[0], "tls:") {
+		options = append(options, nats.Secure(wire.ClientTLS(m.Pin)))
+	}
+	return nats.Connect(strings.Join(m.URLs, ","), append(options, more...)...)
+}
+
+// forever are the options of a connection that is made again whenever it ends.
+func forever(onChange func(err error)) []nats.Option {
+	return []nats.Option{
+		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(), nats.NoCallbacksAfterClientClose(),
+		nats.CustomReconnectDelay(func(attempts int) time.Duration {
+			d := min(maxWait, 250*time.Millisecond<<min(attempts, 5))
+			return d/2 + rand.N(d/2) // not all hosts at once
+		}),
+		nats.ConnectHandler(func(*nats.Conn) { onChange(nil) }),
+		nats.ReconnectHandler(func(*nats.Conn) { onChange(nil) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { onChange(errors.Join(errDisconnected, err)) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { onChange(err) }),
+	}
+}
+
+var errDisconnected = errors.New("the connection has ended")
+
+// ask puts a question to the hub, unless it could not be encoded.
+func ask(ctx context.Context, nc *nats.Conn, subject string, question []byte, err error) (answer []byte, _ error) {
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
+	reply, err := nc.RequestWithContext(ctx, subject, question)
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		return nil, errors.New("no hub answers at the server")
+	case err != nil:
+		return nil, err
+	}
+	return reply.Data, nil
+}
+
+// hello gives the hub a sign of life.
+func hello(ctx context.Context, nc *nats.Conn, host string, h *wire.Hello) (answer wire.Answer, err error) {
+	question, err := wire.Encode(h)
+	reply, err := ask(ctx, nc, wire.HelloPrefix+host, question, err)
+	if err == nil {
+		err = wire.Decode(reply, &answer)
+	}
+	return answer, err
+}
+
+// Join has the hub know this host by a key that it makes for itself. The token is
+// of no use then, but where the hub cannot change the users of its server.
+func Join(ctx context.Context, t *wire.Token) (*Member, wire.Answer, error) {
+	var answer wire.Answer
+	first := &Member{URLs: t.URLs, Host: t.Host, Pin: t.Pin, seed: t.Seed}
+	nc, err := first.connect()
+	if err != nil {
+		return nil, answer, fmt.Errorf("connect to %s: %w", strings.Join(t.URLs, ", "), err)
+	}
+	defer nc.Close()
+	pair, err := nkeys.CreateUser()
+	if err != nil {
+		return nil, answer, err
+	}
+	public, err := pair.PublicKey()
+	if err != nil {
+		return nil, answer, err
+	}
+	seed, err := pair.Seed()
+	if err != nil {
+		return nil, answer, err
+	}
+	own := *first
+	own.seed = string(seed)
+	var joined wire.Joined
+	question, err := wire.Encode(&wire.Join{Key: public})
+	reply, asked := ask(ctx, nc, wire.JoinPrefix+t.Host, question, err)
+	if asked == nil {
+		asked = wire.Decode(reply, &joined)
+	}
+	switch {
+	case asked == nil && joined.Error != "":
+		return nil, answer, fmt.Errorf("the hub refuses: %s", joined.Error)
+	case asked == nil && joined.Kept:
+		own.seed = first.seed
+	}
+	// The hub ends the connection of the old key, perhaps before its answer is
+	// here: whether the new key is good tells.
+	for {
+		if answer, err = own.hello(ctx); err == nil {
+			return &own, answer, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, answer, fmt.Errorf("join as %s: %w", t.Host, errors.Join(asked, err))
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// hello gives the hub a sign of life by a connection of its own.
+func (m *Member) hello(ctx context.Context) (answer wire.Answer, err error) {
+	nc, err := m.connect()
+	if err != nil {
+		return answer, err
+	}
+	defer nc.Close()
+	return hello(ctx, nc, m.Host, new(wire.Hello))
+}

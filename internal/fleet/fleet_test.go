@@ -1,0 +1,155 @@
+package fleet
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nkeys"
+
+	"github.com/portmon/portmon/internal/fleet/wire"
+	"github.com/portmon/portmon/netnstest"
+)
+
+func TestMain(m *testing.M) { os.Exit(netnstest.Main(m)) }
+
+func newMember(t *testing.T) *Member {
+	t.Helper()
+	pair, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := pair.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Member{URLs: []string{"tls://127.0.0.1:1"}, Host: "web-1", seed: string(seed)}
+}
+
+func TestMemberIsKept(t *testing.T) {
+	t.Parallel()
+	state := filepath.Join(t.TempDir(), "state", "state.jsonl")
+	if m, err := Read(state); m != nil || err != nil || IsMember(state) || IsMember("") {
+		t.Errorf("without a file: %v, %v", m, err)
+	}
+	m := newMember(t)
+	if err := m.Write(state); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Read(state)
+	if err != nil || !IsMember(state) || got.Host != m.Host || got.seed != m.seed || got.URLs[0] != m.URLs[0] {
+		t.Errorf("read back: %+v, %v", got, err)
+	}
+	for _, name := range []string{memberFile, seedFile} {
+		info, err := os.Stat(filepath.Join(filepath.Dir(state), name))
+		if err != nil || info.Mode() != 0o600 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(filepath.Dir(state), seedFile), []byte("SUA\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Read(state); err == nil || strings.Contains(err.Error(), "SUA") {
+		t.Errorf("a damaged key: %v", err)
+	}
+	if err := Remove(state); err != nil || IsMember(state) {
+		t.Errorf("removed: %v", err)
+	}
+}
+
+// TestQueue has the oldest give way, and what waits outlast the program.
+func TestQueue(t *testing.T) {
+	t.Parallel()
+	state := filepath.Join(t.TempDir(), "state.jsonl")
+	config := Config{Member: newMember(t), State: state, Warn: func(what string, args ...any) { t.Error(what, args) }}
+	c := New(config)
+	share := func(i int) bool {
+		source := netip.PrefixFrom(netip.AddrFrom4([4]byte{45, 0, byte(i >> 8), byte(i)}), 32)
+		return c.Share(wire.Sighting{Source: source, Step: 1, Cause: wire.Scan, At: time.Now()})
+	}
+	for i := range maxQueued + 3 {
+		if !share(i) {
+			t.Fatal("not shared")
+		}
+	}
+	for _, source := range []string{"10.0.0.1/32", "203.0.113.0/24", "2001:db8::1/128"} {
+		if c.Share(wire.Sighting{Source: netip.MustParsePrefix(source), Step: 1, Cause: wire.Scan, At: time.Now()}) {
+			t.Errorf("%s is shared", source)
+		}
+	}
+	if waiting, dropped := c.queue.length(); waiting != maxQueued || dropped != 3 {
+		t.Errorf("%d wait, %d were dropped", waiting, dropped)
+	}
+	first, _ := c.queue.first()
+	if want := "45.0.0.3/32"; first.Source.String() != want {
+		t.Errorf("the first is %s, want %s", first.Source, want)
+	}
+	c.queue.done("another")
+	c.queue.done(first.ID)
+	if err := c.queue.save(state); err != nil {
+		t.Fatal(err)
+	}
+	c = New(config)
+	if waiting, _ := c.queue.length(); waiting != maxQueued-1 {
+		t.Errorf("%d wait after all", waiting)
+	}
+	if s, _ := c.queue.first(); s.Source.String() != "45.0.0.4/32" || s.ID == first.ID || s.At.IsZero() {
+		t.Errorf("the first is %+v", s)
+	}
+	if waiting, _ := New(config).queue.length(); waiting != 0 {
+		t.Errorf("%d wait twice", waiting)
+	}
+}
+
+// TestProtected looks around on a host with a gateway and connections.
+func TestProtected(t *testing.T) {
+	t.Parallel()
+	host, outside := netnstest.NewHost(t, "host"), netnstest.NewHost(t, "outside")
+	link := netnstest.Connect(t, outside, host, "192.0.2.0/24", "2001:db8:5::/64")
+	host.DefaultVia(link.A.IPv4)
+	outside.AddAddr("lo", "198.51.100.7/32")
+	outside.AddAddr("lo", "198.51.100.8/32")
+	server, back := outside.Listen("tcp", "198.51.100.7:443"), host.Listen("tcp", "[::]:80")
+	out, err := host.Dial("tcp", netip.Addr{}, server.Addr(), 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	in, err := outside.Dial("tcp", netip.MustParseAddr("198.51.100.8"), netip.AddrPortFrom(link.B.IPv4, back.Addr().Port()), 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	var got protected
+	host.Do(func() { got, err = lookAround([]netip.Addr{netip.MustParseAddr("2001:db8:9::9")}) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for source, want := range map[string]string{
+		link.B.IPv4.String() + "/32": "own address", link.A.IPv4.String() + "/32": "gateway", "2001:db8:5::/64": "own address",
+		"2001:db8:9::/64": "hub", "198.51.100.7/32": "connected", "198.51.100.8/32": "", "203.0.113.7/32": "",
+	} {
+		if why := got[netip.MustParsePrefix(source)]; why != want {
+			t.Errorf("%s is protected as %q, want %q", source, why, want)
+		}
+	}
+}
+
+// TestComment has as many reports as the kernel has room for.
+func TestComment(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 28, 15, 4, 5, 0, time.UTC)
+	b := &wire.Ban{Hosts: 12}
+	for i := range wire.MaxBy {
+		b.By = append(b.By, wire.Report{Host: fmt.Sprintf("web-%d", i), At: at.Add(time.Duration(i) * time.Minute), Cause: wire.Trap, Proto: 6, Port: 23})
+	}
+	b.By[6].Port, b.By[6].Proto = 0, 0
+	got := comment(b)
+	if want := "12 hosts: web-7 trap tcp/23 2026-11-28 15:11, web-6 trap 2026-11-28 15:10, "; !strings.HasPrefix(got, want) || len(got) > maxComment {
+		t.Errorf("the comment is %q, of %d bytes", got, len(got))
+	}
+}
