@@ -33,6 +33,16 @@ var counters = []string{
 // Counters returns the names of all counters that the table can have.
 func Counters() []string { return append(slices.Clone(counters), CounterFleet) }
 
+// CountsDrops reports whether a counter has packets that were dropped, none of
+// which is in another such counter.
+func CountsDrops(counter string) bool {
+	switch counter {
+	case CounterDropped, CounterBanned, CounterFull, CounterHeldBack, CounterUnroutable:
+		return true
+	}
+	return false
+}
+
 // Names of the chains.
 const (
 	chainEarly        = "early"         // base: prerouting, before conntrack

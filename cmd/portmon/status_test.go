@@ -58,6 +58,7 @@ banned     65536     3932160     bans made
 dropped    98765432  5925925920  packets dropped because their source is banned
 full       2         120         offences dropped, but not banned: a set was full
 held_back  7         420         first offences dropped, but not banned: too many at a time
+98830977 packets dropped in all
 `
 	e, stdout, stderr := testEnv()
 	u := newUI(e)

@@ -162,13 +162,18 @@ func (r *report) printSets(u *ui) {
 
 func (r *report) printCounters(u *ui) {
 	rows := [][]string{{"COUNTER", "PACKETS", "BYTES"}}
+	dropped := 0
 	for _, c := range counterMeaning {
 		if t, ok := r.Counters[c.name]; ok {
+			if ruleset.CountsDrops(c.name) {
+				dropped += int(t.Packets)
+			}
 			rows = append(rows, []string{c.name, fmt.Sprint(t.Packets), fmt.Sprint(t.Bytes), r.wouldBe(c.what)})
 		}
 	}
 	u.print("\n")
 	u.table(slices.Values(rows), 0)
+	u.print("%s\n", r.wouldBe(text.Plural(dropped, "packet")+" dropped in all"))
 }
 
 // wouldBe says of what is dropped that it would be, if the table observes.

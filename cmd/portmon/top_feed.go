@@ -90,7 +90,12 @@ func (p *cli) lookForTop(ctx context.Context, show func(any)) {
 		if err := h.Recount(); err != nil {
 			return topLook, err
 		}
-		s := top.Snapshot{Time: p.now(), State: "enforcing", Good: true, Dropped: h.Counters[ruleset.CounterDropped].Packets}
+		s := top.Snapshot{Time: p.now(), State: "enforcing", Good: true}
+		for name, c := range h.Counters {
+			if ruleset.CountsDrops(name) {
+				s.Dropped += c.Packets
+			}
+		}
 		if s.Observing = h.Observe; h.Observe {
 			s.State, s.Good = "observing", false
 		}

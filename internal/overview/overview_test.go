@@ -147,7 +147,8 @@ func TestObserved(t *testing.T) {
 		return stats.Table{
 			Origin: book.Origin{Boot: "a", NetNS: 1, Table: 1, Observe: observe},
 			Counters: map[string]ruleset.Counter{
-				ruleset.CounterDropped: {Packets: dropped, Bytes: 40 * dropped}, ruleset.CounterBanned: {Packets: banned},
+				ruleset.CounterDropped: {Packets: dropped, Bytes: 40 * dropped}, ruleset.CounterBanned: {Packets: banned, Bytes: 40 * banned},
+				ruleset.CounterTrapped: {Packets: 2 * banned}, ruleset.CounterHeldBack: {Packets: banned, Bytes: 40 * banned},
 			},
 		}
 	}
@@ -156,7 +157,7 @@ func TestObserved(t *testing.T) {
 	s.AddTable(in(false, 422, 8), false, now)
 	r := New(Input{Mode: ruleset.Mode(false), Days: 7, Clock: book.Clock{Boot: 1e18, Wall: now}, Stats: s, Rows: book.New(0)})
 	for _, d := range []Sum{r.Total, r.Days[6].Sum} {
-		if d.Dropped != 215 || d.Bytes != 40*215 || d.WouldDrop != 207 || d.Bans != 5 || d.WouldBan != 3 {
+		if d.Dropped != 225 || d.Bytes != 40*225 || d.WouldDrop != 213 || d.Bans != 5 || d.WouldBan != 3 {
 			t.Errorf("got %+v", d)
 		}
 	}
@@ -164,12 +165,12 @@ func TestObserved(t *testing.T) {
 	if err := errors.Join(r.WriteText(&text, Terminal{}), r.WriteHTML(&page)); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{" 215  packets dropped\n", " 207  packets that would be dropped\n", "Packets dropped a day, and those that would be\n"} {
+	for _, want := range []string{" 225  packets dropped\n", " 213  packets that would be dropped\n", "Packets dropped a day, and those that would be\n"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("there is no %q in\n%s", want, &text)
 		}
 	}
-	if want := "Sat 28 Nov: 215 dropped, 207 would be, "; !strings.Contains(page.String(), want) {
+	if want := "Sat 28 Nov: 225 dropped, 213 would be, "; !strings.Contains(page.String(), want) {
 		t.Errorf("the page lacks %q", want)
 	}
 }

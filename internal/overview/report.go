@@ -66,6 +66,7 @@ type Day struct {
 
 // Sum is what happened on one day, or on all of them.
 type Sum struct {
+	// Dropped counts all packets, those that completed an offence included.
 	Dropped uint64 `json:"dropped"`
 	Bytes   uint64 `json:"dropped_bytes"`
 	Bans    uint64 `json:"bans"` // that the packet path made
@@ -175,7 +176,11 @@ func New(in Input) *Report {
 	for at, c := range in.Stats.Hours {
 		if now.Sub(at) < 2*week {
 			at = at.In(r.zone)
-			r.week[(at.Weekday()+6)%7][at.Hour()] += c.Packets[ruleset.CounterDropped]
+			for name, n := range c.Packets {
+				if ruleset.CountsDrops(name) {
+					r.week[(at.Weekday()+6)%7][at.Hour()] += n
+				}
+			}
 		}
 	}
 	r.addSources(&in)
@@ -189,7 +194,12 @@ func newSum(c *stats.Count) Sum {
 		would = min(c.Passed[counter], all)
 		return all - would, would
 	}
-	s.Dropped, s.WouldDrop = apart(ruleset.CounterDropped)
+	for name := range c.Packets {
+		if ruleset.CountsDrops(name) {
+			did, would := apart(name)
+			s.Dropped, s.WouldDrop = s.Dropped+did, s.WouldDrop+would
+		}
+	}
 	s.Bans, s.WouldBan = apart(ruleset.CounterBanned)
 	for _, n := range c.Ports {
 		s.Offences += n

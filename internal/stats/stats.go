@@ -232,7 +232,7 @@ func (s *Stats) AddTable(t Table, fresh bool, now time.Time) (first bool) {
 		}
 		if n := c.Packets - before.Packets; n > 0 {
 			bump(&grown.Packets, name, n)
-			if name == ruleset.CounterDropped {
+			if ruleset.CountsDrops(name) {
 				grown.Bytes += c.Bytes - before.Bytes
 			}
 		}
