@@ -168,7 +168,7 @@ func (r *reporter) post(ctx context.Context, e *event) error {
 			err = &temporaryError{error: err} // the file may be about to be replaced
 		} else {
 			req.Header.Set("Key", key)
-			err = do(r.client, req)
+			err = do(r.client, req, key)
 		}
 	}
 	if err != nil {

@@ -177,14 +177,16 @@ func TestReportFails(t *testing.T) {
 		posts  int
 		want   string
 	}{
-		"a wrong key": {401, 1, "status 401 Unauthorized: Authentication failed"},
-		"the quota":   {429, 3, "status 429 Too Many Requests: Authentication failed"},
-		"broken":      {503, 3, "status 503 Service Unavailable: Authentication failed"},
+		"a wrong key": {401, 1, "status 401 Unauthorized: no such key: [hidden]"},
+		"the quota":   {429, 3, "status 429 Too Many Requests: no such key: [hidden]"},
+		"broken":      {503, 3, "status 503 Service Unavailable: no such key: [hidden]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := newOffice(t, t.TempDir())
-			o.answer = func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "Authentication failed", tt.status) }
+			o.answer = func(w http.ResponseWriter, r *http.Request) {
+				http.Error(w, "no such key: "+r.Header.Get("Key"), tt.status)
+			}
 			if n := o.tell(t, again("45.0.0.7"), again("45.0.0.8"), again("45.0.0.7")); n != tt.posts {
 				t.Errorf("%d posts, want %d: there is a pause after that", n, tt.posts)
 			}

@@ -92,6 +92,14 @@ func TestAnswers(t *testing.T) {
 			defer conn.Close()
 			fmt.Fprintf(conn, "\x1b[31m%s\r\n\r\n", strings.Repeat("y", 2000))
 		}, malformed + strings.Repeat("y", maxQuote-len(malformed)) + "…", true, 0},
+		{"what it was sent", func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, r.URL.Path+" is not for "+r.Header.Get("Authorization"), 403)
+		}, "status 403 Forbidden: /[hidden] is not for Bearer [hidden]", false, 0},
+		{"what it was sent, and no HTTP", func(w http.ResponseWriter, r *http.Request) {
+			conn := hijack(w)
+			defer conn.Close()
+			fmt.Fprintf(conn, "%s\r\n\r\n", r.Header.Get("Authorization"))
+		}, `net/http: HTTP/1.x transport connection broken: malformed HTTP status code "[hidden]"`, true, 0},
 		{"nothing", func(w http.ResponseWriter, _ *http.Request) { hijack(w).Close() }, "EOF", true, 0},
 	}
 	for _, tt := range tests {

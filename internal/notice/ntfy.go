@@ -70,22 +70,33 @@ func (n *ntfy) post(req *http.Request, what *notice) error {
 	req.Header.Set("X-Title", mime.QEncoding.Encode("utf-8", what.title))
 	req.Header.Set("X-Priority", strconv.Itoa(what.priority))
 	req.Header.Set("X-Tags", what.emoji+",portmon")
+	secrets := []string{strings.TrimPrefix(req.URL.Path, "/")}
 	if n.tokenFile != "" {
 		token, err := readToken(n.tokenFile)
 		if err != nil {
 			return &temporaryError{error: err} // it may be about to be replaced
 		}
 		req.Header.Set("Authorization", "Bearer "+token)
+		secrets = append(secrets, token)
 	}
-	return do(n.client, req)
+	return do(n.client, req, secrets...)
 }
 
 // do sends a request, and returns an error unless it is answered with success. It
-// is a temporaryError if another attempt may succeed.
-func do(client *http.Client, req *http.Request) error {
+// is a temporaryError if another attempt may succeed. The error shows none of the
+// secrets, which servers and proxies quote.
+func do(client *http.Client, req *http.Request, secrets ...string) error {
+	quote := func(s string, limit int) string {
+		for _, secret := range secrets {
+			if secret != "" {
+				s = strings.ReplaceAll(s, secret, "[hidden]")
+			}
+		}
+		return clean(s, limit)
+	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return &temporaryError{error: withoutURL(err)}
+		return &temporaryError{error: errors.New(quote(withoutURL(err).Error(), maxQuote))}
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode/100 == 2 {
@@ -95,7 +106,7 @@ func do(client *http.Client, req *http.Request) error {
 	if resp.StatusCode/100 == 3 {
 		body = []byte("redirects are not followed") // it may show the topic
 	}
-	err = errors.New(text.Join(": ", "status "+clean(resp.Status, maxName), clean(string(body), maxQuote)))
+	err = errors.New(text.Join(": ", "status "+quote(resp.Status, maxName), quote(string(body), maxQuote)))
 	if code := resp.StatusCode; code == http.StatusRequestTimeout || code == http.StatusTooManyRequests || code >= 500 {
 		after, _ := time.ParseDuration(resp.Header.Get("Retry-After") + "s") // 0 if it is a date
 		return &temporaryError{err, after}
@@ -103,14 +114,13 @@ func do(client *http.Client, req *http.Request) error {
 	return err
 }
 
-// withoutURL returns an error of net/http without the URL, and printable: it
-// may quote what a server sent.
+// withoutURL returns an error of net/http without the URL.
 func withoutURL(err error) error {
 	var e *url.Error
 	if errors.As(err, &e) {
-		err = e.Err
+		return e.Err
 	}
-	return errors.New(clean(err.Error(), maxQuote))
+	return err
 }
 
 // readToken returns the token in a file. The error names the file, and shows
