@@ -265,6 +265,10 @@ func (s *Stats) Flush(now book.Clock) (wait func() error) {
 	}
 }
 
+// Postpone says that what Flush has prepared is not written now, but with what
+// comes.
+func (s *Stats) Postpone() { s.store.failed.Store(true) }
+
 // encode returns the whole file.
 func (s *Stats) encode(now time.Time) []byte {
 	s.fold(now)

@@ -100,7 +100,10 @@ func (w *Watcher) sync(now book.Clock) {
 			err = wait()
 		}
 		var fault error
-		if count != nil { // if it is killed before that, better too few are counted than too many
+		switch { // offences that the book lacks will be learnt and counted again
+		case count != nil && err != nil:
+			w.core.tally.Postpone()
+		case count != nil: // if it is killed before that, better too few are counted than too many
 			fault = count()
 		}
 		w.pass(w.calls, func() {
@@ -169,7 +172,7 @@ func (w *Watcher) end() error {
 	w.publish(w.core.takeNews(now))
 	w.awaitLocated()
 	err := w.core.close(now)
-	w.closeTally(now)
+	w.closeTally(now, err == nil)
 	w.answerCounting(nil)
 	for _, saved := range append(w.waiting, w.unbanned...) {
 		saved <- err

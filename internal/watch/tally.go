@@ -100,10 +100,13 @@ func (w *Watcher) answerCounting(err error) {
 }
 
 // closeTally adds what the counters have grown until now, and writes the
-// statistics.
-func (w *Watcher) closeTally(now book.Clock) {
+// statistics, unless the book could not be: what it lacks will be counted again.
+func (w *Watcher) closeTally(now book.Clock, booked bool) {
 	k := w.core
 	defer k.tally.Close()
+	if !booked {
+		return
+	}
 	if s, err := ruleset.Read(w.editor, k.spec.Table); err != nil {
 		w.fault(err)
 	} else if k.begun {

@@ -1,6 +1,9 @@
 package watch
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -90,4 +93,44 @@ func TestTally(t *testing.T) {
 	offend()
 	w.stop()
 	l.wantTallied("in a new table", path, before)
+}
+
+// An offence that could not be written into the book is learnt again by the next
+// watcher. It is counted once all the same.
+func TestTallyWithoutBook(t *testing.T) {
+	t.Parallel()
+	l := newBareLab(t)
+	path := t.TempDir() + "/state.jsonl"
+	w := l.watch(func(c *Config) { c.State, c.Fault = path, func(error) {} })
+	if err := w.Applying(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.apply()
+	if err := w.Save(t.Context()); err != nil { // a table of others counts from when it was seen
+		t.Fatal(err)
+	}
+	first, second := l.Sources(2), l.Sources(3)
+	l.Offend(first...)
+	if err := w.Save(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	aside, killed := path+".aside", t.TempDir()
+	if err := errors.Join(os.Rename(path, aside), os.Mkdir(path, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	l.Offend(second...)
+	if err := w.Save(t.Context()); err == nil {
+		t.Fatal("written into a folder")
+	}
+	// What another one would find if this one were killed now.
+	if err := errors.Join(os.Remove(path), os.Rename(aside, path), os.CopyFS(killed, os.DirFS(filepath.Dir(path)))); err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	path = filepath.Join(killed, filepath.Base(path))
+	l.watch(func(c *Config) { c.State = path }).stop()
+	want := uint64(len(first) + len(second))
+	if c := l.wantTallied("after that", path, nil); c.Bans["trap 1"] != want || c.New != want {
+		t.Errorf("counted %+v, want %d offences of as many sources", c, want)
+	}
 }
