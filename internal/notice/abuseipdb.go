@@ -183,7 +183,8 @@ type ledger struct {
 	Sources []netip.Addr `json:"sources"`
 }
 
-// readLedger returns the ledger of the day, or an empty one.
+// readLedger returns the ledger of the day, or an empty one. If the clock was set
+// back, it may be of a later day: to begin anew would be to report twice.
 func (r *reporter) readLedger(now time.Time) (l ledger, err error) {
 	today := ledger{Day: now.UTC().Format(time.DateOnly)}
 	d, err := folder.Make(r.folder)
@@ -201,8 +202,12 @@ func (r *reporter) readLedger(now time.Time) (l ledger, err error) {
 	if err := json.Unmarshal(data, &l); err != nil {
 		return l, fmt.Errorf("read what was reported: %s: %w: move it away", filepath.Join(r.folder, ledgerName), err)
 	}
-	if l.Day != today.Day {
+	switch {
+	case l.Day < today.Day:
 		return today, nil
+	case l.Day > now.UTC().AddDate(0, 0, 1).Format(time.DateOnly): // a day, as the clock may have been set over midnight
+		return l, fmt.Errorf("read what was reported: %s is of a later day, %.10q: if the clock is right, move it away",
+			filepath.Join(r.folder, ledgerName), l.Day)
 	}
 	return l, nil
 }

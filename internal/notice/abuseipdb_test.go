@@ -250,7 +250,7 @@ func TestLedger(t *testing.T) {
 	path := filepath.Join(o.reporter.folder, ledgerName)
 	for text, ok := range map[string]bool{
 		"": false, "{": false, `{"day":7}`: false, strings.Repeat(" ", maxLedger+1): false,
-		`{"day":"2020-01-01","sources":["8.8.8.8"]}`: true,
+		`{"day":"2020-01-01","sources":["8.8.8.8"]}`: true, `{"day":"2106-02-07","sources":[]}`: false,
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -258,5 +258,16 @@ func TestLedger(t *testing.T) {
 		if l, err := o.reporter.readLedger(noon); (err == nil) != ok || len(l.Sources) > 0 {
 			t.Errorf("%.10q: %v, %v", text, l, err)
 		}
+	}
+	// The clock was set back over midnight.
+	l := ledger{noon.AddDate(0, 0, 1).Format(time.DateOnly), []netip.Addr{netip.MustParseAddr("45.0.0.7")}}
+	if err := o.reporter.writeLedger(l); err != nil {
+		t.Fatal(err)
+	}
+	if posts := o.tell(t, again("45.0.0.7"), again("45.0.0.8")); posts != 1 {
+		t.Errorf("%d reports, want that of the other source", posts)
+	}
+	if got, err := o.reporter.readLedger(noon); err != nil || got.Day != l.Day || len(got.Sources) != 2 {
+		t.Errorf("noted %v, %v", got, err)
 	}
 }
