@@ -244,6 +244,41 @@ func (a *agreement) endBans() {
 	}
 }
 
+// TestAgreementOfExtensions has SYNs to a trap behind the headers that IPv6 may
+// have before them.
+func TestAgreementOfExtensions(t *testing.T) {
+	t.Parallel()
+	a := newAgreement(t, agreeSpec())
+	pad := []byte{unix.IPPROTO_TCP, 0, 1, 4, 0, 0, 0, 0}
+	var packets []netnstest.Packet
+	for i, headers := range []struct {
+		first netnstest.Proto
+		bytes []byte
+	}{
+		{unix.IPPROTO_HOPOPTS, pad},
+		{unix.IPPROTO_DSTOPTS, pad},
+		{unix.IPPROTO_HOPOPTS, append([]byte{unix.IPPROTO_DSTOPTS, 0, 1, 4, 0, 0, 0, 0}, pad...)},
+		{unix.IPPROTO_AH, append([]byte{unix.IPPROTO_TCP, 4}, make([]byte, 22)...)},
+		{unix.IPPROTO_ESP, pad},
+		{135, pad}, // mobility
+	} {
+		src := netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0x70, byte(i), 15: 1})
+		syn, err := netnstest.SYN(src, netip.AddrPortFrom(a.Link.B.IPv6, 23)).AppendBinary(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		packets = append(packets, netnstest.Packet{
+			Src: netip.AddrPortFrom(src, 0), Dst: netip.AddrPortFrom(a.Link.B.IPv6, 0), Proto: headers.first,
+			Payload: append(headers.bytes, syn[40:]...),
+		})
+	}
+	a.sendAll(packets)
+	a.compare()
+	if n := a.machine.Counter(ruleset.CounterTrapped).Packets; n != 3 {
+		t.Errorf("%d of the packets were offences, want 3", n)
+	}
+}
+
 // TestAgreementOfCapture does the same with the packets that came in of a capture
 // or a log, which PORTMON_CAPTURE names.
 func TestAgreementOfCapture(t *testing.T) {

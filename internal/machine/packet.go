@@ -68,15 +68,13 @@ func (p *Packet) parse6(b []byte) bool {
 	if length > 0 {
 		length += 40
 	}
-	for extension := true; extension; {
+	for extension := true; extension; { // AH is none here: nf_tables takes it for the transport layer
 		if at+8 > len(b) && isExtension(next) {
 			next = protoUnknown
 		}
 		switch next {
 		case unix.IPPROTO_HOPOPTS, unix.IPPROTO_ROUTING, unix.IPPROTO_DSTOPTS:
 			next, at = b[at], at+8+8*int(b[at+1])
-		case unix.IPPROTO_AH:
-			next, at = b[at], at+8+4*int(b[at+1])
 		case unix.IPPROTO_FRAGMENT:
 			if binary.BigEndian.Uint16(b[at+2:])&^7 != 0 {
 				return false
@@ -93,7 +91,7 @@ func (p *Packet) parse6(b []byte) bool {
 
 func isExtension(proto uint8) bool {
 	switch proto {
-	case unix.IPPROTO_HOPOPTS, unix.IPPROTO_ROUTING, unix.IPPROTO_DSTOPTS, unix.IPPROTO_AH, unix.IPPROTO_FRAGMENT:
+	case unix.IPPROTO_HOPOPTS, unix.IPPROTO_ROUTING, unix.IPPROTO_DSTOPTS, unix.IPPROTO_FRAGMENT:
 		return true
 	}
 	return false
