@@ -93,7 +93,7 @@ func TestAnswers(t *testing.T) {
 			fmt.Fprintf(conn, "\x1b[31m%s\r\n\r\n", strings.Repeat("y", 2000))
 		}, malformed + strings.Repeat("y", maxQuote-len(malformed)) + "…", true, 0},
 		{"what it was sent", func(w http.ResponseWriter, r *http.Request) {
-			http.Error(w, r.URL.Path+" is not for "+r.Header.Get("Authorization"), 403)
+			http.Error(w, r.URL.Path+" is not for "+r.Header.Get("Authorization"), http.StatusForbidden)
 		}, "status 403 Forbidden: /[hidden] is not for Bearer [hidden]", false, 0},
 		{"what it was sent, and no HTTP", func(w http.ResponseWriter, r *http.Request) {
 			conn := hijack(w)
