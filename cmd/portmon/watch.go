@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -65,7 +66,41 @@ func (p *cli) watch(conf *config.Config) error {
 		c.Notify = func(state string) { sd.SdNotify(false, state) } // who does not listen has to do without
 		c.Watchdog = watchdog()
 	}
-	return daemon.Run(ctx, c, reload)
+	if conf.Watch.State != "" {
+		return daemon.Run(ctx, c, reload)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go p.awaitState(ctx, cancel)
+	err := daemon.Run(ctx, c, reload)
+	if err == nil && context.Cause(ctx) == errCorrected {
+		return errCorrected
+	}
+	return err
+}
+
+// errCorrected is how a watcher ends that did not know its state.
+var errCorrected error = &hinted{
+	errors.New("the configuration tells again where its state is: what was in its place ends"),
+	"a service manager starts the watcher anew; or run `portmon watch`",
+}
+
+// awaitState has a watcher end that does not know where its state is, as soon as
+// the configuration tells. No command can reach it, so that it would undo what
+// apply does then.
+func (p *cli) awaitState(ctx context.Context, end context.CancelCauseFunc) {
+	tick := time.NewTicker(200 * time.Millisecond) // less than what it waits before it repairs
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if _, _, _, err := config.Glance(p.configFile); err == nil {
+				end(errCorrected)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // reloadConfig reads the configuration again, for as long as the program runs.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/control"
+	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/lastgood"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -348,5 +350,28 @@ func TestRevertPausesTheWatcher(t *testing.T) {
 	asked := slices.DeleteFunc(w.asked, func(what string) bool { return what == "status" })
 	if got, want := strings.Join(asked, ", "), "book, swapping [2323] <nil>, reload, swapped [23] <nil>"; got != want {
 		t.Errorf("the watcher is asked %q, want %q", got, want)
+	}
+}
+
+// A watcher that does not know its state, and that no command can therefore
+// reach, ends once the configuration tells, so that it is started with that.
+func TestWatcherWithoutState(t *testing.T) {
+	t.Parallel()
+	s := newTrial(t)
+	if err := os.WriteFile(s.config, []byte("trap.tcp = ["), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	log := new(screen)
+	cmd := s.start(&exec.Cmd{Stderr: log}, "watch")
+	lab.Await(t, "it runs", func() bool { return strings.Contains(log.String(), "waiting for `portmon apply`") })
+	s.configure(oldRules)
+	s.does("apply")
+	lab.Await(t, "it ends", func() bool { return strings.Contains(log.String(), "tells again where its state is") })
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != exitFailed {
+		t.Errorf("exit code %d\n%s", code, log)
+	}
+	if out := s.does("apply", "--check"); !strings.Contains(out, "in force, as configured") {
+		t.Errorf("it has undone what was applied: %s", out)
 	}
 }
