@@ -12,6 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
+
+	"github.com/portmon/portmon/internal/fleet/wire"
 	"github.com/portmon/portmon/netnstest"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
@@ -42,7 +46,7 @@ type internet struct {
 
 const hubAddress = "198.51.100.1"
 
-func newInternet(t *testing.T) *internet {
+func newInternet(t *testing.T, settings ...string) *internet {
 	t.Helper()
 	t.Parallel()
 	i := &internet{host: netnstest.NewHost(t, "internet")}
@@ -51,7 +55,7 @@ func newInternet(t *testing.T) *internet {
 	i.host.Forward()
 	i.lab = &lab{t: t, dir: filepath.Join(t.TempDir(), "hub"), url: "tls://" + hubAddress + ":4222"}
 	i.command("init", "--url", i.url)
-	i.set(`page = ""`)
+	i.set(append(settings, `page = ""`)...)
 	i.host.Do(i.start)
 	return i
 }
@@ -241,4 +245,87 @@ func TestWatchers(t *testing.T) {
 		t.Error("the table has sets of the fleet")
 	}
 	b.portmon("", "apply", "--check")
+}
+
+// TestJoiningManyBans has a host join a fleet that bans very many.
+func TestJoiningManyBans(t *testing.T) {
+	const n = 20_000
+	i := newInternet(t, "quota = 1048576")
+	w := i.newHost("a")
+	b := i.joinedClient("web-b")
+	for k := range n {
+		_, err := b.js.PublishAsync(wire.SightingPrefix+b.name, sightingOf(source(k)), jetstream.WithStallWait(patience))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case <-b.js.PublishAsyncComplete():
+	case <-time.After(3 * patience):
+		t.Fatal("the sightings are not stored")
+	}
+	seed, err := os.ReadFile(filepath.Join(i.dir, seedFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hub := &client{t: t, name: "hub", token: b.token}
+	if hub.key, err = nkeys.FromSeed(bytes.TrimSpace(seed)); err != nil {
+		t.Fatal(err)
+	}
+	i.connects(hub)
+	bans, err := hub.js.Stream(t.Context(), wire.Bans)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(3 * patience); ; {
+		info, err := bans.Info(t.Context())
+		if err == nil && info.State.Msgs == n {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the hub bans %+v (%v)", info, err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	begun := time.Now()
+	i.joins(w, "web-a")
+	w.awaitBans(n)
+	t.Logf("from joining to %d bans in force: %v", n, time.Since(begun))
+}
+
+// connects connects a client where the hub is.
+func (i *internet) connects(h *client) {
+	i.t.Helper()
+	var err error
+	i.host.Do(func() { err = h.connect() })
+	if err != nil {
+		i.t.Fatal(err)
+	}
+}
+
+// joinedClient is [lab.join] for where the hub is.
+func (i *internet) joinedClient(name string) *client {
+	i.t.Helper()
+	token, err := wire.ParseToken(i.invite(name))
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	h := &client{t: i.t, name: name, token: token}
+	if h.key, err = nkeys.FromSeed([]byte(token.Seed)); err != nil {
+		i.t.Fatal(err)
+	}
+	i.connects(h)
+	own, err := nkeys.CreateUser()
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	public, _ := own.PublicKey()
+	var joined wire.Joined
+	if err := h.ask(wire.JoinPrefix+name, &wire.Join{Key: public}, &joined); err != nil || joined.Error != "" {
+		i.t.Fatal(err, joined.Error)
+	}
+	h.nc.Close()
+	h.key = own
+	i.connects(h)
+	return h
 }
