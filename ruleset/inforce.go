@@ -90,11 +90,7 @@ func (t *Table) Traps() (ports Traps) {
 // interval of addresses.
 func (t *Table) Whitelists(iv nftset.Interval) bool {
 	set := t.set(familyOf(iv.From.Type()).whitelist())
-	if set == nil {
-		return false
-	}
-	_, ok := coveredBy(set.Elements, iv)
-	return ok
+	return set != nil && isCovered(set.Elements, iv)
 }
 
 // Mode names a mode: "observe" or "enforce".

@@ -37,9 +37,8 @@ func (s Spec) displaced(have *State, c Contents) displacement {
 			if b.From.Type() != f.key {
 				continue
 			}
-			_, whitelisted := coveredBy(whitelist, b.Interval)
 			switch {
-			case whitelisted:
+			case isCovered(whitelist, b.Interval):
 				d.lifted = append(d.lifted, b)
 			case slices.Contains(d.emptied, b.Set):
 				d.toNet[i] = append(d.toNet[i], b.Element)

@@ -66,8 +66,7 @@ func (q *selection) has(iv nftset.Interval) bool {
 	if q.alone != nil {
 		return q.alone[iv]
 	}
-	_, inside := coveredBy(q.addresses(iv.From.Type()), iv)
-	return inside
+	return isCovered(q.addresses(iv.From.Type()), iv)
 }
 
 // touches reports whether what is about these addresses concerns the selection:
@@ -81,11 +80,11 @@ func (q *selection) touches(iv nftset.Interval) bool {
 	return slices.ContainsFunc(q.intervals, iv.Covers)
 }
 
-// coveredBy returns the interval of a merged list that has all addresses of
-// another, if there is one.
-func coveredBy(merged []nftset.Interval, iv nftset.Interval) (around nftset.Interval, ok bool) {
-	around, ok = nftset.Find(merged, iv.From)
-	return around, ok && around.Covers(iv)
+// isCovered reports whether an interval of a merged list has all addresses of
+// another.
+func isCovered(merged []nftset.Interval, iv nftset.Interval) bool {
+	around, ok := nftset.Find(merged, iv.From)
+	return ok && around.Covers(iv)
 }
 
 // elements streams the elements of a set that a selection touches, all if it is

@@ -46,7 +46,7 @@ func (s Spec) elements(records []Record) map[string][]nftset.Element {
 	e := newEdit(h, records)
 	for i := range records {
 		r := &records[i]
-		if _, ok := coveredBy(s.whitelist(familyOfAddr(r.Source.Addr())), nftset.Prefix(r.Source).Interval); ok {
+		if isCovered(s.whitelist(familyOfAddr(r.Source.Addr())), nftset.Prefix(r.Source).Interval) {
 			continue
 		}
 		if !h.isKey(r.Source) {
