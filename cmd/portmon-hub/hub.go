@@ -26,8 +26,10 @@ type hub struct {
 	judge  *judge.Judge
 	ready  bool // has read what was there at the start, so that it speaks
 
-	retry  chan wire.Ban // could not be published
-	unsent map[netip.Prefix]wire.Ban
+	// Decisions could not be published, or another hub was just doing it. With
+	// the same ID they are stored once.
+	retry  chan judge.Decision
+	unsent map[netip.Prefix]judge.Decision
 
 	mu     sync.Mutex // what the page and the metrics show
 	hosts  map[string]*known
@@ -55,8 +57,8 @@ const (
 
 func newHub(p *cli, c *config, f *fleet, b *broker) *hub {
 	return &hub{
-		ui: &p.ui, config: c, fleet: f, broker: b, judge: judge.New(c.judge), retry: make(chan wire.Ban, 1<<14),
-		hosts: make(map[string]*known), bans: make(map[netip.Prefix]wire.Ban), unsent: make(map[netip.Prefix]wire.Ban),
+		ui: &p.ui, config: c, fleet: f, broker: b, judge: judge.New(c.judge), retry: make(chan judge.Decision, 1<<14),
+		hosts: make(map[string]*known), bans: make(map[netip.Prefix]wire.Ban), unsent: make(map[netip.Prefix]judge.Decision),
 		counts: make(map[string]int), recent: make([]int, 60), start: time.Now(),
 	}
 }
@@ -136,11 +138,12 @@ func (h *hub) run(ctx context.Context, ready func()) error {
 			h.onJoin(ctx, m)
 		case m := <-asked:
 			h.answerAsk(m)
-		case ban := <-h.retry:
-			if now, ok := h.judge.Decided(ban.Source); ok {
-				ban = now // which may be newer
+		case d := <-h.retry:
+			was := &d.Ban
+			if now, ok := h.judge.Decided(was.Source); ok && (now.Step != was.Step || now.Lifted != was.Lifted || !now.Last.Equal(was.Last)) {
+				d = judge.Decision{Ban: now}
 			}
-			h.unsent[ban.Source] = ban
+			h.unsent[was.Source] = d
 		case <-tick.C:
 			if n++; n%30 == 0 {
 				if err := h.refresh(ctx); err != nil && ctx.Err() == nil {
@@ -182,9 +185,9 @@ func (h *hub) onTick() {
 	copy(h.recent, h.recent[1:])
 	h.recent[len(h.recent)-1] = 0
 	h.mu.Unlock()
-	for p, ban := range h.unsent {
+	for p, d := range h.unsent {
 		delete(h.unsent, p)
-		h.publish([]judge.Decision{{Ban: ban}})
+		h.publish([]judge.Decision{d})
 	}
 }
 
@@ -202,7 +205,7 @@ func (h *hub) publish(decisions []judge.Decision) {
 				return
 			}
 			select {
-			case h.retry <- d.Ban:
+			case h.retry <- d:
 			default: // of so many, the next start finds the rest
 			}
 		})

@@ -157,8 +157,12 @@ func TestCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.close()
-	if stream, err := f.js.Stream(t.Context(), wire.Bans); err != nil || stream.CachedInfo().State.LastSeq != 51 || len(stream.CachedInfo().Cluster.Replicas) != 2 {
-		t.Errorf("51 bans are %+v, %v", stream, err)
+	stream, err := f.js.Stream(t.Context(), wire.Bans)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info := stream.CachedInfo(); info.State.LastSeq != 51 || len(info.Cluster.Replicas) != 2 {
+		t.Errorf("51 bans are %+v at %+v", info.State, info.Cluster)
 	}
 	l.kill()
 	a.see(source(51))
