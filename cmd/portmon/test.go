@@ -158,10 +158,24 @@ func (d *familyDrill) connect(ranges []netip.Prefix) error {
 			free = free && one
 		}
 		if free {
-			return d.stranger.Connect(d.to, d.from)
+			if err := d.stranger.Connect(d.to, d.from); err != nil {
+				return err
+			}
+			return d.awaitOwn()
 		}
 	}
 	return fmt.Errorf("no drill: this host has routes to all addresses that are reserved for tests, such as %s", d.from)
+}
+
+// awaitOwn returns when the address of this host is one: that of IPv6 the kernel
+// makes so beside the call that adds it.
+func (d *familyDrill) awaitOwn() error {
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+		back, err := route.Back(d.to, "")
+		if err != nil || back.Own || time.Since(begin) > longPatience {
+			return err
+		}
+	}
 }
 
 // How long the stranger waits for an answer that is to come, and for one that is
