@@ -42,8 +42,11 @@ every few seconds.`,
 		PreRunE: p.lookForState,
 		RunE: func(*cobra.Command, []string) error {
 			keys, _ := p.stdin.(io.Writer) // a file is both
-			if p.columns == 0 || p.width(keys) == 0 || p.getenv("TERM") == "dumb" {
+			if p.columns == 0 || p.width(keys) == 0 {
 				return &hinted{errors.New("top needs a terminal"), "`portmon status`, `portmon list` and `portmon events` do not"}
+			}
+			if p.getenv("TERM") == "dumb" {
+				return &hinted{errors.New("top cannot draw on a terminal of TERM=dumb"), "set TERM to what it is, such as xterm"}
 			}
 			if err := p.withTable(func(*ruleset.Handle) error { return nil }); err != nil {
 				return err

@@ -29,8 +29,8 @@ const (
 	maxReports = 900
 	// maxQueued is how many offences may wait while a report is being retried.
 	maxQueued = 100
-	// minApart is how long at least the second offence of a source must come after
-	// its first ban.
+	// minApart is how long at least the ban of a source must have been that was
+	// over when it offended again.
 	minApart = 2 * time.Minute
 	// MinPorts is how many ports a source must have probed.
 	MinPorts = 3
@@ -45,7 +45,7 @@ const (
 // reporter reports offenders to AbuseIPDB, each once a day, and only if their
 // packets are unlikely to be forged. A SYN proves nothing about its source, and
 // nothing listens on the ports of an offence to shake hands with it. So a
-// source must have offended again minutes after its first ban, and must have
+// source must have offended again after a ban of minutes, and must have
 // probed several ports. The kernel is asked for that when the report is due:
 // the source must still be banned then, and neither whitelisted nor allowed.
 //
