@@ -24,6 +24,7 @@ import (
 func replayCommand(p *cli) *cobra.Command {
 	var asJSON bool
 	var open, hosts []string
+	var iif string
 	var ports []replay.Port
 	var addrs []netip.Addr
 	cmd := &cobra.Command{
@@ -70,7 +71,7 @@ Records that cannot be used are reported and skipped.`,
 				return err
 			}
 			debug.SetGCPercent(25) // sets hold no pointers, so collecting garbage costs less than keeping it
-			r, err := replay.New(replay.Config{Spec: conf.Spec, Open: ports, Host: addrs})
+			r, err := replay.New(replay.Config{Spec: conf.Spec, Open: ports, Host: addrs, In: iif})
 			if err != nil {
 				return err
 			}
@@ -94,6 +95,7 @@ Records that cannot be used are reported and skipped.`,
 			}
 			if len(conf.Spec.Interfaces) > 0 && !result.Interfaces {
 				p.warn("whitelist_interfaces has had no effect: the files do not say on which interface packets arrived")
+				p.hint("name it with --iif, such as --iif %s", strings.TrimSuffix(conf.Spec.Interfaces[0], "*"))
 			}
 			if !result.Answers && len(ports) == 0 {
 				p.warn("where programs listen is not known: the files have no answers of this host")
@@ -107,6 +109,7 @@ Records that cannot be used are reported and skipped.`,
 	}
 	cmd.Flags().StringSliceVar(&open, "open", nil, "a program listens on this `PORT`, or PORT/udp; may list several")
 	cmd.Flags().StringSliceVar(&hosts, "host", nil, "this `ADDRESS` belongs to this host, and no others do; may list several")
+	cmd.Flags().StringVar(&iif, "iif", "", "packets arrived on this `INTERFACE` where the files do not say")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
 	return cmd
 }

@@ -127,6 +127,7 @@ func (p *cli) listForTop(ctx context.Context, places *geo.DB, show func(any)) {
 	var last time.Time
 	p.againAndAgain(ctx, show, func(h *ruleset.Handle) (time.Duration, error) {
 		start := time.Now()
+		places.Refresh() // what is wrong is said by portmon config check
 		if err := h.Recount(); err != nil || !h.Exists {
 			return topBansEvery, err
 		}

@@ -171,6 +171,13 @@ func readDatabases(top *table) {
 	many(list, &top.config.Geo, validString(isFilePath,
 		`the absolute path of a file, such as "/usr/share/GeoIP/GeoLite2-ASN.mmdb"`))
 	top.atMost(maxDatabases, "databases", len(top.config.Geo), list.key)
+	for i, path := range top.config.Geo {
+		if slices.Contains(top.config.Geo[:i], path) {
+			list.value = path
+			list.report(&list.faults, errors.New("stands twice"))
+			break
+		}
+	}
 }
 
 func readState(watch *table) {

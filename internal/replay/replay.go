@@ -25,6 +25,8 @@ type Config struct {
 	Open []Port
 	// Host lists the addresses of the host, if they are known.
 	Host []netip.Addr
+	// In is the interface on which packets arrived where the captures do not say.
+	In string
 }
 
 // Port is a port of a protocol.
@@ -84,6 +86,7 @@ func btoi(b bool) int {
 // Replay is a replay in progress.
 type Replay struct {
 	spec     ruleset.Spec
+	in       string
 	settings []Setting
 	machines []*machine.Machine
 	host     *machine.Host
@@ -98,7 +101,7 @@ type Replay struct {
 // New returns a replay. It fails if an expression of the table cannot be
 // evaluated. The table enforces, even if the configuration says to observe.
 func New(c Config) (*Replay, error) {
-	r := &Replay{spec: c.Spec, settings: Settings(c.Spec), bits: [2][]int{{32}, {128, c.Spec.Prefix6}}}
+	r := &Replay{spec: c.Spec, in: c.In, settings: Settings(c.Spec), bits: [2][]int{{32}, {128, c.Spec.Prefix6}}}
 	if c.Spec.Subnet4 > 0 {
 		r.bits[0] = append(r.bits[0], 24)
 	}
@@ -128,6 +131,9 @@ func New(c Config) (*Replay, error) {
 
 // Add takes the next packet, in order of time. Its data may change afterwards.
 func (r *Replay) Add(p *capture.Packet) {
+	if p.In == "" && p.Path != capture.Sent {
+		p.In = r.in
+	}
 	for !r.queue.add(p) {
 		r.next()
 	}
