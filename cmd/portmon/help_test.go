@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -79,9 +80,9 @@ func TestHelpIsReadable(t *testing.T) {
 	}
 }
 
-// notRun are commands whose examples want what a new host has not; scripts show
-// these commands.
-var notRun = map[string]string{"replay": "captures and logs"}
+// notRun begins the commands whose examples want what a new host has not: captures
+// and logs, a fleet. Other tests show them.
+var notRun = regexp.MustCompile(`^portmon (replay|fleet)\b`)
 
 // TestExamplesRun does what the help says, each example on a host of its own
 // with the table in force.
@@ -98,10 +99,10 @@ func TestExamplesRun(t *testing.T) {
 		}
 	}
 	for _, cmd := range allCommands() {
-		if notRun[cmd.Name()] != "" {
+		if notRun.MatchString(cmd.CommandPath()) {
 			continue
 		}
-		t.Run(cmd.Name(), func(t *testing.T) {
+		t.Run(cmd.CommandPath(), func(t *testing.T) {
 			t.Parallel()
 			needPrograms(t, "bash", cmd.Example)
 			site, dir := newSite(t), t.TempDir()
