@@ -98,6 +98,21 @@ func TestTransactions(t *testing.T) {
 				m.commit(otherPort, add(m))
 				m.commit(otherPort, del(m))
 			}, []Kind{ByHand, Lifted}},
+			"replaced by an earlier one": {func(m *model) {
+				msg := m.offend(p)
+				m.core.onLogMessage(&msg, p, m.now)
+				earlier := m.bans[p]
+				m.pass(2 * time.Second)
+				m.commit(otherPort, add(m))
+				m.bans[p] = b
+				m.drain()
+				m.bans[p] = earlier
+				m.core.resync(m.now)
+				m.drain()
+				if m.bans[p].timeout != b.timeout {
+					m.t.Errorf("the table has %+v", m.bans[p])
+				}
+			}, []Kind{Banned, ByHand}},
 			"asked about at its end": {func(m *model) {
 				m.bans[p] = b
 				m.commit(otherPort, add(m))

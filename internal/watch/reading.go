@@ -369,12 +369,14 @@ func (k *core) onShownBan(row, before book.Row, lately bool, now book.Clock) {
 	if _, offence := ruleset.Offence(row.Comment); offence && !banned && !k.isEscalated(row) {
 		k.escalate(&row, row, now) // it was made while no watcher ran
 	}
-	row, counted := k.learn(row)
+	learned, counted := k.learn(row)
 	switch {
 	case counted:
-		k.publish(offenceNews(row, before))
+		k.publish(offenceNews(learned, before))
+	case learned.BannedAt(now.Boot.Add(slack)) && !same(learned, row):
+		k.putLater(row.Source, false) // an earlier ban has taken the place of a later one, as by our own change
 	case row.ByHand && !known && lately:
-		k.publish(banNews(ByHand, row))
+		k.publish(banNews(ByHand, learned))
 	}
 }
 
