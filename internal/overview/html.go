@@ -8,7 +8,9 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/portmon/portmon/internal/text"
 )
@@ -22,13 +24,25 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 }).Parse(pageText))
 
 // WriteHTML writes the report as a page that loads nothing and runs nothing.
+// Names may come from anywhere: characters in them that control a terminal or the
+// direction of writing are replaced.
 func (r *Report) WriteHTML(w io.Writer) error {
-	return pageTemplate.Execute(w, &htmlPage{
+	var page strings.Builder
+	err := pageTemplate.Execute(&page, &htmlPage{
 		Report: r, Period: r.period(), Now: r.now(), Headline: r.headline(),
 		Drops:   r.barChart(170, false, func(d *Day) [2]uint64 { return [2]uint64{d.Dropped, d.WouldDrop} }),
 		Sources: r.barChart(120, true, func(d *Day) [2]uint64 { return [2]uint64{d.New, d.Returning()} }),
 		Week:    r.weekChart(), Map: r.worldMap(),
 	})
+	if err == nil {
+		_, err = io.WriteString(w, strings.Map(func(r rune) rune {
+			if r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) {
+				return unicode.ReplacementChar
+			}
+			return r
+		}, page.String()))
+	}
+	return err
 }
 
 // htmlPage is what the template shows.

@@ -95,6 +95,9 @@ func TestHTML(t *testing.T) {
 		if b.Len() > 200_000 {
 			t.Errorf("%d days: the page has %d bytes", days, b.Len())
 		}
+		if strings.ContainsAny(page, "\x1b\u202e") {
+			t.Errorf("%d days: the page has characters that control a terminal or the direction of writing", days)
+		}
 		if found := loads.FindString(page); found != "" {
 			t.Errorf("%d days: the page has %q", days, found)
 		}
