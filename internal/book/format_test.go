@@ -85,7 +85,7 @@ func TestEdited(t *testing.T) {
 	path := written(t)
 	edited := strings.Split(contents(t, written(t, sample[0])), "\n")[0] + `
 { "until": "2026-01-18T20:04:26+01:00", "timeout_seconds": 2.88e4, "prefix" : "203.0.113.7", "comment":"q\u0021" }
-{"prefix":"203.0.113.8/24","permanent":true,"future_key":"}\\\"","future_number":-1.5e3,"cause":"fleet"}
+{"prefix":"203.0.113.8/24","permanent":true,"future_key":"}\\\"","future_number":-1.5e3,"cause":"future"}
 
 {"until":"2026-01-18T12:04:26.123Z","timeout_seconds":3600,"prefix":"2001:db8::1/128"}`
 	overwrite(t, path, edited)
