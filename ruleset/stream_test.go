@@ -186,7 +186,7 @@ func TestReapplyUnderTraffic(t *testing.T) {
 	other.MaxRetry, other.Size, other.LogGroup = 3, 1000, 7
 	l := newTrap(t, trapSpec())
 	banned, bystanders := l.everywhere()
-	before, bans, start := l.counters(), l.bans(), time.Now()
+	before, start, bans := l.counters(), time.Now(), l.bans()
 
 	done := l.meanwhile(func(c *nftset.Conn) {
 		for i := range applies {

@@ -83,7 +83,7 @@ var others = map[string]string{
 	"scan.ports": `1`, "scan.findtime": `3600`, "scan.ignore": `[80, "40000-40100"]`,
 	"ban.bantime": `["1h"]`, "ban.forget": `"60d"`, "ban.prefix6": `56`, "ban.single6": `["2001:db8:64::/96"]`,
 	"ban.subnet4": `3`, "ban.subnet6": `0`, "ban.size": `1000`,
-	"allow.login": `"30d"`, "geo.databases": `["/var/lib/GeoIP/GeoLite2-ASN.mmdb"]`, "report.abuseipdb_key_file": `"/run/key"`,
+	"allow.login": `"30d"`, "geo.databases": `["/var/lib/GeoIP/GeoLite2-ASN.mmdb"]`, "report.abuseipdb_key_file": `"/run/key"`, "fleet.max_bantime": `"1d"`,
 	"watch.state": `"/var/lib/portmon/other.jsonl"`, "watch.metrics": `"127.0.0.1:9713"`, "watch.ntfy": `"https://ntfy.example/topic"`,
 	"watch.ntfy_token_file": `"/run/token"`, "watch.command": `["/bin/true", "x"]`,
 }
