@@ -103,7 +103,7 @@ func TestEnforcingKeeps(t *testing.T) {
 		known[r.Source] = r
 		l.put(r)
 	}
-	before, start := l.bans(), time.Now()
+	start, before := time.Now(), l.bans()
 	offenders := l.Sources(2)
 	again := addr("198.51.100.77") // has offended before, and does again
 	for _, src := range append(offenders, again) {
