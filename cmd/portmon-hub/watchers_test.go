@@ -252,17 +252,20 @@ func TestJoiningManyBans(t *testing.T) {
 	const n = 20_000
 	i := newInternet(t, "quota = 1048576")
 	w := i.newHost("a")
-	b := i.joinedClient("web-b")
-	for k := range n {
-		_, err := b.js.PublishAsync(wire.SightingPrefix+b.name, sightingOf(source(k)), jetstream.WithStallWait(patience))
+	b, c := i.joinedClient("web-b"), i.joinedClient("web-c")
+	for k := range n { // of each host fewer than the stream keeps, should the hub lag behind
+		h := []*client{b, c}[k%2]
+		_, err := h.js.PublishAsync(wire.SightingPrefix+h.name, sightingOf(source(k)), jetstream.WithStallWait(patience))
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	select {
-	case <-b.js.PublishAsyncComplete():
-	case <-time.After(3 * patience):
-		t.Fatal("the sightings are not stored")
+	for _, h := range []*client{b, c} {
+		select {
+		case <-h.js.PublishAsyncComplete():
+		case <-time.After(3 * patience):
+			t.Fatal("the sightings are not stored")
+		}
 	}
 	seed, err := os.ReadFile(filepath.Join(i.dir, seedFile))
 	if err != nil {
