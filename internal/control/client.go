@@ -221,7 +221,7 @@ func (c *Client) Events(ctx context.Context, last int, follow bool, receive func
 		return refused
 	case ctx.Err() != nil:
 		return nil
-	case follow && (err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET)):
+	case follow && (err == nil || errors.As(err, new(lostError)) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET)):
 		return ErrEnded
 	}
 	return err
@@ -266,7 +266,7 @@ func (c *Client) ask(
 	})
 	var failed *url.Error
 	if errors.As(err, &failed) {
-		err = failed.Err // without the URL, which means nothing to people
+		err = lostError{failed.Err} // without the URL, which means nothing to people
 	}
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -276,6 +276,11 @@ func (c *Client) ask(
 	}
 	return nil
 }
+
+// lostError is how a connection has ended before an answer came.
+type lostError struct{ error }
+
+func (e lostError) Unwrap() error { return e.error }
 
 func (c *Client) exchange(ctx context.Context, method, path string, in any, read func(io.Reader) error) error {
 	body, ready := in.([]byte)
