@@ -89,7 +89,8 @@ func TestUnitsExposure(t *testing.T) {
 	}
 }
 
-// The unit of the hub is in no package of hosts. Systemd understands it, and it may do less than they.
+// TestHubUnit checks that systemd understands the unit of the hub, which is not in the packages for hosts, and
+// that it may do less than theirs.
 func TestHubUnit(t *testing.T) {
 	text := strings.ReplaceAll(strings.Join(directives(t, "fleet/portmon-hub.service"), "\n"), "/usr/bin/portmon-hub", "/bin/true")
 	path := filepath.Join(t.TempDir(), "portmon-hub.service")

@@ -38,10 +38,11 @@ func FleetSource(a netip.Addr) netip.Prefix {
 
 // PutFleet has the table ban what the fleet does: of each record the source, as
 // [FleetSource] has it, the time and the comment count, and those that are there
-// get the new ones. It takes one transaction for each family, more where there are more than [nftset.BatchSize] records or some
-// have no room: what fits is put, and full is how many do not. The bans of this
-// host, and what it remembers, are not touched. Where the table has no sets for a
-// fleet, err is os.ErrNotExist.
+// get the new ones. It takes one transaction for each family, and more where
+// there are more than [nftset.BatchSize] records or some have no room: what fits
+// is put, and full is how many do not. The bans of this host, and what it
+// remembers, are not touched. Where the table has no sets for a fleet, err is
+// os.ErrNotExist.
 func (h *Handle) PutFleet(records []Record) (full int, err error) {
 	e := newEdit(h, records)
 	for i := range records {

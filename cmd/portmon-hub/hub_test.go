@@ -92,8 +92,8 @@ func testHostCanDoLittle(t *testing.T, l *lab) {
 		}
 		expect("subscribing to " + subject)
 	}
-	// By the subject that it wants an answer on, it has the server speak for it:
-	// where nobody listens, or takes it for what it is not.
+	// A client names the subject for its answer, and the server publishes there:
+	// it must not get the server to write where the client itself may not.
 	for _, reply := range []string{
 		wire.BanPrefix + wire.Key(source(1)), wire.SightingPrefix + "other", wire.HostPrefix + "other", wire.TellPrefix + "other",
 	} {

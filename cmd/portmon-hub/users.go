@@ -31,7 +31,7 @@ func usersCommand(p *cli) *cobra.Command {
 with what each may do. It is for a NATS server of your own, which the hub cannot
 change: have that server read it again after each invite, release and revoke.
 
-The server must have JetStream, TLS, and nobody else in the account.`,
+The server must have JetStream, TLS, and an account that nothing else uses.`,
 		Example: `  # in nats-server.conf: include users.conf
   portmon-hub users --nats tls://nats.example.net:4222 >users.conf && nats-server --signal reload`,
 		Args: cobra.NoArgs,

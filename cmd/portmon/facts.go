@@ -38,9 +38,10 @@ func (p *cli) take(conf *config.Config) route.Facts {
 
 // hostFacts fills in what the table depends on and no file says: from which
 // ports this host opens connections, in which networks it has addresses,
-// whether its routes can tell where a source is, and whether it belongs to a fleet. What cannot be read stays as
-// it was; the error says why. Every command that makes a Spec calls it: they
-// would undo each other's work if they disagreed.
+// whether its routes can tell where a source is, and whether it belongs to a
+// fleet. What cannot be read stays as it was; the error says why. Every command
+// that makes a Spec calls it: they would undo each other's work if they
+// disagreed.
 func (p *cli) hostFacts(spec *ruleset.Spec) (route.Facts, error) {
 	facts, err := p.routes()
 	if err != nil {

@@ -118,7 +118,7 @@ func FuzzCEF(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, reason string) {
 		if strings.TrimSpace(reason) != reason || reason == "0" {
-			t.Skip()
+			t.Skip("not compared: blanks at the ends, and 0, which is left out as a number would be")
 		}
 		e := Event{Version: 1, Seq: 1, Time: Time{now}, Event: "banned_by_hand", Reason: reason}
 		line := string(cefLine(&e, "1", ""))
