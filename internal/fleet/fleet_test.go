@@ -30,6 +30,19 @@ func newMember(t *testing.T) *Member {
 	return &Member{URLs: []string{"tls://127.0.0.1:1"}, Host: "web-1", seed: string(seed)}
 }
 
+// TestNoState has the files of a fleet in the working directory of a host that
+// knows no state file: they are not its own.
+func TestNoState(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	if err := newMember(t).Write(filepath.Join(dir, "state.jsonl")); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := Read(""); m != nil || err != nil {
+		t.Errorf("read %+v, %v", m, err)
+	}
+}
+
 func TestMemberIsKept(t *testing.T) {
 	t.Parallel()
 	state := filepath.Join(t.TempDir(), "state", "state.jsonl")

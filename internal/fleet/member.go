@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,26 +59,12 @@ func IsMember(state string) bool {
 // Read returns what is known of the fleet that a host belongs to; nil if it belongs
 // to none.
 func Read(state string) (*Member, error) {
-	dir := filepath.Dir(state)
-	d, err := folder.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	} else if err != nil {
+	m, err := folder.ReadBeside[Member](state, memberFile, maxMember)
+	if m == nil || err != nil {
 		return nil, err
 	}
-	defer d.Close()
-	data, err := d.ReadFile(memberFile, maxMember)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	m := new(Member)
-	if err == nil {
-		err = json.Unmarshal(data, m)
-	}
-	if err == nil {
-		m.seed, err = readSeed(d)
-	}
-	if err == nil {
+	dir := filepath.Dir(state)
+	if m.seed, err = readSeed(dir); err == nil {
 		t := m.token()
 		err = t.Check()
 	}
@@ -96,17 +81,22 @@ func (m *Member) token() wire.Token {
 
 // readSeed reads the key from where systemd has decrypted it, or else from the
 // folder.
-func readSeed(d *folder.Folder) (string, error) {
-	if given := os.Getenv("CREDENTIALS_DIRECTORY"); given != "" {
-		if c, err := folder.Open(given); err == nil {
-			defer c.Close()
-			if seed, err := c.ReadFile(seedFile, maxMember); err == nil {
-				return strings.TrimSpace(string(seed)), nil
-			}
+func readSeed(dir string) (seed string, err error) {
+	for _, from := range []string{os.Getenv("CREDENTIALS_DIRECTORY"), dir} {
+		if from == "" {
+			continue
+		}
+		var d *folder.Folder
+		if d, err = folder.Open(from); err != nil {
+			continue
+		}
+		var data []byte
+		data, err = d.ReadFile(seedFile, maxMember)
+		if d.Close(); err == nil {
+			return strings.TrimSpace(string(data)), nil
 		}
 	}
-	seed, err := d.ReadFile(seedFile, maxMember)
-	return strings.TrimSpace(string(seed)), err
+	return "", err
 }
 
 // Write has the host with a state file belong to the fleet.

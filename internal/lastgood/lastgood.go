@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -182,39 +181,13 @@ func (s *Store) write(name string, v any) error {
 
 // Good returns the last good configuration from the folder of a state file; nil
 // if there is none.
-func Good(state string) (*Config, error) { return read[Config](state, goodFile) }
+func Good(state string) (*Config, error) { return folder.ReadBeside[Config](state, goodFile, maxSize) }
 
 // TrialFile returns the path of the file that [ReadTrial] reads.
 func TrialFile(state string) string { return filepath.Join(filepath.Dir(state), trialFile) }
 
 // ReadTrial returns the trial that goes on, or that has failed, from the folder
 // of a state file; nil if there is none.
-func ReadTrial(state string) (*Trial, error) { return read[Trial](state, trialFile) }
-
-// read returns what a file holds; nil if it is missing, as it is where no state
-// is known.
-func read[T any](state, name string) (*T, error) {
-	if state == "" {
-		return nil, nil
-	}
-	dir := filepath.Dir(state)
-	d, err := folder.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	data, err := d.ReadFile(name, maxSize)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	v := new(T)
-	if err == nil {
-		err = json.Unmarshal(data, v)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", filepath.Join(dir, name), err)
-	}
-	return v, nil
+func ReadTrial(state string) (*Trial, error) {
+	return folder.ReadBeside[Trial](state, trialFile, maxSize)
 }
