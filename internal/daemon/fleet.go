@@ -16,17 +16,24 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
+// fleetPatience is how long to wait for the part in a fleet to end. A hub that
+// cannot be reached may keep it for longer, in which it puts nothing any more.
+const fleetPatience = 2 * time.Second
+
 // startFleet takes part in the fleet that the host belongs to, if it does, in
 // place of what was before. When it returns and the host is switched off, no ban of
 // the fleet is in force.
 func (d *daemon) startFleet(parts context.Context, conf *config.Config) {
 	d.mu.Lock()
-	stop := d.stopFleet
+	client, stop := d.fleet, d.stopFleet
 	d.mu.Unlock()
-	stop()
-	var client *fleet.Client
-	stop = func() {}
 	m, err := fleet.Read(conf.Watch.State)
+	if err == nil && client != nil && client.TakesPart(m, conf.Watch.State, conf.FleetMaxBan) {
+		client.Resync() // the table or what it exempts may have changed
+		return
+	}
+	stop()
+	client, stop = nil, func() {}
 	switch {
 	case err != nil:
 		d.journal.Warn(fmt.Sprintf("no part in the fleet: %v", err))
@@ -41,7 +48,13 @@ func (d *daemon) startFleet(parts context.Context, conf *config.Config) {
 			defer close(ended)
 			client.Run(ctx)
 		})
-		stop = func() { cancel(); <-ended }
+		stop = func() {
+			cancel()
+			select {
+			case <-ended:
+			case <-time.After(fleetPatience):
+			}
+		}
 		if m.Off || conf.FleetMaxBan == 0 {
 			if err := (fleetTable{d}).open((*ruleset.Handle).FlushFleet); err != nil && !errors.Is(err, os.ErrNotExist) {
 				d.journal.Warn(fmt.Sprintf("lift the bans of the fleet: %v", err))

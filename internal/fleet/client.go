@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -77,6 +78,11 @@ func New(config Config) *Client {
 		config.Warn("the sightings of before are lost", "error", err)
 	}
 	return c
+}
+
+// TakesPart reports whether a client made anew would do the same.
+func (c *Client) TakesPart(m *Member, state string, maxBan time.Duration) bool {
+	return m != nil && reflect.DeepEqual(m, c.config.Member) && state == c.config.State && maxBan == c.config.MaxBan
 }
 
 // Share tells the fleet of a source, once the hub can be reached. What a fleet does

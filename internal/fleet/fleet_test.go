@@ -74,11 +74,15 @@ func TestMemberIsKept(t *testing.T) {
 	}
 }
 
-// TestQueue has the oldest give way, and what waits outlast the program.
+// TestQueue has the oldest give way, and what waits outlast the program, but not
+// the membership.
 func TestQueue(t *testing.T) {
 	t.Parallel()
 	state := filepath.Join(t.TempDir(), "state.jsonl")
 	config := Config{Member: newMember(t), State: state, Warn: func(what string, args ...any) { t.Error(what, args) }}
+	if err := config.Write(state); err != nil {
+		t.Fatal(err)
+	}
 	c := New(config)
 	share := func(i int) bool {
 		source := netip.PrefixFrom(netip.AddrFrom4([4]byte{45, 0, byte(i >> 8), byte(i)}), 32)
@@ -115,6 +119,33 @@ func TestQueue(t *testing.T) {
 	}
 	if waiting, _ := New(config).queue.length(); waiting != 0 {
 		t.Errorf("%d wait twice", waiting)
+	}
+	if err := Remove(state); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.queue.save(state); err != nil {
+		t.Fatal(err)
+	}
+	if waiting, _ := New(config).queue.length(); waiting != 0 {
+		t.Errorf("%d wait for another fleet", waiting)
+	}
+}
+
+// TestTakesPart tells a client that can go on from one that cannot.
+func TestTakesPart(t *testing.T) {
+	t.Parallel()
+	state := filepath.Join(t.TempDir(), "state.jsonl")
+	m := newMember(t)
+	c := New(Config{Member: m, State: state, MaxBan: time.Hour})
+	again, off, other := *m, *m, *newMember(t)
+	off.Off = true
+	for name, got := range map[string]bool{
+		"itself": c.TakesPart(&again, state, time.Hour), "off": !c.TakesPart(&off, state, time.Hour), "another key": !c.TakesPart(&other, state, time.Hour),
+		"no fleet": !c.TakesPart(nil, state, time.Hour), "another state": !c.TakesPart(m, state+"2", time.Hour), "shorter bans": !c.TakesPart(m, state, time.Minute),
+	} {
+		if !got {
+			t.Error(name)
+		}
 	}
 }
 

@@ -86,11 +86,11 @@ func (q *queue) load(state string) error {
 	return errors.Join(ignoreMissing(err), d.Remove(queueFile))
 }
 
-// save leaves for the next run what waits.
+// save leaves for the next run what waits, unless the host has left the fleet.
 func (q *queue) save(state string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting) == 0 {
+	if len(q.waiting) == 0 || !IsMember(state) {
 		return nil
 	}
 	d, err := folder.Open(filepath.Dir(state))
