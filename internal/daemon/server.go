@@ -39,12 +39,13 @@ type server struct {
 	err error // why it does not listen now
 }
 
-// newServer returns a server with bounds. What Go reports about connections
-// goes to the journal like any other fault.
-func (d *daemon) newServer(h http.Handler, write time.Duration, up, down string, listen func() (net.Listener, error)) *server {
+// newServer returns a server with bounds. A request has exchange to come in,
+// and as much again for its answer. What Go reports about connections goes to
+// the journal like any other fault.
+func (d *daemon) newServer(h http.Handler, exchange time.Duration, up, down string, listen func() (net.Listener, error)) *server {
 	s := &server{journal: d.journal, up: up, down: down, listen: listen}
 	s.Server = &http.Server{
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: write, IdleTimeout: time.Minute,
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: exchange, WriteTimeout: exchange, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 1 << 20, ErrorLog: log.New(d.journal, "", 0), ConnState: closeOldest(),
 		// Closing a connection does not end the handler that answers it.
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
