@@ -128,7 +128,7 @@ func (l *Link) number(network string) error {
 
 // patience is how long is waited for what the kernel does in the background:
 // long, since it ends a test that fails. One test makes it shorter.
-var patience = 10 * time.Second
+var patience = 30 * time.Second
 
 // await returns as soon as done says true. It asks over and over: rtnetlink
 // answers requests before all of their effect is there, and announces some of

@@ -38,7 +38,7 @@ func TestSuspects(t *testing.T) {
 	for i := range 65_536 {
 		suspect(netip.PrefixFrom(address(1<<20+i), 32))
 	}
-	if took := time.Since(before); took > 2*time.Second { // 13 s if each goes through all connections
+	if took := time.Since(before); took > 8*time.Second { // 13 s if each goes through all connections
 		t.Errorf("65,536 sources took %v", took)
 	}
 }
