@@ -7,6 +7,8 @@ BENCHSTAT    = $(GO) run golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-2
 FUZZTIME    ?= 10s
 BENCHFLAGS  ?=
 RACE        ?= $(GO) test -race -vet=off -timeout 30m ./...
+# Runs the tests of the module it is called in. CI gives failing ones a second chance, see .ci/run.
+TEST_MODULE ?= $(GO) test ./...
 # The first is what hosts run. The hub of a fleet has modules that hosts do not need, and so have the others, which only test and measure.
 MODULES     := . cmd/portmon-hub internal/bench packaging
 SUITES      ?= bullseye bookworm trixie sid
@@ -25,9 +27,9 @@ test: ## run all tests, as root or not, and list what was skipped for want of a 
 	@$(GO) run ./internal/lab/programs
 
 test-modules: ## run the tests of the hub, of the packages, which need rpm, shellcheck, nix and fail2ban, and of the benchmarks
-	$(GO) test -C cmd/portmon-hub ./...
-	$(GO) test -C packaging -timeout 20m ./...
-	$(GO) test -C internal/bench ./...
+	cd cmd/portmon-hub && $(TEST_MODULE)
+	cd packaging && $(TEST_MODULE) -timeout 20m
+	cd internal/bench && $(TEST_MODULE)
 
 race: ## run all tests with the race detector
 	$(RACE)
