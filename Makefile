@@ -76,13 +76,14 @@ apk: ## build dist/*.apk for amd64 and arm64
 tar: ## build dist/*.tar.gz for amd64 and arm64, for other systems
 	@packaging/build tar amd64 arm64
 
-release: ## build all packages, their checksums and an SBOM (CycloneDX) into dist/
+release: ## build all packages, their checksums and SBOMs (CycloneDX) into dist/
 	@packaging/build deb rpm apk tar amd64 arm64
 	$(GO) run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.9.0 app -json -licenses -std -main cmd/portmon -output dist/portmon.cdx.json .
+	$(GO) run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.9.0 app -json -licenses -std -output dist/portmon-hub.cdx.json cmd/portmon-hub
 	cd dist && sha256sum portmon* >SHA256SUMS
 
-lint-deb: deb ## ask Debian's lintian about the deb; errors fail
-	lintian --allow-root --fail-on error dist/portmon_*.deb
+lint-deb: deb ## ask Debian's lintian about the debs; errors fail
+	lintian --allow-root --fail-on error dist/portmon*.deb
 
 test-vm: ## boot SUITES of Debian under emulation: kernel tests, and the deb across restarts and reboots (needs root; two hours)
 	packaging/vm/test $(SUITES)

@@ -24,7 +24,7 @@ const (
 
 var formats = []string{"deb", "rpm", "apk", "tar"}
 
-// The packages under test, by format. They are built once for all tests. Who has no Go caches, such as nobody in
+// The packages under test, by format, those of the hub with "hub " before it. They are built once for all tests. Who has no Go caches, such as nobody in
 // `make test-unprivileged`, names in PORTMON_DIST the folder where somebody else built them, with this version and date.
 var built = sync.OnceValues(func() (map[string]string, error) {
 	if dist := os.Getenv("PORTMON_DIST"); dist != "" {
@@ -99,7 +99,7 @@ func copySources(from, to string) error {
 			return filepath.SkipDir
 		case d.IsDir():
 			return os.MkdirAll(target, 0o755)
-		case hidden || !d.Type().IsRegular() || filepath.Ext(path) == ".test" || rel == "portmon":
+		case hidden || !d.Type().IsRegular() || filepath.Ext(path) == ".test" || rel == "portmon" || rel == "portmon-hub":
 			return nil
 		}
 		info, err := d.Info()
@@ -117,7 +117,10 @@ func copySources(from, to string) error {
 // find returns the packages in a folder.
 func find(dist string) (map[string]string, error) {
 	files := map[string]string{}
-	for format, pattern := range map[string]string{"deb": "*.deb", "rpm": "*.rpm", "apk": "*.apk", "tar": "*.tar.gz"} {
+	for format, pattern := range map[string]string{
+		"deb": "portmon_*.deb", "rpm": "portmon-[0-9]*.rpm", "apk": "portmon_*.apk", "tar": "portmon-[0-9]*.tar.gz",
+		"hub deb": "portmon-hub_*.deb", "hub rpm": "portmon-hub-*.rpm", "hub apk": "portmon-hub_*.apk", "hub tar": "portmon-hub-*.tar.gz",
+	} {
 		found, err := filepath.Glob(filepath.Join(dist, pattern))
 		if err != nil {
 			return nil, err
@@ -144,7 +147,7 @@ func TestReproducible(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, format := range formats {
+	for format := range first {
 		a, errA := os.ReadFile(first[format])
 		b, errB := os.ReadFile(second[format])
 		if err := errors.Join(errA, errB); err != nil {

@@ -124,8 +124,9 @@ func checkLinks(t *testing.T, files map[string]file) {
 	}
 }
 
-func TestDebContents(t *testing.T) {
-	deb := packageFile(t, "deb")
+// filesOfDeb returns the regular files in a deb.
+func filesOfDeb(t *testing.T, deb string) map[string]file {
+	t.Helper()
 	mustTool(t, "dpkg-deb", "--info", deb)
 	var stderr bytes.Buffer
 	fsys := exec.Command(lab.Program(t, "dpkg-deb"), "--fsys-tarfile", deb)
@@ -134,7 +135,12 @@ func TestDebContents(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &stderr)
 	}
-	files := readTar(t, bytes.NewReader(data), ".")
+	return readTar(t, bytes.NewReader(data), ".")
+}
+
+func TestDebContents(t *testing.T) {
+	deb := packageFile(t, "deb")
+	files := filesOfDeb(t, deb)
 	for path, source := range sources(t) {
 		want, err := os.ReadFile(source)
 		if err != nil {
@@ -165,7 +171,7 @@ func TestDebContents(t *testing.T) {
 		t.Errorf("the licences of others are not there: %.400s", text)
 	}
 	checkLinks(t, files)
-	checkProgram(t, files["/usr/bin/portmon"])
+	checkProgram(t, files["/usr/bin/portmon"], "portmon", "version")
 
 	// What dpkg must not overwrite is all that is in /etc.
 	conffiles := strings.Fields(mustTool(t, "dpkg-deb", "--info", deb, "conffiles"))
@@ -185,30 +191,29 @@ func TestDebContents(t *testing.T) {
 	}
 }
 
-// checkProgram looks at what was built: it needs no library, knows its version, and can be run as the file that is returned.
-func checkProgram(t *testing.T, program file) string {
+// checkProgram looks at what was built: it needs no library, and says its version when it is run with arg.
+func checkProgram(t *testing.T, program file, name, arg string) {
 	t.Helper()
 	binary, err := elf.NewFile(bytes.NewReader(program.data))
 	if err != nil {
-		t.Fatalf("portmon: %v", err)
+		t.Fatalf("%s: %v", name, err)
 	}
 	for _, p := range binary.Progs {
 		if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
-			t.Errorf("portmon is linked dynamically: %v", p.Type)
+			t.Errorf("%s is linked dynamically: %v", name, p.Type)
 		}
 	}
 	if program.mode&0o777 != 0o755 {
-		t.Errorf("portmon has the mode %o", program.mode)
+		t.Errorf("%s has the mode %o", name, program.mode)
 	}
-	path := filepath.Join(t.TempDir(), "portmon")
+	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, program.data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command(path, "version").CombinedOutput()
-	if err != nil || !strings.HasPrefix(string(out), "portmon "+version+" ") {
-		t.Errorf("portmon version: %v, %s", err, out)
+	out, err := exec.Command(path, arg).CombinedOutput()
+	if err != nil || !strings.HasPrefix(strings.TrimSpace(string(out))+" ", name+" "+version+" ") {
+		t.Errorf("%s %s: %v, %s", name, arg, err, out)
 	}
-	return path
 }
 
 func TestRPMContents(t *testing.T) {
@@ -256,7 +261,7 @@ func TestAPKContents(t *testing.T) {
 		t.Fatal(err)
 	}
 	files := readTar(t, bytes.NewReader(unzipped(t, data)), "")
-	checkProgram(t, files["/usr/bin/portmon"])
+	checkProgram(t, files["/usr/bin/portmon"], "portmon", "version")
 	for path, source := range map[string]string{
 		"/etc/init.d/portmon": "openrc/portmon", "/etc/init.d/portmon-watch": "openrc/portmon-watch",
 		"/.pre-deinstall": "scripts/apk-deinstall", "/.post-upgrade": "scripts/apk-post-upgrade",
@@ -295,6 +300,6 @@ func TestTarContents(t *testing.T) {
 			t.Errorf("no %s", name)
 		}
 	}
-	checkProgram(t, files["/portmon"])
+	checkProgram(t, files["/portmon"], "portmon", "version")
 	checkLinks(t, files)
 }

@@ -40,7 +40,7 @@ func newHost(t *testing.T) host {
 	h.write("var/lib/dpkg/status", "", 0o644)
 	h.write("var/lib/dpkg/available", "", 0o644)
 	h.write("usr/local/bin/systemctl", systemctl, 0o755)
-	for format, name := range map[string]string{"deb": "portmon.deb"} {
+	for format, name := range map[string]string{"deb": "portmon.deb", "hub deb": "portmon-hub.deb"} {
 		data, err := os.ReadFile(packageFile(t, format))
 		if err != nil {
 			t.Fatal(err)

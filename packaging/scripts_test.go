@@ -3,6 +3,7 @@ package packaging
 import (
 	"errors"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -10,10 +11,11 @@ import (
 func TestShellcheck(t *testing.T) {
 	scripts, err := filepath.Glob("scripts/*")
 	services, serviceErr := filepath.Glob("openrc/*")
-	if err := errors.Join(err, serviceErr); err != nil || len(scripts) == 0 || len(services) == 0 {
-		t.Fatal(scripts, services, err)
+	hub, hubErr := filepath.Glob("fleet/[os]*/*")
+	if err := errors.Join(err, serviceErr, hubErr); err != nil || len(scripts) == 0 || len(services) == 0 || len(hub) == 0 {
+		t.Fatal(scripts, services, hub, err)
 	}
-	for _, script := range append(append(scripts, services...), "build") {
+	for _, script := range append(slices.Concat(scripts, services, hub), "build") {
 		if out, err := tool(t, "shellcheck", "--shell=sh", script); err != nil {
 			t.Errorf("%s: %v\n%s", script, err, out)
 		}

@@ -89,22 +89,6 @@ func TestUnitsExposure(t *testing.T) {
 	}
 }
 
-// TestHubUnit checks that systemd understands the unit of the hub, which is not in the packages for hosts, and
-// that it may do less than theirs.
-func TestHubUnit(t *testing.T) {
-	text := strings.ReplaceAll(strings.Join(directives(t, "fleet/portmon-hub.service"), "\n"), "/usr/bin/portmon-hub", "/bin/true")
-	path := filepath.Join(t.TempDir(), "portmon-hub.service")
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := tool(t, "systemd-analyze", "verify", "--man=no", path); err != nil || out != "" {
-		t.Errorf("%v\n%s", err, out)
-	}
-	if out, err := tool(t, "systemd-analyze", "security", "--offline=true", "--threshold=15", path); err != nil {
-		t.Errorf("%v: %s", err, out)
-	}
-}
-
 // Both units are one user, so that they can share the state, and live in the same sandbox, but for the internet.
 func TestUnitsSameSandbox(t *testing.T) {
 	sandbox := func(unit string) []string {

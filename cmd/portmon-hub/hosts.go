@@ -112,8 +112,10 @@ func (f *fleet) invite(ctx context.Context, c *config, r record, name string, d 
 
 func hostsCommand(p *cli) *cobra.Command {
 	return &cobra.Command{
-		Use:     "hosts",
-		Short:   "list the hosts of the fleet",
+		Use:   "hosts",
+		Short: "list the hosts of the fleet",
+		Long: `Hosts lists the hosts of the fleet: the standing of each and since when it has
+that, when the running hub heard it last, and why one is in quarantine.`,
 		Example: "  portmon-hub hosts",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

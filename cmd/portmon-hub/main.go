@@ -73,7 +73,13 @@ in this program, or is one that you have.`,
 	return root
 }
 
+// Version overrides the version in the build information, as that of portmon.
+var Version string
+
 func version() string {
+	if Version != "" {
+		return Version
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}
