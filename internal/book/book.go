@@ -204,20 +204,42 @@ func (b *Book) Allows(p netip.Prefix, now Moment) bool {
 // freeWithin removes the rows within prefixes that are allowances, or those that
 // are not.
 func (b *Book) freeWithin(prefixes []netip.Prefix, allowances bool) (freed []netip.Prefix) {
-	var within []nftset.Interval
-	for _, p := range prefixes {
-		if k, ok := keyOf(p); ok {
-			within = append(within, nftset.Prefix(k.prefix()).Interval)
-		}
-	}
-	within = nftset.Merge(within)
-	for k := range b.index {
-		iv := nftset.Prefix(k.prefix()).Interval
-		if around, ok := nftset.Find(within, iv.From); ok && around.Covers(iv) && b.isAllowance(k) == allowances && b.free(k) {
-			freed = append(freed, k.prefix())
+	for r := range b.Within(prefixes...) {
+		if k, _ := keyOf(r.Source); b.isAllowance(k) == allowances && b.free(k) {
+			freed = append(freed, r.Source)
 		}
 	}
 	return freed
+}
+
+// Within yields the rows of some prefixes and of all sources within them, in no
+// order. Rows may be changed and removed meanwhile.
+func (b *Book) Within(prefixes ...netip.Prefix) iter.Seq[Row] {
+	covers := Covering(prefixes...)
+	return func(yield func(Row) bool) {
+		for k, i := range b.index {
+			if covers(k.prefix()) && !yield(b.row(k, i)) {
+				return
+			}
+		}
+	}
+}
+
+// Covering returns a function that reports whether one of some prefixes covers
+// another prefix.
+func Covering(prefixes ...netip.Prefix) func(netip.Prefix) bool {
+	var all []nftset.Interval
+	for _, p := range prefixes {
+		if p.IsValid() {
+			all = append(all, nftset.Prefix(p.Masked()).Interval)
+		}
+	}
+	all = nftset.Merge(all)
+	return func(p netip.Prefix) bool {
+		iv := nftset.Prefix(p).Interval
+		around, ok := nftset.Find(all, iv.From)
+		return ok && around.Covers(iv)
+	}
 }
 
 // remove removes a row without a word in the file.

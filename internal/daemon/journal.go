@@ -75,19 +75,18 @@ func newLogger(w io.Writer, times bool) *slog.Logger {
 }
 
 // news writes a line for each of them, as far as there is room. What concerns
-// the whole table is always written.
+// the whole table, or many sources, is always written.
 func (j *journal) news(news []watch.News, now book.Clock) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for i := range news {
 		n := &news[i]
-		level, always := slog.LevelInfo, true
+		level, always := slog.LevelInfo, n.Count > 0
 		switch n.Kind {
 		case watch.TableGone, watch.Removed, watch.Repaired, watch.Full:
-			level = slog.LevelWarn
+			level, always = slog.LevelWarn, true
 		case watch.Restored:
-		default:
-			always = false
+			always = true
 		}
 		if !j.takeRoom(now.Boot) && !always {
 			j.left[n.Event()]++
@@ -206,10 +205,13 @@ func attrs(n *watch.News, now book.Clock) []slog.Attr {
 	str("country", n.Place.Country)
 	str("asn", n.Place.Number())
 	str("network", n.Place.Network)
-	if n.Kind == watch.Full {
+	number("offences", n.Offences)
+	switch n.Kind {
+	case watch.Full:
 		number("offences", n.Count)
-	} else {
-		number("offences", n.Offences)
+	case watch.Disallowed:
+		number("allowances", n.Count)
+	default:
 		number("bans", n.Count)
 	}
 	switch {

@@ -87,6 +87,10 @@ func TestLines(t *testing.T) {
 			watch.News{Kind: watch.Lifted, Source: prefix("2001:db8::7/128"), Step: 1, Offences: 2},
 			`level=INFO msg=lifted address=2001:db8::7 tier=1 offences=2`,
 		},
+		"unbanned by hand, very many": {
+			watch.News{Kind: watch.Unbanned, Source: prefix("203.0.113.0/24"), Count: 203}, `level=INFO msg="unbanned by hand" address=203.0.113.0/24 bans=203`,
+		},
+		"disallowed by hand, very many": {watch.News{Kind: watch.Disallowed, Count: 101}, `level=INFO msg="disallowed by hand" allowances=101`},
 		"whitelisted": {
 			watch.News{Kind: watch.Whitelisted, Source: prefix("203.0.113.7/32"), Cause: ruleset.CauseOther},
 			`level=INFO msg=whitelisted address=203.0.113.7 cause=other`,

@@ -50,7 +50,8 @@ type Event struct {
 	Forever bool      `json:"forever,omitempty"`
 	// Reason is the comment of a ban by hand.
 	Reason string `json:"reason,omitempty"`
-	// Count is the number of bans, offences or, of [Lost], events concerned.
+	// Count is the number of bans, allowances, offences or, of [Lost], events
+	// concerned.
 	Count int `json:"count,omitempty"`
 	// Wrong is what was wrong with a table that was repaired.
 	Wrong string `json:"wrong,omitempty"`
@@ -85,17 +86,20 @@ var kinds = map[string]struct {
 	severity      int
 	name, ecsType string
 }{
-	"banned":         {3, "source banned", "denied"},
-	"escalated":      {5, "repeat offender banned", "denied"},
-	"banned_by_hand": {3, "source banned by hand", "denied"},
-	"lifted":         {3, "ban lifted", "info"},
-	"whitelisted":    {5, "ban of a whitelisted source lifted", "info"},
-	"restored":       {4, "bans restored", "change"},
-	"table_gone":     {9, "table gone", "deletion"},
-	"repaired":       {7, "table repaired", "change"},
-	"removed":        {6, "table removed", "deletion"},
-	"full":           {8, "no room for bans", "info"},
-	Lost:             {6, "events lost", "info"},
+	"banned":             {3, "source banned", "denied"},
+	"escalated":          {5, "repeat offender banned", "denied"},
+	"banned_by_hand":     {3, "source banned by hand", "denied"},
+	"lifted":             {3, "ban lifted", "info"},
+	"unbanned_by_hand":   {3, "ban lifted by hand", "info"},
+	"allowed_by_hand":    {4, "source allowed by hand", "info"},
+	"disallowed_by_hand": {3, "allowance ended by hand", "info"},
+	"whitelisted":        {5, "ban of a whitelisted source lifted", "info"},
+	"restored":           {4, "bans restored", "change"},
+	"table_gone":         {9, "table gone", "deletion"},
+	"repaired":           {7, "table repaired", "change"},
+	"removed":            {6, "table removed", "deletion"},
+	"full":               {8, "no room for bans", "info"},
+	Lost:                 {6, "events lost", "info"},
 }
 
 // wouldBe begins the names of events in observe mode, in which nothing is

@@ -36,6 +36,9 @@ var kinds = [watch.Kinds]struct {
 	watch.Escalated:   {low, "no_entry", "", ""},
 	watch.ByHand:      {standard, "no_entry_sign", "", ""},
 	watch.Lifted:      {standard, "unlock", "", ""},
+	watch.Unbanned:    {low, "unlock", "", ""},
+	watch.Allowed:     {low, "key", "", ""},
+	watch.Disallowed:  {low, "lock", "", ""},
 	watch.Whitelisted: {standard, "unlock", "", "its ban was lifted"},
 	watch.Restored:    {standard, "recycle", "bans restored", ""},
 	watch.TableGone:   {high, "rotating_light", "table gone", "no source is banned until it returns; bans are kept"},
@@ -60,7 +63,11 @@ type event struct {
 // title returns "203.0.113.7 banned" or "table gone", and "203.0.113.7 would be
 // banned" if that was only observed.
 func (e *event) title() string {
-	return cmp.Or(kinds[e.Kind].title, strings.TrimSpace(text.Prefix(e.Source)+" "+e.Event()))
+	source := text.Prefix(e.Source)
+	if e.Count > 0 {
+		source = text.Join(" in ", text.Plural(e.Count, "source"), source)
+	}
+	return cmp.Or(kinds[e.Kind].title, strings.TrimSpace(source+" "+e.Event()))
 }
 
 // describe says all about an event in one line.
@@ -114,9 +121,9 @@ func (d *digest) add(e event, steps int) {
 	e.Comment, e.What = clean(e.Comment, maxReason), clean(e.What, maxReason)
 	d.total++
 	if e.Observed {
-		d.counts[e.Kind][1]++
+		d.counts[e.Kind][1] += max(e.Count, 1)
 	} else {
-		d.counts[e.Kind][0]++
+		d.counts[e.Kind][0] += max(e.Count, 1)
 	}
 	d.priority = max(d.priority, kinds[e.Kind].priority)
 	if e.Kind == watch.Escalated && e.Step == steps {

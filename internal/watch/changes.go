@@ -185,6 +185,7 @@ func (k *core) tidy(now book.Clock) {
 			}
 		}
 	}
+	k.release(now.Boot)
 	for source, until := range k.drills {
 		if now.Boot > until {
 			delete(k.drills, source)

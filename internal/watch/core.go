@@ -45,6 +45,7 @@ type core struct {
 	toLift    map[netip.Prefix]struct{}    // sources whose bans are to be lifted
 	toEnd     map[netip.Prefix]struct{}    // prefixes whose allowances are to end
 	lifted    map[netip.Prefix]lifting     // sources that others lifted a moment ago
+	held      held                         // news of those whose ban has gone
 	paused    book.Moment                  // until when nothing is to be changed or read; 0: it may be
 	swapped   book.Moment                  // when the table was put back as it was: what was heard before is void
 	netEnds   []book.Moment                // after which the sets of prefixes are to be tidied, in order
@@ -86,7 +87,7 @@ func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book
 		readAt: now.Boot, sweptAt: now.Boot, tally: stats.New(time.Local),
 		toAsk: make(map[netip.Prefix]struct{}), toPut: make(map[netip.Prefix]bool), toLift: make(map[netip.Prefix]struct{}),
 		toEnd:  make(map[netip.Prefix]struct{}),
-		lifted: make(map[netip.Prefix]lifting), recent: make(map[netip.Prefix]book.Moment),
+		lifted: make(map[netip.Prefix]lifting), recent: make(map[netip.Prefix]book.Moment), held: held{news: make(map[netip.Prefix]News)},
 		drills: make(map[netip.Prefix]book.Moment),
 	}
 }
@@ -222,21 +223,21 @@ func (k *core) isAskedAbout(source netip.Prefix) bool {
 }
 
 // lift records that a ban was lifted. The step stays.
-func (k *core) lift(source netip.Prefix) {
+func (k *core) lift(source netip.Prefix, now book.Clock) {
 	if r, _ := k.book.Get(source); r.Banned {
 		k.book.Lift(source)
-		k.publish(News{Kind: Lifted, Source: source, Step: r.Step, Cause: r.Cause, Comment: r.Comment})
+		k.hold(endNews(Lifted, r), now)
 	}
 }
 
 // settleLifted lifts the ban of a source that others have lifted, when the
 // kernel can no longer be asked whether there is another one. A ban that is known
 // to have been made after that stays.
-func (k *core) settleLifted(source netip.Prefix) {
+func (k *core) settleLifted(source netip.Prefix, now book.Clock) {
 	lifted, lately := k.lifted[source]
 	row, _ := k.book.Get(source)
 	if lately && k.isAskedAbout(source) && !(lifted.announced && begin(row) > lifted.at) {
-		k.lift(source)
+		k.lift(source, now)
 	}
 }
 
@@ -262,6 +263,9 @@ func (k *core) onLost(lost nflog.Lost, now book.Clock) {
 func (k *core) publish(n News) {
 	if k.isDrill(n.Source) {
 		return
+	}
+	if before, ok := k.held.take(n.Source); ok && before.Kind == Lifted {
+		k.publish(before) // in their order
 	}
 	n.Comment, n.Observed = book.Reason(n.Cause, n.Comment), k.book.Observes()
 	k.counters.count(&n)
@@ -311,9 +315,15 @@ func (k *core) takeNews(now book.Clock) []News {
 // unbanned records that the user has lifted the bans of prefixes, of each alone or
 // of all sources within it. It returns those that were remembered.
 func (k *core) unbanned(ps []netip.Prefix, alone bool, now book.Clock) (had []netip.Prefix) {
+	gone := ended{kind: Unbanned, of: ps}
+	defer k.publishEnded(&gone)
 	var wide bool
 	for _, p := range ps {
-		if p = p.Masked(); k.book.Free(p) {
+		p = p.Masked()
+		row, _ := k.book.Get(p)
+		gone.addHeld(&k.held, p)
+		if k.book.Free(p) {
+			gone.add(row, now)
 			had = append(had, p)
 		}
 		k.onUnbanned(p, k.toLift, now)
@@ -325,9 +335,13 @@ func (k *core) unbanned(ps []netip.Prefix, alone bool, now book.Clock) (had []ne
 	if k.reading != nil {
 		k.resync(now) // what is being read may be older
 	}
-	for _, p := range k.book.FreeWithin(ps...) {
-		k.onUnbanned(p, k.toLift, now)
-		had = append(had, p)
+	gone.addHeldWithin(&k.held)
+	for row := range k.book.Within(ps...) {
+		if k.book.Free(row.Source) {
+			gone.add(row, now)
+			k.onUnbanned(row.Source, k.toLift, now)
+			had = append(had, row.Source)
+		}
 	}
 	return had
 }
@@ -338,10 +352,17 @@ func (k *core) disallowed(ps []netip.Prefix, now book.Clock) (had []netip.Prefix
 	if k.reading != nil {
 		k.resync(now) // what is being read may be older
 	}
-	had = k.book.Disallow(ps...)
-	for _, p := range had {
-		k.onUnbanned(p, k.toEnd, now)
+	gone := ended{kind: Disallowed, of: ps}
+	gone.addHeldWithin(&k.held)
+	for row := range k.book.Within(ps...) {
+		if row.Allowed {
+			k.book.DisallowAlone(row.Source)
+			gone.add(row, now)
+			k.onUnbanned(row.Source, k.toEnd, now)
+			had = append(had, row.Source)
+		}
 	}
+	k.publishEnded(&gone)
 	return had
 }
 
@@ -399,6 +420,9 @@ func (k *core) idle(now book.Clock) time.Duration {
 	}
 	if k.table.state == present && len(k.netEnds) > 0 {
 		next = min(next, k.netEnds[0].Add(settling))
+	}
+	if len(k.held.order) > 0 {
+		next = min(next, k.held.order[0].until)
 	}
 	if k.changing {
 		return lookEvery // its end will be reported

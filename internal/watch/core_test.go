@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"math"
 	"net/netip"
 	"slices"
 	"testing"
@@ -18,6 +19,7 @@ var pair = []netip.Prefix{netip.MustParsePrefix("198.18.0.0/32"), netip.MustPars
 
 // told returns the kinds of the news since it was asked last.
 func (m *model) told() (kinds []Kind) {
+	m.core.release(math.MaxInt64)
 	for _, n := range m.core.takeNews(m.now) {
 		kinds = append(kinds, n.Kind)
 	}

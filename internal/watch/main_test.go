@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"slices"
@@ -229,6 +230,7 @@ func (w *watcher) quiet() {
 	if err := w.Save(w.t.Context()); err != nil && !errors.Is(err, ErrEnded) {
 		w.t.Fatal(err)
 	}
+	w.call(w.t.Context(), func() { w.core.release(math.MaxInt64); w.dispatch() })
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.told) > 0 {

@@ -31,8 +31,9 @@ type News struct {
 	Forever bool
 	// Comment is what the program that made the ban noted beside it.
 	Comment string
-	// Count is the number of bans that were Restored, or of offences that found
-	// the sets Full.
+	// Count is the number of bans that were Restored, of offences that led to no
+	// ban, or, if it is not 0, of the many bans or allowances that a command has
+	// ended; Source is the prefix of all these then, if it was one.
 	Count int
 	// Observed reports that the table drops nothing: the source would be banned.
 	Observed bool
@@ -49,6 +50,9 @@ const (
 	Escalated               // a source was banned by a higher step of the ladder
 	ByHand                  // another program banned a source, for no offence
 	Lifted                  // another program lifted a ban
+	Unbanned                // a command lifted a ban
+	Allowed                 // a command allowed a prefix
+	Disallowed              // a command ended an allowance
 	Whitelisted             // another program banned a whitelisted or allowed source: it was lifted
 	Restored                // bans that the table lacked were put back
 	TableGone               // another program deleted the table
@@ -59,7 +63,8 @@ const (
 )
 
 var kinds = [...]string{
-	"banned", "escalated", "banned by hand", "lifted", "whitelisted", "restored", "table gone", "repaired", "removed", "full",
+	"banned", "escalated", "banned by hand", "lifted", "unbanned by hand", "allowed by hand", "disallowed by hand", "whitelisted", "restored",
+	"table gone", "repaired", "removed", "full",
 }
 
 // String returns "banned" and the like.

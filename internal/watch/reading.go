@@ -228,7 +228,7 @@ func (k *core) conclude(r *reading, a answer) {
 		switch {
 		case !ok || due == 0:
 		case r.fresh && r.all:
-			k.settleLifted(source)
+			k.settleLifted(source, a.at)
 			k.putLater(source, true)
 		default:
 			k.askAbout(source) // a dump may miss what is there
@@ -314,7 +314,18 @@ func (k *core) onShownAllowance(r *reading, rec *ruleset.Record, before book.Row
 		return
 	}
 	r.see(row.Source, unseenBan)
-	k.learn(row)
+	k.learnAllowance(row, k.counters.Resyncs > 0 && !r.fresh)
+}
+
+// learnAllowance merges an allowance that the kernel has into the book. That of a
+// command is news if it can have been made just now.
+func (k *core) learnAllowance(row book.Row, lately bool) {
+	before, _ := k.book.Get(row.Source)
+	row, _ = k.learn(row)
+	known := before.Allowed && before.Cause == row.Cause && same(before, row)
+	if lately && !known && row.Cause == ruleset.CauseHand {
+		k.publish(banNews(Allowed, row))
+	}
 }
 
 // same reports whether the bans of two rows end at the same moment.
@@ -401,10 +412,11 @@ func (k *core) onStanding(s *standing, now book.Clock) {
 	}
 	if before.Allowed && !slices.Contains(allowed, s.source) {
 		k.book.DisallowAlone(s.source)
+		k.hold(endNews(Disallowed, before), now)
 	}
 	for _, p := range allowed { // the sets of prefixes may have been read before the answer
 		rec := s.Allowed.Record(p)
-		k.learn(book.RowOf(&rec, now.Boot))
+		k.learnAllowance(book.RowOf(&rec, now.Boot), true)
 	}
 	there, covered := false, false // this ban; one that is at least as large
 	longest := make(map[netip.Prefix]ruleset.Record)
@@ -426,7 +438,7 @@ func (k *core) onStanding(s *standing, now book.Clock) {
 		if covered && !lately {
 			k.book.Lift(s.source) // a larger ban has taken its place
 		} else {
-			k.lift(s.source)
+			k.lift(s.source, now)
 		}
 	}
 	for p, rec := range longest {

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"errors"
+	"math"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
@@ -169,6 +170,7 @@ func (w *Watcher) end() error {
 	if todo, ok := w.core.nextChange(now); ok && todo.put != nil {
 		w.onChanged(makeChange(w.editor, todo))
 	}
+	w.core.release(math.MaxInt64)
 	w.publish(w.core.takeNews(now))
 	w.awaitLocated()
 	err := w.core.close(now)

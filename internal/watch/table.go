@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"math"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
@@ -153,7 +154,8 @@ func (k *core) onTableGone(now book.Clock) {
 	if t.state != present {
 		return
 	}
-	k.dropPlans()
+	k.dropPlans(now)
+	k.release(math.MaxInt64)
 	t.handle, t.known, t.since, t.seen, t.wrongSince, t.repairAt = 0, 0, now.Boot, new(look), 0, 0
 	if now.Boot > t.removal {
 		t.state = missing
@@ -171,7 +173,7 @@ func (k *core) onTableGone(now book.Clock) {
 // onTableNew handles a new table, or new sets: they must be read, and what they
 // lack must be put back.
 func (k *core) onTableNew(now book.Clock) {
-	k.dropPlans()
+	k.dropPlans(now)
 	t := &k.table
 	t.state, t.handle, t.known, t.newAt = present, 0, 0, now.Boot
 	t.made = t.made || now.Boot < t.madeBy
@@ -182,12 +184,12 @@ func (k *core) onTableNew(now book.Clock) {
 
 // dropPlans forgets what was to be asked about the previous table, and to be put
 // into it: the book has it all.
-func (k *core) dropPlans() {
+func (k *core) dropPlans(now book.Clock) {
 	if k.reading != nil {
 		k.reading.void = true
 	}
 	for source := range k.lifted {
-		k.settleLifted(source)
+		k.settleLifted(source, now)
 	}
 	k.table.restoring, k.nets, k.netEnds = false, false, nil
 	clear(k.toAsk)

@@ -153,7 +153,7 @@ func (k *core) onForeignLift(e ruleset.Entry, source netip.Prefix, now book.Cloc
 	if !k.lifted[source].announced {
 		k.lifted[source] = lifting{at: now.Boot}
 		if (pending || recent) && e.Role == ruleset.RoleBan {
-			k.lift(source) // if it is put after this, it is unwanted
+			k.lift(source, now) // if it is put after this, it is unwanted
 		}
 	}
 	if _, known := k.book.Get(source); known || k.reading != nil {
@@ -168,7 +168,7 @@ func (k *core) onForeignBan(e ruleset.Entry, source netip.Prefix, climbed book.R
 		k.askAbout(source) // the ban may be one that was lifted
 		return
 	}
-	k.settleLifted(source)
+	k.settleLifted(source, now)
 	before, _ := k.book.Get(source)
 	was := before.BannedAt(now.Boot.Add(slack))
 	_, offence := ruleset.Offence(e.Comment)

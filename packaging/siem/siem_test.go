@@ -51,6 +51,16 @@ var lines = []struct {
 	},
 	{`level=INFO msg="would be banned by hand" address=203.0.113.7 cause=hand`, "109704", []string{"srcip: '203.0.113.7'"}},
 	{`level=INFO msg=lifted address=203.0.113.7 cause=trap tier=1`, "109705", []string{"srcip: '203.0.113.7'"}},
+	{
+		`level=INFO msg="unbanned by hand" address=203.0.113.7 cause=trap tier=1`, "109706",
+		[]string{"action: 'unbanned by hand'", "srcip: '203.0.113.7'"},
+	},
+	{`level=INFO msg="unbanned by hand" bans=65003`, "109706", nil},
+	{
+		`level=INFO msg="allowed by hand" address=2001:db8::7 cause=hand until=2026-02-17T11:04:26Z reason=audit`, "109707",
+		[]string{"action: 'allowed by hand'", "srcip: '2001:db8::7'"},
+	},
+	{`level=INFO msg="disallowed by hand" address=203.0.113.0/24 cause=login`, "109706", []string{"srcip: '203.0.113.0/24'"}},
 	{`level=WARN msg="table gone"`, "109710", nil},
 	{`level=INFO msg=restored bans=240`, "109711", nil},
 	{`level=WARN msg=repaired wrong="rules, set ban4"`, "109711", nil},
