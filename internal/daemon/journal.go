@@ -85,7 +85,7 @@ func (j *journal) news(news []watch.News, now book.Clock) {
 		switch n.Kind {
 		case watch.TableGone, watch.Removed, watch.Repaired, watch.Full:
 			level, always = slog.LevelWarn, true
-		case watch.Restored:
+		case watch.Restored, watch.HeldBack:
 			always = true
 		}
 		if !j.takeRoom(now.Boot) && !always {
@@ -207,7 +207,7 @@ func attrs(n *watch.News, now book.Clock) []slog.Attr {
 	str("network", n.Place.Network)
 	number("offences", n.Offences)
 	switch n.Kind {
-	case watch.Full:
+	case watch.Full, watch.HeldBack:
 		number("offences", n.Count)
 	case watch.Disallowed:
 		number("allowances", n.Count)

@@ -97,6 +97,7 @@ func TestLines(t *testing.T) {
 		},
 		"restored":   {watch.News{Kind: watch.Restored, Count: 40}, `level=INFO msg=restored bans=40`},
 		"full":       {watch.News{Kind: watch.Full, Count: 65536}, `level=WARN msg=full offences=65536`},
+		"held back":  {watch.News{Kind: watch.HeldBack, Count: 5081}, `level=INFO msg="held back" offences=5081`},
 		"repaired":   {watch.News{Kind: watch.Repaired, What: "chain guard, rules"}, `level=WARN msg=repaired wrong="chain guard, rules"`},
 		"table gone": {watch.News{Kind: watch.TableGone}, `level=WARN msg="table gone"`},
 		"removed":    {watch.News{Kind: watch.Removed}, `level=WARN msg=removed`},
@@ -278,6 +279,7 @@ func TestTableIsAlwaysTold(t *testing.T) {
 		watch.Repaired:  `level=WARN msg=repaired`,
 		watch.Restored:  `level=INFO msg=restored`,
 		watch.Full:      `level=WARN msg=full`,
+		watch.HeldBack:  `level=INFO msg="held back"`,
 	} {
 		t.Run(kind.String(), func(t *testing.T) {
 			d := newDesk(t)

@@ -98,6 +98,7 @@ var kinds = map[string]struct {
 	"table_gone":         {9, "table gone", "deletion"},
 	"repaired":           {7, "table repaired", "change"},
 	"removed":            {6, "table removed", "deletion"},
+	"held_back":          {4, "bans held back", "info"},
 	"full":               {8, "no room for bans", "info"},
 	Lost:                 {6, "events lost", "info"},
 }

@@ -47,7 +47,7 @@ func (n *notice) variables() []Variable {
 	}
 	return []Variable{
 		{"PORTMON_EVENT", `"summary", or what happened: "banned", "escalated", "banned by hand", "lifted", ` +
-			`"unbanned by hand", "allowed by hand", "disallowed by hand", "whitelisted", "restored", "table gone", "repaired", "removed" or "full"; in observe mode ` +
+			`"unbanned by hand", "allowed by hand", "disallowed by hand", "whitelisted", "restored", "table gone", "repaired", "removed", "held back" or "full"; in observe mode ` +
 			`"would be banned", "would be escalated" or "would be banned by hand".`, kind},
 		{"PORTMON_TITLE", "One line.", n.title},
 		{"PORTMON_MESSAGE", "One or more lines.", n.message},

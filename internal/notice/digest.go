@@ -44,6 +44,7 @@ var kinds = [watch.Kinds]struct {
 	watch.TableGone:   {high, "rotating_light", "table gone", "no source is banned until it returns; bans are kept"},
 	watch.Repaired:    {standard, "warning", "table repaired", ""},
 	watch.Removed:     {standard, "warning", "table removed", "portmon remove was called, and no source is banned"},
+	watch.HeldBack:    {standard, "ocean", "bans held back", "a flood of new offenders; the packets are dropped all the same"},
 	watch.Full:        {high, "warning", "no room for bans", "a set is full; the packets are dropped all the same"},
 }
 
@@ -74,9 +75,9 @@ func (e *event) title() string {
 func (e *event) describe() string {
 	line, after := e.title(), kinds[e.Kind].text
 	switch e.Kind {
-	case watch.Full:
+	case watch.HeldBack, watch.Full:
 		if e.Observed {
-			after = "a set is full"
+			after, _, _ = strings.Cut(after, ";")
 		}
 		line = text.Plural(e.Count, "offence") + " led to no ban"
 	case watch.Restored:

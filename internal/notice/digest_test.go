@@ -87,6 +87,14 @@ func TestOne(t *testing.T) {
 		{watch.News{Kind: watch.Allowed, Source: four, Until: until}, "203.0.113.7 allowed by hand", "203.0.113.7 allowed by hand for 8h", 2, "key"},
 		{watch.News{Kind: watch.Disallowed, Source: four}, "203.0.113.7 disallowed by hand", "203.0.113.7 disallowed by hand", 2, "lock"},
 		{watch.News{Kind: watch.Full, Count: 7}, "no room for bans", "7 offences" + fullText, 4, "warning"},
+		{
+			watch.News{Kind: watch.HeldBack, Count: 7}, "bans held back",
+			"7 offences led to no ban: a flood of new offenders; the packets are dropped all the same", 3, "ocean",
+		},
+		{
+			observed(watch.News{Kind: watch.HeldBack, Count: 1}), "bans held back",
+			"1 offence led to no ban: a flood of new offenders", 3, "ocean",
+		},
 		{watch.News{Kind: watch.Restored, Count: 1204}, "bans restored", "1204 bans restored", 3, "recycle"},
 		{watch.News{Kind: watch.Restored, Count: 1}, "bans restored", "1 ban restored", 3, "recycle"},
 		{

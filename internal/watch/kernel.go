@@ -186,7 +186,7 @@ func lookAt(c *nftset.Conn, spec ruleset.Spec, before look) (look, error) {
 	if before.adopt && l.sealed {
 		spec.Observe = l.observes
 	}
-	l.full = s.Counters[ruleset.CounterFull].Packets + s.Counters[ruleset.CounterHeldBack].Packets
+	l.full, l.heldBack = s.Counters[ruleset.CounterFull].Packets, s.Counters[ruleset.CounterHeldBack].Packets
 	if l.exists && (l.generation != before.generation || !before.current || before.adopt) {
 		l.current, l.wrong, err = compare(c, spec)
 	}

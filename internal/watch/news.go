@@ -58,13 +58,14 @@ const (
 	TableGone               // another program deleted the table
 	Repaired                // the table was not what it must be, and was put right
 	Removed                 // portmon remove deleted the table
+	HeldBack                // offences led to no ban, because there were too many at a time
 	Full                    // offences led to no ban, because a set had no room
 	Kinds                   // is how many kinds there are
 )
 
 var kinds = [...]string{
 	"banned", "escalated", "banned by hand", "lifted", "unbanned by hand", "allowed by hand", "disallowed by hand", "whitelisted", "restored",
-	"table gone", "repaired", "removed", "full",
+	"table gone", "repaired", "removed", "held back", "full",
 }
 
 // String returns "banned" and the like.

@@ -204,7 +204,8 @@ type look struct {
 	exists     bool
 	current    bool   // it is what it must be
 	wrong      string // what is not
-	full       uint64 // offences that led to no ban, as the table counts them
+	full       uint64 // offences that led to no ban, as a set had no room
+	heldBack   uint64 // those that led to none, as there were too many at a time
 	observes   bool   // it drops nothing
 	sealed     bool   // that is certain
 	adopt      bool   // before the look: that is how it is to be
@@ -241,14 +242,22 @@ func (k *core) onLook(l look, now book.Clock) {
 	case k.book.Observes():
 		k.readSoon(now.Boot) // what it does not hold was only observed
 	}
-	if l.full > before.full && before.generation != 0 {
-		k.publish(News{Kind: Full, Count: int(l.full - before.full)})
+	if before.generation != 0 {
+		k.publishUnbanned(Full, l.full, before.full)
+		k.publishUnbanned(HeldBack, l.heldBack, before.heldBack)
 	}
 	switch {
 	case l.current:
 		t.wrongSince, t.failures = 0, 0
 	case t.wrongSince == 0:
 		t.wrongSince = now.Boot
+	}
+}
+
+// publishUnbanned publishes how many more offences led to no ban.
+func (k *core) publishUnbanned(kind Kind, now, before uint64) {
+	if now > before {
+		k.publish(News{Kind: kind, Count: int(now - before)})
 	}
 }
 

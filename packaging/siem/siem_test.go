@@ -65,6 +65,7 @@ var lines = []struct {
 	{`level=INFO msg=restored bans=240`, "109711", nil},
 	{`level=WARN msg=repaired wrong="rules, set ban4"`, "109711", nil},
 	{`level=WARN msg=full offences=7`, "109712", nil},
+	{`level=INFO msg="held back" offences=5081`, "109713", nil},
 	{`level=INFO msg=watching table="inet portmon"`, "109700", nil},
 }
 
