@@ -95,7 +95,6 @@ func testConsistency(t *testing.T, lasts time.Duration, configs int) {
 	if s.watcher.Load() == nil {
 		s.startWatcher()
 	}
-	s.settle() // what is applied before it listens, it does not hear of
 	s.configure(0)
 	s.must("apply")
 	for range 60 { // in case that the table was removed last

@@ -111,11 +111,12 @@ func Run(ctx context.Context, conf Config, reload <-chan os.Signal) (err error) 
 	if err := d.startCommands(parts); err != nil {
 		return err
 	}
-	d.startPlaces(conf.Config)
+	d.catchUp()
+	d.startPlaces(d.current)
 	defer d.places.Close()
-	d.startNotices(parts, conf.Config)
-	d.startMetrics(parts, conf.Config)
-	d.startFleet(parts, conf.Config)
+	d.startNotices(parts, d.current)
+	d.startMetrics(parts, d.current)
+	d.startFleet(parts, d.current)
 	d.parts.Go(func() { d.reloads(parts, reload) })
 	d.parts.Go(func() { d.followNames(parts) })
 	d.parts.Go(func() { d.followPlaces(parts) })
@@ -147,6 +148,22 @@ func (d *daemon) openWatcher(ctx context.Context) (w *watch.Watcher, err error) 
 			other.Close()
 			return nil, err
 		}
+	}
+}
+
+// catchUp reads the configuration again before the watcher runs: an apply that
+// did not find it listening could not have it reload, and it would undo that.
+func (d *daemon) catchUp() {
+	if !d.reloading.TryLock() {
+		return // one that did is waiting for the watcher to run
+	}
+	defer d.reloading.Unlock()
+	conf, err := d.config.Load()
+	if err == nil && conf.Watch.State == d.current.Watch.State && conf.Spec.LogGroup == d.current.Spec.LogGroup {
+		d.mu.Lock()
+		d.current = conf
+		d.mu.Unlock()
+		d.watcher.Correct(conf.Spec)
 	}
 }
 

@@ -15,8 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/control"
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/nftset"
+	"github.com/portmon/portmon/ruleset"
 )
 
 func (p *process) hangUp() { p.Process.Signal(unix.SIGHUP) }
@@ -159,6 +161,12 @@ func (l *fixture) within(load func() (*config.Config, error), reload <-chan os.S
 	if err != nil {
 		l.T.Fatal(err)
 	}
+	return l.from(conf, load, reload)
+}
+
+// from is within, with the configuration that it begins with.
+func (l *fixture) from(conf *config.Config, load func() (*config.Config, error), reload <-chan os.Signal) (s *systemd, stop func()) {
+	l.T.Helper()
 	s = new(systemd)
 	ctx, cancel := context.WithCancel(l.T.Context())
 	ended := make(chan error, 1)
@@ -181,6 +189,42 @@ func (l *fixture) within(load func() (*config.Config, error), reload <-chan os.S
 	})
 	l.T.Cleanup(stop)
 	return s, stop
+}
+
+// TestApplyWhileStarting applies another configuration after the daemon has read
+// its file, and before it listens to be told.
+func TestApplyWhileStarting(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	stale, err := config.Load(l.file())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.ladder = []string{"1h", "2h"}
+	l.write()
+	l.apply()
+	digest := func() string {
+		s, err := ruleset.Read(l.Conn, stale.Spec.Table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Digest
+	}
+	applied := digest()
+	_, stop := l.from(stale, func() (*config.Config, error) { return config.Load(l.file()) }, nil)
+	lab.Await(t, "the table is what the watcher wants", func() bool {
+		c, err := control.Dial(control.Path(l.state))
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		s, err := c.Status()
+		return err == nil && s.TableCurrent
+	})
+	if got := digest(); got != applied {
+		t.Errorf("the watcher has replaced the table: its digest is %s, want %s", got, applied)
+	}
+	stop()
 }
 
 // TestReloadBeforeReady has a wrong configuration to be read as soon as it
@@ -231,9 +275,12 @@ func TestEndWhileReloading(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	reload, reading, goOn := make(chan os.Signal), make(chan struct{}), make(chan struct{})
+	loads := 0
 	s, stop := l.within(func() (*config.Config, error) {
-		close(reading)
-		<-goOn
+		if loads++; loads > 1 { // the first is before it runs
+			close(reading)
+			<-goOn
+		}
 		return config.Load(l.file())
 	}, reload)
 	reload <- unix.SIGHUP

@@ -96,6 +96,9 @@ func (w *Watcher) Close() {
 	w.beside.Wait()
 }
 
+// Correct replaces the Spec. It must not be called once Run has been.
+func (w *Watcher) Correct(spec ruleset.Spec) { w.config.Spec = spec }
+
 // Run watches until the context ends; the kernel is left as it is. The error is
 // nil then, unless the book could not be written. Run can be called once. Only
 // Spec and Applied of a Config from reload are used.
