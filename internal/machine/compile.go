@@ -3,7 +3,6 @@ package machine
 import (
 	"cmp"
 	"fmt"
-	"math/bits"
 	"slices"
 	"time"
 
@@ -13,11 +12,21 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// compiler compiles one rule.
+// compiler compiles one rule for one class.
 type compiler struct {
 	machines []*Machine
-	rule     *rule
+	class    class
+	source   *source
+	limits   map[limitAt]*limits
+	rule     rule
+	never    bool // no packet of the class gets past what has been compiled
 	reg      registers
+}
+
+// limitAt is where a limit is: that of one rule is the same for all classes.
+type limitAt struct {
+	rule *source
+	at   int
 }
 
 // compile compiles the chains of all machines to one program. It returns the base
@@ -44,13 +53,19 @@ func compile(machines []*Machine) (base []*chain, err error) {
 		}
 	}
 	slices.SortStableFunc(base, func(a, b *chain) int { return int(a.priority) - int(b.priority) })
+	limits := make(map[limitAt]*limits)
 	for _, c := range all {
-		for i := range c.rules {
-			r := &c.rules[i]
-			if err := (&compiler{machines: machines, rule: r}).compile(byName); err != nil {
-				return nil, fmt.Errorf("chain %s: rule %q: %w", c.name, r.first().Text, err)
+		for i := range c.sources {
+			src := &c.sources[i]
+			for n, class := range classes {
+				out := compiler{machines: machines, class: class, source: src, limits: limits}
+				if err := out.compile(byName); err != nil {
+					return nil, fmt.Errorf("chain %s: rule %q: %w", c.name, src.first().Text, err)
+				}
+				if !out.never {
+					c.rules[n] = append(c.rules[n], out.rule)
+				}
 			}
-			r.of = nil
 		}
 	}
 	for _, c := range base {
@@ -69,7 +84,7 @@ func (c *chain) checkDepth(depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("chain %s: more than %d chains lead to each other", c.name, maxDepth)
 	}
-	for _, r := range c.rules {
+	for _, r := range c.rules[anyPacket] {
 		if r.to != nil {
 			if err := r.to.checkDepth(depth + 1); err != nil {
 				return err
@@ -79,13 +94,10 @@ func (c *chain) checkDepth(depth int) error {
 	return nil
 }
 
-// first returns the rule of the first machine that has it.
-func (r *rule) first() *ruleset.Rule { return r.of[bits.TrailingZeros32(uint32(r.lanes))] }
-
 func (c *compiler) compile(chains map[string]*chain) error {
-	out := c.rule
-	out.verdict = expr.VerdictContinue
-	exprs := out.first().Exprs
+	out := &c.rule
+	out.lanes, out.verdict = c.source.lanes, expr.VerdictContinue
+	exprs := c.source.first().Exprs
 	for i, e := range exprs {
 		v, ok := e.(*expr.Verdict)
 		if !ok {
@@ -122,9 +134,9 @@ func (c *compiler) do(s step) {
 func (c *compiler) expression(at int, e expr.Any) error {
 	switch e := e.(type) {
 	case *expr.Meta:
-		return c.load(e.Register)(withoutTest(loadMeta(e)))
+		return c.load(e.Register)(withoutTest(loadMeta(e, c.class)))
 	case *expr.Payload:
-		return c.load(e.DestRegister)(loadPayload(e))
+		return c.load(e.DestRegister)(loadPayload(e, c.class))
 	case *expr.Ct:
 		return c.load(e.Register)(loadCt(e))
 	case *expr.Fib:
@@ -149,17 +161,14 @@ func (c *compiler) expression(at int, e expr.Any) error {
 	case *expr.Limit:
 		return c.limit(at)
 	case *expr.Objref:
-		counters := make([]*ruleset.Counter, len(c.machines))
 		for lane := range c.rule.lanes.each() {
-			if counters[lane] = c.machines[lane].counters[e.Name]; e.Type != unix.NFT_OBJECT_COUNTER || counters[lane] == nil {
+			if e.Type != unix.NFT_OBJECT_COUNTER || c.machines[lane].counters[e.Name] == nil {
 				return fmt.Errorf("there is no counter %q", e.Name)
 			}
 		}
+		counters := c.machines[c.rule.lanes.first()].counters[e.Name].by
 		c.do(func(p *Packet, ls lanes) lanes {
-			for lane := range ls.each() {
-				counters[lane].Packets++
-				counters[lane].Bytes += p.length
-			}
+			counters.add(ls, p.length)
 			return ls
 		})
 		return nil
@@ -167,7 +176,7 @@ func (c *compiler) expression(at int, e expr.Any) error {
 		prefix := string(e.Data)
 		c.do(func(p *Packet, ls lanes) lanes {
 			for lane := range ls.each() {
-				p.host.verdict(lane).Log = prefix
+				p.host.report(lane).Log = prefix
 			}
 			return ls
 		})
@@ -179,22 +188,19 @@ func (c *compiler) expression(at int, e expr.Any) error {
 func withoutTest(l load, err error) (load, step, error) { return l, nil, err }
 
 func (c *compiler) limit(at int) error {
-	limits, tokens := make([]*limit, len(c.machines)), make([]bucket, len(c.machines))
-	for lane := range c.rule.lanes.each() {
-		l, err := newLimit(c.rule.of[lane].Exprs[at].(*expr.Limit))
-		if err != nil {
-			return err
-		}
-		limits[lane], tokens[lane] = l, l.full(0) // it is full at any later time, too
-	}
-	c.do(func(p *Packet, ls lanes) (on lanes) {
-		for lane := range ls.each() {
-			if limits[lane].take(&tokens[lane], p.Now) {
-				on |= 1 << lane
+	all := c.limits[limitAt{c.source, at}]
+	if all == nil {
+		all = new(limits)
+		for lane := range c.rule.lanes.each() {
+			l, err := newLimit(c.source.of[lane].Exprs[at].(*expr.Limit))
+			if err != nil {
+				return err
 			}
+			all.add(lane, l)
 		}
-		return on
-	})
+		c.limits[limitAt{c.source, at}] = all
+	}
+	c.do(func(p *Packet, ls lanes) lanes { return all.take(ls, p.Now) })
 	return nil
 }
 
@@ -221,6 +227,11 @@ func (c *compiler) compare(e *expr.Cmp) error {
 	mask, want := ones(n), wordsAt(e.Data)
 	for i := range l.mask {
 		l.mask[i] &= mask[i]
+	}
+	if l.constant && (e.Op == expr.CmpOpEq || e.Op == expr.CmpOpNeq) {
+		hi, lo := l.read()(nil)
+		c.never = c.never || (words{hi, lo} == want) != (e.Op == expr.CmpOpEq)
+		return nil
 	}
 	read := l.read()
 	order := func(p *Packet) int {
@@ -345,7 +356,7 @@ func (c *compiler) dynset(at int, e *expr.Dynset) error {
 	}
 	how := &adding{make([]time.Duration, len(c.machines)), make([]*limit, len(c.machines)), e.Operation == dynsetUpdate}
 	for lane := range c.rule.lanes.each() {
-		of := c.rule.of[lane].Exprs[at].(*expr.Dynset)
+		of := c.source.of[lane].Exprs[at].(*expr.Dynset)
 		how.timeouts[lane] = cmp.Or(of.Timeout, c.machines[lane].sets[e.SetName].Timeout)
 		for _, inner := range of.Exprs {
 			le, ok := inner.(*expr.Limit)
@@ -370,7 +381,7 @@ func (c *compiler) dynset(at int, e *expr.Dynset) error {
 	if role, _ := ruleset.RoleOf(desc.Name); role.Bans() && e.Operation != dynsetDelete {
 		c.do(func(p *Packet, ls lanes) lanes {
 			for lane := range ls.each() {
-				v := p.host.verdict(lane)
+				v := p.host.report(lane)
 				v.Set, v.Ban = desc.Name, key.words(p).key(desc.Type)
 			}
 			return ls

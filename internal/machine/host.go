@@ -23,10 +23,14 @@ type Host struct {
 	base     []*chain // of all machines, in the order of the kernel
 	all      lanes
 	verdicts []Verdict
-	changed  lanes // the verdicts that the last packet has changed
+	dropped  lanes // the verdicts on the last packet that say so
+	reported lanes // those with more
 	local    map[netip.Addr]bool
+	few      []netip.Addr // local, unless there are too many to look at each
 	services map[Service]bool
 	open     map[portOf]bool
+	asked    Service // where Listens was asked about last, and the answer
+	listens  bool
 	flows    flows
 }
 
@@ -56,20 +60,36 @@ func NewHost(machines ...*Machine) *Host {
 
 // AddAddr gives the host an address. It reports whether there was room.
 func (h *Host) AddAddr(a netip.Addr) bool {
-	if len(h.local) < maxServices {
+	if !h.IsLocal(a) && len(h.local) < maxServices {
 		h.local[a] = true
+		if len(h.local) <= manyAddrs {
+			h.few = append(h.few, a)
+		}
+	}
+	return h.IsLocal(a)
+}
+
+// manyAddrs are more addresses than a host has as a rule. They are found faster
+// in a map.
+const manyAddrs = 8
+
+// IsLocal reports whether an address is one of the host.
+func (h *Host) IsLocal(a netip.Addr) bool {
+	if len(h.local) <= manyAddrs {
+		return slices.Contains(h.few, a)
 	}
 	return h.local[a]
 }
 
-// IsLocal reports whether an address is one of the host.
-func (h *Host) IsLocal(a netip.Addr) bool { return h.local[a] }
-
 // Open makes a program listen on a port of every address, for good.
-func (h *Host) Open(port uint16, proto uint8) { h.open[portOf{port, proto}] = true }
+func (h *Host) Open(port uint16, proto uint8) {
+	h.open[portOf{port, proto}] = true
+	h.asked, h.listens = Service{}, false
+}
 
 // Listen makes a program listen, or stop listening.
 func (h *Host) Listen(s Service, listens bool) {
+	h.asked, h.listens = Service{}, false
 	if !listens {
 		delete(h.services, s)
 	} else if len(h.services) < maxServices {
@@ -79,7 +99,10 @@ func (h *Host) Listen(s Service, listens bool) {
 
 // Listens reports whether a program listens.
 func (h *Host) Listens(s Service) bool {
-	return h.services[s] || h.open[portOf{s.Port(), s.Proto}]
+	if s != h.asked {
+		h.asked, h.listens = s, h.services[s] || h.open[portOf{s.Port(), s.Proto}]
+	}
+	return h.listens
 }
 
 // Learn learns from a packet that the host sends: an answer says whether a
@@ -120,10 +143,10 @@ func (h *Host) hasSocket(p *Packet) bool {
 // are valid until the next packet.
 func (h *Host) Receive(p *Packet) []Verdict {
 	p.host, p.ct = h, noConnection
-	for lane := range h.changed.each() {
-		h.verdicts[lane] = Verdict{}
+	for lane := range h.reported.each() {
+		h.verdicts[lane] = Verdict{Dropped: h.verdicts[lane].Dropped}
 	}
-	h.changed = 0
+	h.reported = 0
 	accepted := h.run(p, h.all, false)
 	if accepted != 0 {
 		p.ct = h.flows.track(p)
@@ -132,15 +155,17 @@ func (h *Host) Receive(p *Packet) []Verdict {
 	if accepted.has(0) {
 		h.confirm(p)
 	}
-	for lane := range (h.all &^ accepted).each() {
-		h.verdict(lane).Dropped = true
+	dropped := h.all &^ accepted
+	for lane := range (dropped ^ h.dropped).each() {
+		h.verdicts[lane].Dropped = dropped.has(lane)
 	}
+	h.dropped = dropped
 	return h.verdicts
 }
 
-// verdict returns the verdict of a machine, to be changed.
-func (h *Host) verdict(lane int) *Verdict {
-	h.changed |= 1 << lane
+// report returns the verdict of a machine, to be added to.
+func (h *Host) report(lane int) *Verdict {
+	h.reported |= 1 << lane
 	return &h.verdicts[lane]
 }
 

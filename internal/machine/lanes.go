@@ -21,6 +21,8 @@ const maxMachines = 32
 
 func (ls lanes) has(lane int) bool { return ls&(1<<lane) != 0 }
 
+func (ls lanes) first() int { return bits.TrailingZeros32(uint32(ls)) }
+
 // when returns the lanes, or none.
 func (ls lanes) when(ok bool) lanes {
 	if ok {
@@ -42,30 +44,40 @@ func (ls lanes) each() iter.Seq[int] {
 // step is a part of a rule. It returns the lanes in which the rule goes on.
 type step func(p *Packet, ls lanes) lanes
 
-// rule is a rule of some machines, which differ at most in its limits and
-// timeouts.
+// rule is a rule of some machines, compiled for a class.
 type rule struct {
 	lanes   lanes
-	shape   string
-	of      []*ruleset.Rule // by lane, until it is compiled
 	steps   []step
 	verdict expr.VerdictKind
 	to      *chain
 }
+
+// source is a rule of some machines, which differ at most in its limits and
+// timeouts.
+type source struct {
+	lanes lanes
+	shape string
+	of    []*ruleset.Rule // by lane
+}
+
+// first returns the rule of the first machine that has it.
+func (s *source) first() *ruleset.Rule { return s.of[s.lanes.first()] }
 
 // chain is the chain of one name of all machines: the rules of each are in their
 // order.
 type chain struct {
 	name     string
 	priority int32 // of a base chain
-	rules    []rule
+	sources  []source
+	rules    [len(classes)][]rule
 }
 
 // run takes a packet through a chain, in some lanes. In those that it returns
 // there is a verdict; the others have come to the end.
 func (c *chain) run(p *Packet, ls lanes) (accepted, dropped lanes) {
-	for i := range c.rules {
-		r := &c.rules[i]
+	rules := c.rules[p.class]
+	for i := range rules {
+		r := &rules[i]
 		matched := ls & r.lanes
 		for _, s := range r.steps {
 			if matched == 0 {
@@ -103,13 +115,13 @@ func (c *chain) merge(m *Machine, lane int, rules []ruleset.Rule) {
 	at := 0
 	for i := range rules {
 		shape := m.shape(&rules[i])
-		if n := slices.IndexFunc(c.rules[at:], func(r rule) bool { return r.shape == shape }); n >= 0 {
+		if n := slices.IndexFunc(c.sources[at:], func(s source) bool { return s.shape == shape }); n >= 0 {
 			at += n
 		} else {
-			c.rules = slices.Insert(c.rules, at, rule{shape: shape, of: make([]*ruleset.Rule, maxMachines)})
+			c.sources = slices.Insert(c.sources, at, source{shape: shape, of: make([]*ruleset.Rule, maxMachines)})
 		}
-		c.rules[at].lanes |= 1 << lane
-		c.rules[at].of[lane] = &rules[i]
+		c.sources[at].lanes |= 1 << lane
+		c.sources[at].of[lane] = &rules[i]
 		at++
 	}
 }
@@ -172,6 +184,14 @@ func share(machines []*Machine) {
 		}
 		newStore(short...)
 		newStore(long...)
+	}
+	for lane, m := range machines {
+		for name, c := range m.counters {
+			if i := slices.IndexFunc(machines, func(o *Machine) bool { return o.counters[name] != nil }); i < lane {
+				c.by = machines[i].counters[name].by
+			}
+			c.lane = lane
+		}
 	}
 }
 

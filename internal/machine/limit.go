@@ -45,3 +45,44 @@ func (l *limit) take(b *bucket, now int64) bool {
 	*b = bucket(now - tokens + l.cost)
 	return !l.over
 }
+
+// limits are the limits of one rule in several machines. Those that are alike
+// and were asked of the same packets have the same tokens, in one group.
+type limits struct{ groups []limitGroup }
+
+type limitGroup struct {
+	lanes  lanes
+	limit  limit
+	tokens bucket
+}
+
+func (ls *limits) add(lane int, l *limit) {
+	for i := range ls.groups {
+		if g := &ls.groups[i]; g.limit == *l {
+			g.lanes |= 1 << lane
+			return
+		}
+	}
+	ls.groups = append(ls.groups, limitGroup{1 << lane, *l, l.full(0)}) // it is full at any later time, too
+}
+
+// take takes what a packet costs in some lanes, and returns those in which the
+// rule goes on.
+func (ls *limits) take(of lanes, now int64) (on lanes) {
+	for i := range ls.groups {
+		g := &ls.groups[i]
+		asked := g.lanes & of
+		if asked == 0 {
+			continue
+		}
+		if rest := g.lanes &^ asked; rest != 0 {
+			g.lanes = asked
+			ls.groups = append(ls.groups, limitGroup{rest, g.limit, g.tokens})
+			g = &ls.groups[i]
+		}
+		if g.limit.take(&g.tokens, now) {
+			on |= asked
+		}
+	}
+	return on
+}

@@ -20,6 +20,9 @@ type load struct {
 	length int   // in bytes; 0 if nothing was loaded
 	mask   words
 	number bool // it is in host byte order, and can only be compared for equality
+	// constant says that it is the same for all packets of the class: the value
+	// does not ask for one.
+	constant bool
 }
 
 // field is a part of a header.
@@ -60,13 +63,20 @@ func native(v uint32) uint64 {
 
 var errUnknown = errors.New("it is used in an unknown way")
 
-// loadMeta returns what a meta expression loads.
-func loadMeta(e *expr.Meta) (load, error) {
+// loadMeta returns what a meta expression loads from packets of a class.
+func loadMeta(e *expr.Meta, known class) (load, error) {
 	if e.SourceRegister {
 		return load{}, errUnknown
 	}
 	byteOf := func(f func(p *Packet) uint8) load {
 		return load{value: func(p *Packet) (uint64, uint64) { return uint64(f(p)) << 56, 0 }, length: 1}
+	}
+	switch {
+	case known == class{}:
+	case e.Key == expr.MetaKeyNFPROTO:
+		return constantByte(known.family), nil
+	case e.Key == expr.MetaKeyL4PROTO:
+		return constantByte(known.proto), nil
 	}
 	switch e.Key {
 	case expr.MetaKeyNFPROTO:
@@ -89,13 +99,18 @@ func loadMeta(e *expr.Meta) (load, error) {
 	return load{}, errUnknown
 }
 
+func constantByte(v uint8) load {
+	return load{length: 1, constant: true, value: func(*Packet) (uint64, uint64) { return uint64(v) << 56, 0 }}
+}
+
 func numberOf(f func(p *Packet) uint32) load {
 	return load{number: true, length: 4, value: func(p *Packet) (uint64, uint64) { return native(f(p)), 0 }}
 }
 
 // loadPayload returns what a payload expression loads, and a test whether the
-// header is long enough; nil if it always is. The rule ends if the test fails.
-func loadPayload(e *expr.Payload) (l load, enough step, err error) {
+// header is long enough; nil if it is in all packets of a class. The rule ends if
+// the test fails.
+func loadPayload(e *expr.Payload, known class) (l load, enough step, err error) {
 	f := field{e.Base == expr.PayloadBaseTransportHeader, int(e.Offset)}
 	if e.OperationType != expr.PayloadLoad || !f.transport && e.Base != expr.PayloadBaseNetworkHeader ||
 		e.Len == 0 || e.Len > 16 || e.Offset > 255 {
@@ -103,7 +118,7 @@ func loadPayload(e *expr.Payload) (l load, enough step, err error) {
 	}
 	l = load{field: f, length: int(e.Len)}
 	end := f.at + l.length
-	if f.transport || end > 20 { // which both families have
+	if f.transport && end > known.header || !f.transport && end > 20 && (known.family != unix.NFPROTO_IPV6 || end > 40) {
 		enough = func(p *Packet, ls lanes) lanes { return ls.when(len(f.header(p)) >= end) }
 	}
 	l.value = func(p *Packet) (uint64, uint64) {

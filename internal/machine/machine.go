@@ -13,7 +13,7 @@ type Machine struct {
 	chains   []ruleset.Chain
 	sets     map[string]*Set
 	names    []string // of the sets, in the order of the table
-	counters map[string]*ruleset.Counter
+	counters map[string]*counter
 }
 
 // Set is a set of a machine.
@@ -25,9 +25,9 @@ type Set struct {
 // New returns a machine for a table. Its sets hold only the elements that the
 // configuration has.
 func New(t *ruleset.Table) (*Machine, error) {
-	m := &Machine{chains: t.Chains, sets: make(map[string]*Set), counters: make(map[string]*ruleset.Counter)}
+	m := &Machine{chains: t.Chains, sets: make(map[string]*Set), counters: make(map[string]*counter)}
 	for _, name := range t.Counters {
-		m.counters[name] = new(ruleset.Counter)
+		m.counters[name] = &counter{by: new(counters)}
 	}
 	for i := range t.Sets {
 		s := &t.Sets[i]
@@ -60,7 +60,7 @@ func (m *Machine) Add(name string, el nftset.Element, now int64) error {
 // Counter returns what a counter of the table has counted.
 func (m *Machine) Counter(name string) ruleset.Counter {
 	if c := m.counters[name]; c != nil {
-		return *c
+		return c.by.get(c.lane)
 	}
 	return ruleset.Counter{}
 }

@@ -17,6 +17,7 @@ type Packet struct {
 	Proto    uint8 // 255 if there is no complete transport header
 
 	family    uint8  // NFPROTO_IPV4 or NFPROTO_IPV6
+	class     uint8  // of classes
 	net       []byte // from the network header on
 	transport []byte // from the transport header on
 	length    uint64 // of the whole packet, including what was not captured
@@ -105,6 +106,28 @@ func (p *Packet) setLength(length, header int, b []byte) {
 	p.length = uint64(length)
 	b = b[:min(len(b), length)]
 	p.net, p.transport = b, b[min(len(b), header):]
+	p.class = anyPacket
+	for i, c := range classes {
+		if c.family == p.family && c.proto == p.Proto && len(p.transport) >= c.header {
+			p.class = uint8(i)
+		}
+	}
+}
+
+// class is what is known of a packet before any rule is asked: the rules are
+// compiled for each class, without the tests of which that is the result.
+type class struct {
+	family, proto uint8
+	header        int // of the transport header, at least so many bytes are there
+}
+
+// anyPacket is the class of packets of which nothing is known.
+const anyPacket = 0
+
+var classes = [...]class{
+	anyPacket: {},
+	{unix.NFPROTO_IPV4, unix.IPPROTO_TCP, 20}, {unix.NFPROTO_IPV6, unix.IPPROTO_TCP, 20},
+	{unix.NFPROTO_IPV4, unix.IPPROTO_UDP, 8}, {unix.NFPROTO_IPV6, unix.IPPROTO_UDP, 8},
 }
 
 // ports returns the source and destination port of TCP and UDP.

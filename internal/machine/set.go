@@ -131,7 +131,12 @@ func (iv *interval) has(word uint64, now int64) bool {
 const fewIntervals = 12
 
 func (s *intervals) contains(w words, now int64) bool {
-	if len(s.list) == 0 {
+	if len(s.list) <= fewIntervals {
+		for i, from := range s.from {
+			if iv := &s.list[i]; from <= w[0] && w[0] <= iv.to[0] && iv.from.compare(w) <= 0 && iv.to.compare(w) >= 0 {
+				return iv.expires > now
+			}
+		}
 		return false
 	}
 	i, ok := s.find(w)

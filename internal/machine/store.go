@@ -50,7 +50,10 @@ func newStore[K oneOf](sets ...*hash[K]) {
 
 // find returns the beginning of the row of a key.
 func (st *store[K]) find(k K) (row int, ok bool) {
-	if k == st.last {
+	switch {
+	case len(st.rows) == 0:
+		return 0, false
+	case k == st.last:
 		return st.lastRow, st.found
 	}
 	at, ok := st.rows[k]
