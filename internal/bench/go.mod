@@ -5,6 +5,7 @@ go 1.25.0
 replace github.com/portmon/portmon => ../..
 
 require (
+	github.com/gopacket/gopacket v1.7.7
 	github.com/portmon/portmon v0.0.0
 	github.com/prometheus/procfs v0.22.0
 	golang.org/x/sys v0.47.0
@@ -13,7 +14,6 @@ require (
 require (
 	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/google/nftables v0.3.0 // indirect
-	github.com/gopacket/gopacket v1.7.7 // indirect
 	github.com/klauspost/compress v1.19.1 // indirect
 	github.com/mdlayher/netlink v1.11.2 // indirect
 	github.com/mdlayher/socket v0.6.0 // indirect

@@ -9,17 +9,26 @@ import (
 // row for each key, with a lane for each set, so that a key is looked up once
 // for all.
 type store[K oneOf] struct {
-	sets    []*hash[K] // by lane, nil if the machine has none of that name
-	rows    map[K]int32
-	expires []int64  // when the element of a lane expires
-	tokens  []bucket // of the limits that elements have
-	free    []int32
-	queues  []*queue[K] // one for each timeout
+	sets   []*hash[K] // by lane, nil if the machine has none of that name
+	rows   map[K]int32
+	used   int32 // rows that have been given a key
+	chunks []chunk
+	free   []int32
+	queues []*queue[K] // one for each timeout
 
 	last    K // the key that was looked up last, and the result
-	lastRow int
+	lastRow int32
 	found   bool
 }
+
+// chunk holds some rows, so that those of before stay where they are as a store
+// grows: to copy them takes time, and twice the memory.
+type chunk struct {
+	expires []int64  // when the element of a lane expires
+	tokens  []bucket // of the limits that elements have, nil if none has
+}
+
+const rowsOfChunk = 1 << 10
 
 const absent = -1 << 63
 
@@ -48,22 +57,21 @@ func newStore[K oneOf](sets ...*hash[K]) {
 	}
 }
 
-// find returns the beginning of the row of a key.
-func (st *store[K]) find(k K) (row int, ok bool) {
+// find returns the row of a key.
+func (st *store[K]) find(k K) (row int32, ok bool) {
 	switch {
 	case len(st.rows) == 0:
 		return 0, false
 	case k == st.last:
 		return st.lastRow, st.found
 	}
-	at, ok := st.rows[k]
-	st.last, st.lastRow, st.found = k, int(at), ok
-	return int(at), ok
+	row, ok = st.rows[k]
+	st.last, st.lastRow, st.found = k, row, ok
+	return row, ok
 }
 
-// row returns the beginning of the row of a key, which it makes if there is
-// none.
-func (st *store[K]) row(k K) int {
+// row returns the row of a key, which it makes if there is none.
+func (st *store[K]) row(k K) int32 {
 	if row, ok := st.find(k); ok {
 		return row
 	}
@@ -71,14 +79,25 @@ func (st *store[K]) row(k K) int {
 	if n := len(st.free); n > 0 {
 		row, st.free = st.free[n-1], st.free[:n-1]
 	} else {
-		row = int32(len(st.expires))
-		for range st.sets {
-			st.expires = append(st.expires, absent)
+		row = st.used
+		st.used++
+		if row%rowsOfChunk == 0 {
+			all := make([]int64, rowsOfChunk*len(st.sets))
+			for i := range all {
+				all[i] = absent
+			}
+			st.chunks = append(st.chunks, chunk{expires: all})
 		}
 	}
 	st.rows[k] = row
-	st.last, st.lastRow, st.found = k, int(row), true
-	return int(row)
+	st.last, st.lastRow, st.found = k, row, true
+	return row
+}
+
+// lanes returns when the elements of a row expire.
+func (st *store[K]) lanes(row int32) []int64 {
+	n := len(st.sets)
+	return st.chunks[row/rowsOfChunk].expires[int(row%rowsOfChunk)*n:][:n]
 }
 
 // living returns the lanes in which there is an element.
@@ -87,7 +106,7 @@ func (st *store[K]) living(k K, now int64) (ls lanes) {
 	if !ok {
 		return 0
 	}
-	for lane, at := range st.expires[row:][:len(st.sets)] {
+	for lane, at := range st.lanes(row) {
 		if at > now {
 			ls |= 1 << lane
 		}
@@ -119,21 +138,24 @@ func (st *store[K]) put(k K, now int64, ls lanes, how *adding) (on lanes) {
 		}
 	}
 	row := st.row(k)
+	expires := st.lanes(row)
 	for lane := range ls.each() {
-		at, s, l := row+lane, st.sets[lane], how.limits[lane]
+		at, s, l := &expires[lane], st.sets[lane], how.limits[lane]
 		if !have.has(lane) {
-			if st.expires[at] == absent {
+			if *at == absent {
 				s.count++
 			}
 			s.peak = max(s.peak, s.count)
 			if l != nil {
-				*st.bucket(at) = l.full(now)
+				*st.bucket(row, lane) = l.full(now)
 			}
 		}
-		if !have.has(lane) || how.renew && st.expires[at] != forever {
-			st.set(k, row, lane, now, how.timeouts[lane])
+		if !have.has(lane) || how.renew && *at != forever {
+			if *at = expiry(now, how.timeouts[lane]); *at != forever {
+				st.push(k, lane, *at, how.timeouts[lane])
+			}
 		}
-		if l == nil || l.take(st.bucket(at), now) {
+		if l == nil || l.take(st.bucket(row, lane), now) {
 			on |= 1 << lane
 		}
 	}
@@ -141,20 +163,12 @@ func (st *store[K]) put(k K, now int64, ls lanes, how *adding) (on lanes) {
 }
 
 // bucket returns the tokens of the limit of an element.
-func (st *store[K]) bucket(at int) *bucket {
-	if n := len(st.expires) - len(st.tokens); n > 0 {
-		st.tokens = append(st.tokens, make([]bucket, n)...)
+func (st *store[K]) bucket(row int32, lane int) *bucket {
+	c := &st.chunks[row/rowsOfChunk]
+	if c.tokens == nil {
+		c.tokens = make([]bucket, len(c.expires))
 	}
-	return &st.tokens[at]
-}
-
-// set sets the time at which an element expires.
-func (st *store[K]) set(k K, row, lane int, now int64, timeout time.Duration) {
-	at := expiry(now, timeout)
-	st.expires[row+lane] = at
-	if at != forever {
-		st.push(k, lane, at, timeout)
-	}
+	return &c.tokens[int(row%rowsOfChunk)*len(st.sets)+lane]
 }
 
 func (st *store[K]) push(k K, lane int, at int64, timeout time.Duration) {
@@ -183,19 +197,20 @@ func (st *store[K]) delete(k K, ls lanes) {
 	}
 }
 
-func (st *store[K]) remove(k K, row, lane int) {
-	if st.expires[row+lane] == absent {
+func (st *store[K]) remove(k K, row int32, lane int) {
+	expires := st.lanes(row)
+	if expires[lane] == absent {
 		return
 	}
-	st.expires[row+lane] = absent
+	expires[lane] = absent
 	st.sets[lane].count--
-	for _, at := range st.expires[row:][:len(st.sets)] {
+	for _, at := range expires {
 		if at != absent {
 			return
 		}
 	}
 	delete(st.rows, k)
-	st.free = append(st.free, int32(row))
+	st.free = append(st.free, row)
 	if k == st.last {
 		st.found = false
 	}
@@ -216,8 +231,8 @@ func (st *store[K]) collect(now int64) {
 func (st *store[K]) expire(e expiring[K]) {
 	row, ok := st.rows[e.key]
 	for lane := range st.sets {
-		if ok && e.lanes.has(lane) && st.expires[int(row)+lane] == e.at {
-			st.remove(e.key, int(row), lane)
+		if ok && e.lanes.has(lane) && st.lanes(row)[lane] == e.at {
+			st.remove(e.key, row, lane)
 		}
 	}
 }
@@ -229,7 +244,7 @@ func (st *store[K]) tidy(q *queue[K]) {
 		row, ok := st.rows[e.key]
 		counts := false
 		for lane := range st.sets {
-			counts = counts || ok && e.lanes.has(lane) && st.expires[int(row)+lane] == e.at
+			counts = counts || ok && e.lanes.has(lane) && st.lanes(row)[lane] == e.at
 		}
 		if counts {
 			kept = append(kept, e)
