@@ -35,7 +35,7 @@ func BenchmarkReplay(b *testing.B) {
 	}
 	for work, next := range map[string]func() netnstest.Packet{
 		"forged SYNs to a trap":                   func() netnstest.Packet { return forged4(23) },
-		"forged SYNs to all ports":             func() netnstest.Packet { return forged4(uint16(1 + random.Uint32N(65535))) },
+		"forged SYNs to all ports":                func() netnstest.Packet { return forged4(uint16(1 + random.Uint32N(65535))) },
 		"forged SYNs to traps and ports, by IPv6": func() netnstest.Packet { return forged6(uint16(22 + random.Uint32N(2))) },
 		"full segments": func() netnstest.Packet {
 			p := knock(netip.AddrFrom4([4]byte{16, 0, 0, byte(random.Uint32())}), netip.MustParseAddr("192.0.2.2"), 443, random)

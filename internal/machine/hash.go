@@ -56,7 +56,7 @@ func (s *hash[K]) add(el nftset.Element, now int64) error {
 func (s *hash[K]) elements(now int64) iter.Seq[nftset.Element] {
 	return func(yield func(nftset.Element) bool) {
 		for k, row := range s.store.rows {
-			expires := s.store.lanes(row)[s.lane]
+			expires := s.store.expires(row)[s.store.column[s.lane]]
 			if expires <= now {
 				continue
 			}

@@ -6,10 +6,12 @@ import (
 )
 
 // store holds the elements of the sets of the same name in several machines: a
-// row for each key, with a lane for each set, so that a key is looked up once
+// row for each key, with a column for each set, so that a key is looked up once
 // for all.
 type store[K oneOf] struct {
-	sets   []*hash[K] // by lane, nil if the machine has none of that name
+	sets   []*hash[K]         // by column
+	lanes  []lanes            // of each column, one
+	column [maxMachines]uint8 // by lane
 	rows   map[K]int32
 	used   int32 // rows that have been given a key
 	chunks []chunk
@@ -24,7 +26,7 @@ type store[K oneOf] struct {
 // chunk holds some rows, so that those of before stay where they are as a store
 // grows: to copy them takes time, and twice the memory.
 type chunk struct {
-	expires []int64  // when the element of a lane expires
+	expires []int64  // when the elements expire
 	tokens  []bucket // of the limits that elements have, nil if none has
 }
 
@@ -47,12 +49,14 @@ type expiring[K oneOf] struct {
 	lanes lanes
 }
 
-// newStore gives sets a store. They are empty.
+// newStore gives sets, by lane, a store. They are empty, or nil where a machine
+// has none of that name.
 func newStore[K oneOf](sets ...*hash[K]) {
-	st := &store[K]{sets: sets, rows: make(map[K]int32)}
+	st := &store[K]{rows: make(map[K]int32)}
 	for lane, s := range sets {
 		if s != nil {
-			s.store, s.lane = st, lane
+			s.store, s.lane, st.column[lane] = st, lane, uint8(len(st.sets))
+			st.sets, st.lanes = append(st.sets, s), append(st.lanes, 1<<lane)
 		}
 	}
 }
@@ -94,8 +98,8 @@ func (st *store[K]) row(k K) int32 {
 	return row
 }
 
-// lanes returns when the elements of a row expire.
-func (st *store[K]) lanes(row int32) []int64 {
+// expires returns when the elements of a row expire, by column.
+func (st *store[K]) expires(row int32) []int64 {
 	n := len(st.sets)
 	return st.chunks[row/rowsOfChunk].expires[int(row%rowsOfChunk)*n:][:n]
 }
@@ -106,9 +110,9 @@ func (st *store[K]) living(k K, now int64) (ls lanes) {
 	if !ok {
 		return 0
 	}
-	for lane, at := range st.lanes(row) {
+	for i, at := range st.expires(row) {
 		if at > now {
-			ls |= 1 << lane
+			ls |= st.lanes[i]
 		}
 	}
 	return ls
@@ -129,7 +133,7 @@ func (st *store[K]) put(k K, now int64, ls lanes, how *adding) (on lanes) {
 	if have != ls {
 		st.collect(now)
 		for lane := range (ls &^ have).each() {
-			if s := st.sets[lane]; s.count >= s.size {
+			if s := st.sets[st.column[lane]]; s.count >= s.size {
 				ls &^= 1 << lane
 			}
 		}
@@ -138,16 +142,17 @@ func (st *store[K]) put(k K, now int64, ls lanes, how *adding) (on lanes) {
 		}
 	}
 	row := st.row(k)
-	expires := st.lanes(row)
+	expires := st.expires(row)
 	for lane := range ls.each() {
-		at, s, l := &expires[lane], st.sets[lane], how.limits[lane]
+		column, l := st.column[lane], how.limits[lane]
+		at, s := &expires[column], st.sets[column]
 		if !have.has(lane) {
 			if *at == absent {
 				s.count++
 			}
 			s.peak = max(s.peak, s.count)
 			if l != nil {
-				*st.bucket(row, lane) = l.full(now)
+				*st.bucket(row, column) = l.full(now)
 			}
 		}
 		if !have.has(lane) || how.renew && *at != forever {
@@ -155,7 +160,7 @@ func (st *store[K]) put(k K, now int64, ls lanes, how *adding) (on lanes) {
 				st.push(k, lane, *at, how.timeouts[lane])
 			}
 		}
-		if l == nil || l.take(st.bucket(row, lane), now) {
+		if l == nil || l.take(st.bucket(row, column), now) {
 			on |= 1 << lane
 		}
 	}
@@ -163,12 +168,12 @@ func (st *store[K]) put(k K, now int64, ls lanes, how *adding) (on lanes) {
 }
 
 // bucket returns the tokens of the limit of an element.
-func (st *store[K]) bucket(row int32, lane int) *bucket {
+func (st *store[K]) bucket(row int32, column uint8) *bucket {
 	c := &st.chunks[row/rowsOfChunk]
 	if c.tokens == nil {
 		c.tokens = make([]bucket, len(c.expires))
 	}
-	return &c.tokens[int(row%rowsOfChunk)*len(st.sets)+lane]
+	return &c.tokens[int(row%rowsOfChunk)*len(st.sets)+int(column)]
 }
 
 func (st *store[K]) push(k K, lane int, at int64, timeout time.Duration) {
@@ -192,18 +197,18 @@ func (st *store[K]) push(k K, lane int, at int64, timeout time.Duration) {
 func (st *store[K]) delete(k K, ls lanes) {
 	if row, ok := st.find(k); ok {
 		for lane := range ls.each() {
-			st.remove(k, row, lane)
+			st.remove(k, row, st.column[lane])
 		}
 	}
 }
 
-func (st *store[K]) remove(k K, row int32, lane int) {
-	expires := st.lanes(row)
-	if expires[lane] == absent {
+func (st *store[K]) remove(k K, row int32, column uint8) {
+	expires := st.expires(row)
+	if expires[column] == absent {
 		return
 	}
-	expires[lane] = absent
-	st.sets[lane].count--
+	expires[column] = absent
+	st.sets[column].count--
 	for _, at := range expires {
 		if at != absent {
 			return
@@ -230,9 +235,9 @@ func (st *store[K]) collect(now int64) {
 
 func (st *store[K]) expire(e expiring[K]) {
 	row, ok := st.rows[e.key]
-	for lane := range st.sets {
-		if ok && e.lanes.has(lane) && st.lanes(row)[lane] == e.at {
-			st.remove(e.key, row, lane)
+	for i, lane := range st.lanes {
+		if ok && e.lanes&lane != 0 && st.expires(row)[i] == e.at {
+			st.remove(e.key, row, uint8(i))
 		}
 	}
 }
@@ -243,8 +248,8 @@ func (st *store[K]) tidy(q *queue[K]) {
 	for _, e := range q.all[q.next:] {
 		row, ok := st.rows[e.key]
 		counts := false
-		for lane := range st.sets {
-			counts = counts || ok && e.lanes.has(lane) && st.lanes(row)[lane] == e.at
+		for i, lane := range st.lanes {
+			counts = counts || ok && e.lanes&lane != 0 && st.expires(row)[i] == e.at
 		}
 		if counts {
 			kept = append(kept, e)
