@@ -64,6 +64,9 @@ bench: build ## measure beside nft into bench.txt and print medians (needs root,
 	@$(GO) test -C internal/bench -count 1 -timeout 0 -run '^$$' -bench . -benchtime 1x . $(BENCHFLAGS) >bench.txt || { cat bench.txt; exit 1; }
 	$(BENCHSTAT) -ignore .config -filter '/by:/.+/' -table .name -row /work -col /by bench.txt
 
+bench-fleet: ## measure a hub with 500 hosts, and print what docs/fleet.md says (needs root; four minutes)
+	$(GO) test -C cmd/portmon-hub -count 1 -timeout 15m -run '^$$' -bench '^BenchmarkFleet$$' -benchtime 1x .
+
 deb: ## build dist/*.deb for amd64 and arm64
 	@packaging/build deb amd64 arm64
 
@@ -94,5 +97,5 @@ demo: ## what README.md shows, played in namespaces: a trap, a scan, a bystander
 clean: ## remove what build made
 	rm -rf portmon portmon-hub dist
 
-.PHONY: help build build-hub test test-modules race lint lint-face fuzz check test-unprivileged bench deb rpm apk tar release lint-deb test-vm demo clean
+.PHONY: help build build-hub test test-modules race lint lint-face fuzz check test-unprivileged bench bench-fleet deb rpm apk tar release lint-deb test-vm demo clean
 .DEFAULT_GOAL := help

@@ -96,7 +96,7 @@ func (h *hub) run(ctx context.Context, ready func()) error {
 	h.ready = true
 	h.reconcile()
 
-	hellos, joins := make(chan *nats.Msg, 1<<14), make(chan *nats.Msg, 64)
+	hellos, joins := make(chan *nats.Msg, 1<<14), make(chan *nats.Msg, 1<<14)
 	asked := make(chan *nats.Msg, 16)
 	for subject, ch := range map[string]chan *nats.Msg{wire.HelloPrefix + "*": hellos, wire.JoinPrefix + "*": joins, askSubject: asked} {
 		queue := "" // each hub wants to know who is there

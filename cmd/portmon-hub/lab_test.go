@@ -24,17 +24,22 @@ import (
 
 // TestMain is the program itself if a test runs this binary as such.
 func TestMain(m *testing.M) {
-	if os.Getenv("PORTMON_HUB_TEST") != "" {
+	switch os.Getenv("PORTMON_HUB_TEST") {
+	case "1":
 		main()
+	case "lights":
+		runLights()
+		return
 	}
 	os.Exit(m.Run())
 }
 
+// patience is how long to wait for what must be, on a busy machine too.
 const patience = time.Minute
 
 // lab is a hub in a process of its own, so that it can be killed.
 type lab struct {
-	t   *testing.T
+	t   testing.TB
 	dir string
 	url string // as the hub's server listens
 	cmd *exec.Cmd
@@ -67,7 +72,7 @@ func (o *output) String() string {
 }
 
 // freePort returns a port that nobody listens on.
-func freePort(t *testing.T) string {
+func freePort(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -191,7 +196,7 @@ func (l *lab) usersChanged() {
 
 // client is a host of the fleet, or whatever has its key.
 type client struct {
-	t     *testing.T
+	t     testing.TB
 	name  string
 	nc    *nats.Conn
 	js    jetstream.JetStream
@@ -276,8 +281,8 @@ func (h *client) ask(subject string, m, answer wire.Message) error {
 		return err
 	}
 	var reply *nats.Msg
-	for range 10 { // it may be disconnected in between
-		if reply, err = h.nc.Request(subject, data, patience/10); err == nil {
+	for range 60 { // it may be disconnected in between
+		if reply, err = h.nc.Request(subject, data, patience/60); err == nil {
 			return wire.Decode(reply.Data, answer)
 		}
 	}
@@ -295,6 +300,12 @@ func (h *client) hello() wire.Answer {
 
 func source(i int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{45, byte(i >> 16), byte(i >> 8), byte(i)}), 32)
+}
+
+// numberOf is the reverse of source.
+func numberOf(a netip.Addr) int {
+	b := a.As4()
+	return int(b[1])<<16 | int(b[2])<<8 | int(b[3])
 }
 
 func sightingOf(p netip.Prefix) []byte {
@@ -337,7 +348,7 @@ func (h *client) see(sources ...netip.Prefix) {
 
 // watcher is the bans that a host knows, as its consumer tells them.
 type watcher struct {
-	t    *testing.T
+	t    testing.TB
 	mu   sync.Mutex
 	bans map[netip.Prefix]wire.Ban
 	news chan struct{}

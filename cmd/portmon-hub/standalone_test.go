@@ -82,7 +82,7 @@ func newStandAlone(t *testing.T, n int) *lab {
 }
 
 // awaitLeader waits until the servers have agreed which of them decides.
-func (s *standAlone) awaitLeader(t *testing.T) {
+func (s *standAlone) awaitLeader(t testing.TB) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		for _, one := range s.servers {
@@ -96,7 +96,7 @@ func (s *standAlone) awaitLeader(t *testing.T) {
 	}
 }
 
-func (s *standAlone) options(t *testing.T, i int, text string) *server.Options {
+func (s *standAlone) options(t testing.TB, i int, text string) *server.Options {
 	t.Helper()
 	path := filepath.Join(s.dir, fmt.Sprintf("n%d.conf", i))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -112,7 +112,7 @@ func (s *standAlone) options(t *testing.T, i int, text string) *server.Options {
 }
 
 // reload has the servers read other users.
-func (s *standAlone) reload(t *testing.T, users string) {
+func (s *standAlone) reload(t testing.TB, users string) {
 	t.Helper()
 	for i, one := range s.servers {
 		if !one.Running() {

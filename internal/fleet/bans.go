@@ -22,6 +22,9 @@ const (
 	putEvery = 100 * time.Millisecond
 	// lookEvery is how often it is looked for what is to be protected, at most.
 	lookEvery = 2 * time.Second
+	// pullSize is how many bans are asked for at once. The hub may have to keep so
+	// many for each host that is slow.
+	pullSize = 1024
 )
 
 // errResync is why the stream is followed anew.
@@ -85,7 +88,7 @@ func (c *Client) follow(ctx context.Context, nc *nats.Conn, js jetstream.JetStre
 	c.lookAt = time.Time{}
 	connection := c.changes.Load()
 	for ctx.Err() == nil {
-		pull, err := consumer.Fetch(nftset.BatchSize, jetstream.FetchMaxWait(time.Minute), jetstream.FetchHeartbeat(10*time.Second))
+		pull, err := consumer.Fetch(pullSize, jetstream.FetchMaxWait(time.Minute), jetstream.FetchHeartbeat(10*time.Second))
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	hostfleet "github.com/portmon/portmon/internal/fleet"
+	"github.com/portmon/portmon/internal/fleet/wire"
+	"github.com/portmon/portmon/netnstest"
+	"github.com/portmon/portmon/ruleset"
+)
+
+// lights are clients of a fleet without kernels of their own, many in a process and
+// a namespace. A line of their input has them see sources, or say how many bans
+// they have put; a line of their output is that number, or when a ban of a source
+// whose way is timed was put.
+type lights struct {
+	t      testing.TB
+	host   *netnstest.Host
+	cmd    *exec.Cmd
+	in     io.Writer
+	counts chan int
+	on     func(where string, n int, at time.Time) // set before the first source is seen
+}
+
+// newLights has n clients join, in so many halls.
+func (i *internet) newLights(halls, n int) (all []*lights) {
+	i.t.Helper()
+	tokens := i.inviteAll(n)
+	for hall := range halls {
+		i.hosts++
+		l := &lights{t: i.t, host: netnstest.NewHost(i.t, fmt.Sprintf("hall-%d", hall)), counts: make(chan int, 1)}
+		link := netnstest.Connect(i.t, i.host, l.host, fmt.Sprintf("192.0.2.%d/30", 4*i.hosts))
+		l.host.DefaultVia(link.A.IPv4)
+		l.cmd = exec.Command(os.Args[0])
+		l.cmd.Env = append(os.Environ(), "PORTMON_HUB_TEST=lights")
+		l.cmd.Stderr = os.Stderr
+		in, err := l.cmd.StdinPipe()
+		out, outErr := l.cmd.StdoutPipe()
+		if err != nil || outErr != nil {
+			i.t.Fatal(err, outErr)
+		}
+		l.in = in
+		l.host.Do(func() { err = l.cmd.Start() })
+		if err != nil {
+			i.t.Fatal(err)
+		}
+		i.t.Cleanup(func() { _ = l.cmd.Process.Kill(); _ = l.cmd.Wait() })
+		go l.read(out)
+		l.send("%s\n", strings.Join(tokens[hall*n/halls:(hall+1)*n/halls], "\n"))
+		all = append(all, l)
+	}
+	for _, l := range all {
+		<-l.counts // it has joined
+	}
+	return all
+}
+
+func (l *lights) read(out io.Reader) {
+	defer close(l.counts)
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		var n int
+		var at int64
+		if fields, _ := fmt.Sscan(lines.Text(), &n, &at); fields == 1 {
+			l.counts <- n
+		} else if fields == 2 {
+			l.on("client", n, time.Unix(0, at))
+		}
+	}
+}
+
+func (l *lights) send(format string, args ...any) {
+	if _, err := fmt.Fprintf(l.in, format+"\n", args...); err != nil {
+		l.t.Error(err)
+	}
+}
+
+// count returns how many bans its clients have put.
+func (l *lights) count() int {
+	l.t.Helper()
+	l.send("count")
+	n, ok := <-l.counts
+	if !ok {
+		l.t.Fatal("the clients have ended")
+	}
+	return n
+}
+
+// inviteAll returns tokens of n hosts.
+func (i *internet) inviteAll(n int) []string {
+	i.t.Helper()
+	tokens, errs := make([]string, n), make([]error, n)
+	err := make(chan error, 1)
+	i.host.Do(func() {
+		p := &cli{ui: newUI(io.Discard, io.Discard), dir: i.dir}
+		err <- p.withFleet(i.t.Context(), func(c *config, f *fleet, _ map[string]record) error {
+			var all sync.WaitGroup
+			turns := make(chan struct{}, 16)
+			for k := range n {
+				turns <- struct{}{}
+				all.Go(func() {
+					var token *wire.Token
+					if token, errs[k] = f.invite(i.t.Context(), c, record{}, fmt.Sprintf("light-%d", k), time.Hour); errs[k] == nil {
+						tokens[k] = token.String()
+					}
+					<-turns
+				})
+			}
+			all.Wait()
+			return nil
+		})
+	})
+	for _, err := range append(errs, <-err) {
+		if err != nil {
+			i.t.Fatal(err)
+		}
+	}
+	return tokens
+}
+
+// light is a table of a client that counts.
+type light struct{ put *atomic.Int64 }
+
+var sayMu sync.Mutex
+
+func say(format string, args ...any) {
+	sayMu.Lock()
+	defer sayMu.Unlock()
+	fmt.Printf(format+"\n", args...)
+}
+
+func (l light) PutFleet(bans []ruleset.Record) ([]error, int, error) {
+	now := time.Now().UnixNano()
+	l.put.Add(int64(len(bans)))
+	for i := range bans {
+		if n := numberOf(bans[i].Source.Addr()); n >= probeBase {
+			say("%d %d", n-probeBase, now)
+		}
+	}
+	return nil, 0, nil
+}
+func (light) LiftFleet(...netip.Prefix) error { return nil }
+func (light) CountFleet() (int, error)        { return 0, nil }
+
+// runLights is the process of [lights].
+func runLights() {
+	var clients []*hostfleet.Client
+	var put atomic.Int64
+	dir, err := os.MkdirTemp("", "lights")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	var joining sync.WaitGroup
+	var mu sync.Mutex
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() && in.Text() != "" {
+		text := in.Text()
+		joining.Go(func() {
+			token, err := wire.ParseToken(text)
+			if err != nil {
+				panic(err)
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			m, _, err := hostfleet.Join(ctx, token)
+			if err != nil {
+				panic(err)
+			}
+			connected := make(chan struct{}, 100)
+			c := hostfleet.New(hostfleet.Config{
+				Member: m, State: dir + "/state.jsonl", MaxBan: 72 * time.Hour, Version: "test", Observe: func() bool { return false }, Table: light{&put},
+				Info: func(string, ...any) { connected <- struct{}{} }, Warn: func(string, ...any) {},
+			})
+			go c.Run(context.Background())
+			<-connected
+			mu.Lock()
+			defer mu.Unlock()
+			clients = append(clients, c)
+		})
+	}
+	joining.Wait()
+	say("0")
+	for in.Scan() {
+		var first, n, each, rate int
+		if in.Text() == "count" {
+			say("%d", put.Load())
+		} else if _, err := fmt.Sscanf(in.Text(), "see %d %d %d %d", &first, &n, &each, &rate); err != nil {
+			panic(err)
+		}
+		go func() {
+			begun := time.Now()
+			for k := range n {
+				if rate > 0 {
+					time.Sleep(time.Until(begun.Add(time.Duration(k) * time.Second / time.Duration(rate))))
+				}
+				clients[k%len(clients)].Share(wire.Sighting{Source: source(first + k/each), Step: 1, Cause: wire.Trap, Proto: 6, Port: 23, At: time.Now()})
+			}
+		}()
+	}
+}
