@@ -1,13 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -93,7 +91,7 @@ func (p *cli) makeReport(days int) (*overview.Report, error) {
 	}
 	places := p.places()
 	defer places.Close()
-	in := overview.Input{Days: days, Stats: s, Suspect: suspects(), Locate: places.Of}
+	in := overview.Input{Days: days, Stats: s, Suspect: suspects(listeners.Users()), Locate: places.Of}
 	in.Host, _ = os.Hostname()
 	k := p.knowledge(h)
 	if h.Exists {
@@ -122,30 +120,12 @@ func (p *cli) makeReport(days int) (*overview.Report, error) {
 var carrierNAT = netip.MustParsePrefix("100.64.0.0/10")
 
 // suspects returns a function that says why a source may be banned by mistake:
-// it has a connection to a service of this host, or is in a network from which
-// no strangers come.
-func suspects() func(netip.Prefix) string {
-	waiting, _ := listeners.Read("tcp")
-	connected, _ := listeners.Connected()
-	connected = slices.DeleteFunc(connected, func(c listeners.Socket) bool {
-		return !slices.ContainsFunc(waiting, func(w listeners.Socket) bool { return w.Takes(c.Addr, c.Device) })
-	})
-	return suspectsAmong(connected)
-}
-
-// suspectsAmong is [suspects] for given connections to services. It sorts them,
-// because there may be many of them and many sources.
-func suspectsAmong(connected []listeners.Socket) func(netip.Prefix) string {
-	address := func(s listeners.Socket) netip.Addr { return s.Peer.Addr().WithZone("") }
-	slices.SortFunc(connected, func(a, b listeners.Socket) int {
-		return cmp.Or(address(a).Compare(address(b)), cmp.Compare(a.Addr.Port(), b.Addr.Port()))
-	})
+// it has a connection to a service of this host, as uses says, or is in a network
+// from which no strangers come.
+func suspects(uses func(netip.Prefix) uint16) func(netip.Prefix) string {
 	return func(p netip.Prefix) string {
-		i, _ := slices.BinarySearchFunc(connected, p.Masked().Addr(), func(s listeners.Socket, first netip.Addr) int {
-			return address(s).Compare(first)
-		})
-		if i < len(connected) && p.Contains(address(connected[i])) {
-			return fmt.Sprintf("uses tcp/%d", connected[i].Addr.Port())
+		if port := uses(p); port != 0 {
+			return fmt.Sprintf("uses tcp/%d", port)
 		}
 		switch a := p.Addr(); {
 		case a.IsPrivate():

@@ -24,7 +24,7 @@ func TestSuspects(t *testing.T) {
 	}
 	connect(netip.MustParseAddr("2001:db8:1:2::7"), 25)
 	connect(netip.MustParseAddr("fe80::7%eth0"), 53)
-	suspect := suspectsAmong(connected)
+	suspect := suspects(listeners.UsersAmong(connected))
 	for source, want := range map[string]string{
 		"203.0.0.7/32": "uses tcp/22", "203.0.39.0/24": "uses tcp/22", "203.0.40.0/24": "", "203.0.0.0/8": "uses tcp/22",
 		"2001:db8:1:2::/64": "uses tcp/25", "2001:db8:1:3::/64": "", "fe80::7/128": "uses tcp/53", "fe80::8/128": "on a link of this host",

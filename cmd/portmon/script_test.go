@@ -96,6 +96,7 @@ func setUpScript(env *testscript.Env) error {
 //	host PROGRAM ARGS      run another program on the host
 //	pipe COMMANDS          run a shell command on the host, in which portmon is one too
 //	probe SRC PORT ANSWER  send a SYN from any address to the host; ANSWER is SYN+ACK, RST or none
+//	connect SRC PORT       connect by TCP from an address, which the internet gets, until the script ends
 //	watch ARGS             run portmon watch in the background, and go on when it is ready
 //	unwatch SIGNAL         send a signal (TERM, KILL) to it, and go on when it has ended; its log is then in watch.log
 //	hangup                 send it SIGHUP, and go on when it has read its configuration again
@@ -131,6 +132,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"reboot":    scriptReboot,
 	"probe":     scriptProbe,
 	"listen":    scriptListen,
+	"connect":   scriptConnect,
 	"arm":       scriptArm,
 	"json":      scriptJSON,
 	"fields":    scriptFields,
@@ -210,6 +212,20 @@ func scriptProbe(ts *testscript.TestScript, neg bool, args []string) {
 	if got := ts.Value(siteKey{}).(*site).Probe(src, uint16(port)).String(); got != args[2] {
 		ts.Fatalf("SYN from %s to port %d: answer is %s, want %s", src, port, got, args[2])
 	}
+}
+
+func scriptConnect(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: connect SRC PORT")
+	}
+	s := ts.Value(siteKey{}).(*site)
+	src, err := netip.ParseAddr(args[0])
+	ts.Check(err)
+	port, err := strconv.ParseUint(args[1], 10, 16)
+	ts.Check(err)
+	s.Internet.AddAddr(s.Link.A.Dev, netip.PrefixFrom(src, src.BitLen()).String())
+	_, err = s.Internet.Dial("tcp", src, netip.AddrPortFrom(s.Link.B.IPv4, uint16(port)), lab.LongPatience)
+	ts.Check(err)
 }
 
 func scriptListen(ts *testscript.TestScript, neg bool, args []string) {

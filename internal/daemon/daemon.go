@@ -66,6 +66,7 @@ type daemon struct {
 	watcher *watch.Watcher
 	since   time.Time
 	places  geo.DB // tells where sources are
+	users   users  // tells what they are connected to
 
 	parts   sync.WaitGroup // all that runs beside the watcher
 	reload  chan watch.Config
@@ -197,7 +198,7 @@ func (d *daemon) notifyStopping(ctx, parts context.Context) {
 func (d *daemon) watchConfig(conf *config.Config) watch.Config {
 	return watch.Config{
 		Spec: conf.Spec, State: conf.Watch.State,
-		Locate: d.places.Of, Ready: d.onReady, News: d.onNews, Fault: d.journal.fault,
+		Locate: d.places.Of, Uses: d.users.port, Ready: d.onReady, News: d.onNews, Fault: d.journal.fault,
 	}
 }
 

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"net/netip"
 	"time"
 
 	"github.com/portmon/portmon/internal/config"
+	"github.com/portmon/portmon/internal/listeners"
 	"github.com/portmon/portmon/internal/watch"
 )
 
@@ -33,6 +35,22 @@ func (d *daemon) warnAll(faults []error) {
 	for _, err := range faults {
 		d.journal.Warn(err.Error())
 	}
+}
+
+// users says to which services sources are connected. To list all connections
+// takes a while where there are many, and is done in a fiftieth of the time.
+type users struct {
+	of   func(netip.Prefix) uint16
+	at   time.Time
+	took time.Duration
+}
+
+func (u *users) port(source netip.Prefix) uint16 {
+	if start := time.Now(); u.of == nil || start.Sub(u.at) >= 50*u.took {
+		u.of = listeners.Users()
+		u.at, u.took = time.Now(), time.Since(start)
+	}
+	return u.of(source)
 }
 
 // countCountries counts bans by country, if there are databases. It is called

@@ -43,7 +43,8 @@ type Report struct {
 	Offenders  []Source `json:"offenders"`
 	Remembered int      `json:"remembered"`
 	Banned     int      `json:"banned"`
-	// Suspects are sources that may be banned by mistake.
+	// Suspects are sources that may be banned by mistake, or may have been on one
+	// of the days.
 	Suspects []Source `json:"suspects"`
 	// Expiring counts the bans by when they end. Next are the bans that end within
 	// a day, those of the highest tiers first.
@@ -110,7 +111,7 @@ type Item struct {
 // Source is an offender.
 type Source struct {
 	Source   string    `json:"source"`
-	Offences int       `json:"offences"`
+	Offences int       `json:"offences,omitempty"`
 	Step     int       `json:"tier,omitempty"`
 	Cause    string    `json:"cause,omitempty"`
 	Port     string    `json:"port,omitempty"`
@@ -184,6 +185,7 @@ func New(in Input) *Report {
 		}
 	}
 	r.addSources(&in)
+	r.addUsers(&in, sum.Users)
 	return r
 }
 
@@ -275,6 +277,24 @@ func (r *Report) addSources(in *Input) {
 	r.Next = in.sources(next, func(a, b book.Row) int {
 		return cmp.Or(cmp.Compare(b.Step, a.Step), cmp.Compare(a.Until, b.Until), text.ComparePrefixes(a.Source, b.Source))
 	}, 5)
+}
+
+// addUsers adds the sources that used a service when they were banned to those
+// that are suspects now.
+func (r *Report) addUsers(in *Input, users map[string]uint64) {
+	for _, u := range top(users, maxSources) {
+		prefix, port, _ := strings.Cut(u.Name, " ")
+		p, err := netip.ParsePrefix(prefix)
+		known := func(s Source) bool { return s.Source == text.Prefix(p) }
+		if err != nil || len(r.Suspects) == maxSources || slices.ContainsFunc(r.Suspects, known) {
+			continue
+		}
+		row, _ := in.Rows.Get(p)
+		row.Source = p
+		s := in.sources([]book.Row{row}, nil, 1)[0]
+		s.Reason = "used " + text.Printable(port)
+		r.Suspects = append(r.Suspects, s)
+	}
 }
 
 // sources returns the first n of some rows.

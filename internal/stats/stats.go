@@ -11,9 +11,12 @@ package stats
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/geo"
@@ -25,7 +28,7 @@ const (
 	keepHours = 14 * 24 // how long hours are kept apart
 	keepDays  = 400
 	// maxNamed is how many names of each kind an hour or a day keeps: ports,
-	// countries, networks. The rest is summed as Other. An hour that has not ended
+	// countries, networks, users. The rest is summed as Other. An hour that has not ended
 	// keeps more, because the most frequent are not known yet.
 	maxNamed, maxRunning = 12, 32
 	maxName              = 40 // characters of the name of a network
@@ -50,6 +53,9 @@ type Count struct {
 	Ports     map[string]uint64 `json:"ports,omitempty"`
 	Countries map[string]uint64 `json:"countries,omitempty"`
 	Networks  map[string]uint64 `json:"networks,omitempty"`
+	// Users are the sources among them that were connected to a service of this
+	// host when they were banned, perhaps by mistake: "203.0.113.7/32 tcp/22".
+	Users map[string]uint64 `json:"users,omitempty"`
 	// Sources are those that offended, each counted once. DaySources are those
 	// that offended for the first time that day, so that hours add up to a day,
 	// and New those that offended for the first time ever, as far as is known.
@@ -60,12 +66,12 @@ type Count struct {
 	Observed bool `json:"observed,omitempty"`
 
 	// weight is added to the count of a name when names compete for room.
-	weight [3]map[string]uint64
+	weight [4]map[string]uint64
 }
 
 // named returns the counts by name that are bounded.
-func (c *Count) named() [3]*map[string]uint64 {
-	return [...]*map[string]uint64{&c.Ports, &c.Countries, &c.Networks}
+func (c *Count) named() [4]*map[string]uint64 {
+	return [...]*map[string]uint64{&c.Ports, &c.Countries, &c.Networks, &c.Users}
 }
 
 // Add adds the counts of another time.
@@ -293,6 +299,14 @@ func (s *Stats) AddPlace(at time.Time, p geo.Place) {
 	s.hour(at).bumpNamed(2, network)
 	if name := text.Shorten(p.Network, maxName); name != "" && s.names[network] != name {
 		s.names[network], s.named[network] = name, name
+	}
+}
+
+// AddUser adds that the source of an offence was connected to a service, by its
+// TCP port; 0 if to none.
+func (s *Stats) AddUser(at time.Time, source netip.Prefix, port uint16) {
+	if port != 0 {
+		s.hour(at).bumpNamed(3, source.String()+" "+text.Port(unix.IPPROTO_TCP, port))
 	}
 }
 

@@ -57,6 +57,11 @@ type Config struct {
 	// it and News then run beside the loop.
 	Locate func(netip.Prefix) geo.Place
 
+	// Uses, unless nil, returns to which service of this host a source is
+	// connected, by its TCP port, 0 if to none. It is called beside the loop, and
+	// only if there is a Locate.
+	Uses func(netip.Prefix) uint16
+
 	// Ready, unless nil, is called once, when the table has been compared with
 	// the book and what it lacked was put back.
 	Ready func()

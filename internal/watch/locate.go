@@ -64,6 +64,9 @@ func (w *Watcher) locate() {
 			if news[i].Source.IsValid() {
 				news[i].Place = w.config.Locate(news[i].Source)
 			}
+			if news[i].isOffence() && w.config.Uses != nil {
+				news[i].Uses = w.config.Uses(news[i].Source)
+			}
 		}
 		w.pass(w.calls, func() { w.core.addPlaces(news, book.ReadClock()) })
 		w.tell(news)

@@ -14,6 +14,9 @@ type News struct {
 	Source netip.Prefix
 	// Place is where that is, as far as it is known.
 	Place geo.Place
+	// Uses is the TCP port of a service of this host that the source of an
+	// offence was connected to when it was banned, 0 if to none.
+	Uses uint16
 	// Step is the step of the ladder that the source was banned by, 0 if by
 	// none, and Offences how many are on record, this one included.
 	Step     int

@@ -27,14 +27,19 @@ func (k *core) addToTally(n *News, now book.Clock) {
 	k.tally.AddOffence(o)
 }
 
-// addPlaces adds to the statistics where the sources of offences are.
+// addPlaces adds to the statistics where the sources of offences are, and what
+// they used.
 func (k *core) addPlaces(news []News, now book.Clock) {
 	for i := range news {
-		if n := &news[i]; n.Kind <= Escalated && n.Step > 0 {
+		if n := &news[i]; n.isOffence() {
 			k.tally.AddPlace(n.happened(now), n.Place)
+			k.tally.AddUser(n.happened(now), n.Source, n.Uses)
 		}
 	}
 }
+
+// isOffence reports whether the news is of an offence.
+func (n *News) isOffence() bool { return n.Kind <= Escalated && n.Step > 0 }
 
 // happened returns when an offence was, as far as that is known.
 func (n *News) happened(now book.Clock) time.Time {
