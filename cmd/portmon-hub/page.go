@@ -33,20 +33,31 @@ const (
 	maxHostRows = 500
 )
 
+// awayAfter is how long nothing is heard from a host that is away: they say
+// hello every 30 s.
+const awayAfter = 2 * time.Minute
+
 type page struct {
-	Now                 string
-	Members, Quorum     int
-	Bans, Lifted        int
-	Rate                string
-	Quarantined         []hostRow
-	Hosts               []hostRow
-	More                int // hosts
-	Rows                []banRow
-	Message             string
-	Failed, Unconnected bool
+	Now             string
+	Members, Quorum int
+	Status          []status
+	Bans, Lifted    int
+	Rate            string
+	Quarantined     []hostRow
+	Hosts           []hostRow
+	More            int // hosts
+	Rows            []banRow
+	Message         string
+	Failed          bool
 }
 
-type hostRow struct{ Name, Standing, Since, Heard, State, Reason, Said string }
+// status is a line that says how the fleet fares, by its class: good, warn, bad.
+type status struct{ Class, Text string }
+
+type hostRow struct {
+	Name, Standing, Since, Heard, State, Reason, Said string
+	Away                                              bool
+}
 
 type banRow struct{ Source, Left, Step, Hosts, Who, Last string }
 
@@ -161,14 +172,16 @@ func (h *hub) page() *page {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	p := &page{Now: now.UTC().Format(time.DateTime) + " UTC", Unconnected: !h.fleet.nc.IsConnected()}
+	p := &page{Now: now.UTC().Format(time.DateTime) + " UTC"}
 	p.Bans, p.Lifted = h.countBans()
 	said := 0
 	for _, n := range h.recent {
 		said += n
 	}
 	p.Rate = fmt.Sprintf("%.1f", float64(said)/float64(len(h.recent)))
+	heard := 0 // members, lately
 	for name, k := range h.hosts {
+		away := now.Sub(k.heard) > awayAfter
 		row := hostRow{
 			Name: name, Standing: string(k.Standing), Since: k.Since.UTC().Format("2006-01-02 15:04"), Heard: ago(k.heard), Reason: k.Reason,
 			Said: fmt.Sprint(k.said), State: hostState(&k.hello, !k.heard.IsZero()),
@@ -176,10 +189,26 @@ func (h *hub) page() *page {
 		switch k.Standing {
 		case wire.Member:
 			p.Members++
+			if row.Away = away; !away {
+				heard++
+			}
 		case wire.Quarantined:
 			p.Quarantined = append(p.Quarantined, row)
 		}
 		p.Hosts = append(p.Hosts, row)
+	}
+	if !h.fleet.nc.IsConnected() {
+		p.Status = append(p.Status, status{"bad", "The connection to the NATS server is lost."})
+	}
+	if n := len(p.Quarantined); n > 0 {
+		p.Status = append(p.Status, status{"bad", "In quarantine: " + text.Plural(n, "host")})
+	}
+	if p.Members > 0 {
+		class := "good"
+		if heard < p.Members {
+			class = "warn"
+		}
+		p.Status = append(p.Status, status{class, fmt.Sprintf("Heard in the last %s: %d of %s", text.Duration(awayAfter), heard, text.Plural(p.Members, "member"))})
 	}
 	p.Quorum = h.config.judge.QuorumOf(p.Members)
 	byName := func(a, b hostRow) int { return cmp.Compare(a.Name, b.Name) }
