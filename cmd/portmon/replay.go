@@ -8,7 +8,6 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -46,7 +45,7 @@ which addresses belong to this host: they are guessed, unless --host gives them.
 Records that cannot be used are reported and skipped.`,
 		Example: `  # day.pcap is what tcpdump -i eth0 -s 96 -w day.pcap has written
   portmon replay day.pcap
-  portmon replay ufw.log* --open 22,443
+  portmon replay ufw.log* --open 22,443,8000-8010
   portmon replay day.pcap --json | jq '.settings[] | select(.configured)'`,
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveDefault
@@ -89,9 +88,12 @@ Records that cannot be used are reported and skipped.`,
 			default:
 				p.printReplay(result)
 			}
-			if result.Certainty == replay.Uncertain {
-				p.warn("whether %s is this host is not certain: too few others talked to it", firstOf(result.Addrs, 3))
-				p.hint("name its addresses with --host, such as --host %s", result.Addrs[0])
+			if len(addrs) > 0 && result.Elsewhere > 0 {
+				p.note("%s neither from nor to %s: passed over", text.Plural(result.Elsewhere, "packet"), firstOf(addrs, 3))
+			}
+			if few := result.Uncertain; len(few) > 0 {
+				p.warn("whether %s is this host is not certain: too few others talked to it", firstOf(few, 3))
+				p.hint("name its addresses with --host, such as --host %s", strings.Join(mapped(result.Addrs, netip.Addr.String), ","))
 			}
 			if len(conf.Spec.Interfaces) > 0 && !result.Interfaces {
 				p.warn("whitelist_interfaces has had no effect: the files do not say on which interface packets arrived")
@@ -104,36 +106,47 @@ Records that cannot be used are reported and skipped.`,
 			if result.Disorder > 0 {
 				p.warn("%s out of order: files overlap, or a clock was set", text.Plural(result.Disorder, "packet"))
 			}
+			if readErr == nil && len(addrs) > 0 && result.Elsewhere == result.Packets {
+				readErr = &hinted{fmt.Errorf("no packet is from or to %s", firstOf(addrs, 3)), "give --host the addresses of the host that was captured, or leave it out"}
+			}
 			return errors.Join(err, readErr)
 		},
 	}
-	cmd.Flags().StringSliceVar(&open, "open", nil, "a program listens on this `PORT`, or PORT/udp; may list several")
+	cmd.Flags().StringSliceVar(&open, "open", nil, "a program listens on this `PORT`, or PORT/udp, or a range of them; may list several")
 	cmd.Flags().StringSliceVar(&hosts, "host", nil, "this `ADDRESS` belongs to this host, and no others do; may list several")
 	cmd.Flags().StringVar(&iif, "iif", "", "packets arrived on this `INTERFACE` where the files do not say")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
 	return cmd
 }
 
-// parseOpen reads ports such as "22" and "53/udp".
+// parseOpen reads ports such as "22", "8000-8010" and "53/udp".
 func parseOpen(list []string) (ports []replay.Port, err error) {
 	for _, s := range list {
-		number, proto, named := strings.Cut(s, "/")
-		port := replay.Port{Proto: unix.IPPROTO_TCP}
+		numbers, proto, named := strings.Cut(s, "/")
+		open := replay.Port{Proto: unix.IPPROTO_TCP}
 		if proto == "udp" {
-			port.Proto = unix.IPPROTO_UDP
+			open.Proto = unix.IPPROTO_UDP
 		}
-		n, err := strconv.ParseUint(number, 10, 16)
-		if err != nil || n == 0 || named && proto != "tcp" && proto != "udp" {
-			return nil, fmt.Errorf("--open: %q is not a port (1 to 65535), alone or with /tcp or /udp", s)
+		all, err := config.ParsePorts(numbers)
+		if err != nil || named && proto != "tcp" && proto != "udp" {
+			return nil, fmt.Errorf("--open: %q is not a port (1 to 65535) or a range such as 8000-8010, alone or with /tcp or /udp", s)
 		}
-		port.Number = uint16(n)
-		ports = append(ports, port)
+		for n := int(all.From); n <= int(all.To); n++ {
+			open.Number = uint16(n)
+			ports = append(ports, open)
+		}
 	}
 	return ports, nil
 }
 
 // replayFiles reads files, those with earlier packets first.
 func (p *cli) replayFiles(r *replay.Replay, files []string) error {
+	files = mapped(files, func(name string) string {
+		if name == "-" {
+			return "/dev/stdin"
+		}
+		return name
+	})
 	files, err := inOrder(files)
 	if err != nil {
 		return err
@@ -196,11 +209,15 @@ func (p *cli) replayFile(r *replay.Replay, name string, show func(part float64),
 		return err
 	}
 	defer in.Close()
-	damages := 0
+	damages, jumps := 0, 0
 	defer func() {
 		if more := damages - maxDamages; more > 0 {
 			hide()
-			p.warn("%s: %d more records cannot be used", name, more)
+			p.warn("%s: %d more records cannot be used", text.Printable(name), more)
+		}
+		if more := jumps - maxDamages; more > 0 {
+			hide()
+			p.warn("%s: %d more times, time goes back by hours", text.Printable(name), more)
 		}
 	}()
 	for n := 0; ; n++ {
@@ -213,8 +230,19 @@ func (p *cli) replayFile(r *replay.Replay, name string, show func(part float64),
 		switch {
 		case err == nil:
 			r.Add(&packet)
+		case err == io.EOF && damages > n/2:
+			return fmt.Errorf("read %s: %d of %d records cannot be used", text.Printable(name), damages, n)
+		case err == io.EOF && jumps > n/2:
+			return &hinted{fmt.Errorf("read %s: its packets are out of order: after %d of %d, time goes back by hours", text.Printable(name), jumps, n),
+				"sort it by time, such as with Wireshark's reordercap; what was said means nothing"}
 		case err == io.EOF:
 			return nil
+		case errors.Is(err, capture.ErrDisorder):
+			r.Add(&packet)
+			if jumps++; jumps <= maxDamages {
+				hide()
+				p.warn("%v", err)
+			}
 		case errors.As(err, new(*capture.DamageError)):
 			if damages++; damages <= maxDamages {
 				hide()

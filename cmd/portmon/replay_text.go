@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,16 +21,31 @@ func (p *cli) printReplay(r *replay.Result) {
 	now := r.Configured
 	local := func(t time.Time) string { return t.In(p.now().Location()).Format(clockLayout) }
 	p.print("%s in %s, %s to %s\n", text.Plural(r.Packets, "packet"), text.ShortDuration(r.To.Sub(r.From)), local(r.From), local(r.To))
-	p.print("to this host: %s%s; programs listen on %s\n", firstOf(r.Addrs, 3), howSure(r.Certainty), services(r))
+	p.print("to this host: %s; programs listen on %s\n", addresses(r), services(r))
 	p.print("%s to closed ports, of which %d would have been dropped: %s\n",
 		text.Plural(r.Unwanted, "SYN"), now.DroppedUnwanted, share(now.DroppedUnwanted, r.Unwanted))
 	p.print("%s dropped in all; %s of %s\n", text.Plural(now.Dropped, "packet"), text.Plural(now.Bans, "ban"), text.Plural(now.Offenders, "source"))
+	for _, c := range []struct {
+		n    uint64
+		what string
+	}{
+		{r.HeldBack, "of first offences, but no ban: too many at a time"},
+		{r.Full, "of offences, but no ban: a set was full"},
+	} {
+		if c.n > 0 {
+			p.print("%s dropped %s\n", text.Plural(int(c.n), "packet"), c.what)
+		}
+	}
+	if r.Uncounted > 0 {
+		p.print("%s to closed ports not counted: too many at a time\n", text.Plural(int(r.Uncounted), "packet"))
+	}
 	p.section("BANS", p.banRows(r))
 	p.section("WHEN", p.momentRows(r))
 	p.section("SETTINGS: the share of the SYNs that would have been dropped, and the bans", settingRows(r))
 	p.print("* as configured; (n!) offenders that also used a service\n")
 	p.section("OFFENDERS", p.offenderRows(r.Offenders))
 	visitors := slices.DeleteFunc(slices.Clone(r.Offenders), func(o replay.Offender) bool { return o.Visits == 0 })
+	slices.SortStableFunc(visitors, func(a, b replay.Offender) int { return b.Visits - a.Visits })
 	p.section("POSSIBLE FALSE ALARMS: offenders that also sent data to a service", p.offenderRows(visitors))
 	p.section("SETS", setRows(r))
 	for _, n := range []int{len(r.Offenders), len(visitors)} {
@@ -51,11 +67,14 @@ func (p *cli) section(title string, rows [][]string) {
 	p.table(slices.Values(rows), p.columns)
 }
 
-func howSure(c replay.Certainty) string {
-	if c == replay.Certain {
-		return ""
-	}
-	return " (" + c.String() + ")"
+// addresses lists those of the host, with how sure they are.
+func addresses(r *replay.Result) string {
+	return firstOf(mapped(r.Addrs, func(a netip.Addr) string {
+		if how := r.CertaintyOf(a); how != replay.Certain {
+			return a.String() + " (" + how.String() + ")"
+		}
+		return a.String()
+	}), 3)
 }
 
 func share(part, whole int) string {
@@ -166,14 +185,14 @@ func settingRows(r *replay.Result) [][]string {
 }
 
 func (p *cli) offenderRows(all []replay.Offender) [][]string {
-	rows := [][]string{{"SOURCE", "BANS", "LAST", "CAUSE", "PORT", "VISITS"}}
+	rows := [][]string{{"SOURCE", "DROPPED", "BANS", "LAST", "CAUSE", "PORT", "VISITS"}}
 	for _, o := range all[:min(len(all), mostSources)] {
 		visits := "-"
 		if o.Visits > 0 {
 			visits = fmt.Sprintf("%d, last to port %d", o.Visits, o.VisitPort)
 		}
 		rows = append(rows, []string{
-			o.Source.String(), strconv.Itoa(o.Bans), o.Last.In(p.now().Location()).Format("2006-01-02 15:04"),
+			o.Source.String(), strconv.Itoa(o.Dropped), strconv.Itoa(o.Bans), o.Last.In(p.now().Location()).Format("2006-01-02 15:04"),
 			o.Cause.String(), text.NamedPort(o.Protocol, o.Port), visits,
 		})
 	}

@@ -82,7 +82,8 @@ func damagef(format string, args ...any) error { return damage{fmt.Errorf(format
 // Read returns the next IP packet, and skips everything else. The error is
 // io.EOF at the end, and a *[DamageError] if a record cannot be used; the next
 // Read continues after that record. Any other error is final. Times do not
-// decrease, except after a DamageError that is [ErrDisorder].
+// decrease, except with a DamageError that is [ErrDisorder], which comes with the
+// packet: nothing is wrong with that but its time.
 func (r *Reader) Read() (Packet, error) {
 	if r.err != nil {
 		return Packet{}, r.err
@@ -100,7 +101,10 @@ func (r *Reader) Read() (Packet, error) {
 		return Packet{}, err
 	}
 	if d := (damage{}); errors.As(err, &d) {
-		return Packet{}, &DamageError{r.name, r.in.line, r.in.start, d.error}
+		if !errors.Is(err, ErrDisorder) {
+			r.packet = Packet{}
+		}
+		return r.packet, &DamageError{r.name, r.in.line, r.in.start, d.error}
 	}
 	r.err = fmt.Errorf("read %s%w", position(r.name, r.in.line, r.in.start), err)
 	return Packet{}, r.err

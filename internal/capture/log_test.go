@@ -252,6 +252,18 @@ func TestDamagedLines(t *testing.T) {
 	}
 }
 
+// What is out of order is a packet all the same.
+func TestDisorderHasThePacket(t *testing.T) {
+	r := open(t, "Jan  9 14:13:20 host kernel: "+synFields+"\nJan  5 14:13:26 host kernel: "+synFields+"\n")
+	if _, err := r.Read(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := r.Read()
+	if !errors.Is(err, ErrDisorder) || len(p.Data) == 0 || p.Time.Day() != 5 {
+		t.Errorf("got %v and error %v, want the packet of the 5th, and disorder", p, err)
+	}
+}
+
 // Local time goes back once a year, which is no reason to stop; nor does time go
 // back for who reads.
 func TestTimeStandsStill(t *testing.T) {

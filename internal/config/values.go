@@ -150,9 +150,11 @@ func port(s setting) (uint16, error) {
 	return 0, errors.New("want a port from 1 to 65535")
 }
 
-// ports reads 22, "22" or "5900-5910". Overlaps are for [ruleset.Spec.Validate].
-func ports(s setting) (ruleset.Ports, error) {
-	first, last, isRange := strings.Cut(s.text(), "-")
+func ports(s setting) (ruleset.Ports, error) { return ParsePorts(s.text()) }
+
+// ParsePorts reads "22" or "5900-5910". Overlaps are for [ruleset.Spec.Validate].
+func ParsePorts(text string) (ruleset.Ports, error) {
+	first, last, isRange := strings.Cut(text, "-")
 	if !isRange {
 		last = first
 	}

@@ -22,11 +22,20 @@ func (c Certainty) String() string { return [...]string{"certain", "guessed", "u
 // MarshalText implements [encoding.TextMarshaler].
 func (c Certainty) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-func (r *Replay) certainty() Certainty {
-	switch {
-	case r.named || r.found+r.assumed == 0:
+// guess counts the addresses of a family that were guessed.
+type guess struct {
+	found   int // those that talk to many others
+	assumed int // those that are less certain
+}
+
+// guess returns the guess of the family of an address.
+func (r *Replay) guess(a netip.Addr) *guess { return &r.guesses[btoi(a.Is6())] }
+
+func (r *Replay) certainty(a netip.Addr) Certainty {
+	switch g := r.guess(a); {
+	case r.named || g.found+g.assumed == 0:
 		return Certain
-	case r.found < r.assumed:
+	case g.found < g.assumed:
 		return Uncertain
 	}
 	return Guessed
@@ -93,9 +102,9 @@ func (r *Replay) findAddrs() {
 			return
 		}
 		if len(peers[host]) >= manyPeers {
-			r.found++
+			r.guess(host).found++
 		} else {
-			r.assumed++
+			r.guess(host).assumed++
 		}
 		r.host.AddAddr(host)
 		for other := range peers[host] {

@@ -92,8 +92,7 @@ type Replay struct {
 	host     *machine.Host
 	bits     [2][]int // lengths of the prefixes that may be banned, of IPv4 and IPv6
 	named    bool     // the addresses of the host were given
-	found    int      // addresses that talk to many others
-	assumed  int      // addresses that are less certain
+	guesses  [2]guess // of the addresses of IPv4 and IPv6
 	queue    queue
 	tally    tally
 }
@@ -200,12 +199,14 @@ func (r *Replay) way(q *queued, p *machine.Packet) capture.Path {
 			return capture.Elsewhere
 		case r.host.IsLocal(p.Dst):
 			return capture.Received
-		case r.named:
-			return capture.Elsewhere
+		case !r.named:
+			r.guess(p.Dst).assumed++
 		}
-		r.assumed++
 	}
-	if !r.named && isUnicast(local) {
+	switch {
+	case r.named && !r.host.IsLocal(local):
+		return capture.Elsewhere
+	case !r.named && isUnicast(local):
 		r.host.AddAddr(local)
 	}
 	if q.path == capture.PathUnknown {
@@ -229,6 +230,7 @@ func (r *Replay) pass(q *queued) {
 		r.host.Send(p)
 		return
 	case capture.Elsewhere:
+		r.tally.elsewhere++
 		return
 	}
 	service, ok := p.Service()
@@ -237,5 +239,9 @@ func (r *Replay) pass(q *queued) {
 		r.tally.visit(p.Src, r.bits[btoi(p.Src.Is6())], service)
 	}
 	unwanted := ok && p.Opens() && r.host.IsLocal(p.Dst) && !listens
-	r.tally.count(q.now, p, unwanted, r.host.Receive(p))
+	verdicts := r.host.Receive(p)
+	r.tally.count(q.now, p, unwanted, verdicts)
+	if verdicts[0].Dropped {
+		r.tally.drop(p.Src, r.bits[btoi(p.Src.Is6())])
+	}
 }

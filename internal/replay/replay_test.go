@@ -137,8 +137,8 @@ func TestLadder(t *testing.T) {
 		s.send(syn(fmt.Sprintf("2001:db8:7:7::%d", port+1), host6, 200+port), capture.Received, time.Minute)
 	}
 	r := s.result()
-	if o := r.offender(t, "203.0.113.1/32"); o.Bans != 3 || o.Kind.Step != 3 || o.First != start {
-		t.Errorf("got %+v, want three bans up to step 3", o)
+	if o := r.offender(t, "203.0.113.1/32"); o.Bans != 3 || o.Dropped != 6 || o.Kind.Step != 3 || o.First != start {
+		t.Errorf("got %+v, want three bans up to step 3, and 6 packets dropped", o)
 	}
 	if o := r.offender(t, "2001:db8:7:7::/64"); o.Kind != (Kind{1, ruleset.CauseScan}) || o.Port != 204 {
 		t.Errorf("got %+v, want a ban for the fifth port", o)
@@ -163,6 +163,18 @@ func TestLadder(t *testing.T) {
 	}
 	if r.Unwanted != 12 {
 		t.Errorf("%d SYNs to closed ports, want 12", r.Unwanted)
+	}
+}
+
+// TestManyAtOnce has more sources offend at a time than the limits let in.
+func TestManyAtOnce(t *testing.T) {
+	s := newScene(t, func(c *Config) { c.Spec.Size = 64 })
+	for i := range 200 {
+		s.send(syn(fmt.Sprintf("203.0.113.%d", i+1), host4, 23), capture.Received, 0)
+	}
+	r := s.result()
+	if n := r.Configured.Bans; n == 0 || r.HeldBack == 0 || n+int(r.HeldBack+r.Full) != 200 || r.Configured.Dropped != 200 {
+		t.Errorf("%d bans, %d offences held back, %d found a set full, %d packets dropped, of 200", n, r.HeldBack, r.Full, r.Configured.Dropped)
 	}
 }
 
@@ -336,6 +348,13 @@ func TestHost(t *testing.T) {
 		want    []netip.Addr
 		how     Certainty
 	}{
+		{"too few others by IPv6", func(s *scene) {
+			for i := range 5 {
+				s.exchange(syn(fmt.Sprintf("198.51.100.%d", i), host4, 443), true)
+			}
+			s.exchange(syn(scanner, host4, 23), false)
+			s.exchange(syn("2001:db8:7::1", host6, 443), true)
+		}, nil, []netip.Addr{host4, host6}, Uncertain},
 		{"a scanner alone, the first of whose SYNs is missing", func(s *scene) {
 			s.send(reply(syn(scanner, host4, 22), netnstest.FlagRST|netnstest.FlagACK), capture.PathUnknown, 0)
 			s.exchange(syn(scanner, host4, 23), false)
@@ -372,6 +391,9 @@ func TestHost(t *testing.T) {
 		r := s.result()
 		if !slices.Equal(r.Addrs, tt.want) || r.Certainty != tt.how {
 			t.Errorf("%s: the host has the addresses %v (%v), want %v (%v)", tt.name, r.Addrs, r.Certainty, tt.want, tt.how)
+		}
+		if by4 := r.CertaintyOf(host4); len(r.Addrs) == 2 && (by4 != Guessed || !slices.Equal(r.Uncertain, []netip.Addr{host6})) {
+			t.Errorf("%s: IPv4 is %v, and %v uncertain, want only %v", tt.name, by4, r.Uncertain, host6)
 		}
 		if tt.named != nil && r.Unwanted != 1 {
 			t.Errorf("%s: %d SYNs to closed ports, want 1", tt.name, r.Unwanted)

@@ -21,6 +21,7 @@ type tally struct {
 	first, last int64 // when the first packet came, and the last
 	packets     int
 	ignored     int // packets that no rule sees
+	elsewhere   int // packets that are neither from nor to the host
 	sent        int
 	unwanted    int  // SYNs to ports on which nobody listens
 	interfaces  bool // the interface of some packets is known
@@ -48,6 +49,7 @@ type Kind struct {
 // offender is a source that the configuration would have banned.
 type offender struct {
 	bans        int
+	dropped     int  // packets
 	kind        Kind // of the last ban
 	first, last int64
 	proto       uint8
@@ -142,6 +144,18 @@ func (t *tally) ban(now int64, setting int, p *machine.Packet, v *machine.Verdic
 	o.port = s.Port()
 	role, _ := ruleset.RoleOf(v.Set)
 	o.prefixLen = prefixLen(v.Ban, role, p.Src)
+}
+
+// drop notes that a packet of a source was dropped. It counts for the narrowest
+// of the prefixes of these lengths that offended.
+func (t *tally) drop(src netip.Addr, bits []int) {
+	for _, n := range bits {
+		p, _ := src.Prefix(n) // n is of a valid Spec
+		if o := t.offenders[p.Addr()]; o != nil && (o.prefixLen == n || o.prefixLen == 0) {
+			o.dropped++
+			return
+		}
+	}
 }
 
 // prefixLen returns how many bits of a source the key of a ban covers.
