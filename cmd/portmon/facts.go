@@ -47,7 +47,9 @@ func (p *cli) hostFacts(spec *ruleset.Spec) (route.Facts, error) {
 	if err != nil {
 		err = fmt.Errorf("read routes: %w", err)
 	}
-	spec.Own6, spec.Fleet = facts.OnLink6, fleetSize(p.state)
+	var fleetErr error
+	spec.Fleet, fleetErr = p.fleetSize()
+	spec.Own6 = facts.OnLink6
 	spec.NoReversePath4, spec.NoReversePath6 = facts.NoReversePath4, facts.NoReversePath6
 	for _, p := range facts.OnLink6 {
 		if p.Bits() < 64 { // of which own6 would have to hold thousands
@@ -58,7 +60,7 @@ func (p *cli) hostFacts(spec *ruleset.Spec) (route.Facts, error) {
 	if portErr == nil {
 		spec.LocalPorts = ports
 	}
-	return facts, errors.Join(err, portErr)
+	return facts, errors.Join(err, portErr, fleetErr)
 }
 
 // localPorts reads the range from which the kernel chooses the ports of

@@ -180,17 +180,35 @@ func (p *cli) changeMember(change func() error) error {
 		p.hint(runApply)
 		return nil
 	}
-	conf.Spec.Fleet = fleetSize(p.state)
+	if conf.Spec.Fleet, err = p.fleetSize(); err != nil {
+		return err
+	}
 	return p.apply(c, attempt{conf: conf, facts: facts})
 }
 
 // fleetSize returns the size that the sets of a fleet are to have: 0 if the host
-// belongs to none.
-func fleetSize(state string) uint32 {
-	if fleet.IsMember(state) {
-		return ruleset.FleetSize
+// belongs to none. Where that cannot be known they stay as they are.
+func (p *cli) fleetSize() (uint32, error) {
+	member, unknown := fleet.IsMember(p.state)
+	switch {
+	case member:
+		return ruleset.FleetSize, nil
+	case unknown == nil && p.state != "":
+		return 0, nil
 	}
-	return 0
+	c, h, err := p.open()
+	if err != nil {
+		return 0, errors.Join(unknown, err)
+	}
+	defer c.Close()
+	size := uint32(0)
+	if set := h.Set(ruleset.RoleFleet.Set(netip.IPv4Unspecified(), 0)); set != nil {
+		size = set.Size
+	}
+	if unknown != nil {
+		unknown = fmt.Errorf("the table keeps its sets of the fleet as they are: %w", unknown)
+	}
+	return size, unknown
 }
 
 func (p *cli) switchFleet(off bool) error {

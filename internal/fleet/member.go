@@ -42,18 +42,20 @@ type Member struct {
 }
 
 // IsMember reports whether the host with a state file belongs to a fleet, so that
-// its table has sets for one. What cannot be looked at says that it does not.
-func IsMember(state string) bool {
+// its table has sets for one. An error is that this cannot be known.
+func IsMember(state string) (bool, error) {
 	if state == "" {
-		return false
+		return false, nil
 	}
 	d, err := folder.Open(filepath.Dir(state))
-	if err != nil {
-		return false
+	if err == nil {
+		defer d.Close()
+		_, err = d.Stat(memberFile)
 	}
-	defer d.Close()
-	_, err = d.Stat(memberFile)
-	return err == nil
+	if err := ignoreMissing(err); err != nil {
+		return false, fmt.Errorf("find out whether this host belongs to a fleet: %w", err)
+	}
+	return err == nil, nil
 }
 
 // Read returns what is known of the fleet that a host belongs to; nil if it belongs

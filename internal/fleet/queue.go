@@ -90,7 +90,7 @@ func (q *queue) load(state string) error {
 func (q *queue) save(state string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting) == 0 || !IsMember(state) {
+	if member, err := IsMember(state); len(q.waiting) == 0 || err == nil && !member {
 		return nil
 	}
 	d, err := folder.Open(filepath.Dir(state))
