@@ -118,7 +118,11 @@ func (c *Client) Run(ctx context.Context) {
 			c.config.Warn("the sightings that wait are lost", "error", err)
 		}
 	}()
-	nc, err := c.config.connect(forever(c.onChange)...)
+	nc, err := c.config.connect(ctx, forever(func(err error) {
+		if ctx.Err() == nil {
+			c.onChange(err)
+		}
+	})...)
 	if err != nil { // as of a key that is none: what can mend is tried again
 		c.onChange(err)
 		<-ctx.Done()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"strings"
 	"time"
 
@@ -21,15 +22,16 @@ const (
 	maxWait = 5 * time.Second
 )
 
-// connect connects to the hub with the key of the host.
-func (m *Member) connect(more ...nats.Option) (*nats.Conn, error) {
+// connect connects to the hub with the key of the host. What it waits for, then
+// and whenever it connects again, is given up when ctx ends.
+func (m *Member) connect(ctx context.Context, more ...nats.Option) (*nats.Conn, error) {
 	pair, public, err := m.keys()
 	if err != nil {
 		return nil, err
 	}
 	options := []nats.Option{
 		nats.Name("portmon " + m.Host), nats.Nkey(public, pair.Sign), nats.CustomInboxPrefix(wire.InboxPrefix(m.Host)),
-		nats.Timeout(askPatience), nats.PingInterval(20 * time.Second), nats.MaxPingsOutstanding(2),
+		nats.Timeout(askPatience), nats.SetCustomDialer(dialer{ctx}), nats.SkipHostLookup(), nats.PingInterval(20 * time.Second), nats.MaxPingsOutstanding(2),
 		// A cluster may know its servers by addresses that mean nothing here.
 		nats.IgnoreDiscoveredServers(),
 		nats.ReconnectBufSize(-1), // what cannot be sent now has a queue of ours
@@ -39,6 +41,30 @@ func (m *Member) connect(more ...nats.Option) (*nats.Conn, error) {
 		options = append(options, nats.Secure(wire.ClientTLS(m.Pin)))
 	}
 	return nats.Connect(strings.Join(m.URLs, ","), append(options, more...)...)
+}
+
+// dialer connects until its context ends, and finds out the address by itself,
+// which nats.go does without one. Then what it has connected ends as well.
+type dialer struct{ ctx context.Context }
+
+// Dial implements [nats.CustomDialer].
+func (d dialer) Dial(network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: askPatience}).DialContext(d.ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &endingConn{conn, context.AfterFunc(d.ctx, func() { conn.Close() })}, nil
+}
+
+// endingConn is a connection that ends with a context.
+type endingConn struct {
+	net.Conn
+	forget func() bool
+}
+
+func (c *endingConn) Close() error {
+	c.forget()
+	return c.Conn.Close()
 }
 
 // forever are the options of a connection that is made again whenever it ends.
@@ -90,7 +116,7 @@ func hello(ctx context.Context, nc *nats.Conn, host string, h *wire.Hello) (answ
 func Join(ctx context.Context, t *wire.Token) (*Member, wire.Answer, error) {
 	var answer wire.Answer
 	first := &Member{URLs: t.URLs, Host: t.Host, Pin: t.Pin, seed: t.Seed}
-	nc, err := first.connect()
+	nc, err := first.connect(ctx)
 	if err != nil {
 		return nil, answer, fmt.Errorf("connect to %s: %w", strings.Join(t.URLs, ", "), err)
 	}
@@ -137,7 +163,7 @@ func Join(ctx context.Context, t *wire.Token) (*Member, wire.Answer, error) {
 
 // hello gives the hub a sign of life by a connection of its own.
 func (m *Member) hello(ctx context.Context) (answer wire.Answer, err error) {
-	nc, err := m.connect()
+	nc, err := m.connect(ctx)
 	if err != nil {
 		return answer, err
 	}
