@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -173,13 +174,18 @@ func runLights() {
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
-			m, _, err := hostfleet.Join(ctx, token)
+			state := filepath.Join(dir, token.Host, "state.jsonl")
+			_, err = hostfleet.Join(ctx, token, state)
+			if err != nil {
+				panic(err)
+			}
+			m, err := hostfleet.ReadWithKey(state)
 			if err != nil {
 				panic(err)
 			}
 			connected := make(chan struct{}, 100)
 			c := hostfleet.New(hostfleet.Config{
-				Member: m, State: dir + "/state.jsonl", MaxBan: 72 * time.Hour, Version: "test", Observe: func() bool { return false }, Table: light{&put},
+				Member: m, State: state, MaxBan: 72 * time.Hour, Version: "test", Observe: func() bool { return false }, Table: light{&put},
 				Info: func(string, ...any) { connected <- struct{}{} }, Warn: func(string, ...any) {},
 			})
 			go c.Run(context.Background())

@@ -39,12 +39,7 @@ configuration. Without the hub nothing changes but the sharing.`,
 	sub := func(use, short, long, example string, args cobra.PositionalArgs, run func(args []string) error) *cobra.Command {
 		c := &cobra.Command{
 			Use: use, Short: short, Long: long, Example: example, Args: args, PreRunE: p.findState,
-			RunE: func(_ *cobra.Command, args []string) error {
-				if p.state == "" {
-					return p.stateErr
-				}
-				return run(args)
-			},
+			RunE: func(_ *cobra.Command, args []string) error { return run(args) },
 		}
 		cmd.AddCommand(c)
 		return c
@@ -71,10 +66,10 @@ are those that the hub gave them.`,
 		`Off lifts all bans of the fleet on this host, in one transaction, and puts none
 from then on. The bans of this host stay. It goes on to tell the fleet of
 offences.`,
-		`  portmon fleet off`, noArgs, func([]string) error { return p.switchFleet(true) })
+		`  portmon fleet off`, noArgs, func([]string) error { return p.switchOff() }).PreRunE = p.lookForState
 	sub("on", "put the bans of the fleet in force again",
 		`On undoes portmon fleet off: the bans of the fleet are put in force again.`,
-		`  portmon fleet on`, noArgs, func([]string) error { return p.switchFleet(false) })
+		`  portmon fleet on`, noArgs, func([]string) error { return p.switchOn() })
 	sub("leave", "have this host belong to no fleet",
 		`Leave forgets the fleet and the key of this host, and takes the sets of the
 fleet out of the table, with its bans. The hub does not hear of it: revoke the
@@ -94,6 +89,9 @@ var errNoFleet = &hinted{errors.New("this host belongs to no fleet"), "`portmon 
 
 // member returns what is known of the fleet that this host belongs to.
 func (p *cli) member() (*fleet.Member, error) {
+	if p.state == "" {
+		return nil, p.stateErr
+	}
 	m, err := fleet.Read(p.state)
 	if err == nil && m == nil {
 		err = errNoFleet
@@ -114,22 +112,26 @@ func (p *cli) join(args []string) error {
 	if err != nil {
 		return &usageError{hinted{err, "`portmon-hub invite NAME` prints another one"}}
 	}
-	if m, err := fleet.Read(p.state); err != nil {
+	m, err := p.member()
+	switch {
+	case err != nil && !errors.Is(err, errNoFleet):
 		return err
-	} else if m != nil {
+	case m != nil:
 		return &hinted{fmt.Errorf("this host belongs to a fleet already, as %s", m.Host), "`portmon fleet leave` ends that"}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	m, answer, err := fleet.Join(ctx, token)
-	if err != nil {
-		return fmt.Errorf("join the fleet: %w", err)
-	}
-	err = p.changeMember(func() error { return m.Write(p.state) })
+	var answer wire.Answer
+	err = p.changeMember("joined as "+token.Host, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if answer, err = fleet.Join(ctx, token, p.state); err != nil {
+			return fmt.Errorf("join the fleet: %w", err)
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	p.print("joined as %s: %s, an offence on %d of them bans on all\n", m.Host, text.Plural(answer.Hosts, "host"), answer.Quorum)
+	p.print("joined as %s: %s, an offence on %d of them bans on all\n", token.Host, text.Plural(answer.Hosts, "host"), answer.Quorum)
 	return p.noteWatcher()
 }
 
@@ -138,7 +140,15 @@ func (p *cli) leaveFleet() error {
 	if m == nil && errors.Is(err, errNoFleet) {
 		return err
 	} // a file that cannot be read goes as well
-	if err := p.changeMember(func() error { return fleet.Remove(p.state) }); err != nil {
+	err = p.changeMember("left the fleet", func() error {
+		if err := fleet.Remove(p.state); err != nil {
+			return err
+		}
+		p.readFleet() // so that it puts nothing any more
+		_, err := p.flushFleet()
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	p.print("left the fleet\n")
@@ -149,8 +159,10 @@ func (p *cli) leaveFleet() error {
 }
 
 // changeMember changes whether this host belongs to a fleet, and has the table
-// follow if it was what the configuration says.
-func (p *cli) changeMember(change func() error) error {
+// follow if it was what the configuration says. What can be in the way is found
+// before anything changes; done says what has, if something is in the way after
+// all.
+func (p *cli) changeMember(done string, change func() error) error {
 	conf, facts, err := p.loadConfig()
 	if err != nil {
 		return err
@@ -161,6 +173,9 @@ func (p *cli) changeMember(change func() error) error {
 	}
 	defer c.Close()
 	if err := p.checkWatcher(conf); err != nil {
+		return err
+	}
+	if err := checkTrial(p.state); err != nil {
 		return err
 	}
 	conf.Spec.Observe = h.Observe
@@ -176,14 +191,46 @@ func (p *cli) changeMember(change func() error) error {
 		return err
 	}
 	if !current {
-		p.note("the table is not changed, as it is not what the configuration says")
+		p.note("%s, but the table is not changed yet, as it is not what the configuration says", done)
 		p.hint(runApply)
+		p.readFleet()
 		return nil
 	}
-	if conf.Spec.Fleet, err = p.fleetSize(); err != nil {
-		return err
+	if conf.Spec.Fleet, err = p.fleetSize(); err == nil {
+		err = p.apply(c, attempt{conf: conf, facts: facts})
 	}
-	return p.apply(c, attempt{conf: conf, facts: facts})
+	if err != nil {
+		p.readFleet()
+		return &hinted{fmt.Errorf("%s, but the table is not changed yet: %w", done, err), runApply}
+	}
+	return nil
+}
+
+// readFleet has a running watcher know that something about the fleet has changed.
+func (p *cli) readFleet() {
+	w, _ := p.runningWatcher()
+	if w == nil {
+		return
+	}
+	defer w.Close()
+	if err := w.ReadFleet(); err != nil {
+		p.warn("the watcher goes on as before: %v", err)
+	}
+}
+
+// flushFleet lifts all bans of the fleet, in one transaction, and returns how many
+// there were.
+func (p *cli) flushFleet() (lifted int, err error) {
+	err = p.withTable(func(h *ruleset.Handle) (err error) {
+		if lifted, err = h.CountFleet(); err == nil {
+			err = h.FlushFleet()
+		}
+		return err
+	})
+	if errors.Is(err, errNoTable) {
+		err = nil
+	}
+	return lifted, err
 }
 
 // fleetSize returns the size that the sets of a fleet are to have: 0 if the host
@@ -211,38 +258,47 @@ func (p *cli) fleetSize() (uint32, error) {
 	return size, unknown
 }
 
-func (p *cli) switchFleet(off bool) error {
+func (p *cli) switchOn() error {
 	m, err := p.member()
 	if err != nil {
 		return err
 	}
-	m.Off = off
+	m.Off = false
 	if err := m.Write(p.state); err != nil {
 		return err
 	}
-	before := 0
-	err = p.withTable(func(h *ruleset.Handle) (err error) {
-		if before, err = h.CountFleet(); err != nil {
-			return err
-		}
-		if w, _ := p.runningWatcher(); w != nil {
-			defer w.Close()
-			return w.Reload(nil) // which lifts them
-		}
-		if off {
-			return h.FlushFleet()
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("switch the fleet: %w", err)
-	}
-	if off {
-		p.print("off: lifted %s of the fleet\n", text.Plural(before, "ban"))
-		return nil
-	}
+	p.readFleet()
 	p.print("on: the bans of the fleet are put in force again\n")
 	return p.noteWatcher()
+}
+
+// switchOff lifts the bans of the fleet whatever else is wrong.
+func (p *cli) switchOff() error {
+	m, failed := p.member()
+	if errors.Is(failed, errNoFleet) {
+		return failed
+	}
+	if failed == nil {
+		m.Off = true
+		failed = m.Write(p.state)
+	}
+	lifted := 0
+	if w, s := p.runningWatcher(); w != nil { // which lifts them
+		if s.Fleet != nil {
+			lifted = s.Fleet.Bans
+		}
+		w.Close()
+		p.readFleet()
+	}
+	rest, err := p.flushFleet()
+	if err != nil {
+		return fmt.Errorf("lift the bans of the fleet: %w", err)
+	}
+	p.print("off: lifted %s of the fleet\n", text.Plural(max(lifted, rest), "ban"))
+	if failed != nil {
+		return fmt.Errorf("they come back, as it cannot be kept that the fleet is off: %w", failed)
+	}
+	return nil
 }
 
 // noteWatcher notes that nothing is shared without a watcher.

@@ -27,6 +27,7 @@ type watcher interface {
 	Unbanned(alone bool, prefixes ...netip.Prefix) (had []netip.Prefix, err error)
 	Disallowed(prefixes ...netip.Prefix) (had []netip.Prefix, err error)
 	Share(sources ...netip.Prefix) (shared []netip.Prefix, err error)
+	ReadFleet() error
 	Close()
 }
 

@@ -67,6 +67,7 @@ func (w *pretender) Events(context.Context, int, bool, func([]byte) error) error
 func (w *pretender) Save() error                { return w.note("save") }
 func (w *pretender) Reload(*ruleset.Spec) error { return w.note("reload") }
 func (w *pretender) Removing() error            { return w.note("removing") }
+func (w *pretender) ReadFleet() error           { return w.note("fleet") }
 
 // Nothing but a trial that fails calls these.
 func (w *pretender) Swapping() error                  { return errors.New("not now") }

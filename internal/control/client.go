@@ -160,6 +160,12 @@ func (c *Client) Share(sources ...netip.Prefix) (shared []netip.Prefix, err erro
 	return c.forget(SharePath, sources)
 }
 
+// ReadFleet has the watcher find out anew to which fleet the host belongs, and
+// whether that is off. It goes on with the configuration that it has.
+func (c *Client) ReadFleet() error {
+	return c.do("have the watcher look at its fleet", c.longer, http.MethodPost, FleetPath, nil, done)
+}
+
 func (c *Client) forget(path string, prefixes []netip.Prefix) (had []netip.Prefix, err error) {
 	const request = 100_000 // fit into what the watcher reads
 	for some := range slices.Chunk(prefixes, request) {

@@ -25,6 +25,9 @@
 //	POST /v1/share               takes a JSON list of sources that were banned by
 //	                             hand, for the fleet; returns those that it is
 //	                             told of
+//	POST /v1/fleet               has the host take part in the fleet that it belongs
+//	                             to by now, if any; returns when no ban of another,
+//	                             or of one that is off, is put any more
 //	POST /v1/disallowed          the same, of prefixes whose allowances have ended
 //
 // A process that may open the socket may do all of this. Its mode is 0600, and
@@ -59,6 +62,7 @@ const (
 	UnbannedPath   = "/v1/unbanned"
 	DisallowedPath = "/v1/disallowed"
 	SharePath      = "/v1/share"
+	FleetPath      = "/v1/fleet"
 )
 
 // Status is what a watcher says of itself.

@@ -70,6 +70,7 @@ func (c *commands) handler() http.Handler {
 	order(control.RemovingPath, c.watcher.Removing)
 	order(control.SwappingPath, c.watcher.Swapping)
 	order(control.ApplyingPath, c.watcher.Applying)
+	order(control.FleetPath, func(context.Context) error { return c.readFleet(c.parts) })
 	mux.HandleFunc("POST "+control.ReloadPath, func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
 		var applied *watch.Applied

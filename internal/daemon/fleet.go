@@ -16,28 +16,42 @@ import (
 	"github.com/portmon/portmon/ruleset"
 )
 
-// fleetPatience is how long to wait for the part in a fleet to end. A hub that
-// cannot be reached may keep it for longer, in which it puts nothing any more.
+// fleetPatience is how long to wait for the part in a fleet to end, which waits
+// for the kernel and the disk alone.
 const fleetPatience = 2 * time.Second
 
+// readFleet takes part in the fleet that the host belongs to by now.
+func (d *daemon) readFleet(parts context.Context) error {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	return d.startFleet(parts, d.current)
+}
+
 // startFleet takes part in the fleet that the host belongs to, if it does, in
-// place of what was before. When it returns and the host is switched off, no ban of
-// the fleet is in force.
-func (d *daemon) startFleet(parts context.Context, conf *config.Config) {
+// place of what was before. When it returns and the host is switched off, or has
+// left, no ban of the fleet is in force.
+func (d *daemon) startFleet(parts context.Context, conf *config.Config) error {
 	d.mu.Lock()
 	client, stop := d.fleet, d.stopFleet
 	d.mu.Unlock()
-	m, err := fleet.Read(conf.Watch.State)
-	if err == nil && client != nil && client.TakesPart(m, conf.Watch.State, conf.FleetMaxBan) {
+	m, err := fleet.ReadWithKey(conf.Watch.State)
+	if err != nil {
+		err = fmt.Errorf("the part in the fleet stays as it is: %w", err)
+		d.journal.Warn(err.Error())
+		return err
+	}
+	if client != nil && client.TakesPart(m, conf.Watch.State, conf.FleetMaxBan) {
 		client.Resync() // the table or what it exempts may have changed
-		return
+		return nil
 	}
 	stop()
+	if client != nil && m == nil || m != nil && (m.Off || conf.FleetMaxBan == 0) {
+		if err := (fleetTable{d}).open((*ruleset.Handle).FlushFleet); err != nil && !errors.Is(err, os.ErrNotExist) {
+			d.journal.Warn(fmt.Sprintf("lift the bans of the fleet: %v", err))
+		}
+	}
 	client, stop = nil, func() {}
-	switch {
-	case err != nil:
-		d.journal.Warn(fmt.Sprintf("no part in the fleet: %v", err))
-	case m != nil:
+	if m != nil {
 		client = fleet.New(fleet.Config{
 			Member: m, State: conf.Watch.State, MaxBan: conf.FleetMaxBan, Version: d.config.Version, Table: fleetTable{d},
 			Observe: d.observes, Info: d.journal.Info, Warn: d.journal.Warn,
@@ -55,15 +69,11 @@ func (d *daemon) startFleet(parts context.Context, conf *config.Config) {
 			case <-time.After(fleetPatience):
 			}
 		}
-		if m.Off || conf.FleetMaxBan == 0 {
-			if err := (fleetTable{d}).open((*ruleset.Handle).FlushFleet); err != nil && !errors.Is(err, os.ErrNotExist) {
-				d.journal.Warn(fmt.Sprintf("lift the bans of the fleet: %v", err))
-			}
-		}
 	}
 	d.mu.Lock()
 	d.fleet, d.stopFleet = client, stop
 	d.mu.Unlock()
+	return nil
 }
 
 func (d *daemon) observes() bool {

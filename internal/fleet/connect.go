@@ -111,30 +111,39 @@ func hello(ctx context.Context, nc *nats.Conn, host string, h *wire.Hello) (answ
 	return answer, err
 }
 
-// Join has the hub know this host by a key that it makes for itself. The token is
-// of no use then, but where the hub cannot change the users of its server.
-func Join(ctx context.Context, t *wire.Token) (*Member, wire.Answer, error) {
-	var answer wire.Answer
+// Join has the host with a state file belong to a fleet: the hub knows it by a key
+// that it makes for itself. The token is of no use then, but where the hub cannot
+// change the users of its server. The key is on the disk before the hub hears of
+// it, so that a full disk uses up no token.
+func Join(ctx context.Context, t *wire.Token, state string) (answer wire.Answer, err error) {
 	first := &Member{URLs: t.URLs, Host: t.Host, Pin: t.Pin, seed: t.Seed}
 	nc, err := first.connect(ctx)
 	if err != nil {
-		return nil, answer, fmt.Errorf("connect to %s: %w", strings.Join(t.URLs, ", "), err)
+		return answer, fmt.Errorf("connect to %s: %w", strings.Join(t.URLs, ", "), err)
 	}
 	defer nc.Close()
 	pair, err := nkeys.CreateUser()
 	if err != nil {
-		return nil, answer, err
+		return answer, err
 	}
 	public, err := pair.PublicKey()
 	if err != nil {
-		return nil, answer, err
+		return answer, err
 	}
 	seed, err := pair.Seed()
 	if err != nil {
-		return nil, answer, err
+		return answer, err
 	}
 	own := *first
 	own.seed = string(seed)
+	if err := own.writeKey(state); err != nil {
+		return answer, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, Remove(state))
+		}
+	}()
 	var joined wire.Joined
 	question, err := wire.Encode(&wire.Join{Key: public})
 	reply, asked := ask(ctx, nc, wire.JoinPrefix+t.Host, question, err)
@@ -143,19 +152,22 @@ func Join(ctx context.Context, t *wire.Token) (*Member, wire.Answer, error) {
 	}
 	switch {
 	case asked == nil && joined.Error != "":
-		return nil, answer, fmt.Errorf("the hub refuses: %s", joined.Error)
+		return answer, fmt.Errorf("the hub refuses: %s", joined.Error)
 	case asked == nil && joined.Kept:
 		own.seed = first.seed
+		if err := own.writeKey(state); err != nil {
+			return answer, err
+		}
 	}
 	// The hub ends the connection of the old key, perhaps before its answer is
 	// here: whether the new key is good tells.
 	for {
 		if answer, err = own.hello(ctx); err == nil {
-			return &own, answer, nil
+			return answer, own.Write(state)
 		}
 		select {
 		case <-ctx.Done():
-			return nil, answer, fmt.Errorf("join as %s: %w", t.Host, errors.Join(asked, err))
+			return answer, fmt.Errorf("join as %s: %w", t.Host, errors.Join(asked, err))
 		case <-time.After(200 * time.Millisecond):
 		}
 	}

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -30,14 +31,20 @@ func newMember(t *testing.T) *Member {
 	return &Member{URLs: []string{"tls://127.0.0.1:1"}, Host: "web-1", seed: string(seed)}
 }
 
+// write has the host belong to the fleet, as joining does.
+func (m *Member) write(t *testing.T, state string) {
+	t.Helper()
+	if err := errors.Join(m.writeKey(state), m.Write(state)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestNoState has the files of a fleet in the working directory of a host that
 // knows no state file: they are not its own.
 func TestNoState(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	if err := newMember(t).Write(filepath.Join(dir, "state.jsonl")); err != nil {
-		t.Fatal(err)
-	}
+	newMember(t).write(t, filepath.Join(dir, "state.jsonl"))
 	if m, err := Read(""); m != nil || err != nil {
 		t.Errorf("read %+v, %v", m, err)
 	}
@@ -58,10 +65,8 @@ func TestMemberIsKept(t *testing.T) {
 		t.Errorf("without a file: %v, %v", m, err)
 	}
 	m := newMember(t)
-	if err := m.Write(state); err != nil {
-		t.Fatal(err)
-	}
-	got, err := Read(state)
+	m.write(t, state)
+	got, err := ReadWithKey(state)
 	if err != nil || !isMember(state) || got.Host != m.Host || got.seed != m.seed || got.URLs[0] != m.URLs[0] {
 		t.Errorf("read back: %+v, %v", got, err)
 	}
@@ -74,8 +79,11 @@ func TestMemberIsKept(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(filepath.Dir(state), seedFile), []byte("SUA\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Read(state); err == nil || strings.Contains(err.Error(), "SUA") {
+	if _, err := ReadWithKey(state); err == nil || strings.Contains(err.Error(), "SUA") {
 		t.Errorf("a damaged key: %v", err)
+	}
+	if m, err := Read(state); m == nil || err != nil {
+		t.Errorf("what needs no key: %v, %v", m, err)
 	}
 	if err := Remove(state); err != nil || isMember(state) {
 		t.Errorf("removed: %v", err)
@@ -88,9 +96,7 @@ func TestQueue(t *testing.T) {
 	t.Parallel()
 	state := filepath.Join(t.TempDir(), "state.jsonl")
 	config := Config{Member: newMember(t), State: state, Warn: func(what string, args ...any) { t.Error(what, args) }}
-	if err := config.Write(state); err != nil {
-		t.Fatal(err)
-	}
+	config.write(t, state)
 	c := New(config)
 	share := func(i int) bool {
 		source := netip.PrefixFrom(netip.AddrFrom4([4]byte{45, 0, byte(i >> 8), byte(i)}), 32)

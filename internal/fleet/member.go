@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,7 +25,7 @@ import (
 // Files in the folder of the state file.
 const (
 	memberFile = "fleet.json"
-	seedFile   = "fleet.nk" // also the name of a systemd credential that replaces it
+	seedFile   = "fleet.nk" // also the name of a systemd credential in its place
 	queueFile  = "fleet.queue"
 
 	maxMember = 16 << 10 // bytes of each but the queue
@@ -58,67 +59,76 @@ func IsMember(state string) (bool, error) {
 	return err == nil, nil
 }
 
-// Read returns what is known of the fleet that a host belongs to; nil if it belongs
-// to none.
+// Read returns what is known of the fleet that a host belongs to, but for its key;
+// nil if it belongs to none.
 func Read(state string) (*Member, error) {
 	m, err := folder.ReadBeside[Member](state, memberFile, maxMember)
 	if m == nil || err != nil {
 		return nil, err
 	}
-	dir := filepath.Dir(state)
-	if m.seed, err = readSeed(dir); err == nil {
-		t := m.token()
-		err = t.Check()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", filepath.Join(dir, memberFile), err)
+	t := wire.Token{URLs: m.URLs, Host: m.Host, Pin: m.Pin}
+	if err := t.CheckFleet(); err != nil {
+		return nil, fmt.Errorf("read %s: %w", filepath.Join(filepath.Dir(state), memberFile), err)
 	}
 	return m, nil
 }
 
-// token returns what would have the host join as it is.
-func (m *Member) token() wire.Token {
-	return wire.Token{URLs: m.URLs, Host: m.Host, Pin: m.Pin, Seed: m.seed}
+// ReadWithKey is [Read] for who takes part.
+func ReadWithKey(state string) (*Member, error) {
+	m, err := Read(state)
+	if m == nil || err != nil {
+		return nil, err
+	}
+	if m.seed, err = readSeed(filepath.Dir(state)); err == nil {
+		_, _, err = m.keys()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the key of this host in its fleet, %s: %w", seedFile, err)
+	}
+	return m, nil
 }
 
-// readSeed reads the key from where systemd has decrypted it, or else from the
-// folder.
+// readSeed reads the key from the folder, where joining has put it, or else from
+// where systemd has decrypted it.
 func readSeed(dir string) (seed string, err error) {
-	for _, from := range []string{os.Getenv("CREDENTIALS_DIRECTORY"), dir} {
+	for _, from := range []string{dir, os.Getenv("CREDENTIALS_DIRECTORY")} {
 		if from == "" {
 			continue
 		}
 		var d *folder.Folder
 		if d, err = folder.Open(from); err != nil {
-			continue
+			return "", err
 		}
 		var data []byte
 		data, err = d.ReadFile(seedFile, maxMember)
-		if d.Close(); err == nil {
-			return strings.TrimSpace(string(data)), nil
+		if d.Close(); !errors.Is(err, fs.ErrNotExist) {
+			return strings.TrimSpace(string(data)), err
 		}
 	}
 	return "", err
 }
 
-// Write has the host with a state file belong to the fleet.
+// Write has the host with a state file belong to the fleet, once its key is there.
 func (m *Member) Write(state string) error {
-	dir := filepath.Dir(state)
-	d, err := folder.Make(dir)
+	data, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	data, err := json.Marshal(m)
+	return write(state, memberFile, append(data, '\n'))
+}
+
+// writeKey writes the key, which means nothing without the other file.
+func (m *Member) writeKey(state string) error { return write(state, seedFile, []byte(m.seed+"\n")) }
+
+func write(state, name string, data []byte) error {
+	dir := filepath.Dir(state)
+	d, err := folder.Make(dir)
 	if err == nil {
-		// The key first: without the other file it means nothing.
-		err = d.WriteFile(seedFile, []byte(m.seed+"\n"))
-	}
-	if err == nil {
-		err = d.WriteFile(memberFile, append(data, '\n'))
+		defer d.Close()
+		err = d.WriteFile(name, data)
 	}
 	if err != nil {
-		return fmt.Errorf("write %s: %w", filepath.Join(dir, memberFile), err)
+		return fmt.Errorf("write %s: %w", filepath.Join(dir, name), err)
 	}
 	return nil
 }

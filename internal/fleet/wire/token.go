@@ -44,6 +44,14 @@ func CheckURL(s string) error {
 
 // Check reports what is wrong with a token.
 func (t *Token) Check() error {
+	if !seedForm.MatchString(t.Seed) {
+		return errors.New("not the seed of a user")
+	}
+	return t.CheckFleet()
+}
+
+// CheckFleet reports what is wrong with all of it but the seed.
+func (t *Token) CheckFleet() error {
 	if len(t.URLs) == 0 || len(t.URLs) > maxURLs {
 		return fmt.Errorf("want 1 to %d URLs of hubs", maxURLs)
 	}
@@ -52,10 +60,7 @@ func (t *Token) Check() error {
 			return err
 		}
 	}
-	switch {
-	case !seedForm.MatchString(t.Seed):
-		return errors.New("not the seed of a user")
-	case t.Pin != "" && !pinForm.MatchString(t.Pin):
+	if t.Pin != "" && !pinForm.MatchString(t.Pin) {
 		return errors.New("not a pin of a certificate")
 	}
 	return CheckHost(t.Host)
