@@ -372,10 +372,27 @@ func (p *cli) fleetStatus(asJSON bool) error {
 		p.print("  %s of the fleet in force\n", text.Plural(r.Bans, "ban"))
 	}
 	for _, why := range slices.Sorted(maps.Keys(r.Refused)) {
-		p.print("  refused %s: %s\n", text.Plural(r.Refused[why], "ban"), text.Printable(why))
+		p.print("  refused %s: %s%s\n", text.Plural(r.Refused[why], "ban"), text.Printable(why), r.refused(why))
 	}
 	p.print("  told of %s; %d wait, %d found no room\n", text.Plural(r.Shared, "offence"), r.Queued, r.Dropped)
 	return nil
+}
+
+// refused names what was refused for a reason: ": 198.51.100.1, 2001:db8::/64".
+func (r *fleetReport) refused(why string) string {
+	names, more := []string(nil), r.Refused[why]
+	for _, refusal := range r.Refusals {
+		if refusal.Reason == why && len(names) < 8 {
+			names, more = append(names, text.Prefix(refusal.Source)), more-1
+		}
+	}
+	switch {
+	case names == nil:
+		return ""
+	case more > 0:
+		names = append(names, "…")
+	}
+	return ": " + strings.Join(names, ", ")
 }
 
 func (p *cli) fleetPeers() error {

@@ -94,6 +94,7 @@ func (c *commands) handler() http.Handler {
 		return nil, c.watcher.Drilling(ctx, ps...)
 	}))
 	mux.HandleFunc("POST "+control.DisallowedPath, forget(func(ctx context.Context, _ *http.Request, ps []netip.Prefix) ([]netip.Prefix, error) {
+		c.recheckFleet()
 		return c.watcher.Disallowed(ctx, ps...)
 	}))
 	mux.HandleFunc("POST "+control.SharePath, forget(func(_ context.Context, _ *http.Request, ps []netip.Prefix) ([]netip.Prefix, error) {

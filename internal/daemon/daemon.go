@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -74,6 +75,8 @@ type daemon struct {
 	isReady chan struct{} // closed when it is
 
 	reloading sync.Mutex // held while the configuration changes
+
+	fleetIn atomic.Uint64 // the handle of the table that has the bans of the fleet
 
 	mu      sync.Mutex // guards what follows
 	current *config.Config

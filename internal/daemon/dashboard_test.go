@@ -18,7 +18,7 @@ import (
 var notShown = []string{
 	"portmon_bytes_total", // packets tell the same, and a trap packet has hardly any bytes
 	// Most hosts belong to no fleet, and the hub of one has numbers of its own.
-	"portmon_fleet_connected", "portmon_fleet_hosts", "portmon_fleet_sightings_total", "portmon_fleet_queued", "portmon_fleet_refused_total",
+	"portmon_fleet_connected", "portmon_fleet_hosts", "portmon_fleet_sightings_total", "portmon_fleet_queued", "portmon_fleet_refused",
 }
 
 // dashboard is what matters here of a dashboard of Grafana.

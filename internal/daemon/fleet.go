@@ -41,7 +41,10 @@ func (d *daemon) startFleet(parts context.Context, conf *config.Config) error {
 		return err
 	}
 	if client != nil && client.TakesPart(m, conf.Watch.State, conf.FleetMaxBan) {
-		client.Resync() // the table or what it exempts may have changed
+		client.Recheck() // what the table exempts may have changed
+		if err := (fleetTable{d}).open(func(*ruleset.Handle) error { return nil }); err != nil && !errors.Is(err, os.ErrNotExist) {
+			d.journal.Warn(fmt.Sprintf("look for the bans of the fleet: %v", err))
+		}
 		return nil
 	}
 	stop()
@@ -74,6 +77,15 @@ func (d *daemon) startFleet(parts context.Context, conf *config.Config) error {
 	d.fleet, d.stopFleet = client, stop
 	d.mu.Unlock()
 	return nil
+}
+
+// recheckFleet puts what nothing is in the way of any more.
+func (d *daemon) recheckFleet() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fleet != nil {
+		d.fleet.Recheck()
+	}
 }
 
 func (d *daemon) observes() bool {
@@ -130,6 +142,8 @@ func (d *daemon) shareByHand(sources []netip.Prefix) (shared []netip.Prefix, err
 // other program, by a connection for each change.
 type fleetTable struct{ *daemon }
 
+// open calls f with the table. If that is another one than before, all bans are put
+// anew.
 func (t fleetTable) open(f func(h *ruleset.Handle) error) error {
 	conn, err := t.config.Dial()
 	if err != nil {
@@ -137,10 +151,18 @@ func (t fleetTable) open(f func(h *ruleset.Handle) error) error {
 	}
 	defer conn.Close()
 	h, err := ruleset.Open(conn, t.tableName())
-	if err == nil {
-		err = f(h)
+	if err != nil {
+		return err
 	}
-	return err
+	if before := t.fleetIn.Swap(h.Handle); before != 0 && before != h.Handle {
+		t.mu.Lock()
+		client := t.fleet
+		t.mu.Unlock()
+		if client != nil {
+			client.Resync()
+		}
+	}
+	return f(h)
 }
 
 // PutFleet implements [fleet.Table].
@@ -203,6 +225,6 @@ func (c *collector) collectFleet(out sink) {
 	send(out, "fleet_sightings_total", s.Shared, "sent")
 	send(out, "fleet_sightings_total", s.Dropped, "dropped")
 	for why, n := range s.Refused {
-		send(out, "fleet_refused_total", n, why)
+		send(out, "fleet_refused", n, why)
 	}
 }

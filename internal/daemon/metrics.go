@@ -68,7 +68,7 @@ var served = []Metric{
 	{"portmon_fleet_hosts", "Hosts of the fleet, as its hub says.", nil},
 	{"portmon_fleet_sightings_total", "Offences that the fleet was told of, and those that found no room to wait.", []string{"result"}},
 	{"portmon_fleet_queued", "Offences that wait for the fleet to be told of.", nil},
-	{"portmon_fleet_refused_total", "Bans of the fleet that were not put in force, by reason.", []string{"reason"}},
+	{"portmon_fleet_refused", "Bans of the fleet that are not in force here, by reason.", []string{"reason"}},
 	{"portmon_notices_total", "Notices by channel and result.", []string{"channel", "result"}},
 	{"portmon_journal_dropped_lines_total",
 		"Lines of the journal that were dropped because standard error stalled or was closed.", nil},

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/portmon/portmon/internal/fleet/wire"
+	"github.com/portmon/portmon/internal/text"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -25,6 +26,8 @@ const (
 	// pullSize is how many bans are asked for at once. The hub may have to keep so
 	// many for each host that is slow.
 	pullSize = 1024
+	// maxKey is how much of a subject is reported that names no source.
+	maxKey = 60
 )
 
 // errResync is why the stream is followed anew.
@@ -70,6 +73,9 @@ func (c *Client) follow(ctx context.Context, nc *nats.Conn, js jetstream.JetStre
 	if err := js.DeleteConsumer(ask, wire.Bans, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return fmt.Errorf("read the bans of the fleet: %w", err)
 	}
+	if c.seen == 0 {
+		c.forget()
+	}
 	from := jetstream.ConsumerConfig{
 		Name: name, AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, InactiveThreshold: 2 * time.Minute,
 		DeliverPolicy: jetstream.DeliverAllPolicy,
@@ -81,11 +87,13 @@ func (c *Client) follow(ctx context.Context, nc *nats.Conn, js jetstream.JetStre
 	if err != nil {
 		return fmt.Errorf("read the bans of the fleet: %w", err)
 	}
-	c.hubs = addrsOf(ctx, c.config.URLs)
+	hubs := addrsOf(ctx, c.config.URLs)
 	if at, err := netip.ParseAddrPort(nc.ConnectedAddr()); err == nil {
-		c.hubs = append(c.hubs, at.Addr())
+		hubs = append(hubs, at.Addr())
 	}
-	c.lookAt = time.Time{}
+	c.hands.Lock()
+	c.hubs, c.lookAt = hubs, time.Time{}
+	c.hands.Unlock()
 	connection := c.changes.Load()
 	for ctx.Err() == nil {
 		pull, err := consumer.Fetch(pullSize, jetstream.FetchMaxWait(time.Minute), jetstream.FetchHeartbeat(10*time.Second))
@@ -102,6 +110,14 @@ func (c *Client) follow(ctx context.Context, nc *nats.Conn, js jetstream.JetStre
 	return nil
 }
 
+// forget has what is told again count once.
+func (c *Client) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.peers)
+	clear(c.refused.others)
+}
+
 func (c *Client) knowsClock() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -116,9 +132,13 @@ func (c *Client) take(ctx context.Context, messages <-chan jetstream.Msg, same f
 	var put time.Time
 	flush := func() error {
 		put = time.Now()
-		if err := c.put(ctx, pending); err != nil {
+		c.hands.Lock()
+		err := c.put(ctx, pending)
+		c.hands.Unlock()
+		if err != nil {
 			return fmt.Errorf("%w: %w", errPut, err)
 		}
+		c.countPeers(pending)
 		c.seen = last
 		clear(pending)
 		return nil
@@ -150,9 +170,11 @@ func (c *Client) take(ctx context.Context, messages <-chan jetstream.Msg, same f
 				continue
 			}
 			last = meta.Sequence.Stream
-			b := new(wire.Ban)
-			if source, err := wire.ParseKey(strings.TrimPrefix(m.Subject(), wire.BanPrefix)); err == nil && wire.Decode(m.Data(), b) == nil && b.Source == source {
+			b, key := new(wire.Ban), strings.TrimPrefix(m.Subject(), wire.BanPrefix)
+			if source, err := wire.ParseKey(key); err == nil && wire.Decode(m.Data(), b) == nil && b.Source == source {
 				pending[source] = b
+			} else {
+				c.skip(noBan, 1, text.Printable(key[:min(len(key), maxKey)]))
 			}
 			if len(pending) == nftset.BatchSize {
 				if err := flush(); err != nil {
@@ -171,7 +193,7 @@ func (c *Client) take(ctx context.Context, messages <-chan jetstream.Msg, same f
 	}
 }
 
-// put makes the table what some bans say.
+// put makes the table what some bans say. It is called with c.hands held.
 func (c *Client) put(ctx context.Context, bans map[netip.Prefix]*wire.Ban) error {
 	if time.Since(c.lookAt) >= lookEvery {
 		if err := c.look(); err != nil {
@@ -183,15 +205,16 @@ func (c *Client) put(ctx context.Context, bans map[netip.Prefix]*wire.Ban) error
 	c.mu.Unlock()
 	var lifted []netip.Prefix
 	var records []ruleset.Record
-	refused := make(map[string]int)
 	for source, b := range bans {
 		left := min(b.Left(now), c.config.MaxBan)
 		switch why := c.spared[source]; {
 		case b.Lifted:
 			lifted = append(lifted, source)
+			c.release(source)
 		case left < ruleset.MinBanTime:
+			c.release(source)
 		case why != "":
-			refused[why]++
+			c.hold(source, b, why, 0)
 		default:
 			length := min(time.Duration(b.Length)*time.Second, c.config.MaxBan)
 			records = append(records, ruleset.Record{Source: source, Timeout: max(length, left), Remaining: left, Comment: comment(b)})
@@ -202,20 +225,25 @@ func (c *Client) put(ctx context.Context, bans map[netip.Prefix]*wire.Ban) error
 			return err
 		}
 	}
-	var full int
-	if len(records) > 0 && ctx.Err() == nil {
-		var errs []error
-		var err error
-		if errs, full, err = c.config.Table.PutFleet(records); err != nil {
-			return err
-		}
-		for _, err := range errs {
-			if err != nil {
-				refused[reasonOf(err)]++
-			}
-		}
+	if len(records) == 0 || ctx.Err() != nil {
+		return nil
 	}
-	c.count(bans, refused, full)
+	errs, full, err := c.config.Table.PutFleet(records)
+	if err != nil {
+		return err
+	}
+	for i := range records {
+		source := records[i].Source
+		if errs == nil || errs[i] == nil {
+			c.release(source)
+			continue
+		}
+		why, left := reasonOf(errs[i])
+		c.hold(source, bans[source], why, left)
+	}
+	if full > 0 {
+		c.skip(noRoom, full, "some of the last")
+	}
 	return nil
 }
 
@@ -240,41 +268,34 @@ func (c *Client) look() error {
 	return nil
 }
 
-// reasonOf names why a table has refused a ban.
-func reasonOf(err error) string {
+// reasonOf names why a table has refused a ban, and for how long it will, if that
+// is known.
+func reasonOf(err error) (why string, left time.Duration) {
+	var exempt *ruleset.AllowedError
 	switch {
 	case errors.As(err, new(*ruleset.WhitelistedError)):
-		return "whitelisted"
-	case errors.As(err, new(*ruleset.AllowedError)):
-		return "allowed"
+		return whitelisted, 0
+	case errors.As(err, &exempt):
+		return allowed, min(exempt.Entry.Remaining, holdFor)
 	}
-	return "shared network"
+	return shared, 0
 }
 
-// count notes what has become of bans, and by whom they are.
-func (c *Client) count(bans map[netip.Prefix]*wire.Ban, refused map[string]int, full int) {
+// countPeers notes by whom bans are.
+func (c *Client) countPeers(bans map[netip.Prefix]*wire.Ban) {
 	c.mu.Lock()
-	for why, n := range refused {
-		c.status.Refused[why] += n
-	}
-	if full > 0 {
-		c.status.Refused["no room"] += full
-	}
+	defer c.mu.Unlock()
 	for _, b := range bans {
 		for _, r := range b.By {
-			p, known := c.status.peers[r.Host]
-			if b.Lifted || !known && len(c.status.peers) >= maxPeers {
+			p, known := c.peers[r.Host]
+			if b.Lifted || !known && len(c.peers) >= maxPeers {
 				continue
 			}
 			p.Host, p.Bans = r.Host, p.Bans+1
 			if r.At.After(p.Last) {
 				p.Last = r.At
 			}
-			c.status.peers[r.Host] = p
+			c.peers[r.Host] = p
 		}
-	}
-	c.mu.Unlock()
-	if full > 0 {
-		c.config.Warn("bans of the fleet found no room", "bans", full)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"net/netip"
 	"reflect"
 	"strconv"
@@ -54,14 +53,18 @@ type Client struct {
 	changes atomic.Int64  // how often that has been
 	resync  chan struct{} // all bans are to be put anew
 
-	// Of the loop that follows bans:
+	refusing chan struct{} // something is refused, or may not be any more
+	seen     uint64        // the last of the stream, for the loop that follows it
+
+	hands  sync.Mutex // held while the table changes, and guards what follows
 	hubs   []netip.Addr
 	spared protected
 	lookAt time.Time // when it was found
-	seen   uint64    // the last of the stream
 
 	mu      sync.Mutex
 	status  Status
+	peers   map[string]Peer
+	refused refusals
 	created time.Time     // the stream
 	offset  time.Duration // of the hub's clock, 0 until it is known
 	asked   bool          // it is known
@@ -72,7 +75,7 @@ type Client struct {
 func New(config Config) *Client {
 	c := &Client{
 		config: config, queue: queue{wake: make(chan struct{}, 1)}, change: make(chan struct{}, 1), resync: make(chan struct{}, 1),
-		status: Status{Host: config.Host, Off: config.Off, Refused: make(map[string]int), peers: make(map[string]Peer)},
+		refusing: make(chan struct{}, 1), status: Status{Host: config.Host, Off: config.Off}, peers: make(map[string]Peer), refused: newRefusals(),
 	}
 	if err := c.queue.load(config.State); err != nil {
 		config.Warn("the sightings of before are lost", "error", err)
@@ -145,6 +148,7 @@ func (c *Client) Run(ctx context.Context) {
 	parts.Go(func() { c.publish(ctx, nc, js) })
 	if !c.config.Off && c.config.MaxBan > 0 {
 		parts.Go(func() { c.followBans(ctx, nc, js) })
+		parts.Go(func() { c.retry(ctx) })
 	}
 	parts.Wait()
 }
@@ -286,8 +290,9 @@ func (c *Client) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.status
-	s.Refused, s.Bans = maps.Clone(s.Refused), held
+	s.Bans = held
+	s.Refused, s.Refusals = c.refused.list(time.Now().Round(0).Add(c.offset))
 	s.Queued, s.Dropped = c.queue.length()
-	s.Peers = sortedPeers(s.peers)
+	s.Peers = sortedPeers(c.peers)
 	return s
 }

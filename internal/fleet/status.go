@@ -28,10 +28,11 @@ type Status struct {
 	Reason   string        `json:"reason,omitempty"`
 	Hosts    int           `json:"hosts"`
 	Quorum   int           `json:"quorum"`
-	// Bans of the fleet are in force. Refused counts those that were not put, by
-	// reason.
-	Bans    int            `json:"bans"`
-	Refused map[string]int `json:"refused,omitempty"`
+	// Bans of the fleet are in force. Refused counts those that are not in force
+	// here, by reason, and Refusals are some of them.
+	Bans     int            `json:"bans"`
+	Refused  map[string]int `json:"refused,omitempty"`
+	Refusals []Refusal      `json:"refusals,omitempty"`
 	// Shared counts sightings that the hub has, Queued those that wait, and
 	// Dropped those that found no room.
 	Shared  int `json:"shared"`
@@ -39,14 +40,12 @@ type Status struct {
 	Dropped int `json:"dropped"`
 	// Peers are hosts that bans are by.
 	Peers []Peer `json:"peers,omitempty"`
-
-	peers map[string]Peer
 }
 
 // Peer is another host of the fleet, as far as bans tell.
 type Peer struct {
 	Host string    `json:"host"`
-	Bans int       `json:"bans"` // that it has its part in, since the watcher began
+	Bans int       `json:"bans"` // that it has its part in, since the hub has told of all
 	Last time.Time `json:"last"` // when it saw one of them, by the hub's clock
 }
 
