@@ -28,7 +28,7 @@ func TestManualIsCurrent(t *testing.T) {
 	}
 	synopsis, commands := manual.Commands(root)
 	var metrics strings.Builder
-	served := helpOfMetrics(t)
+	served := helpLine.FindAllStringSubmatch(servedMetrics(t), -1)
 	for _, m := range served {
 		metrics.WriteString(manual.Item(m[1], "", m[2]))
 	}
@@ -73,14 +73,47 @@ portmon\-hub \- ` + manual.Roff(root.Short, "") + "\n.SH SYNOPSIS\n.nf\n" + syno
 	}
 }
 
+// TestDashboardAsksForWhatThereIs looks for the metrics of a hub that the
+// dashboard, the alerts and the manual name, with their labels.
+func TestDashboardAsksForWhatThereIs(t *testing.T) {
+	t.Parallel()
+	body := servedMetrics(t)
+	name := regexp.MustCompile(`\bportmon_hub_[a-z_]*[a-z]\b`)
+	label := regexp.MustCompile(`(?:by \(|` + name.String() + `\{)([a-z]+)`)
+	shown := make(map[string]bool)
+	for _, file := range []string{"grafana.json", "alerts.yml", "fleet.md"} {
+		text, err := os.ReadFile("../../docs/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			for _, n := range name.FindAllString(line, -1) {
+				shown[n] = shown[n] || file == "grafana.json"
+				if !strings.Contains(body, "# HELP "+n+" ") {
+					t.Errorf("%s: there is no metric %s", file, n)
+				}
+				for _, l := range label.FindAllStringSubmatch(line, -1) {
+					if !regexp.MustCompile(`(?m)^` + n + `\{` + l[1] + `="`).MatchString(body) {
+						t.Errorf("%s: %s has no label %s", file, n, l[1])
+					}
+				}
+			}
+		}
+	}
+	for _, m := range helpLine.FindAllStringSubmatch(body, -1) {
+		if !shown[m[1]] && m[1] != "portmon_hub_build_info" {
+			t.Errorf("the dashboard does not show %s", m[1])
+		}
+	}
+}
+
 var helpLine = regexp.MustCompile(`(?m)^# HELP (portmon_hub_\w+) (.*)$`)
 
-// helpOfMetrics returns the names of all metrics of a hub, and what they say of
-// themselves.
-func helpOfMetrics(t *testing.T) [][]string {
+// servedMetrics returns what a hub serves.
+func servedMetrics(t *testing.T) string {
 	t.Helper()
 	h := exampleHub(3)
 	h.counts["counted"] = 1
 	_, body, _ := get(t, h.pages(""), httptest.NewRequest("GET", "http://127.0.0.1/metrics", nil))
-	return helpLine.FindAllStringSubmatch(body, -1)
+	return body
 }

@@ -55,7 +55,7 @@ func (h *hub) Collect(ch chan<- prometheus.Metric) {
 	standings := map[wire.Standing]int{wire.Invited: 0, wire.Member: 0, wire.Quarantined: 0, wire.Revoked: 0}
 	for name, k := range h.hosts {
 		standings[k.Standing]++
-		if !k.heard.IsZero() {
+		if !k.heard.IsZero() && k.Standing != wire.Revoked { // who is expected to be heard
 			gauge(descHeard, float64(k.heard.Unix()), name)
 			gauge(descQueued, float64(k.hello.Queued), name)
 		}
