@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/events"
@@ -30,7 +32,7 @@ func topCommand(p *cli) *cobra.Command {
 		Long: `Top shows live what the table does: packets dropped per second, how full the
 sets are, and bans as they are made, or the longest bans. The keys are shown at
 the bottom: portmon why explains the selected source, and, after confirmation,
-portmon ban, unban or allow acts on it.
+portmon ban, unban or allow acts on it. Ctrl-Z gives the terminal back until fg.
 
 Events come from the watcher. If there was none from the start, top listens to
 the log group of the table itself, and leaves it to a watcher that starts. If
@@ -54,6 +56,7 @@ every few seconds.`,
 			host, _ := os.Hostname() // top can do without
 			screen := top.New(top.Options{
 				Host: text.Printable(host), Colour: p.outColour, Unicode: p.unicode(), Zone: p.now().Location(), Do: p.doForTop,
+				AllowFor: allowTime, MaySuspend: shellWaits(),
 			})
 			places := p.places()
 			defer places.Close()
@@ -67,6 +70,23 @@ every few seconds.`,
 func (p *cli) unicode() bool {
 	locale := strings.ToLower(cmp.Or(p.getenv("LC_ALL"), p.getenv("LC_CTYPE"), p.getenv("LANG")))
 	return strings.Contains(locale, "utf-8") || strings.Contains(locale, "utf8")
+}
+
+// shellWaits reports whether a process beside ours, such as a shell with job
+// control, would continue us if we stopped: the parent of our process group is of
+// another group of the session.
+func shellWaits() bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", unix.Getpgrp()))
+	_, after, ok := strings.Cut(string(stat), ") ")
+	var state string
+	var parent int
+	if _, scanErr := fmt.Sscan(after, &state, &parent); err != nil || !ok || scanErr != nil {
+		return false
+	}
+	session, err1 := unix.Getsid(parent)
+	own, err2 := unix.Getsid(0)
+	group, err3 := unix.Getpgid(parent)
+	return errors.Join(err1, err2, err3) == nil && session == own && group != unix.Getpgrp()
 }
 
 // doForTop runs one of our commands on a source, and returns its output.
@@ -108,6 +128,7 @@ func (p *cli) readBans(h *ruleset.Handle, places *geo.DB, after time.Time) (b to
 		}
 		return y.Until.Compare(x.Until)
 	}
+	b.Time = p.now()
 	for e, err := range h.Bans() {
 		if err != nil {
 			return b, err

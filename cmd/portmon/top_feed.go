@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/portmon/portmon/internal/book"
@@ -36,8 +37,9 @@ const (
 func (p *cli) feedTop(ctx context.Context, places *geo.DB, show func(any)) {
 	var parts sync.WaitGroup
 	waiting := &batch{}
-	parts.Go(func() { p.lookForTop(ctx, show) })
-	parts.Go(func() { p.listForTop(ctx, places, show) })
+	banned := new(atomic.Int64)
+	parts.Go(func() { p.lookForTop(ctx, show, banned) })
+	parts.Go(func() { p.listForTop(ctx, places, show, banned) })
 	parts.Go(func() { p.hearForTop(ctx, places, show, waiting) })
 	parts.Go(func() {
 		for wait(ctx, topEvery) {
@@ -82,8 +84,8 @@ func (b *batch) take(now time.Time) (all top.Batch) {
 	return all
 }
 
-// lookForTop sends snapshots of the table.
-func (p *cli) lookForTop(ctx context.Context, show func(any)) {
+// lookForTop sends snapshots of the table, and counts the bans.
+func (p *cli) lookForTop(ctx context.Context, show func(any), banned *atomic.Int64) {
 	var sets []top.Set
 	var nextFill time.Time
 	p.againAndAgain(ctx, show, func(h *ruleset.Handle) (time.Duration, error) {
@@ -95,6 +97,9 @@ func (p *cli) lookForTop(ctx context.Context, show func(any)) {
 			if ruleset.CountsDrops(name) {
 				s.Dropped += c.Packets
 			}
+		}
+		if ladder, _ := h.Ladder(); len(ladder) > 0 {
+			s.BanFor = ladder[0]
 		}
 		if s.Observing = h.Observe; h.Observe {
 			s.State, s.Good = "observing", false
@@ -111,9 +116,14 @@ func (p *cli) lookForTop(ctx context.Context, show func(any)) {
 				return topLook, err
 			}
 			sets = sets[:0:0]
+			bans := 0
 			for _, f := range fill {
+				if role, _ := ruleset.RoleOf(f.Set); role.Bans() {
+					bans += f.Count
+				}
 				sets = append(sets, top.Set{Name: f.Set, Count: f.Count, Size: int(f.Size)})
 			}
+			banned.Store(int64(bans))
 			nextFill = start.Add(max(2*topLook, topShare*time.Since(start))) // on old kernels this reads the sets
 		}
 		s.Sets = sets
@@ -122,11 +132,16 @@ func (p *cli) lookForTop(ctx context.Context, show func(any)) {
 	})
 }
 
-// listForTop sends the longest bans.
-func (p *cli) listForTop(ctx context.Context, places *geo.DB, show func(any)) {
-	var last time.Time
+// listForTop sends the longest bans. It reads them again early once half of them
+// have been lifted.
+func (p *cli) listForTop(ctx context.Context, places *geo.DB, show func(any), banned *atomic.Int64) {
+	var last, next time.Time
+	total := 0
 	p.againAndAgain(ctx, show, func(h *ruleset.Handle) (time.Duration, error) {
 		start := time.Now()
+		if start.Before(next) && int(banned.Load()) > total/2 {
+			return topBansEvery, nil
+		}
 		places.Refresh() // what is wrong is said by portmon config check
 		if err := h.Recount(); err != nil || !h.Exists {
 			return topBansEvery, err
@@ -135,10 +150,11 @@ func (p *cli) listForTop(ctx context.Context, places *geo.DB, show func(any)) {
 		now := p.now()
 		err := withSets(h, func() (err error) { bans, err = p.readBans(h, places, last); return err })
 		if err == nil {
-			last = now
+			last, total = now, bans.Total
 			show(bans)
 		}
-		return max(topBansEvery, topShare*time.Since(start)), err
+		next = start.Add(max(topBansEvery, topShare*time.Since(start)))
+		return topBansEvery, err
 	})
 }
 
@@ -172,9 +188,9 @@ func (p *cli) againAndAgain(ctx context.Context, show func(any), f func(h *rules
 // hearForTop collects events from the watcher, or from the log group if there
 // is no watcher and nobody else listens. While it has neither, it keeps trying.
 // Once there has been a watcher, it leaves the group alone for when that comes
-// back.
+// back. What the watcher knows of before is shown unless it was seen in the group.
 func (p *cli) hearForTop(ctx context.Context, places *geo.DB, show func(any), to *batch) {
-	first, pause := topListed, topLook
+	first, pause, watched := topListed, topLook, false
 	var source top.Source
 	var trouble top.Trouble
 	for ok := true; ok; ok = wait(ctx, pause) {
@@ -195,12 +211,13 @@ func (p *cli) hearForTop(ctx context.Context, places *geo.DB, show func(any), to
 				to.add(func() (events.Event, error) { return events.Decode(line) })
 				return nil
 			})
-			first, from = 0, ""
+			first, from, watched = 0, "", true
 			w.Close()
-		case errors.Is(err, control.ErrNone) && first > 0:
+		case errors.Is(err, control.ErrNone) && !watched:
 			conn, err := nflog.Dial(&nflog.Config{Group: ruleset.Default().LogGroup})
 			if err == nil {
 				hear("the log group")
+				first = 0
 				err = p.hearLog(ctx, conn, places, to)
 				conn.Close()
 				pause = nflog.Gap

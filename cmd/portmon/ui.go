@@ -7,7 +7,7 @@ package main
 //   - An error says what was being done, to what, and why it failed. It starts
 //     without a capital letter and ends without a full stop. If there is a next
 //     step, it follows as a hint on a line of its own.
-//   - Colours appear only on a terminal, and never with NO_COLOR or TERM=dumb.
+//   - Colours appear only on a terminal, and never with NO_COLOR or a TERM without any.
 //     They say nothing that the words do not.
 //   - Foreign text, from a file or the kernel, is escaped before it is printed.
 //   - What fills the terminal restores it, however it ends.
@@ -49,7 +49,7 @@ type ui struct {
 }
 
 func newUI(e env) ui {
-	colour := e.getenv("NO_COLOR") == "" && e.getenv("TERM") != "dumb"
+	colour := e.getenv("NO_COLOR") == "" && hasColours(e.getenv("TERM"))
 	return ui{
 		out:       bufio.NewWriterSize(e.stdout, 64<<10),
 		display:   e.stdout,
@@ -58,6 +58,13 @@ func newUI(e env) ui {
 		errColour: colour && e.width(e.stderr) > 0,
 		columns:   e.width(e.stdout),
 	}
+}
+
+// hasColours reports whether a kind of terminal has them. Nearly all that are in
+// use do; the others are known by their names.
+func hasColours(term string) bool {
+	return term != "dumb" && !strings.HasPrefix(term, "vt1") && !strings.HasPrefix(term, "vt2") &&
+		!strings.HasSuffix(term, "-m") && !strings.HasSuffix(term, "-mono")
 }
 
 // style is the parameter of an ANSI escape sequence (SGR).

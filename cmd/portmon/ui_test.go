@@ -26,6 +26,7 @@ func TestColours(t *testing.T) {
 		{"NO_COLOR", true, map[string]string{"NO_COLOR": "1"}, false},
 		{"empty NO_COLOR", true, map[string]string{"NO_COLOR": ""}, true},
 		{"dumb terminal", true, map[string]string{"TERM": "dumb"}, false},
+		{"terminal without colours", true, map[string]string{"TERM": "vt100"}, false},
 		{"other terminal", true, map[string]string{"TERM": "xterm"}, true},
 	} {
 		e, stdout, stderr := testEnv()

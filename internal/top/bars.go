@@ -46,8 +46,11 @@ func meter(part float64, columns int, unicode bool) string {
 		full, empty = "█", "░"
 	}
 	n := max(0, min(columns, int(math.Round(part*float64(columns)))))
-	if part > 0 && n == 0 {
-		n = 1
+	switch {
+	case part <= 0 || n > 0:
+		return strings.Repeat(full, n) + strings.Repeat(empty, columns-n)
+	case unicode: // anything but 0 is visible, and is not much
+		return "▏" + strings.Repeat(empty, columns-1)
 	}
-	return strings.Repeat(full, n) + strings.Repeat(empty, columns-n)
+	return ":" + strings.Repeat(empty, columns-1)
 }

@@ -103,10 +103,23 @@ func (m *Model) add(all []events.Event) {
 		e.Seq = m.next
 		m.next++
 		m.events = append(m.events, e)
+		switch e.Event {
+		case "lifted", "unbanned_by_hand", "allowed_by_hand", "whitelisted":
+			m.lift(e.Prefix)
+		}
 	}
 	if n := len(m.events); n > 2*maxEvents {
 		m.events = slices.Clone(m.events[n-maxEvents:])
 	}
+}
+
+// lift takes bans out of the list, which is read again only now and then.
+func (m *Model) lift(of netip.Prefix) {
+	n := len(m.bans.Longest)
+	m.bans.Longest = slices.DeleteFunc(slices.Clone(m.bans.Longest), func(b Ban) bool {
+		return of.IsValid() && of.Bits() <= b.Prefix.Bits() && of.Contains(b.Prefix.Addr())
+	})
+	m.bans.Total -= n - len(m.bans.Longest)
 }
 
 // press handles a key.
@@ -115,6 +128,8 @@ func (m *Model) press(key tea.KeyPressMsg) tea.Cmd {
 	switch {
 	case k == "ctrl+c":
 		return tea.Quit
+	case k == "ctrl+z" && m.opts.MaySuspend:
+		return tea.Suspend
 	case m.typing:
 		m.edit(k, key.Text)
 		return nil
@@ -261,10 +276,8 @@ func (m *Model) step(by int) {
 	}
 }
 
-// short returns a name of an event that fits its column. The head says if the
-// table only observes.
+// short returns a name of an event that fits its column.
 func short(event string) string {
-	event = strings.TrimPrefix(event, "would_be_")
 	return strings.ReplaceAll(strings.TrimPrefix(event, "banned_"), "_", " ")
 }
 

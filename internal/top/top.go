@@ -21,6 +21,10 @@ type Options struct {
 	// Do runs one of portmon's commands on a source, "why", "ban", "unban" or
 	// "allow", and returns its output.
 	Do func(command string, source netip.Prefix) Result
+	// AllowFor is how long "allow" allows a source.
+	AllowFor time.Duration
+	// MaySuspend reports that a shell waits, to go on with something else.
+	MaySuspend bool
 	// Zone is where times are shown.
 	Zone *time.Location
 }
@@ -35,6 +39,8 @@ type Snapshot struct {
 	Sets            []Set
 	// Dropped counts packets.
 	Dropped uint64
+	// BanFor is how long "ban" bans a source.
+	BanFor time.Duration
 }
 
 // Set is how full a set is. A set without a Size has no limit.
@@ -49,8 +55,9 @@ type Batch []events.Event
 // Source is where events come from: "the watcher", "the log group", or "".
 type Source string
 
-// Bans are the longest bans, the longest first, out of Total.
+// Bans are the longest bans at a moment, the longest first, out of Total.
 type Bans struct {
+	Time    time.Time
 	Longest []Ban
 	Total   int
 	// New are some of the bans that were made since the last message.

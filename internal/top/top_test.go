@@ -90,8 +90,8 @@ func TestLooks(t *testing.T) {
 dropped 80/s, at most 80/s in the last 5 seconds; 250 packets in all
                                                                                @
                                                                             :=@@
-ban4     ########## 100% 65536          ban6     #.........   0% 3
-probed4  #.........   2% 5000
+ban4     ########## 100% 65536          ban6     :.........   0% 3
+probed4  :.........   2% 5000
 
 [events]  longest bans
 TIME     ADDRESS                   EVENT     CAUSE  PORT      TIER NETWORK
@@ -106,6 +106,59 @@ TIME     ADDRESS                   EVENT     CAUSE  PORT      TIER NETWORK
 	}
 	if len(got) != 24 || strings.Join(got[:12], "\n")+"\n" != want {
 		t.Errorf("%d lines:\n%s\nwant\n%s", len(got), strings.Join(got, "\n"), want)
+	}
+}
+
+// TestKeysShow has all keys in the narrowest terminal.
+func TestKeysShow(t *testing.T) {
+	d := newDesk(t, Options{})
+	d.Update(tea.WindowSizeMsg{Width: minWidth, Height: minHeight})
+	for _, list := range []string{"", "<tab>"} {
+		d.press(list)
+		for _, key := range []string{"tab ", "/ filter", "w why", "u unban", "b ban", "a allow", "p pause", "q quit"} {
+			d.shows(key)
+		}
+	}
+}
+
+// TestBansAreOld has a list of bans that was read a while ago, from which the
+// watcher's news take what was lifted since.
+func TestBansAreOld(t *testing.T) {
+	d := newDesk(t, Options{})
+	ban := func(s string) Ban { return Ban{Prefix: netip.MustParsePrefix(s)} }
+	d.Update(Bans{Time: start, Total: 70_000, Longest: []Ban{ban("198.18.0.1/32"), ban("198.18.0.2/32"), ban("2001:db8:7:7::/64"), ban("203.0.113.0/24")}})
+	d.press("<tab>")
+	d.Update(Snapshot{Time: start.Add(10 * time.Second)})
+	d.shows("[longest bans (70000)]")
+	d.Update(Batch{
+		{Event: "lifted", Prefix: netip.MustParsePrefix("198.18.0.2/32")}, {Event: "unbanned_by_hand", Prefix: netip.MustParsePrefix("2001:db8:7::/48")},
+		{Event: "allowed_by_hand", Prefix: netip.MustParsePrefix("203.0.113.7/32")}, {Event: "table_gone"},
+	})
+	d.Update(Snapshot{Time: start.Add(80 * time.Second)})
+	d.shows("[longest bans (69998, 1m20s ago)]")
+	if s := d.draw(); strings.Contains(s, "198.18.0.2") || strings.Contains(s, "2001:") || !strings.Contains(s, "198.18.0.1") || !strings.Contains(s, "203.0.113.0/24") {
+		t.Errorf("198.18.0.1 and 203.0.113.0/24 should be left:\n%s", s)
+	}
+}
+
+// TestObserving has nobody banned while the table observes.
+func TestObserving(t *testing.T) {
+	d := newDesk(t, Options{})
+	d.Update(Snapshot{Time: start, State: "observing", Observing: true})
+	d.Update(Batch{{Event: "would_be_banned", Prefix: netip.MustParsePrefix("198.18.0.1/32")}})
+	d.shows("would be banned")
+	d.Update(Bans{Time: start, Total: 1})
+	d.shows("longest would-be bans (1)")
+}
+
+// TestSuspend gives the terminal back where a shell waits, and only there.
+func TestSuspend(t *testing.T) {
+	for _, waits := range []bool{false, true} {
+		d := newDesk(t, Options{MaySuspend: waits})
+		_, cmd := d.Update(tea.KeyPressMsg{Code: 'z', Mod: tea.ModCtrl})
+		if suspends := cmd != nil && cmd() == (tea.SuspendMsg{}); suspends != waits {
+			t.Errorf("a shell waits: %v, suspended: %v", waits, suspends)
+		}
 	}
 }
 

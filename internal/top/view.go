@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
@@ -128,6 +129,11 @@ func (m *Model) drawTabs() string {
 	offences, bans := "events", fmt.Sprintf("longest bans (%d)", m.bans.Total)
 	if m.reading {
 		bans = "longest bans"
+	} else if age := m.now.Time.Sub(m.bans.Time); age >= stale && !m.bans.Time.IsZero() {
+		bans = fmt.Sprintf("longest bans (%d, %s ago)", m.bans.Total, text.ShortDuration(age))
+	}
+	if m.now.Observing {
+		bans = strings.Replace(bans, "bans", "would-be bans", 1)
 	}
 	if m.bansShown {
 		bans = m.paint("["+bans+"]", bold)
@@ -146,6 +152,9 @@ func (m *Model) drawTabs() string {
 	}
 	return fit(line, m.width)
 }
+
+// stale is the age of the list of bans from which on it is said.
+const stale = 15 * time.Second
 
 // columns are the headings and widths of a list. The last column takes the
 // rest.
@@ -166,8 +175,12 @@ func (m *Model) drawList() []string {
 		return m.drawResult(rows + 1)
 	}
 	shape := eventColumns
-	if m.bansShown {
+	switch {
+	case m.bansShown:
 		shape = banColumns
+	case m.now.Observing:
+		shape = slices.Clone(eventColumns)
+		shape[2].width = len("would be banned")
 	}
 	var headings []string
 	for _, c := range shape {
@@ -200,6 +213,8 @@ func (m *Model) nothing() string {
 		return "nothing matches the filter"
 	case m.bansShown && m.reading:
 		return "reading the bans ..."
+	case m.bansShown && m.now.Observing:
+		return "nobody would be banned"
 	case m.bansShown:
 		return "nobody is banned"
 	}
@@ -223,9 +238,15 @@ func (m *Model) drawResult(rows int) []string {
 // drawFoot draws questions and faults, and the keys.
 func (m *Model) drawFoot() []string {
 	say, keys := "", "up/down  tab bans  / filter  w why  u unban  b ban  a allow  p pause  q quit"
+	if m.bansShown {
+		keys = strings.Replace(keys, "tab bans", "tab events", 1)
+	}
+	if len(keys) > m.width {
+		keys = strings.ReplaceAll(strings.Replace(strings.TrimPrefix(keys, "up/down  "), "tab events", "tab back", 1), "  ", " ")
+	}
 	switch {
 	case m.command != "":
-		say, keys = m.paint(m.command+" "+text.Prefix(m.about)+"?", bold), "y yes  any other key: no"
+		say, keys = m.paint(m.question(), bold), "y yes  any other key: no"
 	case m.busy:
 		say = "working ..."
 	case m.trouble != "":
@@ -236,10 +257,17 @@ func (m *Model) drawFoot() []string {
 		keys = "enter keep the filter  esc no filter"
 	case m.result != nil:
 		keys = "up/down scroll  any other key: back"
-	case m.bansShown && m.command == "":
-		keys = strings.Replace(keys, "tab bans", "tab events", 1)
 	}
 	return []string{say, fit(keys, m.width)}
+}
+
+// question asks whether to run the command.
+func (m *Model) question() string {
+	length := map[string]time.Duration{"ban": m.now.BanFor, "allow": m.opts.AllowFor}[m.command]
+	if length == 0 {
+		return m.command + " " + text.Prefix(m.about) + "?"
+	}
+	return m.command + " " + text.Prefix(m.about) + " for " + text.Duration(length) + "?"
 }
 
 // draw returns a line of a list.
