@@ -147,8 +147,13 @@ func (w *Watcher) forget(ctx context.Context, f func(now book.Clock) []netip.Pre
 	}
 }
 
-// Written returns when all that is noted now is on the disk.
+// Written returns when all that is noted now is on the disk, and what the
+// counters of the table have grown: those of a new one would be nobody's if the
+// watcher was killed before.
 func (w *Watcher) Written(ctx context.Context) error {
+	if err := w.count(ctx); err != nil {
+		return err
+	}
 	_, err := w.forget(ctx, func(book.Clock) []netip.Prefix { return nil })
 	return err
 }

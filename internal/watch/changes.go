@@ -109,7 +109,9 @@ func (k *core) onChanged(c changed, now book.Clock) {
 			k.onLook(c.saw, now)
 		}
 	case c.apply:
-		k.table.made = k.table.made || c.made
+		if c.made {
+			k.table.made, k.toCount = true, true // until that is on the disk, a kill would have it be an unknown one
+		}
 		k.onApplied(c.err, now)
 	case c.tidy && c.err != nil:
 		k.tidyAt(now.Boot.Add(pause))

@@ -26,7 +26,8 @@ type table struct {
 	enforcedAt, observesAt book.Moment
 	removal                book.Moment // until when its end is portmon remove's work
 	madeBy                 book.Moment // until when a new one is portmon apply's work
-	made                   bool        // portmon has made the one that will be seen next
+	made                   bool        // portmon has made the one that will be counted next
+	countedAt              book.Moment // when a new one was counted first
 
 	// Whether it is what it must be.
 	seen       *look       // another one for each look, table and configuration
@@ -176,7 +177,9 @@ func (k *core) onTableNew(now book.Clock) {
 	k.dropPlans(now)
 	t := &k.table
 	t.state, t.handle, t.known, t.newAt = present, 0, 0, now.Boot
-	t.made = t.made || now.Boot < t.madeBy
+	if now.Boot < t.madeBy && (t.countedAt == 0 || now.Boot.Sub(t.countedAt) > settling) { // else it is counted
+		t.made = true
+	}
 	t.seen = &look{generation: t.seen.generation, exists: true, current: t.seen.current, wrong: t.seen.wrong, adopt: t.seen.adopt}
 	t.suspect()
 	k.readAt = now.Boot

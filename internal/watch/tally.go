@@ -52,8 +52,9 @@ func (n *News) happened(now book.Clock) time.Time {
 // addTable adds what the counters of the table have grown. Tables are read one
 // after the other, so what was read is never older than what is known.
 func (k *core) addTable(t stats.Table, now book.Clock) {
-	if k.tally.AddTable(t, k.table.made, now.Wall) {
-		k.table.made = false
+	made := k.table.made || now.Boot < k.table.madeBy // its event may come later
+	if k.tally.AddTable(t, made, now.Wall) {
+		k.table.made, k.table.countedAt = false, now.Boot
 	}
 }
 
