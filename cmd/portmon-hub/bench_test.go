@@ -71,6 +71,22 @@ func BenchmarkFleet(b *testing.B) {
 	}
 }
 
+// BenchmarkRevoke measures until what only one host said is withdrawn.
+func BenchmarkRevoke(b *testing.B) {
+	l := newLab(b)
+	bad, good := l.join("bad"), l.join("good")
+	w := good.watch()
+	for i := range 1000 {
+		bad.see(source(i))
+	}
+	good.see(source(0))
+	w.wait("bans", func() bool { return w.inForce() == 1000 && w.get(source(0)).Hosts == 2 })
+	begun := time.Now()
+	l.command("revoke", "bad")
+	w.wait("the withdrawals", func() bool { return w.inForce() == 1 })
+	report("revoked_with_1,000_bans", "%.0f ms", time.Since(begun).Seconds()*1000)
+}
+
 // report prints a sample for benchstat.
 func report(name, metrics string, values ...any) {
 	fmt.Println("BenchmarkFleet/"+name, 1, fmt.Sprintf(metrics, values...))
@@ -109,7 +125,7 @@ func newMeasured(b *testing.B) *measured {
 	}
 	f.lights = f.newLights(lightHalls, fleetSize-realHosts)
 	for _, l := range f.lights {
-		l.on = f.arrivedAt
+		l.on = func(n int, at time.Time) { f.arrivedAt("client", n, at) }
 	}
 	f.joined = time.Since(begun)
 	return f
@@ -239,15 +255,7 @@ func (f *measured) during(name string, d time.Duration, work func()) usage {
 	work()
 	time.Sleep(time.Until(begun.Add(d)))
 	lagged := time.Now()
-	for told := 0; told < f.bans*(fleetSize-realHosts); {
-		told = 0
-		for _, l := range f.lights {
-			told += l.count()
-		}
-		if time.Since(lagged) > patience {
-			f.b.Fatalf("%s: %d of %d bans were told", name, told, f.bans*(fleetSize-realHosts))
-		}
-	}
+	awaitHeld(f.bans*(fleetSize-realHosts), f.lights...)
 	lag := time.Since(lagged)
 	u := f.usage()
 	u.took, u.hub, u.real, u.light = time.Since(begun), u.hub-before.hub, u.real-before.real, u.light-before.light

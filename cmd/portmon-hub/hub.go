@@ -74,6 +74,9 @@ func (h *hub) run(ctx context.Context, ready func()) error {
 	if err := drain(ctx, hosts, there, h.onHost); err != nil {
 		return err
 	}
+	if len(h.hosts) == 0 {
+		h.note("no host is known: invite them, anew if the store was lost")
+	}
 	bans, there, stop, err := h.fleet.follow(ctx, wire.Bans, jetstream.DeliverLastPerSubjectPolicy)
 	if err != nil {
 		return err

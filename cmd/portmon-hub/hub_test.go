@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -218,10 +219,15 @@ func TestKilled(t *testing.T) {
 	w.wait("a ban after another start", func() bool { return w.inForce() == n+1 })
 }
 
-// A host that says too much is quarantined, and leaves nothing behind.
+// A host that says too much is quarantined, and leaves nothing behind. What others
+// say meanwhile counts. PORTMON_LONG=1 has it be a million sightings.
 func TestPoisoning(t *testing.T) { forBoth(t, testPoisoning) }
 
 func testPoisoning(t *testing.T, l *lab) {
+	n := 100_000
+	if os.Getenv("PORTMON_LONG") != "" {
+		n = 1_000_000
+	}
 	bad, good := l.join("bad"), l.join("good")
 	w := good.watch()
 	good.see(source(1<<20), source(1<<20+1))
@@ -230,8 +236,15 @@ func testPoisoning(t *testing.T, l *lab) {
 	flooded := make(chan struct{})
 	go func() {
 		defer close(flooded)
-		for i := range 100_000 {
-			if err := bad.nc.Publish(wire.SightingPrefix+"bad", sightingOf(source(i))); err != nil {
+		for i := range n {
+			data := sightingOf(source(i))
+			switch i % 1000 { // it need not be careful
+			case 500:
+				data = []byte(strings.Repeat("[", wire.MaxMessage))
+			case 501:
+				data = make([]byte, 500_000)
+			}
+			if err := bad.nc.Publish(wire.SightingPrefix+"bad", data); err != nil {
 				return
 			}
 		}
@@ -245,6 +258,16 @@ func testPoisoning(t *testing.T, l *lab) {
 	if most > 1002 {
 		t.Errorf("%d bans, and the quota is 1000", most)
 	}
+	good.see(source(1<<20 + 4))
+	w.wait("what is good, in the flood", func() bool { return w.get(source(1<<20+4)).Step == 1 })
+	t.Logf("a ban of what another host saw after %s; the hub has %.0f MB", time.Since(began), process(l.cmd.Process.Pid).rss(t))
+	l.waitLog("host bad is quarantined: reported more than 1000 sources")
+	if page := l.page("/"); !strings.Contains(page, "quarantined") || !strings.Contains(page, "its quota") {
+		t.Errorf("the page says:\n%s", page)
+	}
+	if metrics := l.page("/metrics"); !strings.Contains(metrics, `portmon_hub_hosts{standing="quarantined"} 1`) {
+		t.Errorf("the metrics are:\n%s", metrics)
+	}
 	bad.waitTell(wire.Quarantined)
 	l.usersChanged()
 	if answer := bad.hello(); answer.Standing != wire.Quarantined || !strings.Contains(answer.Reason, "quota") || answer.Hosts != 1 {
@@ -254,8 +277,8 @@ func testPoisoning(t *testing.T, l *lab) {
 		t.Error(out)
 	}
 	if late := l.join("late").watch(); true {
-		late.wait("what is good", func() bool { return late.get(source(1<<20+1)).Step == 1 })
-		if late.inForce() != 2 {
+		late.wait("what is good", func() bool { return late.get(source(1<<20+4)).Step == 1 })
+		if late.inForce() != 3 {
 			t.Errorf("%d bans for who joins", late.inForce())
 		}
 	}
@@ -264,10 +287,11 @@ func testPoisoning(t *testing.T, l *lab) {
 	w = good.watch()
 	good.see(source(1<<20 + 2))
 	w.wait("a ban", func() bool { return w.get(source(1<<20+2)).Step == 1 })
-	if w.inForce() != 3 {
+	if w.inForce() != 4 {
 		t.Errorf("%d bans after a start", w.inForce())
 	}
 	<-flooded // a server that the hub cannot change takes it all
+	t.Logf("the flood has ended after %s; the hub has %.0f MB", time.Since(began), process(l.cmd.Process.Pid).rss(t))
 	if err := bad.nc.FlushTimeout(patience); err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +300,7 @@ func testPoisoning(t *testing.T, l *lab) {
 	bad.waitTell(wire.Member)
 	bad.seeSoon(source(1<<20 + 3))
 	w.wait("a ban by who was released", func() bool { return w.get(source(1<<20+3)).Step == 1 })
-	if w.inForce() != 4 {
+	if w.inForce() != 5 {
 		t.Errorf("%d bans after the release", w.inForce())
 	}
 }
@@ -297,11 +321,7 @@ func testRevoke(t *testing.T, l *lab) {
 	began := time.Now()
 	l.command("revoke", "bad")
 	w.wait("the withdrawals", func() bool { return w.inForce() == 1 && w.get(source(0)).Hosts == 1 })
-	took := time.Since(began)
-	t.Logf("withdrawn in %s", took)
-	if took > time.Second {
-		t.Errorf("withdrawn in %s", took)
-	}
+	t.Logf("withdrawn in %s", time.Since(began)) // BenchmarkRevoke measures it
 	if b := w.get(source(0)); b.Hosts != 1 || b.By[0].Host != "good" {
 		t.Errorf("%+v", b)
 	}

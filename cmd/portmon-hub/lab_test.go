@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -45,7 +48,8 @@ type lab struct {
 	cmd *exec.Cmd
 	log *output
 	// own is a NATS server beside it that the hub uses; see standAlone.
-	own *standAlone
+	own    *standAlone
+	within []string // runs the hub
 }
 
 // output is what a process has written.
@@ -83,18 +87,31 @@ func freePort(t testing.TB) string {
 	return port
 }
 
+func parallel(t testing.TB) {
+	if t, ok := t.(*testing.T); ok {
+		t.Parallel()
+	}
+}
+
 // newLab initialises a hub and starts it. Lines like `quota = 5` replace those of
 // the configuration.
-func newLab(t *testing.T, settings ...string) *lab {
+func newLab(t testing.TB, settings ...string) *lab {
 	t.Helper()
-	t.Parallel()
+	l := prepareLab(t, settings...)
+	l.start()
+	return l
+}
+
+// prepareLab is newLab, but for the start.
+func prepareLab(t testing.TB, settings ...string) *lab {
+	t.Helper()
+	parallel(t)
 	l := &lab{t: t, dir: filepath.Join(t.TempDir(), "hub")}
 	port := freePort(t)
 	l.url = "tls://127.0.0.1:" + port
 	l.command("init", "--url", l.url)
 	settings = append([]string{`listen = "127.0.0.1:` + port + `"`, `page = "127.0.0.1:` + freePort(t) + `"`}, settings...)
 	l.set(settings...)
-	l.start()
 	return l
 }
 
@@ -121,15 +138,33 @@ func (l *lab) set(settings ...string) {
 // start starts the hub, and waits until it is ready.
 func (l *lab) start() {
 	l.t.Helper()
+	l.launch()
+	l.waitLog("ready")
+}
+
+// launch starts the hub.
+func (l *lab) launch() {
+	l.t.Helper()
 	l.log = &output{more: make(chan struct{}, 1)}
-	l.cmd = exec.Command(os.Args[0], "run", "--dir", l.dir)
+	args := append(slices.Clone(l.within), os.Args[0], "run", "--dir", l.dir)
+	l.cmd = exec.Command(args[0], args[1:]...)
 	l.cmd.Env = append(os.Environ(), "PORTMON_HUB_TEST=1")
 	l.cmd.Stdout, l.cmd.Stderr = l.log, l.log
 	if err := l.cmd.Start(); err != nil {
 		l.t.Fatal(err)
 	}
 	l.t.Cleanup(l.kill)
-	l.waitLog("ready")
+}
+
+// waitEnd waits until the hub has failed by itself, and said why.
+func (l *lab) waitEnd(why string) {
+	l.t.Helper()
+	end := time.AfterFunc(patience, func() { _ = l.cmd.Process.Kill() })
+	defer end.Stop()
+	_ = l.cmd.Wait()
+	if code := l.cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(l.log.String(), why) {
+		l.t.Errorf("the hub ends with code %d, and says:\n%s", code, l.log)
+	}
 }
 
 func (l *lab) waitLog(text string) {
@@ -185,6 +220,25 @@ func (l *lab) try(args ...string) (out, errOut string, code int) {
 	var stdout, stderr bytes.Buffer
 	code = run(context.Background(), &stdout, &stderr, append(args, "--dir", l.dir))
 	return stdout.String(), stderr.String(), code
+}
+
+// page returns what the hub serves at a path.
+func (l *lab) page(path string) string {
+	l.t.Helper()
+	c, err := (&cli{dir: l.dir}).load()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	r, err := http.Get("http://" + c.Page + path)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != http.StatusOK {
+		l.t.Fatal(r.Status, err)
+	}
+	return string(text)
 }
 
 // usersChanged has a server that is not in the hub know its users.
@@ -251,7 +305,8 @@ func (h *client) connect() error {
 	h.again = make(chan struct{}, 100)
 	h.nc, err = nats.Connect(strings.Join(h.token.URLs, ","), nats.Nkey(public, h.key.Sign), nats.Secure(wire.ClientTLS(h.token.Pin)),
 		nats.CustomInboxPrefix(wire.InboxPrefix(h.name)), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0),
-		nats.IgnoreAuthErrorAbort(), nats.Timeout(patience), nats.ReconnectHandler(func(*nats.Conn) { h.again <- struct{}{} }))
+		nats.IgnoreAuthErrorAbort(), nats.Timeout(patience), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
+		nats.ReconnectHandler(func(*nats.Conn) { h.again <- struct{}{} }))
 	if err != nil {
 		return err
 	}

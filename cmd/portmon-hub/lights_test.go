@@ -11,9 +11,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	hostfleet "github.com/portmon/portmon/internal/fleet"
 	"github.com/portmon/portmon/internal/fleet/wire"
@@ -28,13 +29,14 @@ import (
 type lights struct {
 	t      testing.TB
 	host   *netnstest.Host
+	link   netnstest.End // towards it
 	cmd    *exec.Cmd
 	in     io.Writer
 	counts chan int
-	on     func(where string, n int, at time.Time) // set before the first source is seen
+	on     func(n int, at time.Time) // set before the first source is seen
 }
 
-// newLights has n clients join, in so many halls.
+// newLights has n clients join, in so many halls, and waits until they have.
 func (i *internet) newLights(halls, n int) (all []*lights) {
 	i.t.Helper()
 	tokens := i.inviteAll(n)
@@ -43,6 +45,7 @@ func (i *internet) newLights(halls, n int) (all []*lights) {
 		l := &lights{t: i.t, host: netnstest.NewHost(i.t, fmt.Sprintf("hall-%d", hall)), counts: make(chan int, 1)}
 		link := netnstest.Connect(i.t, i.host, l.host, fmt.Sprintf("192.0.2.%d/30", 4*i.hosts))
 		l.host.DefaultVia(link.A.IPv4)
+		l.link = link.A
 		l.cmd = exec.Command(os.Args[0])
 		l.cmd.Env = append(os.Environ(), "PORTMON_HUB_TEST=lights")
 		l.cmd.Stderr = os.Stderr
@@ -72,10 +75,10 @@ func (l *lights) read(out io.Reader) {
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		var n int
 		var at int64
-		if fields, _ := fmt.Sscan(lines.Text(), &n, &at); fields == 1 {
+		if _, err := fmt.Sscanf(lines.Text(), "held %d", &n); err == nil {
 			l.counts <- n
-		} else if fields == 2 {
-			l.on("client", n, time.Unix(0, at))
+		} else if _, err := fmt.Sscanf(lines.Text(), "put %d %d", &n, &at); err == nil {
+			l.on(n, time.Unix(0, at))
 		}
 	}
 }
@@ -86,15 +89,59 @@ func (l *lights) send(format string, args ...any) {
 	}
 }
 
-// count returns how many bans its clients have put.
-func (l *lights) count() int {
+// held returns how many bans its clients have put and not lifted, together.
+func (l *lights) held() int {
 	l.t.Helper()
-	l.send("count")
+	l.send("held")
 	n, ok := <-l.counts
 	if !ok {
 		l.t.Fatal("the clients have ended")
 	}
 	return n
+}
+
+// awaitHeld waits until all clients have so many bans together.
+func awaitHeld(n int, all ...*lights) {
+	all[0].t.Helper()
+	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		held := 0
+		for _, l := range all {
+			held += l.held()
+		}
+		if held == n {
+			return
+		}
+		if time.Since(begun) > patience {
+			all[0].t.Fatalf("%d bans are held, want %d", held, n)
+		}
+	}
+}
+
+// reach connects the clients to the hub, or cuts them off.
+func (i *internet) reach(l *lights, up bool) {
+	i.t.Helper()
+	var err error
+	i.host.Do(func() {
+		var fd int
+		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			return
+		}
+		defer unix.Close(fd)
+		var flags *unix.Ifreq
+		if flags, err = unix.NewIfreq(l.link.Dev); err == nil {
+			err = unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, flags)
+		}
+		if err == nil {
+			flags.SetUint16(flags.Uint16() &^ unix.IFF_UP)
+			if up {
+				flags.SetUint16(flags.Uint16() | unix.IFF_UP)
+			}
+			err = unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, flags)
+		}
+	})
+	if err != nil {
+		i.t.Fatal(err)
+	}
 }
 
 // inviteAll returns tokens of n hosts.
@@ -130,33 +177,55 @@ func (i *internet) inviteAll(n int) []string {
 }
 
 // light is a table of a client that counts.
-type light struct{ put *atomic.Int64 }
-
-var sayMu sync.Mutex
-
-func say(format string, args ...any) {
-	sayMu.Lock()
-	defer sayMu.Unlock()
-	fmt.Printf(format+"\n", args...)
+type light struct {
+	mu   sync.Mutex
+	held map[netip.Prefix]bool
 }
 
-func (l light) PutFleet(bans []ruleset.Record) ([]error, int, error) {
+// PutFleet implements [hostfleet.Table].
+func (l *light) PutFleet(bans []ruleset.Record) ([]error, int, error) {
 	now := time.Now().UnixNano()
-	l.put.Add(int64(len(bans)))
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for i := range bans {
-		if n := numberOf(bans[i].Source.Addr()); n >= probeBase {
-			say("%d %d", n-probeBase, now)
+		p := bans[i].Source
+		if n := numberOf(p.Addr()); n >= probeBase && !l.held[p] {
+			say("put %d %d", n-probeBase, now)
 		}
+		l.held[p] = true
 	}
 	return nil, 0, nil
 }
-func (light) LiftFleet(...netip.Prefix) error { return nil }
-func (light) CountFleet() (int, error)        { return 0, nil }
+
+// LiftFleet implements [hostfleet.Table].
+func (l *light) LiftFleet(sources ...netip.Prefix) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range sources {
+		delete(l.held, p)
+	}
+	return nil
+}
+
+// CountFleet implements [hostfleet.Table].
+func (l *light) CountFleet() (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.held), nil
+}
+
+var said sync.Mutex
+
+func say(format string, args ...any) {
+	said.Lock()
+	defer said.Unlock()
+	fmt.Printf(format+"\n", args...)
+}
 
 // runLights is the process of [lights].
 func runLights() {
 	var clients []*hostfleet.Client
-	var put atomic.Int64
+	var tables []*light
 	dir, err := os.MkdirTemp("", "lights")
 	if err != nil {
 		panic(err)
@@ -183,24 +252,30 @@ func runLights() {
 			if err != nil {
 				panic(err)
 			}
+			table := &light{held: make(map[netip.Prefix]bool)}
 			connected := make(chan struct{}, 100)
 			c := hostfleet.New(hostfleet.Config{
-				Member: m, State: state, MaxBan: 72 * time.Hour, Version: "test", Observe: func() bool { return false }, Table: light{&put},
+				Member: m, State: state, MaxBan: 72 * time.Hour, Version: "test", Observe: func() bool { return false }, Table: table,
 				Info: func(string, ...any) { connected <- struct{}{} }, Warn: func(string, ...any) {},
 			})
 			go c.Run(context.Background())
 			<-connected
 			mu.Lock()
 			defer mu.Unlock()
-			clients = append(clients, c)
+			clients, tables = append(clients, c), append(tables, table)
 		})
 	}
 	joining.Wait()
-	say("0")
+	say("held 0")
 	for in.Scan() {
 		var first, n, each, rate int
-		if in.Text() == "count" {
-			say("%d", put.Load())
+		if in.Text() == "held" {
+			held := 0
+			for _, t := range tables {
+				n, _ := t.CountFleet()
+				held += n
+			}
+			say("held %d", held)
 		} else if _, err := fmt.Sscanf(in.Text(), "see %d %d %d %d", &first, &n, &each, &rate); err != nil {
 			panic(err)
 		}

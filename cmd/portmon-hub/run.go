@@ -38,9 +38,14 @@ goes on with.`,
 }
 
 // serve runs the hub until ctx ends.
-func (p *cli) serve(ctx context.Context, c *config, ready func()) error {
+func (p *cli) serve(ctx context.Context, c *config, ready func()) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	defer func() {
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+			err = cause // of whatever else has failed
+		}
+	}()
 	d, err := folder.Open(c.dir)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", c.dir, err)
@@ -66,7 +71,10 @@ func (p *cli) serve(ctx context.Context, c *config, ready func()) error {
 	}
 	var b *broker
 	if c.NATS == "" {
-		if b, err = startBroker(c, &logger{ui: &p.ui}); err != nil {
+		if b, err = startBroker(c, &logger{ui: &p.ui, broken: func(err error) {
+			cancel(hint("make room or mend the disk; the hub then goes on with what it has stored, and hosts tell again what it has not",
+				"store what hosts tell: %w", err))
+		}}); err != nil {
 			return err
 		}
 		defer func() { b.Shutdown(); b.WaitForShutdown() }()
@@ -99,9 +107,6 @@ func (p *cli) serve(ctx context.Context, c *config, ready func()) error {
 	}
 	if err := h.run(ctx, ready); err != nil && ctx.Err() == nil {
 		return err
-	}
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		return cause
 	}
 	return nil
 }

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
+	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/fleet/wire"
 )
@@ -62,7 +64,9 @@ func startBroker(c *config, log server.Logger) (*broker, error) {
 		CustomClientAuthentication: b, AlwaysEnableNonce: true,
 		JetStream: true, StoreDir: filepath.Join(c.dir, storeDir), JetStreamMaxStore: maxStore, JetStreamMaxMemory: 64 << 20,
 		MaxConn: maxConnections, MaxPending: maxPending, MaxSubs: 64, NoSigs: true, NoSystemAccount: true,
-		DontListen: true, PingInterval: 20 * time.Second, MaxPingsOut: 2, WriteDeadline: 5 * time.Second,
+		// What a power cut takes, hosts tell no more.
+		SyncInterval: 10 * time.Second,
+		DontListen:   true, PingInterval: 20 * time.Second, MaxPingsOut: 2, WriteDeadline: 5 * time.Second,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("set up the NATS server: %w", err)
@@ -157,9 +161,12 @@ const maxLines = 20
 // logger logs the warnings and errors of the server.
 type logger struct {
 	*ui
-	mu    sync.Mutex
-	since time.Time
-	lines int
+	// broken is called when a stream cannot be written. The server writes none
+	// such any more, whatever becomes of the disk.
+	broken func(error)
+	mu     sync.Mutex
+	since  time.Time
+	lines  int
 }
 
 func (l *logger) log(format string, args []any) {
@@ -173,9 +180,19 @@ func (l *logger) log(format string, args []any) {
 	}
 }
 
-func (l *logger) Noticef(string, ...any)            {}
-func (l *logger) Debugf(string, ...any)             {}
-func (l *logger) Tracef(string, ...any)             {}
-func (l *logger) Warnf(format string, args ...any)  { l.log(format, args) }
-func (l *logger) Errorf(format string, args ...any) { l.log(format, args) }
+func (l *logger) Noticef(string, ...any)           {}
+func (l *logger) Debugf(string, ...any)            {}
+func (l *logger) Tracef(string, ...any)            {}
+func (l *logger) Warnf(format string, args ...any) { l.log(format, args) }
+func (l *logger) Errorf(format string, args ...any) {
+	l.log(format, args)
+	for _, arg := range args {
+		if err, ok := arg.(error); ok && slices.ContainsFunc(diskFaults, func(e error) bool { return errors.Is(err, e) }) {
+			l.broken(err)
+		}
+	}
+}
 func (l *logger) Fatalf(format string, args ...any) { l.log(format, args) }
+
+// diskFaults are errors of the disk, not of what is on it.
+var diskFaults = []error{unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EROFS}

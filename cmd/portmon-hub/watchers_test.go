@@ -48,9 +48,7 @@ const hubAddress = "198.51.100.1"
 
 func newInternet(t testing.TB, settings ...string) *internet {
 	t.Helper()
-	if t, ok := t.(*testing.T); ok {
-		t.Parallel()
-	}
+	parallel(t)
 	i := &internet{host: netnstest.NewHost(t, "internet")}
 	i.host.AddAddr("lo", hubAddress+"/32")
 	i.host.AddAddr("lo", "203.0.113.7/32")
