@@ -27,6 +27,7 @@ type Outside struct {
 
 // Programs are all outside programs that tests run, by name.
 var Programs = []Outside{
+	{"ansible-playbook", "ansible-core", "how the Ansible role joins a fleet"},
 	{"bash", "bash", "command lines in portmon's scripts and documents"},
 	{"chromium", "chromium", "the page of a hub in a browser"},
 	{"dpkg", "dpkg", "installation of the deb"},
