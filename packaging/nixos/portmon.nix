@@ -108,6 +108,16 @@ in
       '';
     };
 
+    fleet.tokenFile = lib.mkOption {
+      type = lib.types.nullOr lib.types.str;
+      default = null;
+      example = "/run/secrets/fleet-token";
+      description = ''
+        A file of the host with what portmon-hub invite printed for it: the host then joins that fleet, once. Only root need be able
+        to read it. It is a string, lest the token ends in the store, which everybody can read.
+      '';
+    };
+
     settings = lib.mkOption {
       default = { };
       description = "What portmon.toml says; see portmon.toml(5). What is not set is as there.";
@@ -195,6 +205,10 @@ in
         assertion = cfg.watch.ntfyTokenFile == null || cfg.watch.enable;
         message = "services.portmon.watch.ntfyTokenFile: there is no watcher to use it; set services.portmon.watch.enable";
       }
+      {
+        assertion = cfg.fleet.tokenFile == null || cfg.watch.enable;
+        message = "services.portmon.fleet.tokenFile: the watcher takes part in the fleet; set services.portmon.watch.enable";
+      }
     ];
 
     services.portmon.settings.watch = lib.mkIf (cfg.watch.ntfyTokenFile != null) {
@@ -281,6 +295,25 @@ in
           RestrictAddressFamilies = "AF_NETLINK AF_UNIX AF_INET AF_INET6";
         } // lib.optionalAttrs (cfg.watch.ntfyTokenFile != null) {
           LoadCredential = [ "ntfy.token:${cfg.watch.ntfyTokenFile}" ];
+        };
+      };
+
+      portmon-fleet = lib.mkIf (cfg.fleet.tokenFile != null) {
+        description = "portmon: join the fleet";
+        inherit documentation;
+        wants = [ "network-online.target" ];
+        after = [ "network-online.target" "portmon.service" "portmon-watch.service" ];
+        wantedBy = [ "multi-user.target" ];
+        startLimitIntervalSec = 0;
+        unitConfig.ConditionPathExists = "!/var/lib/portmon/fleet.json";
+        serviceConfig = unprivileged // {
+          Type = "oneshot";
+          ExecStart = "${pkgs.runtimeShell} -c '${portmon} fleet join - <\"$CREDENTIALS_DIRECTORY/fleet.token\"'";
+          Restart = "on-failure"; # the hub may be away
+          RestartSec = "30s";
+          RestartPreventExitStatus = 2;
+          LoadCredential = [ "fleet.token:${cfg.fleet.tokenFile}" ];
+          RestrictAddressFamilies = "AF_NETLINK AF_UNIX AF_INET AF_INET6";
         };
       };
     };

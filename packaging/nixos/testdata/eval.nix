@@ -1,6 +1,6 @@
 # Evaluates the module as NixOS would, as far as the module needs it: options have types and defaults, and what the module itself sets
 # counts as what the user sets. Packages and files of the store are marks in strings.
-{ module, user }:
+{ module, user, name ? "portmon" }:
 let
   inherit (builtins) all attrNames elem filter hasAttr head isAttrs isBool isInt isList isPath isString mapAttrs stringLength substring toJSON;
 
@@ -16,6 +16,7 @@ let
       type = name: check: { inherit name check; };
       bool = type "bool" isBool;
       str = type "str" isString;
+      strMatching = pattern: type "str matching ${pattern}" (v: isString v && builtins.match pattern v != null);
       package = type "package" isAttrs;
       path = type "path" (v: isPath v || isString v && hasPrefix "/" v);
       port = ints.between 0 65535;
@@ -66,20 +67,21 @@ let
       options;
 
   m = import module { inherit lib pkgs config; };
-  config.services.portmon = values "services.portmon." m.options.services.portmon null (merge user m.config.content.services.portmon);
+  config.services.${name} = values "services.${name}." m.options.services.${name} null (merge user (m.config.content.services.${name} or { }));
 
   describe = option:
     if isOption option && option.type ? options then mapAttrs (name: describe) option.type.options
-    else if isOption option then { inherit (option) description; default = if option.type.name == "package" then null else option.default; }
+    else if isOption option then { inherit (option) description; default = if option.type.name == "package" then null else option.default or null; }
     else mapAttrs (name: describe) option;
   service = s: if s == { } then s else removeAttrs s [ "reloadTriggers" ] // { triggers = s.reloadTriggers or [ ]; };
 in
 {
   enabled = m.config.condition;
-  options = describe m.options.services.portmon;
-  settings = config.services.portmon.settings;
+  options = describe m.options.services.${name};
+  settings = config.services.${name}.settings or { };
   failed = map (a: a.message) (filter (a: !a.assertion) m.config.content.assertions);
-  file = m.config.content.environment.etc."portmon/portmon.toml".source;
+  file = m.config.content.environment.etc."portmon/portmon.toml".source or "";
+  ports = resolve (m.config.content.networking.firewall.allowedTCPPorts or [ ]);
   programs = map toString m.config.content.environment.systemPackages;
   services = mapAttrs (name: s: service (resolve s)) m.config.content.systemd.services;
 }
