@@ -30,6 +30,30 @@ const (
 	maxKey = 60
 )
 
+// ban is what is kept of a ban that the hub tells of.
+type ban struct {
+	until   time.Time // by the hub's clock
+	length  time.Duration
+	lifted  bool
+	comment string // who has seen the source
+}
+
+// left is how long it lasts at a moment of the hub's clock.
+func (b *ban) left(hub time.Time) time.Duration {
+	if b.lifted {
+		return 0
+	}
+	return min(max(0, b.until.Sub(hub)), wire.MaxLength)
+}
+
+// batch is what was told and is not put yet.
+type batch struct {
+	bans    map[netip.Prefix]ban
+	last    uint64 // sequence in the stream
+	put     time.Time
+	decoded wire.Ban // the last, in memory that is used again
+}
+
 // errResync is why the stream is followed anew.
 var errResync = errors.New("all bans are put anew")
 
@@ -94,13 +118,14 @@ func (c *Client) follow(ctx context.Context, nc *nats.Conn, js jetstream.JetStre
 	c.hands.Lock()
 	c.hubs, c.lookAt = hubs, time.Time{}
 	c.hands.Unlock()
+	pending := &batch{bans: make(map[netip.Prefix]ban), last: c.seen}
 	connection := c.changes.Load()
 	for ctx.Err() == nil {
 		pull, err := consumer.Fetch(pullSize, jetstream.FetchMaxWait(time.Minute), jetstream.FetchHeartbeat(10*time.Second))
 		if err != nil {
 			return err
 		}
-		if err := c.take(ctx, pull.Messages(), func() bool { return c.changes.Load() == connection }); err != nil {
+		if err := c.take(ctx, pull.Messages(), pending, func() bool { return c.changes.Load() == connection }); err != nil {
 			return err
 		}
 		if err := pull.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) {
@@ -125,28 +150,13 @@ func (c *Client) knowsClock() bool {
 }
 
 // take puts what comes until there is no more: what has come within a moment
-// together. It ends early if the connection is not the same any more.
-func (c *Client) take(ctx context.Context, messages <-chan jetstream.Msg, same func() bool) error {
-	pending := make(map[netip.Prefix]*wire.Ban)
-	last := c.seen
-	var put time.Time
-	flush := func() error {
-		put = time.Now()
-		c.hands.Lock()
-		err := c.put(ctx, pending)
-		c.hands.Unlock()
-		if err != nil {
-			return fmt.Errorf("%w: %w", errPut, err)
-		}
-		c.countPeers(pending)
-		c.seen = last
-		clear(pending)
-		return nil
-	}
-	for {
+// together. The rest of a full pull waits for the next one. It ends early if the
+// connection is not the same any more.
+func (c *Client) take(ctx context.Context, messages <-chan jetstream.Msg, pending *batch, same func() bool) error {
+	for n := 0; ; {
 		wait := time.Second
-		if len(pending) > 0 {
-			wait = time.Until(put.Add(putEvery))
+		if len(pending.bans) > 0 {
+			wait = time.Until(pending.put.Add(putEvery))
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -160,30 +170,21 @@ func (c *Client) take(ctx context.Context, messages <-chan jetstream.Msg, same f
 		case m, ok := <-messages:
 			timer.Stop()
 			if !ok {
-				if len(pending) > 0 {
-					return flush()
+				if len(pending.bans) > 0 && n < pullSize {
+					return c.flush(ctx, pending)
 				}
 				return nil
 			}
-			meta, err := m.Metadata()
-			if err != nil {
-				continue
-			}
-			last = meta.Sequence.Stream
-			b, key := new(wire.Ban), strings.TrimPrefix(m.Subject(), wire.BanPrefix)
-			if source, err := wire.ParseKey(key); err == nil && wire.Decode(m.Data(), b) == nil && b.Source == source {
-				pending[source] = b
-			} else {
-				c.skip(noBan, 1, text.Printable(key[:min(len(key), maxKey)]))
-			}
-			if len(pending) == nftset.BatchSize {
-				if err := flush(); err != nil {
+			n++
+			c.note(m, pending)
+			if len(pending.bans) == nftset.BatchSize {
+				if err := c.flush(ctx, pending); err != nil {
 					return err
 				}
 			}
 		case <-timer.C:
-			if len(pending) > 0 {
-				if err := flush(); err != nil {
+			if len(pending.bans) > 0 {
+				if err := c.flush(ctx, pending); err != nil {
 					return err
 				}
 			} else if !same() {
@@ -193,8 +194,43 @@ func (c *Client) take(ctx context.Context, messages <-chan jetstream.Msg, same f
 	}
 }
 
+// note adds a message to what is to be put.
+func (c *Client) note(m jetstream.Msg, pending *batch) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return
+	}
+	pending.last = meta.Sequence.Stream
+	b, key := &pending.decoded, strings.TrimPrefix(m.Subject(), wire.BanPrefix)
+	clear(b.By[:cap(b.By)]) // what is left out would be that of another
+	*b = wire.Ban{By: b.By[:0]}
+	source, err := wire.ParseKey(key)
+	if err != nil || wire.Decode(m.Data(), b) != nil || b.Source != source {
+		c.skip(noBan, 1, text.Printable(key[:min(len(key), maxKey)]))
+		return
+	}
+	pending.bans[source] = ban{b.Until(), time.Duration(b.Length) * time.Second, b.Lifted, comment(b)}
+	if !b.Lifted {
+		c.countPeers(b.By)
+	}
+}
+
+// flush puts what waits.
+func (c *Client) flush(ctx context.Context, pending *batch) error {
+	pending.put = time.Now()
+	c.hands.Lock()
+	err := c.put(ctx, pending.bans)
+	c.hands.Unlock()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errPut, err)
+	}
+	c.seen = pending.last
+	clear(pending.bans)
+	return nil
+}
+
 // put makes the table what some bans say. It is called with c.hands held.
-func (c *Client) put(ctx context.Context, bans map[netip.Prefix]*wire.Ban) error {
+func (c *Client) put(ctx context.Context, bans map[netip.Prefix]ban) error {
 	if time.Since(c.lookAt) >= lookEvery {
 		if err := c.look(); err != nil {
 			return err
@@ -206,9 +242,9 @@ func (c *Client) put(ctx context.Context, bans map[netip.Prefix]*wire.Ban) error
 	var lifted []netip.Prefix
 	var records []ruleset.Record
 	for source, b := range bans {
-		left := min(b.Left(now), c.config.MaxBan)
+		left := min(b.left(now), c.config.MaxBan)
 		switch why := c.spared[source]; {
-		case b.Lifted:
+		case b.lifted:
 			lifted = append(lifted, source)
 			c.release(source)
 		case left < ruleset.MinBanTime:
@@ -216,8 +252,8 @@ func (c *Client) put(ctx context.Context, bans map[netip.Prefix]*wire.Ban) error
 		case why != "":
 			c.hold(source, b, why, 0)
 		default:
-			length := min(time.Duration(b.Length)*time.Second, c.config.MaxBan)
-			records = append(records, ruleset.Record{Source: source, Timeout: max(length, left), Remaining: left, Comment: comment(b)})
+			length := min(b.length, c.config.MaxBan)
+			records = append(records, ruleset.Record{Source: source, Timeout: max(length, left), Remaining: left, Comment: b.comment})
 		}
 	}
 	if len(lifted) > 0 {
@@ -281,21 +317,23 @@ func reasonOf(err error) (why string, left time.Duration) {
 	return shared, 0
 }
 
-// countPeers notes by whom bans are.
-func (c *Client) countPeers(bans map[netip.Prefix]*wire.Ban) {
+// countPeers notes by whom a ban is.
+func (c *Client) countPeers(by []wire.Report) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, b := range bans {
-		for _, r := range b.By {
-			p, known := c.peers[r.Host]
-			if b.Lifted || !known && len(c.peers) >= maxPeers {
+	for i := range by {
+		r := &by[i]
+		p := c.peers[r.Host]
+		if p == nil {
+			if len(c.peers) >= maxPeers {
 				continue
 			}
-			p.Host, p.Bans = r.Host, p.Bans+1
-			if r.At.After(p.Last) {
-				p.Last = r.At
-			}
+			p = &Peer{Host: r.Host}
 			c.peers[r.Host] = p
+		}
+		p.Bans++
+		if r.At.After(p.Last) {
+			p.Last = r.At
 		}
 	}
 }

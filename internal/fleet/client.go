@@ -63,7 +63,7 @@ type Client struct {
 
 	mu      sync.Mutex
 	status  Status
-	peers   map[string]Peer
+	peers   map[string]*Peer
 	refused refusals
 	created time.Time     // the stream
 	offset  time.Duration // of the hub's clock, 0 until it is known
@@ -75,7 +75,7 @@ type Client struct {
 func New(config Config) *Client {
 	c := &Client{
 		config: config, queue: queue{wake: make(chan struct{}, 1)}, change: make(chan struct{}, 1), resync: make(chan struct{}, 1),
-		refusing: make(chan struct{}, 1), status: Status{Host: config.Host, Off: config.Off}, peers: make(map[string]Peer), refused: newRefusals(),
+		refusing: make(chan struct{}, 1), status: Status{Host: config.Host, Off: config.Off}, peers: make(map[string]*Peer), refused: newRefusals(),
 	}
 	if err := c.queue.load(config.State); err != nil {
 		config.Warn("the sightings of before are lost", "error", err)

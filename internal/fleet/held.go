@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/portmon/portmon/internal/fleet/wire"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -41,9 +40,9 @@ const (
 
 // held is a ban that is not in force here, as something is in its way.
 type held struct {
-	ban   *wire.Ban
+	ban
 	why   string
-	until time.Time // when it is looked at again; zero: only when told
+	again time.Time // when it is looked at again; zero: only when told
 }
 
 // refusals are the bans that are not in force here.
@@ -85,10 +84,10 @@ func (r *refusals) note(why, what string) {
 }
 
 // hold notes that a ban is not in force here, and why.
-func (c *Client) hold(source netip.Prefix, b *wire.Ban, why string, left time.Duration) {
+func (c *Client) hold(source netip.Prefix, b ban, why string, left time.Duration) {
 	h := held{ban: b, why: why}
 	if why != whitelisted { // which the configuration alone changes
-		h.until = time.Now().Add(cmp.Or(left, holdFor))
+		h.again = time.Now().Add(cmp.Or(left, holdFor))
 	}
 	c.mu.Lock()
 	c.refused.add(source, h)
@@ -116,7 +115,7 @@ func (c *Client) skip(why string, n int, what string) {
 func (c *Client) Recheck() {
 	c.mu.Lock()
 	for source, h := range c.refused.held {
-		h.until = time.Now()
+		h.again = time.Now()
 		c.refused.held[source] = h
 	}
 	c.mu.Unlock()
@@ -170,18 +169,18 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // due returns what is to be looked at now, and when to do so next.
-func (c *Client) due(now time.Time) (bans map[netip.Prefix]*wire.Ban, next time.Time) {
+func (c *Client) due(now time.Time) (bans map[netip.Prefix]ban, next time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	bans = make(map[netip.Prefix]*wire.Ban)
+	bans = make(map[netip.Prefix]ban)
 	hub := now.Round(0).Add(c.offset)
 	for source, h := range c.refused.held {
 		switch {
-		case h.ban.Left(hub) < ruleset.MinBanTime:
+		case h.left(hub) < ruleset.MinBanTime:
 			delete(c.refused.held, source)
-		case h.until.IsZero():
-		case h.until.After(now):
-			next = earlier(next, h.until)
+		case h.again.IsZero():
+		case h.again.After(now):
+			next = earlier(next, h.again)
 		default:
 			bans[source] = h.ban
 		}
@@ -211,22 +210,18 @@ func (c *Client) reportRefused() {
 type Refusal struct {
 	Source netip.Prefix `json:"source"`
 	Reason string       `json:"reason"`
-	Hosts  []string     `json:"hosts"` // that saw the source
+	Seen   string       `json:"seen"` // by whom, and when
 }
 
 // list returns how many bans are not in force, by reason, and some of them.
 func (r *refusals) list(hub time.Time) (counts map[string]int, some []Refusal) {
 	counts = maps.Clone(r.others)
 	for source, h := range r.held {
-		if h.ban.Left(hub) == 0 {
+		if h.left(hub) == 0 {
 			continue
 		}
 		counts[h.why]++
-		refusal := Refusal{Source: source, Reason: h.why, Hosts: []string{}}
-		for _, report := range h.ban.By {
-			refusal.Hosts = append(refusal.Hosts, report.Host)
-		}
-		some = append(some, refusal)
+		some = append(some, Refusal{source, h.why, h.comment})
 	}
 	slices.SortFunc(some, func(a, b Refusal) int {
 		return cmp.Or(strings.Compare(a.Reason, b.Reason), a.Source.Addr().Compare(b.Source.Addr()))

@@ -1,11 +1,8 @@
 package fleet
 
 import (
-	"cmp"
-	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/portmon/portmon/internal/fleet/wire"
@@ -52,8 +49,11 @@ type Peer struct {
 // maxPeers bounds the hosts that are remembered.
 const maxPeers = 1024
 
-func sortedPeers(peers map[string]Peer) []Peer {
-	return slices.SortedFunc(maps.Values(peers), func(a, b Peer) int { return cmp.Compare(a.Host, b.Host) })
+func sortedPeers(peers map[string]*Peer) (sorted []Peer) {
+	for _, name := range slices.Sorted(maps.Keys(peers)) {
+		sorted = append(sorted, *peers[name])
+	}
+	return sorted
 }
 
 // maxComment is what the kernel keeps with an element, in bytes.
@@ -62,14 +62,22 @@ const maxComment = 251
 // comment says, in the kernel's own table, who has seen the source of a ban: "2
 // hosts: web-1 scan tcp/22 2026-11-28 15:04, web-2 trap tcp/23 2026-11-28 15:03".
 func comment(b *wire.Ban) string {
-	line, separator := text.Plural(b.Hosts, "host"), ": "
-	for _, r := range slices.SortedFunc(slices.Values(b.By), func(a, b wire.Report) int { return b.At.Compare(a.At) }) {
-		part := fmt.Sprintf("%s%s %s %s %s", separator, r.Host, r.Cause, text.Port(r.Proto, r.Port), r.At.UTC().Format("2006-01-02 15:04"))
-		part = strings.ReplaceAll(part, "  ", " ") // without a port
-		if len(line)+len(part) > maxComment {
+	slices.SortFunc(b.By, func(a, b wire.Report) int { return b.At.Compare(a.At) })
+	line := append(make([]byte, 0, maxComment), text.Plural(b.Hosts, "host")...)
+	for i := range b.By {
+		r, whole := &b.By[i], len(line)
+		line = append(line, ": "...)
+		if i > 0 {
+			line = append(line[:whole], ", "...)
+		}
+		line = append(append(append(line, r.Host...), ' '), r.Cause...)
+		if port := text.Port(r.Proto, r.Port); port != "" {
+			line = append(append(line, ' '), port...)
+		}
+		if line = r.At.UTC().AppendFormat(line, " 2006-01-02 15:04"); len(line) > maxComment {
+			line = line[:whole]
 			break
 		}
-		line, separator = line+part, ", "
 	}
-	return line
+	return string(line)
 }

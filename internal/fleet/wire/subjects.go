@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"strings"
 )
 
@@ -45,11 +44,10 @@ func Permissions(host string) (publish, subscribe []string) {
 	return publish, []string{InboxPrefix(host) + ".>", TellPrefix + host}
 }
 
-var hostForm = regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
-
 // CheckHost reports what is wrong with the name of a host.
 func CheckHost(name string) error {
-	if !hostForm.MatchString(name) {
+	odd := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }
+	if name == "" || len(name) > 63 || strings.ContainsFunc(name, odd) {
 		return errors.New(`want a name of 1 to 63 lower-case letters, digits and hyphens, such as "web-1"`)
 	}
 	return nil
