@@ -73,6 +73,7 @@ func sources(t *testing.T) map[string]string {
 		"/usr/share/doc/portmon/copyright":                           "copyright",
 		"/usr/share/portmon/nftables.service.d/portmon.conf":         "systemd/nftables.service.d/portmon.conf",
 		"/usr/share/portmon/portmon-watch.service.d/ntfy-token.conf": "systemd/portmon-watch.service.d/ntfy-token.conf",
+		"/usr/share/portmon/portmon-watch.service.d/fleet-key.conf":  "systemd/portmon-watch.service.d/fleet-key.conf",
 		"/usr/share/doc/portmon/changelog.gz":                        "../CHANGELOG.md",
 		"/usr/share/man/man8/portmon.8.gz":                           "man/portmon.8",
 		"/usr/share/man/man5/portmon.toml.5.gz":                      "man/portmon.toml.5",

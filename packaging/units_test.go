@@ -38,7 +38,7 @@ func installed(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	for _, unit := range append(units, "nftables.service.d/portmon.conf", "portmon-watch.service.d/ntfy-token.conf") {
+	for _, unit := range append(units, "nftables.service.d/portmon.conf", "portmon-watch.service.d/ntfy-token.conf", "portmon-watch.service.d/fleet-key.conf") {
 		data, err := os.ReadFile(filepath.Join("systemd", unit))
 		if err != nil {
 			t.Fatal(err)

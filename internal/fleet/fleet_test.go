@@ -90,6 +90,32 @@ func TestMemberIsKept(t *testing.T) {
 	}
 }
 
+// TestCredential has systemd hand over the key.
+func TestCredential(t *testing.T) {
+	dir, credentials := t.TempDir(), filepath.Join(t.TempDir(), "credentials")
+	state, kept := filepath.Join(dir, "state.jsonl"), filepath.Join(dir, seedFile)
+	m := newMember(t)
+	m.write(t, state)
+	if err := os.Mkdir(credentials, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(kept, filepath.Join(credentials, seedFile)); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := ReadWithKey(state); err == nil {
+		t.Errorf("without a key: %+v", m)
+	}
+	t.Setenv("CREDENTIALS_DIRECTORY", credentials)
+	if got, err := ReadWithKey(state); err != nil || got.seed != m.seed {
+		t.Errorf("handed over: %+v, %v", got, err)
+	}
+	again := newMember(t)
+	again.write(t, state)
+	if got, err := ReadWithKey(state); err != nil || got.seed != again.seed {
+		t.Errorf("joined again: %+v, %v", got, err)
+	}
+}
+
 // TestQueue has the oldest give way, and what waits outlast the program, but not
 // the membership.
 func TestQueue(t *testing.T) {
