@@ -10,6 +10,7 @@ import (
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/geo"
 	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/internal/text/cell"
 	"github.com/portmon/portmon/ruleset"
 )
 
@@ -73,7 +74,7 @@ func (b *ban) cells() []string {
 // whereabouts returns the cells of the ban's line that say where its source is.
 func (b *ban) whereabouts() []string {
 	const columns = 28 // for the network, of which some have long names
-	return []string{cmp.Or(b.place.Country, "-"), cmp.Or(text.Shorten(b.place.System(), columns-1), "-")}
+	return []string{cmp.Or(b.place.Country, "-"), cmp.Or(cell.Fit(b.place.System(), columns, "…"), "-")}
 }
 
 // describe returns a sentence about the ban: "198.51.100.0/24 in net4, forever,

@@ -28,13 +28,13 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/colorprofile"
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/internal/text/cell"
 )
 
 // ui writes the output of a command.
@@ -104,21 +104,21 @@ func (u *ui) table(rows iter.Seq[[]string], columns int) {
 	var widths []int
 	for row := range rows {
 		widths = append(widths, make([]int, max(0, len(row)-len(widths)))...)
-		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		for i, c := range row {
+			widths[i] = max(widths[i], cell.Width(c))
 		}
 	}
 	as := bold
 	for row := range rows {
 		line, last := "", len(row)-1
-		for i, cell := range row[:last] {
-			line += cell + strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2)
+		for i, c := range row[:last] {
+			line += cell.Pad(c, widths[i]+2)
 		}
-		end := []rune(row[last])
-		if room := columns - utf8.RuneCountInString(line); columns > 0 && len(end) > room {
-			end = append(end[:max(room-1, 0)], '…')
+		end := row[last]
+		if columns > 0 {
+			end = cell.Fit(end, max(1, columns-cell.Width(line)), "…")
 		}
-		u.print("%s\n", paint(u.outColour, strings.TrimRight(line+string(end), " "), as))
+		u.print("%s\n", paint(u.outColour, strings.TrimRight(line+end, " "), as))
 		as = plain
 	}
 }
@@ -193,7 +193,7 @@ func (b *progress) show(what string, part float64) {
 	done := int(max(0, min(1, part)) * width)
 	room := max(0, b.columns-width-10)
 	fmt.Fprintf(b.w, "\r\x1b[K[%s%s] %3.0f%% %s", strings.Repeat("#", done), strings.Repeat(".", width-done), 100*min(1, part),
-		text.Shorten(text.Printable(what), room))
+		cell.Fit(text.Printable(what), room, "…"))
 }
 
 // end takes the bar away.

@@ -14,6 +14,19 @@ import (
 	"github.com/portmon/portmon/nftset"
 )
 
+// TestTableOfWideCharacters has columns begin in the same cell, whatever is in
+// those before.
+func TestTableOfWideCharacters(t *testing.T) {
+	e, stdout, _ := testEnv()
+	u := newUI(e)
+	u.table(slices.Values([][]string{{"NETWORK", "LEFT"}, {"日本ネットワーク", "1m"}, {"Example", "漢字漢字"}}), 24)
+	u.finish(nil)
+	want := "NETWORK           LEFT\n日本ネットワーク  1m\nExample           漢字…\n"
+	if got := stdout.String(); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
 func TestColours(t *testing.T) {
 	for _, tt := range []struct {
 		name     string

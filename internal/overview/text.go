@@ -5,10 +5,10 @@ import (
 	"io"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/portmon/portmon/internal/stats"
 	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/internal/text/cell"
 )
 
 // Columns is how wide the page is.
@@ -100,9 +100,9 @@ func prefixed(prefix, s string) string {
 
 func (p *page) line(s string) { p.WriteString(strings.TrimRight(s, " ") + "\n") }
 
-// cut makes foreign text fit to be shown, with at most limit characters.
+// cut makes foreign text fit to be shown, in at most limit cells.
 func (p *page) cut(s string, limit int) string {
-	s = text.Shorten(text.Printable(s), limit)
+	s = cell.Fit(text.Printable(s), limit, "…")
 	if p.Unicode {
 		return s
 	}
@@ -129,7 +129,7 @@ func (p *page) glyph(unicode, ascii string) string {
 // both writes text at the left and at the right of a line, or on two lines.
 func (p *page) both(left, right string, as Style) {
 	left = p.cut(left, Columns-1)
-	gap := Columns - utf8.RuneCountInString(left) - len(right)
+	gap := Columns - cell.Width(left) - len(right)
 	if gap < 1 {
 		p.line(p.Paint(left, as) + "\n" + right)
 		return
@@ -249,8 +249,8 @@ func (p *page) item(it Item, highest uint64, name, what, bar int, as Style) stri
 	if it.Name != stats.Other {
 		drawn = p.bar(it.Count, highest, bar)
 	}
-	return fmt.Sprintf("  %-*s%-*s%8s %s%s", name, p.cut(it.Name, name), what, p.cut(it.What, max(what-2, 0)),
-		number(it.Count), p.Paint(drawn, as), strings.Repeat(" ", max(bar-utf8.RuneCountInString(drawn), 0)))
+	return "  " + cell.Pad(p.cut(it.Name, name), name) + cell.Pad(p.cut(it.What, max(what-2, 0)), what) +
+		fmt.Sprintf("%8s ", number(it.Count)) + cell.Pad(p.Paint(drawn, as), bar)
 }
 
 // twoBars writes counts by two kinds of names, side by side.

@@ -278,6 +278,9 @@ func (m *Model) step(by int) {
 
 // short returns a name of an event that fits its column.
 func short(event string) string {
+	if event != "banned_by_hand" {
+		event = strings.TrimSuffix(event, "_by_hand")
+	}
 	return strings.ReplaceAll(strings.TrimPrefix(event, "banned_"), "_", " ")
 }
 

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	tea "charm.land/bubbletea/v2"
-	"github.com/charmbracelet/x/ansi"
 
 	"github.com/portmon/portmon/internal/text"
+	"github.com/portmon/portmon/internal/text/cell"
 )
 
 // The styles are parameters of an ANSI escape sequence. Reverse and bold are
@@ -65,7 +65,7 @@ func (m *Model) drawHead() []string {
 		from = "polling"
 	}
 	right := text.Join(", ", from, m.opts.Host, m.clock())
-	room := m.width - len("portmon: ") - ansi.StringWidth(m.now.State) - 1
+	room := m.width - len("portmon: ") - cell.Width(m.now.State) - 1
 	head := []string{fit(m.paint("portmon", bold)+": "+state+" "+alignRight(right, room), m.width)}
 
 	last, most := 0.0, 0.0
@@ -271,15 +271,14 @@ func (m *Model) question() string {
 }
 
 // draw returns a line of a list.
-func (c columns) draw(cells []string, width int) string {
+func (shape columns) draw(cells []string, width int) string {
 	var b strings.Builder
-	for i, cell := range cells {
-		w := c[i].width
+	for i, c := range cells {
+		w := shape[i].width
 		if i == len(cells)-1 {
-			w = max(0, width-ansi.StringWidth(b.String()))
+			w = max(0, width-cell.Width(b.String()))
 		}
-		cell = fit(cell, w)
-		b.WriteString(cell + strings.Repeat(" ", w-ansi.StringWidth(cell)))
+		b.WriteString(cell.Pad(fit(c, w), w))
 		if i < len(cells)-1 {
 			b.WriteByte(' ')
 		}
@@ -289,13 +288,13 @@ func (c columns) draw(cells []string, width int) string {
 
 // fit cuts text that is too wide. Some characters take two columns, styles
 // none.
-func fit(s string, width int) string { return ansi.Truncate(s, max(0, width), "~") }
+func fit(s string, width int) string { return cell.Fit(s, width, "~") }
 
 // wrap breaks text into lines, between words if possible, and indents all but
 // the first.
 func wrap(s string, width int) (lines []string) {
-	for ansi.StringWidth(s) > width {
-		line := ansi.Truncate(s, width, "")
+	for cell.Width(s) > width {
+		line := cell.Fit(s, width, "")
 		if at := strings.LastIndexByte(line, ' '); at > len(line)/2 {
 			line = line[:at]
 		}
@@ -307,7 +306,7 @@ func wrap(s string, width int) (lines []string) {
 
 func alignRight(s string, width int) string {
 	s = fit(s, width)
-	return strings.Repeat(" ", max(0, width-ansi.StringWidth(s))) + s
+	return strings.Repeat(" ", max(0, width-cell.Width(s))) + s
 }
 
 // rate writes a number per second in few characters.
