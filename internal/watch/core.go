@@ -21,6 +21,8 @@ type core struct {
 	own    uint32 // the netlink port id of our own changes
 	table  table
 
+	anewAt book.Moment // when the book was begun anew in memory, and the statistics were not; 0: it was not
+
 	counters counters
 	census   census
 	tally    *stats.Stats

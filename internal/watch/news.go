@@ -40,6 +40,8 @@ type News struct {
 	Count int
 	// Observed reports that the table drops nothing: the source would be banned.
 	Observed bool
+	// old says that an earlier watcher may have counted the ban.
+	old bool
 	// What was wrong with a table that was Repaired: "rules, set ban4".
 	What string
 }

@@ -383,7 +383,9 @@ func (k *core) onShownBan(row, before book.Row, lately bool, now book.Clock) {
 	learned, counted := k.learn(row)
 	switch {
 	case counted:
-		k.publish(offenceNews(learned, before))
+		n := offenceNews(learned, before)
+		n.old = k.anewAt != 0 && begin(learned) < k.anewAt.Add(slack)
+		k.publish(n)
 	case learned.BannedAt(now.Boot.Add(slack)) && !same(learned, row):
 		k.putLater(row.Source, false) // an earlier ban has taken the place of a later one, as by our own change
 	case row.ByHand && !known && lately:

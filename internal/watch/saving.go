@@ -44,6 +44,9 @@ func (w *Watcher) begin() error {
 	}
 	w.core = newCore(spec, b, w.editor.PortID(), known, now)
 	w.core.tally = w.openTally(book.Here(s.Handle), now)
+	if w.saveError != nil {
+		w.core.anewAt = now.Boot
+	}
 	return nil
 }
 

@@ -15,6 +15,9 @@ func (k *core) addToTally(n *News, now book.Clock) {
 	o := stats.Offence{At: now.Wall, Cause: n.Cause, Observed: n.Observed}
 	switch n.Kind {
 	case Banned, Escalated:
+		if n.old {
+			return
+		}
 		o.Step, o.Proto, o.Port, o.First = n.Step, n.Proto, n.Port, n.Offences == 1
 		o.At = n.happened(now)
 		if n.Before != 0 {
@@ -38,8 +41,8 @@ func (k *core) addPlaces(news []News, now book.Clock) {
 	}
 }
 
-// isOffence reports whether the news is of an offence.
-func (n *News) isOffence() bool { return n.Kind <= Escalated && n.Step > 0 }
+// isOffence reports whether the news is of an offence that counts.
+func (n *News) isOffence() bool { return n.Kind <= Escalated && n.Step > 0 && !n.old }
 
 // happened returns when an offence was, as far as that is known.
 func (n *News) happened(now book.Clock) time.Time {

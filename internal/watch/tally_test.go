@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portmon/portmon/internal/folder"
 	"github.com/portmon/portmon/internal/lab"
 	"github.com/portmon/portmon/internal/stats"
 	"github.com/portmon/portmon/netnstest"
@@ -132,5 +133,33 @@ func TestTallyWithoutBook(t *testing.T) {
 	want := uint64(len(first) + len(second))
 	if c := l.wantTallied("after that", path, nil); c.Bans["trap 1"] != want || c.New != want {
 		t.Errorf("counted %+v, want %d offences of as many sources", c, want)
+	}
+}
+
+// If the file of the book is refused, all bans are learnt again by each watcher.
+// What was there before counts for none of them, and what comes for one.
+func TestTallyWithBookRefused(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	path := t.TempDir() + "/state.jsonl"
+	if err := os.WriteFile(path, []byte(`{"format":"portmon-state","version":99}`+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.Offend(l.Sources(2)...) // before anybody watched
+	want := uint64(0)
+	for i := range 3 {
+		refused := make(chan error, 100)
+		w := l.watch(func(c *Config) { c.State, c.Fault = path, func(err error) { refused <- err } })
+		sources := l.Sources(1)
+		want += uint64(len(sources))
+		l.Offend(sources...)
+		w.stop()
+		if err := <-refused; !errors.As(err, new(*folder.RefusedError)) {
+			t.Errorf("the book was not refused: %v", err)
+		}
+		// On a busy machine, a ban may be found in the sets before its message.
+		if got := l.tallied(path).Bans["trap 1"]; got > want || got == 0 {
+			t.Fatalf("after watcher %d: %d bans are counted, want %d", i+1, got, want)
+		}
 	}
 }
