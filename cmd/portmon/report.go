@@ -144,10 +144,11 @@ func (p *cli) terminal() overview.Terminal {
 	styles := map[overview.Style]style{
 		overview.Heading: bold, overview.Drops: green, overview.NewOnes: yellow, overview.Returning: red, overview.Warning: red,
 	}
-	return overview.Terminal{
-		Unicode: p.unicode(),
-		Paint:   func(s string, as overview.Style) string { return paint(p.outColour, s, styles[as]) },
+	t := overview.Terminal{Unicode: p.unicode()}
+	if p.outColour {
+		t.Paint = func(s string, as overview.Style) string { return paint(true, s, styles[as]) }
 	}
+	return t
 }
 
 // writeHTML replaces a file by a page. Its folder may belong to another user.
@@ -163,7 +164,7 @@ func (p *cli) writeHTML(r *overview.Report, file string) error {
 	d, err := folder.Open(filepath.Dir(path))
 	if err == nil {
 		defer d.Close()
-		err = d.WriteFile(filepath.Base(path), []byte(page.String()))
+		err = d.WriteShared(filepath.Base(path), []byte(page.String()))
 	}
 	if err != nil {
 		return fmt.Errorf("write report %s: %w", file, err)

@@ -223,12 +223,21 @@ func (d *Folder) ReadFile(name string, limit int64) ([]byte, error) {
 // WriteFile puts a file in the place of any that [Folder.Open] would not
 // refuse, at once and on the disk. Only one process may do so at a time.
 func (d *Folder) WriteFile(name string, data []byte) error {
+	return d.writeFile(name, name+".tmp", data)
+}
+
+// WriteShared is [Folder.WriteFile] for a file that several processes may write
+// at a time. One that is killed leaves a file behind.
+func (d *Folder) WriteShared(name string, data []byte) error {
+	return d.writeFile(name, fmt.Sprintf("%s.%d.tmp", name, os.Getpid()), data)
+}
+
+func (d *Folder) writeFile(name, temp string, data []byte) error {
 	if held, err := d.holdGood(name, 0); err == nil {
 		held.Close()
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	temp := name + ".tmp"
 	if err := d.Remove(temp); err != nil {
 		return err
 	}

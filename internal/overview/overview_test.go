@@ -168,7 +168,7 @@ func TestObserved(t *testing.T) {
 	if err := errors.Join(r.WriteText(&text, Terminal{}), r.WriteHTML(&page)); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{" 225  packets dropped\n", " 213  packets that would be dropped\n", "Packets dropped a day, and those that would be\n"} {
+	for _, want := range []string{" 225  packets dropped\n", " 213  packets that would be dropped\n", "Packets dropped a day, and those that would be (o)\n", " #####\n", " ooooo\n"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("there is no %q in\n%s", want, &text)
 		}

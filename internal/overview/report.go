@@ -202,6 +202,9 @@ func newSum(c *stats.Count) Sum {
 			s.Dropped, s.WouldDrop = s.Dropped+did, s.WouldDrop+would
 		}
 	}
+	if s.Packets == nil {
+		s.Packets = map[string]uint64{} // in JSON as well
+	}
 	s.Bans, s.WouldBan = apart(ruleset.CounterBanned)
 	for _, n := range c.Ports {
 		s.Offences += n

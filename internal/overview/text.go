@@ -36,15 +36,17 @@ type Terminal struct {
 // page is the page for a terminal.
 type page struct {
 	Terminal
+	plain bool // there are no colours
 	strings.Builder
 }
 
 // WriteText writes the report as a page of [Columns].
 func (r *Report) WriteText(w io.Writer, t Terminal) error {
-	if t.Paint == nil {
+	plain := t.Paint == nil
+	if plain {
 		t.Paint = func(s string, _ Style) string { return s }
 	}
-	p := &page{Terminal: t}
+	p := &page{Terminal: t, plain: plain}
 	p.both("portmon report"+prefixed(" for ", r.Host), fmt.Sprintf("%s, %s", text.Plural(len(r.Days), "day"), r.period()), Heading)
 	p.line(strings.Repeat(p.glyph("─", "-"), Columns))
 	for _, h := range r.headline() {
@@ -53,17 +55,17 @@ func (r *Report) WriteText(w io.Writer, t Terminal) error {
 	p.line("")
 	p.line(r.now())
 	if !r.Since.IsZero() {
-		p.line("counted since " + r.Since.In(r.zone).Format("2 Jan 2006 15:04"))
+		p.line("counted by the hour, since " + r.Since.In(r.zone).Format("2 Jan 2006 15:04"))
 	}
 	for _, line := range r.Unbanned() {
 		p.line(p.Paint(line, Warning))
 	}
 	title := "Packets dropped %s"
 	if r.Total.Observed {
-		title += ", and those that " + p.Paint("would be", Returning)
+		title += ", and those that " + p.Paint("would be", Returning) + p.legend(true)
 	}
 	p.chart(title, r.Days, func(d *Day) [2]uint64 { return [2]uint64{d.Dropped, d.WouldDrop} }, [2]Style{Drops, Returning}, 6)
-	p.chart("Offences %s, by "+p.Paint("new", NewOnes)+" and "+p.Paint("returning", Returning)+" offenders", r.Days, func(d *Day) [2]uint64 {
+	p.chart("Offences %s, by "+p.Paint("new", NewOnes)+p.legend(false)+" and "+p.Paint("returning", Returning)+p.legend(true)+" offenders", r.Days, func(d *Day) [2]uint64 {
 		return [2]uint64{d.New, d.Returning()}
 	}, [2]Style{NewOnes, Returning}, 4)
 	p.bars("Ports", r.Ports, Drops)
@@ -173,6 +175,9 @@ func (p *page) chart(title string, days []Day, of func(*Day) [2]uint64, styles [
 			if level(c[0], highest, height) <= row*8 {
 				as = styles[1]
 			}
+			if as == styles[1] && p.plain && cell != " " {
+				cell = p.second()
+			}
 			bar := strings.Repeat(cell, max(width-1, 1))
 			line += p.Paint(bar, as) + strings.Repeat(" ", width-max(width-1, 1))
 		}
@@ -183,6 +188,21 @@ func (p *page) chart(title string, days []Day, of func(*Day) [2]uint64, styles [
 		first += strings.Repeat(" ", gap) + last
 	}
 	p.line(strings.Repeat(" ", label+2) + first)
+}
+
+// second is what the second value of a column is drawn with where there are no
+// colours.
+func (p *page) second() string { return p.glyph("░", "o") }
+
+// legend says in a title how a value is drawn, where there are no colours.
+func (p *page) legend(second bool) string {
+	switch {
+	case !p.plain:
+		return ""
+	case second:
+		return " (" + p.second() + ")"
+	}
+	return " (" + p.glyph("█", "#") + ")"
 }
 
 // level returns the height of a value in eighths of a line, at least 1 unless
