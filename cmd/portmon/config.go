@@ -49,12 +49,29 @@ privilege. The exit code is 2 if there is a fault.`,
 				p.warn("%v", w)
 			}
 			p.checkPlaces(conf)
+			p.checkSecrets(conf)
 			if conf.Source == "" {
 				p.note("there is no %s", config.DefaultPath)
 			}
 			p.print("%s: valid: %s\n", cmp.Or(conf.Source, "built-in default"), summary(&conf.Spec))
 			return nil
 		},
+	}
+}
+
+// checkSecrets warns of files that the watcher could not read a key or a token
+// from. Those of a unit's credentials are there only while it runs.
+func (p *cli) checkSecrets(conf *config.Config) {
+	for _, f := range []struct{ key, file, lack string }{
+		{"report.abuseipdb_key_file", conf.AbuseIPDBKeyFile, "nothing is reported"},
+		{"watch.ntfy_token_file", conf.Watch.NtfyTokenFile, "nothing is sent to ntfy"},
+	} {
+		if f.file == "" {
+			continue
+		}
+		if _, err := os.Stat(f.file); err != nil {
+			p.warn("%s: %v: without it, %s", f.key, err, f.lack)
+		}
 	}
 }
 

@@ -56,7 +56,7 @@ func (p *cli) knowledge(h *ruleset.Handle, sources ...netip.Prefix) *knowledge {
 func (p *cli) places() *geo.DB {
 	db, err := geo.Open(p.databases...)
 	if err != nil {
-		p.warn("countries and networks are left out: %v", err)
+		p.warn("countries and networks of a database are left out: %v", err)
 	}
 	return db
 }
