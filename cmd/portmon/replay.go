@@ -69,7 +69,7 @@ Records that cannot be used are reported and skipped.`,
 			if err != nil {
 				return err
 			}
-			debug.SetGCPercent(25) // sets hold no pointers, so collecting garbage costs less than keeping it
+			debug.SetGCPercent(10) // sets hold no pointers, so collecting garbage costs less than keeping it
 			r, err := replay.New(replay.Config{Spec: conf.Spec, Open: ports, Host: addrs, In: iif})
 			if err != nil {
 				return err

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/portmon/portmon/internal/text"
 )
@@ -20,9 +21,27 @@ func run(e env, args []string) int {
 	root.SetArgs(args)
 	cmd, err := root.ExecuteC()
 	if err != nil && !started && !errors.As(err, new(*usageError)) {
-		err = usage(cmd, "%w", err)
+		err = usage(cmd, "%w", ofFlag(err))
 	}
 	return p.finish(err)
+}
+
+// ofFlag says in our words what is wrong with the value of a flag: the package
+// that reads them has those of Go's functions.
+func ofFlag(err error) error {
+	var value *pflag.InvalidValueError
+	if !errors.As(err, &value) {
+		return err
+	}
+	want := "true or false"
+	switch value.GetFlag().Value.Type() {
+	case "int":
+		want = "a whole number"
+	case "bool":
+	default:
+		return err
+	}
+	return fmt.Errorf("--%s: %q is not %s", value.GetFlag().Name, value.GetValue(), want)
 }
 
 // root returns the root command with all others. Those named by a noun or a

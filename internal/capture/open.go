@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 )
@@ -38,6 +39,9 @@ func Open(path string) (*Reader, error) {
 	r, err := newReader(path, f, info.ModTime())
 	if err != nil {
 		f.Close()
+		if errors.As(err, new(*fs.PathError)) {
+			return nil, err // it says that itself
+		}
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	r.file = f

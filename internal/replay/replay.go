@@ -85,7 +85,6 @@ func btoi(b bool) int {
 
 // Replay is a replay in progress.
 type Replay struct {
-	spec     ruleset.Spec
 	in       string
 	settings []Setting
 	machines []*machine.Machine
@@ -100,7 +99,7 @@ type Replay struct {
 // New returns a replay. It fails if an expression of the table cannot be
 // evaluated. The table enforces, even if the configuration says to observe.
 func New(c Config) (*Replay, error) {
-	r := &Replay{spec: c.Spec, in: c.In, settings: Settings(c.Spec), bits: [2][]int{{32}, {128, c.Spec.Prefix6}}}
+	r := &Replay{in: c.In, settings: Settings(c.Spec), bits: [2][]int{{32}, {128, c.Spec.Prefix6}}}
 	if c.Spec.Subnet4 > 0 {
 		r.bits[0] = append(r.bits[0], 24)
 	}
@@ -124,7 +123,7 @@ func New(c Config) (*Replay, error) {
 	for _, a := range c.Host {
 		r.host.AddAddr(a)
 	}
-	r.tally = newTally(len(r.machines))
+	r.tally = newTally(len(r.machines), c.Spec.Prefix6)
 	return r, nil
 }
 

@@ -253,7 +253,7 @@ func TestTimeline(t *testing.T) {
 // TestOffendersOfOtherSettings has more offenders than there is room for, by a
 // stricter setting than that of the configuration, of which none gets lost.
 func TestOffendersOfOtherSettings(t *testing.T) {
-	counts := newTally(2)
+	counts := newTally(2, 64)
 	ban := func(setting int, src netip.Addr) {
 		counts.ban(0, setting, &machine.Packet{Src: src}, &machine.Verdict{Set: "ban4", Ban: nftset.AddrKey(src)})
 	}

@@ -172,9 +172,8 @@ func (r *Replay) addOffenders(out *Result) {
 		v, visited := r.tally.visitors[addr]
 		out.Settings[0].Offenders++
 		out.Settings[0].Visitors += btoi(visited)
-		bits := cmp.Or(o.prefixLen, r.spec.Prefix6)
 		out.Offenders = append(out.Offenders, Offender{
-			Source: Source{netip.PrefixFrom(addr, bits)}, Bans: o.bans, Dropped: o.dropped, Kind: o.kind, First: timeOf(o.first), Last: timeOf(o.last),
+			Source: Source{netip.PrefixFrom(addr, o.prefixLen)}, Bans: o.bans, Dropped: o.dropped, Kind: o.kind, First: timeOf(o.first), Last: timeOf(o.last),
 			Protocol: text.Protocol(o.proto), Port: o.port, Visits: int(v.segments), VisitPort: v.port,
 		})
 	}

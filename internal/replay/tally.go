@@ -29,6 +29,8 @@ type tally struct {
 	settings  []settingTally
 	bans      map[Kind]int // by the configuration
 	offenders map[netip.Addr]*offender
+	lengths   [129]bool // of the prefixes that offended
+	prefix6   int       // the length by which the configuration bans IPv6
 	others    map[netip.Addr]uint32 // the sources that other settings ban, a bit for each setting
 	unlisted  int                   // bans of offenders that there was no room for
 	visitors  map[netip.Addr]visits
@@ -63,8 +65,9 @@ type visits struct {
 	port     uint16 // of the last
 }
 
-func newTally(settings int) tally {
+func newTally(settings, prefix6 int) tally {
 	return tally{
+		prefix6: prefix6,
 		settings: make([]settingTally, settings), bans: make(map[Kind]int),
 		offenders: make(map[netip.Addr]*offender), others: make(map[netip.Addr]uint32), visitors: make(map[netip.Addr]visits),
 	}
@@ -143,15 +146,19 @@ func (t *tally) ban(now int64, setting int, p *machine.Packet, v *machine.Verdic
 	s, _ := p.Service()
 	o.port = s.Port()
 	role, _ := ruleset.RoleOf(v.Set)
-	o.prefixLen = prefixLen(v.Ban, role, p.Src)
+	o.prefixLen = t.prefixLen(v.Ban, role, p.Src)
+	t.lengths[o.prefixLen] = true
 }
 
 // drop notes that a packet of a source was dropped. It counts for the narrowest
 // of the prefixes of these lengths that offended.
 func (t *tally) drop(src netip.Addr, bits []int) {
 	for _, n := range bits {
+		if !t.lengths[n] {
+			continue
+		}
 		p, _ := src.Prefix(n) // n is of a valid Spec
-		if o := t.offenders[p.Addr()]; o != nil && (o.prefixLen == n || o.prefixLen == 0) {
+		if o := t.offenders[p.Addr()]; o != nil && o.prefixLen == n {
 			o.dropped++
 			return
 		}
@@ -159,7 +166,7 @@ func (t *tally) drop(src netip.Addr, bits []int) {
 }
 
 // prefixLen returns how many bits of a source the key of a ban covers.
-func prefixLen(key nftset.Key, role ruleset.Role, src netip.Addr) int {
+func (t *tally) prefixLen(key nftset.Key, role ruleset.Role, src netip.Addr) int {
 	switch {
 	case role == ruleset.RoleSubnet && src.Is4():
 		return 24
@@ -168,5 +175,5 @@ func prefixLen(key nftset.Key, role ruleset.Role, src netip.Addr) int {
 	case key.Addr() == src:
 		return src.BitLen()
 	}
-	return 0 // the prefix length of the configuration
+	return t.prefix6
 }
