@@ -270,7 +270,7 @@ func (p *page) item(it Item, highest uint64, name, what, bar int, as Style) stri
 		drawn = p.bar(it.Count, highest, bar)
 	}
 	return "  " + cell.Pad(p.cut(it.Name, name), name) + cell.Pad(p.cut(it.What, max(what-2, 0)), what) +
-		fmt.Sprintf("%8s ", number(it.Count)) + cell.Pad(p.Paint(drawn, as), bar)
+		fmt.Sprintf("%8s ", number(it.Count)) + p.Paint(drawn, as) + strings.Repeat(" ", max(0, bar-cell.Width(drawn)))
 }
 
 // twoBars writes counts by two kinds of names, side by side.
