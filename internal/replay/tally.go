@@ -29,8 +29,8 @@ type tally struct {
 	settings  []settingTally
 	bans      map[Kind]int // by the configuration
 	offenders map[netip.Addr]*offender
-	lengths   [129]bool // of the prefixes that offended
-	prefix6   int       // the length by which the configuration bans IPv6
+	lengths   [129]bool             // of the prefixes that offended
+	prefix6   int                   // the length by which the configuration bans IPv6
 	others    map[netip.Addr]uint32 // the sources that other settings ban, a bit for each setting
 	unlisted  int                   // bans of offenders that there was no room for
 	visitors  map[netip.Addr]visits
@@ -67,7 +67,7 @@ type visits struct {
 
 func newTally(settings, prefix6 int) tally {
 	return tally{
-		prefix6: prefix6,
+		prefix6:  prefix6,
 		settings: make([]settingTally, settings), bans: make(map[Kind]int),
 		offenders: make(map[netip.Addr]*offender), others: make(map[netip.Addr]uint32), visitors: make(map[netip.Addr]visits),
 	}
