@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -312,7 +313,7 @@ func reasonOf(err error) (why string, left time.Duration) {
 	case errors.As(err, new(*ruleset.WhitelistedError)):
 		return whitelisted, 0
 	case errors.As(err, &exempt):
-		return allowed, min(exempt.Entry.Remaining, holdFor)
+		return allowed, min(cmp.Or(exempt.Entry.Remaining, holdAllowed), holdAllowed)
 	}
 	return shared, 0
 }

@@ -20,6 +20,9 @@ const (
 	// holdFor is how long a ban is held before it is looked at again, unless it is
 	// known when what is in its way ends.
 	holdFor = 30 * time.Second
+	// holdAllowed is the same of a ban whose source is allowed for longer, which a
+	// command that ends that tells.
+	holdAllowed = 10 * time.Minute
 	// reportEvery is the shortest time between two reports of what is refused, and
 	// maxReported how many sources one names.
 	reportEvery = 10 * time.Second
