@@ -17,6 +17,9 @@ func TestHubUnit(t *testing.T) {
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.CopyFS(path+".d", os.DirFS("fleet/portmon-hub.service.d")); err != nil {
+		t.Fatal(err)
+	}
 	if out, err := tool(t, "systemd-analyze", "verify", "--man=no", path); err != nil || out != "" {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -27,11 +30,12 @@ func TestHubUnit(t *testing.T) {
 
 // hubFiles are the files of the repository that packages of the hub must hold, by their path in a deb or rpm.
 var hubFiles = map[string]string{
-	"/usr/lib/systemd/system/portmon-hub.service": "fleet/portmon-hub.service",
-	"/usr/share/man/man8/portmon-hub.8.gz":        "fleet/man/portmon-hub.8",
-	"/usr/share/doc/portmon-hub/fleet.md":         "../docs/fleet.md",
-	"/usr/share/doc/portmon-hub/copyright":        "copyright",
-	"/usr/share/doc/portmon-hub/changelog.gz":     "../CHANGELOG.md",
+	"/usr/lib/systemd/system/portmon-hub.service":            "fleet/portmon-hub.service",
+	"/usr/share/man/man8/portmon-hub.8.gz":                   "fleet/man/portmon-hub.8",
+	"/usr/share/portmon-hub/portmon-hub.service.d/keys.conf": "fleet/portmon-hub.service.d/keys.conf",
+	"/usr/share/doc/portmon-hub/fleet.md":                    "../docs/fleet.md",
+	"/usr/share/doc/portmon-hub/copyright":                   "copyright",
+	"/usr/share/doc/portmon-hub/changelog.gz":                "../CHANGELOG.md",
 }
 
 // checkFile fails the test unless a file of a package is one of the repository.

@@ -162,7 +162,7 @@ func serverTLS(dir string) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	keyPEM, err := d.ReadFile(caKeyFile, maxFile)
+	keyPEM, err := folder.ReadSecret(dir, caKeyFile, maxFile)
 	if err != nil {
 		return nil, err
 	}

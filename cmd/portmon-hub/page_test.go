@@ -156,3 +156,18 @@ func TestPageRevokes(t *testing.T) {
 		t.Errorf("%s", text)
 	}
 }
+
+// A hub takes the key of its certificate, and the token of the page, from systemd
+// if they are not in its folder.
+func TestSecretsBySystemd(t *testing.T) {
+	l := prepareLab(t)
+	credentials := t.TempDir()
+	for _, name := range []string{caKeyFile, tokenFile} {
+		if err := os.Rename(filepath.Join(l.dir, name), filepath.Join(credentials, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.within = []string{"env", "CREDENTIALS_DIRECTORY=" + credentials}
+	l.start()
+	l.join("a")
+}

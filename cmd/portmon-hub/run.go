@@ -87,7 +87,7 @@ func (p *cli) serve(ctx context.Context, c *config, ready func()) (err error) {
 	defer f.close()
 	h := newHub(p, c, f, b)
 	if c.Page != "" {
-		token, err := d.ReadFile(tokenFile, maxFile)
+		token, err := folder.ReadSecret(c.dir, tokenFile, maxFile)
 		if err != nil {
 			return fmt.Errorf("read the token of the page: %w", err)
 		}

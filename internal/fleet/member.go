@@ -11,8 +11,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -79,33 +77,15 @@ func ReadWithKey(state string) (*Member, error) {
 	if m == nil || err != nil {
 		return nil, err
 	}
-	if m.seed, err = readSeed(filepath.Dir(state)); err == nil {
+	// The one that joining has put there, or else that of systemd.
+	seed, err := folder.ReadSecret(filepath.Dir(state), seedFile, maxMember)
+	if m.seed = strings.TrimSpace(string(seed)); err == nil {
 		_, _, err = m.keys()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the key of this host in its fleet, %s: %w", seedFile, err)
 	}
 	return m, nil
-}
-
-// readSeed reads the key from the folder, where joining has put it, or else from
-// where systemd has decrypted it.
-func readSeed(dir string) (seed string, err error) {
-	for _, from := range []string{dir, os.Getenv("CREDENTIALS_DIRECTORY")} {
-		if from == "" {
-			continue
-		}
-		var d *folder.Folder
-		if d, err = folder.Open(from); err != nil {
-			return "", err
-		}
-		var data []byte
-		data, err = d.ReadFile(seedFile, maxMember)
-		if d.Close(); !errors.Is(err, fs.ErrNotExist) {
-			return strings.TrimSpace(string(data)), err
-		}
-	}
-	return "", err
 }
 
 // Write has the host with a state file belong to the fleet, once its key is there.

@@ -220,6 +220,25 @@ func (d *Folder) ReadFile(name string, limit int64) ([]byte, error) {
 	return data, err
 }
 
+// ReadSecret returns what is in a file of a folder or, if there is none, in that
+// of the folder where systemd hands secrets over.
+func ReadSecret(dir, name string, limit int64) (data []byte, err error) {
+	for _, from := range []string{dir, os.Getenv("CREDENTIALS_DIRECTORY")} {
+		if from == "" {
+			continue
+		}
+		var d *Folder
+		if d, err = Open(from); err != nil {
+			return nil, err
+		}
+		data, err = d.ReadFile(name, limit)
+		if d.Close(); !errors.Is(err, fs.ErrNotExist) {
+			return data, err
+		}
+	}
+	return nil, err
+}
+
 // WriteFile puts a file in the place of any that [Folder.Open] would not
 // refuse, at once and on the disk. Only one process may do so at a time.
 func (d *Folder) WriteFile(name string, data []byte) error {
