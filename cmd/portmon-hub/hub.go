@@ -355,9 +355,16 @@ func (h *hub) onBan(m jetstream.Msg) {
 		return
 	}
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.last = max(h.last, meta.Sequence.Stream)
 	h.bans[b.Source] = b
+	h.mu.Unlock()
+	switch forgiven := h.judge.Forgiven(b.Source); {
+	case b.Forgiven.After(forgiven):
+		h.judge.Forgive(b.Source, b.Forgiven)
+	case forgiven.After(b.Forgiven) && !b.Lifted: // decided before that was known
+		b.Lifted, b.Forgiven = true, forgiven
+		h.publish([]judge.Decision{{Ban: b}})
+	}
 }
 
 // asking returns the host that asks, if it wants its answer where it gets any:

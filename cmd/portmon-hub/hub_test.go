@@ -193,6 +193,43 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+// What is unbanned at the hub stays so, also when the hub is killed, until a host
+// sees it again.
+func TestUnban(t *testing.T) {
+	l := newLab(t)
+	a, b := l.join("a"), l.join("b")
+	w := b.watch()
+	four, six, other := source(1), netip.MustParsePrefix("2001:db8:1:2::/64"), source(2)
+	a.see(four, six, other)
+	w.wait("three bans", func() bool { return w.inForce() == 3 })
+	out := l.command("unban", four.Addr().String(), "2001:db8:1:2::7")
+	if want := "unbanned " + four.Addr().String() + "\nunbanned 2001:db8:1:2::/64\n"; out != want {
+		t.Errorf("got %q, want %q", out, want)
+	}
+	w.wait("one ban is left", func() bool { return w.inForce() == 1 })
+	if w.get(other).Lifted {
+		t.Error("the other ban is lifted")
+	}
+	l.restart(a, b)
+	w = b.watch()
+	a.see(source(3))
+	w.wait("a ban after the start", func() bool { return w.get(source(3)).Step == 1 })
+	if !w.get(four).Lifted || !w.get(six).Lifted {
+		t.Errorf("they are banned again: %+v, %+v", w.get(four), w.get(six))
+	}
+	b.see(four)
+	w.wait("it is seen again", func() bool { return !w.get(four).Lifted })
+	if ban := w.get(four); ban.Hosts != 1 || ban.By[0].Host != "b" {
+		t.Errorf("what was forgiven counts: %+v", ban)
+	}
+	if out := l.command("unban", "203.0.113.250"); out != "" {
+		t.Errorf("an address that is not banned: %q", out)
+	}
+	if _, errOut, code := l.try("unban", "host.example"); code != exitUsage || !strings.Contains(errOut, "is not an IP address") {
+		t.Errorf("a name: code %d, %s", code, errOut)
+	}
+}
+
 // A hub that is killed has lost nothing that it acknowledged, and doubles
 // nothing.
 func TestKilled(t *testing.T) {

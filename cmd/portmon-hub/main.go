@@ -69,7 +69,7 @@ in this program, or is one that you have.`,
 	root.SetVersionTemplate("portmon-hub {{.Version}}\n")
 	root.PersistentFlags().StringVar(&p.dir, "dir", "/var/lib/portmon-hub", "the `FOLDER` of the keys, the configuration and the store")
 	root.PersistentFlags().StringVar(&p.url, "nats", "", "use the NATS server at `URL` in place of the one in this program")
-	root.AddCommand(initCommand(p), runCommand(p), inviteCommand(p), hostsCommand(p), releaseCommand(p), revokeCommand(p), usersCommand(p))
+	root.AddCommand(initCommand(p), runCommand(p), inviteCommand(p), hostsCommand(p), releaseCommand(p), revokeCommand(p), unbanCommand(p), usersCommand(p))
 	return root
 }
 

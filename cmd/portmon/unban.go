@@ -30,7 +30,7 @@ or a flush of nftables.
 
 Without a table, remembered bans are forgotten all the same. It is not an error
 if there is nothing to lift, but it is one if a source is still banned
-afterwards, because a larger prefix is.
+afterwards, because a larger prefix is, or the fleet bans it.
 
 With --file the list comes from a file, or from standard input if FILE is "-",
 as portmon ban reads it.`,
@@ -156,8 +156,25 @@ func (p *cli) unban(h *ruleset.Handle, list targetList) error {
 	if few {
 		p.reportLifted(lifted)
 	}
+	fleet, err := fleetBans(h, list.targets)
+	if err != nil {
+		return errors.Join(err, forgetErr)
+	}
 	var errs []error
+	if len(fleet) > 0 && !few {
+		errs = append(errs, fmt.Errorf("%s of the fleet in the list stay: portmon-hub unban lifts them", text.Plural(len(fleet), "ban")))
+		fleet = nil
+	}
 	for _, t := range list.targets {
+		within := nftset.Prefix(t.ofFleet()).Interval
+		if i := slices.IndexFunc(fleet, func(e ruleset.Entry) bool { return within.Overlaps(e.Interval) }); i >= 0 {
+			errs = append(errs, &hinted{
+				fmt.Errorf("%s is still banned: by the fleet, as %s", text.Prefix(t.prefix), fleet[i].Interval),
+				fmt.Sprintf("spare it on this host: portmon allow %s; unban it on all of them: portmon-hub unban %s",
+					text.Prefix(t.prefix), fleet[i].From),
+			})
+			continue
+		}
 		banned := func(e ruleset.Entry) bool { return e.Covers(nftset.Prefix(t.prefix).Interval) }
 		if i := slices.IndexFunc(covered, banned); i >= 0 {
 			errs = append(errs, &hinted{
@@ -175,6 +192,30 @@ func (p *cli) unban(h *ruleset.Handle, list targetList) error {
 		errs = append(errs, forgetErr)
 	}
 	return p.failEach(errs)
+}
+
+// fleetBans returns the bans of the fleet that targets are under, or have within
+// them.
+func fleetBans(h *ruleset.Handle, targets []target) (bans []ruleset.Entry, err error) {
+	of := make([]netip.Prefix, len(targets))
+	for i := range targets {
+		of[i] = targets[i].ofFleet()
+	}
+	for e, err := range h.Fleet(of...) {
+		if err != nil {
+			return nil, fmt.Errorf("read the bans of the fleet: %w", err)
+		}
+		bans = append(bans, e)
+	}
+	return bans, nil
+}
+
+// ofFleet returns the prefix within which bans of the fleet concern a target.
+func (t *target) ofFleet() netip.Prefix {
+	if t.address {
+		return ruleset.FleetSource(t.prefix.Addr())
+	}
+	return t.prefix
 }
 
 // reportLifted reports bans that were lifted.

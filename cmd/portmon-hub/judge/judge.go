@@ -80,6 +80,8 @@ type host struct {
 type source struct {
 	reports []report
 	ban     wire.Ban // the last that was decided, if it has a step
+	// forgiven is when somebody lifted its ban: reports until then do not count.
+	forgiven time.Time
 }
 
 type report struct {
@@ -202,6 +204,9 @@ func (j *Judge) Sighting(name string, s *wire.Sighting, received time.Time, seq 
 	if !ok {
 		known = new(source)
 	}
+	if !at.After(known.forgiven) {
+		return Outcome{Ignored: "forgiven"}
+	}
 	j.sources.put(s.Source, known, j.now)
 	known.add(report{h, at, at, s.Cause, s.Proto, s.Port})
 	ban := j.judge(s.Source, known, j.now)
@@ -210,6 +215,34 @@ func (j *Judge) Sighting(name string, s *wire.Sighting, received time.Time, seq 
 	}
 	known.ban = ban
 	return Outcome{Decisions: []Decision{{ban, wire.Key(s.Source) + "." + strconv.Itoa(ban.Step) + "." + strconv.FormatUint(seq, 10)}}}
+}
+
+// Forgive has nothing count that was seen of a source until a moment.
+func (j *Judge) Forgive(p netip.Prefix, at time.Time) {
+	known, ok := j.sources.get(p)
+	if !ok {
+		known = new(source)
+	}
+	if !at.After(known.forgiven) {
+		return
+	}
+	known.forgiven = at.UTC()
+	known.reports = slices.DeleteFunc(known.reports, func(r report) bool {
+		return !r.at.After(at)
+	})
+	known.ban.Lifted = known.ban.Step > 0
+	if at.After(j.now) {
+		j.now = at
+	}
+	j.sources.put(p, known, j.now)
+}
+
+// Forgiven returns when the ban of a source was lifted by hand, if it was.
+func (j *Judge) Forgiven(p netip.Prefix) time.Time {
+	if s, ok := j.sources.get(p); ok {
+		return s.forgiven
+	}
+	return time.Time{}
 }
 
 // add notes a report; of each host, the last.
@@ -261,7 +294,7 @@ func (j *Judge) judge(p netip.Prefix, s *source, now time.Time) wire.Ban {
 	for reporters := 2 * quorum; reporters <= n && step < len(j.Lengths); reporters *= 2 {
 		step++
 	}
-	ban := wire.Ban{Source: p, Step: step, Length: int64(j.Lengths[step-1] / time.Second), Hosts: n, First: first.UTC(), Last: last[0].at.UTC()}
+	ban := wire.Ban{Source: p, Step: step, Length: int64(j.Lengths[step-1] / time.Second), Hosts: n, First: first.UTC(), Last: last[0].at.UTC(), Forgiven: s.forgiven}
 	for _, r := range last {
 		ban.By = append(ban.By, wire.Report{Host: r.by.name, At: r.at.UTC(), Cause: r.cause, Proto: r.proto, Port: r.port})
 	}

@@ -58,6 +58,9 @@ type Ban struct {
 	Last   time.Time    `json:"last"`
 	// Lifted says that the ban is over, and all else what it was.
 	Lifted bool `json:"lifted,omitempty"`
+	// Forgiven is when somebody lifted it at the hub: what was seen until then
+	// does not count.
+	Forgiven time.Time `json:"forgiven,omitzero"`
 }
 
 // Until returns the end of the ban by the hub's clock.
@@ -204,7 +207,7 @@ func (b *Ban) check() error {
 		return errors.New("step or length out of range")
 	case b.Hosts < 0 || b.Hosts > MaxHosts || len(b.By) > MaxBy:
 		return errors.New("too many reports")
-	case !saneTime(b.First) || !saneTime(b.Last):
+	case !saneTime(b.First) || !saneTime(b.Last) || !b.Forgiven.IsZero() && !saneTime(b.Forgiven):
 		return errors.New("without a time")
 	}
 	for _, r := range b.By {
