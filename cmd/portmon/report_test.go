@@ -22,6 +22,9 @@ func TestSuspects(t *testing.T) {
 		connect(address(i), 443)
 		connect(address(i), 22)
 	}
+	for i := range 200_000 {
+		connect(address(1<<21+i), 443)
+	}
 	connect(netip.MustParseAddr("2001:db8:1:2::7"), 25)
 	connect(netip.MustParseAddr("fe80::7%eth0"), 53)
 	suspect := suspects(listeners.UsersAmong(connected))
@@ -38,7 +41,7 @@ func TestSuspects(t *testing.T) {
 	for i := range 65_536 {
 		suspect(netip.PrefixFrom(address(1<<20+i), 32))
 	}
-	if took := time.Since(before); took > 8*time.Second { // 13 s if each goes through all connections
+	if took := time.Since(before); took > time.Minute { // 140 s if each goes through all connections
 		t.Errorf("65,536 sources took %v", took)
 	}
 }

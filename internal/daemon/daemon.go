@@ -75,6 +75,7 @@ type daemon struct {
 	isReady chan struct{} // closed when it is
 
 	reloading sync.Mutex // held while the configuration changes
+	joining   sync.Mutex // held while the part in a fleet changes
 
 	fleetIn atomic.Uint64 // the handle of the table that has the bans of the fleet
 
@@ -163,7 +164,11 @@ func (d *daemon) catchUp() {
 	}
 	defer d.reloading.Unlock()
 	conf, err := d.config.Load()
-	if err == nil && conf.Watch.State == d.current.Watch.State && conf.Spec.LogGroup == d.current.Spec.LogGroup {
+	switch {
+	case err != nil: // an apply refuses it as well
+	case conf.Watch.State != d.current.Watch.State || conf.Spec.LogGroup != d.current.Spec.LogGroup:
+		d.journal.Warn("state or log_group has changed since the watcher read them: restart it")
+	default:
 		d.mu.Lock()
 		d.current = conf
 		d.mu.Unlock()

@@ -31,6 +31,8 @@ func (d *daemon) readFleet(parts context.Context) error {
 // place of what was before. When it returns and the host is switched off, or has
 // left, no ban of the fleet is in force.
 func (d *daemon) startFleet(parts context.Context, conf *config.Config) error {
+	d.joining.Lock()
+	defer d.joining.Unlock()
 	d.mu.Lock()
 	client, stop := d.fleet, d.stopFleet
 	d.mu.Unlock()
