@@ -59,7 +59,7 @@ func (p *cli) watch(conf *config.Config) error {
 	c := daemon.Config{
 		Config: conf, Load: func() (*config.Config, error) { return p.reloadConfig(reload) },
 		// systemd notes by itself when a line came.
-		Stderr: p.stderr, Times: p.getenv("JOURNAL_STREAM") == "",
+		Stderr: daemon.Journald(p.stderr, p.getenv("JOURNAL_STREAM"), daemon.JournalSocket), Times: p.getenv("JOURNAL_STREAM") == "",
 		Version: version(), Host: host, Dial: p.dial,
 	}
 	if p.getenv("NOTIFY_SOCKET") != "" {
