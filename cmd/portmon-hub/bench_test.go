@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sys/unix"
 
 	"github.com/portmon/portmon/netnstest"
@@ -64,6 +65,18 @@ func BenchmarkFleet(b *testing.B) {
 	}
 	alone := f.during("1000_sightings/s_without_bans", phase/2, func() { f.see(1000*int(phase/2/time.Second), 1, 1000) })
 	f.costs.sighting = (alone.hub - idle.hub*alone.took.Seconds()/idle.took.Seconds()) / (1000 * (phase / 2).Seconds())
+	f.outage(fmt.Sprintf("%d_hosts_cut_off_for_%v", f.lights[0].n+f.lights[1].n, phase), func() {
+		f.reach(f.lights[0], false)
+		f.reach(f.lights[1], false)
+		f.load(100*int(phase/time.Second), 100)
+		f.reach(f.lights[0], true)
+		f.reach(f.lights[1], true)
+	})
+	f.outage("hub_killed_for_1m", func() {
+		f.kill()
+		f.load(100*60, 100)
+		f.host.Do(f.start)
+	})
 	report("costs", "%.1f us/delivery %.0f B/delivery %.1f us/sighting %.1f us/host-and-s %.0f kB/host", f.costs.delivery*1e6, f.costs.bytes, f.costs.sighting*1e6,
 		f.costs.idle*1e6, f.costs.memory*1000)
 	for _, hosts := range []int{10, fleetSize, 10_000} {
@@ -208,6 +221,17 @@ func (f *measured) await(what string, is func() bool) {
 			f.b.Fatalf("%s: not all has arrived", what)
 		}
 	}
+}
+
+// outage reports how long it takes, after something is in the way of 100 sightings a
+// second, until all hosts have all bans. None may be lost or told twice.
+func (f *measured) outage(name string, during func()) {
+	during()
+	begun := time.Now()
+	awaitHeld(f.bans*(fleetSize-realHosts), f.lights...)
+	var s jetstream.StreamState
+	f.host.Do(func() { s = f.stored() })
+	report(name, "%.1f s-until-all-have-all %d bans %d lost %d told-again", time.Since(begun).Seconds(), f.bans, f.bans-int(s.Msgs), int(s.LastSeq)-f.bans)
 }
 
 // load has hosts see sources, each by five, and returns when all have been told.

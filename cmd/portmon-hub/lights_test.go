@@ -28,6 +28,7 @@ import (
 // whose way is timed was put.
 type lights struct {
 	t      testing.TB
+	n      int // of its clients
 	host   *netnstest.Host
 	link   netnstest.End // towards it
 	cmd    *exec.Cmd
@@ -42,7 +43,8 @@ func (i *internet) newLights(halls, n int) (all []*lights) {
 	tokens := i.inviteAll(n)
 	for hall := range halls {
 		i.hosts++
-		l := &lights{t: i.t, host: netnstest.NewHost(i.t, fmt.Sprintf("hall-%d", hall)), counts: make(chan int, 1)}
+		first, end := hall*n/halls, (hall+1)*n/halls
+		l := &lights{t: i.t, n: end - first, host: netnstest.NewHost(i.t, fmt.Sprintf("hall-%d", hall)), counts: make(chan int, 1)}
 		link := netnstest.Connect(i.t, i.host, l.host, fmt.Sprintf("192.0.2.%d/30", 4*i.hosts))
 		l.host.DefaultVia(link.A.IPv4)
 		l.link = link.A
@@ -61,7 +63,7 @@ func (i *internet) newLights(halls, n int) (all []*lights) {
 		}
 		i.t.Cleanup(func() { _ = l.cmd.Process.Kill(); _ = l.cmd.Wait() })
 		go l.read(out)
-		l.send("%s\n", strings.Join(tokens[hall*n/halls:(hall+1)*n/halls], "\n"))
+		l.send("%s\n", strings.Join(tokens[first:end], "\n"))
 		all = append(all, l)
 	}
 	for _, l := range all {

@@ -3,15 +3,16 @@ package main
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-
-	"github.com/portmon/portmon/internal/fleet/wire"
 )
 
 // standAlone is NATS servers, alone or as a cluster, that read their users from a
@@ -23,10 +24,12 @@ type standAlone struct {
 	servers []*server.Server
 }
 
-// forBoth runs a test with the server in the hub, and with one beside it.
-func forBoth(t *testing.T, test func(*testing.T, *lab)) {
+// forAll runs a test with the server in the hub, with one beside it, and with a
+// cluster of three.
+func forAll(t *testing.T, test func(*testing.T, *lab)) {
 	t.Run("embedded", func(t *testing.T) { test(t, newLab(t)) })
 	t.Run("stand-alone", func(t *testing.T) { test(t, newStandAlone(t, 1)) })
+	t.Run("cluster", func(t *testing.T) { test(t, newStandAlone(t, 3)) })
 }
 
 // newStandAlone starts a hub with a number of servers.
@@ -58,7 +61,8 @@ func newStandAlone(t *testing.T, n int) *lab {
 	for i := range n {
 		head := fmt.Sprintf("listen: 127.0.0.1:%s\nserver_name: n%d\njetstream { store_dir: %q }\n", ports[i], i, t.TempDir())
 		if n > 1 {
-			head += fmt.Sprintf("cluster { name: fleet, listen: 127.0.0.1:%s, routes: [nats://127.0.0.1:%s] }\n",
+			// Clients know no server but those that they are told of.
+			head += fmt.Sprintf("cluster { name: fleet, no_advertise: true, listen: 127.0.0.1:%s, routes: [nats://127.0.0.1:%s] }\n",
 				routes[i], strings.Join(routes, ", nats://127.0.0.1:"))
 		}
 		s, err := server.NewServer(l.own.options(t, i, head+users))
@@ -124,52 +128,114 @@ func (s *standAlone) reload(t testing.TB, users string) {
 	}
 }
 
-// Two hubs on a cluster of three say each thing once, and go on without one of
-// them, and without one of the servers.
+// proxy is a way to a server that can be cut.
+type proxy struct {
+	net.Listener
+	to    string
+	mu    sync.Mutex
+	cut   bool
+	conns []net.Conn
+}
+
+func newProxy(t *testing.T, to string) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{Listener: l, to: to}
+	t.Cleanup(func() { p.pass(false); l.Close() })
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			p.mu.Lock()
+			if err != nil || p.cut {
+				in.Close()
+			} else {
+				p.conns = append(p.conns, in, out)
+				go io.Copy(in, out)
+				go io.Copy(out, in)
+			}
+			p.mu.Unlock()
+		}
+	}()
+	return p
+}
+
+// pass lets connections through, or ends them and lets none through.
+func (p *proxy) pass(through bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut = !through
+	for _, c := range p.conns {
+		c.Close()
+	}
+	p.conns = nil
+}
+
+// another starts another hub of the same fleet.
+func (l *lab) another(settings ...string) *lab {
+	l.t.Helper()
+	other := &lab{t: l.t, dir: filepath.Join(l.t.TempDir(), "hub"), url: l.url, own: l.own}
+	if err := os.CopyFS(other.dir, os.DirFS(l.dir)); err != nil {
+		l.t.Fatal(err)
+	}
+	if err := os.Chmod(other.dir, 0o700); err != nil {
+		l.t.Fatal(err)
+	}
+	other.set(append(settings, `page = "127.0.0.1:`+freePort(l.t)+`"`)...)
+	other.start()
+	return other
+}
+
+// Three hubs on a cluster of three say each thing once, agree after one of them was
+// cut off, and go on without two of them, and without one of the servers.
 func TestCluster(t *testing.T) {
 	l := newStandAlone(t, 3)
-	second := &lab{t: t, dir: filepath.Join(t.TempDir(), "hub"), url: l.url, own: l.own}
-	if err := os.CopyFS(second.dir, os.DirFS(l.dir)); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(second.dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	second.set(`page = ""`)
-	second.start()
+	way := newProxy(t, strings.TrimPrefix(l.url, "tls://"))
+	second, third := l.another(`nats = "tls://`+way.Addr().String()+`"`), l.another()
 	a, b := l.join("a"), l.join("b")
 	w := b.watch()
-	for i := range 50 {
-		a.see(source(i))
+	bans := 0
+	see := func(n int) {
+		for range n {
+			a.seeSoon(source(bans))
+			bans++
+		}
 	}
-	w.wait("bans", func() bool { return w.inForce() == 50 })
-	a.see(source(50))
-	w.wait("another ban", func() bool { return w.inForce() == 51 })
+	all := func() bool { return w.inForce() == bans }
+	see(50)
+	w.wait("bans", all)
 	if answer := b.hello(); answer.Hosts != 2 {
 		t.Errorf("%+v", answer)
 	}
-	c, err := (&cli{dir: l.dir}).load()
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := (&cli{}).connect(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.close()
-	stream, err := f.js.Stream(t.Context(), wire.Bans)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info := stream.CachedInfo(); info.State.LastSeq != 51 || len(info.Cluster.Replicas) != 2 {
-		t.Errorf("51 bans are %+v at %+v", info.State, info.Cluster)
-	}
+	way.pass(false)
+	second.waitLog("the connection to the server is lost")
+	see(10)
+	w.wait("bans while a hub is cut off", all)
 	l.kill()
-	a.see(source(51))
-	w.wait("a ban by the second hub", func() bool { return w.inForce() == 52 })
+	third.kill()
+	see(10) // which nobody decides
+	way.pass(true)
+	w.wait("bans by the hub that was cut off", all)
+	third.start()
+	for _, hub := range []*lab{second, third} {
+		for deadline := time.Now().Add(patience); !strings.Contains(hub.page("/metrics"), fmt.Sprintf("\nportmon_hub_bans %d\n", bans)); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("a hub does not know %d bans:\n%s", bans, hub.page("/metrics"))
+			}
+		}
+	}
+	if s := l.stored(); int(s.Msgs) != bans || int(s.LastSeq) != bans {
+		t.Errorf("%d bans are %+v", bans, s)
+	}
 	l.own.servers[2].Shutdown()
 	l.own.servers[2].WaitForShutdown()
-	a.seeSoon(source(52))
+	see(1)
 	late := b.watchSoon()
-	late.wait("a ban without one of three servers", func() bool { return late.inForce() == 53 })
+	late.wait("a ban without one of three servers", func() bool { return late.inForce() == bans })
 }
