@@ -143,7 +143,7 @@ func TestDiskFull(t *testing.T) {
 	<-told
 	free()
 	l.start()
-	w = b.watchSoon()
+	w = b.watch()
 	t.Logf("%d sightings were stored", len(acknowledged))
 	for _, p := range acknowledged {
 		w.wait("a ban of what was stored", func() bool { return w.get(p).Step == 1 })
@@ -195,7 +195,7 @@ func TestTornStore(t *testing.T) {
 			l.tear(stream, tear)
 			l.start()
 			b.reconnected()
-			w = b.watchSoon()
+			w = b.watch()
 			w.wait(fmt.Sprintf("all bans after tear %d of %s", how, stream), func() bool { return w.inForce() == n })
 			if s := l.stored(); int(s.Msgs) != n {
 				t.Errorf("tear %d of %s: %d bans are %+v", how, stream, n, s)

@@ -409,11 +409,11 @@ type watcher struct {
 	news chan struct{}
 }
 
-// watchSoon is watch in a cluster that is just finding a new leader.
-func (h *client) watchSoon() *watcher {
+// watch has the host be told bans, also by a cluster that is just finding a leader.
+func (h *client) watch() *watcher {
 	h.t.Helper()
 	for deadline := time.Now().Add(patience); ; {
-		w, err := h.tryWatch(time.Second)
+		w, err := h.tryWatch(patience / 20)
 		if err == nil {
 			return w
 		}
@@ -421,15 +421,6 @@ func (h *client) watchSoon() *watcher {
 			h.t.Fatal(err)
 		}
 	}
-}
-
-func (h *client) watch() *watcher {
-	h.t.Helper()
-	w, err := h.tryWatch(patience)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return w
 }
 
 func (h *client) tryWatch(timeout time.Duration) (*watcher, error) {

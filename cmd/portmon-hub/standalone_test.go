@@ -236,6 +236,6 @@ func TestCluster(t *testing.T) {
 	l.own.servers[2].Shutdown()
 	l.own.servers[2].WaitForShutdown()
 	see(1)
-	late := b.watchSoon()
+	late := b.watch()
 	late.wait("a ban without one of three servers", func() bool { return late.inForce() == bans })
 }
