@@ -100,7 +100,7 @@ func Run(ctx context.Context, conf Config, reload <-chan os.Signal) (err error) 
 	signal.Notify(pipes, unix.SIGPIPE)
 	defer signal.Stop(pipes)
 	refuseHugePages()
-	defer collectSooner()()
+	defer collectAt(collectSooner)()
 
 	d := newDaemon(conf)
 	defer d.stderr.close()

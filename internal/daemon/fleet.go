@@ -59,7 +59,7 @@ func (d *daemon) startFleet(parts context.Context, conf *config.Config) error {
 	if m != nil {
 		client = fleet.New(fleet.Config{
 			Member: m, State: conf.Watch.State, MaxBan: conf.FleetMaxBan, Version: d.config.Version, Table: fleetTable{d},
-			Observe: d.observes, Info: d.journal.Info, Warn: d.journal.Warn,
+			Observe: d.observes, Hurry: func() func() { return collectAt(collectLater) }, Info: d.journal.Info, Warn: d.journal.Warn,
 		})
 		ctx, cancel := context.WithCancel(parts)
 		ended := make(chan struct{})

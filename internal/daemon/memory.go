@@ -19,14 +19,22 @@ func refuseHugePages() {
 	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
 }
 
-// collectSooner has garbage collected when there is half as much of it as of
-// what is kept, where Go would wait for as much again; unless the user says
-// otherwise by GOGC. The function that it returns undoes it.
-func collectSooner() (undo func()) {
+const (
+	// collectSooner has garbage collected when there is half as much of it as of
+	// what is kept, where Go would wait for as much again.
+	collectSooner = 50
+	// collectLater is for what others wait for: it takes memory in place of time.
+	collectLater = 200
+)
+
+// collectAt has garbage collected when there is so much of it, in per cent of what
+// is kept; unless the user says otherwise by GOGC. The function that it returns
+// undoes it.
+func collectAt(percent int) (undo func()) {
 	if os.Getenv("GOGC") != "" {
 		return func() {}
 	}
-	before := debug.SetGCPercent(50)
+	before := debug.SetGCPercent(percent)
 	return func() { debug.SetGCPercent(before) }
 }
 

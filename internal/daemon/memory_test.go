@@ -15,7 +15,7 @@ func TestFrugal(t *testing.T) {
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
 	t.Setenv("GOGC", "")
-	undo := collectSooner()
+	undo := collectAt(collectSooner)
 	if n := percent(); n != 50 {
 		t.Errorf("collected at %d %%", n)
 	}
@@ -23,7 +23,7 @@ func TestFrugal(t *testing.T) {
 		t.Errorf("collected at %d %% in the end", percent())
 	}
 	t.Setenv("GOGC", "100")
-	if undo := collectSooner(); percent() != 100 {
+	if undo := collectAt(collectSooner); percent() != 100 {
 		t.Errorf("collected at %d %%", percent())
 		undo()
 	}

@@ -53,6 +53,16 @@ type batch struct {
 	last    uint64 // sequence in the stream
 	put     time.Time
 	decoded wire.Ban // the last, in memory that is used again
+	rest    int      // that are told at the beginning
+	done    func()   // to be called when they are put
+}
+
+// finish is called when what is told at the beginning is put, or never will be.
+func (b *batch) finish() {
+	if b.done != nil {
+		b.done()
+		b.done = nil
+	}
 }
 
 // errResync is why the stream is followed anew.
@@ -119,7 +129,11 @@ func (c *Client) follow(ctx context.Context, nc *nats.Conn, js jetstream.JetStre
 	c.hands.Lock()
 	c.hubs, c.lookAt = hubs, time.Time{}
 	c.hands.Unlock()
-	pending := &batch{bans: make(map[netip.Prefix]ban), last: c.seen}
+	pending := &batch{bans: make(map[netip.Prefix]ban), last: c.seen, rest: int(consumer.CachedInfo().NumPending)}
+	if pending.rest > nftset.BatchSize && c.config.Hurry != nil {
+		pending.done = c.config.Hurry()
+		defer pending.finish()
+	}
 	connection := c.changes.Load()
 	for ctx.Err() == nil {
 		pull, err := consumer.Fetch(pullSize, jetstream.FetchMaxWait(time.Minute), jetstream.FetchHeartbeat(10*time.Second))
@@ -202,6 +216,7 @@ func (c *Client) note(m jetstream.Msg, pending *batch) {
 		return
 	}
 	pending.last = meta.Sequence.Stream
+	pending.rest--
 	b, key := &pending.decoded, strings.TrimPrefix(m.Subject(), wire.BanPrefix)
 	clear(b.By[:cap(b.By)]) // what is left out would be that of another
 	*b = wire.Ban{By: b.By[:0]}
@@ -227,6 +242,9 @@ func (c *Client) flush(ctx context.Context, pending *batch) error {
 	}
 	c.seen = pending.last
 	clear(pending.bans)
+	if pending.rest <= 0 {
+		pending.finish()
+	}
 	return nil
 }
 

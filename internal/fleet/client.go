@@ -35,6 +35,9 @@ type Config struct {
 	Version string
 	Observe func() bool // the table drops nothing
 	Table   Table
+	// Hurry is called before very many bans are put, and what it returns once they
+	// are; nil is as good.
+	Hurry func() (done func())
 	// Info and Warn report what has changed.
 	Info, Warn func(what string, args ...any)
 }
