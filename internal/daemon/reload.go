@@ -96,5 +96,9 @@ func (d *daemon) startNotices(parts context.Context, conf *config.Config) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stopNotices()
+	sender.Continue(d.notices.Stats())
 	d.notices, d.stopNotices = sender, cancel
+	if file := conf.AbuseIPDBKeyFile; file != "" {
+		d.journal.Info("offenders are reported to AbuseIPDB", "key_file", file)
+	}
 }

@@ -141,6 +141,18 @@ func (s *Sender) Stats() map[string]Stats {
 	return all
 }
 
+// Continue counts on from what another Sender has counted.
+func (s *Sender) Continue(before map[string]Stats) {
+	for _, c := range s.channels {
+		c.sent.Add(before[c.name].Sent)
+		c.failed.Add(before[c.name].Failed)
+	}
+	if r := s.reporter; r != nil {
+		r.sent.Add(before["abuseipdb"].Sent)
+		r.failed.Add(before["abuseipdb"].Failed)
+	}
+}
+
 // temporaryError is a failure that another attempt may not meet.
 type temporaryError struct {
 	error

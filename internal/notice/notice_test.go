@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/portmon/portmon/internal/config"
 	"github.com/portmon/portmon/internal/watch"
 )
 
@@ -256,4 +257,15 @@ func TestTellWhileSending(t *testing.T) {
 		answer <- nil
 		r.want(t, delivery{time.Second, "198.51.0.1 banned", 1}, delivery{time.Hour + time.Second, "1000 banned", 1000})
 	})
+}
+
+// A reload of the configuration does not set the counters back.
+func TestContinue(t *testing.T) {
+	conf := &config.Config{AbuseIPDBKeyFile: "/key", Watch: config.Watch{Ntfy: "https://ntfy.example.com/x", Command: []string{"/bin/true"}}}
+	before := map[string]Stats{"ntfy": {3, 1}, "command": {0, 2}, "abuseipdb": {7, 0}}
+	s := New(conf, Host{}, nil)
+	s.Continue(before)
+	if d := diff(before, s.Stats()); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
 }
