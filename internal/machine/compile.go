@@ -332,10 +332,16 @@ func (c *compiler) lookup(e *expr.Lookup) error {
 }
 
 func lookup[K oneOf](st *store[K], key func(*Packet) K, invert bool) step {
-	if invert {
-		return func(p *Packet, ls lanes) lanes { return ls &^ st.living(key(p), p.Now) }
+	return func(p *Packet, ls lanes) lanes {
+		var in lanes
+		if len(st.rows) > 0 { // else the key need not be put together
+			in = st.living(key(p), p.Now)
+		}
+		if invert {
+			return ls &^ in
+		}
+		return ls & in
 	}
-	return func(p *Packet, ls lanes) lanes { return ls & st.living(key(p), p.Now) }
 }
 
 // The operations of enum nft_dynset_ops of
