@@ -112,7 +112,7 @@ Records that cannot be used are reported and skipped.`,
 			return errors.Join(err, readErr)
 		},
 	}
-	cmd.Flags().StringSliceVar(&open, "open", nil, "a program listens on this `PORT`, or PORT/udp, or a range of them; may list several")
+	cmd.Flags().StringSliceVar(&open, "open", nil, "a program listens on this `PORT`, PORT/udp or FROM-TO; may list several")
 	cmd.Flags().StringSliceVar(&hosts, "host", nil, "this `ADDRESS` belongs to this host, and no others do; may list several")
 	cmd.Flags().StringVar(&iif, "iif", "", "packets arrived on this `INTERFACE` where the files do not say")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, version 1")
