@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -66,7 +67,7 @@ func (p *cli) checkSecrets(conf *config.Config) {
 		{"report.abuseipdb_key_file", conf.AbuseIPDBKeyFile, "nothing is reported"},
 		{"watch.ntfy_token_file", conf.Watch.NtfyTokenFile, "nothing is sent to ntfy"},
 	} {
-		if f.file == "" {
+		if f.file == "" || strings.HasPrefix(f.file, "/run/credentials/") {
 			continue
 		}
 		if _, err := os.Stat(f.file); err != nil {
