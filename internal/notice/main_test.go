@@ -33,7 +33,7 @@ func host(n int) netip.Prefix {
 }
 
 func diff(want, got any) string {
-	return gocmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}), gocmp.AllowUnexported(notice{}, event{}), cmpopts.EquateEmpty())
+	return gocmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}), gocmp.AllowUnexported(notice{}, event{}, watch.News{}), cmpopts.EquateEmpty())
 }
 
 // clock is when things happen in tests of what is pure.
