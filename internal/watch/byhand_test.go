@@ -167,3 +167,46 @@ func TestAllowedByHand(t *testing.T) {
 	}
 	w.quiet()
 }
+
+// Who allows a banned source has lifted its ban, whether the watcher hears of the
+// allowance first or of the ban's end, and is told once.
+func TestAllowingUnbans(t *testing.T) {
+	for _, p := range pair {
+		for _, heardFirst := range []bool{false, true} {
+			m := newModel(t, 1)
+			msg := m.offend(p)
+			m.core.onLogMessage(&msg, p, m.now)
+			m.drain()
+			m.wantNews(Banned)
+			if heardFirst {
+				m.commit(otherPort, m.element(nftset.ElementDeleted, ruleset.RoleBan, p, m.bans[p]))
+				delete(m.bans, p)
+				m.settleNow()
+			}
+			e := ruleset.Entry{Element: nftset.Prefix(p), Role: ruleset.RoleAllow, Cause: ruleset.CauseHand}
+			e.Timeout, e.Remaining = time.Hour, time.Hour
+			m.core.onStanding(&standing{p, ruleset.Standing{Source: p, Allowed: &e}}, m.now)
+			m.core.unbanned([]netip.Prefix{p}, true, m.now)
+			m.wantNews(Unbanned, Allowed)
+		}
+	}
+}
+
+// An allowance that is made within another one is news, and what the kernel has
+// left of the other one is not.
+func TestCutAllowanceIsNoNews(t *testing.T) {
+	m := newModel(t, 1)
+	whole, within := netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("203.0.113.7/32")
+	shown := func(p netip.Prefix, left time.Duration) {
+		e := ruleset.Entry{Element: nftset.Prefix(p), Role: ruleset.RoleAllow, Cause: ruleset.CauseHand}
+		e.Timeout, e.Remaining = left, left
+		m.core.onStanding(&standing{p, ruleset.Standing{Source: p, Allowed: &e}}, m.now)
+	}
+	shown(whole, time.Hour)
+	m.wantNews(Allowed)
+	m.pass(time.Minute)
+	shown(netip.MustParsePrefix("203.0.113.128/25"), 59*time.Minute)
+	m.wantNews()
+	shown(within, 30*24*time.Hour)
+	m.wantNews(Allowed)
+}

@@ -267,6 +267,9 @@ func (k *core) publish(n News) {
 		return
 	}
 	if before, ok := k.held.take(n.Source); ok && before.Kind == Lifted {
+		if n.Kind == Allowed {
+			before.Kind = Unbanned // portmon allow did that too
+		}
 		k.publish(before) // in their order
 	}
 	n.Comment, n.Observed = book.Reason(n.Cause, n.Comment), k.book.Observes()

@@ -314,18 +314,35 @@ func (k *core) onShownAllowance(r *reading, rec *ruleset.Record, before book.Row
 		return
 	}
 	r.see(row.Source, unseenBan)
-	k.learnAllowance(row, k.counters.Resyncs > 0 && !r.fresh)
+	k.learnAllowance(row, k.counters.Resyncs > 0 && !r.fresh, now)
 }
 
 // learnAllowance merges an allowance that the kernel has into the book. That of a
-// command is news if it can have been made just now.
-func (k *core) learnAllowance(row book.Row, lately bool) {
+// command is news if it can have been made just now; so is the end of a ban, for
+// which it makes room.
+func (k *core) learnAllowance(row book.Row, lately bool, now book.Clock) {
 	before, _ := k.book.Get(row.Source)
 	row, _ = k.learn(row)
 	known := before.Allowed && before.Cause == row.Cause && same(before, row)
-	if lately && !known && row.Cause == ruleset.CauseHand {
-		k.publish(banNews(Allowed, row))
+	if !lately || known || row.Cause != ruleset.CauseHand || k.isPart(row) {
+		return
 	}
+	if before.BannedAt(now.Boot) {
+		k.publish(endNews(Unbanned, before))
+	}
+	k.publish(banNews(Allowed, row))
+}
+
+// isPart reports whether an allowance is what is left of a wider one that the
+// kernel has cut, because another overlaps it.
+func (k *core) isPart(row book.Row) bool {
+	for bits := row.Source.Bits() - 1; bits >= 0; bits-- {
+		wide, _ := k.book.Get(netip.PrefixFrom(row.Source.Addr(), bits).Masked())
+		if wide.Allowed && wide.Cause == row.Cause && same(wide, row) {
+			return true
+		}
+	}
+	return false
 }
 
 // same reports whether the bans of two rows end at the same moment.
@@ -418,7 +435,7 @@ func (k *core) onStanding(s *standing, now book.Clock) {
 	}
 	for _, p := range allowed { // the sets of prefixes may have been read before the answer
 		rec := s.Allowed.Record(p)
-		k.learnAllowance(book.RowOf(&rec, now.Boot), true)
+		k.learnAllowance(book.RowOf(&rec, now.Boot), true, now)
 	}
 	there, covered := false, false // this ban; one that is at least as large
 	longest := make(map[netip.Prefix]ruleset.Record)
