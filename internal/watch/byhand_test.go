@@ -210,3 +210,21 @@ func TestCutAllowanceIsNoNews(t *testing.T) {
 	shown(within, 30*24*time.Hour)
 	m.wantNews(Allowed)
 }
+
+// What is held twice is told when the second time is over, and an allowance that
+// ends hides no ban that was lifted before.
+func TestHeldAgain(t *testing.T) {
+	m := newModel(t, 1)
+	lifted, ended := News{Kind: Lifted, Source: pair[0]}, News{Kind: Disallowed, Source: pair[0]}
+	m.core.hold(lifted, m.now)
+	m.core.held.take(pair[0])
+	m.pass(settling - time.Millisecond)
+	m.core.hold(lifted, m.now)
+	m.pass(time.Millisecond)
+	m.core.release(m.now.Boot)
+	if news := m.core.takeNews(m.now); len(news) > 0 {
+		t.Errorf("early: %v", news)
+	}
+	m.core.hold(ended, m.now)
+	m.wantNews(Lifted)
+}

@@ -89,7 +89,7 @@ func newCore(spec ruleset.Spec, b *book.Book, own uint32, known uint64, now book
 		readAt: now.Boot, sweptAt: now.Boot, tally: stats.New(time.Local),
 		toAsk: make(map[netip.Prefix]struct{}), toPut: make(map[netip.Prefix]bool), toLift: make(map[netip.Prefix]struct{}),
 		toEnd:  make(map[netip.Prefix]struct{}),
-		lifted: make(map[netip.Prefix]lifting), recent: make(map[netip.Prefix]book.Moment), held: held{news: make(map[netip.Prefix]News)},
+		lifted: make(map[netip.Prefix]lifting), recent: make(map[netip.Prefix]book.Moment), held: newHeld(),
 		drills: make(map[netip.Prefix]book.Moment),
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/portmon/portmon/internal/book"
 	"github.com/portmon/portmon/internal/nflog"
+	"github.com/portmon/portmon/internal/stats"
 	"github.com/portmon/portmon/nftset"
 	"github.com/portmon/portmon/ruleset"
 )
@@ -560,4 +561,31 @@ func TestSwappedIntoObserving(t *testing.T) {
 			t.Errorf("%v is remembered as %+v", p, row)
 		}
 	}
+}
+
+// What is put back with a table neither counts again nor is lifted, though what it
+// takes the place of was made just now.
+func TestSwappedAfterApplying(t *testing.T) {
+	m := newModel(t, 1)
+	p := pair[0]
+	rows := book.New(0)
+	row := book.Row{Source: p, Banned: true, Timeout: time.Hour, Until: m.now.Boot.Add(time.Hour), Cause: ruleset.CauseTrap}
+	rows.Learn(row)
+	m.core.book.Learn(row)
+	count := func(packets uint64) {
+		m.core.addTable(stats.Table{Origin: book.Origin{Table: m.handle}, Counters: map[string]ruleset.Counter{"dropped": {Packets: packets}}}, m.now)
+	}
+	count(100)
+	m.core.onApplying(m.now)
+	m.handle++
+	m.core.onTableNew(m.now)
+	count(1)
+	m.core.lift(p, m.now)
+	m.core.onSwapped(m.handle+1, rows, m.now)
+	m.handle++
+	count(110)
+	if got := m.core.tally.Days(1, m.now.Wall)[0].Packets["dropped"]; got != 1 {
+		t.Errorf("%d packets are counted, want that of the trial alone", got)
+	}
+	m.wantNews()
 }

@@ -14,8 +14,13 @@ const maxEnded = 100
 // certain that no command did it: that tells only when the kernel has done its
 // part, of which we hear by ourselves.
 type held struct {
-	news  map[netip.Prefix]News
-	order []holding
+	news  map[netip.Prefix]heldNews
+	order []holding // some of which are of news that were taken, or replaced
+}
+
+type heldNews struct {
+	News
+	until book.Moment
 }
 
 type holding struct {
@@ -23,24 +28,35 @@ type holding struct {
 	until  book.Moment
 }
 
+func newHeld() held { return held{news: make(map[netip.Prefix]heldNews)} }
+
 // take returns the news of a source, which are not held any more.
 func (h *held) take(source netip.Prefix) (n News, ok bool) {
-	n, ok = h.news[source]
+	kept, ok := h.news[source]
 	delete(h.news, source)
-	return n, ok
+	return kept.News, ok
 }
 
 // hold keeps news back for a moment.
 func (k *core) hold(n News, now book.Clock) {
-	k.held.news[n.Source] = n
-	k.held.order = append(k.held.order, holding{n.Source, now.Boot.Add(settling)})
+	h := &k.held
+	if before, ok := h.take(n.Source); ok && before.Kind == Lifted && n.Kind != Lifted {
+		k.publish(before) // another one takes its place
+	}
+	until := now.Boot.Add(settling)
+	h.news[n.Source] = heldNews{n, until}
+	h.order = append(h.order, holding{n.Source, until})
 }
 
 // release publishes what was held until a moment: it was not a command.
 func (k *core) release(until book.Moment) {
 	for h := &k.held; len(h.order) > 0 && h.order[0].until <= until; {
-		n, ok := h.take(h.order[0].source)
-		if h.order = h.order[1:]; ok && n.Kind == Lifted {
+		next := h.order[0]
+		h.order = h.order[1:]
+		if h.news[next.source].until != next.until {
+			continue // taken, or held again since
+		}
+		if n, _ := h.take(next.source); n.Kind == Lifted {
 			k.publish(n) // nobody is told of allowances that others end
 		}
 	}

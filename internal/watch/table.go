@@ -136,7 +136,8 @@ func (k *core) onSwapped(handle uint64, rows *book.Book, now book.Clock) {
 		t.state = absent
 	}
 	t.handle, t.known, t.swapped, k.swapped = handle, handle, handle, now.Boot
-	t.made, k.toCount = false, true // its counters were put back too
+	t.made, t.madeBy, k.toCount = false, 0, true // its counters were put back too
+	k.held = newHeld()
 	clear(k.lifted)
 	clear(k.recent)
 	k.pending = nil
