@@ -60,8 +60,8 @@ privilege. The exit code is 2 if there is a fault.`,
 	}
 }
 
-// checkSecrets warns of files that the watcher could not read a key or a token
-// from. Those of a unit's credentials are there only while it runs.
+// checkSecrets warns of files of a key or a token that do not exist. Those of a
+// unit's credentials are there only while it runs.
 func (p *cli) checkSecrets(conf *config.Config) {
 	for _, f := range []struct{ key, file, lack string }{
 		{"report.abuseipdb_key_file", conf.AbuseIPDBKeyFile, "nothing is reported"},
@@ -70,7 +70,7 @@ func (p *cli) checkSecrets(conf *config.Config) {
 		if f.file == "" || strings.HasPrefix(f.file, "/run/credentials/") {
 			continue
 		}
-		if _, err := os.Stat(f.file); err != nil {
+		if _, err := os.Stat(f.file); errors.Is(err, fs.ErrNotExist) { // a user may not look into all folders
 			p.warn("%s: %v: without it, %s", f.key, err, f.lack)
 		}
 	}
