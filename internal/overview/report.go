@@ -283,13 +283,13 @@ func (r *Report) addSources(in *Input) {
 }
 
 // addUsers adds the sources that used a service when they were banned to those
-// that are suspects now.
+// that are suspects now, unless they have been allowed since.
 func (r *Report) addUsers(in *Input, users map[string]uint64) {
 	for _, u := range top(users, maxSources) {
 		prefix, port, _ := strings.Cut(u.Name, " ")
 		p, err := netip.ParsePrefix(prefix)
 		known := func(s Source) bool { return s.Source == text.Prefix(p) }
-		if err != nil || len(r.Suspects) == maxSources || slices.ContainsFunc(r.Suspects, known) {
+		if err != nil || len(r.Suspects) == maxSources || slices.ContainsFunc(r.Suspects, known) || in.Rows.Allows(p, in.Clock.Boot) {
 			continue
 		}
 		row, _ := in.Rows.Get(p)
