@@ -225,7 +225,10 @@ func (c *Client) note(m jetstream.Msg, pending *batch) {
 		c.skip(noBan, 1, text.Printable(key[:min(len(key), maxKey)]))
 		return
 	}
-	pending.bans[source] = ban{b.Until(), time.Duration(b.Length) * time.Second, b.Lifted, comment(b)}
+	// max_bantime counts from the last offence as well: otherwise each time that a
+	// ban is told again would prolong it.
+	length := min(time.Duration(b.Length)*time.Second, c.config.MaxBan)
+	pending.bans[source] = ban{b.Last.Add(length), length, b.Lifted, comment(b)}
 	if !b.Lifted {
 		c.countPeers(b.By)
 	}
@@ -263,16 +266,13 @@ func (c *Client) put(ctx context.Context, bans map[netip.Prefix]ban) error {
 	for source, b := range bans {
 		left := min(b.left(now), c.config.MaxBan)
 		switch why := c.spared[source]; {
-		case b.lifted:
+		case b.lifted || left < ruleset.MinBanTime: // it may have been longer before
 			lifted = append(lifted, source)
-			c.release(source)
-		case left < ruleset.MinBanTime:
 			c.release(source)
 		case why != "":
 			c.hold(source, b, why, 0)
 		default:
-			length := min(b.length, c.config.MaxBan)
-			records = append(records, ruleset.Record{Source: source, Timeout: max(length, left), Remaining: left, Comment: b.comment})
+			records = append(records, ruleset.Record{Source: source, Timeout: max(b.length, left), Remaining: left, Comment: b.comment})
 		}
 	}
 	if len(lifted) > 0 {
