@@ -59,7 +59,7 @@ func (d *daemon) startFleet(parts context.Context, conf *config.Config) error {
 	if m != nil {
 		client = fleet.New(fleet.Config{
 			Member: m, State: conf.Watch.State, MaxBan: conf.FleetMaxBan, Version: d.config.Version, Table: fleetTable{d},
-			Observe: d.observes, Hurry: func() func() { return collectAt(collectLater) }, Info: d.journal.Info, Warn: d.journal.Warn,
+			Observe: func() bool { observes, err := d.observes(); return observes || err != nil }, Hurry: func() func() { return collectAt(collectLater) }, Info: d.journal.Info, Warn: d.journal.Warn,
 		})
 		ctx, cancel := context.WithCancel(parts)
 		ended := make(chan struct{})
@@ -90,11 +90,15 @@ func (d *daemon) recheckFleet() {
 	}
 }
 
-func (d *daemon) observes() bool {
+// observes reports whether the table drops nothing.
+func (d *daemon) observes() (bool, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	s, err := d.watcher.Stats(ctx)
-	return err == nil && s.Observing
+	if err != nil {
+		return false, fmt.Errorf("ask whether the table observes: %w", err)
+	}
+	return s.Observing, nil
 }
 
 // share tells the fleet what has offended here, and has what the table may have
@@ -126,10 +130,13 @@ func (d *daemon) shareByHand(sources []netip.Prefix) (shared []netip.Prefix, err
 	d.mu.Lock()
 	client := d.fleet
 	d.mu.Unlock()
-	switch {
-	case client == nil:
+	if client == nil {
 		return nil, errors.New("this host belongs to no fleet")
-	case d.observes():
+	}
+	switch observes, err := d.observes(); {
+	case err != nil: // what a table that observes bans must not be shared
+		return nil, err
+	case observes:
 		return nil, errors.New("the table observes, and shares nothing")
 	}
 	for _, p := range sources {
