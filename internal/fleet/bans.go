@@ -77,7 +77,8 @@ func (c *Client) followBans(ctx context.Context, nc *nats.Conn, js jetstream.Jet
 			pause = 0
 		case errors.Is(err, errPut):
 			c.fail(err)
-			c.seen, pause = 0, putAgain
+			c.seen.Store(0)
+			pause = putAgain
 		case nc.IsConnected() && ctx.Err() == nil && !errors.Is(err, nats.ErrDisconnected):
 			c.fail(err)
 		}
@@ -98,7 +99,7 @@ func (c *Client) follow(ctx context.Context, nc *nats.Conn, js jetstream.JetStre
 		case <-ctx.Done():
 			return nil
 		case <-c.resync:
-			c.seen = 0
+			c.seen.Store(0)
 		case <-time.After(putEvery):
 		}
 	}
@@ -108,15 +109,15 @@ func (c *Client) follow(ctx context.Context, nc *nats.Conn, js jetstream.JetStre
 	if err := js.DeleteConsumer(ask, wire.Bans, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return fmt.Errorf("read the bans of the fleet: %w", err)
 	}
-	if c.seen == 0 {
+	if c.seen.Load() == 0 {
 		c.forget()
 	}
 	from := jetstream.ConsumerConfig{
 		Name: name, AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, InactiveThreshold: 2 * time.Minute,
 		DeliverPolicy: jetstream.DeliverAllPolicy,
 	}
-	if c.seen > 0 {
-		from.DeliverPolicy, from.OptStartSeq = jetstream.DeliverByStartSequencePolicy, c.seen+1
+	if seen := c.seen.Load(); seen > 0 {
+		from.DeliverPolicy, from.OptStartSeq = jetstream.DeliverByStartSequencePolicy, seen+1
 	}
 	consumer, err := js.CreateConsumer(ask, wire.Bans, from)
 	if err != nil {
@@ -129,7 +130,7 @@ func (c *Client) follow(ctx context.Context, nc *nats.Conn, js jetstream.JetStre
 	c.hands.Lock()
 	c.hubs, c.lookAt = hubs, time.Time{}
 	c.hands.Unlock()
-	pending := &batch{bans: make(map[netip.Prefix]ban), last: c.seen, rest: int(consumer.CachedInfo().NumPending)}
+	pending := &batch{bans: make(map[netip.Prefix]ban), last: c.seen.Load(), rest: int(consumer.CachedInfo().NumPending)}
 	if pending.rest > nftset.BatchSize && c.config.Hurry != nil {
 		pending.done = c.config.Hurry()
 		defer pending.finish()
@@ -180,7 +181,7 @@ func (c *Client) take(ctx context.Context, messages <-chan jetstream.Msg, pendin
 			return nil
 		case <-c.resync:
 			timer.Stop()
-			c.seen = 0
+			c.seen.Store(0)
 			return errResync
 		case m, ok := <-messages:
 			timer.Stop()
@@ -243,7 +244,7 @@ func (c *Client) flush(ctx context.Context, pending *batch) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errPut, err)
 	}
-	c.seen = pending.last
+	c.seen.Store(pending.last)
 	clear(pending.bans)
 	if pending.rest <= 0 {
 		pending.finish()

@@ -78,3 +78,30 @@ func TestMaxBan(t *testing.T) {
 		t.Errorf("lifted %v, want the ban that is over here", table.lifted)
 	}
 }
+
+// TestLostEnd has a hub begin anew without the end of its stream.
+func TestLostEnd(t *testing.T) {
+	t.Parallel()
+	for name, last := range map[string]uint64{"before what was seen": 120, "before the last answer": 90} {
+		c, _ := newTestClient(t, time.Hour)
+		created := time.Now()
+		answer := func(last uint64) (resync bool) {
+			c.mu.Lock()
+			c.checkStream(&wire.Answer{Created: created, Last: last})
+			c.mu.Unlock()
+			return len(c.resync) > 0
+		}
+		if answer(100) {
+			t.Errorf("%s: the first answer has all put anew", name)
+		}
+		c.seen.Store(150) // of what the hub has told since
+		if answer(150) || answer(150) {
+			t.Errorf("%s: an answer that is in order has all put anew", name)
+		}
+		c.seen.Store(160)
+		c.onChange(nil)
+		if !answer(last) {
+			t.Errorf("%s: the bans that were lost are not put anew", name)
+		}
+	}
+}

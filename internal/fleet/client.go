@@ -57,7 +57,7 @@ type Client struct {
 	resync  chan struct{} // all bans are to be put anew
 
 	refusing chan struct{} // something is refused, or may not be any more
-	seen     uint64        // the last of the stream, for the loop that follows it
+	seen     atomic.Uint64 // the last of the stream that was put; set by the loop that follows it
 
 	hands  sync.Mutex // held while the table changes, and guards what follows
 	hubs   []netip.Addr
@@ -69,6 +69,7 @@ type Client struct {
 	peers   map[string]*Peer
 	refused refusals
 	created time.Time     // the stream
+	last    uint64        // its sequence, which only a hub that has lost something is behind
 	offset  time.Duration // of the hub's clock, 0 until it is known
 	asked   bool          // it is known
 	lastID  int64
@@ -164,6 +165,7 @@ func (c *Client) onChange(err error) {
 		c.status.Error = err.Error()
 	} else {
 		c.status.Error = ""
+		c.last = max(c.last, c.seen.Load()) // the hub may have begun anew
 	}
 	if was != c.status.Connected {
 		c.status.Since = time.Now().UTC().Truncate(time.Second)
@@ -228,15 +230,21 @@ func (c *Client) greetOnce(ctx context.Context, nc *nats.Conn) error {
 	c.onStanding(answer.Standing, answer.Reason)
 	c.mu.Lock()
 	c.offset, c.asked = answer.Now.Sub(begun.Add(time.Since(begun)/2).Round(0)), true
-	other := !c.created.IsZero() && !c.created.Equal(answer.Created)
-	c.created = answer.Created
+	c.checkStream(&answer)
 	c.status.Hosts, c.status.Quorum, c.status.Error = answer.Hosts, answer.Quorum, ""
 	c.status.Heard = time.Now().UTC().Truncate(time.Second)
 	c.mu.Unlock()
-	if other { // the stream is another one
+	return nil
+}
+
+// checkStream has all bans put anew if the stream is another one, or has lost its
+// end: its sequences are given out again then, and to go on from the last that was
+// seen would miss what they say. It is called with c.mu held.
+func (c *Client) checkStream(answer *wire.Answer) {
+	if !c.created.IsZero() && (!c.created.Equal(answer.Created) || answer.Last < c.last) {
 		c.Resync()
 	}
-	return nil
+	c.created, c.last = answer.Created, answer.Last
 }
 
 // fail notes what has failed, and reports it if that is news.

@@ -36,7 +36,7 @@ func (q *queue) add(all ...queued) {
 	defer q.mu.Unlock()
 	q.waiting = append(q.waiting, all...)
 	if over := len(q.waiting) - maxQueued; over > 0 {
-		q.waiting, q.dropped = append([]queued(nil), q.waiting[over:]...), q.dropped+over
+		q.waiting, q.dropped = q.waiting[over:], q.dropped+over
 	}
 	select {
 	case q.wake <- struct{}{}:
