@@ -28,9 +28,10 @@ const (
 	keepHours = 14 * 24 // how long hours are kept apart
 	keepDays  = 400
 	// maxNamed is how many names of each kind an hour or a day keeps: ports,
-	// countries, networks, users. The rest is summed as Other. An hour that has not ended
+	// countries, networks. The rest is summed as Other. An hour that has not ended
 	// keeps more, because the most frequent are not known yet.
 	maxNamed, maxRunning = 12, 32
+	maxUsers             = 8  // whose names are long
 	maxName              = 40 // characters of the name of a network
 )
 
@@ -138,7 +139,11 @@ func leastOf(m, weight map[string]uint64) (least string) {
 // trim keeps the most frequent names.
 func (c *Count) trim(limit int) {
 	for i, m := range c.named() {
-		for len(*m) > limit {
+		keep := limit
+		if m == &c.Users {
+			keep = min(limit, maxUsers)
+		}
+		for len(*m) > keep {
 			least := leastOf(*m, nil)
 			(*m)[Other] += (*m)[least]
 			delete(*m, least)
