@@ -47,6 +47,8 @@ type known struct {
 	hello wire.Hello
 	heard time.Time
 	said  int // sightings
+	// rekeyed is when it had another key last: each is stored and logged.
+	rekeyed time.Time
 }
 
 // Results of sightings, beside those of the judge.
@@ -414,14 +416,28 @@ func (h *hub) onJoin(ctx context.Context, m *nats.Msg) {
 	if !ok || wire.Decode(m.Data, &join) != nil || h.hosts[name] == nil {
 		return
 	}
-	r := h.hosts[name].record
+	k := h.hosts[name]
+	r := k.record
 	now := h.fleet.now().UTC()
+	refuse := func(why string) { h.respond(m, &wire.Joined{Error: why}) }
+	invited := r.Standing == wire.Invited
 	switch {
-	case r.Standing == wire.Revoked, r.Standing == wire.Invited && now.After(r.Expires):
-		h.respond(m, &wire.Joined{Error: "the invitation has expired: ask for another one"})
+	case r.Standing == wire.Revoked, invited && now.After(r.Expires):
+		refuse("the invitation has expired: ask for another one")
 		return
-	case r.Standing == wire.Invited:
+	case h.broker != nil && h.keyTaken(name, join.Key):
+		refuse("another host has this key: make a new one")
+		return
+	case !invited && (h.broker == nil || r.Key == join.Key): // its answer was lost
+		h.respond(m, &wire.Joined{Kept: h.broker == nil})
+		return
+	case !invited && now.Sub(k.rekeyed) < time.Minute:
+		refuse("it had a new key less than a minute ago: try again")
+		return
+	case invited:
 		r.Host = wire.Host{Key: r.Key, Standing: wire.Member, Since: now, From: now}
+	default:
+		k.rekeyed = now
 	}
 	if h.broker != nil {
 		r.Key = join.Key
@@ -429,10 +445,21 @@ func (h *hub) onJoin(ctx context.Context, m *nats.Msg) {
 	r, err := h.fleet.setHost(ctx, name, r)
 	if err != nil {
 		h.note("%s", err)
-		h.respond(m, &wire.Joined{Error: "the hub cannot store it: try again"})
+		refuse("the hub cannot store it: try again")
 		return
 	}
 	h.note("host %s has joined, or has a new key", name)
 	h.setHost(name, r)
 	h.respond(m, &wire.Joined{Kept: h.broker == nil})
+}
+
+// keyTaken reports whether a key is the hub's or of a host other than name, as
+// whom the server would let in who has it.
+func (h *hub) keyTaken(name, key string) bool {
+	for other, k := range h.hosts {
+		if other != name && k.Key == key {
+			return true
+		}
+	}
+	return key == h.broker.hub
 }

@@ -396,22 +396,75 @@ func TestRotate(t *testing.T) {
 	w := h.watch()
 	h.see(source(1))
 	w.wait("a ban", func() bool { return w.inForce() == 1 })
+	before := h.key
+	h.rotate()
+	if err := (&client{t: t, name: "a", token: h.token, key: before}).connect(); !errors.Is(err, nats.ErrAuthorization) {
+		t.Error("the old key opens:", err)
+	}
+	w = h.watch()
+	h.see(source(2))
+	w.wait("bans of before and after", func() bool { return w.inForce() == 2 })
+}
+
+// rotate has the host connected with a new key.
+func (h *client) rotate() {
+	h.t.Helper()
 	next, _ := nkeys.CreateUser()
 	public, _ := next.PublicKey()
 	var joined wire.Joined
-	if err := h.ask(wire.JoinPrefix+"a", &wire.Join{Key: public}, &joined); err != nil || joined != (wire.Joined{}) {
-		t.Fatal(err, joined)
+	if err := h.ask(wire.JoinPrefix+h.name, &wire.Join{Key: public}, &joined); err != nil || joined != (wire.Joined{}) {
+		h.t.Fatal(err, joined)
 	}
-	if err := (&client{t: t, name: "a", token: h.token, key: h.key}).connect(); !errors.Is(err, nats.ErrAuthorization) {
-		t.Error("the old key opens:", err)
+	h.nc.Close()
+	h.key = next
+	if err := h.connect(); err != nil {
+		h.t.Fatal(err)
 	}
-	again := &client{t: t, name: "a", token: h.token, key: next}
-	if err := again.connect(); err != nil {
+}
+
+// A host can neither take the key of another, which everybody may know, nor have
+// the hub store and log without end.
+func TestJoinAgain(t *testing.T) {
+	l := newLab(t)
+	bad, victim := l.join("bad"), l.join("victim")
+	join := func(public string) (joined wire.Joined) {
+		t.Helper()
+		if err := bad.ask(wire.JoinPrefix+"bad", &wire.Join{Key: public}, &joined); err != nil {
+			t.Fatal(err)
+		}
+		return joined
+	}
+	c, err := (&cli{dir: l.dir}).load()
+	if err != nil {
 		t.Fatal(err)
 	}
-	w = again.watch()
-	again.see(source(2))
-	w.wait("bans of before and after", func() bool { return w.inForce() == 2 })
+	for _, key := range []nkeys.KeyPair{victim.key, c.seed} {
+		public, _ := key.PublicKey()
+		if joined := join(public); !strings.Contains(joined.Error, "another host has this key") {
+			t.Errorf("the key of another is taken: %+v", joined)
+		}
+	}
+	l.command("revoke", "bad")
+	if err := (&client{t: t, name: "victim", token: victim.token, key: victim.key}).connect(); err != nil {
+		t.Error("its key opens no more:", err)
+	}
+	bad = l.join("bad")
+	own, _ := bad.key.PublicKey()
+	logged := strings.Count(l.log.String(), "host bad has joined")
+	for range 10 {
+		if joined := join(own); joined != (wire.Joined{}) {
+			t.Errorf("with the key that it has: %+v", joined)
+		}
+	}
+	if n := strings.Count(l.log.String(), "host bad has joined"); n != logged {
+		t.Errorf("to join with the key that it has is logged %d times", n-logged)
+	}
+	bad.rotate()
+	next, _ := nkeys.CreateUser()
+	public, _ := next.PublicKey()
+	if joined := join(public); !strings.Contains(joined.Error, "less than a minute ago") {
+		t.Errorf("two new keys in a minute: %+v", joined)
+	}
 }
 
 // What is never to be banned is lifted by the next start.
