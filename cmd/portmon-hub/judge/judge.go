@@ -116,6 +116,9 @@ func (j *Judge) SetHost(name string, h *wire.Host) Outcome {
 	if !forget {
 		return Outcome{}
 	}
+	if h != nil && h.Since.After(j.now) {
+		j.now = h.Since
+	}
 	return Outcome{Decisions: j.forget(known)}
 }
 
@@ -133,7 +136,7 @@ func (j *Judge) forget(h *host) (decisions []Decision) {
 		switch before := s.ban; {
 		case before.Step == 0 || before.Lifted || !before.Until().After(j.now):
 			continue
-		case ban.Step == 0:
+		case ban.Step == 0 || !ban.Until().After(j.now):
 			ban = before
 			ban.Lifted = true
 		}

@@ -187,6 +187,29 @@ func TestStandings(t *testing.T) {
 	}
 }
 
+// What a host has added to the length of a ban goes with it, also when the ban
+// would be over without that.
+func TestLengthWithdrawn(t *testing.T) {
+	t.Parallel()
+	for _, after := range []time.Duration{time.Minute, 2 * time.Hour} {
+		f := newFleet(2)
+		f.see("h0", addr(1), 0)
+		f.see("h1", addr(1), 0)
+		if got := f.bans[addr(1)]; got.Step != 2 {
+			t.Fatalf("%+v", got)
+		}
+		f.now = f.now.Add(after)
+		f.do(f.SetHost("h1", &wire.Host{Standing: wire.Revoked, Since: f.now}).Decisions)
+		if got, ok := f.bans[addr(1)]; ok != (after < time.Hour) || got.Step > 1 {
+			t.Errorf("%s after the offence: %+v", after, got)
+		}
+		f.see("h0", addr(1), 0)
+		if got := f.bans[addr(1)]; after > time.Hour && (got.Step != 1 || got.Left(f.now) != time.Hour) {
+			t.Errorf("seen again: %+v", got)
+		}
+	}
+}
+
 // A host is judged by how large the fleet was when it spoke, so that those who
 // join later take back nothing.
 func TestJoining(t *testing.T) {
