@@ -94,7 +94,7 @@ func (f *fleet) open(ctx context.Context, c *config) error {
 	for _, s := range []jetstream.StreamConfig{
 		{
 			Name: wire.Sightings, Description: "what hosts have seen", Subjects: []string{wire.SightingPrefix + "*"}, MaxAge: wire.MaxAge,
-			MaxBytes: maxSightingBytes, MaxMsgsPerSubject: maxOfOneHost, Duplicates: 10 * time.Minute,
+			MaxBytes: maxSightingBytes, MaxMsgsPerSubject: maxOfOneHost, Duplicates: 2 * time.Minute,
 		},
 		{
 			Name: wire.Bans, Description: "what hubs ban", MaxBytes: maxBanBytes, MaxMsgsPerSubject: 1, AllowMsgTTL: true,

@@ -36,6 +36,9 @@ func Default() Config {
 
 const (
 	quotaTime = 24 * time.Hour
+	// maxPerMinute is how many sightings of a host are no flood, as those of an
+	// outage that come at once are not.
+	maxPerMinute = 10_000
 	// maxSources bounds what is remembered. Those not seen for longest go.
 	maxSources = 1 << 18
 )
@@ -74,6 +77,9 @@ type host struct {
 	member  bool
 	from    time.Time
 	sources recent[netip.Prefix, struct{}] // of 24 hours
+
+	minute time.Time // of its last sighting
+	said   int       // sightings in it
 }
 
 // source is what was seen of one.
@@ -124,7 +130,7 @@ func (j *Judge) SetHost(name string, h *wire.Host) Outcome {
 
 // forget takes back all that a host said.
 func (j *Judge) forget(h *host) (decisions []Decision) {
-	h.sources = recent[netip.Prefix, struct{}]{}
+	h.sources, h.said = recent[netip.Prefix, struct{}]{}, 0
 	for e := range j.sources.all() {
 		p, s := e.key, e.value
 		n := len(s.reports)
@@ -185,6 +191,13 @@ func (j *Judge) Sighting(name string, s *wire.Sighting, received time.Time, seq 
 	h := j.hosts[name]
 	if h == nil || !h.member || received.Before(h.from) {
 		return Outcome{Ignored: "standing"}
+	}
+	if minute := received.Truncate(time.Minute); !minute.Equal(h.minute) {
+		h.minute, h.said = minute, 0
+	}
+	if h.said++; h.said > maxPerMinute {
+		return Outcome{Decisions: j.SetHost(name, nil).Decisions, Ignored: "quota",
+			Quarantine: fmt.Sprintf("sent more than %d sightings in a minute", maxPerMinute)}
 	}
 	h.sources.put(s.Source, struct{}{}, received)
 	h.sources.prune(j.now.Add(-quotaTime), maxSources)

@@ -263,6 +263,27 @@ func TestQuota(t *testing.T) {
 	}
 }
 
+// A host that floods the hub is quarantined, also if it names one source alone.
+func TestFlood(t *testing.T) {
+	t.Parallel()
+	f := newFleet(2)
+	for range 3 {
+		for range maxPerMinute {
+			f.see("h0", addr(1), 0)
+		}
+		f.now = f.now.Add(time.Minute)
+	}
+	if len(f.quarantined) != 0 {
+		t.Fatal(f.quarantined)
+	}
+	for range maxPerMinute + 1 {
+		f.see("h0", addr(1), 0)
+	}
+	if !strings.Contains(f.quarantined["h0"], "in a minute") || len(f.bans) != 0 {
+		t.Error(f.quarantined, f.bans)
+	}
+}
+
 // What a host says in days is no more than it may say in one.
 func TestQuotaOfDays(t *testing.T) {
 	t.Parallel()
