@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -30,6 +31,7 @@ type hub struct {
 	// the same ID they are stored once.
 	retry  chan judge.Decision
 	unsent map[netip.Prefix]judge.Decision
+	lost   atomic.Bool // there were too many of them, so that it must reconcile
 
 	mu     sync.Mutex // what the page and the metrics show
 	hosts  map[string]*known
@@ -190,6 +192,12 @@ func (h *hub) onTick() {
 	copy(h.recent, h.recent[1:])
 	h.recent[len(h.recent)-1] = 0
 	h.mu.Unlock()
+	if h.broker != nil {
+		h.broker.limit()
+	}
+	if len(h.unsent) == 0 && len(h.retry) == 0 && h.lost.CompareAndSwap(true, false) {
+		h.reconcile()
+	}
 	for p, d := range h.unsent {
 		delete(h.unsent, p)
 		h.publish([]judge.Decision{d})
@@ -211,19 +219,22 @@ func (h *hub) publish(decisions []judge.Decision) {
 			}
 			select {
 			case h.retry <- d:
-			default: // of so many, the next start finds the rest
+			default:
+				h.lost.Store(true)
 			}
 		})
 	}
 }
 
 // reconcile has the stream say what the judge does, as an earlier run may have
-// ended between the two. What the stream has and the judge does not know stays,
-// as sightings go sooner than some bans; unless it rests on hosts that do not
-// count any more, or is never to be banned.
+// ended between the two, or too many decisions could not be published. What the
+// stream has and the judge does not know stays, as sightings go sooner than some
+// bans; unless it rests on hosts that do not count any more, or is never to be
+// banned.
 func (h *hub) reconcile() {
 	now := h.fleet.now()
 	mine := h.judge.Bans(now)
+	quorum := h.judge.QuorumOf(h.judge.Size(now))
 	var decisions []judge.Decision
 	for p, ban := range mine {
 		if known, ok := h.bans[p]; !ok || known.Lifted || known.Step < ban.Step || ban.Until().Sub(known.Until()) > time.Duration(ban.Length)*time.Second/8 {
@@ -231,7 +242,7 @@ func (h *hub) reconcile() {
 		}
 	}
 	for p, ban := range h.bans {
-		if _, ok := mine[p]; ok || ban.Lifted {
+		if ban.Lifted {
 			continue
 		}
 		bad := 0
@@ -240,7 +251,13 @@ func (h *hub) reconcile() {
 				bad++
 			}
 		}
-		if h.judge.NeverBanned(p) || bad > 0 && ban.Hosts-bad < h.judge.QuorumOf(h.judge.Size(now)) {
+		rest, ok := mine[p]
+		_, decided := h.judge.Decided(p)
+		switch {
+		case ok && bad > 0 && ban.Until().After(rest.Until()):
+			decisions = append(decisions, judge.Decision{Ban: rest})
+		case ok:
+		case h.judge.NeverBanned(p) || bad > 0 && (decided || ban.Hosts-bad < quorum):
 			ban.Lifted = true
 			decisions = append(decisions, judge.Decision{Ban: ban})
 		}

@@ -467,6 +467,29 @@ func TestJoinAgain(t *testing.T) {
 	}
 }
 
+// A host cannot fill the hub's memory with connections.
+func TestConnections(t *testing.T) {
+	l := newLab(t)
+	h := l.join("a")
+	public, _ := h.key.PublicKey()
+	closed := make(chan struct{}, 30)
+	for range cap(closed) {
+		nc, err := nats.Connect(l.url, nats.Nkey(public, h.key.Sign), nats.Secure(wire.ClientTLS(h.token.Pin)), nats.NoReconnect(),
+			nats.Timeout(patience), nats.ClosedHandler(func(*nats.Conn) { closed <- struct{}{} }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(nc.Close)
+	}
+	for i := range cap(closed) - maxOfOneKey {
+		select {
+		case <-closed:
+		case <-time.After(patience):
+			t.Fatalf("%d of %d connections were ended", i, cap(closed))
+		}
+	}
+}
+
 // What is never to be banned is lifted by the next start.
 func TestNever(t *testing.T) {
 	l := newLab(t)

@@ -22,7 +22,8 @@ import (
 const (
 	maxStore       = 1 << 30 // bytes of all streams
 	maxPending     = 8 << 20 // bytes that wait for a slow client
-	maxConnections = 1 << 16
+	maxConnections = 24_000  // above maxHosts, and below the open files of the unit
+	maxOfOneKey    = 4       // connections; a host has one, and another for a moment
 )
 
 // broker is the NATS server in this program. It knows the keys of the hub and of
@@ -119,6 +120,27 @@ func (b *broker) disconnect(key string) {
 	}
 	for _, c := range conns.Conns {
 		if c.AuthorizedUser == key {
+			_ = b.DisconnectClientByID(c.Cid) // it may be gone by itself
+		}
+	}
+}
+
+// limit ends connections beyond those that a host may have, but for the latest.
+// Where there are no more of them than hosts, their memory is what it may be.
+func (b *broker) limit() {
+	b.mu.RLock()
+	hosts := len(b.hosts)
+	b.mu.RUnlock()
+	if b.NumClients() <= hosts+1 {
+		return
+	}
+	conns, err := b.Connz(&server.ConnzOptions{Username: true, Limit: maxConnections})
+	if err != nil {
+		return // it is shutting down
+	}
+	open := make(map[string]int)
+	for _, c := range slices.Backward(conns.Conns) { // in the order in which they came
+		if open[c.AuthorizedUser]++; open[c.AuthorizedUser] > maxOfOneKey && c.AuthorizedUser != "" && c.AuthorizedUser != b.hub {
 			_ = b.DisconnectClientByID(c.Cid) // it may be gone by itself
 		}
 	}
