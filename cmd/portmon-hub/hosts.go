@@ -127,10 +127,14 @@ that, when the running hub heard it last, and why one is in quarantine.`,
 				rows := [][]string{{"HOST", "STANDING", "SINCE", "HEARD", "REASON"}}
 				for _, name := range sortedNames(hosts) {
 					h, last := hosts[name], "-"
+					standing := string(h.Standing)
+					if h.Standing == wire.Invited && f.now().After(h.Expires) {
+						standing = "invitation expired"
+					}
 					if at := running[name].Heard; at > 0 {
 						last = text.ShortDuration(max(0, f.now().Sub(time.Unix(at, 0)))) + " ago"
 					}
-					rows = append(rows, []string{name, string(h.Standing), h.Since.Local().Format(time.DateTime), last, text.Printable(h.Reason)})
+					rows = append(rows, []string{name, standing, h.Since.Local().Format(time.DateTime), last, text.Printable(h.Reason)})
 				}
 				p.table(rows)
 				return nil
