@@ -35,9 +35,10 @@ the bottom: portmon why explains the selected source, and, after confirmation,
 portmon ban, unban or allow acts on it. Ctrl-Z gives the terminal back until fg.
 
 Events come from the watcher. If there was none from the start, top listens to
-the log group of the table itself, and leaves it to a watcher that starts. If
-another program listens there, top only sees the bans that it finds in the sets
-every few seconds.`,
+the log group of the table itself, and leaves it to a watcher that starts; it
+cannot while it is stopped, so Ctrl-Z does nothing then. If another program
+listens there, top only sees the bans that it finds in the sets every few
+seconds.`,
 		Example: `  # what happens, or without a terminal what has happened
   test -t 1 && portmon top || portmon status`,
 		Args:    noArgs,
@@ -77,10 +78,10 @@ func (p *cli) unicode() bool {
 // another group of the session.
 func shellWaits() bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", unix.Getpgrp()))
-	_, after, ok := strings.Cut(string(stat), ") ")
+	after := stat[bytes.LastIndexByte(stat, ')')+1:] // the name before may hold anything
 	var state string
 	var parent int
-	if _, scanErr := fmt.Sscan(after, &state, &parent); err != nil || !ok || scanErr != nil {
+	if _, scanErr := fmt.Sscan(string(after), &state, &parent); err != nil || scanErr != nil {
 		return false
 	}
 	session, err1 := unix.Getsid(parent)

@@ -29,6 +29,9 @@ const (
 	topBansEvery = 10 * time.Second
 	// topShare bounds the time spent on reading sets to one part in so many.
 	topShare = 400
+	// topRest is the longest that they are left unread: a read that took long may
+	// have been one in which the process was stopped.
+	topRest = 5 * time.Minute
 	// topListed is how many events are listed each time. The rest are counted.
 	topListed = 50
 )
@@ -124,7 +127,7 @@ func (p *cli) lookForTop(ctx context.Context, show func(any), banned *atomic.Int
 				sets = append(sets, top.Set{Name: f.Set, Count: f.Count, Size: int(f.Size)})
 			}
 			banned.Store(int64(bans))
-			nextFill = start.Add(max(2*topLook, topShare*time.Since(start))) // on old kernels this reads the sets
+			nextFill = start.Add(rest(start, 2*topLook)) // on old kernels this reads the sets
 		}
 		s.Sets = sets
 		show(s)
@@ -153,9 +156,14 @@ func (p *cli) listForTop(ctx context.Context, places *geo.DB, show func(any), ba
 			last, total = now, bans.Total
 			show(bans)
 		}
-		next = start.Add(max(topBansEvery, topShare*time.Since(start)))
+		next = start.Add(rest(start, topBansEvery))
 		return topBansEvery, err
 	})
+}
+
+// rest returns how long to wait after the start of a read until the next.
+func rest(start time.Time, least time.Duration) time.Duration {
+	return min(max(least, topShare*time.Since(start)), topRest)
 }
 
 // againAndAgain calls f with a handle of its own, again after each pause that
@@ -205,7 +213,7 @@ func (p *cli) hearForTop(ctx context.Context, places *geo.DB, show func(any), to
 		w, err := p.wantWatcher()
 		switch {
 		case err == nil:
-			hear("the watcher")
+			hear(top.Watcher)
 			_ = w.Events(ctx, first, true, func(line []byte) error { // it fails when the watcher ends
 				line = bytes.Clone(line)
 				to.add(func() (events.Event, error) { return events.Decode(line) })
@@ -216,7 +224,7 @@ func (p *cli) hearForTop(ctx context.Context, places *geo.DB, show func(any), to
 		case errors.Is(err, control.ErrNone) && !watched:
 			conn, err := nflog.Dial(&nflog.Config{Group: ruleset.Default().LogGroup})
 			if err == nil {
-				hear("the log group")
+				hear(top.LogGroup)
 				first = 0
 				err = p.hearLog(ctx, conn, places, to)
 				conn.Close()

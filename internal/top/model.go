@@ -105,7 +105,9 @@ func (m *Model) add(all []events.Event) {
 		m.events = append(m.events, e)
 		switch e.Event {
 		case "lifted", "unbanned_by_hand", "allowed_by_hand", "whitelisted":
-			m.lift(e.Prefix)
+			if e.Time.After(m.bans.Time) { // the list may hold a later ban of the same source
+				m.lift(e.Prefix, e.Count > 0 || e.Event == "allowed_by_hand")
+			}
 		}
 	}
 	if n := len(m.events); n > 2*maxEvents {
@@ -113,11 +115,12 @@ func (m *Model) add(all []events.Event) {
 	}
 }
 
-// lift takes bans out of the list, which is read again only now and then.
-func (m *Model) lift(of netip.Prefix) {
+// lift takes a ban out of the list, which is read again only now and then, or
+// all bans within a prefix.
+func (m *Model) lift(of netip.Prefix, within bool) {
 	n := len(m.bans.Longest)
 	m.bans.Longest = slices.DeleteFunc(slices.Clone(m.bans.Longest), func(b Ban) bool {
-		return of.IsValid() && of.Bits() <= b.Prefix.Bits() && of.Contains(b.Prefix.Addr())
+		return b.Prefix == of || within && of.IsValid() && of.Bits() <= b.Prefix.Bits() && of.Contains(b.Prefix.Addr())
 	})
 	m.bans.Total -= n - len(m.bans.Longest)
 }
@@ -128,7 +131,7 @@ func (m *Model) press(key tea.KeyPressMsg) tea.Cmd {
 	switch {
 	case k == "ctrl+c":
 		return tea.Quit
-	case k == "ctrl+z" && m.opts.MaySuspend:
+	case k == "ctrl+z" && m.opts.MaySuspend && m.source != LogGroup: // while stopped, it could not leave it to a watcher
 		return tea.Suspend
 	case m.typing:
 		m.edit(k, key.Text)

@@ -52,8 +52,13 @@ type Set struct {
 // Batch is the events since the last batch.
 type Batch []events.Event
 
-// Source is where events come from: "the watcher", "the log group", or "".
+// Source is where events come from: [Watcher], [LogGroup], or "".
 type Source string
+
+const (
+	Watcher  Source = "the watcher"
+	LogGroup Source = "the log group"
+)
 
 // Bans are the longest bans at a moment, the longest first, out of Total.
 type Bans struct {

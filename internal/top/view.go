@@ -180,7 +180,7 @@ func (m *Model) drawList() []string {
 		shape = banColumns
 	case m.now.Observing:
 		shape = slices.Clone(eventColumns)
-		shape[2].width = len("would be banned")
+		shape[2].width = len("would be escalated")
 	}
 	var headings []string
 	for _, c := range shape {
