@@ -93,7 +93,11 @@ Records that cannot be used are reported and skipped.`,
 			}
 			if few := result.Uncertain; len(few) > 0 {
 				p.warn("whether %s is this host is not certain: too few others talked to it", firstOf(few, 3))
-				p.hint("name its addresses with --host, such as --host %s", strings.Join(mapped(result.Addrs, netip.Addr.String), ","))
+				example := ""
+				if len(result.Addrs) <= 3 { // a router's capture has thousands
+					example = ", such as --host " + strings.Join(mapped(result.Addrs, netip.Addr.String), ",")
+				}
+				p.hint("name its addresses with --host%s", example)
 			}
 			if len(conf.Spec.Interfaces) > 0 && !result.Interfaces {
 				p.warn("whitelist_interfaces has had no effect: the files do not say on which interface packets arrived")
