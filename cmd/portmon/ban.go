@@ -45,7 +45,8 @@ before are banned for longer, as the ladder says. It is for programs such as
 fail2ban that detect abuse. Addresses that are banned already are left alone.
 
 With --fleet the other hosts of the fleet are told of it, which happens to no
-other ban by hand; see portmon fleet.
+other ban by hand; see portmon fleet. They ban it for as long as the fleet's own
+lengths say; --for counts on this host alone.
 
 With --file the list comes from a file, or from standard input if FILE is "-":
 one entry per line, comments after "#", ";" or "//". Lines that are malformed,

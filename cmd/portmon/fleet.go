@@ -123,7 +123,10 @@ func (p *cli) join(args []string) error {
 	err = p.changeMember("joined as "+token.Host, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		if answer, err = fleet.Join(ctx, token, p.state); err != nil {
+		if answer, err = fleet.Join(ctx, token, p.state); errors.Is(err, fleet.ErrUnknownKey) {
+			return &hinted{fmt.Errorf("join the fleet: %w", err),
+				"the token was used, has expired or the host was revoked: `portmon-hub invite " + token.Host + "` prints another one"}
+		} else if err != nil {
 			return fmt.Errorf("join the fleet: %w", err)
 		}
 		return nil

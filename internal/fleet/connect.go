@@ -101,6 +101,9 @@ func ask(ctx context.Context, nc *nats.Conn, subject string, question []byte, er
 	return reply.Data, nil
 }
 
+// ErrUnknownKey is the error for a key, or a token, that the hub does not know.
+var ErrUnknownKey = nats.ErrAuthorization
+
 // hello gives the hub a sign of life.
 func hello(ctx context.Context, nc *nats.Conn, host string, h *wire.Hello) (answer wire.Answer, err error) {
 	question, err := wire.Encode(h)
