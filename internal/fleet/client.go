@@ -273,7 +273,7 @@ func (c *Client) publish(ctx context.Context, nc *nats.Conn, js jetstream.JetStr
 		s.Sent = time.Now()
 		data, err := wire.Encode(&s.Sighting)
 		if err != nil { // it has become too old
-			c.queue.done(s.ID)
+			c.queue.done(s.ID, false)
 			continue
 		}
 		if nc.IsConnected() {
@@ -281,7 +281,7 @@ func (c *Client) publish(ctx context.Context, nc *nats.Conn, js jetstream.JetStr
 			_, err = js.Publish(send, wire.SightingPrefix+c.config.Host, data, jetstream.WithMsgID(s.ID))
 			cancel()
 			if err == nil {
-				c.queue.done(s.ID)
+				c.queue.done(s.ID, true)
 				c.mu.Lock()
 				c.status.Shared++
 				c.mu.Unlock()

@@ -145,8 +145,8 @@ func TestQueue(t *testing.T) {
 	if want := "45.0.0.3/32"; first.Source.String() != want {
 		t.Errorf("the first is %s, want %s", first.Source, want)
 	}
-	c.queue.done("another")
-	c.queue.done(first.ID)
+	c.queue.done("another", true)
+	c.queue.done(first.ID, true)
 	if err := c.queue.save(state); err != nil {
 		t.Fatal(err)
 	}

@@ -54,12 +54,16 @@ func (q *queue) first() (s queued, ok bool) {
 	return q.waiting[0], true
 }
 
-// done takes it out, if it has not given way meanwhile.
-func (q *queue) done(id string) {
+// done takes it out, if it has not given way meanwhile. Whether the hub has it
+// tells what is dropped.
+func (q *queue) done(id string, sent bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.waiting) > 0 && q.waiting[0].ID == id {
 		q.waiting = q.waiting[1:]
+		if !sent {
+			q.dropped++
+		}
 	}
 }
 
