@@ -45,7 +45,7 @@ var portmon = sync.OnceValues(func() (string, error) {
 		}
 		return program, nil
 	}
-	found, err := filepath.Glob(filepath.Join(dist, "*.tar.gz"))
+	found, err := filepath.Glob(filepath.Join(dist, "portmon-[0-9]*.tar.gz"))
 	if err != nil || len(found) != 1 {
 		return "", fmt.Errorf("want one *.tar.gz in PORTMON_DIST, %s, here are %q: %w", dist, found, err)
 	}
