@@ -95,8 +95,10 @@ func TestLostEnd(t *testing.T) {
 			t.Errorf("%s: the first answer has all put anew", name)
 		}
 		c.seen.Store(150) // of what the hub has told since
-		if answer(150) || answer(150) {
-			t.Errorf("%s: an answer that is in order has all put anew", name)
+		for range 2 {
+			if answer(150) {
+				t.Errorf("%s: an answer that is in order has all put anew", name)
+			}
 		}
 		c.seen.Store(160)
 		c.onChange(nil)
