@@ -95,6 +95,7 @@ func testConsistency(t *testing.T, lasts time.Duration, configs int) {
 	if s.watcher.Load() == nil {
 		s.startWatcher()
 	}
+	s.settle() // see TestApplyWhileStarting for an apply before that
 	s.configure(0)
 	s.must("apply")
 	for range 60 { // in case that the table was removed last
