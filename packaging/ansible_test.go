@@ -10,7 +10,8 @@ import (
 	"github.com/portmon/portmon/internal/lab"
 )
 
-// fleetCommand is a portmon that belongs to a fleet once it was told to join one, and notes with which token.
+// fleetCommand is a portmon that belongs to a fleet once it was told to join
+// one, and notes with which token.
 const fleetCommand = `#!/bin/sh
 set -eu
 case "$*" in
@@ -20,7 +21,8 @@ case "$*" in
 esac
 `
 
-// TestRoleJoinsOnce has the Ansible role join a fleet: a second run changes nothing, and neither shows the token.
+// TestRoleJoinsOnce has the Ansible role join a fleet: a second run changes
+// nothing, and neither shows the token.
 func TestRoleJoinsOnce(t *testing.T) {
 	t.Parallel()
 	const token = "portmon-fleet-1_secret"

@@ -24,8 +24,10 @@ const (
 
 var formats = []string{"deb", "rpm", "apk", "tar"}
 
-// The packages under test, by format, those of the hub with "hub " before it. They are built once for all tests. Who has no Go caches, such as nobody in
-// `make test-unprivileged`, names in PORTMON_DIST the folder where somebody else built them, with this version and date.
+// The packages under test, by format, those of the hub with "hub " before it. They
+// are built once for all tests. A user without Go caches, such as nobody in
+// `make test-unprivileged`, names in PORTMON_DIST the folder where they were built
+// before, with this version and date.
 var built = sync.OnceValues(func() (map[string]string, error) {
 	if dist := os.Getenv("PORTMON_DIST"); dist != "" {
 		return find(dist)

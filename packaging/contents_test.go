@@ -25,7 +25,8 @@ type file struct {
 	data []byte
 }
 
-// readTar returns the regular files of an archive by their absolute path, or the path within its one folder.
+// readTar returns the regular files of an archive by their absolute path, or
+// the path within its one folder.
 func readTar(t *testing.T, r io.Reader, prefix string) map[string]file {
 	t.Helper()
 	files := map[string]file{}
@@ -192,7 +193,8 @@ func TestDebContents(t *testing.T) {
 	}
 }
 
-// checkProgram looks at what was built: it needs no library, and says its version when it is run with arg.
+// checkProgram looks at what was built: it needs no library, and says its
+// version when it is run with arg.
 func checkProgram(t *testing.T, program file, name, arg string) {
 	t.Helper()
 	binary, err := elf.NewFile(bytes.NewReader(program.data))

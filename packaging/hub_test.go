@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// TestHubUnit checks that systemd understands the unit of the hub, and that it may do no more than those of hosts.
+// TestHubUnit checks that systemd understands the unit of the hub, and that it
+// may do no more than those of hosts.
 func TestHubUnit(t *testing.T) {
 	text := strings.ReplaceAll(strings.Join(directives(t, "fleet/portmon-hub.service"), "\n"), "/usr/bin/portmon-hub", "/bin/true")
 	path := filepath.Join(t.TempDir(), "portmon-hub.service")
@@ -28,7 +29,8 @@ func TestHubUnit(t *testing.T) {
 	}
 }
 
-// hubFiles are the files of the repository that packages of the hub must hold, by their path in a deb or rpm.
+// hubFiles are the files of the repository that packages of the hub must hold,
+// by their path in a deb or rpm.
 var hubFiles = map[string]string{
 	"/usr/lib/systemd/system/portmon-hub.service":            "fleet/portmon-hub.service",
 	"/usr/share/man/man8/portmon-hub.8.gz":                   "fleet/man/portmon-hub.8",
@@ -147,7 +149,8 @@ func TestHubTarContents(t *testing.T) {
 	}
 }
 
-// From installation to purge: an upgrade restarts a hub that runs, a removal keeps the fleet, and a purge forgets it.
+// From installation to purge: an upgrade restarts a hub that runs, a removal
+// keeps the fleet, and a purge forgets it.
 func TestHubInstallUpgradeRemovePurge(t *testing.T) {
 	h := newHost(t)
 	before := h.files()

@@ -204,7 +204,8 @@ func (h *hub) onTick() {
 	}
 }
 
-// publish has hosts know decisions. What cannot be stored is tried again.
+// publish stores decisions for hosts to read. What cannot be stored is tried
+// again.
 func (h *hub) publish(decisions []judge.Decision) {
 	if !h.ready {
 		return // what came of them is compared with the stream later

@@ -219,7 +219,7 @@ func TestCluster(t *testing.T) {
 	w.wait("bans while a hub is cut off", all)
 	l.kill()
 	third.kill()
-	see(10) // which nobody decides
+	see(10) // while no hub can decide
 	way.pass(true)
 	w.wait("bans by the hub that was cut off", all)
 	third.start()

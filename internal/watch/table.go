@@ -247,8 +247,8 @@ func (k *core) onLook(l look, now book.Clock) {
 		k.readSoon(now.Boot) // what it does not hold was only observed
 	}
 	if before.generation != 0 {
-		k.publishUnbanned(Full, l.full, before.full)
-		k.publishUnbanned(HeldBack, l.heldBack, before.heldBack)
+		k.publishMissed(Full, l.full, before.full)
+		k.publishMissed(HeldBack, l.heldBack, before.heldBack)
 	}
 	switch {
 	case l.current:
@@ -258,8 +258,8 @@ func (k *core) onLook(l look, now book.Clock) {
 	}
 }
 
-// publishUnbanned publishes how many more offences led to no ban.
-func (k *core) publishUnbanned(kind Kind, now, before uint64) {
+// publishMissed publishes how many more offences led to no ban.
+func (k *core) publishMissed(kind Kind, now, before uint64) {
 	if now > before {
 		k.publish(News{Kind: kind, Count: int(now - before)})
 	}

@@ -38,7 +38,8 @@ func TestHubUnit(t *testing.T) {
 	}
 }
 
-// A host joins with a token that only the unit which does so can read, unless it belongs to a fleet.
+// A host joins with a token that only the unit which does so can read, unless
+// it belongs to a fleet.
 func TestJoin(t *testing.T) {
 	m := evaluate(t, `{ enable = true; watch.enable = true; fleet.tokenFile = "/run/secrets/fleet"; }`)
 	lines := m.Services["portmon-fleet"].directives(t)

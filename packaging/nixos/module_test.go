@@ -237,7 +237,8 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// The token goes from the host's file to the watcher alone, and portmon.toml names the place where the watcher finds it.
+// The token goes from the host's file to the watcher alone, and portmon.toml
+// names the place where the watcher finds it.
 func TestToken(t *testing.T) {
 	m := evaluate(t, `{ enable = true; watch.enable = true; watch.ntfyTokenFile = "/run/secrets/ntfy"; settings.watch.ntfy = "https://ntfy.example/x"; }`)
 	watch := leaves(m.Settings)
